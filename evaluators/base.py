@@ -1,0 +1,224 @@
+"""The types of an evaluation: a Sample is asked, an Answer comes back, a Metric scores it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+
+from providers.base import AS_IT_CAME, Translation
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a dataset, ready to be asked.
+
+    Attributes:
+        id: unique in the dataset; the row's `id` column or its 1-based row number as text.
+        messages: the chat messages to send, rendered from the run's template.
+        references: the answers a careful person would accept; may be empty.
+        fields: the row's columns as they were read.
+    """
+
+    id: str
+    messages: tuple[dict[str, Any], ...]
+    references: tuple[str, ...] = ()
+    fields: dict[str, Any] = {}
+
+
+class Cell(NamedTuple):
+    """Which answer: one sample asked of one route, for the `repeat`-th time (from 0)."""
+
+    route: str
+    sample_id: str
+    repeat: int
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens as the target counted them; None where it did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a route answered to one sample, or why it did not.
+
+    Attributes:
+        text: the answer's text; None when there is none (see `error`).
+        error: why there is no answer, or None.
+        error_code: the error's machine-readable code, or None.
+        target: `provider/model` that answered; "" when none did.
+        model: the model version the target says it is, "" when it says nothing.
+        system_fingerprint: as the target reports it, "" otherwise.
+        finish_reason: as the target reports it, "" otherwise.
+        usage: tokens, as the target counted them.
+        cost_usd: what the call cost in US dollars; None when the price is unknown.
+        logprob_sum: natural logarithm of the probability of the whole answer, summed over its
+            tokens; None when the target did not say.
+        logprob_tokens: over how many tokens that is; None when the target did not say.
+        first_byte_s: seconds from sending to the first byte of the body; None without an answer.
+        total_s: seconds from sending to the last byte, retries included.
+        attempts: how many requests were sent, retries included; 0 for a cached answer.
+        cached: whether the run cache answered instead of the target.
+        translation: what became of the request's fields on their way to the target.
+    """
+
+    text: str | None
+    error: str | None = None
+    error_code: str | None = None
+    target: str = ""
+    model: str = ""
+    system_fingerprint: str = ""
+    finish_reason: str = ""
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    logprob_sum: float | None = None
+    logprob_tokens: int | None = None
+    first_byte_s: float | None = None
+    total_s: float | None = None
+    attempts: int = 1
+    cached: bool = False
+    # By a factory, because Litestar hashes default values for its OpenAPI document.
+    translation: Translation = msgspec.field(default_factory=lambda: AS_IT_CAME)
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """One number a metric produces, declared before anything runs.
+
+    Attributes:
+        name: as it is written in reports and gates, for example `rougeL`.
+        higher_is_better: None where neither direction is better (a length, say).
+        low, high: the range of a score, None where unbounded.
+        unit: "" for a plain number, else `s`, `USD`, `words`, ...
+        corpus: for scores that are defined over a whole corpus (BLEU, chrF): takes the sum of the
+            samples' `statistics` (a sequence of floats) and gives the corpus score. None means
+            that a route's score is the mean over its samples.
+        confusion: where the statistics are a confusion matrix, the names of its columns; its rows
+            are the same without the last (answers that are none of the labels). Reports show it.
+        description: one sentence for a reader of the report.
+    """
+
+    name: str
+    higher_is_better: bool | None = True
+    low: float | None = 0.0
+    high: float | None = 1.0
+    unit: str = ""
+    corpus: Callable[[Sequence[float]], float] | None = None
+    confusion: tuple[str, ...] = ()
+    description: str = ""
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """One output of one metric for one answer.
+
+    Attributes:
+        output: the declared Output's name.
+        value: the number; None when it could not be computed (see `error`). Never NaN.
+        statistics: what `Output.corpus` needs of this sample; empty for means.
+        passed: for graders with a threshold, whether it was met; None otherwise.
+        error: why there is no value.
+        note: what has to be known about the value (a text was cut, say), in words that are the same
+            for every answer it holds for: a report counts equal notes.
+    """
+
+    output: str
+    value: float | None
+    statistics: tuple[float, ...] = ()
+    passed: bool | None = None
+    error: str = ""
+    note: str = ""
+
+
+class Scorable(NamedTuple):
+    """An answer with a text, and the sample it answers."""
+
+    sample: Sample
+    answer: Answer
+
+
+class Declared(Protocol):
+    """What every metric says of itself before anything runs.
+
+    Attributes:
+        name: as it is written in a run document.
+        outputs: what it produces; scoring returns exactly these, in this order.
+        needs_reference: True when a sample without references cannot be scored.
+        signature: implementation, version and every choice that changes the number, in the manner
+            of sacreBLEU; stored with the run and printed in reports.
+        source: the paper or reference implementation.
+    """
+
+    name: str
+    outputs: tuple[Output, ...]
+    needs_reference: bool
+    signature: str
+    source: str
+
+
+class Metric(Declared, Protocol):
+    """A pure scorer. See `metrics/exact_match.py` for a short one."""
+
+    def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
+        """Score one answer that has a text. Pure: no IO, no clock, no randomness."""
+        ...
+
+
+@runtime_checkable
+class Loading(Protocol):
+    """What a metric adds when it is slow to load, or may be stuck: it is scored by a worker only.
+
+    Everything else may be scored in the server's own process for the first moments of a run.
+    """
+
+    def load(self) -> None:
+        """Read what scoring needs. Called once, in the worker, before anything is scored."""
+        ...
+
+
+@runtime_checkable
+class Own(Declared, Loading, Protocol):
+    """A metric that gets a worker process of its own: it holds a model, or is somebody else's code.
+
+    Attributes:
+        load_s: seconds that `load` may take.
+        sample_s: seconds that one answer may take.
+    """
+
+    load_s: float
+    sample_s: float
+
+    def score_batch(self, items: Sequence[Scorable]) -> Iterable[tuple[Score, ...]]:
+        """Score answers, in order; each as soon as it is known."""
+        ...
+
+
+class Embed(Protocol):
+    """Asks a route for embeddings. The router provides it."""
+
+    async def __call__(self, route: str, texts: Sequence[str]) -> list[list[float]]:
+        """One vector for each text, in order.
+
+        Raises:
+            EvalrouterError: the route is unknown, or its target failed.
+        """
+        ...
+
+
+@runtime_checkable
+class Asking(Declared, Protocol):
+    """A metric that asks a route of the router, and so is scored where the router is.
+
+    Attributes:
+        route: which one.
+    """
+
+    route: str
+
+    async def ask(self, items: Sequence[Scorable], embed: Embed) -> list[tuple[Score, ...]]:
+        """Score answers, in order. A target's failure leaves no value."""
+        ...
+
+
+AnyMetric = Metric | Own | Asking

@@ -1,0 +1,194 @@
+"""Datasets: open a file of rows, check all of it, and stream it as samples.
+
+    dataset = open_dataset(Path("news.csv"), columns={"article": "input"})
+    render = compile_messages(None, "Summarize: {{ input }}", dataset.columns)
+    for row in dataset.rows():
+        sample = to_sample(row, render)
+
+Columns with a meaning: `input`, `prompt` or `messages` (what is asked), `reference` or `references`
+(text, or a list of texts), `id`; all others are for templates. `examples` and `ground_truth`
+(Lumigator's files) are taken as `input` and `reference`. CSV and TSV have a header and quote as
+RFC 4180 says; blank lines are no rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from evaluators.formats import EXTENSIONS, read
+from evaluators.rows import KNOWN, Row, own_id, to_row
+from evaluators.template import Render, compile_messages, to_sample
+from providers.errors import DatasetError, closest
+
+__all__ = ["Dataset", "Render", "Row", "compile_messages", "open_dataset", "to_sample"]
+
+MAX_LINE_BYTES = 16 * 1024 * 1024
+
+
+class Dataset(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of rows that was read to its end and found good.
+
+    Attributes:
+        name: what people call it; the file's name without extension unless given.
+        path: the file.
+        format: jsonl, json, csv, tsv or parquet.
+        hash: SHA-256 of the file's bytes, hex.
+        row_count: how many rows it has, at least 1.
+        columns: every column of any row, mapped ones also under their known names.
+        mapping: the file's own column names to known ones, as given.
+        needs_prompt: whether each row was required to have messages, prompt or input.
+        max_line_bytes: the longest line that was accepted.
+    """
+
+    name: str
+    path: Path
+    format: str
+    hash: str
+    row_count: int
+    columns: tuple[str, ...]
+    mapping: dict[str, str]
+    needs_prompt: bool
+    max_line_bytes: int
+
+    def rows(self) -> Iterator[Row]:
+        """The rows, read again from the file, one at a time.
+
+        Raises:
+            DatasetError: the file is not what it was when it was opened; where the difference
+                leaves every row readable, this shows only after the last one.
+        """
+        digest = sha256()
+        for record in read(
+            self.path, self.format, digest=digest, max_line_bytes=self.max_line_bytes
+        ):
+            yield to_row(record, self.mapping, needs_prompt=self.needs_prompt)
+        if digest.hexdigest() != self.hash:
+            raise DatasetError(f"{self.path}: the file changed since it was opened; start again")
+
+
+def open_dataset(
+    path: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    name: str = "",
+    needs_prompt: bool = True,
+    max_line_bytes: int = MAX_LINE_BYTES,
+) -> Dataset:
+    """Read a dataset file to its end, once, and describe it.
+
+    Args:
+        path: a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file.
+        columns: the file's own column names mapped to known ones, {"article": "input"}.
+        name: what people call it; the file's name without extension when empty.
+        needs_prompt: whether each row must have messages, prompt or input. False when the run
+            brings a template of its own, which may use any column.
+        max_line_bytes: the longest line, or row of several lines, that is accepted.
+
+    Raises:
+        DatasetError: anything wrong, beginning with `path:line:` where there is a line.
+        MissingExtraError: a parquet file without pyarrow.
+    """
+    mapping = dict(columns or {})
+    _check_mapping(mapping, path)
+    format_ = _format(path)
+    digest = sha256()
+    seen: dict[str, None] = {}
+    ids = _Ids()
+    count = 0
+    for record in read(path, format_, digest=digest, max_line_bytes=max_line_bytes):
+        try:
+            row = to_row(record, mapping, needs_prompt=needs_prompt)
+        except DatasetError:
+            # A misspelt mapping is the likelier cause of a missing prompt.
+            _check_mapped(mapping, (*seen, *record.fields), path)
+            raise
+        ids.add(own_id(row.fields, record.where), record.where)
+        seen.update(dict.fromkeys(row.fields))
+        count += 1
+    if count == 0:
+        raise DatasetError(f"{path}: the dataset has no rows; write at least one")
+    _check_mapped(mapping, tuple(seen), path)
+    return Dataset(
+        name=name or path.stem,
+        path=path,
+        format=format_,
+        hash=digest.hexdigest(),
+        row_count=count,
+        columns=tuple(seen),
+        mapping=mapping,
+        needs_prompt=needs_prompt,
+        max_line_bytes=max_line_bytes,
+    )
+
+
+def _format(path: Path) -> str:
+    if path.is_dir():
+        raise DatasetError(f"{path}: is a folder; name a file in it")
+    if not path.exists():
+        if not path.parent.is_dir():
+            raise DatasetError(f"{path}: no such file; there is no folder {path.parent}")
+        # A folder may hold very many files; the nearest of the first ones is help enough.
+        beside = itertools.islice(path.parent.iterdir(), 10_000)
+        names = [one.name for one in beside if one.suffix.lower() in EXTENSIONS]
+        raise DatasetError(f"{path}: no such file.{closest(path.name, names)}")
+    if not path.is_file():
+        raise DatasetError(f"{path}: is not a regular file; copy its content into one")
+    suffix = path.suffix.lower()
+    if suffix not in EXTENSIONS:
+        raise DatasetError(
+            f"{path}: {f'unknown extension {suffix!r}' if suffix else 'no extension'}; a dataset "
+            f"is named {', '.join(EXTENSIONS)}"
+        )
+    return EXTENSIONS[suffix]
+
+
+def _check_mapping(mapping: Mapping[str, str], path: Path) -> None:
+    for own, known in mapping.items():
+        if known not in KNOWN:
+            raise DatasetError(
+                f"{path}: column {own!r} cannot be mapped to {known!r}.{closest(known, KNOWN)}",
+                param=f"columns.{own}",
+            )
+        first = next(one for one in mapping if mapping[one] == known)
+        if first != own:
+            raise DatasetError(
+                f"{path}: columns {first!r} and {own!r} are both mapped to {known!r}; keep one",
+                param=f"columns.{own}",
+            )
+
+
+def _check_mapped(mapping: Mapping[str, str], seen: tuple[str, ...], path: Path) -> None:
+    for own, known in mapping.items():
+        if own not in seen:
+            raise DatasetError(
+                f"{path}: there is no column {own!r} to map to {known!r}.{closest(own, seen)}",
+                param=f"columns.{own}",
+            )
+
+
+class _Ids:
+    """Every row has an id of its own, or none has."""
+
+    def __init__(self) -> None:
+        self._where: dict[str, str] = {}
+        self._without = ""
+
+    def add(self, own: str | None, where: str) -> None:
+        if own is None:
+            self._without = self._without or where
+        elif own in self._where:
+            raise DatasetError(
+                f"{where}: the id {own!r} was already used at {self._where[own]}; ids are unique"
+            )
+        else:
+            self._where[own] = where
+        if self._where and self._without:
+            raise DatasetError(
+                f"{self._without}: the row has no id, while {next(iter(self._where.values()))} "
+                "has one; give every row an id, or none"
+            )

@@ -1,0 +1,60 @@
+"""The run document: what to ask, of which routes, and how to score the answers.
+
+The same document, as YAML or JSON, is accepted by `evalrouter eval run` and `POST /eval`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+
+class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a run may use.
+
+    Attributes:
+        concurrency: requests in flight at a time, over all routes.
+        cost_usd: the run stops, resumable, once its answers cost this much; None for no limit.
+    """
+
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
+    cost_usd: Annotated[float, msgspec.Meta(gt=0)] | None = None
+
+
+class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One evaluation.
+
+    Attributes:
+        dataset: path of a JSONL, JSON, CSV, TSV or parquet file.
+        routes: route names or `provider/model`, each once.
+        metrics: names, or objects with `name` and the metric's options.
+        name: what people call the run; the dataset's name when empty.
+        messages: chat messages whose `content` is a Jinja template over the row's columns.
+        prompt: short for one user message; not together with `messages`.
+        columns: a dataset's own column names mapped to `input`, `reference`, `id`, ...
+        parameters: sent with every request (temperature, max_tokens, ...).
+        repeats: how often each sample is asked of each route.
+        limit: only the first so many samples; None for all.
+        baseline: the route that differences are taken against; None for no differences.
+        gates: conditions such as `rougeL >= 0.20` or `rougeL >= baseline`.
+        fallback: whether another target may answer for one that fails.
+        cache: whether an answer to the same request, kept from an earlier run, may be used.
+        limits: see RunLimits.
+    """
+
+    dataset: Annotated[str, msgspec.Meta(min_length=1)]
+    routes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    metrics: Annotated[tuple[str | dict[str, Any], ...], msgspec.Meta(min_length=1)]
+    name: str = ""
+    messages: tuple[dict[str, Any], ...] | None = None
+    prompt: str | None = None
+    columns: dict[str, str] = {}
+    parameters: dict[str, Any] = {}
+    repeats: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    baseline: str | None = None
+    gates: tuple[str, ...] = ()
+    fallback: bool = False
+    cache: bool = True
+    limits: RunLimits = RunLimits()

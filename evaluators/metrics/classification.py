@@ -1,0 +1,166 @@
+"""Classification: accuracy, F1 and agreement of labels, over all answers together.
+
+Classification(labels=("spam", "ham")).score(sample, answer)
+# accuracy, macro_f1, micro_f1 and kappa, in that order
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.base import Answer, Output, Sample, Score
+from evaluators.metrics.reference import references, unscored
+from providers.errors import RunDocumentError
+
+Labels = Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=24)]
+Matrix = NDArray[np.float64]
+
+OTHER = "(other)"
+"""The column of the confusion matrix for answers that are none of the labels."""
+
+
+class Classification:
+    """How well answers that are labels agree with the references' labels.
+
+    A route's macro F1, micro F1 and kappa come from its confusion matrix over all answers; the
+    report shows the matrix. Accuracy is also a mean over samples. An answer is a label where it
+    equals one, without case, blank space and punctuation around it; with `match` "word", also where
+    exactly one of the labels occurs in it as a word. Any other answer, a blank one among them, is
+    wrong and counted as "(other)". Kappa corrects agreement for chance; `weights` makes a near miss
+    weigh less, for labels in order, where "(other)" is the farthest from all.
+
+    With several references the first one that is a label counts, as a confusion matrix has one
+    truth per sample; a sample whose references are none of the labels has no value.
+    """
+
+    name = "classification"
+    needs_reference = True
+    source = "Cohen 1960 (kappa), Cohen 1968 (weights); definitions as in scikit-learn"
+
+    def __init__(
+        self,
+        *,
+        labels: Labels,
+        match: Literal["exact", "word"] = "exact",
+        weights: Literal["none", "linear", "quadratic"] = "none",
+    ) -> None:
+        self._labels = labels
+        self._index = {_plain(label): at for at, label in enumerate(labels)}
+        if len(self._index) < len(labels) or "" in self._index:
+            raise RunDocumentError(
+                "labels: two are equal but for case and punctuation, or one has nothing else",
+                param="labels",
+            )
+        self._by_word = match == "word"
+        shape = (len(labels), len(labels) + 1)
+
+        def over(score: Callable[[Matrix], float]) -> Callable[[Sequence[float]], float]:
+            return lambda sums: score(np.asarray(sums, dtype=np.float64).reshape(shape))
+
+        self.outputs = (
+            Output(name="accuracy", description="Share of answers with the right label."),
+            Output(
+                name="macro_f1",
+                corpus=over(macro_f1),
+                confusion=(*labels, OTHER),
+                description="Mean over the labels of the F1 of each.",
+            ),
+            Output(
+                name="micro_f1",
+                corpus=over(micro_f1),
+                description="F1 of all decisions together.",
+            ),
+            Output(
+                name="kappa",
+                low=-1.0,
+                corpus=over(partial(kappa, weights=weights)),
+                description="Cohen's kappa: agreement beyond chance.",
+            ),
+        )
+        self.signature = (
+            f"classification|labels:{','.join(labels)}|match:{match}|norm:strip-casefold"
+            f"|kappa-weights:{weights}|blank:other|v:1"
+        )
+
+    def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
+        """Right or wrong, and the cell of the confusion matrix that it adds to."""
+        accepted = references(sample)
+        if not accepted:
+            return unscored(self.outputs)
+        wanted = [at for one in accepted if (at := self._index.get(_plain(one))) is not None]
+        if not wanted:
+            return unscored(self.outputs, "the reference is none of the labels")
+        truth, found = wanted[0], self._label(answer.text or "")
+        width = len(self._labels) + 1
+        cells = [0.0] * (len(self._labels) * width)
+        cells[truth * width + found] = 1.0
+        right = float(truth == found)
+        return (
+            Score(output="accuracy", value=right),
+            *(
+                Score(output=output.name, value=right, statistics=tuple(cells))
+                for output in self.outputs[1:]
+            ),
+        )
+
+    def _label(self, text: str) -> int:
+        """The label's number; one behind the last when it is none."""
+        other = len(self._labels)
+        plain = _plain(text)
+        if plain in self._index or not self._by_word:
+            return self._index.get(plain, other)
+        words = f" {' '.join(_plain(word) for word in text.split())} "
+        inside = [at for label, at in self._index.items() if f" {label} " in words]
+        return inside[0] if len(inside) == 1 else other
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(string.punctuation + string.whitespace)
+
+
+def macro_f1(matrix: Matrix) -> float:
+    """Mean F1 of the labels that occur; a label never given nor due has none.
+
+    `matrix` has a row for each label that was due, and a column for each that was given and one
+    more for all other answers.
+    """
+    hits, due, given = _margins(matrix)
+    occurs = due + given > 0
+    return float((2 * hits[occurs] / (due + given)[occurs]).mean()) if occurs.any() else 0.0
+
+
+def micro_f1(matrix: Matrix) -> float:
+    """F1 of all decisions: equal to accuracy when every answer is a label."""
+    hits, due, given = _margins(matrix)
+    total = float(due.sum() + given.sum())
+    return 2 * float(hits.sum()) / total if total else 0.0
+
+
+def kappa(matrix: Matrix, *, weights: str = "none") -> float:
+    """Cohen's kappa; 0 when chance alone would agree fully, where it is undefined."""
+    size = matrix.shape[1]
+    square = np.zeros((size, size))
+    square[:-1] = matrix
+    distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size))).astype(np.float64)
+    if weights == "none":
+        distance = (distance > 0).astype(np.float64)
+    elif weights == "quadratic":
+        distance **= 2
+    total = square.sum()
+    if not total:
+        return 0.0
+    chance = np.outer(square.sum(axis=1), square.sum(axis=0)) / total
+    expected = float((distance * chance).sum())
+    return 1.0 - float((distance * square).sum()) / expected if expected else 0.0
+
+
+def _margins(matrix: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    """Of each label: how often it was rightly given, due, given."""
+    return np.diagonal(matrix), matrix.sum(axis=1), matrix[:, :-1].sum(axis=0)

@@ -1,0 +1,180 @@
+"""Embedding similarity: the cosine between an answer and a reference.
+
+    {name: embedding_similarity, route: openai/text-embedding-3-small}      # asks the router
+    {name: embedding_similarity, model: models/all-MiniLM-L6-v2}            # the extra `local`
+
+A blank answer is 0. With several references the nearest counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from operator import mul
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from evaluators.base import Answer, Embed, Output, Sample, Scorable, Score
+from evaluators.metrics.model_folder import fingerprint, not_loaded
+from evaluators.metrics.reference import references, unscored
+from providers.errors import EvalrouterError, MissingExtraError, RunDocumentError
+
+_OUTPUTS = (
+    Output(
+        name="embedding_similarity",
+        low=-1.0,
+        description="Cosine between the embeddings of the answer and a reference.",
+    ),
+)
+_SOURCE = "Reimers and Gurevych 2019, Sentence-BERT (cosine of sentence embeddings)"
+_SIGNATURE = "embedding_similarity|nrefs:var|multi:max|measure:cosine|blank:0|v:1"
+
+# Hosts limit how many texts a request may have; OpenAI's limit is 2,048, others' are lower.
+_TEXTS_PER_REQUEST = 64
+
+
+def embedding_similarity(
+    *, route: str | None = None, model: str | None = None, batch_size: int = 32
+) -> ByRoute | ByModel:
+    """The metric: with a `route` of the router, or a local `model` (a folder or a hub name).
+
+    Raises:
+        RunDocumentError: neither or both are named.
+        MissingExtraError: a local model without the extra `local`.
+    """
+    if (route is None) == (model is None):
+        raise RunDocumentError(
+            "route: name either a route that has embeddings, or a local model", param="route"
+        )
+    return ByRoute(route) if route is not None else ByModel(model or "", batch_size)
+
+
+class ByRoute:
+    """Cosine of the embeddings that a route gives. A text that it refuses leaves no value.
+
+    Its cost is not counted in the run's.
+    """
+
+    name = "embedding_similarity"
+    outputs = _OUTPUTS
+    needs_reference = True
+    source = _SOURCE
+
+    def __init__(self, route: str) -> None:
+        self.route = route
+        self.signature = f"{_SIGNATURE}|route:{route}"
+
+    async def ask(self, items: Sequence[Scorable], embed: Embed) -> list[tuple[Score, ...]]:
+        """One score for each answer; the texts of the batch are embedded together."""
+        texts = _texts(items)
+        vectors: dict[str, list[float]] = {}
+        failed = ""
+        for start in range(0, len(texts), _TEXTS_PER_REQUEST):
+            some = texts[start : start + _TEXTS_PER_REQUEST]
+            try:
+                found = await embed(self.route, some)
+            except EvalrouterError as error:
+                failed = f"{self.route}: {error.message}"
+                continue
+            vectors.update(zip(some, found, strict=True))
+        return [_score(sample, answer, vectors, failed) for sample, answer in items]
+
+
+class ByModel:
+    """Cosine of the embeddings of a sentence-transformers model in a worker process of its own.
+
+    Texts longer than the model takes are cut; a note says so.
+    """
+
+    name = "embedding_similarity"
+    outputs = _OUTPUTS
+    needs_reference = True
+    source = _SOURCE
+    load_s = 900.0
+    sample_s = 300.0
+
+    def __init__(self, model: Annotated[str, msgspec.Meta(min_length=1)], batch_size: int) -> None:
+        if find_spec("sentence_transformers") is None:
+            raise MissingExtraError("The metric embedding_similarity with a local model", "local")
+        self._name = model
+        self._batch_size = batch_size
+        self._model: Any = None
+        folder = Path(model)
+        which = f"{folder.name}@{fingerprint(folder)}" if folder.is_dir() else model
+        self.signature = (
+            f"{_SIGNATURE}|model:{which}|cut:noted"
+            f"|sentence-transformers:{version('sentence-transformers')}"
+        )
+
+    def load(self) -> None:
+        """Load the model; a name on the hub is downloaded once. Raises RuntimeError."""
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # an extra
+
+        try:
+            self._model = SentenceTransformer(self._name)
+        except Exception as error:
+            raise not_loaded(self._name, error) from error
+
+    def score_batch(self, items: Sequence[Scorable]) -> Iterable[tuple[Score, ...]]:
+        """One score for each answer; each different text is embedded once."""
+        texts = _texts(items)
+        # It sorts by length itself.
+        found = self._model.encode(texts, batch_size=self._batch_size, show_progress_bar=False)
+        vectors = dict(zip(texts, found.tolist(), strict=True))
+        cut = {text for text in texts if self._is_cut(text)}
+        note = f"the answer or a reference was cut to {self._model.max_seq_length} tokens"
+        for sample, answer in items:
+            told = note if not cut.isdisjoint((answer.text or "", *references(sample))) else ""
+            yield _score(sample, answer, vectors, note=told)
+
+    def _is_cut(self, text: str) -> bool:
+        most = self._model.max_seq_length
+        if most is None or len(text.encode(errors="replace")) <= most - 2:
+            return False
+        return len(self._model.tokenizer.encode(text)) > int(most)
+
+
+def _texts(items: Sequence[Scorable]) -> list[str]:
+    """Every text that has to be embedded, once."""
+    wanted: dict[str, None] = {}
+    for sample, answer in items:
+        accepted = references(sample)
+        if accepted and (answer.text or "").strip():
+            wanted.update(dict.fromkeys((answer.text or "", *accepted)))
+    return list(wanted)
+
+
+def _score(
+    sample: Sample,
+    answer: Answer,
+    vectors: dict[str, list[float]],
+    failed: str = "",
+    note: str = "",
+) -> tuple[Score, ...]:
+    accepted = references(sample)
+    if not accepted:
+        return unscored(_OUTPUTS)
+    text = answer.text or ""
+    if not text.strip():
+        return (Score(output="embedding_similarity", value=0.0),)
+    if not all(one in vectors for one in (text, *accepted)):
+        return unscored(_OUTPUTS, failed or "no embedding")
+    try:
+        best = max(_cosine(vectors[text], vectors[one]) for one in accepted)
+    except ValueError as error:
+        return unscored(_OUTPUTS, str(error))
+    return (Score(output="embedding_similarity", value=best, note=note),)
+
+
+def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    """Raises ValueError for vectors of different lengths, or one without a direction."""
+    if len(one) != len(other):
+        raise ValueError("the embeddings have different lengths")
+    norms = math.hypot(*one) * math.hypot(*other)
+    if not norms:
+        raise ValueError("an embedding is all zeros")
+    return max(-1.0, min(1.0, math.fsum(map(mul, one, other)) / norms))

@@ -1,0 +1,159 @@
+"""hf:NAME: a metric of Hugging Face's `evaluate`, in a worker process of its own.
+
+    {name: "hf:exact_match"}                                   # from the hub
+    {name: "hf:google_bleu", path: metrics/google_bleu, outputs: [google_bleu]}    # from a folder
+
+Needs the extra `evaluate`. Such a metric is a program of somebody else that runs with your rights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from evaluators.base import Answer, Output, Sample, Scorable, Score
+from evaluators.metrics.reference import references, unscored
+from providers.errors import MissingExtraError
+
+OutputNames = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+
+
+class HuggingFace:
+    """Each answer by itself through the metric's `compute`; a route's score is the mean.
+
+    So a metric that is defined over a whole corpus, as BLEU is, gives another number here than
+    there; ours are `bleu`, `chrf`, `ter` and `classification`. `outputs` are the numbers to take
+    from what it returns; by default the one that is named as the metric. Where the metric takes one
+    reference for an answer, the best over the references counts. What a blank answer scores is the
+    metric's own affair; where it fails, there is no value and the reason is kept.
+
+    `config` names one of the metric's configurations, `options` are passed to `compute`, `path` is
+    a folder or file that is used instead of the hub. Answers for metrics over numbers are
+    converted; one that is no number has no value.
+    """
+
+    needs_reference = True
+    source = "huggingface.co/docs/evaluate"
+    load_s = 300.0
+
+    def __init__(
+        self,
+        metric: str,
+        *,
+        path: str | None = None,
+        config: str | None = None,
+        outputs: OutputNames | None = None,
+        options: dict[str, Any] | None = None,
+        higher_is_better: bool | None = True,
+        low: float | None = None,
+        high: float | None = None,
+        timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0,
+    ) -> None:
+        if find_spec("evaluate") is None:
+            raise MissingExtraError(f"The metric hf:{metric}", "evaluate")
+        self.name = f"hf:{metric}"
+        self.sample_s = timeout_s
+        self._metric = metric
+        self._path = path
+        self._config = config
+        self._options = options or {}
+        self._best = min if higher_is_better is False else max
+        self._module: Any = None
+        self.outputs = tuple(
+            Output(
+                name=name,
+                higher_is_better=higher_is_better,
+                low=low,
+                high=high,
+                description=f"As {self.name} returns it, mean over the answers.",
+            )
+            for name in outputs or (metric.rpartition("/")[2],)
+        )
+        where = "hub" if path is None else f"sha256-{_digest(Path(path))}"
+        chosen = msgspec.json.encode(self._options, order="sorted").decode()
+        self.signature = (
+            f"{self.name}|nrefs:var|multi:best|from:{where}|config:{config or 'none'}"
+            f"|options:{chosen}|aggregate:mean|evaluate:{version('evaluate')}"
+        )
+
+    def load(self) -> None:
+        """Fetch and import the metric. Raises RuntimeError that says plainly why it cannot be."""
+        import evaluate  # noqa: PLC0415  # an extra
+
+        try:
+            self._module = evaluate.load(
+                self._path or self._metric, config_name=self._config, keep_in_memory=True
+            )
+        except Exception as error:  # its program may raise anything
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            if self._path is not None:
+                raise RuntimeError(f"{self._path} cannot be used: {reason}") from error
+            raise RuntimeError(
+                f"{self._metric} cannot be had from the Hugging Face hub ({reason}). Without a "
+                "connection, keep a copy of the metric's folder and name it with `path`."
+            ) from error
+
+    def score_batch(self, items: Sequence[Scorable]) -> Iterable[tuple[Score, ...]]:
+        """The declared outputs for each answer, one after the other."""
+        for sample, answer in items:
+            yield self._score(sample, answer)
+
+    def _score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
+        accepted = references(sample)
+        if not accepted:
+            return unscored(self.outputs)
+        features = self._module.features
+        first = features[0] if isinstance(features, list) else features
+        text = _value(answer.text or "", first["predictions"])
+        if _is_plain(first["references"]):
+            wanted = [_value(one, first["references"]) for one in accepted]
+        else:
+            wanted = [list(accepted)]
+        found = [
+            self._module.compute(predictions=[text], references=[one], **self._options)
+            for one in wanted
+        ]
+        return tuple(self._output(output, found) for output in self.outputs)
+
+    def _output(self, output: Output, found: list[dict[str, Any]]) -> Score:
+        values = [one.get(output.name) for one in found]
+        try:
+            return Score(output=output.name, value=self._best(map(_number, values)))
+        except (TypeError, ValueError):
+            known = ", ".join(found[0])
+            why = f"{self.name} returned no number named {output.name!r}; it returned {known}"
+            return Score(output=output.name, value=None, error=why)
+
+
+def _is_plain(feature: Any) -> bool:
+    """Whether a metric takes one value there, not a list of them."""
+    return type(feature).__name__ == "Value"
+
+
+def _value(text: str, feature: Any) -> Any:
+    kind = str(getattr(feature, "dtype", "string"))
+    if kind.startswith(("int", "uint")):
+        return int(text)
+    return float(text) if kind.startswith("float") else text
+
+
+def _number(value: Any) -> float:
+    """Raises TypeError or ValueError for what is no number."""
+    if isinstance(value, list) and len(value) == 1:
+        [value] = value
+    return float(value)
+
+
+def _digest(path: Path) -> str:
+    """Of the metric's program, so that a changed one has another signature."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(path.rglob("*.py"))
+    for one in files:
+        digest.update(one.read_bytes())
+    return digest.hexdigest()[:12] if files else "missing"

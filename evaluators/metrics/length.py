@@ -1,0 +1,42 @@
+"""Length: words and characters of the answer.
+
+Length().score(sample, answer)  # words and characters, in that order
+"""
+
+from __future__ import annotations
+
+from evaluators.base import Answer, Output, Sample, Score
+
+
+class Length:
+    """Words between blank space, and characters as Unicode counts them. Neither has a better."""
+
+    name = "length"
+    outputs = (
+        Output(
+            name="words",
+            higher_is_better=None,
+            high=None,
+            unit="words",
+            description="Words of the answer.",
+        ),
+        Output(
+            name="characters",
+            higher_is_better=None,
+            high=None,
+            unit="characters",
+            description="Characters of the answer.",
+        ),
+    )
+    needs_reference = False
+    signature = "length|words:whitespace|characters:code-points|v:1"
+    source = "counting"
+
+    def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
+        """Two counts."""
+        del sample
+        text = answer.text or ""
+        return (
+            Score(output="words", value=float(len(text.split()))),
+            Score(output="characters", value=float(len(text))),
+        )

@@ -1,0 +1,79 @@
+"""Levenshtein: how many characters, or words, have to change to get a reference, by rapidfuzz.
+
+Levenshtein().score(sample, answer)  # levenshtein, cer and wer, in that order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+
+from evaluators.base import Answer, Output, Sample, Score
+from evaluators.metrics.reference import references, unscored
+from providers.errors import MissingExtraError
+
+
+def _rate(statistics: Sequence[float]) -> float:
+    """Edits over length; a reference is never blank, so there is a length."""
+    return statistics[0] / statistics[1]
+
+
+class Levenshtein:
+    """Similarity, character error rate and word error rate.
+
+    `levenshtein` is 1 minus the edits over the length of the longer text. `cer` and `wer` are edits
+    over the reference's length, so they exceed 1 for an answer that is far too long; a route's are
+    over all its answers together, as speech recognition reports them. With several references the
+    nearest counts, for each output by itself. A blank answer has similarity 0 and rates of 1.
+    Nothing is normalized but blank space at the ends, and between words for `wer`.
+    """
+
+    name = "levenshtein"
+    outputs = (
+        Output(name="levenshtein", description="Similarity by edits of characters."),
+        Output(
+            name="cer",
+            higher_is_better=False,
+            high=None,
+            corpus=_rate,
+            description="Character error rate of all answers together.",
+        ),
+        Output(
+            name="wer",
+            higher_is_better=False,
+            high=None,
+            corpus=_rate,
+            description="Word error rate of all answers together.",
+        ),
+    )
+    needs_reference = True
+    source = "Levenshtein 1966; computed by rapidfuzz"
+
+    def __init__(self) -> None:
+        if find_spec("rapidfuzz") is None:
+            raise MissingExtraError("The metric levenshtein", "metrics")
+        self.signature = (
+            "levenshtein|nrefs:var|multi:nearest|case:mixed|norm:strip|words:whitespace"
+            f"|blank:0,1,1|v:1|rapidfuzz:{version('rapidfuzz')}"
+        )
+
+    def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
+        """A similarity, and two rates with the edits and lengths that corpus rates need."""
+        from rapidfuzz.distance import Levenshtein as Distance  # noqa: PLC0415  # an extra
+
+        accepted = [one.strip() for one in references(sample)]
+        if not accepted:
+            return unscored(self.outputs)
+        text = (answer.text or "").strip()
+        similarity = max(Distance.normalized_similarity(text, one) for one in accepted)
+        characters = min(((Distance.distance(text, one), len(one)) for one in accepted), key=_rate)
+        words = min(
+            ((Distance.distance(text.split(), one), len(one)) for one in map(str.split, accepted)),
+            key=_rate,
+        )
+        return (
+            Score(output="levenshtein", value=similarity),
+            Score(output="cer", value=_rate(characters), statistics=tuple(map(float, characters))),
+            Score(output="wer", value=_rate(words), statistics=tuple(map(float, words))),
+        )

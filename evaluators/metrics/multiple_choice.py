@@ -1,0 +1,74 @@
+"""Multiple choice: 1 where the answer chooses the reference's letter, else 0.
+
+MultipleChoice().score(sample, answer)  # (Score(output="multiple_choice", value=1.0),)
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+
+from evaluators.base import Answer, Output, Sample, Score
+from evaluators.metrics.reference import references, unscored
+from providers.errors import RunDocumentError
+
+
+class MultipleChoice:
+    """Whether the letter the answer chooses is a reference's.
+
+    The letter is read by the first of these rules that finds one: the answer is the letter, perhaps
+    in brackets or with a full stop; the last "answer is C" or "answer: C" in it; a letter at the
+    very beginning, followed by a bracket, a full stop or a colon; the only letter of the choices
+    that stands alone anywhere. Where none does, the answer is 0 and a note says that no choice
+    could be read. Outside the first rule letters are upper case, since "a" is also a word.
+    A blank answer is 0.
+    """
+
+    name = "multiple_choice"
+    outputs = (
+        Output(name="multiple_choice", description="Share of answers with the right choice."),
+    )
+    needs_reference = True
+    source = "rules of this file"
+
+    def __init__(
+        self, *, choices: Annotated[str, msgspec.Meta(min_length=2, max_length=26)] = "ABCDE"
+    ) -> None:
+        if not re.fullmatch("[A-Z]+", choices) or len(set(choices)) < len(choices):
+            raise RunDocumentError(
+                f"choices: {choices!r} is not a row of different capital letters, like 'ABCD'",
+                param="choices",
+            )
+        one = f"([{choices}])"
+        mark = r"[\s(\[*\"'`]*"
+        self._alone = re.compile(rf"{mark}{one}[\s)\].:*\"'`]*", re.IGNORECASE)
+        self._said = re.compile(
+            rf"(?:(?i:answer|choice|option)(?:\s+(?i:is))?\s*[:=]?){mark}{one}(?![\w'])"
+        )
+        self._begins = re.compile(rf"{mark}{one}[)\].:*]")
+        self._anywhere = re.compile(rf"(?<![\w']){one}(?![\w'])")
+        self.signature = f"multiple_choice|nrefs:var|multi:any|choices:{choices}|blank:0|v:1"
+
+    def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
+        """1.0 or 0.0; no value where no reference names a choice."""
+        accepted = references(sample)
+        if not accepted:
+            return unscored(self.outputs)
+        wanted = {choice for one in accepted if (choice := self._choice(one))}
+        if not wanted:
+            return unscored(self.outputs, "the reference names no choice")
+        found = self._choice(answer.text or "")
+        note = "" if found else "no choice could be read from the answer"
+        return (Score(output="multiple_choice", value=float(found in wanted), note=note),)
+
+    def _choice(self, text: str) -> str:
+        if alone := self._alone.fullmatch(text):
+            return alone[1].upper()
+        if said := self._said.findall(text):
+            return str(said[-1])
+        if begins := self._begins.match(text):
+            return begins[1]
+        anywhere = set(self._anywhere.findall(text))
+        return anywhere.pop() if len(anywhere) == 1 else ""

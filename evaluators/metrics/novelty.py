@@ -1,0 +1,67 @@
+"""Novelty: how much of the answer is not copied from its source.
+
+Novelty().score(sample, answer)  # novelty_1, novelty_2 and novelty_3, in that order
+"""
+
+from __future__ import annotations
+
+import re
+
+from evaluators.base import Answer, Output, Sample, Score
+from evaluators.metrics.reference import source_text, unscored
+
+_WORD = re.compile(r"\w+")
+_ORDERS = (1, 2, 3)
+
+
+class Novelty:
+    """Share of the answer's different n-grams that the source does not have, for n of 1, 2 and 3.
+
+    The source is the row's `column`, or the last user message when no column is named. Words are
+    runs of letters and digits, case-folded. Neither direction is better: 0 is an extract. Where the
+    answer has no n-gram, as a blank one, or the source no word, there is no value.
+    """
+
+    name = "novelty"
+    outputs = tuple(
+        Output(
+            name=f"novelty_{n}",
+            higher_is_better=None,
+            description=f"Share of the answer's {n}-grams that are not in the source.",
+        )
+        for n in _ORDERS
+    )
+    needs_reference = False
+    source = "See et al. 2017, Get To The Point (novel n-grams)"
+
+    def __init__(self, *, column: str | None = None) -> None:
+        self._column = column
+        self.signature = (
+            f"novelty|source:{column or 'last-user-message'}|tok:word|case:folded|ngrams:types"
+            "|blank:none|v:1"
+        )
+
+    def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
+        """Three shares."""
+        source = _words(source_text(sample, self._column))
+        if not source:
+            return unscored(self.outputs, "no source text")
+        words = _words(answer.text or "")
+        found = []
+        for n in _ORDERS:
+            mine = _ngrams(words, n)
+            if not mine:
+                why = f"the answer has fewer than {n} words"
+                found.append(Score(output=f"novelty_{n}", value=None, error=why))
+                continue
+            novel = len(mine - _ngrams(source, n)) / len(mine)
+            found.append(Score(output=f"novelty_{n}", value=novel))
+        return tuple(found)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+def _ngrams(words: list[str], n: int) -> set[tuple[str, ...]]:
+    return set(zip(*(words[start:] for start in range(n)), strict=False))

@@ -1,0 +1,52 @@
+r"""Regex: 1 where a regular expression is found in the answer, else 0.
+
+Regex(pattern=r"^(yes|no)\b").score(sample, answer)  # (Score(output="regex", value=1.0),)
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import regex
+
+from evaluators.base import Answer, Output, Sample, Score
+from evaluators.metrics.reference import unscored
+from providers.errors import RunDocumentError
+
+# Ordinary patterns take microseconds. One that backtracks without end must stop.
+TIMEOUT_S = 1.0
+
+
+class Regex:
+    """Whether `pattern` is found anywhere in the answer.
+
+    Flags are written into the pattern, `(?i)` for example. A blank answer is 0. A search that
+    takes over a second of wall time leaves no value and says so.
+    """
+
+    name = "regex"
+    outputs = (Output(name="regex", description="Share of answers in which the pattern is found."),)
+    needs_reference = False
+    source = "the regex package, search"
+
+    def __init__(self, *, pattern: str) -> None:
+        try:
+            self._pattern = regex.compile(pattern)
+        except (regex.error, OverflowError, RecursionError) as error:
+            raise RunDocumentError(
+                f"pattern: {pattern!r} is not a regular expression: {error}", param="pattern"
+            ) from error
+        self.signature = f"regex|pattern:{pattern!r}|blank:0|v:1|regex:{version('regex')}"
+
+    def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
+        """1.0 or 0.0."""
+        del sample
+        text = answer.text or ""
+        if not text.strip():
+            return (Score(output="regex", value=0.0),)
+        try:
+            # Concurrent: the event loop's thread must run on while this one searches.
+            found = self._pattern.search(text, timeout=TIMEOUT_S, concurrent=True)
+        except TimeoutError:
+            return unscored(self.outputs, f"the pattern took longer than {TIMEOUT_S:g} s")
+        return (Score(output="regex", value=float(found is not None)),)

@@ -1,0 +1,127 @@
+"""ROUGE: n-grams and longest common subsequences shared with a reference.
+
+Rouge(stemmer=True).score(sample, answer)  # rouge1, rouge2, rougeL, rougeLsum, in that order
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import sentencex
+
+from evaluators.base import Answer, Output, Sample, Score
+from evaluators.metrics.reference import references, unscored
+from providers.errors import RunDocumentError
+
+_TYPES = {
+    "rouge1": "F1 of the words shared with a reference.",
+    "rouge2": "F1 of the pairs of words shared with a reference.",
+    "rougeL": "F1 of the longest common subsequence with a reference.",
+    "rougeLsum": "rougeL by sentence: F1 of the union of the sentences' longest subsequences.",
+}
+
+_ERASED = (
+    "more than half of the answer or a reference is in letters this tokenizer drops; "
+    "use tokenizer: unicode"
+)
+
+
+class Rouge:
+    """F1 of four ROUGE variants, 0 to 1, the same numbers as Google's rouge-score.
+
+    For rougeLsum a newline ends a sentence, as there; with `lsum` "segment", sentences are found by
+    sentencex for the given `language`. With several references each variant takes its best.
+    A blank answer is 0.
+
+    `tokenizer` "rouge-score" knows only the letters a to z and digits, so a reference in another
+    script has no words, and a score of 0 would say nothing about the answer: it leaves no value,
+    and a text that loses more than half of its letters has a note. "unicode" splits any text into
+    words, "character" into characters; neither stems, and their scores do not compare with
+    rouge-score's.
+
+    `implementation` "rouge-score" computes the same numbers with Google's own package, a hundred
+    times slower, for machines that rouge-score-rs has no build for.
+    """
+
+    name = "rouge"
+    outputs = tuple(Output(name=name, description=text) for name, text in _TYPES.items())
+    needs_reference = True
+    source = "Lin 2004, ROUGE; rouge-score 0.1.2, computed by rouge-score-rs"
+
+    def __init__(
+        self,
+        *,
+        stemmer: bool = False,
+        tokenizer: Literal["rouge-score", "unicode", "character"] = "rouge-score",
+        lsum: Literal["newline", "segment"] = "newline",
+        language: str = "en",
+        implementation: Literal["rouge-score-rs", "rouge-score"] = "rouge-score-rs",
+    ) -> None:
+        if stemmer and tokenizer != "rouge-score":
+            raise RunDocumentError(
+                f"stemmer: the tokenizer {tokenizer!r} cannot stem; leave one of them out",
+                param="stemmer",
+            )
+        self._scorer, self._tokenizer = _scorer(implementation, tokenizer, stemmer=stemmer)
+        self._erases = tokenizer == "rouge-score"
+        self._language = language if lsum == "segment" else None
+        split = lsum if lsum == "newline" else f"sentencex-{language}:{version('sentencex')}"
+        self.signature = (
+            f"rouge|nrefs:var|multi:max|measure:f1|stemmer:{'yes' if stemmer else 'no'}"
+            f"|tok:{tokenizer}|lsum:{split}|blank:0|{implementation}:{version(implementation)}"
+        )
+
+    def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
+        """Four F1 scores."""
+        accepted = references(sample)
+        if not accepted:
+            return unscored(self.outputs)
+        if not any(self._tokenizer.tokenize(one) for one in accepted):
+            return unscored(
+                self.outputs,
+                "the reference has no words this tokenizer knows; use tokenizer: unicode",
+            )
+        text = answer.text or ""
+        erased = self._erases and any(map(_is_erased, (text, *accepted)))
+        best = self._scorer.score_multi([self._lines(one) for one in accepted], self._lines(text))
+        note = _ERASED if erased else ""
+        return tuple(Score(output=name, value=best[name].fmeasure, note=note) for name in _TYPES)
+
+    def _lines(self, text: str) -> str:
+        if self._language is None:
+            return text
+        return "\n".join(sentencex.segment(self._language, text))
+
+
+def _scorer(implementation: str, tokenizer: str, *, stemmer: bool) -> tuple[Any, Any]:
+    """A scorer of the four variants, and its tokenizer."""
+    if find_spec(implementation.replace("-", "_")) is None:
+        raise RunDocumentError(
+            f"implementation: {implementation} is not installed: pip install {implementation}",
+            param="implementation",
+        )
+    package = implementation.replace("-", "_")
+    if implementation == "rouge-score" and tokenizer != "rouge-score":
+        raise RunDocumentError(
+            f"implementation: rouge-score has no tokenizer {tokenizer!r}", param="implementation"
+        )
+    # Both packages have these modules; they say they are typed and leave functions without types.
+    words: Any = import_module(f"{package}.tokenizers")
+    scorers: Any = import_module(f"{package}.rouge_scorer")
+    chosen = {
+        "rouge-score": lambda: words.DefaultTokenizer(stemmer),
+        "unicode": lambda: words.UnicodeTokenizer(),  # noqa: PLW0108  # rouge-score has none
+        "character": lambda: words.CharacterTokenizer(),  # noqa: PLW0108  # rouge-score has none
+    }[tokenizer]()
+    return scorers.RougeScorer(list(_TYPES), tokenizer=chosen), chosen
+
+
+def _is_erased(text: str) -> bool:
+    """Whether fewer than half of the text's letters and digits are among a to z and 0 to 9."""
+    if text.isascii():
+        return False
+    known = sum(one.isascii() and one.isalnum() for one in text)
+    return 2 * known < sum(map(str.isalnum, text))

@@ -1,0 +1,87 @@
+"""TER: edits, shifts of phrases included, that turn an answer into a reference, by sacreBLEU.
+
+Ter().score(sample, answer)  # (Score(output="ter", value=54.2, statistics=(edits, length)),)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+import sacrebleu
+from sacrebleu.metrics.ter import TER
+
+from evaluators.base import Answer, Output, Sample, Score
+from evaluators.metrics.reference import references, unscored
+
+
+class Ter:
+    """Translation edit rate in percent: 0 is equal, and 100 or more is as good as nothing shared.
+
+    A sample's value is its edits over the references' mean length; a route's score is corpus TER,
+    which is not their mean. The edits are those of the nearest reference. A blank answer lacks
+    the words of the shortest reference: 100 where there is one, less where there are several.
+
+    Time grows with more than the square of the length, to seconds for a pair of 300 words. Where
+    the answer or a reference is longer than `max_words`, there is no value, and it says so: an
+    answer that was cut would have another TER.
+    """
+
+    name = "ter"
+    needs_reference = True
+    source = "Snover et al. 2006, TER; Post 2018, sacreBLEU"
+
+    def __init__(
+        self,
+        *,
+        max_words: Annotated[int, msgspec.Meta(ge=1)] = 150,
+        normalized: bool = False,
+        no_punct: bool = False,
+        asian_support: bool = False,
+        case_sensitive: bool = False,
+    ) -> None:
+        self._ter = TER(
+            normalized=normalized,
+            no_punct=no_punct,
+            asian_support=asian_support,
+            case_sensitive=case_sensitive,
+        )
+        self._most = max_words
+        self.outputs = (
+            Output(
+                name="ter",
+                higher_is_better=False,
+                high=None,
+                unit="%",
+                corpus=self._from,
+                description="Corpus TER of all answers together, in percent.",
+            ),
+        )
+        self.signature = (
+            f"ter|nrefs:var|case:{'mixed' if case_sensitive else 'lc'}|tok:tercom"
+            f"|norm:{_yes(normalized)}|punct:{_yes(not no_punct)}|asian:{_yes(asian_support)}"
+            f"|max-words:{max_words}|blank:insertions|version:{sacrebleu.__version__}"
+        )
+
+    def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
+        """Sentence TER, with the edits and the length that corpus TER needs."""
+        accepted = references(sample)
+        if not accepted:
+            return unscored(self.outputs)
+        text = answer.text or ""
+        if max(len(one.split()) for one in (text, *accepted)) > self._most:
+            return unscored(
+                self.outputs,
+                f"longer than {self._most} words, for which TER takes too long (max_words)",
+            )
+        # sacreBLEU has no public way to the statistics; its significance tests take this one.
+        [found] = self._ter._extract_corpus_statistics([text], [[one] for one in accepted])
+        return (Score(output="ter", value=self._from(found), statistics=tuple(map(float, found))),)
+
+    def _from(self, statistics: Sequence[float]) -> float:
+        return float(self._ter._compute_score_from_stats(list(statistics)).score)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

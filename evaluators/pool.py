@@ -1,0 +1,276 @@
+"""Worker processes that score: bounded, with time limits, restarted when one dies.
+
+    async with Pool([spec, ...], processes=2) as pool:
+        scores = await pool.score(items)
+
+Anything with these methods can take its place (a pool on a cluster, say): see `Scores`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar, cast
+
+import msgspec
+
+from evaluators.base import Scorable, Score
+from evaluators.worker import LENGTH, Batch, Ready, Setup, encode
+
+LOAD_S = 120.0
+SAMPLE_S = 120.0
+
+# Answers sent to a worker at a time: enough to hide the way there and back, few enough that
+# two workers finish a batch together.
+_CHUNK = 8
+
+# A metric that hangs costs its time limit for every answer. After so many in a row, no more.
+_PATIENCE = 3
+
+# A process that dies by itself closes its pipe a moment before it has a status to report.
+_GRACE_S = 1.0
+
+# Each worker holds about 100 MB, and the machine has other things to do.
+_MOST_PROCESSES = 8
+
+# The child has our import path, whatever ours came from, and nothing of ours has begun in it.
+_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from evaluators.worker import main; main()"
+
+_scores = msgspec.msgpack.Decoder(tuple[Score, ...])
+_ready = msgspec.msgpack.Decoder(Ready)
+
+Spec = str | dict[str, Any]
+_Result = TypeVar("_Result")
+
+
+async def together(*work: Awaitable[_Result]) -> list[_Result]:
+    """Their results. It ends when all have ended, cancelled or not: none is left behind."""
+    found = await asyncio.gather(*work, return_exceptions=True)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return cast("list[_Result]", found)
+
+
+class Scores(Protocol):
+    """Whatever scores a batch away from the event loop."""
+
+    async def start(self) -> str:
+        """Make ready; "" or why it cannot be."""
+        ...
+
+    async def score(self, items: Sequence[Scorable]) -> list[tuple[Score, ...] | str]:
+        """For each answer, in order, its scores, or why there are none."""
+        ...
+
+    async def close(self) -> None:
+        """Stop everything; nothing of it is left when this returns."""
+        ...
+
+
+def available_processors() -> int:
+    """Processors this process may use, at most 8."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return min(len(allowed(0)) if allowed else os.cpu_count() or 1, _MOST_PROCESSES)
+
+
+class Pool:
+    """Scores with some metrics in worker processes, which start when they are first needed.
+
+    Args:
+        specs: of the metrics, as the run document has them.
+        processes: at most so many.
+        load_s: seconds a worker may take to load its metrics.
+        sample_s: seconds one answer may take.
+        chunk: answers sent to a worker at a time.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[Spec],
+        *,
+        processes: int = 1,
+        load_s: float = LOAD_S,
+        sample_s: float = SAMPLE_S,
+        chunk: int = _CHUNK,
+    ) -> None:
+        self._setup = Setup(tuple(specs))
+        self._load_s = load_s
+        self._sample_s = sample_s
+        self._chunk = chunk
+        self._slots = [_Slot() for _ in range(processes)]
+        self._given_up = ""
+        self._lost = 0
+
+    async def __aenter__(self) -> Pool:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> str:
+        """Start one worker and wait until its metrics are loaded; "" or why they are not."""
+        slot = self._slots[0]
+        async with slot.lock:
+            await self._worker(slot)
+        return self._given_up
+
+    async def score(self, items: Sequence[Scorable]) -> list[tuple[Score, ...] | str]:
+        """For each answer, in order, its scores, or why there are none."""
+        found: list[tuple[Score, ...] | str] = [""] * len(items)
+        chunks = deque(range(0, len(items), self._chunk))
+
+        async def drain(slot: _Slot) -> None:
+            async with slot.lock:
+                while chunks:
+                    start = chunks.popleft()
+                    some = items[start : start + self._chunk]
+                    found[start : start + len(some)] = await self._with(slot, some)
+
+        await together(*map(drain, self._slots[: len(chunks)]))
+        return found
+
+    async def close(self) -> None:
+        """Kill the workers and wait until they are gone."""
+        await together(*(slot.stop() for slot in self._slots))
+
+    async def _with(self, slot: _Slot, items: Sequence[Scorable]) -> list[tuple[Score, ...] | str]:
+        """Score a chunk. An answer a worker dies on is tried once more; one it hangs on is not."""
+        found: list[tuple[Score, ...] | str] = []
+        died_on = -1
+        while len(found) < len(items):
+            worker = await self._worker(slot)
+            if worker is None:
+                return [*found, *[self._given_up] * (len(items) - len(found))]
+            try:
+                await worker.send(Batch(tuple(items[len(found) :])))
+                while len(found) < len(items):
+                    async with asyncio.timeout(self._sample_s):
+                        found.append(_scores.decode(await worker.receive()))
+                    self._lost = 0
+            except TimeoutError:
+                await slot.stop()
+                found.append(f"took longer than {self._sample_s:g} s")
+                self._lose(found[-1])
+            except (EOFError, OSError):
+                how = await slot.stop(_GRACE_S)
+                if died_on == len(found):
+                    found.append(f"the worker process died on it twice ({how})")
+                    self._lose(found[-1])
+                else:
+                    died_on = len(found)
+            except BaseException:
+                # Answers we no longer wait for would be taken for those of the next batch.
+                await slot.stop()
+                raise
+        return found
+
+    def _lose(self, why: object) -> None:
+        self._lost += 1
+        if self._lost >= _PATIENCE:
+            self._given_up = f"given up after {self._lost} answers in a row; the last {why}"
+
+    async def _worker(self, slot: _Slot) -> _Worker | None:
+        """The slot's worker, started if there is none; None once it is known to be in vain."""
+        if self._given_up:
+            return None
+        if slot.worker is None:
+            starting = asyncio.ensure_future(_Worker.start())
+            try:
+                slot.worker = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                # asyncio would forget a process whose start is cancelled half-way.
+                slot.worker = await starting
+                await slot.stop()
+                raise
+            try:
+                await slot.worker.send(self._setup)
+                async with asyncio.timeout(self._load_s):
+                    why = _ready.decode(await slot.worker.receive()).error
+            except TimeoutError:
+                why = f"was not loaded within {self._load_s:g} s"
+            except (EOFError, OSError):
+                why = f"the worker process died while it was loading ({await slot.stop(_GRACE_S)})"
+            except BaseException:
+                await slot.stop()
+                raise
+            if why:
+                await slot.stop()
+                self._given_up = why
+                return None
+        return slot.worker
+
+
+class _Slot:
+    """Room for one worker; the lock is held by whoever speaks with it."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.worker: _Worker | None = None
+
+    async def stop(self, grace_s: float = 0.0) -> str:
+        """End the worker, if there is one, and say how it ended."""
+        worker, self.worker = self.worker, None
+        return await worker.stop(grace_s) if worker else ""
+
+
+def _spawn(stream: socket.socket) -> subprocess.Popen[bytes]:
+    command = (sys.executable, "-c", _PROGRAM, *sys.path)
+    end = stream.fileno()
+    return subprocess.Popen(command, stdin=end, stdout=end)  # noqa: S603  # all of it is ours
+
+
+class _Worker:
+    """One process, and the frames to and from it, which is what its stdin and stdout are for."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def start(cls) -> _Worker:
+        """A process with nothing loaded yet."""
+        ours, its = socket.socketpair()
+        with its:
+            # In a thread: uvloop would stand still for 25 ms until the process has begun.
+            process = await asyncio.to_thread(_spawn, its)
+        return cls(process, *await asyncio.open_connection(sock=ours))
+
+    async def send(self, message: msgspec.Struct) -> None:
+        """Write a frame. Raises OSError when the process has ended."""
+        body = encode(message)
+        self._writer.write(LENGTH.pack(len(body)) + body)
+        await self._writer.drain()
+
+    async def receive(self) -> bytes:
+        """Read a frame. Raises EOFError or OSError when the process has ended."""
+        (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+        return await self._reader.readexactly(length)
+
+    async def stop(self, grace_s: float) -> str:
+        """Kill it if it lives on for so long, wait for its end, and say how it ended."""
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+        code = await asyncio.to_thread(self._wait, grace_s)
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+    def _wait(self, grace_s: float) -> int:
+        try:
+            return self._process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()

@@ -1,0 +1,776 @@
+"""From a run's answers and scores to the numbers that people compare.
+
+    tally = Tally(routes=["a", "b"], metrics=metrics, expected={"a": 60, "b": 60}, baseline="a")
+    for row in rows:
+        tally.add(row.cell, row.answer, row.scores)
+    report = summarise(tally)
+    to_json(report)                                # or evaluators.table.to_table(report)
+
+A failed answer is counted, shown and never averaged in. A score is over the samples that have one,
+a difference over the samples that both routes have one for, and `n` says how many those are.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators import stats
+from evaluators.base import Answer, Cell, Output, Score
+
+ALPHA = 0.05
+"""A difference is called one when its p-value, corrected by Holm over the report, is below this."""
+
+FEW_SAMPLES = 20
+"""Below so many samples, bootstrap intervals tend to be too narrow and a warning says so."""
+
+METHOD = (
+    "95% intervals over samples: BCa bootstrap of means (2,000 resamples), Wilson for scores that "
+    "are all 0 or 1, percentile bootstrap of corpus scores (1,000). p: paired sign-flip "
+    "permutation test, approximate randomisation for corpus scores (9,999), corrected by Holm over "
+    "all comparisons with a direction. Above 10,000 samples: t distribution."
+)
+
+Verdict = Literal["better", "worse", "no difference shown"]
+
+_EXAMPLE_LENGTH = 200  # enough to recognise an error; upstream bodies can be megabytes
+
+
+class ErrorGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Failed answers with the same error code, and one of their messages, shortened."""
+
+    code: str
+    count: int
+    example: str
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens as the targets counted them; `unknown` answers came without a count."""
+
+    prompt: int
+    completion: int
+    total: int
+    unknown: int
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answers cost in US dollars; a cached answer costs what it cost when it was made.
+
+    Attributes:
+        total_usd: None when the price of any answer is unknown.
+        known_usd: the part that is known, failed answers with a price included.
+        unknown: answers (not failed ones) whose price is unknown.
+    """
+
+    total_usd: float | None
+    known_usd: float
+    unknown: int
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds to the last byte: median and 95th percentile of n answers that were not cached."""
+
+    p50_s: float | None
+    p95_s: float | None
+    n: int
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """What has to be known about some of the scores, and how many those are."""
+
+    text: str
+    count: int
+
+
+class Confusion(msgspec.Struct, frozen=True, kw_only=True):
+    """How often each label was due and given; repeats of a sample are averaged.
+
+    Attributes:
+        output: the output that it belongs to.
+        labels: of the columns; the rows are the same without the last (none of the labels).
+        counts: one row for each label that was due, one number for each that was given.
+    """
+
+    output: str
+    labels: tuple[str, ...]
+    counts: tuple[tuple[float, ...], ...]
+
+
+class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
+    """One output of one route.
+
+    Attributes:
+        output: its name.
+        estimate: mean over samples, or the corpus score; None when nothing was scored.
+        low, high: 95% interval; None when n is below 2.
+        method: of the interval.
+        n: samples with a score.
+        scored: cells (sample and repeat) with a score.
+        expected: cells that the run asks of the route.
+        coverage: scored / expected.
+        unscored: answers that have no score.
+        example: why one of those has none, "" if it was not said.
+        notes: what has to be known about some of the scores, most frequent first.
+    """
+
+    output: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    method: stats.Method
+    n: int
+    scored: int
+    expected: int
+    coverage: float
+    unscored: int
+    example: str
+    notes: tuple[Note, ...] = ()
+
+
+class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One route.
+
+    Attributes:
+        route: its name.
+        expected: cells that the run asks of it.
+        answered: cells with an answer.
+        failed: cells with an error instead.
+        missing: cells with neither, because they were not asked or are in flight.
+        cached: answers taken from the run cache.
+        errors: the failures by code, most frequent first.
+        targets: target to its share of the answers.
+        tokens, cost, times: what the answers took.
+        scores: one per output, in the report's order.
+        confusions: one per output that has such a matrix and a score.
+        dropped: request field to how many answers were made without it, because the target cannot
+            express it.
+    """
+
+    route: str
+    expected: int
+    answered: int
+    failed: int
+    missing: int
+    cached: int
+    errors: tuple[ErrorGroup, ...]
+    targets: dict[str, float]
+    tokens: Tokens
+    cost: Cost
+    times: Times
+    scores: tuple[RouteScore, ...]
+    confusions: tuple[Confusion, ...] = ()
+    dropped: dict[str, int] = {}
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """One output of a route minus the same of the baseline, over samples both have it for.
+
+    Attributes:
+        route, output: names.
+        n: samples that both have; when 0, every number is None and so is the verdict.
+        difference, low, high: with its 95% interval.
+        p_value: of this comparison alone.
+        p_holm: corrected for all comparisons of the report; None for an output without direction.
+        wins, ties, losses: samples on which the route is better, equal, worse (for an output
+            without direction: larger, equal, smaller); None where samples have no own value.
+        effect_size: Cohen's d_z, signed as the difference.
+        detectable: the smallest true difference found 4 times in 5 with these samples, by a single
+            test without correction.
+        verdict: None for an output without direction.
+    """
+
+    route: str
+    output: str
+    n: int
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    wins: int | None = None
+    ties: int | None = None
+    losses: int | None = None
+    effect_size: float | None = None
+    detectable: float | None = None
+    verdict: Verdict | None = None
+
+
+class OutputInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader needs to know of an output; fields as in `evaluators.base.Output`."""
+
+    name: str
+    metric: str
+    higher_is_better: bool | None
+    low: float | None
+    high: float | None
+    unit: str
+    corpus: bool
+    description: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All numbers of a run.
+
+    Attributes:
+        baseline: the route that differences are taken against, or None.
+        samples: different samples seen.
+        outputs: in the metrics' order.
+        routes: in the run's order.
+        comparisons: by route, then output; empty without a baseline.
+        warnings: what a reader has to know before believing the numbers, in sentences.
+        signatures: metric to its signature.
+        method: how intervals and p-values were found.
+    """
+
+    baseline: str | None
+    samples: int
+    outputs: tuple[OutputInfo, ...]
+    routes: tuple[RouteReport, ...]
+    comparisons: tuple[Comparison, ...]
+    warnings: tuple[str, ...]
+    signatures: dict[str, str]
+    method: str = METHOD
+
+
+class Measured(Protocol):
+    """The part of a metric (or grader) that a report reads."""
+
+    @property
+    def name(self) -> str:
+        """As in the run document."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What it produces."""
+        ...
+
+    @property
+    def signature(self) -> str:
+        """Implementation, version and choices."""
+        ...
+
+
+class Tally:
+    """Collects a run's rows in any order, keeping numbers only: 12 bytes a score and no texts.
+
+    Args:
+        routes: in the order of the report.
+        metrics: all metrics of the run.
+        expected: route to the number of cells that the run asks of it.
+        baseline: the route that differences are taken against, or None.
+
+    Raises:
+        ValueError: the baseline is not a route, a route has no `expected`, or two metrics have
+            an output of the same name.
+    """
+
+    def __init__(
+        self,
+        *,
+        routes: Sequence[str],
+        metrics: Sequence[Measured],
+        expected: Mapping[str, int],
+        baseline: str | None = None,
+    ) -> None:
+        if baseline is not None and baseline not in routes:
+            raise ValueError(f"the baseline {baseline!r} is not one of the routes")
+        if set(routes) - set(expected):
+            raise ValueError(f"no expected cells for {sorted(set(routes) - set(expected))}")
+        names = [output.name for metric in metrics for output in metric.outputs]
+        if len(names) != len(set(names)):
+            raise ValueError(f"two metrics have an output of the same name: {names}")
+        self.baseline = baseline
+        self.metrics = tuple(metrics)
+        self.samples: dict[str, int] = {}
+        self.routes = {
+            route: _RouteTally(
+                expected[route],
+                {
+                    output.name: _Column(corpus=output.corpus is not None)
+                    for metric in metrics
+                    for output in metric.outputs
+                },
+            )
+            for route in routes
+        }
+
+    def add(self, cell: Cell, answer: Answer | None, scores: Iterable[Score] = ()) -> None:
+        """Count one cell, once. An answer of None is in flight, so the cell stays missing.
+
+        Raises:
+            ValueError: the route is not of this run, or a score not of its metrics.
+        """
+        if cell.route not in self.routes:
+            raise ValueError(f"{cell.route!r} is not a route of this run")
+        if answer is None:
+            return
+        sample = self.samples.setdefault(cell.sample_id, len(self.samples))
+        self.routes[cell.route].add(sample, answer, scores)
+
+
+class _Column:
+    """The scores of one output and route: sample numbers, and values or statistics, aligned."""
+
+    def __init__(self, *, corpus: bool) -> None:
+        self.corpus = corpus
+        self.samples = array("i")
+        self.values = array("d")
+        self.statistics = array("d")
+        self.width: int | None = None
+        self.example = ""
+        self.notes: Counter[str] = Counter()
+
+    def add(self, sample: int, score: Score) -> None:
+        value = math.nan if score.value is None else score.value
+        numbers = score.statistics if self.corpus else ()
+        # A corpus score needs the statistics; the answer's own value only says who won.
+        needed = numbers if self.corpus else (value,)
+        if not needed or not all(map(math.isfinite, needed)):
+            self.example = self.example or score.error[:_EXAMPLE_LENGTH]
+            return
+        if self.width is None:
+            self.width = len(numbers)
+        if len(numbers) != self.width:
+            raise ValueError(
+                f"{score.output}: {len(numbers)} statistics for one answer, {self.width} before"
+            )
+        if score.note:
+            self.notes[score.note[:_EXAMPLE_LENGTH]] += 1
+        self.samples.append(sample)
+        self.values.append(value)
+        self.statistics.extend(numbers)
+
+
+class _RouteTally:
+    def __init__(self, expected: int, columns: dict[str, _Column]) -> None:
+        self.expected = expected
+        self.columns = columns
+        self.answered = 0
+        self.failed = 0
+        self.cached = 0
+        self.errors: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        self.targets: Counter[str] = Counter()
+        self.prompt_tokens = self.completion_tokens = self.total_tokens = self.tokens_unknown = 0
+        self.cost_usd = 0.0
+        self.cost_unknown = 0
+        self.seconds = array("d")
+        self.dropped: Counter[str] = Counter()
+
+    def add(self, sample: int, answer: Answer, scores: Iterable[Score]) -> None:
+        if answer.cost_usd is not None:
+            self.cost_usd += answer.cost_usd
+        if answer.text is None:
+            code = answer.error_code or "unknown"
+            self.failed += 1
+            self.errors[code] += 1
+            self.examples.setdefault(code, (answer.error or "")[:_EXAMPLE_LENGTH])
+            return
+        self.answered += 1
+        self.cached += answer.cached
+        self.cost_unknown += answer.cost_usd is None
+        self.targets[answer.target] += 1
+        self.dropped.update(answer.translation.dropped.keys())
+        if answer.total_s is not None and not answer.cached:
+            self.seconds.append(answer.total_s)
+        usage = answer.usage
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        total = usage.total_tokens
+        if total is None and prompt is not None and completion is not None:
+            total = prompt + completion
+        self.prompt_tokens += prompt or 0
+        self.completion_tokens += completion or 0
+        self.total_tokens += total or 0
+        self.tokens_unknown += total is None
+        for score in scores:
+            if score.output not in self.columns:
+                raise ValueError(f"no metric of this run has the output {score.output!r}")
+            self.columns[score.output].add(sample, score)
+
+
+class _PerSample(NamedTuple):
+    """A column with repeats averaged, one row per sample of the run, NaN where it has none."""
+
+    values: NDArray[np.float64]  # shape (samples,)
+    statistics: NDArray[np.float64]  # shape (samples, k)
+    present: NDArray[np.bool_]  # shape (samples,)
+
+
+def summarise(tally: Tally, *, seed: int = 0) -> Report:
+    """Turn what was collected into a report; the same rows and seed give the same report.
+
+    Args:
+        tally: everything was added to it.
+        seed: of the resampling.
+    """
+    outputs = {output.name: output for metric in tally.metrics for output in metric.outputs}
+    infos = tuple(
+        OutputInfo(
+            name=output.name,
+            metric=metric.name,
+            higher_is_better=output.higher_is_better,
+            low=output.low,
+            high=output.high,
+            unit=output.unit,
+            corpus=output.corpus is not None,
+            description=output.description,
+        )
+        for metric in tally.metrics
+        for output in metric.outputs
+    )
+    per_sample = {
+        (route, name): _per_sample(column, len(tally.samples))
+        for route, counted in tally.routes.items()
+        for name, column in counted.columns.items()
+    }
+    routes = tuple(
+        _route_report(
+            route,
+            counted,
+            tuple(
+                _route_score(output, counted, per_sample[route, name], seed)
+                for name, output in outputs.items()
+            ),
+            tuple(
+                _confusion(output, per_sample[route, name])
+                for name, output in outputs.items()
+                if output.confusion and per_sample[route, name].present.any()
+            ),
+        )
+        for route, counted in tally.routes.items()
+    )
+    baseline = tally.baseline
+    comparisons: tuple[Comparison, ...] = ()
+    if baseline is not None:
+        comparisons = _judged(
+            [
+                _comparison(
+                    route, output, per_sample[route, name], per_sample[baseline, name], seed
+                )
+                for route in tally.routes
+                if route != baseline
+                for name, output in outputs.items()
+            ],
+            outputs,
+        )
+    return Report(
+        baseline=baseline,
+        samples=len(tally.samples),
+        outputs=infos,
+        routes=routes,
+        comparisons=comparisons,
+        warnings=tuple(_warnings(baseline, infos, routes, comparisons)),
+        signatures={metric.name: metric.signature for metric in tally.metrics},
+    )
+
+
+def to_json(report: Report) -> bytes:
+    """The report as one JSON object; `msgspec.json.decode(data, type=Report)` reads it back."""
+    return msgspec.json.encode(report)
+
+
+def decimals(output: OutputInfo, *values: float | None) -> int:
+    """Decimal places that suit an output: 3 for 0..1, 2 for 0..100, else three digits in all."""
+    if output.high == 1.0 and output.low in {0.0, -1.0}:
+        return 3
+    if (output.low, output.high) == (0.0, 100.0):
+        return 2
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    if largest == 0.0:
+        return 0
+    return min(max(2 - math.floor(math.log10(largest)), 0), 9)
+
+
+def dollars(amount: float) -> str:
+    """US dollars to the cent, or to two digits when there is less than a dollar."""
+    if amount >= 1000:
+        return f"${amount:,.0f}"
+    if amount >= 1 or amount <= 0:
+        return f"${amount:.2f}"
+    return f"${amount:.{1 - math.floor(math.log10(amount))}f}"
+
+
+def _per_sample(column: _Column, samples: int) -> _PerSample:
+    index = np.asarray(column.samples, dtype=np.intp)
+    counts = np.bincount(index, minlength=samples)
+    present = counts > 0
+
+    def means(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums = np.bincount(index, weights=numbers, minlength=samples)
+        averaged = np.full(samples, np.nan)
+        averaged[present] = sums[present] / counts[present]
+        return averaged
+
+    statistics = np.asarray(column.statistics, dtype=np.float64)
+    rows = statistics.reshape(len(index), column.width or 0)
+    per_statistic = [means(numbers) for numbers in rows.T]
+    return _PerSample(
+        values=means(np.asarray(column.values, dtype=np.float64)),
+        statistics=np.stack(per_statistic, axis=1) if per_statistic else np.empty((samples, 0)),
+        present=present,
+    )
+
+
+def _confusion(output: Output, found: _PerSample) -> Confusion:
+    sums = found.statistics[found.present].sum(axis=0)
+    rows = sums.reshape(-1, len(output.confusion))
+    counts = tuple(tuple(row) for row in rows.tolist())
+    return Confusion(output=output.name, labels=output.confusion, counts=counts)
+
+
+def _route_report(
+    route: str,
+    counted: _RouteTally,
+    scores: tuple[RouteScore, ...],
+    confusions: tuple[Confusion, ...],
+) -> RouteReport:
+    seconds = np.asarray(counted.seconds, dtype=np.float64)
+    p50, p95 = np.quantile(seconds, [0.5, 0.95]).tolist() if len(seconds) else (None, None)
+    return RouteReport(
+        route=route,
+        expected=counted.expected,
+        answered=counted.answered,
+        failed=counted.failed,
+        missing=max(0, counted.expected - counted.answered - counted.failed),
+        cached=counted.cached,
+        errors=tuple(
+            ErrorGroup(code=code, count=count, example=counted.examples[code])
+            for code, count in counted.errors.most_common()
+        ),
+        targets={name: count / counted.answered for name, count in counted.targets.most_common()},
+        tokens=Tokens(
+            prompt=counted.prompt_tokens,
+            completion=counted.completion_tokens,
+            total=counted.total_tokens,
+            unknown=counted.tokens_unknown,
+        ),
+        cost=Cost(
+            total_usd=None if counted.cost_unknown else counted.cost_usd,
+            known_usd=counted.cost_usd,
+            unknown=counted.cost_unknown,
+        ),
+        times=Times(p50_s=p50, p95_s=p95, n=len(seconds)),
+        scores=scores,
+        confusions=confusions,
+        dropped=dict(counted.dropped.most_common()),
+    )
+
+
+def _route_score(output: Output, counted: _RouteTally, found: _PerSample, seed: int) -> RouteScore:
+    values = found.values[found.present]
+    if output.corpus is not None:
+        interval = stats.corpus_interval(found.statistics[found.present], output.corpus, seed=seed)
+    elif (output.low, output.high) == (0.0, 1.0) and np.isin(values, (0.0, 1.0)).all():
+        # No bootstrap can see past "all right" or "all wrong"; Wilson's interval can.
+        interval = stats.wilson(int(values.sum()), len(values))
+    else:
+        interval = stats.mean_interval(values, seed=seed)
+    column = counted.columns[output.name]
+    scored = len(column.samples)
+    return RouteScore(
+        output=output.name,
+        estimate=interval.estimate,
+        low=interval.low,
+        high=interval.high,
+        method=interval.method,
+        n=interval.n,
+        scored=scored,
+        expected=counted.expected,
+        coverage=scored / counted.expected if counted.expected else 0.0,
+        unscored=counted.answered - scored,
+        example=column.example,
+        notes=tuple(Note(text=text, count=count) for text, count in column.notes.most_common()),
+    )
+
+
+def _comparison(
+    route: str, output: Output, ours: _PerSample, baseline: _PerSample, seed: int
+) -> Comparison:
+    """The numbers of one comparison; `_judged` adds what depends on the others."""
+    both = ours.present & baseline.present
+    if output.corpus is None:
+        paired = stats.paired_difference(ours.values[both], baseline.values[both], seed=seed)
+    else:
+        paired = stats.paired_corpus_difference(
+            ours.statistics[both], baseline.statistics[both], output.corpus, seed=seed
+        )
+    if paired is None:
+        return Comparison(route=route, output=output.name, n=0)
+    wins, ties, losses = paired.wins, paired.ties, paired.losses
+    first, second = ours.values[both], baseline.values[both]
+    if wins is None and np.isfinite(first).all() and np.isfinite(second).all():
+        wins, ties, losses = stats.outcomes(first, second)
+    if output.higher_is_better is False:
+        wins, losses = losses, wins
+    return Comparison(
+        route=route,
+        output=output.name,
+        n=paired.n,
+        difference=paired.difference,
+        low=paired.low,
+        high=paired.high,
+        p_value=paired.p_value,
+        wins=wins,
+        ties=ties,
+        losses=losses,
+        effect_size=paired.effect_size,
+        detectable=paired.detectable,
+    )
+
+
+def _judged(
+    comparisons: Sequence[Comparison], outputs: Mapping[str, Output]
+) -> tuple[Comparison, ...]:
+    family = [
+        index
+        for index, one in enumerate(comparisons)
+        if one.n and outputs[one.output].higher_is_better is not None
+    ]
+    p_values = [comparisons[index].p_value for index in family]
+    adjusted = stats.holm([p_value for p_value in p_values if p_value is not None])
+    judged = list(comparisons)
+    for index, p_holm in zip(family, adjusted, strict=True):
+        one = comparisons[index]
+        verdict: Verdict = "no difference shown"
+        if p_holm < ALPHA and one.difference:
+            rises = one.difference > 0
+            verdict = "better" if rises == outputs[one.output].higher_is_better else "worse"
+        judged[index] = msgspec.structs.replace(one, p_holm=p_holm, verdict=verdict)
+    return tuple(judged)
+
+
+def _warnings(
+    baseline: str | None,
+    outputs: Sequence[OutputInfo],
+    routes: Sequence[RouteReport],
+    comparisons: Sequence[Comparison],
+) -> Iterable[str]:
+    for route in routes:
+        yield from _route_warnings(route)
+    yield from _parameter_warnings(routes)
+    sizes = {score.n for route in routes for score in route.scores if score.n}
+    if sizes and min(sizes) == 1:
+        yield "A single sample has no interval: nothing can be said about other samples."
+    elif sizes and min(sizes) < FEW_SAMPLES:
+        yield (
+            f"With fewer than {FEW_SAMPLES} samples (here {min(sizes)}), intervals tend to be "
+            "narrower than they should be."
+        )
+    if baseline is None:
+        if len(routes) > 1:
+            yield (
+                "No baseline is named, so no differences are tested; whether intervals overlap "
+                "does not decide it."
+            )
+    else:
+        yield from _comparison_warnings(outputs, routes, comparisons)
+
+
+def _parameter_warnings(routes: Sequence[RouteReport]) -> Iterable[str]:
+    """Routes that were not asked the same, because some targets cannot express all of it."""
+    for route in routes:
+        alike = [one.route for one in routes if one.route != route.route and not one.dropped]
+        others = f", as {', '.join(alike)} were" if alike else ""
+        for name, count in route.dropped.items():
+            yield (
+                f"{route.route}: {count:,} of {route.answered:,} answers were made without {name}, "
+                f"which the target cannot express; it was not asked the same{others}."
+            )
+
+
+def _route_warnings(route: RouteReport) -> Iterable[str]:
+    if route.answered < route.expected:
+        why = [f"{route.failed:,} failed"] if route.failed else []
+        why += [f"{route.missing:,} without an answer so far"] if route.missing else []
+        yield (
+            f"{route.route}: {route.answered:,} of {route.expected:,} answered "
+            f"({', '.join(why)}); its scores are of the answered ones only."
+        )
+    unscored: dict[tuple[int, str], list[str]] = {}
+    constant: dict[int, list[str]] = {}
+    noted: dict[tuple[str, int], list[str]] = {}
+    for score in route.scores:
+        for note in score.notes:
+            noted.setdefault((note.text, note.count), []).append(score.output)
+        if score.unscored > 0:
+            unscored.setdefault((score.unscored, score.example), []).append(score.output)
+        # All zero is what cost looks like where nothing is charged.
+        if score.estimate and score.low == score.high and score.low is not None:
+            constant.setdefault(score.n, []).append(score.output)
+    for (count, example), names in unscored.items():
+        reason = f", for example: {example}" if example else ""
+        yield (
+            f"{route.route}: {count:,} of {route.answered:,} answers have no "
+            f"{', '.join(names)}{reason}"
+        )
+    for (text, count), names in noted.items():
+        yield (
+            f"{route.route}: {', '.join(names)} of {count:,} of {route.answered:,} answers: {text}."
+        )
+    for n, names in constant.items():
+        yield (
+            f"{route.route}: all {n:,} samples have the same {', '.join(names)}; an interval of "
+            "width zero is not certainty."
+        )
+    if route.cost.unknown:
+        known = f"; the others cost {dollars(route.cost.known_usd)}" if route.cost.known_usd else ""
+        yield (
+            f"{route.route}: the price of {route.cost.unknown:,} of {route.answered:,} answers is "
+            f"unknown{known}."
+        )
+    if route.cached:
+        yield (
+            f"{route.route}: {route.cached:,} of {route.answered:,} answers came from the run "
+            "cache; their time is not counted, their first cost is."
+        )
+
+
+def _comparison_warnings(
+    outputs: Sequence[OutputInfo],
+    routes: Sequence[RouteReport],
+    comparisons: Sequence[Comparison],
+) -> Iterable[str]:
+    sizes = {(route.route, score.output): score.n for route in routes for score in route.scores}
+    narrowed = [one for one in comparisons if one.n < sizes[one.route, one.output]]
+    if narrowed:
+        yield (
+            "The baseline lacks some samples that other routes have; differences are over the "
+            f"samples of both (n from {min(one.n for one in narrowed):,})."
+        )
+    family = [one for one in comparisons if one.p_holm is not None]
+    smallest = max((stats.smallest_p_value(one.n) for one in family), default=0.0)
+    if smallest * len(family) >= ALPHA:
+        yield (
+            f"Too few samples for {len(family):,} comparisons: the test's smallest possible "
+            f"p-value is {smallest:.2g}, times {len(family):,} that is not below {ALPHA}."
+        )
+    detectable = []
+    for output in outputs:
+        sought = [
+            one.detectable
+            for one in family
+            if one.output == output.name
+            and one.verdict == "no difference shown"
+            and one.detectable is not None
+        ]
+        if sought:
+            effect = max(sought)
+            unit = f" {output.unit}" if output.unit not in {"", output.name} else ""
+            limited = output.low is not None and output.high is not None
+            if limited and effect > (output.high or 0.0) - (output.low or 0.0):
+                detectable.append(f"{output.name} (more than its whole range)")
+            else:
+                detectable.append(f"{output.name} {effect:,.{decimals(output, effect)}f}{unit}")
+    if detectable:
+        yield (
+            "No difference shown is not equality: with these samples a single test finds a true "
+            f"difference 4 times in 5 if it is at least about {', '.join(detectable)}."
+        )

@@ -1,0 +1,190 @@
+"""Scores answers away from the event loop, and contains a metric that misbehaves.
+
+    async with Scorer(document.metrics) as scorer:
+        scores = await scorer.score(batch)
+
+Where a metric is scored follows from what it is (see `base.py`):
+
+- a plain `Metric` in a thread of this process where the whole run takes less than half a second
+  of scoring, going by its first answers; else in worker processes, one per processor. A small run
+  is over before a worker has started, and does not pay for one; a large one would make live
+  requests wait for the interpreter's lock, up to three times as long at the 99th percentile.
+- a `Loading` one in those worker processes from the start.
+- an `Own` one (a model, or somebody else's code) in a worker process that has nothing else.
+- an `Asking` one here, as it only waits for the router.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from evaluators.base import AnyMetric, Asking, Embed, Loading, Own, Scorable, Score
+from evaluators.metrics.registry import build
+from evaluators.pool import Pool, Scores, Spec, available_processors, together
+from evaluators.worker import checked, score, unscored
+from providers.errors import RunDocumentError
+
+__all__ = ["Scorable", "Scorer", "score"]
+
+# Starting a worker costs about 0.4 s of a processor, so less scoring than this is not worth one.
+HERE_S = 0.5
+
+# The first answer pays for what is made on first use; the cheapest of so many tells the price.
+_TRIALS = 3
+
+# A model is given its batch whole, so that it can sort it by length.
+_MODEL_BATCH = 64
+
+_Table = dict[str, Score]
+
+
+class Scorer:
+    """Scores batches of answers with a run's metrics.
+
+    Args:
+        specs: the run document's metrics, their paths absolute.
+        answers: how many there will be, at most; None when that is not known.
+        embed: how to ask a route for embeddings; None where no metric asks.
+        processes: worker processes for plain metrics, at most.
+        here_s: seconds of scoring that a whole run may spend in this process.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[Spec],
+        *,
+        answers: int | None = None,
+        embed: Embed | None = None,
+        processes: int | None = None,
+        here_s: float = HERE_S,
+    ) -> None:
+        self._metrics = [build(spec) for spec in specs]
+        self._order = [output.name for metric in self._metrics for output in metric.outputs]
+        self._embed = embed
+        self._answers = answers
+        self._left_s = here_s
+        self._cheapest_s = math.inf
+        self._done_here = 0
+        plain: list[Spec] = []
+        self._plain: list[AnyMetric] = []
+        self._asking: list[Asking] = []
+        self._own: list[tuple[Own, Scores]] = []
+        for metric, spec in zip(self._metrics, specs, strict=True):
+            if isinstance(metric, Asking):
+                self._asking.append(metric)
+            elif isinstance(metric, Own):
+                pool = Pool(
+                    [spec], load_s=metric.load_s, sample_s=metric.sample_s, chunk=_MODEL_BATCH
+                )
+                self._own.append((metric, pool))
+            else:
+                self._plain.append(metric)
+                plain.append(spec)
+                if isinstance(metric, Loading):
+                    self._left_s = 0.0
+        self._pool: Scores = Pool(plain, processes=processes or available_processors())
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
+
+    async def __aenter__(self) -> Scorer:
+        """Load what has to be loaded, so that a metric that cannot be is told before a request.
+
+        Raises:
+            RunDocumentError: a metric cannot be loaded; the message says which and why.
+        """
+        try:
+            told = await together(*(pool.start() for _, pool in self._own))
+        except BaseException:
+            await self._close()
+            raise
+        named = zip((metric.name for metric, _ in self._own), told, strict=True)
+        failed = [f"{name}: {why}" for name, why in named if why]
+        if failed:
+            await self._close()
+            raise RunDocumentError("; ".join(failed), param="metrics")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        pools = (self._pool, *(pool for _, pool in self._own))
+        await together(*(pool.close() for pool in pools))
+
+    async def score(self, batch: Sequence[Scorable]) -> list[tuple[Score, ...]]:
+        """One tuple of scores per answer, in order, with every output of every metric."""
+        if not batch:
+            return []
+        items = tuple(batch)
+        tables = await together(
+            self._score_plain(items),
+            *(self._score_own(metric, pool, items) for metric, pool in self._own),
+            *(self._score_asking(metric, items) for metric in self._asking),
+        )
+        found = []
+        for one in zip(*tables, strict=True):
+            by_output = {score.output: score for scores in one for score in scores}
+            found.append(tuple(by_output[name] for name in self._order))
+        return found
+
+    async def _score_plain(self, items: Sequence[Scorable]) -> list[tuple[Score, ...]]:
+        if not self._plain:
+            return [()] * len(items)
+        done: list[tuple[Score, ...]] = []
+        if self._left_s > 0:
+            loop = asyncio.get_running_loop()
+            done = await loop.run_in_executor(self._thread, self._here, items)
+        rest = items[len(done) :]
+        if rest:
+            done += _told(self._plain, await self._pool.score(rest))
+        return done
+
+    def _here(self, items: Sequence[Scorable]) -> list[tuple[Score, ...]]:
+        """Score as many as there is time for; at least one."""
+        done = []
+        for item in items:
+            started = time.thread_time()
+            done.append(score(self._plain, item))
+            self._spent(time.thread_time() - started)
+            if self._left_s <= 0:
+                break
+        return done
+
+    def _spent(self, seconds: float) -> None:
+        """Count what an answer took, and leave when the rest will take more than there is."""
+        self._left_s -= seconds
+        self._done_here += 1
+        self._cheapest_s = min(self._cheapest_s, seconds)
+        if self._answers is not None and self._done_here >= _TRIALS:
+            rest = (self._answers - self._done_here) * self._cheapest_s
+            if rest > self._left_s:
+                self._left_s = 0.0
+
+    async def _score_own(
+        self, metric: Own, pool: Scores, items: Sequence[Scorable]
+    ) -> list[tuple[Score, ...]]:
+        return _told([metric], await pool.score(items))
+
+    async def _score_asking(
+        self, metric: Asking, items: Sequence[Scorable]
+    ) -> list[tuple[Score, ...]]:
+        if self._embed is None:
+            return [unscored(metric, "there is no router to ask here")] * len(items)
+        found = await metric.ask(items, self._embed)
+        return [tuple(checked(metric, scores)) for scores in found]
+
+
+def _told(
+    metrics: Sequence[AnyMetric], found: Sequence[tuple[Score, ...] | str]
+) -> list[tuple[Score, ...]]:
+    """What a pool found, with reasons spelt out as scores without a value."""
+    return [
+        tuple(score for metric in metrics for score in unscored(metric, one))
+        if isinstance(one, str)
+        else one
+        for one in found
+    ]

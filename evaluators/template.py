@@ -1,0 +1,205 @@
+"""Chat messages from a row: a run document's Jinja templates, or the row's own prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jinja2
+import jinja2.meta
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from evaluators.base import Sample
+from evaluators.rows import PROMPTS, Row
+from providers.errors import RunDocumentError, closest
+
+MAX_RENDERED = 1_000_000
+_MAX_BITS = 4096
+
+Render = Callable[[Row], tuple[dict[str, Any], ...]]
+
+
+def compile_messages(
+    messages: Sequence[Mapping[str, Any]] | None, prompt: str | None, columns: Sequence[str]
+) -> Render:
+    """A function from a row to the chat messages that ask it.
+
+    With `messages`, every text in a message's `content` is a Jinja template over the row's
+    columns; `prompt` is short for one user message. With neither, the row's `messages` are sent as
+    they are, else its `prompt`, else its `input`, as one user message.
+
+    Templates run in Jinja's sandbox without files, randomness and changes to the row. A missing
+    column or a null is an error, never an empty string or "None". One text is rendered to at most
+    1,000,000 characters. This stops accidents; it is no defence against someone who may post runs
+    and wants to use up the machine.
+
+    Args:
+        messages: of the run document.
+        prompt: of the run document.
+        columns: the dataset's, `Dataset.columns`.
+
+    Raises:
+        RunDocumentError: a template that does not parse or names a missing column; `param` is its
+            path in the document, such as `messages[1].content`. The returned function raises it
+            for a row that cannot be rendered.
+    """
+    if messages is not None and prompt is not None:
+        raise RunDocumentError("give messages or prompt, not both", param="prompt")
+    if prompt is not None:
+        text = _compile(prompt, "prompt", columns)
+        return lambda row: ({"role": "user", "content": text(row)},)
+    if messages is not None:
+        return _templates(messages, columns)
+    if not set(PROMPTS) & set(columns):
+        raise RunDocumentError(
+            "prompt: the dataset has no column messages, prompt or input, so the run needs a "
+            f"prompt template over its columns: {', '.join(columns)}",
+            param="prompt",
+        )
+    return _own
+
+
+def to_sample(row: Row, render: Render) -> Sample:
+    """The row, ready to be asked.
+
+    Raises:
+        RunDocumentError: the row cannot be rendered.
+    """
+    return Sample(id=row.id, messages=render(row), references=row.references, fields=row.fields)
+
+
+def _own(row: Row) -> tuple[dict[str, Any], ...]:
+    if row.messages is not None:
+        return row.messages
+    text = row.input if row.prompt is None else row.prompt
+    if text is None:
+        raise RunDocumentError(
+            f"prompt: row {row.number} has no messages, prompt or input; write a prompt template",
+            param="prompt",
+        )
+    return ({"role": "user", "content": text},)
+
+
+def _templates(messages: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Render:
+    if not messages:
+        raise RunDocumentError("messages: the list is empty; write a message", param="messages")
+    compiled: list[tuple[Mapping[str, Any], Callable[[Row], Any]]] = []
+    for number, message in enumerate(messages):
+        path = f"messages[{number}]"
+        if not isinstance(message.get("role"), str) or not message["role"]:
+            raise RunDocumentError(
+                f"{path}: needs a role, such as 'user' or 'system'", param=f"{path}.role"
+            )
+        if not isinstance(message.get("content"), str | list):
+            raise RunDocumentError(
+                f"{path}: needs a content, text or a list of content parts",
+                param=f"{path}.content",
+            )
+        compiled.append((message, _content(message["content"], f"{path}.content", columns)))
+    return lambda row: tuple({**message, "content": of(row)} for message, of in compiled)
+
+
+def _content(value: Any, path: str, columns: Sequence[str]) -> Callable[[Row], Any]:
+    """Content parts are lists and objects with texts in them; every text is a template."""
+    if isinstance(value, str):
+        return _compile(value, path, columns)
+    if isinstance(value, list):
+        items = [_content(one, f"{path}[{at}]", columns) for at, one in enumerate(value)]
+        return lambda row: [of(row) for of in items]
+    if isinstance(value, dict):
+        parts = {key: _content(one, f"{path}.{key}", columns) for key, one in value.items()}
+        return lambda row: {key: of(row) for key, of in parts.items()}
+    return lambda _: value
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, which also stops a text or number from being multiplied without end."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        whole = isinstance(left, int) and isinstance(right, int)
+        if operator == "**" and whole and left.bit_length() * right > _MAX_BITS:
+            raise SecurityError(f"a number of more than {_MAX_BITS} bits")
+        if operator == "*":
+            for many, times in ((left, right), (right, left)):
+                sized = isinstance(many, str | list | tuple)
+                if sized and isinstance(times, int) and len(many) * times > MAX_RENDERED:
+                    raise SecurityError(f"more than {MAX_RENDERED} characters or items")
+        return super().call_binop(context, operator, left, right)
+
+
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise jinja2.UndefinedError("a value is null; write {{ name or '' }} where that is meant")
+    return value
+
+
+def _environment() -> _Sandbox:
+    environment = _Sandbox(
+        undefined=jinja2.StrictUndefined,
+        finalize=_not_null,
+        # A prompt that ends in a newline is another prompt without it.
+        keep_trailing_newline=True,
+        # What is rendered is a prompt, not HTML: escaping would change the question.
+        autoescape=False,
+    )
+    # The same document asks the same of the same row.
+    del environment.globals["lipsum"]
+    del environment.filters["random"]
+    return environment
+
+
+_JINJA = _environment()
+
+
+def _compile(source: str, param: str, columns: Sequence[str]) -> Callable[[Row], str]:
+    try:
+        parsed = _JINJA.parse(source)
+        names = jinja2.meta.find_undeclared_variables(parsed) - _JINJA.globals.keys()
+        files = list(jinja2.meta.find_referenced_templates(parsed))
+        template = _JINJA.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise RunDocumentError(
+            f"{param}: line {error.lineno} of the template: {error.message}", param=param
+        ) from error
+    except Exception as error:  # a constant expression is computed when it is compiled
+        raise RunDocumentError(f"{param}: {_why(error)}", param=param) from error
+    if files:
+        raise RunDocumentError(
+            f"{param}: a template cannot include or extend others; write the text here",
+            param=param,
+        )
+    for name in sorted(names - set(columns)):
+        raise RunDocumentError(
+            f"{param}: the dataset has no column {name!r}.{closest(name, columns)}", param=param
+        )
+
+    def render(row: Row) -> str:
+        try:
+            return _bounded(template, row.fields)
+        except Exception as error:  # a template's expressions may raise anything
+            raise RunDocumentError(
+                f"{param}: row {row.number} (id {row.id!r}): {_why(error)}", param=param
+            ) from error
+
+    return render
+
+
+def _bounded(template: jinja2.Template, fields: Mapping[str, Any]) -> str:
+    pieces: list[str] = []
+    size = 0
+    for piece in template.generate(fields):
+        size += len(piece)
+        if size > MAX_RENDERED:
+            raise SecurityError(f"the text is longer than {MAX_RENDERED} characters")
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, jinja2.TemplateError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,176 @@
+"""A worker process: it builds metrics from their specs, and scores what comes in on its stdin.
+
+The parent (`pool.py`) writes frames (four bytes of length, then MessagePack): first a Setup, then
+Batches. This answers with one frame Ready, then one frame of scores for each answer, in order, each
+as soon as it is known, so that the parent sees which answer a metric died or hangs on.
+
+It ends when its stdin does, so it never outlives its parent, even one that was killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import queue
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, BinaryIO
+
+import msgspec
+
+from evaluators.base import AnyMetric, Asking, Loading, Own, Scorable, Score
+from evaluators.metrics.registry import build
+from providers.errors import EvalrouterError
+
+# Live requests come before scores.
+_NICENESS = 10
+_PR_SET_PDEATHSIG = 1
+
+LENGTH = struct.Struct(">I")
+encode = msgspec.msgpack.Encoder().encode
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What a worker is for: the specs of its metrics, as the run document has them."""
+
+    specs: tuple[str | dict[str, Any], ...]
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The metrics are loaded, or why they are not."""
+
+    error: str = ""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Answers to score."""
+
+    items: tuple[Scorable, ...]
+
+
+def score(metrics: Sequence[AnyMetric], item: Scorable) -> tuple[Score, ...]:
+    """All metrics' scores of one answer, in the order of their declared outputs.
+
+    A metric that raises, or returns NaN, an infinity or other outputs than it declared, leaves
+    scores without a value that say why; the other metrics' scores are kept.
+    """
+    return tuple(one for metric in metrics for one in _scores(metric, item))
+
+
+def _scores(metric: AnyMetric, item: Scorable) -> Iterable[Score]:
+    try:
+        if isinstance(metric, Own):
+            [scores] = metric.score_batch([item])
+        else:
+            assert not isinstance(metric, Asking), "scored where the router is"
+            scores = metric.score(item.sample, item.answer)
+    except Exception as error:  # noqa: BLE001  # a user's metric may raise anything
+        return unscored(metric, f"{type(error).__name__}: {error}")
+    return checked(metric, scores)
+
+
+def checked(metric: AnyMetric, scores: Sequence[Score]) -> Iterable[Score]:
+    """The scores, if they are what the metric declares and finite."""
+    if [one.output for one in scores] != [one.name for one in metric.outputs]:
+        return unscored(metric, "the metric returned other outputs than it declares")
+    return map(_finite, scores)
+
+
+def unscored(metric: AnyMetric, why: str) -> tuple[Score, ...]:
+    """Scores without a value for all of a metric's outputs."""
+    return tuple(Score(output=one.name, value=None, error=why) for one in metric.outputs)
+
+
+def _finite(one: Score) -> Score:
+    numbers = one.statistics if one.value is None else (one.value, *one.statistics)
+    if all(map(math.isfinite, numbers)):
+        return one
+    return msgspec.structs.replace(
+        one, value=None, statistics=(), error="the metric returned a number that is not finite"
+    )
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    _die_with_parent()
+    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICENESS)
+    from pathlib import Path as _P
+    _v = _P("/tmp/m/variant").read_text().strip()
+    if _v.startswith("session"):
+        os.setsid()
+        _P("/proc/self/autogroup").write_text(_v.removeprefix("session"))
+    if _v == "batch": os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    if _v == "idle": os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    # The frames' channels are ours alone: a metric's prints go to stderr, and it reads nothing.
+    asked = os.fdopen(os.dup(0), "rb")
+    frames = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(asked, waiting), daemon=True).start()
+
+    def tell(message: Any) -> None:
+        body = encode(message)
+        frames.write(LENGTH.pack(len(body)) + body)
+        frames.flush()
+
+    setup = msgspec.msgpack.decode(waiting.get(), type=Setup)
+    try:
+        metrics = [_loaded(build(spec)) for spec in setup.specs]
+    except EvalrouterError as error:
+        tell(Ready(error=error.message))
+        return
+    except Exception as error:  # noqa: BLE001  # a user's module may raise anything
+        tell(Ready(error=f"{type(error).__name__}: {error}"))
+        return
+    tell(Ready())
+    decode = msgspec.msgpack.Decoder(Batch).decode
+    while True:
+        _serve(metrics, decode(waiting.get()).items, tell)
+
+
+def _loaded(metric: AnyMetric) -> AnyMetric:
+    if isinstance(metric, Loading):
+        metric.load()
+    return metric
+
+
+def _serve(
+    metrics: Sequence[AnyMetric], items: Sequence[Scorable], tell: Callable[[Any], None]
+) -> None:
+    [first, *others] = metrics
+    if others or not isinstance(first, Own):
+        for item in items:
+            tell(score(metrics, item))
+        return
+    done = 0
+    try:
+        for scores in first.score_batch(items):
+            tell(tuple(checked(first, scores)))
+            done += 1
+    except Exception:  # noqa: BLE001  # one answer must not cost the others of its batch
+        for item in items[done:]:
+            tell(score(metrics, item))
+
+
+def _listen(asked: BinaryIO, waiting: queue.SimpleQueue[bytes]) -> None:
+    """Hand over frames; end the process, whatever it is doing, when there is nobody to write."""
+    while len(header := asked.read(LENGTH.size)) == LENGTH.size:
+        (length,) = LENGTH.unpack(header)
+        body = asked.read(length)
+        if len(body) < length:
+            break
+        waiting.put(body)
+    os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """On Linux, also where a metric holds the interpreter lock and `_listen` cannot run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

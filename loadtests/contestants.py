@@ -1,0 +1,322 @@
+"""What is measured, and how each is started: the router, the floor, its peers, the machine's limit.
+
+    found, missing = contestants(litellm=Path(...), portkey=None)
+
+A contestant is given a Site and answers with a Start. All are told the same upstream, and all
+write as little to disk and to logs as they can be told to, except the router: it is measured with
+keys, limits, request records and metrics switched on.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from loadtests.client import MODEL
+
+ROOT = Path(__file__).parents[1]
+
+
+SHARED = ("httptools", "msgspec", "uvicorn", "uvloop")
+
+
+class Site(NamedTuple):
+    """Where a contestant is to run.
+
+    Attributes:
+        folder: an empty folder for its files.
+        port: of 127.0.0.1, to listen on.
+        upstream: base URL, up to and including `/v1`.
+    """
+
+    folder: Path
+    port: int
+    upstream: str
+
+
+class NotPrepared(Exception):  # noqa: N818  # reads as what happened
+    """A contestant cannot be started, and why."""
+
+
+class Start(NamedTuple):
+    """How to run a contestant.
+
+    Attributes:
+        command: program and arguments.
+        headers: what its clients must send beside the content type.
+        env: added to the environment.
+        manage: headers for its own pages, where `headers` are not enough.
+    """
+
+    command: list[str]
+    headers: dict[str, str]
+    env: Mapping[str, str] = MappingProxyType({})
+    manage: Mapping[str, str] = MappingProxyType({})
+
+
+class Contestant(NamedTuple):
+    """One column of the table.
+
+    Attributes:
+        name: as given to `--only`.
+        versions: package to version.
+        prepare: writes what files it needs, and says how to start it; raises NotPrepared.
+        complaint: asked after its turn, while it still runs, with its port and its Start: what it
+            left undone that it was measured with; None if nothing.
+    """
+
+    name: str
+    versions: dict[str, str]
+    prepare: Callable[[Site], Start]
+    complaint: Callable[[int, Start], str | None] = lambda _port, _start: None
+
+
+def contestants(
+    litellm: Path | None, portkey: Path | None
+) -> tuple[list[Contestant], dict[str, str]]:
+    """Those that are installed, and why each of the others is not.
+
+    Args:
+        litellm: the virtual environment that LiteLLM is installed in.
+        portkey: the folder that was npm's `--prefix` for Portkey's gateway.
+    """
+    found = [
+        Contestant(
+            "evalrouter",
+            _packages("evalrouter", "litestar", *SHARED),
+            _evalrouter,
+            _dropped_records,
+        ),
+        Contestant("floor", _packages("aiohttp", *SHARED), _floor),
+    ]
+    missing: dict[str, str] = {}
+    peers = {
+        "litellm": _find_litellm(litellm),
+        "portkey": _find_portkey(portkey),
+        "nginx": _find_nginx(),
+    }
+    for name, peer in peers.items():
+        if isinstance(peer, str):
+            missing[name] = peer
+        else:
+            found.append(peer)
+    return found, missing
+
+
+def _packages(*names: str) -> dict[str, str]:
+    return {name: version(name) for name in names}
+
+
+# Every limit is there to be checked at each request, and too high to be met.
+EVALROUTER = """
+providers:
+  up: {{kind: compatible, base_url: "{upstream}", api_key: "upstream"}}
+routes:
+  {model}: {{targets: [{{model: up/m}}]}}
+prices:
+  up/m: {{input: 1, output: 1}}
+record: metadata
+storage: {{database: "sqlite:///{database}"}}
+"""
+KEY = {
+    "rpm": "100000000",
+    "tpm": "100000000000",
+    "parallel": "100000",
+    "budget": "1000000",
+    "per": "month",
+    "expires": "30d",
+    "route": MODEL,
+}
+
+
+def _evalrouter(site: Site) -> Start:
+    config = site.folder / "evalrouter.yaml"
+    text = EVALROUTER.format(
+        upstream=site.upstream, model=MODEL, database=site.folder / "evalrouter.db"
+    )
+    config.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "router"]
+    limits = [f"--{name}={value}" for name, value in KEY.items()]
+    serve = [*command, "serve", "--config", str(config), "--port", str(site.port)]
+    return Start(
+        serve,
+        {"authorization": f"Bearer {_key(config, 'load-test', *limits)}"},
+        # A key that is confined to routes may not read the metrics.
+        manage={"authorization": f"Bearer {_key(config, 'look-after', '--admin')}"},
+    )
+
+
+def _key(config: Path, name: str, *options: str) -> str:
+    """A new key.
+
+    Raises:
+        NotPrepared: the command line refuses, and what it says.
+    """
+    command = [sys.executable, "-m", "router", "key", "create", name, *options]
+    command += ["--config", str(config), "--json"]
+    made = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    if made.returncode:
+        raise NotPrepared(f"no key: {made.stderr.strip()}")
+    key: str = json.loads(made.stdout)["key"]
+    return key
+
+
+DROPPED = re.compile(r"^evalrouter_traffic_dropped_total(?:\{.*\})? (\S+)$", re.MULTILINE)
+
+
+def _dropped_records(port: int, start: Start) -> str | None:
+    """Whether requests went unrecorded: a measurement with request records has to have them all."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/metrics", headers=start.manage)
+    text = connection.getresponse().read().decode()
+    connection.close()
+    found = [float(number) for number in DROPPED.findall(text)]
+    if not found:
+        return f"its metrics do not count dropped request records: {text[:200]}"
+    return f"{sum(found):.0f} request records were dropped" if sum(found) else None
+
+
+def _floor(site: Site) -> Start:
+    command = [sys.executable, "-m", "loadtests.floor", "--port", str(site.port)]
+    return Start([*command, "--upstream", site.upstream], {"authorization": "Bearer client"})
+
+
+LITELLM = """
+model_list:
+  - model_name: {model}
+    litellm_params: {{model: openai/m, api_base: "{upstream}", api_key: upstream}}
+litellm_settings: {{telemetry: false, num_retries: 0, callbacks: []}}
+general_settings: {{master_key: "{key}", disable_spend_logs: true}}
+"""
+
+
+def _find_litellm(folder: Path | None) -> Contestant | str:
+    if folder is None:
+        return "give its virtual environment with --litellm or LITELLM_VENV"
+    python = folder / "bin" / "python"
+    program = folder / "bin" / "litellm"
+    if not program.exists():
+        return f"{folder} has no bin/litellm"
+    ask = (
+        "import json, platform; from importlib.metadata import version; print(json.dumps("
+        "{'python': platform.python_version()}"
+        " | {n: version(n) for n in ('litellm', 'uvicorn', 'uvloop', 'aiohttp', 'httpx')}))"
+    )
+    answer = subprocess.run([python, "-c", ask], check=True, capture_output=True)
+
+    def prepare(site: Site) -> Start:
+        config = site.folder / "litellm.yaml"
+        # It does not start without one, nor with one that is easy to guess.
+        key = f"sk-{secrets.token_hex(32)}"
+        text = LITELLM.format(upstream=site.upstream, model=MODEL, key=key)
+        config.write_text(text, encoding="utf-8")
+        command = [str(program), "--config", str(config), "--host", "127.0.0.1"]
+        return Start(
+            [*command, "--port", str(site.port), "--num_workers", "1"],
+            {"authorization": f"Bearer {key}"},
+            {
+                "LITELLM_LOG": "ERROR",
+                "LITELLM_MODE": "PRODUCTION",
+                "LITELLM_TELEMETRY": "False",
+                # Its price list comes with the package; it would fetch a newer one at the start.
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                # Its default of 500 connections to a host leaves half of 1,000 streams waiting.
+                "AIOHTTP_CONNECTOR_LIMIT": "4000",
+                "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "4000",
+            },
+        )
+
+    return Contestant("litellm", json.loads(answer.stdout), prepare)
+
+
+def _find_portkey(folder: Path | None) -> Contestant | str:
+    if folder is None:
+        return "give npm's prefix with --portkey or PORTKEY_PREFIX"
+    package = folder / "node_modules" / "@portkey-ai" / "gateway"
+    script = package / "build" / "start-server.js"
+    if not script.exists():
+        return f"{folder} has no node_modules/@portkey-ai/gateway"
+    node = shutil.which("node")
+    if node is None:
+        return "node is not installed"
+    packages = ("@portkey-ai/gateway", "@hono/node-server", "hono")
+    versions = {name: _npm_version(folder / "node_modules" / name) for name in packages}
+    runtime = subprocess.run([node, "--version"], check=True, capture_output=True, text=True)
+
+    def prepare(site: Site) -> Start:
+        return Start(
+            [node, str(script), "--headless", f"--port={site.port}"],
+            {
+                "authorization": "Bearer upstream",
+                "x-portkey-provider": "openai",
+                "x-portkey-custom-host": site.upstream,
+            },
+            {"NODE_ENV": "production"},
+        )
+
+    return Contestant("portkey", {"node": runtime.stdout.strip()} | versions, prepare)
+
+
+def _npm_version(package: Path) -> str:
+    about = json.loads((package / "package.json").read_text(encoding="utf-8"))
+    found: str = about["version"]
+    return found
+
+
+NGINX = """
+{user}
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log stderr error;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  upstream host {{ server {upstream}; keepalive 1024; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    keepalive_requests 100000000;
+    location / {{
+      proxy_pass http://host;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+def _find_nginx() -> Contestant | str:
+    # Debian puts it where only root's PATH looks.
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        return "nginx is not installed: apt-get install nginx-light"
+    said = subprocess.run([program, "-v"], check=True, capture_output=True, text=True).stderr
+
+    def prepare(site: Site) -> Start:
+        config = site.folder / "nginx.conf"
+        host = site.upstream.removeprefix("http://").removesuffix("/v1")
+        # Started by root, its worker would become a user who cannot write to our folder.
+        user = "user root;" if os.geteuid() == 0 else ""
+        text = NGINX.format(user=user, folder=site.folder, upstream=host, port=site.port)
+        config.write_text(text, encoding="utf-8")
+        return Start([program, "-e", "stderr", "-c", str(config)], {})
+
+    return Contestant("nginx", {"nginx": said.strip().rpartition("/")[2]}, prepare)

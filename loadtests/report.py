@@ -1,0 +1,153 @@
+"""From measurements to the table.
+
+    text = markdown(results, order, heading=..., notes=...)
+
+`results` maps a contestant to its runs, a run to its measurements by name; the names are those of
+`rows()`. A cell is the median over the runs, with the lowest and the highest behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import NamedTuple
+
+Run = dict[str, float]
+Results = Mapping[str, Sequence[Run]]
+
+OURS = "evalrouter"
+DIRECT = "direct"
+
+# A cell without a measurement.
+NONE = "-"
+
+
+class Row(NamedTuple):
+    """A line of the table: the measurement's name, how it is called, decimals."""
+
+    key: str
+    title: str
+    decimals: int
+
+
+def rows(rates: Sequence[int]) -> list[Row]:
+    """The lines, for these rates of the open loop."""
+    latency: list[Row] = []
+    for rate in rates:
+        at = f"at {rate} req/s, ms"
+        latency += [
+            Row(f"p50_{rate}", f"latency p50 {at}", 2),
+            Row(f"added_p50_{rate}", f"added latency p50 {at}", 2),
+            Row(f"p99_{rate}", f"latency p99 {at}", 2),
+            Row(f"added_p99_{rate}", f"added latency p99 {at}", 2),
+        ]
+    return [
+        Row("per_second", "requests/s, 64 clients", 0),
+        Row("cpu_request", "CPU per request, µs", 1),
+        Row("busy", "share of its core used meanwhile, %", 0),
+        *latency,
+        Row("cpu_chunk", "CPU per relayed chunk, µs", 1),
+        Row("reads", "reads that 100 chunks arrive in", 1),
+        Row("first_byte", "time to first byte p50, ms", 2),
+        Row("added_first_byte", "added time to first byte p50, ms", 2),
+        Row("rss_idle", "resident memory idle, MB", 0),
+        Row("rss_open", "resident memory with 1,000 open streams, MB", 0),
+        Row("start", "start to first answer, s", 2),
+    ]
+
+
+def add_differences(results: Results, rates: Sequence[int]) -> None:
+    """What each contestant adds to going directly, run by run."""
+    pairs = [(f"p50_{rate}", f"added_p50_{rate}") for rate in rates]
+    pairs += [(f"p99_{rate}", f"added_p99_{rate}") for rate in rates]
+    pairs += [("first_byte", "added_first_byte")]
+    for name, runs in results.items():
+        if name == DIRECT:
+            continue
+        for run, direct in zip(runs, results[DIRECT], strict=True):
+            for through, added in pairs:
+                if through in run and through in direct:
+                    run[added] = run[through] - direct[through]
+
+
+def value(results: Results, name: str, key: str) -> float | None:
+    """The median of a measurement; None when it was not made in every run."""
+    runs = results.get(name, ())
+    found = [run[key] for run in runs if key in run]
+    return median(found) if found and len(found) == len(runs) else None
+
+
+def _cell(results: Results, name: str, row: Row) -> str:
+    middle = value(results, name, row.key)
+    if middle is None:
+        return NONE
+    every = [run[row.key] for run in results[name]]
+    shown = f"{middle:,.{row.decimals}f}"
+    if len(every) == 1:
+        return shown
+    return f"{shown} ({min(every):,.{row.decimals}f} to {max(every):,.{row.decimals}f})"
+
+
+class Aim(NamedTuple):
+    """Something to reach: what, the value found, in words what it should be, and whether it is."""
+
+    what: str
+    found: float
+    wanted: str
+    met: bool
+
+
+def aims(results: Results) -> list[Aim]:
+    """The aims whose contestants were measured."""
+    found: list[Aim] = []
+
+    def most(what: str, number: float | None, limit: float, unit: str = "times") -> None:
+        if number is not None:
+            found.append(Aim(what, number, f"at most {limit:g} {unit}", number <= limit))
+
+    def least(what: str, number: float | None, limit: float) -> None:
+        if number is not None:
+            found.append(Aim(what, number, f"at least {limit:g} times", number >= limit))
+
+    most("CPU per request, to the floor's", _ratio(results, "cpu_request", "floor"), 1.4)
+    least("requests/s, to LiteLLM's", _ratio(results, "per_second", "litellm"), 25)
+    least("requests/s, to Portkey's", _ratio(results, "per_second", "portkey"), 3.5)
+    most("added latency p50 at 200 req/s", value(results, OURS, "added_p50_200"), 1, "ms")
+    most("CPU per chunk, to the floor's", _ratio(results, "cpu_chunk", "floor"), 1.3)
+    most("memory with 1,000 open streams", value(results, OURS, "rss_open"), 200, "MB")
+    return found
+
+
+def _ratio(results: Results, key: str, other: str) -> float | None:
+    ours, theirs = value(results, OURS, key), value(results, other, key)
+    return None if ours is None or not theirs else ours / theirs
+
+
+def markdown(results: Results, *, rates: Sequence[int], heading: str, notes: Sequence[str]) -> str:
+    """The whole report.
+
+    Args:
+        results: with the differences added.
+        rates: of the open loop.
+        heading: what stands above the table: command, versions, machine.
+        notes: what stands below it: failures, and rates that were not sustained.
+    """
+    names = list(results)
+    lines = [heading, "", "## Measured", ""]
+    lines.append(f"| | {' | '.join(names)} |")
+    lines.append(f"|---|{'---:|' * len(names)}")
+    for row in rows(rates):
+        cells = [_cell(results, name, row) for name in names]
+        if set(cells) != {NONE}:
+            lines.append(f"| {row.title} | {' | '.join(cells)} |")
+    reached = aims(results)
+    if reached:
+        lines += ["", "## evalrouter and its aims", ""]
+        lines += ["| | found | wanted | met |", "|---|---:|---|---|"]
+        lines += [
+            f"| {aim.what} | {aim.found:.2f} | {aim.wanted} | {'yes' if aim.met else '**no**'} |"
+            for aim in reached
+        ]
+    if notes:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in notes)]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,253 @@
+"""Anthropic's answers as OpenAI's: a message, or a stream of message events. No IO.
+
+    text blocks       -> content
+    thinking blocks   -> `reasoning_content`; whole and signed as `thinking_blocks`, to be sent back
+    tool_use blocks   -> tool calls
+    usage             -> prompt tokens with the cached ones in them, and beside them how many
+
+A stream's text, thoughts and tool arguments come as they are said. The signed blocks come in one
+last delta before the finish reason.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from providers import sse, wire
+from providers.errors import UpstreamProtocolError
+
+_FINISH = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class MessagesRewriter:
+    """One answer, whole or streamed.
+
+    Args:
+        provider: its name, for errors.
+        created: Unix seconds; Anthropic does not say.
+        include_usage: whether a stream's client asked for its usage.
+    """
+
+    def __init__(self, provider: str, *, created: int, include_usage: bool) -> None:
+        self._provider = provider
+        self._created = created
+        self._include_usage = include_usage
+        self._id = ""
+        self._model = ""
+        self._usage: dict[str, Any] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._calls = 0
+        self._finished = False
+
+    def whole(self, body: bytes) -> bytes:
+        """A message as a chat completion."""
+        try:
+            message = _decode(body)
+        except wire.UNREADABLE as error:
+            raise UpstreamProtocolError(f"{self._provider}: the answer is not JSON") from error
+        if message.get("type") != "message" or not isinstance(message.get("content"), list):
+            raise UpstreamProtocolError(f"{self._provider}: the answer is not a message")
+        texts, thoughts, calls, signed = [], [], [], []
+        for block in message["content"]:
+            kind = block.get("type")
+            if kind == "text":
+                texts.append(block.get("text") or "")
+            elif kind == "thinking":
+                thoughts.append(block.get("thinking") or "")
+                signed.append(block)
+            elif kind == "redacted_thinking":
+                signed.append(block)
+            elif kind == "tool_use":
+                calls.append(_tool_call(block))
+        said: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
+        if calls and not texts:
+            said["content"] = None
+        if thoughts:
+            said["reasoning_content"] = "".join(thoughts)
+        if signed:
+            said["thinking_blocks"] = signed
+        if calls:
+            said["tool_calls"] = calls
+        choice = {
+            "index": 0,
+            "message": said,
+            "logprobs": None,
+            "finish_reason": _finish(message.get("stop_reason")),
+        }
+        return wire.encode(
+            {
+                "id": message.get("id"),
+                "object": "chat.completion",
+                "created": self._created,
+                "model": message.get("model"),
+                "choices": [choice],
+                "usage": usage_of(message.get("usage") or {}),
+            }
+        )
+
+    def event(self, event: sse.Event) -> bytes:
+        """One event of a stream; most become one chunk."""
+        try:
+            said = _decode(event.data)
+        except wire.UNREADABLE as error:
+            raise UpstreamProtocolError(f"{self._provider}: an event is not JSON") from error
+        kind = said.get("type")
+        if kind == "message_start":
+            return self._start(said.get("message") or {})
+        if kind == "content_block_start":
+            return self._start_block(said)
+        if kind == "content_block_delta":
+            return self._delta(said)
+        if kind == "message_delta":
+            return self._end_message(said)
+        if kind == "message_stop":
+            return self._stop()
+        if kind == "error":
+            why = (said.get("error") or {}).get("message") or "an error without a message"
+            raise UpstreamProtocolError(f"{self._provider}: {why}")
+        # `ping` keeps the connection alive, `content_block_stop` says what the next event shows.
+        return b": ping\n\n" if kind == "ping" else b""
+
+    def end(self) -> bytes:
+        """Nothing follows a complete stream."""
+        if not self._finished:
+            raise UpstreamProtocolError(f"{self._provider}: the stream ended before its message")
+        return b""
+
+    def _start(self, message: dict[str, Any]) -> bytes:
+        self._id = message.get("id") or ""
+        self._model = message.get("model") or ""
+        self._usage = dict(message.get("usage") or {})
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def _start_block(self, said: dict[str, Any]) -> bytes:
+        block = dict(said.get("content_block") or {})
+        self._blocks[said.get("index") or 0] = block
+        if block.get("type") == "tool_use":
+            block["index"] = self._calls
+            self._calls += 1
+            call = {**_tool_call({**block, "input": None}), "index": block["index"]}
+            return self._chunk({"tool_calls": [call]})
+        if block.get("type") == "text" and block.get("text"):
+            return self._chunk({"content": block["text"]})
+        return b""
+
+    def _delta(self, said: dict[str, Any]) -> bytes:
+        block = self._blocks.setdefault(said.get("index") or 0, {})
+        delta = said.get("delta") or {}
+        kind = delta.get("type")
+        if kind == "text_delta":
+            return self._chunk({"content": delta.get("text") or ""})
+        if kind == "input_json_delta":
+            function = {"arguments": delta.get("partial_json") or ""}
+            call = {"index": block.get("index", 0), "function": function}
+            return self._chunk({"tool_calls": [call]})
+        if kind == "thinking_delta":
+            thought = delta.get("thinking") or ""
+            block["thinking"] = (block.get("thinking") or "") + thought
+            return self._chunk({"reasoning_content": thought})
+        if kind == "signature_delta":
+            block["signature"] = (block.get("signature") or "") + (delta.get("signature") or "")
+        return b""
+
+    def _end_message(self, said: dict[str, Any]) -> bytes:
+        self._usage |= {
+            name: value for name, value in (said.get("usage") or {}).items() if value is not None
+        }
+        reason = (said.get("delta") or {}).get("stop_reason")
+        if reason is None:
+            return b""
+        signed = [
+            block
+            for _, block in sorted(self._blocks.items())
+            if block.get("type") in ("thinking", "redacted_thinking")
+        ]
+        last = self._chunk({"thinking_blocks": signed}) if signed else b""
+        return last + self._chunk({}, _finish(reason))
+
+    def _stop(self) -> bytes:
+        self._finished = True
+        if not self._include_usage:
+            return sse.DONE
+        last = {**self._head(), "choices": [], "usage": usage_of(self._usage)}
+        return sse.encode(wire.encode(last)) + sse.DONE
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        chunk = {**self._head(), "choices": [choice]}
+        if self._include_usage:
+            chunk["usage"] = None
+        return sse.encode(wire.encode(chunk))
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+        }
+
+
+def _finish(reason: Any) -> str | None:
+    """OpenAI's finish reason; one that is new to us passes as it is."""
+    return None if reason is None else _FINISH.get(reason, str(reason))
+
+
+def _tool_call(block: dict[str, Any]) -> dict[str, Any]:
+    given = block.get("input")
+    arguments = "" if given is None else wire.encode(given).decode()
+    return {
+        "id": block.get("id"),
+        "type": "function",
+        "function": {"name": block.get("name"), "arguments": arguments},
+    }
+
+
+def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's usage. Anthropic counts cached tokens apart from `input_tokens`."""
+    read = usage.get("cache_read_input_tokens") or 0
+    written = usage.get("cache_creation_input_tokens") or 0
+    prompt = (usage.get("input_tokens") or 0) + read + written
+    completion = usage.get("output_tokens") or 0
+    found: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": read, "cache_creation_tokens": written},
+    }
+    thinking = (usage.get("output_tokens_details") or {}).get("thinking_tokens")
+    if thinking is not None:
+        found["completion_tokens_details"] = {"reasoning_tokens": thinking}
+    return found
+
+
+def model_list(provider: str, body: bytes) -> bytes:
+    """Anthropic's list of models as OpenAI's."""
+    try:
+        rows = _decode(body)["data"]
+        models = [
+            wire.Model(row["id"], created=_seconds(row), owned_by="anthropic") for row in rows
+        ]
+    except (KeyError, TypeError, *wire.UNREADABLE) as error:
+        raise UpstreamProtocolError(f"{provider}: its list of models cannot be read") from error
+    return wire.encode(wire.ModelList(models))
+
+
+def _seconds(row: dict[str, Any]) -> int:
+    try:
+        return int(datetime.fromisoformat(row["created_at"]).timestamp())
+    except (KeyError, ValueError, TypeError):
+        return 0

@@ -1,0 +1,209 @@
+"""The one seam between evalrouter and models: `Provider.send(Call) -> Reply`.
+
+A provider takes a `Call` (the client's JSON object, still as bytes per field) and answers with a
+`Reply` (status, headers, body as chunks). Everything else (plans, retries, time-outs, records)
+belongs to the router. To fake a model, use `scripted.py`; it ships for that purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import msgspec
+
+Path = Literal["chat/completions", "completions", "embeddings", "models"]
+
+# What to do with a request's fields that a host cannot express: refuse the request, leave them out
+# (and say so), or send them all the same.
+OnUnsupported = Literal["error", "drop", "pass"]
+
+
+class Secret:
+    """A string that no repr, log line, trace or error shows. `reveal()` gives it back."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself, for the one place that sends it."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')" if self._value else "Secret('')"
+
+    __str__ = __repr__
+
+
+class Translation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a request's fields on their way to the host; kept with every answer.
+
+    A field inside a message is named by its path: `messages.name`.
+
+    Attributes:
+        passed: names that were sent as they came; `*` stands for all that are not named below.
+        renamed: the client's name to the host's, where both mean the same.
+        converted: name to what was done; the host gets the same wish in another form.
+        dropped: name to why the host cannot express it; it was not sent.
+    """
+
+    passed: tuple[str, ...] = ("*",)
+    renamed: dict[str, str] = {}
+    converted: dict[str, str] = {}
+    dropped: dict[str, str] = {}
+
+
+# Shared by every request that is sent as it came, so that recording it costs nothing.
+AS_IT_CAME = Translation()
+
+
+class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every provider's entry in the config may say. Kinds add their own fields.
+
+    Attributes:
+        kind: which provider this is; see `kinds.py`.
+        models: names to list under `/v1/models` without asking the host.
+        on_unsupported: what to do with fields the host cannot express. None leaves it to whoever
+            asks: evaluations refuse (`error`), serving leaves them out and says so (`drop`).
+        record: a JSON Lines file to which every request and its answer are appended, for the
+            provider kind `recorded` to replay; "" records nothing.
+    """
+
+    kind: str
+    models: tuple[str, ...] = ()
+    on_unsupported: OnUnsupported | None = None
+    record: str = ""
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """One request to one target.
+
+    Attributes:
+        path: the OpenAI path below `/v1`; `models` is a GET, the others are POSTs.
+        model: the model's name at the provider.
+        envelope: the client's JSON object, each value as its original bytes; must not be changed
+            (a retry sends it again): build a new one.
+        stream: whether the client asked for server-sent events.
+        request_id: sent upstream as `x-request-id`.
+        connect_timeout: seconds to reach the host; the other time-outs are the dispatcher's.
+        on_unsupported: what to do with fields the host cannot express, where the provider's own
+            config does not say.
+        traceparent: W3C Trace Context to send upstream, "" for none.
+    """
+
+    path: Path
+    model: str
+    envelope: Mapping[str, msgspec.Raw]
+    stream: bool = False
+    request_id: str = ""
+    connect_timeout: float = 10.0
+    on_unsupported: OnUnsupported = "drop"
+    traceparent: str = ""
+
+
+class Reply(Protocol):
+    """A provider's answer, begun but not yet read. Always `aclose()` it.
+
+    Attributes:
+        status: HTTP status.
+        headers: the headers the router may need, names in lower case.
+        translation: what became of the request's fields.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    translation: Translation
+
+    async def read(self) -> bytes:
+        """The whole body. Raises UpstreamProtocolError when it is cut off."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, one item per read. Raises UpstreamProtocolError when cut off."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give the connection back, or cut it if the body was not read to its end."""
+        ...
+
+
+class Provider(Protocol):
+    """A host of models. Implement `send` and add a row to `kinds.py`.
+
+    A provider that has something to start and to stop implements `Lifecycle` as well.
+    """
+
+    name: str
+
+    async def send(self, call: Call) -> Reply:
+        """Send the call and return once the answer's headers are here.
+
+        An HTTP error of the host is a Reply with its status, not an exception. Raises
+        UpstreamConnectError, UpstreamTimeoutError(phase="connect") or UpstreamProtocolError when
+        there is no answer at all. Cancelling it cancels the request upstream.
+        """
+        ...
+
+
+@runtime_checkable
+class Lifecycle(Protocol):
+    """A provider that owns something for as long as the process serves: a subprocess, a file."""
+
+    async def open(self) -> None:
+        """Start it. Must not wait for a model to load: `send` waits for that."""
+        ...
+
+    async def close(self) -> None:
+        """Stop it; called once, also when `open` failed."""
+        ...
+
+
+class BytesReply:
+    """A Reply that is made on the spot, for providers that live in this process."""
+
+    def __init__(
+        self,
+        body: bytes | AsyncIterator[bytes],
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        translation: Translation = AS_IT_CAME,
+    ) -> None:
+        self.status = status
+        self.translation = translation
+        streamed = not isinstance(body, bytes)
+        self.headers = headers or {
+            "content-type": "text/event-stream; charset=utf-8" if streamed else "application/json"
+        }
+        self._body = body
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        if isinstance(self._body, bytes):
+            return self._body
+        return b"".join([chunk async for chunk in self._body])
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as its maker yields it."""
+        if isinstance(self._body, bytes):
+            yield self._body
+            return
+        async for chunk in self._body:
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Stop the maker of the body, if it is still at work."""
+        close: Any = getattr(self._body, "aclose", None)
+        if close is not None:
+            await close()

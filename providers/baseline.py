@@ -1,0 +1,282 @@
+"""Extractive summarizers that need no model: the floor under every summarization table.
+
+They read the last user message and nothing else: an instruction belongs into the system message.
+
+    lead-1, lead-3   the first one or three sentences
+    textrank         the three sentences most like all others, in the order of the text
+                     (Mihalcea and Tarau, "TextRank: Bringing Order into Texts", EMNLP 2004)
+    echo             the message itself
+
+A line end ends a sentence, so that turns of a dialogue and headings stand alone; a text that was
+wrapped at a fixed width must be unwrapped first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from functools import partial
+from importlib.metadata import version
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import sentencex
+
+from providers.base import AS_IT_CAME, BytesReply, Call, ProviderConfig, Reply
+from providers.compose import (
+    TOKEN,
+    Answer,
+    Question,
+    TextPath,
+    error_reply,
+    events,
+    model_list,
+    read_question,
+    usage_of,
+    whole,
+)
+from providers.errors import ConfigError, ModelNotFoundError, RequestError, closest
+from providers.translate import Rules, translate
+
+# Part of the fingerprint: raise it with every change that can change an answer.
+VERSION = 1
+
+# What lies behind is not read (but by echo). TextRank's matrix is sentences x sentences.
+MAX_CHARACTERS = 100_000
+MAX_SENTENCES = 500
+# Requests with more bytes leave the event loop: it would stand still for milliseconds.
+THREAD_BYTES = 8_000
+# A stream gives the event loop a turn after this many events.
+_TURN = 64
+
+Matrix = npt.NDArray[np.float64]
+
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
+_STOP_WORDS = frozenset(
+    """
+    a about after all also am an and any are as at be because been before being but by can could
+    did do does for from had has have he her here him his how i if in into is it its just me more
+    most my no nor not of on only or other our out over own she should so some such than that the
+    their them then there these they this those through to too under until up very was we were
+    what when where which while who whom why will with would you your
+    """.split()  # noqa: SIM905  # a list would take a line for each word
+)
+
+
+def sentences(text: str) -> Iterator[str]:
+    """The sentences of the first MAX_CHARACTERS of `text`, without the space around them."""
+    for line in text[:MAX_CHARACTERS].splitlines():
+        for sentence in sentencex.segment("en", line):
+            if stripped := sentence.strip():
+                yield stripped
+
+
+def lead(text: str, *, count: int) -> str:
+    """The first `count` sentences."""
+    return " ".join(islice(sentences(text), count))
+
+
+def textrank(text: str, *, count: int = 3) -> str:
+    """The `count` most central sentences, in the order of the text.
+
+    Two sentences are as similar as the words they share, divided by log |a| + log |b|, the
+    numbers of their words. Words are in lower case and without a short list of function words;
+    the paper leaves that filter open. Sentences of one word are similar to none. Ties go to the
+    earlier sentence.
+    """
+    found = list(islice(sentences(text), MAX_SENTENCES + 1))
+    if len(text) > MAX_CHARACTERS or len(found) > MAX_SENTENCES:
+        # The last one may be cut in the middle.
+        found = found[: max(1, len(found) - 1)]
+    bags = [
+        Counter(word for word in _WORD.findall(sentence.lower()) if word not in _STOP_WORDS)
+        for sentence in found
+    ]
+    scores = rank(similarity(bags))
+    best = sorted(range(len(found)), key=lambda i: (-scores[i], i))[:count]
+    return " ".join(found[i] for i in sorted(best))
+
+
+def similarity(bags: list[Counter[str]]) -> Matrix:
+    """How similar each two bags of words are; shape (bags, bags), 0 on the diagonal."""
+    spread = Counter(word for bag in bags for word in bag)
+    column = {word: i for i, word in enumerate(w for w, count in spread.items() if count > 1)}
+    present = np.zeros((len(bags), len(column)), dtype=np.float32)
+    for row, bag in enumerate(bags):
+        present[row, [column[word] for word in bag if word in column]] = 1
+    shared = (present @ present.T).astype(np.float64)
+    lengths = np.log(np.maximum([bag.total() for bag in bags], 1))
+    below = lengths[:, None] + lengths[None, :]
+    similar = np.zeros_like(shared)
+    np.divide(shared, below, out=similar, where=below > 0)
+    np.fill_diagonal(similar, 0)
+    return similar
+
+
+def rank(weights: Matrix, *, damping: float = 0.85) -> list[float]:
+    """PageRank on an undirected weighted graph, in the paper's form (no division by n).
+
+    Rounded, so that sentences with the same neighbours tie whatever the order of addition.
+
+    Args:
+        weights: symmetric, shape (n, n), not negative.
+        damping: the share of a score that comes from neighbours.
+    """
+    sums = weights.sum(axis=0)
+    flow = np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
+    scores = np.ones(len(weights))
+    # The distance shrinks by the damping each round: 200 rounds are beyond float precision.
+    for _ in range(200):
+        new: Matrix = (1 - damping) + damping * (flow @ scores)
+        if np.abs(new - scores).max(initial=0) < 1e-10:
+            break
+        scores = new
+    return [round(float(score), 8) for score in scores]
+
+
+def _echo(text: str) -> str:
+    return text
+
+
+_EXTRACTS = "it only extracts text"
+_RULES = Rules(
+    lacking=dict.fromkeys(
+        (
+            "functions",
+            "function_call",
+            "logit_bias",
+            "logprobs",
+            "response_format",
+            "tool_choice",
+            "tools",
+            "top_logprobs",
+        ),
+        _EXTRACTS,
+    ),
+    neutral={
+        "logit_bias": ({},),
+        "logprobs": (False,),
+        "response_format": ({"type": "text"},),
+        "tool_choice": ("none", "auto"),
+        "tools": ([],),
+        "top_logprobs": (0,),
+    },
+)
+
+MODELS: Mapping[str, Callable[[str], str]] = {
+    "lead-1": partial(lead, count=1),
+    "lead-3": partial(lead, count=3),
+    "textrank": textrank,
+    "echo": _echo,
+}
+
+
+def end_early(text: str, stop: Iterable[str], max_tokens: int | None) -> tuple[str, str]:
+    """`text` up to the first stop text or the last allowed token, and the finish reason."""
+    ends = [at for at in map(text.find, stop) if at >= 0]
+    text = text[: min(ends, default=len(text))]
+    if max_tokens is not None:
+        tokens = list(islice(TOKEN.finditer(text), max_tokens + 1))
+        if len(tokens) > max_tokens:
+            return text[: tokens[max_tokens - 1].end()], "length"
+    return text, "stop"
+
+
+class BaselineConfig(ProviderConfig, frozen=True, kw_only=True):
+    """Needs nothing. `models` names those to list, all when it is empty."""
+
+
+class Baseline:
+    """The baselines as a provider. Requests never leave the process.
+
+    Args:
+        name: the provider's name in the config.
+        config: the provider's entry.
+        clock: Unix seconds, for `created`.
+        new_id: a fresh identifier for each answer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: BaselineConfig,
+        *,
+        clock: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        for model in config.models:
+            if model not in MODELS:
+                raise ConfigError(f"{name} has no model {model!r}.{closest(model, MODELS)}")
+        self.name = name
+        self._listed = config.models or tuple(MODELS)
+        self._policy = config.on_unsupported
+        self._clock = clock
+        self._new_id = new_id
+        self._segmenter = f"sentencex-{version('sentencex')}"
+
+    async def send(self, call: Call) -> Reply:
+        """Answer on the spot; a request that cannot be answered gets OpenAI's error object."""
+        try:
+            return await self._reply(call)
+        except RequestError as error:
+            return error_reply(error)
+
+    async def _reply(self, call: Call) -> Reply:
+        if call.path == "models":
+            return BytesReply(model_list(self._listed))
+        if call.model not in MODELS:
+            raise ModelNotFoundError(
+                f"{self.name} has no model {call.model!r}.{closest(call.model, MODELS)}",
+                param="model",
+            )
+        if call.path == "embeddings":
+            raise RequestError(
+                f"{self.name}/{call.model} writes text; it has no embeddings",
+                param="model",
+                code="unsupported_model",
+            )
+        translation = AS_IT_CAME
+        if _RULES.lacking.keys() & call.envelope.keys():
+            policy = self._policy or call.on_unsupported
+            translation = translate(_RULES, call, provider=self.name, policy=policy)[1]
+        if sum(map(len, call.envelope.values())) > THREAD_BYTES:
+            question, answer = await asyncio.to_thread(self._answer, call.path, call)
+        else:
+            question, answer = self._answer(call.path, call)
+        if call.stream:
+            pieces = _in_turns(events(answer, include_usage=question.include_usage))
+            return BytesReply(pieces, translation=translation)
+        return BytesReply(whole(answer), translation=translation)
+
+    def _answer(self, path: TextPath, call: Call) -> tuple[Question, Answer]:
+        question = read_question(path, call.envelope)
+        if not question.prompts:
+            raise RequestError(
+                "messages: there is no user message to read", param="messages", code="missing_field"
+            )
+        choices = []
+        for prompt in question.prompts:
+            text = MODELS[call.model](prompt)
+            choices += [end_early(text, question.stop, question.max_tokens)] * question.n
+        kind = "chatcmpl" if path == "chat/completions" else "cmpl"
+        return question, Answer(
+            path=path,
+            id=f"{kind}-{self._new_id()}",
+            created=int(self._clock()),
+            model=call.model,
+            choices=tuple(choices),
+            usage=usage_of(question, (text for text, _ in choices)),
+            system_fingerprint=f"evalrouter-{call.model}-{VERSION}+{self._segmenter}",
+        )
+
+
+async def _in_turns(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for number, chunk in enumerate(chunks):
+        if number % _TURN == _TURN - 1:
+            await asyncio.sleep(0)
+        yield chunk

@@ -1,0 +1,166 @@
+"""Hosts that speak OpenAI's API: a base URL, a key, and where needed a table of what differs.
+
+A new one is a row in `HOSTS`. A host whose answers have to be rewritten, or that is asked otherwise
+than by one POST, gets a file of its own instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from providers.base import AS_IT_CAME, Call, ProviderConfig, Reply, Secret, Translation
+from providers.compose import error_reply
+from providers.errors import RequestError
+from providers.rewrite import Rewriter, RewrittenReply
+from providers.translate import Rules, translate, without_names
+from providers.transport import Transport
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Host(NamedTuple):
+    """A row: what a user need not write in the config, and how the host's fields differ."""
+
+    kind: str
+    base_url: str
+    title: str
+    rules: Rules | None = None
+
+
+_GROQ = Rules(
+    lacking={
+        "logprobs": "Groq answers 400 to it",
+        "top_logprobs": "Groq answers 400 to it",
+        "logit_bias": "Groq answers 400 to it",
+        "n": "Groq gives one choice only",
+    },
+    neutral={"logprobs": (False,), "logit_bias": ({},), "n": (1,)},
+    convert={
+        "messages": lambda messages, edits: without_names(
+            messages, edits, "Groq answers 400 to a name"
+        )
+    },
+)
+
+HOSTS = (
+    Host("compatible", "", "any host with OpenAI's API"),
+    Host("groq", "https://api.groq.com/openai/v1", "Groq", _GROQ),
+    Host("openrouter", "https://openrouter.ai/api/v1", "OpenRouter"),
+    Host("ray_serve", "http://127.0.0.1:8000/v1", "models on Ray Serve"),
+    Host("together", "https://api.together.xyz/v1", "Together AI"),
+    Host("vllm", "http://127.0.0.1:8000/v1", "vLLM's OpenAI server"),
+)
+
+
+# Kinds that are known to take `stream_options: {include_usage: true}`.
+_STREAM_USAGE = frozenset({"groq", "openai", "openrouter", "ray_serve", "together", "vllm"})
+
+
+class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
+    """A host reached over HTTP.
+
+    Attributes:
+        base_url: up to and including `/v1`; "" means the kind's own.
+        api_key: sent as a bearer token when it is not empty.
+        headers: sent with every request; their values are secrets to every log.
+        supported: request fields to send although this kind's rules say that the host lacks them:
+            hosts learn.
+    """
+
+    base_url: str = ""
+    api_key: Secret = Secret("")
+    headers: dict[str, Secret] = msgspec.field(default_factory=dict)
+    supported: tuple[str, ...] = ()
+
+
+class Compatible:
+    """A provider whose wire is OpenAI's; without rules, byte for byte but for `model`.
+
+    A kind with behaviour overrides `rules` (what differs in requests) and `rewriter` (in answers).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: CompatibleConfig,
+        transport: Transport,
+        *,
+        default_url: str = "",
+        rules: Rules | None = None,
+    ) -> None:
+        self.name = name
+        self._transport = transport
+        self.takes_stream_usage = config.kind in _STREAM_USAGE
+        self._policy = config.on_unsupported
+        self._supported = frozenset(config.supported)
+        self._rules = rules
+        self._base = (config.base_url or default_url).rstrip("/")
+        paths = ("chat/completions", "completions", "embeddings", "models")
+        self._urls = {path: f"{self._base}/{path}" for path in paths}
+        self._headers = self._make_headers(config)
+
+    def _make_headers(self, config: CompatibleConfig) -> dict[str, str]:
+        headers = {"content-type": "application/json", "user-agent": "evalrouter"}
+        if config.api_key:
+            headers["authorization"] = f"Bearer {config.api_key.reveal()}"
+        headers |= {name.lower(): value.reveal() for name, value in config.headers.items()}
+        return headers
+
+    def rules(self, call: Call) -> Rules | None:
+        """How this call's fields have to change; None sends them as they came."""
+        del call
+        return self._rules
+
+    def rewriter(self, call: Call) -> Rewriter | None:
+        """What rewrites this call's answer; None relays it as it comes."""
+        del call
+        return None
+
+    async def send(self, call: Call) -> Reply:
+        """Send the client's fields with the host's name for the model.
+
+        What the host cannot express is treated as the config or the call says; a refusal is a
+        Reply with status 400, and nothing is sent.
+        """
+        rules = None if call.path == "models" else self.rules(call)
+        if rules is None:
+            return await self._post(call, {**call.envelope, "model": call.model}, AS_IT_CAME)
+        try:
+            fields, translation = translate(
+                rules,
+                call,
+                provider=self.name,
+                policy=self._policy or call.on_unsupported,
+                kept=self._supported,
+            )
+        except RequestError as error:
+            return error_reply(error)
+        return await self._post(call, fields, translation)
+
+    async def _post(self, call: Call, fields: Mapping[str, Any], done: Translation) -> Reply:
+        headers = self._headers
+        if call.request_id:
+            headers = {**headers, "x-request-id": call.request_id}
+        if call.traceparent:
+            headers = {**headers, "traceparent": call.traceparent}
+        listing = call.path == "models"
+        reply = await self._transport.request(
+            "GET" if listing else "POST",
+            self.url(call),
+            provider=self.name,
+            headers=headers,
+            body=None if listing else _encode(fields),
+            connect_timeout=call.connect_timeout,
+        )
+        rewriter = None if listing else self.rewriter(call)
+        if rewriter is not None:
+            return RewrittenReply(reply, rewriter, done)
+        reply.translation = done
+        return reply
+
+    def url(self, call: Call) -> str:
+        """Where the call goes."""
+        return self._urls[call.path]

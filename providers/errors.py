@@ -1,0 +1,347 @@
+"""Every error evalrouter raises on purpose.
+
+Catch the branch you can act on:
+
+    EvalrouterError
+    ├── InputError                    the caller has to change something
+    │   ├── ConfigError               the config file (path inside it, closest key)
+    │   ├── DatasetError              a dataset file (path, line)
+    │   ├── RunDocumentError          an eval run document (path inside it)
+    │   ├── MissingExtraError         an optional package is needed; says how to install it
+    │   └── RequestError              an HTTP request
+    │       ├── AuthenticationError   401: no key, or one that is unknown, revoked or expired
+    │       ├── PermissionDeniedError 403: the key is good and may not do this
+    │       ├── NotFoundError         404: no such run, dataset, page
+    │       │   └── ModelNotFoundError    404: the model names neither a route nor provider/model
+    │       ├── MethodNotAllowedError 405
+    │       ├── ConflictError         409: the thing is in a state that forbids this
+    │       ├── BodyTooLargeError     413
+    │       └── RateLimitError        429: too much for now, or a budget is spent
+    ├── UpstreamError                 a target failed; nothing is wrong with the request
+    │   ├── UpstreamConnectError      502: refused, reset, DNS, TLS
+    │   ├── UpstreamTimeoutError      504: connect, first_byte, between_chunks or total
+    │   ├── UpstreamProtocolError     502: cut off in mid-body, or not the JSON it promised
+    │   ├── UpstreamStatusError       its own status and body, kept as they came
+    │   └── TargetBusyError           429: all targets are full, and so are their queues
+    ├── ClientGoneError               499: the client went away before the answer
+    └── StoreError                    500: the database refused
+
+Data sits on the exception (`status`, `type`, `code`, `param`); nothing matches on message text.
+`as_openai()` gives the one error object every HTTP path answers with.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class EvalrouterError(Exception):
+    """Base of the tree. `message` is for people; the attributes are for programs.
+
+    Attributes:
+        status: HTTP status the error is answered with.
+        type: OpenAI's `error.type`.
+        code: OpenAI's `error.code`, a string or None.
+        param: the request field at fault, or None.
+    """
+
+    status: int = 500
+    type: ClassVar[str] = "server_error"
+    code: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+
+    def as_openai(self) -> dict[str, dict[str, Any]]:
+        """The error as OpenAI's error object, ready for JSON."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class InputError(EvalrouterError):
+    """The caller has to change something; sending it again unchanged fails again."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class ConfigError(InputError):
+    """The config file cannot be used. The message names file, line, path in it and a remedy."""
+
+    code = "invalid_config"
+
+
+class DatasetError(InputError):
+    """A dataset cannot be used. The message names the file and, where known, the line."""
+
+    code = "invalid_dataset"
+
+
+class RunDocumentError(InputError):
+    """An eval run document cannot be used. `param` is the path inside the document."""
+
+    code = "invalid_run"
+
+
+class MissingExtraError(InputError):
+    """An optional package is not installed; the message says which extra brings it."""
+
+    code = "missing_extra"
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the extra {extra!r}: pip install 'evalrouter[{extra}]'",
+        )
+
+
+class RequestError(InputError):
+    """An HTTP request that cannot be served as it stands.
+
+    Attributes:
+        headers: response headers that belong to the error, names in lower case.
+    """
+
+    headers: Mapping[str, str] = {}
+
+
+class AuthenticationError(RequestError):
+    """No key was presented, or one that is unknown, revoked or expired."""
+
+    status = 401
+    code = "invalid_api_key"
+    # HTTP asks every 401 to name a scheme.
+    headers: Mapping[str, str] = {"www-authenticate": "Bearer"}
+
+
+class PermissionDeniedError(RequestError):
+    """The key is good, but it may not do this."""
+
+    status = 403
+    code = "permission_denied"
+
+
+class NotFoundError(RequestError):
+    """No such thing under that name."""
+
+    status = 404
+    code = "not_found"
+
+
+class ModelNotFoundError(NotFoundError):
+    """`model` names neither a route nor `provider/model`."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowedError(RequestError):
+    """The path exists, the method does not."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class ConflictError(RequestError):
+    """The thing is in a state that forbids what was asked."""
+
+    status = 409
+    code = "conflict"
+
+
+class BodyTooLargeError(RequestError):
+    """The request body is larger than `server.max_body_bytes`."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class RateLimitError(RequestError):
+    """Too much for now. Nothing was sent to any target.
+
+    Args:
+        message: which limit, and how large it is.
+        retry_after: seconds until the same request may succeed; None when waiting does not help,
+            and then OpenAI's clients are told not to retry by themselves.
+        code: `rate_limit_exceeded`, or `insufficient_quota` when a budget is spent.
+        headers: further response headers, names in lower case.
+    """
+
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None,
+        code: str = "rate_limit_exceeded",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+        if retry_after is None:
+            told = {"x-should-retry": "false"}
+        else:
+            milliseconds = max(1, math.ceil(retry_after * 1000))
+            told = {
+                "retry-after": str(math.ceil(milliseconds / 1000)),
+                "retry-after-ms": str(milliseconds),
+            }
+        self.headers = {**(headers or {}), **told}
+
+
+class UpstreamError(EvalrouterError):
+    """A target failed. Another attempt, or another target, may succeed.
+
+    Attributes:
+        attempts: what was tried before giving up, as the dispatcher records it.
+    """
+
+    status = 502
+    type = "upstream_error"
+    attempts: tuple[Any, ...] = ()
+
+
+class UpstreamConnectError(UpstreamError):
+    """No connection to the target, or it broke before the answer began."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The target was too slow. `phase` is connect, first_byte, between_chunks or total."""
+
+    status = 504
+    code = "upstream_timeout"
+
+    def __init__(self, message: str, *, phase: str) -> None:
+        super().__init__(message)
+        self.phase = phase
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The target's answer was cut off in the middle or is not what it says it is."""
+
+    code = "upstream_invalid_response"
+
+
+class UpstreamStatusError(UpstreamError):
+    """The target answered with an error of its own: its status and body are kept.
+
+    Attributes:
+        body: the answer's bytes as they came.
+        headers: the answer's headers, names in lower case.
+    """
+
+    def __init__(self, status: int, body: bytes, headers: dict[str, str], message: str) -> None:
+        super().__init__(message, code=f"upstream_{status}")
+        self.status = status
+        self.body = body
+        self.headers = headers
+
+    def as_openai(self) -> dict[str, dict[str, Any]]:
+        """The target's own error in OpenAI's shape, whatever its host's habits.
+
+        `code` is a string or None (vLLM and llama.cpp send numbers), Mistral's `detail` and
+        Gemini's array are unpacked, and a body that is no error object becomes the message's end.
+        """
+        own = _error_object(self.body)
+        if own is None:
+            text = self.body[:500].decode("utf-8", "replace").strip()
+            own = {"message": f"{self.message}: {text}" if text else self.message}
+        code = own.get("code")
+        own["code"] = code if isinstance(code, str) or code is None else str(code)
+        if not isinstance(own.get("message"), str):
+            own["message"] = self.message
+        return {"error": {"type": self.type, "param": None, "code": None} | own}
+
+
+class TargetBusyError(UpstreamError):
+    """Every target of the route is full, and so is every queue. Nothing was sent.
+
+    Attributes:
+        headers: `retry-after`, in seconds.
+    """
+
+    status = 429
+    type = "rate_limit_error"
+    code = "target_busy"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.headers = {"retry-after": f"{retry_after:g}"}
+
+
+def _error_object(body: bytes) -> dict[str, Any] | None:
+    """The error in a host's error body, or None when there is none to be found."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if not isinstance(found, dict):
+        return None
+    error = found.get("error", found)
+    if isinstance(error, str):
+        return {"message": error}
+    if not isinstance(error, dict):
+        return None
+    if "message" in error:
+        return dict(error)
+    detail = error.get("detail")
+    if isinstance(detail, list):
+        # FastAPI's validation errors, which Mistral and others send.
+        parts = [one for one in detail if isinstance(one, dict)]
+        told = "; ".join(
+            f"{'.'.join(map(str, one.get('loc', ())))}: {one.get('msg', '')}" for one in parts
+        )
+        return {"message": told} if told else None
+    return {"message": detail} if isinstance(detail, str) else None
+
+
+class ClientGoneError(EvalrouterError):
+    """The client closed its connection before the answer was complete."""
+
+    status = 499
+    code = "client_closed_request"
+
+
+class StoreError(EvalrouterError):
+    """The database refused a read or a write."""
+
+    code = "store_error"
+
+
+def closest(name: str, known: Iterable[str], *, most: int = 3) -> str:
+    """The names nearest to `name`, as the tail of an error message.
+
+    Returns " Did you mean 'a' or 'b'?", or all known names when there are few and none is
+    near, or "" when nothing is known.
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=most, cutoff=0.6)
+    if near:
+        return f" Did you mean {_either(near)}?"
+    if names and len(names) <= 12:
+        return f" Known: {', '.join(names)}."
+    return ""
+
+
+def _either(names: list[str]) -> str:
+    quoted = [repr(name) for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"

@@ -1,0 +1,118 @@
+"""Between a streamed answer and a whole one: `fold(chunks)` and `unfold(completion)`. No IO.
+
+Fields that are new to us survive: text grows, lists with an `index` merge by it, and anything else
+is taken as it was said last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from providers import sse, wire
+from providers.compose import words
+
+Object = dict[str, Any]
+
+# Texts that are said once and not piece by piece.
+_ONCE = frozenset({"role", "id", "type", "name", "finish_reason", "object", "model"})
+
+
+def fold(chunks: Iterable[Object]) -> Object:
+    """The chat or text completion that the chunks of a stream amount to."""
+    whole: Object = {}
+    choices: dict[int, Object] = {}
+    for chunk in chunks:
+        for name, value in chunk.items():
+            if name != "choices" and (value is not None or name not in whole):
+                whole[name] = value
+        for said in chunk.get("choices") or ():
+            index = said.get("index") or 0
+            _merge(choices.setdefault(index, {"index": index}), said)
+    if str(whole.get("object", "")).startswith("chat.completion"):
+        whole["object"] = "chat.completion"
+        for choice in choices.values():
+            message = choice.pop("delta", {})
+            for call in message.get("tool_calls") or ():
+                call.pop("index", None)
+            choice["message"] = {"role": "assistant", "content": None} | message
+            choice.setdefault("finish_reason", None)
+    whole["choices"] = [choices[index] for index in sorted(choices)]
+    return whole
+
+
+def _merge(into: Object, said: Object) -> None:
+    for name, value in said.items():
+        before = into.get(name)
+        if value is None:
+            into.setdefault(name, None)
+        elif isinstance(value, str) and isinstance(before, str) and name not in _ONCE:
+            into[name] = before + value
+        elif isinstance(value, dict) and isinstance(before, dict):
+            _merge(before, value)
+        elif isinstance(value, list):
+            into[name] = before if isinstance(before, list) else []
+            _merge_list(into[name], value)
+        elif isinstance(value, dict):
+            into[name] = {}
+            _merge(into[name], value)
+        else:
+            into[name] = value
+
+
+def _merge_list(into: list[Any], said: list[Any]) -> None:
+    for item in said:
+        if not isinstance(item, dict) or "index" not in item:
+            into.append(item)
+            continue
+        match = next((one for one in into if one.get("index") == item["index"]), None)
+        if match is None:
+            match = {"index": item["index"]}
+            into.append(match)
+        _merge(match, item)
+
+
+def unfold(whole: Object, *, include_usage: bool) -> Iterator[bytes]:
+    """The events of a stream that says a completion, `[DONE]` included."""
+    head = {name: value for name, value in whole.items() if name not in ("choices", "usage")}
+    chat = head.get("object") == "chat.completion"
+    if chat:
+        head["object"] = "chat.completion.chunk"
+    if include_usage:
+        head["usage"] = None
+    for choice in whole.get("choices") or ():
+        for said in _deltas(choice) if chat else _texts(choice):
+            piece = {"index": choice.get("index", 0), "finish_reason": None, **said}
+            yield sse.encode(wire.encode({**head, "choices": [piece]}))
+    if include_usage and whole.get("usage"):
+        yield sse.encode(wire.encode({**head, "choices": [], "usage": whole["usage"]}))
+    yield sse.DONE
+
+
+def _deltas(choice: Object) -> Iterator[Object]:
+    """What is said of a choice, in the order in which a model would say it."""
+    message = dict(choice.get("message") or {})
+    content = message.pop("content", None)
+    calls = message.pop("tool_calls", None)
+    yield {"delta": {"role": message.pop("role", "assistant"), "content": None}}
+    if message:
+        yield {"delta": message}
+    if isinstance(content, str):
+        for piece in words(content) or [""]:
+            yield {"delta": {"content": piece}}
+    elif content is not None:
+        yield {"delta": {"content": content}}
+    if calls is not None:
+        yield {"delta": {"tool_calls": [{"index": n, **call} for n, call in enumerate(calls)]}}
+    yield _ending(choice, {"delta": {}}, "message")
+
+
+def _texts(choice: Object) -> Iterator[Object]:
+    for piece in words(choice.get("text") or ""):
+        yield {"text": piece}
+    yield _ending(choice, {"text": ""}, "text")
+
+
+def _ending(choice: Object, empty: Object, said: str) -> Object:
+    rest = {name: value for name, value in choice.items() if name not in (said, "index")}
+    return {**empty, **rest}

@@ -1,0 +1,91 @@
+"""Google Gemini through its OpenAI endpoint, which refuses names it does not know with 400.
+
+It says `stop` where OpenAI says `tool_calls`; a client that waits for that word would never run its
+tools. Its errors come as an array, which `errors.py` unpacks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from providers import sse, wire
+from providers.base import Call
+from providers.compatible import Compatible, CompatibleConfig
+from providers.rewrite import Rewriter
+from providers.translate import Rules
+from providers.transport import Transport
+
+BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai"
+
+_CHAT = Rules(
+    known=frozenset(
+        """
+        audio extra_body frequency_penalty function_call functions logprobs max_completion_tokens
+        max_tokens messages modalities model n parallel_tool_calls presence_penalty
+        reasoning_effort response_format seed stop stream stream_options temperature tool_choice
+        tools top_logprobs top_p user
+        """.split()  # noqa: SIM905  # a list would take a line for each word
+    ),
+    neutral={"store": (False,), "logit_bias": ({},), "service_tier": ("auto", "default")},
+)
+_EMBEDDINGS = Rules(known=frozenset({"model", "input", "dimensions", "encoding_format"}))
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Gemini(Compatible):
+    """Gemini's OpenAI endpoint."""
+
+    def __init__(self, name: str, config: CompatibleConfig, transport: Transport) -> None:
+        super().__init__(name, config, transport, default_url=BASE_URL)
+
+    def rules(self, call: Call) -> Rules | None:
+        """The names the endpoint knows."""
+        return _EMBEDDINGS if call.path == "embeddings" else _CHAT
+
+    def rewriter(self, call: Call) -> Rewriter | None:
+        """Only a request with tools can be answered with tool calls."""
+        return _ToolCallsEnd() if "tools" in call.envelope else None
+
+
+class _ToolCallsEnd:
+    """Says `tool_calls` where a choice with tool calls ends with `stop`."""
+
+    def __init__(self) -> None:
+        self._called: set[int] = set()
+
+    def whole(self, body: bytes) -> bytes:
+        """A complete answer; what is no chat completion is left as it is."""
+        try:
+            answer = _decode(body)
+        except wire.UNREADABLE:
+            return body
+        return wire.encode(answer) if self._fix(answer, "message") else body
+
+    def event(self, event: sse.Event) -> bytes:
+        """One event of a stream."""
+        if event.data == b"[DONE]":
+            return sse.DONE
+        try:
+            chunk = _decode(event.data)
+        except wire.UNREADABLE:
+            return sse.encode(event.data)
+        return sse.encode(wire.encode(chunk) if self._fix(chunk, "delta") else event.data)
+
+    def end(self) -> bytes:
+        """Nothing follows."""
+        return b""
+
+    def _fix(self, answer: dict[str, Any], part: str) -> bool:
+        """Whether anything had to be changed."""
+        changed = False
+        for choice in answer.get("choices") or ():
+            index = choice.get("index") or 0
+            if (choice.get(part) or {}).get("tool_calls"):
+                self._called.add(index)
+            if choice.get("finish_reason") == "stop" and index in self._called:
+                choice["finish_reason"] = "tool_calls"
+                changed = True
+        return changed

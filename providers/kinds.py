@@ -1,0 +1,72 @@
+"""Which kinds of provider there are: `kind:` in the config is looked up here, and only here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from providers.anthropic import Anthropic, AnthropicConfig
+from providers.azure import Azure, AzureConfig
+from providers.base import Provider, ProviderConfig
+from providers.baseline import Baseline, BaselineConfig
+from providers.compatible import HOSTS, Compatible, CompatibleConfig
+from providers.gemini import Gemini
+from providers.huggingface import HuggingFace
+from providers.llama_cpp import LlamaCpp
+from providers.llamafile import Llamafile, LlamafileConfig
+from providers.mistral import Mistral, MistralConfig
+from providers.ollama import Ollama
+from providers.openai import OpenAI, OpenAIConfig
+from providers.recorded import Recorded, RecordedConfig
+from providers.recording import Recorder
+from providers.scripted import Scripted, ScriptedConfig
+from providers.transport import Transport
+
+
+class Kind(NamedTuple):
+    """How to read a provider's config and how to make the provider of it.
+
+    `build` takes (name, config, transport); it is typed loosely because each kind's config class
+    is its own, and `config` beside it says which.
+    """
+
+    config: type[ProviderConfig]
+    build: Callable[[str, Any, Transport], Provider]
+
+
+def _in_process(make: Callable[[str, Any], Provider]) -> Callable[[str, Any, Transport], Provider]:
+    return lambda name, config, _transport: make(name, config)
+
+
+KINDS: Mapping[str, Kind] = {
+    "baseline": Kind(BaselineConfig, _in_process(Baseline)),
+    "scripted": Kind(ScriptedConfig, _in_process(Scripted)),
+    "recorded": Kind(RecordedConfig, _in_process(Recorded)),
+    "anthropic": Kind(AnthropicConfig, Anthropic),
+    "openai": Kind(OpenAIConfig, OpenAI),
+    "azure": Kind(AzureConfig, Azure),
+    "mistral": Kind(MistralConfig, Mistral),
+    "gemini": Kind(CompatibleConfig, Gemini),
+    "huggingface": Kind(CompatibleConfig, HuggingFace),
+    "llama_cpp": Kind(LlamafileConfig, LlamaCpp),
+    "llamafile": Kind(LlamafileConfig, Llamafile),
+    "ollama": Kind(CompatibleConfig, Ollama),
+    **{
+        host.kind: Kind(
+            CompatibleConfig, partial(Compatible, default_url=host.base_url, rules=host.rules)
+        )
+        for host in HOSTS
+    },
+}
+
+
+def make(name: str, config: ProviderConfig, transport: Transport) -> Provider:
+    """The provider of a config entry, with a recorder around it where the entry asks for one.
+
+    Raises:
+        ConfigError: the entry contradicts itself.
+    """
+    provider = KINDS[config.kind].build(name, config, transport)
+    return Recorder(provider, Path(config.record)) if config.record else provider

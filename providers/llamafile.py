@@ -1,0 +1,316 @@
+"""llamafile and llama.cpp's server: already running at `base_url`, or started by us.
+
+    laptop:  {kind: llamafile, base_url: "http://127.0.0.1:8080/v1"}
+    started: {kind: llamafile, command: "./prometheus.llamafile"}
+    gguf:    {kind: llamafile, model: "./model.gguf"}            # needs llama-server on the PATH
+
+A llamafile up to 0.9 has a server of its own, without tools, `n` or logprobs; what it does not
+know, it ignores without a word. From 0.10 on, llamafile's server is llama-server. Which one it is
+shows in `/props`, asked once.
+
+A server of ours starts with the first request and ends with evalrouter. llama-server answers to any
+model name; it has one model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from providers import wire
+from providers.base import BytesReply, Call, Reply, Translation
+from providers.compatible import Compatible, CompatibleConfig
+from providers.compose import model_list
+from providers.errors import ConfigError, UpstreamConnectError, UpstreamError
+from providers.managed import ManagedServer
+from providers.translate import Edits, Rules, system_for_developer
+from providers.transport import Transport
+
+BASE_URL = "http://127.0.0.1:8080/v1"
+
+_PROBE_S = 2.0
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class LlamafileConfig(CompatibleConfig, frozen=True, kw_only=True):
+    """A server that runs (`base_url`), or one to run (`command` or `model`).
+
+    Attributes:
+        command: program and arguments, as in a shell or as a list. `{port}` and `{host}` are filled
+            in; without `{port}`, `--host` and `--port` are added at the end.
+        model: a GGUF file to serve with `binary`.
+        binary: llama.cpp's server, a name on the PATH or a path.
+        args: further arguments.
+        slots: requests sent to it at once; 0 asks the server that we started how many it has.
+        log: the file for what the server prints; "" means `evalrouter-NAME.log`.
+        start_timeout: seconds until the model must be loaded.
+    """
+
+    command: str | tuple[str, ...] = ""
+    model: str = ""
+    binary: str = "llama-server"
+    args: tuple[str, ...] = ()
+    slots: Annotated[int, msgspec.Meta(ge=0)] = 0
+    log: str = ""
+    start_timeout: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+
+
+def command_of(name: str, config: LlamafileConfig) -> list[str]:
+    """The command to start, [] for a server that is already running.
+
+    Raises:
+        ConfigError: the config says two things at once, or names a file that is not there.
+    """
+    place = f"providers.{name}"
+    said = [key for key in ("base_url", "command", "model") if getattr(config, key)]
+    if len(said) > 1:
+        raise ConfigError(f"{place}: {' and '.join(said)} exclude each other", param=place)
+    if config.model:
+        if not Path(config.model).is_file():
+            raise ConfigError(f"{place}.model: {config.model}: no such file", param=place)
+        command = [config.binary, "-m", config.model]
+    elif isinstance(config.command, str):
+        command = shlex.split(config.command)
+    else:
+        command = list(config.command)
+    if not command:
+        return []
+    if command[0].endswith(".llamafile"):
+        # A llamafile without this opens a chat in the terminal.
+        command.append("--server")
+    command += config.args
+    if not any("{port}" in part for part in command):
+        command += ["--host", "{host}", "--port", "{port}"]
+    return command
+
+
+def _title(command: list[str]) -> str:
+    """What to call the model of a command: its file's name, or the llamafile's."""
+    files = [part for part in command if part.endswith(".gguf")]
+    return Path(files[0] if files else command[0]).stem
+
+
+def _plain_text(messages: Any, edits: Edits) -> Any:
+    """Messages whose text parts are joined: the old server takes strings only."""
+    messages = system_for_developer(messages, edits)
+    if not isinstance(messages, list):
+        return messages
+    plain = []
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list) and all(
+            isinstance(part, dict) and part.get("type") == "text" for part in content
+        ):
+            edits.convert("messages.content", "text parts joined")
+            text = "".join(part.get("text") or "" for part in content)
+            plain.append({**message, "content": text})
+        else:
+            plain.append(message)
+    return plain
+
+
+_OLD_WHY = "llamafile up to 0.9 ignores it"
+_OLD = Rules(
+    lacking=dict.fromkeys(
+        (
+            "n",
+            "tools",
+            "tool_choice",
+            "parallel_tool_calls",
+            "functions",
+            "function_call",
+            "logprobs",
+            "top_logprobs",
+            "logit_bias",
+            "audio",
+            "modalities",
+        ),
+        _OLD_WHY,
+    ),
+    neutral={
+        "n": (1,),
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "parallel_tool_calls": (True,),
+        "logprobs": (False,),
+        "top_logprobs": (0,),
+        "logit_bias": ({},),
+        "modalities": (["text"],),
+    },
+    convert={"messages": _plain_text},
+)
+
+
+class Llamafile(Compatible):
+    """A llamafile or llama-server, running or to be run."""
+
+    _listing_takes_a_slot = False
+
+    def __init__(self, name: str, config: LlamafileConfig, transport: Transport) -> None:
+        super().__init__(name, config, transport, default_url=BASE_URL)
+        command = command_of(name, config)
+        self._server = (
+            ManagedServer(
+                name,
+                command,
+                log=Path(config.log or f"evalrouter-{name}.log"),
+                probe=self._healthy,
+                start_timeout=config.start_timeout,
+            )
+            if command
+            else None
+        )
+        self._title = _title(command) if command else ""
+        self._slots = config.slots
+        self._room: asyncio.Semaphore | None = None
+        self._seen: Mapping[str, Any] | None = None
+        self._asking = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Nothing yet: a server of ours is started by the first request."""
+
+    async def close(self) -> None:
+        """End the server, if it is ours."""
+        if self._server is not None:
+            await self._server.close()
+
+    async def send(self, call: Call) -> Reply:
+        """Wait for the server and for a free slot, then send as to any host.
+
+        Raises:
+            UpstreamConnectError: also when the server we started has ended.
+        """
+        if self._server is not None:
+            if call.path == "models":
+                # A list is not worth loading a model for, and it answers to any name.
+                return BytesReply(model_list([self._title]))
+            self._move(await self._server.ready())
+        try:
+            await self._look()
+            free = call.path == "models" and not self._listing_takes_a_slot
+            if free or self._room is None:
+                return await super().send(call)
+            await self._room.acquire()
+            try:
+                reply = await super().send(call)
+            except BaseException:
+                self._room.release()
+                raise
+        except UpstreamConnectError:
+            # The next server at this address may be another one.
+            self._seen = None
+            raise
+        return _InSlot(reply, self._room)
+
+    def rules(self, call: Call) -> Rules | None:
+        """None for llama-server, which takes what OpenAI takes."""
+        del call
+        return _OLD if self._seen is not None and _is_old(self._seen) else None
+
+    def _move(self, root: str) -> None:
+        """Speak to the server at `root` from now on."""
+        if self._base != f"{root}/v1":
+            self._base = f"{root}/v1"
+            self._urls = {path: f"{self._base}/{path}" for path in self._urls}
+            self._seen = None
+
+    async def _look(self) -> None:
+        """Ask the server once what it is."""
+        if self._seen is not None:
+            return
+        async with self._asking:
+            if self._seen is None:
+                self._seen = await self._get("/props") or {}
+                slots = self._slots
+                if not slots and self._server is not None:
+                    total = self._seen.get("total_slots")
+                    slots = total if isinstance(total, int) and total > 0 else 1
+                self._room = asyncio.Semaphore(slots) if slots else None
+
+    async def _get(self, path: str) -> dict[str, Any] | None:
+        """The JSON object at a path of the server's root; None when there is none."""
+        reply = await self._transport.request(
+            "GET",
+            self._base.removesuffix("/v1") + path,
+            provider=self.name,
+            headers=self._headers,
+            body=None,
+            connect_timeout=_PROBE_S,
+        )
+        try:
+            body = await reply.read()
+        finally:
+            await reply.aclose()
+        if reply.status != 200:
+            return None
+        try:
+            return _decode(body)
+        except wire.UNREADABLE:
+            return None
+
+    async def _healthy(self, root: str) -> bool:
+        """Whether the server at `root` has loaded its model."""
+        for path in ("/health", "/v1/models"):
+            try:
+                async with asyncio.timeout(_PROBE_S):
+                    reply = await self._transport.request(
+                        "GET",
+                        root + path,
+                        provider=self.name,
+                        headers=self._headers,
+                        body=None,
+                        connect_timeout=_PROBE_S,
+                    )
+            except TimeoutError:
+                return False
+            except UpstreamError as error:
+                raise UpstreamConnectError(error.message) from error
+            await reply.aclose()
+            if reply.status != 404:
+                return reply.status < 400
+        return False
+
+
+def _is_old(props: Mapping[str, Any]) -> bool:
+    """Only llama-server tells its build, or its chat template, in `/props`."""
+    return not ("build_info" in props or "chat_template" in props)
+
+
+class _InSlot:
+    """A Reply that frees its slot when it is closed, or read to its end."""
+
+    def __init__(self, reply: Reply, room: asyncio.Semaphore) -> None:
+        self.status = reply.status
+        self.headers = reply.headers
+        self.translation: Translation = reply.translation
+        self._reply = reply
+        self._room: asyncio.Semaphore | None = room
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        with contextlib.closing(self):
+            return await self._reply.read()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes."""
+        with contextlib.closing(self):
+            async for chunk in self._reply.chunks():
+                yield chunk
+
+    def close(self) -> None:
+        """Free the slot, once."""
+        if self._room is not None:
+            self._room.release()
+            self._room = None
+
+    async def aclose(self) -> None:
+        """Free the slot and give the connection back."""
+        self.close()
+        await self._reply.aclose()

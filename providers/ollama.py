@@ -1,0 +1,169 @@
+"""Ollama, through its OpenAI endpoint, which ignores names it does not know.
+
+What it would ignore counts as lacking. So does a prompt that does not fit: Ollama's context is 4096
+tokens unless its server or the model says otherwise, whatever the model could hold, and it cuts the
+beginning of a longer prompt off without a word. The OpenAI endpoint has no way to ask for more; set
+`num_ctx` in a Modelfile or OLLAMA_CONTEXT_LENGTH at its server.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from providers import wire
+from providers.base import Call, Reply
+from providers.compatible import Compatible, CompatibleConfig
+from providers.compose import count_tokens, error_reply
+from providers.errors import RequestError, UpstreamError
+from providers.translate import Edits, Rules, translate
+from providers.transport import Transport
+
+BASE_URL = "http://127.0.0.1:11434/v1"
+DEFAULT_CONTEXT = 4096
+
+_CHAT = Rules(
+    known=frozenset(
+        """
+        frequency_penalty logprobs max_tokens messages model presence_penalty reasoning
+        reasoning_effort response_format seed stop stream stream_options temperature think
+        tool_choice tools top_logprobs top_p
+        """.split()  # noqa: SIM905  # a list would take a line for each word
+    ),
+    renamed={"max_completion_tokens": "max_tokens"},
+    lacking={"n": "Ollama gives one choice only", "logit_bias": "Ollama ignores it"},
+    neutral={
+        "n": (1,),
+        "logit_bias": ({},),
+        "store": (False,),
+        "parallel_tool_calls": (True,),
+        "service_tier": ("auto", "default"),
+    },
+)
+_COMPLETIONS = Rules(
+    known=frozenset(
+        """
+        frequency_penalty logprobs max_tokens model presence_penalty prompt seed stop stream
+        stream_options suffix temperature top_p
+        """.split()  # noqa: SIM905  # a list would take a line for each word
+    ),
+    neutral={"n": (1,), "best_of": (1,), "echo": (False,), "logit_bias": ({},)},
+)
+_EMBEDDINGS = Rules(known=frozenset({"model", "input", "dimensions", "encoding_format"}))
+_RULES = {"chat/completions": _CHAT, "completions": _COMPLETIONS, "embeddings": _EMBEDDINGS}
+
+
+class _Running(msgspec.Struct):
+    name: str = ""
+    model: str = ""
+    context_length: int | None = None
+
+
+class _Processes(msgspec.Struct):
+    models: list[_Running] = []
+
+
+class _Shown(msgspec.Struct):
+    parameters: str = ""
+
+
+_read_processes = msgspec.json.Decoder(_Processes).decode
+_read_shown = msgspec.json.Decoder(_Shown).decode
+
+
+class Ollama(Compatible):
+    """Ollama's OpenAI endpoint."""
+
+    def __init__(self, name: str, config: CompatibleConfig, transport: Transport) -> None:
+        super().__init__(name, config, transport, default_url=BASE_URL)
+
+    async def send(self, call: Call) -> Reply:
+        """As for any host; a prompt that is certain not to fit counts as unsupported."""
+        if call.path == "models":
+            return await super().send(call)
+        policy = self._policy or call.on_unsupported
+        edits = Edits(policy, self._supported)
+        try:
+            await self._check_room(call, edits)
+            fields, translation = translate(
+                _RULES[call.path], call, provider=self.name, policy=policy, edits=edits
+            )
+        except RequestError as error:
+            return error_reply(error)
+        return await self._post(call, fields, translation)
+
+    async def _check_room(self, call: Call, edits: Edits) -> None:
+        """Note a prompt with more words than the context has tokens: some of it will be cut."""
+        what = {"chat/completions": "messages", "completions": "prompt"}.get(call.path)
+        raw = call.envelope.get(what or "")
+        # A word takes a byte and a space at least; most requests end here, without a question.
+        if what is None or raw is None or len(bytes(raw)) < 2 * DEFAULT_CONTEXT:
+            return
+        words = _words(raw)
+        if words <= DEFAULT_CONTEXT:
+            return
+        context = await self._context(call.model)
+        if words > context:
+            edits.drop(
+                what,
+                f"it has over {words} tokens and the model runs with a context of {context}: "
+                "Ollama cuts its beginning off; set num_ctx in a Modelfile or "
+                "OLLAMA_CONTEXT_LENGTH at its server",
+            )
+
+    async def _context(self, model: str) -> int:
+        """The context a model runs with, or would be started with."""
+        processes = await self._ask("GET", "/api/ps", None)
+        if processes is not None:
+            for one in _read_processes(processes).models:
+                if model in (one.name, one.model, one.model.removesuffix(":latest")):
+                    return one.context_length or DEFAULT_CONTEXT
+        shown = await self._ask("POST", "/api/show", wire.encode({"model": model}))
+        if shown is not None:
+            for line in _read_shown(shown).parameters.splitlines():
+                name, _, value = line.strip().partition(" ")
+                if name == "num_ctx" and value.strip().isdecimal():
+                    return int(value)
+        return DEFAULT_CONTEXT
+
+    async def _ask(self, method: str, path: str, body: bytes | None) -> bytes | None:
+        """A body of Ollama's own API; None when it does not tell."""
+        try:
+            reply = await self._transport.request(
+                method,
+                self._base.removesuffix("/v1") + path,
+                provider=self.name,
+                headers=self._headers,
+                body=body,
+                connect_timeout=2.0,
+            )
+        except UpstreamError:
+            return None
+        try:
+            answer = await reply.read()
+        finally:
+            await reply.aclose()
+        return answer if reply.status == 200 and _is_object(answer) else None
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(body), dict)
+    except wire.UNREADABLE:
+        return False
+
+
+def _words(raw: msgspec.Raw) -> int:
+    """Words and punctuation marks in the text of messages or of a prompt."""
+    try:
+        found: Any = msgspec.json.decode(raw)
+    except wire.UNREADABLE:
+        return 0
+    if isinstance(found, str):
+        return count_tokens(found)
+    try:
+        messages = msgspec.convert(found, list[wire.Message])
+    except msgspec.ValidationError:
+        return 0
+    return sum(count_tokens(wire.message_text(message.content)) for message in messages)

@@ -1,0 +1,272 @@
+"""Answers from a file: a recording of another provider, or columns of a dataset.
+
+    replay:   {kind: recorded, file: ./bug-4711.jsonl}           # what `record:` wrote
+    elsewhere: {kind: recorded, dataset: ./answers.csv, input: article}
+
+A recording answers the requests that are in it, and no others: everything but `model`, `stream`,
+`stream_options` and `user` has to be the same. Where a request was recorded several times, its
+answers come in turns. A streamed answer serves a request that is not streamed, and the other way
+round.
+
+Of a dataset (JSON Lines or CSV), each column is a model: `elsewhere/summary_a` answers with that
+column of the row whose `input` is the last user message, or stands in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import hashlib
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from providers import sse, wire
+from providers.base import BytesReply, Call, ProviderConfig, Reply
+from providers.compose import (
+    Answer,
+    TextPath,
+    error_reply,
+    events,
+    model_list,
+    read_question,
+    usage_of,
+    whole,
+)
+from providers.errors import ConfigError, ModelNotFoundError, NotFoundError, RequestError, closest
+from providers.fold import fold, unfold
+from providers.recording import Pair
+
+_IGNORED = frozenset({"model", "stream", "stream_options", "user"})
+
+_read_pair = msgspec.json.Decoder(Pair).decode
+_read_row = msgspec.json.Decoder(dict[str, Any]).decode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+class RecordedConfig(ProviderConfig, frozen=True, kw_only=True):
+    """Where the answers are: `file`, or `dataset` and `input`.
+
+    Attributes:
+        file: a recording.
+        dataset: a JSON Lines or CSV file.
+        input: the dataset's column that holds what is asked.
+    """
+
+    file: str = ""
+    dataset: str = ""
+    input: str = ""
+
+
+class Recorded:
+    """A provider that answers from a file; read when it is opened."""
+
+    def __init__(
+        self,
+        name: str,
+        config: RecordedConfig,
+        *,
+        clock: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        if bool(config.file) == bool(config.dataset) or bool(config.dataset) != bool(config.input):
+            raise ConfigError(
+                f"providers.{name}: needs either file, or dataset and input",
+                param=f"providers.{name}",
+            )
+        self.name = name
+        self._config = config
+        self._clock = clock
+        self._new_id = new_id
+        self._pairs: dict[str, dict[str, list[Pair]]] = {}
+        self._columns: dict[str, dict[str, str]] = {}
+        self._turns: Counter[tuple[str, str]] = Counter()
+
+    async def open(self) -> None:
+        """Read the file.
+
+        Raises:
+            ConfigError: it cannot be read; names file and line.
+        """
+        if self._config.file:
+            self._pairs = await asyncio.to_thread(_read_recording, Path(self._config.file))
+        else:
+            self._columns = await asyncio.to_thread(
+                _read_columns, Path(self._config.dataset), self._config.input
+            )
+
+    async def close(self) -> None:
+        """Nothing to close: the file is read once."""
+
+    async def send(self, call: Call) -> Reply:
+        """Answer from the file; what is not in it gets OpenAI's error object."""
+        models = self._pairs or self._columns
+        if call.path == "models":
+            return BytesReply(model_list(self._config.models or models))
+        try:
+            if call.model not in models:
+                raise ModelNotFoundError(
+                    f"{self.name} has no answers of {call.model!r}.{closest(call.model, models)}",
+                    param="model",
+                )
+            if self._pairs:
+                return self._replay(call)
+            return self._look_up(call)
+        except RequestError as error:
+            return error_reply(error)
+
+    def _replay(self, call: Call) -> Reply:
+        key = fingerprint(call.path, _fields(call.envelope))
+        pairs = self._pairs[call.model].get(key)
+        if not pairs:
+            raise NotFoundError(
+                f"{self._config.file} has no answer of {call.model} to this request; all but "
+                f"{', '.join(sorted(_IGNORED))} has to be as it was recorded",
+                code="not_recorded",
+            )
+        turn = self._turns[call.model, key]
+        self._turns[call.model, key] += 1
+        return _reply_of(pairs[turn % len(pairs)], call)
+
+    def _look_up(self, call: Call) -> Reply:
+        if call.path == "embeddings":
+            raise RequestError(
+                f"{self.name}/{call.model} is a column of answers; it has no embeddings",
+                param="model",
+                code="unsupported_model",
+            )
+        path: TextPath = call.path if call.path == "completions" else "chat/completions"
+        question = read_question(path, call.envelope)
+        answers = self._columns[call.model]
+        texts = [self._row(answers, prompt) for prompt in question.prompts]
+        if not texts:
+            raise RequestError("messages: there is no user message", param="messages")
+        answer = Answer(
+            path=path,
+            id=f"recorded-{self._new_id()}",
+            created=int(self._clock()),
+            model=call.model,
+            choices=tuple((text, "stop") for text in texts for _ in range(question.n)),
+            usage=usage_of(question, texts),
+        )
+        if call.stream:
+            return BytesReply(_as_stream(events(answer, include_usage=question.include_usage)))
+        return BytesReply(whole(answer))
+
+    def _row(self, answers: Mapping[str, str], prompt: str) -> str:
+        """The answer to the row that a prompt asks; the longest, where several stand in it."""
+        asked = prompt.strip()
+        if asked in answers:
+            return answers[asked]
+        found = max((one for one in answers if one and one in asked), key=len, default=None)
+        if found is None:
+            raise NotFoundError(
+                f"{self._config.dataset} has no row whose {self._config.input} stands in the last "
+                "user message",
+                code="not_recorded",
+            )
+        return answers[found]
+
+
+def fingerprint(path: str, request: Mapping[str, Any]) -> str:
+    """What makes two requests the same; whatever the order of their fields."""
+    kept = {name: value for name, value in request.items() if name not in _IGNORED}
+    return hashlib.sha256(path.encode() + b"\n" + _encode_sorted(kept)).hexdigest()
+
+
+def _fields(envelope: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+    try:
+        return {name: msgspec.json.decode(raw) for name, raw in envelope.items()}
+    except wire.UNREADABLE as error:
+        raise RequestError(f"the request is not JSON: {error}", code="bad_json") from error
+
+
+def _reply_of(pair: Pair, call: Call) -> Reply:
+    """A recorded answer, streamed or whole as it is asked now."""
+    headers = {"content-type": pair.content_type}
+    streamed = pair.content_type.startswith("text/event-stream")
+    if pair.status >= 400 or pair.path == "embeddings" or streamed == call.stream:
+        body = wire.encode(pair.body) if pair.text is None else pair.text.encode()
+        if streamed:
+            return BytesReply(_as_stream(iter(_pieces(body))), headers=headers)
+        return BytesReply(body, status=pair.status, headers=headers)
+    if streamed:
+        said = sse.Parser().feed((pair.text or "").encode() + b"\n\n")
+        chunks = [_read_row(event.data) for event in said if event.data != b"[DONE]"]
+        return BytesReply(wire.encode(fold(chunks)))
+    include = wire.wants_usage(call.envelope)
+    return BytesReply(_as_stream(unfold(pair.body, include_usage=include)))
+
+
+def _pieces(body: bytes) -> list[bytes]:
+    """A stream's bytes, an event each."""
+    return [event + b"\n\n" for event in body.split(b"\n\n") if event]
+
+
+async def _as_stream(chunks: Iterator[bytes]) -> Any:
+    for chunk in chunks:
+        yield chunk
+        await asyncio.sleep(0)
+
+
+def _read_recording(path: Path) -> dict[str, dict[str, list[Pair]]]:
+    """Model to fingerprint to pairs, in the order of the file."""
+    found: dict[str, dict[str, list[Pair]]] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            pair = _read_pair(line)
+        except wire.UNREADABLE as error:
+            raise ConfigError(f"{path}, line {number}: not a recorded pair: {error}") from error
+        key = fingerprint(pair.path, pair.request)
+        found.setdefault(pair.model, {}).setdefault(key, []).append(pair)
+    return found
+
+
+def _read_columns(path: Path, key: str) -> dict[str, dict[str, str]]:
+    """Column to input to answer. Raises ConfigError as `Recorded.open`."""
+    columns: dict[str, dict[str, str]] = {}
+    for number, row in _rows(path):
+        if not isinstance(row.get(key), str):
+            raise ConfigError(
+                f"{path}, line {number}: no text in column {key!r}.{closest(key, row)}"
+            )
+        asked = row[key].strip()
+        for name, value in row.items():
+            if name == key or not isinstance(value, str):
+                continue
+            answers = columns.setdefault(name, {})
+            if answers.setdefault(asked, value) != value:
+                raise ConfigError(f"{path}, line {number}: a second answer to the same {key}")
+    return columns
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if path.suffix.lower() == ".csv":
+        reader = csv.DictReader(_lines(path))
+        for csv_row in reader:
+            yield reader.line_num, dict(csv_row)
+        return
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, _read_row(line)
+        except wire.UNREADABLE as error:
+            raise ConfigError(f"{path}, line {number}: not a JSON object: {error}") from error
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from file
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error

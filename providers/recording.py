@@ -1,0 +1,170 @@
+"""Records requests and their answers as JSON Lines, for the provider kind `recorded` to replay.
+
+    providers:
+      openai: {kind: openai, api_key: "${OPENAI_API_KEY}", record: ./bug-4711.jsonl}
+
+One line per answered request: `path`, `model`, `request` (the client's JSON without `model`),
+`status`, `content_type`, and the answer as `body` (JSON) or `text` (an event stream, or anything
+that is not JSON). Headers are not recorded, so no key is, and what looks like a key in the texts is
+replaced by `[secret]`. Answers that were cut off, or are over `MAX_BYTES`, are not recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from providers import wire
+from providers.base import Call, Lifecycle, Provider, Reply
+from providers.errors import ConfigError
+
+MAX_BYTES = 16 * 2**20
+HIDDEN = "[secret]"
+
+# The forms in which hosts give out keys; a word of our own is better shown than a key told.
+_SECRETS = re.compile(
+    r"\b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}"
+    r"|\b(?:gsk|hf|xai|r8)_[A-Za-z0-9]{16,}"
+    r"|\bgh[pousr]_[A-Za-z0-9]{20,}"
+    r"|\bAIza[A-Za-z0-9_-]{30,}"
+    r"|\bA(?:KIA|SIA)[A-Z0-9]{16}\b"
+    r"|\bxox[abprs]-[A-Za-z0-9-]{10,}"
+    r"|\bBearer\s+[A-Za-z0-9._~+/-]{12,}=*"
+    r"|\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----",
+    re.DOTALL,
+)
+
+
+class Pair(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A request and its answer, one line of a recording.
+
+    Attributes:
+        path: below `/v1`.
+        model: the model's name at the provider.
+        request: the client's fields but `model`.
+        status: the answer's HTTP status.
+        content_type: the answer's.
+        body: a JSON answer.
+        text: any other answer.
+    """
+
+    path: str
+    model: str
+    request: dict[str, Any]
+    status: int = 200
+    content_type: str = "application/json"
+    body: Any = None
+    text: str | None = None
+
+
+def hide(text: str) -> str:
+    """The text without what looks like a key."""
+    return _SECRETS.sub(HIDDEN, text)
+
+
+def line_of(call: Call, status: int, content_type: str, body: bytes) -> bytes:
+    """The line that records an answer, its line end included."""
+    request = {
+        name: msgspec.json.decode(raw) for name, raw in call.envelope.items() if name != "model"
+    }
+    pair = Pair(
+        path=call.path,
+        model=call.model,
+        request=request,
+        status=status,
+        content_type=content_type,
+    )
+    try:
+        if not content_type.startswith("application/json"):
+            raise msgspec.DecodeError  # to the same end as JSON that is none
+        pair.body = msgspec.json.decode(body)
+    except wire.UNREADABLE:
+        pair.text = body.decode("utf-8", "replace")
+    return hide(wire.encode(pair).decode()).encode() + b"\n"
+
+
+class Recorder:
+    """A provider that records another one's answers as they pass."""
+
+    def __init__(self, provider: Provider, path: Path) -> None:
+        self.name = provider.name
+        self._provider = provider
+        self._path = path
+        self._writing = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Check that the file can be written, and open the provider.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        try:
+            await asyncio.to_thread(self._append, b"")
+        except OSError as error:
+            raise ConfigError(
+                f"providers.{self.name}.record: {self._path}: {error.strerror}"
+            ) from error
+        if isinstance(self._provider, Lifecycle):
+            await self._provider.open()
+
+    async def close(self) -> None:
+        """Close the provider."""
+        if isinstance(self._provider, Lifecycle):
+            await self._provider.close()
+
+    async def send(self, call: Call) -> Reply:
+        """As the provider; its answer is recorded once it was read to its end."""
+        reply = await self._provider.send(call)
+        return reply if call.path == "models" else _RecordedReply(reply, self, call)
+
+    async def keep(self, call: Call, reply: Reply, body: bytes) -> None:
+        """Append one line."""
+        content_type = reply.headers.get("content-type", "application/json")
+        line = line_of(call, reply.status, content_type, body)
+        async with self._writing:
+            await asyncio.to_thread(self._append, line)
+
+    def _append(self, line: bytes) -> None:
+        with self._path.open("ab") as file:
+            file.write(line)
+
+
+class _RecordedReply:
+    """A Reply that keeps what it passes on."""
+
+    def __init__(self, reply: Reply, recorder: Recorder, call: Call) -> None:
+        self.status = reply.status
+        self.headers: Mapping[str, str] = reply.headers
+        self.translation = reply.translation
+        self._reply = reply
+        self._recorder = recorder
+        self._call = call
+
+    async def read(self) -> bytes:
+        """The whole body, recorded."""
+        body = await self._reply.read()
+        if len(body) <= MAX_BYTES:
+            await self._recorder.keep(self._call, self, body)
+        return body
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes; recorded at its end."""
+        kept: list[bytes] = []
+        size = 0
+        async for chunk in self._reply.chunks():
+            size += len(chunk)
+            if size <= MAX_BYTES:
+                kept.append(chunk)
+            yield chunk
+        if size <= MAX_BYTES:
+            await self._recorder.keep(self._call, self, b"".join(kept))
+
+    async def aclose(self) -> None:
+        """Close the reply."""
+        await self._reply.aclose()

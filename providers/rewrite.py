@@ -1,0 +1,72 @@
+"""A Reply whose body is rewritten on its way back, for hosts whose answers differ from OpenAI's.
+
+Whole answers go through one function, streams event by event through another. Comments
+(keep-alives) of a stream stay comments, so that a slow host still counts as alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol
+
+from providers import sse
+from providers.base import Reply, Translation
+
+_KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class Rewriter(Protocol):
+    """Rewrites one answer; made anew for each, so it may keep what it has seen."""
+
+    def whole(self, body: bytes) -> bytes:
+        """A complete answer. Raises UpstreamProtocolError when it is not what it should be."""
+        ...
+
+    def event(self, event: sse.Event) -> bytes:
+        """What one event of the host's stream becomes: any number of events, or nothing."""
+        ...
+
+    def end(self) -> bytes:
+        """What follows the last event. Raises UpstreamProtocolError when the host broke off."""
+        ...
+
+
+class RewrittenReply:
+    """The Reply around a host's Reply. Error answers (400 and above) are left as they are."""
+
+    def __init__(self, reply: Reply, rewriter: Rewriter, translation: Translation) -> None:
+        self.status = reply.status
+        self.translation = translation
+        self.headers: Mapping[str, str] = reply.headers
+        self._reply = reply
+        self._rewriter = rewriter
+        self._streams = reply.headers.get("content-type", "").startswith("text/event-stream")
+
+    async def read(self) -> bytes:
+        """The whole body, rewritten."""
+        if self._streams or self.status >= 400:
+            return b"".join([chunk async for chunk in self.chunks()])
+        return self._rewriter.whole(await self._reply.read())
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The rewritten events as the host's bytes complete them."""
+        if self.status >= 400:
+            async for chunk in self._reply.chunks():
+                yield chunk
+            return
+        if not self._streams:
+            yield await self.read()
+            return
+        parser = sse.Parser()
+        async for chunk in self._reply.chunks():
+            out = b"".join(self._rewriter.event(event) for event in parser.feed(chunk))
+            if out:
+                yield out
+            elif chunk.startswith(b":"):
+                yield _KEEP_ALIVE
+        if last := self._rewriter.end():
+            yield last
+
+    async def aclose(self) -> None:
+        """Give the host's connection back, or cut it."""
+        await self._reply.aclose()

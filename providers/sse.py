@@ -1,0 +1,197 @@
+"""Server-sent events, as the WHATWG HTML standard (section 9.2) defines them. No IO.
+
+Reading: `Parser().feed(bytes)` gives the events that became complete, whatever the pieces.
+Writing: `encode(data)`. After a relayed stream: `read_end(its last bytes)`.
+
+Only `data` and `event` are kept: `id` and `retry` serve clients that reconnect, and a POST cannot.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import msgspec
+
+from providers import wire
+from providers.errors import UpstreamProtocolError
+
+DONE = b"data: [DONE]\n\n"
+
+_BOM = b"\xef\xbb\xbf"
+# Works on bytes: no UTF-8 sequence contains CR or LF, so characters are never cut.
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_EVENTS = re.compile(rb".+?(?:\n\n|\r\n\r\n|\r\r|\Z)", re.DOTALL)
+_GAPS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
+
+class Event(NamedTuple):
+    """One event: its data lines joined with LF, and its type."""
+
+    data: bytes
+    event: str = "message"
+
+
+class Parser:
+    """Reads one stream. An event that the stream's end leaves unfinished is never given.
+
+    Args:
+        limit: most bytes an event, or a line of any kind, may have.
+    """
+
+    def __init__(self, limit: int = 16 * 2**20) -> None:
+        self._limit = limit
+        self._line = bytearray()
+        self._data: list[bytes] = []
+        self._size = 0
+        self._event = ""
+        self._first = True
+        self._after_cr = False
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that `chunk` completes, in order.
+
+        Raises:
+            UpstreamProtocolError: an event is over the limit. The stream is lost with it.
+        """
+        if not chunk:
+            return []
+        if self._after_cr:
+            chunk = chunk.removeprefix(b"\n")
+        # A CR ends its line at once; should an LF follow in the next chunk, it belongs to the CR.
+        self._after_cr = chunk.endswith(b"\r")
+        events = []
+        *ends, rest = _LINE_END.split(chunk)
+        for end in ends:
+            self._grow(end)
+            line = bytes(self._line)
+            self._line.clear()
+            if self._first:
+                line = line.removeprefix(_BOM)
+                self._first = False
+            if line:
+                self._field(line)
+            else:
+                events += self._dispatch()
+        self._grow(rest)
+        return events
+
+    def _grow(self, piece: bytes) -> None:
+        self._line += piece
+        if self._size + len(self._line) > self._limit:
+            raise UpstreamProtocolError(f"an event of the stream is over {self._limit} bytes")
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(value)
+            self._size += len(value) + 1
+        elif name == b"event":
+            self._event = value.decode("utf-8", "replace")
+
+    def _dispatch(self) -> list[Event]:
+        events = [Event(b"\n".join(self._data), self._event or "message")] if self._data else []
+        self._data.clear()
+        self._size = 0
+        self._event = ""
+        return events
+
+
+def encode(data: bytes, event: str | None = None) -> bytes:
+    """One event as bytes, ready to be sent. Line ends in `data` arrive as LF."""
+    head = b"" if event is None else b"event: %b\n" % event.encode()
+    lines = [b"data: %b\n" % line for line in _LINE_END.split(data)]
+    return head + b"".join(lines) + b"\n"
+
+
+def split_complete(data: bytes) -> tuple[bytes, bytes]:
+    """The bytes up to the end of the last complete event, and the unfinished rest.
+
+    A rest that holds comments only (keep-alives) counts as complete: nobody waits for its end.
+    """
+    end = max(data.rfind(gap) + len(gap) if gap in data else 0 for gap in _GAPS)
+    rest = data[end:]
+    if rest.startswith(b":") and rest.endswith(b"\n") and b"\ndata" not in rest:
+        return data, b""
+    return data[:end], rest
+
+
+def without_usage(data: bytes) -> bytes:
+    """Complete events without the one that holds nothing but the usage.
+
+    For clients that did not ask for it, when the router did.
+    """
+    if _NO_CHOICES.search(data) is None:
+        return data
+    kept = [event for event in _EVENTS.findall(data) if not _only_usage(event)]
+    return b"".join(kept)
+
+
+def _only_usage(event: bytes) -> bool:
+    events = Parser().feed(event)
+    try:
+        found = msgspec.json.decode(events[0].data) if events else None
+    except wire.UNREADABLE:
+        return False
+    return isinstance(found, dict) and found.get("choices") == [] and bool(found.get("usage"))
+
+
+class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last events of a streamed answer say.
+
+    Attributes:
+        usage: None when the host did not say.
+        model: as the host reports it, "" otherwise.
+        system_fingerprint: as the host reports it, "" otherwise.
+        finish_reason: the last one given, "" otherwise.
+        error: message of an error sent in mid-stream, "" otherwise.
+        done: whether `[DONE]` came; without it, or a finish reason, the answer is not whole.
+    """
+
+    usage: wire.Usage | None = None
+    model: str = ""
+    system_fingerprint: str = ""
+    finish_reason: str = ""
+    error: str = ""
+    done: bool = False
+
+
+class _Chunk(wire.ChatChunk):
+    error: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+def read_end(tail: bytes) -> StreamEnd:
+    """What a stream said at last, from its last bytes; they may begin in the middle of an event.
+
+    Never raises: the answer went out already, and an event that cannot be read says nothing.
+    """
+    found: dict[str, Any] = {}
+    # Some hosts leave out the blank line after [DONE]; an event really cut off is not JSON.
+    for event in Parser(limit=len(tail) + 2).feed(tail + b"\n\n"):
+        if event.data == b"[DONE]":
+            found["done"] = True
+            continue
+        try:
+            chunk = _decode_chunk(event.data)
+        except wire.UNREADABLE:
+            continue
+        reasons = [choice.finish_reason for choice in chunk.choices]
+        said = {
+            "usage": chunk.usage,
+            "model": chunk.model,
+            "system_fingerprint": chunk.system_fingerprint,
+            "finish_reason": next(filter(None, reversed(reasons)), None),
+            "error": _error_text(chunk.error),
+        }
+        found |= {name: value for name, value in said.items() if value}
+    return StreamEnd(**found)
+
+
+def _error_text(error: Any) -> str:
+    message = error.get("message") if isinstance(error, dict) else error
+    return str(message or error or "")

@@ -1,0 +1,313 @@
+"""OpenAI's wire types, as far as we read or write them ourselves.
+
+Relayed bodies never pass through here: they stay bytes, and unknown fields survive. These types
+read a request where its meaning matters (`read_request`), read an answer that is to be scored
+(`read_completion`, `answer_text`), and are what a provider in this process answers with.
+
+Reading is lenient where hosts differ (null content, content as parts, no usage, extra fields)
+and strict where a wrong value would be taken for an answer (no `choices`, a text that is a number).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from providers.errors import RequestError, UpstreamProtocolError
+
+Request = TypeVar("Request", bound=msgspec.Struct)
+
+encode = msgspec.json.Encoder().encode
+
+# All that msgspec raises over bytes that are no JSON of the wanted shape: text that is not UTF-8
+# and very deep nesting have exceptions of Python's.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Part(msgspec.Struct):
+    """One part of a message: text, or an image, a sound, a reference, which we do not read."""
+
+    type: str = "text"
+    text: str | None = None
+
+
+Content = str | list[Part] | None
+
+
+class Usage(msgspec.Struct, omit_defaults=True):
+    """Tokens as a host counted them; None where it does not say.
+
+    `prompt_tokens_details` is whatever the host put there: read it with `prompt_detail`.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: Any = None
+
+
+def prompt_detail(usage: Usage, name: str) -> int:
+    """A number of `prompt_tokens_details` (`cached_tokens`, `cache_write_tokens`); 0 if absent."""
+    details = usage.prompt_tokens_details
+    value = details.get(name) if isinstance(details, dict) else None
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+# Requests
+
+
+class Message(msgspec.Struct):
+    """One message of a chat request."""
+
+    role: str
+    content: Content = None
+
+
+class StreamOptions(msgspec.Struct):
+    """`stream_options` of a request."""
+
+    include_usage: bool | None = None
+
+
+Count = Annotated[int, msgspec.Meta(ge=1)] | None
+Texts = Annotated[list[str], msgspec.Meta(min_length=1)]
+Choices = Annotated[int, msgspec.Meta(ge=1, le=128)] | None
+
+
+class ChatRequest(msgspec.Struct):
+    """A POST to `chat/completions`."""
+
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Count = None
+    max_completion_tokens: Count = None
+    n: Choices = None
+    stop: str | list[str] | None = None
+
+
+class CompletionRequest(msgspec.Struct):
+    """A POST to `completions`. Prompts given as token numbers are not supported."""
+
+    prompt: str | Texts
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Count = None
+    n: Choices = None
+    stop: str | list[str] | None = None
+
+
+class EmbeddingRequest(msgspec.Struct):
+    """A POST to `embeddings`. Inputs given as token numbers are not supported."""
+
+    input: str | Texts
+    dimensions: Count = None
+    encoding_format: str | None = None
+
+
+def _decoders(shape: type[msgspec.Struct]) -> dict[str, tuple[bool, msgspec.json.Decoder[Any]]]:
+    return {
+        field.name: (field.required, msgspec.json.Decoder(field.type))
+        for field in msgspec.structs.fields(shape)
+    }
+
+
+# One decoder per field, so that an error names the field and the others stay undecoded bytes.
+_SHAPES: tuple[type[msgspec.Struct], ...] = (ChatRequest, CompletionRequest, EmbeddingRequest)
+_REQUESTS = {shape: _decoders(shape) for shape in _SHAPES}
+
+
+def read_request(envelope: Mapping[str, msgspec.Raw], shape: type[Request]) -> Request:
+    """The fields of `shape` out of a request's raw fields.
+
+    Raises:
+        RequestError: a required field is missing or a field has the wrong type; `param` names it.
+    """
+    values: dict[str, Any] = {}
+    for name, (required, decoder) in _REQUESTS[shape].items():
+        raw = envelope.get(name)
+        if raw is None:
+            if required:
+                raise RequestError(f"{name} is required", param=name, code="missing_field")
+            continue
+        try:
+            values[name] = decoder.decode(raw)
+        except UNREADABLE as error:
+            raise RequestError(f"{name}: {error}", param=name, code="invalid_type") from error
+    return shape(**values)
+
+
+_decode_stream_options = msgspec.json.Decoder(StreamOptions | None).decode
+
+
+def wants_usage(envelope: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether a request asks for a stream's usage; one that cannot be read does not."""
+    raw = envelope.get("stream_options")
+    if raw is None:
+        return False
+    try:
+        options = _decode_stream_options(raw)
+    except UNREADABLE:
+        return False
+    return options is not None and bool(options.include_usage)
+
+
+def message_text(content: Content, *, between: str = "") -> str:
+    """The text of a message: the string itself, or its text parts joined; "" when it has none."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return between.join(part.text for part in content if part.type == "text" and part.text)
+
+
+# Answers
+
+
+class AnswerMessage(msgspec.Struct):
+    """The message of a choice; content is None beside tool calls."""
+
+    role: str | None = "assistant"
+    content: Content = None
+
+
+class Choice(msgspec.Struct, kw_only=True):
+    """One choice of a chat completion."""
+
+    index: int = 0
+    message: AnswerMessage
+    finish_reason: str | None = None
+
+
+class ChatCompletion(msgspec.Struct, kw_only=True):
+    """The answer of `chat/completions`."""
+
+    id: str | None = None
+    object: str = "chat.completion"
+    created: int | float = 0
+    model: str | None = None
+    choices: list[Choice]
+    system_fingerprint: str | None = None
+    usage: Usage | UnsetType | None = UNSET
+
+
+class TextChoice(msgspec.Struct, kw_only=True):
+    """One choice of a text completion."""
+
+    index: int = 0
+    text: str
+    logprobs: None = None
+    finish_reason: str | None = None
+
+
+class TextCompletion(msgspec.Struct, kw_only=True):
+    """The answer of `completions`, and each chunk of it in a stream."""
+
+    id: str | None = None
+    object: str = "text_completion"
+    created: int | float = 0
+    model: str | None = None
+    choices: list[TextChoice]
+    system_fingerprint: str | None = None
+    usage: Usage | UnsetType | None = UNSET
+
+
+class Delta(msgspec.Struct, omit_defaults=True):
+    """What a chunk adds to the message."""
+
+    role: str | None = None
+    content: Content = None
+
+
+class ChunkChoice(msgspec.Struct, kw_only=True):
+    """One choice of a chunk."""
+
+    index: int = 0
+    delta: Delta = msgspec.field(default_factory=Delta)
+    finish_reason: str | None = None
+
+
+class ChatChunk(msgspec.Struct, kw_only=True):
+    """One event of a streamed chat completion; `choices` is empty in the one with the usage.
+
+    Reads chunks of text completions too, all but their text.
+    """
+
+    id: str | None = None
+    object: str = "chat.completion.chunk"
+    created: int | float = 0
+    model: str | None = None
+    choices: list[ChunkChoice] = []
+    system_fingerprint: str | None = None
+    usage: Usage | UnsetType | None = UNSET
+
+
+class Embedding(msgspec.Struct):
+    """One vector: numbers, or base64 of little-endian float32 where the client asked for that."""
+
+    embedding: list[float] | str
+    index: int = 0
+    object: str = "embedding"
+
+
+class EmbeddingList(msgspec.Struct):
+    """The answer of `embeddings`."""
+
+    data: list[Embedding]
+    model: str
+    usage: Usage | UnsetType = UNSET
+    object: str = "list"
+
+
+class Model(msgspec.Struct):
+    """One row of `models`."""
+
+    id: str
+    object: str = "model"
+    created: int | float = 0
+    owned_by: str = ""
+
+
+class ModelList(msgspec.Struct):
+    """The answer of `models`."""
+
+    data: list[Model]
+    object: str = "list"
+
+
+_decode_completion = msgspec.json.Decoder(ChatCompletion).decode
+
+
+def read_completion(body: bytes) -> ChatCompletion:
+    """A chat completion's body.
+
+    Raises:
+        UpstreamProtocolError: it is not JSON, or has no choices (an error sent with status 200).
+    """
+    try:
+        return _decode_completion(body)
+    except UNREADABLE as error:
+        raise UpstreamProtocolError(f"the answer is not a chat completion: {error}") from error
+
+
+class _Used(msgspec.Struct):
+    usage: Usage | None = None
+
+
+_decode_used = msgspec.json.Decoder(_Used).decode
+
+
+def read_usage(body: bytes) -> Usage | None:
+    """The usage of any answer's body; None when it has none, or is not JSON."""
+    try:
+        return _decode_used(body).usage
+    except UNREADABLE:
+        return None
+
+
+def answer_text(completion: ChatCompletion) -> str | None:
+    """The text of the first choice; None when there is none (tool calls, or no choice at all)."""
+    if not completion.choices or completion.choices[0].message.content is None:
+        return None
+    return message_text(completion.choices[0].message.content)

@@ -1,0 +1,576 @@
+"""`/v1/chat/completions`, `/v1/completions` and `/v1/embeddings`: the hot path.
+
+Plain ASGI, outside Litestar's routing, because that costs as much as the whole relay does. The
+client's JSON is read into fields of raw bytes, `model` is replaced, and everything else goes on
+and comes back byte for byte.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from litestar.openapi.spec import (
+    OpenAPI,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    PathItem,
+    Reference,
+    RequestBody,
+    Schema,
+)
+from litestar.types import Receive, Scope, Send
+
+from providers import sse
+from providers.base import Path
+from providers.errors import (
+    ClientGoneError,
+    EvalrouterError,
+    MethodNotAllowedError,
+    RequestError,
+    UpstreamError,
+    UpstreamStatusError,
+)
+from providers.wire import UNREADABLE, Message
+from router.api.connection import ClientWatch, read_body
+from router.api.errors import body_of, from_exception
+from router.cache import Entry, Use, key_of, wanted
+from router.config import Route
+from router.dispatch import Attempt, Opened, Work
+from router.keys import NOBODY, bearer
+from router.record import Keep, Record, Trace
+from router.routing import Needs, Plan, Table, Target, share
+from router.services import Services
+from router.traffic import TAIL_BYTES, settle
+
+log = logging.getLogger("evalrouter")
+
+PATHS: Mapping[str, Path] = {
+    "/v1/chat/completions": "chat/completions",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+}
+# What each path cannot do without; the target checks the rest.
+REQUIRED: Mapping[Path, str] = {
+    "chat/completions": "messages",
+    "completions": "prompt",
+    "embeddings": "input",
+}
+
+# An event larger than this is passed on in pieces rather than kept in memory.
+MAX_HELD_BYTES = 1024 * 1024
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# A stream longer than this is neither cached nor recorded whole.
+MAX_KEPT_BYTES = 1024 * 1024
+# A stream's usage is in one of its last events.
+TAIL_CHUNKS = 8
+
+_decode_envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_messages = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_role = msgspec.json.Decoder(Message).decode
+_decode_flag = msgspec.json.Decoder(bool | None).decode
+_encode = msgspec.json.Encoder().encode
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Completions:
+    """The ASGI app of the three paths."""
+
+    def __init__(
+        self,
+        services: Services,
+        *,
+        random: Callable[[], float] = random.random,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._routes = services.routes
+        self._dispatcher = services.dispatcher
+        self._keys = services.keys
+        self._traffic = services.traffic
+        self._prices = services.prices
+        self._telemetry = services.telemetry
+        self._cache = services.cache
+        self._cache_ttl = services.config.cache.ttl
+        self._max_body_bytes = services.config.server.max_body_bytes
+        self._random = random
+        self._now = now
+        self._clock = clock
+        self._turns: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; every failure becomes OpenAI's error object."""
+        visit = Visit(scope, self._now(), self._clock())
+        try:
+            await self._answer(scope, receive, send, visit)
+        except ClientGoneError as error:
+            visit.fail(error)
+            log.debug("client left, request %s", visit.request_id)
+        except Exception as error:  # noqa: BLE001  # the border: whatever it is, the client is told
+            ours = from_exception(error, "POST", scope["path"])
+            visit.fail(ours)
+            await _send_error(ours, send, visit)
+        finally:
+            record = self._record(visit)
+            if visit.grant is not NOBODY:
+                # At once, not with the records' batch: a budget must not lag behind.
+                settle(record, self._prices)
+                visit.grant.settle(record.billed_tokens(), record.cost_usd)
+            self._traffic.add(record)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, visit: Visit) -> None:
+        """The main path: who asks, what for, then cache or plan, dispatch and relay."""
+        _check_method(scope)
+        authorization = visit.headers.get(b"authorization")
+        if self._keys.required:
+            # Before the body is read, so that strangers cannot fill our memory.
+            self._keys.identify(bearer(authorization))
+        visit.body = await read_body(receive, self._max_body_bytes)
+        asked = visit.asked = parse(visit.body, PATHS[scope["path"]])
+        visit.grant = self._keys.admit(authorization, asked.model)
+        table = self._routes.table
+        visit.rules = table.routes.get(asked.model)
+        cached = None if visit.rules is None else visit.rules.cache
+        visit.use = wanted(cached, visit.headers, self._cache_ttl)
+        if visit.use is not None and await self._from_cache(asked, visit.use, send, visit):
+            return
+        visit.trace = self._telemetry.child_traceparent(visit.headers.get(b"traceparent"))
+        work = Work(
+            asked.path,
+            asked.envelope,
+            asked.stream,
+            visit.request_id,
+            want_usage=asked.stream and "stream_options" not in asked.envelope,
+            traceparent=visit.traceparent(),
+        )
+        with ClientWatch(receive):
+            opened = await self._dispatcher.open(self._plan(table, asked, visit), work)
+            visit.opened = opened
+            try:
+                if opened.body is None:
+                    await self._relay_stream(opened, send, visit)
+                else:
+                    await self._relay_body(opened, opened.body, send, visit)
+            finally:
+                await opened.aclose()
+
+    async def _from_cache(self, asked: Asked, use: Use, send: Send, visit: Visit) -> bool:
+        """Answer from the response cache; False when it has nothing that will do."""
+        visit.cache_key = key_of(
+            caller=visit.grant.key_id,
+            path=asked.path,
+            route=asked.model,
+            stream=asked.stream,
+            envelope=asked.envelope,
+        )
+        entry = self._cache.get(visit.cache_key, use.max_age) if use.read else None
+        if entry is None:
+            return False
+        visit.hit = entry
+        headers = visit.answer_headers(entry.content_type, entry.target)
+        headers.append((b"x-evalrouter-cache", b"hit"))
+        headers.append((b"content-length", str(len(entry.body)).encode()))
+        await send({"type": "http.response.start", "status": entry.status, "headers": headers})
+        await send({"type": "http.response.body", "body": entry.body, "more_body": False})
+        return True
+
+    def _plan(self, table: Table, asked: Asked, visit: Visit) -> Plan:
+        """The plan for what is asked: by turn, by sticky key, or by chance."""
+        needs = needs_of(asked.envelope) if table.watches_needs(asked.model) else None
+        if turns := table.takes_turns(asked.model):
+            draw = self._turns[asked.model] % turns / turns
+            self._turns[asked.model] += 1
+        else:
+            sticky = table.sticky(asked.model)
+            key = sticky_key(sticky, asked, visit.headers) if sticky else None
+            draw = self._random() if key is None else share(key, asked.model)
+        return table.plan(asked.model, draw, load_of=self._dispatcher.load_of, needs=needs)
+
+    async def _relay_body(self, opened: Opened, body: bytes, send: Send, visit: Visit) -> None:
+        """Pass a whole answer on."""
+        headers = visit.answer_headers_of(opened)
+        headers.append((b"content-length", str(len(body)).encode()))
+        visit.status = opened.status
+        visit.tail.append(body)
+        await send({"type": "http.response.start", "status": opened.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+        self._keep_in_cache(opened, body, visit)
+
+    async def _relay_stream(self, opened: Opened, send: Send, visit: Visit) -> None:
+        """Pass a stream on as it comes."""
+        headers = visit.answer_headers_of(opened)
+        headers.append((b"cache-control", b"no-cache"))
+        visit.status = opened.status
+        keep = visit.cache_key is not None or self._keeps_body(visit)
+        tail = visit.tail = deque(maxlen=None if keep else TAIL_CHUNKS)
+        kept = 0
+        self._telemetry.open_streams += 1
+        held = b""
+        try:
+            await send({"type": "http.response.start", "status": opened.status, "headers": headers})
+            async for chunk in opened.chunks():
+                if held:
+                    chunk, held = held + chunk, b""  # noqa: PLW2901  # the chunk, made whole
+                if not chunk.endswith(b"\n\n"):
+                    # Half an event is of no use to a client, and if the rest never comes it would
+                    # swallow the error that has to follow it.
+                    chunk, held = sse.split_complete(chunk)  # noqa: PLW2901
+                    if len(held) > MAX_HELD_BYTES:
+                        chunk, held = chunk + held, b""  # noqa: PLW2901
+                tail.append(chunk)
+                if keep:
+                    kept += len(chunk)
+                    if kept > MAX_KEPT_BYTES:
+                        # Too long for the record and the cache: only its end is of use.
+                        keep = False
+                        tail = visit.tail = deque(tail, maxlen=TAIL_CHUNKS)
+                        visit.cache_key = None
+                if opened.hide_usage:
+                    chunk = sse.without_usage(chunk)  # noqa: PLW2901
+                if chunk:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except UpstreamError as error:
+            # The status is long gone; an error event is what OpenAI's clients understand instead.
+            visit.error_code = error.code or "error"
+            event = sse.encode(body_of(error))
+            await send({"type": "http.response.body", "body": event, "more_body": False})
+        else:
+            tail.append(held)
+            await send({"type": "http.response.body", "body": held, "more_body": False})
+            self._keep_in_cache(opened, b"".join(tail) if keep else b"", visit)
+        finally:
+            self._telemetry.open_streams -= 1
+
+    def _keeps_body(self, visit: Visit) -> bool:
+        visit.keep = self._traffic.keep_for(visit.rules)
+        return visit.keep == "full"
+
+    def _keep_in_cache(self, opened: Opened, body: bytes, visit: Visit) -> None:
+        """Keep a good answer; a stream only when it came to its proper end."""
+        use = visit.use
+        if visit.cache_key is None or use is None or not use.write or opened.status != 200:
+            return
+        if opened.body is None:
+            if not sse.read_end(body[-TAIL_BYTES:]).done:
+                return
+            if opened.hide_usage:
+                body = sse.without_usage(body)
+        kind = opened.headers.get("content-type", "application/json")
+        entry = Entry(opened.status, kind, body, str(opened.target), self._now())
+        self._cache.put(visit.cache_key, entry, use.ttl)
+
+    def _record(self, visit: Visit) -> Record:
+        """What is to be known of the request when it has ended."""
+        opened, asked, hit = visit.opened, visit.asked, visit.hit
+        keep = visit.keep or self._traffic.keep_for(visit.rules)
+        whole = b"".join(visit.tail)
+        target = None if opened is None else opened.target
+        if hit is not None:
+            target = Target.parse(hit.target)
+            whole = hit.body
+        full = keep == "full"
+        return Record(
+            id=visit.request_id,
+            at=visit.at,
+            path=visit.path,
+            route="" if asked is None else asked.model,
+            target=target,
+            status=visit.status if hit is None else hit.status,
+            error_code=visit.error_code,
+            stream=asked is not None and asked.stream,
+            cached=hit is not None,
+            key_id=visit.grant.key_id,
+            attempts=visit.attempts if opened is None else opened.attempts,
+            first_byte_s=None if opened is None else opened.first_byte_s,
+            total_s=self._clock() - visit.started,
+            translation=None if opened is None else opened.translation,
+            keep=keep,
+            request=visit.body if full else None,
+            response=whole if full else None,
+            tail=whole[-TAIL_BYTES:] if len(whole) > TAIL_BYTES else whole,
+            trace=visit.trace,
+        )
+
+
+class Visit:
+    """One request on its way through: what was asked, and what has come of it so far.
+
+    Attributes:
+        headers: the client's, names in lower case.
+        path: which of OpenAI's endpoints.
+        request_id: the client's `x-request-id` if it is short and printable, else a new one.
+        at, started: when it came, as time of day and on the clock that measures.
+        grant: the leave of the client's key.
+        body, asked: the request, once it was read.
+        rules: the route it asks for; None for `provider/model`.
+        use, cache_key, hit: the response cache's part in it.
+        trace: where it stands in a distributed trace.
+        opened: the answer, None as long as there is none.
+        attempts: those that led to no answer.
+        status, error_code: how it ended.
+        tail: the last chunks of a stream, all of them where they are kept, or the whole body.
+        keep: what of it may be kept on record; None as long as that was not decided.
+    """
+
+    __slots__ = (
+        "asked",
+        "at",
+        "attempts",
+        "body",
+        "cache_key",
+        "error_code",
+        "grant",
+        "headers",
+        "hit",
+        "keep",
+        "opened",
+        "path",
+        "request_id",
+        "rules",
+        "started",
+        "status",
+        "tail",
+        "trace",
+        "use",
+    )
+
+    def __init__(self, scope: Any, at: float, started: float) -> None:
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.path: Path = PATHS[scope["path"]]
+        self.request_id = _request_id(self.headers.get(b"x-request-id"))
+        self.at = at
+        self.started = started
+        self.grant = NOBODY
+        self.body = b""
+        self.asked: Asked | None = None
+        self.rules: Route | None = None
+        self.use: Use | None = None
+        self.cache_key: bytes | None = None
+        self.hit: Entry | None = None
+        self.trace: Trace | None = None
+        self.opened: Opened | None = None
+        self.attempts: Sequence[Attempt] = ()
+        self.status = 0
+        self.error_code = ""
+        self.tail: deque[bytes] = deque()
+        self.keep: Keep | None = None
+
+    @property
+    def route(self) -> str:
+        """The `model` it asked for, "" before that is known."""
+        return "" if self.asked is None else self.asked.model
+
+    def fail(self, error: EvalrouterError) -> None:
+        """The request ended with an error; the status stands if the client already has it."""
+        self.status = self.status or error.status
+        self.error_code = error.code or "error"
+        if isinstance(error, UpstreamError):
+            self.attempts = error.attempts
+
+    def traceparent(self) -> str:
+        """What to send upstream: our own span, or without traces the client's header as it came."""
+        if self.trace is not None:
+            return self.trace.header
+        came = self.headers.get(b"traceparent", b"")
+        return came.decode("latin-1") if _TRACEPARENT.fullmatch(came) else ""
+
+    def answer_headers(self, kind: str, target: str) -> Headers:
+        """The headers of every answer."""
+        headers = [
+            (b"x-request-id", self.request_id.encode()),
+            (b"x-evalrouter-route", _printable(self.route)),
+            (b"x-evalrouter-target", _printable(target)),
+            (b"content-type", kind.encode("latin-1")),
+        ]
+        return headers if self.grant is NOBODY else headers + self.grant.headers()
+
+    def answer_headers_of(self, opened: Opened) -> Headers:
+        """The headers of a target's answer."""
+        kind = opened.headers.get("content-type", "application/json")
+        headers = self.answer_headers(kind, str(opened.target))
+        headers.append((b"x-evalrouter-attempts", _in_words(opened.attempts)))
+        if opened.translation.dropped:
+            dropped = ", ".join(opened.translation.dropped)
+            headers.append((b"x-evalrouter-dropped", _printable(dropped)))
+        if self.cache_key is not None:
+            headers.append((b"x-evalrouter-cache", b"miss"))
+        return headers
+
+
+def sticky_key(sticky: str, asked: Asked, headers: Mapping[bytes, bytes]) -> str | None:
+    """What keeps a client on one target; None when the request does not have it."""
+    if sticky == "user":
+        raw = asked.envelope.get("user")
+        return None if raw is None else bytes(raw).decode("utf-8", "replace")
+    if sticky == "conversation":
+        return _opening(asked.envelope.get("messages"))
+    value = headers.get(sticky.removeprefix("header:").lower().encode())
+    return None if value is None else value.decode("latin-1")
+
+
+def _opening(messages: msgspec.Raw | None) -> str | None:
+    """The first message that is not a system message: the same in every turn of a conversation."""
+    if messages is None:
+        return None
+    try:
+        for raw in _decode_messages(messages):
+            if _decode_role(raw).role not in ("system", "developer"):
+                return bytes(raw).decode("utf-8", "replace")
+    except UNREADABLE:
+        return None
+    return None
+
+
+def needs_of(envelope: Mapping[str, msgspec.Raw]) -> Needs:
+    """What the request asks of a target, from a look at its bytes rather than a full reading."""
+    messages = bytes(envelope.get("messages") or envelope.get("prompt") or b"")
+    wanted = 0
+    for name in ("max_completion_tokens", "max_tokens"):
+        raw = bytes(envelope.get(name) or b"")
+        if raw.isdigit():
+            wanted = int(raw)
+            break
+    return Needs(
+        vision=b'"image_url"' in messages,
+        tools="tools" in envelope,
+        json_schema=b'"json_schema"' in bytes(envelope.get("response_format") or b""),
+        tokens=len(messages) // 4 + wanted,
+    )
+
+
+def _check_method(scope: Any) -> None:
+    if scope["method"] != "POST":
+        raise MethodNotAllowedError(f"{scope['method']} is not allowed here; use POST.")
+
+
+class Asked(NamedTuple):
+    """A request body, as far as the router reads it."""
+
+    path: Path
+    model: str
+    stream: bool
+    envelope: dict[str, msgspec.Raw]
+
+
+def parse(body: bytes, path: Path) -> Asked:
+    """Read the fields the router needs; leave the others as bytes.
+
+    Raises:
+        RequestError: not a JSON object, or a required field is missing or ill-typed.
+    """
+    try:
+        envelope = _decode_envelope(body)
+    except UNREADABLE as error:
+        raise RequestError(
+            f"The request body is not a JSON object: {error}", code="bad_json"
+        ) from None
+    model = _field(envelope, "model", _decode_text, "a string")
+    if not model:
+        raise RequestError("You must provide a model.", param="model", code="missing_field")
+    needed = REQUIRED[path]
+    if needed not in envelope:
+        raise RequestError(f"You must provide {needed}.", param=needed, code="missing_field")
+    stream = _field(envelope, "stream", _decode_flag, "true or false")
+    return Asked(path, model, bool(stream), envelope)
+
+
+def _field(
+    envelope: Mapping[str, msgspec.Raw], name: str, decode: Callable[[Any], Any], what: str
+) -> Any:
+    raw = envelope.get(name)
+    if raw is None:
+        return None
+    try:
+        return decode(raw)
+    except UNREADABLE:
+        raise RequestError(f"{name} must be {what}.", param=name, code="invalid_type") from None
+
+
+async def _send_error(error: EvalrouterError, send: Send, visit: Visit) -> None:
+    body = body_of(error)
+    headers: Headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", visit.request_id.encode()),
+    ]
+    if isinstance(error, UpstreamError):
+        headers.append((b"x-evalrouter-route", _printable(visit.route)))
+        headers.append((b"x-evalrouter-attempts", _in_words(error.attempts)))
+    for name, value in getattr(error, "headers", {}).items():
+        # Of an upstream's headers, a client needs to know when to come back, and no more.
+        if not isinstance(error, UpstreamStatusError) or name.startswith("retry-after"):
+            headers.append((name.encode(), _printable(value)))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _in_words(attempts: list[Attempt] | tuple[Attempt, ...]) -> bytes:
+    """`openai/gpt-4o-mini 503 0.120s, mistral/small ok 0.310s`."""
+    return _printable(
+        ", ".join(f"{one.target} {one.result} {one.seconds:.3f}s" for one in attempts)
+    )
+
+
+def _printable(text: str) -> bytes:
+    """The text as a header value: a newline in a model's name must not begin another header."""
+    return text.encode("ascii", "backslashreplace").replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def _request_id(value: bytes | None) -> str:
+    if value is not None and 0 < len(value) <= 128:
+        text = value.decode("latin-1")
+        if text.isascii() and text.isprintable():
+            return text
+    # Ids that sort by time are written into the store's index at its end, the cheapest place.
+    return f"req_{time.time_ns():016x}{random.getrandbits(64):016x}"
+
+
+def describe(schema: OpenAPI) -> None:
+    """Add the three paths to the OpenAPI document; they are not Litestar's, so it cannot know."""
+    assert schema.paths is not None
+    for path, name in PATHS.items():
+        properties: dict[str, Schema | Reference] = {
+            "model": Schema(
+                type=OpenAPIType.STRING, description="A route's name, or provider/model."
+            ),
+            REQUIRED[name]: Schema(description="As in OpenAI's API."),
+        }
+        if name != "embeddings":
+            properties["stream"] = Schema(type=OpenAPIType.BOOLEAN)
+        body = Schema(
+            type=OpenAPIType.OBJECT,
+            required=["model", REQUIRED[name]],
+            properties=properties,
+            description="OpenAI's request. Fields not listed here pass to the target untouched.",
+        )
+        answer = OpenAPIMediaType(schema=Schema(type=OpenAPIType.OBJECT))
+        schema.paths[path] = PathItem(
+            post=Operation(
+                operation_id=name.replace("/", "_"),
+                tags=["models"],
+                summary=f"OpenAI's {name}, by any route",
+                request_body=RequestBody(
+                    content={"application/json": OpenAPIMediaType(schema=body)}, required=True
+                ),
+                responses={
+                    "200": OpenAPIResponse(
+                        description="The target's answer, byte for byte.",
+                        content={"application/json": answer, "text/event-stream": answer},
+                    ),
+                    "default": OpenAPIResponse(
+                        description="OpenAI's error object.",
+                        content={"application/json": answer},
+                    ),
+                },
+            )
+        )

@@ -1,0 +1,84 @@
+"""The client's end of a raw ASGI request: its body, and whether it is still there."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any
+
+from litestar.types import Receive
+
+from providers.errors import BodyTooLargeError, ClientGoneError
+
+# Most answers of a local target come sooner than this, and then no watching task is made at all.
+WATCH_AFTER_S = 0.02
+
+
+async def read_body(receive: Receive, most: int) -> bytes:
+    """The whole request body.
+
+    Raises:
+        BodyTooLargeError: it is larger than `most` bytes.
+        ClientGoneError: the client left before it was complete.
+    """
+    message: Any = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.request" and not message.get("more_body") and len(body) <= most:
+        return body
+    parts = [body]
+    size = len(body)
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client left before its request was complete")
+        if size > most:
+            raise BodyTooLargeError(f"The request body is larger than {most} bytes.")
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+        chunk: bytes = message.get("body", b"")
+        parts.append(chunk)
+        size += len(chunk)
+
+
+class ClientWatch:
+    """Cancels the task it is entered in when the client goes away.
+
+        with ClientWatch(receive):
+            ...             # raises ClientGoneError here instead of going on for nobody
+
+    Enter it after the body was read: from then on `receive` has only the disconnect to tell.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
+
+    def _start(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            message: Any = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._gone = True
+                self._task.cancel()
+                return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:
+            raise ClientGoneError("the client left before the answer was complete") from None

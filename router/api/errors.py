@@ -1,0 +1,71 @@
+"""Every failure as OpenAI's error object, with the right status. One table, for every path."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import ValidationException as LitestarValidation
+
+from providers.errors import (
+    EvalrouterError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RequestError,
+    UpstreamStatusError,
+)
+from providers.wire import UNREADABLE
+
+log = logging.getLogger("evalrouter")
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+def body_of(error: EvalrouterError) -> bytes:
+    """The error as JSON bytes. An upstream's body that is OpenAI's object already passes as is."""
+    told = error.as_openai()
+    if isinstance(error, UpstreamStatusError) and _same(error.body, told):
+        return error.body
+    return _encode(told)
+
+
+def _same(body: bytes, told: dict[str, Any]) -> bool:
+    try:
+        return bool(_decode(body) == told)
+    except UNREADABLE:
+        return False
+
+
+def from_exception(error: Exception, method: str, path: str) -> EvalrouterError:
+    """Any exception as one of ours; an unforeseen one is logged and shown as status 500."""
+    if isinstance(error, EvalrouterError):
+        return error
+    if isinstance(error, MethodNotAllowedException):
+        return MethodNotAllowedError(f"{method} is not allowed on {path}")
+    if isinstance(error, NotFoundException):
+        return NotFoundError(f"There is no {path} here. GET /schema lists every path.")
+    if isinstance(error, LitestarValidation):
+        extra = error.extra if isinstance(error.extra, list) else []
+        told = "; ".join(f"{item.get('key')}: {item.get('message')}" for item in extra)
+        return RequestError(told or error.detail, param=extra[0].get("key") if extra else None)
+    if isinstance(error, HTTPException):
+        wrapped = RequestError(error.detail)
+        wrapped.status = error.status_code
+        return wrapped
+    log.error("unforeseen error on %s %s", method, path, exc_info=error)
+    return EvalrouterError(
+        "Something went wrong here; the server's log says what.", code="internal"
+    )
+
+
+def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Litestar's exception handler for everything outside the hot path."""
+    ours = from_exception(error, request.method, request.url.path)
+    headers = dict(ours.headers) if isinstance(ours, RequestError) else {}
+    return Response(
+        body_of(ours), status_code=ours.status, media_type="application/json", headers=headers
+    )

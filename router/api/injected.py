@@ -1,0 +1,9 @@
+"""How a handler asks for the process's parts: a parameter `services: Injected`."""
+
+from __future__ import annotations
+
+from litestar.di import NamedDependency
+
+from router.services import Services
+
+Injected = NamedDependency[Services]

@@ -1,0 +1,67 @@
+"""The pages a browser sees: `/` lists routes and runs, `/runs/{id}` shows one run's report."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from litestar import MediaType, Request, get
+from litestar.params import FromPath
+
+from evaluators.report import Comparison
+from router.api.injected import Injected
+
+WEB = Path(__file__).parent.parent / "web"
+
+
+def _number(value: float | None, *, sign: bool = False) -> str:
+    if value is None:
+        return "-"
+    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _verdict_class(comparison: Comparison | None) -> str:
+    verdict = comparison.verdict if comparison else None
+    return verdict if verdict in ("better", "worse") else ""
+
+
+_pages = Environment(loader=FileSystemLoader(WEB), autoescape=True, trim_blocks=True)
+_pages.filters |= {"number": _number, "utc": _utc}
+_pages.globals |= {"verdict_class": _verdict_class}
+
+
+@get("/", media_type=MediaType.HTML, include_in_schema=False)
+async def home(services: Injected, request: Request[Any, Any, Any]) -> str:
+    """What can be asked, and what was evaluated."""
+    config = services.config
+    return _pages.get_template("home.html").render(
+        base_url=str(request.base_url).rstrip("/"),
+        routes=[
+            {
+                "name": name,
+                "targets": ", ".join(f"{arm.model} ({arm.weight:g})" for arm in route.targets),
+            }
+            for name, route in services.routes.table.routes.items()
+        ],
+        providers=[(name, one.kind) for name, one in config.providers.items()],
+        runs=await services.store.runs(limit=50),
+    )
+
+
+@get("/runs/{run_id:str}", media_type=MediaType.HTML, include_in_schema=False)
+async def run_page(services: Injected, run_id: FromPath[str]) -> str:
+    """One run's report."""
+    outcome = await services.runs.outcome(run_id)
+    return _pages.get_template("run.html").render(
+        run=outcome.run,
+        report=outcome.report,
+        gates=outcome.gates,
+        comparisons={(one.route, one.output): one for one in outcome.report.comparisons},
+    )

@@ -1,0 +1,54 @@
+"""`/routes`: see and change the routes while the server runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, delete, get, put
+from litestar.params import FromPath
+
+from providers.errors import NotFoundError, RequestError
+from providers.wire import UNREADABLE
+from router.api.injected import Injected
+from router.routes import RouteView
+
+
+class RouteList(msgspec.Struct):
+    """All routes."""
+
+    data: list[RouteView]
+    object: str = "list"
+
+
+@get("/routes", tags=["routes"], summary="List routes")
+async def list_routes(services: Injected) -> RouteList:
+    """Every route with its targets and weights, and whether it was set at run time."""
+    return RouteList(services.routes.view())
+
+
+@get("/routes/{name:str}", tags=["routes"], summary="Show a route")
+async def show_route(services: Injected, name: FromPath[str]) -> RouteView:
+    """One route."""
+    for view in services.routes.view():
+        if view.name == name:
+            return view
+    raise NotFoundError(f"There is no route {name!r}.")
+
+
+@put("/routes/{name:str}", tags=["routes"], summary="Set a route")
+async def put_route(
+    services: Injected, name: FromPath[str], request: Request[Any, Any, Any]
+) -> RouteView:
+    """Set a route, new or not, without dropping a request. The body is as in the config file."""
+    try:
+        data = msgspec.json.decode(await request.body())
+    except UNREADABLE as error:
+        raise RequestError(f"The body is not JSON: {error}", code="bad_json") from None
+    return RouteView(name, "override", await services.routes.put(name, data))
+
+
+@delete("/routes/{name:str}", tags=["routes"], summary="Undo a change of a route")
+async def delete_route(services: Injected, name: FromPath[str]) -> None:
+    """Drop what was set at run time; the config file's route, if it has one, is back."""
+    await services.routes.remove(name)

@@ -1,0 +1,104 @@
+"""`/traffic`: what was asked, who answered, how long it took and what it cost."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+from litestar import get
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from providers.errors import NotFoundError, RequestError
+from router.api.injected import Injected
+from router.store.base import TrafficFilter, TrafficRow
+
+_STATUS = re.compile(r"[1-5](?:\d\d|xx)")
+
+
+class TrafficList(msgspec.Struct):
+    """A page of requests, newest first.
+
+    Attributes:
+        next: `before` of the next page; None when this is the last one.
+    """
+
+    data: list[TrafficRow]
+    next: int | None
+    object: str = "list"
+
+
+@get("/traffic", tags=["observe"], summary="List requests")
+async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by name
+    services: Injected,
+    route: FromQuery[str | None] = None,
+    target: FromQuery[str | None] = None,
+    key: FromQuery[str | None] = None,
+    status: FromQuery[str | None] = None,
+    klass: Annotated[str | None, QueryParameter(name="class")] = None,
+    since: FromQuery[str | None] = None,
+    until: FromQuery[str | None] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 50,
+    before: FromQuery[int | None] = None,
+) -> TrafficList:
+    """Requests, newest first, about a tenth of a second after they ended.
+
+    `status` is a number, `4xx`, or `error` for everything from 400; `since` and `until` are
+    seconds since the epoch or ISO 8601; `key` is a key's id; `class` is `live` or `eval`.
+    """
+    wanted = TrafficFilter(
+        route=route,
+        target=target,
+        key_id=key,
+        klass=klass,
+        status=None if status is None else _statuses(status),
+        since=None if since is None else _moment("since", since),
+        until=None if until is None else _moment("until", until),
+    )
+    rows = await services.store.traffic(wanted, limit=limit + 1, before=before)
+    page = rows[:limit]
+    return TrafficList(page, page[-1].number if len(rows) > limit else None)
+
+
+@get("/traffic/{request_id:str}", tags=["observe"], summary="Show a request")
+async def show_traffic(services: Injected, request_id: FromPath[str]) -> TrafficRow:
+    """One request by its `x-request-id`, with its bodies where they were kept."""
+    row = await services.store.request(request_id)
+    if row is None:
+        raise NotFoundError(
+            f"There is no record of request {request_id!r}. Records appear a moment after the "
+            "answer's end, are kept for storage.traffic_days, and routes can do without them."
+        )
+    return row
+
+
+def _statuses(text: str) -> tuple[int, int]:
+    if text == "error":
+        return 400, 599
+    if not _STATUS.fullmatch(text):
+        raise RequestError(
+            f"status is a number, a class as 4xx, or error; not {text!r}.", param="status"
+        )
+    if text.endswith("xx"):
+        low = int(text[0]) * 100
+        return low, low + 99
+    return int(text), int(text)
+
+
+def _moment(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise RequestError(
+                f"{name} is seconds since the epoch or ISO 8601, as 2026-11-21T09:30:00Z; "
+                f"not {text!r}.",
+                param=name,
+            ) from None
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if not abs(seconds) < 1e12:
+        raise RequestError(f"{name} is not a moment: {text!r}.", param=name)
+    return seconds

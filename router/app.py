@@ -1,0 +1,108 @@
+"""The server, composed in one visible place. START READING HERE.
+
+    create_app(Services(config))  ->  an ASGI app
+
+A request for one of the model paths goes straight to `api/completions.py` (keys, plan, dispatch,
+relay). Everything else goes by `api/guard.py`, which asks for a key where one is needed, through
+Litestar: the lists below are all there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from router.api import (
+    completions,
+    errors,
+    evals,
+    guard,
+    health,
+    metrics,
+    models,
+    pages,
+    providers,
+    routes,
+    traffic,
+)
+from router.services import Services
+
+
+def create_app(services: Services) -> ASGIApp:
+    """The ASGI app over a process's parts, which its lifespan opens and closes."""
+    config = services.config
+    examined = providers.Examined()
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        async with services:
+            await services.keys.load()
+            try:
+                yield
+            finally:
+                await services.keys.close()
+
+    app = Litestar(
+        route_handlers=[
+            models.list_models,
+            models.show_model,
+            health.live,
+            health.ready,
+            routes.list_routes,
+            routes.show_route,
+            routes.put_route,
+            routes.delete_route,
+            evals.create_run,
+            evals.list_runs,
+            evals.show_run,
+            evals.delete_run,
+            evals.cancel_run,
+            evals.resume_run,
+            evals.follow_run,
+            evals.list_samples,
+            traffic.list_traffic,
+            traffic.show_traffic,
+            metrics.metrics,
+            providers.list_providers,
+            providers.conformance,
+            pages.home,
+            pages.run_page,
+        ],
+        dependencies={
+            "services": Provide(lambda: services, sync_to_thread=False),
+            "examined": Provide(lambda: examined, sync_to_thread=False),
+        },
+        exception_handlers={Exception: errors.handle},
+        lifespan=[lifespan],
+        request_max_body_size=config.server.max_body_bytes,
+        openapi_config=OpenAPIConfig(
+            title="evalrouter",
+            version=version("evalrouter"),
+            path="/schema",
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
+        ),
+        # Logging belongs to whoever runs the app.
+        logging_config=None,
+        # Litestar would answer errors in its own shape in debug mode.
+        debug=False,
+    )
+    completions.describe(app.openapi_schema)
+    hot = completions.Completions(services)
+
+    guarded = guard.Guard(app, services.keys)
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        # A lifespan scope has no path; nothing but HTTP is served below /v1.
+        if scope.get("path") in completions.PATHS:
+            await hot(scope, receive, send)
+        else:
+            await guarded(scope, receive, send)
+
+    return front

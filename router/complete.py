@@ -1,0 +1,267 @@
+"""Asks one sample of one route for an evaluation: the same plan and dispatch as a live request."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from evaluators.base import Answer, Sample, Usage
+from providers.errors import (
+    EvalrouterError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamStatusError,
+)
+from providers.wire import UNREADABLE, ChatCompletion, answer_text, read_completion
+from router.dispatch import Attempt, Dispatcher, Opened, Work
+from router.prices import PriceBook
+from router.record import Record
+from router.routes import Routes
+from router.routing import Plan, Target, share
+from router.traffic import Traffic
+
+# Key order must not change a request's hash.
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_encode = msgspec.json.Encoder().encode
+
+
+class _Token(msgspec.Struct):
+    logprob: float
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Token] | None = None
+
+
+class _Choice(msgspec.Struct):
+    logprobs: _Logprobs | None = None
+
+
+class _Scored(msgspec.Struct):
+    choices: list[_Choice]
+
+
+class _Vector(msgspec.Struct):
+    index: int
+    embedding: list[float]
+
+
+class _Vectors(msgspec.Struct):
+    data: list[_Vector]
+
+
+_decode_vectors = msgspec.json.Decoder(_Vectors).decode
+_decode_scored = msgspec.json.Decoder(_Scored).decode
+
+
+class Prepared(NamedTuple):
+    """A request that is ready to be sent.
+
+    Attributes:
+        plan: where to.
+        work: what.
+        hash: SHA-256 over target and body, hex: two requests with one hash ask the same thing.
+    """
+
+    plan: Plan
+    work: Work
+    hash: str
+
+
+class Completed(NamedTuple):
+    """An answer, and the attempts that led to it."""
+
+    answer: Answer
+    attempts: tuple[Attempt, ...]
+
+
+class Asker:
+    """Turns samples into requests and replies into answers."""
+
+    def __init__(
+        self, routes: Routes, dispatcher: Dispatcher, prices: PriceBook, traffic: Traffic
+    ) -> None:
+        self._routes = routes
+        self._dispatcher = dispatcher
+        self._prices = prices
+        self._traffic = traffic
+
+    def check_route(self, route: str) -> None:
+        """Raises ModelNotFoundError when `route` is neither a route nor `provider/model`."""
+        self._routes.table.plan(route, 0.0)
+
+    def prepare(
+        self, route: str, sample: Sample, parameters: dict[str, Any], *, fallback: bool
+    ) -> Prepared:
+        """The request for a sample. A weighted route sends one sample always to the same target.
+
+        Raises:
+            ModelNotFoundError: `route` is neither a route nor `provider/model`.
+        """
+        plan = self._routes.table.plan(route, share(sample.id, route))
+        if not fallback:
+            plan = plan.first_only()
+        fields = {**parameters, "messages": sample.messages}
+        envelope = {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
+        asked = {"target": str(plan.targets[0]), "fields": fields}
+        digest = hashlib.sha256(_encode_sorted(asked)).hexdigest()
+        # The time-outs of a route are the user's; the id ties the target's logs to the run's.
+        work = Work(
+            "chat/completions",
+            envelope,
+            stream=False,
+            request_id=f"eval_{digest[:24]}",
+            klass="eval",
+            on_unsupported="error",
+        )
+        return Prepared(plan, work, digest)
+
+    def is_free(self, prepared: Prepared) -> bool:
+        """Whether the request costs nothing, so that keeping its answer saves nothing."""
+        return self._prices.is_free(prepared.plan.targets[0])
+
+    async def ask(self, prepared: Prepared) -> Completed:
+        """Send it. A target's failure is an Answer with `error`."""
+        at = time.time()
+        completed = await self._ask(prepared)
+        answer = completed.answer
+        self._traffic.add(
+            Record(
+                id=prepared.work.request_id,
+                at=at,
+                route=prepared.plan.route,
+                target=Target.parse(answer.target) if answer.target else None,
+                status=200 if answer.text is not None else 502,
+                error_code=answer.error_code or "",
+                klass="eval",
+                attempts=completed.attempts,
+                first_byte_s=answer.first_byte_s,
+                total_s=answer.total_s or 0.0,
+                # The run keeps the answer itself; this is for the metrics.
+                keep="none",
+                prompt_tokens=answer.usage.prompt_tokens,
+                completion_tokens=answer.usage.completion_tokens,
+                total_tokens=answer.usage.total_tokens,
+                cost_usd=answer.cost_usd,
+            )
+        )
+        return completed
+
+    async def _ask(self, prepared: Prepared) -> Completed:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            opened = await self._dispatcher.open(prepared.plan, prepared.work)
+        except UpstreamError as error:
+            return Completed(_failed(error, loop.time() - started), error.attempts)
+        try:
+            return Completed(await self._read(opened, started), tuple(opened.attempts))
+        except EvalrouterError as error:
+            answer = _failed(error, loop.time() - started, str(opened.target))
+            return Completed(answer, tuple(opened.attempts))
+        finally:
+            await opened.aclose()
+
+    async def embed(self, route: str, texts: Sequence[str]) -> list[list[float]]:
+        """One vector for each text, in order, always from the same target of the route.
+
+        Raises:
+            ModelNotFoundError: `route` is neither a route nor `provider/model`.
+            UpstreamError: the target failed, or gave something else than one vector per text.
+        """
+        # Vectors of two models have nothing to do with each other.
+        plan = self._routes.table.plan(route, share("", route)).first_only()
+        envelope = {"input": msgspec.Raw(_encode(texts))}
+        work = Work(
+            "embeddings",
+            envelope,
+            stream=False,
+            request_id=f"eval_{hashlib.sha256(envelope['input']).hexdigest()[:24]}",
+            klass="eval",
+            on_unsupported="error",
+        )
+        opened = await self._dispatcher.open(plan, work)
+        try:
+            data = _decode_vectors(opened.body or b"").data
+        except UNREADABLE as error:
+            raise UpstreamProtocolError(f"the answer is no list of embeddings: {error}") from error
+        finally:
+            await opened.aclose()
+        vectors = {one.index: one.embedding for one in data}
+        if sorted(vectors) != list(range(len(texts))):
+            raise UpstreamProtocolError(
+                f"{len(texts)} texts were answered with {len(data)} vectors"
+            )
+        return [vectors[index] for index in range(len(texts))]
+
+    async def _read(self, opened: Opened, started: float) -> Answer:
+        body = opened.body
+        if body is None:
+            # A host that streams although it was not asked to: nothing of it can be relied upon.
+            raise UpstreamStatusError(502, b"", {}, f"{opened.target} streamed an unasked stream")
+        total = asyncio.get_running_loop().time() - started
+        completion = read_completion(body)
+        text = answer_text(completion)
+        usage = _usage(completion)
+        logprob_sum, logprob_tokens = _logprobs(body)
+        if text is None:
+            # Tool calls, or a refusal without text: there is nothing a text metric could score.
+            raise UpstreamError(f"{opened.target} gave an answer without text", code="no_text")
+        return Answer(
+            text=text,
+            target=str(opened.target),
+            model=completion.model or "",
+            system_fingerprint=completion.system_fingerprint or "",
+            finish_reason=completion.choices[0].finish_reason or "",
+            usage=usage,
+            cost_usd=self._prices.cost(opened.target, usage),
+            logprob_sum=logprob_sum,
+            logprob_tokens=logprob_tokens,
+            total_s=total,
+            attempts=len(opened.attempts),
+            translation=opened.translation,
+        )
+
+
+def _usage(completion: ChatCompletion) -> Usage:
+    said = completion.usage
+    if not said:
+        return Usage()
+    return Usage(
+        prompt_tokens=said.prompt_tokens,
+        completion_tokens=said.completion_tokens,
+        total_tokens=said.total_tokens,
+    )
+
+
+def _logprobs(body: bytes) -> tuple[float | None, int | None]:
+    """The first choice's sum of log probabilities and number of tokens, where it has them."""
+    if b'"logprob"' not in body:
+        return None, None
+    try:
+        choices = _decode_scored(body).choices
+    except UNREADABLE:
+        # Hosts that write them in a way of their own still gave a good answer.
+        return None, None
+    logprobs = choices[0].logprobs if choices else None
+    tokens = (logprobs and logprobs.content) or []
+    return (math.fsum(token.logprob for token in tokens), len(tokens)) if tokens else (None, None)
+
+
+def _failed(error: EvalrouterError, seconds: float, target: str = "") -> Answer:
+    message = str(error.as_openai()["error"]["message"])
+    attempts: int = len(getattr(error, "attempts", ())) or 1
+    return Answer(
+        text=None,
+        error=message[:2000],
+        error_code=error.code or "error",
+        target=target,
+        total_s=seconds,
+        attempts=attempts,
+    )

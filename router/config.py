@@ -1,0 +1,520 @@
+"""The config file as frozen Structs. The only reader of the environment.
+
+`load()` reads `evalrouter.yaml` (or the file named) and answers every mistake with file, line,
+path and the closest valid key. Without a file, `embedded()` gives a default that works offline.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from providers.base import ProviderConfig, Secret
+from providers.baseline import BaselineConfig
+from providers.compatible import CompatibleConfig
+from providers.errors import ConfigError, closest
+from providers.kinds import KINDS
+from providers.transport import Limits
+from router.documents import Document, Place, convert, parse_yaml
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+DEFAULT_FILE = "evalrouter.yaml"
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_REFERENCE = re.compile(r"\$\$(?=\{)|\$\{(?P<name>" + _NAME + r")(?::-(?P<default>[^}]*))?\}")
+_ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+_STICKY = "^(user|conversation|header:[A-Za-z0-9-]+)$"
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of everything a config file may say."""
+
+
+class Supports(Section, frozen=True, kw_only=True):
+    """What a target can do. A request that needs more is not sent to it.
+
+    Attributes:
+        vision, tools, json_schema: whether it takes images, tools, a JSON schema to answer in.
+        context: tokens of prompt and answer together; None when it need not be watched. The
+            prompt is estimated at four bytes of JSON per token.
+    """
+
+    vision: bool = True
+    tools: bool = True
+    json_schema: bool = True
+    context: Count | None = None
+
+
+class Target(Section, frozen=True, kw_only=True):
+    """A model of a provider, as one arm of a route.
+
+    Attributes:
+        model: `provider/model`.
+        weight: share of the route's requests, relative to the other targets'. 0 takes it out.
+        max_concurrency: requests in flight at a time, per process; None for no limit.
+        max_queue: requests that may wait for room; more are sent elsewhere or answered with 429.
+        supports: see Supports.
+    """
+
+    model: str
+    weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    max_concurrency: Count | None = None
+    max_queue: Annotated[int, msgspec.Meta(ge=0)] = 100
+    supports: Supports = Supports()
+
+
+class Retries(Section, frozen=True, kw_only=True):
+    """How often one target is asked before the next one is.
+
+    Attributes:
+        attempts: requests per target, the first included.
+        backoff: seconds before the second attempt at most (full jitter); doubles each time.
+        backoff_max: seconds that a wait is never longer than, `Retry-After` included.
+        budget: retries a target may get per request it gets, on average; above it, failures go on
+            to the next target at once, so that retries cannot multiply an overload.
+    """
+
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    backoff: Positive = 0.5
+    backoff_max: Positive = 8.0
+    budget: Annotated[float, msgspec.Meta(ge=0)] = 0.2
+
+
+class Breaker(Section, frozen=True, kw_only=True):
+    """When to stop asking a target that keeps failing.
+
+    Attributes:
+        failures: so many in a row open the breaker. A client's own mistakes (4xx) do not count.
+        open: seconds until one request is let through to see whether the target is back.
+    """
+
+    failures: Count = 5
+    open: Positive = 15.0
+
+
+class Hedge(Section, frozen=True, kw_only=True):
+    """A second attempt when the first one is unusually slow; the first to answer wins.
+
+    Attributes:
+        after: seconds without a byte; None means the 95th percentile of the target's own times.
+        budget: share of requests that may be hedged.
+    """
+
+    after: Positive | None = None
+    budget: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
+
+
+class Timeout(Section, frozen=True, kw_only=True):
+    """Seconds a target may take.
+
+    Attributes:
+        connect: until there is a connection.
+        first_byte: until the first byte of the answer's body.
+        between_chunks: between two chunks of a stream.
+        total: from the first attempt to the last byte, over all attempts.
+    """
+
+    connect: Positive = 5.0
+    first_byte: Positive = 120.0
+    between_chunks: Positive = 60.0
+    total: Positive = 600.0
+
+
+Record = Literal["none", "metadata", "full"]
+Strategy = Literal["weighted", "round_robin", "least_busy", "lowest_latency", "cheapest"]
+
+
+class RouteCache(Section, frozen=True, kw_only=True):
+    """Whether a route's answers are kept, to answer the same request of the same caller again.
+
+    Attributes:
+        ttl: seconds that an answer is good for.
+    """
+
+    ttl: Positive = 3600.0
+
+
+class Route(Section, frozen=True, kw_only=True):
+    """A model name that clients ask for and the targets that answer it.
+
+    Attributes:
+        targets: one is chosen by the strategy; the others follow when it fails.
+        strategy: `weighted` draws by weight; `round_robin` takes turns; `least_busy` takes the
+            one with the fewest requests in flight; `lowest_latency` the quicker to a first byte
+            of two drawn at random; `cheapest` the one with the lowest known price.
+        sticky: what keeps a client on one target of a weighted route: `user` (the request's
+            field), `conversation` (its first message that is not a system message) or
+            `header:NAME`. None draws afresh each time.
+        fallback: `provider/model` names to try, in order, when all targets failed.
+        retries, timeout, breaker: see their classes.
+        hedge: see Hedge; None for no second attempts.
+        record: what is kept of each request: `none`, `metadata` (who, when, which target, how long,
+            how many tokens, at what cost), or `full` (its body and the answer's as well, secrets
+            removed). None for the config's own `record`.
+        record_sample: share of the requests whose bodies `full` keeps; of the others, metadata.
+        cache: see RouteCache; None for no cache unless a request asks for it.
+    """
+
+    targets: Annotated[tuple[Target, ...], msgspec.Meta(min_length=1)]
+    strategy: Strategy = "weighted"
+    sticky: (
+        Annotated[str, msgspec.Meta(pattern="^(user|conversation|header:[A-Za-z0-9-]+)$")] | None
+    ) = None
+    fallback: tuple[str, ...] = ()
+    retries: Retries = Retries()
+    timeout: Timeout = Timeout()
+    breaker: Breaker = Breaker()
+    hedge: Hedge | None = None
+    record: Record | None = None
+    record_sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    cache: RouteCache | None = None
+
+
+class Server(Section, frozen=True, kw_only=True):
+    """Where the server listens and what it refuses.
+
+    Attributes:
+        host, port: the address; the default is reachable from this machine only.
+        max_body_bytes: larger request bodies are answered with 413.
+        drain_seconds: how long open requests may go on after SIGTERM.
+        require_keys: whether every request needs a key even while no key exists.
+        allow_anonymous: whether `evalrouter serve` may listen on an address that others can reach
+            while no key exists and none is required.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 4000
+    max_body_bytes: Count = 32 * 1024 * 1024
+    drain_seconds: Positive = 30.0
+    require_keys: bool = False
+    allow_anonymous: bool = False
+
+
+class Storage(Section, frozen=True, kw_only=True):
+    """Where things are kept.
+
+    Attributes:
+        database: `sqlite:///path`, relative to the working directory.
+        traffic_days: how long requests are kept on record; 0 for ever.
+    """
+
+    database: str = "sqlite:///evalrouter.db"
+    traffic_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+
+    def sqlite_path(self) -> Path:
+        """The database file."""
+        return Path(self.database.removeprefix("sqlite:///"))
+
+
+class Rate(Section, frozen=True, kw_only=True):
+    """US dollars per million tokens.
+
+    Attributes:
+        input: per million prompt tokens.
+        output: per million completion tokens.
+        cached_input: per million prompt tokens that the host had in its cache; None for `input`.
+        cache_write: per million prompt tokens that the host put into its cache; None for `input`.
+    """
+
+    input: Annotated[float, msgspec.Meta(ge=0)]
+    output: Annotated[float, msgspec.Meta(ge=0)]
+    cached_input: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    cache_write: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+class LongRate(Rate, frozen=True, kw_only=True):
+    """What a call costs, all of it, when its prompt is long.
+
+    Attributes:
+        above: with more prompt tokens than this.
+    """
+
+    above: Count
+
+
+class Price(Rate, frozen=True, kw_only=True):
+    """What a model costs.
+
+    Attributes:
+        long: for long prompts; None when length makes no difference.
+    """
+
+    long: LongRate | None = None
+
+
+class Cache(Section, frozen=True, kw_only=True):
+    """The response cache of a process. It is used where a route or a request asks for it.
+
+    Attributes:
+        max_bytes: what all kept answers together may take; the least recently used go first.
+        ttl: seconds, where a request asks for the cache and its route says nothing.
+    """
+
+    max_bytes: Count = 64 * 1024 * 1024
+    ttl: Positive = 3600.0
+
+
+class Telemetry(Section, frozen=True, kw_only=True):
+    """Where traces go. Metrics are always at `/metrics`.
+
+    Attributes:
+        otlp_endpoint: an OpenTelemetry collector's address for OTLP over HTTP, as
+            `http://127.0.0.1:4318`; "" for no traces. Needs the extra `otel`.
+        otlp_headers: sent with every export; their values are secrets to every log.
+        service_name: what the traces call this gateway.
+    """
+
+    otlp_endpoint: str = ""
+    otlp_headers: dict[str, Secret] = msgspec.field(default_factory=dict)
+    service_name: str = "evalrouter"
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """Everything evalrouter is told. See `docs/reference/config.md`.
+
+    Attributes:
+        server: see Server.
+        providers: name to its config, of the class its kind names.
+        routes: name to Route.
+        storage: see Storage.
+        http: limits of the HTTP client.
+        prices: `provider/model` to Price; beats the built-in price book.
+        record: what is kept of requests for `provider/model`, and for routes that do not say.
+        cache: see Cache.
+        telemetry: see Telemetry.
+    """
+
+    server: Server = Server()
+    providers: dict[str, ProviderConfig] = {}
+    routes: dict[str, Route] = {}
+    storage: Storage = Storage()
+    http: Limits = Limits()
+    prices: dict[str, Price] = {}
+    record: Record = "metadata"
+    cache: Cache = Cache()
+    telemetry: Telemetry = Telemetry()
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """Read the config.
+
+    Args:
+        path: the file; None means `evalrouter.yaml` if there is one, else the embedded default.
+        environ: the environment; None means this process's.
+
+    Raises:
+        ConfigError: naming file, line, path and remedy.
+    """
+    environ = os.environ if environ is None else environ
+    if path is None:
+        path = Path(DEFAULT_FILE)
+        if not path.exists():
+            return embedded(environ)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        folder = path.parent
+        near = [item.name for item in folder.glob("*.y*ml")] if folder.is_dir() else []
+        raise ConfigError(f"{path}: no such file.{closest(path.name, near)}") from None
+    except UnicodeDecodeError as problem:
+        raise ConfigError(f"{path}: not UTF-8 at byte {problem.start}") from None
+    except OSError as problem:
+        raise ConfigError(f"{path}: {problem.strerror}") from None
+    return parse(text, str(path), environ)
+
+
+def source_of(path: Path | None) -> Path | None:
+    """The file that `load(path)` reads; None when it uses the embedded default."""
+    path = path or Path(DEFAULT_FILE)
+    return path if path.exists() else None
+
+
+def embedded(environ: Mapping[str, str]) -> Config:
+    """The config without a file: baselines always, OpenAI and Mistral when their key is set."""
+    text = "providers:\n"
+    for name in ("openai", "mistral"):
+        key = f"{name.upper()}_API_KEY"
+        if environ.get(key):
+            text += f'  {name}: {{kind: {name}, api_key: "${{{key}}}"}}\n'
+    return parse(text, "embedded default", environ)
+
+
+def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
+    """The config in `text`. Raises ConfigError as `load` does."""
+
+    def substitute(value: str) -> str:
+        def resolve(match: re.Match[str]) -> str:
+            if match["name"] is None:
+                return "$"
+            found = environ.get(match["name"]) or match["default"]
+            if found is None:
+                raise KeyError(match["name"])
+            return found
+
+        return _REFERENCE.sub(resolve, value)
+
+    document = parse_yaml(text, source, error=ConfigError, substitute=substitute)
+    if document.data is None:
+        document = document._replace(data={})
+    if not isinstance(document.data, dict):
+        raise ConfigError(f"{source}: a config is a mapping with the keys {_keys(Config)}")
+    # Empty sections (`providers:` with nothing below) mean their default.
+    document = document._replace(data={k: v for k, v in document.data.items() if v is not None})
+    _check_top(document)
+    config = Config(
+        server=_section(document, "server", Server),
+        storage=_section(document, "storage", Storage),
+        http=_section(document, "http", Limits),
+        providers=_providers(document),
+        routes=_entries(document, "routes", Route),
+        prices=_entries(document, "prices", Price),
+        record=_scalar(document, "record", Record, "metadata"),
+        cache=_section(document, "cache", Cache),
+        telemetry=_section(document, "telemetry", Telemetry),
+    )
+    _check_meaning(document, config)
+    return config
+
+
+def _keys(kind: type[msgspec.Struct]) -> str:
+    return ", ".join(field.name for field in msgspec.structs.fields(kind))
+
+
+def _check_top(document: Document) -> None:
+    known = [field.name for field in msgspec.structs.fields(Config)]
+    for key in document.data:
+        if key not in known:
+            raise ConfigError(f"{document.at((key,))}: unknown key{closest(key, known)}", param=key)
+
+
+def _section(document: Document, name: str, kind: type[S]) -> S:
+    """A section that is one Struct; its defaults when it is absent."""
+    if name not in document.data:
+        return kind()
+    return convert(document, kind, place=(name,), error=ConfigError)
+
+
+def _scalar(document: Document, name: str, kind: Any, default: Any) -> Any:
+    """A section that is one value."""
+    if name not in document.data:
+        return default
+    return convert(document, kind, place=(name,), error=ConfigError)
+
+
+def _entries(document: Document, section: str, kind: type[Any]) -> dict[str, Any]:
+    """A section that maps names to Structs, each converted under its own path."""
+    entries = document.data.get(section, {})
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{document.at((section,))}: must map names to settings", param=section)
+    return {
+        name: convert(document, kind, place=(section, name), error=ConfigError) for name in entries
+    }
+
+
+def _providers(document: Document) -> dict[str, ProviderConfig]:
+    entries = document.data.get("providers", {})
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{document.at(('providers',))}: must map names to settings")
+    found: dict[str, ProviderConfig] = {}
+    for name, entry in entries.items():
+        place = ("providers", name)
+        if not _ROUTE_NAME.fullmatch(name):
+            raise ConfigError(
+                f"{document.at(place)}: a provider's name has letters, digits and . _ : - only"
+            )
+        kind = entry.get("kind") if isinstance(entry, dict) else None
+        if kind is None:
+            raise ConfigError(
+                f"{document.at(place)}: needs a kind: {', '.join(sorted(KINDS))}",
+                param=f"providers.{name}.kind",
+            )
+        if kind not in KINDS:
+            raise ConfigError(
+                f"{document.at((*place, 'kind'))}: unknown kind {kind!r}."
+                f"{closest(str(kind), KINDS)}",
+                param=f"providers.{name}.kind",
+            )
+        found[name] = convert(document, KINDS[kind].config, place=place, error=ConfigError)
+    # The floor every evaluation should beat is always at hand.
+    found.setdefault("baseline", BaselineConfig(kind="baseline"))
+    # Says how to start the engine for local models when it does not run.
+    found.setdefault("hf", CompatibleConfig(kind="huggingface"))
+    return found
+
+
+def _check_meaning(document: Document, config: Config) -> None:
+    """What types cannot say: names that must exist, URLs that must be URLs."""
+    for name, provider in config.providers.items():
+        if not isinstance(provider, CompatibleConfig):
+            continue
+        place = ("providers", name, "base_url")
+        if provider.kind == "compatible" and not provider.base_url:
+            raise ConfigError(f"{document.at(place[:2])}: a compatible host needs a base_url")
+        if provider.base_url:
+            parts = urlsplit(provider.base_url)
+            if parts.scheme not in ("http", "https") or not parts.netloc:
+                raise ConfigError(
+                    f"{document.at(place)}: must begin with http:// or https://",
+                    param=".".join(place),
+                )
+    _check_routes(document, config.routes, config.providers)
+    if not config.storage.database.startswith("sqlite:///"):
+        raise ConfigError(
+            f"{document.at(('storage', 'database'))}: must begin with sqlite:///",
+            param="storage.database",
+        )
+
+
+def _check_routes(
+    document: Document, routes: Mapping[str, Route], providers: Mapping[str, ProviderConfig]
+) -> None:
+    for name, route in routes.items():
+        place: Place = ("routes", name)
+        if not _ROUTE_NAME.fullmatch(name):
+            raise ConfigError(
+                f"{document.at(place)}: a route's name has letters, digits and . _ : - only"
+            )
+        for n, target in enumerate(route.targets):
+            _check_target(document, providers, (*place, "targets", n, "model"), target.model)
+        for n, model in enumerate(route.fallback):
+            _check_target(document, providers, (*place, "fallback", n), model)
+        if not any(target.weight for target in route.targets):
+            raise ConfigError(f"{document.at((*place, 'targets'))}: every weight is 0")
+
+
+def parse_route(name: str, data: Any, config: Config) -> Route:
+    """A route given while the server runs, checked as one of the config file is.
+
+    Raises:
+        ConfigError: naming the path within the route and the remedy.
+    """
+    document = Document({"routes": {name: data}}, "", {})
+    if not isinstance(data, dict):
+        raise ConfigError(f"a route is an object with {_keys(Route)}")
+    routes = _entries(document, "routes", Route)
+    _check_routes(document, routes, config.providers)
+    found: Route = routes[name]
+    return found
+
+
+def _check_target(
+    document: Document, providers: Mapping[str, ProviderConfig], place: Place, model: str
+) -> None:
+    provider, slash, rest = model.partition("/")
+    if not slash or not rest:
+        raise ConfigError(f"{document.at(place)}: {model!r} is not of the form provider/model")
+    if provider not in providers:
+        raise ConfigError(
+            f"{document.at(place)}: no provider {provider!r}.{closest(provider, providers)}"
+        )

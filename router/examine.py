@@ -1,0 +1,83 @@
+"""Runs the conformance suite against a configured provider, for the command line and the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from providers import wire
+from providers.base import Call, Provider, ProviderConfig, Secret
+from providers.checks import CHECKS
+from providers.compatible import CompatibleConfig
+from providers.conformance import Host, Report, Result, examine
+from providers.errors import ConfigError, NotFoundError, closest
+from providers.kinds import KINDS
+from router.services import Services
+
+WRONG_KEY = "sk-evalrouter-wrong-key"
+# Too long for every model that runs on a machine of one's own; asked for by --long only.
+LONG_WORDS = 200_000
+LISTING_S = 5.0
+
+_read_models = msgspec.json.Decoder(wire.ModelList).decode
+
+
+async def examine_provider(
+    services: Services,
+    name: str,
+    *,
+    model: str = "",
+    long: bool = False,
+    told: Callable[[Result], None] = lambda _: None,
+) -> Report:
+    """Ask a provider all questions of `providers/checks.py`.
+
+    Args:
+        services: where the provider is.
+        name: its name in the config.
+        model: which of its models; "" takes the first it lists.
+        long: whether to send the prompt that is too long, which may cost money.
+        told: is called with each result as it comes.
+
+    Raises:
+        NotFoundError: there is no such provider.
+        ConfigError: it lists no models, so one has to be named.
+    """
+    if name not in services.providers:
+        raise NotFoundError(f"no provider {name!r}.{closest(name, services.providers)}")
+    provider, config = services.providers[name], services.config.providers[name]
+    host = Host(
+        provider,
+        model or await _first_model(provider, config),
+        wrong_key=_with_wrong_key(services, name, config),
+        long_words=LONG_WORDS if long else 0,
+    )
+    return await examine(host, CHECKS, kind=config.kind, told=told)
+
+
+def _with_wrong_key(
+    services: Services, name: str, config: ProviderConfig
+) -> Callable[[], Provider] | None:
+    if not isinstance(config, CompatibleConfig) or not config.api_key:
+        return None
+    wrong = msgspec.structs.replace(config, api_key=Secret(WRONG_KEY))
+    return lambda: KINDS[config.kind].build(name, wrong, services.transport)
+
+
+async def _first_model(provider: Provider, config: ProviderConfig) -> str:
+    if config.models:
+        return config.models[0]
+    call = Call(path="models", model="", envelope={}, connect_timeout=LISTING_S)
+    reply = await provider.send(call)
+    try:
+        body = await reply.read()
+    finally:
+        await reply.aclose()
+    try:
+        models = _read_models(body).data if reply.status == 200 else []
+    except wire.UNREADABLE:
+        models = []
+    if not models:
+        raise ConfigError(f"{provider.name} lists no models: name one with --model")
+    return models[0].id

@@ -1,0 +1,513 @@
+"""Clients' keys: who asks, what they may ask, how much of it.
+
+    keys = Keys(store)
+    await keys.load()
+    grant = keys.admit(authorization, route)    # sync, no IO: raises, or lets the request through
+    try:
+        ...
+    finally:
+        grant.settle(total_tokens, cost_usd)    # once, when the request has ended
+    await keys.close()
+
+Keys are made, listed and revoked with `evalrouter key`. As soon as there is one, revoked or not,
+every request needs one. A task looks at the store every second: it writes down what keys spent
+here, reads what they spent in all processes, and reads the keys again when they have changed.
+
+Budgets are shared by all processes on one database. Limits per minute and of parallel requests
+are counted in each process by itself: N workers together let N times as much through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from providers.errors import (
+    AuthenticationError,
+    EvalrouterError,
+    InputError,
+    PermissionDeniedError,
+    RateLimitError,
+)
+from router.limits import Bucket, in_words, period_around
+from router.store.base import KeyRow, KeySpend, KeyTable, Store
+
+log = logging.getLogger("evalrouter")
+
+PREFIX = "er-"
+EVERY_S = 1.0  # between two looks at the store; also what a kill -9 may lose of a key's spend
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def digest_of(key: bytes) -> bytes:
+    """What is kept of a key.
+
+    One round of SHA-256 is enough: a key has 256 random bits, so there is nothing to guess, and
+    slow hashes exist to protect what people can guess. It costs under a microsecond, per request.
+    """
+    return hashlib.sha256(key).digest()
+
+
+class Grant:
+    """Leave to carry out one request. `settle` it once, whatever became of the request.
+
+    Attributes:
+        key_id: whose; "" when no key is needed.
+        key_name: what people call that key; "" likewise.
+    """
+
+    __slots__ = ("_holder", "_keys", "_open", "key_id", "key_name")
+
+    def __init__(self, keys: Keys | None, holder: _Holder | None) -> None:
+        self._keys = keys
+        self._holder = holder
+        self._open = True
+        self.key_id = holder.row.id if holder else ""
+        self.key_name = holder.row.name if holder else ""
+
+    def headers(self) -> Headers:
+        """OpenAI's `x-ratelimit-*` headers, as things stand now; a new list."""
+        if self._keys is None or self._holder is None:
+            return []
+        return self._holder.headers(self._keys.now())
+
+    def settle(self, total_tokens: int | None, cost_usd: float | None) -> None:
+        """The request has ended: frees its place, counts its tokens and what it cost.
+
+        Args:
+            total_tokens: prompt and answer; 0 when nothing was used, None when it is not known,
+                and then nothing is taken from the limit of tokens per minute.
+            cost_usd: US dollars; 0 when nothing was used, None when it is not known, and then the
+                request is counted as unpriced.
+        """
+        if self._keys is None or self._holder is None:
+            return
+        assert self._open, "a grant is settled once"
+        self._open = False
+        self._keys.settle(self._holder, total_tokens, cost_usd)
+
+
+NOBODY = Grant(None, None)
+
+
+class _Tally:
+    """What a key spent in a period and the store does not know yet."""
+
+    __slots__ = ("requests", "tokens", "unpriced", "usd")
+
+    def __init__(self) -> None:
+        self.usd = 0.0
+        self.tokens = 0
+        self.requests = 0
+        self.unpriced = 0
+
+    def add(self, other: _Tally) -> None:
+        self.usd += other.usd
+        self.tokens += other.tokens
+        self.requests += other.requests
+        self.unpriced += other.unpriced
+
+
+# Key id and beginning of the period.
+_Tallies = dict[tuple[str, float], _Tally]
+
+
+class _Holder:
+    """A key and where it stands. Outlives changes of its row."""
+
+    __slots__ = (
+        "in_flight",
+        "requests",
+        "row",
+        "since",
+        "spent_usd",
+        "stored",
+        "tokens",
+        "until",
+    )
+
+    def __init__(self, row: KeyRow, now: float) -> None:
+        self.row = row
+        self.requests = Bucket(row.rpm, now) if row.rpm else None
+        self.tokens = Bucket(row.tpm, now) if row.tpm else None
+        self.in_flight = 0
+        # The store's sum of the latest period.
+        self.stored: KeySpend | None = None
+        self.enter_period(now)
+
+    def enter_period(self, now: float) -> None:
+        """Begin the budget anew."""
+        self.since, self.until = period_around(self.row.budget_period, now)
+        self.spent_usd = self._stored_usd()
+
+    def _stored_usd(self) -> float:
+        stored = self.stored
+        return stored.usd if stored is not None and stored.since == self.since else 0.0
+
+    def learn(self, stored: KeySpend | None, unwritten: _Tallies) -> None:
+        """What all processes spent is what the store says and what it was not told yet."""
+        self.stored = stored
+        tally = unwritten.get((self.row.id, self.since))
+        self.spent_usd = self._stored_usd() + (tally.usd if tally else 0.0)
+
+    def check(self, route: str, now: float) -> None:
+        """Raise unless a request for the route may go ahead now."""
+        row = self.row
+        if row.routes is not None and route not in row.routes:
+            raise PermissionDeniedError(
+                f"This key may not ask for {route!r}.", param="model", code="model_not_allowed"
+            )
+        if row.budget_usd is not None:
+            if not self.since <= now < self.until:
+                self.enter_period(now)
+            if self.spent_usd >= row.budget_usd:
+                total = row.budget_period == "total"
+                per = "" if total else f" per {row.budget_period}"
+                raise self._refusal(
+                    f"This key has spent its budget of ${row.budget_usd:g}{per}.",
+                    None if total else self.until - now,
+                    now,
+                    code="insufficient_quota",
+                )
+        if row.parallel is not None and self.in_flight >= row.parallel:
+            raise self._refusal(
+                f"This key may have {row.parallel} requests under way at a time.", 1.0, now
+            )
+        if self.requests is not None and self.requests.level(now) < 1:
+            wait = self.requests.wait(1, now)
+            raise self._refusal(f"This key may send {row.rpm} requests per minute.", wait, now)
+        if self.tokens is not None and self.tokens.level(now) < 1:
+            wait = self.tokens.wait(1, now)
+            raise self._refusal(f"This key may use {row.tpm} tokens per minute.", wait, now)
+
+    def _refusal(
+        self, message: str, wait: float | None, now: float, *, code: str = "rate_limit_exceeded"
+    ) -> RateLimitError:
+        limits = {name.decode(): value.decode() for name, value in self.headers(now)}
+        return RateLimitError(message, retry_after=wait, code=code, headers=limits)
+
+    def headers(self, now: float) -> Headers:
+        headers: Headers = []
+        if self.requests is not None:
+            _describe(headers, b"requests", self.requests, now)
+        if self.tokens is not None:
+            _describe(headers, b"tokens", self.tokens, now)
+        return headers
+
+
+def _describe(headers: Headers, what: bytes, bucket: Bucket, now: float) -> None:
+    level = max(0, int(bucket.level(now)))
+    headers.append((b"x-ratelimit-limit-" + what, b"%d" % bucket.limit))
+    headers.append((b"x-ratelimit-remaining-" + what, b"%d" % level))
+    headers.append((b"x-ratelimit-reset-" + what, in_words(bucket.until_full(now)).encode()))
+
+
+class Keys:
+    """All keys, in memory.
+
+    Args:
+        store: where they are kept; must be open before `load`.
+        required: whether a key is needed even while there is none.
+        clock: seconds since the epoch.
+        every: seconds between two looks at the store.
+
+    Attributes:
+        required: whether a request needs a key.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        required: bool = False,
+        clock: Callable[[], float] = time.time,
+        every: float = EVERY_S,
+    ) -> None:
+        self.required = required
+        self.now = clock
+        self._always_required = required
+        self._store = store
+        self._every = every
+        self._version = -1
+        self._by_hash: dict[bytes, _Holder] = {}
+        self._by_id: dict[str, _Holder] = {}
+        self._unwritten: _Tallies = {}
+        self._refreshing = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
+        self._failing = False
+
+    async def load(self) -> None:
+        """Read the keys and begin to watch for changes.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        await self.refresh()
+        self._watching = asyncio.create_task(self._watch(), name="evalrouter-keys")
+
+    async def close(self) -> None:
+        """Write down what was spent, and stop watching."""
+        self._stopping.set()
+        if self._watching is not None:
+            await self._watching
+            self._watching = None
+            await self._try_refresh()
+
+    # the hot path
+
+    def admit(self, authorization: bytes | None, route: str) -> Grant:
+        """Let a request through, or not. No IO; takes microseconds.
+
+        Args:
+            authorization: the Authorization header's value; None without one.
+            route: the request's `model`.
+
+        Raises:
+            AuthenticationError: 401, a key is needed and this is none that can be used.
+            PermissionDeniedError: 403, the key may not ask for this route.
+            RateLimitError: 429, the key's budget or one of its limits is used up.
+        """
+        if not self.required:
+            return NOBODY
+        now = self.now()
+        holder = self._find(bearer(authorization), now)
+        holder.check(route, now)
+        if holder.requests is not None:
+            holder.requests.take(1, now)
+        holder.in_flight += 1
+        return Grant(self, holder)
+
+    def identify(self, key: bytes | None) -> KeyRow:
+        """Whose key this is, without using up anything.
+
+        Raises:
+            AuthenticationError: no key that can be used.
+        """
+        return self._find(key, self.now()).row
+
+    def _find(self, key: bytes | None, now: float) -> _Holder:
+        if not key:
+            raise AuthenticationError(
+                "You must provide an API key, in the header 'Authorization: Bearer er-...'."
+            )
+        holder = self._by_hash.get(digest_of(key))
+        if holder is None:
+            raise AuthenticationError("This API key is not known here.")
+        row = holder.row
+        if row.revoked_at is not None:
+            raise AuthenticationError("This API key was revoked.")
+        if row.expires_at is not None and row.expires_at <= now:
+            raise AuthenticationError("This API key has expired.")
+        return holder
+
+    def settle(self, holder: _Holder, total_tokens: int | None, cost_usd: float | None) -> None:
+        """See `Grant.settle`."""
+        now = self.now()
+        holder.in_flight -= 1
+        if holder.tokens is not None and total_tokens:
+            holder.tokens.take(total_tokens, now)
+        if not holder.since <= now < holder.until:
+            holder.enter_period(now)
+        place = (holder.row.id, holder.since)
+        tally = self._unwritten.get(place)
+        if tally is None:
+            tally = self._unwritten[place] = _Tally()
+        tally.requests += 1
+        tally.tokens += total_tokens or 0
+        if cost_usd is None:
+            tally.unpriced += 1
+        else:
+            tally.usd += cost_usd
+            holder.spent_usd += cost_usd
+
+    # the store
+
+    async def refresh(self) -> None:
+        """Tell the store what was spent here, and learn from it what changed.
+
+        Raises:
+            StoreError: it cannot be told or read; nothing of what was spent here is forgotten.
+        """
+        async with self._refreshing:
+            await self._write_down()
+            state = await self._store.key_state()
+            if state.version != self._version:
+                self._take_over(await self._store.keys())
+            for key_id, holder in self._by_id.items():
+                holder.learn(state.spent.get(key_id), self._unwritten)
+
+    async def _write_down(self) -> None:
+        if not self._unwritten:
+            return
+        writing, self._unwritten = self._unwritten, {}
+        try:
+            await self._store.add_key_spend(
+                [
+                    KeySpend(
+                        key_id=key_id,
+                        since=since,
+                        usd=tally.usd,
+                        tokens=tally.tokens,
+                        requests=tally.requests,
+                        unpriced=tally.unpriced,
+                    )
+                    for (key_id, since), tally in writing.items()
+                ]
+            )
+        except Exception:
+            for place, tally in writing.items():
+                self._unwritten.setdefault(place, _Tally()).add(tally)
+            raise
+
+    def _take_over(self, table: KeyTable) -> None:
+        now = self.now()
+        by_hash: dict[bytes, _Holder] = {}
+        for digest, row in table.by_hash.items():
+            holder = self._by_id.get(row.id)
+            if holder is None:
+                holder = _Holder(row, now)
+            holder.row = row
+            by_hash[digest] = holder
+        self._by_hash = by_hash
+        self._by_id = {holder.row.id: holder for holder in by_hash.values()}
+        self._version = table.version
+        # Revoked and expired keys count: revoking the last one must not open the door to all.
+        self.required = self._always_required or bool(by_hash)
+
+    async def _watch(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                async with asyncio.timeout(self._every):
+                    await self._stopping.wait()
+            except TimeoutError:
+                await self._try_refresh()
+
+    async def _try_refresh(self) -> None:
+        try:
+            await self.refresh()
+        except Exception as error:  # the watch must outlive whatever happens
+            # Keys as last read stay in force, spend is kept in memory; said once, not every second.
+            if not self._failing:
+                unforeseen = not isinstance(error, EvalrouterError)
+                log.error("keys and budgets are out of date: %s", error, exc_info=unforeseen)
+            self._failing = True
+        else:
+            self._failing = False
+
+
+def bearer(authorization: bytes | None) -> bytes | None:
+    """The key in an Authorization header of the scheme Bearer; None for none."""
+    if authorization is None or authorization[:7].lower() != b"bearer ":
+        return None
+    return authorization[7:].strip()
+
+
+# making and listing keys
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,63}")
+_AFTER = re.compile(r"(\d{1,6})([hdw])")
+_SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+async def create(store: Store, name: str, *, now: float, **fields: Any) -> tuple[str, KeyRow]:
+    """Make a key: the key itself, which is kept nowhere, and its row.
+
+    Args:
+        store: where its hash is kept.
+        name: what people call it.
+        now: seconds since the epoch.
+        fields: further fields of KeyRow.
+
+    Raises:
+        InputError: a field has a value that makes no sense.
+        ConflictError: a key of that name is in use.
+    """
+    row = KeyRow(id=f"key_{secrets.token_hex(8)}", name=name, created_at=now, **fields)
+    _check(row)
+    key = PREFIX + secrets.token_urlsafe(32)
+    await store.add_key(row, digest_of(key.encode()))
+    return key, row
+
+
+def _check(row: KeyRow) -> None:
+    # A name that looks like an id or like a key would be taken for one.
+    if not _NAME.fullmatch(row.name) or row.name.startswith(("key_", PREFIX)):
+        raise InputError(
+            f"a key's name has 1 to 64 letters, digits and . _ @ : - and does not begin with key_ "
+            f"or {PREFIX}"
+        )
+    for name, limit in (("rpm", row.rpm), ("tpm", row.tpm), ("parallel", row.parallel)):
+        if limit is not None and limit < 1:
+            raise InputError(f"{name} must be at least 1; without it there is no limit")
+    if row.budget_usd is not None and not 0 < row.budget_usd < float("inf"):
+        raise InputError("a budget is a positive number of US dollars")
+    if row.expires_at is not None and row.expires_at <= row.created_at:
+        raise InputError("the key would have expired already")
+    if row.admin and row.routes is not None:
+        raise InputError(
+            "a key for administration may evaluate any route, so it cannot be confined to some"
+        )
+
+
+def expiry(text: str, now: float) -> float:
+    """`12h`, `30d`, `2w` from now, or a date or date and time in ISO 8601 (UTC unless it says so).
+
+    Returns seconds since the epoch.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    after = _AFTER.fullmatch(text)
+    if after is not None:
+        return now + int(after[1]) * _SECONDS[after[2]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"{text!r} is no time: write 12h, 30d, 2w, 2027-01-31 or 2027-01-31T12:00+01:00"
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+class ListedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as `evalrouter key list` shows it.
+
+    Attributes:
+        key: what it may do.
+        state: whether it can be used.
+        spent: in the current budget period, as far as servers have written it down.
+    """
+
+    key: KeyRow
+    state: Literal["active", "expired", "revoked"]
+    spent: KeySpend
+
+
+async def listed(store: Store, now: float) -> list[ListedKey]:
+    """All keys, oldest first."""
+    state = await store.key_state()
+    found = []
+    for key in (await store.keys()).by_hash.values():
+        since, _ = period_around(key.budget_period, now)
+        spent = state.spent.get(key.id)
+        if spent is None or spent.since != since:
+            spent = KeySpend(key_id=key.id, since=since)
+        found.append(ListedKey(key=key, state=_state(key, now), spent=spent))
+    return found
+
+
+def _state(key: KeyRow, now: float) -> Literal["active", "expired", "revoked"]:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "active"

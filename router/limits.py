@@ -1,0 +1,87 @@
+"""Pure: token buckets for limits per minute, budget periods, and how long things take in words."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+
+from router.store.base import BudgetPeriod
+
+MINUTE = 60.0
+
+
+class Bucket:
+    """A token bucket: full at first, holds `limit`, and fills at `limit` per minute.
+
+    So in any window of t seconds at most `limit * (1 + t / 60)` is let through: a full minute's
+    worth at once, and the limit per minute in the long run. That takes two numbers per bucket;
+    an exact sliding window would have to remember every request.
+
+    What was taken may exceed what is there (how many tokens an answer has is known afterwards):
+    the debt is worked off before anything more is let through.
+    """
+
+    __slots__ = ("_at", "_level", "_rate", "limit")
+
+    def __init__(self, limit: int, now: float) -> None:
+        self.limit = limit
+        self._rate = limit / MINUTE
+        self._level = float(limit)
+        self._at = now
+
+    def level(self, now: float) -> float:
+        """What may be taken now; negative while there is a debt."""
+        elapsed = now - self._at
+        # A clock that is set back must neither empty the bucket nor stop it from filling.
+        self._at = now
+        if elapsed > 0:
+            level = self._level + elapsed * self._rate
+            self._level = level if level < self.limit else float(self.limit)
+        return self._level
+
+    def take(self, amount: float, now: float) -> None:
+        """Take it, into debt if need be."""
+        self._level = self.level(now) - amount
+
+    def wait(self, amount: float, now: float) -> float:
+        """Seconds until `amount` is there; 0 when it is."""
+        return max(0.0, (amount - self.level(now)) / self._rate)
+
+    def until_full(self, now: float) -> float:
+        """Seconds until the bucket is full again."""
+        return (self.limit - self.level(now)) / self._rate
+
+
+def period_around(kind: BudgetPeriod, now: float) -> tuple[float, float]:
+    """When the budget period that `now` lies in begins, and when the next one does.
+
+    Seconds since the epoch; days, weeks (from Monday) and months are UTC's. `total` is one period
+    from 0 to infinity.
+    """
+    if kind == "total":
+        return 0.0, math.inf
+    start = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if kind == "day":
+        end = start + timedelta(days=1)
+    elif kind == "week":
+        start -= timedelta(days=start.weekday())
+        end = start + timedelta(days=7)
+    else:
+        start = start.replace(day=1)
+        # 32 days after the first is in the next month, whichever it is.
+        end = (start + timedelta(days=32)).replace(day=1)
+    return start.timestamp(), end.timestamp()
+
+
+def in_words(seconds: float) -> str:
+    """A duration as OpenAI's `x-ratelimit-reset-*` headers write it: 20ms, 1.5s, 6m0s; rounded up.
+
+    Source: https://platform.openai.com/docs/guides/rate-limits (rate limits in headers).
+    """
+    milliseconds = math.ceil(seconds * 1000)
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    if milliseconds < 60_000:
+        return f"{milliseconds / 1000:g}s"
+    minutes, rest = divmod(math.ceil(milliseconds / 1000), 60)
+    return f"{minutes}m{rest}s"

@@ -1,0 +1,146 @@
+"""What a call costs. An unknown price is None, never 0.
+
+Where a price comes from, first found:
+1. the config's `prices:`, by `provider/model`, as the user named the provider;
+2. `prices.json` beside this file: list prices by provider kind and model, with their date and
+   sources. It holds for a kind's own host only: whoever sets `base_url` pays somebody else;
+3. providers in this process (baselines, scripted answers) are free.
+
+Own hardware (llamafile, ollama, vllm, Ray Serve) has no price per token unless the config says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from evaluators.base import Usage
+from providers.base import ProviderConfig
+from router.config import Price, Rate
+from router.routing import Target
+
+FILE = Path(__file__).with_name("prices.json")
+
+# These answer in this process; a call to them costs nothing.
+_FREE_KINDS = frozenset({"baseline", "scripted"})
+
+# `gpt-4o-mini-2024-07-18` costs what `gpt-4o-mini` costs, unless it has a row of its own. Shorter
+# suffixes (`-2411`, `-0613`) stand for versions whose prices differ.
+_DATED = re.compile(r"(.+)-\d{4}-?\d\d-?\d\d")
+
+# Clients choose model names: what is remembered of them must not grow without end.
+_REMEMBERED = 10_000
+
+
+class ListPrices(msgspec.Struct, frozen=True, kw_only=True):
+    """The built-in price book, as `prices.json` has it.
+
+    Attributes:
+        as_of: the day the prices were read.
+        currency, unit: what the numbers are.
+        sources: kind to the page that lists its prices.
+        read_from: how they were read.
+        prices: `kind/model` to Price.
+    """
+
+    as_of: str
+    currency: str
+    unit: str
+    sources: dict[str, str]
+    read_from: str
+    prices: dict[str, Price]
+
+
+@cache
+def list_prices() -> ListPrices:
+    """The built-in price book, read once."""
+    return msgspec.json.decode(FILE.read_bytes(), type=ListPrices)
+
+
+class PriceBook:
+    """Prices by target.
+
+    Args:
+        prices: `provider/model` to Price, from the config.
+        providers: the configured providers.
+    """
+
+    def __init__(
+        self, prices: Mapping[str, Price], providers: Mapping[str, ProviderConfig]
+    ) -> None:
+        self._prices = dict(prices)
+        self._free = frozenset(name for name, one in providers.items() if one.kind in _FREE_KINDS)
+        # Azure's deployments are named by whoever makes them, so kinds without rows stay unknown.
+        self._kinds = {name: one.kind for name, one in providers.items() if _is_own_host(one)}
+        self._found: dict[Target, Price | None] = {}
+
+    def is_free(self, target: Target) -> bool:
+        """Whether the target's provider charges nothing, whatever it counts."""
+        return target.provider in self._free
+
+    def price(self, target: Target) -> Price | None:
+        """The target's price; None when it is unknown."""
+        try:
+            return self._found[target]
+        except KeyError:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            price = self._found[target] = self._look_up(target)
+            return price
+
+    def _look_up(self, target: Target) -> Price | None:
+        price = self._prices.get(str(target))
+        if price is not None:
+            return price
+        kind = self._kinds.get(target.provider)
+        if kind is None:
+            return None
+        known = list_prices().prices
+        price = known.get(f"{kind}/{target.model}")
+        dated = _DATED.fullmatch(target.model) if price is None else None
+        return known.get(f"{kind}/{dated[1]}") if dated else price
+
+    def cost(
+        self, target: Target, usage: Usage, *, cached: int = 0, written: int = 0
+    ) -> float | None:
+        """US dollars for one call; None when the price or the token counts are unknown.
+
+        Args:
+            target: who answered.
+            usage: tokens as it counted them.
+            cached: how many of the prompt's tokens its own cache had, where it says so.
+            written: how many it put into its cache, where it says so.
+        """
+        price = self.price(target)
+        if price is None:
+            return 0.0 if target.provider in self._free else None
+        prompt = usage.prompt_tokens
+        # An embedding has no completion, and hosts leave the count out.
+        completion = usage.completion_tokens if usage.completion_tokens or price.output else 0
+        if prompt is None or completion is None:
+            return None
+        rate: Rate = price
+        if price.long is not None and prompt > price.long.above:
+            rate = price.long
+        dollars = prompt * rate.input + completion * rate.output
+        if cached and rate.cached_input is not None:
+            dollars -= min(cached, prompt) * (rate.input - rate.cached_input)
+        if written and rate.cache_write is not None:
+            dollars += min(written, prompt) * (rate.cache_write - rate.input)
+        return dollars / 1_000_000
+
+    def per_million(self, target: Target) -> float | None:
+        """Dollars for a million tokens each way, to order targets by; None when unknown."""
+        price = self.price(target)
+        if price is None:
+            return 0.0 if self.is_free(target) else None
+        return price.input + price.output
+
+
+def _is_own_host(config: ProviderConfig) -> bool:
+    default = {field.name: field.default for field in msgspec.structs.fields(config)}
+    return bool(getattr(config, "base_url", "") == default.get("base_url", ""))

@@ -1,0 +1,108 @@
+"""The record that every request leaves. `traffic.py` completes it and keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from providers.base import Path, Translation
+from router.dispatch import Attempt, Klass
+from router.routing import Target
+
+Keep = Literal["none", "metadata", "full"]
+
+
+class Trace(NamedTuple):
+    """Where a request stands in a distributed trace (W3C Trace Context).
+
+    Attributes:
+        header: the `traceparent` to send upstream.
+        trace_id: of the whole trace.
+        span_id: of this request.
+        parent_id: of the client's span, None when the trace begins here.
+        sampled: whether the trace is wanted by whoever began it.
+    """
+
+    header: str
+    trace_id: int
+    span_id: int
+    parent_id: int | None
+    sampled: bool
+
+
+class Record(msgspec.Struct, kw_only=True, gc=False):
+    """One request, from its first byte to its last.
+
+    The hot path fills in the first group; `settle` reads the second out of `tail`. Nothing in it
+    may refer back to the record: the garbage collector does not see it, because it would have
+    thousands of them to walk.
+
+    Attributes:
+        id: the request id the client was told.
+        at: when it came, seconds since the epoch.
+        path: which of OpenAI's endpoints.
+        route: what the client asked for, `model` in its request; "" when it was not readable.
+        target: who answered; None when nobody did.
+        status: HTTP status the client got; 499 when it left before there was one.
+        error_code: what went wrong, "" when nothing did. A stream can fail after status 200.
+        stream: whether the answer is server-sent events.
+        klass: `live` or `eval`.
+        cached: whether the response cache answered.
+        key_id: whose key, "" without one.
+        attempts: what was tried, in order.
+        first_byte_s: seconds to the first byte of the answer; None without one.
+        total_s: seconds to its last byte.
+        translation: what became of the request's fields; None when all were sent as they came.
+        keep: what may be written down.
+        request, response: bodies, only where `keep` is "full".
+        tail: the answer's body or its last bytes, to read usage from; b"" without an answer.
+        trace: see Trace; None when there are no traces.
+
+        finish_reason, model, system_fingerprint: as the target reports them, "" otherwise.
+        prompt_tokens, completion_tokens, total_tokens: as the target counted them, None otherwise.
+        cached_tokens, written_tokens: of the prompt, those the target's own cache had or took.
+        cost_usd: US dollars; None when unknown, 0 when nobody was paid.
+    """
+
+    id: str
+    at: float
+    path: Path = "chat/completions"
+    route: str = ""
+    target: Target | None = None
+    status: int = 0
+    error_code: str = ""
+    stream: bool = False
+    klass: Klass = "live"
+    cached: bool = False
+    key_id: str = ""
+    attempts: Sequence[Attempt] = ()
+    first_byte_s: float | None = None
+    total_s: float = 0.0
+    translation: Translation | None = None
+    keep: Keep = "metadata"
+    request: bytes | None = None
+    response: bytes | None = None
+    tail: bytes = b""
+    trace: Trace | None = None
+
+    finish_reason: str = ""
+    model: str = ""
+    system_fingerprint: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int = 0
+    written_tokens: int = 0
+    cost_usd: float | None = None
+
+    def asked(self) -> str:
+        """The target that answered, else the last one that was asked; "" when none was."""
+        if self.target is not None:
+            return f"{self.target.provider}/{self.target.model}"
+        return self.attempts[-1].target if self.attempts else ""
+
+    def billed_tokens(self) -> int | None:
+        """Tokens that were used for this request; None when the target does not say."""
+        return 0 if self.cached or self.target is None else self.total_tokens

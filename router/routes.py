@@ -1,0 +1,156 @@
+"""The routes as they stand: the config file's, and those set while the server runs.
+
+`Routes.table` is replaced whole, so a request sees either the old routes or the new ones; requests
+in flight keep the plan they were given. Overrides live in the store: they survive a restart, and
+every process on the same store follows them within a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from providers.errors import ConfigError, NotFoundError, StoreError
+from router.config import Config, Route, load, parse_route
+from router.routing import PriceOf, Table
+from router.store.base import Store
+
+log = logging.getLogger("evalrouter")
+
+POLL_S = 1.0
+
+
+class RouteView(msgspec.Struct, frozen=True):
+    """A route and where it comes from."""
+
+    name: str
+    source: Literal["config", "override"]
+    route: Route
+
+
+class Routes:
+    """Builds the table and keeps it up to date.
+
+    Args:
+        config: the config at start.
+        source: the file it was read from; None for the embedded default.
+        store: where overrides are kept.
+        price_of: for the strategy `cheapest`.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        source: Path | None,
+        store: Store,
+        price_of: PriceOf,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._store = store
+        self._price_of = price_of
+        self._now = now
+        self._documents: dict[str, dict[str, Any]] = {}
+        self._overrides: dict[str, Route] = {}
+        self._read_at = _changed_at(source)
+        self.table = self._build()
+
+    def _build(self) -> Table:
+        routes = self._config.routes | self._overrides
+        return Table(routes, self._config.providers, self._price_of)
+
+    def view(self) -> list[RouteView]:
+        """Every route, in the order of the config, new ones last."""
+        return [
+            RouteView(name, "override" if name in self._overrides else "config", route)
+            for name, route in self.table.routes.items()
+        ]
+
+    async def put(self, name: str, data: Any) -> Route:
+        """Set a route, for this process at once and for the others within a second.
+
+        Raises:
+            ConfigError: it cannot be used; nothing has changed.
+        """
+        route = parse_route(name, data, self._config)
+        await self._store.set_route(name, data, self._now())
+        await self.follow()
+        return route
+
+    async def remove(self, name: str) -> None:
+        """Drop the override of a route: the config file's route, if it has one, is back.
+
+        Raises:
+            NotFoundError: there is no override of that name.
+        """
+        if name not in await self._store.route_overrides():
+            raise NotFoundError(f"The route {name!r} was not set at run time.")
+        await self._store.set_route(name, None, self._now())
+        await self.follow()
+
+    async def follow(self) -> None:
+        """Take over what any process has set. An override that no longer fits is left out."""
+        documents = await self._store.route_overrides()
+        if documents == self._documents:
+            return
+        self._documents = documents
+        self._overrides = dict(self._usable(documents))
+        self.table = self._build()
+
+    def _usable(self, documents: Mapping[str, dict[str, Any]]) -> list[tuple[str, Route]]:
+        found = []
+        for name, data in documents.items():
+            try:
+                found.append((name, parse_route(name, data, self._config)))
+            except ConfigError as error:
+                log.error("the override of route %s is left out: %s", name, error.message)
+        return found
+
+    async def reload(self) -> None:
+        """Read the config file again: its routes take effect, other changes need a restart.
+
+        A file that cannot be used changes nothing; the log says why.
+        """
+        if self._source is None:
+            return
+        self._read_at = _changed_at(self._source)
+        try:
+            fresh = await asyncio.to_thread(load, self._source)
+        except ConfigError as error:
+            log.error("the config stays as it was: %s", error.message)
+            return
+        rest = msgspec.structs.replace(fresh, routes=self._config.routes)
+        if rest != self._config:
+            log.warning("only changes of routes take effect at once; the others need a restart")
+        self._config = msgspec.structs.replace(self._config, routes=fresh.routes)
+        self._overrides = dict(self._usable(self._documents))
+        self.table = self._build()
+        log.info("routes reloaded: %s", ", ".join(fresh.routes) or "none")
+
+    async def watch(self) -> None:
+        """Follow the config file and the other processes, until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                changed = await asyncio.to_thread(_changed_at, self._source)
+                if changed not in (None, self._read_at):
+                    await self.reload()
+                await self.follow()
+            except StoreError as error:
+                log.error("cannot look for changed routes: %s", error.message)
+
+
+def _changed_at(path: Path | None) -> int | None:
+    try:
+        return path.stat().st_mtime_ns if path else None
+    except OSError:
+        return None

@@ -1,0 +1,283 @@
+"""Which targets answer a request, in which order. Pure: no clock, no IO, no state of its own.
+
+`Table.plan` looks a model name up and returns a Plan; `dispatch.py` carries it out.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from providers.errors import ModelNotFoundError, RequestError, closest
+from router.config import Breaker, Hedge, Retries, Route, Supports, Timeout
+from router.config import Target as Arm
+
+
+class Target(NamedTuple):
+    """One model of one provider."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+    @classmethod
+    def parse(cls, name: str) -> Target:
+        """`provider/model`; the model's own name may contain slashes."""
+        provider, _, model = name.partition("/")
+        return cls(provider, model)
+
+
+class Room(NamedTuple):
+    """How many requests a target may have in flight, and waiting."""
+
+    running: int
+    waiting: int
+
+
+class Policy(NamedTuple):
+    """How a plan's targets are asked; the same object for every request of a route."""
+
+    retries: Retries = Retries()
+    timeout: Timeout = Timeout()
+    breaker: Breaker = Breaker()
+    hedge: Hedge | None = None
+    rooms: Mapping[Target, Room] = {}
+
+
+class Plan(NamedTuple):
+    """Targets to try in order, each as the policy says.
+
+    Attributes:
+        route: the model name the client asked for.
+        targets: never empty, no target twice.
+        policy: see Policy.
+    """
+
+    route: str
+    targets: tuple[Target, ...]
+    policy: Policy
+
+    def first_only(self) -> Plan:
+        """The same without any other target: what an evaluation of this target wants."""
+        return self._replace(targets=self.targets[:1])
+
+
+class Needs(NamedTuple):
+    """What a request asks of a target, as far as it was looked at.
+
+    Attributes:
+        vision, tools, json_schema: whether it carries images, tools, a JSON schema.
+        tokens: prompt and answer together, estimated.
+    """
+
+    vision: bool = False
+    tools: bool = False
+    json_schema: bool = False
+    tokens: int = 0
+
+
+class Load(NamedTuple):
+    """What is known of a target at this moment.
+
+    Attributes:
+        running: requests in flight or waiting.
+        latency: smoothed seconds to the first byte; None before the first answer.
+    """
+
+    running: int = 0
+    latency: float | None = None
+
+
+LoadOf = Callable[[Target], Load]
+PriceOf = Callable[[Target], float | None]
+
+
+def _idle(_: Target) -> Load:
+    return Load()
+
+
+class _Arms:
+    """A route made ready: cumulative weights, and the order that follows each choice."""
+
+    def __init__(self, route: Route, price_of: PriceOf) -> None:
+        arms = [(Target.parse(arm.model), arm) for arm in route.targets if arm.weight]
+        if route.strategy == "cheapest":
+            arms.sort(key=lambda pair: _cheapest_first(price_of(pair[0])))
+        self.strategy = route.strategy
+        self.names = [name for name, _ in arms]
+        self.fallback = tuple(Target.parse(name) for name in route.fallback)
+        self.bounds = list(itertools.accumulate(arm.weight for _, arm in arms))
+        count = len(arms)
+        self.orders = [self._order([*range(n, count), *range(n)]) for n in range(count)]
+        self.policy = Policy(route.retries, route.timeout, route.breaker, route.hedge, _rooms(arms))
+        self.limited = {name: arm.supports for name, arm in arms if arm.supports != Supports()}
+
+    def _order(self, places: Sequence[int]) -> tuple[Target, ...]:
+        # dict.fromkeys keeps the first of each, so that no target is tried twice.
+        return tuple(dict.fromkeys([*(self.names[n] for n in places), *self.fallback]))
+
+    def choose(self, draw: float, load_of: LoadOf) -> tuple[Target, ...]:
+        if self.strategy == "weighted":
+            chosen = bisect.bisect_right(self.bounds, draw * self.bounds[-1])
+            # draw < 1, but the product may still round up to the last bound.
+            return self.orders[min(chosen, len(self.orders) - 1)]
+        if self.strategy == "round_robin":
+            return self.orders[int(draw * len(self.orders)) % len(self.orders)]
+        if self.strategy == "least_busy":
+            # Rotated by the draw, so that ties do not all fall to the first.
+            order = self.orders[int(draw * len(self.orders)) % len(self.orders)]
+            return self._sorted(order, lambda name: load_of(name).running)
+        if self.strategy == "lowest_latency":
+            return self._quicker_of_two(draw, load_of)
+        return self.orders[0]
+
+    def _sorted(
+        self, order: tuple[Target, ...], key: Callable[[Target], float]
+    ) -> tuple[Target, ...]:
+        arms = [name for name in order if name in self.names]
+        return (*sorted(arms, key=key), *(name for name in order if name not in self.names))
+
+    def _quicker_of_two(self, draw: float, load_of: LoadOf) -> tuple[Target, ...]:
+        """Power of two choices (Mitzenmacher 2001): good balance without herding on the best."""
+        count = len(self.names)
+        if count == 1:
+            return self.orders[0]
+        pair = int(draw * count * (count - 1))
+        first = pair // (count - 1)
+        second = pair % (count - 1)
+        second += second >= first
+        # A target that was never asked has no latency yet: ask it.
+        best = min((first, second), key=lambda n: load_of(self.names[n]).latency or 0.0)
+        return self.orders[best]
+
+
+def _cheapest_first(price: float | None) -> tuple[bool, float]:
+    """An unknown price is no low price: it sorts last."""
+    return price is None, price or 0.0
+
+
+def _rooms(arms: Iterable[tuple[Target, Arm]]) -> dict[Target, Room]:
+    return {
+        name: Room(arm.max_concurrency, arm.max_queue)
+        for name, arm in arms
+        if arm.max_concurrency is not None
+    }
+
+
+class Table:
+    """The routes of one config, ready to plan. Immutable: a change makes a new Table.
+
+    Args:
+        routes: name to Route.
+        providers: the names of the configured providers.
+        price_of: dollars per million tokens of a target, input and output together; None when
+            unknown. For the strategy `cheapest`.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        providers: Iterable[str],
+        price_of: PriceOf = lambda _: None,
+    ) -> None:
+        self.routes = dict(routes)
+        self._arms = {name: _Arms(route, price_of) for name, route in routes.items()}
+        self._providers = frozenset(providers)
+        self._policy = Policy()
+
+    @property
+    def names(self) -> list[str]:
+        """The routes' names, in the order of the config."""
+        return list(self._arms)
+
+    def sticky(self, model: str) -> str | None:
+        """The route's `sticky`; None for a model that is no route."""
+        route = self.routes.get(model)
+        return route.sticky if route else None
+
+    def watches_needs(self, model: str) -> bool:
+        """Whether a plan for the model depends on what the request needs."""
+        arms = self._arms.get(model)
+        return bool(arms and arms.limited)
+
+    def takes_turns(self, model: str) -> int:
+        """The number of arms that take turns; 0 when the route does not."""
+        arms = self._arms.get(model)
+        return len(arms.names) if arms and arms.strategy == "round_robin" else 0
+
+    def plan(
+        self, model: str, draw: float, *, load_of: LoadOf = _idle, needs: Needs | None = None
+    ) -> Plan:
+        """The plan for a request.
+
+        Args:
+            model: a route's name, or `provider/model`.
+            draw: in [0, 1): the chance in the choice. Random for a fresh choice, `share(key)` for
+                one that sticks to a key, `turn / arms` for taking turns.
+            load_of: what is known of a target now.
+            needs: what the request asks of a target; None when it was not looked at.
+
+        Raises:
+            ModelNotFoundError: with the closest names.
+            RequestError: no target of the route can serve what the request needs.
+        """
+        arms = self._arms.get(model)
+        if arms is None:
+            return Plan(model, (self._direct(model),), self._policy)
+        targets = arms.choose(draw, load_of)
+        if needs is not None and arms.limited:
+            targets = _able(model, targets, arms.limited, needs)
+        return Plan(model, targets, arms.policy)
+
+    def _direct(self, model: str) -> Target:
+        provider, slash, rest = model.partition("/")
+        if slash and rest and provider in self._providers:
+            return Target(provider, rest)
+        if slash:
+            message = f"no provider {provider!r}.{closest(provider, self._providers)}"
+        else:
+            known = [*self._arms, *(f"{name}/…" for name in self._providers)]
+            message = f"no such route.{closest(model, known)}"
+        raise ModelNotFoundError(f"The model {model!r} does not exist: {message}", param="model")
+
+
+def _able(
+    model: str, targets: tuple[Target, ...], limited: Mapping[Target, Supports], needs: Needs
+) -> tuple[Target, ...]:
+    able = tuple(one for one in targets if one not in limited or _can(limited[one], needs))
+    if not able:
+        wanted = [name for name in ("vision", "tools", "json_schema") if getattr(needs, name)]
+        wanted.append(f"about {needs.tokens} tokens of context")
+        raise RequestError(
+            f"No target of {model!r} supports what this request needs: {', '.join(wanted)}.",
+            code="no_capable_target",
+        )
+    return able
+
+
+def _can(supports: Supports, needs: Needs) -> bool:
+    return (
+        (supports.vision or not needs.vision)
+        and (supports.tools or not needs.tools)
+        and (supports.json_schema or not needs.json_schema)
+        and (supports.context is None or needs.tokens <= supports.context)
+    )
+
+
+def share(key: str, salt: str = "") -> float:
+    """A number in [0, 1) that is always the same for a key, and evenly spread over keys.
+
+    `salt` (the route's name) keeps one key from falling into the same arm of every route.
+    """
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, salt=_salt(salt))
+    # 53 bits are what a float holds exactly, so that the result never rounds up to 1.
+    return (int.from_bytes(digest.digest(), "big") >> 11) / 2**53
+
+
+def _salt(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,166 @@
+"""Everything a process needs to route and evaluate, made from one config.
+
+    async with Services(config) as services:
+        ...
+
+The server holds one for its lifetime; `evalrouter eval run` makes one for a single run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from providers.base import Lifecycle, Provider
+from providers.kinds import make
+from providers.transport import Transport
+from router.cache import Cache
+from router.complete import Asker
+from router.config import Config
+from router.dispatch import Dispatcher, Klass
+from router.keys import Keys
+from router.prices import PriceBook
+from router.routes import Routes
+from router.runs import Runs
+from router.store.base import Store
+from router.store.sqlite import SqliteStore
+from router.telemetry import Telemetry
+from router.traffic import Traffic
+
+PUBLISH_EVERY_S = 1.0
+
+
+class Services:
+    """The wired parts. Enter it inside the running event loop.
+
+    Args:
+        config: what to make them from.
+        source: the file that the config came from; None for the embedded default.
+        share: a folder of all workers of one server; None for a single process.
+
+    Attributes:
+        config: what it was made from.
+        providers: name to provider.
+        routes: the routes as they stand, and how to change them.
+        dispatcher: sends work to providers.
+        keys: who may ask.
+        store: where runs are kept.
+        keys: the clients' keys; only a server loads them.
+        runs: the runs of this process.
+        telemetry: metrics and traces.
+        traffic: takes a record of every request.
+        cache: the response cache.
+        draining: whether the process is about to end and takes no new work.
+    """
+
+    def __init__(
+        self, config: Config, source: Path | None = None, *, share: Path | None = None
+    ) -> None:
+        self.config = config
+        self.transport = Transport(config.http)
+        self.providers: Mapping[str, Provider] = {
+            name: make(name, one, self.transport) for name, one in config.providers.items()
+        }
+        self.store: Store = SqliteStore(config.storage.sqlite_path())
+        self.prices = PriceBook(config.prices, config.providers)
+        self.routes = Routes(config, source, self.store, self.prices.per_million)
+        self.dispatcher = Dispatcher(self.providers)
+        self.keys = Keys(self.store)
+        self.cache = Cache(config.cache.max_bytes)
+        kinds = {name: one.kind for name, one in config.providers.items()}
+        self.telemetry = Telemetry(config.telemetry, kinds, share=share)
+        traces = self.telemetry.traces
+        self.traffic = Traffic(
+            self.store,
+            self.prices,
+            config,
+            count=self.telemetry.count,
+            trace=None if traces is None else traces.send,
+        )
+        asker = Asker(self.routes, self.dispatcher, self.prices, self.traffic)
+        self.runs = Runs(self.store, asker)
+        self._watch_own_parts()
+        self._watch_targets()
+        self._share = share
+        self.draining = False
+        self._watching: asyncio.Task[None] | None = None
+        self._publishing: asyncio.Task[None] | None = None
+
+    def _watch_own_parts(self) -> None:
+        watch, traffic, cache = self.telemetry.watch, self.traffic, self.cache
+        watch(
+            "traffic_queue",
+            lambda: [((stage,), number) for stage, number in traffic.queues().items()],
+            labels=("stage",),
+            help="Request records that wait to be completed or written.",
+        )
+        watch(
+            "traffic_dropped",
+            lambda: [((), traffic.dropped)],
+            help="Request records that were never written.",
+            counter=True,
+        )
+        watch("cache_bytes", lambda: [((), cache.size)], help="What the response cache takes.")
+        watch("cache_entries", lambda: [((), len(cache))], help="Answers in the response cache.")
+
+    def _watch_targets(self) -> None:
+        classes: tuple[Klass, ...] = ("live", "eval")
+        states = [(klass, partial(self.dispatcher.states, klass)) for klass in classes]
+        self.telemetry.watch(
+            "breaker_open",
+            lambda: [
+                ((klass, str(one.target)), one.state(asyncio.get_running_loop().time()) != "closed")
+                for klass, targets in states
+                for one in targets()
+            ],
+            labels=("class", "target"),
+            help="1 while a target's breaker is open or half-open.",
+        )
+        self.telemetry.watch(
+            "requests_at_target",
+            lambda: [
+                ((klass, str(one.target), stage), number)
+                for klass, targets in states
+                for one in targets()
+                for stage, number in (("running", one.running), ("waiting", one.waiting))
+            ],
+            labels=("class", "target", "stage"),
+            help="Requests in flight at a target, and in the queue before it.",
+        )
+
+    async def __aenter__(self) -> Services:
+        await self.store.open()
+        await self.transport.open()
+        await self.traffic.open()
+        if self._share is not None:
+            self._publishing = asyncio.create_task(self._publish(), name="evalrouter-metrics")
+        for provider in self.providers.values():
+            if isinstance(provider, Lifecycle):
+                await provider.open()
+        await self.routes.follow()
+        await self.keys.load()
+        self._watching = asyncio.create_task(self.routes.watch(), name="evalrouter-routes")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._publishing is not None:
+            self._publishing.cancel()
+        await self.runs.close()
+        await self.traffic.close()
+        await self.telemetry.close()
+        await self.keys.close()
+        for provider in self.providers.values():
+            if isinstance(provider, Lifecycle):
+                await provider.close()
+        await self.transport.close()
+        await self.store.close()
+
+    async def _publish(self) -> None:
+        """Let the other workers' scrapes see what this one counted."""
+        while True:
+            self.telemetry.publish()
+            await asyncio.sleep(PUBLISH_EVERY_S)

@@ -1,0 +1,382 @@
+"""What evalrouter keeps, and the protocol of whatever keeps it.
+
+A *run* is one run document being carried out. Its *samples* are the rendered rows of its dataset.
+Each *cell* (run, route, sample, repeat) has at most one *answer*, and each answer has *scores*.
+
+The order of writes is the promise of an evaluation: `begin` before a request is sent, `keep_answer`
+before it is scored, `keep_scores` last. After a crash, a cell that was begun and has no answer was
+in flight: it is the only kind of request that is ever sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from evaluators.base import Answer, Cell, Sample, Score
+from providers.base import Translation
+from router.dispatch import Attempt
+from router.record import Record
+
+RunState = Literal["queued", "running", "completed", "failed", "cancelled"]
+ENDED: frozenset[RunState] = frozenset({"completed", "failed", "cancelled"})
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """One evaluation run.
+
+    Attributes:
+        id: `run_` and a sortable random part.
+        name: what people call it.
+        state: where it stands.
+        document: the run document as it was accepted, JSON types only.
+        dataset: the dataset's path or id as the document named it.
+        dataset_hash: SHA-256 of the dataset's content, hex.
+        dataset_rows: how many samples it has.
+        metrics: metric name to signature.
+        created_at, started_at, finished_at: seconds since the epoch, UTC; None when not yet.
+        cells: how many cells the run has in all.
+        interrupted: requests that were in flight at a crash and were sent again.
+        error: why it failed, "" otherwise.
+        owner: which process carries it out, "" for none.
+        heartbeat_at: when the owner last said it is alive; None for none.
+        versions: package versions that produced the numbers.
+    """
+
+    id: str
+    name: str
+    state: RunState
+    document: dict[str, Any]
+    dataset: str
+    dataset_hash: str
+    dataset_rows: int
+    metrics: dict[str, str]
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    cells: int = 0
+    interrupted: int = 0
+    error: str = ""
+    owner: str = ""
+    heartbeat_at: float | None = None
+    versions: dict[str, str] = {}
+
+
+class ScoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A cell with what is known of it. `answer` is None while the request is in flight."""
+
+    cell: Cell
+    answer: Answer | None
+    scores: tuple[Score, ...] = ()
+
+
+class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a registered dataset; (name, hash) is unique."""
+
+    name: str
+    hash: str
+    path: str
+    format: str
+    rows: int
+    columns: tuple[str, ...]
+    created_at: float
+
+
+BudgetPeriod = Literal["day", "week", "month", "total"]
+
+
+class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One client's key, without the key and without its hash: safe to show.
+
+    Attributes:
+        id: `key_` and a random part.
+        name: what people call it; unique among keys that are not revoked.
+        routes: the values of `model` it may ask for; None for all.
+        admin: whether it may do more than ask models: evaluations, traffic, metrics, pages.
+        rpm, tpm: requests and tokens per minute, per process; None for no limit.
+        parallel: requests at a time, per process; None for no limit.
+        budget_usd: US dollars per budget period; None for no limit.
+        budget_period: when the budget begins anew, in UTC (weeks on Monday); `total` for never.
+        expires_at, created_at, revoked_at: seconds since the epoch, UTC; None for not (yet).
+    """
+
+    id: str
+    name: str
+    routes: tuple[str, ...] | None = None
+    admin: bool = False
+    rpm: int | None = None
+    tpm: int | None = None
+    parallel: int | None = None
+    budget_usd: float | None = None
+    budget_period: BudgetPeriod = "total"
+    expires_at: float | None = None
+    created_at: float
+    revoked_at: float | None = None
+
+
+class KeySpend(msgspec.Struct, frozen=True, kw_only=True):
+    """What a key used in one budget period, or since the last time it was written down.
+
+    Attributes:
+        key_id: whose.
+        since: when the period began, seconds since the epoch; 0 for `total`.
+        usd: US dollars, of the requests whose price is known.
+        tokens: of the requests whose tokens are known.
+        requests: how many were let through.
+        unpriced: how many of them had no known cost; `usd` is too low by those.
+    """
+
+    key_id: str
+    since: float
+    usd: float = 0.0
+    tokens: int = 0
+    requests: int = 0
+    unpriced: int = 0
+
+
+class KeyTable(msgspec.Struct, frozen=True, kw_only=True):
+    """All keys at one moment, revoked ones included.
+
+    Attributes:
+        version: grows with every change of a key (not with what keys spend).
+        by_hash: SHA-256 of the key to its row, oldest key first.
+    """
+
+    version: int
+    by_hash: dict[bytes, KeyRow]
+
+
+class KeyState(msgspec.Struct, frozen=True, kw_only=True):
+    """What has to be looked at every second.
+
+    Attributes:
+        version: as in KeyTable.
+        spent: key id to the latest period it spent anything in.
+    """
+
+    version: int
+    spent: dict[str, KeySpend]
+
+
+class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which requests to list; None asks nothing.
+
+    Attributes:
+        route, target, key_id, klass: as in TrafficRow.
+        status: the lowest and the highest.
+        since, until: seconds since the epoch; `until` itself is left out.
+    """
+
+    route: str | None = None
+    target: str | None = None
+    key_id: str | None = None
+    klass: str | None = None
+    status: tuple[int, int] | None = None
+    since: float | None = None
+    until: float | None = None
+
+
+class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"klass": "class"}):
+    """One request as it is kept.
+
+    Attributes:
+        number: grows with every row.
+        target: who answered, else who was asked last; "" when nobody was.
+        bodies: whether bodies were kept; `request` and `response` are only read with one row.
+        trace_id: 32 hexadecimal digits, "" without a trace.
+
+    The others are as in `router.record.Record`.
+    """
+
+    number: int
+    id: str
+    at: float
+    key_id: str
+    path: str
+    route: str
+    target: str
+    status: int
+    error_code: str
+    klass: str
+    stream: bool
+    cached: bool
+    finish_reason: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_tokens: int | None
+    cached_tokens: int
+    written_tokens: int
+    cost_usd: float | None
+    first_byte_s: float | None
+    total_s: float
+    model: str
+    system_fingerprint: str
+    attempts: tuple[Attempt, ...]
+    translation: Translation | None
+    trace_id: str
+    bodies: bool
+    request: str | None = None
+    response: str | None = None
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run is, counted from its rows."""
+
+    answered: int
+    failed: int
+    in_flight: int
+    scored: int
+
+
+class Store(Protocol):
+    """Keeps everything that must survive a crash. Every method may raise StoreError.
+
+    A write has reached the database (and outlives a kill -9 of this process) when its await ends.
+    """
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is queued, then disconnect."""
+        ...
+
+    # runs
+    async def add_run(self, run: Run, samples: Sequence[Sample]) -> None:
+        """A new run and its samples, all or nothing."""
+        ...
+
+    async def run(self, run_id: str) -> Run | None:
+        """One run; None when there is none. A unique prefix of the id is enough."""
+        ...
+
+    async def runs(
+        self, *, limit: int = 50, before: str | None = None, state: RunState | None = None
+    ) -> list[Run]:
+        """Newest first; `before` is the id of the last run of the page before."""
+        ...
+
+    async def update_run(self, run_id: str, **changes: Any) -> None:
+        """Set fields of a run."""
+        ...
+
+    async def claim_run(self, run_id: str, owner: str, now: float, stale_after: float) -> bool:
+        """Become the run's owner; False when another owner gave a sign of life lately.
+
+        Atomic over processes. Counts the cells in flight into `interrupted` and forgets them, so
+        that they are asked again.
+        """
+        ...
+
+    async def heartbeat(self, run_id: str, owner: str, now: float) -> bool:
+        """Renew the claim; False when somebody else owns the run now."""
+        ...
+
+    async def delete_run(self, run_id: str) -> None:
+        """The run, its samples, answers and scores."""
+        ...
+
+    # samples, answers, scores
+    def samples(self, run_id: str, *, after: int = 0) -> AsyncGenerator[Sample]:
+        """The run's samples in dataset order, in bounded pages."""
+        ...
+
+    async def begin(self, run_id: str, cell: Cell, request_hash: str, target: str) -> None:
+        """Note that the cell's request is about to be sent."""
+        ...
+
+    async def keep_answer(
+        self, run_id: str, cell: Cell, request_hash: str, answer: Answer, attempts: Sequence[Any]
+    ) -> None:
+        """The cell's answer or error, with the record of its attempts (JSON types)."""
+        ...
+
+    async def keep_scores(self, run_id: str, cell: Cell, scores: Sequence[Score]) -> None:
+        """The cell's scores; replaces scores of the same outputs."""
+        ...
+
+    async def forget_failed(self, run_id: str) -> int:
+        """Drop the answers that are errors, so that they are asked again; how many there were."""
+        ...
+
+    async def answered_cells(self, run_id: str) -> set[Cell]:
+        """The cells that have an answer or an error."""
+        ...
+
+    def results(
+        self, run_id: str, *, route: str | None = None, unscored: bool = False, after: int = 0
+    ) -> AsyncGenerator[ScoredAnswer]:
+        """The run's answers with their scores, by sample, route and repeat, in bounded pages.
+
+        `unscored`: only cells with an answer text and no score. `after`: leave out so many samples.
+        """
+        ...
+
+    async def progress(self, run_id: str) -> Progress:
+        """Counts over the run's rows."""
+        ...
+
+    async def cached_answer(self, request_hash: str, repeat: int) -> Answer | None:
+        """The newest answer (never an error) to the same request and repeat, of any run."""
+        ...
+
+    # datasets
+    async def add_dataset(self, row: DatasetRow) -> None:
+        """Register a dataset version; registering the same one again changes nothing."""
+        ...
+
+    async def datasets(self, name: str | None = None) -> list[DatasetRow]:
+        """Registered versions, newest first."""
+        ...
+
+    # routes set at run time
+    async def set_route(self, name: str, route: dict[str, Any] | None, now: float) -> None:
+        """Override a route of the config (its document, JSON types); None goes back to it."""
+        ...
+
+    async def route_overrides(self) -> dict[str, dict[str, Any]]:
+        """All overrides, by name. Read about once a second by every process."""
+        ...
+
+    # keys
+    async def add_key(self, row: KeyRow, digest: bytes) -> None:
+        """A new key; `digest` is its SHA-256. ConflictError when the name is in use."""
+        ...
+
+    async def keys(self) -> KeyTable:
+        """Every key."""
+        ...
+
+    async def key_state(self) -> KeyState:
+        """Whether keys changed, and what they spent: cheap enough for every second."""
+        ...
+
+    async def revoke_key(self, name: str, now: float) -> KeyRow:
+        """Revoke by id or name. NotFoundError when no key of that name is in use."""
+        ...
+
+    async def add_key_spend(self, spent: Sequence[KeySpend]) -> None:
+        """Add to what keys spent, all or nothing; several processes may add to the same key."""
+        ...
+
+    # traffic
+    async def keep_traffic(self, records: Sequence[Record]) -> None:
+        """Write down requests, all or none."""
+        ...
+
+    async def traffic(
+        self, wanted: TrafficFilter, *, limit: int = 50, before: int | None = None
+    ) -> list[TrafficRow]:
+        """Newest first; `before` is the number of the last row of the page before."""
+        ...
+
+    async def request(self, request_id: str) -> TrafficRow | None:
+        """One request, the newest of that id, with its bodies; None when there is none."""
+        ...
+
+    async def forget_traffic(self, before: float, most: int) -> int:
+        """Delete up to `most` requests that came before a moment; how many it were."""
+        ...

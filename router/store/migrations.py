@@ -1,0 +1,353 @@
+"""The SQLite schema, as numbered steps that are never edited once released.
+
+`migrate(db)` brings any file written by this version or an older one up to date. To change the
+schema, append `m00N_what_it_does` to STEPS, at the end of this file; never change a step that has
+been released, because files that have it will not run it again.
+
+The shape, chosen so that a million answers stay small and the pages of a run stay quick:
+
+    runs      one row per run; `number` stands for the run everywhere else
+    counts    the run's progress, kept by triggers in the transaction that changes its answers
+    samples   (run, position), position from 1 in dataset order
+    routes    route names, once each
+    answers   one row per cell, from `begin` on; `id` stands for the cell in `scores`
+    scores    (answer, output)
+    datasets  (name, hash)
+    keys      one row per client's key, which itself is not kept; key_changes counts their changes
+    key_spend (key, since): what a key spent in the budget period that began then
+    traffic   one row per request; traffic_bodies (number) where bodies are kept
+
+Times are seconds since the epoch; columns that hold JSON are text.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+from providers.errors import StoreError
+
+
+def migrate(db: Database, *, stop_before: str | None = None) -> None:
+    """Apply what is missing, all or nothing; a file that is up to date is not changed.
+
+    `stop_before` names the first step to leave out: that makes a file as an older version left it.
+
+    Two processes may do this to the same file at once: the second waits and finds it done.
+    The connection must be in autocommit mode (`isolation_level=None`).
+
+    Raises:
+        StoreError: the file was written by a newer evalrouter.
+        sqlite3.Error: SQLite refused; nothing was changed.
+    """
+    migrations = Migrations("evalrouter")
+    for step in STEPS:
+        migrations()(step)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        _refuse_newer([step.name for step in migrations.applied(db)])
+        migrations.apply(db, stop_before=stop_before)
+    except BaseException:
+        db.rollback()
+        raise
+    db.commit()
+
+
+def _refuse_newer(applied: list[str]) -> None:
+    known = {step.__name__ for step in STEPS}
+    newer = [name for name in applied if name not in known]
+    if newer:
+        raise StoreError(
+            f"the database was written by a newer evalrouter (it has {', '.join(newer)}, "
+            "which this version does not know); upgrade evalrouter or use another file"
+        )
+
+
+def m001_runs_and_samples(db: Database) -> None:
+    """Runs, their progress, and the samples they ask."""
+    db.table("runs").create(
+        {
+            "number": int,
+            "id": str,
+            "name": str,
+            "state": str,
+            "dataset": str,
+            "dataset_hash": str,
+            "dataset_rows": int,
+            "created_at": float,
+            "started_at": float,
+            "finished_at": float,
+            "cells": int,
+            "interrupted": int,
+            "error": str,
+            "owner": str,
+            "heartbeat_at": float,
+            # Set while the run is being added or deleted, which takes many transactions.
+            "hidden_since": float,
+            "metrics": str,
+            "versions": str,
+            "document": str,
+        },
+        pk="number",
+        not_null={"id", "name", "state", "document", "created_at", "owner", "interrupted"},
+    )
+    db.table("runs").create_index(["id"], unique=True)
+    db.table("counts").create(
+        {"run": int, "in_flight": int, "answered": int, "failed": int, "scored": int},
+        pk="run",
+        foreign_keys=[("run", "runs", "number")],
+        not_null={"in_flight", "answered", "failed", "scored"},
+        defaults={"in_flight": 0, "answered": 0, "failed": 0, "scored": 0},
+    )
+    db.execute(
+        """
+        CREATE TABLE samples (
+            run INTEGER NOT NULL REFERENCES runs (number),
+            position INTEGER NOT NULL,
+            sample_id TEXT NOT NULL,
+            refs TEXT NOT NULL,
+            messages TEXT NOT NULL,
+            fields TEXT NOT NULL,
+            PRIMARY KEY (run, position),
+            UNIQUE (run, sample_id)
+        )
+        """
+    )
+
+
+def m002_answers_and_scores(db: Database) -> None:
+    """Cells from the moment they are asked, and their scores."""
+    db.table("routes").create({"id": int, "name": str}, pk="id", not_null={"name"})
+    db.table("routes").create_index(["name"], unique=True)
+    # Narrow columns first: SQLite reads a row from its front, and long texts spill to other pages.
+    db.execute(
+        """
+        CREATE TABLE answers (
+            id INTEGER PRIMARY KEY,
+            run INTEGER NOT NULL REFERENCES runs (number),
+            position INTEGER NOT NULL,
+            route INTEGER NOT NULL REFERENCES routes (id),
+            repeat INTEGER NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('sent', 'answered', 'failed')),
+            scored INTEGER NOT NULL DEFAULT 0,
+            asked_at REAL NOT NULL,
+            answered_at REAL,
+            target TEXT NOT NULL,
+            request_hash TEXT NOT NULL,
+            model TEXT,
+            system_fingerprint TEXT,
+            finish_reason TEXT,
+            prompt_tokens INTEGER,
+            completion_tokens INTEGER,
+            total_tokens INTEGER,
+            cost_usd REAL,
+            first_byte_s REAL,
+            total_s REAL,
+            attempt_count INTEGER,
+            cached INTEGER,
+            error_code TEXT,
+            error TEXT,
+            text TEXT,
+            attempts TEXT,
+            UNIQUE (run, position, route, repeat),
+            FOREIGN KEY (run, position) REFERENCES samples (run, position)
+        )
+        """
+    )
+    # Finds what is in flight, failed or unscored; small, as an answer leaves it when it is scored.
+    db.execute(
+        "CREATE INDEX answers_unscored ON answers (run, state, position) WHERE scored = 0",
+    )
+    db.execute(
+        "CREATE INDEX answers_by_request ON answers (request_hash, repeat, answered_at)"
+        " WHERE state = 'answered'"
+    )
+    db.execute(
+        """
+        CREATE TABLE scores (
+            answer INTEGER NOT NULL REFERENCES answers (id) ON DELETE CASCADE,
+            output TEXT NOT NULL,
+            value REAL,
+            statistics TEXT,
+            passed INTEGER,
+            error TEXT,
+            PRIMARY KEY (answer, output)
+        ) WITHOUT ROWID
+        """
+    )
+    # Triggers, so that no statement that touches answers can forget to count.
+    db.execute(
+        """
+        CREATE TRIGGER answers_count_insert AFTER INSERT ON answers BEGIN
+            UPDATE counts SET
+                in_flight = in_flight + (new.state = 'sent'),
+                answered = answered + (new.state = 'answered'),
+                failed = failed + (new.state = 'failed'),
+                scored = scored + new.scored
+            WHERE run = new.run;
+        END
+        """
+    )
+    db.execute(
+        """
+        CREATE TRIGGER answers_count_update AFTER UPDATE OF state, scored ON answers BEGIN
+            UPDATE counts SET
+                in_flight = in_flight + (new.state = 'sent') - (old.state = 'sent'),
+                answered = answered + (new.state = 'answered') - (old.state = 'answered'),
+                failed = failed + (new.state = 'failed') - (old.state = 'failed'),
+                scored = scored + new.scored - old.scored
+            WHERE run = new.run;
+        END
+        """
+    )
+    db.execute(
+        """
+        CREATE TRIGGER answers_count_delete AFTER DELETE ON answers BEGIN
+            UPDATE counts SET
+                in_flight = in_flight - (old.state = 'sent'),
+                answered = answered - (old.state = 'answered'),
+                failed = failed - (old.state = 'failed'),
+                scored = scored - old.scored
+            WHERE run = old.run;
+        END
+        """
+    )
+
+
+def m003_datasets(db: Database) -> None:
+    """Registered dataset versions."""
+    db.table("datasets").create(
+        {
+            "name": str,
+            "hash": str,
+            "path": str,
+            "format": str,
+            "rows": int,
+            "columns": str,
+            "created_at": float,
+        },
+        pk=("name", "hash"),
+        not_null={"path", "format", "rows", "columns", "created_at"},
+    )
+
+
+def m004_logprobs_and_notes(db: Database) -> None:
+    """What perplexity is computed from, and what has to be known about a score."""
+    db.execute("ALTER TABLE answers ADD COLUMN logprob_sum REAL")
+    db.execute("ALTER TABLE answers ADD COLUMN logprob_tokens INTEGER")
+    db.execute("ALTER TABLE scores ADD COLUMN note TEXT")
+
+
+def m005_keys(db: Database) -> None:
+    """Keys of clients, and what each spent in each of its budget periods."""
+    db.execute(
+        """
+        CREATE TABLE keys (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            hash BLOB NOT NULL UNIQUE,
+            routes TEXT,
+            admin INTEGER NOT NULL,
+            rpm INTEGER,
+            tpm INTEGER,
+            parallel INTEGER,
+            budget_usd REAL,
+            budget_period TEXT NOT NULL CHECK (budget_period IN ('day', 'week', 'month', 'total')),
+            expires_at REAL,
+            created_at REAL NOT NULL,
+            revoked_at REAL
+        )
+        """
+    )
+    # A name may be given again once its key is revoked.
+    db.execute("CREATE UNIQUE INDEX keys_by_name ON keys (name) WHERE revoked_at IS NULL")
+    db.execute(
+        """
+        CREATE TABLE key_spend (
+            key TEXT NOT NULL REFERENCES keys (id) ON DELETE CASCADE,
+            since REAL NOT NULL,
+            usd REAL NOT NULL DEFAULT 0,
+            tokens INTEGER NOT NULL DEFAULT 0,
+            requests INTEGER NOT NULL DEFAULT 0,
+            unpriced INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (key, since)
+        ) WITHOUT ROWID
+        """
+    )
+    # Other processes look at this number to learn whether to read the keys again. Triggers, so
+    # that no statement that touches keys can forget to count.
+    db.execute("CREATE TABLE key_changes (version INTEGER NOT NULL)")
+    db.execute("INSERT INTO key_changes (version) VALUES (0)")
+    counted = " ON keys BEGIN UPDATE key_changes SET version = version + 1; END"
+    db.execute("CREATE TRIGGER keys_insert AFTER INSERT" + counted)
+    db.execute("CREATE TRIGGER keys_update AFTER UPDATE" + counted)
+    db.execute("CREATE TRIGGER keys_delete AFTER DELETE" + counted)
+
+
+def m006_route_overrides(db: Database) -> None:
+    """Routes that were set while the server ran; they stand before the config file's."""
+    db.execute(
+        """
+        CREATE TABLE route_overrides (
+            name TEXT PRIMARY KEY,
+            route TEXT NOT NULL,
+            changed_at REAL NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+
+
+def m007_translations(db: Database) -> None:
+    """What became of a request's fields; NULL when all were sent as they came."""
+    db.execute("ALTER TABLE answers ADD COLUMN translation TEXT")
+
+
+def m008_traffic(db: Database) -> None:
+    """One row per request that was answered or refused."""
+    db.execute(
+        """
+        CREATE TABLE traffic (
+            number INTEGER PRIMARY KEY,
+            id TEXT NOT NULL,
+            at REAL NOT NULL,
+            key_id TEXT NOT NULL,
+            path TEXT NOT NULL,
+            route TEXT NOT NULL,
+            target TEXT NOT NULL,
+            status INTEGER NOT NULL,
+            error_code TEXT NOT NULL,
+            klass TEXT NOT NULL,
+            stream INTEGER NOT NULL,
+            cached INTEGER NOT NULL,
+            finish_reason TEXT NOT NULL,
+            prompt_tokens INTEGER,
+            completion_tokens INTEGER,
+            cost_usd REAL,
+            first_byte_s REAL,
+            total_s REAL NOT NULL,
+            model TEXT NOT NULL,
+            bodies INTEGER NOT NULL,
+            detail TEXT NOT NULL
+        )
+        """
+    )
+    db.execute(
+        "CREATE TABLE traffic_bodies (number INTEGER PRIMARY KEY, request BLOB, response BLOB)"
+    )
+    # Each index costs every request; targets and keys are found by reading newest rows first.
+    db.execute("CREATE INDEX traffic_by_id ON traffic (id)")
+    db.execute("CREATE INDEX traffic_by_time ON traffic (at)")
+    db.execute("CREATE INDEX traffic_by_route ON traffic (route, number)")
+    db.execute("CREATE INDEX traffic_failures ON traffic (number) WHERE status >= 400")
+
+
+STEPS = (
+    m001_runs_and_samples,
+    m002_answers_and_scores,
+    m003_datasets,
+    m004_logprobs_and_notes,
+    m005_keys,
+    m006_route_overrides,
+    m007_translations,
+    m008_traffic,
+)

@@ -1,0 +1,445 @@
+"""The store in one SQLite file: `SqliteStore(path)`, `await open()`, use, `await close()`.
+
+Writes go through one thread that commits them in groups (see `writer.py`); reads run on a few
+threads with connections of their own, so the event loop never waits for SQLite. The file is in WAL
+mode with synchronous=NORMAL: what was acknowledged outlives a kill -9 of the process, though the
+last moments may be lost when the machine itself loses power. Several processes may share the file.
+
+A cell's answer is written once. `begin` refuses a cell that was begun, `keep_answer` refuses one
+that has an answer: `claim_run` and `forget_failed` are the ways to have a cell asked again.
+Numbers that are NaN or infinite are refused everywhere: neither JSON nor a mean can carry them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import msgspec
+from sqlite_utils import Database
+
+from evaluators.base import Answer, Cell, Sample, Score
+from providers.errors import StoreError
+from router.record import Record
+from router.store import sqlite_keys, sqlite_traffic
+from router.store import sqlite_rows as rows
+from router.store.base import (
+    DatasetRow,
+    KeyRow,
+    KeySpend,
+    KeyState,
+    KeyTable,
+    Progress,
+    Run,
+    RunState,
+    ScoredAnswer,
+    TrafficFilter,
+    TrafficRow,
+)
+from router.store.migrations import migrate
+from router.store.writer import Writer, refusal
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+
+READERS = 4
+BUSY_S = 10.0  # how long to wait for another process that writes
+ABANDONED_S = 600.0  # after this without progress, an addition or deletion was cut off by a crash
+
+
+class SqliteStore:
+    """A `Store` in one file, which is made when it is not there.
+
+    Args:
+        path: the file; its folder must exist.
+        clock: seconds since the epoch; stamps answers.
+        room: how many writes may be on their way before the next one waits.
+    """
+
+    def __init__(
+        self, path: Path, *, clock: Callable[[], float] = time.time, room: int = 1024
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._room = room
+        self._writer: Writer | None = None
+        self._readers: ThreadPoolExecutor | None = None
+        self._idle: list[Database] = []
+
+    async def open(self) -> None:
+        """Connect, bring the schema up to date, sweep up what a crash left half done.
+
+        Raises:
+            StoreError: the path is a folder, is not writable, is no SQLite file, or was written
+                by a newer evalrouter.
+        """
+        db = await asyncio.to_thread(_open_for_writing, self.path)
+        self._writer = Writer(db, self.path, room=self._room)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="evalrouter-store-read")
+        try:
+            before = self._clock() - ABANDONED_S
+            for number in await self._read("look for abandoned runs", rows.abandoned, before):
+                await self._erase(number)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Write what is queued, then disconnect. Closing twice does nothing."""
+        writer, readers = self._writer, self._readers
+        if writer is None or readers is None:
+            return
+        self._readers = None
+        await asyncio.to_thread(readers.shutdown)
+        while self._idle:
+            self._idle.pop().close()
+        # Last, because the last connection to leave folds the WAL back into the file.
+        await writer.close()
+        self._writer = None
+
+    # runs
+
+    async def add_run(self, run: Run, samples: Sequence[Sample]) -> None:
+        """A new run and its samples, all or nothing.
+
+        Other writes get their turn between chunks of samples; the run shows when it is complete.
+
+        Raises:
+            StoreError: the run's id is taken, or two samples have the same id.
+        """
+        number = await self._write("add a run", rows.insert_run, run, self._clock())
+        try:
+            for start in range(0, len(samples), rows.CHUNK):
+                await self._write(
+                    "add samples", rows.insert_samples, number, start, samples, self._clock()
+                )
+            await self._write("add a run", rows.set_hidden, number, None)
+        except BaseException:
+            # Where this fails too, open() sweeps up later.
+            with contextlib.suppress(StoreError):
+                await self._erase(number)
+            raise
+
+    async def run(self, run_id: str) -> Run | None:
+        """One run; None when there is none. A unique prefix of the id is enough.
+
+        Raises:
+            NotFoundError: the prefix fits several runs; the message names some.
+        """
+        return await self._read("read a run", rows.find_run, run_id)
+
+    async def runs(
+        self, *, limit: int = 50, before: str | None = None, state: RunState | None = None
+    ) -> list[Run]:
+        """Newest first, which is by id: ids sort by age. `before` need not exist any more."""
+        return await self._read("list runs", rows.runs_page, limit, before, state)
+
+    async def update_run(self, run_id: str, **changes: Any) -> None:
+        """Set fields of a run.
+
+        Raises:
+            NotFoundError: no such run.
+            StoreError: no such field, or a value of the wrong type.
+        """
+        await self._write("update a run", rows.update_run, run_id, changes)
+
+    async def claim_run(self, run_id: str, owner: str, now: float, stale_after: float) -> bool:
+        """Become the run's owner; False when another owner gave a sign of life lately.
+
+        Atomic over processes. Counts the cells in flight into `interrupted` and forgets them.
+        Who owns the run already may claim it again, with the same effect.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        return await self._write("claim a run", rows.claim, run_id, owner, now, stale_after)
+
+    async def heartbeat(self, run_id: str, owner: str, now: float) -> bool:
+        """Renew the claim; False when somebody else owns the run now, or it is gone."""
+        return await self._write("renew a claim", rows.heartbeat, run_id, owner, now)
+
+    async def delete_run(self, run_id: str) -> None:
+        """The run, its samples, answers and scores.
+
+        The run is gone at once; its rows go in chunks, so that other writes get their turn.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        await self._erase(await self._write("delete a run", rows.hide, run_id, self._clock()))
+
+    # samples, answers, scores
+
+    async def samples(self, run_id: str, *, after: int = 0) -> AsyncGenerator[Sample]:
+        """The run's samples in dataset order, without the first `after`.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        while True:
+            page = await self._read("read samples", rows.samples_page, run_id, after)
+            for sample in page:
+                yield sample
+            if len(page) < rows.PAGE:
+                return
+            after += rows.PAGE
+
+    async def begin(self, run_id: str, cell: Cell, request_hash: str, target: str) -> None:
+        """Note that the cell's request is about to be sent.
+
+        Raises:
+            NotFoundError: no such run or sample.
+            StoreError: the cell is in flight or has an answer or error already.
+        """
+        await self._write(
+            "note a request",
+            rows.begin,
+            run_id,
+            cell,
+            request_hash=request_hash,
+            target=target,
+            now=self._clock(),
+        )
+
+    async def keep_answer(
+        self, run_id: str, cell: Cell, request_hash: str, answer: Answer, attempts: Sequence[Any]
+    ) -> None:
+        """The cell's answer or error, with the record of its attempts (JSON types).
+
+        A cell that was not begun, or was forgotten since, gets its answer all the same.
+
+        Raises:
+            NotFoundError: no such run or sample.
+            StoreError: the cell has an answer or error already.
+        """
+        kept = rows.Kept(cell, request_hash, answer, attempts, self._clock())
+        await self._write("keep an answer", rows.keep_answer, run_id, kept)
+
+    async def keep_scores(self, run_id: str, cell: Cell, scores: Sequence[Score]) -> None:
+        """The cell's scores; replaces scores of the same outputs.
+
+        Raises:
+            NotFoundError: no such run or sample.
+            StoreError: the cell has no answer text that could have been scored.
+        """
+        await self._write("keep scores", rows.keep_scores, run_id, cell, scores)
+
+    async def forget_failed(self, run_id: str) -> int:
+        """Drop the answers that are errors, so that they are asked again; how many there were.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        return await self._write("forget failed answers", rows.forget_failed, run_id)
+
+    async def answered_cells(self, run_id: str) -> set[Cell]:
+        """The cells that have an answer or an error.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        return await self._read("read what is answered", rows.answered_cells, run_id)
+
+    async def results(
+        self, run_id: str, *, route: str | None = None, unscored: bool = False, after: int = 0
+    ) -> AsyncGenerator[ScoredAnswer]:
+        """The run's cells by sample, route name and repeat; scores by output name.
+
+        `unscored`: only cells with an answer text and no score. `after`: leave out so many samples.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        # Positions count from 1 and route names are never empty: this sorts before all that follow.
+        place: rows.Place | None = rows.Place(after + 1, "", 0)
+        while place is not None:
+            page, place = await self._read(
+                "read results", rows.results_page, run_id, place, route, unscored=unscored
+            )
+            for scored in page:
+                yield scored
+
+    async def progress(self, run_id: str) -> Progress:
+        """Counts over the run's rows. `answered` includes what is scored.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        return await self._read("count a run's rows", rows.progress, run_id)
+
+    async def cached_answer(self, request_hash: str, repeat: int) -> Answer | None:
+        """The newest answer (never an error) to the same request and repeat, of any run."""
+        return await self._read(
+            "look for a cached answer", rows.cached_answer, request_hash, repeat
+        )
+
+    # datasets
+
+    async def add_dataset(self, row: DatasetRow) -> None:
+        """Register a dataset version; registering the same one again changes nothing."""
+        await self._write("register a dataset", rows.insert_dataset, row)
+
+    async def datasets(self, name: str | None = None) -> list[DatasetRow]:
+        """Registered versions, newest first."""
+        return await self._read("list datasets", rows.datasets, name)
+
+    # routes set at run time
+
+    async def set_route(self, name: str, route: dict[str, Any] | None, now: float) -> None:
+        """Override a route of the config; None goes back to it."""
+        await self._write("set a route", rows.set_route, name, route, now)
+
+    async def route_overrides(self) -> dict[str, dict[str, Any]]:
+        """All overrides, by name."""
+        return await self._read("read route overrides", rows.route_overrides)
+
+    # keys
+
+    async def add_key(self, row: KeyRow, digest: bytes) -> None:
+        """A new key; `digest` is its SHA-256.
+
+        Raises:
+            ConflictError: a key of that name is in use.
+        """
+        await self._write("add a key", sqlite_keys.insert_key, row, digest)
+
+    async def keys(self) -> KeyTable:
+        """Every key."""
+        return await self._read("read the keys", sqlite_keys.keys)
+
+    async def key_state(self) -> KeyState:
+        """Whether keys changed, and what they spent."""
+        return await self._read("read what keys spent", sqlite_keys.key_state)
+
+    async def revoke_key(self, name: str, now: float) -> KeyRow:
+        """Revoke by id or name.
+
+        Raises:
+            NotFoundError: no key of that id or name is in use.
+        """
+        return await self._write("revoke a key", sqlite_keys.revoke_key, name, now)
+
+    async def add_key_spend(self, spent: Sequence[KeySpend]) -> None:
+        """Add to what keys spent, all or nothing."""
+        await self._write("keep what keys spent", sqlite_keys.add_key_spend, spent)
+
+    # how reads and writes reach SQLite
+
+    # traffic
+
+    async def keep_traffic(self, records: Sequence[Record]) -> None:
+        """Write down requests, all or none."""
+        await self._write("keep request records", sqlite_traffic.insert, records)
+
+    async def traffic(
+        self, wanted: TrafficFilter, *, limit: int = 50, before: int | None = None
+    ) -> list[TrafficRow]:
+        """Newest first; `before` is the number of the last row of the page before."""
+        return await self._read("list request records", sqlite_traffic.page, wanted, limit, before)
+
+    async def request(self, request_id: str) -> TrafficRow | None:
+        """One request, the newest of that id, with its bodies."""
+        return await self._read("read a request record", sqlite_traffic.one, request_id)
+
+    async def forget_traffic(self, before: float, most: int) -> int:
+        """Delete up to `most` requests that came before a moment; how many it were."""
+        return await self._write("delete old request records", sqlite_traffic.forget, before, most)
+
+    # machinery
+
+    async def _write(
+        self,
+        doing: str,
+        work: Callable[Concatenate[Database, _Args], _Result],
+        *args: _Args.args,
+        **kwargs: _Args.kwargs,
+    ) -> _Result:
+        """`work(db, ...)` on the writing thread; `doing` completes "cannot ..."."""
+        if self._writer is None:
+            raise StoreError(f"cannot {doing}: the database is not open")
+        return await self._writer.write(doing, lambda db: work(db, *args, **kwargs))
+
+    async def _read(
+        self,
+        doing: str,
+        work: Callable[Concatenate[Database, _Args], _Result],
+        *args: _Args.args,
+        **kwargs: _Args.kwargs,
+    ) -> _Result:
+        """`work(db, ...)` on a reading thread, which sees one state from first to last query."""
+        if self._readers is None:
+            raise StoreError(f"cannot {doing}: the database is not open")
+
+        def read() -> _Result:
+            try:
+                with self._reader() as db:
+                    return work(db, *args, **kwargs)
+            except (sqlite3.Error, msgspec.MsgspecError, UnicodeError, OverflowError) as error:
+                raise refusal(doing, self.path, error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[Database]:
+        """An idle reading connection, or a new one, inside a transaction."""
+        try:
+            db = self._idle.pop()
+        except IndexError:
+            db = _connect(self.path, read_only=True)
+        try:
+            db.execute("BEGIN")
+            yield db
+        finally:
+            db.rollback()
+            self._idle.append(db)
+
+    async def _erase(self, number: int) -> None:
+        """Delete what a hidden run left, chunk by chunk."""
+        while await self._write("delete a run's rows", rows.erase_some, number, self._clock()):
+            pass
+
+
+# connections
+
+
+def _connect(path: Path, *, read_only: bool = False) -> Database:
+    # Absolute, because ":memory:" and "" mean something else to SQLite. Plugins that the user has
+    # installed for sqlite-utils have no business in here.
+    connection = sqlite3.connect(
+        path.absolute(), timeout=BUSY_S, isolation_level=None, check_same_thread=False
+    )
+    try:
+        db = Database(connection, recursive_triggers=False, execute_plugins=False)
+        if read_only:
+            db.execute("PRAGMA query_only = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return db
+
+
+def _open_for_writing(path: Path) -> Database:
+    if path.is_dir():
+        raise StoreError(f"cannot open the database {path}: it is a folder, not a file")
+    try:
+        db = _connect(path)
+        try:
+            db.enable_wal()
+            db.execute("PRAGMA synchronous = NORMAL")
+            migrate(db)
+            # After migrating: a step that rebuilds a table must not set off cascades.
+            db.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            db.close()
+            raise
+    except sqlite3.Error as error:
+        raise refusal("open", path, error) from error
+    except StoreError as error:
+        raise StoreError(f"cannot open the database {path}: {error.message}") from error
+    return db

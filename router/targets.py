@@ -1,0 +1,170 @@
+"""What the dispatcher remembers of each target: room, breaker, retry budget, how quick it is.
+
+Everything here is synchronous and single-threaded; times are passed in, so tests need no clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Literal
+
+from router.config import Breaker, Hedge, Retries
+from router.routing import Load, Room, Target
+
+BreakerState = Literal["closed", "open", "half_open"]
+
+# Weight of the newest of the smoothed times: about the last ten requests count.
+_EWMA = 0.2
+# Times kept for the percentile that hedging waits for; fewer than _ENOUGH say too little.
+_KEPT, _ENOUGH = 128, 20
+# A retry or hedge budget saves up at most so many, and starts with this, for low traffic.
+_BURST = 10.0
+
+
+class TargetState:
+    """One target, as this process sees it.
+
+    Attributes:
+        target: which.
+        running: requests in flight.
+        hedged, hedges_lost: second attempts made, and attempts cancelled because another won.
+        opened: how often the breaker has opened.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.running = 0
+        self.hedged = 0
+        self.hedges_lost = 0
+        self.opened = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._latency: float | None = None
+        self._times: deque[float] = deque(maxlen=_KEPT)
+        self._slow: float | None = None
+        self._failures = 0
+        self._closed_again_at = 0.0
+        self._breaker: BreakerState = "closed"
+        self._retries = _BURST
+        self._hedges = _BURST
+
+    # room
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for room."""
+        return len(self._waiters)
+
+    @property
+    def load(self) -> Load:
+        """What plans are made from."""
+        return Load(self.running + len(self._waiters), self._latency)
+
+    def try_enter(self, room: Room | None) -> bool:
+        """Take a place; False when all are taken (or others already wait for one)."""
+        if room is not None and (self.running >= room.running or self._waiters):
+            return False
+        self.running += 1
+        return True
+
+    def can_wait(self, room: Room) -> bool:
+        """Whether the queue has a place."""
+        return len(self._waiters) < room.waiting
+
+    async def wait(self) -> None:
+        """Wait for a place in order of arrival; it is taken when this returns."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                # The place was handed over just as we were cancelled: pass it on.
+                self.leave()
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
+
+    def leave(self) -> None:
+        """Give the place back, to the first who waits if there is one."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self.running -= 1
+
+    # breaker
+
+    def state(self, now: float) -> BreakerState:
+        """The breaker's state; an open one whose time is over shows as half-open."""
+        if self._breaker == "open" and now >= self._closed_again_at:
+            return "half_open"
+        return self._breaker
+
+    def allows(self, now: float, breaker: Breaker) -> bool:
+        """Whether a request may go to the target. Half-open, one may, to see if it is back."""
+        if self._breaker == "closed":
+            return True
+        if now < self._closed_again_at:
+            return False
+        # One probe at a time; should it never end, another may go after the same time again.
+        self._breaker = "half_open"
+        self._closed_again_at = now + breaker.open
+        return True
+
+    def succeeded(self, seconds: float) -> None:
+        """An answer began after `seconds`."""
+        self._failures = 0
+        self._breaker = "closed"
+        before = self._latency
+        self._latency = seconds if before is None else before + _EWMA * (seconds - before)
+        self._times.append(seconds)
+        self._slow = None
+
+    def failed(self, now: float, breaker: Breaker) -> None:
+        """The target failed, by its own fault."""
+        self._failures += 1
+        if self._failures >= breaker.failures or self._breaker == "half_open":
+            if self._breaker != "open":
+                self.opened += 1
+            self._breaker = "open"
+            self._closed_again_at = now + breaker.open
+
+    def refused(self) -> None:
+        """The target is well, and refused the request: a client's mistake, or its rate limit."""
+        self._failures = 0
+        self._breaker = "closed"
+
+    # budgets
+
+    def asked(self, retries: Retries, hedge: Hedge | None) -> None:
+        """A first attempt: the budgets grow by its share."""
+        self._retries = min(_BURST, self._retries + retries.budget)
+        if hedge is not None:
+            self._hedges = min(_BURST, self._hedges + hedge.budget)
+
+    def may_retry(self) -> bool:
+        """Take a retry from the budget; False when it is used up."""
+        if self._retries < 1.0:
+            return False
+        self._retries -= 1.0
+        return True
+
+    def may_hedge(self) -> bool:
+        """Take a second attempt from the budget; False when it is used up."""
+        if self._hedges < 1.0:
+            return False
+        self._hedges -= 1.0
+        return True
+
+    def hedge_after(self, hedge: Hedge) -> float | None:
+        """Seconds without a byte after which a second attempt is worth it; None if not known."""
+        if hedge.after is not None:
+            return hedge.after
+        if len(self._times) < _ENOUGH:
+            return None
+        if self._slow is None:
+            ordered = sorted(self._times)
+            self._slow = ordered[int(0.95 * (len(ordered) - 1))]
+        return self._slow

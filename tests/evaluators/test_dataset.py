@@ -1,0 +1,479 @@
+"""Datasets: every format, what columns mean, and a clear error for every defect."""
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluators.dataset import Dataset, open_dataset
+from providers.errors import DatasetError
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def refused(path: Path, **options) -> str:
+    """The message of the error, without the folder."""
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(path, **options)
+    return caught.value.message.replace(f"{path.parent}/", "")
+
+
+# Formats
+
+
+def test_every_format_gives_the_same_rows(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
+    from pyarrow import parquet
+
+    rows = [
+        {"id": "a", "input": 'say "hi",\nthen é 🎉', "reference": "hi"},
+        {"id": "b", "input": "tab\there", "reference": "  "},
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    files = {
+        "d.jsonl": lines,
+        "d.ndjson": lines,
+        "d.json": json.dumps(rows, indent=1),
+        "d.csv": 'id,input,reference\na,"say ""hi"",\nthen é 🎉",hi\nb,tab\there,  \n',
+        "d.TSV": 'id\tinput\treference\r\na\t"say ""hi"",\nthen é 🎉"\thi\r\n'
+        'b\t"tab\there"\t  \r\n',
+    }
+    paths = [write(tmp_path, name, content) for name, content in files.items()]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
+    for path in [*paths, tmp_path / "d.parquet"]:
+        dataset = open_dataset(path)
+        assert dataset.row_count == 2
+        assert dataset.columns == ("id", "input", "reference")
+        assert dataset.hash == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert dataset.name == "d"
+        found = list(dataset.rows())
+        assert [row.fields for row in found] == rows
+        assert [row.id for row in found] == ["a", "b"]
+        assert [row.number for row in found] == [1, 2]
+        assert [row.references for row in found] == [("hi",), ()]
+        assert [row.input for row in found] == [row["input"] for row in rows]
+
+
+def test_json_lines_skip_blank_lines_and_number_by_line(tmp_path):
+    path = write(tmp_path, "d.jsonl", '\ufeff\n  {"input": "x"}\r\n\n \t\n{"input": "y\u2028z"}')
+    rows = list(open_dataset(path).rows())
+    assert [(row.number, row.id, row.input) for row in rows] == [
+        (2, "2", "x"),
+        (5, "5", "y\u2028z"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.json", "d.jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path, name):
+    content = {"d.csv": "input\nx\n", "d.json": '[{"input":"x"}]', "d.jsonl": '{"input":"x"}'}[name]
+    path = write(tmp_path, name, b"\xef\xbb\xbf" + content.encode())
+    assert open_dataset(path).columns == ("input",)
+
+
+CELL = st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"]), max_size=8)
+
+
+@given(st.lists(st.lists(CELL, min_size=2, max_size=2), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_csv_reads_what_the_standard_library_writes(tmp_path_factory, rows):
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["input", "other"])
+    writer.writerows(rows)
+    path = write(tmp_path_factory.mktemp("csv"), "d.csv", text.getvalue())
+    dataset = open_dataset(path, needs_prompt=False)
+    assert [list(row.fields.values()) for row in dataset.rows()] == rows
+    oracle = list(csv.reader(io.StringIO(text.getvalue(), newline="")))
+    assert [list(dataset.columns), *rows] == oracle
+
+
+def test_a_csv_cell_may_be_longer_than_the_standard_librarys_limit(tmp_path):
+    limit = csv.field_size_limit()
+    long = "word, " * limit
+    path = write(tmp_path, "d.csv", f'input,id\n"{long}",1\n')
+    [row] = open_dataset(path).rows()
+    assert row.input == long
+    assert csv.field_size_limit() == limit
+
+
+def test_a_quote_inside_a_plain_cell_is_a_quote(tmp_path):
+    path = write(tmp_path, "d.csv", 'input,id\na 5" pipe,1\n')
+    [row] = open_dataset(path).rows()
+    assert row.input == 'a 5" pipe'
+
+
+def test_a_file_that_changes_is_noticed(tmp_path):
+    path = write(tmp_path, "d.jsonl", '{"input": "x"}\n')
+    dataset = open_dataset(path)
+    path.write_text('{"input": "y"}\n')
+    with pytest.raises(DatasetError, match="changed since"):
+        list(dataset.rows())
+
+
+def test_rows_are_streamed(tmp_path):
+    path = tmp_path / "d.jsonl"
+    row = json.dumps({"input": "x" * 10_000}) + "\n"
+    with path.open("w") as file:
+        for _ in range(2_000):
+            file.write(row)
+    tracemalloc.start()
+    try:
+        dataset = open_dataset(path)
+        assert sum(1 for _ in dataset.rows()) == 2_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < path.stat().st_size / 10
+
+
+# What the columns mean
+
+
+def only(folder: Path, row: dict, **options):
+    dataset = open_dataset(write(folder, "d.jsonl", json.dumps(row)), **options)
+    [found] = dataset.rows()
+    return dataset, found
+
+
+def test_references(tmp_path):
+    _, row = only(tmp_path, {"input": "x", "reference": ["a", " ", "b"], "references": "c"})
+    assert row.references == ("a", "b", "c")
+    _, row = only(tmp_path, {"input": "x", "reference": None})
+    assert row.references == ()
+
+
+def test_messages_are_kept(tmp_path):
+    messages = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    _, row = only(tmp_path, {"messages": messages})
+    assert row.messages == tuple(messages)
+
+
+def test_columns_are_mapped_and_keep_their_names(tmp_path):
+    dataset, row = only(
+        tmp_path,
+        {"article": "x", "highlights": "y", "uid": 7},
+        columns={"article": "input", "highlights": "reference", "uid": "id"},
+    )
+    assert (row.input, row.references, row.id) == ("x", ("y",), "7")
+    assert dataset.columns == ("article", "highlights", "uid", "input", "reference", "id")
+    assert row.fields["article"] == row.fields["input"] == "x"
+
+
+def test_ids_become_text(tmp_path):
+    path = write(tmp_path, "d.jsonl", '{"id": 1, "input": "x"}\n{"id": 2.5, "input": "y"}\n')
+    assert [row.id for row in open_dataset(path).rows()] == ["1", "2.5"]
+
+
+def test_lumigators_names_are_known_unless_ours_are_there(tmp_path):
+    dataset, row = only(tmp_path, {"examples": "x", "ground_truth": "y"})
+    assert (row.input, row.references) == ("x", ("y",))
+    assert "input" in dataset.columns
+    _, row = only(
+        tmp_path, {"examples": [1, 2], "ground_truth": 3, "prompt": "x", "reference": "r"}
+    )
+    assert (row.input, row.prompt, row.references) == (None, "x", ("r",))
+
+
+def test_a_run_with_its_own_template_needs_no_prompt_column(tmp_path):
+    dataset, row = only(tmp_path, {"question": "x"}, needs_prompt=False)
+    assert dataset.columns == ("question",)
+    assert (row.messages, row.prompt, row.input) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dialogsum_exc.csv",
+        "dialogsum_mini_all_gt_is_whitespace.csv",
+        "dialogsum_mini_no_gt.csv",
+        "dialogsum_mini_some_missing_some_whitespace_gt.csv",
+        "mock_long_sequences_no_gt.csv",
+        "predictions_gibberish.csv",
+        "sample_translation_en_de.csv",
+        "sample_translation_en_es.csv",
+    ],
+)
+def test_lumigators_files(name):
+    path = SHARED / "lumigator" / name
+    if not path.exists():
+        pytest.skip("../shared/data is not here")
+    with path.open(newline="") as file:
+        oracle = list(csv.DictReader(file))
+    dataset = open_dataset(path)
+    found = list(dataset.rows())
+    assert dataset.row_count == len(found) == len(oracle)
+    for row, expected in zip(found, oracle, strict=True):
+        assert {key: row.fields[key] for key in expected} == expected
+        truth = expected.get("ground_truth", "")
+        assert row.references == ((truth,) if truth.strip() else ())
+
+
+def test_a_row_without_its_last_cell_is_refused():
+    path = SHARED / "lumigator" / "dialogsum_mini_empty_gt.csv"
+    if not path.exists():
+        pytest.skip("../shared/data is not here")
+    assert refused(path).startswith(f"{path.name}:2: the row has 1 cells, the header 2; ")
+
+
+def test_a_real_json_array():
+    path = SHARED / "prometheus" / "vicuna_eval.json"
+    if not path.exists():
+        pytest.skip("../shared/data is not here")
+    dataset = open_dataset(path, columns={"instruction": "input"})
+    assert dataset.row_count == 320
+    oracle = json.loads(path.read_text())
+    assert [row.input for row in dataset.rows()] == [row["instruction"] for row in oracle]
+
+
+# Defects
+
+
+def test_missing_files_and_folders(tmp_path):
+    write(tmp_path, "news.csv", "input\nx\n")
+    write(tmp_path, "notes.md", "")
+    assert refused(tmp_path / "nwes.csv") == "nwes.csv: no such file. Did you mean 'news.csv'?"
+    assert "there is no folder" in refused(tmp_path / "no" / "news.csv")
+    assert refused(tmp_path).endswith("is a folder; name a file in it")
+    assert "unknown extension '.md'; a dataset is named .jsonl" in refused(tmp_path / "notes.md")
+    assert "no extension" in refused(write(tmp_path, "rows", ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("d.jsonl", ""),
+        ("d.jsonl", "\n\n"),
+        ("d.json", ""),
+        ("d.json", " [ ] "),
+        ("d.csv", ""),
+        ("d.csv", "input,id\n"),
+        ("d.tsv", "\n\n"),
+    ],
+)
+def test_no_rows(tmp_path, name, content):
+    assert refused(write(tmp_path, name, content)) == (
+        f"{name}: the dataset has no rows; write at least one"
+    )
+
+
+GOOD = b'{"input": "x"}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (GOOD + b'{"input": "\xff"}\n', "d.jsonl:2: byte 26 of the file (0xff) is not UTF-8"),
+        (b"\xef\xbb\xbf" + GOOD + b"\xc3\n", "d.jsonl:2: byte 18 of the file (0xc3)"),
+        (GOOD + b'  {"input" "x"}', "d.jsonl:2: not JSON at column 12: Expecting ':' delimiter"),
+        (GOOD + b'{"input": "x"} {}', "d.jsonl:2: more text after the value at column 15"),
+        (GOOD + b'["x"]', "d.jsonl:2: a row must be an object, not a list; write one object"),
+        (b"[\n" + GOOD, "d.jsonl:1: not JSON at column 2: Expecting value"),
+        (b"3", "d.jsonl:1: a row must be an object, not a number"),
+        (b'{"input": "x", "n": NaN}', "d.jsonl:1: NaN is not JSON; write null"),
+        (b'{"input": "x", "n": -Infinity}', "d.jsonl:1: -Infinity is not JSON"),
+        (b'{"input": "x", "n": 1e999}', "d.jsonl:1: the number 1e999 is too large"),
+        (b'{"input": "x", "n": ' + b"9" * 5000 + b"}", "d.jsonl:1: Exceeds the limit"),
+        (b'{"input": "x", "a": {"b": 1, "b": 2}}', "the key 'b' appears twice in one object"),
+        (b'{"input": "\\ud83d"}', "d.jsonl:1: a \\u escape is half of a surrogate pair"),
+        (b'{"input": ' + b"[" * 200_000, "d.jsonl:1: the JSON is nested too deeply"),
+        (b'{"input": "x\ty"}', "d.jsonl:1: not JSON at column 13: Invalid control character"),
+        (b'{"input": 5}', "d.jsonl:1: input must be text, not a number"),
+        (b'{"prompt": ["x"]}', "d.jsonl:1: prompt must be text, not a list"),
+        (b'{"input": " \\n"}', "d.jsonl:1: input is empty; fill it in or remove the row"),
+        (b'{"input": "x", "reference": [1]}', "reference must be text or a list of texts, found"),
+        (b'{"messages": "x"}', "messages must be a list of chat messages, not text"),
+        (b'{"messages": []}', "messages must be a list of chat messages, not an empty list"),
+        (b'{"messages": [{"role": "user"}, 1]}', "messages[1] must be an object with role"),
+        (b'{"messages": [{"content": "x"}]}', "d.jsonl:1: messages[0] needs a role"),
+        (b'{"id": true, "input": "x"}', "d.jsonl:1: id must be text or a number, not a boolean"),
+        (GOOD + b"{}", "d.jsonl:2: the row has no input, prompt or messages. Its columns: none"),
+        (
+            b'{"inptu": "x", "n": 1}',
+            "d.jsonl:1: the row has no input, prompt or messages. Its columns: 'inptu', 'n'. Map "
+            "one, for example columns: {inptu: input}, or name",
+        ),
+        (
+            b'{"id": 1, "input": "x"}\n\n{"id": "1", "input": "y"}',
+            "d.jsonl:3: the id '1' was already used at d.jsonl:1; ids are unique",
+        ),
+        (
+            b'{"id": 1, "input": "x"}\n{"id": null, "input": "y"}',
+            "d.jsonl:2: the row has no id, while d.jsonl:1 has one",
+        ),
+        (
+            b'{"input": "x"}\n{"input": "y"}\n{"id": "c", "input": "y"}',
+            "d.jsonl:1: the row has no id, while d.jsonl:3 has one",
+        ),
+    ],
+)
+def test_defects_of_json_lines(tmp_path, content, message):
+    assert message in refused(write(tmp_path, "d.jsonl", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '{"data": []}',
+            "d.json:1: not JSON at column 1: expected [; a .json dataset is one array",
+        ),
+        ('{"input": "x"}\n{"input": "y"}', "a file of one object per line is named .jsonl"),
+        ('[\n{"input": "x"},\n]', "d.json:3: not JSON at column 1: Expecting value"),
+        ('[\n{"input": "x"}\n', "d.json:3: not JSON at column 1: expected , or ]"),
+        ('[{"input": "x"}]\n[]', "d.json:2: not JSON at column 1: more text after the array"),
+        ('[\n{"input": "x"},\n\n7]', "d.json:4: a row must be an object, not a number"),
+        ('[\n{"input": "x",\n"input": ""}]', "d.json:2: the key 'input' appears twice"),
+        ('[{"input": "x"},\n{"n": Infinity}]', "d.json:2: Infinity is not JSON"),
+    ],
+)
+def test_defects_of_a_json_array(tmp_path, content, message):
+    assert message in refused(write(tmp_path, "d.json", content))
+
+
+def test_bad_utf8_in_a_json_array_names_its_line(tmp_path):
+    path = write(tmp_path, "d.json", b'[\n{"input":\n"\xe9t\xe9"}]')
+    assert "d.json:3: byte 13 of the file (0xe9) is not UTF-8" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("input,id\nx\n", "d.csv:2: the row has 1 cells, the header 2"),
+        ('input,id\n"x\ny",1\nx,2,3\n', "d.csv:4: the row has 3 cells, the header 2"),
+        ("input,id,input\n", "d.csv:1: the header names 'input' twice"),
+        (",input\n0,x\n", "d.csv:1: column 1 of the header has no name"),
+        ("input\nx\0y\n", "d.csv:2: a NUL byte at column 2"),
+        ('input\n"a\nb\0"\n', "d.csv:3: a NUL byte at column 2"),
+        ('input\nx\n"y\nz\n', "d.csv:3: the quote opened here is not closed"),
+        ('input\n"x"y\n', "d.csv:2: text after the closing quote at column 3"),
+        ('input\n"x" \n', "d.csv:2: text after the closing quote at column 3"),
+        ("input\rx\ry\r", "d.csv:1: a carriage return without a newline"),
+        ("a,b\n1,2\n", "d.csv:2: the row has no input, prompt or messages. Its columns: 'a', 'b'"),
+        ("input\n\udcff\n", "d.csv:2: byte 6 of the file (0xff) is not UTF-8"),
+        ('id,input\n1,x\n"",y\n', "d.csv:3: the row has no id, while d.csv:2 has one"),
+        ('id,input\n1,"x\n"\n1,y\n', "d.csv:4: the id '1' was already used at d.csv:2"),
+        ("messages\nhi\n", "d.csv:2: messages must be a list of chat messages, not text"),
+    ],
+)
+def test_defects_of_csv(tmp_path, content, message):
+    path = write(tmp_path, "d.csv", content.encode(errors="surrogateescape"))
+    assert message in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"artcle": "input"},
+            "there is no column 'artcle' to map to 'input'. Did you mean 'article'",
+        ),
+        (
+            {"article": "inputs"},
+            "column 'article' cannot be mapped to 'inputs'. Did you mean 'input'",
+        ),
+        ({"article": "input", "text": "input"}, "'article' and 'text' are both mapped to 'input'"),
+        ({"article": "input", "n": "id", "text": "prompt"}, "the row has a column 'id' and 'n' is"),
+        ({"article": "input", "nn": "reference"}, "no column 'nn' to map to 'reference'"),
+    ],
+)
+def test_mappings_that_cannot_be(tmp_path, columns, message):
+    path = write(tmp_path, "d.csv", "article,text,n,id\nx,y,z,1\n")
+    assert message in refused(path, columns=columns)
+
+
+def test_a_long_line_is_refused_without_being_held(tmp_path):
+    path = tmp_path / "d.jsonl"
+    block = b"x" * 1_000_000
+    with path.open("wb") as file:
+        file.write(GOOD + b'{"input": "')
+        for _ in range(100):
+            file.write(block)
+    tracemalloc.start()
+    try:
+        message = refused(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert message.startswith("d.jsonl:2: the line is longer than 16777216 bytes")
+    assert peak < 3 * 16_777_216
+
+
+def test_a_long_row_is_refused_whatever_its_lines(tmp_path):
+    lines = "word\n" * 30
+    path = write(tmp_path, "d.csv", f'input\n"{lines}"\n')
+    assert "d.csv:2: the quote opened here" in refused(path, max_line_bytes=100)
+    path = write(tmp_path, "d.json", json.dumps([{"input": "x"}, {"input": lines}]))
+    assert "row 2 is longer than 100 bytes" in refused(path, max_line_bytes=100)
+
+
+def test_the_limit_itself_is_accepted(tmp_path):
+    path = write(tmp_path, "d.jsonl", GOOD)
+    assert open_dataset(path, max_line_bytes=len(GOOD)).row_count == 1
+    assert "longer than 14 bytes" in refused(path, max_line_bytes=len(GOOD) - 1)
+
+
+def test_defects_of_parquet(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
+    from pyarrow import parquet
+
+    def table(columns: dict) -> Path:
+        parquet.write_table(pa.table(columns), tmp_path / "d.parquet")
+        return tmp_path / "d.parquet"
+
+    assert "not a parquet file" in refused(write(tmp_path, "bad.parquet", b"PAR1 no"))
+    assert "no rows" in refused(table({"input": pa.array([], pa.string())}))
+    message = refused(table({"input": ["x", "y"], "n": [1.0, float("nan")]}))
+    assert message.startswith("d.parquet: row 2: column 'n' holds NaN or an infinity")
+    message = refused(table({"input": ["x"], "image": [b"\x89PNG"]}))
+    assert message.startswith("d.parquet: row 1: column 'image' holds a bytes")
+    twice = pa.table([pa.array(["x"]), pa.array(["y"])], names=["input", "input"])
+    parquet.write_table(twice, tmp_path / "d.parquet")
+    assert "two columns are named 'input'" in refused(tmp_path / "d.parquet")
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path):
+    path = write(tmp_path, "d.parquet", b"PAR1")
+    program = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        sys.modules["pyarrow"] = None  # what Python does for a package that is not there
+        from evaluators.dataset import open_dataset
+        from providers.errors import MissingExtraError
+        try:
+            open_dataset(Path(sys.argv[1]))
+        except MissingExtraError as error:
+            print(error.message)
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout.strip() == (
+        "Reading parquet needs the extra 'parquet': pip install 'evalrouter[parquet]'"
+    )
+
+
+def test_a_dataset_is_a_value(tmp_path):
+    path = write(tmp_path, "d.jsonl", GOOD)
+    first = open_dataset(path, name="mine")
+    assert isinstance(first, Dataset)
+    assert first == open_dataset(path, name="mine")
+    assert first.name == "mine"

@@ -1,0 +1,533 @@
+"""Reports of hand-made observations with known outcomes, as numbers, JSON and text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from rich.console import Console
+
+from evaluators import report as reports
+from evaluators import stats
+from evaluators.base import Answer, Cell, Output, Score, Usage
+from evaluators.report import Comparison, Report, RouteScore, Tally, summarise
+from evaluators.table import to_table
+
+
+class Declared(msgspec.Struct, frozen=True):
+    """What a report reads of a metric."""
+
+    name: str
+    outputs: tuple[Output, ...]
+    signature: str = "sig"
+
+
+ROUGE = Declared("rouge", (Output(name="rougeL"),), "rouge|v1")
+SPEED = Declared("latency", (Output(name="latency", higher_is_better=False, high=None, unit="s"),))
+WORDS = Declared("length", (Output(name="words", higher_is_better=None, high=None),))
+EXACT = Declared("exact_match", (Output(name="exact_match"),))
+RATIO = Declared("ratio", (Output(name="ratio", high=100.0, corpus=lambda s: 100 * s[0] / s[1]),))
+
+
+def answer(**changes: Any) -> Answer:
+    return msgspec.structs.replace(
+        Answer(text="fine", target="openai/small", cost_usd=0.001, total_s=0.5), **changes
+    )
+
+
+def failure(code: str | None = "upstream_timeout", message: str = "too slow") -> Answer:
+    return Answer(text=None, error=message, error_code=code)
+
+
+def scores(**values: float | None) -> tuple[Score, ...]:
+    return tuple(Score(output=name, value=value) for name, value in values.items())
+
+
+def tally(
+    *metrics: Declared, expected: int, routes: Iterable[str] = ("base", "new"), **options: Any
+) -> Tally:
+    names = list(routes)
+    options.setdefault("baseline", "base")
+    return Tally(routes=names, metrics=metrics, expected=dict.fromkeys(names, expected), **options)
+
+
+def score_of(report: Report, route: str, output: str) -> RouteScore:
+    found = next(one for one in report.routes if one.route == route)
+    return next(one for one in found.scores if one.output == output)
+
+
+def compared(report: Report, route: str, output: str) -> Comparison:
+    return next(one for one in report.comparisons if (one.route, one.output) == (route, output))
+
+
+def text_of(report: Report, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(to_table(report, width=width))
+    return console.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def typical() -> Report:
+    """40 samples, three routes: `new` is better in quality and slower, `same` is as `base`."""
+    draw = np.random.Generator(np.random.PCG64(1))
+    collected = tally(ROUGE, SPEED, WORDS, expected=40, routes=("base", "new", "same"))
+    for sample in range(40):
+        level = draw.uniform(0.2, 0.5)
+        for route, gain, delay in (("base", 0.0, 0.1), ("new", 0.1, 0.4), ("same", 0.0, 0.1)):
+            if (route, sample) in {("new", 3), ("new", 5)}:
+                collected.add(Cell(route, str(sample), 0), failure())
+                continue
+            seconds = delay + draw.exponential(0.05)
+            found = scores(
+                rougeL=level + gain + draw.normal(0, 0.05),
+                latency=seconds,
+                words=float(draw.integers(40, 60)),
+            )
+            collected.add(
+                Cell(route, str(sample), 0),
+                answer(
+                    total_s=seconds,
+                    target=f"host/{route}",
+                    usage=Usage(prompt_tokens=10, completion_tokens=5),
+                ),
+                found,
+            )
+    return summarise(collected)
+
+
+# numbers
+
+
+def test_mean_difference_and_verdict_by_hand():
+    collected = tally(ROUGE, expected=3)
+    for sample, base, new in (("a", 0.1, 0.4), ("b", 0.2, 0.5), ("c", 0.9, 0.6)):
+        collected.add(Cell("base", sample, 0), answer(), scores(rougeL=base))
+        collected.add(Cell("new", sample, 0), answer(), scores(rougeL=new))
+    report = summarise(collected)
+    assert score_of(report, "base", "rougeL").estimate == pytest.approx(0.4)
+    assert score_of(report, "new", "rougeL").estimate == pytest.approx(0.5)
+    one = compared(report, "new", "rougeL")
+    assert one.difference == pytest.approx(0.1)
+    assert (one.wins, one.ties, one.losses, one.n) == (2, 0, 1, 3)
+    assert one.p_value == one.p_holm == 1.0
+    assert one.verdict == "no difference shown"
+
+
+def test_direction_decides_the_verdict(typical):
+    assert compared(typical, "new", "rougeL").verdict == "better"
+    assert compared(typical, "new", "rougeL").difference > 0
+    slower = compared(typical, "new", "latency")
+    assert slower.verdict == "worse"
+    assert slower.difference > 0
+    assert slower.wins < slower.losses
+    assert compared(typical, "same", "rougeL").verdict == "no difference shown"
+    undirected = compared(typical, "new", "words")
+    assert (undirected.verdict, undirected.p_holm) == (None, None)
+    assert undirected.p_value is not None
+
+
+def test_holm_is_over_all_directed_comparisons(typical):
+    family = [one for one in typical.comparisons if one.output != "words"]
+    assert len(family) == 4
+    assert [one.p_holm for one in family] == stats.holm([one.p_value for one in family])
+    assert any(one.p_holm > one.p_value for one in family)
+
+
+def test_correction_can_take_a_verdict_away():
+    # Six samples, all better: p = 2/64 = 0.031 alone, 0.0625 as the smaller of two.
+    def collect(*metrics: Declared) -> Report:
+        collected = tally(*metrics, expected=6)
+        for sample in range(6):
+            for route, gain in (("base", 0.0), ("new", 0.1)):
+                quality = 0.2 + 0.01 * sample + gain
+                everything = {"rougeL": quality, "latency": 0.3 + 0.01 * (-1) ** sample}
+                names = [output.name for metric in metrics for output in metric.outputs]
+                collected.add(
+                    Cell(route, str(sample), 0),
+                    answer(),
+                    scores(**{name: everything[name] for name in names}),
+                )
+        return summarise(collected)
+
+    assert compared(collect(ROUGE), "new", "rougeL").verdict == "better"
+    with_two = compared(collect(ROUGE, SPEED), "new", "rougeL")
+    assert with_two.p_value == pytest.approx(0.03125)
+    assert with_two.p_holm == pytest.approx(0.0625)
+    assert with_two.verdict == "no difference shown"
+
+
+def test_failures_are_counted_and_never_averaged():
+    collected = tally(ROUGE, expected=4)
+    for sample in "abcd":
+        collected.add(Cell("base", sample, 0), answer(), scores(rougeL=0.5))
+    collected.add(Cell("new", "a", 0), answer(), scores(rougeL=0.8))
+    collected.add(Cell("new", "b", 0), failure(), scores(rougeL=0.0))
+    collected.add(Cell("new", "c", 0), failure("upstream_500", "boom"))
+    collected.add(Cell("new", "d", 0), failure(message="still too slow"))
+    report = summarise(collected)
+    new = report.routes[1]
+    assert (new.answered, new.failed, new.missing, new.expected) == (1, 3, 0, 4)
+    assert [(one.code, one.count, one.example) for one in new.errors] == [
+        ("upstream_timeout", 2, "too slow"),
+        ("upstream_500", 1, "boom"),
+    ]
+    score = score_of(report, "new", "rougeL")
+    assert (score.estimate, score.n, score.coverage) == (0.8, 1, 0.25)
+    one = compared(report, "new", "rougeL")
+    assert (one.n, one.difference) == (1, pytest.approx(0.3))
+    assert any("new: 1 of 4 answered (3 failed)" in warning for warning in report.warnings)
+
+
+def test_differences_use_common_samples_only():
+    collected = tally(ROUGE, expected=3)
+    for sample, value in (("a", 0.1), ("b", 0.3)):
+        collected.add(Cell("base", sample, 0), answer(), scores(rougeL=value))
+    for sample, value in (("b", 0.4), ("c", 1.0)):
+        collected.add(Cell("new", sample, 0), answer(), scores(rougeL=value))
+    report = summarise(collected)
+    one = compared(report, "new", "rougeL")
+    assert (one.n, one.difference) == (1, pytest.approx(0.1))
+    assert any("samples of both (n from 1)" in warning for warning in report.warnings)
+
+
+def test_no_common_samples():
+    collected = tally(ROUGE, expected=2)
+    collected.add(Cell("base", "a", 0), answer(), scores(rougeL=0.1))
+    collected.add(Cell("new", "b", 0), answer(), scores(rougeL=0.9))
+    report = summarise(collected)
+    one = compared(report, "new", "rougeL")
+    assert (one.n, one.difference, one.p_holm, one.verdict) == (0, None, None, None)
+    assert "no common samples" in text_of(report)
+
+
+def test_repeats_are_averaged_within_their_sample():
+    collected = tally(ROUGE, expected=4)
+    for repeat, (a, b) in enumerate([(0.0, 1.0), (0.2, 1.0)]):
+        collected.add(Cell("base", "a", repeat), answer(), scores(rougeL=a))
+        collected.add(Cell("base", "b", repeat), answer(), scores(rougeL=b))
+    # One of new's repeats failed: sample b still weighs as much as a.
+    collected.add(Cell("new", "a", 0), answer(), scores(rougeL=0.3))
+    collected.add(Cell("new", "a", 1), answer(), scores(rougeL=0.5))
+    collected.add(Cell("new", "b", 0), answer(), scores(rougeL=0.6))
+    collected.add(Cell("new", "b", 1), failure())
+    report = summarise(collected)
+    base, new = (score_of(report, route, "rougeL") for route in ("base", "new"))
+    assert (base.estimate, base.n, base.scored) == (pytest.approx(0.55), 2, 4)
+    assert (new.estimate, new.n, new.scored) == (pytest.approx(0.5), 2, 3)
+    assert new.coverage == 0.75
+    assert compared(report, "new", "rougeL").difference == pytest.approx(-0.05)
+
+
+def test_corpus_outputs_are_scored_over_summed_statistics():
+    collected = tally(RATIO, expected=30)
+    parts = np.random.Generator(np.random.PCG64(2)).integers(1, 16, 30).astype(float)
+    for sample, hits in enumerate(parts):
+        for route, bonus in (("base", 0.0), ("new", 4.0)):
+            one = Score(output="ratio", value=0.0 if bonus else 1.0, statistics=(hits + bonus, 20))
+            collected.add(Cell(route, str(sample), 0), answer(), [one])
+    report = summarise(collected)
+    base = score_of(report, "base", "ratio")
+    assert base.estimate == pytest.approx(100 * parts.sum() / (20 * 30))
+    assert base.method == "percentile"
+    assert base.low < base.estimate < base.high
+    one = compared(report, "new", "ratio")
+    assert one.difference == pytest.approx(20)
+    assert one.verdict == "better"
+    assert (one.wins, one.ties, one.losses) == (0, 0, 30)  # by the samples' own values
+
+
+def test_corpus_outputs_do_not_need_values_of_samples():
+    collected = tally(RATIO, expected=2)
+    for sample in "ab":
+        for route in ("base", "new"):
+            one = Score(output="ratio", value=None, statistics=(1.0, 2.0))
+            collected.add(Cell(route, sample, 0), answer(), [one])
+    report = summarise(collected)
+    assert score_of(report, "new", "ratio").estimate == 50
+    assert compared(report, "new", "ratio").wins is None
+
+
+def test_all_right_is_not_certainty():
+    collected = tally(EXACT, expected=5)
+    for sample in "abcde":
+        for route in ("base", "new"):
+            collected.add(Cell(route, sample, 0), answer(), scores(exact_match=1.0))
+    score = score_of(summarise(collected), "base", "exact_match")
+    assert (score.estimate, score.high, score.method) == (1.0, 1.0, "wilson")
+    assert score.low == pytest.approx(0.5655, abs=5e-5)
+
+
+def test_scores_that_could_not_be_computed_lower_the_coverage():
+    collected = tally(ROUGE, expected=3, routes=("base",))
+    collected.add(Cell("base", "a", 0), answer(), scores(rougeL=0.5))
+    collected.add(
+        Cell("base", "b", 0), answer(), [Score(output="rougeL", value=None, error="no reference")]
+    )
+    collected.add(Cell("base", "c", 0), answer(), scores(rougeL=float("nan")))
+    report = summarise(collected)
+    score = score_of(report, "base", "rougeL")
+    assert (score.estimate, score.n, score.unscored, score.example) == (0.5, 1, 2, "no reference")
+    assert any(
+        "2 of 3 answers have no rougeL, for example: no reference" in warning
+        for warning in report.warnings
+    )
+
+
+def test_targets_tokens_cost_and_times():
+    collected = tally(ROUGE, expected=4, routes=("base",))
+    usage = Usage(prompt_tokens=100, completion_tokens=20)
+    collected.add(Cell("base", "a", 0), answer(total_s=1.0, usage=usage), scores(rougeL=0.1))
+    collected.add(Cell("base", "b", 0), answer(total_s=3.0, target="x/y"), scores(rougeL=0.2))
+    collected.add(
+        Cell("base", "c", 0), answer(total_s=99.0, cached=True, attempts=0), scores(rougeL=0.3)
+    )
+    collected.add(Cell("base", "d", 0), answer(cost_usd=None, total_s=None), scores(rougeL=0.4))
+    base = summarise(collected).routes[0]
+    assert base.targets == {"openai/small": 0.75, "x/y": 0.25}
+    assert (base.tokens.prompt, base.tokens.total, base.tokens.unknown) == (100, 120, 3)
+    assert base.cost.total_usd is None
+    assert (base.cost.known_usd, base.cost.unknown) == (pytest.approx(0.003), 1)
+    assert (base.times.p50_s, base.times.n) == (2.0, 2)
+    assert base.times.p95_s == pytest.approx(2.9)
+    assert base.cached == 1
+
+
+def test_price_is_known_when_only_failures_have_none():
+    collected = tally(ROUGE, expected=2, routes=("base",))
+    collected.add(Cell("base", "a", 0), answer(), scores(rougeL=0.1))
+    collected.add(Cell("base", "b", 0), failure())
+    assert summarise(collected).routes[0].cost.total_usd == pytest.approx(0.001)
+
+
+def test_in_flight_is_missing_not_failed():
+    collected = tally(ROUGE, expected=3, routes=("base",))
+    collected.add(Cell("base", "a", 0), answer(), scores(rougeL=0.1))
+    collected.add(Cell("base", "b", 0), None)
+    report = summarise(collected)
+    base = report.routes[0]
+    assert (base.answered, base.failed, base.missing) == (1, 0, 2)
+    assert any("2 without an answer so far" in warning for warning in report.warnings)
+
+
+def test_all_failed():
+    collected = tally(ROUGE, RATIO, expected=2)
+    for sample in "ab":
+        collected.add(Cell("base", sample, 0), answer(), scores(rougeL=0.4))
+        collected.add(Cell("new", sample, 0), failure(code=None))
+    report = summarise(collected)
+    score = score_of(report, "new", "rougeL")
+    assert (score.estimate, score.low, score.n, score.coverage) == (None, None, 0, 0.0)
+    assert report.routes[1].errors[0].code == "unknown"
+    assert compared(report, "new", "ratio").n == 0
+    assert "0 of 2" in text_of(report)
+
+
+def test_nothing_happened_yet():
+    report = summarise(tally(ROUGE, RATIO, expected=0))
+    assert report.samples == 0
+    assert score_of(report, "base", "rougeL").coverage == 0.0
+    assert text_of(report)
+
+
+def test_single_sample_has_no_interval():
+    collected = tally(ROUGE, expected=1)
+    for route in ("base", "new"):
+        collected.add(Cell(route, "a", 0), answer(), scores(rougeL=0.5))
+    report = summarise(collected)
+    score = score_of(report, "new", "rougeL")
+    assert (score.estimate, score.low, score.high) == (0.5, None, None)
+    assert any("single sample" in warning for warning in report.warnings)
+    assert "[0." not in text_of(report)
+
+
+def test_no_baseline():
+    collected = tally(ROUGE, expected=1, baseline=None)
+    for route in ("base", "new"):
+        collected.add(Cell(route, "a", 0), answer(), scores(rougeL=0.5))
+    report = summarise(collected)
+    assert report.comparisons == ()
+    assert any("No baseline" in warning for warning in report.warnings)
+    assert "Differences" not in text_of(report)
+
+
+def test_order_of_rows_and_runs_do_not_matter():
+    def collect(order: Iterable[int]) -> Report:
+        collected = tally(ROUGE, RATIO, expected=30)
+        for sample in order:
+            for route in ("base", "new"):
+                quality = (sample * 7 % 11) / 11 if route == "base" else (sample % 5) / 5
+                collected.add(
+                    Cell(route, f"{sample}", 0),
+                    answer(),
+                    [
+                        Score(output="rougeL", value=quality),
+                        Score(output="ratio", value=None, statistics=(quality * 11, 11.0)),
+                    ],
+                )
+        return summarise(collected)
+
+    assert collect(range(30)) == collect(range(30))
+    assert compared(collect(range(29, -1, -1)), "new", "rougeL").difference == pytest.approx(
+        compared(collect(range(30)), "new", "rougeL").difference
+    )
+
+
+def test_misuse_is_refused():
+    with pytest.raises(ValueError, match="not one of the routes"):
+        tally(ROUGE, expected=1, baseline="nobody")
+    with pytest.raises(ValueError, match="same name"):
+        tally(ROUGE, ROUGE, expected=1)
+    with pytest.raises(ValueError, match="no expected cells"):
+        Tally(routes=["a"], metrics=[ROUGE], expected={})
+    collected = tally(ROUGE, expected=1)
+    with pytest.raises(ValueError, match="not a route"):
+        collected.add(Cell("elsewhere", "a", 0), answer())
+    with pytest.raises(ValueError, match="'bleu'"):
+        collected.add(Cell("base", "a", 0), answer(), scores(bleu=1.0))
+    corpus = tally(RATIO, expected=2)
+    corpus.add(
+        Cell("base", "a", 0), answer(), [Score(output="ratio", value=None, statistics=(1.0, 2.0))]
+    )
+    with pytest.raises(ValueError, match="1 statistics for one answer, 2 before"):
+        corpus.add(
+            Cell("base", "b", 0), answer(), [Score(output="ratio", value=None, statistics=(1.0,))]
+        )
+
+
+def test_rows_can_be_added_after_a_report():
+    collected = tally(ROUGE, expected=2, routes=("base",))
+    collected.add(Cell("base", "a", 0), answer(), scores(rougeL=0.25))
+    assert score_of(summarise(collected), "base", "rougeL").estimate == 0.25
+    collected.add(Cell("base", "b", 0), answer(), scores(rougeL=0.75))
+    assert score_of(summarise(collected), "base", "rougeL").estimate == 0.5
+
+
+# warnings
+
+
+def test_too_few_samples_for_any_verdict_is_said():
+    collected = tally(ROUGE, expected=5)
+    for sample in range(5):
+        collected.add(Cell("base", str(sample), 0), answer(), scores(rougeL=0.1))
+        collected.add(Cell("new", str(sample), 0), answer(), scores(rougeL=0.9 - sample / 10))
+    report = summarise(collected)
+    assert compared(report, "new", "rougeL").verdict == "no difference shown"
+    said = " ".join(report.warnings)
+    assert "smallest possible p-value is 0.062" in said
+    assert "fewer than 20 samples (here 5)" in said
+
+
+def test_what_could_have_been_found_is_said(typical):
+    detectable = compared(typical, "same", "rougeL").detectable
+    assert any(f"rougeL {detectable:.3f}" in warning for warning in typical.warnings)
+
+
+def test_equal_scores_cached_answers_and_prices_are_said():
+    collected = tally(WORDS, expected=2, routes=("base",), baseline=None)
+    for sample in "ab":
+        collected.add(
+            Cell("base", sample, 0), answer(cost_usd=None, cached=sample == "a"), scores(words=12.0)
+        )
+    said = " ".join(summarise(collected).warnings)
+    assert "all 2 samples have the same words" in said
+    assert "price of 2 of 2 answers is unknown." in said
+    assert "1 of 2 answers came from the run cache" in said
+
+
+# JSON and text
+
+
+def test_json_round_trip(typical):
+    data = reports.to_json(typical)
+    assert msgspec.json.decode(data, type=Report) == typical
+    assert b"NaN" not in data
+    plain = msgspec.json.decode(data)
+    assert plain["comparisons"][0]["verdict"] == "better"
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_text_fits_and_has_the_numbers(typical, width):
+    text = text_of(typical, width)
+    assert max(map(len, text.splitlines())) <= width
+    for route in typical.routes:
+        score = route.scores[0]
+        assert f"{score.estimate:.3f} [{score.low:.3f}, {score.high:.3f}]" in text
+    for one in typical.comparisons:
+        if one.output == "rougeL":
+            assert f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" in text
+    assert "38 of 40" in text
+    assert "▲ better" in text
+    assert "▼ worse" in text
+    assert "…" not in text
+    assert "rouge|v1" in text
+    assert "new failed 2 times with upstream_timeout, for example: too slow" in text
+    assert "better on rougeL; worse on latency" in " ".join(text.split())
+
+
+def test_marks_stand_in_the_score_table(typical):
+    first_table = text_of(typical).split("What it took")[0]
+    new = next(line for line in first_table.splitlines() if line.startswith("new"))
+    assert "▲" in new
+    assert "▼" in new
+    for other in ("base", "same"):
+        line = next(line for line in first_table.splitlines() if line.startswith(other))
+        assert "▲" not in line
+        assert "▼" not in line
+
+
+def test_many_outputs_are_split_over_tables():
+    outputs = tuple(Output(name=f"quality{number}") for number in range(12))
+    collected = tally(Declared("many", outputs), expected=3)
+    for sample in "abc":
+        for route in ("base", "new"):
+            values = {output.name: ord(sample) / 200 for output in outputs}
+            collected.add(Cell(route, sample, 0), answer(), scores(**values))
+    text = text_of(summarise(collected), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    for output in outputs:
+        assert f"{output.name} ↑" in text.split("What it took")[0]
+
+
+def test_names_and_messages_cannot_command_the_terminal():
+    collected = tally(ROUGE, expected=1, routes=("[red]base[/red]",), baseline=None)
+    collected.add(Cell("[red]base[/red]", "a", 0), failure(message="\x1b[2Jgone\nsecond line"))
+    text = text_of(summarise(collected))
+    assert "[red]base[/red]" in text
+    assert "\x1b" not in text
+    assert "gone second line" in text
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (0.0, "$0.00"),
+        (0.0000312, "$0.000031"),
+        (0.0421, "$0.042"),
+        (3.14159, "$3.14"),
+        (12345.6, "$12,346"),
+    ],
+)
+def test_dollars(amount, shown):
+    assert reports.dollars(amount) == shown
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "places"),
+    [(0.0, 1.0, 0.5, 3), (0.0, 100.0, 10.787, 2), (0.0, None, 123.4, 0), (0.0, None, 0.00042, 6)],
+)
+def test_decimals(low, high, value, places):
+    output = reports.OutputInfo(
+        name="x",
+        metric="x",
+        higher_is_better=True,
+        low=low,
+        high=high,
+        unit="",
+        corpus=False,
+        description="",
+    )
+    assert reports.decimals(output, value) == places

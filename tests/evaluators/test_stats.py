@@ -1,0 +1,503 @@
+"""Statistics against published numbers, scipy, sacreBLEU and simulation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies
+from sacrebleu.metrics import BLEU
+from sacrebleu.significance import PairedTest
+from scipy import stats as scipy_stats
+
+from evaluators import stats
+
+VICUNA = Path(__file__).parents[2].parent / "shared" / "data" / "prometheus" / "vicuna_eval.json"
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+@pytest.fixture(scope="module")
+def vicuna() -> dict[str, dict[int, list[int]]]:
+    """Model to question to its three GPT-4 scores."""
+    if not VICUNA.exists():
+        pytest.skip("shared/data is not beside this checkout")
+    scores: dict[str, dict[int, list[int]]] = {}
+    for row in json.loads(VICUNA.read_bytes()):
+        scores.setdefault(row["response_source"], {})[row["idx"]] = row["gpt4_score"]
+    return scores
+
+
+# one mean
+
+
+@pytest.mark.parametrize("shape", ["normal", "skewed", "binary"])
+@pytest.mark.parametrize("n", [8, 60, 400])
+def test_bca_agrees_with_scipy(shape, n):
+    draw = rng(n)
+    values = {
+        "normal": draw.normal(5, 2, n),
+        "skewed": draw.exponential(1, n),
+        "binary": (np.arange(n) % 3 == 0).astype(float),
+    }[shape]
+    ours = stats.mean_interval(values, resamples=20_000)
+    theirs = scipy_stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="BCa", rng=rng(1)
+    ).confidence_interval
+    near = 0.04 * (theirs.high - theirs.low)
+    if shape == "binary":  # quantiles fall on multiples of 1/n
+        near = max(near, 1.01 / n)
+    assert ours.estimate == pytest.approx(values.mean())
+    assert ours.low == pytest.approx(theirs.low, abs=near)
+    assert ours.high == pytest.approx(theirs.high, abs=near)
+    assert (ours.n, ours.method) == (n, "bca")
+
+
+def test_bca_is_not_the_percentile_interval():
+    values = rng(3).exponential(1, 30)
+    ours = stats.mean_interval(values, resamples=20_000)
+    plain = scipy_stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=rng(1)
+    ).confidence_interval
+    assert ours.high > plain.high + 0.02
+    assert ours.low > plain.low + 0.005
+
+
+@pytest.mark.parametrize("interval", [stats.mean_interval, stats.t_interval])
+def test_small_and_constant_inputs(interval):
+    empty = interval([])
+    assert (empty.estimate, empty.low, empty.high, empty.n) == (None, None, None, 0)
+    one = interval([0.3])
+    assert (one.estimate, one.low, one.high, one.n) == (0.3, None, None, 1)
+    same = interval([0.1, 0.1, 0.1])
+    assert (same.estimate, same.low, same.high, same.n) == (0.1, 0.1, 0.1, 3)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-9, 1.0, 1e100])
+def test_scale_does_not_matter(scale):
+    values = np.array([1.0, 2.0, 2.5, 9.0])
+    plain, scaled = stats.mean_interval(values), stats.mean_interval(values * scale)
+    assert scaled.low == pytest.approx(plain.low * scale)
+    assert scaled.high == pytest.approx(plain.high * scale)
+
+
+def test_two_distinct_samples_have_a_finite_interval():
+    interval = stats.mean_interval([0.0, 1.0])
+    assert 0.0 <= interval.low < interval.estimate < interval.high <= 1.0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_numbers_are_refused(bad):
+    with pytest.raises(ValueError, match="finite"):
+        stats.mean_interval([0.1, bad])
+    with pytest.raises(ValueError, match="finite"):
+        stats.corpus_interval([[1.0, bad]], sum)
+    with pytest.raises(ValueError, match="finite"):
+        stats.paired_difference([0.1, bad], [0.1, 0.2])
+
+
+def test_repeats_of_a_sample_are_one_cluster():
+    once = stats.mean_interval([0.1, 0.5, 0.9, 0.4])
+    thrice = stats.mean_interval(
+        [0.1, 0.5, 0.9, 0.4] * 3, clusters=["a", "b", "c", "d"] * 3, seed=0
+    )
+    assert (thrice.low, thrice.high, thrice.n) == pytest.approx((once.low, once.high, once.n))
+    unbalanced = stats.mean_interval([0.0, 0.0, 0.0, 1.0], clusters=["a", "a", "a", "b"])
+    assert (unbalanced.estimate, unbalanced.n) == (0.5, 2)
+
+
+def test_clusters_must_match_values():
+    with pytest.raises(ValueError, match="2 values but 1 clusters"):
+        stats.mean_interval([0.1, 0.2], clusters=["a"])
+
+
+def test_seed_decides():
+    values = rng(5).normal(size=40)
+    assert stats.mean_interval(values, seed=4) == stats.mean_interval(values, seed=4)
+    assert stats.mean_interval(values, seed=4) != stats.mean_interval(values, seed=5)
+
+
+def test_t_interval_agrees_with_scipy():
+    values = rng(6).normal(3, 1, 25)
+    theirs = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    ours = stats.t_interval(values, level=0.9)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_coverage_by_simulation():
+    draw = rng(7)
+    covered = {"bca": 0, "skewed": 0, "t": 0}
+    for _ in range(300):
+        normal, skewed = draw.normal(2, 1, 50), draw.exponential(1, 50)
+        bca = stats.mean_interval(normal, resamples=1000)
+        student = stats.t_interval(normal)
+        lopsided = stats.mean_interval(skewed, resamples=1000)
+        covered["bca"] += bca.low <= 2 <= bca.high
+        covered["t"] += student.low <= 2 <= student.high
+        covered["skewed"] += lopsided.low <= 1 <= lopsided.high
+    assert 0.91 <= covered["bca"] / 300 <= 0.98
+    assert 0.91 <= covered["t"] / 300 <= 0.98
+    assert 0.89 <= covered["skewed"] / 300 <= 0.98
+
+
+def test_a_million_samples_fit_in_memory():
+    values = rng(8).random(1_000_000)
+    other = values + rng(9).normal(0.001, 0.1, 1_000_000)
+    tracemalloc.start()
+    try:
+        interval = stats.mean_interval(values)
+        paired = stats.paired_difference(other, values)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert interval.method == "t"
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * 12**-0.5 / 1000, rel=0.01)
+    assert paired.p_value < 1e-6
+    assert peak < 200_000_000
+
+
+def test_resampling_just_below_the_limit_is_chunked_and_agrees_with_t():
+    values = rng(10).exponential(1, stats.RESAMPLING_LIMIT)
+    tracemalloc.start()
+    try:
+        bca = stats.mean_interval(values)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    student = stats.t_interval(values)
+    assert (bca.method, student.method) == ("bca", "t")
+    assert bca.low == pytest.approx(student.low, abs=0.002)
+    assert bca.high == pytest.approx(student.high, abs=0.002)
+    assert peak < 100_000_000
+
+
+# proportions
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(17, 20, 0.6396, 0.9476), (5, 5, 0.5655, 1.0), (11, 23, 0.2924, 0.6704)],
+)
+def test_wilson_published(successes, n, low, high):
+    ours = stats.wilson(successes, n)
+    assert (ours.low, ours.high) == pytest.approx((low, high), abs=5e-5)
+    theirs = scipy_stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_wilson_at_the_edges():
+    assert stats.wilson(0, 0).estimate is None
+    none = stats.wilson(0, 7)
+    assert none.low == 0.0
+    assert 0.0 < none.high < 1.0
+    with pytest.raises(ValueError, match="impossible"):
+        stats.wilson(3, 2)
+
+
+# the vicuna questions
+
+
+def test_standard_errors_of_the_vicuna_scores(vicuna):
+    cells = [
+        (question, float(np.mean(scores)))
+        for answers in vicuna.values()
+        for question, scores in answers.items()
+    ]
+    values = [value for _, value in cells]
+    naive = stats.standard_error(values)
+    clustered = stats.standard_error(values, clusters=[question for question, _ in cells])
+    assert naive == pytest.approx(0.0437, abs=5e-5)
+    assert clustered == pytest.approx(0.0642, abs=5e-5)
+
+
+def test_pairing_matters_on_the_vicuna_scores(vicuna):
+    llama, wizard = vicuna["llama-2-chat"], vicuna["wizard"]
+    paired = stats.paired_difference(llama, wizard)
+    assert paired.difference == pytest.approx(0.1917, abs=5e-5)
+    assert paired.n == 80
+    assert paired.p_value == pytest.approx(0.0205, abs=0.005)
+    assert paired.low > 0
+    means = {name: {q: np.mean(s) for q, s in vicuna[name].items()} for name in vicuna}
+    a = [means["llama-2-chat"][question] for question in llama]
+    b = [means["wizard"][question] for question in llama]
+    assert stats.paired_t(np.subtract(a, b)) == pytest.approx(0.0205, abs=5e-5)
+    assert scipy_stats.ttest_ind(a, b).pvalue == pytest.approx(0.131, abs=5e-4)
+    assert paired.effect_size == pytest.approx(
+        np.mean(np.subtract(a, b)) / np.std(np.subtract(a, b), ddof=1)
+    )
+
+
+# paired differences
+
+
+@pytest.mark.parametrize("n", [2, 5, 9, 14])
+def test_exact_sign_flips_agree_with_scipy(n):
+    differences = rng(n).normal(0.6, 1, n)
+    ours = stats.paired_difference(differences, np.zeros(n)).p_value
+    theirs = scipy_stats.permutation_test(
+        (differences,), np.sum, permutation_type="samples", n_resamples=np.inf
+    ).pvalue
+    assert ours == pytest.approx(theirs)
+
+
+def test_exact_sign_flips_by_hand_with_ties():
+    differences = [0.3, 0.1, 0.0, -0.1]
+    sums = [
+        abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+        for signs in itertools.product((1, -1), repeat=4)
+    ]
+    expected = sum(value >= 0.3 - 1e-9 for value in sums) / 16
+    assert stats.paired_difference(differences, [0.0] * 4).p_value == expected
+
+
+def test_random_sign_flips_agree_with_the_t_test():
+    a, b = rng(11).normal(0.25, 1, 120), rng(12).normal(0, 1, 120)
+    ours = stats.paired_difference(a, b).p_value
+    assert ours == pytest.approx(scipy_stats.ttest_rel(a, b).pvalue, abs=0.012)
+
+
+def test_p_is_never_zero_and_one_for_no_difference():
+    sure = stats.paired_difference(np.arange(50) + 10.0, np.zeros(50))
+    assert sure.p_value == 1 / 10_000
+    assert stats.smallest_p_value(50) == 1 / 10_000
+    same = stats.paired_difference([0.1, 0.7], [0.1, 0.7])
+    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+    assert (same.effect_size, same.detectable) == (None, None)
+
+
+def test_five_of_five_cannot_be_significant():
+    paired = stats.paired_difference([0.5, 0.6, 0.7, 0.8, 0.9], [0.1] * 5)
+    assert paired.p_value == 2 / 2**5 == stats.smallest_p_value(5)
+
+
+def test_false_alarms_are_as_rare_as_promised():
+    draw = rng(13)
+    alarms = sum(
+        stats.paired_difference(*draw.normal(size=(2, 12))).p_value < 0.05 for _ in range(400)
+    )
+    assert 0.02 <= alarms / 400 <= 0.08
+
+
+def test_only_common_samples_count_and_repeats_are_averaged_first():
+    a = {"x": [1.0, 0.0], "y": 0.75, "z": 1.0}
+    b = {"y": [0.25, 0.25, 0.25], "x": 0.25, "w": 0.0}
+    paired = stats.paired_difference(a, b)
+    assert paired.n == 2
+    assert paired.difference == pytest.approx((0.25 + 0.5) / 2)
+    assert (paired.wins, paired.ties, paired.losses) == (2, 0, 0)
+    assert stats.paired_difference({"x": 1.0}, {"y": 1.0}) is None
+    assert stats.paired_difference([], []) is None
+
+
+def test_one_pair_has_no_interval():
+    paired = stats.paired_difference([0.5], [0.25])
+    assert (paired.difference, paired.low, paired.high) == (0.25, None, None)
+    assert (paired.p_value, paired.n, paired.effect_size) == (1.0, 1, None)
+
+
+def test_rounding_noise_is_a_tie():
+    paired = stats.paired_difference([0.1 + 0.2, 0.5, 0.9], [0.3, 0.5, 0.1])
+    assert (paired.wins, paired.ties, paired.losses) == (1, 2, 0)
+    noise = stats.paired_difference([0.1 + 0.2, 0.5], [0.3, 0.5])
+    assert (noise.difference, noise.p_value, noise.effect_size) == (0.0, 1.0, None)
+
+
+def test_unequal_lengths_and_mixed_kinds_are_refused():
+    with pytest.raises(ValueError, match="cannot be paired"):
+        stats.paired_difference([0.1], [0.1, 0.2])
+    with pytest.raises(TypeError, match="two mappings or two sequences"):
+        stats.paired_difference({"a": 0.1}, [0.1])
+
+
+def test_paired_t_agrees_with_scipy_and_survives_constants():
+    differences = rng(14).normal(0.2, 1, 30)
+    assert stats.paired_t(differences) == pytest.approx(
+        scipy_stats.ttest_1samp(differences, 0).pvalue
+    )
+    assert stats.paired_t([0.0, 0.0]) == 1.0
+    assert stats.paired_t([0.5]) == 1.0
+    assert stats.paired_t([0.5, 0.5]) == 0.0
+
+
+# corpus scores
+
+REFERENCES = [
+    "the cat sat on the mat by the door",
+    "he went home early because it was raining hard",
+    "all of the tickets were sold within one hour",
+    "nobody knows where the old map was hidden away",
+    "she bought three apples and a loaf of bread",
+    "the train to the coast leaves at half past nine",
+]
+
+
+def corpus_pair(n: int) -> tuple[list[str], list[str], list[str]]:
+    """References, good answers (one word dropped), worse answers (up to four dropped)."""
+    draw = rng(15)
+    references, good, worse = [], [], []
+    for index in range(n):
+        words = REFERENCES[index % len(REFERENCES)].split()
+        references.append(" ".join(words))
+        for into, most in ((good, 3), (worse, 4)):
+            kept = sorted(
+                draw.choice(len(words), len(words) - draw.integers(0, most), replace=False)
+            )
+            into.append(" ".join(words[place] for place in kept))
+    return references, good, worse
+
+
+def bleu_statistics(metric: BLEU, answers: list[str], references: list[str]) -> np.ndarray:
+    return np.array(metric._extract_corpus_statistics(answers, [references]), dtype=float)
+
+
+def bleu_corpus(metric: BLEU):
+    return lambda sums: metric._compute_score_from_stats(list(sums)).score
+
+
+def test_corpus_interval_agrees_with_sacrebleu():
+    references, good, _ = corpus_pair(60)
+    metric = BLEU()
+    theirs = metric.corpus_score(good, [references], n_bootstrap=1000)
+    rows = bleu_statistics(metric, good, references)
+    ours = stats.corpus_interval(rows, bleu_corpus(metric))
+    assert ours.estimate == pytest.approx(theirs.score)
+    assert (ours.high - ours.low) / 2 == pytest.approx(theirs._ci, rel=0.1)
+    assert (ours.n, ours.method) == (60, "percentile")
+
+
+def test_paired_corpus_difference_agrees_with_sacrebleu():
+    references, good, worse = corpus_pair(40)
+    metric = BLEU()
+    a = bleu_statistics(metric, good, references)
+    b = bleu_statistics(metric, worse, references)
+    ours = stats.paired_corpus_difference(a, b, bleu_corpus(metric))
+    test = PairedTest(
+        [("worse", worse), ("good", good)],
+        {"BLEU": BLEU(references=[references])},
+        references=None,
+        test_type="ar",
+        n_samples=4000,
+    )
+    base, other = test()[1]["BLEU"]
+    assert ours.difference == pytest.approx(other.score - base.score)
+    assert 0.001 < other.p_value < 0.6  # else the comparison below shows nothing
+    assert ours.p_value == pytest.approx(other.p_value, abs=0.03)
+    assert ours.low < ours.difference < ours.high
+    assert (ours.wins, ours.ties, ours.losses, ours.effect_size) == (None,) * 4
+
+
+def test_paired_corpus_difference_of_a_mean_is_the_paired_difference():
+    a, b = rng(16).normal(0.4, 1, (2, 40)) + np.array([[0.3], [0.0]])
+
+    def mean(sums):
+        return sums[0] / sums[1]
+
+    ones = np.ones(40)
+    ours = stats.paired_corpus_difference(
+        np.stack([a, ones], axis=1), np.stack([b, ones], axis=1), mean
+    )
+    plain = stats.paired_difference(a, b)
+    assert ours.difference == pytest.approx(plain.difference)
+    assert ours.p_value == pytest.approx(plain.p_value, abs=0.012)
+    assert ours.low == pytest.approx(plain.low, abs=0.04)
+    assert ours.high == pytest.approx(plain.high, abs=0.04)
+    assert ours.detectable == pytest.approx(plain.detectable, rel=0.1)
+
+
+def test_exact_exchanges_are_the_exact_sign_flips_for_a_mean():
+    a, b = rng(17).normal(0.5, 1, (2, 9))
+    ones = np.ones(9)
+    ours = stats.paired_corpus_difference(
+        np.stack([a, ones], axis=1), np.stack([b, ones], axis=1), lambda s: s[0] / s[1]
+    )
+    assert ours.p_value == pytest.approx(stats.paired_difference(a, b).p_value)
+
+
+def test_identical_corpora_are_not_different():
+    rows = rng(18).integers(1, 9, (30, 4)).astype(float)
+    paired = stats.paired_corpus_difference(rows, rows, lambda s: s[0] / s[1])
+    assert (paired.difference, paired.low, paired.high, paired.p_value) == (0, 0, 0, 1)
+
+
+def test_corpus_with_few_samples():
+    assert stats.corpus_interval([], sum).estimate is None
+    one = stats.corpus_interval([[1.0, 2.0]], sum)
+    assert (one.estimate, one.low, one.high) == (3.0, None, None)
+    assert stats.paired_corpus_difference([], [], sum) is None
+    pair = stats.paired_corpus_difference([[1.0]], [[0.0]], sum)
+    assert (pair.difference, pair.low, pair.p_value) == (1.0, None, 1.0)
+
+
+def test_corpus_misuse_is_refused():
+    with pytest.raises(ValueError, match="cannot be paired"):
+        stats.paired_corpus_difference([[1.0]], [[1.0], [2.0]], sum)
+    with pytest.raises(ValueError, match="one row"):
+        stats.corpus_interval([1.0, 2.0], sum)
+    with pytest.raises(ValueError, match="corpus score"):
+        stats.corpus_interval([[1.0]], lambda _: float("nan"))
+
+
+def test_many_samples_are_resampled_in_blocks():
+    n = 3 * stats.RESAMPLING_LIMIT + 17
+    values = rng(19).exponential(1, n)
+    rows = np.stack([values, np.ones(n)], axis=1)
+    corpus = stats.corpus_interval(rows, lambda s: s[0] / s[1], resamples=400)
+    student = stats.t_interval(values)
+    assert corpus.estimate == pytest.approx(student.estimate)
+    assert corpus.n == n
+    assert corpus.high - corpus.low == pytest.approx(student.high - student.low, rel=0.15)
+
+
+# families and power
+
+
+def test_holm_published():
+    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert stats.holm([0.01, 0.02, 0.03, 0.04]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
+    assert stats.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert stats.holm([]) == []
+
+
+@pytest.mark.parametrize("n", [5, 20, 200])
+def test_minimum_detectable_effect_has_the_promised_power(n):
+    effect = stats.minimum_detectable_effect(2.0, n)
+    shift = effect / 2.0 * n**0.5
+    critical = scipy_stats.t.ppf(0.975, n - 1)
+    power = scipy_stats.nct.sf(critical, n - 1, shift)
+    assert power == pytest.approx(0.8, abs=0.03)
+    assert stats.minimum_detectable_effect(2.0, 4 * n) == pytest.approx(effect / 2, rel=0.25)
+
+
+def test_minimum_detectable_effect_needs_spread():
+    assert stats.minimum_detectable_effect(0.0, 10) is None
+    assert stats.minimum_detectable_effect(1.0, 1) is None
+
+
+# anything finite gives something finite
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    strategies.lists(
+        strategies.one_of(
+            strategies.sampled_from([0.0, 1.0, 0.1]),
+            strategies.floats(-1e100, 1e100, allow_nan=False, allow_infinity=False),
+        ),
+        min_size=2,
+        max_size=20,
+    )
+)
+def test_never_nan(values):
+    interval = stats.mean_interval(values, resamples=200)
+    assert np.isfinite([interval.estimate, interval.low, interval.high]).all()
+    assert interval.low <= interval.high
+    paired = stats.paired_difference(values, values[::-1], resamples=200, permutations=199)
+    assert np.isfinite([paired.difference, paired.low, paired.high]).all()
+    assert 0 < paired.p_value <= 1
+    assert paired.wins + paired.ties + paired.losses == paired.n == len(values)

@@ -1,0 +1,181 @@
+"""The conformance suite: against every local server, over the command line, and over HTTP."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import stand_ins
+import tiny_gguf
+from hosts import config, open_host, transport
+from servers import gateway, scripted
+
+from providers.checks import CHECKS
+from providers.conformance import Host, examine
+from providers.kinds import make
+
+SERVER = Path(__file__).parents[1] / "llama_server.py"
+DIALECTS = {
+    "mistral": stand_ins.MistralDialect,
+    "groq": stand_ins.GroqDialect,
+    "gemini": stand_ins.GeminiDialect,
+    "anthropic": stand_ins.AnthropicDialect,
+    "ollama": stand_ins.OllamaDialect,
+}
+
+
+def of(report, outcome):
+    return {result.name for result in report.results if result.outcome == outcome}
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+async def test_every_translated_host_passes(kind):
+    async with open_host(kind, DIALECTS[kind]()) as host, transport() as client:
+        wrong = config(kind, base_url=host.server.url, api_key="wrong")
+        asked = Host(
+            host.provider,
+            stand_ins.MODEL,
+            wrong_key=lambda: make(kind, wrong, client),
+            long_words=6000,
+        )
+        report = await examine(asked, CHECKS, kind=kind)
+    # Ollama takes any key.
+    allowed = {"error.bad_key"} if kind == "ollama" else set()
+    assert of(report, "fail") <= allowed, [r for r in report.results if r.outcome == "fail"]
+    assert len(of(report, "pass")) >= 40
+    assert report.answered_as == stand_ins.MODEL
+
+
+async def test_llama_cpps_server(tmp_path):
+    model = tiny_gguf.write(tmp_path / "tiny.gguf")
+    async with transport() as client:
+        command = [sys.executable, str(SERVER), "-m", str(model)]
+        entry = config("llamafile", command=command, log=str(tmp_path / "log"))
+        provider = make("it", entry, client)
+        await provider.open()
+        try:
+            asked = Host(provider, "tiny", long_words=4000)
+            report = await examine(asked, CHECKS, kind="llamafile")
+        finally:
+            await provider.close()
+    # A model of random weights calls no tool unless it must, and llama.cpp lets it talk first; the
+    # server has one model whatever name it is asked by.
+    known = {"tools.one", "tools.required", "tools.finish", "tools.stream", "error.unknown_model"}
+    assert of(report, "fail") <= known | {"models.named"}, report
+    assert {"chat.n", "chat.logprobs", "stream.usage", "stream.cancel", "chat.seed"} <= of(
+        report, "pass"
+    )
+
+
+class Sloppy(stand_ins.Dialect):
+    """Everything that can be wrong in silence."""
+
+    def check(self, body):
+        for name in ("n", "logprobs", "response_format", "tools", "tool_choice", "stop"):
+            body.pop(name, None)
+        body["messages"] = body["messages"][-1:]
+        body["model"] = stand_ins.MODEL
+        body["max_tokens"] = body["max_completion_tokens"] = None
+
+    def answer(self, body):
+        answer = super().answer(body)
+        answer["usage"]["total_tokens"] += 1
+        answer["choices"][0]["finish_reason"] = "eos"
+        return answer
+
+    def events(self, body, answer):
+        return [("", one) for one in stand_ins.chunks(answer, usage="beside")[:-1]]
+
+
+async def test_a_host_that_ignores_things_in_silence_fails():
+    async with open_host("compatible", Sloppy()) as host:
+        report = await examine(Host(host.provider, stand_ins.MODEL), CHECKS, kind="compatible")
+    assert {
+        "chat.finish",
+        "chat.usage",
+        "chat.system",
+        "chat.developer",
+        "chat.max_tokens",
+        "chat.stop",
+        "chat.n",
+        "chat.logprobs",
+        "format.json_object",
+        "format.json_schema",
+        "tools.one",
+        "tools.required",
+        "stream.answer",
+        "stream.finish",
+        "stream.usage",
+        "stream.n",
+        "error.unknown_model",
+    } <= of(report, "fail")
+
+
+async def test_a_host_that_is_not_there_fails_everything_but_what_was_not_asked():
+    async with transport() as client:
+        provider = make("it", config("compatible", base_url="http://127.0.0.1:9/v1"), client)
+        report = await examine(Host(provider, "m"), CHECKS, kind="compatible")
+    assert of(report, "pass") == set()
+    assert of(report, "unsupported") == {"error.bad_key", "error.long_prompt"}
+
+
+def test_every_check_has_a_name_a_title_and_is_asked_once():
+    names = [check.name for check in CHECKS]
+    assert len(set(names)) == len(names) >= 40
+    assert all(check.title.endswith(".") for check in CHECKS)
+
+
+# By hand, and over HTTP
+
+SCRIPT = {"tiny": [{"answer": "one two three four five"}]}
+
+
+def run(*arguments, folder):
+    return subprocess.run(
+        [sys.executable, "-m", "router", "providers", "test", *arguments],
+        cwd=folder,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_command_line(tmp_path):
+    with scripted(SCRIPT) as upstream:
+        text = f'providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}'
+        (tmp_path / "evalrouter.yaml").write_text(text)
+        done = run("up", "--json", folder=tmp_path)
+        assert done.returncode == 1, "scripts know no tools"
+        report = json.loads(done.stdout)
+        assert report["model"] == "tiny"
+        assert len(report["results"]) == len(CHECKS)
+        table = run("up", folder=tmp_path)
+        assert "A user message is answered with text." in table.stdout
+        assert f"up/tiny, {report['date'][:10]}" in table.stdout
+        missing = run("pu", folder=tmp_path)
+        assert missing.returncode == 2
+        assert "Did you mean 'up'" in missing.stderr or "up" in missing.stderr
+
+
+def test_over_http(tmp_path, http):
+    with scripted(SCRIPT) as upstream:
+        text = (
+            f'storage: {{database: "sqlite:///{tmp_path / "e.db"}"}}\n'
+            f'providers: {{up: {{kind: compatible, base_url: "{upstream.url}", api_key: sk-x}}}}'
+        )
+        with gateway(text) as url:
+            listed = http.get(f"{url}/providers").json()
+            assert {"name": "up", "kind": "compatible"} in listed
+            first = http.get(f"{url}/providers/up/conformance").json()
+            assert len(first["results"]) == len(CHECKS)
+            total = upstream.log.total
+            assert http.get(f"{url}/providers/up/conformance").json() == first
+            assert upstream.log.total == total, "asked once"
+            http.get(f"{url}/providers/up/conformance", params={"again": "true"})
+            assert upstream.log.total > total
+            assert http.get(f"{url}/providers/nobody/conformance").status_code == 404
+            assert "sk-x" not in json.dumps(first)

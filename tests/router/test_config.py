@@ -1,0 +1,123 @@
+"""The config file: what it accepts, and how it says what is wrong."""
+
+import pytest
+
+from providers.compatible import CompatibleConfig
+from providers.errors import ConfigError
+from router.config import embedded, load, parse
+
+GOOD = """
+server:
+  port: ${PORT:-4001}
+  host: "${HOST:-127.0.0.1}"
+providers:
+  openai: {kind: openai, api_key: "${OPENAI_API_KEY}", organization: org-1}
+  lab: {kind: compatible, base_url: "http://10.0.0.7:9000/v1", headers: {x-team: "t$${X}"}}
+routes:
+  summarizer:
+    targets:
+      - {model: openai/gpt-4o-mini, weight: 90}
+      - {model: lab/mistral, weight: 10}
+    fallback: [baseline/lead-3]
+    retries: {attempts: 2}
+    timeout: {connect: 2, first_byte: 30, total: 600}
+storage: {database: "sqlite:///my.db"}
+prices: {openai/gpt-4o-mini: {input: 0.15, output: 0.6}}
+"""
+ENV = {"OPENAI_API_KEY": "sk-very-secret", "PORT": "5005"}
+
+
+def test_a_whole_config_with_the_environment_in_it():
+    config = parse(GOOD, "c.yaml", ENV)
+    assert config.server.port == 5005
+    assert config.server.host == "127.0.0.1"
+    openai, lab = config.providers["openai"], config.providers["lab"]
+    assert isinstance(openai, CompatibleConfig)
+    assert openai.api_key.reveal() == "sk-very-secret"
+    assert isinstance(lab, CompatibleConfig)
+    assert lab.headers["x-team"].reveal() == "t${X}"
+    assert [arm.weight for arm in config.routes["summarizer"].targets] == [90, 10]
+    assert config.prices["openai/gpt-4o-mini"].output == 0.6
+    assert str(config.storage.sqlite_path()) == "my.db"
+
+
+def test_the_baseline_is_there_without_being_named():
+    assert parse("", "c.yaml", {}).providers["baseline"].kind == "baseline"
+
+
+def test_secrets_are_in_no_repr():
+    shown = repr(parse(GOOD, "c.yaml", ENV))
+    assert "sk-very-secret" not in shown
+    assert "t${X}" not in shown
+    assert "Secret('***')" in shown
+
+
+def test_embedded_default_takes_providers_from_the_environment():
+    always = {"baseline", "hf"}
+    assert set(embedded({}).providers) == always
+    assert set(embedded({"MISTRAL_API_KEY": "x"}).providers) == always | {"mistral"}
+    assert set(embedded({"OPENAI_API_KEY": "x"}).providers) == always | {"openai"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("routs: {}", ["c.yaml:1: routs", "unknown key", "'routes'"]),
+        ("server:\n  prot: 1", ["c.yaml:2: server.prot", "'port'"]),
+        ("server: {port: many}", ["c.yaml:1: server.port", "int"]),
+        ("server: {port: 70000}", ["server.port", "65535"]),
+        ("server: {port: 1, port: 2}", ["server.port is written twice"]),
+        ("providers: {a: {kind: opnai}}", ["providers.a.kind", "'opnai'", "'openai'"]),
+        ("providers: {a: {}}", ["providers.a", "needs a kind", "mistral"]),
+        ("providers: {a: {kind: openai, api_kye: x}}", ["providers.a.api_kye", "'api_key'"]),
+        ("providers: {a: {kind: openai, api_key: 7}}", ["providers.a.api_key", "str"]),
+        ("providers: {a: {kind: openai, api_key: '${NOPE}'}}", ["a.api_key", "no NOPE"]),
+        ("providers: {a: {kind: compatible}}", ["providers.a", "base_url"]),
+        ("providers: {a: {kind: vllm, base_url: 'localhost'}}", ["a.base_url", "http://"]),
+        ("providers: {a/b: {kind: vllm}}", ["providers.a/b"]),
+        ("providers: [1]", ["providers", "map"]),
+        ("routes: {r: {targets: []}}", ["routes.r.targets", "length"]),
+        ("routes: {r: {targets: [{model: lead-3}]}}", ["targets[0].model", "provider/model"]),
+        ("routes: {r: {targets: [{model: basline/x}]}}", ["targets[0].model", "'baseline'"]),
+        ("routes: {r: {targets: [{model: baseline/x}], fallback: [y/z]}}", ["fallback[0]", "'y'"]),
+        ("routes: {r: {targets: [{model: baseline/x, weight: 0}]}}", ["targets", "weight"]),
+        ("routes: {r: {targets: [{model: baseline/x, wieght: 1}]}}", ["[0].wieght", "'weight'"]),
+        ("routes: {'a/b': {targets: [{model: baseline/x}]}}", ["routes.a/b"]),
+        ("storage: {database: 'mysql://x'}", ["storage.database", "sqlite:///"]),
+        ("- 1", ["mapping"]),
+        ("a: [", ["c.yaml:1:", "not valid YAML"]),
+        ("server: &a {host: *a}", ["nested"]),
+    ],
+)
+def test_every_mistake_names_its_place_and_a_remedy(text, told):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "c.yaml", {})
+    for part in told:
+        assert part in caught.value.message
+
+
+def test_a_wrong_secret_is_not_repeated_in_the_message():
+    with pytest.raises(ConfigError) as caught:
+        parse("providers: {a: {kind: openai, api_key: [sk-oops]}}", "c.yaml", {})
+    assert "sk-oops" not in caught.value.message
+
+
+def test_a_missing_file_offers_its_neighbours(tmp_path):
+    (tmp_path / "evalrouter.yaml").write_text("")
+    with pytest.raises(ConfigError, match=r"no such file.*evalrouter\.yaml"):
+        load(tmp_path / "evalruoter.yaml", {})
+
+
+def test_a_file_that_is_not_text(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(ConfigError, match="not UTF-8 at byte 3"):
+        load(tmp_path / "c.yaml", {})
+    with pytest.raises(ConfigError, match="directory"):
+        load(tmp_path, {})
+
+
+def test_no_file_means_the_embedded_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert set(load(None, {}).providers) == {"baseline", "hf"}
+    (tmp_path / "evalrouter.yaml").write_text("server: {port: 1234}")
+    assert load(None, {}).server.port == 1234

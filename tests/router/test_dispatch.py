@@ -1,0 +1,297 @@
+"""The retry loop, against scripted providers in this process and with time in the test's hands."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from providers.errors import (
+    TargetBusyError,
+    UpstreamConnectError,
+    UpstreamProtocolError,
+    UpstreamStatusError,
+    UpstreamTimeoutError,
+)
+from providers.scripted import Rule, Scripted, ScriptedConfig
+from router.config import Breaker, Hedge, Retries, Timeout
+from router.dispatch import Dispatcher, Work, retry_after
+from router.routing import Plan, Policy, Room, Target
+
+MESSAGES = {"messages": msgspec.Raw(b'[{"role": "user", "content": "hi"}]')}
+
+
+class World:
+    """A dispatcher over scripted models `p/NAME`, its waits noted instead of slept."""
+
+    def __init__(self, **models):
+        script = {name: tuple(Rule(**rule) for rule in rules) for name, rules in models.items()}
+        self.asked = []
+        self.waits = []
+        self.provider = Scripted("p", ScriptedConfig(kind="scripted", script=script))
+        self.dispatcher = Dispatcher(
+            {"p": self}, sleep=self.sleep, random=lambda: 1.0, now=lambda: 1_000_000.0
+        )
+
+    async def send(self, call):
+        self.asked.append(call.model)
+        return await self.provider.send(call)
+
+    async def sleep(self, seconds):
+        self.waits.append(seconds)
+
+    async def open(self, *names, stream=False, klass="live", **policy):
+        targets = tuple(Target("p", name) for name in names)
+        envelope = MESSAGES | {"stream": msgspec.Raw(b"true" if stream else b"false")}
+        work = Work("chat/completions", envelope, stream, "id", klass)
+        return await self.dispatcher.open(Plan("r", targets, Policy(**policy)), work)
+
+    async def text(self, *names, **policy):
+        opened = await self.open(*names, **policy)
+        await opened.aclose()
+        return msgspec.json.decode(opened.body)["choices"][0]["message"]["content"]
+
+    def results(self, attempts):
+        return [(one.target[2:], one.result) for one in attempts]
+
+    def running(self):
+        return sum(one.running for one in self.dispatcher.states())
+
+
+OK = {"answer": "ok"}
+HANG = {"fault": "hang"}
+
+
+async def test_backoff_doubles_with_full_jitter_up_to_its_bound():
+    world = World(m=[{"status": 500, "times": 4}, OK])
+    assert await world.text("m", retries=Retries(attempts=5, backoff=1, backoff_max=3)) == "ok"
+    assert world.waits == [1, 2, 3, 3]
+    assert world.running() == 0
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
+async def test_these_are_retried(status):
+    world = World(m=[{"status": status, "times": 1}, OK])
+    assert await world.text("m") == "ok"
+    assert world.asked == ["m", "m"]
+
+
+@pytest.mark.parametrize("status", [400, 405, 413, 415, 418, 422])
+async def test_a_clients_mistake_is_final(status):
+    world = World(m=[{"status": status}], n=[OK])
+    with pytest.raises(UpstreamStatusError) as caught:
+        await world.open("m", "n")
+    assert caught.value.status == status
+    assert world.asked == ["m"]
+    assert world.running() == 0
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_what_speaks_of_our_key_is_tried_elsewhere_at_once(status):
+    world = World(m=[{"status": status}], n=[OK])
+    assert await world.text("m", "n") == "ok"
+    assert world.asked == ["m", "n"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "waits"),
+    [
+        ({"retry-after-ms": "1500"}, [1.5]),
+        ({"Retry-After": "2"}, [2.0]),
+        ({"Retry-After": "Mon, 12 Jan 1970 13:46:43 GMT"}, [3.0]),
+        ({"Retry-After": "soon"}, [0.5]),
+        ({"Retry-After": "60"}, []),
+    ],
+)
+async def test_retry_after_is_honoured_in_every_form(headers, waits):
+    world = World(m=[{"status": 429, "times": 1, "headers": headers}, OK], n=[OK])
+    assert await world.text("m", "n") == "ok"
+    assert world.waits == waits
+    # A wait that is too long sends the request to the next target at once.
+    assert world.asked == (["m", "m"] if waits else ["m", "n"])
+
+
+def test_retry_after_that_makes_no_sense_is_none():
+    assert retry_after({}, 0) is None
+    assert retry_after({"retry-after": "nan?"}, 0) is None
+    assert retry_after({"retry-after": "-5"}, 0) == 0.0
+    assert retry_after({"retry-after": "nan"}, 0) is None
+    assert retry_after({"retry-after": "inf"}, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "error"),
+    [
+        ({"fault": "reset"}, UpstreamConnectError),
+        ({"fault": "truncate"}, UpstreamProtocolError),
+        ({"fault": "error_in_200"}, UpstreamStatusError),
+    ],
+)
+async def test_what_breaks_before_the_first_byte_is_retried_then_told(rule, error):
+    world = World(m=[rule])
+    with pytest.raises(error) as caught:
+        await world.open("m", retries=Retries(attempts=2))
+    assert len(caught.value.attempts) == 2
+    assert world.running() == 0
+
+
+async def test_an_error_event_at_the_start_of_a_stream_is_retried():
+    error = 'data: {"error": {"message": "overloaded"}}\n\n'
+    headers = {"content-type": "text/event-stream"}
+    world = World(m=[{"body": error, "headers": headers, "times": 1}, OK])
+    opened = await world.open("m", stream=True)
+    assert world.results(opened.attempts) == [("m", "upstream_502"), ("m", "ok")]
+    await opened.aclose()
+
+
+@pytest.mark.parametrize("phase", ["first_byte", "total"])
+async def test_time_outs_are_told_apart(phase):
+    world = World(m=[HANG])
+    with pytest.raises(UpstreamTimeoutError) as caught:
+        await world.open("m", timeout=Timeout(**{phase: 0.01}), retries=Retries(attempts=1))
+    assert caught.value.phase == phase
+    assert world.running() == 0
+
+
+async def test_a_quiet_stream_is_between_chunks():
+    world = World(m=[{"fault": "hang_midway", "answer": "a b c"}])
+    opened = await world.open("m", stream=True, timeout=Timeout(between_chunks=0.01))
+    with pytest.raises(UpstreamTimeoutError) as caught:
+        async for _ in opened.chunks():
+            pass
+    assert caught.value.phase == "between_chunks"
+    await opened.aclose()
+    assert world.running() == 0
+
+
+async def test_the_breaker_spares_a_broken_target_and_comes_back():
+    world = World(m=[{"status": 500, "times": 4}, OK], n=[{"answer": "n"}])
+    policy = {"retries": Retries(attempts=1), "breaker": Breaker(failures=3, open=0.05)}
+    for _ in range(3):
+        assert await world.text("m", "n", **policy) == "n"
+    opened = await world.open("m", "n", **policy)
+    await opened.aclose()
+    assert world.results(opened.attempts) == [("m", "breaker_open"), ("n", "ok")]
+    await asyncio.sleep(0.06)
+    assert await world.text("m", "n", **policy) == "n"
+    await asyncio.sleep(0.06)
+    assert await world.text("m", "n", **policy) == "ok"
+    assert await world.text("m", "n", **policy) == "ok"
+
+
+async def test_when_every_breaker_is_open_one_is_asked_all_the_same():
+    world = World(m=[{"status": 500, "times": 3}, OK])
+    policy = {"retries": Retries(attempts=1), "breaker": Breaker(failures=3, open=60)}
+    for _ in range(3):
+        with pytest.raises(UpstreamStatusError):
+            await world.open("m", **policy)
+    assert await world.text("m", **policy) == "ok"
+
+
+async def test_evaluations_do_not_trip_the_breakers_of_live_traffic():
+    world = World(m=[{"status": 500}])
+    policy = {"retries": Retries(attempts=1), "breaker": Breaker(failures=1, open=60)}
+    with pytest.raises(UpstreamStatusError):
+        await world.open("m", klass="eval", **policy)
+    assert [one.state(0) for one in world.dispatcher.states("eval")] == ["open"]
+    assert list(world.dispatcher.states("live")) == []
+
+
+async def test_retries_have_a_budget():
+    world = World(m=[{"status": 500}])
+    for _ in range(20):
+        with pytest.raises(UpstreamStatusError):
+            await world.open(
+                "m", retries=Retries(attempts=3, budget=0), breaker=Breaker(failures=999)
+            )
+    # Ten are saved up at the start, and none is earned.
+    assert len(world.asked) == 20 + 10
+
+
+async def test_a_full_target_is_passed_over_and_a_full_queue_is_429():
+    world = World(m=[{"delay_s": 0.05, "answer": "m"}], n=[{"answer": "n"}])
+    rooms = {Target("p", "m"): Room(1, 1)}
+    first = asyncio.create_task(world.text("m", rooms=rooms))
+    await asyncio.sleep(0.01)
+    assert await world.text("m", "n", rooms=rooms) == "n"
+    queued = asyncio.create_task(world.text("m", rooms=rooms))
+    await asyncio.sleep(0)
+    with pytest.raises(TargetBusyError) as caught:
+        await world.open("m", rooms=rooms)
+    assert caught.value.status == 429
+    assert caught.value.headers == {"retry-after": "1"}
+    assert [await first, await queued] == ["m", "m"]
+    assert world.running() == 0
+
+
+async def test_waiting_for_room_ends_with_the_total_time_out():
+    world = World(m=[{"delay_s": 0.2, "answer": "m"}])
+    rooms = {Target("p", "m"): Room(1, 5)}
+    first = asyncio.create_task(world.text("m", rooms=rooms))
+    await asyncio.sleep(0.01)
+    with pytest.raises(UpstreamTimeoutError) as caught:
+        await world.open("m", rooms=rooms, timeout=Timeout(total=0.02))
+    assert caught.value.phase == "total"
+    assert await first == "m"
+    assert world.running() == 0
+
+
+async def test_a_stream_keeps_its_place_until_it_is_closed():
+    world = World(m=[{"answer": "a b"}])
+    opened = await world.open("m", stream=True)
+    assert world.running() == 1
+    await opened.aclose()
+    await opened.aclose()
+    assert world.running() == 0
+
+
+async def test_cancelling_gives_the_place_back():
+    world = World(m=[HANG])
+    task = asyncio.create_task(world.open("m"))
+    await asyncio.sleep(0.01)
+    assert world.running() == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.running() == 0
+
+
+async def test_a_hedge_answers_for_a_slow_target():
+    world = World(m=[HANG], n=[{"answer": "n"}])
+    opened = await world.open("m", "n", hedge=Hedge(after=0.01))
+    assert str(opened.target) == "p/n"
+    assert sorted(world.results(opened.attempts)) == [("m", "hedge_lost"), ("n", "ok")]
+    await opened.aclose()
+    states = {str(one.target): one for one in world.dispatcher.states()}
+    assert (states["p/m"].hedged, states["p/m"].hedges_lost) == (1, 1)
+    assert world.running() == 0
+
+
+async def test_a_hedge_that_was_not_needed_is_cancelled():
+    world = World(m=[{"delay_s": 0.03, "answer": "m"}], n=[HANG])
+    assert await world.text("m", "n", hedge=Hedge(after=0.01)) == "m"
+    assert world.running() == 0
+
+
+async def test_both_attempts_of_a_hedge_may_fail():
+    world = World(m=[{"delay_s": 0.02, "status": 500}], n=[{"status": 500}])
+    with pytest.raises(UpstreamStatusError):
+        await world.open("m", "n", hedge=Hedge(after=0.01), retries=Retries(attempts=1))
+    assert world.running() == 0
+
+
+async def test_hedges_have_a_budget():
+    world = World(m=[{"delay_s": 0.003, "answer": "m"}], n=[HANG])
+    for _ in range(15):
+        await world.text("m", "n", hedge=Hedge(after=0.001, budget=0.01))
+    assert world.asked.count("n") == 10
+
+
+async def test_cancelling_a_hedged_request_cancels_both():
+    world = World(m=[HANG], n=[HANG])
+    task = asyncio.create_task(world.open("m", "n", hedge=Hedge(after=0.001)))
+    await asyncio.sleep(0.02)
+    assert world.running() == 2
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.running() == 0

@@ -1,0 +1,128 @@
+"""Clients that misbehave: they must not harm the others, nor the process."""
+
+import json
+import os
+import socket
+
+import pytest
+from servers import gateway, scripted
+
+MODELS = {"echo": [{}], "long": [{"answer": "word " * 400_000, "chunks": 4000}]}
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with scripted(MODELS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def url(upstream, tmp_path_factory):
+    database = tmp_path_factory.mktemp("db") / "e.db"
+    with gateway(f"""
+server: {{port: 0}}
+storage: {{database: "sqlite:///{database}"}}
+providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
+""") as url:
+        yield url
+
+
+def connect(url):
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)))
+
+
+def fine(http, url):
+    body = {"model": "baseline/echo", "messages": [{"role": "user", "content": "still here"}]}
+    reply = http.post(f"{url}/v1/chat/completions", json=body)
+    return reply.json()["choices"][0]["message"]["content"] == "still here"
+
+
+def test_a_20_mb_body_passes_whole(http, url):
+    text = "x" * 20_000_000
+    body = {"model": "up/echo", "messages": [{"role": "user", "content": text}]}
+    reply = http.post(f"{url}/v1/chat/completions", json=body)
+    assert reply.status_code == 200
+    assert reply.json()["choices"][0]["message"]["content"] == text
+
+
+def test_slow_loris_clients_hold_nobody_up(http, url):
+    clients = [connect(url) for _ in range(200)]
+    try:
+        for client in clients[:100]:
+            client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-a: ")
+        for client in clients[100:]:
+            client.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{"
+            )
+        for _ in range(20):
+            assert fine(http, url)
+            for client in clients:
+                client.sendall(b"y")
+    finally:
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize("line", [b"x-flood: " + b"y" * 1000 + b"\r\n", b"y" * 1000])
+def test_a_flood_of_headers_is_refused(http, url, line):
+    with connect(url) as client:
+        client.settimeout(20)
+        client.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\nx-first: ")
+        answer = b""
+        try:
+            for _ in range(2000):
+                client.sendall(line)
+            client.sendall(b"\r\n\r\n")
+            answer = client.recv(65536)
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+    assert not answer.startswith(b"HTTP/1.1 200")
+    assert fine(http, url)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"NONSENSE\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
+        b"POST /v1/models HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /v1/\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_answered_with_a_refusal(http, url, sent):
+    with connect(url) as client:
+        client.settimeout(20)
+        client.sendall(sent)
+        try:
+            answer = client.recv(65536)
+        except ConnectionResetError:
+            answer = b""
+    assert not answer.startswith(b"HTTP/1.1 200")
+    assert fine(http, url)
+
+
+def test_a_client_that_does_not_read_its_stream_fills_no_memory(http, url):
+    body = json.dumps(
+        {"model": "up/long", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    ).encode()
+    before = resident()
+    clients = [connect(url) for _ in range(20)]
+    try:
+        for client in clients:
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.sendall(head % len(body) + body)
+        for _ in range(50):
+            assert fine(http, url)
+        # Each stream is about 3 MB with its JSON; 20 of them unread would be 60 MB and more.
+        assert resident() - before < 45_000_000
+    finally:
+        for client in clients:
+            client.close()
+
+
+def resident():
+    with open("/proc/self/statm") as file:  # noqa: PTH123  # a file of the kernel
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

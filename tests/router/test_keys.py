@@ -1,0 +1,731 @@
+"""Keys: who is let in, every limit, budgets over processes and kills; what stores promise."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from providers.errors import (
+    AuthenticationError,
+    ConflictError,
+    InputError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    StoreError,
+)
+from router.keys import NOBODY, Keys, bearer, create, digest_of, expiry, listed
+from router.limits import Bucket, in_words, period_around
+from router.store.base import KeyRow, KeySpend
+from router.store.sqlite import SqliteStore
+
+# A Wednesday, half past ten in the morning.
+WEDNESDAY = datetime(2026, 11, 18, 10, 30, tzinfo=UTC).timestamp()
+
+
+class Clock:
+    def __init__(self, now: float = WEDNESDAY) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "keys.db"
+
+
+@pytest.fixture
+async def store(path):
+    store = SqliteStore(path)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@asynccontextmanager
+async def loaded(store, clock, **options):
+    """Keys that look at the store when told to, and when they are closed."""
+    keys = Keys(store, clock=clock, every=1e6, **options)
+    await keys.load()
+    try:
+        yield keys
+    finally:
+        await keys.close()
+
+
+async def make(store, clock, name="app", **fields) -> bytes:
+    """A key as an Authorization header."""
+    key, _ = await create(store, name, now=clock.now, **fields)
+    return f"Bearer {key}".encode()
+
+
+def refused(keys, authorization, route="r") -> RateLimitError:
+    with pytest.raises(RateLimitError) as caught:
+        keys.admit(authorization, route)
+    return caught.value
+
+
+# who is let in
+
+
+async def test_nobody_needs_a_key_while_there_is_none(store, clock):
+    async with loaded(store, clock) as keys:
+        assert not keys.required
+        assert keys.admit(None, "r") is NOBODY
+        # Clients that cannot do without a key send any.
+        grant = keys.admit(b"Bearer sk-any", "r")
+        assert grant.headers() == []
+        assert (grant.key_id, grant.key_name) == ("", "")
+        grant.settle(10, 1.0)
+        grant.settle(10, 1.0)  # many requests share the grant of nobody
+
+
+async def test_a_config_may_require_keys_before_there_is_one(store, clock):
+    async with loaded(store, clock, required=True) as keys:
+        with pytest.raises(AuthenticationError):
+            keys.admit(None, "r")
+        await keys.refresh()
+        assert keys.required
+
+
+@pytest.mark.parametrize(
+    "presented",
+    [None, b"", b"Bearer ", b"Bearer", b"Bearer er-wrong", b"Basic x", b"\xff\xfe", b"Bearer \xff"],
+)
+async def test_without_the_right_key_the_answer_is_401(store, clock, presented):
+    await make(store, clock)
+    async with loaded(store, clock) as keys:
+        with pytest.raises(AuthenticationError) as caught:
+            keys.admit(presented, "r")
+    assert caught.value.status == 401
+    assert caught.value.code == "invalid_api_key"
+    assert "wrong" not in caught.value.message
+
+
+async def test_the_key_lets_in_and_names_its_owner(store, clock):
+    authorization = await make(store, clock)
+    async with loaded(store, clock) as keys:
+        grant = keys.admit(authorization, "any/model")
+        assert grant.key_name == "app"
+        assert grant.key_id.startswith("key_")
+        assert grant.headers() == []
+        keys.admit(b"bearer  " + authorization[7:] + b" ", "r")
+        # The hash, which is in the database, is no key.
+        with pytest.raises(AuthenticationError):
+            keys.admit(b"Bearer " + digest_of(authorization[7:]).hex().encode(), "r")
+
+
+async def test_only_the_routes_it_was_made_for(store, clock):
+    authorization = await make(store, clock, routes=("good", "p/m"))
+    async with loaded(store, clock) as keys:
+        keys.admit(authorization, "good")
+        keys.admit(authorization, "p/m")
+        for route in ("goo", "good2", "p/m2", ""):
+            with pytest.raises(PermissionDeniedError) as caught:
+                keys.admit(authorization, route)
+            assert (caught.value.status, caught.value.param) == (403, "model")
+
+
+async def test_a_key_ends_when_it_expires(store, clock):
+    authorization = await make(store, clock, expires_at=clock.now + 10)
+    async with loaded(store, clock) as keys:
+        clock.now += 9.999
+        grant = keys.admit(authorization, "r")
+        clock.now += 0.001
+        with pytest.raises(AuthenticationError, match="expired"):
+            keys.admit(authorization, "r")
+        grant.settle(1, 0.5)
+        assert keys.required
+
+
+async def test_a_revoked_key_ends_and_does_not_open_the_door(store, clock):
+    authorization = await make(store, clock)
+    async with loaded(store, clock) as keys:
+        grant = keys.admit(authorization, "r")
+        await store.revoke_key("app", clock.now)
+        await keys.refresh()
+        with pytest.raises(AuthenticationError, match="revoked"):
+            keys.admit(authorization, "r")
+        with pytest.raises(AuthenticationError):
+            keys.admit(None, "r")
+        grant.settle(5, 0.5)
+    assert (await store.key_state()).spent[grant.key_id].usd == 0.5
+
+
+async def test_keys_made_and_revoked_elsewhere_are_noticed(store, path, clock):
+    keys = Keys(store, clock=clock, every=0.01)
+    await keys.load()
+    other = SqliteStore(path)
+    await other.open()
+    assert not keys.required
+    authorization = await make(other, clock)
+    while not keys.required:
+        await asyncio.sleep(0.005)
+    keys.admit(authorization, "r")
+    await other.revoke_key("app", clock.now)
+    with suppress(AuthenticationError):
+        while True:
+            keys.identify(authorization[7:])
+            await asyncio.sleep(0.005)
+    await other.close()
+    await keys.close()
+
+
+async def test_limits_go_on_when_other_keys_change(store, clock):
+    authorization = await make(store, clock, rpm=2, parallel=1)
+    async with loaded(store, clock) as keys:
+        grant = keys.admit(authorization, "r")
+        await make(store, clock, "another")
+        await keys.refresh()
+        assert "at a time" in refused(keys, authorization).message
+        grant.settle(0, 0.0)
+        keys.admit(authorization, "r").settle(0, 0.0)
+        assert "requests per minute" in refused(keys, authorization).message
+
+
+# limits
+
+
+async def test_requests_per_minute(store, clock):
+    authorization = await make(store, clock, rpm=3)
+    async with loaded(store, clock) as keys:
+        for _ in range(3):
+            keys.admit(authorization, "r").settle(1, 0.0)
+        error = refused(keys, authorization)
+        assert error.status == 429
+        assert error.code == "rate_limit_exceeded"
+        assert error.retry_after == pytest.approx(20)
+        assert error.headers == {
+            "x-ratelimit-limit-requests": "3",
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": "1m0s",
+            "retry-after": "20",
+            "retry-after-ms": "20000",
+        }
+        clock.now += 19.9
+        refused(keys, authorization)
+        clock.now += 0.2
+        keys.admit(authorization, "r")
+        refused(keys, authorization)
+
+
+async def test_tokens_per_minute_are_taken_when_they_are_known(store, clock):
+    authorization = await make(store, clock, tpm=600)
+    async with loaded(store, clock) as keys:
+        grant = keys.admit(authorization, "r")
+        keys.admit(authorization, "r").settle(None, None)
+        assert dict(grant.headers())[b"x-ratelimit-remaining-tokens"] == b"600"
+        grant.settle(900, 0.0)
+        error = refused(keys, authorization)
+        assert error.headers["x-ratelimit-remaining-tokens"] == "0"
+        # 300 tokens of debt and one to go on with, at ten a second.
+        assert error.retry_after == pytest.approx(30.1)
+        clock.now += 30.2
+        keys.admit(authorization, "r")
+
+
+async def test_headers_tell_what_is_left(store, clock):
+    authorization = await make(store, clock, rpm=60, tpm=600)
+    async with loaded(store, clock) as keys:
+        keys.admit(authorization, "r").settle(15, 0.0)
+        assert keys.admit(authorization, "r").headers() == [
+            (b"x-ratelimit-limit-requests", b"60"),
+            (b"x-ratelimit-remaining-requests", b"58"),
+            (b"x-ratelimit-reset-requests", b"2s"),
+            (b"x-ratelimit-limit-tokens", b"600"),
+            (b"x-ratelimit-remaining-tokens", b"585"),
+            (b"x-ratelimit-reset-tokens", b"1.5s"),
+        ]
+
+
+async def test_so_many_at_a_time(store, clock):
+    authorization = await make(store, clock, parallel=2)
+    async with loaded(store, clock) as keys:
+        first, second = (keys.admit(authorization, "r") for _ in range(2))
+        for _ in range(3):  # being refused takes no place
+            error = refused(keys, authorization)
+        assert error.retry_after == 1
+        first.settle(None, None)
+        keys.admit(authorization, "r")
+        refused(keys, authorization)
+        second.settle(None, None)
+        with pytest.raises(AssertionError):
+            second.settle(None, None)
+        keys.admit(authorization, "r")
+        refused(keys, authorization)
+
+
+async def test_what_is_refused_uses_nothing_up(store, clock):
+    authorization = await make(store, clock, rpm=1, parallel=1, routes=("r",))
+    async with loaded(store, clock) as keys:
+        for _ in range(5):
+            with pytest.raises(PermissionDeniedError):
+                keys.admit(authorization, "other")
+        keys.admit(authorization, "r").settle(0, 0.0)
+        refused(keys, authorization)
+        clock.now += 60
+        keys.admit(authorization, "r").settle(0, 0.0)
+    assert [one.requests for one in (await store.key_state()).spent.values()] == [2]
+
+
+# budgets
+
+
+async def test_a_budget_ends_and_begins_anew(store, clock):
+    authorization = await make(store, clock, budget_usd=1.0, budget_period="day")
+    async with loaded(store, clock) as keys:
+        keys.admit(authorization, "r").settle(1, 0.75)
+        # The last request may go over: what it costs is known afterwards.
+        keys.admit(authorization, "r").settle(1, 0.75)
+        error = refused(keys, authorization)
+        assert error.code == "insufficient_quota"
+        assert error.retry_after == pytest.approx(13.5 * 3600)
+        assert "$1 per day" in error.message
+        clock.now += 13.5 * 3600
+        await keys.refresh()
+        keys.admit(authorization, "r").settle(1, 0.5)
+        keys.admit(authorization, "r")
+    spent = (await listed(store, clock.now))[0].spent
+    assert (spent.usd, spent.requests) == (0.5, 1)
+    assert (await listed(store, clock.now + 86400))[0].spent.usd == 0
+
+
+async def test_waiting_does_not_help_a_total_budget(store, clock):
+    authorization = await make(store, clock, budget_usd=1.0)
+    async with loaded(store, clock) as keys:
+        keys.admit(authorization, "r").settle(1, 1.0)
+        clock.now += 1e9
+        error = refused(keys, authorization)
+        assert error.retry_after is None
+        assert error.headers == {"x-should-retry": "false"}
+
+
+async def test_a_request_without_a_price_is_counted_apart(store, clock):
+    authorization = await make(store, clock, budget_usd=1.0)
+    async with loaded(store, clock) as keys:
+        keys.admit(authorization, "r").settle(7, None)
+        keys.admit(authorization, "r").settle(None, 0.25)
+        await keys.refresh()
+    spent = (await listed(store, clock.now))[0].spent
+    assert (spent.usd, spent.tokens, spent.requests, spent.unpriced) == (0.25, 7, 2, 1)
+
+
+async def test_a_budget_survives_a_restart(store, clock):
+    authorization = await make(store, clock, budget_usd=1.0, budget_period="month")
+    async with loaded(store, clock) as keys:
+        keys.admit(authorization, "r").settle(1, 1.0)
+    async with loaded(store, clock) as keys:
+        assert refused(keys, authorization).code == "insufficient_quota"
+        clock.now = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+        keys.admit(authorization, "r")
+
+
+async def test_processes_share_a_budget(store, path, clock):
+    authorization = await make(store, clock, budget_usd=10.0)
+    other = SqliteStore(path)
+    await other.open()
+    async with loaded(store, clock) as one, loaded(other, clock) as two:
+        for _ in range(20):
+            one.admit(authorization, "r").settle(1, 0.25)
+            two.admit(authorization, "r").settle(1, 0.25)
+        await asyncio.gather(one.refresh(), two.refresh())
+        await asyncio.gather(one.refresh(), two.refresh())
+        for keys in (one, two):
+            assert refused(keys, authorization).code == "insufficient_quota"
+    await other.close()
+    assert [one.usd for one in (await store.key_state()).spent.values()] == [10.0]
+
+
+async def test_a_request_counts_in_the_period_in_which_it_ends(store, clock):
+    authorization = await make(store, clock, budget_usd=1.0, budget_period="day")
+    async with loaded(store, clock) as keys:
+        grant = keys.admit(authorization, "r")
+        clock.now += 86400
+        grant.settle(1, 1.0)
+        assert refused(keys, authorization).code == "insufficient_quota"
+    assert (await listed(store, clock.now))[0].spent.usd == 1.0
+
+
+class Busy:
+    """A store during whose reads something else goes on."""
+
+    def __init__(self, store) -> None:
+        self._store = store
+        self.meanwhile = lambda: None
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    async def key_state(self):
+        state = await self._store.key_state()
+        self.meanwhile()
+        return state
+
+
+async def test_what_is_spent_while_the_store_is_read_is_not_forgotten(store, clock):
+    authorization = await make(store, clock, budget_usd=1.0)
+    busy = Busy(store)
+    async with loaded(busy, clock) as keys:
+        keys.admit(authorization, "r").settle(1, 0.5)
+        busy.meanwhile = lambda: keys.admit(authorization, "r").settle(1, 0.5)
+        await keys.refresh()
+        busy.meanwhile = lambda: None
+        assert refused(keys, authorization).code == "insufficient_quota"
+    assert (await listed(store, clock.now))[0].spent.usd == 1.0
+
+
+class Refusing:
+    """A store whose disk is full, at times."""
+
+    def __init__(self, store) -> None:
+        self._store = store
+        self.full = False
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    async def add_key_spend(self, spent):
+        if self.full:
+            raise StoreError("the disk is full")
+        await self._store.add_key_spend(spent)
+
+
+async def test_what_the_store_refuses_is_kept_and_told_later(store, clock, caplog):
+    authorization = await make(store, clock, budget_usd=1.0)
+    refusing = Refusing(store)
+    async with loaded(refusing, clock) as keys:
+        refusing.full = True
+        keys.admit(authorization, "r").settle(1, 0.5)
+        with pytest.raises(StoreError):
+            await keys.refresh()
+        keys.admit(authorization, "r").settle(1, 0.5)
+        assert refused(keys, authorization).code == "insufficient_quota"
+        refusing.full = False
+        await keys.refresh()
+        assert refused(keys, authorization).code == "insufficient_quota"
+        assert [one.usd for one in (await store.key_state()).spent.values()] == [1.0]
+        refusing.full = True
+        with pytest.raises(RateLimitError):
+            keys.admit(authorization, "r").settle(1, 0.5)
+    assert "out of date" not in caplog.text  # nothing was left to tell
+
+
+async def test_a_watch_outlives_a_store_that_refuses(store, clock, caplog):
+    authorization = await make(store, clock)
+    refusing = Refusing(store)
+    keys = Keys(refusing, clock=clock, every=0.005)
+    await keys.load()
+    refusing.full = True
+    keys.admit(authorization, "r").settle(1, 0.5)
+    while "the disk is full" not in caplog.text:
+        await asyncio.sleep(0.005)
+    refusing.full = False
+    while not (await store.key_state()).spent:
+        await asyncio.sleep(0.005)
+    await keys.close()
+    assert caplog.text.count("out of date") == 1
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_kill_loses_no_more_than_was_not_written_yet(store, path, clock):
+    key, row = await create(store, "app", now=clock.now, budget_usd=11.0)
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("keys_process.py")), str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env={"PYTHONPATH": "."},
+        text=True,
+    )
+    try:
+        process.stdin.write(key + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "written\n"
+        assert process.stdout.readline() == "spent\n"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    spent = (await store.key_state()).spent[row.id]
+    assert (spent.usd, spent.tokens, spent.requests) == (10.0, 400, 40)
+    async with loaded(store, clock) as keys:
+        authorization = f"Bearer {key}".encode()
+        keys.admit(authorization, "r").settle(1, 1.0)
+        assert refused(keys, authorization).code == "insufficient_quota"
+
+
+# buckets
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    limit=st.integers(1, 1000),
+    steps=st.lists(st.tuples(st.floats(0, 30), st.integers(1, 50)), max_size=120),
+)
+def test_a_bucket_keeps_its_bound_in_every_window(limit, steps):
+    """At most `limit * (1 + t / 60)` in any window of t seconds."""
+    now, bucket, taken = 1000.0, Bucket(limit, 1000.0), []
+    for pause, wishes in steps:
+        now += pause
+        through = 0
+        for _ in range(wishes):
+            if bucket.level(now) < 1:
+                break
+            bucket.take(1, now)
+            through += 1
+        taken.append((now, through))
+    for first, (start, _) in enumerate(taken):
+        total = 0
+        for end, through in taken[first:]:
+            total += through
+            assert total <= limit * (1 + (end - start) / 60) + 1e-6
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    limit=st.integers(1, 10_000),
+    amounts=st.lists(st.integers(0, 5000), max_size=20),
+    pause=st.floats(0, 1000),
+)
+def test_a_bucket_says_how_long_to_wait(limit, amounts, pause):
+    now, bucket = 1000.0, Bucket(limit, 1000.0)
+    for amount in amounts:
+        bucket.take(amount, now)
+    now += pause
+    assert bucket.level(now) <= limit
+    wait = bucket.wait(1, now)
+    if bucket.level(now) >= 1:
+        assert wait == 0
+    else:
+        assert bucket.level(now + wait / 2) < 1
+        assert bucket.level(now + wait + 1e-6) >= 1 - 1e-6
+    full = bucket.until_full(now + wait)
+    assert bucket.level(now + wait + full + 1e-6) == pytest.approx(limit)
+
+
+def test_a_clock_set_back_neither_empties_nor_stops_a_bucket():
+    bucket = Bucket(60, 1_000_000.0)
+    bucket.take(60, 1_000_000.0)
+    assert bucket.level(10.0) == 0
+    assert bucket.level(11.0) == 1
+
+
+# budget periods and words
+
+
+@pytest.mark.parametrize(
+    ("kind", "start", "end"),
+    [
+        ("day", "2026-11-18", "2026-11-19"),
+        ("week", "2026-11-16", "2026-11-23"),
+        ("month", "2026-11-01", "2026-12-01"),
+    ],
+)
+def test_periods_are_those_of_utc(kind, start, end):
+    found = period_around(kind, WEDNESDAY)
+    assert found == tuple(
+        datetime.fromisoformat(f"{one}T00:00Z").timestamp() for one in (start, end)
+    )
+
+
+@given(
+    kind=st.sampled_from(["day", "week", "month", "total"]),
+    now=st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001  # hypothesis adds the zone
+)
+def test_periods_follow_each_other_without_a_gap(kind, now):
+    moment = now.timestamp()
+    start, end = period_around(kind, moment)
+    assert start <= moment < end
+    assert period_around(kind, start) == (start, end)
+    if not math.isinf(end):
+        assert period_around(kind, end)[0] == end
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0ms"), (0.0171, "18ms"), (1, "1s"), (1.5, "1.5s"), (59.9999, "1m0s"), (372, "6m12s")],
+)
+def test_durations_read_as_openai_writes_them(seconds, words):
+    assert in_words(seconds) == words
+
+
+# making keys
+
+
+async def test_a_key_is_long_random_and_kept_nowhere(store, path, clock):
+    key, row = await create(store, "app", now=clock.now)
+    another, _ = await create(store, "b", now=clock.now)
+    assert key != another
+    assert key.startswith("er-")
+    assert len(key) == 3 + 43
+    await store.close()
+    kept = path.read_bytes()
+    assert key.encode() not in kept
+    assert key.encode()[3:] not in kept
+    assert digest_of(key.encode()) in kept
+    assert "hash" not in KeyRow.__struct_fields__
+    assert row.created_at == clock.now
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": ""},
+        {"name": "er-looks-like-a-key"},
+        {"name": "key_looks_like_an_id"},
+        {"name": "two words"},
+        {"name": "x" * 65},
+        {"rpm": 0},
+        {"tpm": -1},
+        {"parallel": 0},
+        {"budget_usd": 0.0},
+        {"budget_usd": math.nan},
+        {"budget_usd": math.inf},
+        {"expires_at": WEDNESDAY},
+        {"admin": True, "routes": ("r",)},
+    ],
+)
+async def test_keys_that_make_no_sense_are_refused(store, clock, fields):
+    with pytest.raises(InputError):
+        await create(store, **({"name": "app", "now": clock.now} | fields))
+    assert (await store.keys()).by_hash == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("12h", 12 * 3600),
+        ("30d", 30 * 86400),
+        ("2w", 14 * 86400),
+        ("2026-11-19", 13.5 * 3600),
+        ("2026-11-18T12:30", 7200),
+        ("2026-11-18T12:30+01:00", 3600),
+    ],
+)
+def test_expiry_in_words_and_dates(text, after):
+    assert expiry(text, WEDNESDAY) == WEDNESDAY + after
+
+
+@pytest.mark.parametrize("text", ["", "soon", "30", "d", "2026-13-01", "-3d", "30 d", "9999999d"])
+def test_expiry_that_is_no_time(text):
+    with pytest.raises(InputError, match="no time"):
+        expiry(text, WEDNESDAY)
+
+
+def test_the_scheme_is_bearer_in_any_case():
+    assert bearer(b"Bearer abc") == b"abc"
+    assert bearer(b"BEARER  abc ") == b"abc"
+    assert bearer(b"Basic abc") is None
+    assert bearer(b"Bearerabc") is None
+    assert bearer(None) is None
+
+
+# what any Store promises
+
+
+def a_row(**fields) -> KeyRow:
+    return KeyRow(**({"id": "key_1", "name": "app", "created_at": 12.5} | fields))
+
+
+async def test_a_key_comes_back_as_it_was(store):
+    full = a_row(
+        routes=("a", "p/m"),
+        admin=True,
+        rpm=1,
+        tpm=2,
+        parallel=3,
+        budget_usd=0.5,
+        budget_period="week",
+        expires_at=99.5,
+    )
+    plain = a_row(id="key_2", name="other", created_at=11.0, routes=())
+    await store.add_key(full, b"1" * 32)
+    await store.add_key(plain, b"2" * 32)
+    table = await store.keys()
+    assert table.by_hash == {b"2" * 32: plain, b"1" * 32: full}
+    assert list(table.by_hash.values()) == [plain, full]
+
+
+async def test_names_are_unique_among_keys_in_use(store):
+    await store.add_key(a_row(), b"1" * 32)
+    with pytest.raises(ConflictError, match="'app'"):
+        await store.add_key(a_row(id="key_2"), b"2" * 32)
+    assert (await store.revoke_key("app", 20.0)).revoked_at == 20.0
+    await store.add_key(a_row(id="key_3"), b"3" * 32)
+    assert (await store.revoke_key("key_3", 21.0)).id == "key_3"
+    assert [row.revoked_at for row in (await store.keys()).by_hash.values()] == [20.0, 21.0]
+
+
+async def test_the_same_key_twice_is_refused(store):
+    await store.add_key(a_row(), b"1" * 32)
+    with pytest.raises(StoreError, match="cannot add a key"):
+        await store.add_key(a_row(id="key_2", name="b"), b"1" * 32)
+
+
+async def test_what_is_not_in_use_cannot_be_revoked(store):
+    await store.add_key(a_row(), b"1" * 32)
+    with pytest.raises(NotFoundError, match="Did you mean 'app'"):
+        await store.revoke_key("appp", 20.0)
+    await store.revoke_key("app", 20.0)
+    with pytest.raises(NotFoundError):
+        await store.revoke_key("app", 21.0)
+
+
+async def test_the_version_moves_with_keys_and_not_with_spend(store):
+    versions = [(await store.key_state()).version]
+    await store.add_key(a_row(), b"1" * 32)
+    versions.append((await store.key_state()).version)
+    await store.revoke_key("app", 20.0)
+    versions.append((await store.key_state()).version)
+    assert versions == sorted(set(versions))
+    await store.add_key_spend([KeySpend(key_id="key_1", since=0.0, usd=1.0, requests=1)])
+    assert (await store.key_state()).version == versions[-1]
+    assert (await store.keys()).version == versions[-1]
+
+
+async def test_spend_adds_up_per_period_and_the_latest_is_shown(store):
+    await store.add_key(a_row(), b"1" * 32)
+    assert (await store.key_state()).spent == {}
+    for since, usd in ((10.0, 1.0), (20.0, 0.5), (20.0, 0.25), (10.0, 1.0)):
+        await store.add_key_spend(
+            [KeySpend(key_id="key_1", since=since, usd=usd, tokens=3, requests=1, unpriced=1)]
+        )
+    assert (await store.key_state()).spent == {
+        "key_1": KeySpend(key_id="key_1", since=20.0, usd=0.75, tokens=6, requests=2, unpriced=2)
+    }
+
+
+async def test_spend_is_written_whole_or_not_at_all(store):
+    await store.add_key(a_row(), b"1" * 32)
+    good = KeySpend(key_id="key_1", since=0.0, usd=1.0)
+    for bad in (
+        KeySpend(key_id="key_1", since=1.0, usd=math.nan),
+        KeySpend(key_id="nobody", since=0.0, usd=1.0),
+    ):
+        with pytest.raises(StoreError):
+            await store.add_key_spend([good, bad])
+    assert (await store.key_state()).spent == {}
+
+
+async def test_keys_are_in_the_database_once_awaited(store, path):
+    await store.add_key(a_row(), b"1" * 32)
+    with sqlite3.connect(path) as other:
+        assert other.execute("SELECT name FROM keys").fetchall() == [("app",)]
+    other.close()

@@ -1,0 +1,169 @@
+"""Metrics in whole runs: users' own, by a route's embeddings, from log probabilities, resumed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from servers import gateway, scripted
+
+ROWS = [{"id": f"s{n}", "input": f"Say {n}", "reference": f"Say {n}"} for n in range(12)]
+ODD = {"message": {"content": "a"}, "index": 0, "logprobs": {"logprob": 1}}
+LOGPROBS = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.5}]}
+MODELS = {
+    "echo": [{}],
+    "embedder": [{}],
+    "broken": [{"status": 500}],
+    "sure": [
+        {"body": {"choices": [{"message": {"content": "a b"}, "index": 0, "logprobs": LOGPROBS}]}}
+    ],
+    "odd": [{"body": {"choices": [ODD]}}],
+}
+
+
+@pytest.fixture
+def upstream():
+    with scripted(MODELS) as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, upstream):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evalrouter.yaml").write_text(f"""
+server: {{port: 0}}
+providers: {{up: {{kind: compatible, base_url: "{upstream.url}", api_key: sk-secret-key}}}}
+""")
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (tmp_path / "data.jsonl").write_text(lines)
+    return tmp_path
+
+
+def evaluate(folder, document, *, where="."):
+    path = folder / where / "run.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"dataset": str(folder / "data.jsonl"), **document}))
+    command = [sys.executable, "-m", "router", "eval", "run", str(path), "--json"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+
+def scores(done):
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)["report"]
+    [route] = report["routes"]
+    return {one["output"]: one for one in route["scores"]}, report
+
+
+def test_a_users_file_lies_beside_the_document(folder):
+    (folder / "inner").mkdir()
+    (folder / "inner" / "mine.py").write_text(
+        "def score(answer, references, row):\n"
+        "    if row['id'] == 's3': raise ValueError('no luck')\n"
+        "    return answer == references[0]\n"
+    )
+    document = {"routes": ["up/echo"], "metrics": ["file:mine.py", "exact_match"]}
+    found, report = scores(evaluate(folder, document, where="inner"))
+    assert (found["mine"]["estimate"], found["mine"]["n"], found["mine"]["unscored"]) == (1, 11, 1)
+    assert "ValueError: no luck" in found["mine"]["example"]
+    assert found["exact_match"]["n"] == 12
+    assert any("1 of 12 answers have no mine" in warning for warning in report["warnings"])
+    assert report["signatures"]["file:mine.py"].startswith("file:mine.py|function:score|sha256:")
+
+
+def test_a_users_file_that_cannot_run_stops_the_run_before_any_request(folder, upstream):
+    (folder / "mine.py").write_text("import no_such_module")
+    done = evaluate(folder, {"routes": ["up/echo"], "metrics": ["file:mine.py"]})
+    assert done.returncode == 2
+    assert "file:mine.py: ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
+    done = evaluate(folder, {"routes": ["up/echo"], "metrics": ["file:other.py"]})
+    assert done.returncode == 2
+    assert "other.py: no such file" in done.stderr
+    assert not upstream.log.requests
+
+
+def test_a_changed_file_does_not_go_on_with_an_old_run(folder):
+    mine = folder / "mine.py"
+    mine.write_text("def score(*_): return 1")
+    document = {"routes": ["up/echo"], "metrics": ["file:mine.py"]}
+    first = json.loads(evaluate(folder, document).stdout)
+    run_id, signatures = first["run"]["id"], first["report"]["signatures"]
+    mine.write_text("def score(*_): return 2")
+    command = [sys.executable, "-m", "router", "eval", "resume", run_id]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2
+    assert "scores of one run must have one signature" in " ".join(done.stderr.split())
+    mine.unlink()
+    command = [sys.executable, "-m", "router", "eval", "show", run_id, "--json"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    report = json.loads(shown.stdout)["report"]
+    assert report["routes"][0]["scores"][0]["estimate"] == 1
+    assert report["signatures"] == signatures
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["file:mine.py", "hf:somebody/theirs", {"name": "hf:exact_match", "path": "somewhere"}],
+)
+def test_a_program_is_not_taken_over_http(folder, http, metric):
+    (folder / "mine.py").write_text("def score(*_): return 1")
+    config = (folder / "evalrouter.yaml").read_text()
+    with gateway(config) as url:
+        document = {"dataset": "data.jsonl", "routes": ["up/echo"], "metrics": ["f1", metric]}
+        refused = http.post(f"{url}/eval", json=document)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "metrics[1]"
+    assert "run from the command line only" in refused.json()["error"]["message"]
+
+
+def test_similarity_by_the_embeddings_of_a_route(folder, upstream):
+    metric = {"name": "embedding_similarity", "route": "up/embedder"}
+    found, report = scores(evaluate(folder, {"routes": ["up/echo"], "metrics": [metric]}))
+    assert found["embedding_similarity"]["estimate"] == pytest.approx(1.0)
+    assert found["embedding_similarity"]["n"] == 12
+    assert "route:up/embedder" in report["signatures"]["embedding_similarity"]
+
+
+def test_embeddings_that_fail_leave_no_score(folder):
+    metric = {"name": "embedding_similarity", "route": "up/broken"}
+    found, _ = scores(evaluate(folder, {"routes": ["up/echo"], "metrics": [metric, "f1"]}))
+    assert found["embedding_similarity"]["unscored"] == 12
+    assert found["embedding_similarity"]["example"].startswith("up/broken: ")
+    assert found["f1"]["n"] == 12
+    metric = {"name": "embedding_similarity", "route": "nowhere"}
+    done = evaluate(folder, {"routes": ["up/echo"], "metrics": [metric]})
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+
+
+def test_perplexity_of_what_the_target_said(folder):
+    document = {"routes": ["up/sure"], "metrics": ["perplexity"], "parameters": {"logprobs": True}}
+    found, _ = scores(evaluate(folder, document))
+    assert found["perplexity"]["estimate"] == pytest.approx(2.718281828)
+    for route in ("up/odd", "up/echo"):
+        found, _ = scores(evaluate(folder, {"routes": [route], "metrics": ["perplexity", "f1"]}))
+        assert (found["perplexity"]["n"], found["perplexity"]["unscored"]) == (0, 12)
+        assert found["f1"]["n"] == 12
+
+
+def test_a_confusion_matrix_is_in_the_report(folder):
+    rows = [{"input": text, "reference": due} for text, due in [("a", "a"), ("b", "a"), ("?", "b")]]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metric = {"name": "classification", "labels": ["a", "b"]}
+    document = {"routes": ["up/echo"], "metrics": [metric]}
+    found, report = scores(evaluate(folder, document))
+    assert found["accuracy"]["estimate"] == pytest.approx(1 / 3)
+    [matrix] = report["routes"][0]["confusions"]
+    assert matrix["labels"] == ["a", "b", "(other)"]
+    assert matrix["counts"] == [[1, 1, 0], [0, 0, 1]]
+
+
+def test_text_that_rouge_erases_is_told(folder):
+    rows = [{"input": "Погода 2024 хорошая", "reference": "Погода 2024 плохая"}] * 3
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, report = scores(evaluate(folder, {"routes": ["up/echo"], "metrics": ["rouge"]}))
+    assert found["rouge1"]["estimate"] == 1.0
+    [warning] = [one for one in report["warnings"] if "tokenizer" in one]
+    assert warning == (
+        "up/echo: rouge1, rouge2, rougeL, rougeLsum of 3 of 3 answers: more than half of the "
+        "answer or a reference is in letters this tokenizer drops; use tokenizer: unicode."
+    )

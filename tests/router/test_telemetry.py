@@ -1,0 +1,435 @@
+"""Metrics as a scraper reads them; spans as a real OTLP collector on loopback receives them."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import httpx
+import pytest
+from collector import collecting, values_of
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from servers import gateway
+
+from providers.base import Secret
+from router.config import Telemetry as Settings
+from router.dispatch import Attempt
+from router.record import Record
+from router.routing import Target
+from router.telemetry import MAX_SERIES, Telemetry
+
+MINI = Target("mine", "gpt-4o-mini")
+
+
+def record(**changes):
+    known = {
+        "id": "req_1",
+        "at": 1000.25,
+        "route": "r",
+        "target": MINI,
+        "status": 200,
+        "first_byte_s": 0.03,
+        "total_s": 1.5,
+        "attempts": [Attempt("mine/gpt-4o-mini", "ok", 200, 0.03)],
+        "prompt_tokens": 1000,
+        "completion_tokens": 100,
+        "cached_tokens": 400,
+        "cost_usd": 0.5,
+        "model": "gpt-4o-mini-2024-07-18",
+        "finish_reason": "stop",
+    }
+    return Record(**(known | changes))
+
+
+def scraped(telemetry, accept=""):
+    """Name and labels to value."""
+    text, _ = telemetry.exposition(accept)
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def value(found, name, **labels):
+    return found.get((f"evalrouter_{name}", *sorted(labels.items())))
+
+
+LIVE = {"class": "live", "route": "r", "target": "mine/gpt-4o-mini"}
+EVAL = LIVE | {"class": "eval"}
+
+
+@pytest.fixture
+def telemetry():
+    return Telemetry(Settings(), {})
+
+
+def test_requests_are_counted_by_class_route_target_and_status(telemetry):
+    for changes in ({}, {}, {"klass": "eval"}, {"status": 503, "error_code": "upstream_error"}):
+        telemetry.count(record(**changes))
+    found = scraped(telemetry)
+    assert value(found, "requests_total", **LIVE, status="200") == 2
+    assert value(found, "requests_total", **LIVE, status="503") == 1
+    assert value(found, "requests_total", **EVAL, status="200") == 1
+    assert value(found, "errors_total", **LIVE, code="upstream_error") == 1
+    assert value(found, "errors_total", **EVAL, code="upstream_error") is None
+    assert value(found, "request_seconds_count", **LIVE) == 3
+    assert value(found, "request_seconds_sum", **LIVE) == 4.5
+
+
+def test_buckets_hold_what_is_at_most_their_bound(telemetry):
+    for seconds in (0.0, 0.01, 0.010001, 81.92, 700.0):
+        telemetry.count(record(total_s=seconds, first_byte_s=seconds if seconds < 1 else None))
+    found = scraped(telemetry)
+
+    def at_most(bound):
+        return value(found, "request_seconds_bucket", **LIVE, le=bound)
+
+    assert [at_most(bound) for bound in ("0.01", "0.02", "81.92", "655.36", "+Inf")] == [
+        2,
+        3,
+        4,
+        4,
+        5,
+    ]
+    assert value(found, "first_byte_seconds_count", **LIVE) == 3
+
+
+def test_tokens_cost_and_what_is_not_known(telemetry):
+    telemetry.count(record())
+    unknown = {"prompt_tokens": None, "completion_tokens": None, "cached_tokens": 0}
+    telemetry.count(record(cost_usd=None, **unknown))
+    telemetry.count(record(cached=True, cost_usd=0.0))
+    found = scraped(telemetry)
+    assert value(found, "tokens_total", **LIVE, type="input") == 1000
+    assert value(found, "tokens_total", **LIVE, type="input_cached") == 400
+    assert value(found, "tokens_total", **LIVE, type="output") == 100
+    assert value(found, "cost_usd_total", **LIVE) == 0.5
+    assert value(found, "unpriced_requests_total", **LIVE) == 1
+    assert value(found, "cache_hits_total", **LIVE) == 1
+
+
+def test_attempts_are_counted_by_result(telemetry):
+    failed = Attempt("far/m", "upstream_unreachable", None, 0.1)
+    telemetry.count(record(attempts=[failed, failed, Attempt("mine/gpt-4o-mini", "ok", 200, 0.1)]))
+    found = scraped(telemetry)
+    tried = {"class": "live", "target": "far/m", "result": "upstream_unreachable"}
+    assert value(found, "attempts_total", **tried) == 2
+    ok = {"class": "live", "target": "mine/gpt-4o-mini", "result": "ok"}
+    assert value(found, "attempts_total", **ok) == 1
+
+
+def test_who_failed_is_known_when_nobody_answered(telemetry):
+    failed = Attempt("far/m", "upstream_error", 503, 0.1)
+    telemetry.count(record(target=None, status=503, attempts=[failed], error_code="upstream_error"))
+    labels = LIVE | {"target": "far/m", "status": "503"}
+    assert value(scraped(telemetry), "requests_total", **labels) == 1
+
+
+def test_invented_model_names_do_not_become_series(telemetry):
+    for n in range(50):
+        telemetry.count(
+            record(
+                route=f"x{n}", target=None, attempts=[], status=404, error_code="model_not_found"
+            )
+        )
+    for n in range(MAX_SERIES + 50):
+        telemetry.count(record(route=f"mine/{n}", target=Target("mine", str(n)), attempts=[]))
+    lines = telemetry.exposition()[0].decode().splitlines()
+    counts = [line for line in lines if line.startswith("evalrouter_request_seconds_count{")]
+    assert len(counts) <= MAX_SERIES + 1
+    nothing = 'evalrouter_requests_total{class="live",route="",status="404",target=""} 50.0'
+    other = 'evalrouter_requests_total{class="live",route="other",status="200",target="other"} 51.0'
+    assert {nothing, other} <= set(lines)
+
+
+def test_any_name_can_be_a_label(telemetry):
+    name = 'a"b\\c\nd é 模型'
+    telemetry.count(record(route=name))
+    assert value(scraped(telemetry), "requests_total", **LIVE | {"route": name}, status="200") == 1
+
+
+def test_what_is_watched_is_read_at_each_scrape(telemetry):
+    open_breakers = {"a/m": 1.0}
+    telemetry.watch(
+        "breaker_open", lambda: [((k,), v) for k, v in open_breakers.items()], labels=("target",)
+    )
+    telemetry.watch("lost", lambda: [((), 3)], counter=True)
+    telemetry.open_streams += 2
+    found = scraped(telemetry)
+    assert value(found, "breaker_open", target="a/m") == 1
+    assert value(found, "lost_total") == 3
+    assert value(found, "open_streams") == 2
+    open_breakers["a/m"] = 0.0
+    telemetry.open_streams -= 2
+    found = scraped(telemetry)
+    assert value(found, "breaker_open", target="a/m") == 0
+    assert value(found, "open_streams") == 0
+
+
+def test_one_that_cannot_be_read_leaves_the_others(telemetry, caplog):
+    telemetry.watch("broken", lambda: [((), 1 / 0)])
+    telemetry.count(record())
+    found = scraped(telemetry)
+    assert value(found, "broken") is None
+    assert value(found, "requests_total", **LIVE, status="200") == 1
+    assert "the metric broken could not be read" in caplog.text
+
+
+def test_both_formats_are_valid(telemetry):
+    telemetry.count(record(status=500, error_code="x"))
+    text, content_type = telemetry.exposition("application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    names = {one.name for one in openmetrics.text_string_to_metric_families(text.decode())}
+    assert {"evalrouter_requests", "evalrouter_request_seconds"} <= names
+    text, content_type = telemetry.exposition("text/plain")
+    assert content_type.startswith("text/plain")
+    assert b"process_resident_memory_bytes" in text
+
+
+def test_two_of_them_know_nothing_of_each_other():
+    one, other = Telemetry(Settings(), {}), Telemetry(Settings(), {})
+    one.count(record())
+    assert value(scraped(other), "requests_total", **LIVE, status="200") is None
+
+
+# Workers
+
+OTHER_WORKER = """
+import sys
+from pathlib import Path
+from router.config import Telemetry as Settings
+from router.record import Record
+from router.routing import Target
+from router.telemetry import Telemetry
+
+telemetry = Telemetry(Settings(), {}, share=Path(sys.argv[1]))
+telemetry.count(Record(id="x", at=0.0, route="r", target=Target("mine", "gpt-4o-mini"), status=200,
+                       total_s=0.001, cost_usd=0.25))
+telemetry.open_streams = 7
+telemetry.publish()
+print("published", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_scrape_shows_all_workers(tmp_path):
+    mine = Telemetry(Settings(), {}, share=tmp_path)
+    mine.count(record())
+    mine.open_streams = 1
+    mine.publish()
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER_WORKER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert other.stdout.readline() == b"published\n"
+        found = scraped(mine)
+        assert value(found, "requests_total", **LIVE, status="200") == 2
+        assert value(found, "cost_usd_total", **LIVE) == 0.75
+        assert value(found, "request_seconds_bucket", **LIVE, le="0.01") == 1
+        assert value(found, "open_streams", worker=str(os.getpid())) == 1
+        assert value(found, "open_streams", worker=str(other.pid)) == 7
+    finally:
+        other.communicate()
+    # What it counted stays true; what it had open is gone with it.
+    found = scraped(mine)
+    assert value(found, "requests_total", **LIVE, status="200") == 2
+    assert value(found, "open_streams", worker=str(other.pid)) is None
+
+
+# Traces
+
+
+INCOMING = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+KINDS = {"mine": "openai", "eu": "mistral"}
+
+
+def test_spans_reach_a_collector_in_genai_conventions():
+    with collecting() as collector:
+        settings = Settings(
+            otlp_endpoint=collector.url,
+            otlp_headers={"x-team": Secret("blue")},
+            service_name="gate",
+        )
+        telemetry = Telemetry(settings, KINDS)
+        trace = telemetry.child_traceparent(INCOMING)
+        telemetry.traces.send(record(trace=trace, stream=True, system_fingerprint="fp"))
+        failed = record(
+            trace=telemetry.child_traceparent(None),
+            path="embeddings",
+            target=Target("eu", "mistral-embed"),
+            status=429,
+            error_code="rate_limited",
+            finish_reason="",
+            first_byte_s=None,
+        )
+        telemetry.traces.send(failed)
+        telemetry.traces.close()
+    assert {path for path, _ in collector.requests} == {"/v1/traces"}
+    assert {headers["x-team"] for _, headers in collector.requests} == {"blue"}
+    assert {one["service.name"] for one in collector.resources} == {"gate"}
+    [chat, embeddings] = collector.spans
+
+    assert chat.name == "chat gpt-4o-mini"
+    assert chat.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
+    assert chat.parent_span_id.hex() == "b7ad6b7169203331"
+    assert chat.span_id == trace.span_id.to_bytes(8, "big")
+    assert chat.kind == chat.SPAN_KIND_CLIENT
+    assert (chat.start_time_unix_nano, chat.end_time_unix_nano) == (1000250000000, 1001750000000)
+    assert chat.status.code == chat.status.STATUS_CODE_UNSET
+    told = values_of(chat.attributes)
+    assert told == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt-4o-mini",
+        "gen_ai.request.stream": True,
+        "gen_ai.response.model": "gpt-4o-mini-2024-07-18",
+        "gen_ai.response.finish_reasons": ["stop"],
+        "gen_ai.response.time_to_first_chunk": 0.03,
+        "gen_ai.usage.input_tokens": 1000,
+        "gen_ai.usage.output_tokens": 100,
+        "gen_ai.usage.cache_read.input_tokens": 400,
+        "openai.response.system_fingerprint": "fp",
+        "http.response.status_code": 200,
+        "evalrouter.request_id": "req_1",
+        "evalrouter.route": "r",
+        "evalrouter.target": "mine/gpt-4o-mini",
+        "evalrouter.class": "live",
+        "evalrouter.cached": False,
+        "evalrouter.cost_usd": 0.5,
+        "evalrouter.attempts": ["mine/gpt-4o-mini ok 0.030s"],
+    }
+
+    assert embeddings.name == "embeddings mistral-embed"
+    assert embeddings.parent_span_id == b""
+    assert embeddings.status.code == embeddings.status.STATUS_CODE_ERROR
+    told = values_of(embeddings.attributes)
+    assert told["gen_ai.provider.name"] == "mistral_ai"
+    assert told["error.type"] == "rate_limited"
+
+
+def test_the_names_are_those_of_the_conventions():
+    from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as names
+    from opentelemetry.semconv.attributes import error_attributes, http_attributes
+
+    known = {
+        value
+        for module in (names, error_attributes, http_attributes)
+        for value in vars(module).values()
+        if isinstance(value, str)
+    }
+    with collecting() as collector:
+        telemetry = Telemetry(Settings(otlp_endpoint=f"{collector.url}/v1/traces/"), KINDS)
+        full = record(stream=True, written_tokens=1, status=500)
+        full.trace = telemetry.child_traceparent(None)
+        telemetry.traces.send(full)
+        telemetry.traces.close()
+    used = {one.key for one in collector.spans[0].attributes}
+    foreign = {name for name in used if not name.startswith(("evalrouter.", "openai."))}
+    assert len(foreign) >= 13
+    assert foreign <= known
+
+
+def test_a_trace_that_nobody_wants_is_passed_on_and_not_sent():
+    with collecting() as collector:
+        telemetry = Telemetry(Settings(otlp_endpoint=collector.url), KINDS)
+        trace = telemetry.child_traceparent(INCOMING[:-2] + b"00")
+        assert trace.header.endswith("-00")
+        telemetry.traces.send(record(trace=trace))
+        telemetry.traces.close()
+    assert collector.spans == []
+
+
+@pytest.fixture(scope="module")
+def tracing():
+    telemetry = Telemetry(Settings(otlp_endpoint="http://127.0.0.1:9"), KINDS)
+    yield telemetry
+    telemetry.traces.close()
+
+
+def test_a_collector_that_is_down_is_not_waited_for(caplog):
+    telemetry = Telemetry(Settings(otlp_endpoint="http://127.0.0.1:9"), KINDS)
+    telemetry.traces.send(record(trace=telemetry.child_traceparent(None)))
+    telemetry.traces.close(within=0.05)
+    # Its thread is gone: nothing keeps trying.
+    assert not [one for one in threading.enumerate() if "Span" in one.name]
+    assert "refused" in caplog.text
+
+
+def test_the_clients_trace_goes_on(tracing):
+    trace = tracing.child_traceparent(INCOMING)
+    version, trace_id, span_id, flags = trace.header.split("-")
+    assert (version, trace_id, flags) == ("00", "0af7651916cd43dd8448eb211c80319c", "01")
+    assert int(span_id, 16) == trace.span_id
+    assert span_id != "b7ad6b7169203331"
+    assert trace.parent_id == 0xB7AD6B7169203331
+
+
+def test_a_later_version_is_read_as_far_as_it_is_known(tracing):
+    trace = tracing.child_traceparent(b"cc" + INCOMING[2:] + b"-what-comes-later")
+    assert trace.parent_id == 0xB7AD6B7169203331
+
+
+@pytest.mark.parametrize(
+    "incoming",
+    [
+        None,
+        b"",
+        b"nonsense",
+        INCOMING.upper(),
+        INCOMING[:-1],
+        b"ff" + INCOMING[2:],
+        b"00-" + b"0" * 32 + INCOMING[35:],
+        INCOMING[:36] + b"0" * 16 + INCOMING[52:],
+        INCOMING + b"x",
+        INCOMING + b"\n",
+    ],
+)
+def test_nonsense_begins_a_new_trace(tracing, incoming):
+    trace = tracing.child_traceparent(incoming)
+    assert trace.parent_id is None
+    assert trace.sampled
+    assert trace.trace_id != 0x0AF7651916CD43DD8448EB211C80319C
+
+
+@given(st.none() | st.binary(max_size=80))
+def test_what_is_sent_upstream_is_always_valid(tracing, incoming):
+    _, trace_id, span_id, flags = tracing.child_traceparent(incoming).header.split("-")
+    assert (len(trace_id), len(span_id), len(flags)) == (32, 16, 2)
+    assert int(trace_id, 16) > 0 < int(span_id, 16)
+
+
+def test_without_a_collector_there_are_no_traces(telemetry):
+    assert telemetry.traces is None
+    assert telemetry.child_traceparent(INCOMING) is None
+
+
+# Over HTTP
+
+
+def test_metrics_over_http(tmp_path):
+    config = (
+        f'storage: {{database: "sqlite:///{tmp_path}/m.db"}}\nserver: {{port: 0}}\n'
+        "providers: {floor: {kind: baseline}}"
+    )
+    with gateway(config) as url:
+        plain = httpx.get(f"{url}/metrics")
+        openmetrics_ = httpx.get(
+            f"{url}/metrics", headers={"accept": "application/openmetrics-text"}
+        )
+    assert plain.headers["content-type"].startswith("text/plain; version=")
+    names = {family.name for family in text_string_to_metric_families(plain.text)}
+    assert {
+        "evalrouter_requests",
+        "evalrouter_open_streams",
+        "evalrouter_traffic_queue",
+        "evalrouter_traffic_dropped",
+        "evalrouter_cache_bytes",
+    } <= names
+    assert openmetrics_.headers["content-type"].startswith("application/openmetrics-text")
+    assert openmetrics_.text.endswith("# EOF\n")

@@ -1,0 +1,144 @@
+"""What becomes of request fields, seen by a client, by an evaluation and in the store."""
+
+import asyncio
+import json
+import threading
+from contextlib import contextmanager
+
+import httpx
+import msgspec
+import pytest
+from servers import gateway
+from stand_ins import KEY, MODEL, MistralDialect, StandIn
+
+from evaluators.base import Answer, Cell
+from evaluators.report import Tally, summarise
+from providers.base import AS_IT_CAME, Translation
+
+
+@contextmanager
+def mistral():
+    """The strict stand-in in a thread of its own."""
+    server, started, stop = StandIn(MistralDialect()), threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def life():
+        async with server:
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(life()))
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    # A server reads datasets below its working directory only.
+    monkeypatch.chdir(tmp_path)
+    with mistral() as server:
+        yield server
+
+
+def config(host, tmp_path, more=""):
+    return (
+        f'storage: {{database: "sqlite:///{tmp_path / "e.db"}"}}\n'
+        "providers:\n"
+        f'  mistral: {{kind: mistral, base_url: "{host.url}", api_key: {KEY}{more}}}\n'
+    )
+
+
+FIELDS = {"seed": 7, "logprobs": True, "max_completion_tokens": 20}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_serving_drops_and_says_so_in_a_header(host, tmp_path, http, stream):
+    body = {"model": f"mistral/{MODEL}", "messages": [{"role": "user", "content": "hi"}], **FIELDS}
+    with gateway(config(host, tmp_path)) as url:
+        reply = http.post(f"{url}/v1/chat/completions", json={**body, "stream": stream})
+        plain = http.post(f"{url}/v1/chat/completions", json={**body, "logprobs": False})
+    assert reply.status_code == 200
+    assert reply.headers["x-evalrouter-dropped"] == "logprobs"
+    sent = host.received[0]
+    assert (sent["random_seed"], sent["max_tokens"]) == (7, 20)
+    assert sent.keys() & FIELDS.keys() == set()
+    assert plain.status_code == 200
+    assert "x-evalrouter-dropped" not in plain.headers
+
+
+def test_a_provider_can_be_told_to_refuse(host, tmp_path, http):
+    body = {"model": f"mistral/{MODEL}", "messages": [{"role": "user", "content": "hi"}], **FIELDS}
+    with gateway(config(host, tmp_path, ", on_unsupported: error")) as url:
+        reply = http.post(f"{url}/v1/chat/completions", json=body)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert (error["code"], error["param"]) == ("unsupported_parameter", "logprobs")
+    assert host.received == []
+
+
+def evaluate(url, tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text(
+        "".join(json.dumps({"input": f"n{i}", "reference": "x"}) + "\n" for i in range(3))
+    )
+    document = {
+        "dataset": path.name,
+        "routes": [f"mistral/{MODEL}", "baseline/lead-1"],
+        "parameters": {"seed": 7, "presence_penalty": 0.1, "logit_bias": {"1": 1}},
+        "metrics": ["length"],
+    }
+    with httpx.Client(timeout=30) as http:
+        started = http.post(f"{url}/eval", json=document)
+        assert started.status_code < 300, started.text
+        run = started.json()
+        identifier = run.get("id") or run["run"]["id"]
+        for _ in range(300):
+            found = http.get(f"{url}/eval/{identifier}").json()
+            if (found.get("run") or found)["state"] in ("completed", "failed"):
+                samples = http.get(f"{url}/eval/{identifier}/samples").json()
+                return found, samples
+            threading.Event().wait(0.05)
+    raise AssertionError("the run did not end")
+
+
+def test_an_evaluation_refuses_what_a_target_cannot_express(host, tmp_path):
+    with gateway(config(host, tmp_path)) as url:
+        found, _ = evaluate(url, tmp_path)
+    assert host.received == [], "nothing was paid for"
+    told = json.dumps(found)
+    assert "cannot express logit_bias" in told
+
+
+def test_an_evaluation_that_drops_keeps_the_record_and_the_report_says_so(host, tmp_path):
+    with gateway(config(host, tmp_path, ", on_unsupported: drop")) as url:
+        found, samples = evaluate(url, tmp_path)
+    assert len(host.received) == 3
+    assert f"mistral/{MODEL}: 3 of 3 answers were made without logit_bias" in json.dumps(found)
+    told = json.dumps(samples)
+    assert '"renamed": {"seed": "random_seed"}' in told
+    assert "Mistral's API has no such parameter" in told
+
+
+def test_a_report_names_the_routes_that_were_asked_everything():
+    tally = Tally(routes=["a", "b"], metrics=(), expected={"a": 1, "b": 1})
+    lost = Answer(text="x", translation=Translation(dropped={"seed": "no such thing"}))
+    tally.add(Cell("a", "1", 0), lost)
+    tally.add(Cell("b", "1", 0), Answer(text="x"))
+    report = summarise(tally)
+    assert report.routes[0].dropped == {"seed": 1}
+    told = [warning for warning in report.warnings if "without seed" in warning]
+    assert len(told) == 1
+    assert told[0].startswith("a: 1 of 1")
+    assert told[0].endswith("as b were.")
+
+
+def test_the_record_survives_json():
+    done = Translation(passed=("a",), renamed={"b": "c"}, converted={"d": "e"}, dropped={"f": "g"})
+    assert msgspec.json.decode(msgspec.json.encode(done), type=Translation) == done
+    assert msgspec.json.decode(b"{}", type=Translation) == AS_IT_CAME

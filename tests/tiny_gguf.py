@@ -1,0 +1,147 @@
+"""A tiny Llama with random weights as a GGUF file: 2 layers, half a megabyte, made in a second.
+
+`python tests/tiny_gguf.py FILE` writes one. It speaks nonsense, but through a real tokenizer, a
+chat template and every sampler there is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+WIDTH, HIDDEN, LAYERS, HEADS, CONTEXT, MERGES = 64, 128, 2, 4, 2048, 200
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+# Tool calls in the form that Qwen and Hermes models write, which llama.cpp knows how to constrain.
+TEMPLATE = (
+    "{% if tools %}<|im_start|>system\n# Tools\n<tools>\n"
+    "{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}</tools>\n"
+    "Call one with <tool_call>\n"
+    '{"name": <function-name>, "arguments": <args-json-object>}'
+    "\n</tool_call><|im_end|>\n{% endif %}"
+    "{% for message in messages %}"
+    "{% if message.role == 'tool' %}<|im_start|>user\n<tool_response>\n"
+    "{{ message.content }}\n</tool_response><|im_end|>\n"
+    "{% else %}<|im_start|>{{ message.role }}"
+    "{% if message.content %}\n{{ message.content }}{% endif %}"
+    "{% for tool_call in message.tool_calls or [] %}"
+    '\n<tool_call>\n{"name": "{{ tool_call.function.name }}", "arguments": '
+    "{{ tool_call.function.arguments | tojson }}}\n</tool_call>"
+    "{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXT = (
+    "the sea is wide and the wind is cold. tell me a story about the weather in the city, "
+    "and what the people there said to one another when the ships came home in the morning. "
+) * 3
+
+
+def byte_letters() -> list[str]:
+    """GPT-2's letter for each byte: printable bytes stand for themselves, the others are moved."""
+    plain = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    moved = iter(range(256, 512))
+    return [chr(byte) if byte in plain else chr(next(moved)) for byte in range(256)]
+
+
+def merges(text: str, count: int) -> list[tuple[str, str]]:
+    """The byte pair merges that TEXT teaches: the most frequent pair first."""
+    letters = byte_letters()
+    words = Counter(
+        tuple(letters[byte] for byte in word.encode())
+        for word in text.replace(" ", "\n ").split("\n")
+    )
+    found: list[tuple[str, str]] = []
+    while len(found) < count:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, times in words.items():
+            for pair in pairwise(word):
+                pairs[pair] += times
+        if not pairs:
+            break
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        found.append(best)
+        words = Counter({_merged(word, best): times for word, times in words.items()})
+    return found
+
+
+def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    out: list[str] = []
+    at = 0
+    while at < len(word):
+        if word[at : at + 2] == pair:
+            out.append("".join(pair))
+            at += 2
+        else:
+            out.append(word[at])
+            at += 1
+    return tuple(out)
+
+
+def write(path: Path, *, seed: int = 1) -> Path:
+    """Write the model; the same seed gives the same weights."""
+    learned = merges(TEXT, MERGES)
+    tokens = [*SPECIAL, *byte_letters(), *("".join(pair) for pair in learned)]
+    kinds = [gguf.TokenType.CONTROL] * len(SPECIAL)
+    kinds += [gguf.TokenType.NORMAL] * (len(tokens) - len(SPECIAL))
+    out = gguf.GGUFWriter(path, "llama")
+    out.add_name("tiny")
+    out.add_context_length(CONTEXT)
+    out.add_embedding_length(WIDTH)
+    out.add_block_count(LAYERS)
+    out.add_feed_forward_length(HIDDEN)
+    out.add_head_count(HEADS)
+    out.add_head_count_kv(HEADS)
+    out.add_layer_norm_rms_eps(1e-5)
+    out.add_rope_dimension_count(WIDTH // HEADS)
+    out.add_vocab_size(len(tokens))
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre("gpt-2")
+    out.add_token_list(tokens)
+    out.add_token_types(kinds)
+    out.add_token_merges([f"{left} {right}" for left, right in learned])
+    out.add_bos_token_id(0)
+    out.add_eos_token_id(2)
+    out.add_chat_template(TEMPLATE)
+    random = np.random.default_rng(seed)
+
+    def add(name: str, *shape: int) -> None:
+        weights = (random.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float32)
+        if shape[0] == WIDTH and not name.endswith(("_q.weight", "_k.weight", "_v.weight")):
+            # Nothing is added to what every token has in common.
+            weights[0] = 0
+        out.add_tensor(name, weights)
+
+    embedding = (random.standard_normal((len(tokens), WIDTH)) / WIDTH**0.5).astype(np.float32)
+    # The same in every token, so that the head can hold a bias.
+    embedding[:, 0] = 1.6
+    out.add_tensor("token_embd.weight", embedding)
+    for layer in range(LAYERS):
+        for norm in ("attn_norm", "ffn_norm"):
+            out.add_tensor(f"blk.{layer}.{norm}.weight", np.ones(WIDTH, np.float32))
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            add(f"blk.{layer}.{name}.weight", WIDTH, WIDTH)
+        add(f"blk.{layer}.ffn_gate.weight", HIDDEN, WIDTH)
+        add(f"blk.{layer}.ffn_up.weight", HIDDEN, WIDTH)
+        add(f"blk.{layer}.ffn_down.weight", WIDTH, HIDDEN)
+    out.add_tensor("output_norm.weight", np.ones(WIDTH, np.float32))
+    head = (random.standard_normal((len(tokens), WIDTH)) / WIDTH**0.5).astype(np.float32)
+    for number, token in enumerate(tokens):
+        # Rarely anything but ASCII, so that most of what it says is text.
+        if not token.isascii() and "\u0120" not in token:
+            head[number] *= 0.1
+    # Answers end now and then.
+    head[SPECIAL.index("<|im_end|>"), 0] = 0.8
+    out.add_tensor("output.weight", head)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

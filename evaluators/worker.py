@@ -100,13 +100,6 @@ def main() -> None:
     # Ctrl-C reaches every process of the terminal; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
-    from pathlib import Path as _P
-    _v = _P("/tmp/m/variant").read_text().strip()
-    if _v.startswith("session"):
-        os.setsid()
-        _P("/proc/self/autogroup").write_text(_v.removeprefix("session"))
-    if _v == "batch": os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    if _v == "idle": os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     # The frames' channels are ours alone: a metric's prints go to stderr, and it reads nothing.
     asked = os.fdopen(os.dup(0), "rb")
     frames = os.fdopen(os.dup(1), "wb")

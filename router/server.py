@@ -71,12 +71,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _in_body = False
+    _all_head = True
 
     def data_received(self, data: bytes) -> None:
         """Parse; what comes without end before a body is not waited for any longer."""
-        before_body = not self._in_body
+        self._all_head = not self._in_body
         super().data_received(data)
-        if before_body and not self._in_body:
+        # One read can hold a whole request, body and all, and then says nothing of its head.
+        if self._all_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("The request's headers are too large.")
@@ -87,6 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
             # httptools makes a parser error of it, which uvicorn answers with 400.
             raise ValueError("headers too large")
         self._head_bytes = 0
+        self._all_head = False
         self._in_body = True
         super().on_headers_complete()
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 
 from providers.scripted import Script, ScriptedServer
@@ -45,3 +51,27 @@ def gateway(config: Config | str, environ: Mapping[str, str] | None = None) -> I
         config = parse(config, "test.yaml", environ or {})
     with background(config) as url:
         yield url
+
+
+@contextmanager
+def process(folder: Path, *args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`evalrouter serve` in a process of its own, ready; yields it and its base URL."""
+    command = [sys.executable, "-m", "router", "serve", *args]
+    server = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        found = re.search(r"http://\S+", server.stderr.readline())
+        assert found is not None
+        url = found.group()
+        with httpx.Client() as http:
+            while True:
+                try:
+                    if http.get(f"{url}/health/ready").status_code == 200:
+                        break
+                except httpx.TransportError:
+                    time.sleep(0.02)
+        yield server, url
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.communicate()

@@ -2,10 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 
 import pytest
-from servers import gateway, scripted
+from servers import gateway, process, scripted
 
 MODELS = {"echo": [{}], "long": [{"answer": "word " * 400_000, "chunks": 4000}]}
 
@@ -126,3 +127,23 @@ def test_a_client_that_does_not_read_its_stream_fills_no_memory(http, url):
 def resident():
     with open("/proc/self/statm") as file:  # noqa: PTH123  # a file of the kernel
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_whole_request_in_one_read_is_not_taken_for_headers(tmp_path):
+    body = json.dumps(
+        {"model": "baseline/echo", "messages": [{"role": "user", "content": "x" * 100_000}]}
+    ).encode()
+    with process(tmp_path, "--port", "0") as (server, url), connect(url) as client:
+        client.settimeout(20)
+        for _ in range(2):
+            # Stopped, the server finds everything waiting when it goes on.
+            server.send_signal(signal.SIGSTOP)
+            client.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b"
+                % (len(body), body)
+            )
+            server.send_signal(signal.SIGCONT)
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+            answer = b""
+            while b"x" * 100_000 not in answer or not answer.endswith(b"}"):
+                answer += client.recv(1 << 20)

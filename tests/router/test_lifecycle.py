@@ -3,18 +3,16 @@
 import asyncio
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
 import httpx
 import pytest
-from servers import gateway, scripted
+from servers import gateway, process, scripted
 
 MODELS = {
     "a": [{"answer": "from a", "delay_s": 0.005}],
@@ -38,27 +36,6 @@ routes:
   ab:
     targets: [{{model: up/a, weight: {weights[0]}}}, {{model: up/b, weight: {weights[1]}}}]
 """
-
-
-@contextmanager
-def process(folder, *args):
-    """A server process; yields it and its base URL."""
-    command = [sys.executable, "-m", "router", "serve", *args]
-    server = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-    try:
-        url = re.search(r"http://\S+", server.stderr.readline()).group()
-        with httpx.Client() as http:
-            while True:
-                try:
-                    if http.get(f"{url}/health/ready").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    time.sleep(0.02)
-        yield server, url
-    finally:
-        if server.poll() is None:
-            server.kill()
-        server.communicate()
 
 
 def chat(model, **fields):

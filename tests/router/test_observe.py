@@ -8,16 +8,13 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
 
 import httpx
 import pytest
 from collector import collecting, values_of
 from prometheus_client.parser import text_string_to_metric_families
-from servers import gateway, scripted
+from servers import gateway, process, scripted
 
 from router.keys import create
 from router.store.sqlite import SqliteStore
@@ -320,29 +317,10 @@ def test_evaluations_are_a_class_of_their_own(http, url, tmp_path, monkeypatch):
     assert metric(http, url, "tokens_total", **tokens) == 3000
 
 
-@contextmanager
-def served(folder, *args):
-    command = [sys.executable, "-m", "router", "serve", *args]
-    server = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-    try:
-        url = re.search(r"http://\S+", server.stderr.readline()).group()
-        while True:
-            try:
-                if httpx.get(f"{url}/health/ready").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.02)
-        yield server, url
-    finally:
-        if server.poll() is None:
-            server.kill()
-        server.communicate()
-
-
 def test_a_scrape_of_any_worker_shows_all(upstream, tmp_path):
     (tmp_path / "evalrouter.yaml").write_text(config_of(upstream, tmp_path / "o.db"))
     labels = {"class": "live", "route": "plain", "target": "up/m", "status": "200"}
-    with served(tmp_path, "--workers", "2") as (server, url):
+    with process(tmp_path, "--workers", "2") as (server, url):
         answered = set()
         while len(answered) < 2:
             # A connection each: the kernel deals them out to the workers.

@@ -1,0 +1,22 @@
+"""The command line. Exit codes: 0 done, 1 a gate or a run failed, 2 bad usage or config."""
+
+from __future__ import annotations
+
+import click
+
+from router.cli.border import Commands
+from router.cli.evals import evaluate
+from router.cli.keys import key
+from router.cli.local import config, data, demo
+from router.cli.providers import providers
+from router.cli.serving import serve
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="evalrouter")
+def main() -> None:
+    """An OpenAI-compatible LLM router that weighs what it routes."""
+
+
+for command in (serve, demo, config, data, evaluate, key, providers):
+    main.add_command(command)

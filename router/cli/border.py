@@ -1,0 +1,64 @@
+"""What every command shares: where it prints, how it fails, where it finds the config."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import uvloop
+from rich.console import Console
+
+from providers.errors import EvalrouterError, InputError
+from router.config import Config
+from router.services import Services
+
+_encode = msgspec.json.Encoder().encode
+
+out = Console()
+err = Console(stderr=True)
+
+
+class Commands(click.Group):
+    """A group whose errors are one line on stderr, and whose typos are answered."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an expected failure ends with its exit code, not with a traceback."""
+        try:
+            return super().invoke(ctx)
+        except EvalrouterError as error:
+            err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
+            ctx.exit(2 if isinstance(error, InputError) else 1)
+
+
+def escape(text: str) -> str:
+    """Text as it is, where rich would read `[...]` as markup."""
+    return text.replace("[", r"\[")
+
+
+config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="The config file. Default: evalrouter.yaml if there is one, else the embedded default.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def with_services(config: Config, work: Callable[[Services], Awaitable[Any]]) -> Any:
+    """Do work that needs the store and the routes but no server; what it returns."""
+
+    async def inside() -> Any:
+        async with Services(config) as services:
+            return await work(services)
+
+    return uvloop.run(inside())
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, for programs: no colours, no folding."""
+    sys.stdout.write(msgspec.json.format(_encode(value), indent=2).decode() + "\n")

@@ -1,0 +1,151 @@
+"""`evalrouter key`: make, list and revoke clients' keys."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
+
+import click
+import msgspec
+from rich.table import Column, Table
+
+from providers.errors import InputError
+from router.cli.border import (
+    Commands,
+    config_option,
+    err,
+    json_option,
+    out,
+    print_json,
+    with_services,
+)
+from router.config import load
+from router.keys import PREFIX, ListedKey, create, expiry, listed
+from router.services import Services
+from router.store.base import BudgetPeriod, KeyRow
+
+
+@click.group(cls=Commands)
+def key() -> None:
+    """Make, list and revoke clients' keys."""
+
+
+@key.command("create")
+@click.argument("name")
+@click.option("--route", "routes", multiple=True, help="A model it may ask for. Default: all.")
+@click.option("--rpm", type=click.IntRange(min=1), help="Requests per minute.")
+@click.option("--tpm", type=click.IntRange(min=1), help="Tokens per minute.")
+@click.option("--parallel", type=click.IntRange(min=1), help="Requests at a time.")
+@click.option("--budget", type=float, help="US dollars per period.")
+@click.option(
+    "--per",
+    type=click.Choice(get_args(BudgetPeriod)),
+    default="total",
+    show_default=True,
+    help="When the budget begins anew (UTC).",
+)
+@click.option("--expires", help="12h, 30d, 2w, or a date. Default: never.")
+@click.option("--admin", is_flag=True, help="May also see and manage evaluations and traffic.")
+@config_option
+@json_option
+def key_create(
+    *,
+    name: str,
+    routes: tuple[str, ...],
+    rpm: int | None,
+    tpm: int | None,
+    parallel: int | None,
+    budget: float | None,
+    per: BudgetPeriod,
+    expires: str | None,
+    admin: bool,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Make a key and print it, this once: only its hash is kept."""
+    now = time.time()
+
+    async def make(services: Services) -> tuple[str, KeyRow]:
+        return await create(
+            services.store,
+            name,
+            now=now,
+            routes=routes or None,
+            rpm=rpm,
+            tpm=tpm,
+            parallel=parallel,
+            budget_usd=budget,
+            budget_period=per,
+            expires_at=None if expires is None else expiry(expires, now),
+            admin=admin,
+        )
+
+    made, row = with_services(load(config_path), make)
+    if as_json:
+        print_json({"key": made, **msgspec.structs.asdict(row)})
+        return
+    err.print(f"{row.id} ({row.name}); it is not shown again:", highlight=False)
+    sys.stdout.write(made + "\n")
+
+
+@key.command("list")
+@config_option
+@json_option
+def key_list(config_path: Path | None, as_json: bool) -> None:
+    """List keys, what they may do and what they spent in the current period."""
+    now = time.time()
+
+    async def read(services: Services) -> list[ListedKey]:
+        return await listed(services.store, now)
+
+    keys = with_services(load(config_path), read)
+    if as_json:
+        print_json(keys)
+        return
+    # Nothing is cut short: half an id or half a model's name would be of no use.
+    rest = (
+        Column(name, overflow="fold") for name in ("name", "models", "limits", "spent", "state")
+    )
+    table = Table(Column("key", no_wrap=True), *rest)
+    for one in keys:
+        table.add_row(*_key_cells(one))
+    out.print(table if keys else "No keys yet.")
+
+
+def _key_cells(one: ListedKey) -> tuple[str, ...]:
+    key, spent = one.key, one.spent
+    limits = [f"{key.rpm} rpm"] if key.rpm else []
+    limits += [f"{key.tpm} tpm"] if key.tpm else []
+    limits += [f"{key.parallel} parallel"] if key.parallel else []
+    budget = "" if key.budget_usd is None else f" of ${key.budget_usd:g}"
+    per = "" if key.budget_period == "total" else f" per {key.budget_period}"
+    unpriced = f", {spent.unpriced} requests unpriced" if spent.unpriced else ""
+    until = ""
+    if one.state == "active" and key.expires_at is not None:
+        until = f" until {datetime.fromtimestamp(key.expires_at, UTC):%Y-%m-%d %H:%M}"
+    return (
+        key.id,
+        key.name,
+        "all, admin" if key.admin else ", ".join(key.routes or ("all",)),
+        ", ".join(limits) or "none",
+        f"${spent.usd:.4f}{budget}{per}{unpriced}",
+        one.state + until,
+    )
+
+
+@key.command("revoke")
+@click.argument("name")
+@config_option
+def key_revoke(name: str, config_path: Path | None) -> None:
+    """Revoke a key by its id or name; running servers refuse it within two seconds."""
+    if name.startswith(PREFIX):
+        raise InputError("give the key's id or name, as 'evalrouter key list' shows it")
+
+    async def revoke(services: Services) -> KeyRow:
+        return await services.store.revoke_key(name, time.time())
+
+    row = with_services(load(config_path), revoke)
+    out.print(f"{row.id} ({row.name}) revoked", highlight=False)

@@ -1,0 +1,58 @@
+"""`evalrouter demo`, `config` and `data`: what needs no server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from evaluators import language_data
+from router.cli.border import (
+    Commands,
+    out,
+)
+from router.config import load
+
+
+@click.command()
+def demo() -> None:
+    """Route, evaluate and compare, offline, in under a minute."""
+    from router.demo.show import show  # noqa: PLC0415  # Litestar takes a while to import
+
+    show(out)
+
+
+@click.group(cls=Commands)
+def config() -> None:
+    """Work with config files."""
+
+
+@config.command("check")
+@click.argument("path", type=click.Path(path_type=Path))
+def config_check(path: Path) -> None:
+    """Check a config file, and say what it defines."""
+    found = load(path)
+    out.print(f"{path}: good. Providers: {', '.join(found.providers)}.", highlight=False)
+    for name, route in found.routes.items():
+        arms = ", ".join(f"{arm.model} ({arm.weight:g})" for arm in route.targets)
+        then = f", then {', '.join(route.fallback)}" if route.fallback else ""
+        out.print(f"  {name}: {arms}{then}", highlight=False)
+
+
+@click.group(cls=Commands)
+def data() -> None:
+    """Data that some metrics need and that is never downloaded by itself."""
+
+
+@data.command("install")
+@click.argument("name", type=click.Choice(get_args(language_data.Name)))
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="The folder that has it. Default: where Debian (wordnet) or NLTK (punkt) keeps it.",
+)
+def data_install(name: language_data.Name, source: Path | None) -> None:
+    """Copy WordNet or punkt's sentence data into your data folder, for the metric meteor."""
+    out.print(f"{name} is in {language_data.install(name, source)}", highlight=False)

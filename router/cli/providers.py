@@ -1,0 +1,61 @@
+"""`evalrouter providers`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from providers.conformance import Report, Result
+from router.cli.border import (
+    Commands,
+    config_option,
+    err,
+    escape,
+    json_option,
+    out,
+    print_json,
+    with_services,
+)
+from router.config import load
+from router.examine import examine_provider
+from router.services import Services
+
+
+@click.group("providers", cls=Commands)
+def providers() -> None:
+    """Work with the providers of the config."""
+
+
+@providers.command("test")
+@click.argument("name")
+@click.option("--model", default="", help="Default: the first model that it lists.")
+@click.option("--long", is_flag=True, help="Also send a prompt that is too long; may cost money.")
+@config_option
+@json_option
+def providers_test(
+    name: str, model: str, long: bool, config_path: Path | None, as_json: bool
+) -> None:
+    """Ask a provider how well it speaks OpenAI's API; some fifty checks with their evidence."""
+    table = Table("check", "", "evidence", title=name)
+
+    def told(result: Result) -> None:
+        colors = {"pass": "green", "fail": "bold red", "unsupported": "yellow"}
+        outcome = f"[{colors[result.outcome]}]{result.outcome}[/]"
+        table.add_row(escape(result.title), outcome, escape(result.evidence[:160]))
+        err.print(f"{result.name}: {result.outcome}", highlight=False)
+
+    async def examine(services: Services) -> Report:
+        return await examine_provider(services, name, model=model, long=long, told=told)
+
+    report: Report = with_services(load(config_path), examine)
+    if as_json:
+        print_json(report)
+    else:
+        out.print(table)
+        words = ", ".join(f"{count} {outcome}" for outcome, count in report.counts.items())
+        out.print(f"{name}/{report.model}, {report.date}: {words}", highlight=False)
+    if report.counts["fail"]:
+        sys.exit(1)

@@ -1,0 +1,66 @@
+"""`evalrouter serve`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+
+import click
+import msgspec
+
+from providers.errors import ConfigError
+from router.cli.border import (
+    config_option,
+    err,
+    with_services,
+)
+from router.config import Config, load, source_of
+from router.services import Services
+
+
+@click.command()
+@config_option
+@click.option("--host", default=None, help="Address to listen on. Default: 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Default: 4000.")
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes."
+)
+def serve(config_path: Path | None, host: str | None, port: int | None, workers: int) -> None:
+    """Start the server."""
+    from router.server import Setup, listen, serve  # noqa: PLC0415  # Litestar takes long to import
+
+    config = load(config_path)
+    changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    server = msgspec.structs.replace(config.server, **changes)
+    config = msgspec.structs.replace(config, server=server)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with listen(config.server.host, config.server.port) as sock:
+        bound_host, bound_port = sock.getsockname()[:2]
+        refuse_open_door(config, bound_host)
+        shown = f"[{bound_host}]" if ":" in bound_host else bound_host
+        err.print(f"evalrouter on http://{shown}:{bound_port} (Ctrl-C stops)", highlight=False)
+        if not serve(Setup(config, source_of(config_path)), sock, workers):
+            sys.exit(1)
+
+
+def refuse_open_door(config: Config, address: str) -> None:
+    """Others than this machine's users must not spend its provider keys unasked.
+
+    Raises:
+        ConfigError: `address` is not this machine's own, no key exists and none is required.
+    """
+    if config.server.allow_anonymous or config.server.require_keys:
+        return
+    if ip_address(address.partition("%")[0]).is_loopback:
+        return
+
+    async def any_key(services: Services) -> bool:
+        return bool((await services.store.keys()).by_hash)
+
+    if not with_services(config, any_key):
+        raise ConfigError(
+            f"anybody who reaches {address} could use this server, because no key exists: make one "
+            "with 'evalrouter key create NAME', or set server.allow_anonymous: true in the config"
+        )

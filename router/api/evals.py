@@ -22,7 +22,7 @@ from providers.wire import UNREADABLE
 from router.api.injected import Injected
 from router.demo import SHIPPED
 from router.documents import Document, convert
-from router.runs import Outcome
+from router.outcome import Outcome
 from router.services import Services
 from router.store.base import ENDED, Progress, Run, RunState
 

@@ -27,7 +27,9 @@ from router.cli.border import (
 )
 from router.config import Config, load
 from router.documents import convert, parse_yaml
-from router.runs import Live, Outcome, Runs
+from router.outcome import Outcome
+from router.replay import Live
+from router.runs import Runs
 from router.services import Services
 from router.store.base import Run
 

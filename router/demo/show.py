@@ -13,7 +13,7 @@ from rich.syntax import Syntax
 
 from evaluators.table import to_table
 from router.config import Server, embedded
-from router.runs import Outcome
+from router.outcome import Outcome
 from router.server import background
 from router.store.base import ENDED
 

@@ -1,0 +1,108 @@
+"""What of a run document can be wrong, found before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from evaluators import gates as gate_rules
+from evaluators.base import AnyMetric, Asking, Declared, Output
+from evaluators.document import RunDocument
+from evaluators.gates import Gate
+from evaluators.metrics import registry
+from providers.errors import ConflictError, ModelNotFoundError, RunDocumentError
+from router.complete import Asker
+from router.store.base import Run
+
+# The router sets these itself; a parameter of the same name would be lost in silence.
+_RESERVED = ("messages", "model", "stream")
+
+
+def resolve_metrics(document: RunDocument, base: Path) -> RunDocument:
+    """The document with its metrics' files found. Raises RunDocumentError for a missing one."""
+    metrics = tuple(
+        registry.resolve(spec, base, param=f"metrics[{n}]")
+        for n, spec in enumerate(document.metrics)
+    )
+    return msgspec.structs.replace(document, metrics=metrics)
+
+
+def build_metrics(document: RunDocument) -> list[AnyMetric]:
+    """The document's metrics. Raises RunDocumentError for an unknown or repeated one."""
+    metrics: list[AnyMetric] = []
+    seen: dict[str, str] = {}
+    for n, spec in enumerate(document.metrics):
+        metric = registry.build(spec, param=f"metrics[{n}]")
+        for output in metric.outputs:
+            if output.name in seen:
+                raise RunDocumentError(
+                    f"metrics[{n}]: {seen[output.name]} already produces {output.name!r}",
+                    param=f"metrics[{n}]",
+                )
+            seen[output.name] = metric.name
+        metrics.append(metric)
+    return metrics
+
+
+def outputs_of(metrics: Sequence[Declared]) -> list[Output]:
+    """Every output of the metrics, in order."""
+    return [output for metric in metrics for output in metric.outputs]
+
+
+def parse_gates(document: RunDocument, metrics: Sequence[Declared]) -> list[Gate]:
+    """The document's gates. Raises RunDocumentError."""
+    names = [output.name for output in outputs_of(metrics)]
+    return [
+        gate_rules.parse(
+            text, names, has_baseline=document.baseline is not None, param=f"gates[{n}]"
+        )
+        for n, text in enumerate(document.gates)
+    ]
+
+
+def check_routes(asker: Asker, document: RunDocument, metrics: Sequence[AnyMetric]) -> None:
+    """The routes, those that metrics ask, and the baseline. Raises RunDocumentError."""
+    for n, route in enumerate(document.routes):
+        if route in document.routes[:n]:
+            raise RunDocumentError(f"routes[{n}]: {route!r} is named twice", param=f"routes[{n}]")
+        try:
+            asker.check_route(route)
+        except ModelNotFoundError as error:
+            raise RunDocumentError(f"routes[{n}]: {error.message}", param=f"routes[{n}]") from None
+    for metric in metrics:
+        if isinstance(metric, Asking):
+            asker.check_route(metric.route)
+    if document.baseline is not None and document.baseline not in document.routes:
+        raise RunDocumentError(
+            f"baseline: {document.baseline!r} is not one of the run's routes "
+            f"({', '.join(document.routes)})",
+            param="baseline",
+        )
+
+
+def check_parameters(document: RunDocument) -> None:
+    """Nothing that the run sets itself. Raises RunDocumentError."""
+    for name in _RESERVED:
+        if name in document.parameters:
+            raise RunDocumentError(
+                f"parameters.{name}: set by the run itself, leave it out",
+                param=f"parameters.{name}",
+            )
+    if document.parameters.get("n", 1) != 1:
+        raise RunDocumentError(
+            "parameters.n: one answer per request; use repeats for more", param="parameters.n"
+        )
+
+
+def check_signatures(found: Run, metrics: Sequence[Declared]) -> None:
+    """Metrics must score as they did when the run began. Raises ConflictError."""
+    for metric in metrics:
+        before = found.metrics.get(metric.name)
+        if before != metric.signature:
+            raise ConflictError(
+                f"{metric.name} is now {metric.signature!r} and was {before!r} when {found.id} "
+                "began; scores of one run must have one signature. Start a new run: its answers "
+                "come from the cache."
+            )

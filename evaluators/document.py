@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from evaluators.sequential import StopWhen
+
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run may use.
@@ -40,6 +42,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         gates: conditions such as `rougeL >= 0.20` or `rougeL >= baseline`.
         fallback: whether another target may answer for one that fails.
         cache: whether an answer to the same request, kept from an earlier run, may be used.
+        stop_when: end early, once the run's question is answered; see StopWhen.
         limits: see RunLimits.
     """
 
@@ -57,4 +60,5 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     gates: tuple[str, ...] = ()
     fallback: bool = False
     cache: bool = True
+    stop_when: StopWhen | None = None
     limits: RunLimits = RunLimits()

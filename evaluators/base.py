@@ -18,12 +18,17 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         messages: the chat messages to send, rendered from the run's template.
         references: the answers a careful person would accept; may be empty.
         fields: the row's columns as they were read.
+        answer: an answer that the dataset brings along, given by whatever made it: its `answer`
+            column, Lumigator's `predictions`, OpenAI's `sample.output_text`. None where it brings
+            none. It stands for no route: a run that is to score it says so, and may then score it
+            in place of asking; every other run asks as if it were not there.
     """
 
     id: str
     messages: tuple[dict[str, Any], ...]
     references: tuple[str, ...] = ()
     fields: dict[str, Any] = {}
+    answer: str | None = None
 
 
 class Cell(NamedTuple):

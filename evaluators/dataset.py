@@ -6,19 +6,22 @@
         sample = to_sample(row, render)
 
 Columns with a meaning: `input`, `prompt` or `messages` (what is asked), `reference` or `references`
-(text, or a list of texts), `id`; all others are for templates. `examples` and `ground_truth`
-(Lumigator's files) are taken as `input` and `reference`. CSV and TSV have a header and quote as
-RFC 4180 says; blank lines are no rows.
+(text, or a list of texts), `id`; all others are for templates. `answer` is an answer the
+dataset brings along. Lumigator's `examples`, `ground_truth` and `predictions` are taken as `input`,
+`reference` and `answer`, and of OpenAI's evaluation rows `item` gives the columns and `sample` the
+answer. CSV and TSV have a header and quote as RFC 4180 says; blank lines are no rows.
 """
 
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from evaluators.formats import EXTENSIONS, read
 from evaluators.rows import KNOWN, Row, own_id, to_row
@@ -28,6 +31,7 @@ from providers.errors import DatasetError, closest
 __all__ = ["Dataset", "Render", "Row", "compile_messages", "open_dataset", "to_sample"]
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+MAX_COLUMNS = 4096
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,10 +113,17 @@ def open_dataset(
             raise
         ids.add(own_id(row.fields, record.where), record.where)
         seen.update(dict.fromkeys(row.fields))
+        if len(seen) > MAX_COLUMNS:
+            raise DatasetError(
+                f"{record.where}: the rows up to here have more than {MAX_COLUMNS} different "
+                "columns; put what varies from row to row into one column that holds an object"
+            )
         count += 1
     if count == 0:
         raise DatasetError(f"{path}: the dataset has no rows; write at least one")
     _check_mapped(mapping, tuple(seen), path)
+    if repeated := ids.repeated():
+        _refuse_repeated(path, format_, mapping, repeated, max_line_bytes)
     return Dataset(
         name=name or path.stem,
         path=path,
@@ -172,23 +183,44 @@ def _check_mapped(mapping: Mapping[str, str], seen: tuple[str, ...], path: Path)
 
 
 class _Ids:
-    """Every row has an id of its own, or none has."""
+    """Every row has an id of its own, or none has. Holds 8 bytes per row."""
 
     def __init__(self) -> None:
-        self._where: dict[str, str] = {}
-        self._without = ""
+        self._hashes = array("q")
+        self._with = self._without = ""
 
     def add(self, own: str | None, where: str) -> None:
         if own is None:
             self._without = self._without or where
-        elif own in self._where:
-            raise DatasetError(
-                f"{where}: the id {own!r} was already used at {self._where[own]}; ids are unique"
-            )
         else:
-            self._where[own] = where
-        if self._where and self._without:
+            self._with = self._with or where
+            self._hashes.append(hash(own))
+        if self._with and self._without:
             raise DatasetError(
-                f"{self._without}: the row has no id, while {next(iter(self._where.values()))} "
-                "has one; give every row an id, or none"
+                f"{self._without}: the row has no id, while {self._with} has one; give every row "
+                "an id, or none"
             )
+
+    def repeated(self) -> set[int]:
+        """Hashes that more than one row has; different ids may share one, if hardly ever."""
+        if not self._hashes:
+            return set()
+        hashes = np.sort(np.frombuffer(self._hashes, np.int64))
+        return {int(one) for one in hashes[1:][hashes[1:] == hashes[:-1]]}
+
+
+def _refuse_repeated(
+    path: Path, format_: str, mapping: Mapping[str, str], hashes: set[int], max_line_bytes: int
+) -> None:
+    """Read the file again for the first id that is there twice."""
+    where: dict[str, str] = {}
+    for record in read(path, format_, digest=sha256(), max_line_bytes=max_line_bytes):
+        row = to_row(record, mapping, needs_prompt=False)
+        own = own_id(row.fields, record.where)
+        if own is None or hash(own) not in hashes:
+            continue
+        if own in where:
+            raise DatasetError(
+                f"{record.where}: the id {own!r} was already used at {where[own]}; ids are unique"
+            )
+        where[own] = record.where

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from evaluators.sampling import Sampling
 from evaluators.sequential import StopWhen
 
 
@@ -38,6 +39,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         parameters: sent with every request (temperature, max_tokens, ...).
         repeats: how often each sample is asked of each route.
         limit: only the first so many samples; None for all.
+        sample: only so many samples, drawn at random; not together with `limit`. See Sampling.
         baseline: the route that differences are taken against; None for no differences.
         gates: conditions such as `rougeL >= 0.20` or `rougeL >= baseline`.
         fallback: whether another target may answer for one that fails.
@@ -56,6 +58,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     parameters: dict[str, Any] = {}
     repeats: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    sample: Sampling | None = None
     baseline: str | None = None
     gates: tuple[str, ...] = ()
     fallback: bool = False

@@ -12,10 +12,14 @@ from providers.errors import DatasetError
 
 PROMPTS = ("messages", "prompt", "input")
 REFERENCES = ("reference", "references")
-KNOWN = (*PROMPTS, *REFERENCES, "id")
+KNOWN = (*PROMPTS, *REFERENCES, "answer", "id")
 
 # Mozilla Lumigator's names, taken for ours where a row has no column of ours for the purpose.
-_LUMIGATOR = (("examples", "input", PROMPTS), ("ground_truth", "reference", REFERENCES))
+_LUMIGATOR = (
+    ("examples", "input", PROMPTS),
+    ("ground_truth", "reference", REFERENCES),
+    ("predictions", "answer", ("answer",)),
+)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +31,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         fields: the columns as they were read, and mapped ones under their known names too.
         references: the texts of `reference` and `references` that are not blank.
         messages, prompt, input: the prompt columns; None where the row has none.
+        answer: the `answer` column; None where the row has none, or (unless it was mapped)
+            something else than text, as question answering datasets have there.
     """
 
     id: str
@@ -36,6 +42,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[dict[str, Any], ...] | None = None
     prompt: str | None = None
     input: str | None = None
+    answer: str | None = None
 
 
 def to_row(record: Record, columns: Mapping[str, str], *, needs_prompt: bool) -> Row:
@@ -59,6 +66,7 @@ def to_row(record: Record, columns: Mapping[str, str], *, needs_prompt: bool) ->
         messages=_messages(fields.get("messages"), where),
         prompt=_text(fields, "prompt", where),
         input=_text(fields, "input", where),
+        answer=_answer(fields, columns, where),
     )
     if needs_prompt:
         _check_prompt(row, where)
@@ -76,11 +84,11 @@ def own_id(fields: Mapping[str, Any], where: str) -> str | None:
 
 
 def _named(record: Record, columns: Mapping[str, str]) -> dict[str, Any]:
-    fields = dict(record.fields)
+    fields = _unpacked(record.fields)
     for own, known in columns.items():
-        if own == known or own not in record.fields:
+        if own == known or own not in fields:
             continue
-        if known in record.fields:
+        if known in fields:
             raise DatasetError(
                 f"{record.where}: the row has a column {known!r} and {own!r} is mapped to "
                 f"{known!r}; leave the mapping out or rename a column",
@@ -91,6 +99,27 @@ def _named(record: Record, columns: Mapping[str, str]) -> dict[str, Any]:
         if own in fields and not fields.keys() & set(instead):
             fields[known] = fields[own]
     return fields
+
+
+def _unpacked(fields: dict[str, Any]) -> dict[str, Any]:
+    """The columns of OpenAI's evaluation rows: {"item": {...}, "sample": {"output_text": ...}}.
+
+    `item` and `sample` stay beside them, as OpenAI's templates name them.
+    """
+    item, sample = fields.get("item"), fields.get("sample")
+    if not isinstance(item, dict) or not fields.keys() <= {"item", "sample"}:
+        return dict(fields)
+    found = item | fields
+    if isinstance(sample, dict) and isinstance(sample.get("output_text"), str):
+        found["answer"] = sample["output_text"]
+    return found
+
+
+def _answer(fields: Mapping[str, Any], columns: Mapping[str, str], where: str) -> str | None:
+    value = fields.get("answer")
+    if isinstance(value, str) or "answer" not in columns.values():
+        return value if isinstance(value, str) else None
+    return _text(fields, "answer", where)
 
 
 def _text(fields: Mapping[str, Any], name: str, where: str) -> str | None:

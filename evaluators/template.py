@@ -67,7 +67,13 @@ def to_sample(row: Row, render: Render) -> Sample:
     Raises:
         RunDocumentError: the row cannot be rendered.
     """
-    return Sample(id=row.id, messages=render(row), references=row.references, fields=row.fields)
+    return Sample(
+        id=row.id,
+        messages=render(row),
+        references=row.references,
+        fields=row.fields,
+        answer=row.answer,
+    )
 
 
 def _own(row: Row) -> tuple[dict[str, Any], ...]:

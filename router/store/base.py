@@ -10,7 +10,7 @@ in flight: it is the only kind of request that is ever sent again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -245,8 +245,11 @@ class Store(Protocol):
         ...
 
     # runs
-    async def add_run(self, run: Run, samples: Sequence[Sample]) -> None:
-        """A new run and its samples, all or nothing."""
+    async def add_run(self, run: Run, samples: Iterable[Sample]) -> None:
+        """A new run and its samples, all or nothing, whatever `samples` raises.
+
+        `samples` is iterated on a thread, no faster than it is written.
+        """
         ...
 
     async def run(self, run_id: str) -> Run | None:

@@ -341,6 +341,11 @@ def m008_traffic(db: Database) -> None:
     db.execute("CREATE INDEX traffic_failures ON traffic (number) WHERE status >= 400")
 
 
+def m009_sample_answers(db: Database) -> None:
+    """Answers that datasets bring along."""
+    db.execute("ALTER TABLE samples ADD COLUMN answer TEXT")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -350,4 +355,5 @@ STEPS = (
     m006_route_overrides,
     m007_translations,
     m008_traffic,
+    m009_sample_answers,
 )

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -105,20 +105,22 @@ class SqliteStore:
 
     # runs
 
-    async def add_run(self, run: Run, samples: Sequence[Sample]) -> None:
+    async def add_run(self, run: Run, samples: Iterable[Sample]) -> None:
         """A new run and its samples, all or nothing.
 
         Other writes get their turn between chunks of samples; the run shows when it is complete.
 
         Raises:
             StoreError: the run's id is taken, or two samples have the same id.
+            Exception: whatever `samples` raises; nothing was kept.
         """
+        left = iter(samples)
         number = await self._write("add a run", rows.insert_run, run, self._clock())
         try:
-            for start in range(0, len(samples), rows.CHUNK):
-                await self._write(
-                    "add samples", rows.insert_samples, number, start, samples, self._clock()
-                )
+            added = 0
+            while chunk := await asyncio.to_thread(rows.sample_chunk, left, added + 1):
+                await self._write("add samples", rows.insert_samples, number, chunk, self._clock())
+                added += len(chunk)
             await self._write("add a run", rows.set_hidden, number, None)
         except BaseException:
             # Where this fails too, open() sweeps up later.

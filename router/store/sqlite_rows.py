@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +21,7 @@ from router.store.base import DatasetRow, Progress, Run, ScoredAnswer
 
 PAGE = 500  # rows read at a time by the async iterators
 CHUNK = 1000  # samples added, or answers deleted, in one transaction
+CHUNK_BYTES = 8 * 1024 * 1024  # of samples added in one transaction, unless one is larger
 
 RUN_FIELDS = {field.name: field.type for field in msgspec.structs.fields(Run)}
 JSON_FIELDS = frozenset({"document", "metrics", "versions"})
@@ -454,25 +455,31 @@ def _answer(row: Sequence[Any]) -> Answer:
 # samples
 
 
-def insert_samples(
-    db: Database, number: int, start: int, samples: Sequence[Sample], now: float
-) -> None:
-    """The chunk of the samples that begins at index `start`."""
+# position, sample_id, refs, messages, fields, answer
+_SampleRow = tuple[int, str, str, str, str, str | None]
+
+
+def sample_chunk(samples: Iterator[Sample], position: int) -> list[_SampleRow]:
+    """The next samples as columns hold them, from `position` on; a bounded number of bytes."""
+    chunk: list[_SampleRow] = []
+    size = 0
+    for at, sample in enumerate(samples, position):
+        texts = _json(sample.references), _json(sample.messages), _json(sample.fields)
+        chunk.append((at, sample.id, *texts, sample.answer))
+        size += sum(map(len, texts))
+        # Checked last, because what an iterator has given out cannot be put back.
+        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+            break
+    return chunk
+
+
+def insert_samples(db: Database, number: int, chunk: Sequence[_SampleRow], now: float) -> None:
+    """The next samples of a run."""
     try:
         db.conn.executemany(
-            "INSERT INTO samples (run, position, sample_id, refs, messages, fields)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    number,
-                    position,
-                    sample.id,
-                    _json(sample.references),
-                    _json(sample.messages),
-                    _json(sample.fields),
-                )
-                for position, sample in enumerate(samples[start : start + CHUNK], start + 1)
-            ],
+            "INSERT INTO samples (run, position, sample_id, refs, messages, fields, answer)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(number, *row) for row in chunk],
         )
     except sqlite3.IntegrityError as error:
         raise StoreError(f"cannot add samples: two have the same id ({error})") from error
@@ -487,9 +494,10 @@ def samples_page(db: Database, run_id: str, after: int) -> list[Sample]:
             messages=_messages.decode(messages),
             references=_texts.decode(refs),
             fields=_object.decode(fields),
+            answer=answer,
         )
-        for sample_id, messages, refs, fields in db.execute(
-            "SELECT sample_id, messages, refs, fields FROM samples"
+        for sample_id, messages, refs, fields, answer in db.execute(
+            "SELECT sample_id, messages, refs, fields, answer FROM samples"
             " WHERE run = ? AND position > ? ORDER BY position LIMIT ?",
             (run_number(db, run_id), after, PAGE),
         )

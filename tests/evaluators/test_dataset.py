@@ -189,6 +189,57 @@ def test_lumigators_names_are_known_unless_ours_are_there(tmp_path):
     assert (row.input, row.prompt, row.references) == (None, "x", ("r",))
 
 
+def test_answers_that_a_dataset_brings_along(tmp_path):
+    for fields, answer in [
+        ({"input": "x", "answer": "y"}, "y"),
+        ({"examples": "x", "predictions": "y"}, "y"),
+        ({"input": "x", "predictions": "n", "answer": "y"}, "y"),
+        # Question answering datasets have lists and numbers there, which are no replies.
+        ({"input": "x", "answer": {"text": ["y"]}}, None),
+        ({"input": "x"}, None),
+    ]:
+        assert only(tmp_path, fields)[1].answer == answer
+    _, row = only(tmp_path, {"input": "x", "reply": "y"}, columns={"reply": "answer"})
+    assert row.answer == "y"
+    with pytest.raises(DatasetError, match=r"d.jsonl:1: answer must be text, not a number"):
+        only(tmp_path, {"input": "x", "reply": 4}, columns={"reply": "answer"})
+
+
+def test_openais_rows(tmp_path):
+    line = {"item": {"input": "x", "reference": "y", "n": 1}, "sample": {"output_text": "z"}}
+    dataset, row = only(tmp_path, line)
+    assert (row.input, row.references, row.answer) == ("x", ("y",), "z")
+    assert row.fields["item"]["n"] == row.fields["n"] == 1
+    assert set(dataset.columns) == {"item", "sample", "input", "reference", "n", "answer"}
+    _, row = only(tmp_path, {"item": {"q": "x"}}, columns={"q": "input"})
+    assert (row.input, row.answer) == ("x", None)
+    # A dataset may have a column of that name and mean something else.
+    _, row = only(tmp_path, {"input": "x", "item": {"input": "y"}})
+    assert row.input == "x"
+
+
+def test_ids_are_checked_in_little_memory(tmp_path):
+    path = tmp_path / "d.jsonl"
+    with path.open("w") as file:
+        file.writelines(f'{{"id": "number {n:09}", "input": "x"}}\n' for n in range(50_000))
+    tracemalloc.start()
+    try:
+        open_dataset(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50_000 * 40
+    with path.open("a") as file:
+        file.write('{"id": "number 000049998", "input": "y"}\n')
+    assert "d.jsonl:50001: the id 'number 000049998' was already used at" in refused(path)
+
+
+def test_too_many_columns(tmp_path):
+    lines = [json.dumps({"input": "x", f"c{n}": 1}) for n in range(5000)]
+    message = refused(write(tmp_path, "d.jsonl", "\n".join(lines)))
+    assert message.startswith("d.jsonl:4096: the rows up to here have more than 4096 different")
+
+
 def test_a_run_with_its_own_template_needs_no_prompt_column(tmp_path):
     dataset, row = only(tmp_path, {"question": "x"}, needs_prompt=False)
     assert dataset.columns == ("question",)

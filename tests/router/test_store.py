@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from sqlite_utils import Database
 
 from evaluators.base import Answer, Cell, Sample, Score, Usage
-from providers.errors import NotFoundError, StoreError
+from providers.errors import NotFoundError, RunDocumentError, StoreError
 from router.store.base import DatasetRow, Progress, Run, Store
 from router.store.migrations import STEPS, migrate
 from router.store.sqlite import ABANDONED_S, SqliteStore
@@ -161,6 +162,37 @@ async def test_a_run_with_bad_samples_leaves_nothing(store):
     assert await store.runs() == []
     await store.add_run(a_run(), some_samples(2))  # the id is free again
     assert [sample.id for sample in await everything(store.samples("run_1"))] == ["s0", "s1"]
+
+
+async def test_samples_that_fail_on_their_way_leave_nothing(store):
+    def samples():
+        yield from some_samples(1500)
+        raise RunDocumentError("row 1501 is bad", param="dataset")
+
+    with pytest.raises(RunDocumentError, match="row 1501"):
+        await store.add_run(a_run(), samples())
+    assert await store.runs() == []
+
+
+async def test_samples_are_taken_as_they_are_written(store):
+    """Neither many samples nor large ones pile up between the file and the database."""
+    taken = []
+
+    def samples():
+        for n in range(12):
+            taken.append(n)
+            yield Sample(id=f"s{n}", messages=(), fields={"x": "y" * 4_000_000}, answer=f"a{n}")
+
+    tracemalloc.start()
+    try:
+        await store.add_run(a_run(), samples())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken == list(range(12))
+    assert peak < 40_000_000
+    found = await everything(store.samples("run_1"))
+    assert [(one.id, one.answer) for one in found] == [(f"s{n}", f"a{n}") for n in range(12)]
 
 
 async def test_fields_of_a_run_change(store):

@@ -1,0 +1,124 @@
+"""A run's samples: everything of a dataset that could go wrong goes wrong here, before any request.
+
+    found = await asyncio.to_thread(prepare, document, path, metrics)
+    await store.add_run(run, found.samples())
+
+The dataset is read to its end once to be checked, once more where rows are drawn from it, and once
+while its samples go into the store; it is never held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from evaluators.base import Declared, Sample
+from evaluators.dataset import Dataset, Render, Row, compile_messages, open_dataset, to_sample
+from evaluators.document import RunDocument
+from evaluators.sampling import choose
+from providers.errors import RunDocumentError, closest
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked dataset, and which of its rows a run asks.
+
+    Attributes:
+        dataset: the file.
+        count: how many samples the run has.
+        named: the dataset as the run document names it.
+        render: a row's messages.
+        chosen: places of the rows drawn, from 0, ascending; None for the first `count`.
+        needing: names of the metrics that cannot score a sample without references.
+    """
+
+    dataset: Dataset
+    count: int
+    named: str
+    render: Render
+    chosen: list[int] | None
+    needing: list[str]
+
+    def samples(self) -> Iterator[Sample]:
+        """The samples, one at a time. Blocks on the file: iterate it on a thread.
+
+        Raises:
+            DatasetError: the file changed since it was checked.
+            RunDocumentError: a row that cannot be rendered; after the last sample, that some have
+                no reference and a metric needs one.
+        """
+        without: list[str] = []
+        missing = 0
+        for row in self._rows():
+            sample = to_sample(row, self.render)
+            if self.needing and not sample.references:
+                missing += 1
+                if len(without) < 5:
+                    without.append(sample.id)
+            yield sample
+        if missing:
+            some = ", ".join(without) + (", …" if missing > len(without) else "")
+            raise RunDocumentError(
+                f"{self.named}: {missing} of {self.count} samples have no reference "
+                f"(id {some}), which {', '.join(self.needing)} needs. Add them, drop those rows, "
+                "or leave the metric out.",
+                param="dataset",
+            )
+
+    def _rows(self) -> Iterator[Row]:
+        rows = self.dataset.rows()
+        if self.chosen is None:
+            # All of them are read to their end, which is where a changed file shows.
+            yield from rows if self.count == self.dataset.row_count else islice(rows, self.count)
+            return
+        at = 0
+        for place in self.chosen:
+            row = next(islice(rows, place - at, None), None)
+            if row is None:
+                return
+            at = place + 1
+            yield row
+
+
+def prepare(document: RunDocument, path: Path, metrics: Sequence[Declared]) -> Prepared:
+    """Check a dataset file against a run document. Blocks while it is read.
+
+    Raises:
+        DatasetError, MissingExtraError: the file, or the document's `columns`.
+        RunDocumentError: the document's templates or its `sample`.
+    """
+    if document.limit is not None and document.sample is not None:
+        raise RunDocumentError(
+            "sample: give limit (the first so many) or sample (drawn at random), not both",
+            param="sample",
+        )
+    dataset = open_dataset(
+        path,
+        columns=document.columns,
+        name=document.dataset,
+        # With a template of its own, a dataset needs no column of a known name.
+        needs_prompt=document.messages is None and document.prompt is None,
+    )
+    render = compile_messages(document.messages, document.prompt, dataset.columns)
+    count, chosen = dataset.row_count, None
+    if document.limit is not None:
+        count = min(document.limit, count)
+    if document.sample is not None:
+        by = document.sample.by
+        if by is not None and by not in dataset.columns:
+            raise RunDocumentError(
+                f"sample.by: the dataset has no column {by!r}.{closest(by, dataset.columns)}",
+                param="sample.by",
+            )
+        chosen = choose(document.sample, dataset.rows())
+        count = len(chosen)
+    return Prepared(
+        dataset=dataset,
+        count=count,
+        named=document.dataset,
+        render=render,
+        chosen=chosen,
+        needing=[metric.name for metric in metrics if metric.needs_reference],
+    )

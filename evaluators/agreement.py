@@ -1,0 +1,375 @@
+"""Pure statistics for how far two or more raters agree, each with a bootstrap interval.
+
+    pairs = Pairs(judge_scores, human_scores, clusters=questions)
+    pairs.pearson()                     -> Interval(estimate=0.80, low=0.75, high=0.84, n=320)
+    pairs.kappa(weights="quadratic")
+    krippendorff([[5, 4, None], [5, 4, 2]], level="interval")
+    fleiss([["a", "a", "b"], ["b", "b", "b"]])
+
+What is drawn by chance is which items were rated, so items are resampled; items of one cluster (the
+same question, say) stay together. Intervals are percentile bootstrap ones with `RESAMPLES` draws,
+the same for the same seed. Where a number is not defined (no variation, nothing rated) the estimate
+is None; draws in which it is not defined are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evaluators.stats import Interval
+
+RESAMPLES = 1000
+"""Bootstrap draws of an interval."""
+
+Floats: TypeAlias = NDArray[np.float64]
+Level = Literal["nominal", "ordinal", "interval"]
+Weights = Literal["none", "linear", "quadratic"]
+
+_CHUNK = 4_000_000  # numbers at once: tens of MB
+
+
+class Pairs:
+    """Two raters' scores of the same items.
+
+    Everything below is a function of how often each pair of scores occurs, so a draw of the
+    bootstrap is one small table and many draws are computed at once.
+
+    Args:
+        a, b: one number an item.
+        clusters: what each item belongs to; None when each is its own.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: sequences of different lengths, or a number that is not finite.
+    """
+
+    def __init__(
+        self,
+        a: ArrayLike,
+        b: ArrayLike,
+        *,
+        clusters: Sequence[Hashable] | None = None,
+        seed: int = 0,
+    ) -> None:
+        first, second = _finite(a), _finite(b)
+        if len(first) != len(second):
+            raise ValueError(f"{len(first)} and {len(second)} scores cannot be paired")
+        self._a, row = np.unique(first, return_inverse=True)
+        self._b, column = np.unique(second, return_inverse=True)
+        self.n = len(first)
+        self._seed = seed
+        cell = row * max(1, len(self._b)) + column
+        if clusters is not None and len(clusters) != self.n:
+            raise ValueError(f"{self.n} items but {len(clusters)} clusters")
+        which = _numbers(clusters) if clusters is not None else np.arange(self.n)
+        width = len(self._a) * len(self._b)
+        count = int(which.max(initial=-1)) + 1
+        # Which cells a cluster fills, as triples: a dense matrix would not fit for many scores.
+        self._which, self._cell, self._width, self._clusters = which, cell, width, count
+
+    def pearson(self) -> Interval:
+        """Pearson's correlation."""
+        return self._interval(lambda tables: _correlation(tables, self._a, self._b))
+
+    def spearman(self) -> Interval:
+        """Spearman's rank correlation; equal scores share their mean rank."""
+
+        def found(tables: Floats) -> Floats:
+            return _correlation(tables, _ranks(tables.sum(axis=2)), _ranks(tables.sum(axis=1)))
+
+        return self._interval(found)
+
+    def kendall(self) -> Interval:
+        """Kendall's tau-b (Kendall 1945, Biometrika 33:239-251)."""
+
+        def found(tables: Floats) -> Floats:
+            concordant, discordant, only_a, only_b = _orderings(tables)
+            decided = concordant + discordant
+            scale = np.sqrt((decided + only_b) * (decided + only_a))
+            return _divide(concordant - discordant, scale)
+
+        return self._interval(found)
+
+    def kappa(self, weights: Weights = "none") -> Interval:
+        """Cohen's kappa over all scores that either rater gave (Cohen 1960, 1968).
+
+        Args:
+            weights: how much a disagreement counts: alike, by its distance, or by the square of
+                its distance. Distances are in ranks of the scores that occur, as everybody has it.
+        """
+        values = np.union1d(self._a, self._b)
+        rows, columns = np.searchsorted(values, self._a), np.searchsorted(values, self._b)
+        apart = np.abs(rows[:, None] - columns[None, :]).astype(np.float64)
+        if weights == "none":
+            apart = (apart > 0).astype(np.float64)
+        elif weights == "quadratic":
+            apart = apart**2
+
+        def found(tables: Floats) -> Floats:
+            total = tables.sum(axis=(1, 2))
+            by_chance = (
+                tables.sum(axis=2)[:, :, None] * tables.sum(axis=1)[:, None, :] * apart
+            ).sum(axis=(1, 2))
+            return 1 - _divide((tables * apart).sum(axis=(1, 2)) * total, by_chance)
+
+        return self._interval(found)
+
+    def within(self, distance: float = 0.0) -> Interval:
+        """Share of the items whose two scores are not further apart than that."""
+        near = np.abs(self._a[:, None] - self._b[None, :]) <= distance + 1e-9
+
+        def found(tables: Floats) -> Floats:
+            return _divide((tables * near).sum(axis=(1, 2)), tables.sum(axis=(1, 2)))
+
+        return self._interval(found)
+
+    def ordered(self) -> Interval:
+        """Pairwise accuracy over all pairs of items that `b` sets apart.
+
+        A pair that `a` orders as `b` does counts 1, one that it ties counts a half.
+        """
+
+        def found(tables: Floats) -> Floats:
+            concordant, discordant, only_a, _ = _orderings(tables)
+            return _divide(concordant + only_a / 2, concordant + discordant + only_a)
+
+        return self._interval(found)
+
+    def bias(self) -> Interval:
+        """Mean of a - b: how much higher `a` scores."""
+        gap = self._a[:, None] - self._b[None, :]
+
+        def found(tables: Floats) -> Floats:
+            return _divide((tables * gap).sum(axis=(1, 2)), tables.sum(axis=(1, 2)))
+
+        return self._interval(found)
+
+    def confusion(self) -> tuple[list[float], list[list[int]]]:
+        """All scores that occur, and how often `b` (rows) was met by `a` (columns)."""
+        values = np.union1d(self._a, self._b)
+        counts = np.zeros((len(values), len(values)), dtype=np.int64)
+        if self.n:
+            rows, columns = np.searchsorted(values, self._b), np.searchsorted(values, self._a)
+            counts[np.ix_(rows, columns)] = self._table()[0].T
+        return values.tolist(), counts.tolist()
+
+    def _table(self) -> Floats:
+        shape = (1, len(self._a), len(self._b))
+        return np.bincount(self._cell, minlength=self._width).astype(np.float64).reshape(shape)
+
+    def _tables(self) -> Iterator[Floats]:
+        """Tables of resampled clusters, shape (draws, scores of a, scores of b), in chunks."""
+        shape = (-1, len(self._a), len(self._b))
+        for counts in _draws(self._clusters, self._width, self._seed):
+            rows = len(counts)
+            weights = counts[:, self._which]
+            flat = (self._cell[None, :] + np.arange(rows)[:, None] * self._width).ravel()
+            tables = np.bincount(flat, weights.ravel(), minlength=rows * self._width)
+            yield tables.astype(np.float64).reshape(shape)
+
+    def _interval(self, found: Callable[[Floats], Floats]) -> Interval:
+        if not self.n:
+            return Interval(estimate=None, low=None, high=None, n=0)
+        drawn = self._tables() if self._clusters > 1 else iter(())
+        return _percentiles(found(self._table())[0], map(found, drawn), self.n)
+
+
+def krippendorff(
+    ratings: Sequence[Sequence[Any | None]], *, level: Level = "interval", seed: int = 0
+) -> Interval:
+    """Krippendorff's alpha (Krippendorff 2011, Computing Krippendorff's Alpha-Reliability).
+
+    Args:
+        ratings: one row a rater, one column an item; None where the rater did not rate it.
+        level: nominal (labels), ordinal (ranks) or interval (numbers).
+        seed: of the resampling of items.
+
+    Items with fewer than two ratings say nothing and are left out; `n` counts the others.
+    """
+    values = sorted({one for row in ratings for one in row if one is not None})
+    place = {value: number for number, value in enumerate(values)}
+    items = len(ratings[0]) if ratings else 0
+    counts = np.zeros((items, len(values)))
+    for row in ratings:
+        if len(row) != items:
+            raise ValueError("every rater needs one rating, or None, for each item")
+        for item, value in enumerate(row):
+            if value is not None:
+                counts[item, place[value]] += 1
+    counts = counts[counts.sum(axis=1) >= 2]
+    if not len(counts):
+        return Interval(estimate=None, low=None, high=None, n=0)
+    # A pair of ratings of one item, each weighed by how many others the item has.
+    paired = counts[:, :, None] * counts[:, None, :]
+    paired[:, np.arange(len(values)), np.arange(len(values))] -= counts
+    coincidences = paired / (counts.sum(axis=1) - 1)[:, None, None]
+    width = len(values) ** 2
+    flat = coincidences.reshape(len(counts), width)
+
+    def found(tables: Floats) -> Floats:
+        tables = tables.reshape(-1, len(values), len(values))
+        totals = tables.sum(axis=2)
+        apart = _distances(level, values, totals)
+        n = totals.sum(axis=1)
+        observed = (tables * apart).sum(axis=(1, 2))
+        by_chance = (totals[:, :, None] * totals[:, None, :] * apart).sum(axis=(1, 2))
+        return 1 - _divide((n - 1) * observed, by_chance)
+
+    return _resampled(flat, found, seed)
+
+
+def fleiss(ratings: Sequence[Sequence[Hashable]], *, seed: int = 0) -> Interval:
+    """Fleiss' kappa for labels (Fleiss 1971, Psychological Bulletin 76:378-382).
+
+    Args:
+        ratings: one row a rater, one column an item; every rater rated every item.
+        seed: of the resampling of items.
+
+    Raises:
+        ValueError: fewer than two raters, or rows of different lengths.
+    """
+    if len(ratings) < 2 or len({len(row) for row in ratings}) != 1:
+        raise ValueError("Fleiss' kappa needs two or more raters who rated the same items")
+    labels: dict[Hashable, int] = {}
+    for row in ratings:
+        for label in row:
+            labels.setdefault(label, len(labels))
+    raters, items = len(ratings), len(ratings[0])
+    if not items:
+        return Interval(estimate=None, low=None, high=None, n=0)
+    counts = np.zeros((items, len(labels)))
+    for row in ratings:
+        counts[np.arange(items), [labels[label] for label in row]] += 1
+    agreed = (counts * (counts - 1)).sum(axis=1) / (raters * (raters - 1))
+    flat = np.column_stack([agreed, np.ones(items), counts])
+
+    def found(sums: Floats) -> Floats:
+        n = sums[:, 1]
+        by_chance = ((sums[:, 2:] / (n * raters)[:, None]) ** 2).sum(axis=1)
+        return _divide(sums[:, 0] / n - by_chance, 1 - by_chance)
+
+    return _resampled(flat, found, seed)
+
+
+def alpha_of_sums(sums: Sequence[float]) -> float:
+    """Krippendorff's alpha for intervals from the sum of `alpha_statistics` over items.
+
+    0 where nothing varies: without variation there is no sign of reliability.
+    """
+    n, total, squares, within = sums
+    by_chance = 2 * (n * squares - total * total)
+    if n < 2 or by_chance <= 1e-9 * max(1.0, squares):
+        return 0.0
+    return 1 - (n - 1) * within / by_chance
+
+
+def alpha_statistics(ratings: Sequence[float]) -> tuple[float, float, float, float]:
+    """What one item's ratings contribute; an item with fewer than two contributes nothing."""
+    m = len(ratings)
+    if m < 2:
+        return (0.0, 0.0, 0.0, 0.0)
+    total = sum(ratings)
+    squares = sum(one * one for one in ratings)
+    return (float(m), total, squares, 2 * (m * squares - total * total) / (m - 1))
+
+
+def _distances(level: Level, values: Sequence[Any], totals: Floats) -> Floats:
+    """Squared distances between values, shape (draws or 1, values, values)."""
+    if level == "nominal":
+        return 1 - np.eye(len(values))[None]
+    if level == "interval":
+        numbers = np.asarray(values, dtype=np.float64)
+        return ((numbers[:, None] - numbers[None, :]) ** 2)[None]
+    # Ordinal: how many ratings lie between the two, each of them half.
+    middles = np.cumsum(totals, axis=1) - totals / 2
+    return (middles[:, :, None] - middles[:, None, :]) ** 2
+
+
+def _correlation(tables: Floats, a: Floats, b: Floats) -> Floats:
+    """Pearson's of tables whose rows mean `a` and columns `b`, the same or one set a table."""
+    a = np.broadcast_to(a, tables.shape[:2])
+    b = np.broadcast_to(b, (len(tables), tables.shape[2]))
+    rows, columns = tables.sum(axis=2), tables.sum(axis=1)
+    n = rows.sum(axis=1)
+    away_a = a - (_divide((rows * a).sum(axis=1), n))[:, None]
+    away_b = b - (_divide((columns * b).sum(axis=1), n))[:, None]
+    together = np.einsum("rij,ri,rj->r", tables, away_a, away_b)
+    spread = (rows * away_a**2).sum(axis=1) * (columns * away_b**2).sum(axis=1)
+    return _divide(together, np.sqrt(spread))
+
+
+def _ranks(counts: Floats) -> Floats:
+    """Mean ranks of sorted values that occur so often."""
+    return np.cumsum(counts, axis=1) - (counts - 1) / 2
+
+
+def _orderings(tables: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Pairs ordered alike, ordered the other way, tied by a only, tied by b only."""
+    below = np.cumsum(np.cumsum(tables, axis=1), axis=2)
+    rows, columns = tables.sum(axis=2), tables.sum(axis=1)
+    before = np.zeros_like(tables)
+    before[:, 1:, 1:] = below[:, :-1, :-1]
+    concordant = (tables * before).sum(axis=(1, 2))
+    n = rows.sum(axis=1)
+    pairs = n * (n - 1) / 2
+    tied_a = (rows * (rows - 1)).sum(axis=1) / 2
+    tied_b = (columns * (columns - 1)).sum(axis=1) / 2
+    both = (tables * (tables - 1)).sum(axis=(1, 2)) / 2
+    discordant = pairs - tied_a - tied_b + both - concordant
+    return concordant, discordant, tied_a - both, tied_b - both
+
+
+def _divide(above: Floats, below: Floats) -> Floats:
+    """NaN where it is not defined."""
+    above, below = np.broadcast_arrays(above, below)
+    defined = np.abs(below) > 1e-12
+    found: Floats = np.divide(above, below, out=np.full(below.shape, np.nan), where=defined)
+    return found
+
+
+def _finite(values: ArrayLike) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise ValueError("scores must be one finite number an item")
+    return array
+
+
+def _numbers(names: Sequence[Hashable]) -> NDArray[np.intp]:
+    seen: dict[Hashable, int] = {}
+    return np.array([seen.setdefault(name, len(seen)) for name in names], dtype=np.intp)
+
+
+def _draws(n: int, width: int, seed: int) -> Iterator[Floats]:
+    """How often each of n is drawn, shape (draws, n), in chunks that fit."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    rows = max(1, _CHUNK // max(n, width, 1))
+    for start in range(0, RESAMPLES, rows):
+        count = min(rows, RESAMPLES - start)
+        picks = random.integers(n, size=(count, n)) + np.arange(count)[:, None] * n
+        yield np.bincount(picks.ravel(), minlength=count * n).reshape(count, n).astype(np.float64)
+
+
+def _resampled(flat: Floats, found: Callable[[Floats], Floats], seed: int) -> Interval:
+    """The interval of a function of the rows' sums."""
+    n = len(flat)
+    estimate = found(flat.sum(axis=0)[None])[0]
+    drawn = (found(counts @ flat) for counts in _draws(n, flat.shape[1], seed)) if n > 1 else ()
+    return _percentiles(estimate, iter(drawn), n)
+
+
+def _percentiles(estimate: float, drawn: Iterator[Floats], n: int) -> Interval:
+    if not np.isfinite(estimate):
+        return Interval(estimate=None, low=None, high=None, n=n)
+    parts = list(drawn)
+    values = np.concatenate(parts) if parts else np.empty(0)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Interval(estimate=float(estimate), low=None, high=None, n=n)
+    low, high = np.quantile(values, [0.025, 0.975])
+    return Interval(
+        estimate=float(estimate), low=float(low), high=float(high), n=n, method="percentile"
+    )

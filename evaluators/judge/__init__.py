@@ -1,0 +1,1 @@
+"""LLM judges: what they are asked, what their answers mean, and how far they can be trusted."""

@@ -1,0 +1,166 @@
+"""Prometheus 1 and 2 as published: prompts, chat templates, sampling.
+
+    question = absolute(rubric, instruction="...", response="...", style="prometheus-2")
+    messages(question, "prometheus-2")   # for a chat endpoint
+    raw(question, "prometheus-2")        # one text, for a completions endpoint
+
+The models were trained on these texts, so headings, order, placeholders and the result tag are
+theirs to the character (the two spaces included). What a rubric with another range than 1 to 5
+changes is the numbers only.
+
+Sources: Kim et al. 2023 (arXiv:2310.08491) and the model card of prometheus-13b-v1.0 for the
+first; Kim et al. 2024 (arXiv:2405.01535), the model card of prometheus-7b-v2.0 and the library
+prometheus-eval 0.1.20 for the second.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from evaluators.judge import fence
+from evaluators.judge.prompts import fill, text
+from evaluators.judge.rubrics import Rubric, read_rubric
+
+Style = Literal["prometheus-1", "prometheus-2"]
+
+SAMPLING: Mapping[str, Any] = {
+    "max_tokens": 1024,
+    "temperature": 1.0,
+    "top_p": 0.9,
+    "repetition_penalty": 1.03,
+}
+"""The authors' sampling; `repetition_penalty` is not OpenAI's and not every host takes it."""
+
+_TEMPLATES: Mapping[Style, str] = {
+    "prometheus-1": "template-llama-2",
+    "prometheus-2": "template-mistral",
+}
+
+
+class Question(NamedTuple):
+    """What a judge is asked: a system text and a user text."""
+
+    system: str
+    user: str
+
+
+class Parts(NamedTuple):
+    """What an absolute prompt is made of; `reference` is None where it has none."""
+
+    instruction: str
+    response: str
+    reference: str | None
+    rubric: Rubric
+
+
+def absolute(
+    rubric: Rubric,
+    *,
+    instruction: str,
+    response: str,
+    reference: str | None = None,
+    style: Style = "prometheus-2",
+) -> Question:
+    """Ask for a score of one response.
+
+    Args:
+        rubric: what to look at, and what each score means.
+        instruction: what the response answers.
+        response: the text to grade; quoted where it poses as a part of the prompt.
+        reference: an answer that deserves the highest score; None to grade without.
+        style: which Prometheus.
+    """
+    which = "prometheus-absolute" if reference is None else "prometheus-absolute-reference"
+    user = fill(
+        text(which),
+        instruction=fence.quote(instruction),
+        response=fence.quote(response),
+        reference=fence.quote(reference or ""),
+        rubric=rubric.text(),
+        lowest=rubric.low,
+        highest=rubric.high,
+    )
+    return Question(_system(style, "absolute"), user)
+
+
+def relative(
+    rubric: Rubric,
+    *,
+    instruction: str,
+    response_a: str,
+    response_b: str,
+    reference: str | None = None,
+    style: Style = "prometheus-2",
+) -> Question:
+    """Ask which of two responses is better; arguments as for `absolute`.
+
+    Prometheus 1 was not trained for it; it is asked with its own system text all the same.
+    """
+    which = "prometheus-relative" if reference is None else "prometheus-relative-reference"
+    user = fill(
+        text(which),
+        instruction=fence.quote(instruction),
+        response_a=fence.quote(response_a),
+        response_b=fence.quote(response_b),
+        reference=fence.quote(reference or ""),
+        rubric=rubric.heading(),
+    )
+    return Question(_system(style, "relative"), user)
+
+
+def messages(question: Question, style: Style) -> list[dict[str, str]]:
+    """For a chat endpoint, which applies the model's own template.
+
+    Mistral's template refuses a system message, so Prometheus 2 gets its system text before the
+    prompt in the user message, as its model card does.
+    """
+    if style == "prometheus-2":
+        return [{"role": "user", "content": f"{question.system}\n\n{question.user}"}]
+    return [
+        {"role": "system", "content": question.system},
+        {"role": "user", "content": question.user},
+    ]
+
+
+def raw(question: Question, style: Style) -> str:
+    """For a completions endpoint: the chat template applied, less the token that begins a text.
+
+    Hosts add that token (`<s>`) themselves; with it in the text it would be there twice.
+    """
+    return fill(text(_TEMPLATES[style]), system=question.system, user=question.user)
+
+
+def read_prompt(prompt: str) -> Parts:
+    """The parts of a published absolute prompt.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    found = _PROMPT.fullmatch(prompt)
+    if found is None:
+        raise ValueError("the text is no absolute prompt of Prometheus")
+    return Parts(
+        instruction=found["instruction"],
+        response=found["response"],
+        reference=found["reference"],
+        rubric=read_rubric(found["rubric"]),
+    )
+
+
+def _system(style: Style, grading: Literal["absolute", "relative"]) -> str:
+    return text(
+        "prometheus-1-system" if style == "prometheus-1" else f"prometheus-2-system-{grading}"
+    )
+
+
+_PROMPT = re.compile(
+    r"###Task Description:\n.*?"
+    r"###The instruction to evaluate:\n(?P<instruction>.*?)\n\n"
+    r"###Response to evaluate:\n(?P<response>.*?)\n\n"
+    r"(?:###Reference Answer \(Score [+-]?\d+\):\n(?P<reference>.*?)\n\n)?"
+    r"###Score Rubrics:\n(?P<rubric>.*?)\n\n"
+    r"###Feedback: ?",
+    re.DOTALL,
+)

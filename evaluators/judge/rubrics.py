@@ -1,0 +1,148 @@
+r"""Rubrics: a question about a response, and what each score means.
+
+    rubric = load("helpfulness")            # a stock rubric
+    rubric = load("tone.yaml", base=folder) # your own
+    rubric.text()                           # "[Is it ...?]\nScore 1: ..."
+
+A rubric of your own is YAML; its scores are consecutive whole numbers, wherever they begin:
+
+    criteria: Is the tone right for a customer who complains?
+    scores:
+      0: It is rude or cold.
+      1: It is polite.
+      2: It is polite and takes the complaint seriously.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from providers.errors import RunDocumentError, closest
+from providers.wire import UNREADABLE
+
+_FOLDER = Path(__file__).with_name("stock")
+STOCK = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+
+_LINE = re.compile(r"^Score (?P<score>[+-]?\d+): (?P<text>.*)$")
+
+
+class Rubric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is asked about a response.
+
+    Attributes:
+        criteria: the question.
+        scores: each score to what it means; consecutive whole numbers, at least two.
+        name: what its score is called in reports.
+    """
+
+    criteria: str
+    scores: dict[int, str]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse scores with gaps; msgspec adds the path to the message."""
+        if not self.criteria.strip():
+            raise ValueError("criteria is empty")
+        if len(self.scores) < 2:
+            raise ValueError("scores needs at least two")
+        if sorted(self.scores) != list(range(self.low, self.high + 1)):
+            raise ValueError(f"scores must be whole numbers without gaps, got {list(self.scores)}")
+
+    @property
+    def low(self) -> int:
+        """The lowest score."""
+        return min(self.scores)
+
+    @property
+    def high(self) -> int:
+        """The highest score."""
+        return max(self.scores)
+
+    def text(self) -> str:
+        """As it stands in an absolute prompt: the criteria in brackets, then a line a score."""
+        lines = [f"Score {score}: {self.scores[score]}" for score in sorted(self.scores)]
+        return "\n".join([self.heading(), *lines])
+
+    def heading(self) -> str:
+        """As it stands in a relative prompt: the criteria in brackets."""
+        return f"[{self.criteria}]"
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change with the rubric's text."""
+        return hashlib.sha256(self.text().encode()).hexdigest()[:12]
+
+
+def load(named: str | Mapping[Any, Any], *, base: Path | None = None) -> Rubric:
+    """A stock rubric by its name, a YAML file by its path, or a rubric written in place.
+
+    Args:
+        named: what the run document has.
+        base: the folder that a relative path starts from; None for the working directory.
+
+    Raises:
+        RunDocumentError: no such rubric or file, or it is not a rubric; `param` is `rubric`.
+    """
+    if not isinstance(named, str):
+        return _convert(named, "rubric", "")
+    if named in STOCK:
+        return stock(named)
+    path = (base or Path()) / named
+    if path.suffix not in {".yaml", ".yml", ".json"}:
+        raise _wrong(f"there is no rubric {named!r}.{closest(named, STOCK)}")
+    try:
+        data = msgspec.yaml.decode(path.read_bytes())
+    except OSError as error:
+        raise _wrong(f"{path}: {error.strerror}") from None
+    except UNREADABLE as error:
+        raise _wrong(f"{path}: {error}") from None
+    return _convert(data, str(path), path.stem)
+
+
+@cache
+def stock(name: str) -> Rubric:
+    """One of `STOCK`."""
+    data = msgspec.yaml.decode((_FOLDER / f"{name}.yaml").read_bytes())
+    return _convert(data, name, name)
+
+
+def read_rubric(text: str, name: str = "") -> Rubric:
+    """The rubric that `Rubric.text()` wrote, or that a published prompt has.
+
+    Raises:
+        ValueError: the text is no rubric.
+    """
+    first, _, rest = text.strip().partition("\n")
+    first = first.strip()
+    if not (first.startswith("[") and first.endswith("]")):
+        raise ValueError("a rubric begins with its criteria in brackets")
+    scores: dict[int, str] = {}
+    for line in rest.splitlines():
+        found = _LINE.match(line)
+        if found is None:
+            raise ValueError(f"a rubric's line is 'Score N: meaning', not {line[:60]!r}")
+        scores[int(found["score"])] = found["text"]
+    return Rubric(criteria=first[1:-1], scores=scores, name=name)
+
+
+def _convert(data: Any, source: str, name: str) -> Rubric:
+    if not isinstance(data, Mapping):
+        raise _wrong(f"{source}: a rubric is a mapping with criteria and scores")
+    # JSON has no whole numbers as keys, so both ways of writing them are read the same.
+    if isinstance(scores := data.get("scores"), Mapping):
+        data = {**data, "scores": {str(key): text for key, text in scores.items()}}
+    try:
+        rubric = msgspec.convert(data, Rubric, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise _wrong(f"{source}: {error}") from None
+    return msgspec.structs.replace(rubric, name=rubric.name or name)
+
+
+def _wrong(message: str) -> RunDocumentError:
+    return RunDocumentError(message, param="rubric")

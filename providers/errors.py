@@ -24,7 +24,8 @@ Catch the branch you can act on:
     │   ├── UpstreamStatusError       its own status and body, kept as they came
     │   └── TargetBusyError           429: all targets are full, and so are their queues
     ├── ClientGoneError               499: the client went away before the answer
-    └── StoreError                    500: the database refused
+    ├── StoreError                    500: the database refused
+    └── ArtifactError                 500: the place where files are kept refused
 
 Data sits on the exception (`status`, `type`, `code`, `param`); nothing matches on message text.
 `as_openai()` gives the one error object every HTTP path answers with.
@@ -325,6 +326,12 @@ class StoreError(EvalrouterError):
     """The database refused a read or a write."""
 
     code = "store_error"
+
+
+class ArtifactError(EvalrouterError):
+    """The folder or bucket where files are kept refused."""
+
+    code = "artifact_error"
 
 
 def closest(name: str, known: Iterable[str], *, most: int = 3) -> str:

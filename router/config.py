@@ -31,6 +31,7 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{(?P<name>" + _NAME + r")(?::-(?P<default>[^}]*))?\}")
 _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
+_S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=@-]+)*/?")
 _STICKY = "^(user|conversation|header:[A-Za-z0-9-]+)$"
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -201,15 +202,37 @@ class Server(Section, frozen=True, kw_only=True):
     allow_anonymous: bool = False
 
 
+class S3(Section, frozen=True, kw_only=True):
+    """How S3, or a host that speaks its protocol, is reached. Needs the extra `s3`.
+
+    What neither the file nor the variables below give, boto3 looks for in its usual places.
+
+    Attributes:
+        endpoint_url: another host than Amazon's; else `AWS_ENDPOINT_URL`.
+        region: else `AWS_DEFAULT_REGION`.
+        access_key_id, secret_access_key: else `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+    """
+
+    endpoint_url: str = ""
+    region: str = ""
+    access_key_id: Secret = Secret("")
+    secret_access_key: Secret = Secret("")
+
+
 class Storage(Section, frozen=True, kw_only=True):
     """Where things are kept.
 
     Attributes:
         database: `sqlite:///path`, relative to the working directory.
+        artifacts: where datasets and exported runs are kept: a folder, relative to the working
+            directory, or `s3://bucket/prefix`. Where it is not set and `S3_BUCKET` is, that bucket.
+        s3: see S3.
         traffic_days: how long requests are kept on record; 0 for ever.
     """
 
     database: str = "sqlite:///evalrouter.db"
+    artifacts: str = "./artifacts"
+    s3: S3 = S3()
     traffic_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
 
     def sqlite_path(self) -> Path:
@@ -374,7 +397,7 @@ def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
     _check_top(document)
     config = Config(
         server=_section(document, "server", Server),
-        storage=_section(document, "storage", Storage),
+        storage=_with_s3(_section(document, "storage", Storage), document, environ),
         http=_section(document, "http", Limits),
         providers=_providers(document),
         routes=_entries(document, "routes", Route),
@@ -403,6 +426,21 @@ def _section(document: Document, name: str, kind: type[S]) -> S:
     if name not in document.data:
         return kind()
     return convert(document, kind, place=(name,), error=ConfigError)
+
+
+def _with_s3(storage: Storage, document: Document, environ: Mapping[str, str]) -> Storage:
+    """What the file does not say, from the variables that S3's own tools read."""
+    given = document.data.get("storage", {})
+    if "artifacts" not in given and environ.get("S3_BUCKET"):
+        storage = msgspec.structs.replace(storage, artifacts=f"s3://{environ['S3_BUCKET']}")
+    s3 = S3(
+        endpoint_url=storage.s3.endpoint_url or environ.get("AWS_ENDPOINT_URL", ""),
+        region=storage.s3.region or environ.get("AWS_DEFAULT_REGION", ""),
+        access_key_id=storage.s3.access_key_id or Secret(environ.get("AWS_ACCESS_KEY_ID", "")),
+        secret_access_key=storage.s3.secret_access_key
+        or Secret(environ.get("AWS_SECRET_ACCESS_KEY", "")),
+    )
+    return msgspec.structs.replace(storage, s3=s3)
 
 
 def _scalar(document: Document, name: str, kind: Any, default: Any) -> Any:
@@ -469,6 +507,11 @@ def _check_meaning(document: Document, config: Config) -> None:
                     param=".".join(place),
                 )
     _check_routes(document, config.routes, config.providers)
+    if "://" in config.storage.artifacts and not _S3_URL.fullmatch(config.storage.artifacts):
+        raise ConfigError(
+            f"{document.at(('storage', 'artifacts'))}: must be a folder or s3://bucket/prefix",
+            param="storage.artifacts",
+        )
     if not config.storage.database.startswith("sqlite:///"):
         raise ConfigError(
             f"{document.at(('storage', 'database'))}: must begin with sqlite:///",

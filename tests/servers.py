@@ -16,8 +16,9 @@ from typing import Any
 import httpx
 import msgspec
 
+from providers.base import Secret
 from providers.scripted import Script, ScriptedServer
-from router.config import Config, parse
+from router.config import S3, Config, parse
 from router.server import background
 
 
@@ -51,6 +52,36 @@ def gateway(config: Config | str, environ: Mapping[str, str] | None = None) -> I
         config = parse(config, "test.yaml", environ or {})
     with background(config) as url:
         yield url
+
+
+@contextmanager
+def s3_server(bucket: str) -> Iterator[S3]:
+    """moto's S3 server on loopback with a bucket in it; yields how to reach it."""
+    from botocore.session import Session
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        s3 = S3(
+            endpoint_url=f"http://{host}:{port}",
+            region="us-east-1",
+            access_key_id=Secret("AKIATEST"),
+            secret_access_key=Secret("not-a-secret"),
+        )
+        client = Session().create_client(
+            "s3",
+            endpoint_url=s3.endpoint_url,
+            region_name=s3.region,
+            aws_access_key_id=s3.access_key_id.reveal(),
+            aws_secret_access_key=s3.secret_access_key.reveal(),
+        )
+        client.create_bucket(Bucket=bucket)
+        client.close()
+        yield s3
+    finally:
+        server.stop()
 
 
 @contextmanager

@@ -1,0 +1,404 @@
+"""Files that evalrouter keeps: in a local folder or in S3, behind one protocol.
+
+    artifacts = open_artifacts("s3://bucket/prefix", config.storage.s3)
+    kept = await artifacts.put("datasets/ab12.csv", chunks)
+    async for chunk in artifacts.get("datasets/ab12.csv"): ...
+
+A key is a relative path of plain names. An artifact is there whole or not at all: whatever `chunks`
+raises, and wherever the process is killed, nothing is found under the key that was not before.
+This is the only module that knows boto3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Any, ParamSpec, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from providers.errors import ArtifactError, ConfigError, MissingExtraError, NotFoundError
+from router.config import S3
+
+CHUNK = 1024 * 1024
+PART = 8 * 1024 * 1024  # S3 takes parts from 5 MiB on, and 10,000 of them
+
+_KEY = re.compile(r"[A-Za-z0-9_=@-][A-Za-z0-9._=@-]*(/[A-Za-z0-9_=@-][A-Za-z0-9._=@-]*)*")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_INCOMING = ".incoming"
+_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """A file that is kept, and how many bytes it has."""
+
+    key: str
+    size: int
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What `put` wrote. `sha256` is of its bytes, hex."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+class Artifacts(Protocol):
+    """Where files are kept. Every method may raise ArtifactError.
+
+    Attributes:
+        root: the folder or `s3://bucket/prefix`, for people.
+    """
+
+    root: str
+
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> Kept:
+        """Keep a file, in place of one that is there. Raises what `chunks` raises."""
+        ...
+
+    def get(self, key: str) -> AsyncGenerator[bytes]:
+        """The file in chunks of up to 1 MiB. Raises NotFoundError."""
+        ...
+
+    def list(self, prefix: str = "") -> AsyncGenerator[Artifact]:
+        """What is kept under keys that begin with `prefix`, by key."""
+        ...
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such a file."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove it; not an error when it is not there."""
+        ...
+
+    def path(self, key: str) -> Path | None:
+        """The file itself where it lies on this machine's disk; None where it must be fetched."""
+        ...
+
+
+def open_artifacts(root: str, s3: S3) -> Artifacts:
+    """The store at a folder or at `s3://bucket/prefix`. Nothing is touched yet.
+
+    Raises:
+        ConfigError: the address cannot be one.
+        MissingExtraError: S3 without boto3.
+    """
+    if root.startswith("s3://"):
+        bucket, prefix = parse_s3(root)
+        return S3Artifacts(bucket, prefix, s3)
+    if "://" in root:
+        raise ConfigError(f"{root!r} is neither a folder nor s3://bucket/prefix")
+    return LocalArtifacts(Path(root))
+
+
+def parse_s3(url: str) -> tuple[str, str]:
+    """Bucket and key (or prefix, without slashes at its ends) of `s3://bucket/key`."""
+    parts = urlsplit(url)
+    if not _BUCKET.fullmatch(parts.netloc) or parts.query or parts.fragment:
+        raise ConfigError(f"{url!r} is not of the form s3://bucket/prefix")
+    return parts.netloc, parts.path.strip("/")
+
+
+async def file_chunks(path: Path) -> AsyncGenerator[bytes]:
+    """A file's bytes, read on a thread."""
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while chunk := await _finished(file.read, CHUNK):
+            yield chunk
+    finally:
+        file.close()
+
+
+def _checked(key: str) -> str:
+    if not _KEY.fullmatch(key) or len(key) > 900:
+        raise ArtifactError(f"{key!r} cannot be an artifact's key")
+    return key
+
+
+async def _finished(
+    work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs
+) -> _Result:
+    """`work(...)` on a thread; a cancellation waits for its end, so that cleaning up is safe."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
+# Local
+
+
+class LocalArtifacts:
+    """Files below a folder, which is made when the first one is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = str(folder)
+        self._folder = folder
+
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> Kept:
+        """Written beside, flushed to the disk, then given its name in one step."""
+        target = self._folder / _checked(key)
+        beside = self._folder / _INCOMING / uuid.uuid4().hex
+        digest, size = hashlib.sha256(), 0
+        try:
+            await _finished(beside.parent.mkdir, parents=True, exist_ok=True)
+            file = await _finished(beside.open, "xb")
+        except OSError as error:
+            raise self._refused("keep", key, error) from error
+
+        def write(chunk: bytes) -> None:
+            digest.update(chunk)
+            file.write(chunk)
+
+        def finish() -> None:
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            beside.replace(target)
+
+        try:
+            async for chunk in chunks:
+                size += len(chunk)
+                try:
+                    await _finished(write, chunk)
+                except OSError as error:
+                    raise self._refused("keep", key, error) from error
+            try:
+                await _finished(finish)
+            except OSError as error:
+                raise self._refused("keep", key, error) from error
+        finally:
+            # Closing writes what is buffered, which a full disk refuses again.
+            with suppress(OSError):
+                file.close()
+            beside.unlink(missing_ok=True)
+        return Kept(key, size, digest.hexdigest())
+
+    async def get(self, key: str) -> AsyncGenerator[bytes]:
+        """Raises NotFoundError."""
+        chunks = file_chunks(self._folder / _checked(key))
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise _no_such(self, key) from None
+        except OSError as error:
+            raise self._refused("read", key, error) from error
+
+    async def list(self, prefix: str = "") -> AsyncGenerator[Artifact]:
+        """By key."""
+
+        def walk() -> list[Artifact]:
+            found = []
+            for folder, names, files in os.walk(self._folder):
+                names[:] = [name for name in names if not name.startswith(".")]
+                for name in files:
+                    path = Path(folder, name)
+                    key = path.relative_to(self._folder).as_posix()
+                    if key.startswith(prefix):
+                        found.append(Artifact(key, path.stat().st_size))
+            return sorted(found, key=lambda one: one.key)
+
+        for one in await asyncio.to_thread(walk):
+            yield one
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such a file."""
+        return await asyncio.to_thread((self._folder / _checked(key)).is_file)
+
+    async def delete(self, key: str) -> None:
+        """Remove it."""
+        try:
+            await _finished((self._folder / _checked(key)).unlink, missing_ok=True)
+        except OSError as error:
+            raise self._refused("delete", key, error) from error
+
+    def path(self, key: str) -> Path | None:
+        """The file, whether it is there or not."""
+        return self._folder / _checked(key)
+
+    def _refused(self, doing: str, key: str, error: OSError) -> ArtifactError:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            reason = f"no room left ({reason}); nothing of it was kept; free some space"
+        return ArtifactError(f"cannot {doing} {key} in {self.root}: {reason}")
+
+
+# S3
+
+
+class S3Artifacts:
+    """Objects below a prefix of a bucket, which must exist.
+
+    Files of more than 8 MiB go up in parts; parts of one that failed are removed.
+
+    Raises:
+        MissingExtraError: boto3 is not installed.
+    """
+
+    def __init__(self, bucket: str, prefix: str, s3: S3) -> None:
+        self.root = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._settings = s3
+        self._made: Any = None
+        self._making = asyncio.Lock()
+        try:
+            import boto3  # noqa: PLC0415  # an optional package
+            from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # likewise
+        except ImportError:
+            raise MissingExtraError("Artifacts in S3", "s3") from None
+        self._boto3 = boto3
+        self._errors = (BotoCoreError, ClientError)
+
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> Kept:
+        """In one request where it is small, in parts where it is not."""
+        digest, size = hashlib.sha256(), 0
+        upload: str | None = None
+        parts: list[dict[str, Any]] = []
+        waiting = bytearray()
+
+        async def send_part(body: bytes) -> None:
+            number = len(parts) + 1
+            told = await self._call(
+                "upload_part", key, PartNumber=number, UploadId=upload, Body=body
+            )
+            parts.append({"PartNumber": number, "ETag": told["ETag"]})
+
+        try:
+            async for chunk in chunks:
+                await asyncio.to_thread(digest.update, chunk)
+                size += len(chunk)
+                waiting += chunk
+                while len(waiting) > PART:
+                    if upload is None:
+                        upload = (await self._call("create_multipart_upload", key))["UploadId"]
+                    await send_part(bytes(waiting[:PART]))
+                    del waiting[:PART]
+            if upload is None:
+                await self._call("put_object", key, Body=bytes(waiting))
+            else:
+                await send_part(bytes(waiting))
+                await self._call(
+                    "complete_multipart_upload",
+                    key,
+                    UploadId=upload,
+                    MultipartUpload={"Parts": parts},
+                )
+        except BaseException:
+            if upload is not None:
+                with suppress(ArtifactError, NotFoundError):
+                    await asyncio.shield(self._call("abort_multipart_upload", key, UploadId=upload))
+            raise
+        return Kept(key, size, digest.hexdigest())
+
+    async def get(self, key: str) -> AsyncGenerator[bytes]:
+        """Raises NotFoundError."""
+        body = (await self._call("get_object", key))["Body"]
+        try:
+            while True:
+                try:
+                    chunk = await _finished(body.read, CHUNK)
+                except (*self._errors, OSError) as error:
+                    raise self._refused("get_object", key, error) from error
+                if not chunk:
+                    return
+                yield chunk
+        finally:
+            body.close()
+
+    async def list(self, prefix: str = "") -> AsyncGenerator[Artifact]:
+        """By key, page by page."""
+        asked: dict[str, Any] = {"Prefix": self._prefix + prefix}
+        while True:
+            page = await self._call("list_objects_v2", None, **asked)
+            for one in page.get("Contents", ()):
+                yield Artifact(one["Key"][len(self._prefix) :], one["Size"])
+            if not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            await self._call("head_object", key)
+        except NotFoundError:
+            return False
+        return True
+
+    async def delete(self, key: str) -> None:
+        """Remove it."""
+        await self._call("delete_object", key)
+
+    def path(self, key: str) -> Path | None:
+        """None: it has to be fetched."""
+        return None
+
+    async def _call(self, name: str, key: str | None, **asked: Any) -> dict[str, Any]:
+        if key is not None:
+            asked["Key"] = self._prefix + _checked(key)
+        try:
+            call = getattr(await self._client(), name)
+            answer: dict[str, Any] = await _finished(call, Bucket=self._bucket, **asked)
+        except self._errors as error:
+            if key is not None and _code(error) in _MISSING:
+                raise _no_such(self, key) from None
+            raise self._refused(name, key or "", error) from error
+        return answer
+
+    async def _client(self) -> Any:
+        async with self._making:
+            if self._made is None:
+                self._made = await _finished(self._make)
+        return self._made
+
+    def _make(self) -> Any:
+        from botocore.config import Config  # noqa: PLC0415  # an optional package
+
+        s3 = self._settings
+        return self._boto3.session.Session().client(
+            "s3",
+            endpoint_url=s3.endpoint_url or None,
+            region_name=s3.region or None,
+            aws_access_key_id=s3.access_key_id.reveal() or None,
+            aws_secret_access_key=s3.secret_access_key.reveal() or None,
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": 4},
+                connect_timeout=5,
+                read_timeout=60,
+                # Other hosts than Amazon seldom know names for buckets, nor trailing checksums.
+                s3={"addressing_style": "path"} if s3.endpoint_url else None,
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def _refused(self, doing: str, key: str, error: Exception) -> ArtifactError:
+        place = f"{self.root}/{key}" if key else self.root
+        return ArtifactError(f"S3 refused {doing} at {place}: {error}")
+
+
+def _code(error: Any) -> str:
+    response = getattr(error, "response", {})
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def _no_such(artifacts: Artifacts, key: str) -> NotFoundError:
+    return NotFoundError(f"there is no {key} in {artifacts.root}")

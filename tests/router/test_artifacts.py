@@ -1,0 +1,266 @@
+"""What any artifact store promises, on a folder and on a real S3 server; then each one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from servers import s3_server
+
+from providers.base import Secret
+from providers.errors import ArtifactError, ConfigError, NotFoundError
+from router.artifacts import PART, Artifact, LocalArtifacts, open_artifacts, parse_s3
+from router.config import S3, parse
+
+ROOT = Path(__file__).parents[2]
+BUCKET = "artifacts-of-tests"
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with s3_server(BUCKET) as settings:
+        yield settings
+
+
+@pytest.fixture(params=["folder", "s3"])
+def artifacts(request, tmp_path, s3):
+    if request.param == "folder":
+        return open_artifacts(str(tmp_path / "kept"), s3)
+    # A prefix for each test, in which the bucket looks empty.
+    return open_artifacts(f"s3://{BUCKET}/{tmp_path.name}", s3)
+
+
+async def of(*parts: bytes):
+    for part in parts:
+        yield part
+
+
+async def read(artifacts, key: str) -> bytes:
+    return b"".join([chunk async for chunk in artifacts.get(key)])
+
+
+async def listed(artifacts, prefix: str = "") -> list[Artifact]:
+    return [one async for one in artifacts.list(prefix)]
+
+
+async def test_what_is_put_is_there(artifacts):
+    kept = await artifacts.put("a/b.txt", of(b"hello ", b"", b"world"))
+    assert (kept.key, kept.size) == ("a/b.txt", 11)
+    assert kept.sha256 == hashlib.sha256(b"hello world").hexdigest()
+    assert await read(artifacts, "a/b.txt") == b"hello world"
+    assert await artifacts.exists("a/b.txt")
+    await artifacts.put("a/b.txt", of(b"other"))
+    assert await read(artifacts, "a/b.txt") == b"other"
+    await artifacts.put("empty", of())
+    assert await read(artifacts, "empty") == b""
+
+
+async def test_what_is_not_there(artifacts):
+    assert not await artifacts.exists("a/b")
+    assert await listed(artifacts) == []
+    with pytest.raises(NotFoundError, match="there is no a/b in"):
+        await read(artifacts, "a/b")
+    await artifacts.delete("a/b")
+
+
+async def test_listing_and_deleting(artifacts):
+    for key in ("b/2", "a", "b/10", "bc"):
+        await artifacts.put(key, of(key.encode()))
+    assert await listed(artifacts) == [
+        Artifact("a", 1), Artifact("b/10", 4), Artifact("b/2", 3), Artifact("bc", 2)
+    ]  # fmt: skip
+    assert [one.key for one in await listed(artifacts, "b/")] == ["b/10", "b/2"]
+    await artifacts.delete("b/2")
+    assert [one.key for one in await listed(artifacts, "b")] == ["b/10", "bc"]
+
+
+async def test_a_large_file_goes_up_in_parts_and_comes_back_in_chunks(artifacts):
+    block = os.urandom(1_000_003)
+    kept = await artifacts.put("large", of(*[block] * 20))
+    assert kept.size == 20_000_060 > 2 * PART
+    digest, largest = hashlib.sha256(), 0
+    async for chunk in artifacts.get("large"):
+        digest.update(chunk)
+        largest = max(largest, len(chunk))
+    assert digest.hexdigest() == kept.sha256 == hashlib.sha256(block * 20).hexdigest()
+    assert largest <= 1024 * 1024
+
+
+@pytest.mark.parametrize("size", [PART - 1, PART, PART + 1, 2 * PART])
+async def test_sizes_around_a_part(artifacts, size):
+    assert (await artifacts.put("x", of(b"x" * size))).size == size
+    assert [one.size for one in await listed(artifacts)] == [size]
+
+
+async def test_a_file_that_breaks_off_is_not_there(artifacts):
+    async def broken():
+        for _ in range(10):
+            yield b"x" * 1_000_000
+        raise ConnectionError("the sender is gone")
+
+    await artifacts.put("kept", of(b"before"))
+    for key in ("kept", "new"):
+        with pytest.raises(ConnectionError):
+            await artifacts.put(key, broken())
+    assert await listed(artifacts) == [Artifact("kept", 6)]
+    assert await read(artifacts, "kept") == b"before"
+
+
+async def test_a_put_that_is_cancelled_leaves_nothing(artifacts):
+    begun = asyncio.Event()
+
+    async def endless():
+        for _ in range(12):
+            yield b"x" * 1_000_000
+        begun.set()
+        await asyncio.sleep(60)
+        yield b""
+
+    putting = asyncio.ensure_future(artifacts.put("new", endless()))
+    await begun.wait()
+    putting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await putting
+    assert await listed(artifacts) == []
+
+
+@pytest.mark.parametrize("key", ["", "/a", "a/", "../a", "a/../b", ".hidden", "a//b", "ä", "a b"])
+async def test_keys_stay_inside(artifacts, key):
+    for attempt in (artifacts.put(key, of(b"x")), artifacts.exists(key), read(artifacts, key)):
+        with pytest.raises(ArtifactError, match="cannot be an artifact's key"):
+            await attempt
+
+
+# A folder
+
+
+async def test_nothing_is_left_beside(tmp_path):
+    artifacts = LocalArtifacts(tmp_path)
+    await artifacts.put("a", of(b"x"))
+    with pytest.raises(TypeError):
+        await artifacts.put("b", of("text"))
+    assert sorted(one.name for one in tmp_path.rglob("*") if one.is_file()) == ["a"]
+    assert artifacts.path("a") == tmp_path / "a"
+
+
+def test_a_full_disk(tmp_path):
+    """A limit on the size of files refuses as a full disk does, for this process alone."""
+    program = textwrap.dedent("""
+        import asyncio, resource, sys
+        from pathlib import Path
+        from providers.errors import ArtifactError
+        from router.artifacts import LocalArtifacts
+
+        async def blocks():
+            for _ in range(5):
+                yield b"x" * 1_000_000
+
+        async def main():
+            artifacts = LocalArtifacts(Path(sys.argv[1]))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, 2_500_000))
+            try:
+                await artifacts.put("large", blocks())
+            except ArtifactError as error:
+                print(error.message)
+            print([one async for one in artifacts.list()])
+
+        asyncio.run(main())
+    """)
+    folder = tmp_path / "kept"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    told, there = done.stdout.splitlines()
+    assert told.startswith(f"cannot keep large in {folder}: no room left (File too large)")
+    assert there == "[]"
+    assert [one for one in folder.rglob("*") if one.is_file()] == []
+
+
+# S3
+
+
+async def test_no_parts_are_left_of_an_upload_that_failed(s3):
+    artifacts = open_artifacts(f"s3://{BUCKET}/parts", s3)
+
+    async def broken():
+        yield b"x" * (2 * PART)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await artifacts.put("a", broken())
+    uploads = await artifacts._call("list_multipart_uploads", None)
+    assert uploads.get("Uploads", []) == []
+
+
+async def test_a_bucket_that_is_not_there(s3):
+    artifacts = open_artifacts("s3://nowhere-at-all", s3)
+    with pytest.raises(ArtifactError, match=r"S3 refused put_object at s3://nowhere-at-all/a: .*"):
+        await artifacts.put("a", of(b"x"))
+    with pytest.raises(ArtifactError, match="NoSuchBucket"):
+        await listed(artifacts)
+
+
+async def test_a_host_that_does_not_answer():
+    nobody = S3(
+        endpoint_url="http://127.0.0.1:9",
+        region="us-east-1",
+        access_key_id=Secret("a"),
+        secret_access_key=Secret("hunter2"),
+    )
+    artifacts = open_artifacts("s3://bucket-name", nobody)
+    with pytest.raises(ArtifactError, match=r"127\.0\.0\.1:9") as caught:
+        await artifacts.exists("a")
+    assert "hunter2" not in caught.value.message
+
+
+async def test_more_objects_than_one_page_names(s3):
+    artifacts = open_artifacts(f"s3://{BUCKET}/many", s3)
+    for start in range(0, 1010, 101):
+        await asyncio.gather(
+            *(artifacts.put(f"{n:04}", of(b"x")) for n in range(start, start + 101))
+        )
+    keys = [one.key for one in await listed(artifacts)]
+    assert keys == [f"{n:04}" for n in range(1010)]
+
+
+def test_addresses():
+    assert parse_s3("s3://bucket/a/b/") == ("bucket", "a/b")
+    for url in ("s3://", "s3://B", "s3://bucket?x=1"):
+        with pytest.raises(ConfigError, match="is not of the form"):
+            parse_s3(url)
+    with pytest.raises(ConfigError, match="neither a folder nor"):
+        open_artifacts("gs://bucket", S3())
+
+
+def test_where_artifacts_are_comes_from_the_config_then_the_environment():
+    environ = {
+        "S3_BUCKET": "from-the-environment",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
+        "AWS_ACCESS_KEY_ID": "AKIA",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }
+    storage = parse("", "t", environ).storage
+    assert storage.artifacts == "s3://from-the-environment"
+    assert storage.s3 == S3(
+        endpoint_url="http://127.0.0.1:9000",
+        region="eu-west-1",
+        access_key_id=Secret("AKIA"),
+        secret_access_key=Secret("hunter2"),
+    )
+    assert "hunter2" not in repr(storage)
+    given = parse("storage: {artifacts: here, s3: {region: us-east-1}}", "t", environ).storage
+    assert (given.artifacts, given.s3.region) == ("here", "us-east-1")
+    assert parse("", "t", {}).storage.artifacts == "./artifacts"
+    with pytest.raises(ConfigError, match=r"storage.artifacts: must be a folder or s3://bucket"):
+        parse("storage: {artifacts: 'gs://bucket'}", "t", {})

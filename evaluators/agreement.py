@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluators.stats import Interval
+from evaluators.stats import Interval, wilson
 
 RESAMPLES = 1000
 """Bootstrap draws of an interval."""
@@ -119,13 +119,19 @@ class Pairs:
         return self._interval(found)
 
     def within(self, distance: float = 0.0) -> Interval:
-        """Share of the items whose two scores are not further apart than that."""
+        """Share of the items whose two scores are not further apart than that.
+
+        Where it is none or all of them, the interval is Wilson's: a bootstrap's has no width then.
+        """
         near = np.abs(self._a[:, None] - self._b[None, :]) <= distance + 1e-9
 
         def found(tables: Floats) -> Floats:
             return _divide((tables * near).sum(axis=(1, 2)), tables.sum(axis=(1, 2)))
 
-        return self._interval(found)
+        interval = self._interval(found)
+        if interval.estimate in {0.0, 1.0}:
+            return wilson(self.n if interval.estimate else 0, self.n)
+        return interval
 
     def ordered(self) -> Interval:
         """Pairwise accuracy over all pairs of items that `b` sets apart.

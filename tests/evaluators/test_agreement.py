@@ -19,6 +19,7 @@ from evaluators.agreement import (
     fleiss,
     krippendorff,
 )
+from evaluators.stats import wilson
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "prometheus" / "vicuna_eval.json"
 
@@ -236,7 +237,7 @@ def test_nothing_and_too_little():
     assert Pairs([], []).pearson().n == 0
     assert Pairs([], []).confusion() == ([], [])
     single = Pairs([3], [3])
-    assert (single.within().estimate, single.within().low) == (1.0, None)
+    assert (single.within().estimate, single.within().low) == (1.0, wilson(1, 1).low)
     assert single.pearson().estimate is None
     assert krippendorff([[1, None], [None, 2]]).n == 0
     with pytest.raises(ValueError, match="cannot be paired"):

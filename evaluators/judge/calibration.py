@@ -1,0 +1,390 @@
+"""How far a judge can be trusted: its scores against people's, against its own, over time.
+
+    report = calibrate(items, low=1, high=5)
+    report.agreement["pearson"]                   # Interval(estimate=0.80, low=..., high=...)
+    change(before_items, after_items)             # the same judge on two dates, or two judges
+
+An item is one answer that was scored by the judge (once a repeat) and by somebody who knows better
+(one or more people, or another judge). Correlations and the bias are of the means; kappas, exact
+agreement and the confusion matrix are of the means rounded to the nearest score, halves upwards.
+Items that belong together (answers to the same question) are resampled together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+
+from evaluators import stats
+from evaluators.agreement import Pairs, krippendorff
+from evaluators.differences import Paired, paired_difference
+from evaluators.stats import Interval
+
+FEW = 30
+"""Below so many items a calibration says little, and a warning says so."""
+
+MEASURES = {
+    "pearson": "Pearson's correlation",
+    "spearman": "Spearman's rank correlation",
+    "kendall": "Kendall's tau-b",
+    "kappa": "Cohen's kappa",
+    "kappa_quadratic": "Cohen's kappa, quadratic",
+    "exact": "exact agreement",
+    "within_one": "within one score",
+    "pairwise": "pairwise accuracy",
+    "bias": "bias (judge - people)",
+}
+"""Measure to what it is called in reports."""
+
+Agreement: TypeAlias = dict[str, Interval]
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer with its scores.
+
+    Attributes:
+        id: unique among the items.
+        judge: the judge's score of each repeat that could be read; empty when none could.
+        people: the scores to compare with.
+        question: what the answer answers; answers to the same question belong together.
+        category: what kind of question it is, "" for none.
+        model: who wrote the answer, "" when that is unknown.
+        words: how long the answer is.
+    """
+
+    id: str
+    judge: tuple[float, ...]
+    people: tuple[float, ...]
+    question: str = ""
+    category: str = ""
+    model: str = ""
+    words: int = 0
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """The items of one category, length or model.
+
+    Attributes:
+        name: of the group.
+        judge: the judge's mean score.
+        people: people's mean score.
+        bias: judge - people.
+        pearson: correlation within the group.
+    """
+
+    name: str
+    judge: Interval
+    people: Interval
+    bias: Interval
+    pearson: Interval
+
+
+class Repeats(msgspec.Struct, frozen=True, kw_only=True):
+    """How far several scores of the same items agree: a judge's own repeats, or people.
+
+    Attributes:
+        most: the largest number of scores that an item has.
+        alpha: Krippendorff's alpha for intervals.
+        deviation: mean standard deviation between an item's scores.
+        exact: share of the items whose scores are all the same.
+        pearson: correlation of the first with the second score.
+    """
+
+    most: int
+    alpha: Interval
+    deviation: Interval
+    exact: Interval
+    pearson: Interval
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a judge's scores.
+
+    Attributes:
+        items: how many there were.
+        scored: those with a score of the judge.
+        unparsed: those without.
+        low: the lowest score there is.
+        high: the highest score there is.
+        agreement: measure (see MEASURES) to its value.
+        itself: the judge's repeats among each other, which is the ceiling; None without repeats.
+        people: people among each other; None where each item has one score.
+        scores: the values of the confusion matrix.
+        confusion: one row for each score people gave, one number for each that the judge gave.
+        categories: by category; empty where there are none.
+        lengths: the shortest, the middle and the longest third of the answers.
+        length_slope: by how much judge - people grows with every 100 words.
+        models: by model; empty where they are unknown.
+        warnings: what has to be known before believing the numbers, in sentences.
+    """
+
+    items: int
+    scored: int
+    unparsed: int
+    low: int
+    high: int
+    agreement: Agreement
+    itself: Repeats | None
+    people: Repeats | None
+    scores: tuple[float, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    categories: tuple[Group, ...]
+    lengths: tuple[Group, ...]
+    length_slope: Interval
+    models: tuple[Group, ...]
+    warnings: tuple[str, ...]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """Two judges, or one on two dates, over the items that both scored.
+
+    Attributes:
+        n: how many those are.
+        agreement: of the second with the first.
+        difference: mean of second - first with its paired test; None when n is 0.
+        pearson_first: of the first with people.
+        pearson_second: of the second with people.
+    """
+
+    n: int
+    agreement: Agreement
+    difference: Paired | None
+    pearson_first: Interval
+    pearson_second: Interval
+
+
+def calibrate(items: Sequence[Item], *, low: int, high: int) -> Calibration:
+    """Compare a judge with people.
+
+    Args:
+        items: with at least one score of people each.
+        low: the lowest score there is.
+        high: the highest score there is.
+    """
+    scored = [item for item in items if item.judge and item.people]
+    values, counts = Pairs(
+        [_nearest(_mean(item.judge)) for item in scored],
+        [_nearest(_mean(item.people)) for item in scored],
+    ).confusion()
+    itself = repeats([item.judge for item in scored])
+    people = repeats([item.people for item in scored])
+    found = Calibration(
+        items=len(items),
+        scored=len(scored),
+        unparsed=sum(not item.judge for item in items),
+        low=low,
+        high=high,
+        agreement=agreement(
+            [_mean(item.judge) for item in scored],
+            [_mean(item.people) for item in scored],
+            _clusters(scored),
+        ),
+        itself=itself,
+        people=people,
+        scores=tuple(values),
+        confusion=tuple(map(tuple, counts)),
+        categories=_groups([(item.category, item) for item in scored]),
+        lengths=_groups(_thirds(scored)),
+        length_slope=length_slope(
+            [item.words for item in scored],
+            [_mean(item.judge) - _mean(item.people) for item in scored],
+        ),
+        models=_groups([(item.model, item) for item in scored]),
+        warnings=(),
+    )
+    return msgspec.structs.replace(found, warnings=tuple(_warnings(found)))
+
+
+def agreement(
+    judge: Sequence[float], people: Sequence[float], clusters: Sequence[str] | None = None
+) -> Agreement:
+    """Every measure of MEASURES for two scores an item."""
+    means = Pairs(judge, people, clusters=clusters)
+    rounded = Pairs(
+        [_nearest(one) for one in judge], [_nearest(one) for one in people], clusters=clusters
+    )
+    return {
+        "pearson": means.pearson(),
+        "spearman": means.spearman(),
+        "kendall": means.kendall(),
+        "kappa": rounded.kappa(),
+        "kappa_quadratic": rounded.kappa("quadratic"),
+        "exact": rounded.within(),
+        "within_one": rounded.within(1),
+        "pairwise": pairwise_accuracy(judge, people, clusters),
+        "bias": means.bias(),
+    }
+
+
+def pairwise_accuracy(
+    judge: Sequence[float], people: Sequence[float], clusters: Sequence[str] | None = None
+) -> Interval:
+    """Share of the pairs of answers that the judge orders as people do; a tie of its counts half.
+
+    Pairs are of answers to the same question where `clusters` says which those are, else of all.
+    """
+    if clusters is None:
+        return Pairs(judge, people).ordered()
+    sums: dict[str, list[float]] = {}
+    members: dict[str, list[int]] = {}
+    for number, name in enumerate(clusters):
+        members.setdefault(name, []).append(number)
+    for name, numbers in members.items():
+        credit, decided = sums.setdefault(name, [0.0, 0.0])
+        for place, one in enumerate(numbers):
+            for other in numbers[:place]:
+                apart = people[one] - people[other]
+                if not apart:
+                    continue
+                found = judge[one] - judge[other]
+                decided += 1
+                credit += 0.5 if not found else float((found > 0) == (apart > 0))
+        sums[name] = [credit, decided]
+    rows = np.array([row for row in sums.values() if row[1]]).reshape(-1, 2)
+    if not len(rows):
+        return Interval(estimate=None, low=None, high=None, n=0)
+    return stats.corpus_interval(rows, lambda total: total[0] / total[1])
+
+
+def repeats(scores: Sequence[Sequence[float]]) -> Repeats | None:
+    """How far several scores of each item agree; None where no item has two."""
+    several = [one for one in scores if len(one) > 1]
+    if not several:
+        return None
+    most = max(map(len, several))
+    raters = [[one[n] if n < len(one) else None for one in several] for n in range(most)]
+    same = sum(len(set(one)) == 1 for one in several)
+    return Repeats(
+        most=most,
+        alpha=krippendorff(raters, level="interval"),
+        deviation=stats.mean_interval([float(np.std(one, ddof=1)) for one in several]),
+        exact=stats.wilson(same, len(several)),
+        pearson=Pairs([one[0] for one in several], [one[1] for one in several]).pearson(),
+    )
+
+
+def length_slope(words: Sequence[int], gap: Sequence[float]) -> Interval:
+    """By how much `gap` grows with every 100 words: least squares, bootstrap interval."""
+    rows = [
+        (1.0, length / 100, (length / 100) ** 2, value, value * length / 100)
+        for length, value in zip(words, gap, strict=True)
+    ]
+    if len(set(words)) < 2:
+        return Interval(estimate=None, low=None, high=None, n=len(rows))
+
+    def slope(sums: Sequence[float]) -> float:
+        n, x, xx, y, xy = sums
+        spread = n * xx - x * x
+        return (n * xy - x * y) / spread if spread > 1e-12 * max(1.0, n * xx) else 0.0
+
+    return stats.corpus_interval(rows, slope)
+
+
+def change(first: Sequence[Item], second: Sequence[Item]) -> Change:
+    """What became of a judge's scores between two dates, or how two judges differ.
+
+    Args:
+        first: the earlier items, or the judge to compare with.
+        second: the later ones; items are matched by their id.
+    """
+    later = {item.id: item for item in second if item.judge}
+    both = [(item, later[item.id]) for item in first if item.judge and item.id in later]
+    before = [_mean(one.judge) for one, _ in both]
+    after = [_mean(other.judge) for _, other in both]
+    people = [(n, _mean(one.people)) for n, (one, _) in enumerate(both) if one.people]
+    truth = [score for _, score in people]
+    return Change(
+        n=len(both),
+        agreement=agreement(after, before, _clusters([one for one, _ in both])),
+        difference=paired_difference(after, before),
+        pearson_first=Pairs([before[n] for n, _ in people], truth).pearson(),
+        pearson_second=Pairs([after[n] for n, _ in people], truth).pearson(),
+    )
+
+
+def _mean(scores: Sequence[float]) -> float:
+    return math.fsum(scores) / len(scores)
+
+
+def _nearest(score: float) -> float:
+    return math.floor(score + 0.5)
+
+
+def _clusters(items: Sequence[Item]) -> list[str] | None:
+    """The questions, where some question has several answers."""
+    questions = [item.question for item in items]
+    if not all(questions) or len(set(questions)) == len(questions):
+        return None
+    return questions
+
+
+def _groups(named: Sequence[tuple[str, Item]]) -> tuple[Group, ...]:
+    groups: dict[str, list[Item]] = {}
+    for name, item in named:
+        if name:
+            groups.setdefault(name, []).append(item)
+    found = []
+    for name, items in groups.items():
+        judge = [_mean(item.judge) for item in items]
+        people = [_mean(item.people) for item in items]
+        clusters = _clusters(items)
+        found.append(
+            Group(
+                name=name,
+                judge=stats.mean_interval(judge, clusters=clusters),
+                people=stats.mean_interval(people, clusters=clusters),
+                bias=stats.mean_interval(np.subtract(judge, people), clusters=clusters),
+                pearson=Pairs(judge, people, clusters=clusters).pearson(),
+            )
+        )
+    return tuple(found)
+
+
+def _thirds(items: Sequence[Item]) -> list[tuple[str, Item]]:
+    """The items with the name of the third that their length belongs to."""
+    if len({item.words for item in items}) < 3:
+        return []
+    low, high = np.quantile([item.words for item in items], [1 / 3, 2 / 3])
+    named = []
+    for item in sorted(items, key=lambda item: item.words):
+        if item.words <= low:
+            name = f"up to {int(low)} words"
+        elif item.words <= high:
+            name = f"up to {int(high)} words"
+        else:
+            name = f"more than {int(high)} words"
+        named.append((name, item))
+    return named
+
+
+def _warnings(found: Calibration) -> list[str]:
+    told = []
+    if found.scored < FEW:
+        told.append(f"{found.scored} items are few: with fewer than {FEW} little can be said.")
+    if found.unparsed:
+        told.append(
+            f"{found.unparsed:,} of {found.items:,} answers got no score that could be read; "
+            "the numbers are of the others."
+        )
+    slope = found.length_slope
+    if slope.low is not None and slope.high is not None and slope.low * slope.high > 0:
+        verb = "prefers" if slope.low > 0 else "dislikes"
+        told.append(f"The judge {verb} longer answers more than people do.")
+    for group in found.categories:
+        bias = group.bias
+        if group.bias.n >= 5 and bias.low is not None and bias.high is not None:
+            if bias.low > 0:
+                told.append(f"The judge is kinder than people in the category {group.name}.")
+            if bias.high < 0:
+                told.append(f"The judge is stricter than people in the category {group.name}.")
+    ceiling = found.itself.alpha.estimate if found.itself else None
+    if ceiling is not None and ceiling < 0.667:
+        told.append(
+            f"The judge does not agree with itself (alpha {ceiling:.2f} over repeats); "
+            "it cannot agree better with anybody else."
+        )
+    return told

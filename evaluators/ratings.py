@@ -1,0 +1,180 @@
+"""Bradley-Terry ratings of several routes from pairwise verdicts, and whom to pair.
+
+    pairs = schedule(["a", "b", "c", "d"], sample_ids)      # few pairs, everybody connected
+    board = rate([Game("a", "b", 1.0, "q1"), ...])
+    board.ratings["a"]                                      # Interval(estimate=1021, ...)
+
+A rating of 400 more means odds of 10 to 1, as in chess; the mean of all ratings is 1000. A tie
+counts as half a win. Intervals are percentile bootstrap ones over the questions that were judged,
+since verdicts on the same question belong together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from evaluators.agreement import Floats
+from evaluators.stats import Interval
+
+RESAMPLES = 400
+_SCALE = 400 / math.log(10)
+_MEAN = 1000.0
+# Who won or lost everything would be infinitely good or bad: half a game against everybody met.
+_PRIOR = 0.5
+
+
+class Game(NamedTuple):
+    """One verdict: `score` is 1 when the first won, 0 when the second did, 0.5 for a tie."""
+
+    first: str
+    second: str
+    score: float
+    question: str
+
+
+class Board(msgspec.Struct, frozen=True, kw_only=True):
+    """The ratings of everybody who played.
+
+    Attributes:
+        ratings: name to rating, best first.
+        games: how many verdicts there are.
+        matrix: the names in that order, and for each row and column the share of points that the
+            row's name got against the column's; None where they never met.
+        surely: pairs of names whose order holds in at least 95% of the draws, better one first.
+    """
+
+    ratings: dict[str, Interval]
+    games: int
+    matrix: tuple[tuple[float | None, ...], ...]
+    surely: tuple[tuple[str, str], ...]
+
+
+def schedule(
+    names: Sequence[str], questions: Sequence[str], *, full: bool = False, seed: int = 0
+) -> list[tuple[str, str, str]]:
+    """Whom to compare on which question: (first, second, question).
+
+    For every question the names stand in a ring of random order and everybody meets the next one:
+    as many games as names instead of names * (names - 1) / 2, and all names are connected on every
+    question. Over many questions all pairs meet about equally often.
+
+    Args:
+        names: at least two.
+        questions: ids.
+        full: all pairs on every question instead.
+        seed: of the order.
+    """
+    if len(names) < 2 or len(set(names)) != len(names):
+        raise ValueError("a tournament needs two or more different names")
+    if full or len(names) <= 3:
+        return [(a, b, question) for question in questions for a, b in combinations(names, 2)]
+    random = np.random.Generator(np.random.PCG64(seed))
+    found = []
+    for question in questions:
+        ring = [names[n] for n in random.permutation(len(names))]
+        found += [(one, ring[(place + 1) % len(ring)], question) for place, one in enumerate(ring)]
+    return found
+
+
+def rate(games: Sequence[Game], *, seed: int = 0) -> Board:
+    """Ratings by maximum likelihood (Bradley and Terry 1952; Hunter 2004, Ann. Stat. 32:384-406).
+
+    Args:
+        games: verdicts; names that no chain of games connects cannot be compared, and the prior
+            of half a point a pair that met does not change that.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: the games fall apart into groups that never met.
+    """
+    names = sorted({name for game in games for name in (game.first, game.second)})
+    place = {name: n for n, name in enumerate(names)}
+    k = len(names)
+    if k < 2:
+        return Board(ratings={}, games=0, matrix=(), surely=())
+    questions: dict[str, int] = {}
+    number = [questions.setdefault(game.question, len(questions)) for game in games]
+    points = np.zeros((len(questions), k, k))
+    for game, question in zip(games, number, strict=True):
+        a, b = place[game.first], place[game.second]
+        points[question, a, b] += game.score
+        points[question, b, a] += 1 - game.score
+    total = points.sum(axis=0)
+    met = (total + total.T) > 0
+    if not _connected(met):
+        raise ValueError("some names never met, directly or over others: they have no common scale")
+    estimate = _strengths(total, met)
+    random = np.random.Generator(np.random.PCG64(seed))
+    flat = points.reshape(len(questions), k * k)
+    drawn = np.empty((RESAMPLES, k))
+    for n in range(RESAMPLES):
+        picks = np.bincount(
+            random.integers(len(questions), size=len(questions)), minlength=len(flat)
+        )
+        drawn[n] = _strengths((picks @ flat).reshape(k, k), met)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    order = np.argsort(-estimate, kind="stable")
+    played = total + total.T
+    return Board(
+        ratings={
+            names[n]: Interval(
+                estimate=float(estimate[n]),
+                low=float(low[n]),
+                high=float(high[n]),
+                n=round(played[n].sum()),
+                method="percentile",
+            )
+            for n in order
+        },
+        games=len(games),
+        matrix=tuple(
+            tuple(float(total[a, b] / played[a, b]) if met[a, b] else None for b in order)
+            for a in order
+        ),
+        surely=tuple(
+            (names[a], names[b])
+            for place_a, a in enumerate(order)
+            for b in order[place_a + 1 :]
+            if (drawn[:, a] > drawn[:, b]).mean() >= 0.95
+        ),
+    )
+
+
+def chance(rating: float, other: float) -> float:
+    """The probability that the first wins, as the ratings have it."""
+    return 1 / (1 + math.exp((other - rating) / _SCALE))
+
+
+def _strengths(points: Floats, met: Floats) -> Floats:
+    """Ratings by minorisation and maximisation; `met` pairs get the prior."""
+    wins = points + _PRIOR * met
+    games = wins + wins.T
+    won = wins.sum(axis=1)
+    strength = np.ones(len(points))
+    for _ in range(2000):
+        share = games / (strength[:, None] + strength[None, :])
+        after = won / share.sum(axis=1)
+        after /= np.exp(np.log(after).mean())
+        done = np.abs(np.log(after / strength)).max() < 1e-10
+        strength = after
+        if done:
+            break
+    ratings: Floats = _MEAN + _SCALE * np.log(strength)
+    return ratings
+
+
+def _connected(met: Floats) -> bool:
+    reached = {0}
+    waiting = [0]
+    while waiting:
+        for n in np.flatnonzero(met[waiting.pop()]):
+            if int(n) not in reached:
+                reached.add(int(n))
+                waiting.append(int(n))
+    return len(reached) == len(met)

@@ -141,17 +141,16 @@ class Compatible:
         return await self._post(call, fields, translation)
 
     async def _post(self, call: Call, fields: Mapping[str, Any], done: Translation) -> Reply:
-        headers = self._headers
-        if call.request_id:
-            headers = {**headers, "x-request-id": call.request_id}
+        more = {"x-request-id": call.request_id} if call.request_id else {}
         if call.traceparent:
-            headers = {**headers, "traceparent": call.traceparent}
+            more["traceparent"] = call.traceparent
         listing = call.path == "models"
         reply = await self._transport.request(
             "GET" if listing else "POST",
             self.url(call),
             provider=self.name,
-            headers=headers,
+            headers=self._headers,
+            more=more,
             body=None if listing else _encode(fields),
             connect_timeout=call.connect_timeout,
         )

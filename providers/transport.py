@@ -9,6 +9,8 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import msgspec
 
@@ -44,7 +46,7 @@ class Transport:
         self._limits = limits or Limits()
         self._pool: http1.Pool | None = None
         # Requests to one URL with the same headers begin with the same bytes.
-        self._starts: dict[tuple[str, str], tuple[http1.Origin, bytes]] = {}
+        self._starts: dict[tuple[str, str], _Start] = {}
 
     async def open(self) -> None:
         """Make the connection pool."""
@@ -69,33 +71,56 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | None,
         connect_timeout: float,
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> HttpReply:
         """Send one request and return when the answer's headers are here.
 
         Redirects are not followed: a POST that turns into a GET loses its body.
 
+        Args:
+            method: GET or POST.
+            url: of what.
+            provider: whose it is, for errors.
+            headers: those that all its requests have: encoded once per object.
+            body: None for none.
+            connect_timeout: seconds.
+            more: this request's own headers.
+
         Raises:
             UpstreamConnectError, UpstreamTimeoutError, UpstreamProtocolError: see `translate`.
         """
         assert self._pool is not None, "the transport is not open"
-        start = self._starts.get((method, url)) or self._start(method, url)
-        origin, line = start
+        start = self._starts.get((method, url))
+        if start is None or start.headers is not headers:
+            start = self._starts[method, url] = _begin(method, url, headers)
         body = body or b""
-        parts = [f"{name}: {value}\r\n" for name, value in headers.items()]
-        head = line + "".join(parts).encode("latin-1", "replace") + b"content-length: %d\r\n\r\n"
+        head = b"%b%bcontent-length: %d\r\n\r\n" % (start.head, _lines(more), len(body))
         try:
             response = await self._pool.send(
-                origin, head % len(body), body, connect_timeout=connect_timeout
+                start.origin, head, body, connect_timeout=connect_timeout
             )
         except (http1.Lost, http1.Malformed, OSError) as error:
             raise translate(error, provider) from error
         return HttpReply(response, provider)
 
-    def _start(self, method: str, url: str) -> tuple[http1.Origin, bytes]:
-        origin, path = http1.origin_of(url)
-        line = f"{method} {path} HTTP/1.1\r\nhost: {http1.host_header(origin)}\r\n"
-        start = self._starts[method, url] = (origin, line.encode("latin-1").replace(b"%", b"%%"))
-        return start
+
+class _Start(NamedTuple):
+    """How requests to one URL begin: its origin, the headers they have, and both as bytes."""
+
+    origin: http1.Origin
+    headers: Mapping[str, str]
+    head: bytes
+
+
+def _begin(method: str, url: str, headers: Mapping[str, str]) -> _Start:
+    origin, path = http1.origin_of(url)
+    line = f"{method} {path} HTTP/1.1\r\nhost: {http1.host_header(origin)}\r\n"
+    return _Start(origin, headers, line.encode("latin-1") + _lines(headers))
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return text.encode("latin-1", "replace")
 
 
 class HttpReply:

@@ -9,7 +9,7 @@ Litestar: the lists below are all there is.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -98,11 +98,10 @@ def create_app(services: Services) -> ASGIApp:
 
     guarded = guard.Guard(app, services.keys)
 
-    async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        # A lifespan scope has no path; nothing but HTTP is served below /v1.
-        if scope.get("path") in completions.PATHS:
-            await hot(scope, receive, send)
-        else:
-            await guarded(scope, receive, send)
+    def front(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # A lifespan scope has no path; nothing but HTTP is served below /v1. Not async itself: one
+        # coroutine less per request.
+        app = hot if scope.get("path") in completions.PATHS else guarded
+        return app(scope, receive, send)
 
     return front

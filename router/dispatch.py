@@ -26,6 +26,7 @@ from providers.errors import (
     UpstreamStatusError,
     UpstreamTimeoutError,
 )
+from router.alarms import Alarms, Deadline
 from router.config import Retries, Timeout
 from router.routing import Load, Plan, Target
 from router.targets import TargetState
@@ -115,6 +116,7 @@ class Opened:
         self.hide_usage = False
         self._timeout = Timeout()
         self._deadline = 0.0
+        self._alarms: Alarms | None = None
         self._state: TargetState | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -127,9 +129,10 @@ class Opened:
         loop = asyncio.get_running_loop()
         if self._first:
             yield self._first
-        limit = asyncio.timeout(None)
+        assert self._alarms is not None, "set by the dispatcher, with the time-outs"
+        limit = Deadline(self._alarms, None)
         try:
-            async with limit:
+            with limit:
                 while True:
                     quiet = loop.time() + self._timeout.between_chunks
                     limit.reschedule(min(quiet, self._deadline))
@@ -180,6 +183,9 @@ class Dispatcher:
         sleep: waits between attempts.
         random: in [0, 1), for the jitter of those waits.
         now: seconds since the epoch, for `Retry-After` dates.
+
+    Attributes:
+        alarms: of the loop it runs in.
     """
 
     def __init__(
@@ -190,6 +196,7 @@ class Dispatcher:
         random: Callable[[], float] = random_module.random,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self.alarms = Alarms()
         self._providers = providers
         self._sleep = sleep
         self._random = random
@@ -412,7 +419,7 @@ class Dispatcher:
         reply: Reply | None = None
         opened: Opened | None = None
         try:
-            async with asyncio.timeout_at(min(deadline, loop.time() + limits.first_byte)):
+            with Deadline(self.alarms, min(deadline, loop.time() + limits.first_byte)):
                 reply = await provider.send(call)
                 if reply.status >= 400:
                     raise await _status_error(reply, target)
@@ -435,6 +442,7 @@ class Dispatcher:
                 await reply.aclose()
         opened._timeout = limits
         opened._deadline = deadline
+        opened._alarms = self.alarms
         opened.hide_usage = ask_usage
         return opened
 

@@ -2,7 +2,8 @@
 
     keys = Keys(store)
     await keys.load()
-    grant = keys.admit(authorization, route)    # sync, no IO: raises, or lets the request through
+    holder = keys.recognise(authorization)   # sync, no IO: raises for a stranger
+    grant = keys.admit(holder, route)         # raises, or lets the request through
     try:
         ...
     finally:
@@ -27,7 +28,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -68,7 +69,7 @@ class Grant:
 
     __slots__ = ("_holder", "_keys", "_open", "key_id", "key_name")
 
-    def __init__(self, keys: Keys | None, holder: _Holder | None) -> None:
+    def __init__(self, keys: Keys | None, holder: Holder | None) -> None:
         self._keys = keys
         self._holder = holder
         self._open = True
@@ -122,8 +123,8 @@ class _Tally:
 _Tallies = dict[tuple[str, float], _Tally]
 
 
-class _Holder:
-    """A key and where it stands. Outlives changes of its row."""
+class Holder:
+    """A key and where it stands. Outlives changes of its row; only `Keys` makes and uses it."""
 
     __slots__ = (
         "in_flight",
@@ -197,19 +198,36 @@ class _Holder:
         return RateLimitError(message, retry_after=wait, code=code, headers=limits)
 
     def headers(self, now: float) -> Headers:
+        """OpenAI's `x-ratelimit-*` headers, as things stand at `now`; a new list."""
         headers: Headers = []
         if self.requests is not None:
-            _describe(headers, b"requests", self.requests, now)
+            _describe(headers, _REQUESTS, self.requests, now)
         if self.tokens is not None:
-            _describe(headers, b"tokens", self.tokens, now)
+            _describe(headers, _TOKENS, self.tokens, now)
         return headers
 
 
-def _describe(headers: Headers, what: bytes, bucket: Bucket, now: float) -> None:
-    level = max(0, int(bucket.level(now)))
-    headers.append((b"x-ratelimit-limit-" + what, b"%d" % bucket.limit))
-    headers.append((b"x-ratelimit-remaining-" + what, b"%d" % level))
-    headers.append((b"x-ratelimit-reset-" + what, in_words(bucket.until_full(now)).encode()))
+class _Names(NamedTuple):
+    """OpenAI's headers of one kind of limit."""
+
+    limit: bytes
+    remaining: bytes
+    reset: bytes
+
+    @classmethod
+    def of(cls, what: bytes) -> _Names:
+        return cls(*(b"x-ratelimit-%b-%b" % (field.encode(), what) for field in cls._fields))
+
+
+_REQUESTS = _Names.of(b"requests")
+_TOKENS = _Names.of(b"tokens")
+
+
+def _describe(headers: Headers, names: _Names, bucket: Bucket, now: float) -> None:
+    level, until_full = bucket.state(now)
+    headers.append((names.limit, b"%d" % bucket.limit))
+    headers.append((names.remaining, b"%d" % level))
+    headers.append((names.reset, in_words(until_full).encode()))
 
 
 class Keys:
@@ -239,8 +257,8 @@ class Keys:
         self._store = store
         self._every = every
         self._version = -1
-        self._by_hash: dict[bytes, _Holder] = {}
-        self._by_id: dict[str, _Holder] = {}
+        self._by_hash: dict[bytes, Holder] = {}
+        self._by_id: dict[str, Holder] = {}
         self._unwritten: _Tallies = {}
         self._refreshing = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -266,22 +284,31 @@ class Keys:
 
     # the hot path
 
-    def admit(self, authorization: bytes | None, route: str) -> Grant:
-        """Let a request through, or not. No IO; takes microseconds.
-
-        Args:
-            authorization: the Authorization header's value; None without one.
-            route: the request's `model`.
+    def recognise(self, authorization: bytes | None) -> Holder | None:
+        """Whose key this is, for `admit`; None while no key is needed.
 
         Raises:
             AuthenticationError: 401, a key is needed and this is none that can be used.
+        """
+        return self._find(bearer(authorization), self.now()) if self.required else None
+
+    def admit(self, holder: Holder | None, route: str) -> Grant:
+        """Let a request through, or not. No IO; takes microseconds.
+
+        Args:
+            holder: what `recognise` said.
+            route: the request's `model`.
+
+        Raises:
+            AuthenticationError: 401, the key can be used no more.
             PermissionDeniedError: 403, the key may not ask for this route.
             RateLimitError: 429, the key's budget or one of its limits is used up.
         """
-        if not self.required:
+        if holder is None:
             return NOBODY
         now = self.now()
-        holder = self._find(bearer(authorization), now)
+        # While the body came, the key may have been revoked.
+        _check_usable(holder.row, now)
         holder.check(route, now)
         if holder.requests is not None:
             holder.requests.take(1, now)
@@ -296,7 +323,7 @@ class Keys:
         """
         return self._find(key, self.now()).row
 
-    def _find(self, key: bytes | None, now: float) -> _Holder:
+    def _find(self, key: bytes | None, now: float) -> Holder:
         if not key:
             raise AuthenticationError(
                 "You must provide an API key, in the header 'Authorization: Bearer er-...'."
@@ -304,14 +331,10 @@ class Keys:
         holder = self._by_hash.get(digest_of(key))
         if holder is None:
             raise AuthenticationError("This API key is not known here.")
-        row = holder.row
-        if row.revoked_at is not None:
-            raise AuthenticationError("This API key was revoked.")
-        if row.expires_at is not None and row.expires_at <= now:
-            raise AuthenticationError("This API key has expired.")
+        _check_usable(holder.row, now)
         return holder
 
-    def settle(self, holder: _Holder, total_tokens: int | None, cost_usd: float | None) -> None:
+    def settle(self, holder: Holder, total_tokens: int | None, cost_usd: float | None) -> None:
         """See `Grant.settle`."""
         now = self.now()
         holder.in_flight -= 1
@@ -372,11 +395,11 @@ class Keys:
 
     def _take_over(self, table: KeyTable) -> None:
         now = self.now()
-        by_hash: dict[bytes, _Holder] = {}
+        by_hash: dict[bytes, Holder] = {}
         for digest, row in table.by_hash.items():
             holder = self._by_id.get(row.id)
             if holder is None:
-                holder = _Holder(row, now)
+                holder = Holder(row, now)
             holder.row = row
             by_hash[digest] = holder
         self._by_hash = by_hash
@@ -404,6 +427,13 @@ class Keys:
             self._failing = True
         else:
             self._failing = False
+
+
+def _check_usable(row: KeyRow, now: float) -> None:
+    if row.revoked_at is not None:
+        raise AuthenticationError("This API key was revoked.")
+    if row.expires_at is not None and row.expires_at <= now:
+        raise AuthenticationError("This API key has expired.")
 
 
 def bearer(authorization: bytes | None) -> bytes | None:

@@ -47,9 +47,10 @@ class Bucket:
         """Seconds until `amount` is there; 0 when it is."""
         return max(0.0, (amount - self.level(now)) / self._rate)
 
-    def until_full(self, now: float) -> float:
-        """Seconds until the bucket is full again."""
-        return (self.limit - self.level(now)) / self._rate
+    def state(self, now: float) -> tuple[int, float]:
+        """What may be taken now, whole and not below 0, and seconds until the bucket is full."""
+        level = self.level(now)
+        return max(0, int(level)), (self.limit - level) / self._rate
 
 
 def period_around(kind: BudgetPeriod, now: float) -> tuple[float, float]:

@@ -108,6 +108,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 create_app(self.services),
                 loop="uvloop",
+                interface="asgi3",
                 http=BoundedProtocol,
                 lifespan="on",
                 log_config=None,

@@ -13,6 +13,7 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -45,7 +46,7 @@ from router.api.errors import body_of, from_exception
 from router.cache import Entry, Use, key_of, wanted
 from router.config import Route
 from router.dispatch import Attempt, Opened, Work
-from router.keys import NOBODY, bearer
+from router.keys import NOBODY
 from router.record import Keep, Record, Trace
 from router.routing import Needs, Plan, Table, Target, share
 from router.services import Services
@@ -131,13 +132,11 @@ class Completions:
     async def _answer(self, scope: Scope, receive: Receive, send: Send, visit: Visit) -> None:
         """The main path: who asks, what for, then cache or plan, dispatch and relay."""
         _check_method(scope)
-        authorization = visit.headers.get(b"authorization")
-        if self._keys.required:
-            # Before the body is read, so that strangers cannot fill our memory.
-            self._keys.identify(bearer(authorization))
+        # Before the body is read, so that strangers cannot fill our memory.
+        holder = self._keys.recognise(visit.headers.get(b"authorization"))
         visit.body = await read_body(receive, self._max_body_bytes)
         asked = visit.asked = parse(visit.body, PATHS[scope["path"]])
-        visit.grant = self._keys.admit(authorization, asked.model)
+        visit.grant = self._keys.admit(holder, asked.model)
         table = self._routes.table
         visit.rules = table.routes.get(asked.model)
         cached = None if visit.rules is None else visit.rules.cache
@@ -153,7 +152,7 @@ class Completions:
             want_usage=asked.stream and "stream_options" not in asked.envelope,
             traceparent=visit.traceparent(),
         )
-        with ClientWatch(receive):
+        with ClientWatch(receive, self._dispatcher.alarms):
             opened = await self._dispatcher.open(self._plan(table, asked, visit), work)
             visit.opened = opened
             try:
@@ -388,8 +387,8 @@ class Visit:
         """The headers of every answer."""
         headers = [
             (b"x-request-id", self.request_id.encode()),
-            (b"x-evalrouter-route", _printable(self.route)),
-            (b"x-evalrouter-target", _printable(target)),
+            (b"x-evalrouter-route", _name(self.route)),
+            (b"x-evalrouter-target", _name(target)),
             (b"content-type", kind.encode("latin-1")),
         ]
         return headers if self.grant is NOBODY else headers + self.grant.headers()
@@ -524,6 +523,10 @@ def _in_words(attempts: list[Attempt] | tuple[Attempt, ...]) -> bytes:
 def _printable(text: str) -> bytes:
     """The text as a header value: a newline in a model's name must not begin another header."""
     return text.encode("ascii", "backslashreplace").replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+# Of names there are few, and each is told with every answer.
+_name = lru_cache(maxsize=4096)(_printable)
 
 
 def _request_id(value: bytes | None) -> str:

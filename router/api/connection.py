@@ -9,6 +9,7 @@ from typing import Any
 from litestar.types import Receive
 
 from providers.errors import BodyTooLargeError, ClientGoneError
+from router.alarms import Alarm, Alarms
 
 # Most answers of a local target come sooner than this, and then no watching task is made at all.
 WATCH_AFTER_S = 0.02
@@ -43,14 +44,15 @@ async def read_body(receive: Receive, most: int) -> bytes:
 class ClientWatch:
     """Cancels the task it is entered in when the client goes away.
 
-        with ClientWatch(receive):
+        with ClientWatch(receive, alarms):
             ...             # raises ClientGoneError here instead of going on for nobody
 
     Enter it after the body was read: from then on `receive` has only the disconnect to tell.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, alarms: Alarms) -> None:
         self._receive = receive
+        self._alarms = alarms
         self._gone = False
         self._watcher: asyncio.Task[None] | None = None
 
@@ -58,7 +60,8 @@ class ClientWatch:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
+        self._begin = Alarm(self._start)
+        self._alarms.put(self._begin, asyncio.get_running_loop().time() + WATCH_AFTER_S)
 
     def _start(self) -> None:
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
@@ -77,7 +80,7 @@ class ClientWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
+        self._alarms.drop(self._begin)
         if self._watcher is not None:
             self._watcher.cancel()
         if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:

@@ -79,7 +79,7 @@ async def make(store, clock, name="app", **fields) -> bytes:
 
 def refused(keys, authorization, route="r") -> RateLimitError:
     with pytest.raises(RateLimitError) as caught:
-        keys.admit(authorization, route)
+        keys.admit(keys.recognise(authorization), route)
     return caught.value
 
 
@@ -89,9 +89,9 @@ def refused(keys, authorization, route="r") -> RateLimitError:
 async def test_nobody_needs_a_key_while_there_is_none(store, clock):
     async with loaded(store, clock) as keys:
         assert not keys.required
-        assert keys.admit(None, "r") is NOBODY
+        assert keys.admit(keys.recognise(None), "r") is NOBODY
         # Clients that cannot do without a key send any.
-        grant = keys.admit(b"Bearer sk-any", "r")
+        grant = keys.admit(keys.recognise(b"Bearer sk-any"), "r")
         assert grant.headers() == []
         assert (grant.key_id, grant.key_name) == ("", "")
         grant.settle(10, 1.0)
@@ -101,7 +101,7 @@ async def test_nobody_needs_a_key_while_there_is_none(store, clock):
 async def test_a_config_may_require_keys_before_there_is_one(store, clock):
     async with loaded(store, clock, required=True) as keys:
         with pytest.raises(AuthenticationError):
-            keys.admit(None, "r")
+            keys.admit(keys.recognise(None), "r")
         await keys.refresh()
         assert keys.required
 
@@ -114,7 +114,7 @@ async def test_without_the_right_key_the_answer_is_401(store, clock, presented):
     await make(store, clock)
     async with loaded(store, clock) as keys:
         with pytest.raises(AuthenticationError) as caught:
-            keys.admit(presented, "r")
+            keys.admit(keys.recognise(presented), "r")
     assert caught.value.status == 401
     assert caught.value.code == "invalid_api_key"
     assert "wrong" not in caught.value.message
@@ -123,24 +123,26 @@ async def test_without_the_right_key_the_answer_is_401(store, clock, presented):
 async def test_the_key_lets_in_and_names_its_owner(store, clock):
     authorization = await make(store, clock)
     async with loaded(store, clock) as keys:
-        grant = keys.admit(authorization, "any/model")
+        grant = keys.admit(keys.recognise(authorization), "any/model")
         assert grant.key_name == "app"
         assert grant.key_id.startswith("key_")
         assert grant.headers() == []
-        keys.admit(b"bearer  " + authorization[7:] + b" ", "r")
+        keys.admit(keys.recognise(b"bearer  " + authorization[7:] + b" "), "r")
         # The hash, which is in the database, is no key.
         with pytest.raises(AuthenticationError):
-            keys.admit(b"Bearer " + digest_of(authorization[7:]).hex().encode(), "r")
+            keys.admit(
+                keys.recognise(b"Bearer " + digest_of(authorization[7:]).hex().encode()), "r"
+            )
 
 
 async def test_only_the_routes_it_was_made_for(store, clock):
     authorization = await make(store, clock, routes=("good", "p/m"))
     async with loaded(store, clock) as keys:
-        keys.admit(authorization, "good")
-        keys.admit(authorization, "p/m")
+        keys.admit(keys.recognise(authorization), "good")
+        keys.admit(keys.recognise(authorization), "p/m")
         for route in ("goo", "good2", "p/m2", ""):
             with pytest.raises(PermissionDeniedError) as caught:
-                keys.admit(authorization, route)
+                keys.admit(keys.recognise(authorization), route)
             assert (caught.value.status, caught.value.param) == (403, "model")
 
 
@@ -148,10 +150,10 @@ async def test_a_key_ends_when_it_expires(store, clock):
     authorization = await make(store, clock, expires_at=clock.now + 10)
     async with loaded(store, clock) as keys:
         clock.now += 9.999
-        grant = keys.admit(authorization, "r")
+        grant = keys.admit(keys.recognise(authorization), "r")
         clock.now += 0.001
         with pytest.raises(AuthenticationError, match="expired"):
-            keys.admit(authorization, "r")
+            keys.admit(keys.recognise(authorization), "r")
         grant.settle(1, 0.5)
         assert keys.required
 
@@ -159,13 +161,13 @@ async def test_a_key_ends_when_it_expires(store, clock):
 async def test_a_revoked_key_ends_and_does_not_open_the_door(store, clock):
     authorization = await make(store, clock)
     async with loaded(store, clock) as keys:
-        grant = keys.admit(authorization, "r")
+        grant = keys.admit(keys.recognise(authorization), "r")
         await store.revoke_key("app", clock.now)
         await keys.refresh()
         with pytest.raises(AuthenticationError, match="revoked"):
-            keys.admit(authorization, "r")
+            keys.admit(keys.recognise(authorization), "r")
         with pytest.raises(AuthenticationError):
-            keys.admit(None, "r")
+            keys.admit(keys.recognise(None), "r")
         grant.settle(5, 0.5)
     assert (await store.key_state()).spent[grant.key_id].usd == 0.5
 
@@ -179,7 +181,7 @@ async def test_keys_made_and_revoked_elsewhere_are_noticed(store, path, clock):
     authorization = await make(other, clock)
     while not keys.required:
         await asyncio.sleep(0.005)
-    keys.admit(authorization, "r")
+    keys.admit(keys.recognise(authorization), "r")
     await other.revoke_key("app", clock.now)
     with suppress(AuthenticationError):
         while True:
@@ -192,12 +194,12 @@ async def test_keys_made_and_revoked_elsewhere_are_noticed(store, path, clock):
 async def test_limits_go_on_when_other_keys_change(store, clock):
     authorization = await make(store, clock, rpm=2, parallel=1)
     async with loaded(store, clock) as keys:
-        grant = keys.admit(authorization, "r")
+        grant = keys.admit(keys.recognise(authorization), "r")
         await make(store, clock, "another")
         await keys.refresh()
         assert "at a time" in refused(keys, authorization).message
         grant.settle(0, 0.0)
-        keys.admit(authorization, "r").settle(0, 0.0)
+        keys.admit(keys.recognise(authorization), "r").settle(0, 0.0)
         assert "requests per minute" in refused(keys, authorization).message
 
 
@@ -208,7 +210,7 @@ async def test_requests_per_minute(store, clock):
     authorization = await make(store, clock, rpm=3)
     async with loaded(store, clock) as keys:
         for _ in range(3):
-            keys.admit(authorization, "r").settle(1, 0.0)
+            keys.admit(keys.recognise(authorization), "r").settle(1, 0.0)
         error = refused(keys, authorization)
         assert error.status == 429
         assert error.code == "rate_limit_exceeded"
@@ -223,15 +225,15 @@ async def test_requests_per_minute(store, clock):
         clock.now += 19.9
         refused(keys, authorization)
         clock.now += 0.2
-        keys.admit(authorization, "r")
+        keys.admit(keys.recognise(authorization), "r")
         refused(keys, authorization)
 
 
 async def test_tokens_per_minute_are_taken_when_they_are_known(store, clock):
     authorization = await make(store, clock, tpm=600)
     async with loaded(store, clock) as keys:
-        grant = keys.admit(authorization, "r")
-        keys.admit(authorization, "r").settle(None, None)
+        grant = keys.admit(keys.recognise(authorization), "r")
+        keys.admit(keys.recognise(authorization), "r").settle(None, None)
         assert dict(grant.headers())[b"x-ratelimit-remaining-tokens"] == b"600"
         grant.settle(900, 0.0)
         error = refused(keys, authorization)
@@ -239,14 +241,14 @@ async def test_tokens_per_minute_are_taken_when_they_are_known(store, clock):
         # 300 tokens of debt and one to go on with, at ten a second.
         assert error.retry_after == pytest.approx(30.1)
         clock.now += 30.2
-        keys.admit(authorization, "r")
+        keys.admit(keys.recognise(authorization), "r")
 
 
 async def test_headers_tell_what_is_left(store, clock):
     authorization = await make(store, clock, rpm=60, tpm=600)
     async with loaded(store, clock) as keys:
-        keys.admit(authorization, "r").settle(15, 0.0)
-        assert keys.admit(authorization, "r").headers() == [
+        keys.admit(keys.recognise(authorization), "r").settle(15, 0.0)
+        assert keys.admit(keys.recognise(authorization), "r").headers() == [
             (b"x-ratelimit-limit-requests", b"60"),
             (b"x-ratelimit-remaining-requests", b"58"),
             (b"x-ratelimit-reset-requests", b"2s"),
@@ -259,17 +261,17 @@ async def test_headers_tell_what_is_left(store, clock):
 async def test_so_many_at_a_time(store, clock):
     authorization = await make(store, clock, parallel=2)
     async with loaded(store, clock) as keys:
-        first, second = (keys.admit(authorization, "r") for _ in range(2))
+        first, second = (keys.admit(keys.recognise(authorization), "r") for _ in range(2))
         for _ in range(3):  # being refused takes no place
             error = refused(keys, authorization)
         assert error.retry_after == 1
         first.settle(None, None)
-        keys.admit(authorization, "r")
+        keys.admit(keys.recognise(authorization), "r")
         refused(keys, authorization)
         second.settle(None, None)
         with pytest.raises(AssertionError):
             second.settle(None, None)
-        keys.admit(authorization, "r")
+        keys.admit(keys.recognise(authorization), "r")
         refused(keys, authorization)
 
 
@@ -278,11 +280,11 @@ async def test_what_is_refused_uses_nothing_up(store, clock):
     async with loaded(store, clock) as keys:
         for _ in range(5):
             with pytest.raises(PermissionDeniedError):
-                keys.admit(authorization, "other")
-        keys.admit(authorization, "r").settle(0, 0.0)
+                keys.admit(keys.recognise(authorization), "other")
+        keys.admit(keys.recognise(authorization), "r").settle(0, 0.0)
         refused(keys, authorization)
         clock.now += 60
-        keys.admit(authorization, "r").settle(0, 0.0)
+        keys.admit(keys.recognise(authorization), "r").settle(0, 0.0)
     assert [one.requests for one in (await store.key_state()).spent.values()] == [2]
 
 
@@ -292,17 +294,17 @@ async def test_what_is_refused_uses_nothing_up(store, clock):
 async def test_a_budget_ends_and_begins_anew(store, clock):
     authorization = await make(store, clock, budget_usd=1.0, budget_period="day")
     async with loaded(store, clock) as keys:
-        keys.admit(authorization, "r").settle(1, 0.75)
+        keys.admit(keys.recognise(authorization), "r").settle(1, 0.75)
         # The last request may go over: what it costs is known afterwards.
-        keys.admit(authorization, "r").settle(1, 0.75)
+        keys.admit(keys.recognise(authorization), "r").settle(1, 0.75)
         error = refused(keys, authorization)
         assert error.code == "insufficient_quota"
         assert error.retry_after == pytest.approx(13.5 * 3600)
         assert "$1 per day" in error.message
         clock.now += 13.5 * 3600
         await keys.refresh()
-        keys.admit(authorization, "r").settle(1, 0.5)
-        keys.admit(authorization, "r")
+        keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
+        keys.admit(keys.recognise(authorization), "r")
     spent = (await listed(store, clock.now))[0].spent
     assert (spent.usd, spent.requests) == (0.5, 1)
     assert (await listed(store, clock.now + 86400))[0].spent.usd == 0
@@ -311,7 +313,7 @@ async def test_a_budget_ends_and_begins_anew(store, clock):
 async def test_waiting_does_not_help_a_total_budget(store, clock):
     authorization = await make(store, clock, budget_usd=1.0)
     async with loaded(store, clock) as keys:
-        keys.admit(authorization, "r").settle(1, 1.0)
+        keys.admit(keys.recognise(authorization), "r").settle(1, 1.0)
         clock.now += 1e9
         error = refused(keys, authorization)
         assert error.retry_after is None
@@ -321,8 +323,8 @@ async def test_waiting_does_not_help_a_total_budget(store, clock):
 async def test_a_request_without_a_price_is_counted_apart(store, clock):
     authorization = await make(store, clock, budget_usd=1.0)
     async with loaded(store, clock) as keys:
-        keys.admit(authorization, "r").settle(7, None)
-        keys.admit(authorization, "r").settle(None, 0.25)
+        keys.admit(keys.recognise(authorization), "r").settle(7, None)
+        keys.admit(keys.recognise(authorization), "r").settle(None, 0.25)
         await keys.refresh()
     spent = (await listed(store, clock.now))[0].spent
     assert (spent.usd, spent.tokens, spent.requests, spent.unpriced) == (0.25, 7, 2, 1)
@@ -331,11 +333,11 @@ async def test_a_request_without_a_price_is_counted_apart(store, clock):
 async def test_a_budget_survives_a_restart(store, clock):
     authorization = await make(store, clock, budget_usd=1.0, budget_period="month")
     async with loaded(store, clock) as keys:
-        keys.admit(authorization, "r").settle(1, 1.0)
+        keys.admit(keys.recognise(authorization), "r").settle(1, 1.0)
     async with loaded(store, clock) as keys:
         assert refused(keys, authorization).code == "insufficient_quota"
         clock.now = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
-        keys.admit(authorization, "r")
+        keys.admit(keys.recognise(authorization), "r")
 
 
 async def test_processes_share_a_budget(store, path, clock):
@@ -344,8 +346,8 @@ async def test_processes_share_a_budget(store, path, clock):
     await other.open()
     async with loaded(store, clock) as one, loaded(other, clock) as two:
         for _ in range(20):
-            one.admit(authorization, "r").settle(1, 0.25)
-            two.admit(authorization, "r").settle(1, 0.25)
+            one.admit(one.recognise(authorization), "r").settle(1, 0.25)
+            two.admit(two.recognise(authorization), "r").settle(1, 0.25)
         await asyncio.gather(one.refresh(), two.refresh())
         await asyncio.gather(one.refresh(), two.refresh())
         for keys in (one, two):
@@ -357,7 +359,7 @@ async def test_processes_share_a_budget(store, path, clock):
 async def test_a_request_counts_in_the_period_in_which_it_ends(store, clock):
     authorization = await make(store, clock, budget_usd=1.0, budget_period="day")
     async with loaded(store, clock) as keys:
-        grant = keys.admit(authorization, "r")
+        grant = keys.admit(keys.recognise(authorization), "r")
         clock.now += 86400
         grant.settle(1, 1.0)
         assert refused(keys, authorization).code == "insufficient_quota"
@@ -384,8 +386,8 @@ async def test_what_is_spent_while_the_store_is_read_is_not_forgotten(store, clo
     authorization = await make(store, clock, budget_usd=1.0)
     busy = Busy(store)
     async with loaded(busy, clock) as keys:
-        keys.admit(authorization, "r").settle(1, 0.5)
-        busy.meanwhile = lambda: keys.admit(authorization, "r").settle(1, 0.5)
+        keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
+        busy.meanwhile = lambda: keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
         await keys.refresh()
         busy.meanwhile = lambda: None
         assert refused(keys, authorization).code == "insufficient_quota"
@@ -413,10 +415,10 @@ async def test_what_the_store_refuses_is_kept_and_told_later(store, clock, caplo
     refusing = Refusing(store)
     async with loaded(refusing, clock) as keys:
         refusing.full = True
-        keys.admit(authorization, "r").settle(1, 0.5)
+        keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
         with pytest.raises(StoreError):
             await keys.refresh()
-        keys.admit(authorization, "r").settle(1, 0.5)
+        keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
         assert refused(keys, authorization).code == "insufficient_quota"
         refusing.full = False
         await keys.refresh()
@@ -424,7 +426,7 @@ async def test_what_the_store_refuses_is_kept_and_told_later(store, clock, caplo
         assert [one.usd for one in (await store.key_state()).spent.values()] == [1.0]
         refusing.full = True
         with pytest.raises(RateLimitError):
-            keys.admit(authorization, "r").settle(1, 0.5)
+            keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
     assert "out of date" not in caplog.text  # nothing was left to tell
 
 
@@ -434,7 +436,7 @@ async def test_a_watch_outlives_a_store_that_refuses(store, clock, caplog):
     keys = Keys(refusing, clock=clock, every=0.005)
     await keys.load()
     refusing.full = True
-    keys.admit(authorization, "r").settle(1, 0.5)
+    keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
     while "the disk is full" not in caplog.text:
         await asyncio.sleep(0.005)
     refusing.full = False
@@ -467,7 +469,7 @@ async def test_a_kill_loses_no_more_than_was_not_written_yet(store, path, clock)
     assert (spent.usd, spent.tokens, spent.requests) == (10.0, 400, 40)
     async with loaded(store, clock) as keys:
         authorization = f"Bearer {key}".encode()
-        keys.admit(authorization, "r").settle(1, 1.0)
+        keys.admit(keys.recognise(authorization), "r").settle(1, 1.0)
         assert refused(keys, authorization).code == "insufficient_quota"
 
 
@@ -516,7 +518,7 @@ def test_a_bucket_says_how_long_to_wait(limit, amounts, pause):
     else:
         assert bucket.level(now + wait / 2) < 1
         assert bucket.level(now + wait + 1e-6) >= 1 - 1e-6
-    full = bucket.until_full(now + wait)
+    _, full = bucket.state(now + wait)
     assert bucket.level(now + wait + full + 1e-6) == pytest.approx(limit)
 
 

@@ -13,17 +13,20 @@ a difference over the samples that both routes have one for, and `n` says how ma
 from __future__ import annotations
 
 import math
-from array import array
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators import stats
-from evaluators.base import Answer, Cell, Output, Score
+from evaluators import differences, stats
+from evaluators.base import Output
+from evaluators.resampling import RESAMPLING_LIMIT
+from evaluators.tally import Measured, PerSample, RouteTally, Tally
+from evaluators.variance import Variance, split_variance
+
+__all__ = ["Measured", "Tally"]
 
 ALPHA = 0.05
 """A difference is called one when its p-value, corrected by Holm over the report, is below this."""
@@ -32,15 +35,15 @@ FEW_SAMPLES = 20
 """Below so many samples, bootstrap intervals tend to be too narrow and a warning says so."""
 
 METHOD = (
-    "95% intervals over samples: BCa bootstrap of means (2,000 resamples), Wilson for scores that "
-    "are all 0 or 1, percentile bootstrap of corpus scores (1,000). p: paired sign-flip "
-    "permutation test, approximate randomisation for corpus scores (9,999), corrected by Holm over "
-    "all comparisons with a direction. Above 10,000 samples: t distribution."
+    "95% intervals over samples: Student's t corrected for skew (Hall 1992), Wilson for scores "
+    "that are all 0 or 1, percentile bootstrap of corpus scores (1,000); cluster-robust t where "
+    "samples have clusters. p: paired sign-flip permutation test, approximate randomisation for "
+    f"corpus scores (9,999), paired t above {RESAMPLING_LIMIT:,} samples; corrected by Holm over "
+    "all comparisons with a direction."
 )
 
+Clusters: TypeAlias = NDArray[np.intp] | None
 Verdict = Literal["better", "worse", "no difference shown"]
-
-_EXAMPLE_LENGTH = 200  # enough to recognise an error; upstream bodies can be megabytes
 
 
 class ErrorGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +121,8 @@ class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
         unscored: answers that have no score.
         example: why one of those has none, "" if it was not said.
         notes: what has to be known about some of the scores, most frequent first.
+        clusters: how many clusters the samples are in; None when each stands alone.
+        variance: of the scores, split in two; None without repeats and for corpus scores.
     """
 
     output: str
@@ -132,6 +137,8 @@ class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
     unscored: int
     example: str
     notes: tuple[Note, ...] = ()
+    clusters: int | None = None
+    variance: Variance | None = None
 
 
 class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +191,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         detectable: the smallest true difference found 4 times in 5 with these samples, by a single
             test without correction.
         verdict: None for an output without direction.
+        clusters: how many clusters the n samples are in; None when each stands alone.
     """
 
     route: str
@@ -200,6 +208,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     effect_size: float | None = None
     detectable: float | None = None
     verdict: Verdict | None = None
+    clusters: int | None = None
 
 
 class OutputInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,171 +248,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     method: str = METHOD
 
 
-class Measured(Protocol):
-    """The part of a metric (or grader) that a report reads."""
-
-    @property
-    def name(self) -> str:
-        """As in the run document."""
-        ...
-
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        """What it produces."""
-        ...
-
-    @property
-    def signature(self) -> str:
-        """Implementation, version and choices."""
-        ...
-
-
-class Tally:
-    """Collects a run's rows in any order, keeping numbers only: 12 bytes a score and no texts.
-
-    Args:
-        routes: in the order of the report.
-        metrics: all metrics of the run.
-        expected: route to the number of cells that the run asks of it.
-        baseline: the route that differences are taken against, or None.
-
-    Raises:
-        ValueError: the baseline is not a route, a route has no `expected`, or two metrics have
-            an output of the same name.
-    """
-
-    def __init__(
-        self,
-        *,
-        routes: Sequence[str],
-        metrics: Sequence[Measured],
-        expected: Mapping[str, int],
-        baseline: str | None = None,
-    ) -> None:
-        if baseline is not None and baseline not in routes:
-            raise ValueError(f"the baseline {baseline!r} is not one of the routes")
-        if set(routes) - set(expected):
-            raise ValueError(f"no expected cells for {sorted(set(routes) - set(expected))}")
-        names = [output.name for metric in metrics for output in metric.outputs]
-        if len(names) != len(set(names)):
-            raise ValueError(f"two metrics have an output of the same name: {names}")
-        self.baseline = baseline
-        self.metrics = tuple(metrics)
-        self.samples: dict[str, int] = {}
-        self.routes = {
-            route: _RouteTally(
-                expected[route],
-                {
-                    output.name: _Column(corpus=output.corpus is not None)
-                    for metric in metrics
-                    for output in metric.outputs
-                },
-            )
-            for route in routes
-        }
-
-    def add(self, cell: Cell, answer: Answer | None, scores: Iterable[Score] = ()) -> None:
-        """Count one cell, once. An answer of None is in flight, so the cell stays missing.
-
-        Raises:
-            ValueError: the route is not of this run, or a score not of its metrics.
-        """
-        if cell.route not in self.routes:
-            raise ValueError(f"{cell.route!r} is not a route of this run")
-        if answer is None:
-            return
-        sample = self.samples.setdefault(cell.sample_id, len(self.samples))
-        self.routes[cell.route].add(sample, answer, scores)
-
-
-class _Column:
-    """The scores of one output and route: sample numbers, and values or statistics, aligned."""
-
-    def __init__(self, *, corpus: bool) -> None:
-        self.corpus = corpus
-        self.samples = array("i")
-        self.values = array("d")
-        self.statistics = array("d")
-        self.width: int | None = None
-        self.example = ""
-        self.notes: Counter[str] = Counter()
-
-    def add(self, sample: int, score: Score) -> None:
-        value = math.nan if score.value is None else score.value
-        numbers = score.statistics if self.corpus else ()
-        # A corpus score needs the statistics; the answer's own value only says who won.
-        needed = numbers if self.corpus else (value,)
-        if not needed or not all(map(math.isfinite, needed)):
-            self.example = self.example or score.error[:_EXAMPLE_LENGTH]
-            return
-        if self.width is None:
-            self.width = len(numbers)
-        if len(numbers) != self.width:
-            raise ValueError(
-                f"{score.output}: {len(numbers)} statistics for one answer, {self.width} before"
-            )
-        if score.note:
-            self.notes[score.note[:_EXAMPLE_LENGTH]] += 1
-        self.samples.append(sample)
-        self.values.append(value)
-        self.statistics.extend(numbers)
-
-
-class _RouteTally:
-    def __init__(self, expected: int, columns: dict[str, _Column]) -> None:
-        self.expected = expected
-        self.columns = columns
-        self.answered = 0
-        self.failed = 0
-        self.cached = 0
-        self.errors: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
-        self.targets: Counter[str] = Counter()
-        self.prompt_tokens = self.completion_tokens = self.total_tokens = self.tokens_unknown = 0
-        self.cost_usd = 0.0
-        self.cost_unknown = 0
-        self.seconds = array("d")
-        self.dropped: Counter[str] = Counter()
-
-    def add(self, sample: int, answer: Answer, scores: Iterable[Score]) -> None:
-        if answer.cost_usd is not None:
-            self.cost_usd += answer.cost_usd
-        if answer.text is None:
-            code = answer.error_code or "unknown"
-            self.failed += 1
-            self.errors[code] += 1
-            self.examples.setdefault(code, (answer.error or "")[:_EXAMPLE_LENGTH])
-            return
-        self.answered += 1
-        self.cached += answer.cached
-        self.cost_unknown += answer.cost_usd is None
-        self.targets[answer.target] += 1
-        self.dropped.update(answer.translation.dropped.keys())
-        if answer.total_s is not None and not answer.cached:
-            self.seconds.append(answer.total_s)
-        usage = answer.usage
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
-        total = usage.total_tokens
-        if total is None and prompt is not None and completion is not None:
-            total = prompt + completion
-        self.prompt_tokens += prompt or 0
-        self.completion_tokens += completion or 0
-        self.total_tokens += total or 0
-        self.tokens_unknown += total is None
-        for score in scores:
-            if score.output not in self.columns:
-                raise ValueError(f"no metric of this run has the output {score.output!r}")
-            self.columns[score.output].add(sample, score)
-
-
-class _PerSample(NamedTuple):
-    """A column with repeats averaged, one row per sample of the run, NaN where it has none."""
-
-    values: NDArray[np.float64]  # shape (samples,)
-    statistics: NDArray[np.float64]  # shape (samples, k)
-    present: NDArray[np.bool_]  # shape (samples,)
-
-
 def summarise(tally: Tally, *, seed: int = 0) -> Report:
     """Turn what was collected into a report; the same rows and seed give the same report.
 
@@ -427,16 +271,17 @@ def summarise(tally: Tally, *, seed: int = 0) -> Report:
         for output in metric.outputs
     )
     per_sample = {
-        (route, name): _per_sample(column, len(tally.samples))
+        (route, name): tally.per_sample(route, name)
         for route, counted in tally.routes.items()
-        for name, column in counted.columns.items()
+        for name in counted.columns
     }
+    clusters = tally.cluster_numbers()
     routes = tuple(
         _route_report(
             route,
             counted,
             tuple(
-                _route_score(output, counted, per_sample[route, name], seed)
+                _route_score(output, counted, per_sample[route, name], clusters, seed)
                 for name, output in outputs.items()
             ),
             tuple(
@@ -453,7 +298,11 @@ def summarise(tally: Tally, *, seed: int = 0) -> Report:
         comparisons = _judged(
             [
                 _comparison(
-                    route, output, per_sample[route, name], per_sample[baseline, name], seed
+                    (route, output),
+                    per_sample[route, name],
+                    per_sample[baseline, name],
+                    clusters,
+                    seed,
                 )
                 for route in tally.routes
                 if route != baseline
@@ -498,28 +347,7 @@ def dollars(amount: float) -> str:
     return f"${amount:.{1 - math.floor(math.log10(amount))}f}"
 
 
-def _per_sample(column: _Column, samples: int) -> _PerSample:
-    index = np.asarray(column.samples, dtype=np.intp)
-    counts = np.bincount(index, minlength=samples)
-    present = counts > 0
-
-    def means(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        sums = np.bincount(index, weights=numbers, minlength=samples)
-        averaged = np.full(samples, np.nan)
-        averaged[present] = sums[present] / counts[present]
-        return averaged
-
-    statistics = np.asarray(column.statistics, dtype=np.float64)
-    rows = statistics.reshape(len(index), column.width or 0)
-    per_statistic = [means(numbers) for numbers in rows.T]
-    return _PerSample(
-        values=means(np.asarray(column.values, dtype=np.float64)),
-        statistics=np.stack(per_statistic, axis=1) if per_statistic else np.empty((samples, 0)),
-        present=present,
-    )
-
-
-def _confusion(output: Output, found: _PerSample) -> Confusion:
+def _confusion(output: Output, found: PerSample) -> Confusion:
     sums = found.statistics[found.present].sum(axis=0)
     rows = sums.reshape(-1, len(output.confusion))
     counts = tuple(tuple(row) for row in rows.tolist())
@@ -528,7 +356,7 @@ def _confusion(output: Output, found: _PerSample) -> Confusion:
 
 def _route_report(
     route: str,
-    counted: _RouteTally,
+    counted: RouteTally,
     scores: tuple[RouteScore, ...],
     confusions: tuple[Confusion, ...],
 ) -> RouteReport:
@@ -564,15 +392,10 @@ def _route_report(
     )
 
 
-def _route_score(output: Output, counted: _RouteTally, found: _PerSample, seed: int) -> RouteScore:
-    values = found.values[found.present]
-    if output.corpus is not None:
-        interval = stats.corpus_interval(found.statistics[found.present], output.corpus, seed=seed)
-    elif (output.low, output.high) == (0.0, 1.0) and np.isin(values, (0.0, 1.0)).all():
-        # No bootstrap can see past "all right" or "all wrong"; Wilson's interval can.
-        interval = stats.wilson(int(values.sum()), len(values))
-    else:
-        interval = stats.mean_interval(values, seed=seed)
+def _route_score(
+    output: Output, counted: RouteTally, found: PerSample, clusters: Clusters, seed: int
+) -> RouteScore:
+    interval = _interval(output, found, clusters, seed)
     column = counted.columns[output.name]
     scored = len(column.samples)
     return RouteScore(
@@ -581,33 +404,75 @@ def _route_score(output: Output, counted: _RouteTally, found: _PerSample, seed: 
         low=interval.low,
         high=interval.high,
         method=interval.method,
-        n=interval.n,
+        n=int(np.count_nonzero(found.present)),
         scored=scored,
         expected=counted.expected,
         coverage=scored / counted.expected if counted.expected else 0.0,
         unscored=counted.answered - scored,
         example=column.example,
         notes=tuple(Note(text=text, count=count) for text, count in column.notes.most_common()),
+        clusters=None if clusters is None else interval.n,
+        variance=None if output.corpus else split_variance(column.samples, column.values),
     )
 
 
+def _interval(output: Output, found: PerSample, clusters: Clusters, seed: int) -> stats.Interval:
+    values = found.values[found.present]
+    chosen = _clusters_of(clusters, found.present)
+    if output.corpus is not None:
+        rows = found.statistics[found.present]
+        return stats.corpus_interval(rows, output.corpus, clusters=chosen, seed=seed)
+    if (output.low, output.high) == (0.0, 1.0) and np.isin(values, (0.0, 1.0)).all():
+        # Nothing else sees past "all right" or "all wrong"; Wilson's interval does.
+        if chosen is None:
+            return stats.wilson(int(values.sum()), len(values))
+        units = len(set(chosen))
+        if values.sum() in {0, len(values)}:
+            return stats.wilson(units if values.any() else 0, units)
+    return _within(output, stats.mean_interval(values, clusters=chosen))
+
+
+def _within(output: Output, interval: stats.Interval) -> stats.Interval:
+    """No end beyond the range that the output declares."""
+    low, high = interval.low, interval.high
+    if low is None or high is None:
+        return interval
+    least = -math.inf if output.low is None else output.low
+    most = math.inf if output.high is None else output.high
+    return msgspec.structs.replace(
+        interval, low=min(max(low, least), most), high=max(min(high, most), least)
+    )
+
+
+def _clusters_of(clusters: Clusters, chosen: NDArray[np.bool_]) -> list[int] | None:
+    return None if clusters is None else clusters[chosen].tolist()
+
+
 def _comparison(
-    route: str, output: Output, ours: _PerSample, baseline: _PerSample, seed: int
+    cell: tuple[str, Output], ours: PerSample, baseline: PerSample, clusters: Clusters, seed: int
 ) -> Comparison:
     """The numbers of one comparison; `_judged` adds what depends on the others."""
+    route, output = cell
     both = ours.present & baseline.present
+    chosen = _clusters_of(clusters, both)
     if output.corpus is None:
-        paired = stats.paired_difference(ours.values[both], baseline.values[both], seed=seed)
+        paired = differences.paired_difference(
+            ours.values[both], baseline.values[both], clusters=chosen, seed=seed
+        )
     else:
-        paired = stats.paired_corpus_difference(
-            ours.statistics[both], baseline.statistics[both], output.corpus, seed=seed
+        paired = differences.paired_corpus_difference(
+            ours.statistics[both],
+            baseline.statistics[both],
+            output.corpus,
+            clusters=chosen,
+            seed=seed,
         )
     if paired is None:
         return Comparison(route=route, output=output.name, n=0)
     wins, ties, losses = paired.wins, paired.ties, paired.losses
     first, second = ours.values[both], baseline.values[both]
     if wins is None and np.isfinite(first).all() and np.isfinite(second).all():
-        wins, ties, losses = stats.outcomes(first, second)
+        wins, ties, losses = differences.outcomes(first, second)
     if output.higher_is_better is False:
         wins, losses = losses, wins
     return Comparison(
@@ -623,6 +488,7 @@ def _comparison(
         losses=losses,
         effect_size=paired.effect_size,
         detectable=paired.detectable,
+        clusters=None if chosen is None else len(set(chosen)),
     )
 
 
@@ -635,7 +501,7 @@ def _judged(
         if one.n and outputs[one.output].higher_is_better is not None
     ]
     p_values = [comparisons[index].p_value for index in family]
-    adjusted = stats.holm([p_value for p_value in p_values if p_value is not None])
+    adjusted = differences.holm([p_value for p_value in p_values if p_value is not None])
     judged = list(comparisons)
     for index, p_holm in zip(family, adjusted, strict=True):
         one = comparisons[index]
@@ -656,12 +522,14 @@ def _warnings(
     for route in routes:
         yield from _route_warnings(route)
     yield from _parameter_warnings(routes)
-    sizes = {score.n for route in routes for score in route.scores if score.n}
+    sizes = {score.clusters or score.n for route in routes for score in route.scores if score.n}
+    clustered = any(score.clusters for route in routes for score in route.scores)
+    what = "cluster" if clustered else "sample"
     if sizes and min(sizes) == 1:
-        yield "A single sample has no interval: nothing can be said about other samples."
+        yield f"A single {what} has no interval: nothing can be said about other {what}s."
     elif sizes and min(sizes) < FEW_SAMPLES:
         yield (
-            f"With fewer than {FEW_SAMPLES} samples (here {min(sizes)}), intervals tend to be "
+            f"With fewer than {FEW_SAMPLES} {what}s (here {min(sizes)}), intervals tend to be "
             "narrower than they should be."
         )
     if baseline is None:
@@ -746,7 +614,9 @@ def _comparison_warnings(
             f"samples of both (n from {min(one.n for one in narrowed):,})."
         )
     family = [one for one in comparisons if one.p_holm is not None]
-    smallest = max((stats.smallest_p_value(one.n) for one in family), default=0.0)
+    smallest = max(
+        (differences.smallest_p_value(one.clusters or one.n) for one in family), default=0.0
+    )
     if smallest * len(family) >= ALPHA:
         yield (
             f"Too few samples for {len(family):,} comparisons: the test's smallest possible "

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_pairs import vicuna_pairs
 
-from evaluators import language_data, stats, wordnet
+from evaluators import differences, language_data, stats, wordnet
 from evaluators.base import Answer, Metric, Sample, Score
 from evaluators.metrics.registry import build
 
@@ -305,7 +305,7 @@ def test_paired_tests_are_sacrebleus(pairs):
         )
         for name, chosen in texts.items()
     }
-    ours = stats.paired_corpus_difference(rows["odd"], rows["even"], output.corpus)
+    ours = differences.paired_corpus_difference(rows["odd"], rows["even"], output.corpus)
     interval = stats.corpus_interval(rows["even"], output.corpus)
     tests = {
         kind: PairedTest(

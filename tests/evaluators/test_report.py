@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from evaluators import report as reports
-from evaluators import stats
 from evaluators.base import Answer, Cell, Output, Score, Usage
+from evaluators.differences import holm
 from evaluators.report import Comparison, Report, RouteScore, Tally, summarise
 from evaluators.table import to_table
 
@@ -133,7 +133,7 @@ def test_direction_decides_the_verdict(typical):
 def test_holm_is_over_all_directed_comparisons(typical):
     family = [one for one in typical.comparisons if one.output != "words"]
     assert len(family) == 4
-    assert [one.p_holm for one in family] == stats.holm([one.p_value for one in family])
+    assert [one.p_holm for one in family] == holm([one.p_value for one in family])
     assert any(one.p_holm > one.p_value for one in family)
 
 
@@ -220,6 +220,66 @@ def test_repeats_are_averaged_within_their_sample():
     assert (new.estimate, new.n, new.scored) == (pytest.approx(0.5), 2, 3)
     assert new.coverage == 0.75
     assert compared(report, "new", "rougeL").difference == pytest.approx(-0.05)
+
+
+def test_samples_of_a_cluster_are_one_observation():
+    draw = np.random.Generator(np.random.PCG64(4))
+    clusters = {f"{text}-{n}": f"text {text}" for text in range(30) for n in range(10)}
+    collected = {
+        name: Tally(
+            routes=["base", "new"],
+            metrics=[ROUGE],
+            expected={"base": 300, "new": 300},
+            baseline="base",
+            clusters=known,
+        )
+        for name, known in (("alone", None), ("clustered", clusters))
+    }
+    for sample, text in clusters.items():
+        level = (int(text.split()[1]) * 37 % 100) / 200
+        values = {"base": level, "new": level + level / 4 + float(draw.normal(0, 0.01))}
+        for tallied in collected.values():
+            for route, value in values.items():
+                tallied.add(Cell(route, sample, 0), answer(), scores(rougeL=value))
+    alone, clustered = summarise(collected["alone"]), summarise(collected["clustered"])
+    ours, theirs = score_of(clustered, "new", "rougeL"), score_of(alone, "new", "rougeL")
+    assert (ours.clusters, ours.n, ours.method) == (30, 300, "clustered t")
+    assert (theirs.clusters, theirs.method) == (None, "hall")
+    assert ours.estimate == pytest.approx(theirs.estimate)
+    assert ours.high - ours.low > 2.5 * (theirs.high - theirs.low)
+    one, other = compared(clustered, "new", "rougeL"), compared(alone, "new", "rougeL")
+    assert (one.clusters, one.n, one.difference) == (30, 300, pytest.approx(other.difference))
+    assert one.high - one.low > 2 * (other.high - other.low)
+    assert one.detectable > 2 * other.detectable
+
+
+def test_clusters_that_are_all_right_are_few_observations():
+    clusters = {str(n): str(n % 5) for n in range(100)}
+    collected = Tally(routes=["base"], metrics=[EXACT], expected={"base": 100}, clusters=clusters)
+    for sample in clusters:
+        collected.add(Cell("base", sample, 0), answer(), scores(exact_match=1.0))
+    report = summarise(collected)
+    score = score_of(report, "base", "exact_match")
+    assert score.low == pytest.approx(0.5655, abs=5e-5)  # of 5, not of 100
+    assert any("fewer than 20 clusters (here 5)" in warning for warning in report.warnings)
+
+
+def test_repeats_split_the_variance():
+    collected = tally(ROUGE, expected=6, routes=("base",))
+    for sample, values in (("a", (0.1, 0.2)), ("b", (0.5, 0.6)), ("c", (0.8, 0.9))):
+        for repeat, value in enumerate(values):
+            collected.add(Cell("base", sample, repeat), answer(), scores(rougeL=value))
+    found = score_of(summarise(collected), "base", "rougeL").variance
+    assert found.between_repeats == pytest.approx(0.005)
+    assert (found.samples, found.repeats) == (3, 2)
+
+
+def test_an_interval_stays_in_the_range_of_its_output():
+    collected = tally(ROUGE, expected=3, routes=("base",))
+    for sample, value in (("a", 0.0), ("b", 0.9), ("c", 1.0)):
+        collected.add(Cell("base", sample, 0), answer(), scores(rougeL=value))
+    score = score_of(summarise(collected), "base", "rougeL")
+    assert (score.low, score.high) == (0.0, 1.0)
 
 
 def test_corpus_outputs_are_scored_over_summed_statistics():

@@ -1,0 +1,396 @@
+"""Is a better than b? Paired differences, their tests, and what to do without pairs.
+
+    paired_difference({"a": 0.9}, {"a": 0.4})    -> Paired(difference=0.5, ...)
+    unpaired_difference([0.9, 0.7], [0.4])       -> Unpaired(difference=0.4, ...)
+    holm([0.01, 0.04, 0.03])                     -> [0.03, 0.06, 0.06]
+
+A report decides by the sign-flip test of `paired_difference`. The others answer other questions,
+and stand beside it for readers who expect them: Student's and Wilcoxon's for pairs, McNemar's for
+pairs of 0 and 1, Welch's and Mann and Whitney's where nothing is paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike
+
+from evaluators.power import minimum_detectable_effect
+from evaluators.resampling import (
+    RESAMPLING_LIMIT,
+    Floats,
+    all_masks,
+    in_blocks,
+    multiplicities,
+    random_masks,
+)
+from evaluators.stats import (
+    Corpus,
+    cluster_index,
+    cluster_sums,
+    corpus_score,
+    finite,
+    matrix,
+    mean_interval,
+    standard_error,
+    t_quantile,
+)
+
+EXACT_LIMIT = 14
+"""Up to so many pairs all sign flips are enumerated (at most 2**14)."""
+
+PERMUTATIONS = 9_999
+"""Random permutations of a test that is not exact, so that its smallest p-value is 0.0001."""
+
+PerSample: TypeAlias = Mapping[Any, float | Sequence[float]] | Sequence[float] | Floats
+
+
+class Outcomes(NamedTuple):
+    """On how many samples the first is larger than the second, equal to it, smaller than it."""
+
+    wins: int
+    ties: int
+    losses: int
+
+
+class Paired(msgspec.Struct, frozen=True, kw_only=True):
+    """The difference a - b over samples that both have.
+
+    Attributes:
+        difference: of the means, or of the corpus scores.
+        low, high: its confidence interval; None when n is 1.
+        p_value: two-sided; not corrected for other comparisons.
+        n: samples in both.
+        wins, ties, losses: samples on which a is larger, equal, smaller; None for corpus scores.
+        effect_size: Cohen's d_z, the mean difference over the standard deviation of the
+            differences; None where it is undefined and for corpus scores.
+        detectable: the smallest true difference that a comparison like this one finds in 4 of 5
+            cases (`minimum_detectable_effect`); None when n is 1.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    p_value: float
+    n: int
+    wins: int | None
+    ties: int | None
+    losses: int | None
+    effect_size: float | None
+    detectable: float | None
+
+
+def paired_difference(
+    a: PerSample,
+    b: PerSample,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> Paired | None:
+    """The mean difference a - b over the samples that both have; None when there are none.
+
+    The interval is that of `mean_interval`. The p-value is of a two-sided sign-flip permutation
+    test, whose null hypothesis is that a and b are exchangeable in each sample: exact up to
+    `EXACT_LIMIT` samples, else `permutations` random flips counted with the observed one (Phipson
+    and Smyth 2010). Above `RESAMPLING_LIMIT` samples it is of the paired t test. With clusters, the
+    differences of one cluster keep their signs together.
+
+    Args:
+        a: sample id to its value, or to the values of its repeats, which are averaged; or one value
+            per sample.
+        b: the same; where both are sequences, aligned with `a`.
+        clusters: of two sequences: which cluster each sample belongs to.
+        level: confidence level of the interval.
+        permutations: random sign flips.
+        seed: of the flips.
+    """
+    first, second = _aligned(a, b)
+    n = len(first)
+    if n == 0:
+        return None
+    differences = first - second
+    # What differs by rounding only is a tie: otherwise noise of 1e-17 gets an effect size.
+    differences[np.isclose(first, second, rtol=1e-9, atol=1e-12)] = 0.0
+    interval = mean_interval(differences, clusters=clusters, level=level)
+    difference = interval.estimate
+    assert difference is not None
+    constant = differences.min() == differences.max()
+    spread = 0.0 if n < 2 or constant else float(differences.std(ddof=1))
+    units, unit_spread = n, spread
+    flipped: Floats = differences
+    if clusters is not None:
+        index, units = cluster_index(clusters, n)
+        flipped = np.bincount(index, weights=differences).astype(np.float64)
+        if units > 1 and spread:
+            unit_spread = standard_error(differences, clusters=clusters) * units**0.5
+    return Paired(
+        difference=difference,
+        low=interval.low,
+        high=interval.high,
+        p_value=_sign_flip(flipped, permutations, seed),
+        n=n,
+        **outcomes(first, second)._asdict(),
+        effect_size=difference / spread if spread else None,
+        detectable=minimum_detectable_effect(unit_spread, units),
+    )
+
+
+def paired_corpus_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    corpus: Corpus,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    resamples: int = 1000,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> Paired | None:
+    """The difference of two corpus scores a - b; None when there are no samples.
+
+    The interval is a percentile bootstrap that draws the same samples for both (Koehn 2004). The
+    p-value is of approximate randomisation (Riezler and Maxwell 2005), which exchanges the two
+    answers to a sample at random, as sacreBLEU's paired test does; all exchanges are enumerated
+    where there are no more of them than `permutations`. Equal systems get a p-value of 1.
+
+    Args:
+        a: statistics, one row per sample, shape (n, k).
+        b: the same, the samples in the same order.
+        corpus: the score of the k sums over the rows.
+        clusters: which cluster each row belongs to; whole clusters are drawn and exchanged.
+        level: confidence level of the interval.
+        resamples: bootstrap resamples.
+        permutations: random exchanges.
+        seed: of the resampling and the exchanges.
+    """
+    first, second = matrix(a), matrix(b)
+    if first.shape != second.shape:
+        raise ValueError(f"statistics of shapes {first.shape} and {second.shape} cannot be paired")
+    n, width = first.shape
+    if n == 0:
+        return None
+
+    def gap(sums: Floats) -> float:
+        return corpus_score(corpus, sums[:width]) - corpus_score(corpus, sums[width:])
+
+    both = np.hstack([first, second])
+    total = both.sum(axis=0)
+    difference = gap(total)
+    low = high = detectable = None
+    units = both if clusters is None else cluster_sums(both, clusters)
+    blocks = in_blocks(units, seed)
+    if len(units) > 1:
+        drawn = np.array(
+            [
+                gap(sums)
+                for counts in multiplicities(len(blocks), resamples, seed)
+                for sums in counts @ blocks
+            ]
+        )
+        low, high = map(float, np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+        spread = float(drawn.std()) * len(units) ** 0.5
+        detectable = minimum_detectable_effect(spread, len(units))
+
+    # Exchanging a sample moves (second - first) into a's sums and out of b's.
+    moves = np.hstack(
+        [blocks[:, width:] - blocks[:, :width], blocks[:, :width] - blocks[:, width:]]
+    )
+    count = reached = 0
+    exact = 2 ** (len(blocks) - 1) <= permutations
+    masks = all_masks(len(blocks)) if exact else random_masks(len(blocks), permutations, seed)
+    for mask in masks:
+        for sums in total + mask @ moves:
+            count += 1
+            reached += abs(gap(sums)) >= abs(difference) * (1 - 1e-9)
+    return Paired(
+        difference=difference,
+        low=low,
+        high=high,
+        p_value=reached / count if exact else (reached + 1) / (count + 1),
+        n=n,
+        wins=None,
+        ties=None,
+        losses=None,
+        effect_size=None,
+        detectable=detectable,
+    )
+
+
+def outcomes(a: ArrayLike, b: ArrayLike) -> Outcomes:
+    """Wins, ties and losses of a against b, sample by sample; equal up to rounding is a tie."""
+    first, second = finite(a), finite(b)
+    ties = np.isclose(first, second, rtol=1e-9, atol=1e-12)
+    wins = int(np.count_nonzero(~ties & (first > second)))
+    tied = int(np.count_nonzero(ties))
+    return Outcomes(wins=wins, ties=tied, losses=len(first) - wins - tied)
+
+
+def paired_t(differences: ArrayLike) -> float:
+    """Two-sided p-value of the paired t test on the differences; 1 when all are zero or n is 1."""
+    from scipy.special import stdtr  # noqa: PLC0415  (scipy takes a third of a second to import)
+
+    values = finite(differences)
+    if len(values) < 2 or not values.any():
+        return 1.0
+    if values.min() == values.max():
+        return 0.0
+    t = float(values.mean()) / standard_error(values)
+    return float(2 * stdtr(len(values) - 1, -abs(t)))
+
+
+def wilcoxon(differences: ArrayLike) -> float:
+    """Two-sided p-value of Wilcoxon's signed-rank test; 1 when all differences are zero.
+
+    Differences of zero are left out (Wilcoxon 1945, Biometrics 1:80-83). It is about the ranks of
+    the differences, not about their mean. Exact for few samples without ties.
+    """
+    from scipy.stats import wilcoxon as signed_rank  # noqa: PLC0415  (slow to import)
+
+    values = finite(differences)
+    values = values[values != 0]
+    if len(values) == 0:
+        return 1.0
+    return float(signed_rank(values).pvalue)
+
+
+class McNemar(NamedTuple):
+    """P-values of McNemar's test for pairs of 0 and 1."""
+
+    exact: float
+    mid_p: float
+
+
+def mcnemar(wins: int, losses: int) -> McNemar:
+    """McNemar's test (1947), from how often only a was right and only b was.
+
+    `mid_p` is the one to use: the exact test is needlessly cautious and the asymptotic one is not
+    safe for few pairs (Fagerland, Lydersen and Laake 2013, BMC Medical Research Methodology 13:91).
+    """
+    from scipy.special import bdtr  # noqa: PLC0415  (scipy takes a third of a second to import)
+
+    n, fewer = wins + losses, min(wins, losses)
+    if n == 0:
+        return McNemar(1.0, 1.0)
+    tail = 2 * float(bdtr(fewer, n, 0.5))
+    point = float(bdtr(fewer, n, 0.5)) - (float(bdtr(fewer - 1, n, 0.5)) if fewer else 0.0)
+    return McNemar(exact=min(1.0, tail), mid_p=min(1.0, tail - point))
+
+
+class Unpaired(msgspec.Struct, frozen=True, kw_only=True):
+    """The difference of the means of a and b, which have no samples in common.
+
+    Attributes:
+        difference: mean of a minus mean of b.
+        low, high: Welch's interval; None where either has fewer than two values, or neither varies.
+        p_welch: of Welch's t test (1947, Biometrika 34:28-35), two-sided.
+        p_mann_whitney: of Mann and Whitney's test of ranks (1947), two-sided.
+        cliffs_delta: how much more often a value of a is larger than one of b than smaller, -1 to
+            1 (Cliff 1993, Psychological Bulletin 114:494-509).
+        n_a, n_b: values in each.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    p_welch: float | None
+    p_mann_whitney: float
+    cliffs_delta: float
+    n_a: int
+    n_b: int
+
+
+def unpaired_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Unpaired | None:
+    """Compare values that have nothing in common, sample by sample; None where either has none.
+
+    Questions differ in difficulty, and here that counts as noise: pair the samples where you can.
+    """
+    from scipy.special import stdtr  # noqa: PLC0415  (scipy takes a third of a second to import)
+    from scipy.stats import mannwhitneyu  # noqa: PLC0415
+
+    first, second = finite(a), finite(b)
+    n_a, n_b = len(first), len(second)
+    if n_a == 0 or n_b == 0:
+        return None
+    difference = float(first.mean() - second.mean())
+    low = high = p_welch = None
+    if n_a > 1 and n_b > 1:
+        shares = float(first.var(ddof=1)) / n_a, float(second.var(ddof=1)) / n_b
+        error = sum(shares) ** 0.5
+        if error:
+            x, y = shares[0] / error**2, shares[1] / error**2
+            freedom = 1 / (x * x / (n_a - 1) + y * y / (n_b - 1))
+            half = t_quantile(0.5 + level / 2, freedom) * error
+            low, high = difference - half, difference + half
+            p_welch = float(2 * stdtr(freedom, -abs(difference / error)))
+    ranks = mannwhitneyu(first, second)
+    constant = min(first.min(), second.min()) == max(first.max(), second.max())
+    return Unpaired(
+        difference=difference,
+        low=low,
+        high=high,
+        p_welch=p_welch,
+        p_mann_whitney=1.0 if constant else float(ranks.pvalue),
+        cliffs_delta=2 * float(ranks.statistic) / (n_a * n_b) - 1,
+        n_a=n_a,
+        n_b=n_b,
+    )
+
+
+def smallest_p_value(n: int, *, permutations: int = PERMUTATIONS) -> float:
+    """The smallest p-value that `paired_difference` can give with n samples."""
+    if n > RESAMPLING_LIMIT:
+        return 0.0
+    return 2.0 ** (1 - n) if n <= EXACT_LIMIT else 1 / (permutations + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for being a family, in the order given (Holm 1979, Scand. J. Stat. 6:65).
+
+    Calling those below alpha significant keeps the chance of any false one below alpha, whatever
+    the dependence between the tests.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _aligned(a: PerSample, b: PerSample) -> tuple[Floats, Floats]:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        common = [sample for sample in a if sample in b]
+        first = [float(np.mean(a[sample])) for sample in common]
+        second = [float(np.mean(b[sample])) for sample in common]
+        return finite(first), finite(second)
+    if isinstance(a, Mapping) or isinstance(b, Mapping):
+        raise TypeError("pair two mappings or two sequences")
+    if len(a) != len(b):
+        raise ValueError(f"sequences of {len(a)} and {len(b)} values cannot be paired")
+    return finite(a), finite(b)
+
+
+def _sign_flip(differences: Floats, permutations: int, seed: int) -> float:
+    n = len(differences)
+    if not differences.any():
+        return 1.0
+    if n > RESAMPLING_LIMIT:
+        return paired_t(differences)
+    total = float(differences.sum())
+    # Sums of the same numbers in another order differ by rounding; they still count as equal.
+    observed = abs(total) - 1e-12 * float(np.abs(differences).sum())
+    if n <= EXACT_LIMIT:
+        sums = np.zeros(1)
+        for value in differences:
+            sums = np.concatenate([sums + value, sums - value])
+        return float(np.count_nonzero(np.abs(sums) >= observed) / len(sums))
+    reached = sum(
+        int(np.count_nonzero(np.abs(total - 2 * (mask @ differences)) >= observed))
+        for mask in random_masks(n, permutations, seed)
+    )
+    return (reached + 1) / (permutations + 1)

@@ -1,0 +1,83 @@
+"""How many samples it takes: power, sample size, and the smallest difference that shows.
+
+    power(0.02, sd=0.1, n=200)          -> 0.80...
+    sample_size(0.02, sd=0.1)           -> 199
+    minimum_detectable_effect(0.1, 200) -> 0.0199...
+
+All are of a single two-sided paired t test; `sd` is the standard deviation of the differences
+between the two routes, sample by sample. Correcting for a family of comparisons costs power.
+"""
+
+from __future__ import annotations
+
+import math
+
+from evaluators.stats import t_quantile
+
+MOST_SAMPLES = 10**9
+"""`sample_size` looks no further."""
+
+
+def power(effect: float, *, sd: float, n: int, alpha: float = 0.05) -> float:
+    """The chance that n pairs show a true mean difference (Cohen 1988, by the noncentral t).
+
+    Args:
+        effect: the true mean difference.
+        sd: standard deviation of the differences, above 0.
+        n: pairs, at least 2.
+        alpha: level of the two-sided test.
+
+    Raises:
+        ValueError: n or sd is too small.
+    """
+    from scipy.special import nctdtr  # noqa: PLC0415  (scipy takes a third of a second to import)
+
+    if n < 2 or sd <= 0:
+        raise ValueError("power needs at least two pairs, and differences that vary")
+    critical = t_quantile(1 - alpha / 2, n - 1)
+    shift = abs(effect) / sd * math.sqrt(n)
+    if shift > critical + 38:  # beyond what the distribution function resolves
+        return 1.0
+    missed = nctdtr(n - 1, shift, critical) - nctdtr(n - 1, shift, -critical)
+    return min(1.0, max(0.0, 1.0 - float(missed)))
+
+
+def sample_size(
+    effect: float, *, sd: float, power_wanted: float = 0.8, alpha: float = 0.05
+) -> int | None:
+    """The fewest pairs with which a true mean difference shows with this probability.
+
+    None where `MOST_SAMPLES` are not enough. Arguments as for `power`.
+
+    Raises:
+        ValueError: there is no effect, or sd is not above 0.
+    """
+    if effect == 0 or sd <= 0:
+        raise ValueError("a sample size needs an effect, and differences that vary")
+
+    def enough(n: int) -> bool:
+        return power(effect, sd=sd, n=n, alpha=alpha) >= power_wanted
+
+    few, many = 1, 2
+    while not enough(many):
+        few, many = many, many * 2
+        if many > MOST_SAMPLES:
+            return None
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if enough(middle) else (middle, many)
+    return many
+
+
+def minimum_detectable_effect(
+    sd_of_differences: float, n: int, *, power: float = 0.8, alpha: float = 0.05
+) -> float | None:
+    """The smallest true mean difference that n pairs find with probability `power`.
+
+    For a single two-sided paired t test at level `alpha`, by the usual (t quantile + t quantile)
+    times standard error. None when n is below 2 or the differences do not vary.
+    """
+    if n < 2 or sd_of_differences <= 0:
+        return None
+    quantiles = t_quantile(1 - alpha / 2, n - 1) + t_quantile(power, n - 1)
+    return quantiles * sd_of_differences / math.sqrt(n)

@@ -1,0 +1,236 @@
+"""A run's rows as columns of numbers, collected in any order.
+
+    tally = Tally(routes=["a", "b"], metrics=metrics, expected={"a": 60, "b": 60}, baseline="a")
+    for row in rows:
+        tally.add(row.cell, row.answer, row.scores)
+    tally.per_sample("a", "rougeL").values
+
+`report.summarise` turns it into a report.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.base import Answer, Cell, Output, Score
+
+EXAMPLE_LENGTH = 200
+"""Enough to recognise an error; upstream bodies can be megabytes."""
+
+
+class Measured(Protocol):
+    """The part of a metric (or grader) that a report reads."""
+
+    @property
+    def name(self) -> str:
+        """As in the run document."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What it produces."""
+        ...
+
+    @property
+    def signature(self) -> str:
+        """Implementation, version and choices."""
+        ...
+
+
+class PerSample(NamedTuple):
+    """A column with repeats averaged, one row per sample of the run, NaN where it has none."""
+
+    values: NDArray[np.float64]  # shape (samples,)
+    statistics: NDArray[np.float64]  # shape (samples, k)
+    present: NDArray[np.bool_]  # shape (samples,)
+
+
+class Column:
+    """The scores of one output and route: sample numbers, and values or statistics, aligned."""
+
+    def __init__(self, *, corpus: bool) -> None:
+        self.corpus = corpus
+        self.samples = array("i")
+        self.values = array("d")
+        self.statistics = array("d")
+        self.width: int | None = None
+        self.example = ""
+        self.notes: Counter[str] = Counter()
+
+    def add(self, sample: int, score: Score) -> None:
+        """Keep a score's numbers, or why there are none."""
+        value = math.nan if score.value is None else score.value
+        numbers = score.statistics if self.corpus else ()
+        # A corpus score needs the statistics; the answer's own value only says who won.
+        needed = numbers if self.corpus else (value,)
+        if not needed or not all(map(math.isfinite, needed)):
+            self.example = self.example or score.error[:EXAMPLE_LENGTH]
+            return
+        if self.width is None:
+            self.width = len(numbers)
+        if len(numbers) != self.width:
+            raise ValueError(
+                f"{score.output}: {len(numbers)} statistics for one answer, {self.width} before"
+            )
+        if score.note:
+            self.notes[score.note[:EXAMPLE_LENGTH]] += 1
+        self.samples.append(sample)
+        self.values.append(value)
+        self.statistics.extend(numbers)
+
+
+class RouteTally:
+    """What is counted of one route, and its columns by output."""
+
+    def __init__(self, expected: int, columns: dict[str, Column]) -> None:
+        self.expected = expected
+        self.columns = columns
+        self.answered = 0
+        self.failed = 0
+        self.cached = 0
+        self.errors: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        self.targets: Counter[str] = Counter()
+        self.prompt_tokens = self.completion_tokens = self.total_tokens = self.tokens_unknown = 0
+        self.cost_usd = 0.0
+        self.cost_unknown = 0
+        self.seconds = array("d")
+        self.dropped: Counter[str] = Counter()
+
+    def add(self, sample: int, answer: Answer, scores: Iterable[Score]) -> None:
+        """Count an answer, and keep its scores."""
+        if answer.cost_usd is not None:
+            self.cost_usd += answer.cost_usd
+        if answer.text is None:
+            code = answer.error_code or "unknown"
+            self.failed += 1
+            self.errors[code] += 1
+            self.examples.setdefault(code, (answer.error or "")[:EXAMPLE_LENGTH])
+            return
+        self.answered += 1
+        self.cached += answer.cached
+        self.cost_unknown += answer.cost_usd is None
+        self.targets[answer.target] += 1
+        self.dropped.update(answer.translation.dropped.keys())
+        if answer.total_s is not None and not answer.cached:
+            self.seconds.append(answer.total_s)
+        usage = answer.usage
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        total = usage.total_tokens
+        if total is None and prompt is not None and completion is not None:
+            total = prompt + completion
+        self.prompt_tokens += prompt or 0
+        self.completion_tokens += completion or 0
+        self.total_tokens += total or 0
+        self.tokens_unknown += total is None
+        for score in scores:
+            if score.output not in self.columns:
+                raise ValueError(f"no metric of this run has the output {score.output!r}")
+            self.columns[score.output].add(sample, score)
+
+
+class Tally:
+    """Collects a run's rows in any order, keeping numbers only: 12 bytes a score and no texts.
+
+    Args:
+        routes: in the order of the report.
+        metrics: all metrics of the run.
+        expected: route to the number of cells that the run asks of it.
+        baseline: the route that differences are taken against, or None.
+        clusters: sample id to the cluster it belongs to; samples that are not named stand alone.
+
+    Raises:
+        ValueError: the baseline is not a route, a route has no `expected`, or two metrics have
+            an output of the same name.
+    """
+
+    def __init__(
+        self,
+        *,
+        routes: Sequence[str],
+        metrics: Sequence[Measured],
+        expected: Mapping[str, int],
+        baseline: str | None = None,
+        clusters: Mapping[str, str] | None = None,
+    ) -> None:
+        if baseline is not None and baseline not in routes:
+            raise ValueError(f"the baseline {baseline!r} is not one of the routes")
+        if set(routes) - set(expected):
+            raise ValueError(f"no expected cells for {sorted(set(routes) - set(expected))}")
+        names = [output.name for metric in metrics for output in metric.outputs]
+        if len(names) != len(set(names)):
+            raise ValueError(f"two metrics have an output of the same name: {names}")
+        self.baseline = baseline
+        self.metrics = tuple(metrics)
+        self.clusters = clusters or {}
+        self.samples: dict[str, int] = {}
+        self.routes = {
+            route: RouteTally(
+                expected[route],
+                {
+                    output.name: Column(corpus=output.corpus is not None)
+                    for metric in metrics
+                    for output in metric.outputs
+                },
+            )
+            for route in routes
+        }
+
+    def add(self, cell: Cell, answer: Answer | None, scores: Iterable[Score] = ()) -> None:
+        """Count one cell, once. An answer of None is in flight, so the cell stays missing.
+
+        Raises:
+            ValueError: the route is not of this run, or a score not of its metrics.
+        """
+        if cell.route not in self.routes:
+            raise ValueError(f"{cell.route!r} is not a route of this run")
+        if answer is None:
+            return
+        sample = self.samples.setdefault(cell.sample_id, len(self.samples))
+        self.routes[cell.route].add(sample, answer, scores)
+
+    def per_sample(self, route: str, output: str) -> PerSample:
+        """One row for each sample of the run, in the order of `samples`; repeats are averaged."""
+        return _per_sample(self.routes[route].columns[output], len(self.samples))
+
+    def cluster_numbers(self) -> NDArray[np.intp] | None:
+        """Which cluster each sample belongs to, shape (samples,); None when all stand alone."""
+        if not any(sample in self.clusters for sample in self.samples):
+            return None
+        number: dict[tuple[bool, str], int] = {}
+        found = [
+            number.setdefault(
+                (True, self.clusters[sample]) if sample in self.clusters else (False, sample),
+                len(number),
+            )
+            for sample in self.samples
+        ]
+        return np.array(found, dtype=np.intp)
+
+
+def _per_sample(column: Column, samples: int) -> PerSample:
+    index = np.asarray(column.samples, dtype=np.intp)
+    counts = np.bincount(index, minlength=samples)
+    present = counts > 0
+
+    def means(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums = np.bincount(index, weights=numbers, minlength=samples)
+        averaged = np.full(samples, np.nan)
+        averaged[present] = sums[present] / counts[present]
+        return averaged
+
+    statistics = np.asarray(column.statistics, dtype=np.float64)
+    rows = statistics.reshape(len(index), column.width or 0)
+    per_statistic = [means(numbers) for numbers in rows.T]
+    return PerSample(
+        values=means(np.asarray(column.values, dtype=np.float64)),
+        statistics=np.stack(per_statistic, axis=1) if per_statistic else np.empty((samples, 0)),
+        present=present,
+    )

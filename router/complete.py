@@ -18,12 +18,19 @@ from providers.errors import (
     UpstreamProtocolError,
     UpstreamStatusError,
 )
-from providers.wire import UNREADABLE, ChatCompletion, answer_text, read_completion
+from providers.wire import (
+    UNREADABLE,
+    ChatCompletion,
+    answer_text,
+    prompt_detail,
+    read_completion,
+)
 from router.dispatch import Attempt, Dispatcher, Opened, Work
+from router.pacing import Pacing
 from router.prices import PriceBook
 from router.record import Record
 from router.routes import Routes
-from router.routing import Plan, Target, share
+from router.routing import Plan, Table, Target, share
 from router.traffic import Traffic
 
 # Key order must not change a request's hash.
@@ -75,36 +82,67 @@ class Prepared(NamedTuple):
 
 
 class Completed(NamedTuple):
-    """An answer, and the attempts that led to it."""
+    """An answer, and the attempts that led to it.
+
+    Attributes:
+        answer: the answer, or why there is none.
+        attempts: in order.
+        try_later: whether the target only has too many requests now: asked again once its window
+            (`pacing.py`) lets it, it may well answer.
+    """
 
     answer: Answer
     attempts: tuple[Attempt, ...]
+    try_later: bool = False
 
 
 class Asker:
-    """Turns samples into requests and replies into answers."""
+    """Turns samples into requests and replies into answers.
+
+    Attributes:
+        pacing: how many requests each target gets at a time.
+    """
 
     def __init__(
         self, routes: Routes, dispatcher: Dispatcher, prices: PriceBook, traffic: Traffic
     ) -> None:
+        self.pacing = Pacing()
         self._routes = routes
         self._dispatcher = dispatcher
         self._prices = prices
         self._traffic = traffic
+
+    @property
+    def table(self) -> Table:
+        """The routes as they stand: a run keeps to those that it began with."""
+        return self._routes.table
 
     def check_route(self, route: str) -> None:
         """Raises ModelNotFoundError when `route` is neither a route nor `provider/model`."""
         self._routes.table.plan(route, 0.0)
 
     def prepare(
-        self, route: str, sample: Sample, parameters: dict[str, Any], *, fallback: bool
+        self,
+        route: str,
+        sample: Sample,
+        parameters: dict[str, Any],
+        *,
+        fallback: bool,
+        table: Table | None = None,
     ) -> Prepared:
         """The request for a sample. A weighted route sends one sample always to the same target.
+
+        Args:
+            route: a route's name, or `provider/model`.
+            sample: whose messages to send.
+            parameters: sent with them.
+            fallback: whether another target of the route may answer.
+            table: the routes as they were when the run began; None for as they are.
 
         Raises:
             ModelNotFoundError: `route` is neither a route nor `provider/model`.
         """
-        plan = self._routes.table.plan(route, share(sample.id, route))
+        plan = (table or self._routes.table).plan(route, share(sample.id, route))
         if not fallback:
             plan = plan.first_only()
         fields = {**parameters, "messages": sample.messages}
@@ -119,6 +157,7 @@ class Asker:
             request_id=f"eval_{digest[:24]}",
             klass="eval",
             on_unsupported="error",
+            pacing=self.pacing,
         )
         return Prepared(plan, work, digest)
 
@@ -159,7 +198,8 @@ class Asker:
         try:
             opened = await self._dispatcher.open(prepared.plan, prepared.work)
         except UpstreamError as error:
-            return Completed(_failed(error, loop.time() - started), error.attempts)
+            later = self.pacing.wait_of(error) is not None
+            return Completed(_failed(error, loop.time() - started), error.attempts, later)
         try:
             return Completed(await self._read(opened, started), tuple(opened.attempts))
         except EvalrouterError as error:
@@ -220,9 +260,17 @@ class Asker:
             system_fingerprint=completion.system_fingerprint or "",
             finish_reason=completion.choices[0].finish_reason or "",
             usage=usage,
-            cost_usd=self._prices.cost(opened.target, usage),
+            cost_usd=self._prices.cost(
+                opened.target,
+                usage,
+                cached=_of_prompt(completion, "cached_tokens"),
+                # OpenAI's name, or Anthropic's.
+                written=_of_prompt(completion, "cache_write_tokens")
+                or _of_prompt(completion, "cache_creation_tokens"),
+            ),
             logprob_sum=logprob_sum,
             logprob_tokens=logprob_tokens,
+            first_byte_s=opened.first_byte_s,
             total_s=total,
             attempts=len(opened.attempts),
             translation=opened.translation,
@@ -238,6 +286,10 @@ def _usage(completion: ChatCompletion) -> Usage:
         completion_tokens=said.completion_tokens,
         total_tokens=said.total_tokens,
     )
+
+
+def _of_prompt(completion: ChatCompletion, name: str) -> int:
+    return prompt_detail(completion.usage, name) if completion.usage else 0
 
 
 def _logprobs(body: bytes) -> tuple[float | None, int | None]:

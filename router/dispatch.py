@@ -14,7 +14,7 @@ import math
 import random as random_module
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -29,7 +29,7 @@ from providers.errors import (
 from router.alarms import Alarms, Deadline
 from router.config import Retries, Timeout
 from router.routing import Load, Plan, Target
-from router.targets import TargetState
+from router.targets import Klass, Places, TargetState
 
 # An error body is for reading; a host that sends more than this is not telling us anything.
 MAX_ERROR_BYTES = 1024 * 1024
@@ -38,7 +38,13 @@ BUSY_RETRY_AFTER_S = 1.0
 
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 
-Klass = Literal["live", "eval"]
+
+class Pacing(Protocol):
+    """Learns how requests to targets end, and waits out rate limits in the dispatcher's place."""
+
+    def ended(self, target: Target, error: UpstreamError | None, sent_at: float) -> None:
+        """A request that was sent at `sent_at` of the loop's clock; `error` None when answered."""
+        ...
 
 
 class Work(NamedTuple):
@@ -52,6 +58,7 @@ class Work(NamedTuple):
             trip those of live traffic.
         on_unsupported: what a provider does with fields its host cannot express, unless its config
             says: evaluations refuse, serving leaves them out and says so.
+        pacing: is told how every request ends; with it, a rate limit is not tried again here.
     """
 
     path: Path
@@ -62,6 +69,7 @@ class Work(NamedTuple):
     want_usage: bool = False
     traceparent: str = ""
     on_unsupported: OnUnsupported = "drop"
+    pacing: Pacing | None = None
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -202,6 +210,7 @@ class Dispatcher:
         self._random = random
         self._now = now
         self._states: dict[Klass, dict[Target, TargetState]] = {"live": {}, "eval": {}}
+        self._places: dict[Target, Places] = {}
 
     def states(self, klass: Klass = "live") -> Iterable[TargetState]:
         """Every target asked so far, for metrics."""
@@ -216,7 +225,8 @@ class Dispatcher:
         states = self._states[klass]
         state = states.get(target)
         if state is None:
-            state = states[target] = TargetState(target)
+            places = self._places.setdefault(target, Places())
+            state = states[target] = TargetState(target, klass, places)
         return state
 
     async def open(self, plan: Plan, work: Work) -> Opened:
@@ -253,7 +263,7 @@ class Dispatcher:
         elif trail.failure is None and broken:
             # Every target is broken: rather one request too many than none at all.
             state = broken[0]
-            state.running += 1
+            state.enter()
             opened = await self._ask(state, plan, plan.targets.index(state.target), work, trail)
         else:
             opened = None
@@ -303,7 +313,8 @@ class Dispatcher:
                     return opened
                 failure = trail.failure
                 assert failure is not None
-                if _final(failure) or loop.time() >= trail.deadline:
+                limited = work.pacing is not None and is_rate_limit(failure)
+                if limited or _final(failure) or loop.time() >= trail.deadline:
                     raise _with(failure, trail)
                 last = n + 1 == policy.retries.attempts
                 if last or not _worth_another(failure) or not state.may_retry():
@@ -332,10 +343,14 @@ class Dispatcher:
                 state.failed(ended, plan.policy.breaker)
             else:
                 state.refused()
+            if work.pacing is not None:
+                work.pacing.ended(target, error, began)
             trail.fail(target, error, ended - began)
             return None
         took = loop.time() - began
         state.succeeded(took)
+        if work.pacing is not None:
+            work.pacing.ended(target, None, began)
         trail.note(target, "ok", opened.status, took)
         opened._state = state
         return opened
@@ -523,6 +538,11 @@ def _refuse_error_event(first: bytes, target: Target) -> None:
 
 def _error_in_200(body: bytes, target: Target) -> UpstreamStatusError:
     return UpstreamStatusError(502, body, {}, f"{target} answered with an error in status 200")
+
+
+def is_rate_limit(failure: UpstreamError) -> bool:
+    """Whether the target refused because it has been asked too often."""
+    return isinstance(failure, UpstreamStatusError) and failure.status == 429
 
 
 def _worth_another(failure: UpstreamError) -> bool:

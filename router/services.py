@@ -19,13 +19,15 @@ from providers.transport import Transport
 from router.cache import Cache
 from router.complete import Asker
 from router.config import Config
-from router.dispatch import Dispatcher, Klass
+from router.datasets import Datasets
+from router.dispatch import Dispatcher
 from router.keys import Keys
 from router.prices import PriceBook
 from router.routes import Routes
 from router.runs import Runs
 from router.store.base import Store
 from router.store.sqlite import SqliteStore
+from router.targets import Klass
 from router.telemetry import Telemetry
 from router.traffic import Traffic
 
@@ -48,6 +50,7 @@ class Services:
         keys: who may ask.
         store: where runs are kept.
         keys: the clients' keys; only a server loads them.
+        datasets: registered datasets, and the artifact store.
         runs: the runs of this process.
         telemetry: metrics and traces.
         traffic: takes a record of every request.
@@ -80,7 +83,8 @@ class Services:
             trace=None if traces is None else traces.send,
         )
         asker = Asker(self.routes, self.dispatcher, self.prices, self.traffic)
-        self.runs = Runs(self.store, asker)
+        self.datasets = Datasets(self.store, config)
+        self.runs = Runs(self.store, asker, self.datasets)
         self._watch_own_parts()
         self._watch_targets()
         self._share = share

@@ -12,6 +12,7 @@ from typing import Literal
 from router.config import Breaker, Hedge, Retries
 from router.routing import Load, Room, Target
 
+Klass = Literal["live", "eval"]
 BreakerState = Literal["closed", "open", "half_open"]
 
 # Weight of the newest of the smoothed times: about the last ten requests count.
@@ -22,8 +23,46 @@ _KEPT, _ENOUGH = 128, 20
 _BURST = 10.0
 
 
+class Places:
+    """The places at one target that has a limited number, shared by live and evaluation requests.
+
+    A place that becomes free goes to the live request that has waited longest; to one of an
+    evaluation only when no live one waits.
+
+    Attributes:
+        taken: how many are.
+    """
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.waiting: dict[Klass, deque[tuple[asyncio.Future[None], TargetState]]] = {
+            "live": deque(),
+            "eval": deque(),
+        }
+
+    def may_enter(self, room: Room, klass: Klass) -> bool:
+        """Whether there is a place, and nobody who waits for one goes first."""
+        ahead = self.waiting["live"] or (klass == "eval" and self.waiting["eval"])
+        return self.taken < room.running and not ahead
+
+    def hand_over(self) -> TargetState | None:
+        """Give a place that has become free to the first who waits; None when nobody does."""
+        for queue in self.waiting.values():
+            while queue:
+                waiter, state = queue.popleft()
+                if not waiter.done():
+                    waiter.set_result(None)
+                    return state
+        return None
+
+
 class TargetState:
-    """One target, as this process sees it.
+    """One target, as this process sees it for one class of requests.
+
+    Args:
+        target: which.
+        klass: whose requests.
+        places: shared by the classes; None for places of its own.
 
     Attributes:
         target: which.
@@ -32,13 +71,15 @@ class TargetState:
         opened: how often the breaker has opened.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, klass: Klass = "live", places: Places | None = None) -> None:
         self.target = target
         self.running = 0
         self.hedged = 0
         self.hedges_lost = 0
         self.opened = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._klass: Klass = klass
+        self._places = places or Places()
+        self._waiters = self._places.waiting[klass]
         self._latency: float | None = None
         self._times: deque[float] = deque(maxlen=_KEPT)
         self._slow: float | None = None
@@ -62,37 +103,42 @@ class TargetState:
 
     def try_enter(self, room: Room | None) -> bool:
         """Take a place; False when all are taken (or others already wait for one)."""
-        if room is not None and (self.running >= room.running or self._waiters):
+        if room is not None and not self._places.may_enter(room, self._klass):
             return False
-        self.running += 1
+        self.enter()
         return True
 
+    def enter(self) -> None:
+        """Take a place, whether there is one or not."""
+        self.running += 1
+        self._places.taken += 1
+
     def can_wait(self, room: Room) -> bool:
-        """Whether the queue has a place."""
-        return len(self._waiters) < room.waiting
+        """Whether the queue has a place. A run asks for no more than its own concurrency."""
+        return self._klass == "eval" or len(self._waiters) < room.waiting
 
     async def wait(self) -> None:
         """Wait for a place in order of arrival; it is taken when this returns."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        entry = (waiter, self)
+        self._waiters.append(entry)
         try:
             await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled():
                 # The place was handed over just as we were cancelled: pass it on.
                 self.leave()
-            elif waiter in self._waiters:
-                self._waiters.remove(waiter)
+            elif entry in self._waiters:
+                self._waiters.remove(entry)
             raise
 
     def leave(self) -> None:
         """Give the place back, to the first who waits if there is one."""
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
         self.running -= 1
+        self._places.taken -= 1
+        heir = self._places.hand_over()
+        if heir is not None:
+            heir.enter()
 
     # breaker
 

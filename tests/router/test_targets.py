@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from router.config import Breaker, Hedge, Retries
 from router.routing import Room, Target
-from router.targets import TargetState
+from router.targets import Places, TargetState
 
 BREAKER = Breaker(failures=3, open=10)
 
@@ -145,3 +145,32 @@ def test_never_more_run_than_there_is_room_for(steps, most):
         await asyncio.gather(*waiting, return_exceptions=True)
 
     asyncio.run(play())
+
+
+async def test_live_requests_go_before_those_of_evaluations():
+    places, room = Places(), Room(1, 5)
+    live = TargetState(Target("p", "m"), "live", places)
+    runs = TargetState(Target("p", "m"), "eval", places)
+    assert runs.try_enter(room)
+    assert not live.try_enter(room)
+    order = []
+
+    async def wait(name, state):
+        await state.wait()
+        order.append(name)
+        state.leave()
+
+    waiting = [asyncio.create_task(wait(*one)) for one in (("run", runs), ("live", live))]
+    await asyncio.sleep(0)
+    assert (live.waiting, runs.waiting) == (1, 1)
+    assert not runs.try_enter(room)
+    runs.leave()
+    await asyncio.gather(*waiting)
+    assert order == ["live", "run"]
+    assert (live.running, runs.running, places.taken) == (0, 0, 0)
+
+
+def test_a_run_waits_in_a_queue_of_any_length():
+    places, room = Places(), Room(1, 0)
+    assert TargetState(Target("p", "m"), "eval", places).can_wait(room)
+    assert not TargetState(Target("p", "m"), "live", places).can_wait(room)

@@ -1,0 +1,199 @@
+"""Works through several lanes side by side, each at its own pace, within one bound.
+
+    await work_through(lanes, do, places=16)
+
+A lane is a stream of items in order and a gate. A lane whose gate is shut, or whose items take
+long, holds up nobody else: places are shared out equally between the lanes that have items left,
+and what a gate leaves unused goes to the others (max-min fairness: D. Bertsekas and R. Gallager,
+Data Networks, 1992, section 6.5.2). Each lane reads its own stream, one item ahead, so that a fast
+lane may be far ahead of a slow one without anything being kept for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from operator import itemgetter
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+_Item = TypeVar("_Item")
+
+
+class Gate(Protocol):
+    """Says when a lane may do one more."""
+
+    async def enter(self) -> None:
+        """Wait until one more may be done; it is counted when this returns."""
+        ...
+
+    def leave(self) -> None:
+        """One that entered is done."""
+        ...
+
+    def most(self) -> int:
+        """How many it lets through at a time, as things are now."""
+        ...
+
+
+class Open:
+    """A gate that is always open."""
+
+    async def enter(self) -> None:
+        """At once."""
+
+    def leave(self) -> None:
+        """Nothing is counted."""
+
+    def most(self) -> int:
+        """Any number."""
+        return sys.maxsize
+
+
+class Lane(NamedTuple, Generic[_Item]):
+    """Items to do in order.
+
+    Attributes:
+        items: read only as fast as they are done.
+        gate: see Gate.
+    """
+
+    items: AsyncIterable[_Item]
+    gate: Gate = Open()
+
+
+class _Places:
+    """A number of places, shared out between the lanes that have items left."""
+
+    def __init__(self, places: int, gates: Sequence[Gate]) -> None:
+        self._free = self._all = places
+        self._taken = [0] * len(gates)
+        self._gates = dict(enumerate(gates))
+        self._finishing: set[int] = set()
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+
+    async def take(self, lane: int) -> None:
+        """Wait for a place within the lane's share."""
+        waiter = self._waiting[lane] = asyncio.get_running_loop().create_future()
+        self._share_out()
+        # Whoever is cancelled here ends everything with it.
+        await waiter
+
+    def give(self, lane: int) -> None:
+        """Give a place back."""
+        self._free += 1
+        self._taken[lane] -= 1
+        self._share_out()
+
+    def finishing(self, lane: int) -> None:
+        """The lane needs no more places than it has."""
+        self._finishing.add(lane)
+        self._share_out()
+
+    def close(self, lane: int) -> None:
+        """The lane has nothing left."""
+        del self._gates[lane]
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Give free places to the lanes that wait, the poorest first, then who waits longest."""
+        if not self._free or not self._waiting:
+            return
+        shares = self._shares()
+        for lane in sorted(self._waiting, key=self._taken.__getitem__):
+            if self._free and self._taken[lane] < shares[lane]:
+                self._free -= 1
+                self._taken[lane] += 1
+                waiter = self._waiting.pop(lane)
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _shares(self) -> dict[int, int]:
+        """Equal, except that nobody gets more than its gate lets through; at least one each."""
+        shares = {}
+        left, lanes = self._all, len(self._gates)
+        wanted = {
+            lane: self._taken[lane] if lane in self._finishing else gate.most()
+            for lane, gate in self._gates.items()
+        }
+        for lane, most in sorted(wanted.items(), key=itemgetter(1)):
+            # Rounded up: the remainder goes to those who have to wait least for it.
+            shares[lane] = max(1, min(most, -(-left // lanes)))
+            left -= shares[lane]
+            lanes -= 1
+        return shares
+
+
+async def work_through(
+    lanes: Sequence[Lane[_Item]],
+    do: Callable[[_Item], Awaitable[bool]],
+    *,
+    places: int,
+    gated: Callable[[_Item], bool] = lambda _: True,
+) -> None:
+    """Do every item of every lane. Cancelling it cancels those under way.
+
+    Args:
+        lanes: each is read by one task.
+        do: False when the item could not be done now; it comes first when the gate opens next.
+        places: how many items may be under way at a time, over all lanes.
+        gated: whether an item has to pass the gate and take a place; others are done in turn.
+
+    Raises:
+        Whatever `do`, a gate or a stream raises first; everything else is cancelled.
+    """
+    room = _Places(places, [lane.gate for lane in lanes])
+
+    async def drive(number: int, lane: Lane[_Item]) -> None:
+        left: deque[_Item] = deque()
+        running = 0
+        ended = asyncio.Event()
+
+        async def one(item: _Item) -> None:
+            if not await do(item):
+                left.append(item)
+
+        def release(_: object) -> None:
+            nonlocal running
+            room.give(number)
+            lane.gate.leave()
+            running -= 1
+            ended.set()
+
+        async def start(item: _Item) -> None:
+            nonlocal running
+            if not gated(item):
+                await do(item)
+                return
+            await lane.gate.enter()
+            try:
+                await room.take(number)
+            except BaseException:
+                lane.gate.leave()
+                raise
+            running += 1
+            # A callback, because a task that is cancelled before its first step has no `finally`.
+            group.create_task(one(item)).add_done_callback(release)
+
+        async for item in lane.items:
+            while left:
+                await start(left.popleft())
+            await start(item)
+        room.finishing(number)
+        # One that is under way may have to be done again.
+        while running or left:
+            if left:
+                await start(left.popleft())
+            else:
+                ended.clear()
+                await ended.wait()
+        room.close(number)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, lane in enumerate(lanes):
+                group.create_task(drive(number, lane))
+    except BaseExceptionGroup as several:
+        # One failure cancels the rest; the first is the cause.
+        raise several.exceptions[0] from None

@@ -1,0 +1,206 @@
+"""How many evaluation requests a target gets at a time: as many as it takes without refusing.
+
+    window = pacing.window(target)
+    await window.enter()                        # waits for room, and for as long as the host asked
+    ...                                         # the dispatcher tells `pacing` how it ended
+    window.leave()
+
+TCP's congestion control, with requests for packets and status 429 for loss:
+
+- Additive increase, multiplicative decrease, which is what converges to a fair share between
+  clients that know nothing of each other: D.-M. Chiu and R. Jain, "Analysis of the increase and
+  decrease algorithms for congestion avoidance in computer networks", Computer Networks and ISDN
+  Systems 17 (1989) 1-14. Until the first refusal the window doubles each round trip (slow start:
+  V. Jacobson, "Congestion avoidance and control", SIGCOMM 1988).
+- One decrease per episode: requests that were already on their way when the window shrank say
+  nothing about the smaller one, however many of them are refused (RFC 6582, NewReno).
+- It grows only while it is used to the full (RFC 7661): an idle window has proved nothing.
+
+A window belongs to a process and a target, not to a run: the host's limit does too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as random_module
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from providers.errors import TargetBusyError, UpstreamError, UpstreamStatusError
+from router.dispatch import retry_after
+from router.routing import Target
+
+# RFC 6928's ten would do; this is a run's concurrency where its document says nothing.
+START = 16
+_DECREASE = 0.5
+# Waits where the host does not say how long: doubled with each episode in a row, with jitter.
+_PAUSE_S, _PAUSE_MAX_S = 1.0, 60.0
+# A host that wants more than this has not only too many requests at the moment.
+LONGEST_PAUSE_S = 600.0
+# A request that was refused so often counts as failed.
+TRIES = 10
+
+# Status 429 that waiting does not mend.
+_SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+
+
+class Window:
+    """The requests that may be in flight at one target.
+
+    Args:
+        start: how many at first.
+        clock: seconds, monotonic.
+        random: in [0, 1), for the jitter of waits.
+
+    Attributes:
+        size: how many may be in flight; its whole part counts.
+        in_flight: how many are.
+        episodes: how often the target has refused and the window has shrunk.
+        paused_until: no request leaves before this moment of the clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: float = START,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self.size = float(start)
+        self.in_flight = 0
+        self.episodes = 0
+        self.paused_until = 0.0
+        self._clock = clock
+        self._random = random
+        self._doubles_to = float("inf")
+        self._shrunk_at = float("-inf")
+        self._failed_at = float("-inf")
+        self._in_a_row = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    # what the target tells
+
+    def succeeded(self, sent_at: float) -> None:
+        """A request that was sent then has been answered, and is still counted as in flight."""
+        if sent_at <= self._shrunk_at:
+            return
+        self._in_a_row = 0
+        if sent_at <= self._failed_at or self.in_flight < int(self.size):
+            return
+        self.size += 1.0 if self.size < self._doubles_to else 1.0 / self.size
+        self._wake()
+
+    def refused(self, sent_at: float, wait: float | None) -> None:
+        """A request that was sent then met a rate limit.
+
+        Args:
+            sent_at: by the clock.
+            wait: seconds that the host asks to wait; None when it does not say.
+        """
+        now = self._clock()
+        if wait is not None:
+            self.paused_until = max(self.paused_until, now + wait)
+        if sent_at <= self._shrunk_at:
+            return
+        self._shrunk_at = now
+        self.episodes += 1
+        self._in_a_row += 1
+        # Of what was in flight, as RFC 5681 has it: a window that was not full is too large.
+        self.size = max(1.0, min(self.size, self.in_flight) * _DECREASE)
+        self._doubles_to = self.size
+        if wait is None:
+            longest = min(_PAUSE_MAX_S, _PAUSE_S * 2.0 ** (self._in_a_row - 1))
+            self.paused_until = max(self.paused_until, now + longest * (0.5 + self._random() / 2))
+
+    def failed(self) -> None:
+        """The target failed. The window grows again once what is sent from now on is answered."""
+        self._failed_at = self._clock()
+
+    # what the runs ask
+
+    async def enter(self) -> None:
+        """Wait for room, first come, first served; it is taken when this returns."""
+        while (pause := self.paused_until - self._clock()) > 0 or self.in_flight >= int(self.size):
+            if pause > 0:
+                await asyncio.sleep(pause)
+                continue
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            except BaseException:
+                # It may have been our turn just as we were cancelled: pass it on.
+                self._wake()
+                raise
+        self.in_flight += 1
+
+    def leave(self) -> None:
+        """Give the room back."""
+        self.in_flight -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        room = int(self.size) - self.in_flight
+        while room > 0 and self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                room -= 1
+
+
+class Pacing:
+    """The windows of one process, told by the dispatcher how each request ended.
+
+    Args:
+        now: seconds since the epoch, for `Retry-After` dates.
+    """
+
+    def __init__(self, *, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._windows: dict[Target, Window] = {}
+
+    @property
+    def windows(self) -> Mapping[Target, Window]:
+        """Every window so far, for metrics."""
+        return self._windows
+
+    def window(self, target: Target) -> Window:
+        """The target's."""
+        found = self._windows.get(target)
+        if found is None:
+            # The dispatcher's times are the event loop's.
+            clock = asyncio.get_running_loop().time
+            found = self._windows[target] = Window(clock=clock)
+        return found
+
+    def ended(self, target: Target, error: UpstreamError | None, sent_at: float) -> None:
+        """A request to the target ended.
+
+        Args:
+            target: whose request.
+            error: None when it was answered.
+            sent_at: by the event loop's clock.
+        """
+        window = self.window(target)
+        if error is None:
+            window.succeeded(sent_at)
+        elif (wait := self.wait_of(error)) is not None:
+            window.refused(sent_at, wait or None)
+        elif not isinstance(error, UpstreamStatusError) or error.status >= 500:
+            window.failed()
+
+    def wait_of(self, error: UpstreamError) -> float | None:
+        """Seconds after which to ask again; 0 when the host leaves that open, None for never.
+
+        Only for rate limits: whatever else went wrong is for the route's retries.
+        """
+        if isinstance(error, TargetBusyError):
+            return 0.0
+        if not isinstance(error, UpstreamStatusError) or error.status != 429:
+            return None
+        own = error.as_openai()["error"]
+        if own["code"] in _SPENT or own["type"] in _SPENT:
+            return None
+        asked = retry_after(error.headers, self._now()) or 0.0
+        return asked if asked <= LONGEST_PAUSE_S else None

@@ -1,0 +1,190 @@
+"""The window of requests at a target: how it grows, shrinks, pauses, and whom it lets in."""
+
+import asyncio
+
+import pytest
+
+from providers.errors import UpstreamStatusError, UpstreamTimeoutError
+from router.pacing import LONGEST_PAUSE_S, Pacing, Window
+from router.routing import Target
+
+TARGET = Target("up", "m")
+
+
+class Clock:
+    """Time that only the test moves."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def window_of(clock, *, size, in_flight):
+    window = Window(start=size, clock=clock, random=lambda: 1.0)
+    window.in_flight = in_flight
+    return window
+
+
+def a_round(window, clock):
+    """Every place is used, and every request answered."""
+    clock.now += 1
+    sent_at, full = clock.now, int(window.size)
+    clock.now += 1
+    for _ in range(full):
+        window.in_flight = int(window.size)
+        window.succeeded(sent_at)
+
+
+def test_it_doubles_each_round_until_the_first_refusal_then_grows_by_one(clock):
+    window = window_of(clock, size=4, in_flight=4)
+    clock.now += 1
+    for _ in range(4):
+        # The window stays full: for each that is answered, two are sent.
+        window.succeeded(100.5)
+        window.in_flight = int(window.size)
+    assert window.size == 8
+
+    window.refused(clock.now, None)
+    assert window.size == 4
+    a_round(window, clock)
+    assert 4.9 < window.size <= 5
+    a_round(window, clock)
+    assert 5.6 < window.size <= 6
+
+
+def test_it_does_not_grow_while_it_is_not_used(clock):
+    window = window_of(clock, size=8, in_flight=7)
+    clock.now += 1
+    window.succeeded(100.5)
+    assert window.size == 8
+
+
+def test_many_refusals_of_one_episode_shrink_it_once(clock):
+    window = window_of(clock, size=32, in_flight=32)
+    sent = [100 + n / 100 for n in range(32)]
+    clock.now += 5
+    for sent_at in sent:
+        window.refused(sent_at, 2.0)
+    assert (window.size, window.episodes) == (16, 1)
+    # Sent after the decrease: the smaller window is too large as well.
+    window.in_flight = 16
+    window.refused(clock.now + 1, 2.0)
+    assert (window.size, window.episodes) == (8, 2)
+
+
+def test_it_shrinks_from_what_was_in_flight_and_never_below_one(clock):
+    window = window_of(clock, size=64, in_flight=6)
+    window.refused(100.0, None)
+    assert window.size == 3
+    for n in range(10):
+        clock.now += 100
+        window.in_flight = 1
+        window.refused(clock.now - 1 + n / 100, None)
+    assert window.size == 1
+
+
+def test_answers_to_requests_of_before_a_refusal_do_not_let_it_grow(clock):
+    window = window_of(clock, size=8, in_flight=8)
+    window.refused(100.0, None)
+    window.succeeded(100.0)
+    assert window.size == 4
+
+
+def test_failures_pause_growth_and_do_not_shrink_it(clock):
+    window = window_of(clock, size=8, in_flight=8)
+    clock.now += 1
+    window.failed()
+    window.succeeded(100.5)
+    assert window.size == 8
+    clock.now += 1
+    window.succeeded(101.5)
+    assert window.size == 9
+
+
+def test_without_a_retry_after_pauses_double_until_an_answer(clock):
+    window, pauses = window_of(clock, size=4, in_flight=4), []
+    for _ in range(8):
+        clock.now += 200
+        window.refused(clock.now - 1, None)
+        pauses.append(window.paused_until - clock.now)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    clock.now += 100
+    window.succeeded(clock.now)
+    clock.now += 1
+    window.refused(clock.now, None)
+    assert window.paused_until == clock.now + 1
+
+
+def test_a_late_refusal_of_the_same_episode_still_prolongs_the_pause(clock):
+    window = window_of(clock, size=8, in_flight=8)
+    window.refused(100.0, 1.0)
+    window.refused(100.0, 30.0)
+    assert (window.size, window.paused_until) == (4, 130.0)
+
+
+async def test_who_waits_gets_in_as_places_are_given_back_in_order():
+    window, entered = Window(start=2), []
+
+    async def enter(name):
+        await window.enter()
+        entered.append(name)
+
+    await window.enter()
+    await window.enter()
+    tasks = [asyncio.create_task(enter(n)) for n in range(4)]
+    await asyncio.sleep(0)
+    assert entered == []
+    window.leave()
+    await asyncio.gather(tasks[0])
+    # One that waits no more gives its turn to the next.
+    tasks[1].cancel()
+    window.leave()
+    await asyncio.gather(tasks[2])
+    assert entered == [0, 2]
+    tasks[3].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert window.in_flight == 2
+
+
+def status(code, body=b"{}", **headers):
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return UpstreamStatusError(code, body, named, "no")
+
+
+@pytest.mark.parametrize(
+    ("error", "wait"),
+    [
+        (status(429), 0.0),
+        (status(429, retry_after="7"), 7.0),
+        (status(429, retry_after="1.5"), 1.5),
+        (status(429, retry_after_ms="250", retry_after="9"), 0.25),
+        (status(429, retry_after="Thu, 01 Jan 1970 00:16:50 GMT"), 10.0),
+        (status(429, retry_after="soon"), 0.0),
+        (status(429, retry_after=str(LONGEST_PAUSE_S + 1)), None),
+        (status(429, b'{"error": {"message": "x", "code": "insufficient_quota"}}'), None),
+        (status(503, retry_after="7"), None),
+        (UpstreamTimeoutError("slow", phase="total"), None),
+    ],
+)
+def test_what_is_worth_waiting_for(error, wait):
+    assert Pacing(now=lambda: 1000.0).wait_of(error) == wait
+
+
+async def test_the_dispatchers_word_reaches_the_targets_window():
+    pacing = Pacing()
+    window = pacing.window(TARGET)
+    before = window.size
+    await window.enter()
+    loop = asyncio.get_running_loop()
+    pacing.ended(TARGET, status(429, retry_after="0.01"), loop.time())
+    assert window.size < before
+    assert window.paused_until > loop.time() - 0.01
+    pacing.ended(Target("up", "other"), status(429), loop.time())
+    assert pacing.window(TARGET).episodes == 1

@@ -43,6 +43,7 @@ from providers.errors import (
 from providers.wire import UNREADABLE, Message
 from router.api.connection import ClientWatch, read_body
 from router.api.errors import body_of, from_exception
+from router.api.guard import refuse_other_origins
 from router.cache import Entry, Use, key_of, wanted
 from router.config import Route
 from router.dispatch import Attempt, Opened, Work
@@ -134,6 +135,8 @@ class Completions:
         _check_method(scope)
         # Before the body is read, so that strangers cannot fill our memory.
         holder = self._keys.recognise(visit.headers.get(b"authorization"))
+        if holder is None and b"origin" in visit.headers:
+            refuse_other_origins(visit.headers)
         visit.body = await read_body(receive, self._max_body_bytes)
         asked = visit.asked = parse(visit.body, PATHS[scope["path"]])
         visit.grant = self._keys.admit(holder, asked.model)

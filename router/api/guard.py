@@ -4,6 +4,8 @@ While keys are required: `/health/*` is open to all, `/v1/models` to every key, 
 (evaluations, traffic, metrics, pages, the schema, paths that do not exist) to keys made with
 `--admin`, because it shows what others asked. What is not listed here is closed.
 
+Without keys, only a browser that was sent by another site's page is turned away.
+
 A key is presented as `Authorization: Bearer er-...`. A browser asks its user for a name and a
 password instead (HTTP Basic): any name will do, and the key is the password.
 """
@@ -37,7 +39,7 @@ class Guard:
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with OpenAI's error object."""
-        if scope["type"] == "http" and self._keys.required:
+        if scope["type"] == "http":
             headers = dict(scope["headers"])
             try:
                 self._check(scope["method"], scope["path"], headers)
@@ -49,12 +51,16 @@ class Guard:
     def _check(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
         if path.startswith(OPEN):
             return
+        if not self._keys.required:
+            if method not in SAFE_METHODS:
+                refuse_other_origins(headers)
+            return
         authorization = headers.get(b"authorization")
         key = bearer(authorization)
         if key is None:
             key = basic(authorization)
             if key is not None and method not in SAFE_METHODS:
-                _refuse_other_origins(headers)
+                refuse_other_origins(headers)
         row = self._keys.identify(key)
         if not (row.admin or path == ANY_KEY or path.startswith(ANY_KEY + "/")):
             raise PermissionDeniedError(
@@ -64,13 +70,21 @@ class Guard:
             )
 
 
-def _refuse_other_origins(headers: Mapping[bytes, bytes]) -> None:
-    """A browser sends a password it knows with requests that other sites make it send, too."""
+def refuse_other_origins(headers: Mapping[bytes, bytes]) -> None:
+    """For requests that need no key, or one that a browser adds by itself.
+
+    Any site can make its visitors' browsers send those, to a server on their own machine too.
+
+    Raises:
+        PermissionDeniedError: a browser says that another site's page sent it.
+    """
     origin = headers.get(b"origin")
     if origin is not None and urlsplit(origin.decode("latin-1")).netloc != headers.get(
         b"host", b""
     ).decode("latin-1"):
-        raise PermissionDeniedError("This request comes from a page of another site.")
+        raise PermissionDeniedError(
+            "This request comes from a page of another site.", code="other_origin"
+        )
 
 
 def basic(authorization: bytes | None) -> bytes | None:

@@ -233,6 +233,20 @@ def test_other_methods_and_paths(http, url):
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/eval"])
+def test_another_sites_page_cannot_use_a_server_without_keys(http, url, path):
+    for origin, refused in (
+        ("https://evil.example", True),
+        ("http://127.0.0.1:1", True),
+        ("null", True),
+        (url, False),
+    ):
+        reply = http.post(f"{url}{path}", content=b"{", headers={"Origin": origin})
+        assert (reply.status_code == 403) == refused
+        code = reply.json()["error"]["code"]
+        assert code == ("other_origin" if refused else "bad_json")
+
+
 def test_a_body_without_length_that_is_too_large(http, url):
     def chunks():
         for _ in range(30):

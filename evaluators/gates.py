@@ -1,97 +1,325 @@
 """Gates: conditions on a run's scores that decide whether it passes.
 
-`rougeL >= 0.20` compares a route's score with a number, `rougeL >= baseline` with the baseline
-route's score. A gate holds for every route of the run but the baseline itself; a score that is
-missing fails it.
+    rougeL >= 0.20                          a route's score against a number
+    rougeL >= baseline                      against the baseline's, on the samples both have
+    rougeL non_inferior baseline by 0.01    not shown to be worse by more than 0.01
+    p95(latency_s) < 2                      a percentile of its answers
+    coverage >= 0.99                        the share of answers that have every score
+    coverage(rougeL) >= 0.99                or this one
+
+A gate holds for every route of the run but the baseline itself. Errors fail a gate and never pass
+it: one about a score fails where any answer failed or has no such score, unless a coverage gate of
+the same run says how much may be missing; in a percentile, what is missing is worse than all else.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
+import numpy as np
 
+from evaluators.base import Output
+from evaluators.report import Comparison, Report, RouteReport, RouteScore
+from evaluators.tally import Tally
 from providers.errors import RunDocumentError, closest
 
-_GATE = re.compile(r"\s*(?P<output>[\w.:-]+)\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>\S+)\s*")
+_NAME = r"[\w.:-]+"
+_GATE = re.compile(
+    rf"\s*(?:(?P<function>p\d[\d.]*|coverage)\s*\(\s*(?P<inner>{_NAME})\s*\)|(?P<output>{_NAME}))"
+    r"\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>\S+)\s*"
+)
+_NON_INFERIOR = re.compile(
+    rf"\s*(?P<output>{_NAME})\s+non_inferior\s+baseline\s+by\s+(?P<margin>\S+)\s*"
+)
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
     ">": operator.gt,
     "<": operator.lt,
 }
+_COVERAGE = "coverage"
+_NOTHING_COMMON = "there are no samples in common with the baseline"
 
 
-class Gate(msgspec.Struct, frozen=True):
-    """A parsed gate. `bound` is None for `baseline`."""
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """A parsed gate.
+
+    Attributes:
+        text: as it was written.
+        kind: what is compared.
+        output: of which output; "" for the coverage of all.
+        sign: `>=`, `<=`, `>` or `<`; "" for `non_inferior`.
+        bound: the number, or the margin of `non_inferior`; None for `baseline`.
+        quantile: which one, 0 to 1; 0 where it is none.
+    """
 
     text: str
-    output: str
-    sign: str
-    bound: float | None
+    kind: Literal["score", "quantile", "coverage", "non_inferior"]
+    output: str = ""
+    sign: str = ""
+    bound: float | None = None
+    quantile: float = 0.0
 
 
-class GateResult(msgspec.Struct, frozen=True):
-    """What a gate found for one route."""
+class GateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gate found for one route.
+
+    Attributes:
+        gate: as it was written.
+        route: whose.
+        passed: whether it holds.
+        found: the route's number; None where there is none.
+        bound: what it was held against; None where there is none.
+        why: why it fails although the numbers may say otherwise; "" when they decided.
+    """
 
     gate: str
     route: str
     passed: bool
     found: float | None
     bound: float | None
+    why: str = ""
 
 
-def parse(text: str, outputs: Sequence[str], *, has_baseline: bool, param: str) -> Gate:
+def parse(text: str, outputs: Sequence[Output], *, has_baseline: bool, param: str) -> Gate:
     """Read a gate.
+
+    An output may be named by its beginning where that is unambiguous: `latency` for `latency_s`.
 
     Raises:
         RunDocumentError: not of the form, an output no metric of the run produces, or `baseline`
             without one.
     """
+    if match := _NON_INFERIOR.fullmatch(text):
+        return _non_inferior(match, outputs, has_baseline=has_baseline, param=param)
     match = _GATE.fullmatch(text)
     if match is None:
         raise RunDocumentError(
-            f"{param}: {text!r} is not a gate; write for example 'rougeL >= 0.20'", param=param
-        )
-    if match["output"] not in outputs:
-        raise RunDocumentError(
-            f"{param}: no metric of this run produces {match['output']!r}."
-            f"{closest(match['output'], outputs)}",
+            f"{param}: {text!r} is not a gate; write for example 'rougeL >= 0.20', "
+            "'p95(latency_s) < 2', 'coverage >= 0.99' or 'rougeL non_inferior baseline by 0.01'",
             param=param,
         )
-    if match["bound"] == "baseline":
-        if not has_baseline:
-            raise RunDocumentError(f"{param}: the run names no baseline", param=param)
-        return Gate(text, match["output"], match["sign"], None)
-    try:
-        bound = float(match["bound"])
-    except ValueError:
+    bound = None
+    if match["bound"] != "baseline":
+        bound = _number(match["bound"], "neither a number nor 'baseline'", param)
+    elif not has_baseline:
+        raise RunDocumentError(f"{param}: the run names no baseline", param=param)
+    function, sign = match["function"], match["sign"]
+    names = {one.name for one in outputs}
+    if function == _COVERAGE or (match["output"] == _COVERAGE and _COVERAGE not in names):
+        if bound is None or sign not in {">=", ">"} or not 0 <= bound <= 1:
+            raise RunDocumentError(
+                f"{param}: coverage is a share; write for example 'coverage >= 0.99'", param=param
+            )
+        output = _output(match["inner"], outputs, param).name if function else ""
+        return Gate(text=text, kind="coverage", output=output, sign=sign, bound=bound)
+    output = _output(match["inner"] or match["output"], outputs, param).name
+    if function:
+        quantile = _number(function[1:], "not a percentile", param) / 100
+        if not 0 < quantile < 1:
+            raise RunDocumentError(
+                f"{param}: {function!r} is not a percentile; write p50 to p99", param=param
+            )
+        return Gate(
+            text=text, kind="quantile", output=output, sign=sign, bound=bound, quantile=quantile
+        )
+    return Gate(text=text, kind="score", output=output, sign=sign, bound=bound)
+
+
+def _non_inferior(
+    match: re.Match[str], outputs: Sequence[Output], *, has_baseline: bool, param: str
+) -> Gate:
+    output = _output(match["output"], outputs, param)
+    if not has_baseline:
+        raise RunDocumentError(f"{param}: the run names no baseline", param=param)
+    if output.higher_is_better is None:
         raise RunDocumentError(
-            f"{param}: {match['bound']!r} is neither a number nor 'baseline'", param=param
-        ) from None
-    return Gate(text, match["output"], match["sign"], bound)
+            f"{param}: neither direction of {output.name} is better, so nothing is inferior",
+            param=param,
+        )
+    margin = _number(match["margin"], "not a number", param)
+    if margin <= 0:
+        raise RunDocumentError(f"{param}: the margin must be above 0", param=param)
+    return Gate(text=match[0].strip(), kind="non_inferior", output=output.name, bound=margin)
 
 
-def check(
-    gates: Sequence[Gate], scores: Mapping[tuple[str, str], float | None], baseline: str | None
-) -> list[GateResult]:
+def _output(name: str, outputs: Sequence[Output], param: str) -> Output:
+    known = {one.name: one for one in outputs}
+    if name in known:
+        return known[name]
+    meant = [one for one in outputs if one.name.startswith(f"{name}_")]
+    if len(meant) == 1:
+        return meant[0]
+    near = closest(name, known)
+    raise RunDocumentError(f"{param}: no metric of this run produces {name!r}.{near}", param=param)
+
+
+def _number(text: str, otherwise: str, param: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise RunDocumentError(f"{param}: {text!r} is {otherwise}", param=param)
+    return number
+
+
+def check(gates: Sequence[Gate], tally: Tally, report: Report) -> list[GateResult]:
     """Hold every gate against every route but the baseline.
 
     Args:
         gates: from `parse`.
-        scores: (route, output) to the route's score.
-        baseline: the baseline route's name.
+        tally: the run's rows.
+        report: of that tally.
     """
-    routes = sorted({route for route, _ in scores if route != baseline})
-    found = []
-    for gate in gates:
-        for route in routes:
-            score = scores.get((route, gate.output))
-            bound = gate.bound
-            if bound is None and baseline is not None:
-                bound = scores.get((baseline, gate.output))
-            passed = score is not None and bound is not None and _SIGNS[gate.sign](score, bound)
-            found.append(GateResult(gate.text, route, passed, score, bound))
-    return found
+    judge = _Judge(gates, tally, report)
+    routes = sorted(
+        (one for one in report.routes if one.route != report.baseline), key=lambda one: one.route
+    )
+    return [judge.result(gate, route) for gate in gates for route in routes]
+
+
+class _Judge:
+    def __init__(self, gates: Sequence[Gate], tally: Tally, report: Report) -> None:
+        self._tally = tally
+        self._routes = {one.route: one for one in report.routes}
+        self._baseline = self._routes[report.baseline] if report.baseline else None
+        self._compared = {(one.route, one.output): one for one in report.comparisons}
+        self._demanded = [gate for gate in gates if gate.kind == "coverage"]
+
+    def result(self, gate: Gate, route: RouteReport) -> GateResult:
+        match gate.kind:
+            case "coverage":
+                return self._coverage(gate, route)
+            case "quantile":
+                return self._quantile(gate, route)
+            case "non_inferior":
+                return self._non_inferior(gate, route)
+            case "score":
+                return self._score(gate, route)
+
+    def _coverage(self, gate: Gate, route: RouteReport) -> GateResult:
+        scores = [one for one in route.scores if gate.output in {"", one.output}]
+        found = min((_covered(route, one) for one in scores), default=None)
+        return _result(gate, route, found, gate.bound)
+
+    def _score(self, gate: Gate, route: RouteReport) -> GateResult:
+        score = _score_of(route, gate.output)
+        why = self._missing(gate, route)
+        if gate.bound is not None:
+            return _result(gate, route, score.estimate, gate.bound, why)
+        compared = self._comparison(gate, route)
+        why = why or self._missing(gate, self._baseline)
+        if score.estimate is None or compared.difference is None:
+            return _result(gate, route, score.estimate, None, why or _NOTHING_COMMON)
+        # On the samples that both have, which the two scores need not be of.
+        passed = _SIGNS[gate.sign](compared.difference, 0.0)
+        bound = score.estimate - compared.difference
+        return GateResult(
+            gate=gate.text,
+            route=route.route,
+            passed=passed and not why,
+            found=score.estimate,
+            bound=bound,
+            why=why,
+        )
+
+    def _non_inferior(self, gate: Gate, route: RouteReport) -> GateResult:
+        """By the nearer end of the 95% interval that the report shows: a one-sided 97.5% bound.
+
+        That is the usual level for non-inferiority (ICH E9, Statistical Principles for Clinical
+        Trials, section 5.5), and so the gate never contradicts the interval beside it.
+        """
+        assert gate.bound is not None, "a margin is always a number"
+        compared = self._comparison(gate, route)
+        why = self._missing(gate, route) or self._missing(gate, self._baseline)
+        end, bound, sign = compared.low, -gate.bound, ">"
+        if not self._rises(gate.output):
+            end, bound, sign = compared.high, gate.bound, "<"
+        if end is None:
+            why = why or "there is no interval: fewer than two samples in common"
+        gate = msgspec.structs.replace(gate, sign=sign)
+        return _result(gate, route, end, bound, why)
+
+    def _quantile(self, gate: Gate, route: RouteReport) -> GateResult:
+        found = self._percentile(gate, route)
+        bound = gate.bound
+        if bound is None and self._baseline is not None:
+            bound = self._percentile(gate, self._baseline)
+            if not math.isfinite(bound):
+                return _result(gate, route, _told(found), None, "the baseline has too few answers")
+        why = ""
+        if not math.isfinite(found):
+            why = f"{_asked(route) - _score_of(route, gate.output).scored:,} answers are missing"
+        return _result(gate, route, _told(found), bound, why)
+
+    def _percentile(self, gate: Gate, route: RouteReport) -> float:
+        """The smallest value that so large a share of the answers does not exceed."""
+        column = self._tally.routes[route.route].columns[gate.output]
+        values = np.asarray(column.values, dtype=np.float64)
+        values = np.sort(values[np.isfinite(values)])
+        asked = max(_asked(route), len(values))
+        missing = asked - len(values)
+        if asked == 0:
+            return math.inf
+        place = max(0, math.ceil(gate.quantile * asked - 1e-9) - 1)
+        if gate.sign in {"<", "<="}:  # what is missing stands behind the largest
+            return float(values[place]) if place < len(values) else math.inf
+        return float(values[place - missing]) if place >= missing else -math.inf
+
+    def _rises(self, output: str) -> bool:
+        declared = {one.name: one for metric in self._tally.metrics for one in metric.outputs}
+        return declared[output].higher_is_better is not False
+
+    def _comparison(self, gate: Gate, route: RouteReport) -> Comparison:
+        return self._compared[route.route, gate.output]
+
+    def _missing(self, gate: Gate, route: RouteReport | None) -> str:
+        """Why a score says nothing: too many answers have none. "" when there are enough."""
+        if route is None:
+            return ""
+        bounds = [one.bound for one in self._demanded if one.output in {"", gate.output}]
+        enough = max((bound for bound in bounds if bound is not None), default=1.0)
+        score = _score_of(route, gate.output)
+        if _covered(route, score) >= enough:
+            return ""
+        asked = _asked(route)
+        if asked == 0:
+            return f"{route.route} has no answers"
+        return (
+            f"{asked - score.scored:,} of {asked:,} answers of {route.route} have no "
+            f"{gate.output}; a gate 'coverage >= ...' says how many may be missing"
+        )
+
+
+def _score_of(route: RouteReport, output: str) -> RouteScore:
+    return next(one for one in route.scores if one.output == output)
+
+
+def _asked(route: RouteReport) -> int:
+    """Answers that came or failed: a run that stopped early is not short of the others."""
+    return route.answered + route.failed
+
+
+def _covered(route: RouteReport, score: RouteScore) -> float:
+    asked = _asked(route)
+    return score.scored / asked if asked else 0.0
+
+
+def _told(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _result(
+    gate: Gate, route: RouteReport, found: float | None, bound: float | None, why: str = ""
+) -> GateResult:
+    known = found is not None and bound is not None
+    passed = not why and known and _SIGNS[gate.sign](found or 0.0, bound or 0.0)
+    return GateResult(
+        gate=gate.text, route=route.route, passed=passed, found=found, bound=bound, why=why
+    )

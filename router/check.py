@@ -53,10 +53,10 @@ def outputs_of(metrics: Sequence[Declared]) -> list[Output]:
 
 def parse_gates(document: RunDocument, metrics: Sequence[Declared]) -> list[Gate]:
     """The document's gates. Raises RunDocumentError."""
-    names = [output.name for output in outputs_of(metrics)]
+    outputs = outputs_of(metrics)
     return [
         gate_rules.parse(
-            text, names, has_baseline=document.baseline is not None, param=f"gates[{n}]"
+            text, outputs, has_baseline=document.baseline is not None, param=f"gates[{n}]"
         )
         for n, text in enumerate(document.gates)
     ]

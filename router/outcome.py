@@ -43,6 +43,7 @@ async def outcome(store: Store, found: Run) -> Outcome:
     report = await asyncio.to_thread(summarise, tally)
     # The scores were made by what was installed then, not by what is now.
     report = msgspec.structs.replace(report, signatures=found.metrics)
-    scores = {(row.route, one.output): one.estimate for row in report.routes for one in row.scores}
-    results = gate_rules.check(parse_gates(document, metrics), scores, document.baseline)
+    results = await asyncio.to_thread(
+        gate_rules.check, parse_gates(document, metrics), tally, report
+    )
     return Outcome(found, report, results)

@@ -12,17 +12,27 @@ import msgspec
 from evaluators.sampling import Sampling
 from evaluators.sequential import StopWhen
 
+# Names stand in URLs and in shells.
+ExperimentName = Annotated[str, msgspec.Meta(pattern=r"^(\w[\w.-]*)?$", max_length=100)]
+Tag = Annotated[str, msgspec.Meta(pattern=r"^[\w.:/=+-]+$", max_length=100)]
+Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=100)]
+Notes = Annotated[str, msgspec.Meta(max_length=100_000)]
+
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run may use.
 
     Attributes:
         concurrency: requests in flight at a time, over all routes.
-        cost_usd: the run stops, resumable, once its answers cost this much; None for no limit.
+        cost_usd, tokens, seconds: the run stops, resumable, once its answers cost this much, took
+            so many tokens, or it was carried out for so long, all attempts together; None for no
+            limit. What is in flight at that moment is finished and counts.
     """
 
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     cost_usd: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +43,11 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         routes: route names or `provider/model`, each once.
         metrics: names, or objects with `name` and the metric's options.
         name: what people call the run; the dataset's name when empty.
+        task: a task's name, or an object with `name` and its options; it fills in what is not
+            written here. Kept with the task's version.
+        experiment: the runs of one name are shown in one leaderboard; none when empty.
+        tags: words to find the run by.
+        notes: anything that people should know of the run.
         messages: chat messages whose `content` is a Jinja template over the row's columns.
         prompt: short for one user message; not together with `messages`.
         columns: a dataset's own column names mapped to `input`, `reference`, `id`, ...
@@ -52,6 +67,10 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     routes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     metrics: Annotated[tuple[str | dict[str, Any], ...], msgspec.Meta(min_length=1)]
     name: str = ""
+    task: str | dict[str, Any] | None = None
+    experiment: ExperimentName = ""
+    tags: Tags = ()
+    notes: Notes = ""
     messages: tuple[dict[str, Any], ...] | None = None
     prompt: str | None = None
     columns: dict[str, str] = {}

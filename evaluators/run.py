@@ -19,11 +19,19 @@ SCORING_BATCH = 64
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A cell to fill. With an `answer` (kept by an earlier attempt) it only needs scores."""
+    """A cell to fill. With an `answer` (kept by an earlier attempt) it only lacks scores.
+
+    Attributes:
+        cell: which.
+        sample: what to ask.
+        answer: what was answered.
+        scores: those that the answer has already.
+    """
 
     cell: Cell
     sample: Sample
     answer: Answer | None = None
+    scores: tuple[Score, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -34,10 +42,17 @@ class Result(msgspec.Struct, frozen=True):
     scores: tuple[Score, ...]
 
 
+class Answered(msgspec.Struct, frozen=True):
+    """An answer with a text, to be scored, and the scores that it has already."""
+
+    item: Scorable
+    scores: tuple[Score, ...]
+
+
 Complete = Callable[[Cell, Sample], Awaitable[Answer]]
 KeepScores = Callable[[Cell, tuple[Score, ...]], Awaitable[None]]
 Tell = Callable[[Result], None]
-ScoreBatch = Callable[[Sequence[Scorable]], Awaitable[list[tuple[Score, ...]]]]
+ScoreBatch = Callable[[Sequence[Answered]], Awaitable[list[tuple[Score, ...]]]]
 
 
 async def run(
@@ -48,6 +63,7 @@ async def run(
     keep_scores: KeepScores,
     tell: Tell,
     concurrency: int,
+    halted: Callable[[], bool] = bool,
 ) -> None:
     """Fill every task's cell. Cancelling it cancels the requests in flight.
 
@@ -55,10 +71,12 @@ async def run(
         tasks: what to do; read only as fast as it is done.
         complete: asks a route and returns once the answer is safely kept, so that nothing is
             scored that a crash could lose. A target's failure is an Answer with `error`.
-        score: scores a batch of answers, in order.
+        score: scores a batch of answers, in order: the new scores, and the ones they had.
         keep_scores: keeps an answer's scores.
         tell: called with each result, in the order they finish.
         concurrency: how many `complete` may be under way at a time.
+        halted: asked before each request; once it is true nothing more is asked, and what is in
+            flight is finished, kept and scored.
 
     Raises:
         Whatever an argument raises: a run that cannot keep its results stops.
@@ -68,6 +86,8 @@ async def run(
 
     async def feed() -> None:
         async for task in tasks:
+            if halted():
+                break
             await waiting.put(task)
         for _ in range(concurrency):
             await waiting.put(None)
@@ -76,6 +96,8 @@ async def run(
         while (task := await waiting.get()) is not None:
             answer = task.answer
             if answer is None:
+                if halted():
+                    continue
                 answer = await complete(task.cell, task.sample)
             await answered.put((task, answer))
         await answered.put(None)
@@ -96,7 +118,9 @@ async def run(
 
     async def finish(batch: list[tuple[Task, Answer]]) -> None:
         good = [(task, answer) for task, answer in batch if answer.text is not None]
-        scored = await score([Scorable(task.sample, answer) for task, answer in good])
+        scored = await score(
+            [Answered(Scorable(task.sample, answer), task.scores) for task, answer in good]
+        )
         of = {task.cell: scores for (task, _), scores in zip(good, scored, strict=True)}
         await asyncio.gather(*(keep_scores(cell, scores) for cell, scores in of.items()))
         for task, answer in batch:

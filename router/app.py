@@ -21,6 +21,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from router.api import (
     completions,
+    datasets,
     errors,
     evals,
     guard,
@@ -30,6 +31,7 @@ from router.api import (
     pages,
     providers,
     routes,
+    tasks,
     traffic,
 )
 from router.services import Services
@@ -45,6 +47,7 @@ def create_app(services: Services) -> ASGIApp:
         async with services:
             await services.keys.load()
             try:
+                services.runs.serve()
                 yield
             finally:
                 await services.keys.close()
@@ -60,13 +63,21 @@ def create_app(services: Services) -> ASGIApp:
             routes.put_route,
             routes.delete_route,
             evals.create_run,
+            tasks.list_tasks,
             evals.list_runs,
             evals.show_run,
             evals.delete_run,
+            evals.pause_run,
             evals.cancel_run,
             evals.resume_run,
             evals.follow_run,
             evals.list_samples,
+            datasets.list_datasets,
+            datasets.register_dataset,
+            datasets.upload_dataset,
+            datasets.show_dataset,
+            datasets.download_dataset,
+            datasets.delete_dataset,
             traffic.list_traffic,
             traffic.show_traffic,
             metrics.metrics,

@@ -5,16 +5,20 @@ Read `Replay.carry_out`. Who owns the run and what state it ends in is `runs.py`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from typing import NamedTuple
 
 import msgspec
 
-from evaluators.base import Answer, Cell, Sample, Score
+from evaluators.base import Answer, AnyMetric, Cell, Embed, Sample, Score
 from evaluators.document import RunDocument
-from evaluators.run import Result, Task, run
+from evaluators.run import Answered, Result, Task, run
 from evaluators.scoring import Scorer
+from router.check import build_metrics, check_signatures
 from router.complete import Asker
-from router.store.base import Run, Store
+from router.store.base import Run, RunState, Store
 
 
 class Live(msgspec.Struct):
@@ -25,7 +29,8 @@ class Live(msgspec.Struct):
         answered: cells with an answer, earlier attempts included.
         failed: cells whose target failed, earlier attempts included.
         cached: answers taken from the run cache.
-        cost_usd: what this attempt's answers cost, as far as prices are known.
+        cost_usd, tokens: what the answers took, as far as it is known, earlier attempts included;
+            cached answers took nothing.
     """
 
     cells: int = 0
@@ -33,11 +38,19 @@ class Live(msgspec.Struct):
     failed: int = 0
     cached: int = 0
     cost_usd: float = 0.0
+    tokens: int = 0
 
     @property
     def done(self) -> int:
         """Cells that need no more asking."""
         return self.answered + self.failed
+
+
+class Stop(NamedTuple):
+    """Why a run ends before every cell is done, and the state it ends in."""
+
+    state: RunState
+    why: str = ""
 
 
 class Replay:
@@ -47,78 +60,80 @@ class Replay:
         store: where the run is kept.
         asker: asks its routes.
         found: the run.
-        document: its document.
         live: kept up to date on the way.
+        clock: seconds, monotonic.
+
+    Attributes:
+        stop: why nothing more is asked; None while there is no reason.
     """
 
     def __init__(
-        self, store: Store, asker: Asker, found: Run, document: RunDocument, live: Live
+        self,
+        store: Store,
+        asker: Asker,
+        found: Run,
+        live: Live,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._asker = asker
         self._run = found
-        self._document = document
+        self._document = msgspec.convert(found.document, RunDocument)
+        self._metrics = build_metrics(self._document)
         self._live = live
+        self._clock = clock
+        self._began = clock()
+        self.stop: Stop | None = None
 
-    async def carry_out(self) -> str:
-        """Until every cell is done; why it stopped early, "" when it did not."""
+    def wind_down(self, state: RunState, why: str = "") -> None:
+        """Ask nothing more, finish what is in flight. The first reason counts."""
+        self.stop = self.stop or Stop(state, why)
+
+    async def carry_out(self) -> Stop | None:
+        """Until every cell is done; why it stopped early, None when it did not.
+
+        Raises:
+            ConflictError: a metric that is needed is not what it was.
+        """
         found, document, live = self._run, self._document, self._live
-        unscored = {
-            one.cell: one.answer
-            async for one in self._store.results(found.id, unscored=True)
-            if one.answer is not None
-        }
-        answered = await self._store.answered_cells(found.id)
+        while await self._store.unscore_some(found.id):
+            pass
         before = await self._store.progress(found.id)
-        live.cells, live.failed = found.cells, before.failed
-        live.answered = before.answered - len(unscored)
-        limit = document.limits.cost_usd
+        live.cells, live.answered, live.failed = found.cells, before.scored, before.failed
+        spent = await self._store.spent(found.id)
+        live.cost_usd, live.tokens = spent.cost_usd, spent.tokens
+        async with AsyncExitStack() as stack:
+            scorers = _Scorers(found, document, self._metrics, stack, self._asker.embed)
+            if before.answered + before.failed < found.cells:
+                # What cannot be loaded is to be told before anything is paid for.
+                await scorers.scorer(tuple(range(len(self._metrics))))
+            await run(
+                self._tasks(),
+                complete=self._complete,
+                score=scorers.score,
+                keep_scores=self._keep_scores,
+                tell=self._tell,
+                concurrency=document.limits.concurrency,
+                halted=self._is_halted,
+            )
+        return self.stop if live.done < live.cells else None
 
-        def over_limit() -> bool:
-            return limit is not None and live.cost_usd >= limit
-
-        async def tasks() -> AsyncIterator[Task]:
-            async for sample in self._store.samples(found.id):
+    async def _tasks(self) -> AsyncIterator[Task]:
+        document = self._document
+        cells = len(document.routes) * document.repeats
+        async with aclosing(self._store.open_samples(self._run.id, cells)) as open_samples:
+            async for one in open_samples:
                 for route in document.routes:
                     for repeat in range(document.repeats):
-                        cell = Cell(route, sample.id, repeat)
-                        if cell in unscored:
-                            yield Task(cell, sample, unscored[cell])
-                        elif cell not in answered:
-                            if over_limit():
-                                return
-                            yield Task(cell, sample)
-
-        async def complete(cell: Cell, sample: Sample) -> Answer:
-            answer = await self._complete(cell, sample)
-            # A cached answer keeps what it once cost, so that routes compare; it is not paid again.
-            live.cost_usd += 0.0 if answer.cached else answer.cost_usd or 0.0
-            return answer
-
-        async def keep_scores(cell: Cell, scores: tuple[Score, ...]) -> None:
-            await self._store.keep_scores(found.id, cell, scores)
-
-        def tell(result: Result) -> None:
-            if result.answer.text is None:
-                live.failed += 1
-            else:
-                live.answered += 1
-                live.cached += result.answer.cached
-
-        async with Scorer(
-            document.metrics, answers=found.cells - before.scored, embed=self._asker.embed
-        ) as scorer:
-            await run(
-                tasks(),
-                complete=complete,
-                score=scorer.score,
-                keep_scores=keep_scores,
-                tell=tell,
-                concurrency=document.limits.concurrency,
-            )
-        if over_limit() and live.done < live.cells:
-            return f"stopped at its limit of {limit} USD; raise it and resume to go on"
-        return ""
+                        if (route, repeat) in one.settled:
+                            continue
+                        cell = Cell(route, one.sample.id, repeat)
+                        kept = one.unscored.get((route, repeat))
+                        if kept is None:
+                            yield Task(cell, one.sample)
+                        else:
+                            yield Task(cell, one.sample, kept.answer, kept.scores)
 
     async def _complete(self, cell: Cell, sample: Sample) -> Answer:
         """Ask, and keep the answer before anybody sees it."""
@@ -129,6 +144,7 @@ class Replay:
         if document.cache and not self._asker.is_free(prepared):
             known = await self._store.cached_answer(prepared.hash, cell.repeat)
             if known is not None:
+                # It keeps what it once cost, so that routes compare; it is not paid again.
                 answer = msgspec.structs.replace(known, cached=True, attempts=0)
                 await self._store.keep_answer(run_id, cell, prepared.hash, answer, ())
                 return answer
@@ -136,4 +152,93 @@ class Replay:
         completed = await self._asker.ask(prepared)
         attempts = msgspec.to_builtins(completed.attempts)
         await self._store.keep_answer(run_id, cell, prepared.hash, completed.answer, attempts)
+        self._pay(completed.answer)
         return completed.answer
+
+    async def _keep_scores(self, cell: Cell, scores: tuple[Score, ...]) -> None:
+        await self._store.keep_scores(self._run.id, cell, scores)
+
+    def _tell(self, result: Result) -> None:
+        if result.answer.text is None:
+            self._live.failed += 1
+        else:
+            self._live.answered += 1
+            self._live.cached += result.answer.cached
+
+    # When to stop
+
+    def _pay(self, answer: Answer) -> None:
+        usage = answer.usage
+        parts = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
+        self._live.cost_usd += answer.cost_usd or 0.0
+        self._live.tokens += parts if usage.total_tokens is None else usage.total_tokens
+
+    def _is_halted(self) -> bool:
+        if self.stop is None:
+            limits, live = self._document.limits, self._live
+            seconds = self._run.ran_s + self._clock() - self._began
+            for name, limit, found in (
+                ("cost_usd", limits.cost_usd, live.cost_usd),
+                ("tokens", limits.tokens, live.tokens),
+                ("seconds", limits.seconds, seconds),
+            ):
+                if limit is not None and found >= limit:
+                    why = f"stopped at its limit {name}: {limit:g}; resume it with a higher one"
+                    self.wind_down("cancelled", why)
+        return self.stop is not None
+
+
+class _Scorers:
+    """Scores answers with those metrics of the run whose scores they lack.
+
+    Usually that is every metric. After a rescore it is the new ones only, and what the others need
+    is never loaded.
+    """
+
+    def __init__(
+        self,
+        found: Run,
+        document: RunDocument,
+        metrics: Sequence[AnyMetric],
+        stack: AsyncExitStack,
+        embed: Embed,
+    ) -> None:
+        self._run = found
+        self._specs = document.metrics
+        self._metrics = metrics
+        self._stack = stack
+        self._embed = embed
+        self._scorers: dict[tuple[int, ...], Scorer] = {}
+
+    async def scorer(self, wanted: tuple[int, ...]) -> Scorer:
+        """The scorer of these metrics, by their places in the document."""
+        if wanted not in self._scorers:
+            check_signatures(self._run, [self._metrics[n] for n in wanted])
+            specs = [self._specs[n] for n in wanted]
+            self._scorers[wanted] = await self._stack.enter_async_context(
+                Scorer(specs, answers=self._run.cells, embed=self._embed)
+            )
+        return self._scorers[wanted]
+
+    async def score(self, batch: Sequence[Answered]) -> list[tuple[Score, ...]]:
+        """All scores of each answer, those it had included."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, one in enumerate(batch):
+            groups.setdefault(self._lacking(one), []).append(place)
+        scores = [one.scores for one in batch]
+        for wanted, places in groups.items():
+            if not wanted:
+                continue
+            scorer = await self.scorer(wanted)
+            found = await scorer.score([batch[place].item for place in places])
+            for place, new in zip(places, found, strict=True):
+                scores[place] += new
+        return scores
+
+    def _lacking(self, one: Answered) -> tuple[int, ...]:
+        had = {score.output for score in one.scores}
+        return tuple(
+            n
+            for n, metric in enumerate(self._metrics)
+            if not had.issuperset(output.name for output in metric.outputs)
+        )

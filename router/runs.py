@@ -1,43 +1,84 @@
 """Runs of evaluations: checked before anything is paid for, carried out, resumed, reported.
 
 Read `create`, then `carry_out`. A run belongs to one process at a time (its owner); everything it
-needs to go on after a crash is in the store.
+needs to go on after a crash is in the store. What a server began is queued there, and any server on
+the same store takes it up (`serve`); what a command began, that command carries out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import platform
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
-from evaluators.document import RunDocument
-from providers.errors import ConflictError, NotFoundError
+from evaluators.document import RunDocument, RunLimits
+from providers.errors import ConflictError, NotFoundError, RunDocumentError, StoreError
 from router.check import (
     build_metrics,
     check_parameters,
     check_routes,
-    check_signatures,
     parse_gates,
     resolve_metrics,
 )
 from router.complete import Asker
-from router.demo import SHIPPED
+from router.datasets import Datasets
+from router.documents import Document, convert
 from router.outcome import Outcome, outcome
-from router.owner import is_dead, owner_of
-from router.replay import Live, Replay
+from router.owner import is_dead, this_owner
+from router.replay import Live, Replay, Stop
 from router.samples import prepare
-from router.store.base import ENDED, Run, Store
+from router.store.base import ENDED, STOPPED, Run, RunState, Store, Wish
 
-HEARTBEAT_S = 5.0
+log = logging.getLogger("evalrouter")
+
+# Also how soon a run of another process obeys.
+HEARTBEAT_S = 1.0
 STALE_AFTER_S = 30.0
+# How often a server looks for runs that nobody carries out.
+LOOK_S = 2.0
+# How long requests in flight are given to finish when a run is paused, or its server ends.
+PAUSE_S, CLOSE_S = 30.0, 5.0
+# How long `cancel` and `pause` wait for another process.
+ANSWER_S = 5.0
+
+Runner = Literal["server", "command"]
+
+
+class _Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    limits: RunLimits
+
+
+class _UnderWay:
+    """A run that this process carries out."""
+
+    def __init__(self, replay: Replay, work: asyncio.Task[Stop | None]) -> None:
+        self.replay = replay
+        self.work = work
+        # Whether somebody else has it now; whether it was stopped by `obey`.
+        self.lost = self.dropped = False
+
+    def obey(self, wish: Wish) -> None:
+        """Begin to stop. Being asked again changes nothing."""
+        if wish == "cancelled":
+            self.replay.stop = Stop("cancelled")
+            self._drop()
+        elif wish == "paused" and self.replay.stop is None:
+            self.replay.wind_down("paused")
+            asyncio.get_running_loop().call_later(PAUSE_S, self._drop)
+
+    def _drop(self) -> None:
+        if not self.work.done():
+            self.dropped = True
+            self.work.cancel()
 
 
 class Runs:
@@ -47,26 +88,32 @@ class Runs:
         self,
         store: Store,
         asker: Asker,
+        datasets: Datasets,
         *,
         most_at_once: int = 2,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._asker = asker
+        self._datasets = datasets
         self._now = now
-        self._room = asyncio.Semaphore(most_at_once)
-        self._tasks: dict[str, asyncio.Task[Run]] = {}
-        self._cancelled: set[str] = set()
-        self._owner = owner_of(os.getpid())
+        self._most_at_once = most_at_once
+        self._owner = this_owner()
+        self._under_way: dict[str, _UnderWay] = {}
+        # Those of them that no caller waits for.
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._serving: asyncio.Task[None] | None = None
+        self._look = asyncio.Event()
 
     # Creating
 
-    async def create(self, document: RunDocument, *, base: Path) -> Run:
+    async def create(self, document: RunDocument, *, base: Path, runner: Runner = "command") -> Run:
         """Check a document down to the last template and keep the run as `queued`.
 
         Args:
             document: what to do.
             base: the folder that relative dataset paths start from.
+            runner: who is to carry it out: this store's servers, or the command that asks.
 
         Raises:
             RunDocumentError, DatasetError, MissingExtraError: what is wrong, and where; nothing
@@ -77,137 +124,241 @@ class Runs:
         check_routes(self._asker, document, metrics)
         check_parameters(document)
         parse_gates(document, metrics)
-        path = SHIPPED.get(document.dataset, base / document.dataset)
-        prepared = await asyncio.to_thread(prepare, document, path, metrics)
-        found = Run(
-            id=_new_id(self._now()),
-            name=document.name or Path(document.dataset).stem,
-            state="queued",
-            document=msgspec.to_builtins(document),
-            dataset=document.dataset,
-            dataset_hash=prepared.dataset.hash,
-            dataset_rows=prepared.count,
-            metrics={metric.name: metric.signature for metric in metrics},
-            created_at=self._now(),
-            cells=prepared.count * len(document.routes) * document.repeats,
-            versions={"evalrouter": version("evalrouter"), "python": platform.python_version()},
-        )
-        await self._store.add_run(found, prepared.samples())
+        async with self._datasets.open(document.dataset, base=base) as source:
+            document = msgspec.structs.replace(document, dataset=source.address)
+            prepared = await asyncio.to_thread(prepare, document, source, metrics)
+            found = Run(
+                id=_new_id(self._now()),
+                name=document.name or source.name,
+                state="queued",
+                document=msgspec.to_builtins(document),
+                dataset=document.dataset,
+                dataset_hash=prepared.dataset.hash,
+                dataset_rows=prepared.count,
+                metrics={metric.name: metric.signature for metric in metrics},
+                created_at=self._now(),
+                runner=runner,
+                base=_folder(base),
+                cells=prepared.count * len(document.routes) * document.repeats,
+                versions={"evalrouter": version("evalrouter"), "python": platform.python_version()},
+            )
+            await self._store.add_run(found, prepared.samples())
+        self._look.set()
         return found
+
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        runner: Runner,
+        retry_failed: bool = False,
+        limits: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Queue a run again; no finished request of it is ever sent again.
+
+        Args:
+            run_id: the run, or a unique prefix.
+            runner: who is to carry it out: this store's servers, or the command that asks.
+            retry_failed: ask again where the target failed.
+            limits: those of the document's `limits` that are changed.
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: it is being carried out.
+            RunDocumentError: limits that are none.
+        """
+        found = await self.find(run_id)
+        changes: dict[str, Any] = {"runner": runner}
+        if limits:
+            changes["document"] = _with_limits(found.document, limits)
+        await self._store.requeue_run(
+            found.id, self._now(), stale_after(found.owner), retry_failed=retry_failed, **changes
+        )
+        self._look.set()
+        return await self.find(found.id)
 
     # Carrying out
 
-    def start(self, run_id: str, *, retry_failed: bool = False) -> None:
-        """Carry a run out in the background of this process, when its turn comes.
-
-        Raises:
-            ConflictError: it is under way already.
-        """
-        if run_id in self._tasks:
-            raise ConflictError(f"{run_id} is being carried out already")
-        task = asyncio.create_task(self._in_turn(run_id, retry_failed), name=run_id)
-        self._tasks[run_id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(run_id, None))
-
-    async def _in_turn(self, run_id: str, retry_failed: bool) -> Run:
-        async with self._room:
-            return await self.carry_out(run_id, retry_failed=retry_failed)
-
-    async def carry_out(
-        self, run_id: str, *, live: Live | None = None, retry_failed: bool = False
-    ) -> Run:
-        """Ask what is not answered, score what is not scored; the run as it ends.
+    async def carry_out(self, run_id: str, *, live: Live | None = None) -> Run:
+        """Ask what is not answered, score what is not scored, of a queued run; it as it ends.
 
         Cancelling the task stops the run; everything answered is kept and it can be resumed.
 
         Args:
             run_id: the run, or a unique prefix.
             live: kept up to date on the way.
-            retry_failed: ask again where the target failed.
 
         Raises:
             NotFoundError: no such run.
-            ConflictError: another process carries it out, or its metrics have changed since.
+            ConflictError: it is not to be done, somebody else carries it out or has taken it over,
+                or its metrics have changed since.
         """
         found = await self.find(run_id)
-        run_id = found.id
-        document = msgspec.convert(found.document, RunDocument)
-        metrics = build_metrics(document)
-        check_signatures(found, metrics)
-        live = live or Live()
-        await self._claim(found)
-        if retry_failed:
-            await self._store.forget_failed(run_id)
+        replay = Replay(self._store, self._asker, found, live or Live())
+        if not await self._store.claim_run(
+            found.id, self._owner, self._now(), stale_after(found.owner)
+        ):
+            found = await self.find(found.id)
+            by = " and carried out by another process" if found.owner else ""
+            raise ConflictError(f"{found.id} is {found.state}{by}")
+        work = asyncio.create_task(replay.carry_out(), name=f"replay {found.id}")
+        under_way = self._under_way[found.id] = _UnderWay(replay, work)
+        beat = asyncio.create_task(self._beat(found.id, under_way), name=f"beat {found.id}")
         try:
             await self._store.update_run(
-                run_id, state="running", started_at=found.started_at or self._now(), error=""
+                found.id, state="running", started_at=found.started_at or self._now()
             )
-            why = await self._replay(found, document, live)
+            stop = await work or Stop("completed")
         except asyncio.CancelledError:
-            wanted = run_id in self._cancelled
-            await asyncio.shield(self._finish(run_id, "cancelled" if wanted else "queued", ""))
-            raise
+            await _ended(work)
+            if under_way.lost:
+                raise ConflictError(f"{found.id} was taken over by another process") from None
+            if not under_way.dropped:
+                state: RunState = "queued" if found.runner == "server" else "paused"
+                await asyncio.shield(self._end(found.id, Stop(state)))
+                raise
+            stop = replay.stop or Stop("cancelled")
         except Exception as error:
-            await self._finish(run_id, "failed", str(error))
+            await _ended(work)
+            await self._end(found.id, Stop("failed"), error=str(error))
             raise
-        await self._finish(run_id, "cancelled" if why else "completed", why)
-        return await self.find(run_id)
-
-    async def _claim(self, found: Run) -> None:
-        stale_after = 0.0 if is_dead(found.owner) else STALE_AFTER_S
-        if not await self._store.claim_run(found.id, self._owner, self._now(), stale_after):
-            raise ConflictError(f"{found.id} is being carried out by another process")
-
-    async def _finish(self, run_id: str, state: str, why: str) -> None:
-        self._cancelled.discard(run_id)
-        ended = self._now() if state in ENDED else None
-        await self._store.update_run(
-            run_id, state=state, error=why, finished_at=ended, owner="", heartbeat_at=None
-        )
-
-    async def _replay(self, found: Run, document: RunDocument, live: Live) -> str:
-        """Carry it out with a heartbeat beside it; why it stopped early."""
-        heartbeat = asyncio.create_task(self._beat(found.id, asyncio.current_task()))
-        try:
-            return await Replay(self._store, self._asker, found, document, live).carry_out()
         finally:
-            heartbeat.cancel()
+            beat.cancel()
+            del self._under_way[found.id]
+        await self._end(found.id, stop)
+        return await self.find(found.id)
 
-    async def _beat(self, run_id: str, worker: asyncio.Task[object] | None) -> None:
-        """Say that we are alive; stop the worker when somebody else has taken the run over."""
+    async def _end(self, run_id: str, stop: Stop, *, error: str = "") -> None:
+        now = self._now()
+        try:
+            await self._store.end_run(
+                run_id,
+                self._owner,
+                now,
+                state=stop.state,
+                stopped=stop.why,
+                error=error,
+                finished_at=now if stop.state in ENDED else None,
+            )
+        except StoreError as problem:
+            # A full disk, say. The claim goes stale; whoever resumes it then finds every row.
+            log.error("%s: how it ended could not be kept: %s", run_id, problem)
+
+    async def _beat(self, run_id: str, under_way: _UnderWay) -> None:
+        """Say that we are alive, and obey; drop the work once somebody else has the run."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            if not await self._store.heartbeat(run_id, self._owner, self._now()) and worker:
-                worker.cancel()
+            try:
+                wish = await self._store.heartbeat(run_id, self._owner, self._now())
+            except StoreError:
+                # The run itself ends when it cannot keep an answer.
+                continue
+            if wish is None:
+                under_way.lost = True
+                under_way.work.cancel()
+                return
+            under_way.obey(wish)
+
+    # Stopping
 
     async def cancel(self, run_id: str) -> Run:
-        """Stop a run. What is answered stays, and it can be resumed.
+        """Stop a run at once, whichever process carries it out. It can be resumed.
+
+        What is answered stays; what is in flight is dropped.
+
+        Returns:
+            The run; its `wish` is still there where its process did not answer within 5 seconds.
 
         Raises:
             NotFoundError: no such run.
-            ConflictError: it has ended, or another process carries it out.
+            ConflictError: it has ended.
         """
+        return await self._stop(run_id, "cancelled")
+
+    async def pause(self, run_id: str) -> Run:
+        """As `cancel`, but what is in flight is finished and kept, for up to 30 seconds."""
+        return await self._stop(run_id, "paused")
+
+    async def _stop(self, run_id: str, wish: Wish) -> Run:
         found = await self.find(run_id)
-        if found.state in ENDED:
-            raise ConflictError(f"{found.id} has already ended: it is {found.state}")
-        task = self._tasks.get(found.id)
-        if task is not None:
-            self._cancelled.add(found.id)
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        elif found.owner and not is_dead(found.owner):
-            raise ConflictError(f"{found.id} is being carried out by another process")
-        # A task that was still waiting for its turn has not said so itself.
-        await self._finish(found.id, "cancelled", "")
-        return await self.find(run_id)
+        if found.state in ENDED or found.state == wish:
+            raise ConflictError(f"{found.id} has stopped already: it is {found.state}")
+        found = await self._store.wish_run(found.id, wish, self._now(), stale_after(found.owner))
+        if found.id in self._under_way:
+            self._under_way[found.id].obey(wish)
+        until = asyncio.get_running_loop().time() + ANSWER_S
+        while found.state not in STOPPED and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.05)
+            found = await self.find(found.id)
+        return found
 
     async def close(self) -> None:
-        """Stop every run of this process; each can be resumed."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Stop every run of this process, what is in flight finished if that is quick.
+
+        Each goes on with the next server that has this store.
+        """
+        if self._serving is not None:
+            self._serving.cancel()
+        for under_way in self._under_way.values():
+            under_way.replay.wind_down("queued")
+        tasks = set(self._tasks.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=CLOSE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Serving
+
+    def serve(self) -> None:
+        """From now on, carry out what servers on this store began and nobody carries out."""
+        self._serving = asyncio.create_task(self._serve(), name="evalrouter-runs")
+
+    async def _serve(self) -> None:
+        while True:
+            self._look.clear()
+            try:
+                for found in await self._store.unfinished_runs():
+                    await self._take_up(found)
+            except StoreError as error:
+                log.error("looking for runs to carry out: %s", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), LOOK_S)
+
+    async def _take_up(self, found: Run) -> None:
+        if found.id in self._tasks or not self._is_free(found):
+            return
+        if found.wish:
+            # Whoever was to obey it died first.
+            await self._store.wish_run(found.id, found.wish, self._now(), stale_after(found.owner))
+        elif len(self._tasks) < self._most_at_once:
+            task = asyncio.create_task(self._in_background(found.id), name=found.id)
+            self._tasks[found.id] = task
+            task.add_done_callback(lambda _: self._left(found.id))
+
+    def _is_free(self, found: Run) -> bool:
+        silent = self._now() - (found.heartbeat_at or 0.0)
+        return not found.owner or silent >= stale_after(found.owner)
+
+    def _left(self, run_id: str) -> None:
+        del self._tasks[run_id]
+        self._look.set()
+
+    async def _in_background(self, run_id: str) -> None:
+        try:
+            await self.carry_out(run_id)
+        except (ConflictError, NotFoundError) as error:
+            # Another process was quicker, or the run was stopped or deleted meanwhile.
+            log.info("%s", error)
+        except Exception as error:  # noqa: BLE001 - nobody waits for this task
+            log.error("%s failed: %s", run_id, error)
+            await self._give_up(run_id, error)
+
+    async def _give_up(self, run_id: str, error: Exception) -> None:
+        """Mark a run as failed that could not even be begun, so that it is not tried for ever."""
+        with suppress(NotFoundError, StoreError):
+            if await self._store.claim_run(run_id, self._owner, self._now(), STALE_AFTER_S):
+                await self._end(run_id, Stop("failed"), error=str(error))
 
     # Reading
 
@@ -221,6 +372,27 @@ class Runs:
     async def outcome(self, run_id: str) -> Outcome:
         """The run, its report as far as it has got, and its gates."""
         return await outcome(self._store, await self.find(run_id))
+
+
+def stale_after(owner: str) -> float:
+    """Seconds of silence after which a run may be taken from its owner."""
+    return 0.0 if is_dead(owner) else STALE_AFTER_S
+
+
+async def _ended(work: asyncio.Task[Any]) -> None:
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+
+
+def _with_limits(document: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's document with some of its limits changed. Raises RunDocumentError."""
+    limits = {**document.get("limits", {}), **changed}
+    converted = convert(Document({"limits": limits}, "", {}), _Limits, error=RunDocumentError)
+    return document | {"limits": msgspec.to_builtins(converted.limits)}
+
+
+def _folder(base: Path) -> str:
+    return str(base.absolute())
 
 
 def _new_id(now: float) -> str:

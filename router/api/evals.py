@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from litestar import Request, delete, get, post
@@ -20,15 +20,16 @@ from evaluators.metrics.registry import runs_code
 from providers.errors import ConflictError, RunDocumentError
 from providers.wire import UNREADABLE
 from router.api.injected import Injected
-from router.demo import SHIPPED
 from router.documents import Document, convert
 from router.outcome import Outcome
+from router.run_document import complete_run
 from router.services import Services
-from router.store.base import ENDED, Progress, Run, RunState
+from router.store.base import STOPPED, Progress, Run, RunState
 
 # Often enough for a person to watch, rarely enough for a database of a million rows.
 POLL_S = 0.5
 
+T = TypeVar("T")
 PageSize = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
@@ -40,13 +41,34 @@ class RunList(msgspec.Struct):
 
 
 class SampleRow(msgspec.Struct):
-    """One cell of a run: what was asked, what was answered, how it scored."""
+    """One cell of a run: what was asked, what was answered, how it scored.
+
+    Attributes:
+        route, repeat: with the sample, which cell.
+        sample: what was asked.
+        answer: None while the request is in flight.
+        scores: by output name.
+        request_hash: SHA-256 over target and body, hex; "" for an answer that the dataset brought.
+        asked_at, answered_at: seconds since the epoch, UTC.
+        interrupted: how often the request was in flight when the run's process died; each time it
+            was sent once more.
+        attempts: the requests sent for the answer: target, result, status, seconds.
+    """
 
     route: str
     repeat: int
     sample: Sample
     answer: Answer | None
     scores: tuple[Score, ...]
+    request_hash: str
+    asked_at: float | None
+    answered_at: float | None
+    interrupted: int
+    attempts: tuple[dict[str, Any], ...]
+
+
+# What a row and the store's answer have in common.
+_KNOWN = SampleRow.__struct_fields__[3:]
 
 
 class SamplePage(msgspec.Struct):
@@ -60,21 +82,15 @@ class SamplePage(msgspec.Struct):
 @post("/eval", tags=["eval"], summary="Create a run and start it", status_code=202)
 async def create_run(services: Injected, request: Request[Any, Any, Any]) -> Run:
     """Check the run document, keep it, and begin. Follow it on `/eval/{id}/events`."""
-    body = await request.body()
-    try:
-        data = msgspec.json.decode(body)
-    except UNREADABLE as error:
-        raise RunDocumentError(f"The body is not JSON: {error}", code="bad_json") from None
-    document = convert(Document(data, "", {}), RunDocument, error=RunDocumentError)
-    run = await services.runs.create(_confined(document), base=Path())
-    services.runs.start(run.id)
-    return run
+    document = complete_run(await _written(request), base=Path(), within=Path())
+    document = await _confined(document, services)
+    return await services.runs.create(document, base=Path(), runner="server")
 
 
-def _confined(document: RunDocument) -> RunDocument:
+async def _confined(document: RunDocument, services: Services) -> RunDocument:
     """Refuse what a caller over HTTP may not name.
 
-    A dataset must lie below the server's working directory, and a metric must not be a program.
+    A dataset must lie below one of `datasets.roots`, and a metric must not be a program.
     """
     for n, spec in enumerate(document.metrics):
         if runs_code(spec):
@@ -83,14 +99,7 @@ def _confined(document: RunDocument) -> RunDocument:
                 "as an installed entry point",
                 param=f"metrics[{n}]",
             )
-    here = Path.cwd().resolve()
-    if document.dataset in SHIPPED:
-        return document
-    if not (here / document.dataset).resolve().is_relative_to(here):
-        raise RunDocumentError(
-            f"dataset: {document.dataset!r} is outside the server's working directory",
-            param="dataset",
-        )
+    await services.datasets.confine(document.dataset)
     return document
 
 
@@ -115,25 +124,60 @@ async def show_run(services: Injected, run_id: FromPath[str]) -> Outcome:
 async def delete_run(services: Injected, run_id: FromPath[str]) -> None:
     """The run with its answers and scores. A run under way has to be cancelled first."""
     run = await services.runs.find(run_id)
-    if run.state not in ENDED:
+    if run.state not in STOPPED:
         raise ConflictError(f"{run.id} is {run.state}: cancel it first")
     await services.store.delete_run(run.id)
 
 
+@post("/eval/{run_id:str}/pause", tags=["eval"], summary="Pause a run", status_code=200)
+async def pause_run(services: Injected, run_id: FromPath[str]) -> Run:
+    """Ask nothing more. What is in flight is finished and kept, for up to 30 seconds.
+
+    Where that takes longer than 5 seconds, the answer comes before the end and its `wish` says
+    `paused`. Whichever process carries the run out obeys, a command's too.
+    """
+    return await services.runs.pause(run_id)
+
+
 @post("/eval/{run_id:str}/cancel", tags=["eval"], summary="Cancel a run", status_code=200)
 async def cancel_run(services: Injected, run_id: FromPath[str]) -> Run:
-    """Stop it. What is answered stays, and it can be resumed."""
+    """Stop it at once. What is answered stays, what is in flight is dropped; it can be resumed."""
     return await services.runs.cancel(run_id)
 
 
 @post("/eval/{run_id:str}/resume", tags=["eval"], summary="Resume a run", status_code=202)
 async def resume_run(
-    services: Injected, run_id: FromPath[str], retry_failed: FromQuery[bool] = False
+    services: Injected,
+    request: Request[Any, Any, Any],
+    run_id: FromPath[str],
+    retry_failed: FromQuery[bool] = False,
 ) -> Run:
-    """Go on where it stopped; no finished request is sent again."""
-    run = await services.runs.find(run_id)
-    services.runs.start(run.id, retry_failed=retry_failed)
-    return await services.runs.find(run_id)
+    """Go on where it stopped; no finished request is sent again.
+
+    The body may be empty, or `{"limits": {...}}` with those of the document's limits that change.
+    """
+    change = await _body(request, _Resumed)
+    return await services.runs.resume(
+        run_id, runner="server", retry_failed=retry_failed, limits=change.limits
+    )
+
+
+class _Resumed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    limits: dict[str, Any] = {}
+
+
+async def _body(request: Request[Any, Any, Any], kind: type[T]) -> T:
+    """The request's JSON body as a `kind`; without a body, as it is by default."""
+    return convert(await _written(request), kind, error=RunDocumentError)
+
+
+async def _written(request: Request[Any, Any, Any]) -> Document:
+    """The request's JSON body; an empty object without one."""
+    try:
+        data = msgspec.json.decode(await request.body() or b"{}")
+    except UNREADABLE as error:
+        raise RunDocumentError(f"The body is not JSON: {error}", code="bad_json") from None
+    return Document(data, "", {})
 
 
 @get(
@@ -156,7 +200,7 @@ async def _events(services: Services, run_id: str) -> AsyncIterator[SSEData]:
         if now != before:
             before = now
             told = {"state": run.state, "cells": run.cells, **msgspec.to_builtins(now[0])}
-            ended = run.state in ENDED
+            ended = run.state in STOPPED
             yield {
                 "event": "end" if ended else "progress",
                 "data": msgspec.json.encode(told).decode(),
@@ -188,5 +232,6 @@ async def list_samples(
             if one.cell.sample_id not in wanted:
                 break
             sample = wanted[one.cell.sample_id]
-            rows.append(SampleRow(one.cell.route, one.cell.repeat, sample, one.answer, one.scores))
+            known = {name: getattr(one, name) for name in _KNOWN}
+            rows.append(SampleRow(one.cell.route, one.cell.repeat, sample, **known))
     return SamplePage(rows, after + limit if len(wanted) == limit else None)

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from evaluators.document import RunDocument
 from evaluators.table import to_table
-from providers.errors import EvalrouterError, RunDocumentError
+from providers.errors import EvalrouterError
 from router.cli.border import (
     Commands,
     config_option,
@@ -25,13 +25,13 @@ from router.cli.border import (
     print_json,
     with_services,
 )
+from router.cli.run_options import read_run, run_options
 from router.config import Config, load
-from router.documents import convert, parse_yaml
 from router.outcome import Outcome
 from router.replay import Live
 from router.runs import Runs
 from router.services import Services
-from router.store.base import Run
+from router.store.base import STOPPED, Run
 
 
 @click.group("eval", cls=Commands)
@@ -40,15 +40,16 @@ def evaluate() -> None:
 
 
 @evaluate.command("run")
-@click.argument("document", type=click.Path(path_type=Path))
+@click.argument("document", type=click.Path(path_type=Path), required=False)
+@run_options
 @config_option
 @json_option
-def eval_run(document: Path, config_path: Path | None, as_json: bool) -> None:
-    """Carry out a run document; dataset paths in it are relative to it."""
-    parsed = read_document(document)
+def eval_run(document: Path | None, config_path: Path | None, as_json: bool, **given: Any) -> None:
+    """Carry out a run document, or a task on a dataset; paths in a document start beside it."""
+    asked = read_run(document, given)
 
     async def create(runs: Runs) -> Run:
-        return await runs.create(parsed, base=document.parent)
+        return await runs.create(asked.document, base=asked.base)
 
     _carry_out(load(config_path), create, as_json=as_json)
 
@@ -56,15 +57,30 @@ def eval_run(document: Path, config_path: Path | None, as_json: bool) -> None:
 @evaluate.command("resume")
 @click.argument("run_id")
 @click.option("--retry-failed", is_flag=True, help="Ask again where the target failed.")
+@click.option("--cost-usd", type=float, help="Change its limit of US dollars.")
+@click.option("--tokens", type=int, help="Change its limit of tokens.")
+@click.option("--seconds", type=float, help="Change its limit of seconds, all attempts together.")
 @config_option
 @json_option
-def eval_resume(run_id: str, retry_failed: bool, config_path: Path | None, as_json: bool) -> None:
+def eval_resume(  # noqa: PLR0917 - one parameter for each option
+    run_id: str,
+    retry_failed: bool,
+    cost_usd: float | None,
+    tokens: int | None,
+    seconds: float | None,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
     """Go on with a run that was stopped; no finished request is sent again."""
+    limits = {"cost_usd": cost_usd, "tokens": tokens, "seconds": seconds}
+    changed = {name: limit for name, limit in limits.items() if limit is not None}
 
-    async def find(runs: Runs) -> Run:
-        return await runs.find(run_id)
+    async def resume(runs: Runs) -> Run:
+        return await runs.resume(
+            run_id, runner="command", retry_failed=retry_failed, limits=changed
+        )
 
-    _carry_out(load(config_path), find, as_json=as_json, retry_failed=retry_failed)
+    _carry_out(load(config_path), resume, as_json=as_json)
 
 
 @evaluate.command("list")
@@ -106,32 +122,29 @@ def eval_show(run_id: str, config_path: Path | None, as_json: bool) -> None:
 @click.argument("run_id")
 @config_option
 def eval_cancel(run_id: str, config_path: Path | None) -> None:
-    """Stop a run that no process carries out any more; a server's own are cancelled over HTTP."""
+    """Stop a run at once, whichever process carries it out; it can be resumed."""
 
     async def cancel(services: Services) -> Run:
         return await services.runs.cancel(run_id)
 
-    out.print(f"{with_services(load(config_path), cancel).id} cancelled", highlight=False)
+    _print_stopped(with_services(load(config_path), cancel))
 
 
-def read_document(path: Path) -> RunDocument:
-    """A run document from a file.
+@evaluate.command("pause")
+@click.argument("run_id")
+@config_option
+def eval_pause(run_id: str, config_path: Path | None) -> None:
+    """Stop a run once what is in flight is answered, whichever process carries it out."""
 
-    Raises:
-        RunDocumentError: it cannot be read; names file, line and path in it.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RunDocumentError(f"{path}: no such file") from None
-    except UnicodeDecodeError as problem:
-        raise RunDocumentError(f"{path}: not UTF-8 at byte {problem.start}") from None
-    except OSError as problem:
-        raise RunDocumentError(f"{path}: {problem.strerror}") from None
-    document = parse_yaml(text, str(path), error=RunDocumentError)
-    if not isinstance(document.data, dict):
-        raise RunDocumentError(f"{path}: a run document is a mapping with dataset, routes, metrics")
-    return convert(document, RunDocument, error=RunDocumentError)
+    async def pause(services: Services) -> Run:
+        return await services.runs.pause(run_id)
+
+    _print_stopped(with_services(load(config_path), pause))
+
+
+def _print_stopped(run: Run) -> None:
+    state = run.state if run.state in STOPPED else f"{run.state}, about to be {run.wish}"
+    out.print(f"{run.id} {state}", highlight=False)
 
 
 def _carry_out(
@@ -139,7 +152,6 @@ def _carry_out(
     begin: Callable[[Runs], Awaitable[Run]],
     *,
     as_json: bool,
-    retry_failed: bool = False,
 ) -> None:
     """Carry a run out in this process, with progress on stderr; exit 1 unless it passed."""
     started: list[str] = []
@@ -148,9 +160,7 @@ def _carry_out(
         run = await begin(services.runs)
         started.append(run.id)
         live = Live(cells=run.cells)
-        task = asyncio.create_task(
-            services.runs.carry_out(run.id, live=live, retry_failed=retry_failed)
-        )
+        task = asyncio.create_task(services.runs.carry_out(run.id, live=live))
         try:
             await _watch(run, live, task)
             await task
@@ -213,8 +223,8 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
         f"sha256 {run.dataset_hash[:12]}",
         highlight=False,
     )
-    if run.error:
-        out.print(f"  {escape(run.error)}", highlight=False)
+    if run.error or run.stopped:
+        out.print(f"  {escape(run.error or run.stopped)}", highlight=False)
     if run.interrupted:
         out.print(
             f"  {run.interrupted} requests were in flight when the run was interrupted; they were "

@@ -15,13 +15,19 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from evaluators.base import Answer, Cell, Sample, Score
+from evaluators.base import Answer, Cell, Judgement, Sample, Score
+from evaluators.columns import Column
 from providers.base import Translation
 from router.dispatch import Attempt
 from router.record import Record
 
-RunState = Literal["queued", "running", "completed", "failed", "cancelled"]
+RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 ENDED: frozenset[RunState] = frozenset({"completed", "failed", "cancelled"})
+# Nobody carries it out, and nobody will unless asked to.
+STOPPED: frozenset[RunState] = ENDED | {"paused"}
+
+# The state that a run's owner is asked to bring it to; "" for none.
+Wish = Literal["", "paused", "cancelled"]
 
 
 class Run(msgspec.Struct, kw_only=True):
@@ -33,6 +39,7 @@ class Run(msgspec.Struct, kw_only=True):
         state: where it stands.
         document: the run document as it was accepted, JSON types only.
         dataset: the dataset's path or id as the document named it.
+        base: the folder that relative paths of the document start from, absolute.
         dataset_hash: SHA-256 of the dataset's content, hex.
         dataset_rows: how many samples it has.
         metrics: metric name to signature.
@@ -40,8 +47,13 @@ class Run(msgspec.Struct, kw_only=True):
         cells: how many cells the run has in all.
         interrupted: requests that were in flight at a crash and were sent again.
         error: why it failed, "" otherwise.
+        stopped: why it ended before every cell was asked (a limit, its `stop_when`), "" otherwise.
+        wish: the state that its owner was asked to bring it to and has not yet; "" for none.
+        runner: who began or resumed it last. What a server began, any server on the same store
+            goes on with after a crash; what a command began is left to whoever typed it.
         owner: which process carries it out, "" for none.
         heartbeat_at: when the owner last said it is alive; None for none.
+        ran_s: seconds that it was carried out, all attempts together.
         versions: package versions that produced the numbers.
     """
 
@@ -59,21 +71,166 @@ class Run(msgspec.Struct, kw_only=True):
     cells: int = 0
     interrupted: int = 0
     error: str = ""
+    stopped: str = ""
+    wish: Wish = ""
+    runner: Literal["server", "command"] = "command"
     owner: str = ""
     heartbeat_at: float | None = None
+    ran_s: float = 0.0
+    base: str = ""
     versions: dict[str, str] = {}
 
 
 class ScoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell with what is known of it. `answer` is None while the request is in flight."""
+    """A cell with what is known of it.
+
+    Attributes:
+        cell: which.
+        answer: None while the request is in flight.
+        scores: by output name.
+        request_hash: SHA-256 over target and body, hex; "" for an answer that the dataset brought.
+        asked_at, answered_at: seconds since the epoch, UTC; `answered_at` is None in flight.
+        interrupted: how often its request was in flight when the run's process died; each time it
+            was sent once more.
+        attempts: the requests sent for the answer, as `router.dispatch.Attempt`.
+    """
 
     cell: Cell
     answer: Answer | None
     scores: tuple[Score, ...] = ()
+    request_hash: str = ""
+    asked_at: float | None = None
+    answered_at: float | None = None
+    interrupted: int = 0
+    attempts: tuple[dict[str, Any], ...] = ()
+
+
+class OpenSample(msgspec.Struct, frozen=True, kw_only=True):
+    """A sample with something left to do.
+
+    Attributes:
+        sample: the sample.
+        settled: route and repeat of its cells that need nothing more.
+        unscored: route and repeat to an answer that lacks scores, with those it has.
+    """
+
+    sample: Sample
+    settled: frozenset[tuple[str, int]]
+    unscored: dict[tuple[str, int], ScoredAnswer]
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run's answers took, as far as it is known; cached ones took nothing."""
+
+    cost_usd: float
+    tokens: int
+
+
+class JudgementRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One request to a judge and what came of it.
+
+    Attributes:
+        owner: the id of the run, or of the calibration, comparison or tournament, that asked.
+        metric, judge, sample_id, repeat, attempt: as in `evaluators.base.Inquiry`.
+        request_hash: SHA-256 over target and body, hex.
+        at: when it came, seconds since the epoch.
+        reused: whether another owner had paid for it already.
+        judgement: the answer, with its text as it came.
+    """
+
+    owner: str
+    metric: str
+    judge: str
+    sample_id: str
+    repeat: int
+    attempt: int
+    request_hash: str
+    at: float
+    judgement: Judgement
+    reused: bool = False
+
+
+class JudgeUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What one judge took for one metric of an owner.
+
+    Attributes:
+        metric, judge: which.
+        calls: requests, those included that were answered from what others had paid for.
+        asked_again: how many of them were sent because a verdict could not be read.
+        failed: how many of them its target failed.
+        reused: how many of them were not paid for again.
+        cost_usd, tokens: of the others, as far as they are known.
+        unpriced: how many have no known cost.
+        mean_s: mean seconds of a request.
+        first_at, last_at: when the first and the last came, seconds since the epoch.
+    """
+
+    metric: str
+    judge: str
+    calls: int
+    asked_again: int
+    failed: int
+    reused: int
+    cost_usd: float
+    unpriced: int
+    tokens: int
+    mean_s: float | None
+    first_at: float
+    last_at: float
+
+
+StudyKind = Literal["calibration", "comparison", "tournament"]
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True):
+    """A calibration of a judge, a comparison of two routes or a tournament of several.
+
+    Attributes:
+        id: `cal_`, `cmp_` or `trn_` and a sortable random part.
+        kind: which of them.
+        judges: who judges.
+        grading: what is judged and how, as `evaluators.base.Judging.grading`.
+        name: what people call it.
+        state: `running` until its report is there.
+        document: what was asked for, JSON types only; enough to go on with it.
+        created_at, finished_at: seconds since the epoch, UTC.
+        error: why it stopped, "" otherwise.
+        report: what came out, JSON types only; empty until then.
+        detail: what the report was made of, JSON types only; empty in lists.
+    """
+
+    id: str
+    kind: StudyKind
+    judges: tuple[str, ...]
+    grading: str
+    name: str
+    state: Literal["running", "completed", "failed"] = "running"
+    document: dict[str, Any] = {}
+    created_at: float
+    finished_at: float | None = None
+    error: str = ""
+    report: dict[str, Any] = {}
+    detail: dict[str, Any] = {}
 
 
 class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a registered dataset; (name, hash) is unique."""
+    """One version of a registered dataset; (name, hash) is unique.
+
+    Attributes:
+        name: what people call it.
+        hash: SHA-256 of the file's bytes, hex.
+        path: the file's key in the artifact store.
+        format: jsonl, json, csv, tsv or parquet.
+        rows: how many it has.
+        columns: every column of any row, mapped ones also under their known names.
+        created_at: seconds since the epoch, UTC.
+        size: bytes of the file.
+        mapping: the file's own column names to known ones.
+        source: where it came from.
+        provenance: what is known of how it was made (a hub's commit, the run that labelled it);
+            JSON types only.
+        statistics: what its columns hold.
+    """
 
     name: str
     hash: str
@@ -82,6 +239,11 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     columns: tuple[str, ...]
     created_at: float
+    size: int = 0
+    mapping: dict[str, str] = {}
+    source: str = ""
+    provenance: dict[str, Any] = {}
+    statistics: tuple[Column, ...] = ()
 
 
 BudgetPeriod = Literal["day", "week", "month", "total"]
@@ -267,15 +429,81 @@ class Store(Protocol):
         ...
 
     async def claim_run(self, run_id: str, owner: str, now: float, stale_after: float) -> bool:
-        """Become the run's owner; False when another owner gave a sign of life lately.
+        """Become the owner of a run that is queued or running.
 
-        Atomic over processes. Counts the cells in flight into `interrupted` and forgets them, so
-        that they are asked again.
+        False when it is neither, or another owner gave a sign of life lately. Atomic over
+        processes. Counts the cells in flight into `interrupted` and forgets them, so that they are
+        asked again.
         """
         ...
 
-    async def heartbeat(self, run_id: str, owner: str, now: float) -> bool:
-        """Renew the claim; False when somebody else owns the run now."""
+    async def heartbeat(self, run_id: str, owner: str, now: float) -> Wish | None:
+        """Renew the claim, and learn what is wished; None when somebody else owns the run now."""
+        ...
+
+    async def end_run(self, run_id: str, owner: str, now: float, **changes: Any) -> bool:
+        """Give the run up with its last state; False when somebody else owns it now."""
+        ...
+
+    async def wish_run(self, run_id: str, wish: Wish, now: float, stale_after: float) -> Run:
+        """Ask the owner to bring the run to a state; a run without a live owner is at once."""
+        ...
+
+    async def requeue_run(
+        self,
+        run_id: str,
+        now: float,
+        stale_after: float,
+        *,
+        retry_failed: bool = False,
+        **changes: Any,
+    ) -> None:
+        """Have it done again. ConflictError while another owner gives signs of life.
+
+        `retry_failed` forgets its errors, so that they are asked again.
+        """
+        ...
+
+    async def unfinished_runs(self) -> list[Run]:
+        """The runs of servers that are queued or running, oldest first."""
+        ...
+
+    async def rescore_run(
+        self,
+        run_id: str,
+        now: float,
+        stale_after: float,
+        *,
+        outputs: Sequence[str],
+        **changes: Any,
+    ) -> None:
+        """Requeue a run whose answers are all to be looked at again; `outputs` are forgotten.
+
+        Whoever claims it calls `unscore_some` until it says that there is no more.
+        """
+        ...
+
+    async def unscore_some(self, run_id: str) -> bool:
+        """A step of what `rescore_run` began; whether there are more."""
+        ...
+
+    async def extend_run(
+        self,
+        run_id: str,
+        now: float,
+        stale_after: float,
+        *,
+        samples: Iterable[Sample],
+        **changes: Any,
+    ) -> None:
+        """Requeue a run with more samples behind its own, all or nothing.
+
+        ConflictError when somebody carries it out. `changes` says the new `dataset_rows`.
+        """
+        ...
+
+    async def spent(self, run_id: str) -> Spent:
+        """What the run's answers took."""
         ...
 
     async def delete_run(self, run_id: str) -> None:
@@ -305,8 +533,12 @@ class Store(Protocol):
         """Drop the answers that are errors, so that they are asked again; how many there were."""
         ...
 
-    async def answered_cells(self, run_id: str) -> set[Cell]:
-        """The cells that have an answer or an error."""
+    def open_samples(self, run_id: str, cells: int) -> AsyncGenerator[OpenSample]:
+        """The samples with something left to do, in dataset order, in bounded pages.
+
+        `cells` is how many each has. A page is read when it is wanted: what is asked meanwhile of
+        samples that were given out does not change what comes behind them.
+        """
         ...
 
     def results(
@@ -326,6 +558,41 @@ class Store(Protocol):
         """The newest answer (never an error) to the same request and repeat, of any run."""
         ...
 
+    # judges
+    async def keep_judgement(self, row: JudgementRow) -> None:
+        """What a judge answered; replaces a failure of the same request."""
+        ...
+
+    async def judgement(
+        self, owner: str, request_hash: str, repeat: int, attempt: int, *, anybody: bool
+    ) -> JudgementRow | None:
+        """The owner's answer (never a failure) to a request; with `anybody` also another's."""
+        ...
+
+    async def judgements(
+        self, owner: str, *, sample_id: str | None = None, limit: int = 100, after: int = 0
+    ) -> list[tuple[int, JudgementRow]]:
+        """An owner's judgements with their numbers, in the order they came."""
+        ...
+
+    async def judge_use(self, owner: str) -> list[JudgeUse]:
+        """What an owner's judges took."""
+        ...
+
+    async def set_study(self, study: Study) -> None:
+        """Add or change a calibration, comparison or tournament."""
+        ...
+
+    async def study(self, study_id: str) -> Study:
+        """One, by its id or a unique prefix. NotFoundError when there is none."""
+        ...
+
+    async def studies(
+        self, *, kind: StudyKind | None = None, judge: str | None = None, limit: int = 50
+    ) -> list[Study]:
+        """Newest first, without `detail`."""
+        ...
+
     # datasets
     async def add_dataset(self, row: DatasetRow) -> None:
         """Register a dataset version; registering the same one again changes nothing."""
@@ -333,6 +600,13 @@ class Store(Protocol):
 
     async def datasets(self, name: str | None = None) -> list[DatasetRow]:
         """Registered versions, newest first."""
+        ...
+
+    async def delete_dataset(self, name: str, hash: str) -> bool:  # noqa: A002  # the field's word
+        """Forget a version; whether its content is still registered under another name.
+
+        NotFoundError when there is no such version.
+        """
         ...
 
     # routes set at run time

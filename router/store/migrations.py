@@ -12,9 +12,11 @@ The shape, chosen so that a million answers stay small and the pages of a run st
     routes    route names, once each
     answers   one row per cell, from `begin` on; `id` stands for the cell in `scores`
     scores    (answer, output)
+    interruptions  how often a cell's request was in flight at a crash
     datasets  (name, hash)
     keys      one row per client's key, which itself is not kept; key_changes counts their changes
     key_spend (key, since): what a key spent in the budget period that began then
+    judgements  what judges answered, by their owner; judge_studies: calibrations and the like
     traffic   one row per request; traffic_bodies (number) where bodies are kept
 
 Times are seconds since the epoch; columns that hold JSON are text.
@@ -346,6 +348,96 @@ def m009_sample_answers(db: Database) -> None:
     db.execute("ALTER TABLE samples ADD COLUMN answer TEXT")
 
 
+def m010_dataset_sources(db: Database) -> None:
+    """Where a dataset came from, and what its columns hold."""
+    db.execute("ALTER TABLE datasets ADD COLUMN size INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE datasets ADD COLUMN mapping TEXT NOT NULL DEFAULT '{}'")
+    db.execute("ALTER TABLE datasets ADD COLUMN source TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE datasets ADD COLUMN provenance TEXT NOT NULL DEFAULT '{}'")
+    db.execute("ALTER TABLE datasets ADD COLUMN statistics TEXT NOT NULL DEFAULT '[]'")
+
+
+def m012_run_life(db: Database) -> None:
+    """Who carries a run out, what is wished of it, and which cells were in flight at a crash."""
+    # Runs of older versions are left to whoever began them.
+    for column in (
+        "wish TEXT NOT NULL DEFAULT ''",
+        "runner TEXT NOT NULL DEFAULT 'command'",
+        "stopped TEXT NOT NULL DEFAULT ''",
+        "ran_s REAL NOT NULL DEFAULT 0",
+        "base TEXT NOT NULL DEFAULT ''",
+        # (samples done, outputs) while scores are being forgotten, which takes many transactions.
+        "rescoring TEXT",
+    ):
+        db.execute(f"ALTER TABLE runs ADD COLUMN {column}")
+    db.execute("ALTER TABLE answers ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 0")
+    db.execute(
+        """
+        CREATE TABLE interruptions (
+            run INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+            position INTEGER NOT NULL,
+            route INTEGER NOT NULL,
+            repeat INTEGER NOT NULL,
+            times INTEGER NOT NULL,
+            PRIMARY KEY (run, position, route, repeat)
+        ) WITHOUT ROWID
+        """
+    )
+    # Every server looks every few seconds.
+    db.execute("CREATE INDEX runs_unfinished ON runs (id) WHERE state IN ('queued', 'running')")
+
+
+def m017_judgements(db: Database) -> None:
+    """What judges were asked and answered, whoever asked."""
+    db.execute(
+        """
+        CREATE TABLE judgements (
+            number INTEGER PRIMARY KEY,
+            owner TEXT NOT NULL,
+            metric TEXT NOT NULL,
+            judge TEXT NOT NULL,
+            sample_id TEXT NOT NULL,
+            repeat INTEGER NOT NULL,
+            attempt INTEGER NOT NULL,
+            request_hash TEXT NOT NULL,
+            at REAL NOT NULL,
+            answered INTEGER NOT NULL,
+            reused INTEGER NOT NULL,
+            cost_usd REAL,
+            prompt_tokens INTEGER,
+            completion_tokens INTEGER,
+            total_s REAL,
+            answer TEXT NOT NULL,
+            tokens TEXT,
+            UNIQUE (request_hash, repeat, attempt, owner)
+        )
+        """
+    )
+    db.execute("CREATE INDEX judgements_by_owner ON judgements (owner, number)")
+
+
+def m018_judge_studies(db: Database) -> None:
+    """Calibrations, comparisons and tournaments."""
+    db.execute(
+        """
+        CREATE TABLE judge_studies (
+            id TEXT PRIMARY KEY,
+            kind TEXT NOT NULL CHECK (kind IN ('calibration', 'comparison', 'tournament')),
+            judges TEXT NOT NULL,
+            grading TEXT NOT NULL,
+            name TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('running', 'completed', 'failed')),
+            document TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            finished_at REAL,
+            error TEXT NOT NULL,
+            report TEXT NOT NULL,
+            detail TEXT NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -356,4 +448,8 @@ STEPS = (
     m007_translations,
     m008_traffic,
     m009_sample_answers,
+    m010_dataset_sources,
+    m012_run_life,
+    m017_judgements,
+    m018_judge_studies,
 )

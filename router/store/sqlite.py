@@ -27,20 +27,27 @@ from sqlite_utils import Database
 from evaluators.base import Answer, Cell, Sample, Score
 from providers.errors import StoreError
 from router.record import Record
-from router.store import sqlite_keys, sqlite_traffic
+from router.store import sqlite_datasets, sqlite_judgements, sqlite_keys, sqlite_runs, sqlite_traffic
 from router.store import sqlite_rows as rows
 from router.store.base import (
     DatasetRow,
+    JudgementRow,
+    JudgeUse,
     KeyRow,
     KeySpend,
     KeyState,
     KeyTable,
+    OpenSample,
     Progress,
     Run,
     RunState,
     ScoredAnswer,
+    Spent,
+    Study,
+    StudyKind,
     TrafficFilter,
     TrafficRow,
+    Wish,
 )
 from router.store.migrations import migrate
 from router.store.writer import Writer, refusal
@@ -152,19 +159,126 @@ class SqliteStore:
         await self._write("update a run", rows.update_run, run_id, changes)
 
     async def claim_run(self, run_id: str, owner: str, now: float, stale_after: float) -> bool:
-        """Become the run's owner; False when another owner gave a sign of life lately.
+        """Become the owner of a run that is queued or running.
 
-        Atomic over processes. Counts the cells in flight into `interrupted` and forgets them.
-        Who owns the run already may claim it again, with the same effect.
+        False when it is neither, or another owner gave a sign of life lately. Atomic over
+        processes. Counts the cells in flight into `interrupted` and forgets them. Who owns the run
+        already may claim it again, with the same effect.
 
         Raises:
             NotFoundError: no such run.
         """
-        return await self._write("claim a run", rows.claim, run_id, owner, now, stale_after)
+        return await self._write("claim a run", sqlite_runs.claim, run_id, owner, now, stale_after)
 
-    async def heartbeat(self, run_id: str, owner: str, now: float) -> bool:
-        """Renew the claim; False when somebody else owns the run now, or it is gone."""
-        return await self._write("renew a claim", rows.heartbeat, run_id, owner, now)
+    async def heartbeat(self, run_id: str, owner: str, now: float) -> Wish | None:
+        """Renew the claim, and learn what is wished; None when the run is another's or gone."""
+        return await self._write("renew a claim", sqlite_runs.heartbeat, run_id, owner, now)
+
+    async def end_run(self, run_id: str, owner: str, now: float, **changes: Any) -> bool:
+        """Give the run up with its last state; False when somebody else owns it now.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        return await self._write("end a run", sqlite_runs.end, run_id, owner, now, changes)
+
+    async def wish_run(self, run_id: str, wish: Wish, now: float, stale_after: float) -> Run:
+        """Ask the owner to bring the run to a state; a run without a live owner is at once.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        return await self._write("stop a run", sqlite_runs.wish, run_id, wish, now, stale_after)
+
+    async def requeue_run(
+        self,
+        run_id: str,
+        now: float,
+        stale_after: float,
+        *,
+        retry_failed: bool = False,
+        **changes: Any,
+    ) -> None:
+        """Have it done again; `retry_failed` forgets its errors, so that they are asked again.
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: another owner gave a sign of life lately.
+        """
+        await self._write(
+            "queue a run",
+            sqlite_runs.requeue,
+            run_id,
+            now,
+            stale_after,
+            changes=changes,
+            retry_failed=retry_failed,
+        )
+
+    async def unfinished_runs(self) -> list[Run]:
+        """The runs of servers that are queued or running, oldest first."""
+        return await self._read("look for unfinished runs", sqlite_runs.unfinished)
+
+    async def rescore_run(
+        self,
+        run_id: str,
+        now: float,
+        stale_after: float,
+        *,
+        outputs: Sequence[str],
+        **changes: Any,
+    ) -> None:
+        """Requeue a run whose answers are all to be looked at again; `outputs` are forgotten.
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: another owner gave a sign of life lately.
+        """
+        await self._write(
+            "score a run again",
+            sqlite_runs.begin_rescore,
+            run_id,
+            now,
+            stale_after,
+            changes=changes,
+            outputs=outputs,
+        )
+
+    async def unscore_some(self, run_id: str) -> bool:
+        """A step of what `rescore_run` began; whether there are more."""
+        return await self._write("forget scores", sqlite_runs.unscore_some, run_id)
+
+    async def extend_run(
+        self,
+        run_id: str,
+        now: float,
+        stale_after: float,
+        *,
+        samples: Iterable[Sample],
+        **changes: Any,
+    ) -> None:
+        """Requeue a run with more samples behind its own, all or nothing.
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: another owner gave a sign of life lately, or extends it too.
+            StoreError: two samples have the same id.
+            Exception: whatever `samples` raises; the run stays as it was.
+        """
+        left = iter(samples)
+        count = await self._write("extend a run", sqlite_runs.extension, run_id)
+        while chunk := await asyncio.to_thread(rows.sample_chunk, left, count + 1):
+            await self._write("add samples", sqlite_runs.insert_more_samples, run_id, chunk)
+            count += len(chunk)
+        await self._write("extend a run", sqlite_runs.extend, run_id, now, stale_after, changes)
+
+    async def spent(self, run_id: str) -> Spent:
+        """What the run's answers took.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        return await self._read("add up what a run took", sqlite_runs.spent, run_id)
 
     async def delete_run(self, run_id: str) -> None:
         """The run, its samples, answers and scores.
@@ -240,13 +354,21 @@ class SqliteStore:
         """
         return await self._write("forget failed answers", rows.forget_failed, run_id)
 
-    async def answered_cells(self, run_id: str) -> set[Cell]:
-        """The cells that have an answer or an error.
+    async def open_samples(self, run_id: str, cells: int) -> AsyncGenerator[OpenSample]:
+        """The samples with something left to do, in dataset order.
 
         Raises:
             NotFoundError: no such run.
         """
-        return await self._read("read what is answered", rows.answered_cells, run_id)
+        # Bounded by cells, as a sample may have thousands.
+        most = max(1, min(rows.PAGE, 4 * rows.PAGE // cells))
+        after: int | None = 0
+        while after is not None:
+            page, after = await self._read(
+                "read what is left to do", sqlite_runs.open_samples, run_id, after, most, cells
+            )
+            for one in page:
+                yield one
 
     async def results(
         self, run_id: str, *, route: str | None = None, unscored: bool = False, after: int = 0
@@ -281,15 +403,73 @@ class SqliteStore:
             "look for a cached answer", rows.cached_answer, request_hash, repeat
         )
 
+    # judges
+
+    async def keep_judgement(self, row: JudgementRow) -> None:
+        """What a judge answered; replaces a failure of the same request."""
+        await self._write("keep a judgement", sqlite_judgements.keep, row)
+
+    async def judgement(
+        self, owner: str, request_hash: str, repeat: int, attempt: int, *, anybody: bool
+    ) -> JudgementRow | None:
+        """The owner's answer (never a failure) to a request; with `anybody` also another's."""
+        return await self._read(
+            "look for a judgement",
+            sqlite_judgements.find,
+            owner,
+            request_hash,
+            repeat,
+            attempt,
+            anybody=anybody,
+        )
+
+    async def judgements(
+        self, owner: str, *, sample_id: str | None = None, limit: int = 100, after: int = 0
+    ) -> list[tuple[int, JudgementRow]]:
+        """An owner's judgements with their numbers, in the order they came."""
+        return await self._read(
+            "read judgements", sqlite_judgements.page, owner, sample_id, limit, after
+        )
+
+    async def judge_use(self, owner: str) -> list[JudgeUse]:
+        """What an owner's judges took."""
+        return await self._read("count judgements", sqlite_judgements.use, owner)
+
+    async def set_study(self, study: Study) -> None:
+        """Add or change a calibration, comparison or tournament."""
+        await self._write("keep a study", sqlite_judgements.set_study, study)
+
+    async def study(self, study_id: str) -> Study:
+        """One, by its id or a unique prefix.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return await self._read("read a study", sqlite_judgements.study, study_id)
+
+    async def studies(
+        self, *, kind: StudyKind | None = None, judge: str | None = None, limit: int = 50
+    ) -> list[Study]:
+        """Newest first, without `detail`."""
+        return await self._read("list studies", sqlite_judgements.studies, kind, judge, limit)
+
     # datasets
 
     async def add_dataset(self, row: DatasetRow) -> None:
         """Register a dataset version; registering the same one again changes nothing."""
-        await self._write("register a dataset", rows.insert_dataset, row)
+        await self._write("register a dataset", sqlite_datasets.insert, row)
 
     async def datasets(self, name: str | None = None) -> list[DatasetRow]:
         """Registered versions, newest first."""
-        return await self._read("list datasets", rows.datasets, name)
+        return await self._read("list datasets", sqlite_datasets.versions, name)
+
+    async def delete_dataset(self, name: str, hash: str) -> bool:  # noqa: A002  # the field's word
+        """Forget a version; whether its content is still registered under another name.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        return await self._write("delete a dataset", sqlite_datasets.delete, name, hash)
 
     # routes set at run time
 

@@ -17,7 +17,7 @@ from sqlite_utils import Database
 from evaluators.base import Answer, Cell, Sample, Score, Usage
 from providers.base import AS_IT_CAME, Translation
 from providers.errors import NotFoundError, StoreError, closest
-from router.store.base import DatasetRow, Progress, Run, ScoredAnswer
+from router.store.base import Progress, Run, ScoredAnswer
 
 PAGE = 500  # rows read at a time by the async iterators
 CHUNK = 1000  # samples added, or answers deleted, in one transaction
@@ -30,6 +30,7 @@ _messages = msgspec.json.Decoder(tuple[dict[str, Any], ...])
 _texts = msgspec.json.Decoder(tuple[str, ...])
 _object = msgspec.json.Decoder(dict[str, Any])
 _floats = msgspec.json.Decoder(tuple[float, ...])
+_attempts = msgspec.json.Decoder(tuple[dict[str, Any], ...])
 _translation = msgspec.json.Decoder(Translation)
 
 # The columns of an Answer, in the order that `_answer` reads them.
@@ -73,6 +74,8 @@ def erase_some(db: Database, number: int, now: float) -> bool:
     for doomed in (
         "DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE run = ? LIMIT ?)",
         "DELETE FROM samples WHERE rowid IN (SELECT rowid FROM samples WHERE run = ? LIMIT ?)",
+        "DELETE FROM judgements WHERE number IN (SELECT number FROM judgements"
+        " WHERE owner = (SELECT id FROM runs WHERE number = ?) LIMIT ?)",
     ):
         if db.execute(doomed, (number, CHUNK)).rowcount:
             set_hidden(db, number, now)
@@ -125,6 +128,12 @@ def runs_page(db: Database, limit: int, before: str | None, state: str | None) -
     ]
 
 
+def runs_where(db: Database, where: str, *, order_by: str) -> list[Run]:
+    """Every run that is to be seen and fits."""
+    found = db.table("runs").rows_where(f"hidden_since IS NULL AND {where}", order_by=order_by)
+    return [_run(row) for row in found]
+
+
 def _run(row: dict[str, Any]) -> Run:
     return msgspec.convert(
         {
@@ -152,32 +161,6 @@ def update_run(db: Database, run_id: str, changes: dict[str, Any]) -> None:
             raise StoreError(f"a run has no field {name!r} that can be changed.{known}")
     values = {name: _run_value(name, value) for name, value in changes.items()}
     db.table("runs").update(run_number(db, run_id), values)
-
-
-def claim(db: Database, run_id: str, owner: str, now: float, stale_after: float) -> bool:
-    """Take over a run that is free, stale or one's own; forget its cells in flight."""
-    number = run_number(db, run_id)
-    claimed = db.execute(
-        "UPDATE runs SET owner = :owner, heartbeat_at = :now WHERE number = :number AND"
-        " (owner IN ('', :owner) OR heartbeat_at IS NULL OR heartbeat_at <= :now - :stale_after)",
-        {"owner": owner, "now": now, "number": number, "stale_after": stale_after},
-    )
-    if not claimed.rowcount:
-        return False
-    interrupted = _forget(db, number, "sent")
-    db.execute(
-        "UPDATE runs SET interrupted = interrupted + ? WHERE number = ?", (interrupted, number)
-    )
-    return True
-
-
-def heartbeat(db: Database, run_id: str, owner: str, now: float) -> bool:
-    """Whether the run was still the owner's."""
-    renewed = db.execute(
-        "UPDATE runs SET heartbeat_at = ? WHERE id = ? AND owner = ? AND hidden_since IS NULL",
-        (now, run_id, owner),
-    )
-    return renewed.rowcount == 1
 
 
 def abandoned(db: Database, before: float) -> list[int]:
@@ -232,9 +215,11 @@ def begin(
     """A row for the cell, in flight; refused when there is one."""
     key = _key(db, run_id, cell)
     begun = db.execute(
-        "INSERT INTO answers (run, position, route, repeat, state, asked_at, target, request_hash)"
-        " VALUES (?, ?, ?, ?, 'sent', ?, ?, ?) ON CONFLICT DO NOTHING",
-        (*key, now, target, request_hash),
+        "INSERT INTO answers (run, position, route, repeat, state, asked_at, target, request_hash,"
+        " interrupted) VALUES (?, ?, ?, ?, 'sent', ?, ?, ?, coalesce((SELECT times FROM"
+        " interruptions WHERE run = ? AND position = ? AND route = ? AND repeat = ?), 0))"
+        " ON CONFLICT DO NOTHING",
+        (*key, now, target, request_hash, *key),
     )
     if not begun.rowcount:
         (state,) = db.execute(
@@ -334,33 +319,26 @@ def keep_scores(db: Database, run_id: str, cell: Cell, scores: Sequence[Score]) 
 
 def forget_failed(db: Database, run_id: str) -> int:
     """Delete the run's errors; how many there were."""
-    return _forget(db, run_number(db, run_id), "failed")
+    return forget(db, run_number(db, run_id), "failed")
 
 
-def _forget(db: Database, number: int, state: str) -> int:
+def forget(db: Database, number: int, state: str) -> int:
+    """Delete the run's cells in a state, `sent` or `failed`; how many there were."""
     # `scored = 0` always holds here; it lets SQLite use the small index.
     return db.execute(
         "DELETE FROM answers WHERE run = ? AND state = ? AND scored = 0", (number, state)
     ).rowcount
 
 
-def answered_cells(db: Database, run_id: str) -> set[Cell]:
-    """The cells with an answer or an error."""
-    return {
-        Cell(*row)
-        for row in db.execute(
-            "SELECT routes.name, samples.sample_id, answers.repeat FROM answers"
-            " JOIN samples ON samples.run = answers.run AND samples.position = answers.position"
-            " JOIN routes ON routes.id = answers.route"
-            " WHERE answers.run = ? AND answers.state <> 'sent'",
-            (run_number(db, run_id),),
-        )
-    }
-
-
+# What is known of a cell beside its answer, in the order that `_scored` reads it.
+_CELL = """
+    answers.id, answers.position, routes.name, samples.sample_id, answers.repeat, answers.state,
+    answers.request_hash, answers.asked_at, answers.answered_at, answers.interrupted,
+    answers.attempts
+"""
+_CELL_COLUMNS = 11
 _RESULTS = f"""
-    SELECT answers.id, answers.position, answers.state, routes.name, samples.sample_id,
-        answers.repeat, {_ANSWER}
+    SELECT {_CELL}, {_ANSWER}
     FROM answers
     CROSS JOIN routes ON routes.id = answers.route
     CROSS JOIN samples ON samples.run = answers.run AND samples.position = answers.position
@@ -388,6 +366,31 @@ def results_page(
             "page": PAGE,
         },
     ).fetchall()
+    page = _scored(db, rows)
+    if len(rows) < PAGE:
+        return page, None
+    return page, Place(rows[-1][1], rows[-1][2], rows[-1][4])
+
+
+_BY_NUMBER = f"""
+    SELECT {_CELL}, {_ANSWER}
+    FROM answers
+    CROSS JOIN routes ON routes.id = answers.route
+    CROSS JOIN samples ON samples.run = answers.run AND samples.position = answers.position
+    WHERE answers.id IN (SELECT value FROM json_each(?)) ORDER BY answers.id
+"""  # noqa: S608 - built from constants of this file
+
+
+def answers_by_number(db: Database, numbers: Sequence[int]) -> list[tuple[int, ScoredAnswer]]:
+    """The position of its sample, and the answer with its scores, for each `answers.id`."""
+    if not numbers:
+        return []
+    rows = db.execute(_BY_NUMBER, (_json(numbers),)).fetchall()
+    return [(row[1], one) for row, one in zip(rows, _scored(db, rows), strict=True)]
+
+
+def _scored(db: Database, rows: Sequence[Sequence[Any]]) -> list[ScoredAnswer]:
+    """Rows of `_CELL` and `_ANSWER` with their scores."""
     scores: dict[int, list[Score]] = {row[0]: [] for row in rows}
     for answer, output, value, statistics, passed, error, note in db.execute(
         "SELECT answer, output, value, statistics, passed, error, note FROM scores"
@@ -404,17 +407,19 @@ def results_page(
                 note=note or "",
             )
         )
-    page = [
+    return [
         ScoredAnswer(
-            cell=Cell(name, sample_id, repeat),
-            answer=None if state == "sent" else _answer(answer),
-            scores=tuple(scores[number]),
+            cell=Cell(row[2], row[3], row[4]),
+            answer=None if row[5] == "sent" else _answer(row[_CELL_COLUMNS:]),
+            scores=tuple(scores[row[0]]),
+            request_hash=row[6],
+            asked_at=row[7],
+            answered_at=row[8],
+            interrupted=row[9],
+            attempts=_attempts.decode(row[10]) if row[10] else (),
         )
-        for number, _, state, name, sample_id, repeat, *answer in rows
+        for row in rows
     ]
-    if len(rows) < PAGE:
-        return page, None
-    return page, Place(rows[-1][1], rows[-1][3], rows[-1][5])
 
 
 _CACHED = f"""
@@ -456,12 +461,12 @@ def _answer(row: Sequence[Any]) -> Answer:
 
 
 # position, sample_id, refs, messages, fields, answer
-_SampleRow = tuple[int, str, str, str, str, str | None]
+SampleRow = tuple[int, str, str, str, str, str | None]
 
 
-def sample_chunk(samples: Iterator[Sample], position: int) -> list[_SampleRow]:
+def sample_chunk(samples: Iterator[Sample], position: int) -> list[SampleRow]:
     """The next samples as columns hold them, from `position` on; a bounded number of bytes."""
-    chunk: list[_SampleRow] = []
+    chunk: list[SampleRow] = []
     size = 0
     for at, sample in enumerate(samples, position):
         texts = _json(sample.references), _json(sample.messages), _json(sample.fields)
@@ -473,8 +478,14 @@ def sample_chunk(samples: Iterator[Sample], position: int) -> list[_SampleRow]:
     return chunk
 
 
-def insert_samples(db: Database, number: int, chunk: Sequence[_SampleRow], now: float) -> None:
-    """The next samples of a run."""
+def insert_samples(db: Database, number: int, chunk: Sequence[SampleRow], now: float) -> None:
+    """The next samples of a run that is being added."""
+    insert_sample_rows(db, number, chunk)
+    set_hidden(db, number, now)
+
+
+def insert_sample_rows(db: Database, number: int, chunk: Sequence[SampleRow]) -> None:
+    """Samples of a run. Raises StoreError where two have the same id."""
     try:
         db.conn.executemany(
             "INSERT INTO samples (run, position, sample_id, refs, messages, fields, answer)"
@@ -483,46 +494,33 @@ def insert_samples(db: Database, number: int, chunk: Sequence[_SampleRow], now: 
         )
     except sqlite3.IntegrityError as error:
         raise StoreError(f"cannot add samples: two have the same id ({error})") from error
-    set_hidden(db, number, now)
 
 
 def samples_page(db: Database, run_id: str, after: int) -> list[Sample]:
     """The samples behind the first `after`, at most PAGE."""
-    return [
-        Sample(
+    number = run_number(db, run_id)
+    return list(samples_between(db, number, after, after + PAGE).values())
+
+
+def samples_between(
+    db: Database, number: int, after: int, until: int, without: Sequence[int] = ()
+) -> dict[int, Sample]:
+    """Position to sample, in order, behind the first `after` and not behind the first `until`."""
+    return {
+        position: Sample(
             id=sample_id,
             messages=_messages.decode(messages),
             references=_texts.decode(refs),
             fields=_object.decode(fields),
             answer=answer,
         )
-        for sample_id, messages, refs, fields, answer in db.execute(
-            "SELECT sample_id, messages, refs, fields, answer FROM samples"
-            " WHERE run = ? AND position > ? ORDER BY position LIMIT ?",
-            (run_number(db, run_id), after, PAGE),
+        for position, sample_id, messages, refs, fields, answer in db.execute(
+            "SELECT position, sample_id, messages, refs, fields, answer FROM samples"
+            " WHERE run = ? AND position > ? AND position <= ?"
+            " AND position NOT IN (SELECT value FROM json_each(?)) ORDER BY position",
+            (number, after, until, _json(without)),
         )
-    ]
-
-
-# datasets
-
-
-def insert_dataset(db: Database, row: DatasetRow) -> None:
-    """Register a version, unless it is there."""
-    record = msgspec.structs.asdict(row) | {"columns": _json(row.columns)}
-    db.table("datasets").insert(record, ignore=True)
-
-
-def datasets(db: Database, name: str | None) -> list[DatasetRow]:
-    """Newest first."""
-    return [
-        DatasetRow(**row | {"columns": _texts.decode(row["columns"])})
-        for row in db.table("datasets").rows_where(
-            ":name IS NULL OR name = :name",
-            {"name": name},
-            order_by="created_at DESC, rowid DESC",
-        )
-    ]
+    }
 
 
 # values

@@ -282,7 +282,7 @@ def test_a_cost_limit_stops_a_run_that_can_go_on(folder, upstream):
     limits = {"cost_usd": 0.005, "concurrency": 1}
     outcome = run_file(folder, check=1, routes=["up/priced"], limits=limits)
     assert outcome["run"]["state"] == "cancelled"
-    assert "limit" in outcome["run"]["error"]
+    assert "limit" in outcome["run"]["stopped"]
     assert 3 <= upstream.log.total <= 5
 
 

@@ -30,6 +30,12 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Any] = {}
     answer: str | None = None
 
+    @property
+    def cluster(self) -> str:
+        """What the sample has in common with others (its `cluster` column), "" for nothing."""
+        value = self.fields.get("cluster")
+        return "" if value is None else str(value).strip()
+
 
 class Cell(NamedTuple):
     """Which answer: one sample asked of one route, for the `repeat`-th time (from 0)."""
@@ -226,4 +232,68 @@ class Asking(Declared, Protocol):
         ...
 
 
-AnyMetric = Metric | Own | Asking
+class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
+    """One request to a judge, with what tells it from others.
+
+    Attributes:
+        judge: the route that is asked.
+        metric: who asks.
+        sample_id: about which sample.
+        messages: the chat messages; empty where there is a `prompt`.
+        prompt: a text to complete, its chat template applied; None for a chat.
+        parameters: sent with it.
+        repeat: which judgement of the same answer this is, from 0.
+        attempt: how often it was asked before without an answer that could be read.
+    """
+
+    judge: str
+    metric: str
+    sample_id: str
+    messages: tuple[dict[str, str], ...] = ()
+    prompt: str | None = None
+    parameters: dict[str, Any] = {}
+    repeat: int = 0
+    attempt: int = 0
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What a judge answered; it is kept already.
+
+    Attributes:
+        answer: its text, or why there is none.
+        tokens: the last tokens with the natural log probabilities of their alternatives, where
+            they were asked for and given.
+    """
+
+    answer: Answer
+    tokens: tuple[tuple[str, dict[str, float]], ...] = ()
+
+
+class AskJudge(Protocol):
+    """Asks a judge. The router provides it, and keeps every answer before it gives it back."""
+
+    async def __call__(self, inquiry: Inquiry) -> Judgement:
+        """The judge's answer; a target's failure is one with `error`."""
+        ...
+
+
+@runtime_checkable
+class Judging(Declared, Protocol):
+    """A metric that asks judges, and so is scored where the router is.
+
+    Attributes:
+        judges: the routes that it asks.
+        calls: how many requests one answer takes at least.
+        grading: what is judged and how, without by whom: judges are calibrated for that.
+    """
+
+    judges: tuple[str, ...]
+    calls: int
+    grading: str
+
+    async def judge(self, items: Sequence[Scorable], ask: AskJudge) -> list[tuple[Score, ...]]:
+        """Score answers, in order. What cannot be judged has no value."""
+        ...
+
+
+AnyMetric = Metric | Own | Asking | Judging

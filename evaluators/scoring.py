@@ -11,7 +11,7 @@ Where a metric is scored follows from what it is (see `base.py`):
   requests wait for the interpreter's lock, up to three times as long at the 99th percentile.
 - a `Loading` one in those worker processes from the start.
 - an `Own` one (a model, or somebody else's code) in a worker process that has nothing else.
-- an `Asking` one here, as it only waits for the router.
+- an `Asking` or a `Judging` one here, as it only waits for the router.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from evaluators.base import AnyMetric, Asking, Embed, Loading, Own, Scorable, Score
+from evaluators.base import (
+    AnyMetric,
+    Asking,
+    AskJudge,
+    Embed,
+    Judging,
+    Loading,
+    Own,
+    Scorable,
+    Score,
+)
 from evaluators.metrics.registry import build
 from evaluators.pool import Pool, Scores, Spec, available_processors, together
 from evaluators.worker import checked, score, unscored
@@ -49,6 +59,7 @@ class Scorer:
         specs: the run document's metrics, their paths absolute.
         answers: how many there will be, at most; None when that is not known.
         embed: how to ask a route for embeddings; None where no metric asks.
+        judge: how to ask a judge; None where no metric does.
         processes: worker processes for plain metrics, at most.
         here_s: seconds of scoring that a whole run may spend in this process.
     """
@@ -59,12 +70,14 @@ class Scorer:
         *,
         answers: int | None = None,
         embed: Embed | None = None,
+        judge: AskJudge | None = None,
         processes: int | None = None,
         here_s: float = HERE_S,
     ) -> None:
         self._metrics = [build(spec) for spec in specs]
         self._order = [output.name for metric in self._metrics for output in metric.outputs]
         self._embed = embed
+        self._judge = judge
         self._answers = answers
         self._left_s = here_s
         self._cheapest_s = math.inf
@@ -72,10 +85,13 @@ class Scorer:
         plain: list[Spec] = []
         self._plain: list[AnyMetric] = []
         self._asking: list[Asking] = []
+        self._judging: list[Judging] = []
         self._own: list[tuple[Own, Scores]] = []
         for metric, spec in zip(self._metrics, specs, strict=True):
             if isinstance(metric, Asking):
                 self._asking.append(metric)
+            elif isinstance(metric, Judging):
+                self._judging.append(metric)
             elif isinstance(metric, Own):
                 pool = Pool(
                     [spec], load_s=metric.load_s, sample_s=metric.sample_s, chunk=_MODEL_BATCH
@@ -124,6 +140,7 @@ class Scorer:
             self._score_plain(items),
             *(self._score_own(metric, pool, items) for metric, pool in self._own),
             *(self._score_asking(metric, items) for metric in self._asking),
+            *(self._score_judging(metric, items) for metric in self._judging),
         )
         found = []
         for one in zip(*tables, strict=True):
@@ -175,6 +192,14 @@ class Scorer:
         if self._embed is None:
             return [unscored(metric, "there is no router to ask here")] * len(items)
         found = await metric.ask(items, self._embed)
+        return [tuple(checked(metric, scores)) for scores in found]
+
+    async def _score_judging(
+        self, metric: Judging, items: Sequence[Scorable]
+    ) -> list[tuple[Score, ...]]:
+        if self._judge is None:
+            return [unscored(metric, "there is no router to ask here")] * len(items)
+        found = await metric.judge(items, self._judge)
         return [tuple(checked(metric, scores)) for scores in found]
 
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from evaluators.base import AnyMetric, Asking, Loading, Own, Scorable, Score
+from evaluators.base import AnyMetric, Asking, Judging, Loading, Own, Scorable, Score
 from evaluators.metrics.registry import build
 from providers.errors import EvalrouterError
 
@@ -66,7 +66,7 @@ def _scores(metric: AnyMetric, item: Scorable) -> Iterable[Score]:
         if isinstance(metric, Own):
             [scores] = metric.score_batch([item])
         else:
-            assert not isinstance(metric, Asking), "scored where the router is"
+            assert not isinstance(metric, Asking | Judging), "scored where the router is"
             scores = metric.score(item.sample, item.answer)
     except Exception as error:  # noqa: BLE001  # a user's metric may raise anything
         return unscored(metric, f"{type(error).__name__}: {error}")

@@ -32,6 +32,7 @@ METRICS: Mapping[str, str] = {
     "exact_match": "evaluators.metrics.exact_match:ExactMatch",
     "f1": "evaluators.metrics.f1:F1",
     "fuzzy": "evaluators.metrics.fuzzy:Fuzzy",
+    "judge": "evaluators.judge.graded:judge",
     "json_schema": "evaluators.metrics.json_schema:JsonSchema",
     "json_valid": "evaluators.metrics.json_valid:JsonValid",
     "language": "evaluators.metrics.language:Language",
@@ -43,6 +44,7 @@ METRICS: Mapping[str, str] = {
     "novelty": "evaluators.metrics.novelty:Novelty",
     "numeric": "evaluators.metrics.numeric:Numeric",
     "perplexity": "evaluators.metrics.perplexity:Perplexity",
+    "prometheus": "evaluators.judge.graded:prometheus",
     "readability": "evaluators.metrics.readability:Readability",
     "regex": "evaluators.metrics.regex:Regex",
     "repetition": "evaluators.metrics.repetition:Repetition",
@@ -60,7 +62,7 @@ ENTRY_POINTS = "evalrouter.metrics"
 _USER = "evaluators.metrics.user:UserMetric"
 
 # Options that may name a file or folder beside the run document.
-_PATHS = ("path", "model", "baseline")
+_PATHS = ("path", "model", "baseline", "rubric", "kind")
 
 Spec = str | Mapping[str, Any]
 

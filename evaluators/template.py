@@ -31,7 +31,8 @@ def compile_messages(
     they are, else its `prompt`, else its `input`, as one user message.
 
     Templates run in Jinja's sandbox without files, randomness and changes to the row. A missing
-    column or a null is an error, never an empty string or "None". One text is rendered to at most
+    column or a null is an error, never an empty string or "None"; only a column that the template
+    asks `is defined` of may be missing. One text is rendered to at most
     1,000,000 characters. This stops accidents; it is no defence against someone who may post runs
     and wants to use up the machine.
 
@@ -165,6 +166,7 @@ def _compile(source: str, param: str, columns: Sequence[str]) -> Callable[[Row],
     try:
         parsed = _JINJA.parse(source)
         names = jinja2.meta.find_undeclared_variables(parsed) - _JINJA.globals.keys()
+        names -= _asked_for(parsed)
         files = list(jinja2.meta.find_referenced_templates(parsed))
         template = _JINJA.from_string(source)
     except jinja2.TemplateSyntaxError as error:
@@ -192,6 +194,15 @@ def _compile(source: str, param: str, columns: Sequence[str]) -> Callable[[Row],
             ) from error
 
     return render
+
+
+def _asked_for(template: jinja2.nodes.Template) -> set[str]:
+    """The columns that the template asks `is defined` of: it knows that they may be missing."""
+    return {
+        test.node.name
+        for test in template.find_all(jinja2.nodes.Test)
+        if test.name == "defined" and isinstance(test.node, jinja2.nodes.Name)
+    }
 
 
 def _bounded(template: jinja2.Template, fields: Mapping[str, Any]) -> str:

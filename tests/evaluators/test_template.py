@@ -71,6 +71,12 @@ def test_data_is_not_altered(text):
     assert asked("Q:\n{{ input }}\n", input=text) == f"Q:\n{text}\n"
 
 
+def test_a_column_may_be_missing_where_the_template_asks_for_it():
+    template = "{% if context is defined %}{{ context }}: {% endif %}{{ input }}"
+    assert asked(template, input="a") == "a"
+    assert asked(template, input="a", context="b") == "b: a"
+
+
 def test_jinja_is_there():
     template = "{% for one in choices %}{{ loop.index }}. {{ one | upper }}\n{% endfor %}"
     assert asked(template, choices=["a", "b"]) == "1. A\n2. B\n"
@@ -83,7 +89,7 @@ def test_jinja_is_there():
     ("messages", "prompt", "param", "message"),
     [
         (None, "{{ artcle }}", "prompt", "no column 'artcle'. Did you mean 'article'"),
-        (None, "{% if x is defined %}{% endif %}", "prompt", "no column 'x'. Known: article, n."),
+        (None, "{% if x %}{{ x }}{% endif %}", "prompt", "no column 'x'. Known: article, n."),
         (None, "{{ article", "prompt", "line 1 of the template"),
         (None, "\n{{ article | nofilter }}", "prompt", "line 2 of the template"),
         (None, "{{ article | random }}", "prompt", "No filter named 'random'"),

@@ -1,0 +1,149 @@
+"""What `evalrouter eval run` takes from its command line instead of from a run document.
+
+    evalrouter eval run --task summarization --dataset articles.csv --routes a,b
+
+Options win over the document's keys, so that a document can be tried on a few rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from evaluators.document import RunDocument
+from evaluators.tasks.registry import find
+from providers.errors import RunDocumentError
+from router.documents import Document
+from router.run_document import complete_run, parse_run
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """`name=value`."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Split at the first equals sign."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, rest = str(value).partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not name=value", param, ctx)
+        return name, rest
+
+
+class Asked(NamedTuple):
+    """A run document, and the folder that its relative paths start from."""
+
+    document: RunDocument
+    base: Path
+
+
+_OPTIONS = (
+    click.option("--task", help="A task that fills in the rest; see `evalrouter eval tasks`."),
+    click.option(
+        "--task-option",
+        "task_options",
+        type=Pair(),
+        multiple=True,
+        help="An option of the task, such as to=German; lists with commas. Repeatable.",
+    ),
+    click.option("--dataset", help="A file, or a dataset's name."),
+    click.option("--routes", help="Routes or provider/model, with commas between."),
+    click.option("--metrics", help="Metrics' names, with commas between."),
+    click.option("--baseline", help="The route that differences are taken against."),
+    click.option(
+        "--column",
+        "columns",
+        type=Pair(),
+        multiple=True,
+        help="A column of the dataset and what it is: article=input. Repeatable.",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="Only the first so many samples."),
+    click.option("--name", help="What people call the run."),
+    click.option("--experiment", help="The experiment that it belongs to."),
+    click.option("--tag", "tags", multiple=True, help="A word to find the run by. Repeatable."),
+    click.option("--notes", help="Anything that people should know of the run."),
+)
+
+
+def run_options(command: _Command) -> _Command:
+    """Give a command all options of this file."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def read_run(path: Path | None, given: dict[str, Any]) -> Asked:
+    """The run that a command line asks for.
+
+    Args:
+        path: the run document; None for none.
+        given: the options of this file, by their parameters' names.
+
+    Raises:
+        RunDocumentError: the document cannot be read, or something is missing or wrong.
+    """
+    if path is None:
+        document, base = Document({}, "", {}), Path()
+        if not (given["task"] or given["metrics"]):
+            raise RunDocumentError(
+                "name a run document, or a task and what to run it on: "
+                "evalrouter eval run --task summarization --dataset FILE --routes A,B"
+            )
+    else:
+        document, base = parse_run(path), path.parent
+    data = dict(document.data)
+    data |= {
+        key: given[key]
+        for key in ("baseline", "limit", "name", "experiment", "notes")
+        if given[key] is not None
+    }
+    data |= {key: _listed(given[key]) for key in ("routes", "metrics") if given[key] is not None}
+    if given["limit"] is not None:
+        data.pop("sample", None)
+    if given["tags"]:
+        data["tags"] = list(dict.fromkeys((*data.get("tags", ()), *given["tags"])))
+    if given["columns"]:
+        data["columns"] = {**data.get("columns", {}), **dict(given["columns"])}
+    if given["dataset"] is not None:
+        data["dataset"] = _from_here(given["dataset"], base)
+    if given["task"] is not None or given["task_options"]:
+        data["task"] = _task(data.get("task"), given["task"], dict(given["task_options"]), base)
+    return Asked(complete_run(document._replace(data=data), base=base), base)
+
+
+def _listed(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
+def _from_here(name: str, base: Path) -> str:
+    """A file named on the command line starts from here, not from the document's folder."""
+    return str(Path(name).resolve()) if base != Path() and Path(name).exists() else name
+
+
+def _task(before: Any, name: str | None, options: dict[str, str], base: Path) -> Any:
+    """The document's `task`, as the command line changes it."""
+    if name is not None:
+        task: dict[str, Any] = {"name": _from_here(name, base)}
+    elif before is None:
+        raise RunDocumentError("--task-option: there is no task to tell it to; name one: --task")
+    else:
+        task = {"name": before} if isinstance(before, str) else dict(before)
+        if "version" in task:
+            raise RunDocumentError(
+                "--task-option: the task has filled in this document already; change its texts"
+            )
+    known = find(task["name"], base=base).options if options else {}
+    for option, text in options.items():
+        # An option that the task does not have is told apart where it is filled in.
+        many = option in known and known[option].many
+        task[option] = _listed(text) if many else text
+    return task

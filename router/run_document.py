@@ -1,0 +1,54 @@
+"""A run document as somebody wrote it, made complete: its task fills it in, then it is checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluators.document import RunDocument
+from evaluators.tasks.registry import fill
+from providers.errors import RunDocumentError
+from router.documents import Document, convert, parse_yaml
+
+
+def parse_run(path: Path) -> Document:
+    """A run document from a YAML or JSON file, not checked yet.
+
+    Raises:
+        RunDocumentError: it cannot be read; names the file, and the line where there is one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RunDocumentError(f"{path}: no such file") from None
+    except UnicodeDecodeError as problem:
+        raise RunDocumentError(f"{path}: not UTF-8 at byte {problem.start}") from None
+    except OSError as problem:
+        raise RunDocumentError(f"{path}: {problem.strerror}") from None
+    document = parse_yaml(text, str(path), error=RunDocumentError)
+    if not isinstance(document.data, dict):
+        raise RunDocumentError(f"{path}: a run document is a mapping with dataset, routes, metrics")
+    return document
+
+
+def complete_run(document: Document, *, base: Path, within: Path | None = None) -> RunDocument:
+    """The document with what its task fills in.
+
+    Args:
+        document: as it was written.
+        base: the folder that the path of a task's file starts from.
+        within: a folder that a task's file must lie in; None for anywhere.
+
+    Raises:
+        RunDocumentError: names the path in the document, and the line where it has one.
+    """
+    data = document.data
+    if isinstance(data, dict):
+        try:
+            data = fill(data, base=base, within=within)
+        except RunDocumentError as error:
+            # Such a message begins with the place, as far as a task knows it.
+            place = document.at(("task",))
+            raise RunDocumentError(
+                place + error.message.removeprefix("task"), param=error.param
+            ) from None
+    return convert(document._replace(data=data), RunDocument, error=RunDocumentError)

@@ -12,7 +12,7 @@ from providers.errors import DatasetError
 
 PROMPTS = ("messages", "prompt", "input")
 REFERENCES = ("reference", "references")
-KNOWN = (*PROMPTS, *REFERENCES, "answer", "id")
+KNOWN = (*PROMPTS, *REFERENCES, "answer", "cluster", "id")
 
 # Mozilla Lumigator's names, taken for ours where a row has no column of ours for the purpose.
 _LUMIGATOR = (

@@ -36,6 +36,7 @@ async def outcome(store: Store, found: Run) -> Outcome:
         metrics=metrics,
         expected=dict.fromkeys(document.routes, found.dataset_rows * document.repeats),
         baseline=document.baseline,
+        clusters=await store.clusters(found.id),
     )
     async for one in store.results(found.id):
         if one.answer is not None:

@@ -550,6 +550,10 @@ class Store(Protocol):
         """
         ...
 
+    async def clusters(self, run_id: str) -> dict[str, str]:
+        """Sample id to its `cluster`, for the samples that have one."""
+        ...
+
     async def progress(self, run_id: str) -> Progress:
         """Counts over the run's rows."""
         ...

@@ -389,6 +389,14 @@ class SqliteStore:
             for scored in page:
                 yield scored
 
+    async def clusters(self, run_id: str) -> dict[str, str]:
+        """Sample id to its `cluster`, for the samples that have one.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        return await self._read("read a run's clusters", rows.clusters, run_id)
+
     async def progress(self, run_id: str) -> Progress:
         """Counts over the run's rows. `answered` includes what is scored.
 

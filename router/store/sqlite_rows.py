@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -494,6 +495,16 @@ def insert_sample_rows(db: Database, number: int, chunk: Sequence[SampleRow]) ->
         )
     except sqlite3.IntegrityError as error:
         raise StoreError(f"cannot add samples: two have the same id ({error})") from error
+
+
+def clusters(db: Database, run_id: str) -> dict[str, str]:
+    """Sample id to cluster; without the samples whose row has none, or a blank one."""
+    found = db.execute(
+        "SELECT sample_id, trim(json_extract(fields, '$.cluster')) FROM samples"
+        " WHERE run = ? AND json_extract(fields, '$.cluster') IS NOT NULL",
+        (run_number(db, run_id),),
+    )
+    return {sample_id: sys.intern(cluster) for sample_id, cluster in found if cluster}
 
 
 def samples_page(db: Database, run_id: str, after: int) -> list[Sample]:

@@ -12,6 +12,7 @@ from router.cli.providers import providers
 from router.cli.serving import serve
 
 
+from router.cli.tasks import tasks
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="evalrouter")
 def main() -> None:
@@ -20,3 +21,4 @@ def main() -> None:
 
 for command in (serve, demo, config, data, evaluate, key, providers):
     main.add_command(command)
+evaluate.add_command(tasks)

@@ -10,9 +10,9 @@ from router.cli.keys import key
 from router.cli.local import config, data, demo
 from router.cli.providers import providers
 from router.cli.serving import serve
-
-
 from router.cli.tasks import tasks
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="evalrouter")
 def main() -> None:

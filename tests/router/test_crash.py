@@ -1,0 +1,128 @@
+"""The server killed at random moments, again and again: what runs promise must hold all the same.
+
+None lost, none scored twice, none paid for twice beyond what was in flight when the server died.
+The moments come from a seed that is printed; `CRASH_SEED` repeats them.
+"""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import time
+from collections import Counter
+from contextlib import closing
+
+import httpx
+import pytest
+from servers import process, scripted
+
+KILLS = 30
+SAMPLES = 450
+ROUTES = ("up/one", "up/two")
+RUNS = 3
+CONCURRENCY = 8
+
+
+@pytest.fixture
+def upstream():
+    # Slow enough for a kill to meet requests in flight, and for the runs to outlast the kills.
+    with scripted({"one": [{"delay_s": 0.04}], "two": [{"delay_s": 0.04}]}) as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path, upstream):
+    (tmp_path / "evalrouter.yaml").write_text(f"""
+server: {{port: 0, drain_seconds: 1}}
+providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
+""")
+    for run in range(RUNS):
+        # Each run asks something else, so that a request says whose it is.
+        rows = [{"input": f"run {run}, {n}", "reference": "x"} for n in range(SAMPLES)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"data{run}.jsonl").write_text(text)
+    return tmp_path
+
+
+def test_thirty_kills_lose_nothing_and_pay_for_nothing_twice(folder, upstream):
+    seed = int(os.environ.get("CRASH_SEED", "0")) or random.randrange(1, 10**6)
+    print(f"CRASH_SEED={seed}")
+    moments = random.Random(seed)
+    runs: list[str] = []
+    kills = 0
+    while kills < KILLS:
+        with process(folder) as (server, url):
+            if not runs:
+                runs = [create(url, run) for run in range(RUNS)]
+            time.sleep(moments.uniform(0.0, 0.5))
+            server.send_signal(signal.SIGKILL)
+            server.wait()
+            kills += 1
+            print(f"kill {kills}: {upstream.log.total} requests so far")
+    assert states(folder) & {"queued", "running"}, "the runs ended before the last kill"
+    with process(folder) as (_, url):
+        found = [finished(url, run_id) for run_id in runs]
+        for run, one in zip(runs, found, strict=True):
+            check_report(one)
+            check_samples(url, run)
+    interrupted = sum(one["run"]["interrupted"] for one in found)
+    print(f"{interrupted} requests were in flight at a kill")
+    assert interrupted > 0
+    # What was in flight at a kill is all that was ever sent again, and no more often than that.
+    asked = Counter((one.model, bytes(one.body)) for one in upstream.log.requests)
+    assert len(asked) == RUNS * SAMPLES * len(ROUTES)
+    assert sum(asked.values()) - len(asked) <= interrupted
+    assert upstream.log.total == sum(asked.values())
+    with closing(sqlite3.connect(folder / "evalrouter.db")) as store:
+        (times,) = store.execute("SELECT sum(times) FROM interruptions").fetchone()
+        (twice,) = store.execute("SELECT count(*) - count(DISTINCT answer) FROM scores").fetchone()
+    assert (times, twice) == (interrupted, 0)
+
+
+def create(url, run):
+    body = {
+        "dataset": f"data{run}.jsonl",
+        "routes": ROUTES,
+        "metrics": ["exact_match"],
+        "limits": {"concurrency": CONCURRENCY},
+    }
+    return httpx.post(f"{url}/eval", json=body).raise_for_status().json()["id"]
+
+
+def states(folder):
+    with closing(sqlite3.connect(folder / "evalrouter.db")) as store:
+        return {state for (state,) in store.execute("SELECT state FROM runs")}
+
+
+def finished(url, run_id):
+    """Nobody resumes it: the server does."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        page = httpx.get(f"{url}/eval").json()["data"]
+        if next(run for run in page if run["id"] == run_id)["state"] == "completed":
+            return httpx.get(f"{url}/eval/{run_id}").json()
+        time.sleep(0.1)
+    raise AssertionError(f"{run_id} was not resumed")
+
+
+def check_report(one):
+    for row in one["report"]["routes"]:
+        assert (row["answered"], row["failed"], row["missing"]) == (SAMPLES, 0, 0)
+        assert [score["scored"] for score in row["scores"]] == [SAMPLES]
+
+
+def check_samples(url, run_id):
+    """Every cell once, with the answer to its own sample and one score."""
+    rows, after = [], 0
+    while after is not None:
+        params = {"after": after, "limit": 1000}
+        page = httpx.get(f"{url}/eval/{run_id}/samples", params=params).json()
+        rows += page["data"]
+        after = page["next"]
+    cells = {(row["route"], row["sample"]["id"]) for row in rows}
+    assert len(rows) == len(cells) == SAMPLES * len(ROUTES)
+    for row in rows:
+        assert row["answer"]["text"] == row["sample"]["fields"]["input"]
+        assert len(row["scores"]) == 1
+        assert len(row["request_hash"]) == 64

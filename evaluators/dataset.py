@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from evaluators.formats import EXTENSIONS, read
+from evaluators.formats import ARROW, EXTENSIONS, STATE, read
 from evaluators.rows import KNOWN, Row, own_id, to_row
 from evaluators.template import Render, compile_messages, to_sample
 from providers.errors import DatasetError, closest
@@ -39,9 +39,9 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: what people call it; the file's name without extension unless given.
-        path: the file.
-        format: jsonl, json, csv, tsv or parquet.
-        hash: SHA-256 of the file's bytes, hex.
+        path: the file, or the folder of arrow files.
+        format: jsonl, json, csv, tsv, parquet or arrow.
+        hash: SHA-256 of the file's bytes (of a folder, its files' in order), hex.
         row_count: how many rows it has, at least 1.
         columns: every column of any row, mapped ones also under their known names.
         mapping: the file's own column names to known ones, as given.
@@ -86,7 +86,8 @@ def open_dataset(
     """Read a dataset file to its end, once, and describe it.
 
     Args:
-        path: a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file.
+        path: a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file, or a folder that Hugging
+            Face's `Dataset.save_to_disk` wrote.
         columns: the file's own column names mapped to known ones, {"article": "input"}.
         name: what people call it; the file's name without extension when empty.
         needs_prompt: whether each row must have messages, prompt or input. False when the run
@@ -139,7 +140,7 @@ def open_dataset(
 
 def _format(path: Path) -> str:
     if path.is_dir():
-        raise DatasetError(f"{path}: is a folder; name a file in it")
+        return _folder_format(path)
     if not path.exists():
         if not path.parent.is_dir():
             raise DatasetError(f"{path}: no such file; there is no folder {path.parent}")
@@ -156,6 +157,19 @@ def _format(path: Path) -> str:
             f"is named {', '.join(EXTENSIONS)}"
         )
     return EXTENSIONS[suffix]
+
+
+def _folder_format(path: Path) -> str:
+    """Only what Hugging Face's `save_to_disk` wrote is a dataset of several files."""
+    if (path / STATE).is_file():
+        return ARROW
+    splits = sorted(one.parent.name for one in path.glob(f"*/{STATE}"))
+    if splits:
+        raise DatasetError(
+            f"{path}: is a folder of splits ({', '.join(splits)}); name one of them, as "
+            f"{path / splits[0]}"
+        )
+    raise DatasetError(f"{path}: is a folder; name a file in it")
 
 
 def _check_mapping(mapping: Mapping[str, str], path: Path) -> None:

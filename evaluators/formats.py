@@ -1,4 +1,6 @@
-"""Files of rows, read one row at a time: JSON lines, a JSON array, CSV, TSV and parquet.
+"""Files of rows, read one row at a time: JSON lines, a JSON array, CSV, TSV, parquet, arrow.
+
+Arrow is the folder that Hugging Face's `Dataset.save_to_disk` writes.
 
     for record in read(Path("data.jsonl"), "jsonl", digest=sha256(), max_line_bytes=1 << 24):
         record.number, record.where, record.fields
@@ -29,8 +31,16 @@ EXTENSIONS: Mapping[str, str] = {
     ".parquet": "parquet",
 }
 
+ARROW = "arrow"  # the folder's format; it has no extension
+STATE = "state.json"  # which the folder has, and names its files
+
 # A JSON array is parsed from one string; JSON lines have no such limit.
 MAX_JSON_BYTES = 128 * 1024 * 1024
+
+# Deeper than any dataset means, and far less than Python's own stack allows.
+MAX_DEPTH = 64
+# Of one row group of a parquet file, unpacked, as its metadata says.
+MAX_GROUP_BYTES = 2 * 1024 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _PARQUET_BATCH = 64
@@ -141,6 +151,8 @@ def _value(text: str, start: int, where: str) -> tuple[Any, int]:
     """The JSON value at `start` and where it ends. A syntax error stays a JSONDecodeError."""
     try:
         value, end = _DECODER.raw_decode(text, start)
+        if text.count("{", start, end) + text.count("[", start, end) > MAX_DEPTH:
+            _check_depth(value)
         if _SURROGATE.search(text, start, end):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError:
@@ -151,10 +163,22 @@ def _value(text: str, start: int, where: str) -> tuple[Any, int]:
             "write the file again as UTF-8"
         ) from error
     except RecursionError as error:
-        raise DatasetError(f"{where}: the JSON is nested too deeply; flatten the row") from error
+        raise DatasetError(
+            f"{where}: the JSON is nested too deeply (more than {MAX_DEPTH} levels); flatten it"
+        ) from error
     except ValueError as error:
         raise DatasetError(f"{where}: {error}") from error
     return value, end
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [one for one in level if isinstance(one, dict | list)]
+        if not inner:
+            return
+        level = [x for one in inner for x in (one.values() if isinstance(one, dict) else one)]
+    raise RecursionError
 
 
 def _object(value: Any, where: str, hint: str) -> dict[str, Any]:
@@ -379,16 +403,73 @@ def _parquet(path: Path, digest: Digest, _max_line_bytes: int) -> Iterator[Recor
     try:
         with parquet.ParquetFile(path) as table:
             _unique(table.schema_arrow.names, str(path))
+            _check_groups(table.metadata, path)
             for batch in table.iter_batches(batch_size=_PARQUET_BATCH):
                 for fields in batch.to_pylist():
                     number += 1
-                    where = f"{path}: row {number}"
-                    _json_only(fields, where)
-                    yield Record(number, where, fields)
+                    yield _record(path, number, fields)
     except (ValueError, NotImplementedError) as error:  # pyarrow's errors derive from these
         raise DatasetError(
             f"{path}: not a parquet file pyarrow can read (after row {number}): {error}"
         ) from error
+
+
+def _check_groups(metadata: Any, path: Path) -> None:
+    """A row group is unpacked as a whole; a small file may hold a very large one."""
+    for number in range(metadata.num_row_groups):
+        size = metadata.row_group(number).total_byte_size
+        if size > MAX_GROUP_BYTES:
+            raise DatasetError(
+                f"{path}: row group {number} has {size} bytes unpacked, more than "
+                f"{MAX_GROUP_BYTES}; write the file again with smaller row groups"
+            )
+
+
+def _record(path: Path, number: int, fields: dict[str, Any]) -> Record:
+    where = f"{path}: row {number}"
+    _json_only(fields, where)
+    return Record(number, where, fields)
+
+
+# Arrow
+
+
+def _arrow(path: Path, digest: Digest, _max_line_bytes: int) -> Iterator[Record]:
+    try:
+        import pyarrow as pa  # noqa: PLC0415  # an optional package of 170 MB
+    except ImportError:
+        raise MissingExtraError("Reading a folder of arrow files", "parquet") from None
+    number = 0
+    for file in _arrow_files(path):
+        with file.open("rb") as raw:
+            for block in iter(partial(raw.read, 1 << 20), b""):
+                digest.update(block)
+        try:
+            with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as batches:
+                _unique(batches.schema.names, str(file))
+                for batch in batches:
+                    # A batch is mapped, not read; its rows become Python objects few at a time.
+                    for start in range(0, batch.num_rows, _PARQUET_BATCH):
+                        for fields in batch.slice(start, _PARQUET_BATCH).to_pylist():
+                            number += 1
+                            yield _record(path, number, fields)
+        except (ValueError, NotImplementedError) as error:
+            raise DatasetError(
+                f"{file}: not an arrow stream pyarrow can read (after row {number}): {error}"
+            ) from error
+
+
+def _arrow_files(folder: Path) -> list[Path]:
+    """The folder's files, in the order its state gives them."""
+    state = folder / STATE
+    try:
+        named = [str(one["filename"]) for one in json.loads(state.read_bytes())["_data_files"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DatasetError(f"{state}: not written by datasets' save_to_disk ({error})") from error
+    for name in named:
+        if Path(name).name != name:
+            raise DatasetError(f"{state}: names {name!r}, which is outside its folder")
+    return [folder / name for name in named]
 
 
 def _unique(names: Sequence[str], where: str) -> None:
@@ -424,4 +505,5 @@ _READERS: Mapping[str, _Reader] = {
     "csv": partial(_delimited, delimiter=","),
     "tsv": partial(_delimited, delimiter="\t"),
     "parquet": _parquet,
+    ARROW: _arrow,
 }

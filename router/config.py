@@ -22,6 +22,7 @@ from providers.errors import ConfigError, closest
 from providers.kinds import KINDS
 from providers.transport import Limits
 from router.documents import Document, Place, convert, parse_yaml
+from serve import config as hosting
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -240,6 +241,24 @@ class Storage(Section, frozen=True, kw_only=True):
         return Path(self.database.removeprefix("sqlite:///"))
 
 
+class Datasets(Section, frozen=True, kw_only=True):
+    """Where datasets may come from.
+
+    Attributes:
+        roots: folders, and addresses as `s3://bucket/prefix`, below which a request over HTTP may
+            name a dataset. Commands may name any.
+        max_bytes: what one dataset may have, uploaded or downloaded.
+        private_addresses: whether `http://` and `https://` datasets may come from addresses that
+            are not public (this machine's, this network's).
+        hub: where `hf://` datasets come from; else `HF_ENDPOINT`, else `https://huggingface.co`.
+    """
+
+    roots: tuple[str, ...] = (".",)
+    max_bytes: Count = 1024 * 1024 * 1024
+    private_addresses: bool = False
+    hub: str = ""
+
+
 class Rate(Section, frozen=True, kw_only=True):
     """US dollars per million tokens.
 
@@ -311,22 +330,27 @@ class Config(Section, frozen=True, kw_only=True):
         providers: name to its config, of the class its kind names.
         routes: name to Route.
         storage: see Storage.
+        datasets: see Datasets.
         http: limits of the HTTP client.
         prices: `provider/model` to Price; beats the built-in price book.
         record: what is kept of requests for `provider/model`, and for routes that do not say.
         cache: see Cache.
         telemetry: see Telemetry.
+        models: name to the model that `evalrouter models serve` hosts, of the class its engine
+            names. The router itself does not read them.
     """
 
     server: Server = Server()
     providers: dict[str, ProviderConfig] = {}
     routes: dict[str, Route] = {}
     storage: Storage = Storage()
+    datasets: Datasets = Datasets()
     http: Limits = Limits()
     prices: dict[str, Price] = {}
     record: Record = "metadata"
     cache: Cache = Cache()
     telemetry: Telemetry = Telemetry()
+    models: dict[str, hosting.Model] = {}
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -398,6 +422,7 @@ def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
     config = Config(
         server=_section(document, "server", Server),
         storage=_with_s3(_section(document, "storage", Storage), document, environ),
+        datasets=_with_hub(_section(document, "datasets", Datasets), environ),
         http=_section(document, "http", Limits),
         providers=_providers(document),
         routes=_entries(document, "routes", Route),
@@ -405,6 +430,7 @@ def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
         record=_scalar(document, "record", Record, "metadata"),
         cache=_section(document, "cache", Cache),
         telemetry=_section(document, "telemetry", Telemetry),
+        models=_models(document, environ),
     )
     _check_meaning(document, config)
     return config
@@ -441,6 +467,11 @@ def _with_s3(storage: Storage, document: Document, environ: Mapping[str, str]) -
         or Secret(environ.get("AWS_SECRET_ACCESS_KEY", "")),
     )
     return msgspec.structs.replace(storage, s3=s3)
+
+
+def _with_hub(datasets: Datasets, environ: Mapping[str, str]) -> Datasets:
+    hub = datasets.hub or environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    return msgspec.structs.replace(datasets, hub=hub.rstrip("/"))
 
 
 def _scalar(document: Document, name: str, kind: Any, default: Any) -> Any:
@@ -488,6 +519,23 @@ def _providers(document: Document) -> dict[str, ProviderConfig]:
     found.setdefault("baseline", BaselineConfig(kind="baseline"))
     # Says how to start the engine for local models when it does not run.
     found.setdefault("hf", CompatibleConfig(kind="huggingface"))
+    return found
+
+
+def _models(document: Document, environ: Mapping[str, str]) -> dict[str, hosting.Model]:
+    entries = document.data.get("models", {})
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{document.at(('models',))}: must map names to settings", param="models")
+    found: dict[str, hosting.Model] = {}
+    for name, entry in entries.items():
+        place = ("models", name)
+        try:
+            kind = hosting.check(name, entry)
+        except ConfigError as error:
+            param = f"models.{name}"
+            raise ConfigError(f"{document.at(place)}: {error.message}", param=param) from None
+        model = convert(document, kind, place=place, error=ConfigError)
+        found[name] = hosting.complete(model, environ)
     return found
 
 

@@ -1,6 +1,6 @@
 """A run's samples: everything of a dataset that could go wrong goes wrong here, before any request.
 
-    found = await asyncio.to_thread(prepare, document, path, metrics)
+    found = await asyncio.to_thread(prepare, document, source, metrics)
     await store.add_run(run, found.samples())
 
 The dataset is read to its end once to be checked, once more where rows are drawn from it, and once
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 import msgspec
 
@@ -20,6 +19,7 @@ from evaluators.dataset import Dataset, Render, Row, compile_messages, open_data
 from evaluators.document import RunDocument
 from evaluators.sampling import choose
 from providers.errors import RunDocumentError, closest
+from router.sources import Source
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,8 +82,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
             yield row
 
 
-def prepare(document: RunDocument, path: Path, metrics: Sequence[Declared]) -> Prepared:
-    """Check a dataset file against a run document. Blocks while it is read.
+def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) -> Prepared:
+    """Check a dataset's file against a run document. Blocks while it is read.
 
     Raises:
         DatasetError, MissingExtraError: the file, or the document's `columns`.
@@ -94,9 +94,12 @@ def prepare(document: RunDocument, path: Path, metrics: Sequence[Declared]) -> P
             "sample: give limit (the first so many) or sample (drawn at random), not both",
             param="sample",
         )
+    # What the document says of a column stands before what was said when it was registered.
+    said = document.columns.values()
+    columns = {own: known for own, known in source.columns.items() if known not in said}
     dataset = open_dataset(
-        path,
-        columns=document.columns,
+        source.path,
+        columns=columns | document.columns,
         name=document.dataset,
         # With a template of its own, a dataset needs no column of a known name.
         needs_prompt=document.messages is None and document.prompt is None,

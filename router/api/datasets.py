@@ -1,0 +1,138 @@
+"""`/datasets`: upload, register, list, show, download and delete datasets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, delete, get, post, put
+from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import Stream
+
+from providers.errors import RequestError
+from providers.wire import UNREADABLE
+from router.api.injected import Injected
+from router.datasets import Shown, parse_columns
+from router.documents import Document, convert
+from router.sources import too_large
+from router.store.base import DatasetRow
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A dataset to be registered.
+
+    Attributes:
+        source: a path below one of `datasets.roots`, or an address: https://, s3://, hf://.
+        name: what to call it; made of the source's name when empty.
+        columns: the file's own column names to known ones.
+    """
+
+    source: Annotated[str, msgspec.Meta(min_length=1)]
+    name: str = ""
+    columns: dict[str, str] = {}
+
+
+class DatasetList(msgspec.Struct):
+    """Versions, newest first; `statistics` are left to `/datasets/{name}`."""
+
+    data: list[DatasetRow]
+    object: str = "list"
+
+
+class Deleted(msgspec.Struct):
+    """Versions that are forgotten, as `name@hash`."""
+
+    deleted: list[str]
+
+
+@get("/datasets", tags=["datasets"], summary="List datasets")
+async def list_datasets(services: Injected, name: FromQuery[str | None] = None) -> DatasetList:
+    """Every version, newest first."""
+    rows = await services.store.datasets(name)
+    return DatasetList([msgspec.structs.replace(row, statistics=()) for row in rows])
+
+
+@post("/datasets", tags=["datasets"], summary="Register a dataset")
+async def register_dataset(services: Injected, request: Request[Any, Any, Any]) -> DatasetRow:
+    """Fetch what the body names and keep it. The same content again changes nothing."""
+    try:
+        data = msgspec.json.decode(await request.body())
+    except UNREADABLE as error:
+        raise RequestError(f"The body is not JSON: {error}", code="bad_json") from None
+    wanted = convert(Document(data, "", {}), Registration, error=RequestError)
+    await services.datasets.confine(wanted.source)
+    return await services.datasets.add(wanted.source, name=wanted.name, columns=wanted.columns)
+
+
+@put(
+    "/datasets/{name:str}",
+    tags=["datasets"],
+    summary="Upload a dataset",
+    # `datasets.max_bytes` is the limit here.
+    request_max_body_size=None,
+)
+async def upload_dataset(
+    services: Injected,
+    request: Request[Any, Any, Any],
+    name: FromPath[str],
+    filename: FromQuery[str],
+    column: FromQuery[list[str] | None] = None,
+) -> DatasetRow:
+    """The body is the file; `filename` ends in its format, `column` is `own=known`.
+
+    The body is read as it comes and never held. The same content again changes nothing; other
+    content is a new version.
+    """
+    most = services.config.datasets.max_bytes
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > most:
+        raise too_large(filename, most)
+    return await services.datasets.upload(
+        request.stream(), filename=filename, name=name, columns=parse_columns(column or [])
+    )
+
+
+@get("/datasets/{name:str}", tags=["datasets"], summary="Show a dataset")
+async def show_dataset(
+    services: Injected,
+    name: FromPath[str],
+    rows: Annotated[int, QueryParameter(ge=0, le=100)] = 5,
+) -> Shown:
+    """A version (`name`, or `name@hash`), what its columns hold, and its first rows."""
+    return await services.datasets.show(name, rows=rows)
+
+
+@get("/datasets/{name:str}/content", tags=["datasets"], summary="Download a dataset")
+async def download_dataset(services: Injected, name: FromPath[str]) -> Stream:
+    """The file, byte for byte as it came."""
+    row = await services.datasets.find(name)
+    chunks = services.datasets.artifacts.get(row.path)
+    # A file that is gone must be a 404, which can only be said before the first byte.
+    first = await anext(chunks, b"")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+
+    return Stream(
+        body(),
+        media_type="application/octet-stream",
+        headers={
+            "content-disposition": f'attachment; filename="{row.name}.{row.format}"',
+            "content-length": str(row.size),
+            "etag": f'"{row.hash}"',
+        },
+    )
+
+
+@delete("/datasets/{name:str}", tags=["datasets"], summary="Delete a dataset", status_code=200)
+async def delete_dataset(
+    services: Injected,
+    name: FromPath[str],
+    every: Annotated[bool, QueryParameter(name="all")] = False,
+) -> Deleted:
+    """Forget one version, or with `all` every version of a name. Runs keep their samples."""
+    gone = await services.datasets.delete(name, every=every)
+    return Deleted([f"{row.name}@{row.hash}" for row in gone])

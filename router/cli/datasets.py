@@ -1,0 +1,180 @@
+"""`evalrouter dataset`: keep datasets under names, and look at them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import msgspec
+from rich.table import Column, Table
+
+from evaluators import columns as statistics
+from providers.errors import DatasetError
+from router.cli.border import (
+    Commands,
+    config_option,
+    escape,
+    json_option,
+    out,
+    print_json,
+    with_services,
+)
+from router.config import load
+from router.datasets import SHOWN_HASH, Shown, parse_columns
+from router.services import Services
+from router.store.base import DatasetRow
+
+
+@click.group("dataset", cls=Commands)
+def dataset() -> None:
+    """Keep datasets under names, and look at them."""
+
+
+@dataset.command("add")
+@click.argument("source")
+@click.option("--name", default="", help="What to call it. Default: the source's own name.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OWN=KNOWN",
+    help="A column of the file and the name it is known by: input, reference, answer, id, ...",
+)
+@config_option
+@json_option
+def dataset_add(
+    source: str, name: str, columns: tuple[str, ...], config_path: Path | None, as_json: bool
+) -> None:
+    """Register SOURCE: a file, a folder saved by Hugging Face's datasets, https://, s3:// or hf://.
+
+    Its content is copied into the artifact store. Other content under the same name is a new
+    version.
+    """
+    mapping = parse_columns(columns)
+
+    async def add(services: Services) -> DatasetRow:
+        return await services.datasets.add(source, name=name, columns=mapping)
+
+    row: DatasetRow = with_services(load(config_path), add)
+    if as_json:
+        print_json(row)
+    else:
+        out.print(
+            f"{_version(row)}: {row.rows} rows, {len(row.columns)} columns, from {row.source}",
+            highlight=False,
+            markup=False,
+        )
+
+
+@dataset.command("list")
+@click.argument("name", required=False)
+@config_option
+@json_option
+def dataset_list(name: str | None, config_path: Path | None, as_json: bool) -> None:
+    """List versions, newest first."""
+
+    async def read(services: Services) -> list[DatasetRow]:
+        return await services.store.datasets(name)
+
+    rows: list[DatasetRow] = with_services(load(config_path), read)
+    if as_json:
+        print_json([msgspec.structs.replace(row, statistics=()) for row in rows])
+        return
+    table = Table(Column("dataset", no_wrap=True), "rows", "bytes", "format", "added", "from")
+    for row in rows:
+        when = datetime.fromtimestamp(row.created_at, UTC).strftime("%Y-%m-%d %H:%M")
+        table.add_row(
+            _version(row), str(row.rows), str(row.size), row.format, when, escape(row.source)
+        )
+    out.print(table if rows else "No datasets yet.")
+
+
+@dataset.command("show")
+@click.argument("name")
+@click.option("--rows", type=click.IntRange(0, 100), default=3, show_default=True)
+@config_option
+@json_option
+def dataset_show(name: str, rows: int, config_path: Path | None, as_json: bool) -> None:
+    """Show what a dataset's columns hold, and its first rows. NAME may be NAME@HASH."""
+
+    async def read(services: Services) -> Shown:
+        return await services.datasets.show(name, rows=rows)
+
+    shown: Shown = with_services(load(config_path), read)
+    if as_json:
+        print_json(shown)
+        return
+    row = shown.dataset
+    told = f"{row.rows} rows, {row.size} bytes of {row.format}, from {row.source}"
+    out.print(f"{_version(row)}: {told}", highlight=False, markup=False)
+    for what, value in row.provenance.items():
+        out.print(f"  {what}: {value}", highlight=False, markup=False)
+    table = Table("column", "holds", "missing", "blank", "different", "range", "most often")
+    for one in shown.columns:
+        table.add_row(
+            escape(one.name + (f" ({row.mapping[one.name]})" if one.name in row.mapping else "")),
+            ", ".join(f"{kind} ({count})" for kind, count in one.kinds.items()),
+            str(one.missing),
+            str(one.blank),
+            f"> {statistics.MAX_DISTINCT}" if one.distinct is None else str(one.distinct),
+            _range(one),
+            escape(", ".join(f"{text!r} ({count})" for text, count in one.common[:3])),
+        )
+    out.print(table)
+    for fields in shown.preview:
+        out.print_json(data=fields)
+
+
+@dataset.command("download")
+@click.argument("name")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="Default: NAME.FORMAT.")
+@config_option
+def dataset_download(name: str, target: Path | None, config_path: Path | None) -> None:
+    """Write a dataset's file, byte for byte as it came. NAME may be NAME@HASH."""
+
+    async def write(services: Services) -> str:
+        row = await services.datasets.find(name)
+        path = target or Path(f"{row.name}.{row.format}")
+        try:
+            # Never over a file that is there.
+            file = await asyncio.to_thread(path.open, "xb")
+        except OSError as error:
+            raise DatasetError(f"{path}: {error.strerror}") from error
+        try:
+            with file:
+                async for chunk in services.datasets.artifacts.get(row.path):
+                    await asyncio.to_thread(file.write, chunk)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return f"{_version(row)} is in {path}"
+
+    out.print(with_services(load(config_path), write), highlight=False, markup=False)
+
+
+@dataset.command("delete")
+@click.argument("name")
+@click.option("--all", "every", is_flag=True, help="Every version of the name.")
+@config_option
+def dataset_delete(name: str, every: bool, config_path: Path | None) -> None:
+    """Forget a dataset, or the version NAME@HASH of it. Runs over it keep their samples."""
+
+    async def delete(services: Services) -> list[DatasetRow]:
+        return await services.datasets.delete(name, every=every)
+
+    for row in with_services(load(config_path), delete):
+        out.print(f"{_version(row)} deleted", highlight=False)
+
+
+def _version(row: DatasetRow) -> str:
+    return f"{row.name}@{row.hash[:SHOWN_HASH]}"
+
+
+def _range(one: statistics.Column) -> str:
+    if one.mean_length is not None:
+        return f"{one.shortest} to {one.longest} characters, mean {one.mean_length:.0f}"
+    if one.mean is not None:
+        return f"{one.lowest:g} to {one.highest:g}, mean {one.mean:.4g}"
+    return ""

@@ -1,0 +1,417 @@
+"""Registered datasets: files kept in the artifact store under a name, a version for each content.
+
+    row = await datasets.add("news.csv", name="news", columns={"article": "input"})
+    async with datasets.open("news@1a2b3c", base=Path()) as source: ...
+
+A version is the SHA-256 of its bytes. A run keeps its samples itself, so that nothing that happens
+to a dataset changes what a run has asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from evaluators.columns import Column, describe
+from evaluators.dataset import MAX_LINE_BYTES, Dataset, open_dataset
+from evaluators.formats import EXTENSIONS
+from providers.errors import (
+    ArtifactError,
+    ConflictError,
+    DatasetError,
+    NotFoundError,
+    RequestError,
+    closest,
+)
+from router.artifacts import Artifacts, file_chunks, open_artifacts
+from router.config import Config
+from router.demo import SHIPPED
+from router.sources import Source, collect, fetched, is_address, to_jsonl
+from router.store.base import DatasetRow, Store
+
+SHOWN_HASH = 12
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSIONED = re.compile(rf"(?P<name>{_NAME.pattern})(@(?P<hash>[0-9a-f]{{4,64}}))?")
+_PREVIEW_CHARACTERS = 500
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """A version, what its columns hold, and its first rows (texts cut at 500 characters).
+
+    Attributes:
+        dataset: the version.
+        columns: see evaluators.columns.Column.
+        preview: the first rows as they were read.
+        versions: hashes of all versions of the name, newest first.
+    """
+
+    dataset: DatasetRow
+    columns: tuple[Column, ...]
+    preview: list[dict[str, Any]]
+    versions: list[str]
+
+
+class Datasets:
+    """All registered datasets of a store. The artifact store is opened when it is first needed."""
+
+    def __init__(
+        self, store: Store, config: Config, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._now = now
+        self._artifacts: Artifacts | None = None
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Where the files are. Raises ConfigError, MissingExtraError."""
+        if self._artifacts is None:
+            storage = self._config.storage
+            self._artifacts = open_artifacts(storage.artifacts, storage.s3)
+        return self._artifacts
+
+    # Registering
+
+    async def add(
+        self,
+        named: str,
+        *,
+        name: str = "",
+        columns: Mapping[str, str] | None = None,
+        base: Path | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> DatasetRow:
+        """Register a file or an address as a dataset, or a new version of one.
+
+        Args:
+            named: a path, or http(s)://, s3://, hf://.
+            name: what to call it; made of the file's name when empty.
+            columns: the file's own column names to known ones.
+            base: the folder that relative paths start from; None for the working directory.
+            provenance: what is known of how it was made.
+
+        Raises:
+            DatasetError, NotFoundError, BodyTooLargeError: it cannot be had, or not be used.
+            ConflictError: this content is registered under this name with other columns.
+            ArtifactError, StoreError: it cannot be kept. Nothing is registered.
+        """
+        async with fetched(named, base=base or Path(), config=self._config) as source:
+            known = {**source.provenance, **(provenance or {})}
+            source_of = msgspec.structs.replace(source, provenance=known)
+            return await self._register(source_of, name, dict(columns or {}))
+
+    async def upload(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        filename: str,
+        name: str = "",
+        columns: Mapping[str, str] | None = None,
+    ) -> DatasetRow:
+        """Register what a client sends. `filename` says the format, and the name where none is.
+
+        Raises:
+            As `add` does, and whatever `chunks` raises.
+        """
+        shown = Path(filename).name
+        suffix = Path(shown).suffix.lower()
+        if suffix not in EXTENSIONS:
+            raise RequestError(
+                f"filename: {filename!r} must end in one of {', '.join(EXTENSIONS)}",
+                param="filename",
+            )
+        with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
+            path = Path(folder, f"upload{suffix}")
+            await collect(chunks, path, self._config.datasets.max_bytes, shown)
+            source = Source(path=path, name=Path(shown).stem, address=f"upload of {shown}")
+            try:
+                return await self._register(source, name, dict(columns or {}))
+            except DatasetError as error:
+                # The client does not know our temporary file.
+                raise DatasetError(
+                    error.message.replace(str(path), shown), param=error.param
+                ) from error
+
+    async def _register(self, source: Source, name: str, columns: dict[str, str]) -> DatasetRow:
+        name = _check_name(name) if name else _made_name(source.name)
+        with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
+            path = source.path
+            if await asyncio.to_thread(path.is_dir):
+                path = Path(folder, f"{name}.jsonl")
+                await asyncio.to_thread(
+                    to_jsonl, [source.path], path, self._config.datasets.max_bytes
+                )
+            dataset = await asyncio.to_thread(_open, path, columns)
+            known = await self._known(name, dataset, columns)
+            if known is not None:
+                return known
+            row = DatasetRow(
+                name=name,
+                hash=dataset.hash,
+                path=f"datasets/{dataset.hash}.{dataset.format}",
+                format=dataset.format,
+                rows=dataset.row_count,
+                columns=dataset.columns,
+                created_at=self._now(),
+                size=(await asyncio.to_thread(path.stat)).st_size,
+                mapping=columns,
+                source=source.address,
+                provenance=source.provenance,
+                statistics=await asyncio.to_thread(describe, dataset),
+            )
+            await self._keep(row, path)
+        return row
+
+    async def _known(
+        self, name: str, dataset: Dataset, columns: dict[str, str]
+    ) -> DatasetRow | None:
+        for row in await self._store.datasets(name):
+            if row.hash == dataset.hash:
+                if row.mapping != columns:
+                    raise ConflictError(
+                        f"{name}@{row.hash[:SHOWN_HASH]} is registered with the columns "
+                        f"{row.mapping or 'as they are'}; delete it first, or take another name"
+                    )
+                return row
+        return None
+
+    async def _keep(self, row: DatasetRow, path: Path) -> None:
+        """The file first, then its row: what is listed is there."""
+        there = await self.artifacts.exists(row.path)
+        try:
+            if not there:
+                await self._put(row, path)
+            await self._store.add_dataset(row)
+        except BaseException:
+            if not there and not await asyncio.shield(self._in_use(row.hash)):
+                with suppress(ArtifactError):
+                    await asyncio.shield(self.artifacts.delete(row.path))
+            raise
+
+    async def _put(self, row: DatasetRow, path: Path) -> None:
+        kept = await self.artifacts.put(row.path, file_chunks(path))
+        if kept.sha256 != row.hash:
+            raise DatasetError(f"{path}: the file changed while it was read; start again")
+
+    async def _in_use(self, hash_: str) -> bool:
+        return any(row.hash == hash_ for row in await self._store.datasets())
+
+    # Reading
+
+    async def find(self, named: str) -> DatasetRow:
+        """The newest version of `name`, or the one of `name@hash` (its first digits).
+
+        Raises:
+            NotFoundError: no such name or version, or several versions begin so.
+        """
+        row = await self._lookup(named)
+        if row is None:
+            names = {one.name for one in await self._store.datasets()}
+            raise NotFoundError(f"there is no dataset {named!r}.{closest(named, names)}")
+        return row
+
+    async def _lookup(self, named: str) -> DatasetRow | None:
+        match = _VERSIONED.fullmatch(named)
+        versions = await self._store.datasets(match["name"]) if match else []
+        if not match or not versions:
+            return None
+        if match["hash"] is None:
+            return versions[0]
+        found = [row for row in versions if row.hash.startswith(match["hash"])]
+        if len(found) != 1:
+            known = ", ".join(row.hash[:SHOWN_HASH] for row in versions[:12])
+            what = "several versions" if found else "no version"
+            raise NotFoundError(
+                f"{match['name']!r} has {what} that begins with {match['hash']}. Known: {known}."
+            )
+        return found[0]
+
+    @asynccontextmanager
+    async def file(self, row: DatasetRow) -> AsyncIterator[Path]:
+        """A version's file on this machine; fetched, and gone afterwards, where it is in S3.
+
+        Raises:
+            NotFoundError, ArtifactError: the artifact store has lost it, or refuses.
+        """
+        path = self.artifacts.path(row.path)
+        if path is not None:
+            if not await asyncio.to_thread(path.is_file):
+                raise NotFoundError(f"{path} is gone; add the dataset {row.name!r} again")
+            yield path
+            return
+        with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
+            path = Path(folder, f"{row.name}.{row.format}")
+            await collect(self.artifacts.get(row.path), path, row.size, row.name)
+            yield path
+
+    @asynccontextmanager
+    async def open(self, named: str, *, base: Path) -> AsyncIterator[Source]:
+        """Whatever a run document may name: a registered dataset first, else an address or a path.
+
+        Raises:
+            As `add` and `file` do.
+        """
+        if named in SHIPPED:
+            yield Source(path=SHIPPED[named], name=named, address=named)
+            return
+        row = None if is_address(named) else await self._lookup(named)
+        if row is not None:
+            async with self.file(row) as path:
+                yield Source(
+                    path=path,
+                    name=row.name,
+                    address=f"{row.name}@{row.hash[:SHOWN_HASH]}",
+                    columns=row.mapping,
+                )
+            return
+        async with fetched(named, base=base, config=self._config) as source:
+            if not is_address(named) and _NAME.fullmatch(named) and not source.path.exists():
+                names = {one.name for one in await self._store.datasets()}
+                if near := closest(named, names):
+                    raise DatasetError(
+                        f"{named}: neither a registered dataset nor a file.{near}", param="dataset"
+                    )
+            yield source
+
+    async def show(self, named: str, *, rows: int = 5) -> Shown:
+        """A version with its statistics and first rows.
+
+        Raises:
+            As `find` and `file` do.
+        """
+        row = await self.find(named)
+        async with self.file(row) as path:
+            preview = await asyncio.to_thread(_preview, path, row, rows)
+        versions = [one.hash for one in await self._store.datasets(row.name)]
+        plain = msgspec.structs.replace(row, statistics=())
+        return Shown(dataset=plain, columns=row.statistics, preview=preview, versions=versions)
+
+    # Deleting
+
+    async def delete(self, named: str, *, every: bool = False) -> list[DatasetRow]:
+        """Forget a version, or every version of a name; what was forgotten.
+
+        Runs keep their samples. The file goes with the last version that has its content.
+
+        Raises:
+            NotFoundError: no such dataset.
+            ConflictError: the name has several versions, and neither one nor `every` was named.
+        """
+        doomed = [await self.find(named)]
+        versions = await self._store.datasets(doomed[0].name)
+        if "@" not in named and len(versions) > 1:
+            if not every:
+                known = ", ".join(f"{one.name}@{one.hash[:SHOWN_HASH]}" for one in versions[:12])
+                raise ConflictError(f"{named!r} has {len(versions)} versions: {known}; name one")
+            doomed = versions
+        for row in doomed:
+            if not await self._store.delete_dataset(row.name, row.hash):
+                await self.artifacts.delete(row.path)
+        return doomed
+
+    # What a request over HTTP may name
+
+    async def confine(self, named: str) -> None:
+        """Refuse a path or an S3 address that is not below one of `datasets.roots`.
+
+        What is registered may be named by anybody who may register.
+
+        Raises:
+            RequestError: it is not; `param` is `dataset`.
+        """
+        roots = self._config.datasets.roots
+        if named in SHIPPED or await self._lookup(named) is not None:
+            return
+        if named.startswith("s3://"):
+            inside = any(
+                root.startswith("s3://") and named.startswith(root.rstrip("/") + "/")
+                for root in roots
+            )
+            inside = inside and ".." not in named
+        elif is_address(named):
+            return
+        else:
+            inside = await asyncio.to_thread(_is_below, named, roots)
+        if not inside:
+            raise RequestError(
+                f"dataset: {named!r} is outside what requests may name ({', '.join(roots)}; "
+                "datasets.roots in the server's config)",
+                param="dataset",
+                code="outside_roots",
+            )
+
+
+def parse_columns(given: Sequence[str]) -> dict[str, str]:
+    """`["article=input"]` as a mapping. Raises RequestError."""
+    found: dict[str, str] = {}
+    for one in given:
+        own, equals, known = one.rpartition("=")
+        if not own or not equals or own in found:
+            raise RequestError(
+                f"column: {one!r} must be of the form own=known, each column once", param="column"
+            )
+        found[own] = known
+    return found
+
+
+def _is_below(named: str, roots: Sequence[str]) -> bool:
+    path = Path(named).resolve()
+    return any(path.is_relative_to(Path(root).resolve()) for root in roots if "://" not in root)
+
+
+def _open(path: Path, columns: dict[str, str]) -> Dataset:
+    # Whether a prompt is there is for the run to say, which may bring a template.
+    return open_dataset(path, columns=columns, needs_prompt=False)
+
+
+def _preview(path: Path, row: DatasetRow, count: int) -> list[dict[str, Any]]:
+    rows = _open_again(path, row).rows()
+    return [
+        {name: _cut(value) for name, value in one.fields.items()} for one in islice(rows, count)
+    ]
+
+
+def _open_again(path: Path, row: DatasetRow) -> Dataset:
+    """A version as it was registered, without reading it to its end a second time."""
+    return Dataset(
+        name=row.name,
+        path=path,
+        format=row.format,
+        hash=row.hash,
+        row_count=row.rows,
+        columns=row.columns,
+        mapping=row.mapping,
+        needs_prompt=False,
+        max_line_bytes=MAX_LINE_BYTES,
+    )
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= _PREVIEW_CHARACTERS else value[:_PREVIEW_CHARACTERS] + "…"
+    text = msgspec.json.encode(value).decode()
+    return value if len(text) <= _PREVIEW_CHARACTERS else text[:_PREVIEW_CHARACTERS] + "…"
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise DatasetError(
+            f"{name!r} cannot be a dataset's name: up to 128 letters, digits and . _ -, a letter "
+            "or digit first",
+            param="name",
+        )
+    return name
+
+
+def _made_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:128] or "dataset"

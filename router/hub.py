@@ -1,0 +1,244 @@
+"""Datasets of the Hugging Face hub: `hf://org/name?split=&config=&revision=`.
+
+    found = fetch(parse_hub("hf://org/name?split=test"), endpoint, folder, max_bytes)
+    found.commit, found.paths
+
+A revision is resolved to a commit first, and every file is taken from that commit. The files are
+the repository's parquet files; where it has none, those that the hub itself makes of it (its branch
+`refs/convert/parquet`). A private or gated dataset needs a token where huggingface_hub looks for
+one: `HF_TOKEN`, or `hf auth login`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import msgspec
+
+from providers.errors import DatasetError, MissingExtraError, closest
+
+CONVERTED = "refs/convert/parquet"
+
+# train-00000-of-00002.parquet, train.parquet; train/0000.parquet as the hub's own branch has it
+_BY_NAME = re.compile(
+    r"(?:(?P<folder>.+)/)?(?P<split>[A-Za-z0-9_.]+?)(?:-\d+-of-\d+(?:-\w+)?)?\.parquet"
+)
+_BY_FOLDER = re.compile(r"(?:(?P<folder>.+)/)?(?P<split>[A-Za-z0-9_.-]+)/\d+\.parquet")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+class HubName(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset of the hub. None for what the address does not say."""
+
+    repository: str
+    split: str | None = None
+    config: str | None = None
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        asked = {
+            name: value
+            for name in ("split", "config", "revision")
+            if (value := getattr(self, name)) is not None
+        }
+        return f"hf://{self.repository}" + (f"?{urlencode(asked)}" if asked else "")
+
+
+class HubFiles(NamedTuple):
+    """The address with nothing left open, the commit it is of, and its files, in order."""
+
+    name: HubName
+    commit: str
+    paths: list[Path]
+
+
+def parse_hub(address: str) -> HubName:
+    """Raises DatasetError."""
+    parts = urlsplit(address)
+    repository = f"{parts.netloc}{parts.path}".strip("/")
+    asked = parse_qs(parts.query, keep_blank_values=True)
+    known = ("split", "config", "revision")
+    for name, values in asked.items():
+        if name not in known:
+            raise DatasetError(f"{address}: unknown {name!r}.{closest(name, known)}")
+        if len(values) > 1 or not values[0]:
+            raise DatasetError(f"{address}: give {name} one value")
+    if not _REPOSITORY.fullmatch(repository):
+        raise DatasetError(
+            f"{address}: must be of the form hf://org/name?split=...&config=...&revision=..."
+        )
+    return HubName(repository=repository, **{name: values[0] for name, values in asked.items()})
+
+
+def fetch(name: HubName, endpoint: str, folder: Path, most: int) -> HubFiles:
+    """Download the dataset's files into `folder`. Blocks.
+
+    Args:
+        name: what to fetch.
+        endpoint: the hub, `https://huggingface.co`.
+        folder: an empty one.
+        most: bytes that the files may have together.
+
+    Raises:
+        DatasetError: there is no such dataset, revision, config or split, it needs a token, it is
+            too large, or the hub cannot be reached.
+        MissingExtraError: huggingface_hub is not installed.
+    """
+    try:
+        from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415  # an optional package
+        from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415  # likewise
+    except ImportError:
+        raise MissingExtraError("Datasets of the Hugging Face hub", "hub") from None
+    disable_progress_bars()
+    api = HfApi(endpoint=endpoint)
+    with _Told(name, endpoint):
+        info = api.dataset_info(name.repository, revision=name.revision, files_metadata=True)
+        card: Any = info.card_data or {}
+        parquet = _parquet_of(info)
+        if not parquet and name.revision is None:
+            info = api.dataset_info(name.repository, revision=CONVERTED, files_metadata=True)
+            parquet, card = _parquet_of(info), {}
+        resolved, files = choose_files(name, list(parquet), card.get("configs") or [])
+        size = sum(parquet[file] or 0 for file in files)
+        if size > most:
+            raise DatasetError(
+                f"{resolved}: its files have {size} bytes, more than datasets.max_bytes ({most})"
+            )
+        paths = [
+            Path(
+                hf_hub_download(
+                    name.repository,
+                    file,
+                    repo_type="dataset",
+                    revision=info.sha,
+                    local_dir=folder,
+                    endpoint=endpoint,
+                )
+            )
+            for file in files
+        ]
+    resolved = msgspec.structs.replace(resolved, revision=info.sha)
+    return HubFiles(resolved, str(info.sha), paths)
+
+
+def _parquet_of(info: Any) -> dict[str, int | None]:
+    return {
+        one.rfilename: one.size for one in info.siblings or () if one.rfilename.endswith(".parquet")
+    }
+
+
+def choose_files(
+    name: HubName, files: list[str], configs: list[dict[str, Any]]
+) -> tuple[HubName, list[str]]:
+    """Which files are the config's and the split's.
+
+    Args:
+        name: config and split may be left out where there is only one.
+        files: the repository's parquet files.
+        configs: of the dataset's card; where it has none, the files' names say what they are.
+
+    Raises:
+        DatasetError: there is no such config or split, or it has to be chosen.
+    """
+    of = _by_card(files, configs) or _by_names(files)
+    if not of:
+        raise DatasetError(f"{name}: has no parquet files; download it and give its files by path")
+    config = _only(name, "config", name.config, of, default="default")
+    split = _only(name, "split", name.split, of[config])
+    named = config if name.config is not None or len(of) > 1 else None
+    return (
+        msgspec.structs.replace(name, config=named, split=split),
+        sorted(of[config][split]),
+    )
+
+
+def _only(
+    name: HubName, what: str, asked: str | None, there: Iterable[str], default: str | None = None
+) -> str:
+    known = list(there)
+    if asked is not None:
+        if asked not in known:
+            raise DatasetError(f"{name}: has no {what} {asked!r}.{closest(asked, known)}")
+        return asked
+    if len(known) == 1:
+        return known[0]
+    if default in known:
+        return str(default)
+    raise DatasetError(f"{name}: has several {what}s; add {what}=... ({', '.join(known[:12])})")
+
+
+_Files = dict[str, dict[str, list[str]]]
+
+
+def _by_card(files: list[str], configs: list[dict[str, Any]]) -> _Files:
+    found: _Files = {}
+    for config in configs:
+        data = config.get("data_files")
+        for entry in data if isinstance(data, list) else []:
+            if not isinstance(entry, dict) or "path" not in entry:
+                continue
+            patterns = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
+            matching = [f for f in files if any(fnmatch(f, str(one)) for one in patterns)]
+            if matching:
+                splits = found.setdefault(str(config.get("config_name", "default")), {})
+                splits[str(entry.get("split", "train"))] = matching
+    return found
+
+
+def _by_names(files: list[str]) -> _Files:
+    found: _Files = {}
+    for file in files:
+        match = _BY_FOLDER.fullmatch(file) or _BY_NAME.fullmatch(file)
+        if match is None:
+            continue
+        folder = match["folder"]
+        config = "default" if folder in (None, "data") else folder.removeprefix("data/")
+        found.setdefault(config, {}).setdefault(match["split"], []).append(file)
+    return found
+
+
+class _Told:
+    """huggingface_hub's errors as ours."""
+
+    def __init__(self, name: HubName, endpoint: str) -> None:
+        self._name = name
+        self._endpoint = endpoint
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        from huggingface_hub import errors  # noqa: PLC0415  # an optional package
+
+        name = self._name
+        match error:
+            case errors.GatedRepoError():
+                raise DatasetError(
+                    f"{name}: is gated; ask for access on the hub and set HF_TOKEN"
+                ) from error
+            case errors.RevisionNotFoundError():
+                raise DatasetError(f"{name}: has no such revision") from error
+            case errors.RepositoryNotFoundError():
+                raise DatasetError(
+                    f"{name}: there is no such dataset on {self._endpoint}, or it is private and "
+                    "HF_TOKEN is not set"
+                ) from error
+            case errors.HfHubHTTPError():
+                raise DatasetError(f"{name}: {self._endpoint} refused: {error}") from error
+            case errors.LocalEntryNotFoundError() | OSError():
+                raise DatasetError(
+                    f"{name}: {self._endpoint} cannot be reached ({error}). Without a network, "
+                    "give a file that is on this machine"
+                ) from error
+            case None:
+                return
+            case _ if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore"):
+                raise DatasetError(
+                    f"{name}: {self._endpoint} cannot be reached ({error}). Without a network, "
+                    "give a file that is on this machine"
+                ) from error

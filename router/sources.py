@@ -1,0 +1,286 @@
+"""From what a user names to a file of rows on this machine: a path, http(s)://, s3:// or hf://.
+
+    async with fetched("hf://org/name?split=test", base=Path(), config=config) as source:
+        open_dataset(source.path)
+
+What had to be fetched lies in a temporary folder and is gone afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from evaluators.dataset import open_dataset
+from evaluators.formats import EXTENSIONS
+from providers.errors import BodyTooLargeError, DatasetError, closest
+from router.artifacts import CHUNK, S3Artifacts, parse_s3
+from router.config import Config
+from router.hub import fetch, parse_hub
+
+SCHEMES = ("http", "https", "s3", "hf")
+TIMEOUT = aiohttp.ClientTimeout(total=3600, connect=10, sock_read=60)
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_HOPS = 5
+# An IPv4 address in IPv6's clothes, which a gateway would take them off.
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset's file.
+
+    Attributes:
+        path: the file, or a folder of arrow files.
+        name: what to call the dataset where nobody says.
+        address: what was named, with nothing left open (a hub's commit) and nothing secret.
+        columns: the file's own column names to known ones, as it was registered.
+        provenance: what is known of how it was made.
+    """
+
+    path: Path
+    name: str
+    address: str
+    columns: dict[str, str] = {}
+    provenance: dict[str, Any] = {}
+
+
+def is_address(named: str) -> bool:
+    """Whether this names something to fetch rather than a path or a registered dataset."""
+    return "://" in named
+
+
+@asynccontextmanager
+async def fetched(named: str, *, base: Path, config: Config) -> AsyncIterator[Source]:
+    """The dataset's file on this machine.
+
+    Args:
+        named: a path, or an address of one of SCHEMES.
+        base: the folder that relative paths start from.
+        config: `datasets` says what may be fetched, `storage.s3` how S3 is reached.
+
+    Raises:
+        DatasetError, NotFoundError: it cannot be had, and why.
+        BodyTooLargeError: it is larger than `datasets.max_bytes`.
+        MissingExtraError: for S3 and the hub.
+    """
+    if not is_address(named):
+        path = base / named
+        yield Source(path=path, name=path.stem, address=named)
+        return
+    scheme = named.partition("://")[0].lower()
+    if scheme not in SCHEMES:
+        raise DatasetError(f"{named}: cannot fetch {scheme}://.{closest(scheme, SCHEMES)}")
+    with tempfile.TemporaryDirectory(prefix="evalrouter-") as temporary:
+        folder = Path(temporary)
+        if scheme == "hf":
+            yield await asyncio.to_thread(_from_hub, named, config, folder)
+        elif scheme == "s3":
+            yield await _from_s3(named, config, folder)
+        else:
+            yield await _from_web(named, config, folder)
+
+
+async def collect(chunks: AsyncIterable[bytes], path: Path, most: int, what: str) -> None:
+    """Write a file of at most `most` bytes.
+
+    Raises:
+        BodyTooLargeError: there are more.
+        DatasetError: the disk refuses.
+    """
+    size = 0
+    try:
+        file = await asyncio.to_thread(path.open, "wb")
+        try:
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > most:
+                    raise too_large(what, most)
+                await asyncio.to_thread(file.write, chunk)
+        finally:
+            await asyncio.to_thread(file.close)
+    except OSError as error:
+        raise DatasetError(
+            f"{what}: cannot be written to {path.parent}: {error.strerror}"
+        ) from error
+
+
+def too_large(what: str, most: int) -> BodyTooLargeError:
+    """More than the config allows."""
+    return BodyTooLargeError(f"{what}: is larger than {most} bytes (datasets.max_bytes)")
+
+
+def to_jsonl(paths: list[Path], target: Path, most: int) -> None:
+    """Several files of rows as one. Blocks.
+
+    Raises:
+        DatasetError: a row that cannot be used.
+        BodyTooLargeError: the file would be larger than `most` bytes.
+    """
+    size = 0
+    with target.open("w", encoding="utf-8") as file:
+        for path in paths:
+            for row in open_dataset(path, needs_prompt=False).rows():
+                size += file.write(json.dumps(row.fields, ensure_ascii=False) + "\n")
+                if size > most:
+                    raise too_large(str(path), most)
+
+
+# The hub
+
+
+def _from_hub(named: str, config: Config, folder: Path) -> Source:
+    datasets = config.datasets
+    found = fetch(parse_hub(named), datasets.hub, folder, datasets.max_bytes)
+    name = found.name.repository.rpartition("/")[2]
+    path = found.paths[0]
+    if len(found.paths) > 1:
+        path = folder / f"{name}.jsonl"
+        to_jsonl(found.paths, path, datasets.max_bytes)
+    parts = [name, *(one for one in (found.name.config, found.name.split) if one)]
+    return Source(
+        path=path,
+        name="-".join(parts),
+        address=str(found.name),
+        provenance={"hub": datasets.hub, "commit": found.commit},
+    )
+
+
+# S3
+
+
+async def _from_s3(named: str, config: Config, folder: Path) -> Source:
+    bucket, key = parse_s3(named)
+    path = _landing(named, key, folder)
+    artifacts = S3Artifacts(bucket, "", config.storage.s3)
+    await collect(artifacts.get(key), path, config.datasets.max_bytes, named)
+    return Source(path=path, name=path.stem, address=named)
+
+
+def _landing(named: str, key: str, folder: Path) -> Path:
+    suffix = Path(key).suffix.lower()
+    if suffix not in EXTENSIONS:
+        raise DatasetError(
+            f"{named}: its name must end in one of {', '.join(EXTENSIONS)}, by which the format is "
+            "known"
+        )
+    return folder / f"{Path(key).stem or 'dataset'}{suffix}"
+
+
+# The web
+
+
+async def _from_web(named: str, config: Config, folder: Path) -> Source:
+    shown = without_secrets(named)
+    path = _landing(shown, unquote(urlsplit(named).path), folder)
+    chunks = _download(named, config)
+    async with aclosing(chunks):
+        await collect(chunks, path, config.datasets.max_bytes, shown)
+    return Source(path=path, name=path.stem, address=shown)
+
+
+def without_secrets(url: str) -> str:
+    """A URL without a password and without its query, which may be a signature."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+async def _download(url: str, config: Config) -> AsyncGenerator[bytes]:
+    most = config.datasets.max_bytes
+    for _ in range(_MAX_HOPS):
+        shown = without_secrets(url)
+        pinned = _Pinned(await _addresses(url, allow_private=config.datasets.private_addresses))
+        connector = aiohttp.TCPConnector(resolver=pinned, use_dns_cache=False)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as session,
+                session.get(url, allow_redirects=False) as response,
+            ):
+                if response.status in _REDIRECTS:
+                    url = urljoin(url, response.headers.get("location", ""))
+                    continue
+                if response.status != 200:
+                    raise DatasetError(f"{shown}: the host answered {response.status}")
+                # Unpacked sizes are not announced; `collect` counts them.
+                if (response.content_length or 0) > most:
+                    raise too_large(shown, most)
+                async for chunk in response.content.iter_chunked(CHUNK):
+                    yield chunk
+                return
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise DatasetError(f"{shown}: cannot be fetched: {error or 'too slow'}") from error
+    raise DatasetError(f"{without_secrets(url)}: more than {_MAX_HOPS} redirections")
+
+
+async def _addresses(url: str, *, allow_private: bool) -> list[ResolveResult]:
+    """Where the URL's host is. Raises DatasetError where it is not public and must be."""
+    parts = urlsplit(url)
+    shown = without_secrets(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise DatasetError(f"{shown}: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise DatasetError(f"{shown}: not an address of the form https://host/path")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            parts.hostname, port, type=socket.SOCK_STREAM
+        )
+    except OSError as error:
+        raise DatasetError(f"{shown}: there is no host {parts.hostname} ({error})") from error
+    for *_, place in found:
+        if not allow_private and not is_public(str(place[0])):
+            raise DatasetError(
+                f"{shown}: {parts.hostname} is at {place[0]}, which is not a public address; to "
+                "fetch datasets from there set datasets.private_addresses: true in the config"
+            )
+    return [
+        ResolveResult(
+            hostname=parts.hostname,
+            host=str(place[0]),
+            port=port,
+            family=family,
+            proto=proto,
+            flags=socket.AI_NUMERICHOST,
+        )
+        for family, _, proto, _, place in found
+    ]
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the public internet."""
+    found: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
+    if isinstance(found, IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour
+        if found in _NAT64:
+            inner = IPv4Address(int(found) & 0xFFFFFFFF)
+        found = inner or found
+    return found.is_global and not found.is_multicast
+
+
+class _Pinned(AbstractResolver):
+    """The addresses that were looked at, so that a second answer of the DNS cannot differ."""
+
+    def __init__(self, found: list[ResolveResult]) -> None:
+        self._found = found
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """What was found before, whatever the family."""
+        return self._found
+
+    async def close(self) -> None:
+        """Nothing is held."""

@@ -22,6 +22,7 @@ import yaml
 
 from evaluators.document import RunDocument
 from evaluators.metrics import registry
+from evaluators.tasks.registry import fill
 from providers.errors import MissingExtraError
 from providers.kinds import KINDS
 from router import config as config_module
@@ -29,6 +30,8 @@ from router.config import Config, parse
 
 ROOT = reference_pages.ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Pages whose commands and Python are run, each in a folder of its own.
+RUN = [PAGES[0], *(ROOT / "docs" / one for one in ("quickstart.md", "how-to/tasks.md"))]
 REFERENCE = sorted(reference_pages.PAGES.glob("*.md"))
 
 # What a page shows and a test cannot do: the beginning of the command, and why.
@@ -152,7 +155,7 @@ def dummies(text: str) -> dict[str, str]:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-@pytest.mark.parametrize("page", [PAGES[0], ROOT / "docs" / "quickstart.md"], ids=name)
+@pytest.mark.parametrize("page", RUN, ids=name)
 def test_a_pages_commands_run(page, tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -183,7 +186,7 @@ def yaml_blocks() -> list[object]:
 def test_yaml_is_a_config_or_a_run_document(text):
     data = yaml.safe_load(text)
     if "dataset" in data:
-        for number, spec in enumerate(msgspec.convert(data, RunDocument).metrics):
+        for number, spec in enumerate(msgspec.convert(fill(data), RunDocument).metrics):
             registry.build(spec, param=f"metrics[{number}]")
     else:
         # What `evalrouter config check` does.

@@ -1,0 +1,131 @@
+"""Tasks end to end: from the command line, from a document, over HTTP."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from servers import gateway, scripted
+
+ROWS = [{"input": f"Text {n}. More.", "reference": f"Text {n}."} for n in range(4)]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return tmp_path
+
+
+def evalrouter(*args, check=0):
+    command = [sys.executable, "-m", "router", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == check, done.stderr + done.stdout
+    return done
+
+
+def run(*args):
+    return json.loads(evalrouter("eval", "run", *args, "--json").stdout)["run"]
+
+
+def test_a_task_a_dataset_and_routes_are_enough(folder):
+    made = run(
+        "--task", "summarization", "--dataset", "data.jsonl", "--routes", "baseline/lead-1",
+        "--limit", 3, "--name", "first", "--tag", "a", "--tag", "b", "--notes", "why",
+    )  # fmt: skip
+    assert made["state"] == "completed"
+    assert made["name"] == "first"
+    document = made["document"]
+    assert document["routes"] == ["baseline/lead-1", "baseline/lead-3"]
+    assert document["baseline"] == "baseline/lead-3"
+    assert document["limit"] == made["dataset_rows"] == 3
+    assert document["tags"] == ["a", "b"]
+    assert document["notes"] == "why"
+    assert len(document["task"]["version"]) == 12
+    # The document as it is kept can be run again, and does the same.
+    (folder / "again.json").write_text(json.dumps(document))
+    assert run("again.json")["document"] == document
+
+
+def test_options_win_over_the_document_and_paths_start_where_they_are_written(folder):
+    inner = folder / "inner"
+    inner.mkdir()
+    (inner / "nightly.yaml").write_text(
+        "task: summarization\ndataset: own.jsonl\nroutes: [baseline/echo]\n"
+        "tags: [nightly]\nsample: {n: 2}\n"
+    )
+    (inner / "own.jsonl").write_bytes((folder / "data.jsonl").read_bytes())
+    document = run("inner/nightly.yaml")["document"]
+    assert document["dataset"] == "own.jsonl"
+    made = run(
+        "inner/nightly.yaml", "--dataset", "data.jsonl", "--metrics", "length, chrf",
+        "--limit", 1, "--tag", "tried", "--column", "input=prompt",
+    )["document"]  # fmt: skip
+    assert made["dataset"] == str(folder / "data.jsonl")
+    assert made["metrics"] == ["length", "chrf"]
+    assert (made["limit"], made["sample"]) == (1, None)
+    assert made["tags"] == ["nightly", "tried"]
+    assert made["columns"] == {"input": "prompt"}
+
+
+def test_what_is_wrong_is_told_in_one_line_with_its_place(folder):
+    def told(*args):
+        return evalrouter("eval", "run", *args, check=2).stderr
+
+    (folder / "bad.yaml").write_text("dataset: data.jsonl\nroutes: [a]\ntask: sumarization\n")
+    assert told("bad.yaml") == (
+        "error: bad.yaml:3: task: there is no task 'sumarization'. Did you mean 'summarization'?\n"
+    )
+    (folder / "bad.yaml").write_text("dataset: d\nroutes: [a]\ntask: {name: translation, tp: x}\n")
+    assert "bad.yaml:3: task: translation has no option 'tp'. Known: to." in told("bad.yaml")
+    assert "name a run document, or a task" in told()
+    assert "there is no task to tell it to" in told("--metrics", "rouge", "--task-option", "a=b")
+    assert "'x' is not name=value" in told("--task", "summarization", "--column", "x")
+    (folder / "done.yaml").write_text(
+        "dataset: d\nroutes: [a]\nmetrics: [chrf]\ntask: {name: translation, version: abc}\n"
+    )
+    assert "filled in this document already" in told("done.yaml", "--task-option", "to=German")
+
+
+def test_tasks_are_listed_for_people_and_programs(folder):
+    assert "labels (needed)" in evalrouter("eval", "tasks").stdout
+    found = json.loads(evalrouter("eval", "tasks", "--json").stdout)
+    assert {"summarization", "classification"} <= {one["name"] for one in found}
+
+
+def test_over_http(folder, http):
+    (folder.parent / "outside.yaml").write_text("metrics: [length]")
+    (folder / "program.py").write_text("def score(*_):\n    return 1\n")
+    (folder / "program.yaml").write_text('metrics: ["file:program.py"]')
+    models = {"m": [{"answer": "In German."}]}
+    with scripted(models) as upstream:
+        config = (
+            f'providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}\n'
+            "storage: {database: 'sqlite:///runs.db'}\n"
+        )
+        with gateway(config) as url:
+            body = {
+                "task": {"name": "translation", "to": "German"},
+                "dataset": "data.jsonl",
+                "routes": ["up/m"],
+            }
+            made = http.post(f"{url}/eval", json=body)
+            assert made.status_code == 202, made.text
+            http.get(f"{url}/eval/{made.json()['id']}/events")
+
+            def refused(**changes):
+                answer = http.post(f"{url}/eval", json=body | changes)
+                assert answer.status_code == 400
+                return answer.json()["error"]
+
+            error = refused(task="translating")
+            assert error["param"] == "task"
+            assert "Did you mean 'translation'" in error["message"]
+            assert refused(task={"name": "translation", "to": 3})["param"] == "task.to"
+            assert "outside" in refused(task="../outside.yaml")["message"]
+            assert "a metric that is a program" in refused(task="program.yaml")["message"]
+            listed = http.get(f"{url}/eval/tasks").json()
+            assert "translation" in {one["name"] for one in listed["data"]}
+    asked = [json.loads(bytes(one.body))["messages"] for one in upstream.log.requests]
+    assert len(asked) == 4
+    assert all("into German" in messages[0]["content"] for messages in asked)

@@ -27,12 +27,17 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         cost_usd, tokens, seconds: the run stops, resumable, once its answers cost this much, took
             so many tokens, or it was carried out for so long, all attempts together; None for no
             limit. What is in flight at that moment is finished and counts.
+        per_target: requests in flight at a time, by `provider/model`.
+        failure_share: once more than this share of a target's requests has failed, of at least 20,
+            it is asked no more; the run's other targets are. 1 for never.
     """
 
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     cost_usd: Annotated[float, msgspec.Meta(gt=0)] | None = None
     tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    per_target: dict[str, Annotated[int, msgspec.Meta(ge=1, le=1024)]] = {}
+    failure_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
 
 
 class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

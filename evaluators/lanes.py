@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from operator import itemgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -131,6 +132,7 @@ async def work_through(
     *,
     places: int,
     gated: Callable[[_Item], bool] = lambda _: True,
+    halted: Callable[[], bool] = bool,
 ) -> None:
     """Do every item of every lane. Cancelling it cancels those under way.
 
@@ -139,6 +141,7 @@ async def work_through(
         do: False when the item could not be done now; it comes first when the gate opens next.
         places: how many items may be under way at a time, over all lanes.
         gated: whether an item has to pass the gate and take a place; others are done in turn.
+        halted: asked before each item; once it is true nothing more is begun.
 
     Raises:
         Whatever `do`, a gate or a stream raises first; everything else is cancelled.
@@ -146,6 +149,12 @@ async def work_through(
     room = _Places(places, [lane.gate for lane in lanes])
 
     async def drive(number: int, lane: Lane[_Item]) -> None:
+        async with AsyncExitStack() as stack:
+            if isinstance(lane.items, AsyncGenerator):
+                await stack.enter_async_context(aclosing(lane.items))
+            await read(number, lane)
+
+    async def read(number: int, lane: Lane[_Item]) -> None:
         left: deque[_Item] = deque()
         running = 0
         ended = asyncio.Event()
@@ -177,13 +186,15 @@ async def work_through(
             group.create_task(one(item)).add_done_callback(release)
 
         async for item in lane.items:
-            while left:
+            while left and not halted():
                 await start(left.popleft())
+            if halted():
+                break
             await start(item)
         room.finishing(number)
         # One that is under way may have to be done again.
-        while running or left:
-            if left:
+        while running or (left and not halted()):
+            if left and not halted():
                 await start(left.popleft())
             else:
                 ended.clear()

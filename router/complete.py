@@ -7,11 +7,12 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from evaluators.base import Answer, Sample, Usage
+from evaluators.base import Answer, Inquiry, Sample, Usage
+from providers.base import OnUnsupported
 from providers.errors import (
     EvalrouterError,
     UpstreamError,
@@ -20,11 +21,14 @@ from providers.errors import (
 )
 from providers.wire import (
     UNREADABLE,
+    AnswerMessage,
     ChatCompletion,
+    Choice,
     answer_text,
     prompt_detail,
     read_completion,
 )
+from providers.wire import Usage as WireUsage
 from router.dispatch import Attempt, Dispatcher, Opened, Work
 from router.pacing import Pacing
 from router.prices import PriceBook
@@ -32,6 +36,8 @@ from router.record import Record
 from router.routes import Routes
 from router.routing import Plan, Table, Target, share
 from router.traffic import Traffic
+
+AskPath = Literal["chat/completions", "completions"]
 
 # Key order must not change a request's hash.
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -54,6 +60,18 @@ class _Scored(msgspec.Struct):
     choices: list[_Choice]
 
 
+class _TextChoice(msgspec.Struct):
+    text: str
+    finish_reason: str | None = None
+
+
+class _Text(msgspec.Struct):
+    choices: list[_TextChoice]
+    model: str | None = None
+    system_fingerprint: str | None = None
+    usage: WireUsage | None = None
+
+
 class _Vector(msgspec.Struct):
     index: int
     embedding: list[float]
@@ -64,6 +82,7 @@ class _Vectors(msgspec.Struct):
 
 
 _decode_vectors = msgspec.json.Decoder(_Vectors).decode
+_decode_text = msgspec.json.Decoder(_Text).decode
 _decode_scored = msgspec.json.Decoder(_Scored).decode
 
 
@@ -89,11 +108,13 @@ class Completed(NamedTuple):
         attempts: in order.
         try_later: whether the target only has too many requests now: asked again once its window
             (`pacing.py`) lets it, it may well answer.
+        body: what the target sent, where that was an answer.
     """
 
     answer: Answer
     attempts: tuple[Attempt, ...]
     try_later: bool = False
+    body: bytes = b""
 
 
 class Asker:
@@ -101,6 +122,7 @@ class Asker:
 
     Attributes:
         pacing: how many requests each target gets at a time.
+        prices: what they cost.
     """
 
     def __init__(
@@ -109,7 +131,7 @@ class Asker:
         self.pacing = Pacing()
         self._routes = routes
         self._dispatcher = dispatcher
-        self._prices = prices
+        self.prices = prices
         self._traffic = traffic
 
     @property
@@ -142,28 +164,62 @@ class Asker:
         Raises:
             ModelNotFoundError: `route` is neither a route nor `provider/model`.
         """
-        plan = (table or self._routes.table).plan(route, share(sample.id, route))
+        fields = {**parameters, "messages": sample.messages}
+        return self._prepared(
+            (table or self._routes.table).plan(route, share(sample.id, route)),
+            "chat/completions",
+            fields,
+            fallback=fallback,
+            on_unsupported="error",
+        )
+
+    def prepare_inquiry(self, inquiry: Inquiry) -> Prepared:
+        """The request for a judge, a weighted one always the same for the same sample.
+
+        What the judge's host cannot express is left out, and its translation says so.
+
+        Raises:
+            ModelNotFoundError: the judge is neither a route nor `provider/model`.
+        """
+        chat = inquiry.prompt is None
+        asked = {"messages": inquiry.messages} if chat else {"prompt": inquiry.prompt}
+        return self._prepared(
+            self._routes.table.plan(inquiry.judge, share(inquiry.sample_id, inquiry.judge)),
+            "chat/completions" if chat else "completions",
+            {**inquiry.parameters, **asked},
+            fallback=False,
+            on_unsupported="drop",
+        )
+
+    def _prepared(
+        self,
+        plan: Plan,
+        path: AskPath,
+        fields: dict[str, Any],
+        *,
+        fallback: bool,
+        on_unsupported: OnUnsupported,
+    ) -> Prepared:
         if not fallback:
             plan = plan.first_only()
-        fields = {**parameters, "messages": sample.messages}
         envelope = {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
         asked = {"target": str(plan.targets[0]), "fields": fields}
         digest = hashlib.sha256(_encode_sorted(asked)).hexdigest()
         # The time-outs of a route are the user's; the id ties the target's logs to the run's.
         work = Work(
-            "chat/completions",
+            path,
             envelope,
             stream=False,
             request_id=f"eval_{digest[:24]}",
             klass="eval",
-            on_unsupported="error",
+            on_unsupported=on_unsupported,
             pacing=self.pacing,
         )
         return Prepared(plan, work, digest)
 
     def is_free(self, prepared: Prepared) -> bool:
         """Whether the request costs nothing, so that keeping its answer saves nothing."""
-        return self._prices.is_free(prepared.plan.targets[0])
+        return self.prices.is_free(prepared.plan.targets[0])
 
     async def ask(self, prepared: Prepared) -> Completed:
         """Send it. A target's failure is an Answer with `error`."""
@@ -201,7 +257,8 @@ class Asker:
             later = self.pacing.wait_of(error) is not None
             return Completed(_failed(error, loop.time() - started), error.attempts, later)
         try:
-            return Completed(await self._read(opened, started), tuple(opened.attempts))
+            answer = await self._read(opened, started, prepared.work.path)
+            return Completed(answer, tuple(opened.attempts), body=opened.body or b"")
         except EvalrouterError as error:
             answer = _failed(error, loop.time() - started, str(opened.target))
             return Completed(answer, tuple(opened.attempts))
@@ -240,13 +297,13 @@ class Asker:
             )
         return [vectors[index] for index in range(len(texts))]
 
-    async def _read(self, opened: Opened, started: float) -> Answer:
+    async def _read(self, opened: Opened, started: float, path: str) -> Answer:
         body = opened.body
         if body is None:
             # A host that streams although it was not asked to: nothing of it can be relied upon.
             raise UpstreamStatusError(502, b"", {}, f"{opened.target} streamed an unasked stream")
         total = asyncio.get_running_loop().time() - started
-        completion = read_completion(body)
+        completion = read_completion(body) if path == "chat/completions" else _read_text(body)
         text = answer_text(completion)
         usage = _usage(completion)
         logprob_sum, logprob_tokens = _logprobs(body)
@@ -260,7 +317,7 @@ class Asker:
             system_fingerprint=completion.system_fingerprint or "",
             finish_reason=completion.choices[0].finish_reason or "",
             usage=usage,
-            cost_usd=self._prices.cost(
+            cost_usd=self.prices.cost(
                 opened.target,
                 usage,
                 cached=_of_prompt(completion, "cached_tokens"),
@@ -275,6 +332,23 @@ class Asker:
             attempts=len(opened.attempts),
             translation=opened.translation,
         )
+
+
+def _read_text(body: bytes) -> ChatCompletion:
+    """A text completion's body, as the chat completion that says the same."""
+    try:
+        text = _decode_text(body)
+    except UNREADABLE as error:
+        raise UpstreamProtocolError(f"the answer is not a completion: {error}") from error
+    return ChatCompletion(
+        model=text.model,
+        choices=[
+            Choice(message=AnswerMessage(content=one.text), finish_reason=one.finish_reason)
+            for one in text.choices
+        ],
+        system_fingerprint=text.system_fingerprint,
+        usage=text.usage,
+    )
 
 
 def _usage(completion: ChatCompletion) -> Usage:

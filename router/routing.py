@@ -210,6 +210,21 @@ class Table:
         arms = self._arms.get(model)
         return len(arms.names) if arms and arms.strategy == "round_robin" else 0
 
+    def first_targets(self, model: str) -> tuple[Target, ...]:
+        """Every target that a plan for the model may begin with.
+
+        Raises:
+            ModelNotFoundError: with the closest names.
+        """
+        arms = self._arms.get(model)
+        return (self._direct(model),) if arms is None else tuple(dict.fromkeys(arms.names))
+
+    def room(self, model: str, target: Target) -> int | None:
+        """How many requests the target may have in flight as the route has it; None for any."""
+        arms = self._arms.get(model)
+        room = arms.policy.rooms.get(target) if arms else None
+        return room.running if room else None
+
     def plan(
         self, model: str, draw: float, *, load_of: LoadOf = _idle, needs: Needs | None = None
     ) -> Plan:

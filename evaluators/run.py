@@ -64,6 +64,7 @@ async def run(
     tell: Tell,
     concurrency: int,
     halted: Callable[[], bool] = bool,
+    batches: int = 1,
 ) -> None:
     """Fill every task's cell. Cancelling it cancels the requests in flight.
 
@@ -77,6 +78,8 @@ async def run(
         concurrency: how many `complete` may be under way at a time.
         halted: asked before each request; once it is true nothing more is asked, and what is in
             flight is finished, kept and scored.
+        batches: how many batches may be scored at a time; more than one where scoring waits for
+            judges, so that a slow verdict holds up its own batch only.
 
     Raises:
         Whatever an argument raises: a run that cannot keep its results stops.
@@ -103,18 +106,21 @@ async def run(
         await answered.put(None)
 
     async def grade() -> None:
-        replaying = concurrency
-        while replaying:
-            batch: list[tuple[Task, Answer]] = []
-            while len(batch) < SCORING_BATCH and replaying:
-                if batch and answered.empty():
-                    break
-                item = await answered.get()
-                if item is None:
-                    replaying -= 1
-                else:
+        replaying = True
+        room = asyncio.Semaphore(batches)
+        async with asyncio.TaskGroup() as finishing:
+            while replaying:
+                await room.acquire()
+                batch: list[tuple[Task, Answer]] = []
+                while len(batch) < SCORING_BATCH:
+                    if batch and answered.empty():
+                        break
+                    item = await answered.get()
+                    if item is None:
+                        replaying = False
+                        break
                     batch.append(item)
-            await finish(batch)
+                finishing.create_task(finish(batch)).add_done_callback(lambda _: room.release())
 
     async def finish(batch: list[tuple[Task, Answer]]) -> None:
         good = [(task, answer) for task, answer in batch if answer.text is not None]
@@ -134,4 +140,7 @@ async def run(
                 group.create_task(replay())
     except BaseExceptionGroup as several:
         # One failure cancels the rest; the first is the cause.
-        raise several.exceptions[0] from None
+        cause: BaseException = several
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        raise cause from None

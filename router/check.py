@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from evaluators import gates as gate_rules
-from evaluators.base import AnyMetric, Asking, Declared, Output
+from evaluators.base import AnyMetric, Asking, Declared, Judging, Output
 from evaluators.document import RunDocument
 from evaluators.gates import Gate
 from evaluators.metrics import registry
@@ -72,8 +72,9 @@ def check_routes(asker: Asker, document: RunDocument, metrics: Sequence[AnyMetri
         except ModelNotFoundError as error:
             raise RunDocumentError(f"routes[{n}]: {error.message}", param=f"routes[{n}]") from None
     for metric in metrics:
-        if isinstance(metric, Asking):
-            asker.check_route(metric.route)
+        asked = (metric.route,) if isinstance(metric, Asking) else ()
+        for route in metric.judges if isinstance(metric, Judging) else asked:
+            asker.check_route(route)
     if document.baseline is not None and document.baseline not in document.routes:
         raise RunDocumentError(
             f"baseline: {document.baseline!r} is not one of the run's routes "

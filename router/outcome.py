@@ -11,15 +11,17 @@ from evaluators.document import RunDocument
 from evaluators.gates import GateResult
 from evaluators.report import Report, Tally, summarise
 from router.check import build_metrics, parse_gates
+from router.judge_report import JudgeReport, judge_reports
 from router.store.base import Run, Store
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """A run with its report and what its gates found."""
+    """A run with its report, what its gates found, and what its judges took."""
 
     run: Run
     report: Report
     gates: list[GateResult]
+    judges: list[JudgeReport] = []
 
     @property
     def passed(self) -> bool:
@@ -43,8 +45,11 @@ async def outcome(store: Store, found: Run) -> Outcome:
             tally.add(one.cell, one.answer, one.scores)
     report = await asyncio.to_thread(summarise, tally)
     # The scores were made by what was installed then, not by what is now.
-    report = msgspec.structs.replace(report, signatures=found.metrics)
+    judges, told = await judge_reports(store, found, metrics, report.routes)
+    report = msgspec.structs.replace(
+        report, signatures=found.metrics, warnings=(*report.warnings, *told)
+    )
     results = await asyncio.to_thread(
         gate_rules.check, parse_gates(document, metrics), tally, report
     )
-    return Outcome(found, report, results)
+    return Outcome(found, report, results, judges)

@@ -5,6 +5,7 @@ Read `Replay.carry_out`. Who owns the run and what state it ends in is `runs.py`
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -12,14 +13,22 @@ from typing import NamedTuple
 
 import msgspec
 
-from evaluators.base import Answer, AnyMetric, Cell, Embed, Sample, Score
+from evaluators.base import Answer, AnyMetric, Cell, Embed, Judging, Sample, Score
 from evaluators.document import RunDocument
 from evaluators.run import Answered, Result, Task, run
 from evaluators.scoring import Scorer
 from router.check import build_metrics, check_signatures
 from router.complete import Asker
 from router.store.base import Run, RunState, Store
+from router.dispatch import Attempt
+from router.judging import Bench
+from router.lanes import TargetLane, lanes_of
+from router.pacing import TRIES
+from router.routing import share
 
+
+# Batches scored at a time where judges are asked.
+_BATCHES = 8
 
 class Live(msgspec.Struct):
     """How far a run is that this process carries out. Changes as it goes.
@@ -104,12 +113,30 @@ class Replay:
         spent = await self._store.spent(found.id)
         live.cost_usd, live.tokens = spent.cost_usd, spent.tokens
         async with AsyncExitStack() as stack:
-            scorers = _Scorers(found, document, self._metrics, stack, self._asker.embed)
+            bench = Bench(
+                self._store,
+                self._asker,
+                found.id,
+                places=document.limits.concurrency,
+                share=document.cache,
+                pay=self._pay,
+            )
+            scorers = _Scorers(
+                found,
+                document,
+                self._metrics,
+                stack,
+                embed=self._asker.embed,
+                bench=bench,
+            )
             if before.answered + before.failed < found.cells:
                 # What cannot be loaded is to be told before anything is paid for.
                 await scorers.scorer(tuple(range(len(self._metrics))))
             await run(
                 self._tasks(),
+        for use in await self._store.judge_use(found.id):
+            live.cost_usd += use.cost_usd
+            live.tokens += use.tokens
                 complete=self._complete,
                 score=scorers.score,
                 keep_scores=self._keep_scores,
@@ -122,6 +149,7 @@ class Replay:
     async def _tasks(self) -> AsyncIterator[Task]:
         document = self._document
         cells = len(document.routes) * document.repeats
+                batches=_BATCHES if any(isinstance(one, Judging) for one in self._metrics) else 1,
         async with aclosing(self._store.open_samples(self._run.id, cells)) as open_samples:
             async for one in open_samples:
                 for route in document.routes:
@@ -212,12 +240,13 @@ class _Scorers:
 
     async def scorer(self, wanted: tuple[int, ...]) -> Scorer:
         """The scorer of these metrics, by their places in the document."""
-        if wanted not in self._scorers:
-            check_signatures(self._run, [self._metrics[n] for n in wanted])
-            specs = [self._specs[n] for n in wanted]
-            self._scorers[wanted] = await self._stack.enter_async_context(
-                Scorer(specs, answers=self._run.cells, embed=self._embed)
-            )
+        async with self._lock:
+            if wanted not in self._scorers:
+                check_signatures(self._run, [self._metrics[n] for n in wanted])
+                specs = [self._specs[n] for n in wanted]
+                self._scorers[wanted] = await self._stack.enter_async_context(
+                    Scorer(specs, answers=self._run.cells, embed=self._embed, judge=self._bench)
+                )
         return self._scorers[wanted]
 
     async def score(self, batch: Sequence[Answered]) -> list[tuple[Score, ...]]:
@@ -227,12 +256,16 @@ class _Scorers:
             groups.setdefault(self._lacking(one), []).append(place)
         scores = [one.scores for one in batch]
         for wanted, places in groups.items():
+        bench: Bench,
             if not wanted:
                 continue
             scorer = await self.scorer(wanted)
             found = await scorer.score([batch[place].item for place in places])
             for place, new in zip(places, found, strict=True):
                 scores[place] += new
+        self._bench = bench
+        # Several batches may be scored at a time.
+        self._lock = asyncio.Lock()
         return scores
 
     def _lacking(self, one: Answered) -> tuple[int, ...]:

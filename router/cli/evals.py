@@ -25,6 +25,8 @@ from router.cli.border import (
     print_json,
     with_services,
 )
+from router.cli.judges import judge_line
+from router.cli.estimates import print_estimate
 from router.cli.run_options import read_run, run_options
 from router.config import Config, load
 from router.outcome import Outcome
@@ -239,3 +241,5 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
         out.print(
             f"gate {gate.gate}: {gate.route} {word} ({found} against {bound})", highlight=False
         )
+    for judge in outcome.judges:
+        out.print(judge_line(judge), highlight=False)

@@ -165,6 +165,7 @@ class JudgeUse(msgspec.Struct, frozen=True, kw_only=True):
         first_at, last_at: when the first and the last came, seconds since the epoch.
     """
 
+        target, model: of some answer, "" without one.
     metric: str
     judge: str
     calls: int
@@ -178,6 +179,8 @@ class JudgeUse(msgspec.Struct, frozen=True, kw_only=True):
     first_at: float
     last_at: float
 
+    target: str
+    model: str
 
 StudyKind = Literal["calibration", "comparison", "tournament"]
 

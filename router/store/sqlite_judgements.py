@@ -95,6 +95,8 @@ def use(db: Database, owner: str) -> list[JudgeUse]:
             unpriced=unpriced,
             tokens=tokens,
             mean_s=seconds,
+            target=target or "",
+            model=model or "",
             first_at=first,
             last_at=last,
         )
@@ -109,6 +111,8 @@ def use(db: Database, owner: str) -> list[JudgeUse]:
             unpriced,
             tokens,
             seconds,
+            target,
+            model,
             first,
             last,
         ) in db.execute(
@@ -117,7 +121,9 @@ def use(db: Database, owner: str) -> list[JudgeUse]:
             " sum(answered AND NOT reused AND cost_usd IS NULL),"
             " coalesce(sum(CASE WHEN reused THEN 0"
             "  ELSE coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0) END), 0),"
-            " avg(CASE WHEN reused THEN NULL ELSE total_s END), min(at), max(at)"
+            " avg(CASE WHEN reused THEN NULL ELSE total_s END),"
+            " max(json_extract(answer, '$.target')), max(json_extract(answer, '$.model')),"
+            " min(at), max(at)"
             " FROM judgements WHERE owner = ? GROUP BY metric, judge ORDER BY metric, judge",
             (owner,),
         )
@@ -132,7 +138,10 @@ def forget(db: Database, owner: str) -> int:
 # calibrations, comparisons and tournaments
 
 _STUDY = "id, kind, judges, grading, name, state, document, created_at, finished_at, error, report, detail"
-_SET_STUDY = f"INSERT OR REPLACE INTO judge_studies ({_STUDY}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - constants
+_SET_STUDY = (
+    f"INSERT OR REPLACE INTO judge_studies ({_STUDY})"  # noqa: S608 - constants
+    f" VALUES ({', '.join('?' * 12)})"
+)
 
 
 def set_study(db: Database, study: Study) -> None:

@@ -8,7 +8,7 @@ FIND := $(if $(LINKS),UV_FIND_LINKS=$(LINKS))
 INSTALL := $(FIND) $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 # Where torch has no CPU build at hand this is several GB: `make test MODELS=` goes without, and the
 # tests of what needs it are skipped.
-MODELS ?= ,evaluate,local,local-test
+MODELS ?= ,evaluate,local,local-test,ray
 
 .PHONY: demo test test-vllm test-llama-cpp providers lint bench constraints clean
 
@@ -31,7 +31,7 @@ bench: .venv/dev
 constraints: .venv/uv
 	$(FIND) $(BIN)/uv pip compile --quiet --upgrade --no-annotate --no-header \
 	  --no-emit-package torch --extra dev --extra parquet --extra metrics --extra evaluate \
-	  --extra local --extra local-test pyproject.toml --output-file constraints.txt
+	  --extra local --extra local-test --extra ray pyproject.toml --output-file constraints.txt
 
 .venv/uv:
 	$(PYTHON) -m venv .venv

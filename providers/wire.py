@@ -11,6 +11,7 @@ and strict where a wrong value would be taken for an answer (no `choices`, a tex
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -108,16 +109,13 @@ class EmbeddingRequest(msgspec.Struct):
     encoding_format: str | None = None
 
 
+@cache
 def _decoders(shape: type[msgspec.Struct]) -> dict[str, tuple[bool, msgspec.json.Decoder[Any]]]:
+    """One decoder per field, so that an error names the field and the others stay bytes."""
     return {
         field.name: (field.required, msgspec.json.Decoder(field.type))
         for field in msgspec.structs.fields(shape)
     }
-
-
-# One decoder per field, so that an error names the field and the others stay undecoded bytes.
-_SHAPES: tuple[type[msgspec.Struct], ...] = (ChatRequest, CompletionRequest, EmbeddingRequest)
-_REQUESTS = {shape: _decoders(shape) for shape in _SHAPES}
 
 
 def read_request(envelope: Mapping[str, msgspec.Raw], shape: type[Request]) -> Request:
@@ -127,7 +125,7 @@ def read_request(envelope: Mapping[str, msgspec.Raw], shape: type[Request]) -> R
         RequestError: a required field is missing or a field has the wrong type; `param` names it.
     """
     values: dict[str, Any] = {}
-    for name, (required, decoder) in _REQUESTS[shape].items():
+    for name, (required, decoder) in _decoders(shape).items():
         raw = envelope.get(name)
         if raw is None:
             if required:

@@ -1,1 +1,1 @@
-"""Hosts for local models on Ray Serve. Empty until the engines land; see docs/decisions."""
+"""Hosts for local models on Ray Serve. Start reading in `app.py`."""

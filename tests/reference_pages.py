@@ -41,6 +41,7 @@ from providers.transport import Transport
 from router.cli import main
 from router.config import Config, parse
 from router.server import background
+from serve.config import ENGINES, Model, Replicas
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "reference"
@@ -186,7 +187,22 @@ def config() -> str:
     for kind in structs_below(Config):
         title = "Top level" if kind is Config else kind.__name__
         parts.append(f"### {title}\n\n{summary(kind)}\n\n{struct(kind)}\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, *engines()])
+
+
+def engines() -> list[str]:
+    """The keys of each engine's models, and of its options."""
+    parts = []
+    for name, kind in ENGINES.items():
+        first, *inner = structs_below(kind)
+        told = f"{summary(kind)} `engine: {name}`. All keys of [Model](#model), and:"
+        parts.append(f"### {first.__name__}\n\n{told}\n\n{struct(kind, without=Model)}\n")
+        parts += [
+            f"### {one.__name__}\n\n{summary(one)}\n\n{struct(one)}\n"
+            for one in inner
+            if one is not Replicas
+        ]
+    return parts
 
 
 def run_document() -> str:

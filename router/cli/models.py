@@ -1,0 +1,109 @@
+"""`evalrouter models`: host local models on Ray Serve, and see which are hosted."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+import msgspec
+from rich.table import Table
+
+from providers.errors import ConfigError, MissingExtraError, UpstreamProtocolError
+from providers.transport import Transport
+from providers.wire import UNREADABLE, Model
+from router.cli.border import Commands, err, json_option, out, print_json
+from router.config import load
+
+_LISTING_S = 5.0
+
+
+class Row(Model):
+    """A row of the list, with what hosts of ours add.
+
+    Attributes:
+        state: `ready`, `starting`, `idle` or `failed`; "" where the host does not say.
+        replicas: copies that run; None where the host does not say.
+    """
+
+    state: str = ""
+    replicas: int | None = None
+
+
+class _Rows(msgspec.Struct):
+    data: list[Row]
+
+
+_decode = msgspec.json.Decoder(_Rows).decode
+
+
+@click.group("models", cls=Commands)
+def models() -> None:
+    """Host local models on Ray Serve."""
+
+
+@models.command("serve")
+@click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option("--address", default="", help="A running Ray cluster, or 'auto'. Default: our own.")
+@click.option("--cpus", type=click.IntRange(min=1), help="Cores of our own Ray. Default: all.")
+def models_serve(config_path: Path, host: str, port: int, address: str, cpus: int | None) -> None:
+    """Host the models of CONFIG's section `models:` until Ctrl-C."""
+    config = load(config_path)
+    if not config.models:
+        raise ConfigError(f"{config_path}: has no models: to host", param="models")
+    try:
+        from serve.host import hosting  # noqa: PLC0415  # imports Ray, an extra
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("hosting models", "ray") from error
+
+    stop = threading.Event()
+
+    def wanted(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    err.print("starting Ray and the models ...", highlight=False)
+    with hosting(config.models, host=host, port=port, address=address, cpus=cpus) as where:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, wanted)
+        names = ", ".join(config.models)
+        err.print(f"models on {where.url}: {names} (Ctrl-C stops)", highlight=False)
+        stop.wait()
+        err.print("stopping", highlight=False)
+
+
+@models.command("list")
+@click.option("--url", default="http://127.0.0.1:8000/v1", show_default=True, help="The host.")
+@json_option
+def models_list(url: str, as_json: bool) -> None:
+    """List hosted models, whether they are ready, and their copies."""
+    rows = asyncio.run(_list(url.rstrip("/")))
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("model", "engine", "state", "copies")
+    for row in rows:
+        copies = "" if row.replicas is None else str(row.replicas)
+        table.add_row(row.id, row.owned_by, row.state, copies)
+    out.print(table)
+
+
+async def _list(url: str) -> list[Row]:
+    transport = Transport()
+    await transport.open()
+    try:
+        reply = await transport.request(
+            "GET", f"{url}/models", provider=url, headers={}, body=None, connect_timeout=_LISTING_S
+        )
+        body = await reply.read()
+        await reply.aclose()
+    finally:
+        await transport.close()
+    try:
+        return _decode(body).data
+    except UNREADABLE:
+        raise UpstreamProtocolError(f"{url}: its list of models is not OpenAI's") from None

@@ -1,0 +1,118 @@
+"""Hosted models as an application of Ray Serve: START READING HERE.
+
+    serve run serve.app:build config=evalrouter.yaml
+    evalrouter models serve evalrouter.yaml
+
+One deployment per model, whose copies (`replica.py`) run an engine (`transformers.py`,
+`llamacpp.py`), behind one ingress (`ingress.py`) that speaks OpenAI's API. Ray Serve places the
+copies, adds and removes them, and restarts those that die.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ray import serve as ray_serve
+from ray.serve import Application
+
+from providers.errors import ConfigError
+from serve.config import Model, read
+from serve.ingress import Hosted, Ingress
+from serve.replica import Replica
+
+NAME = "evalrouter"
+
+
+def build(config: Mapping[str, Any]) -> Application:
+    """The application of a config.
+
+    Args:
+        config: `{"models": {...}}`, as the `args` of a Serve config file have it, or
+            `{"config": "evalrouter.yaml"}` to read the section of that file.
+
+    Raises:
+        ConfigError: naming what cannot be used.
+    """
+    unknown = set(config) - {"models", "config"}
+    if unknown or len(config) != 1:
+        raise ConfigError("takes either models: {...} or config: FILE")
+    entries = config.get("models")
+    if entries is None:
+        entries = _section(Path(config["config"]))
+    return application(read(entries, os.environ))
+
+
+def _section(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    entries = data.get("models") if isinstance(data, dict) else None
+    if "${" in str(entries):
+        raise ConfigError(
+            f"{path}: models: ${{NAME}} is read by 'evalrouter models serve' only; write it out"
+        )
+    return entries
+
+
+def application(models: Mapping[str, Model]) -> Application:
+    """The application of these models, which are complete (see `config.complete`)."""
+    deployments = _names(models)
+    hosted = {
+        name: Hosted(deployments[name], model.engine, model.source, model.cold_start)
+        for name, model in models.items()
+    }
+    handles = {name: _deployment(name, deployments[name], one) for name, one in models.items()}
+    ingress = ray_serve.deployment(
+        Ingress,
+        name="ingress",
+        # It waits for others nearly all of its time.
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=10_000,
+    )
+    found: Application = ingress.bind(handles, hosted)
+    return found
+
+
+def _names(models: Mapping[str, Model]) -> dict[str, str]:
+    """A deployment's name for each model; models' names may hold what these may not."""
+    names: dict[str, str] = {}
+    for name in models:
+        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+        taken = {*names.values(), "ingress"}
+        names[name] = plain if plain not in taken else f"{plain}_{len(names)}"
+    return names
+
+
+def _deployment(name: str, deployment: str, model: Model) -> Application:
+    replicas = model.replicas
+    options: dict[str, Any] = {
+        "name": deployment,
+        "ray_actor_options": {"num_cpus": model.cpus, "num_gpus": model.gpus or 0},
+        "max_ongoing_requests": model.concurrency,
+        "max_queued_requests": model.queue or 1,
+        # A model that cannot be loaded will not be loaded the third time either.
+        "max_constructor_retry_count": 2,
+        # Streams that go on when a copy is to end.
+        "graceful_shutdown_timeout_s": 30,
+    }
+    if replicas.min == replicas.most:
+        options["num_replicas"] = replicas.min
+    else:
+        options["autoscaling_config"] = {
+            "min_replicas": replicas.min,
+            "max_replicas": replicas.most,
+            "target_ongoing_requests": replicas.target,
+            "upscale_delay_s": replicas.up_delay,
+            "downscale_delay_s": replicas.idle,
+        }
+    found: Application = ray_serve.deployment(Replica, **options).bind(name, model)
+    return found

@@ -1,0 +1,218 @@
+"""The `models:` section as frozen Structs: which models to host, on what, and how many of each.
+
+    models:
+      bart-cnn: {engine: transformers, task: summarization, source: facebook/bart-large-cnn}
+
+The router's config reads the section with these types; nothing here imports Ray or an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from providers.errors import ConfigError, closest
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Share = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+Task = Literal["", "chat", "summarization", "translation", "text2text", "embedding"]
+Device = Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of everything the section may say."""
+
+
+class Replicas(Section, frozen=True, kw_only=True):
+    """How many copies of a model run. Ray Serve adds and removes them by the requests in flight.
+
+    Attributes:
+        min: copies kept when nobody asks; with 0 the first request waits for a cold start.
+        max: copies at most; None for as many as `min`, and at least one.
+        target: requests in flight per copy that are aimed at.
+        up_delay: seconds of more load before a copy is added.
+        idle: seconds of less load before a copy is removed.
+    """
+
+    min: Annotated[int, msgspec.Meta(ge=0)] = 1
+    max: Count | None = None
+    target: Positive = 4.0
+    up_delay: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    idle: Annotated[float, msgspec.Meta(ge=0)] = 300.0
+
+    @property
+    def most(self) -> int:
+        """Copies at most."""
+        return self.max or max(self.min, 1)
+
+
+class Model(Section, frozen=True, kw_only=True):
+    """What every hosted model has.
+
+    Attributes:
+        engine: `transformers`, `llamacpp` or `vllm`.
+        source: a name on the Hugging Face hub, a local path, or `s3://bucket/prefix`.
+        revision: branch, tag or commit on the hub; "" for the default branch, resolved when the
+            model is loaded. The commit is part of every answer's `system_fingerprint`.
+        cpus: cores reserved per copy.
+        gpus: GPUs per copy; a fraction shares one. None means `RAY_WORKER_GPUS_FRACTION` of the
+            environment, else none.
+        replicas: see Replicas.
+        concurrency: requests that one copy works on at a time.
+        queue: requests that may wait for a copy; more are answered with 429.
+        cold_start: seconds a request waits for the first copy before it is told that the model is
+            still starting (503, code `model_starting`).
+    """
+
+    engine: str
+    source: Annotated[str, msgspec.Meta(min_length=1)]
+    revision: str = ""
+    cpus: Share = 1.0
+    gpus: Share | None = None
+    replicas: Replicas = Replicas()
+    concurrency: Count = 16
+    queue: Annotated[int, msgspec.Meta(ge=0)] = 200
+    cold_start: Positive = 100.0
+
+
+class TransformersOptions(Section, frozen=True, kw_only=True):
+    """How the transformers engine runs a model.
+
+    Attributes:
+        device: `auto` takes a GPU if the copy has one.
+        dtype: `auto` is the model's own on a GPU and float32 on a CPU.
+        threads: of torch on a CPU; None for `cpus`, rounded up.
+        max_model_len: tokens of prompt and answer together, or of the encoder's input; None for
+            what the model says.
+        max_batch_size: requests generated together at most; streams are generated on their own.
+        batch_wait: seconds a request waits for others to be generated with.
+        truncate: whether an encoder's input that is too long is cut at its end, and the answer's
+            usage says by how much; else it is refused.
+        prefix: text before an encoder's input; None for what the model says for its task.
+        chat_template: a Jinja template, or the path of one; "" for the tokenizer's own.
+        generation: settings of transformers' GenerationConfig for seq2seq models, such as
+            `num_beams` and `min_length`; they beat the model's own.
+        trust_remote_code: whether code that comes with the model may run.
+    """
+
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    threads: Count | None = None
+    max_model_len: Count | None = None
+    max_batch_size: Count = 8
+    batch_wait: Annotated[float, msgspec.Meta(ge=0)] = 0.005
+    truncate: bool = True
+    prefix: str | None = None
+    chat_template: str = ""
+    generation: dict[str, Any] = {}
+    trust_remote_code: bool = False
+
+
+class TransformersModel(Model, frozen=True, kw_only=True):
+    """A model that Hugging Face's transformers runs: causal, seq2seq, or an embedding model.
+
+    Attributes:
+        task: `chat` (causal), `summarization`, `translation`, `text2text` (seq2seq), `embedding`;
+            "" for what the model's config says.
+        options: see TransformersOptions.
+    """
+
+    task: Task = ""
+    options: TransformersOptions = TransformersOptions()
+
+
+class LlamacppOptions(Section, frozen=True, kw_only=True):
+    """How llama.cpp runs a GGUF file.
+
+    Attributes:
+        context: tokens of prompt and answer together per request; 0 for what the model says.
+        parallel: requests decoded together; each has `context` tokens.
+        gpu_layers: layers on the GPU; -1 for all.
+        threads: on a CPU; None for `cpus`, rounded up.
+        embedding: whether the model is asked for embeddings, and for nothing else.
+        chat_template: a Jinja template; "" for the model's own.
+    """
+
+    context: Annotated[int, msgspec.Meta(ge=0)] = 0
+    parallel: Count = 4
+    gpu_layers: Annotated[int, msgspec.Meta(ge=-1)] = -1
+    threads: Count | None = None
+    embedding: bool = False
+    chat_template: str = ""
+
+
+class LlamacppModel(Model, frozen=True, kw_only=True):
+    """A GGUF file. On the hub it is named `org/repo/file.gguf`.
+
+    Attributes:
+        options: see LlamacppOptions.
+    """
+
+    options: LlamacppOptions = LlamacppOptions()
+
+
+# What `engine:` may say, and how its entry is read.
+ENGINES: Mapping[str, type[Model]] = {
+    "transformers": TransformersModel,
+    "llamacpp": LlamacppModel,
+}
+
+
+def check(name: str, entry: Any) -> type[Model]:
+    """How to read an entry of the section.
+
+    Raises:
+        ConfigError: it names no engine, or one that does not exist; the message has no place.
+    """
+    engine = entry.get("engine") if isinstance(entry, dict) else None
+    if not name or "#" in name:
+        raise ConfigError(f"{name!r} is no name for a model")
+    if engine is None:
+        raise ConfigError(f"needs an engine: {', '.join(sorted(ENGINES))}")
+    if engine not in ENGINES:
+        raise ConfigError(f"unknown engine {engine!r}.{closest(str(engine), ENGINES)}")
+    return ENGINES[engine]
+
+
+def complete(model: Model, environ: Mapping[str, str]) -> Model:
+    """The model with its GPUs as the environment says, where its entry does not.
+
+    Raises:
+        ConfigError: `RAY_WORKER_GPUS_FRACTION` is no number.
+    """
+    if model.gpus is not None:
+        return model
+    said = environ.get("RAY_WORKER_GPUS_FRACTION") or "0"
+    try:
+        return msgspec.structs.replace(model, gpus=float(said))
+    except ValueError:
+        raise ConfigError(f"RAY_WORKER_GPUS_FRACTION is no number: {said!r}") from None
+
+
+def read(entries: Any, environ: Mapping[str, str]) -> dict[str, Model]:
+    """A section that no config file stands around, as Ray Serve's own config passes it on.
+
+    Raises:
+        ConfigError: naming the path of what is wrong.
+    """
+    if not isinstance(entries, dict) or not entries:
+        raise ConfigError("models: must map names to settings", param="models")
+    found: dict[str, Model] = {}
+    for name, entry in entries.items():
+        try:
+            model = msgspec.convert(entry, check(name, entry))
+            found[name] = complete(model, environ)
+        except (ConfigError, msgspec.ValidationError) as error:
+            raise ConfigError(f"models.{name}: {error}", param=f"models.{name}") from None
+    return found
+
+
+def is_local(source: str) -> bool:
+    """Whether a source is a path: it looks like one, or is there."""
+    return source.startswith(("/", ".", "~")) or Path(source).exists()

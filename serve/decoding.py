@@ -1,0 +1,198 @@
+"""Many choices written in one `generate` of transformers, each drawn in a way of its own.
+
+`Draw` (a logits processor) and `Watch` (a stopping criterion) are all that transformers sees; each
+choice is a `Row`. Tokens are drawn by adding Gumbel noise to the scores and taking the largest,
+which is the same as drawing from their softmax (Gumbel 1954; Maddison, Tarlow, Minka 2014,
+https://arxiv.org/abs/1411.0030). So every row has a temperature and a seed of its own in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, StoppingCriteria
+
+from serve.requests import Sampling
+from serve.writing import Piece, TokenScore, Writer
+
+
+class GivenUpError(Exception):
+    """Nobody waits for any row any more."""
+
+
+class Row:
+    """One choice, while it is written.
+
+    Args:
+        prompt: its tokens.
+        sampling: how to draw; `temperature` None counts as 1.
+        writer: makes text of the tokens.
+        tell: called with each piece, in the thread that generates; None where nobody streams.
+        token_text: a token as text.
+        device: where the scores are.
+
+    Attributes:
+        prompt: its tokens.
+        pieces: what was written, where nobody streams.
+        writer: as given.
+        cancelled: set it to have the row given up.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        writer: Writer,
+        *,
+        tell: Callable[[Piece], None] | None = None,
+        token_text: Callable[[int], str],
+        device: torch.device,
+    ) -> None:
+        self.prompt = prompt
+        self.sampling = sampling
+        self.writer = writer
+        self.pieces: list[Piece] = []
+        self.cancelled = False
+        self._tell = tell or self.pieces.append
+        self._token_text = token_text
+        self._logprobs: torch.Tensor | None = None
+        self._counts: torch.Tensor | None = None
+        self._random = torch.Generator(device)
+        if sampling.seed is None:
+            self._random.seed()
+        else:
+            # torch takes 64 bits, and clients send anything.
+            self._random.manual_seed(sampling.seed % (1 << 63))
+
+    @property
+    def done(self) -> bool:
+        """Whether no more tokens are wanted."""
+        return self.cancelled or bool(self.writer.finish)
+
+    def draw(self, scores: torch.Tensor) -> torch.Tensor:
+        """The model's scores of all tokens, changed so that the largest is the one drawn."""
+        said = self.sampling
+        if said.logprobs is not None:
+            # Of the model itself, before anything below changes them.
+            self._logprobs = torch.log_softmax(scores, dim=-1)
+        if said.frequency_penalty or said.presence_penalty:
+            if self._counts is None:
+                self._counts = torch.zeros_like(scores)
+            scores = scores - said.frequency_penalty * self._counts
+            scores = scores - said.presence_penalty * (self._counts > 0)
+        for token, bias in said.logit_bias.items():
+            if 0 <= token < scores.numel():
+                scores[token] += bias
+        temperature = 1.0 if said.temperature is None else said.temperature
+        if temperature == 0:
+            return scores
+        scores = _likeliest(scores / temperature, said.top_k, said.top_p)
+        # Exponential noise is Gumbel noise after a logarithm.
+        noise = torch.empty_like(scores).exponential_(generator=self._random)
+        return scores - noise.log()
+
+    def take(self, token: int) -> None:
+        """A token was drawn."""
+        if self.done:
+            return
+        score = None
+        if self._logprobs is not None:
+            score = self._score(token, self._logprobs)
+        if self._counts is not None:
+            self._counts[token] += 1
+        piece = self.writer.add(token, score)
+        if piece.text or piece.finish:
+            self._tell(piece)
+
+    def _score(self, token: int, logprobs: torch.Tensor) -> TokenScore:
+        wanted = self.sampling.logprobs or 0
+        top = torch.topk(logprobs, wanted) if wanted else None
+        others = [] if top is None else zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return TokenScore(
+            **self._told(token, float(logprobs[token])),
+            top_logprobs=[self._told(one, value) for one, value in others],
+        )
+
+    def _told(self, token: int, logprob: float) -> dict[str, Any]:
+        text = self._token_text(token)
+        # A part of a letter has no text to take the bytes from.
+        raw = None if "\ufffd" in text else list(text.encode())
+        # JSON has no infinity; OpenAI writes this number for it.
+        return {"token": text, "logprob": max(logprob, -9999.0), "bytes": raw}
+
+
+def _likeliest(scores: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
+    """The scores with all but the likeliest tokens ruled out."""
+    if 0 < top_k < scores.numel():
+        smallest = torch.topk(scores, top_k).values[-1]
+        scores = scores.masked_fill(scores < smallest, float("-inf"))
+    if top_p < 1:
+        ordered, indices = torch.sort(scores, descending=True)
+        before = torch.cumsum(torch.softmax(ordered, dim=-1), dim=-1)
+        # The first token that reaches top_p is still in.
+        out = torch.cat([before.new_zeros(1), before[:-1]]) >= top_p
+        scores = scores.masked_fill(out[torch.argsort(indices)], float("-inf"))
+    return scores
+
+
+class Draw(LogitsProcessor):  # type: ignore[misc]  # its types are not installed everywhere
+    """Has each row draw its token."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
+        """Scores of shape (rows, vocabulary), changed row by row."""
+        del input_ids
+        for number, row in enumerate(self._rows):
+            if not row.done:
+                scores[number] = row.draw(scores[number])
+        return scores
+
+
+class Watch(StoppingCriteria):  # type: ignore[misc]  # as above
+    """Tells each row its token, and ends those that are done.
+
+    Raises:
+        GivenUpError: all rows were given up.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __call__(
+        self, input_ids: torch.LongTensor, scores: tuple[torch.Tensor] | None, **_: Any
+    ) -> torch.Tensor:
+        """Which rows are done, of shape (rows,)."""
+        del scores
+        for row, token in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
+            row.take(token)
+        _unless_given_up(self._rows)
+        done = [row.done for row in self._rows]
+        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
+
+
+class WatchBeams(StoppingCriteria):  # type: ignore[misc]  # as above
+    """Ends a beam search that nobody waits for; its rows get their text when it is over.
+
+    Raises:
+        GivenUpError: all rows were given up.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __call__(
+        self, input_ids: torch.LongTensor, scores: tuple[torch.Tensor] | None, **_: Any
+    ) -> torch.Tensor:
+        """No beam is ended early; of shape (beams,)."""
+        del scores
+        _unless_given_up(self._rows)
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def _unless_given_up(rows: Sequence[Row]) -> None:
+    if all(row.cancelled for row in rows):
+        raise GivenUpError

@@ -1,0 +1,119 @@
+"""Starts hosted models and keeps them: on a Ray of this process, or on a cluster that runs.
+
+with hosting(models, port=8000) as hosted:
+    hosted.url                # http://127.0.0.1:8000/v1
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import ray
+from ray import serve as ray_serve
+
+from providers.errors import EvalrouterError
+from serve.app import NAME, application
+from serve.config import Model
+
+# Bodies go from process to process by value; the store of large objects stays nearly empty.
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024
+
+
+class HostingError(EvalrouterError):
+    """Ray or one of the models could not be started."""
+
+    code = "hosting_failed"
+
+
+class Where(NamedTuple):
+    """Where the models are.
+
+    Attributes:
+        url: base URL of the API, up to and including `/v1`.
+    """
+
+    url: str
+
+
+@contextmanager
+def hosting(
+    models: Mapping[str, Model],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    address: str = "",
+    cpus: int | None = None,
+) -> Iterator[Where]:
+    """Models on Ray Serve until the context ends; entered once every model is ready.
+
+    Args:
+        models: what to host.
+        host: address to listen on for HTTP.
+        port: of HTTP.
+        address: of a running Ray cluster, or `auto`; "" starts a Ray of our own.
+        cpus: cores of the Ray of our own; None for all of this machine.
+
+    Raises:
+        HostingError: Ray cannot be had, or a model could not be started.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own = not address
+    started: dict[str, Any] = {"address": address}
+    if own:
+        started = {
+            "address": "local",
+            "num_cpus": cpus,
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+    try:
+        ray.init(**started, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise HostingError(f"no Ray at {address or 'this machine'}: {_last_line(error)}") from error
+    try:
+        deploy(models, host=host, port=port)
+        yield Where(f"http://{host}:{port}/v1")
+    finally:
+        if own:
+            ray_serve.shutdown()
+        else:
+            ray_serve.delete(NAME)
+        ray.shutdown()
+
+
+def deploy(models: Mapping[str, Model], *, host: str, port: int) -> None:
+    """Put models on the Ray that this process is connected to; returns when they are ready.
+
+    Models that were there and are not named any more are stopped.
+
+    Raises:
+        HostingError: a model could not be started.
+    """
+    ray_serve.start(
+        http_options={"host": host, "port": port},
+        logging_config={"enable_access_log": False},
+    )
+    try:
+        ray_serve.run(application(models), name=NAME)
+    except RuntimeError as error:
+        raise HostingError(_why() or _last_line(error)) from error
+
+
+def _why() -> str:
+    """What Ray Serve says of the deployments that failed."""
+    found = ray_serve.status().applications.get(NAME)
+    deployments = found.deployments if found else {}
+    return "; ".join(
+        f"{name}: {_last_line(one.message)}"
+        for name, one in deployments.items()
+        if one.status in ("UNHEALTHY", "DEPLOY_FAILED")
+    )
+
+
+def _last_line(told: object) -> str:
+    lines = [line.strip() for line in str(told).splitlines() if line.strip()]
+    return lines[-1] if lines else type(told).__name__

@@ -1,0 +1,114 @@
+"""One copy of a model on Ray Serve: an engine, and the two ways of asking it through Ray."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import msgspec
+from ray import serve as ray_serve
+
+from providers.base import Call, Lifecycle, Path, Provider
+from providers.errors import MissingExtraError
+from serve.config import LlamacppModel, Model, TransformersModel
+
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Asked(NamedTuple):
+    """A request on its way to a copy.
+
+    Attributes:
+        path: below `/v1`.
+        model: as the client named it.
+        body: its JSON object.
+        request_id: the client's, "" for none.
+        traceparent: W3C Trace Context, "" for none.
+    """
+
+    path: Path
+    model: str
+    body: bytes
+    request_id: str
+    traceparent: str
+
+
+class Head(NamedTuple):
+    """How an answer begins."""
+
+    status: int
+    content_type: str
+
+
+def load(name: str, model: Model) -> Provider:
+    """The engine of a model, loaded.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+        MissingExtraError: the engine is not installed.
+    """
+    try:
+        if isinstance(model, TransformersModel):
+            from serve.transformers import Transformers  # noqa: PLC0415  # imports torch
+
+            return Transformers(name, model, batch=ray_serve.batch)
+        assert isinstance(model, LlamacppModel)
+        from serve.llamacpp import Llamacpp  # noqa: PLC0415  # an extra
+
+        return Llamacpp(name, model)
+    except ModuleNotFoundError as error:
+        extra = "local" if isinstance(model, TransformersModel) else "llamacpp"
+        raise MissingExtraError(f"{name} (engine {model.engine})", extra) from error
+
+
+class Replica:
+    """What Ray Serve makes copies of.
+
+    Args:
+        name: the model's.
+        model: what to load.
+    """
+
+    def __init__(self, name: str, model: Model) -> None:
+        self._engine = load(name, model)
+        self._opened = False
+
+    async def _send(self, asked: Asked) -> Any:
+        if isinstance(self._engine, Lifecycle) and not self._opened:
+            # Here and not in the constructor, which has no event loop.
+            self._opened = True
+            await self._engine.open()
+        call = Call(
+            path=asked.path,
+            model=asked.model,
+            envelope=_decode(asked.body),
+            request_id=asked.request_id,
+            traceparent=asked.traceparent,
+        )
+        return await self._engine.send(call)
+
+    async def whole(self, asked: Asked) -> tuple[Head, bytes]:
+        """The whole answer."""
+        reply = await self._send(asked)
+        try:
+            return _head(reply), await reply.read()
+        finally:
+            await reply.aclose()
+
+    async def stream(self, asked: Asked) -> AsyncIterator[Head | bytes]:
+        """How the answer begins, then its bytes as they are made."""
+        reply = await self._send(asked)
+        try:
+            yield _head(reply)
+            async for chunk in reply.chunks():
+                yield chunk
+        finally:
+            # Ray closes us when the client has left; this ends the work.
+            await reply.aclose()
+
+    async def check_health(self) -> None:
+        """Asked by Ray Serve; a process that answers is healthy."""
+
+
+def _head(reply: Any) -> Head:
+    return Head(reply.status, reply.headers.get("content-type", "application/json"))

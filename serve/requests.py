@@ -1,0 +1,199 @@
+"""What a request asks of a text model that runs in this process.
+
+`read(path, envelope)` turns OpenAI's fields into an `Asked`, and refuses what no engine here can
+do. It knows nothing of torch, so that a refusal costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from providers import wire
+from providers.errors import RequestError
+
+TextPath = Literal["chat/completions", "completions"]
+
+_Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)] | None
+_Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)] | None
+_Probability = Annotated[float, msgspec.Meta(gt=0, le=1)] | None
+_Top = Annotated[int, msgspec.Meta(ge=0, le=20)] | None
+
+# Fields that change what is generated and that this engine does not have, with the values that
+# mean "not wanted". What is not named here, and not read below, is of no consequence (`user`).
+_LACKING: Mapping[str, tuple[Any, ...]] = {
+    "tools": (None, []),
+    "functions": (None, []),
+    "tool_choice": (None, "none", "auto"),
+    "function_call": (None, "none", "auto"),
+    "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "prediction": (None,),
+    "web_search_options": (None,),
+    "echo": (None, False),
+    "suffix": (None, ""),
+    "best_of": (None, 1),
+    "guided_json": (None,),
+    "guided_regex": (None,),
+}
+
+
+class _Drawn(msgspec.Struct):
+    """How to draw tokens, in a request to either path."""
+
+    temperature: _Temperature = None
+    top_p: _Probability = None
+    top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    seed: int | None = None
+    frequency_penalty: _Penalty = None
+    presence_penalty: _Penalty = None
+    logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None = None
+
+
+class _Chat(wire.ChatRequest):
+    logprobs: bool | None = None
+    top_logprobs: _Top = None
+
+
+class _Completion(wire.CompletionRequest):
+    logprobs: _Top = None
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How to draw the tokens of one choice.
+
+    Attributes:
+        temperature: 0 takes the likeliest token; None leaves it to the model's own way of
+            generating, which for seq2seq models may be beam search.
+        top_p, top_k: draw from the likeliest tokens only; 1.0 and 0 for all.
+        seed: of the draw; None for a fresh one.
+        frequency_penalty, presence_penalty, logit_bias: as OpenAI's.
+        logprobs: how many other tokens are told beside each; None tells no log probabilities.
+        max_tokens: None for as many as the model has room for.
+        stop: texts before which the answer ends.
+    """
+
+    temperature: float | None = None
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = {}
+    logprobs: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to write text.
+
+    Attributes:
+        path: which of the two forms it has.
+        messages: role and text of each message of a chat; () for `completions`.
+        prompts: the texts of `completions`; () for a chat.
+        n: choices wanted for each prompt.
+        sampling: see Sampling.
+        stream: whether events are wanted.
+        include_usage: whether a stream ends with its usage.
+    """
+
+    path: TextPath
+    messages: tuple[tuple[str, str], ...] = ()
+    prompts: tuple[str, ...] = ()
+    n: int = 1
+    sampling: Sampling = Sampling()
+    stream: bool = False
+    include_usage: bool = False
+
+
+def read(path: TextPath, envelope: Mapping[str, msgspec.Raw]) -> Asked:
+    """What a request to `path` asks.
+
+    Raises:
+        RequestError: a field is missing, ill-typed or beyond this engine; `param` names it.
+    """
+    _refuse_lacking(envelope)
+    drawn = wire.read_request(envelope, _Drawn)
+    if path == "chat/completions":
+        chat = wire.read_request(envelope, _Chat)
+        bounds = [bound for bound in (chat.max_tokens, chat.max_completion_tokens) if bound]
+        logprobs = (chat.top_logprobs or 0) if chat.logprobs else None
+        if chat.top_logprobs and not chat.logprobs:
+            raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
+        return Asked(
+            path=path,
+            messages=tuple(_message(n, message) for n, message in enumerate(chat.messages)),
+            sampling=_sampling(chat, drawn, bounds, logprobs),
+            **_common(chat),
+        )
+    completion = wire.read_request(envelope, _Completion)
+    # Not OpenAI's default of 16 tokens, which would cut every summary short.
+    bounds = [completion.max_tokens] if completion.max_tokens else []
+    prompt = completion.prompt
+    return Asked(
+        path=path,
+        prompts=(prompt,) if isinstance(prompt, str) else tuple(prompt),
+        sampling=_sampling(completion, drawn, bounds, completion.logprobs),
+        **_common(completion),
+    )
+
+
+def _refuse_lacking(envelope: Mapping[str, msgspec.Raw]) -> None:
+    for name in _LACKING.keys() & envelope.keys():
+        if msgspec.json.decode(envelope[name]) not in _LACKING[name]:
+            raise RequestError(
+                f"{name}: the transformers engine cannot do this; the engines vllm and llamacpp "
+                "may",
+                param=name,
+                code="unsupported_parameter",
+            )
+
+
+def _message(number: int, message: wire.Message) -> tuple[str, str]:
+    content = message.content
+    if isinstance(content, list) and any(part.type != "text" for part in content):
+        raise RequestError(
+            f"messages[{number}].content: this model reads text only",
+            param=f"messages[{number}].content",
+            code="unsupported_content",
+        )
+    # Chat templates know the older name only.
+    role = "system" if message.role == "developer" else message.role
+    return role, wire.message_text(content)
+
+
+def _common(request: _Chat | _Completion) -> dict[str, Any]:
+    options = request.stream_options
+    return {
+        "n": request.n or 1,
+        "stream": bool(request.stream),
+        "include_usage": options is not None and bool(options.include_usage),
+    }
+
+
+def _sampling(
+    request: _Chat | _Completion, drawn: _Drawn, bounds: list[int], logprobs: int | None
+) -> Sampling:
+    stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    try:
+        bias = {int(token): value for token, value in (drawn.logit_bias or {}).items()}
+    except ValueError:
+        raise RequestError(
+            "logit_bias: its keys are token numbers", param="logit_bias", code="invalid_value"
+        ) from None
+    return Sampling(
+        temperature=drawn.temperature,
+        top_p=drawn.top_p or 1.0,
+        top_k=max(drawn.top_k or 0, 0),
+        seed=drawn.seed,
+        frequency_penalty=drawn.frequency_penalty or 0.0,
+        presence_penalty=drawn.presence_penalty or 0.0,
+        logit_bias=bias,
+        logprobs=logprobs,
+        max_tokens=min(bounds, default=None),
+        stop=tuple(filter(None, stop)),
+    )

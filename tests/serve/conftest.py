@@ -1,0 +1,87 @@
+"""One Ray for the whole session: tiny models, hosted by `evalrouter models serve`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+pytest.importorskip("transformers")
+
+import tiny_gguf  # after the skips
+import tiny_models
+
+CONFIG = """\
+models:
+  llama: {{engine: transformers, source: {folder}/llama, cpus: 0.1, concurrency: 1}}
+  bart:
+    engine: transformers
+    task: summarization
+    source: {folder}/bart
+    cpus: 0.1
+    replicas: {{min: 0, max: 1, up_delay: 0, idle: 600}}
+  tiny-gguf: {{engine: llamacpp, source: {folder}/tiny.gguf, cpus: 0.1, options: {{context: 512}}}}
+  broken:
+    engine: transformers
+    source: {folder}/broken
+    cpus: 0.1
+    replicas: {{min: 0, max: 1, up_delay: 0}}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny models' files: `llama`, `bart`, `tiny.gguf`, and `broken`, which is none."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny_models.llama(folder / "llama")
+    tiny_models.bart(folder / "bart")
+    tiny_gguf.write(folder / "tiny.gguf")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "config.json").write_text('{"model_type": "no-such-model"}')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hosted(folder: Path) -> Iterator[str]:
+    """Base URL of the hosted models, `bart` scaled to zero."""
+    config = folder / "models.yaml"
+    config.write_text(CONFIG.format(folder=folder))
+    command = [sys.executable, "-m", "router", "models", "serve", str(config)]
+    command += ["--port", str(free_port()), "--cpus", "2"]
+    log = folder / "serve.log"
+    with log.open("w") as file:
+        environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+        server = subprocess.Popen(
+            command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, env=environ
+        )
+    try:
+        yield _ready(server, log)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(60)
+
+
+def _ready(server: subprocess.Popen[bytes], log: Path) -> str:
+    while server.poll() is None:
+        found = re.search(r"models on (http://\S+/v1)", log.read_text())
+        if found:
+            return found.group(1)
+        try:
+            server.wait(0.2)
+        except subprocess.TimeoutExpired:
+            continue
+    pytest.fail(f"the host ended with {server.returncode}: {log.read_text()[-3000:]}")

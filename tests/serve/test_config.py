@@ -1,0 +1,131 @@
+"""The section `models:`, with mistakes named by their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from servers import s3_server
+
+from providers.errors import ConfigError
+from router.config import parse
+from serve import config, sources
+
+
+def models(text, environ=None):
+    return parse(text, "models.yaml", environ or {}).models
+
+
+def test_the_section_is_read():
+    found = models(
+        """
+models:
+  bart-cnn:
+    {engine: transformers, task: summarization, source: facebook/bart-large-cnn, gpus: 0.5}
+  prometheus: {engine: llamacpp, source: ./prometheus.gguf, replicas: {min: 0, max: 4}}
+"""
+    )
+    assert found["bart-cnn"].task == "summarization"
+    assert found["bart-cnn"].gpus == 0.5
+    assert found["prometheus"].replicas.most == 4
+    assert found["prometheus"].gpus == 0
+
+
+def test_the_environment_says_how_many_gpus():
+    text = "models:\n  a: {engine: transformers, source: x}\n"
+    assert models(text, {"RAY_WORKER_GPUS_FRACTION": "0.25"})["a"].gpus == 0.25
+    with pytest.raises(ConfigError, match="RAY_WORKER_GPUS_FRACTION is no number: 'half'"):
+        models(text, {"RAY_WORKER_GPUS_FRACTION": "half"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{source: x}", r"models\.yaml:2: models\.a: needs an engine: "),
+        ("{engine: vlm, source: x}", r"models\.yaml:2: models\.a: unknown engine 'vlm'"),
+        ("{engine: transformers}", r"models\.a: .*source"),
+        ("{engine: transformers, sauce: x}", r"models\.a\.sauce: unknown key.*'source'"),
+        (
+            "{engine: transformers, source: x, options: {beams: 4}}",
+            r"models\.a\.options\.beams: unknown key",
+        ),
+        ("{engine: llamacpp, source: x, task: chat}", r"models\.a\.task: unknown key"),
+        ("{engine: transformers, source: x, task: talk}", r"models\.a\.task: "),
+        ("{engine: transformers, source: x, replicas: {min: -1}}", r"models\.a\.replicas\.min: "),
+        (
+            "{engine: transformers, source: x, options: {device: gpu}}",
+            r"models\.a\.options\.device",
+        ),
+    ],
+)
+def test_mistakes_are_named_by_their_place(entry, message):
+    with pytest.raises(ConfigError, match=message):
+        models(f"models:\n  a: {entry}\n")
+
+
+def test_rays_own_config_is_checked_too():
+    found = config.read({"a": {"engine": "transformers", "source": "x"}}, {})
+    assert found["a"].source == "x"
+    with pytest.raises(ConfigError, match=r"models\.a: .*unknown field `sauce`"):
+        config.read({"a": {"engine": "transformers", "source": "x", "sauce": "y"}}, {})
+    with pytest.raises(ConfigError, match="must map names"):
+        config.read({}, {})
+
+
+# Where models come from
+
+
+def test_a_source_is_a_path_a_name_on_the_hub_or_s3(tmp_path):
+    (tmp_path / "a.gguf").write_bytes(b"x")
+    assert sources.fetch(str(tmp_path)) == str(tmp_path)
+    assert sources.fetch("facebook/bart-large-cnn") == "facebook/bart-large-cnn"
+    assert sources.fetch_file(str(tmp_path / "a.gguf")) == tmp_path / "a.gguf"
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        sources.fetch(str(tmp_path / "b"))
+    for wrong in (str(tmp_path), "org/repo"):
+        with pytest.raises(ConfigError, match=r"not a file; .*org/repo/file\.gguf"):
+            sources.fetch_file(wrong)
+
+
+def test_a_fingerprint_changes_with_the_weights(tmp_path):
+    file = tmp_path / "weights"
+    found = set()
+    size = 5 << 20
+    for at in (0, size // 2, size - 1):
+        content = bytearray(size)
+        content[at] = 1
+        file.write_bytes(content)
+        found.add(sources.fingerprint(tmp_path))
+    assert len(found) == 3
+    assert sources.fingerprint(tmp_path) in found
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """A client of a real S3 server, which the environment names."""
+    pytest.importorskip("pyarrow")
+    from botocore.session import Session
+
+    with s3_server("models") as found:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", found.endpoint_url)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", found.region)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", found.access_key_id.reveal())
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", found.secret_access_key.reveal())
+        client = Session().create_client("s3")
+        yield client
+        client.close()
+
+
+def test_a_folder_in_s3_is_copied_once(tmp_path, s3):
+    s3.put_object(Bucket="models", Key="tiny/config.json", Body=b"{}")
+    s3.put_object(Bucket="models", Key="tiny/deep/weights", Body=b"w")
+    found = Path(sources.fetch("s3://models/tiny", cache=tmp_path))
+    assert (found / "deep" / "weights").read_bytes() == b"w"
+    assert sources.fetch("s3://models/tiny", cache=tmp_path) == str(found)
+    s3.put_object(Bucket="models", Key="tiny/deep/weights", Body=b"new")
+    again = Path(sources.fetch("s3://models/tiny", cache=tmp_path))
+    assert (again / "deep" / "weights").read_bytes() == b"new"
+    s3.put_object(Bucket="models", Key="a.gguf", Body=b"g")
+    assert Path(sources.fetch("s3://models/a.gguf", cache=tmp_path)).read_bytes() == b"g"
+    with pytest.raises(ConfigError, match="nothing is there"):
+        sources.fetch("s3://models/none", cache=tmp_path)

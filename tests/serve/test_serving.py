@@ -1,0 +1,153 @@
+"""Real Ray Serve with real tiny models: wire, cold starts, failures, cancellation, the router."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import httpx
+import openai
+import pytest
+from servers import gateway
+
+pytestmark = pytest.mark.timeout(180)
+
+MESSAGES = [{"role": "user", "content": "tell me a story"}]
+GREEDY = {"messages": MESSAGES, "temperature": 0, "max_tokens": 12}
+
+
+@pytest.fixture
+def host(hosted):
+    with httpx.Client(base_url=hosted, timeout=120) as client:
+        yield client
+
+
+def ask(host, model, **fields):
+    return host.post("/chat/completions", json={"model": model, **GREEDY, **fields})
+
+
+def streamed(host, model, **fields):
+    body = {"model": model, "stream": True, **GREEDY, **fields}
+    with host.stream("POST", "/chat/completions", json=body) as reply:
+        lines = [line.removeprefix("data: ") for line in reply.iter_lines() if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def text_of(chunks):
+    return "".join(
+        choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]
+    )
+
+
+@pytest.mark.parametrize("model", ["llama", "bart", "tiny-gguf"])
+def test_a_stream_says_what_the_whole_answer_says(host, model):
+    whole = ask(host, model)
+    assert whole.status_code == 200, whole.text
+    chunks = streamed(host, model, stream_options={"include_usage": True})
+    assert text_of(chunks) == whole.json()["choices"][0]["message"]["content"]
+    usage = whole.json()["usage"]
+    assert chunks[-1]["usage"]["completion_tokens"] == usage["completion_tokens"]
+    assert chunks[-1]["usage"]["prompt_tokens"] == usage["prompt_tokens"]
+    assert whole.json()["system_fingerprint"]
+
+
+def test_requests_at_once_are_answered_as_alone(host):
+    alone = ask(host, "llama").json()["choices"][0]["message"]["content"]
+    with gatherer() as pool:
+        answers = list(pool.map(lambda _: ask(host, "llama"), range(8)))
+    assert {one.json()["choices"][0]["message"]["content"] for one in answers} == {alone}
+
+
+def gatherer():
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(8)
+
+
+def test_the_list_says_what_is_ready_and_what_failed(host):
+    failed = ask(host, "broken")
+    assert failed.status_code == 503
+    assert failed.json()["error"]["code"] == "model_failed"
+    assert "no-such-model" in failed.json()["error"]["message"]
+    assert "Traceback" not in failed.text
+    ask(host, "bart")
+    rows = {row["id"]: row for row in host.get("/models").json()["data"]}
+    assert rows["llama"]["state"] == rows["bart"]["state"] == "ready"
+    assert rows["broken"]["state"] == "failed"
+    assert rows["tiny-gguf"]["owned_by"] == "llamacpp"
+    assert host.get("/models/llama").json()["replicas"] == 1
+
+
+def test_the_request_id_comes_back(host):
+    reply = host.post(
+        "/chat/completions", json={"model": "llama", **GREEDY}, headers={"x-request-id": "req-7"}
+    )
+    assert reply.headers["x-request-id"] == "req-7"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("POST", "/chat/completions", {"model": "lama", **GREEDY}, 404, "model_not_found"),
+        ("POST", "/chat/completions", {"model": "llama"}, 400, "missing_field"),
+        ("POST", "/chat/completions", {"messages": []}, 400, "invalid_body"),
+        ("POST", "/embeddings", {"model": "llama", "input": "a"}, 400, "unsupported_model"),
+        ("GET", "/chat/completions", None, 405, "method_not_allowed"),
+        ("GET", "/nothing", None, 404, "not_found"),
+        ("GET", "/models/lama", None, 404, "model_not_found"),
+    ],
+)
+def test_errors_are_openais(host, method, path, body, status, code):
+    reply = host.request(method, path, json=body)
+    assert reply.status_code == status, reply.text
+    assert reply.json()["error"]["code"] == code
+
+
+def test_a_client_that_leaves_frees_the_copy(host):
+    # It has one place, and would write for minutes.
+    endless = {"max_tokens": 30_000, "logit_bias": {"2": -100}, "stream": True}
+    body = {"model": "llama", **GREEDY, **endless}
+    with host.stream("POST", "/chat/completions", json=body) as reply:
+        next(reply.iter_raw())
+    assert ask(host, "llama").status_code == 200
+
+
+def test_a_client_that_leaves_before_the_answer_frees_the_copy(host):
+    endless = {"max_tokens": 30_000, "logit_bias": {"2": -100}}
+    with pytest.raises(httpx.ReadTimeout):
+        host.post("/chat/completions", json={"model": "llama", **GREEDY, **endless}, timeout=1)
+    assert ask(host, "llama").status_code == 200
+
+
+def test_openais_client_through_the_router(hosted):
+    config = f"providers:\n  gpu: {{kind: ray_serve, base_url: '{hosted}'}}\n"
+    with gateway(config) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        names = [model.id for model in client.models.list()]
+        assert {"gpu/llama", "gpu/bart", "gpu/tiny-gguf"} <= set(names)
+        whole = client.chat.completions.create(model="gpu/llama", **GREEDY)
+        stream = client.chat.completions.create(model="gpu/llama", **GREEDY, stream=True)
+        parts = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+        assert "".join(parts) == whole.choices[0].message.content
+        with pytest.raises(openai.BadRequestError, match="room for"):
+            client.chat.completions.create(model="gpu/llama", messages=MESSAGES, max_tokens=99_999)
+
+
+def test_hf_finds_a_model_by_its_source(hosted, folder):
+    config = f"providers:\n  hf: {{kind: huggingface, base_url: '{hosted}'}}\n"
+    with gateway(config) as url, httpx.Client(timeout=60) as client:
+        body = {"model": f"hf/{folder}/llama", **GREEDY}
+        reply = client.post(f"{url}/v1/chat/completions", json=body)
+        assert reply.status_code == 200, reply.text
+
+
+def test_the_command_lists_them(hosted):
+    command = [sys.executable, "-m", "router", "models", "list", "--url", hosted, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert {row["id"] for row in json.loads(done.stdout)} == {
+        "llama",
+        "bart",
+        "tiny-gguf",
+        "broken",
+    }

@@ -8,11 +8,12 @@ are injected; the router passes its own dispatcher and store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
 from evaluators.base import Answer, Cell, Sample, Scorable, Score
+from evaluators.lanes import Lane, work_through
 
 # A batch amortises the hand-over to the scoring thread; more than this delays progress.
 SCORING_BATCH = 64
@@ -49,61 +50,64 @@ class Answered(msgspec.Struct, frozen=True):
     scores: tuple[Score, ...]
 
 
-Complete = Callable[[Cell, Sample], Awaitable[Answer]]
+Complete = Callable[[Cell, Sample], Awaitable[Answer | None]]
 KeepScores = Callable[[Cell, tuple[Score, ...]], Awaitable[None]]
 Tell = Callable[[Result], None]
 ScoreBatch = Callable[[Sequence[Answered]], Awaitable[list[tuple[Score, ...]]]]
 
 
 async def run(
-    tasks: AsyncIterable[Task],
+    lanes: Sequence[Lane[Task]],
     *,
     complete: Complete,
     score: ScoreBatch,
     keep_scores: KeepScores,
     tell: Tell,
     concurrency: int,
-    halted: Callable[[], bool] = bool,
     batches: int = 1,
+    halted: Callable[[], bool] = bool,
 ) -> None:
     """Fill every task's cell. Cancelling it cancels the requests in flight.
 
     Args:
-        tasks: what to do; read only as fast as it is done.
+        lanes: what to do, side by side; each is read only as fast as it is done.
         complete: asks a route and returns once the answer is safely kept, so that nothing is
-            scored that a crash could lose. A target's failure is an Answer with `error`.
+            scored that a crash could lose. A target's failure is an Answer with `error`; None
+            when it has to be asked again, once the lane's gate lets it.
         score: scores a batch of answers, in order: the new scores, and the ones they had.
         keep_scores: keeps an answer's scores.
         tell: called with each result, in the order they finish.
         concurrency: how many `complete` may be under way at a time.
-        halted: asked before each request; once it is true nothing more is asked, and what is in
-            flight is finished, kept and scored.
         batches: how many batches may be scored at a time; more than one where scoring waits for
             judges, so that a slow verdict holds up its own batch only.
+        halted: asked before each request; once it is true nothing more is asked, and what is in
+            flight is finished, kept and scored.
 
     Raises:
         Whatever an argument raises: a run that cannot keep its results stops.
     """
-    waiting: asyncio.Queue[Task | None] = asyncio.Queue(concurrency)
     answered: asyncio.Queue[tuple[Task, Answer] | None] = asyncio.Queue(2 * SCORING_BATCH)
 
-    async def feed() -> None:
-        async for task in tasks:
-            if halted():
-                break
-            await waiting.put(task)
-        for _ in range(concurrency):
-            await waiting.put(None)
-
     async def replay() -> None:
-        while (task := await waiting.get()) is not None:
-            answer = task.answer
-            if answer is None:
-                if halted():
-                    continue
-                answer = await complete(task.cell, task.sample)
-            await answered.put((task, answer))
+        await work_through(
+            lanes,
+            fill,
+            places=concurrency,
+            gated=lambda task: task.answer is None,
+            halted=halted,
+        )
         await answered.put(None)
+
+    async def fill(task: Task) -> bool:
+        answer = task.answer
+        if answer is None:
+            if halted():
+                return True
+            answer = await complete(task.cell, task.sample)
+            if answer is None:
+                return False
+        await answered.put((task, answer))
+        return True
 
     async def grade() -> None:
         replaying = True
@@ -134,10 +138,8 @@ async def run(
 
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(feed())
+            group.create_task(replay())
             group.create_task(grade())
-            for _ in range(concurrency):
-                group.create_task(replay())
     except BaseExceptionGroup as several:
         # One failure cancels the rest; the first is the cause.
         cause: BaseException = several

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import NamedTuple
 
@@ -15,20 +15,21 @@ import msgspec
 
 from evaluators.base import Answer, AnyMetric, Cell, Embed, Judging, Sample, Score
 from evaluators.document import RunDocument
+from evaluators.lanes import Lane
 from evaluators.run import Answered, Result, Task, run
 from evaluators.scoring import Scorer
 from router.check import build_metrics, check_signatures
 from router.complete import Asker
-from router.store.base import Run, RunState, Store
 from router.dispatch import Attempt
 from router.judging import Bench
 from router.lanes import TargetLane, lanes_of
 from router.pacing import TRIES
 from router.routing import share
-
+from router.store.base import Run, RunState, Store
 
 # Batches scored at a time where judges are asked.
 _BATCHES = 8
+
 
 class Live(msgspec.Struct):
     """How far a run is that this process carries out. Changes as it goes.
@@ -94,6 +95,12 @@ class Replay:
         self._clock = clock
         self._began = clock()
         self.stop: Stop | None = None
+        # A route that is changed meanwhile must not change the run.
+        self._table = asker.table
+        self._lanes = lanes_of(self._document, self._table, asker.pacing)
+        self._by_target = {(lane.route, lane.target): lane for lane in self._lanes}
+        # The attempts of cells that a rate limit has put off.
+        self._refused: dict[Cell, list[Attempt]] = {}
 
     def wind_down(self, state: RunState, why: str = "") -> None:
         """Ask nothing more, finish what is in flight. The first reason counts."""
@@ -112,6 +119,9 @@ class Replay:
         live.cells, live.answered, live.failed = found.cells, before.scored, before.failed
         spent = await self._store.spent(found.id)
         live.cost_usd, live.tokens = spent.cost_usd, spent.tokens
+        for use in await self._store.judge_use(found.id):
+            live.cost_usd += use.cost_usd
+            live.tokens += use.tokens
         async with AsyncExitStack() as stack:
             bench = Bench(
                 self._store,
@@ -129,45 +139,54 @@ class Replay:
                 embed=self._asker.embed,
                 bench=bench,
             )
-            if before.answered + before.failed < found.cells:
+            if before.answered + before.failed < found.cells and not found.only_scores:
                 # What cannot be loaded is to be told before anything is paid for.
                 await scorers.scorer(tuple(range(len(self._metrics))))
             await run(
-                self._tasks(),
-        for use in await self._store.judge_use(found.id):
-            live.cost_usd += use.cost_usd
-            live.tokens += use.tokens
+                [Lane(self._tasks(lane), lane) for lane in self._lanes],
                 complete=self._complete,
                 score=scorers.score,
                 keep_scores=self._keep_scores,
                 tell=self._tell,
                 concurrency=document.limits.concurrency,
+                batches=_BATCHES if any(isinstance(one, Judging) for one in self._metrics) else 1,
                 halted=self._is_halted,
             )
-        return self.stop if live.done < live.cells else None
+        left = live.cells - live.done
+        if not left:
+            return None
+        if found.only_scores and self.stop is None:
+            return Stop("cancelled", f"{left} cells were never answered; resume it to ask them")
+        failed = [lane.stopped for lane in self._lanes if lane.stopped]
+        return self.stop or (Stop("failed", "; ".join(failed)) if failed else None)
 
-    async def _tasks(self) -> AsyncIterator[Task]:
-        document = self._document
+    async def _tasks(self, lane: TargetLane) -> AsyncGenerator[Task]:
+        """The lane's cells, in the order of the dataset."""
+        document, route = self._document, lane.route
         cells = len(document.routes) * document.repeats
-                batches=_BATCHES if any(isinstance(one, Judging) for one in self._metrics) else 1,
         async with aclosing(self._store.open_samples(self._run.id, cells)) as open_samples:
             async for one in open_samples:
-                for route in document.routes:
-                    for repeat in range(document.repeats):
-                        if (route, repeat) in one.settled:
-                            continue
-                        cell = Cell(route, one.sample.id, repeat)
-                        kept = one.unscored.get((route, repeat))
-                        if kept is None:
-                            yield Task(cell, one.sample)
-                        else:
-                            yield Task(cell, one.sample, kept.answer, kept.scores)
+                if self._lane(route, one.sample) is not lane:
+                    continue
+                for repeat in range(document.repeats):
+                    if (route, repeat) in one.settled:
+                        continue
+                    cell = Cell(route, one.sample.id, repeat)
+                    kept = one.unscored.get((route, repeat))
+                    if kept is not None:
+                        yield Task(cell, one.sample, kept.answer, kept.scores)
+                    elif not lane.stopped and not self._run.only_scores:
+                        yield Task(cell, one.sample)
 
-    async def _complete(self, cell: Cell, sample: Sample) -> Answer:
-        """Ask, and keep the answer before anybody sees it."""
+    def _lane(self, route: str, sample: Sample) -> TargetLane:
+        """The lane that a cell belongs to."""
+        return self._by_target[route, self._table.plan(route, share(sample.id, route)).targets[0]]
+
+    async def _complete(self, cell: Cell, sample: Sample) -> Answer | None:
+        """Ask, and keep the answer before anybody sees it; None when it is to be asked later."""
         run_id, document = self._run.id, self._document
         prepared = self._asker.prepare(
-            cell.route, sample, document.parameters, fallback=document.fallback
+            cell.route, sample, document.parameters, fallback=document.fallback, table=self._table
         )
         if document.cache and not self._asker.is_free(prepared):
             known = await self._store.cached_answer(prepared.hash, cell.repeat)
@@ -178,10 +197,18 @@ class Replay:
                 return answer
         await self._store.begin(run_id, cell, prepared.hash, str(prepared.plan.targets[0]))
         completed = await self._asker.ask(prepared)
-        attempts = msgspec.to_builtins(completed.attempts)
-        await self._store.keep_answer(run_id, cell, prepared.hash, completed.answer, attempts)
-        self._pay(completed.answer)
-        return completed.answer
+        attempts = self._refused.pop(cell, []) + list(completed.attempts)
+        if completed.try_later and len(attempts) < TRIES:
+            # Nothing was done and nothing was paid for: it is as if it had not been asked.
+            await self._store.withdraw(run_id, cell)
+            self._refused[cell] = attempts
+            return None
+        answer = msgspec.structs.replace(completed.answer, attempts=len(attempts))
+        said = msgspec.to_builtins(attempts)
+        await self._store.keep_answer(run_id, cell, prepared.hash, answer, said)
+        self._pay(answer)
+        self._by_target[cell.route, prepared.plan.targets[0]].ended(answer)
+        return answer
 
     async def _keep_scores(self, cell: Cell, scores: tuple[Score, ...]) -> None:
         await self._store.keep_scores(self._run.id, cell, scores)
@@ -229,13 +256,18 @@ class _Scorers:
         document: RunDocument,
         metrics: Sequence[AnyMetric],
         stack: AsyncExitStack,
+        *,
         embed: Embed,
+        bench: Bench,
     ) -> None:
         self._run = found
         self._specs = document.metrics
         self._metrics = metrics
         self._stack = stack
         self._embed = embed
+        self._bench = bench
+        # Several batches may be scored at a time.
+        self._lock = asyncio.Lock()
         self._scorers: dict[tuple[int, ...], Scorer] = {}
 
     async def scorer(self, wanted: tuple[int, ...]) -> Scorer:
@@ -256,16 +288,12 @@ class _Scorers:
             groups.setdefault(self._lacking(one), []).append(place)
         scores = [one.scores for one in batch]
         for wanted, places in groups.items():
-        bench: Bench,
             if not wanted:
                 continue
             scorer = await self.scorer(wanted)
             found = await scorer.score([batch[place].item for place in places])
             for place, new in zip(places, found, strict=True):
                 scores[place] += new
-        self._bench = bench
-        # Several batches may be scored at a time.
-        self._lock = asyncio.Lock()
         return scores
 
     def _lacking(self, one: Answered) -> tuple[int, ...]:

@@ -1,0 +1,439 @@
+"""What a run will take, before anything is paid for: calls, tokens, money, time, and its power.
+
+    estimate = await runs.estimate(document, base=folder)
+
+Nothing is sent. What is not known is None and said to be, never 0. Read `estimate`.
+
+- *Calls*: the run's cells less those that the run cache answers. Rows are rendered and hashed as
+  the run will do it; of more than `LOOKED_AT` samples an even selection, scaled up.
+- *Tokens*: of the prompt, by the bytes per token that the target itself has counted in earlier
+  runs, else UTF-8 bytes / 4; see `_prompt_tokens`. Of the answer, the mean of earlier answers of
+  the target, else `max_tokens`, which makes it an upper bound.
+- *Money*: the price book's, without discounts for what a host finds in its own cache.
+- *Time*: the mean time of earlier answers, with as many requests at a time as the limits let
+  through, places shared between lanes as `evaluators/lanes.py` does. Rate limits are not foreseen.
+- *Smallest difference*: what a paired comparison finds with 80 % probability at the 5 % level.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations, islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from evaluators.base import AnyMetric, Asking, Output, Usage
+from evaluators.document import RunDocument
+from evaluators.power import minimum_detectable_effect
+from router.check import outputs_of
+from router.complete import Asker
+from router.prices import PriceBook
+from router.routing import Target
+from router.samples import Prepared
+from router.store.base import EarlierAnswer, EarlierRun, Store
+
+# Samples that are rendered; of more, every second one, every third one, ...
+LOOKED_AT = 4000
+# Earlier answers of a target that are averaged.
+_ANSWERS = 200
+# OpenAI: "1 token ~= 4 chars in English". Bytes instead of characters follow other scripts too.
+BYTES_PER_TOKEN = 4.0
+# What a chat template puts around a message (OpenAI's cookbook counts 3 for gpt-4o, and a name).
+_TOKENS_PER_MESSAGE = 4
+# What the engine itself takes per call, as loadtests/results has it.
+_ENGINE_S = 0.0007
+
+_RULE = "UTF-8 bytes / 4 (a rule of thumb for English: within a third; code and JSON take more)"
+
+
+class TargetEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """One target of one route.
+
+    Attributes:
+        route, target: whose calls.
+        cells: answers the run wants of it.
+        cached: how many of them the run cache has; they cost nothing.
+        calls: requests to be sent: the rest.
+        prompt_tokens, completion_tokens: of all calls; None when unknown.
+        at_most: whether the answers' tokens, and so the money, are an upper bound.
+        tokens_from: how they were counted.
+        cost_usd: US dollars; None when the price or the tokens are unknown.
+        first_byte_s, total_s: medians of earlier answers; None when unknown.
+        mean_s: the mean of their total times, which is what a run's time follows from.
+        speed_from: how many earlier answers those are, and where they were found.
+        seconds: that its calls take beside the other routes'; None when unknown.
+    """
+
+    route: str
+    target: str
+    cells: int
+    cached: int
+    calls: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    at_most: bool
+    tokens_from: str
+    cost_usd: float | None
+    first_byte_s: float | None
+    total_s: float | None
+    mean_s: float | None
+    speed_from: str
+    seconds: float | None = None
+
+
+class Detectable(msgspec.Struct, frozen=True, kw_only=True):
+    """The smallest difference between two routes that the run is likely to show.
+
+    Attributes:
+        output: whose.
+        difference: found with 80 % probability, two-sided at the 5 % level, no correction for
+            several comparisons; None when nothing is known of the spread.
+        sd: standard deviation of the samples' differences that it was computed from.
+        sd_from: where that is from.
+    """
+
+    output: str
+    difference: float | None
+    sd: float | None
+    sd_from: str
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run will take. Nothing was kept and nothing was sent.
+
+    Attributes:
+        dataset, dataset_hash, samples: what is asked.
+        looked_at: samples that tokens and cached answers were counted on.
+        cells, cached, calls: as in TargetEstimate, over all routes.
+        targets: one for each target of each route.
+        prompt_tokens, completion_tokens: over all calls; None where one target's are unknown.
+        cost_usd: US dollars; None where one target's are unknown.
+        at_most: whether the money is an upper bound.
+        seconds: until the last answer; None where one target's speed is unknown.
+        detectable: one for each output of the metrics; none with fewer than two routes.
+        notes: what else has to be known: limits that will stop the run, calls that are not counted.
+    """
+
+    dataset: str
+    dataset_hash: str
+    samples: int
+    looked_at: int
+    cells: int
+    cached: int
+    calls: int
+    targets: list[TargetEstimate]
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    at_most: bool
+    seconds: float | None
+    detectable: list[Detectable]
+    notes: list[str]
+
+
+class _Asked(NamedTuple):
+    """Samples that go to one target of one route."""
+
+    route: str
+    target: Target
+    texts: list[tuple[int, int]]  # bytes and messages of each
+    requests: list[tuple[str, int]]  # hash and repeat of each cell; none where nothing is cached
+
+
+async def estimate(
+    store: Store,
+    asker: Asker,
+    document: RunDocument,
+    metrics: Sequence[AnyMetric],
+    prepared: Prepared,
+) -> Estimate:
+    """Estimate a checked run.
+
+    Raises:
+        DatasetError, RunDocumentError: a row cannot be read or rendered, or lacks a reference.
+    """
+    asked, looked_at = await asyncio.to_thread(_look, asker, document, prepared)
+    scale = prepared.count / looked_at if looked_at else 0.0
+    targets = []
+    for one in asked.values():
+        known = await store.known_requests(one.requests) if one.requests else frozenset()
+        earlier = await store.earlier_answers(str(one.target), _ANSWERS)
+        targets.append(_of_target(one, scale, known, earlier, asker.prices, document))
+    seconds = _with_times(targets, asker, document)
+    detectable = []
+    if len(document.routes) > 1:
+        for output in outputs_of(metrics):
+            run = await store.earlier_run(prepared.dataset.hash, output.name)
+            detectable.append(_detectable(output, prepared.count, run, document))
+    cost = _sum(one.cost_usd for one in targets)
+    found = Estimate(
+        dataset=document.dataset,
+        dataset_hash=prepared.dataset.hash,
+        samples=prepared.count,
+        looked_at=looked_at,
+        cells=sum(one.cells for one in targets),
+        cached=sum(one.cached for one in targets),
+        calls=sum(one.calls for one in targets),
+        targets=targets,
+        prompt_tokens=_sum(one.prompt_tokens for one in targets),
+        completion_tokens=_sum(one.completion_tokens for one in targets),
+        cost_usd=cost,
+        at_most=any(one.at_most for one in targets),
+        seconds=seconds,
+        detectable=detectable,
+        notes=[],
+    )
+    return msgspec.structs.replace(found, notes=_notes(found, document, metrics))
+
+
+# what is asked
+
+
+def _look(
+    asker: Asker, document: RunDocument, prepared: Prepared
+) -> tuple[dict[tuple[str, Target], _Asked], int]:
+    """What goes where, and how many samples were looked at. Blocks."""
+    step = -(-prepared.count // LOOKED_AT)
+    if step > 1:
+        places = prepared.chosen if prepared.chosen is not None else range(prepared.count)
+        even = list(islice(places, 0, None, step))
+        prepared = msgspec.structs.replace(prepared, chosen=even, count=len(even))
+    asked: dict[tuple[str, Target], _Asked] = {}
+    looked_at = 0
+    for sample in prepared.samples():
+        looked_at += 1
+        text = _size(sample.messages), len(sample.messages)
+        for route in document.routes:
+            request = asker.prepare(route, sample, document.parameters, fallback=document.fallback)
+            key = route, request.plan.targets[0]
+            one = asked.setdefault(key, _Asked(*key, [], []))
+            one.texts.append(text)
+            if document.cache and not asker.is_free(request):
+                one.requests.extend((request.hash, n) for n in range(document.repeats))
+    return asked, looked_at
+
+
+def _size(messages: Iterable[Mapping[str, Any]]) -> int:
+    """Bytes of text in chat messages; pictures and the like count nothing."""
+    size = 0
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, str):
+            size += len(content.encode())
+        elif isinstance(content, list):
+            texts = (part.get("text") for part in content if isinstance(part, dict))
+            size += sum(len(text.encode()) for text in texts if isinstance(text, str))
+    return size
+
+
+# tokens, money
+
+
+def _of_target(  # noqa: PLR0917 - one argument for each thing that is known
+    asked: _Asked,
+    scale: float,
+    known: frozenset[tuple[str, int]],
+    earlier: Sequence[EarlierAnswer],
+    prices: PriceBook,
+    document: RunDocument,
+) -> TargetEstimate:
+    target = asked.target
+    cells = round(len(asked.texts) * document.repeats * scale)
+    cached = round(sum(request in known for request in asked.requests) * scale)
+    calls = cells - cached
+    prompt, tokens_from = _prompt_tokens(asked.texts, earlier)
+    completion, at_most, said = _completion_tokens(earlier, document)
+    each = Usage(
+        prompt_tokens=round(prompt),
+        completion_tokens=None if completion is None else round(completion),
+    )
+    cost = 0.0 if prices.is_free(target) or not calls else prices.cost(target, each)
+    totals = [one.total_s for one in earlier if one.total_s is not None]
+    firsts = [one.first_byte_s for one in earlier if one.first_byte_s is not None]
+    return TargetEstimate(
+        route=asked.route,
+        target=str(target),
+        cells=cells,
+        cached=cached,
+        calls=calls,
+        prompt_tokens=round(prompt * calls),
+        completion_tokens=None if completion is None else round(completion * calls),
+        at_most=at_most and cost != 0.0,
+        tokens_from=f"prompts: {tokens_from}; answers: {said}",
+        cost_usd=None if cost is None else cost * calls,
+        first_byte_s=statistics.median(firsts) if firsts else None,
+        total_s=statistics.median(totals) if totals else None,
+        mean_s=statistics.fmean(totals) if totals else None,
+        speed_from=f"{len(totals)} earlier answers ({earlier[0].source})" if totals else "unknown",
+    )
+
+
+def _prompt_tokens(
+    texts: Sequence[tuple[int, int]], earlier: Sequence[EarlierAnswer]
+) -> tuple[float, str]:
+    """Tokens of a mean prompt, and how they were counted."""
+    size = statistics.fmean(size for size, _ in texts)
+    counted = [
+        (one.prompt_tokens, _size(one.messages))
+        for one in earlier
+        if one.prompt_tokens and one.messages
+    ]
+    tokens, found = sum(one for one, _ in counted), sum(one for _, one in counted)
+    if tokens and found:
+        per_token = found / tokens
+        said = f"the target's own tokenizer, {per_token:.2f} bytes per token"
+        return size / per_token, f"{said} in {len(counted)} earlier answers"
+    messages = statistics.fmean(count for _, count in texts)
+    return size / BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE * messages, _RULE
+
+
+def _completion_tokens(
+    earlier: Sequence[EarlierAnswer], document: RunDocument
+) -> tuple[float | None, bool, str]:
+    """Tokens of a mean answer, whether that is an upper bound, and where it is from."""
+    most = document.parameters.get("max_completion_tokens", document.parameters.get("max_tokens"))
+    counted = [one.completion_tokens for one in earlier if one.completion_tokens is not None]
+    if counted:
+        mean = statistics.fmean(counted)
+        # A limit that earlier answers did not have.
+        mean = min(mean, most) if isinstance(most, int) else mean
+        return mean, False, f"mean of {len(counted)} earlier answers"
+    if isinstance(most, int):
+        return float(most), True, f"at most max_tokens, {most}"
+    return None, False, "unknown: no earlier answers and no max_tokens"
+
+
+# time
+
+
+class _Load(msgspec.Struct):
+    """A lane's calls that are left, and how many run at a time."""
+
+    target: str
+    calls: float
+    each_s: float
+    most: int
+
+
+def _with_times(targets: list[TargetEstimate], asker: Asker, document: RunDocument) -> float | None:
+    """Seconds that the run takes; `targets` get theirs. None when a speed is unknown.
+
+    A fluid model: lanes share the places as in a run until the first has nothing left, and so on.
+    """
+    limits = document.limits
+    calls = sum(one.calls for one in targets)
+    loads: dict[int, _Load] = {}
+    for n, one in enumerate(targets):
+        if one.calls and one.mean_s is not None:
+            room = asker.table.room(one.route, Target.parse(one.target))
+            own = limits.per_target.get(one.target, limits.concurrency)
+            most = min(limits.concurrency, own, room or limits.concurrency)
+            loads[n] = _Load(one.target, one.calls, max(one.mean_s, 1e-6), most)
+    if len(loads) < sum(one.calls > 0 for one in targets):
+        _time_alone(targets, loads)
+        return None
+    now, left = 0.0, dict(loads)
+    ends: dict[int, float] = {}
+    while left:
+        places = _shares(left, limits.concurrency)
+        rates = {n: places[n] / one.each_s for n, one in left.items()}
+        step = min(one.calls / rates[n] for n, one in left.items())
+        now += step
+        for n, load in list(left.items()):
+            load.calls -= rates[n] * step
+            if load.calls <= 1e-9:
+                # However few are left, the last one takes its time.
+                ends[n] = max(now, load.each_s)
+                del left[n]
+    engine = calls * _ENGINE_S
+    for n, one in enumerate(targets):
+        seconds = max(ends.get(n, 0.0), one.calls * _ENGINE_S)
+        targets[n] = msgspec.structs.replace(one, seconds=seconds)
+    return max(*ends.values(), engine) if ends else 0.0
+
+
+def _time_alone(targets: list[TargetEstimate], loads: Mapping[int, _Load]) -> None:
+    """Times of the lanes whose speed is known, as if the others took no place."""
+    for n, load in loads.items():
+        seconds = max(load.each_s, load.calls * load.each_s / load.most)
+        targets[n] = msgspec.structs.replace(targets[n], seconds=seconds)
+
+
+def _shares(loads: Mapping[int, _Load], places: int) -> dict[int, float]:
+    """Equal, except that nobody gets more than it can use."""
+    shares: dict[int, float] = {}
+    left = float(places)
+    for n, one in sorted(loads.items(), key=lambda pair: pair[1].most):
+        shares[n] = min(one.most, left / (len(loads) - len(shares)))
+        left -= shares[n]
+    return shares
+
+
+# the smallest difference
+
+
+def _detectable(
+    output: Output, samples: int, run: EarlierRun | None, document: RunDocument
+) -> Detectable:
+    sd, said = _spread(output, run, document)
+    found = None if sd is None else minimum_detectable_effect(sd, samples)
+    return Detectable(output=output.name, difference=found, sd=sd, sd_from=said)
+
+
+def _spread(
+    output: Output, run: EarlierRun | None, document: RunDocument
+) -> tuple[float | None, str]:
+    """The standard deviation of two routes' differences, and where it is from."""
+    if run is not None:
+        scores = run.scores
+        ours = [route for route in document.routes if route in scores]
+        pairs = list(combinations(ours if len(ours) > 1 else scores, 2))
+        spreads = [
+            statistics.stdev(scores[a][at] - scores[b][at] for at in both)
+            for a, b in pairs
+            if len(both := scores[a].keys() & scores[b].keys()) > 1
+        ]
+        if any(spreads):
+            return max(spreads), f"differences of {run.run_id}, the widest of {len(spreads)}"
+        alone = [statistics.stdev(one.values()) for one in scores.values() if len(one) > 1]
+        if not pairs and any(alone):
+            return math.sqrt(2) * max(alone), f"scores of {run.run_id}, as if unrelated"
+    if output.low is not None and output.high is not None:
+        # Popoviciu's inequality: a variable between -r and r has a standard deviation of at most r.
+        return output.high - output.low, "no earlier run: the worst case of a bounded score"
+    return None, "unknown: no earlier run, and the score is not bounded"
+
+
+# what else has to be known
+
+
+def _notes(found: Estimate, document: RunDocument, metrics: Sequence[AnyMetric]) -> list[str]:
+    limits, notes = document.limits, []
+    tokens = (
+        None
+        if found.prompt_tokens is None or found.completion_tokens is None
+        else found.prompt_tokens + found.completion_tokens
+    )
+    for name, limit, expected in (
+        ("cost_usd", limits.cost_usd, found.cost_usd),
+        ("tokens", limits.tokens, tokens),
+        ("seconds", limits.seconds, found.seconds),
+    ):
+        if limit is not None and expected is not None and expected > limit:
+            notes.append(f"limits.{name}: {limit:g} will probably stop the run before its end")
+    asking = {metric.name: metric.route for metric in metrics if isinstance(metric, Asking)}
+    for name, route in asking.items():
+        notes.append(f"{name} asks {route} about the answers; its calls are not counted here")
+    if document.stop_when is not None:
+        notes.append("stop_when may end the run sooner")
+    return notes
+
+
+def _sum(values: Iterable[Any]) -> Any:
+    """None where one of them is."""
+    found = list(values)
+    return None if None in found else sum(found)

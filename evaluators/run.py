@@ -8,7 +8,7 @@ are injected; the router passes its own dispatcher and store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -51,7 +51,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 Complete = Callable[[Cell, Sample], Awaitable[Answer | None]]
-KeepScores = Callable[[Cell, tuple[Score, ...]], Awaitable[None]]
+KeepScores = Callable[[Mapping[Cell, tuple[Score, ...]]], Awaitable[None]]
 Tell = Callable[[Result], None]
 ScoreBatch = Callable[[Sequence[Answered]], Awaitable[list[tuple[Score, ...]]]]
 
@@ -75,7 +75,7 @@ async def run(
             scored that a crash could lose. A target's failure is an Answer with `error`; None
             when it has to be asked again, once the lane's gate lets it.
         score: scores a batch of answers, in order: the new scores, and the ones they had.
-        keep_scores: keeps an answer's scores.
+        keep_scores: keeps the scores of some answers.
         tell: called with each result, in the order they finish.
         concurrency: how many `complete` may be under way at a time.
         batches: how many batches may be scored at a time; more than one where scoring waits for
@@ -132,7 +132,8 @@ async def run(
             [Answered(Scorable(task.sample, answer), task.scores) for task, answer in good]
         )
         of = {task.cell: scores for (task, _), scores in zip(good, scored, strict=True)}
-        await asyncio.gather(*(keep_scores(cell, scores) for cell, scores in of.items()))
+        if of:
+            await keep_scores(of)
         for task, answer in batch:
             tell(Result(task.cell, answer, of.get(task.cell, ())))
 

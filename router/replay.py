@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import NamedTuple
 
@@ -188,14 +188,18 @@ class Replay:
         prepared = self._asker.prepare(
             cell.route, sample, document.parameters, fallback=document.fallback, table=self._table
         )
-        if document.cache and not self._asker.is_free(prepared):
-            known = await self._store.cached_answer(prepared.hash, cell.repeat)
-            if known is not None:
-                # It keeps what it once cost, so that routes compare; it is not paid again.
-                answer = msgspec.structs.replace(known, cached=True, attempts=0)
-                await self._store.keep_answer(run_id, cell, prepared.hash, answer, ())
-                return answer
-        await self._store.begin(run_id, cell, prepared.hash, str(prepared.plan.targets[0]))
+        known = await self._store.begin(
+            run_id,
+            cell,
+            prepared.hash,
+            str(prepared.plan.targets[0]),
+            unless_known=document.cache and not self._asker.is_free(prepared),
+        )
+        if known is not None:
+            # It keeps what it once cost, so that routes compare; it is not paid again.
+            answer = msgspec.structs.replace(known, cached=True, attempts=0)
+            await self._store.keep_answer(run_id, cell, prepared.hash, answer, ())
+            return answer
         completed = await self._asker.ask(prepared)
         attempts = self._refused.pop(cell, []) + list(completed.attempts)
         if completed.try_later and len(attempts) < TRIES:
@@ -210,8 +214,8 @@ class Replay:
         self._by_target[cell.route, prepared.plan.targets[0]].ended(answer)
         return answer
 
-    async def _keep_scores(self, cell: Cell, scores: tuple[Score, ...]) -> None:
-        await self._store.keep_scores(self._run.id, cell, scores)
+    async def _keep_scores(self, scored: Mapping[Cell, tuple[Score, ...]]) -> None:
+        await self._store.keep_all_scores(self._run.id, scored)
 
     def _tell(self, result: Result) -> None:
         if result.answer.text is None:

@@ -1,9 +1,10 @@
 """The one thread that writes to a SQLite file, and group commit.
 
 `await writer.write("keep an answer", work)` runs `work(db)` on the thread and returns its result
-once it is committed. The thread takes everything that is waiting, up to a bound, and commits it as
-one transaction: a commit costs the same for one write as for a hundred. Each write has a savepoint
-of its own, so that one that fails takes no neighbour with it.
+once it is committed. Everything that has come in while the thread was at work goes to it as one
+batch, up to a bound, and is committed as one transaction: a commit, and waking a thread, costs the
+same for one write as for a hundred. When one of a batch fails, all of it is undone and done again,
+each write in a savepoint of its own, so that one that fails takes no neighbour with it.
 
 Room is bounded: when `room` writes are on their way, the next caller waits (its task, never the
 event loop). A caller that is cancelled loses only the result: its write is still carried out whole.
@@ -17,6 +18,7 @@ import logging
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,7 +61,10 @@ class Writer:
         self._room = asyncio.Semaphore(room)
         self._all_room = room
         self._most = most
-        self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        # What has come in since the thread was last given a batch; None ends the thread.
+        self._waiting: deque[_Write] = deque()
+        self._batches: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
+        self._busy = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="evalrouter-store", daemon=True)
         self._thread.start()
@@ -83,9 +88,9 @@ class Writer:
             # Past the bound rather than lost: the caller may have paid for what it holds.
             write.holds_room = False
             write.future.cancel()
-            self._waiting.put(write)
+            self._add(write)
             raise
-        self._waiting.put(write)
+        self._add(write)
         result: _Result = await write.future
         return result
 
@@ -97,41 +102,61 @@ class Writer:
         # Room is given first come, first served: whoever waits for it gets in before this.
         for _ in range(self._all_room):
             await self._room.acquire()
-        self._waiting.put(None)
+        self._batches.put(None)
         await asyncio.to_thread(self._thread.join)
         self._db.close()
 
+    def _add(self, write: _Write) -> None:
+        """On the event loop: pass it on, unless the thread has something to do already."""
+        self._waiting.append(write)
+        if not self._busy:
+            self._busy = True
+            # Not at once: whatever else this turn of the loop has to write goes with it.
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """On the event loop: give the thread what waits."""
+        batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        self._busy = bool(batch)
+        if batch:
+            self._batches.put(batch)
+
     def _run(self) -> None:
-        last = False
-        while not last:
-            batch, last = self._take()
+        while (batch := self._batches.get()) is not None:
             self._commit(batch)
             # The loop is gone when its program ended without close(): nobody waits any more.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._settle, batch)
 
-    def _take(self) -> tuple[list[_Write], bool]:
-        """Everything that waits, at least one, and whether it is the last."""
-        batch: list[_Write] = []
-        write = self._waiting.get()
-        while write is not None:
-            batch.append(write)
-            if len(batch) == self._most:
-                return batch, False
-            try:
-                write = self._waiting.get_nowait()
-            except queue.Empty:
-                return batch, False
-        return batch, True
-
     def _commit(self, batch: list[_Write]) -> None:
         """One transaction for the batch; each write ends with a result or an error."""
+        if self._begin(batch) and not self._commit_together(batch) and self._begin(batch):
+            self._commit_apart(batch)
+
+    def _begin(self, batch: list[_Write]) -> bool:
+        """Begin a transaction; where that fails, so has every write."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             for write in batch:
                 write.error = refusal(write.doing, self._path, error)
-            return
+            return False
+        return True
+
+    def _commit_together(self, batch: list[_Write]) -> bool:
+        """The usual case, without savepoints; False when nothing was done because one failed."""
+        try:
+            for write in batch:
+                write.result = write.work(self._db)
+            self._db.execute("COMMIT")
+        except Exception:  # noqa: BLE001 - whatever it is shows again, and then it is told
+            with contextlib.suppress(sqlite3.Error):
+                self._db.rollback()
+            return False
+        return True
+
+    def _commit_apart(self, batch: list[_Write]) -> None:
+        """The same, finding out which of them fails."""
         try:
             for write in batch:
                 self._carry_out(write)
@@ -144,7 +169,8 @@ class Writer:
                 return
             # A full disk, say: what is too large must not fail what still fits.
             for write in batch:
-                self._commit([write])
+                if self._begin([write]):
+                    self._commit_apart([write])
 
     def _carry_out(self, write: _Write) -> None:
         """One write in its savepoint. Raises only when the whole transaction is lost."""
@@ -160,7 +186,8 @@ class Writer:
         self._db.execute("RELEASE one_write")
 
     def _settle(self, batch: list[_Write]) -> None:
-        """On the event loop: give back room, wake the callers."""
+        """On the event loop: give back room, wake the callers, pass on what came meanwhile."""
+        self._hand_over()
         for write in batch:
             if write.holds_room:
                 self._room.release()

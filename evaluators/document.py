@@ -45,8 +45,10 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         dataset: path of a JSONL, JSON, CSV, TSV or parquet file.
-        routes: route names or `provider/model`, each once.
-        metrics: names, or objects with `name` and the metric's options.
+        routes: route names or `provider/model`, each once. `dataset/answer` stands for the answers
+            that the dataset brings along: they are scored, and nothing is asked.
+        metrics: names, or objects with `name` and the metric's options; `[]` where only the
+            answers are wanted.
         name: what people call the run; the dataset's name when empty.
         task: a task's name, or an object with `name` and its options; it fills in what is not
             written here. Kept with the task's version.
@@ -66,11 +68,13 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         cache: whether an answer to the same request, kept from an earlier run, may be used.
         stop_when: end early, once the run's question is answered; see StopWhen.
         limits: see RunLimits.
+        stop_when: end the run, completed, once its question is answered; see StopWhen. None to ask
+            everything.
     """
 
     dataset: Annotated[str, msgspec.Meta(min_length=1)]
     routes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    metrics: Annotated[tuple[str | dict[str, Any], ...], msgspec.Meta(min_length=1)]
+    metrics: tuple[str | dict[str, Any], ...]
     name: str = ""
     task: str | dict[str, Any] | None = None
     experiment: ExperimentName = ""
@@ -89,3 +93,4 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cache: bool = True
     stop_when: StopWhen | None = None
     limits: RunLimits = RunLimits()
+    stop_when: StopWhen | None = None

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -71,6 +72,11 @@ class Datasets:
         self._config = config
         self._now = now
         self._artifacts: Artifacts | None = None
+
+    @property
+    def max_bytes(self) -> int:
+        """What one dataset may have."""
+        return self._config.datasets.max_bytes
 
     @property
     def artifacts(self) -> Artifacts:
@@ -132,7 +138,7 @@ class Datasets:
             )
         with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
             path = Path(folder, f"upload{suffix}")
-            await collect(chunks, path, self._config.datasets.max_bytes, shown)
+            await collect(chunks, path, self.max_bytes, shown)
             source = Source(path=path, name=Path(shown).stem, address=f"upload of {shown}")
             try:
                 return await self._register(source, name, dict(columns or {}))
@@ -142,15 +148,30 @@ class Datasets:
                     error.message.replace(str(path), shown), param=error.param
                 ) from error
 
+    async def derive(
+        self, path: Path, *, name: str, source: str, provenance: Mapping[str, Any]
+    ) -> DatasetRow:
+        """Register a file that evalrouter itself made of something it has.
+
+        Args:
+            path: the file; its columns have known names.
+            name: what to call it.
+            source: what it was made of.
+            provenance: how; JSON types only.
+
+        Raises:
+            As `add` does.
+        """
+        made = Source(path=path, name=name, address=source, provenance=dict(provenance))
+        return await self._register(made, name, {})
+
     async def _register(self, source: Source, name: str, columns: dict[str, str]) -> DatasetRow:
-        name = _check_name(name) if name else _made_name(source.name)
+        name = check_name(name) if name else _made_name(source.name)
         with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
             path = source.path
             if await asyncio.to_thread(path.is_dir):
                 path = Path(folder, f"{name}.jsonl")
-                await asyncio.to_thread(
-                    to_jsonl, [source.path], path, self._config.datasets.max_bytes
-                )
+                await asyncio.to_thread(to_jsonl, [source.path], path, self.max_bytes)
             dataset = await asyncio.to_thread(_open, path, columns)
             known = await self._known(name, dataset, columns)
             if known is not None:
@@ -403,7 +424,8 @@ def _cut(value: Any) -> Any:
     return value if len(text) <= _PREVIEW_CHARACTERS else text[:_PREVIEW_CHARACTERS] + "…"
 
 
-def _check_name(name: str) -> str:
+def check_name(name: str) -> str:
+    """The name, where it can be a dataset's. Raises DatasetError."""
     if not _NAME.fullmatch(name):
         raise DatasetError(
             f"{name!r} cannot be a dataset's name: up to 128 letters, digits and . _ -, a letter "
@@ -411,6 +433,13 @@ def _check_name(name: str) -> str:
             param="name",
         )
     return name
+
+
+def name_of(named: str) -> str:
+    """What a dataset is called when only what a run document names it by is known."""
+    if _VERSIONED.fullmatch(named) and Path(named).suffix.lower() not in EXTENSIONS:
+        return named.partition("@")[0]
+    return _made_name(Path(urlsplit(named).path).stem)
 
 
 def _made_name(text: str) -> str:

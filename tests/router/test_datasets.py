@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from click.testing import CliRunner, Result
 from servers import gateway, s3_server
 
 from evaluators.document import RunDocument
@@ -26,6 +27,7 @@ from providers.errors import (
     RunDocumentError,
     StoreError,
 )
+from router.cli import main
 from router.config import Config, Datasets, Storage, parse
 from router.services import Services
 
@@ -211,58 +213,59 @@ async def test_what_the_database_refuses_is_not_kept(services, news, tmp_path):
     assert await kept(services) == [row.path]
 
 
-def test_a_full_disk_registers_nothing(tmp_path, news):
+def test_a_full_disk_registers_nothing(tmp_path, news, monkeypatch):
     """A limit on the size of files refuses as a full disk does, for this process alone."""
     news.write_bytes(jsonl({"input": "x" * 1000, "id": n} for n in range(4000)))
-    done = evalrouter(tmp_path, "dataset", "add", "news.jsonl", status=1, before=LIMITED)
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000));"
+        "from router.cli import main; main(['dataset', 'add', 'news.jsonl'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
     assert "no room left (File too large); nothing of it was kept" in done.stderr
     assert "Traceback" not in done.stderr
-    assert evalrouter(tmp_path, "dataset", "list").stdout == "No datasets yet.\n"
+    monkeypatch.chdir(tmp_path)
+    assert evalrouter("dataset", "list").stdout == "No datasets yet.\n"
     assert [one for one in (tmp_path / "artifacts").rglob("*") if one.is_file()] == []
 
 
 # The command line
 
 
-LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000));"
-
-
-def evalrouter(
-    folder: Path, *arguments: str, status: int = 0, before: str = ""
-) -> subprocess.CompletedProcess[str]:
-    program = f"{before} from router.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program.lstrip(), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-    )
-    assert done.returncode == status, done.stdout + done.stderr
+def evalrouter(*arguments: str, status: int = 0) -> Result:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == status, done.output
     return done
 
 
-def test_the_command_line(tmp_path, news):
+def test_the_command_line(tmp_path, news, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     columns = ("--column", "q=input", "--column", "truth=reference")
-    added = evalrouter(tmp_path, "dataset", "add", "news.jsonl", *columns, "--json")
+    added = evalrouter("dataset", "add", "news.jsonl", *columns, "--json")
     row = json.loads(added.stdout)
     assert (row["name"], row["mapping"]) == ("news", COLUMNS)
-    assert f"news@{row['hash'][:12]}" in evalrouter(tmp_path, "dataset", "list").stdout
-    shown = evalrouter(tmp_path, "dataset", "show", "news").stdout
-    assert "truth (reference)" in shown
+    assert f"news@{row['hash'][:12]}" in evalrouter("dataset", "list").stdout
+    shown = evalrouter("dataset", "show", "news").stdout
+    assert "6 rows, 258 bytes of jsonl, from news.jsonl" in shown
     assert '"q": "ask 0"' in shown
-    evalrouter(tmp_path, "dataset", "download", "news", "--to", "copy.jsonl")
+    evalrouter("dataset", "download", "news", "--to", "copy.jsonl")
     assert (tmp_path / "copy.jsonl").read_bytes() == news.read_bytes()
-    told = evalrouter(tmp_path, "dataset", "download", "news", "--to", "copy.jsonl", status=2)
+    told = evalrouter("dataset", "download", "news", "--to", "copy.jsonl", status=2)
     assert told.stderr == "error: copy.jsonl: File exists\n"
     document = {"dataset": "news", "routes": ["baseline/echo"], "metrics": ["exact_match"]}
     (tmp_path / "run.yaml").write_text(json.dumps(document))
-    assert "6 samples" in evalrouter(tmp_path, "eval", "run", "run.yaml").stdout
-    evalrouter(tmp_path, "dataset", "delete", "news")
-    told = evalrouter(tmp_path, "dataset", "show", "news", status=2)
+    assert "6 samples" in evalrouter("eval", "run", "run.yaml").stdout
+    evalrouter("dataset", "delete", "news")
+    told = evalrouter("dataset", "show", "news", status=2)
     assert told.stderr == "error: there is no dataset 'news'.\n"
-    told = evalrouter(tmp_path, "dataset", "add", "news.jsonl", "--column", "q", status=2)
+    told = evalrouter("dataset", "add", "news.jsonl", "--column", "q", status=2)
     assert told.stderr.startswith("error: column: 'q' must be of the form own=known")
 
 

@@ -1,0 +1,50 @@
+"""`evalrouter eval export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from router.artifacts import open_artifacts
+from router.cli.border import config_option, json_option, out, print_json, with_services
+from router.config import load
+from router.export import Manifest, export_run, verify
+from router.services import Services
+
+
+@click.command("export")
+@click.argument("run_id")
+@click.option("--to", "target", help="A folder or s3://bucket/prefix. Default: the artifact store.")
+@click.option("--jsonl-only", is_flag=True, help="No parquet file, which needs the extra parquet.")
+@click.option("--verify", "reread", is_flag=True, help="Read everything back and compare it.")
+@config_option
+@json_option
+def eval_export(  # noqa: PLR0917 - one parameter for each option
+    run_id: str,
+    target: str | None,
+    jsonl_only: bool,
+    reread: bool,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Write a run's rows as JSON lines and parquet, with a manifest, into a folder named as it."""
+    config = load(config_path)
+
+    async def export(services: Services) -> Manifest:
+        run = await services.runs.find(run_id)
+        if target is None:
+            artifacts, prefix = services.datasets.artifacts, f"runs/{run.id}"
+        else:
+            artifacts, prefix = open_artifacts(target, config.storage.s3), run.id
+        manifest = await export_run(services.store, run, artifacts, prefix, parquet=not jsonl_only)
+        return await verify(artifacts, prefix) if reread else manifest
+
+    manifest: Manifest = with_services(config, export)
+    if as_json:
+        print_json(manifest)
+        return
+    out.print(f"{manifest.rows} rows in {manifest.location}", highlight=False, markup=False)
+    for file in manifest.files:
+        told = f"  {file.name}: {file.size} bytes, sha256 {file.sha256}"
+        out.print(told, highlight=False, markup=False, soft_wrap=True)

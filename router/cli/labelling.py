@@ -1,0 +1,80 @@
+"""`evalrouter dataset label`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from providers.errors import ConfigError
+from router.cli.border import config_option, err, json_option, out, print_json, with_services
+from router.config import load
+from router.datasets import SHOWN_HASH, check_name, name_of
+from router.labels import begin, finish
+from router.replay import Live
+from router.services import Services
+from router.store.base import DatasetRow
+
+
+@click.command("label")
+@click.option("--route", help="A route, or provider/model, whose answers become the references.")
+@click.option("--dataset", "named", help="A registered dataset, a path or an address.")
+@click.option("--run", "run_id", help="Go on with labelling that was stopped; no --dataset then.")
+@click.option("--name", default="", help="Default: the dataset's name, which gets a new version.")
+@click.option("--prompt", help="A Jinja template over the row's columns.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many rows.")
+@config_option
+@json_option
+def dataset_label(  # noqa: PLR0917 - one parameter for each option
+    route: str | None,
+    named: str | None,
+    run_id: str | None,
+    name: str,
+    prompt: str | None,
+    limit: int | None,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask a route every row of a dataset; its answers are the references of a new version."""
+    if run_id is None and (route is None or named is None):
+        raise ConfigError("--route and --dataset say what to label; or --run, what to go on with")
+    if run_id is not None and (route or named or prompt or limit):
+        raise ConfigError("--run goes on with what its run asked; give nothing but --name with it")
+    if name:
+        # Before anything is paid for.
+        check_name(name)
+    started: list[str] = []
+
+    async def label(services: Services) -> DatasetRow:
+        runs = services.runs
+        if run_id is None:
+            assert route is not None
+            assert named is not None
+            run = await begin(
+                runs, route=route, dataset=named, base=Path(), prompt=prompt, limit=limit
+            )
+        else:
+            run = await runs.find(run_id)
+        started.append(run.id)
+        progress = await services.store.progress(run.id)
+        if progress.answered < run.cells:
+            if run_id is not None:
+                run = await runs.resume(run.id, runner="command", retry_failed=True)
+            err.print(f"{run.id}: {run.cells - progress.answered} requests", highlight=False)
+            run = await runs.carry_out(run.id, live=Live(cells=run.cells))
+        called = name or name_of(run.dataset)
+        return await finish(services.store, services.datasets, run, name=called)
+
+    try:
+        row: DatasetRow = with_services(load(config_path), label)
+    except KeyboardInterrupt:
+        for one in started:
+            told = f"\nstopped; go on with: evalrouter dataset label --run {one}"
+            err.print(told, highlight=False)
+        sys.exit(1)
+    if as_json:
+        print_json(row)
+        return
+    told = f"{row.name}@{row.hash[:SHOWN_HASH]}: {row.rows} rows, {row.source}"
+    out.print(told, highlight=False, markup=False)

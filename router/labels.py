@@ -1,0 +1,127 @@
+"""Ground truth from a route's answers: a new dataset version with a `reference` column.
+
+    run = await begin(runs, route="openai/gpt-4o", dataset="news", prompt="...")
+    await runs.carry_out(run.id)
+    row = await finish(store, datasets, run.id, name="news")
+
+The run is one like any other, with no metrics: it is stopped and resumed as any, and what it asked
+stays in the store. The dataset says in its provenance which run labelled it, and by what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from evaluators.document import RunDocument
+from evaluators.rows import REFERENCES
+from providers.errors import ConflictError
+from router.datasets import Datasets
+from router.runs import Runs
+from router.sources import collect
+from router.store.base import DatasetRow, Run, Store
+
+_FLUSHED_ROWS = 500
+
+
+async def begin(
+    runs: Runs, *, route: str, dataset: str, base: Path, prompt: str | None, limit: int | None
+) -> Run:
+    """A run that asks one route each sample of a dataset once.
+
+    Raises:
+        As `Runs.create` does.
+    """
+    document = RunDocument(
+        dataset=dataset,
+        routes=(route,),
+        metrics=(),
+        prompt=prompt,
+        limit=limit,
+        name=f"labels of {dataset}",
+    )
+    return await runs.create(document, base=base)
+
+
+async def finish(store: Store, datasets: Datasets, run: Run, *, name: str) -> DatasetRow:
+    """Register the run's samples with its answers as their references.
+
+    Columns stay as they were, without `reference` and `references`; rows without an id get the
+    sample's, so that runs over both versions can be compared sample by sample.
+
+    Args:
+        store: has the run.
+        datasets: where to.
+        run: of one route, asked once, every sample answered.
+        name: what to call the dataset.
+
+    Raises:
+        ConflictError: it is not such a run, or not every sample is answered (how many, and how to
+            go on).
+    """
+    routes = run.document["routes"]
+    if len(routes) != 1 or run.document.get("repeats", 1) != 1:
+        raise ConflictError(
+            f"{run.id} asked more than one route, or more than once: which is its label?"
+        )
+    progress = await store.progress(run.id)
+    if progress.answered < run.cells:
+        raise ConflictError(
+            f"{progress.answered} of {run.cells} samples of {run.id} are answered, "
+            f"{progress.failed} failed; go on with: evalrouter dataset label --run {run.id}"
+        )
+    targets: Counter[str] = Counter()
+    models: Counter[str] = Counter()
+
+    async def lines() -> AsyncIterator[bytes]:
+        waiting: list[dict[str, Any]] = []
+        async with aclosing(_labelled(store, run.id, targets, models)) as rows:
+            async for row in rows:
+                waiting.append(row)
+                if len(waiting) == _FLUSHED_ROWS:
+                    yield await asyncio.to_thread(_encoded, waiting)
+                    waiting = []
+        yield await asyncio.to_thread(_encoded, waiting)
+
+    with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
+        path = Path(folder, "labelled.jsonl")
+        await collect(lines(), path, datasets.max_bytes, f"labels of {run.dataset}")
+        return await datasets.derive(
+            path,
+            name=name,
+            source=f"{run.dataset}, labelled by {routes[0]}",
+            provenance={
+                "labelled_by": routes[0],
+                "run": run.id,
+                "of": {"dataset": run.dataset, "hash": run.dataset_hash},
+                "targets": dict(targets),
+                "models": dict(models),
+                "prompt": run.document.get("prompt"),
+                "parameters": run.document.get("parameters", {}),
+            },
+        )
+
+
+async def _labelled(
+    store: Store, run_id: str, targets: Counter[str], models: Counter[str]
+) -> AsyncGenerator[dict[str, Any]]:
+    """Rows in the samples' order, counting who answered."""
+    async with aclosing(store.samples(run_id)) as samples, aclosing(store.results(run_id)) as found:
+        async for result in found:
+            sample = await anext(samples)
+            assert sample.id == result.cell.sample_id
+            assert result.answer is not None
+            targets[result.answer.target] += 1
+            models[result.answer.model] += 1
+            fields = {k: v for k, v in sample.fields.items() if k not in REFERENCES}
+            yield {"id": sample.id} | fields | {"reference": result.answer.text}
+
+
+def _encoded(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

@@ -1,0 +1,105 @@
+"""Ground truth from a route's answers, as a new version that says how it was made."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+from servers import scripted
+
+from router.cli import main
+
+ROWS = [{"q": f"ask {n}", "truth": "old", "n": n} for n in range(5)]
+MODELS = {
+    "good": [{"answer": "new"}],
+    # Fails until it has been asked often enough: the second attempt at the row gets an answer.
+    "shaky": [{"match": "ask 3$", "status": 400, "times": 1}, {"answer": "new"}],
+}
+
+
+@pytest.fixture
+def upstream():
+    with scripted(MODELS) as server:
+        yield server
+
+
+@pytest.fixture
+def evalrouter(tmp_path, upstream, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evalrouter.yaml").write_text(
+        f'providers: {{up: {{kind: compatible, base_url: "{upstream.url}", api_key: sk-x}}}}\n'
+    )
+    (tmp_path / "news.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+
+    def run(*arguments: str, status: int = 0) -> Result:
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == status, done.output
+        return done
+
+    columns = ("--column", "q=input", "--column", "truth=reference")
+    run("dataset", "add", "news.jsonl", *columns)
+    return run
+
+
+def test_a_new_version_with_the_routes_answers(evalrouter, upstream):
+    before = json.loads(evalrouter("dataset", "show", "news", "--json").stdout)["dataset"]
+    row = json.loads(
+        evalrouter(
+            "dataset", "label", "--route", "up/good", "--dataset", "news", "--limit", "4",
+            "--prompt", "Tell: {{ q }}", "--json",
+        ).stdout
+    )  # fmt: skip
+    assert (row["name"], row["rows"]) == ("news", 4)
+    assert row["source"] == f"news@{before['hash'][:12]}, labelled by up/good"
+    assert row["provenance"] == {
+        "labelled_by": "up/good",
+        "run": row["provenance"]["run"],
+        "of": {"dataset": f"news@{before['hash'][:12]}", "hash": before["hash"]},
+        "targets": {"up/good": 4},
+        "models": {"good": 4},
+        "prompt": "Tell: {{ q }}",
+        "parameters": {},
+    }
+    shown = json.loads(evalrouter("dataset", "show", "news", "--rows", "9", "--json").stdout)
+    assert shown["versions"] == [row["hash"], before["hash"]]
+    assert shown["preview"] == [
+        {"id": str(n + 1), **ROWS[n], "input": f"ask {n}", "reference": "new"} for n in range(4)
+    ]
+    assert upstream.log.total == 4
+    # The run underneath is one like any other.
+    assert "news@" in evalrouter("eval", "show", row["provenance"]["run"]).stdout
+
+
+def test_what_failed_is_asked_again_and_nothing_else(evalrouter, upstream):
+    label = ("dataset", "label", "--route", "up/shaky", "--dataset", "news", "--name", "better")
+    told = evalrouter(*label, status=2).stderr
+    assert "4 of 5 samples of run_" in told
+    run_id = told.rstrip().rpartition(" ")[2]
+    assert upstream.log.total == 5
+    assert "no dataset 'better'" in evalrouter("dataset", "show", "better", status=2).stderr
+    done = evalrouter("dataset", "label", "--run", run_id, "--name", "better")
+    assert "5 rows" in done.stdout
+    assert upstream.log.total == 6
+    # Once more makes the same again, without a request.
+    assert evalrouter("dataset", "label", "--run", run_id, "--name", "better").stdout == done.stdout
+    assert upstream.log.total == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--route and --dataset say what to label"),
+        (("--route", "up/good"), "--route and --dataset say what to label"),
+        (("--run", "x", "--limit", "3"), "--run goes on with what its run asked"),
+        (("--route", "up/good", "--dataset", "nwes"), "Did you mean 'news'?"),
+        (("--route", "up", "--dataset", "news"), "routes[0]: The model 'up' does not exist"),
+        (
+            ("--route", "up/good", "--dataset", "news", "--name", "a b"),
+            "cannot be a dataset's name",
+        ),
+    ],
+)
+def test_refusals(evalrouter, upstream, arguments, message):
+    assert message in evalrouter("dataset", "label", *arguments, status=2).stderr
+    assert upstream.log.total == 0

@@ -141,6 +141,9 @@ class Runs:
                 base=_folder(base),
                 cells=prepared.count * len(document.routes) * document.repeats,
                 versions={"evalrouter": version("evalrouter"), "python": platform.python_version()},
+                experiment=document.experiment,
+                tags=document.tags,
+                notes=document.notes,
             )
             await self._store.add_run(found, prepared.samples())
         self._look.set()

@@ -21,6 +21,7 @@ from router.complete import Asker
 from router.config import Config
 from router.datasets import Datasets
 from router.dispatch import Dispatcher
+from router.experiments import Experiments
 from router.keys import Keys
 from router.prices import PriceBook
 from router.routes import Routes
@@ -52,6 +53,8 @@ class Services:
         keys: the clients' keys; only a server loads them.
         datasets: registered datasets, and the artifact store.
         runs: the runs of this process.
+        experiments: runs under one name.
+        studies: calibrations of judges, comparisons and tournaments.
         telemetry: metrics and traces.
         traffic: takes a record of every request.
         cache: the response cache.
@@ -85,6 +88,8 @@ class Services:
         asker = Asker(self.routes, self.dispatcher, self.prices, self.traffic)
         self.datasets = Datasets(self.store, config)
         self.runs = Runs(self.store, asker, self.datasets)
+        self.experiments = Experiments(self.store)
+        self.studies = Studies(self.store, asker)
         self._watch_own_parts()
         self._watch_targets()
         self._share = share

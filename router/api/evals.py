@@ -24,7 +24,7 @@ from router.documents import Document, convert
 from router.outcome import Outcome
 from router.run_document import complete_run
 from router.services import Services
-from router.store.base import STOPPED, Progress, Run, RunState
+from router.store.base import STOPPED, Progress, Run, RunFilter, RunState
 
 # Often enough for a person to watch, rarely enough for a database of a million rows.
 POLL_S = 0.5
@@ -104,14 +104,17 @@ async def _confined(document: RunDocument, services: Services) -> RunDocument:
 
 
 @get("/eval", tags=["eval"], summary="List runs")
-async def list_runs(
+async def list_runs(  # noqa: PLR0917 - Litestar passes query parameters by name
     services: Injected,
     limit: PageSize = 50,
     before: FromQuery[str | None] = None,
     run_state: Annotated[RunState | None, QueryParameter(name="state")] = None,
+    experiment: FromQuery[str | None] = None,
+    tag: FromQuery[str | None] = None,
 ) -> RunList:
     """Runs, newest first. `before` is the id of the last run of the page before."""
-    return RunList(await services.store.runs(limit=limit, before=before, state=run_state))
+    wanted = RunFilter(state=run_state, experiment=experiment, tag=tag)
+    return RunList(await services.store.runs(wanted, limit=limit, before=before))
 
 
 @get("/eval/{run_id:str}", tags=["eval"], summary="Show a run with its report")

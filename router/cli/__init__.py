@@ -6,6 +6,9 @@ import click
 
 from router.cli.border import Commands
 from router.cli.evals import evaluate
+from router.cli.experiments import experiment
+from router.cli.exporting import eval_export
+from router.cli.judges import judge
 from router.cli.keys import key
 from router.cli.local import config, data, demo
 from router.cli.providers import providers
@@ -19,6 +22,6 @@ def main() -> None:
     """An OpenAI-compatible LLM router that weighs what it routes."""
 
 
-for command in (serve, demo, config, data, evaluate, key, providers):
+for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):
     main.add_command(command)
 evaluate.add_command(tasks)

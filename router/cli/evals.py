@@ -26,14 +26,14 @@ from router.cli.border import (
     with_services,
 )
 from router.cli.judges import judge_line
-from router.cli.estimates import print_estimate
-from router.cli.run_options import read_run, run_options
+from router.cli.junit import junit_option, write_junit
+from router.cli.run_options import filter_options, read_run, run_options
 from router.config import Config, load
 from router.outcome import Outcome
 from router.replay import Live
 from router.runs import Runs
 from router.services import Services
-from router.store.base import STOPPED, Run
+from router.store.base import STOPPED, Run, RunFilter
 
 
 @click.group("eval", cls=Commands)
@@ -87,13 +87,14 @@ def eval_resume(  # noqa: PLR0917 - one parameter for each option
 
 @evaluate.command("list")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@filter_options
 @config_option
 @json_option
 def eval_list(limit: int, config_path: Path | None, as_json: bool) -> None:
     """List runs, newest first."""
 
     async def read(services: Services) -> list[Run]:
-        return await services.store.runs(limit=limit)
+        return await services.store.runs(RunFilter(**wanted), limit=limit)
 
     runs = with_services(load(config_path), read)
     if as_json:

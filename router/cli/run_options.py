@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import click
 
@@ -18,6 +18,7 @@ from evaluators.tasks.registry import find
 from providers.errors import RunDocumentError
 from router.documents import Document
 from router.run_document import complete_run, parse_run
+from router.store.base import RunState
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -74,9 +75,23 @@ _OPTIONS = (
 )
 
 
+_FILTERS = (
+    click.option("--experiment", help="Only of this experiment."),
+    click.option("--tag", help="Only with this tag."),
+    click.option("--state", type=click.Choice(get_args(RunState)), help="Only in this state."),
+)
+
+
 def run_options(command: _Command) -> _Command:
-    """Give a command all options of this file."""
+    """Give a command the options that stand for keys of a run document."""
     for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def filter_options(command: _Command) -> _Command:
+    """Give a command the options that say which runs; they are the fields of RunFilter."""
+    for option in reversed(_FILTERS):
         command = option(command)
     return command
 
@@ -86,7 +101,7 @@ def read_run(path: Path | None, given: dict[str, Any]) -> Asked:
 
     Args:
         path: the run document; None for none.
-        given: the options of this file, by their parameters' names.
+        given: the options of `run_options`, by their parameters' names.
 
     Raises:
         RunDocumentError: the document cannot be read, or something is missing or wrong.

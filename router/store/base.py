@@ -55,6 +55,8 @@ class Run(msgspec.Struct, kw_only=True):
         heartbeat_at: when the owner last said it is alive; None for none.
         ran_s: seconds that it was carried out, all attempts together.
         versions: package versions that produced the numbers.
+        experiment: the one that it belongs to, "" for none.
+        tags, notes: as its document has them.
     """
 
     id: str
@@ -79,6 +81,41 @@ class Run(msgspec.Struct, kw_only=True):
     ran_s: float = 0.0
     base: str = ""
     versions: dict[str, str] = {}
+    experiment: str = ""
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+
+
+class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs to list; None asks nothing. Fields as in Run; `tag` is one of its tags."""
+
+    state: RunState | None = None
+    experiment: str | None = None
+    tag: str | None = None
+
+
+ANY_RUN = RunFilter()
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs of one name.
+
+    Attributes:
+        name: of the experiment.
+        tags, notes: people's own words.
+        runs: how many.
+        states: run state to how many are in it.
+        first_run_at, last_run_at: when those runs were created, seconds since the epoch, UTC; None
+            without a run.
+    """
+
+    name: str
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+    runs: int = 0
+    states: dict[str, int] = {}
+    first_run_at: float | None = None
+    last_run_at: float | None = None
 
 
 class ScoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -422,7 +459,7 @@ class Store(Protocol):
         ...
 
     async def runs(
-        self, *, limit: int = 50, before: str | None = None, state: RunState | None = None
+        self, wanted: RunFilter = ANY_RUN, *, limit: int = 50, before: str | None = None
     ) -> list[Run]:
         """Newest first; `before` is the id of the last run of the page before."""
         ...
@@ -511,6 +548,21 @@ class Store(Protocol):
 
     async def delete_run(self, run_id: str) -> None:
         """The run, its samples, answers and scores."""
+        ...
+
+    # experiments
+    async def experiments(
+        self, *, name: str | None = None, tag: str | None = None
+    ) -> list[Experiment]:
+        """Those with a run, tags or notes; the one with the newest run first."""
+        ...
+
+    async def set_experiment(self, name: str, *, tags: tuple[str, ...], notes: str) -> None:
+        """Its tags and notes, in place of those it had."""
+        ...
+
+    async def forget_experiment(self, name: str) -> None:
+        """Its runs stay and are in no experiment."""
         ...
 
     # samples, answers, scores

@@ -14,6 +14,7 @@ The shape, chosen so that a million answers stay small and the pages of a run st
     scores    (answer, output)
     interruptions  how often a cell's request was in flight at a crash
     datasets  (name, hash)
+    experiments  tags and notes of those that have any; runs.experiment says which runs are in one
     keys      one row per client's key, which itself is not kept; key_changes counts their changes
     key_spend (key, since): what a key spent in the budget period that began then
     judgements  what judges answered, by their owner; judge_studies: calibrations and the like
@@ -387,6 +388,26 @@ def m012_run_life(db: Database) -> None:
     db.execute("CREATE INDEX runs_unfinished ON runs (id) WHERE state IN ('queued', 'running')")
 
 
+def m015_experiments(db: Database) -> None:
+    """Runs of one name, with tags and notes."""
+    for column in (
+        "experiment TEXT NOT NULL DEFAULT ''",
+        "tags TEXT NOT NULL DEFAULT '[]'",
+        "notes TEXT NOT NULL DEFAULT ''",
+    ):
+        db.execute(f"ALTER TABLE runs ADD COLUMN {column}")
+    db.execute("CREATE INDEX runs_by_experiment ON runs (experiment, id) WHERE experiment <> ''")
+    db.execute(
+        """
+        CREATE TABLE experiments (
+            name TEXT PRIMARY KEY,
+            tags TEXT NOT NULL,
+            notes TEXT NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+
+
 def m017_judgements(db: Database) -> None:
     """What judges were asked and answered, whoever asked."""
     db.execute(
@@ -450,6 +471,7 @@ STEPS = (
     m009_sample_answers,
     m010_dataset_sources,
     m012_run_life,
+    m015_experiments,
     m017_judgements,
     m018_judge_studies,
 )

@@ -27,10 +27,22 @@ from sqlite_utils import Database
 from evaluators.base import Answer, Cell, Sample, Score
 from providers.errors import StoreError
 from router.record import Record
-from router.store import sqlite_datasets, sqlite_judgements, sqlite_keys, sqlite_runs, sqlite_traffic
+from router.store import (
+    sqlite_datasets,
+    sqlite_experiments,
+    sqlite_judgements,
+    sqlite_keys,
+    sqlite_runs,
+    sqlite_traffic,
+)
+from router.store import sqlite_measured as measured
 from router.store import sqlite_rows as rows
 from router.store.base import (
+    ANY_RUN,
     DatasetRow,
+    EarlierAnswer,
+    EarlierRun,
+    Experiment,
     JudgementRow,
     JudgeUse,
     KeyRow,
@@ -40,7 +52,7 @@ from router.store.base import (
     OpenSample,
     Progress,
     Run,
-    RunState,
+    RunFilter,
     ScoredAnswer,
     Spent,
     Study,
@@ -144,10 +156,10 @@ class SqliteStore:
         return await self._read("read a run", rows.find_run, run_id)
 
     async def runs(
-        self, *, limit: int = 50, before: str | None = None, state: RunState | None = None
+        self, wanted: RunFilter = ANY_RUN, *, limit: int = 50, before: str | None = None
     ) -> list[Run]:
         """Newest first, which is by id: ids sort by age. `before` need not exist any more."""
-        return await self._read("list runs", rows.runs_page, limit, before, state)
+        return await self._read("list runs", rows.runs_page, wanted, limit, before)
 
     async def update_run(self, run_id: str, **changes: Any) -> None:
         """Set fields of a run.
@@ -289,6 +301,23 @@ class SqliteStore:
             NotFoundError: no such run.
         """
         await self._erase(await self._write("delete a run", rows.hide, run_id, self._clock()))
+
+    # experiments
+
+    async def experiments(
+        self, *, name: str | None = None, tag: str | None = None
+    ) -> list[Experiment]:
+        """Those with a run, tags or notes; the one with the newest run first."""
+        return await self._read("list experiments", sqlite_experiments.experiments, name, tag)
+
+    async def set_experiment(self, name: str, *, tags: tuple[str, ...], notes: str) -> None:
+        """Its tags and notes, in place of those it had."""
+        write = sqlite_experiments.set_experiment
+        await self._write("describe an experiment", write, name, tags, notes)
+
+    async def forget_experiment(self, name: str) -> None:
+        """Its runs stay and are in no experiment."""
+        await self._write("forget an experiment", sqlite_experiments.forget_experiment, name)
 
     # samples, answers, scores
 

@@ -18,14 +18,14 @@ from sqlite_utils import Database
 from evaluators.base import Answer, Cell, Sample, Score, Usage
 from providers.base import AS_IT_CAME, Translation
 from providers.errors import NotFoundError, StoreError, closest
-from router.store.base import Progress, Run, ScoredAnswer
+from router.store.base import Progress, Run, RunFilter, ScoredAnswer
 
 PAGE = 500  # rows read at a time by the async iterators
 CHUNK = 1000  # samples added, or answers deleted, in one transaction
 CHUNK_BYTES = 8 * 1024 * 1024  # of samples added in one transaction, unless one is larger
 
 RUN_FIELDS = {field.name: field.type for field in msgspec.structs.fields(Run)}
-JSON_FIELDS = frozenset({"document", "metrics", "versions"})
+JSON_FIELDS = frozenset({"document", "metrics", "versions", "tags"})
 
 _messages = msgspec.json.Decoder(tuple[dict[str, Any], ...])
 _texts = msgspec.json.Decoder(tuple[str, ...])
@@ -115,14 +115,22 @@ def find_run(db: Database, run_id: str) -> Run | None:
     return found[0] if found else None
 
 
-def runs_page(db: Database, limit: int, before: str | None, state: str | None) -> list[Run]:
+def runs_page(db: Database, wanted: RunFilter, limit: int, before: str | None) -> list[Run]:
     """Newest first, older than `before`."""
+    clauses = ["hidden_since IS NULL", "(:before IS NULL OR id < :before)"]
+    if wanted.state is not None:
+        clauses.append("state = :state")
+    if wanted.experiment is not None:
+        # The second says to SQLite that the index has it.
+        clauses.append("experiment = :experiment")
+        clauses += ["experiment <> ''"] if wanted.experiment else []
+    if wanted.tag is not None:
+        clauses.append("EXISTS (SELECT 1 FROM json_each(runs.tags) WHERE value = :tag)")
     return [
         _run(row)
         for row in db.table("runs").rows_where(
-            "hidden_since IS NULL AND (:before IS NULL OR id < :before)"
-            " AND (:state IS NULL OR state = :state)",
-            {"before": before, "state": state},
+            " AND ".join(clauses),
+            {"before": before, **msgspec.structs.asdict(wanted)},
             order_by="id DESC",
             limit=limit,
         )
@@ -138,7 +146,7 @@ def runs_where(db: Database, where: str, *, order_by: str) -> list[Run]:
 def _run(row: dict[str, Any]) -> Run:
     return msgspec.convert(
         {
-            name: _object.decode(row[name]) if name in JSON_FIELDS else row[name]
+            name: msgspec.json.decode(row[name]) if name in JSON_FIELDS else row[name]
             for name in RUN_FIELDS
         },
         Run,

@@ -21,7 +21,7 @@ from sqlite_utils import Database
 
 from evaluators.base import Answer, Cell, Sample, Score, Usage
 from providers.errors import NotFoundError, RunDocumentError, StoreError
-from router.store.base import DatasetRow, Progress, Run, Store
+from router.store.base import DatasetRow, Progress, Run, RunFilter, Store
 from router.store.migrations import STEPS, migrate
 from router.store.sqlite import ABANDONED_S, SqliteStore
 
@@ -147,7 +147,7 @@ async def test_runs_are_listed_newest_first_in_pages(store):
         await store.add_run(a_run(f"run_{i}", state="completed" if i % 2 else "queued"), [])
     assert [run.id for run in await store.runs(limit=2)] == ["run_4", "run_3"]
     assert [run.id for run in await store.runs(limit=2, before="run_3")] == ["run_2", "run_1"]
-    assert [run.id for run in await store.runs(state="completed")] == ["run_3", "run_1"]
+    assert [run.id for run in await store.runs(RunFilter(state="completed"))] == ["run_3", "run_1"]
 
 
 async def test_an_id_is_taken_once(store):

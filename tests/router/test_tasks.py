@@ -100,6 +100,7 @@ def test_over_http(folder, http):
     models = {"m": [{"answer": "In German."}]}
     with scripted(models) as upstream:
         config = (
+            "server: {port: 0}\n"
             f'providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}\n'
             "storage: {database: 'sqlite:///runs.db'}\n"
         )

@@ -1,0 +1,65 @@
+"""`/experiments`: runs under one name, with one leaderboard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, delete, get, patch
+from litestar.params import FromPath, FromQuery
+
+from providers.errors import RequestError
+from providers.wire import UNREADABLE
+from router.api.injected import Injected
+from router.documents import Document, convert
+from router.experiments import Change, Leaderboard
+from router.store.base import Experiment
+
+
+class ExperimentList(msgspec.Struct):
+    """Every experiment, the one with the newest run first."""
+
+    data: list[Experiment]
+    object: str = "list"
+
+
+class Deleted(msgspec.Struct):
+    """What was deleted: the experiment, and so many of its runs."""
+
+    name: str
+    deleted_runs: int
+
+
+@get("/experiments", tags=["experiments"], summary="List experiments")
+async def list_experiments(services: Injected, tag: FromQuery[str | None] = None) -> ExperimentList:
+    """Those with a run, tags or notes. A run joins one by its document's `experiment`."""
+    return ExperimentList(await services.store.experiments(tag=tag))
+
+
+@get("/experiments/{name:str}", tags=["experiments"], summary="Show an experiment's leaderboard")
+async def show_experiment(services: Injected, name: FromPath[str]) -> Leaderboard:
+    """Tables of comparable scores, the runs that are in none and why, and how to read them."""
+    return await services.experiments.leaderboard(name)
+
+
+@patch("/experiments/{name:str}", tags=["experiments"], summary="Set an experiment's tags or notes")
+async def change_experiment(
+    services: Injected, request: Request[Any, Any, Any], name: FromPath[str]
+) -> Experiment:
+    """The body is `{"tags": [...], "notes": "..."}`, or one of them."""
+    try:
+        data = msgspec.json.decode(await request.body() or b"{}")
+    except UNREADABLE as error:
+        raise RequestError(f"The body is not JSON: {error}", code="bad_json") from None
+    change = convert(Document(data, "", {}), Change, error=RequestError)
+    return await services.experiments.change(name, change)
+
+
+@delete(
+    "/experiments/{name:str}", tags=["experiments"], summary="Delete an experiment", status_code=200
+)
+async def delete_experiment(
+    services: Injected, name: FromPath[str], runs: FromQuery[bool] = False
+) -> Deleted:
+    """Its runs stay, in no experiment; `runs=true` deletes them too."""
+    return Deleted(name, await services.experiments.delete(name, runs=runs))

@@ -1,0 +1,214 @@
+"""`evalrouter experiment`: runs under one name, and what they found side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.table import Column, Table
+
+from evaluators.comparison import Verdict
+from evaluators.report import decimals
+from providers.errors import RequestError
+from router.cli.border import (
+    Commands,
+    config_option,
+    escape,
+    json_option,
+    out,
+    print_json,
+    with_services,
+)
+from router.config import load
+from router.documents import Document, convert
+from router.experiments import Board, Change, Entry, Leaderboard
+from router.services import Services
+from router.store.base import Experiment
+
+_MARKS: dict[Verdict, str] = {
+    "better": "[green]▲[/]",
+    "worse": "[red]▼[/]",
+    "no difference shown": "=",
+}
+
+
+@click.group(cls=Commands)
+def experiment() -> None:
+    """Look at several runs under one name; a run joins with `eval run --experiment NAME`."""
+
+
+@experiment.command("list")
+@click.option("--tag", help="Only with this tag.")
+@config_option
+@json_option
+def experiment_list(tag: str | None, config_path: Path | None, as_json: bool) -> None:
+    """List experiments, the one with the newest run first."""
+
+    async def read(services: Services) -> list[Experiment]:
+        return await services.store.experiments(tag=tag)
+
+    found: list[Experiment] = with_services(load(config_path), read)
+    if as_json:
+        print_json(found)
+        return
+    table = Table(Column("experiment", no_wrap=True), "runs", "states", "last run", "tags", "notes")
+    for one in found:
+        last = one.last_run_at
+        table.add_row(
+            escape(one.name),
+            str(one.runs),
+            ", ".join(f"{many} {state}" for state, many in one.states.items()),
+            "" if last is None else f"{datetime.fromtimestamp(last, UTC):%Y-%m-%d %H:%M} UTC",
+            escape(", ".join(one.tags)),
+            escape(one.notes),
+        )
+    out.print(table if found else "No experiments yet.")
+
+
+@experiment.command("show")
+@click.argument("name")
+@config_option
+@json_option
+def experiment_show(name: str, config_path: Path | None, as_json: bool) -> None:
+    """Show its leaderboard."""
+
+    async def read(services: Services) -> Leaderboard:
+        return await services.experiments.leaderboard(name)
+
+    board: Leaderboard = with_services(load(config_path), read)
+    if as_json:
+        print_json(board)
+    else:
+        _print(board)
+
+
+@experiment.command("note")
+@click.argument("name")
+@click.argument("text", required=False)
+@config_option
+def experiment_note(name: str, text: str | None, config_path: Path | None) -> None:
+    """Set its notes to TEXT; without one, to what stands on the standard input."""
+    notes = sys.stdin.read().strip() if text is None else text
+    _change(name, {"notes": notes}, config_path)
+    out.print(f"{escape(name)} has these notes now", highlight=False)
+
+
+@experiment.command("tag")
+@click.argument("name")
+@click.argument("tags", nargs=-1)
+@click.option("--remove", multiple=True, help="A tag to take away. Repeatable.")
+@config_option
+def experiment_tag(
+    name: str, tags: tuple[str, ...], remove: tuple[str, ...], config_path: Path | None
+) -> None:
+    """Add TAGS to it."""
+
+    async def read(services: Services) -> Experiment:
+        return await services.experiments.find(name)
+
+    before = with_services(load(config_path), read).tags
+    kept = [one for one in dict.fromkeys((*before, *tags)) if one not in remove]
+    after = _change(name, {"tags": kept}, config_path)
+    out.print(f"{escape(name)}: {escape(', '.join(after.tags)) or 'no tags'}", highlight=False)
+
+
+@experiment.command("delete")
+@click.argument("name")
+@click.option("--runs", is_flag=True, help="Delete its runs, too.")
+@config_option
+def experiment_delete(name: str, runs: bool, config_path: Path | None) -> None:
+    """Forget it; its runs stay unless --runs is given."""
+
+    async def delete(services: Services) -> int:
+        return await services.experiments.delete(name, runs=runs)
+
+    gone: int = with_services(load(config_path), delete)
+    out.print(
+        f"{escape(name)} deleted, {f'with {gone} runs' if runs else 'its runs are kept'}",
+        highlight=False,
+    )
+
+
+def _change(name: str, data: dict[str, object], config_path: Path | None) -> Experiment:
+    change = convert(Document(data, "", {}), Change, error=RequestError)
+
+    async def work(services: Services) -> Experiment:
+        return await services.experiments.change(name, change)
+
+    found: Experiment = with_services(load(config_path), work)
+    return found
+
+
+def _print(board: Leaderboard) -> None:
+    one = board.experiment
+    tags = f" ({', '.join(one.tags)})" if one.tags else ""
+    out.print(f"[bold]{escape(one.name)}[/]{escape(tags)}: {one.runs} runs", highlight=False)
+    if one.notes:
+        out.print(escape(one.notes), highlight=False)
+    runs = {entry.run_id: entry.run for table in board.boards for entry in table.entries}
+    # Ids sort by age.
+    numbers = {run_id: f"#{n}" for n, run_id in enumerate(sorted(runs), 1)}
+    for run_id, number in numbers.items():
+        out.print(f"  {number} {run_id} {escape(runs[run_id])}", highlight=False)
+    before: tuple[str, str] | None = None
+    for table in board.boards:
+        samples = f"{table.dataset}, {table.samples:,} samples, sha256 {table.dataset_hash[:12]}"
+        if (samples, table.apart) != before:
+            out.print(f"\n[bold]{escape(samples)}[/]", highlight=False)
+            if table.apart:
+                out.print(f"set apart: {escape(table.apart)}", highlight=False)
+            before = samples, table.apart
+        out.print(_table(table, numbers))
+    if any(entry.verdict for table in board.boards for entry in table.entries):
+        out.print("▲ better, ▼ worse than its run's baseline; = no difference shown")
+    if board.left_out:
+        out.print("\n[bold]In no table[/]", highlight=False)
+    for run in board.left_out:
+        out.print(f"  {escape(f'{run.run} ({run.run_id}): {run.reason}')}", highlight=False)
+    out.print()
+    for note in board.notes:
+        out.print(f"!  {escape(note)}", highlight=False)
+
+
+def _table(board: Board, numbers: Mapping[str, str]) -> Table:
+    arrow = {True: " ↑", False: " ↓", None: ""}[board.output.higher_is_better]
+    table = Table(
+        Column("", justify="right"),
+        Column("run", no_wrap=True),
+        Column("route", overflow="fold"),
+        Column(f"{board.output.name}{arrow}", no_wrap=True),
+        Column("n", justify="right", no_wrap=True),
+        Column("difference", no_wrap=True),
+        box=None,
+    )
+    for entry in board.entries:
+        complete = "" if entry.coverage >= 1 else f" ({entry.coverage:.0%})"
+        table.add_row(
+            "" if entry.rank is None else str(entry.rank),
+            numbers[entry.run_id],
+            escape(entry.route),
+            _interval(board, entry.estimate, entry.low, entry.high),
+            f"{entry.n:,}{complete}",
+            _against(board, entry),
+        )
+    return table
+
+
+def _interval(
+    board: Board, value: float, low: float | None, high: float | None, *, sign: str = ""
+) -> str:
+    form = f"{sign},.{decimals(board.output, value)}f"
+    if low is None or high is None:
+        return f"{value:{form}}"
+    return escape(f"{value:{form}} [{low:{form}}, {high:{form}}]")
+
+
+def _against(board: Board, entry: Entry) -> str:
+    if entry.difference is None:
+        return ""
+    low, high = entry.difference_low, entry.difference_high
+    found = _interval(board, entry.difference, low, high, sign="+")
+    return found if entry.verdict is None else f"{found} {_MARKS[entry.verdict]}"

@@ -1,0 +1,368 @@
+"""Experiments: several runs under one name, and what they found in one leaderboard.
+
+    board = await Experiments(store).leaderboard("prompt-study")
+
+A table has the routes of all runs whose numbers mean the same: the same samples, read the same way,
+and the same signature of the metric. What each run has found out about differences is taken from
+its own report; nothing is tested across runs (`evalrouter eval compare` does that).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from evaluators.comparison import ALPHA, Verdict
+from evaluators.document import Notes, RunDocument, Tags
+from evaluators.report import OutputInfo, Report
+from providers.errors import ConflictError, InputError, NotFoundError, closest
+from router.outcome import outcome
+from router.store.base import STOPPED, Experiment, Run, RunFilter, Store
+
+MOST_RUNS = 200
+"""A leaderboard is of the newest so many runs, and says so where there are more."""
+KEPT_REPORTS = 512
+_PAGE = 100
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One route of one run in a table.
+
+    Attributes:
+        rank: from 1; equal scores share one. None for an output without a direction.
+        run_id, run, route: whose score it is; `run` is the run's name.
+        task: of the run's document, "" for none.
+        estimate, low, high, n, coverage: as in the run's report.
+        cost_usd: of all the route's answers; None when a price is unknown.
+        seconds: median time of an answer that was not cached; None when all were.
+        baseline: the route of the same run that it was compared with; None for none.
+        difference, difference_low, difference_high: from that baseline, with its 95% interval.
+        p_holm: corrected by Holm over all comparisons of its own run.
+        verdict: of the comparison; None for none.
+    """
+
+    rank: int | None
+    run_id: str
+    run: str
+    route: str
+    task: str
+    estimate: float
+    low: float | None
+    high: float | None
+    n: int
+    coverage: float
+    cost_usd: float | None
+    seconds: float | None
+    baseline: str | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p_holm: float | None = None
+    verdict: Verdict | None = None
+
+
+class Board(msgspec.Struct, frozen=True, kw_only=True):
+    """Scores of one output that can be set side by side.
+
+    Attributes:
+        output: which, and what a reader needs to know of it.
+        signature: of its metric.
+        dataset: as the newest of its runs named it.
+        dataset_hash: SHA-256, hex.
+        samples: how many of the dataset's rows each run asks.
+        apart: why its runs are not in the table before it of the same output; "" for the first.
+        entries: best first; where neither direction is better, by run and route.
+    """
+
+    output: OutputInfo
+    signature: str
+    dataset: str
+    dataset_hash: str
+    samples: int
+    apart: str
+    entries: tuple[Entry, ...]
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that is in no table, and why."""
+
+    run_id: str
+    run: str
+    state: str
+    reason: str
+
+
+class Leaderboard(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runs of an experiment found.
+
+    Attributes:
+        experiment: its name, tags, notes and counts.
+        boards: the tables, those with the most runs first.
+        left_out: runs in no table.
+        notes: what has to be known before believing the tables, in sentences.
+    """
+
+    experiment: Experiment
+    boards: tuple[Board, ...]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to change of an experiment; None leaves it as it is."""
+
+    tags: Tags | None = None
+    notes: Notes | None = None
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """What two runs must have in common for their samples to be the same."""
+
+    dataset_hash: str
+    samples: int
+    # JSON of the document's `sample` (a first n is told by their number) and `columns`.
+    drawn: bytes
+    columns: bytes
+
+
+class Experiments:
+    """The experiments of one store.
+
+    Keeps the reports of runs that have stopped in memory, as a leaderboard reads all of them.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._reports: OrderedDict[tuple[Any, ...], Report] = OrderedDict()
+
+    async def find(self, name: str) -> Experiment:
+        """The experiment of that name. Raises NotFoundError."""
+        found = await self._store.experiments(name=name)
+        if not found:
+            known = [one.name for one in await self._store.experiments()]
+            raise NotFoundError(f"there is no experiment {name!r}.{closest(name, known)}")
+        return found[0]
+
+    async def change(self, name: str, change: Change) -> Experiment:
+        """Set tags or notes. Raises NotFoundError."""
+        found = await self.find(name)
+        await self._store.set_experiment(
+            name,
+            tags=found.tags if change.tags is None else tuple(dict.fromkeys(change.tags)),
+            notes=found.notes if change.notes is None else change.notes,
+        )
+        return await self.find(name)
+
+    async def delete(self, name: str, *, runs: bool = False) -> int:
+        """Forget an experiment; how many runs were deleted with it, if that was asked for.
+
+        Raises:
+            NotFoundError: no such experiment.
+            ConflictError: its runs are to be deleted and one is not stopped; nothing was deleted.
+        """
+        await self.find(name)
+        doomed = [run async for run in self._runs(name)] if runs else []
+        for run in doomed:
+            if run.state not in STOPPED:
+                raise ConflictError(f"{run.id} is {run.state}: cancel it first")
+        for run in doomed:
+            await self._store.delete_run(run.id)
+        await self._store.forget_experiment(name)
+        return len(doomed)
+
+    async def leaderboard(self, name: str) -> Leaderboard:
+        """What its runs found. Raises NotFoundError."""
+        experiment = await self.find(name)
+        wanted = RunFilter(experiment=name)
+        runs = await self._store.runs(wanted, limit=MOST_RUNS)
+        reports: list[tuple[Run, Report]] = []
+        left_out: list[LeftOut] = []
+        for run in runs:
+            report, reason = await self._report(run)
+            if report is not None:
+                reports.append((run, report))
+            else:
+                left_out.append(
+                    LeftOut(run_id=run.id, run=run.name, state=run.state, reason=reason)
+                )
+        return Leaderboard(
+            experiment=experiment,
+            boards=_boards(reports),
+            left_out=tuple(left_out),
+            notes=tuple(_notes(experiment, reports)),
+        )
+
+    async def _runs(self, name: str) -> AsyncIterator[Run]:
+        before = None
+        while True:
+            page = await self._store.runs(RunFilter(experiment=name), limit=_PAGE, before=before)
+            for run in page:
+                yield run
+            if len(page) < _PAGE:
+                return
+            before = page[-1].id
+
+    async def _report(self, run: Run) -> tuple[Report | None, str]:
+        """The run's report if its scores can stand beside others', or why not."""
+        if run.state != "completed":
+            progress = await self._store.progress(run.id)
+            why = run.error or run.stopped
+            so_far = f"{progress.answered:,} of {run.cells:,} requests answered"
+            return None, f"{run.state}, {so_far}" + (f": {why}" if why else "")
+        key = (run.id, run.finished_at, run.dataset_rows, tuple(run.metrics.items()))
+        if key not in self._reports:
+            try:
+                self._reports[key] = (await outcome(self._store, run)).report
+            except InputError as error:
+                # A metric that was uninstalled since, say: the other runs still have theirs.
+                return None, error.message
+            while len(self._reports) > KEPT_REPORTS:
+                self._reports.popitem(last=False)
+        self._reports.move_to_end(key)
+        report = self._reports[key]
+        if not any(score.n for route in report.routes for score in route.scores):
+            return None, "no answer has a score"
+        return report, ""
+
+
+def _asked(run: Run) -> _Asked:
+    document = msgspec.convert(run.document, RunDocument)
+    return _Asked(
+        run.dataset_hash,
+        run.dataset_rows,
+        msgspec.json.encode(document.sample),
+        msgspec.json.encode(document.columns, order="sorted"),
+    )
+
+
+def _boards(reports: Sequence[tuple[Run, Report]]) -> tuple[Board, ...]:
+    """One table for each (samples, output, signature)."""
+    groups: dict[tuple[_Asked, str, str], list[tuple[Run, Report]]] = {}
+    outputs: dict[str, OutputInfo] = {}
+    for run, report in reports:
+        asked = _asked(run)
+        for output in report.outputs:
+            outputs.setdefault(output.name, output)
+            key = (asked, output.name, report.signatures.get(output.metric, ""))
+            groups.setdefault(key, []).append((run, report))
+    # The samples that most runs share first; for those, outputs in the order of the metrics.
+    shared = Counter(_asked(run) for run, _ in reports)
+    order = {name: place for place, name in enumerate(outputs)}
+    ordered = sorted(groups, key=lambda key: (-shared[key[0]], order[key[1]], -len(groups[key])))
+    first: dict[str, tuple[_Asked, str, str]] = {}
+    boards = []
+    for key in ordered:
+        asked, name, signature = key
+        before = first.setdefault(name, key)
+        entries = _ranked(outputs[name], list(_entries(name, groups[key])))
+        if entries:
+            boards.append(
+                Board(
+                    output=outputs[name],
+                    signature=signature,
+                    dataset=groups[key][0][0].dataset,
+                    dataset_hash=asked.dataset_hash,
+                    samples=asked.samples,
+                    apart="" if before == key else _difference(before, key),
+                    entries=entries,
+                )
+            )
+    return tuple(boards)
+
+
+def _difference(first: tuple[_Asked, str, str], other: tuple[_Asked, str, str]) -> str:
+    """Why scores of the same output cannot stand in one table."""
+    ours, theirs = first[0], other[0]
+    if ours.dataset_hash != theirs.dataset_hash:
+        return (
+            f"another dataset: sha256 {theirs.dataset_hash[:12]} instead of "
+            f"{ours.dataset_hash[:12]}"
+        )
+    if ours.columns != theirs.columns:
+        return "other columns of the dataset are its input or reference"
+    if ours != theirs:
+        return f"other samples of the dataset: {theirs.samples:,} instead of {ours.samples:,} rows"
+    return f"measured otherwise: {other[2]} instead of {first[2]}"
+
+
+def _entries(output: str, members: Iterable[tuple[Run, Report]]) -> Iterable[Entry]:
+    for run, report in members:
+        task = run.document.get("task")
+        compared = {one.route: one for one in report.comparisons if one.output == output}
+        for route in report.routes:
+            score = next(one for one in route.scores if one.output == output)
+            if score.estimate is None:
+                continue
+            against = compared.get(route.route)
+            yield Entry(
+                rank=None,
+                run_id=run.id,
+                run=run.name,
+                route=route.route,
+                task=task["name"] if isinstance(task, dict) else "",
+                estimate=score.estimate,
+                low=score.low,
+                high=score.high,
+                n=score.n,
+                coverage=score.coverage,
+                cost_usd=route.cost.total_usd,
+                seconds=route.times.p50_s,
+                baseline=report.baseline if against else None,
+                difference=against.difference if against else None,
+                difference_low=against.low if against else None,
+                difference_high=against.high if against else None,
+                p_holm=against.p_holm if against else None,
+                verdict=against.verdict if against else None,
+            )
+
+
+def _ranked(output: OutputInfo, entries: list[Entry]) -> tuple[Entry, ...]:
+    if output.higher_is_better is None:
+        return tuple(sorted(entries, key=lambda one: (one.run_id, one.route)))
+    sign = -1.0 if output.higher_is_better else 1.0
+    entries.sort(key=lambda one: (sign * one.estimate, one.run_id, one.route))
+    ranked: list[Entry] = []
+    for place, one in enumerate(entries, 1):
+        tied = ranked and ranked[-1].estimate == one.estimate
+        rank = ranked[-1].rank if tied else place
+        ranked.append(msgspec.structs.replace(one, rank=rank))
+    return tuple(ranked)
+
+
+def _notes(experiment: Experiment, reports: Sequence[tuple[Run, Report]]) -> Iterable[str]:
+    if experiment.runs > MOST_RUNS:
+        yield f"These are the newest {MOST_RUNS} of {experiment.runs:,} runs."
+    judged = [one for _, report in reports for one in report.comparisons if one.p_holm is not None]
+    if judged:
+        families = len({run.id for run, report in reports if report.comparisons})
+        yield (
+            "Differences are those of each run from its own baseline, with 95% intervals of their "
+            "own; verdicts are corrected by Holm over the comparisons of that run."
+        )
+        if families > 1:
+            yield (
+                f"Nothing is corrected over the experiment: with {families:,} runs and "
+                f"{len(judged):,} comparisons, each run has its own {ALPHA:.0%} chance of a "
+                "difference that is none, and the more runs are tried, the likelier is one that "
+                "looks best by luck. Repeat what matters on samples that chose nothing."
+            )
+    if len(reports) > 1:
+        yield (
+            "Ranks are not tests: whether two runs differ is what "
+            "`evalrouter eval compare RUN RUN` says."
+        )
+    partial = sorted(
+        {
+            run.id
+            for run, report in reports
+            if any(score.coverage < 1 for route in report.routes for score in route.scores)
+        }
+    )
+    if partial:
+        yield (
+            "Scores with a coverage below 100% are over other samples than the rest of their "
+            f"table: {', '.join(partial)}."
+        )

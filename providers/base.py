@@ -169,6 +169,15 @@ class Lifecycle(Protocol):
         ...
 
 
+@runtime_checkable
+class Explains(Protocol):
+    """A provider that can tell a target that is starting from one that fails."""
+
+    def starting(self, model: str) -> str:
+        """Why this model has no answer yet, in words; "" when it should have one."""
+        ...
+
+
 class BytesReply:
     """A Reply that is made on the spot, for providers that live in this process."""
 

@@ -49,7 +49,6 @@ HOSTS = (
     Host("compatible", "", "any host with OpenAI's API"),
     Host("groq", "https://api.groq.com/openai/v1", "Groq", _GROQ),
     Host("openrouter", "https://openrouter.ai/api/v1", "OpenRouter"),
-    Host("ray_serve", "http://127.0.0.1:8000/v1", "models on Ray Serve"),
     Host("together", "https://api.together.xyz/v1", "Together AI"),
     Host("vllm", "http://127.0.0.1:8000/v1", "vLLM's OpenAI server"),
 )

@@ -20,6 +20,7 @@ Catch the branch you can act on:
     ├── UpstreamError                 a target failed; nothing is wrong with the request
     │   ├── UpstreamConnectError      502: refused, reset, DNS, TLS
     │   ├── UpstreamTimeoutError      504: connect, first_byte, between_chunks or total
+    │   │   └── TargetStartingError   504: it is being started, and was not ready in time
     │   ├── UpstreamProtocolError     502: cut off in mid-body, or not the JSON it promised
     │   ├── UpstreamStatusError       its own status and body, kept as they came
     │   └── TargetBusyError           429: all targets are full, and so are their queues
@@ -232,6 +233,12 @@ class UpstreamTimeoutError(UpstreamError):
     def __init__(self, message: str, *, phase: str) -> None:
         super().__init__(message)
         self.phase = phase
+
+
+class TargetStartingError(UpstreamTimeoutError):
+    """The target is being started and was not ready in time. It has not failed."""
+
+    code = "target_starting"
 
 
 class UpstreamProtocolError(UpstreamError):

@@ -7,19 +7,18 @@ error says how to start it.
 from __future__ import annotations
 
 from providers.base import BytesReply, Call, Reply
-from providers.compatible import Compatible, CompatibleConfig
+from providers.compatible import CompatibleConfig
 from providers.compose import model_list
 from providers.errors import UpstreamConnectError
+from providers.ray_serve import RayServe
 from providers.transport import Transport
 
-BASE_URL = "http://127.0.0.1:8000/v1"
 
-
-class HuggingFace(Compatible):
+class HuggingFace(RayServe):
     """Models by their name on the hub, served on this machine."""
 
     def __init__(self, name: str, config: CompatibleConfig, transport: Transport) -> None:
-        super().__init__(name, config, transport, default_url=BASE_URL)
+        super().__init__(name, config, transport)
         self._configured = bool(config.base_url)
 
     async def send(self, call: Call) -> Reply:

@@ -19,6 +19,7 @@ from providers.llamafile import Llamafile, LlamafileConfig
 from providers.mistral import Mistral, MistralConfig
 from providers.ollama import Ollama
 from providers.openai import OpenAI, OpenAIConfig
+from providers.ray_serve import RayServe
 from providers.recorded import Recorded, RecordedConfig
 from providers.recording import Recorder
 from providers.scripted import Scripted, ScriptedConfig
@@ -53,6 +54,7 @@ KINDS: Mapping[str, Kind] = {
     "llama_cpp": Kind(LlamafileConfig, LlamaCpp),
     "llamafile": Kind(LlamafileConfig, Llamafile),
     "ollama": Kind(CompatibleConfig, Ollama),
+    "ray_serve": Kind(CompatibleConfig, RayServe),
     **{
         host.kind: Kind(
             CompatibleConfig, partial(Compatible, default_url=host.base_url, rules=host.rules)

@@ -18,9 +18,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from providers.base import Call, OnUnsupported, Path, Provider, Reply
+from providers.base import Call, Explains, OnUnsupported, Path, Provider, Reply
 from providers.errors import (
     TargetBusyError,
+    TargetStartingError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamStatusError,
@@ -451,7 +452,8 @@ class Dispatcher:
                     opened = Opened(reply, target, body=body)
         except TimeoutError:
             phase = "total" if loop.time() >= deadline else "first_byte"
-            raise _too_slow(target, phase, limits) from None
+            why = provider.starting(target.model) if isinstance(provider, Explains) else ""
+            raise _too_slow(target, phase, limits, why) from None
         finally:
             if opened is None and reply is not None:
                 await reply.aclose()
@@ -521,6 +523,8 @@ def _final(failure: UpstreamError) -> bool:
 
 def _own_fault(failure: UpstreamError) -> bool:
     """Whether the failure speaks against the target, rather than against what was asked of it."""
+    if isinstance(failure, TargetStartingError):
+        return False
     return not isinstance(failure, UpstreamStatusError) or failure.status >= 500
 
 
@@ -566,13 +570,17 @@ async def _status_error(reply: Reply, target: Target) -> UpstreamStatusError:
     )
 
 
-def _too_slow(target: Target, phase: str, timeout: Timeout) -> UpstreamTimeoutError:
+def _too_slow(
+    target: Target, phase: str, timeout: Timeout, starting: str = ""
+) -> UpstreamTimeoutError:
     seconds = getattr(timeout, phase)
     words = {
         "first_byte": f"no first byte within {seconds:g} s",
         "between_chunks": f"no further chunk within {seconds:g} s",
         "total": f"not done within {seconds:g} s",
     }
+    if starting:
+        return TargetStartingError(f"{target}: {words[phase]}; {starting}", phase=phase)
     return UpstreamTimeoutError(f"{target}: {words[phase]}", phase=phase)
 
 

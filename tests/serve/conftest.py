@@ -28,6 +28,12 @@ models:
     source: {folder}/bart
     cpus: 0.1
     replicas: {{min: 0, max: 1, up_delay: 0, idle: 600}}
+  roomless:
+    engine: llamacpp
+    source: {folder}/tiny.gguf
+    cpus: 64
+    cold_start: 3
+    replicas: {{min: 0, max: 1, up_delay: 0, idle: 600}}
   tiny-gguf: {{engine: llamacpp, source: {folder}/tiny.gguf, cpus: 0.1, options: {{context: 512}}}}
   broken:
     engine: transformers

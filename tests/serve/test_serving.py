@@ -134,6 +134,21 @@ def test_openais_client_through_the_router(hosted):
             client.chat.completions.create(model="gpu/llama", messages=MESSAGES, max_tokens=99_999)
 
 
+def test_a_cold_start_that_takes_too_long_is_no_failure(host, hosted):
+    waited = ask(host, "roomless")
+    assert (waited.status_code, waited.json()["error"]["code"]) == (503, "model_starting")
+    assert "retry-after" in waited.headers
+    config = f"""
+providers:
+  gpu: {{kind: ray_serve, base_url: '{hosted}'}}
+routes:
+  roomless: {{targets: [{{model: gpu/roomless}}], retries: {{attempts: 1}}}}
+"""
+    with gateway(config) as url, httpx.Client(base_url=url, timeout=60) as client:
+        early = client.post("/v1/chat/completions", json={"model": "roomless", **GREEDY})
+        assert early.json()["error"]["code"] == "target_starting"
+
+
 def test_hf_finds_a_model_by_its_source(hosted, folder):
     config = f"providers:\n  hf: {{kind: huggingface, base_url: '{hosted}'}}\n"
     with gateway(config) as url, httpx.Client(timeout=60) as client:
@@ -148,6 +163,7 @@ def test_the_command_lists_them(hosted):
     assert {row["id"] for row in json.loads(done.stdout)} == {
         "llama",
         "bart",
+        "roomless",
         "tiny-gguf",
         "broken",
     }

@@ -68,8 +68,6 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         cache: whether an answer to the same request, kept from an earlier run, may be used.
         stop_when: end early, once the run's question is answered; see StopWhen.
         limits: see RunLimits.
-        stop_when: end the run, completed, once its question is answered; see StopWhen. None to ask
-            everything.
     """
 
     dataset: Annotated[str, msgspec.Meta(min_length=1)]
@@ -93,4 +91,3 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cache: bool = True
     stop_when: StopWhen | None = None
     limits: RunLimits = RunLimits()
-    stop_when: StopWhen | None = None

@@ -20,6 +20,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from router.api import (
+    compare,
     completions,
     datasets,
     errors,
@@ -28,6 +29,7 @@ from router.api import (
     exporting,
     guard,
     health,
+    judges,
     metrics,
     models,
     pages,
@@ -72,8 +74,12 @@ def create_app(services: Services) -> ASGIApp:
             evals.pause_run,
             evals.cancel_run,
             evals.resume_run,
+            evals.rescore_run,
+            evals.extend_run,
+            compare.compare,
             evals.follow_run,
             evals.list_samples,
+            exporting.export,
             datasets.list_datasets,
             datasets.register_dataset,
             datasets.upload_dataset,

@@ -12,7 +12,8 @@ from evaluators.base import AnyMetric, Asking, Declared, Judging, Output
 from evaluators.document import RunDocument
 from evaluators.gates import Gate
 from evaluators.metrics import registry
-from providers.errors import ConflictError, ModelNotFoundError, RunDocumentError
+from evaluators.sequential import check_stop
+from providers.errors import ConflictError, ModelNotFoundError, RunDocumentError, closest
 from router.complete import Asker
 from router.store.base import Run
 
@@ -62,11 +63,28 @@ def parse_gates(document: RunDocument, metrics: Sequence[Declared]) -> list[Gate
     ]
 
 
+# The route of the answers that a dataset brings along. A provider named `dataset` is hidden by it.
+BROUGHT = "dataset/answer"
+
+
+def asked_routes(document: RunDocument) -> tuple[str, ...]:
+    """The run's routes that are asked."""
+    return tuple(route for route in document.routes if route != BROUGHT)
+
+
+def check_stop_when(document: RunDocument, metrics: Sequence[Declared]) -> None:
+    """The rule must be about an output of the run. Raises RunDocumentError."""
+    if document.stop_when is not None:
+        check_stop(document.stop_when, outputs_of(metrics), baseline=document.baseline)
+
+
 def check_routes(asker: Asker, document: RunDocument, metrics: Sequence[AnyMetric]) -> None:
     """The routes, those that metrics ask, and the baseline. Raises RunDocumentError."""
     for n, route in enumerate(document.routes):
         if route in document.routes[:n]:
             raise RunDocumentError(f"routes[{n}]: {route!r} is named twice", param=f"routes[{n}]")
+        if route == BROUGHT:
+            continue
         try:
             asker.check_route(route)
         except ModelNotFoundError as error:
@@ -75,12 +93,26 @@ def check_routes(asker: Asker, document: RunDocument, metrics: Sequence[AnyMetri
         asked = (metric.route,) if isinstance(metric, Asking) else ()
         for route in metric.judges if isinstance(metric, Judging) else asked:
             asker.check_route(route)
+    if BROUGHT in document.routes and document.repeats > 1:
+        raise RunDocumentError(
+            f"repeats: {BROUGHT} has one answer for each sample", param="repeats"
+        )
     if document.baseline is not None and document.baseline not in document.routes:
         raise RunDocumentError(
             f"baseline: {document.baseline!r} is not one of the run's routes "
             f"({', '.join(document.routes)})",
             param="baseline",
         )
+    targets = [
+        str(one) for route in asked_routes(document) for one in asker.table.first_targets(route)
+    ]
+    for name in document.limits.per_target:
+        if name not in targets:
+            raise RunDocumentError(
+                f"limits.per_target: the run's routes have no target {name!r}."
+                f"{closest(name, targets)}",
+                param=f"limits.per_target.{name}",
+            )
 
 
 def check_parameters(document: RunDocument) -> None:

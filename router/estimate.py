@@ -29,7 +29,7 @@ import msgspec
 from evaluators.base import AnyMetric, Asking, Output, Usage
 from evaluators.document import RunDocument
 from evaluators.power import minimum_detectable_effect
-from router.check import outputs_of
+from router.check import asked_routes, outputs_of
 from router.complete import Asker
 from router.prices import PriceBook
 from router.routing import Target
@@ -207,7 +207,7 @@ def _look(
     for sample in prepared.samples():
         looked_at += 1
         text = _size(sample.messages), len(sample.messages)
-        for route in document.routes:
+        for route in asked_routes(document):
             request = asker.prepare(route, sample, document.parameters, fallback=document.fallback)
             key = route, request.plan.targets[0]
             one = asked.setdefault(key, _Asked(*key, [], []))

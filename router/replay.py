@@ -15,20 +15,23 @@ import msgspec
 
 from evaluators.base import Answer, AnyMetric, Cell, Embed, Judging, Sample, Score
 from evaluators.document import RunDocument
-from evaluators.lanes import Lane
+from evaluators.lanes import Lane, Leave
 from evaluators.run import Answered, Result, Task, run
 from evaluators.scoring import Scorer
-from router.check import build_metrics, check_signatures
+from evaluators.sequential import StopRule
+from router.check import BROUGHT, asked_routes, build_metrics, check_signatures, outputs_of
 from router.complete import Asker
 from router.dispatch import Attempt
 from router.judging import Bench
 from router.lanes import TargetLane, lanes_of
 from router.pacing import TRIES
 from router.routing import share
-from router.store.base import Run, RunState, Store
+from router.store.base import Run, RunState, ScoredAnswer, Store
 
 # Batches scored at a time where judges are asked.
 _BATCHES = 8
+# Answers that a dataset brings along, kept in one go.
+_KEPT_AT_ONCE = 256
 
 
 class Live(msgspec.Struct):
@@ -97,8 +100,11 @@ class Replay:
         self.stop: Stop | None = None
         # A route that is changed meanwhile must not change the run.
         self._table = asker.table
-        self._lanes = lanes_of(self._document, self._table, asker.pacing)
+        asked = msgspec.structs.replace(self._document, routes=asked_routes(self._document))
+        self._lanes = lanes_of(asked, self._table, asker.pacing)
         self._by_target = {(lane.route, lane.target): lane for lane in self._lanes}
+        self._rule: StopRule | None = None
+        self._clusters: dict[str, str] = {}
         # The attempts of cells that a rate limit has put off.
         self._refused: dict[Cell, list[Attempt]] = {}
 
@@ -122,6 +128,7 @@ class Replay:
         for use in await self._store.judge_use(found.id):
             live.cost_usd += use.cost_usd
             live.tokens += use.tokens
+        await self._watch_for_an_answer()
         async with AsyncExitStack() as stack:
             bench = Bench(
                 self._store,
@@ -143,7 +150,8 @@ class Replay:
                 # What cannot be loaded is to be told before anything is paid for.
                 await scorers.scorer(tuple(range(len(self._metrics))))
             await run(
-                [Lane(self._tasks(lane), lane) for lane in self._lanes],
+                [Lane(self._tasks(lane), lane) for lane in self._lanes]
+                + [Lane(self._brought()) for route in document.routes if route == BROUGHT],
                 complete=self._complete,
                 score=scorers.score,
                 keep_scores=self._keep_scores,
@@ -178,11 +186,42 @@ class Replay:
                     elif not lane.stopped and not self._run.only_scores:
                         yield Task(cell, one.sample)
 
+    async def _brought(self) -> AsyncGenerator[Task]:
+        """The cells that the dataset has answered, their answers kept."""
+        async with aclosing(
+            self._store.open_samples(self._run.id, len(self._document.routes))
+        ) as open_samples:
+            batch: list[Task] = []
+            async for one in open_samples:
+                kept = one.unscored.get((BROUGHT, 0))
+                cell = Cell(BROUGHT, one.sample.id, 0)
+                if kept is not None:
+                    yield Task(cell, one.sample, kept.answer, kept.scores)
+                elif (BROUGHT, 0) not in one.settled and not self._run.only_scores:
+                    batch.append(Task(cell, one.sample, _answer_of(one.sample)))
+                if len(batch) == _KEPT_AT_ONCE:
+                    await self._keep_brought(batch)
+                    for task in batch:
+                        yield task
+                    batch = []
+            await self._keep_brought(batch)
+            for task in batch:
+                yield task
+
+    async def _keep_brought(self, batch: Sequence[Task]) -> None:
+        await asyncio.gather(
+            *(
+                self._store.keep_answer(self._run.id, task.cell, "", task.answer, ())
+                for task in batch
+                if task.answer is not None
+            )
+        )
+
     def _lane(self, route: str, sample: Sample) -> TargetLane:
         """The lane that a cell belongs to."""
         return self._by_target[route, self._table.plan(route, share(sample.id, route)).targets[0]]
 
-    async def _complete(self, cell: Cell, sample: Sample) -> Answer | None:
+    async def _complete(self, cell: Cell, sample: Sample, leave: Leave) -> Answer | None:
         """Ask, and keep the answer before anybody sees it; None when it is to be asked later."""
         run_id, document = self._run.id, self._document
         prepared = self._asker.prepare(
@@ -201,6 +240,7 @@ class Replay:
             await self._store.keep_answer(run_id, cell, prepared.hash, answer, ())
             return answer
         completed = await self._asker.ask(prepared)
+        leave()
         attempts = self._refused.pop(cell, []) + list(completed.attempts)
         if completed.try_later and len(attempts) < TRIES:
             # Nothing was done and nothing was paid for: it is as if it had not been asked.
@@ -223,6 +263,36 @@ class Replay:
         else:
             self._live.answered += 1
             self._live.cached += result.answer.cached
+        if self._rule is not None:
+            self._count(self._rule, result)
+            if why := self._rule.reason():
+                self.wind_down("completed", why)
+
+    def _count(self, rule: StopRule, result: Result | ScoredAnswer) -> None:
+        if result.answer is not None:
+            cluster = self._clusters.get(result.cell.sample_id, "")
+            rule.add(result.cell, result.answer, result.scores, cluster=cluster)
+
+    async def _watch_for_an_answer(self) -> None:
+        """Begin with what is known already."""
+        document = self._document
+        if document.stop_when is None or self._run.only_scores:
+            return
+        self._rule = StopRule(
+            document.stop_when,
+            routes=document.routes,
+            outputs=outputs_of(self._metrics),
+            baseline=document.baseline,
+            repeats=document.repeats,
+        )
+        self._clusters = await self._store.clusters(self._run.id)
+        async with aclosing(self._store.results(self._run.id)) as results:
+            async for one in results:
+                # What has no scores yet is counted when it has.
+                if one.scores or (one.answer is not None and one.answer.text is None):
+                    self._count(self._rule, one)
+        if why := self._rule.reason():
+            self.wind_down("completed", why)
 
     # When to stop
 
@@ -245,6 +315,14 @@ class Replay:
                     why = f"stopped at its limit {name}: {limit:g}; resume it with a higher one"
                     self.wind_down("cancelled", why)
         return self.stop is not None
+
+
+def _answer_of(sample: Sample) -> Answer:
+    """The answer that a sample brings along."""
+    if sample.answer is None:
+        missing = "the dataset brings no answer for this sample"
+        return Answer(text=None, error=missing, error_code="no_answer", attempts=0)
+    return Answer(text=sample.answer, target=BROUGHT, attempts=0)
 
 
 class _Scorers:

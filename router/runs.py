@@ -12,26 +12,32 @@ import logging
 import platform
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from evaluators.base import AnyMetric
 from evaluators.document import RunDocument, RunLimits
 from providers.errors import ConflictError, NotFoundError, RunDocumentError, StoreError
+from router import again
+from router.again import Spec
 from router.check import (
     build_metrics,
     check_parameters,
     check_routes,
+    check_stop_when,
     parse_gates,
     resolve_metrics,
 )
 from router.complete import Asker
 from router.datasets import Datasets
 from router.documents import Document, convert
+from router.estimate import Estimate, estimate
 from router.outcome import Outcome, outcome
 from router.owner import is_dead, this_owner
 from router.replay import Live, Replay, Stop
@@ -49,6 +55,8 @@ LOOK_S = 2.0
 PAUSE_S, CLOSE_S = 30.0, 5.0
 # How long `cancel` and `pause` wait for another process.
 ANSWER_S = 5.0
+# How often a run of another process is looked at.
+FOLLOW_S = 0.5
 
 Runner = Literal["server", "command"]
 
@@ -60,9 +68,11 @@ class _Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _UnderWay:
     """A run that this process carries out."""
 
-    def __init__(self, replay: Replay, work: asyncio.Task[Stop | None]) -> None:
+    def __init__(self, replay: Replay, work: asyncio.Task[Stop | None], runner: Runner) -> None:
         self.replay = replay
         self.work = work
+        # The state it is left in when its process ends.
+        self.left: RunState = "queued" if runner == "server" else "paused"
         # Whether somebody else has it now; whether it was stopped by `obey`.
         self.lost = self.dropped = False
 
@@ -70,12 +80,13 @@ class _UnderWay:
         """Begin to stop. Being asked again changes nothing."""
         if wish == "cancelled":
             self.replay.stop = Stop("cancelled")
-            self._drop()
+            self.drop()
         elif wish == "paused" and self.replay.stop is None:
             self.replay.wind_down("paused")
-            asyncio.get_running_loop().call_later(PAUSE_S, self._drop)
+            asyncio.get_running_loop().call_later(PAUSE_S, self.drop)
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Stop without waiting for what is in flight."""
         if not self.work.done():
             self.dropped = True
             self.work.cancel()
@@ -119,11 +130,7 @@ class Runs:
             RunDocumentError, DatasetError, MissingExtraError: what is wrong, and where; nothing
                 was kept and nothing was sent.
         """
-        document = resolve_metrics(document, base)
-        metrics = build_metrics(document)
-        check_routes(self._asker, document, metrics)
-        check_parameters(document)
-        parse_gates(document, metrics)
+        document, metrics = self._check(document, base)
         async with self._datasets.open(document.dataset, base=base) as source:
             document = msgspec.structs.replace(document, dataset=source.address)
             prepared = await asyncio.to_thread(prepare, document, source, metrics)
@@ -148,6 +155,32 @@ class Runs:
             await self._store.add_run(found, prepared.samples())
         self._look.set()
         return found
+
+    async def estimate(self, document: RunDocument, *, base: Path) -> Estimate:
+        """What the run would take; nothing is kept and nothing is sent.
+
+        Args:
+            document: what would be done.
+            base: the folder that relative dataset paths start from.
+
+        Raises:
+            RunDocumentError, DatasetError, MissingExtraError: what is wrong, and where.
+        """
+        document, metrics = self._check(document, base)
+        async with self._datasets.open(document.dataset, base=base) as source:
+            document = msgspec.structs.replace(document, dataset=source.address)
+            prepared = await asyncio.to_thread(prepare, document, source, metrics)
+            return await estimate(self._store, self._asker, document, metrics, prepared)
+
+    def _check(self, document: RunDocument, base: Path) -> tuple[RunDocument, list[AnyMetric]]:
+        """Everything that can be checked without the dataset. Raises RunDocumentError."""
+        document = resolve_metrics(document, base)
+        metrics = build_metrics(document)
+        check_routes(self._asker, document, metrics)
+        check_parameters(document)
+        parse_gates(document, metrics)
+        check_stop_when(document, metrics)
+        return document, metrics
 
     async def resume(
         self,
@@ -180,6 +213,82 @@ class Runs:
         self._look.set()
         return await self.find(found.id)
 
+    async def rescore(
+        self, run_id: str, metrics: Sequence[Spec], *, base: Path, runner: Runner
+    ) -> Run:
+        """Queue a run to have its answers scored by more metrics; nothing is asked for it.
+
+        A metric of a name that the run has replaces it; the others keep their scores.
+
+        Args:
+            run_id: the run, or a unique prefix.
+            metrics: as in a run document; none for all it has, as they are installed now.
+            base: the folder that paths of metrics start from.
+            runner: who is to carry it out.
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: it is being carried out.
+            RunDocumentError: a metric that is none, or that cannot score the run's samples.
+        """
+        found = await self.find(run_id)
+        change = again.rescore(found, metrics, base)
+        if change.needing:
+            async for sample in self._store.samples(found.id):
+                if not sample.references:
+                    raise RunDocumentError(
+                        f"metrics: the sample {sample.id} has no reference, which "
+                        f"{', '.join(change.needing)} needs",
+                        param="metrics",
+                    )
+        await self._store.rescore_run(
+            found.id,
+            self._now(),
+            stale_after(found.owner),
+            kept=change.kept,
+            runner=runner,
+            **change.changes,
+        )
+        self._look.set()
+        return await self.find(found.id)
+
+    async def extend(
+        self, run_id: str, *, runner: Runner, limit: int | None = None, repeats: int | None = None
+    ) -> Run:
+        """Queue a run with more samples of its dataset, or more repeats of each.
+
+        Args:
+            run_id: the run, or a unique prefix.
+            runner: who is to carry it out.
+            limit: how many samples it is to have; all there are where that is fewer.
+            repeats: how often each is to be asked.
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: it is being carried out, or its dataset or a metric has changed.
+            RunDocumentError, DatasetError: what cannot be extended so.
+        """
+        found = await self.find(run_id)
+        document, metrics = again.extension(found, limit=limit, repeats=repeats)
+        claim = (found.id, self._now(), stale_after(found.owner))
+        changes: dict[str, Any] = {"document": msgspec.to_builtins(document), "runner": runner}
+        cells = len(document.routes) * document.repeats
+        if limit is None:
+            await self._store.requeue_run(*claim, cells=found.dataset_rows * cells, **changes)
+        else:
+            async with self._datasets.open(document.dataset, base=Path(found.base)) as source:
+                prepared = await asyncio.to_thread(prepare, document, source, metrics)
+                again.check_same_dataset(found, prepared.count, prepared.dataset.hash)
+                await self._store.extend_run(
+                    *claim,
+                    samples=islice(prepared.samples(), found.dataset_rows, None),
+                    dataset_rows=prepared.count,
+                    cells=prepared.count * cells,
+                    **changes,
+                )
+        self._look.set()
+        return await self.find(found.id)
+
     # Carrying out
 
     async def carry_out(self, run_id: str, *, live: Live | None = None) -> Run:
@@ -205,7 +314,7 @@ class Runs:
             by = " and carried out by another process" if found.owner else ""
             raise ConflictError(f"{found.id} is {found.state}{by}")
         work = asyncio.create_task(replay.carry_out(), name=f"replay {found.id}")
-        under_way = self._under_way[found.id] = _UnderWay(replay, work)
+        under_way = self._under_way[found.id] = _UnderWay(replay, work, found.runner)
         beat = asyncio.create_task(self._beat(found.id, under_way), name=f"beat {found.id}")
         try:
             await self._store.update_run(
@@ -217,8 +326,7 @@ class Runs:
             if under_way.lost:
                 raise ConflictError(f"{found.id} was taken over by another process") from None
             if not under_way.dropped:
-                state: RunState = "queued" if found.runner == "server" else "paused"
-                await asyncio.shield(self._end(found.id, Stop(state)))
+                await asyncio.shield(self._end(found.id, Stop(under_way.left)))
                 raise
             stop = replay.stop or Stop("cancelled")
         except Exception as error:
@@ -296,20 +404,22 @@ class Runs:
         return found
 
     async def close(self) -> None:
-        """Stop every run of this process, what is in flight finished if that is quick.
+        """Stop every run of this process; what is in flight is finished, for up to 5 seconds.
 
-        Each goes on with the next server that has this store.
+        Those of servers go on with the next one that has this store.
         """
         if self._serving is not None:
             self._serving.cancel()
-        for under_way in self._under_way.values():
-            under_way.replay.wind_down("queued")
-        tasks = set(self._tasks.values())
+        under_way = list(self._under_way.values())
+        for one in under_way:
+            one.replay.wind_down(one.left)
+        if under_way:
+            await asyncio.wait([one.work for one in under_way], timeout=CLOSE_S)
+        tasks = list(self._tasks.values())
+        for one in under_way:
+            one.drop()
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=CLOSE_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(tasks)
 
     # Serving
 
@@ -364,6 +474,26 @@ class Runs:
                 await self._end(run_id, Stop("failed"), error=str(error))
 
     # Reading
+
+    async def follow(self, run_id: str, live: Live) -> Run:
+        """Keep `live` up to date with a run that another process carries out, until it stops.
+
+        Raises:
+            NotFoundError: no such run, or it was deleted.
+            ConflictError: nobody carries it out and nobody will.
+        """
+        while True:
+            found = await self.find(run_id)
+            progress = await self._store.progress(found.id)
+            live.cells, live.answered, live.failed = found.cells, progress.scored, progress.failed
+            if found.state in STOPPED:
+                return found
+            if found.runner == "command" and self._is_free(found):
+                raise ConflictError(
+                    f"nobody carries {found.id} out any more; "
+                    f"go on with: evalrouter eval resume {found.id}"
+                )
+            await asyncio.sleep(FOLLOW_S)
 
     async def find(self, run_id: str) -> Run:
         """The run with this id or unique prefix. Raises NotFoundError."""

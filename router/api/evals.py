@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from litestar import Request, delete, get, post
+from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import ServerSentEvent
 from litestar.types import SSEData
@@ -21,6 +21,7 @@ from providers.errors import ConflictError, RunDocumentError
 from providers.wire import UNREADABLE
 from router.api.injected import Injected
 from router.documents import Document, convert
+from router.estimate import Estimate
 from router.outcome import Outcome
 from router.run_document import complete_run
 from router.services import Services
@@ -80,11 +81,19 @@ class SamplePage(msgspec.Struct):
 
 
 @post("/eval", tags=["eval"], summary="Create a run and start it", status_code=202)
-async def create_run(services: Injected, request: Request[Any, Any, Any]) -> Run:
-    """Check the run document, keep it, and begin. Follow it on `/eval/{id}/events`."""
+async def create_run(
+    services: Injected, request: Request[Any, Any, Any], dry_run: FromQuery[bool] = False
+) -> Response[Run | Estimate]:
+    """Check the run document, keep it, and begin. Follow it on `/eval/{id}/events`.
+
+    With `dry_run=true` nothing is kept and nothing is sent: status 200, and what the run would
+    take in calls, tokens, money and time, and the smallest difference that it would show.
+    """
     document = complete_run(await _written(request), base=Path(), within=Path())
     document = await _confined(document, services)
-    return await services.runs.create(document, base=Path(), runner="server")
+    if dry_run:
+        return Response(await services.runs.estimate(document, base=Path()), status_code=200)
+    return Response(await services.runs.create(document, base=Path(), runner="server"))
 
 
 async def _confined(document: RunDocument, services: Services) -> RunDocument:
@@ -92,15 +101,19 @@ async def _confined(document: RunDocument, services: Services) -> RunDocument:
 
     A dataset must lie below one of `datasets.roots`, and a metric must not be a program.
     """
-    for n, spec in enumerate(document.metrics):
+    _refuse_programs(document.metrics)
+    await services.datasets.confine(document.dataset)
+    return document
+
+
+def _refuse_programs(metrics: Sequence[str | dict[str, Any]]) -> None:
+    for n, spec in enumerate(metrics):
         if runs_code(spec):
             raise RunDocumentError(
                 f"metrics[{n}]: a metric that is a program is run from the command line only, or "
                 "as an installed entry point",
                 param=f"metrics[{n}]",
             )
-    await services.datasets.confine(document.dataset)
-    return document
 
 
 @get("/eval", tags=["eval"], summary="List runs")
@@ -162,6 +175,47 @@ async def resume_run(
     change = await _body(request, _Resumed)
     return await services.runs.resume(
         run_id, runner="server", retry_failed=retry_failed, limits=change.limits
+    )
+
+
+class Rescored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Metrics as in a run document; none for all the run has, as they are installed now."""
+
+    metrics: tuple[str | dict[str, Any], ...] = ()
+
+
+@post("/eval/{run_id:str}/rescore", tags=["eval"], summary="Score a run again", status_code=202)
+async def rescore_run(
+    services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
+) -> Run:
+    """Score the run's answers by more metrics, or by other choices of one; nothing is asked.
+
+    The body is `{"metrics": [...]}`. A metric of a name that the run has replaces it and its
+    scores; the others keep theirs. Without metrics, all are scored anew.
+    """
+    change = await _body(request, Rescored)
+    _refuse_programs(change.metrics)
+    return await services.runs.rescore(run_id, change.metrics, base=Path(), runner="server")
+
+
+class Extended(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many samples, and how many repeats of each, a run is to have; None for as it is."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    repeats: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+
+
+@post("/eval/{run_id:str}/extend", tags=["eval"], summary="Extend a run", status_code=202)
+async def extend_run(
+    services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
+) -> Run:
+    """Ask more samples of the run's dataset, or more repeats, and go on.
+
+    The body is `{"limit": N}`, `{"repeats": K}` or both. The dataset must be as it was.
+    """
+    change = await _body(request, Extended)
+    return await services.runs.extend(
+        run_id, runner="server", limit=change.limit, repeats=change.repeats
     )
 
 

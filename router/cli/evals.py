@@ -13,6 +13,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from evaluators.junit import told
 from evaluators.table import to_table
 from providers.errors import EvalrouterError
 from router.cli.border import (
@@ -25,10 +26,12 @@ from router.cli.border import (
     print_json,
     with_services,
 )
+from router.cli.estimates import print_estimate
 from router.cli.judges import judge_line
 from router.cli.junit import junit_option, write_junit
 from router.cli.run_options import filter_options, read_run, run_options
 from router.config import Config, load
+from router.estimate import Estimate
 from router.outcome import Outcome
 from router.replay import Live
 from router.runs import Runs
@@ -44,11 +47,27 @@ def evaluate() -> None:
 @evaluate.command("run")
 @click.argument("document", type=click.Path(path_type=Path), required=False)
 @run_options
+@junit_option
+@click.option("--dry-run", is_flag=True, help="Say what it would take; send nothing.")
 @config_option
 @json_option
-def eval_run(document: Path | None, config_path: Path | None, as_json: bool, **given: Any) -> None:
+def eval_run(
+    document: Path | None,
+    dry_run: bool,
+    config_path: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Carry out a run document, or a task on a dataset; paths in a document start beside it."""
     asked = read_run(document, given)
+    if dry_run:
+
+        async def estimate(services: Services) -> Estimate:
+            return await services.runs.estimate(asked.document, base=asked.base)
+
+        found = with_services(load(config_path), estimate)
+        (print_json if as_json else print_estimate)(found)
+        return
 
     async def create(runs: Runs) -> Run:
         return await runs.create(asked.document, base=asked.base)
@@ -85,12 +104,71 @@ def eval_resume(  # noqa: PLR0917 - one parameter for each option
     _carry_out(load(config_path), resume, as_json=as_json)
 
 
+@evaluate.command("rescore")
+@click.argument("run_id")
+@click.option("--metrics", default="", help="Metrics' names, with commas between. Default: all.")
+@config_option
+@json_option
+def eval_rescore(run_id: str, metrics: str, config_path: Path | None, as_json: bool) -> None:
+    """Score a run's answers by more metrics; nothing is asked again.
+
+    A metric that the run has already is scored anew; the others keep their scores.
+    """
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+
+    async def rescore(runs: Runs) -> Run:
+        return await runs.rescore(run_id, names, base=Path(), runner="command")
+
+    _carry_out(load(config_path), rescore, as_json=as_json)
+
+
+@evaluate.command("extend")
+@click.argument("run_id")
+@click.option("--limit", type=click.IntRange(1), help="How many samples it is to have.")
+@click.option("--repeats", type=click.IntRange(1, 1000), help="How often each is to be asked.")
+@config_option
+@json_option
+def eval_extend(
+    run_id: str, limit: int | None, repeats: int | None, config_path: Path | None, as_json: bool
+) -> None:
+    """Go on with more samples of a run's dataset, or more repeats."""
+
+    async def extend(runs: Runs) -> Run:
+        return await runs.extend(run_id, runner="command", limit=limit, repeats=repeats)
+
+    _carry_out(load(config_path), extend, as_json=as_json)
+
+
+@evaluate.command("watch")
+@click.argument("run_id")
+@config_option
+@json_option
+def eval_watch(run_id: str, config_path: Path | None, as_json: bool) -> None:
+    """Follow a run of a server or another process to its end, then show its report."""
+
+    async def follow(services: Services) -> Outcome:
+        run = await services.runs.find(run_id)
+        live = Live(cells=run.cells)
+        task = asyncio.create_task(services.runs.follow(run.id, live))
+        try:
+            await _watch(run, live, task)
+            await task
+        finally:
+            task.cancel()
+        return await services.runs.outcome(run.id)
+
+    outcome: Outcome = with_services(load(config_path), follow)
+    _print_outcome(outcome, as_json=as_json)
+    if not outcome.passed:
+        sys.exit(1)
+
+
 @evaluate.command("list")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @filter_options
 @config_option
 @json_option
-def eval_list(limit: int, config_path: Path | None, as_json: bool) -> None:
+def eval_list(limit: int, config_path: Path | None, as_json: bool, **wanted: Any) -> None:
     """List runs, newest first."""
 
     async def read(services: Services) -> list[Run]:
@@ -110,6 +188,7 @@ def eval_list(limit: int, config_path: Path | None, as_json: bool) -> None:
 
 @evaluate.command("show")
 @click.argument("run_id")
+@junit_option
 @config_option
 @json_option
 def eval_show(run_id: str, config_path: Path | None, as_json: bool) -> None:
@@ -167,6 +246,10 @@ def _carry_out(
         try:
             await _watch(run, live, task)
             await task
+        except asyncio.CancelledError:
+            err.print("\nfinishing what is in flight, for up to 5 s", highlight=False)
+            await services.runs.close()
+            raise
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError, EvalrouterError):
@@ -217,6 +300,7 @@ async def _watch_plainly(run: Run, live: Live, task: asyncio.Task[Run]) -> None:
 
 
 def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    write_junit(outcome)
     if as_json:
         print_json(outcome)
         return
@@ -235,12 +319,10 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
             highlight=False,
         )
     out.print(to_table(outcome.report, width=out.width))
-    for gate in outcome.gates:
-        word = "[green]passed[/]" if gate.passed else "[red]failed[/]"
-        found = "no score" if gate.found is None else f"{gate.found:.4g}"
-        bound = "no score" if gate.bound is None else f"{gate.bound:.4g}"
-        out.print(
-            f"gate {gate.gate}: {gate.route} {word} ({found} against {bound})", highlight=False
-        )
     for judge in outcome.judges:
         out.print(judge_line(judge), highlight=False)
+    for gate in outcome.gates:
+        word = "[green]passed[/]" if gate.passed else "[red]failed[/]"
+        out.print(
+            f"gate {escape(gate.gate)}: {gate.route} {word} ({escape(told(gate))})", highlight=False
+        )

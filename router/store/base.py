@@ -10,7 +10,7 @@ in flight: it is the only kind of request that is ever sent again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -51,6 +51,8 @@ class Run(msgspec.Struct, kw_only=True):
         wish: the state that its owner was asked to bring it to and has not yet; "" for none.
         runner: who began or resumed it last. What a server began, any server on the same store
             goes on with after a crash; what a command began is left to whoever typed it.
+        only_scores: whether it is (or was last) carried out to score what is answered, and asks
+            nothing.
         owner: which process carries it out, "" for none.
         heartbeat_at: when the owner last said it is alive; None for none.
         ran_s: seconds that it was carried out, all attempts together.
@@ -76,6 +78,7 @@ class Run(msgspec.Struct, kw_only=True):
     stopped: str = ""
     wish: Wish = ""
     runner: Literal["server", "command"] = "command"
+    only_scores: bool = False
     owner: str = ""
     heartbeat_at: float | None = None
     ran_s: float = 0.0
@@ -199,10 +202,10 @@ class JudgeUse(msgspec.Struct, frozen=True, kw_only=True):
         cost_usd, tokens: of the others, as far as they are known.
         unpriced: how many have no known cost.
         mean_s: mean seconds of a request.
+        target, model: of some answer, "" without one.
         first_at, last_at: when the first and the last came, seconds since the epoch.
     """
 
-        target, model: of some answer, "" without one.
     metric: str
     judge: str
     calls: int
@@ -213,11 +216,11 @@ class JudgeUse(msgspec.Struct, frozen=True, kw_only=True):
     unpriced: int
     tokens: int
     mean_s: float | None
+    target: str
+    model: str
     first_at: float
     last_at: float
 
-    target: str
-    model: str
 
 StudyKind = Literal["calibration", "comparison", "tournament"]
 
@@ -432,6 +435,29 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     scored: int
 
 
+class EarlierAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How long an answer took and how many tokens it had; None where that is not known.
+
+    Attributes:
+        source: whether a run or a live request was answered.
+        messages: what was asked, where a run asked.
+    """
+
+    source: Literal["runs", "traffic"]
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    first_byte_s: float | None
+    total_s: float | None
+    messages: tuple[dict[str, Any], ...] = ()
+
+
+class EarlierRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run's scores of one output: by route and position of the sample, means over repeats."""
+
+    run_id: str
+    scores: dict[str, dict[int, float]]
+
+
 class Store(Protocol):
     """Keeps everything that must survive a crash. Every method may raise StoreError.
 
@@ -514,10 +540,10 @@ class Store(Protocol):
         now: float,
         stale_after: float,
         *,
-        outputs: Sequence[str],
+        kept: Sequence[str],
         **changes: Any,
     ) -> None:
-        """Requeue a run whose answers are all to be looked at again; `outputs` are forgotten.
+        """Requeue a run whose answers are all to be scored again; only the scores of `kept` stay.
 
         Whoever claims it calls `unscore_some` until it says that there is no more.
         """
@@ -570,8 +596,24 @@ class Store(Protocol):
         """The run's samples in dataset order, in bounded pages."""
         ...
 
-    async def begin(self, run_id: str, cell: Cell, request_hash: str, target: str) -> None:
-        """Note that the cell's request is about to be sent."""
+    async def begin(
+        self,
+        run_id: str,
+        cell: Cell,
+        request_hash: str,
+        target: str,
+        *,
+        unless_known: bool = False,
+    ) -> Answer | None:
+        """Note that the cell's request is about to be sent.
+
+        With `unless_known`, an answer to the same request and repeat that is kept already
+        (`cached_answer`) is given instead, and nothing is noted.
+        """
+        ...
+
+    async def withdraw(self, run_id: str, cell: Cell) -> None:
+        """Undo `begin`: the target refused the request unread, so nothing was in flight."""
         ...
 
     async def keep_answer(
@@ -582,6 +624,10 @@ class Store(Protocol):
 
     async def keep_scores(self, run_id: str, cell: Cell, scores: Sequence[Score]) -> None:
         """The cell's scores; replaces scores of the same outputs."""
+        ...
+
+    async def keep_all_scores(self, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
+        """The scores of several cells, all or none; replaces scores of the same outputs."""
         ...
 
     async def forget_failed(self, run_id: str) -> int:
@@ -615,6 +661,21 @@ class Store(Protocol):
 
     async def cached_answer(self, request_hash: str, repeat: int) -> Answer | None:
         """The newest answer (never an error) to the same request and repeat, of any run."""
+        ...
+
+    # what earlier requests say about the next ones
+    async def known_requests(
+        self, requests: Sequence[tuple[str, int]]
+    ) -> frozenset[tuple[str, int]]:
+        """Those of the (request hash, repeat) that `cached_answer` has an answer to."""
+        ...
+
+    async def earlier_answers(self, target: str, most: int) -> list[EarlierAnswer]:
+        """The target's newest answers to runs; without any, to live requests."""
+        ...
+
+    async def earlier_run(self, dataset_hash: str, output: str) -> EarlierRun | None:
+        """The newest run over the dataset that has scores of the output; None without one."""
         ...
 
     # judges

@@ -367,6 +367,7 @@ def m012_run_life(db: Database) -> None:
         "stopped TEXT NOT NULL DEFAULT ''",
         "ran_s REAL NOT NULL DEFAULT 0",
         "base TEXT NOT NULL DEFAULT ''",
+        "only_scores INTEGER NOT NULL DEFAULT 0",
         # (samples done, outputs) while scores are being forgotten, which takes many transactions.
         "rescoring TEXT",
     ):

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -237,10 +237,10 @@ class SqliteStore:
         now: float,
         stale_after: float,
         *,
-        outputs: Sequence[str],
+        kept: Sequence[str],
         **changes: Any,
     ) -> None:
-        """Requeue a run whose answers are all to be looked at again; `outputs` are forgotten.
+        """Requeue a run whose answers are all to be scored again; only the scores of `kept` stay.
 
         Raises:
             NotFoundError: no such run.
@@ -253,7 +253,7 @@ class SqliteStore:
             now,
             stale_after,
             changes=changes,
-            outputs=outputs,
+            kept=kept,
         )
 
     async def unscore_some(self, run_id: str) -> bool:
@@ -335,14 +335,22 @@ class SqliteStore:
                 return
             after += rows.PAGE
 
-    async def begin(self, run_id: str, cell: Cell, request_hash: str, target: str) -> None:
-        """Note that the cell's request is about to be sent.
+    async def begin(
+        self,
+        run_id: str,
+        cell: Cell,
+        request_hash: str,
+        target: str,
+        *,
+        unless_known: bool = False,
+    ) -> Answer | None:
+        """Note that the cell's request is about to be sent; or the answer that is known already.
 
         Raises:
             NotFoundError: no such run or sample.
             StoreError: the cell is in flight or has an answer or error already.
         """
-        await self._write(
+        return await self._write(
             "note a request",
             rows.begin,
             run_id,
@@ -350,7 +358,16 @@ class SqliteStore:
             request_hash=request_hash,
             target=target,
             now=self._clock(),
+            unless_known=unless_known,
         )
+
+    async def withdraw(self, run_id: str, cell: Cell) -> None:
+        """Undo `begin`: the target refused the request unread, so nothing was in flight.
+
+        Raises:
+            NotFoundError: no such run or sample.
+        """
+        await self._write("withdraw a request", rows.withdraw, run_id, cell)
 
     async def keep_answer(
         self, run_id: str, cell: Cell, request_hash: str, answer: Answer, attempts: Sequence[Any]
@@ -374,6 +391,15 @@ class SqliteStore:
             StoreError: the cell has no answer text that could have been scored.
         """
         await self._write("keep scores", rows.keep_scores, run_id, cell, scores)
+
+    async def keep_all_scores(self, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
+        """The scores of several cells, all or none; replaces scores of the same outputs.
+
+        Raises:
+            NotFoundError: no such run or sample.
+            StoreError: a cell has no answer text that could have been scored.
+        """
+        await self._write("keep scores", rows.keep_all_scores, run_id, scored)
 
     async def forget_failed(self, run_id: str) -> int:
         """Drop the answers that are errors, so that they are asked again; how many there were.
@@ -439,6 +465,22 @@ class SqliteStore:
         return await self._read(
             "look for a cached answer", rows.cached_answer, request_hash, repeat
         )
+
+    # what earlier requests say about the next ones
+
+    async def known_requests(
+        self, requests: Sequence[tuple[str, int]]
+    ) -> frozenset[tuple[str, int]]:
+        """Those of the (request hash, repeat) that `cached_answer` has an answer to."""
+        return await self._read("look for answers", measured.known_requests, requests)
+
+    async def earlier_answers(self, target: str, most: int) -> list[EarlierAnswer]:
+        """The target's newest answers to runs; without any, to live requests."""
+        return await self._read("read earlier answers", measured.earlier_answers, target, most)
+
+    async def earlier_run(self, dataset_hash: str, output: str) -> EarlierRun | None:
+        """The newest run over the dataset that has scores of the output; None without one."""
+        return await self._read("read earlier scores", measured.earlier_run, dataset_hash, output)
 
     # judges
 

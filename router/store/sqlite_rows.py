@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -148,7 +148,8 @@ def _run(row: dict[str, Any]) -> Run:
         {
             name: msgspec.json.decode(row[name]) if name in JSON_FIELDS else row[name]
             for name in RUN_FIELDS
-        },
+        }
+        | {"only_scores": bool(row["only_scores"])},
         Run,
     )
 
@@ -219,9 +220,20 @@ def _key(db: Database, run_id: str, cell: Cell) -> _Key:
 
 
 def begin(
-    db: Database, run_id: str, cell: Cell, *, request_hash: str, target: str, now: float
-) -> None:
-    """A row for the cell, in flight; refused when there is one."""
+    db: Database,
+    run_id: str,
+    cell: Cell,
+    *,
+    request_hash: str,
+    target: str,
+    now: float,
+    unless_known: bool = False,
+) -> Answer | None:
+    """A row for the cell, in flight; refused when there is one. Or the known answer, and no row."""
+    if unless_known:
+        known = cached_answer(db, request_hash, cell.repeat)
+        if known is not None:
+            return known
     key = _key(db, run_id, cell)
     begun = db.execute(
         "INSERT INTO answers (run, position, route, repeat, state, asked_at, target, request_hash,"
@@ -236,6 +248,16 @@ def begin(
             key,
         ).fetchone()
         raise StoreError(f"{_name(cell)} is {state} already")
+    return None
+
+
+def withdraw(db: Database, run_id: str, cell: Cell) -> None:
+    """Delete the row of a cell in flight."""
+    db.execute(
+        "DELETE FROM answers WHERE run = ? AND position = ? AND route = ? AND repeat = ?"
+        " AND state = 'sent'",
+        _key(db, run_id, cell),
+    )
 
 
 class Kept(NamedTuple):
@@ -305,8 +327,6 @@ def keep_scores(db: Database, run_id: str, cell: Cell, scores: Sequence[Score]) 
     if row is None or row[1] != "answered":
         state = "was never asked" if row is None else f"is {row[1]}"
         raise StoreError(f"{_name(cell)} has no answer that could be scored: it {state}")
-    if not scores:
-        return
     db.conn.executemany(
         "INSERT OR REPLACE INTO scores (answer, output, value, statistics, passed, error, note)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -324,6 +344,12 @@ def keep_scores(db: Database, run_id: str, cell: Cell, scores: Sequence[Score]) 
         ],
     )
     db.execute("UPDATE answers SET scored = 1 WHERE id = ? AND scored = 0", (row[0],))
+
+
+def keep_all_scores(db: Database, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
+    """Add or replace the scores of several answers."""
+    for cell, scores in scored.items():
+        keep_scores(db, run_id, cell, scores)
 
 
 def forget_failed(db: Database, run_id: str) -> int:

@@ -125,7 +125,7 @@ def requeue(
         db,
         run_id,
         {"state": "queued", "wish": "", "error": "", "stopped": "", "finished_at": None}
-        | {"owner": "", "heartbeat_at": None}
+        | {"owner": "", "heartbeat_at": None, "only_scores": False}
         | changes,
     )
     if retry_failed:
@@ -200,41 +200,42 @@ def begin_rescore(
     stale_after: float,
     *,
     changes: dict[str, Any],
-    outputs: Sequence[str],
+    kept: Sequence[str],
 ) -> None:
-    """Requeue a run with other metrics; the scores of `outputs` are to be found anew."""
-    requeue(db, run_id, now, stale_after, changes=changes)
+    """Requeue a run with other metrics; only the scores of the outputs `kept` stay."""
+    requeue(db, run_id, now, stale_after, changes=changes | {"only_scores": True})
     number = rows.run_number(db, run_id)
     # One that a crash cut off goes on with this one, from the start.
     (before,) = db.execute("SELECT rescoring FROM runs WHERE number = ?", (number,)).fetchone()
-    also = _rescoring.decode(before)[1] if before else ()
-    _set_rescoring(db, number, (0, tuple(dict.fromkeys((*also, *outputs)))))
+    if before:
+        stayed = _rescoring.decode(before)[1]
+        kept = [output for output in kept if output in stayed]
+    _set_rescoring(db, number, (0, tuple(kept)))
 
 
 def unscore_some(db: Database, run_id: str) -> bool:
-    """Take the scores to be found anew from some samples; whether there are more."""
+    """Take the scores that do not stay from some samples; whether there are more."""
     number, last, rescoring = db.execute(
         "SELECT number, dataset_rows, rescoring FROM runs WHERE number = ?",
         (rows.run_number(db, run_id),),
     ).fetchone()
     if rescoring is None:
         return False
-    after, outputs = _rescoring.decode(rescoring)
+    after, kept = _rescoring.decode(rescoring)
     until = after + rows.CHUNK
     within = "SELECT id FROM answers WHERE run = ? AND position > ? AND position <= ?"
     values = (number, after, until)
-    if outputs:
-        db.execute(
-            f"DELETE FROM scores WHERE answer IN ({within})"  # noqa: S608 - constants
-            " AND output IN (SELECT value FROM json_each(?))",
-            (*values, msgspec.json.encode(outputs).decode()),
-        )
+    db.execute(
+        f"DELETE FROM scores WHERE answer IN ({within})"  # noqa: S608 - constants
+        " AND output NOT IN (SELECT value FROM json_each(?))",
+        (*values, msgspec.json.encode(kept).decode()),
+    )
     db.execute(
         f"UPDATE answers SET scored = 0 WHERE id IN ({within}) AND scored = 1",  # noqa: S608 - constants
         values,
     )
     more = bool(until < last)
-    _set_rescoring(db, number, (until, outputs) if more else None)
+    _set_rescoring(db, number, (until, kept) if more else None)
     return more
 
 

@@ -1,0 +1,313 @@
+"""A run's life: taken up by servers, paused, cancelled, scored again, extended, watched."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import httpx
+import pytest
+from servers import gateway, process, scripted
+
+MODELS = {
+    "echo": [{"usage": {"prompt_tokens": 10, "completion_tokens": 5}}],
+    "slow": [{"delay_s": 0.05}],
+    "stuck": [{"times": 20}, {"times": 8, "delay_s": 3}, {"delay_s": 0.01}],
+    "some": [{"match": "Say (3|7)$", "status": 400}, {}],
+}
+
+
+@pytest.fixture
+def upstream():
+    with scripted(MODELS) as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, upstream):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evalrouter.yaml").write_text(f"""
+server: {{port: 0, drain_seconds: 1}}
+providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
+prices: {{up/echo: {{input: 1.0, output: 10.0}}}}
+""")
+    write_rows(tmp_path / "data.jsonl", 12)
+    write_rows(tmp_path / "long.jsonl", 400)
+    return tmp_path
+
+
+def write_rows(path, count, say="Say"):
+    rows = [{"input": f"{say} {n}", "reference": f"{say} {n}"} for n in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def document(**changes):
+    return {"dataset": "data.jsonl", "routes": ["up/echo"], "metrics": ["exact_match"]} | changes
+
+
+def evalrouter(*args, check=0):
+    command = [sys.executable, "-m", "router", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == check, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def run_file(folder, check=0, **changes):
+    (folder / "run.json").write_text(json.dumps(document(**changes)))
+    return json.loads(evalrouter("eval", "run", "run.json", "--json", check=check).stdout)
+
+
+def begin(folder, **changes):
+    """A run that a command carries out in a process of its own; the process and the run's id."""
+    (folder / "run.json").write_text(json.dumps(document(**changes)))
+    command = [sys.executable, "-m", "router", "eval", "run", "run.json"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return child, child.stderr.readline().split(":")[0]
+
+
+def wait_for(condition):
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.02)
+
+
+def scores(outcome, route="up/echo"):
+    row = next(row for row in outcome["report"]["routes"] if row["route"] == route)
+    return {one["output"]: one for one in row["scores"]}
+
+
+def state_of(url, run_id):
+    return httpx.get(f"{url}/eval/{run_id}").json()["run"]["state"]
+
+
+def test_a_killed_servers_run_is_taken_up_by_another_server(folder, upstream):
+    with process(folder) as (first, url):
+        body = document(dataset="long.jsonl", routes=["up/slow"])
+        run_id = httpx.post(f"{url}/eval", json=body).json()["id"]
+        wait_for(lambda: upstream.log.total > 40)
+        first.kill()
+        first.wait()
+    with process(folder) as (_, url):
+        wait_for(lambda: state_of(url, run_id) == "completed")
+        shown = httpx.get(f"{url}/eval/{run_id}").json()
+    assert shown["run"]["interrupted"] > 0
+    assert scores(shown, "up/slow")["exact_match"]["scored"] == 400
+    again = sum(Counter(bytes(one.body) for one in upstream.log.requests).values()) - 400
+    assert again <= shown["run"]["interrupted"]
+
+
+def test_a_server_that_ends_finishes_what_is_in_flight(folder, upstream):
+    with process(folder) as (first, url):
+        body = document(dataset="long.jsonl", routes=["up/slow"])
+        run_id = httpx.post(f"{url}/eval", json=body).json()["id"]
+        wait_for(lambda: upstream.log.total > 40)
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(20) == 0
+    listed = json.loads(evalrouter("eval", "list", "--json").stdout)
+    assert [(run["state"], run["owner"]) for run in listed] == [("queued", "")]
+    with process(folder) as (_, url):
+        wait_for(lambda: state_of(url, run_id) == "completed")
+        assert httpx.get(f"{url}/eval/{run_id}").json()["run"]["interrupted"] == 0
+    assert upstream.log.total == 400
+
+
+def test_a_commands_run_is_left_to_the_command(folder, upstream):
+    child, run_id = begin(folder, dataset="long.jsonl", routes=["up/slow"])
+    wait_for(lambda: upstream.log.total > 40)
+    child.kill()
+    child.communicate()
+    with process(folder) as (_, url):
+        # A run of the server's own, to know when it has looked.
+        other = httpx.post(f"{url}/eval", json=document()).json()["id"]
+        wait_for(lambda: state_of(url, other) == "completed")
+        assert state_of(url, run_id) == "running"
+        told = evalrouter("eval", "watch", run_id, check=2).stderr
+        assert f"evalrouter eval resume {run_id}" in told
+        # Unless it is asked to.
+        assert httpx.post(f"{url}/eval/{run_id}/resume").status_code == 202
+        wait_for(lambda: state_of(url, run_id) == "completed")
+
+
+def test_pause_finishes_what_is_in_flight_and_resume_goes_on(folder, http, upstream):
+    with gateway((folder / "evalrouter.yaml").read_text()) as url:
+        body = document(dataset="long.jsonl", routes=["up/stuck"], limits={"concurrency": 4})
+        run_id = http.post(f"{url}/eval", json=body).json()["id"]
+        wait_for(lambda: upstream.log.total > 22)
+        paused = http.post(f"{url}/eval/{run_id}/pause").json()
+        assert paused["state"] == "paused"
+        asked = upstream.log.total
+        counts = http.get(f"{url}/eval/{run_id}").json()["report"]["routes"][0]
+        assert counts["answered"] == asked
+        assert http.post(f"{url}/eval/{run_id}/pause").status_code == 409
+        assert http.post(f"{url}/eval/{run_id}/resume").json()["state"] in {"queued", "running"}
+        wait_for(lambda: state_of(url, run_id) == "completed")
+        assert upstream.log.total == 400
+        assert http.get(f"{url}/eval/{run_id}").json()["run"]["interrupted"] == 0
+
+
+@pytest.mark.parametrize(("wish", "state"), [("pause", "paused"), ("cancel", "cancelled")])
+def test_a_run_of_another_process_is_stopped_through_the_store(folder, upstream, wish, state):
+    limits = {"concurrency": 1}
+    child, run_id = begin(folder, dataset="long.jsonl", routes=["up/slow"], limits=limits)
+    wait_for(lambda: upstream.log.total > 5)
+    assert f"{run_id} {state}" in evalrouter("eval", wish, run_id).stdout
+    child.communicate(timeout=20)
+    assert child.returncode == 1
+    [run] = json.loads(evalrouter("eval", "list", "--json").stdout)
+    assert (run["state"], run["wish"], run["owner"]) == (state, "", "")
+    assert upstream.log.total < 400
+
+
+def test_watch_follows_a_run_of_a_server(folder, upstream):
+    with process(folder) as (_, url):
+        body = document(dataset="long.jsonl", routes=["up/slow"])
+        run_id = httpx.post(f"{url}/eval", json=body).json()["id"]
+        done = evalrouter("eval", "watch", run_id, "--json")
+    assert json.loads(done.stdout)["run"]["state"] == "completed"
+    assert f"{run_id}: 400/400" in done.stderr
+
+
+def test_rescore_adds_metrics_and_asks_nothing(folder, upstream):
+    first = run_file(folder, routes=["up/echo", "up/some"])
+    run_id, asked = first["run"]["id"], upstream.log.total
+    again = json.loads(
+        evalrouter("eval", "rescore", run_id, "--metrics", "length", "--json").stdout
+    )
+    assert upstream.log.total == asked
+    assert set(again["run"]["metrics"]) == {"exact_match", "length"}
+    assert again["run"]["state"] == "completed"
+    for route, scored in (("up/echo", 12), ("up/some", 10)):
+        found = scores(again, route)
+        assert found["exact_match"] == scores(first, route)["exact_match"]
+        assert {one["scored"] for one in found.values()} == {scored}
+        assert len(found) > 1
+
+
+def test_rescore_replaces_a_metric_of_the_same_name(folder, http, upstream):
+    with gateway((folder / "evalrouter.yaml").read_text()) as url:
+        body = document(metrics=["rouge", "exact_match"])
+        run_id = http.post(f"{url}/eval", json=body).json()["id"]
+        wait_for(lambda: state_of(url, run_id) == "completed")
+        first = http.get(f"{url}/eval/{run_id}").json()
+        metrics = [{"name": "rouge", "stemmer": True}]
+        made = http.post(f"{url}/eval/{run_id}/rescore", json={"metrics": metrics})
+        assert made.status_code == 202, made.text
+        wait_for(lambda: state_of(url, run_id) == "completed")
+        second = http.get(f"{url}/eval/{run_id}").json()
+        assert second["run"]["metrics"]["rouge"] != first["run"]["metrics"]["rouge"]
+        assert second["run"]["document"]["metrics"] == [*metrics, "exact_match"]
+        assert list(scores(second)) == list(scores(first))
+        assert scores(second)["exact_match"] == scores(first)["exact_match"]
+        assert upstream.log.total == 12
+        bad = http.post(f"{url}/eval/{run_id}/rescore", json={"metrics": ["rogue"]})
+        assert bad.json()["error"]["param"] == "metrics[0]"
+        bad = http.post(f"{url}/eval/{run_id}/rescore", json={"metric": []})
+        assert "'metrics'" in bad.json()["error"]["message"]
+
+
+def test_a_rescore_of_an_unfinished_run_does_not_ask_the_rest(folder, upstream):
+    # Of 15 tokens each; one request in flight at most.
+    limits = {"tokens": 40, "concurrency": 1}
+    first = run_file(folder, check=1, limits=limits)
+    assert "tokens: 40" in first["run"]["stopped"]
+    asked = upstream.log.total
+    assert 3 <= asked < 6
+    run_id = first["run"]["id"]
+    again = evalrouter("eval", "rescore", run_id, "--metrics", "length", "--json", check=1)
+    found = json.loads(again.stdout)
+    assert upstream.log.total == asked
+    assert {one["scored"] for one in scores(found).values()} == {asked}
+    assert "never answered" in found["run"]["stopped"]
+    # Its limit counts over all attempts.
+    evalrouter("eval", "resume", run_id, check=1)
+    assert upstream.log.total == asked
+    done = json.loads(evalrouter("eval", "resume", run_id, "--tokens", 1000, "--json").stdout)
+    assert {one["scored"] for one in scores(done).values()} == {12}
+    assert upstream.log.total == 12
+
+
+def test_a_limit_of_seconds_stops_a_run(folder, upstream):
+    limits = {"seconds": 0.5, "concurrency": 2}
+    stopped = run_file(folder, check=1, dataset="long.jsonl", routes=["up/slow"], limits=limits)
+    assert "seconds: 0.5" in stopped["run"]["stopped"]
+    assert 0 < upstream.log.total < 400
+    assert stopped["report"]["routes"][0]["answered"] == upstream.log.total
+
+
+def test_extend_asks_only_what_is_new(folder, upstream):
+    first = run_file(folder, limit=5)
+    run_id = first["run"]["id"]
+    more = json.loads(evalrouter("eval", "extend", run_id, "--limit", 9, "--json").stdout)
+    assert upstream.log.total == 9
+    assert (more["run"]["dataset_rows"], more["run"]["cells"]) == (9, 9)
+    more = json.loads(evalrouter("eval", "extend", run_id, "--repeats", 3, "--json").stdout)
+    assert upstream.log.total == 27
+    assert scores(more)["exact_match"]["scored"] == 27
+    rest = json.loads(evalrouter("eval", "extend", run_id, "--limit", 100, "--json").stdout)
+    assert rest["run"]["dataset_rows"] == 12
+    assert upstream.log.total == 36
+    told = evalrouter("eval", "extend", run_id, "--limit", 200, check=2).stderr
+    assert "all 12 samples" in told
+    told = evalrouter("eval", "extend", run_id, "--limit", 3, check=2).stderr
+    assert "12 samples already" in told
+    assert "limit" in evalrouter("eval", "extend", run_id, check=2).stderr
+
+
+def test_a_changed_dataset_is_not_taken_for_the_same(folder, upstream):
+    first = run_file(folder, limit=5)
+    write_rows(folder / "data.jsonl", 13)
+    told = evalrouter("eval", "extend", first["run"]["id"], "--limit", 9, check=2).stderr
+    assert "has changed" in told
+    assert upstream.log.total == 5
+
+
+def test_a_full_disk_stops_the_run_with_its_rows_intact(folder, upstream):
+    """A bound on the size of files stands for the disk."""
+    (folder / "run.json").write_text(
+        json.dumps(document(dataset="long.jsonl", routes=["up/slow"], parameters={"x": "y" * 50}))
+    )
+    bounded = (
+        "import resource, sys; from router.cli import main;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000));"
+        "sys.argv = ['evalrouter', 'eval', 'run', 'run.json']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", bounded], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "cannot" in done.stderr
+    asked = upstream.log.total
+    assert 0 < asked < 400
+    [run] = json.loads(evalrouter("eval", "list", "--json").stdout)
+    kept = json.loads(evalrouter("eval", "show", run["id"], "--json").stdout)
+    answered = kept["report"]["routes"][0]["answered"]
+    assert asked - 16 <= answered <= asked
+    whole = json.loads(evalrouter("eval", "resume", run["id"], "--json").stdout)
+    assert whole["report"]["routes"][0]["answered"] == 400
+    assert upstream.log.total == 400 + whole["run"]["interrupted"]
+
+
+def test_each_row_says_how_it_came_about(folder, http, upstream):
+    with gateway((folder / "evalrouter.yaml").read_text()) as url:
+        run_id = http.post(f"{url}/eval", json=document()).json()["id"]
+        wait_for(lambda: state_of(url, run_id) == "completed")
+        row = http.get(f"{url}/eval/{run_id}/samples").json()["data"][0]
+    answer = row["answer"]
+    assert len(row["request_hash"]) == 64
+    assert row["interrupted"] == 0
+    assert row["asked_at"] <= row["answered_at"]
+    assert [(one["target"], one["result"], one["status"]) for one in row["attempts"]] == [
+        ("up/echo", "ok", 200)
+    ]
+    assert 0 < answer["first_byte_s"] <= answer["total_s"]
+    assert answer["usage"]["prompt_tokens"] == 10
+    assert answer["cost_usd"] == pytest.approx(60e-6)
+    assert answer["model"] == "echo"
+    assert answer["finish_reason"] == "stop"
+    assert answer["translation"] is not None
+    assert row["scores"][0]["passed"] is None

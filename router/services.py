@@ -28,6 +28,7 @@ from router.routes import Routes
 from router.runs import Runs
 from router.store.base import Store
 from router.store.sqlite import SqliteStore
+from router.studies import Studies
 from router.targets import Klass
 from router.telemetry import Telemetry
 from router.traffic import Traffic

@@ -99,9 +99,11 @@ async def create_run(
 async def _confined(document: RunDocument, services: Services) -> RunDocument:
     """Refuse what a caller over HTTP may not name.
 
-    A dataset must lie below one of `datasets.roots`, and a metric must not be a program.
+    A dataset must lie below one of `datasets.roots`, a metric must not be a program, and what a
+    judge is to read must lie below the working directory.
     """
     _refuse_programs(document.metrics)
+    _refuse_files_elsewhere(document.metrics)
     await services.datasets.confine(document.dataset)
     return document
 
@@ -114,6 +116,19 @@ def _refuse_programs(metrics: Sequence[str | dict[str, Any]]) -> None:
                 "as an installed entry point",
                 param=f"metrics[{n}]",
             )
+
+
+def _refuse_files_elsewhere(metrics: Sequence[str | dict[str, Any]]) -> None:
+    here = Path.cwd().resolve()
+    for n, spec in enumerate(metrics):
+        options = {} if isinstance(spec, str) else spec
+        for name in ("rubric", "kind"):
+            named = options.get(name)
+            if isinstance(named, str) and not (here / named).resolve().is_relative_to(here):
+                raise RunDocumentError(
+                    f"metrics[{n}].{name}: {named!r} is outside the server's working directory",
+                    param=f"metrics[{n}].{name}",
+                )
 
 
 @get("/eval", tags=["eval"], summary="List runs")

@@ -25,3 +25,7 @@ def main() -> None:
 for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):
     main.add_command(command)
 evaluate.add_command(tasks)
+main.add_command(judge)
+dataset.add_command(dataset_label)
+evaluate.add_command(eval_export)
+evaluate.add_command(eval_compare)

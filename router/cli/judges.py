@@ -2,12 +2,303 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import click
+import msgspec
+from rich.table import Column, Table
+
+from evaluators.judge.graded import Template, UseReference
+from evaluators.judge.prometheus import Style
+from evaluators.judge.show import change_sheets, interval, table
 from evaluators.report import dollars
+from providers.errors import EvalrouterError, RunDocumentError
+from router.cli.border import (
+    Commands,
+    config_option,
+    err,
+    json_option,
+    out,
+    print_json,
+    with_services,
+)
+from router.config import Config, load
+from router.datasets import parse_columns
 from router.judge_report import JudgeReport
+from router.services import Services
+from router.store.base import Study
+from router.studies import CalibrationPlan, DuelPlan, Progress, calibration_of
+from router.study_view import compared, html, sheets, title, warnings
+
+html_option = click.option(
+    "--html",
+    "html_path",
+    type=click.Path(path_type=Path),
+    help="Also write the report as a fragment of HTML.",
+)
+rubric_option = click.option(
+    "--rubric", help="A stock rubric or a YAML file. Default: the rows' own, else helpfulness."
+)
+style_option = click.option(
+    "--style", type=click.Choice(get_args(Style)), default="prometheus-2", show_default=True
+)
+template_option = click.option(
+    "--template",
+    type=click.Choice(get_args(Template)),
+    default="chat",
+    show_default=True,
+    help="raw: for a completions endpoint that applies no template.",
+)
+retries_option = click.option(
+    "--retries",
+    type=click.IntRange(0, 10),
+    default=2,
+    show_default=True,
+    help="Ask again so often when a verdict cannot be read.",
+)
+concurrency_option = click.option(
+    "--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True
+)
+limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only so many rows.")
+
+
+@click.group("judge", cls=Commands)
+def judge() -> None:
+    """Measure how far judges can be trusted, and let them compare."""
+
+
+@judge.command("calibrate")
+@click.option("--judge", "route", required=True, help="The route that judges.")
+@click.option(
+    "--dataset", required=True, help="Answers with people's scores, or pairs with their labels."
+)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OWN=KNOWN",
+    help="A column of the file and the name it is known by: instruction, response, score, ...",
+)
+@rubric_option
+@click.option("--kind", default="", help="Another judge than Prometheus, groundedness for example.")
+@style_option
+@template_option
+@click.option(
+    "--reference",
+    type=click.Choice(get_args(UseReference)),
+    default="auto",
+    show_default=True,
+    help="Whether the judge sees the reference answer.",
+)
+@click.option("--repeats", type=click.IntRange(1, 100), default=1, show_default=True)
+@retries_option
+@concurrency_option
+@limit_option
+@html_option
+@config_option
+@json_option
+def judge_calibrate(
+    *,
+    route: str,
+    dataset: str,
+    columns: tuple[str, ...],
+    rubric: str | None,
+    kind: str,
+    style: Style,
+    template: Template,
+    reference: UseReference,
+    repeats: int,
+    retries: int,
+    concurrency: int,
+    limit: int | None,
+    html_path: Path | None,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure a judge's agreement with people, with itself, and its biases."""
+    plan = CalibrationPlan(
+        judge=route,
+        dataset=dataset,
+        columns=parse_columns(columns),
+        rubric=rubric,
+        kind=kind,
+        style=style,
+        template=template,
+        reference=reference,
+        repeats=repeats,
+        retries=retries,
+        concurrency=concurrency,
+        limit=limit,
+    )
+
+    async def begin(services: Services) -> Study:
+        return await services.studies.calibration(plan)
+
+    _carry_out(load(config_path), begin, as_json=as_json, html_path=html_path)
+
+
+@judge.command("compare")
+@click.argument("run_id")
+@click.argument("first")
+@click.argument("second")
+@click.option("--judge", "route", required=True, help="The route that judges.")
+@rubric_option
+@style_option
+@template_option
+@retries_option
+@concurrency_option
+@limit_option
+@html_option
+@config_option
+@json_option
+def judge_compare(
+    *,
+    run_id: str,
+    first: str,
+    second: str,
+    html_path: Path | None,
+    config_path: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Let a judge compare two routes' answers of a run, in both orders."""
+    _duel(
+        "comparison",
+        (first, second),
+        {"run": run_id, **options},
+        load(config_path),
+        as_json=as_json,
+        html_path=html_path,
+    )
+
+
+@judge.command("tournament")
+@click.argument("run_id")
+@click.argument("routes", nargs=-1)
+@click.option("--judge", "route", required=True, help="The route that judges.")
+@click.option("--full", is_flag=True, help="All pairs on every sample, instead of a ring.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the schedule.")
+@rubric_option
+@style_option
+@template_option
+@retries_option
+@concurrency_option
+@limit_option
+@html_option
+@config_option
+@json_option
+def judge_tournament(
+    *,
+    run_id: str,
+    routes: tuple[str, ...],
+    html_path: Path | None,
+    config_path: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Rate the ROUTES of a run (all without any) by a judge's comparisons."""
+    config = load(config_path)
+    if not routes:
+
+        async def read(services: Services) -> tuple[str, ...]:
+            return tuple((await services.runs.find(run_id)).document["routes"])
+
+        routes = with_services(config, read)
+    _duel(
+        "tournament",
+        routes,
+        {"run": run_id, **options},
+        config,
+        as_json=as_json,
+        html_path=html_path,
+    )
+
+
+@judge.command("resume")
+@click.argument("study_id")
+@html_option
+@config_option
+@json_option
+def judge_resume(
+    study_id: str, html_path: Path | None, config_path: Path | None, as_json: bool
+) -> None:
+    """Go on with a study that was stopped; no finished judgement is paid for again."""
+
+    async def find(services: Services) -> Study:
+        return await services.store.study(study_id)
+
+    _carry_out(load(config_path), find, as_json=as_json, html_path=html_path)
+
+
+@judge.command("list")
+@click.option("--judge", "route", help="Only this judge's.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@config_option
+@json_option
+def judge_list(route: str | None, limit: int, config_path: Path | None, as_json: bool) -> None:
+    """List studies, newest first, with what they found."""
+
+    async def read(services: Services) -> list[Study]:
+        return await services.store.studies(judge=route, limit=limit)
+
+    found = with_services(load(config_path), read)
+    if as_json:
+        print_json(found)
+        return
+    rows = Table(Column("study", no_wrap=True), "state", "judge", "of", "Pearson", "kappa (quad.)")
+    for study in found:
+        pearson = quadratic = "-"
+        if "calibration" in study.report:
+            agreement = calibration_of(study).agreement
+            pearson = interval(agreement["pearson"], 2)
+            quadratic = interval(agreement["kappa_quadratic"], 2)
+        rows.add_row(study.id, study.state, ", ".join(study.judges), study.name, pearson, quadratic)
+    out.print(rows if found else "No studies of judges yet.")
+
+
+@judge.command("show")
+@click.argument("study_id")
+@html_option
+@config_option
+@json_option
+def judge_show(
+    study_id: str, html_path: Path | None, config_path: Path | None, as_json: bool
+) -> None:
+    """Show a study's report."""
+
+    async def read(services: Services) -> Study:
+        return await services.store.study(study_id)
+
+    _print(with_services(load(config_path), read), as_json=as_json, html_path=html_path)
+
+
+@judge.command("diff")
+@click.argument("first")
+@click.argument("second")
+@config_option
+@json_option
+def judge_diff(first: str, second: str, config_path: Path | None, as_json: bool) -> None:
+    """Compare two calibrations: a judge on two dates, or two judges."""
+
+    async def read(services: Services) -> tuple[Study, Study]:
+        return await services.store.study(first), await services.store.study(second)
+
+    one, other = with_services(load(config_path), read)
+    found = compared(one, other)
+    if as_json:
+        print_json(found)
+        return
+    out.print(f"first:  {title(one)}\nsecond: {title(other)}", highlight=False, soft_wrap=True)
+    for sheet in change_sheets(found):
+        out.print(table(sheet))
 
 
 def judge_line(judge: JudgeReport) -> str:
-    """What a judge took, in one line."""
+    """What a judge took in a run, in one line."""
     parts = [f"judge {judge.judge} ({judge.metric}): {judge.calls:,} requests"]
     if judge.reused:
         parts.append(f"{judge.reused:,} paid for before")
@@ -20,3 +311,83 @@ def judge_line(judge: JudgeReport) -> str:
     else:
         parts.append("calibrated" if judge.calibrated else "uncalibrated")
     return ", ".join(parts)
+
+
+def _duel(
+    kind: Literal["comparison", "tournament"],
+    routes: tuple[str, ...],
+    options: dict[str, Any],
+    config: Config,
+    *,
+    as_json: bool,
+    html_path: Path | None,
+) -> None:
+    options["judge"] = options.pop("route")
+    plan = DuelPlan(routes=routes, **options)
+
+    async def begin(services: Services) -> Study:
+        return await services.studies.duels(plan, kind)
+
+    _carry_out(config, begin, as_json=as_json, html_path=html_path)
+
+
+def _carry_out(
+    config: Config,
+    begin: Callable[[Services], Awaitable[Study]],
+    *,
+    as_json: bool,
+    html_path: Path | None,
+) -> None:
+    """Carry a study out in this process, with progress on stderr."""
+    started: list[str] = []
+
+    async def work(services: Services) -> Study:
+        study = await begin(services)
+        started.append(study.id)
+        live = Progress()
+        task = asyncio.create_task(services.studies.carry_out(study.id, live=live))
+        try:
+            await _watch(study.id, live, task)
+            return await task
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, EvalrouterError):
+                await task
+
+    try:
+        study: Study = with_services(config, work)
+    except BaseException:
+        for study_id in started:
+            err.print(f"go on with: evalrouter judge resume {study_id}", highlight=False)
+        raise
+    _print(study, as_json=as_json, html_path=html_path)
+
+
+async def _watch(study_id: str, live: Progress, task: asyncio.Task[Study]) -> None:
+    """One line at the start, then one per tenth."""
+    told = -1
+    while not task.done():
+        await asyncio.wait({task}, timeout=0.1)
+        tenth = 10 * live.done // live.cases if live.cases else -1
+        if tenth > told:
+            told = tenth
+            cost = f", {dollars(live.cost_usd)}" if live.cost_usd else ""
+            err.print(f"{study_id}: {live.done}/{live.cases}{cost}", highlight=False)
+
+
+def _print(study: Study, *, as_json: bool, html_path: Path | None) -> None:
+    if html_path is not None:
+        try:
+            html_path.write_text(html(study), encoding="utf-8")
+        except OSError as error:
+            raise RunDocumentError(f"{html_path}: {error.strerror}") from None
+    if as_json:
+        print_json(msgspec.structs.replace(study, detail={}))
+        return
+    out.print(title(study), highlight=False, soft_wrap=True)
+    for sheet in sheets(study):
+        out.print(table(sheet))
+    for warning in warnings(study):
+        out.print(f"! {warning}", highlight=False, soft_wrap=True, markup=False)
+    if not study.report:
+        out.print(f"It is {study.state}: evalrouter judge resume {study.id}", highlight=False)

@@ -1,0 +1,169 @@
+"""A dataset of answers that people have scored or compared, as cases for a judge.
+
+    {"instruction": "...", "response": "...", "reference": "...", "score": 4, "category": "code"}
+    {"instruction": "...", "response_a": "...", "response_b": "...", "label": "a"}
+
+A row has one of:
+
+- `score`: a number, or a list with one of each person, and `response` (or `answer`). `reference`,
+  `rubric` (its text, or a mapping), `category`, `model` and `id` are optional. An `instruction`
+  that is a complete Prometheus prompt is taken apart: it brings its response, reference, rubric.
+- `label`: `a`, `b` or `tie` (or 0, 1, 2), and `response_a` and `response_b`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from evaluators.base import Answer, Sample, Scorable
+from evaluators.dataset import Dataset
+from evaluators.judge import prometheus
+from evaluators.judge.duel import Pair
+from evaluators.judge.pairwise import Winner
+from evaluators.judge.rubrics import Rubric, load, read_rubric
+from providers.errors import DatasetError, RunDocumentError, closest
+
+_PEOPLE: Mapping[str, Winner] = {
+    "a": "first",
+    "0": "first",
+    "b": "second",
+    "1": "second",
+    "tie": "tie",
+    "2": "tie",
+}
+
+
+class Case(NamedTuple):
+    """One answer and what people say of it.
+
+    Attributes:
+        item: the answer, with the sample that it answers.
+        instruction: what it answers.
+        people: their scores.
+        rubric: the row's own; None without one.
+        category: what kind of question it is.
+        model: who wrote the answer.
+    """
+
+    item: Scorable
+    instruction: str
+    people: tuple[float, ...]
+    rubric: Rubric | None
+    category: str
+    model: str
+
+
+def read_cases(
+    dataset: Dataset, *, columns: Mapping[str, str] = {}, limit: int | None = None
+) -> list[Case | Pair]:
+    """All rows; answers with scores, or pairs with labels, never both.
+
+    Args:
+        dataset: opened with `needs_prompt=False`.
+        columns: the dataset's own column names to those above.
+        limit: only the first so many.
+
+    Raises:
+        DatasetError: a row lacks something, or both kinds are in one dataset.
+    """
+    found: list[Case | Pair] = []
+    for row in dataset.rows():
+        if limit is not None and len(found) == limit:
+            break
+        where = f"{dataset.path}: row {row.number}"
+        fields = {**row.fields}
+        for own, known in columns.items():
+            if own not in fields:
+                raise DatasetError(f"{where}: no column {own!r}.{closest(own, fields)}")
+            fields[known] = fields[own]
+        fields.setdefault("instruction", row.input or row.prompt)
+        fields.setdefault("response", row.answer)
+        fields.setdefault("reference", next(iter(row.references), None))
+        found.append(
+            _pair(row.id, fields, where) if "label" in fields else _case(row.id, fields, where)
+        )
+    if len({type(one) for one in found}) > 1:
+        raise DatasetError(f"{dataset.path}: some rows have a label and some have a score")
+    return found
+
+
+def _case(row_id: str, fields: Mapping[str, Any], where: str) -> Case:
+    instruction = _text(fields, "instruction", where)
+    reference, rubric = fields.get("reference"), _rubric(fields.get("rubric"), where)
+    if instruction.startswith("###Task Description:"):
+        try:
+            parts = prometheus.read_prompt(instruction)
+        except ValueError as error:
+            raise DatasetError(f"{where}: instruction: {error}") from None
+        instruction, response = parts.instruction, parts.response
+        reference, rubric = parts.reference, parts.rubric
+    else:
+        response = _text(fields, "response", where)
+    return Case(
+        Scorable(
+            Sample(
+                id=row_id,
+                messages=({"role": "user", "content": instruction},),
+                references=(str(reference),) if reference else (),
+                fields=dict(fields),
+            ),
+            Answer(text=response),
+        ),
+        instruction,
+        tuple(_scores(fields, where)),
+        rubric,
+        str(fields.get("category") or ""),
+        str(fields.get("model") or ""),
+    )
+
+
+def _pair(row_id: str, fields: Mapping[str, Any], where: str) -> Pair:
+    people = _PEOPLE.get(str(fields["label"]).strip().lower())
+    if people is None:
+        raise DatasetError(f"{where}: label is a, b or tie (0, 1 or 2), not {fields['label']!r}")
+    reference = fields.get("reference")
+    return Pair(
+        id=row_id,
+        instruction=_text(fields, "instruction", where),
+        first=_text(fields, "response_a", where),
+        second=_text(fields, "response_b", where),
+        reference=str(reference) if reference else None,
+        people=people,
+        category=str(fields.get("category") or ""),
+    )
+
+
+def _text(fields: Mapping[str, Any], name: str, where: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise DatasetError(
+            f"{where}: needs the text {name!r}; columns of other names are mapped "
+            f"with --column THEIRS={name}"
+        )
+    return value
+
+
+def _scores(fields: Mapping[str, Any], where: str) -> Iterator[float]:
+    value = fields.get("score", fields.get("scores"))
+    for one in value if isinstance(value, list | tuple) else [value]:
+        try:
+            score = float(one)
+        except (TypeError, ValueError):
+            score = math.nan
+        if not math.isfinite(score):
+            raise DatasetError(
+                f"{where}: score is a number or a list of numbers, not {value!r}; a column of "
+                "another name is mapped with --column THEIRS=score"
+            )
+        yield score
+
+
+def _rubric(value: Any, where: str) -> Rubric | None:
+    if value is None:
+        return None
+    try:
+        return read_rubric(value) if isinstance(value, str) else load(value)
+    except (ValueError, RunDocumentError) as error:
+        raise DatasetError(f"{where}: rubric: {error}") from None

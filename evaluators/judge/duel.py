@@ -1,0 +1,122 @@
+"""Asks a judge which of two answers is better, in both orders.
+
+    bout = await duel(case, grading, judge, ask)
+
+The prompt is Prometheus' relative one, which any chat model understands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from evaluators.base import AskJudge, Inquiry
+from evaluators.judge import prometheus, verdicts
+from evaluators.judge.pairwise import Bout, Label, Winner
+from evaluators.judge.prometheus import Style
+from evaluators.judge.prompts import fingerprint, text
+from evaluators.judge.rubrics import Rubric
+
+
+class Pair(NamedTuple):
+    """Two answers to the same question.
+
+    Attributes:
+        id: the question's.
+        instruction: what both answer.
+        first: a text.
+        second: another.
+        reference: an answer to compare with; None for none.
+        names: who wrote the two.
+        people: who people found better, where that is known.
+        category: what kind of question it is.
+    """
+
+    id: str
+    instruction: str
+    first: str
+    second: str
+    reference: str | None = None
+    names: tuple[str, str] = ("first", "second")
+    people: Winner | None = None
+    category: str = ""
+
+
+class Duelling(NamedTuple):
+    """How two answers are compared.
+
+    Attributes:
+        rubric: what to look at.
+        style: whose texts and template.
+        raw: whether the template is applied here, for a completions endpoint.
+        retries: how often the judge is asked again when its verdict cannot be read.
+        parameters: sent with every request.
+    """
+
+    rubric: Rubric
+    style: Style = "prometheus-2"
+    raw: bool = False
+    retries: int = 2
+    parameters: Mapping[str, Any] = prometheus.SAMPLING
+
+    @property
+    def signature(self) -> str:
+        """Everything that changes the verdicts."""
+        return (
+            f"{self.style}|relative|template:{'raw' if self.raw else 'chat'}"
+            f"|rubric:{fingerprint(self.rubric.heading())}"
+            f"|prompt:{fingerprint(text('prometheus-relative'))}|orders:both|v:1"
+        )
+
+
+async def duel(pair: Pair, how: Duelling, judge: str, ask: AskJudge) -> Bout:
+    """Both verdicts; one that cannot be read, or was not given, is None."""
+    forward, backward = await asyncio.gather(
+        _verdict(pair, how, judge, ask, swapped=False),
+        _verdict(pair, how, judge, ask, swapped=True),
+    )
+    return Bout(
+        id=pair.id,
+        first=pair.names[0],
+        second=pair.names[1],
+        forward=forward,
+        backward=backward,
+        words=(len(pair.first.split()), len(pair.second.split())),
+        people=pair.people,
+        category=pair.category,
+    )
+
+
+async def _verdict(
+    pair: Pair, how: Duelling, judge: str, ask: AskJudge, *, swapped: bool
+) -> Label | None:
+    first, second = (pair.second, pair.first) if swapped else (pair.first, pair.second)
+    question = prometheus.relative(
+        how.rubric,
+        instruction=pair.instruction,
+        response_a=first,
+        response_b=second,
+        reference=pair.reference,
+        style=how.style,
+    )
+    for attempt in range(1 + how.retries):
+        judgement = await ask(
+            Inquiry(
+                judge=judge,
+                metric="swapped" if swapped else "pairwise",
+                sample_id=pair.id,
+                messages=() if how.raw else tuple(prometheus.messages(question, how.style)),
+                prompt=prometheus.raw(question, how.style) if how.raw else None,
+                parameters=dict(how.parameters),
+                attempt=attempt,
+            )
+        )
+        if judgement.answer.text is None:
+            return None
+        found = verdicts.choice(judgement.answer.text, ("A", "B"), prompt=question.user)
+        if found.label == "A":
+            return "A"
+        if found.label == "B":
+            return "B"
+    return None

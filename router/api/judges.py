@@ -1,0 +1,135 @@
+"""`/eval/judges`: what studies of judges have found; `/eval/{id}/judgements`: what judges said."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from litestar import MediaType, get
+from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import Response
+
+from evaluators.judge.calibration import Change
+from providers.errors import NotFoundError
+from router.api.injected import Injected
+from router.store.base import JudgementRow, Study, StudyKind
+from router.study_view import compared, html
+
+PageSize = Annotated[int, QueryParameter(ge=1, le=1000)]
+
+
+class StudyList(msgspec.Struct):
+    """Studies, newest first, without their detail."""
+
+    data: list[Study]
+    object: str = "list"
+
+
+class CalibrationView(msgspec.Struct):
+    """A judge's newest calibration.
+
+    Attributes:
+        study: the calibration with its report.
+        change: what became of the judge's scores since the calibration before it that had the same
+            grading and dataset; None without one.
+        earlier: that calibration's id, "" without one.
+    """
+
+    study: Study
+    change: Change | None
+    earlier: str
+
+
+class JudgementPage(msgspec.Struct):
+    """A page of judgements. `next` is what to pass as `after` for the next page."""
+
+    data: list[JudgementRow]
+    next: int | None
+    object: str = "list"
+
+
+@get("/eval/judges", tags=["judges"], summary="List studies of judges")
+async def list_studies(
+    services: Injected,
+    judge: FromQuery[str | None] = None,
+    kind: FromQuery[StudyKind | None] = None,
+    limit: PageSize = 50,
+) -> StudyList:
+    """Calibrations, comparisons and tournaments, newest first."""
+    return StudyList(await services.store.studies(kind=kind, judge=judge, limit=limit))
+
+
+@get("/eval/judges/studies/{study_id:str}", tags=["judges"], summary="Show a study of judges")
+async def show_study(services: Injected, study_id: FromPath[str]) -> Study:
+    """A study with its report and what it was made of."""
+    return await services.store.study(study_id)
+
+
+@get(
+    "/eval/judges/studies/{study_id:str}/fragment",
+    tags=["judges"],
+    summary="A study of judges as HTML",
+    media_type=MediaType.HTML,
+)
+async def study_fragment(services: Injected, study_id: FromPath[str]) -> Response[str]:
+    """A section to be put into a page."""
+    return Response(html(await services.store.study(study_id)), media_type=MediaType.HTML)
+
+
+@get("/eval/judges/{name:str}/calibration", tags=["judges"], summary="A judge's newest calibration")
+async def judge_calibration(services: Injected, name: FromPath[str]) -> CalibrationView:
+    """Of a judge that is a route; for `provider/model` there is the path with both."""
+    return await _newest(services, name)
+
+
+@get(
+    "/eval/judges/{provider:str}/{model:str}/calibration",
+    tags=["judges"],
+    summary="A model's newest calibration",
+)
+async def model_calibration(
+    services: Injected, provider: FromPath[str], model: FromPath[str]
+) -> CalibrationView:
+    """Of a judge that is `provider/model`."""
+    return await _newest(services, f"{provider}/{model}")
+
+
+@get("/eval/{run_id:str}/judgements", tags=["judges"], summary="Page through what judges said")
+async def list_judgements(
+    services: Injected,
+    run_id: FromPath[str],
+    sample_id: FromQuery[str | None] = None,
+    limit: PageSize = 100,
+    after: Annotated[int, QueryParameter(ge=0)] = 0,
+) -> JudgementPage:
+    """Of a run, in the order they came: the answers as they were kept, before any was read."""
+    run = await services.runs.find(run_id)
+    found = await services.store.judgements(run.id, sample_id=sample_id, limit=limit, after=after)
+    more = found[-1][0] if len(found) == limit else None
+    return JudgementPage([row for _, row in found], more)
+
+
+async def _newest(services: Injected, judge: str) -> CalibrationView:
+    known = [
+        one
+        for one in await services.store.studies(kind="calibration", judge=judge, limit=1000)
+        if one.state == "completed"
+    ]
+    if not known:
+        raise NotFoundError(
+            f"{judge!r} has never been calibrated: evalrouter judge calibrate --judge {judge}"
+        )
+    study, *older = known
+    alike = [
+        one
+        for one in older
+        if one.grading == study.grading
+        and one.document.get("hash") == study.document.get("hash")
+        and "calibration" in one.report
+        and "calibration" in study.report
+    ]
+    if not alike:
+        return CalibrationView(study, None, "")
+    earlier = await services.store.study(alike[0].id)
+    change = compared(earlier, await services.store.study(study.id))
+    return CalibrationView(study, change, earlier.id)

@@ -31,6 +31,10 @@ SAMPLE_S = 120.0
 # two workers finish a batch together.
 _CHUNK = 8
 
+# Fewer answers than this are scored by one worker: they keep up with a replay, and live requests
+# should find a processor that is free.
+_MANY = 32
+
 # A metric that hangs costs its time limit for every answer. After so many in a row, no more.
 _PATIENCE = 3
 
@@ -134,7 +138,8 @@ class Pool:
                     some = items[start : start + self._chunk]
                     found[start : start + len(some)] = await self._with(slot, some)
 
-        await together(*map(drain, self._slots[: len(chunks)]))
+        workers = len(chunks) if len(items) >= _MANY else 1
+        await together(*map(drain, self._slots[:workers]))
         return found
 
     async def close(self) -> None:

@@ -13,23 +13,27 @@ a difference over the samples that both routes have one for, and `n` says how ma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluators import differences, stats
 from evaluators.base import Output
+from evaluators.comparison import (
+    ALPHA,
+    Clusters,
+    Comparison,
+    Verdict,
+    clusters_of,
+    comparison,
+    judged,
+)
 from evaluators.resampling import RESAMPLING_LIMIT
 from evaluators.tally import Measured, PerSample, RouteTally, Tally
 from evaluators.variance import Variance, split_variance
 
-__all__ = ["Measured", "Tally"]
-
-ALPHA = 0.05
-"""A difference is called one when its p-value, corrected by Holm over the report, is below this."""
+__all__ = ["Comparison", "Measured", "Tally", "Verdict"]
 
 FEW_SAMPLES = 20
 """Below so many samples, bootstrap intervals tend to be too narrow and a warning says so."""
@@ -41,9 +45,6 @@ METHOD = (
     f"corpus scores (9,999), paired t above {RESAMPLING_LIMIT:,} samples; corrected by Holm over "
     "all comparisons with a direction."
 )
-
-Clusters: TypeAlias = NDArray[np.intp] | None
-Verdict = Literal["better", "worse", "no difference shown"]
 
 
 class ErrorGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,41 +177,6 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int] = {}
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """One output of a route minus the same of the baseline, over samples both have it for.
-
-    Attributes:
-        route, output: names.
-        n: samples that both have; when 0, every number is None and so is the verdict.
-        difference, low, high: with its 95% interval.
-        p_value: of this comparison alone.
-        p_holm: corrected for all comparisons of the report; None for an output without direction.
-        wins, ties, losses: samples on which the route is better, equal, worse (for an output
-            without direction: larger, equal, smaller); None where samples have no own value.
-        effect_size: Cohen's d_z, signed as the difference.
-        detectable: the smallest true difference found 4 times in 5 with these samples, by a single
-            test without correction.
-        verdict: None for an output without direction.
-        clusters: how many clusters the n samples are in; None when each stands alone.
-    """
-
-    route: str
-    output: str
-    n: int
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p_value: float | None = None
-    p_holm: float | None = None
-    wins: int | None = None
-    ties: int | None = None
-    losses: int | None = None
-    effect_size: float | None = None
-    detectable: float | None = None
-    verdict: Verdict | None = None
-    clusters: int | None = None
-
-
 class OutputInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader needs to know of an output; fields as in `evaluators.base.Output`."""
 
@@ -256,20 +222,7 @@ def summarise(tally: Tally, *, seed: int = 0) -> Report:
         seed: of the resampling.
     """
     outputs = {output.name: output for metric in tally.metrics for output in metric.outputs}
-    infos = tuple(
-        OutputInfo(
-            name=output.name,
-            metric=metric.name,
-            higher_is_better=output.higher_is_better,
-            low=output.low,
-            high=output.high,
-            unit=output.unit,
-            corpus=output.corpus is not None,
-            description=output.description,
-        )
-        for metric in tally.metrics
-        for output in metric.outputs
-    )
+    infos = infos_of(tally)
     per_sample = {
         (route, name): tally.per_sample(route, name)
         for route, counted in tally.routes.items()
@@ -295,9 +248,9 @@ def summarise(tally: Tally, *, seed: int = 0) -> Report:
     baseline = tally.baseline
     comparisons: tuple[Comparison, ...] = ()
     if baseline is not None:
-        comparisons = _judged(
+        comparisons = judged(
             [
-                _comparison(
+                comparison(
                     (route, output),
                     per_sample[route, name],
                     per_sample[baseline, name],
@@ -318,6 +271,24 @@ def summarise(tally: Tally, *, seed: int = 0) -> Report:
         comparisons=comparisons,
         warnings=tuple(_warnings(baseline, infos, routes, comparisons)),
         signatures={metric.name: metric.signature for metric in tally.metrics},
+    )
+
+
+def infos_of(tally: Tally) -> tuple[OutputInfo, ...]:
+    """What a reader needs to know of the tally's outputs."""
+    return tuple(
+        OutputInfo(
+            name=output.name,
+            metric=metric.name,
+            higher_is_better=output.higher_is_better,
+            low=output.low,
+            high=output.high,
+            unit=output.unit,
+            corpus=output.corpus is not None,
+            description=output.description,
+        )
+        for metric in tally.metrics
+        for output in metric.outputs
     )
 
 
@@ -418,7 +389,7 @@ def _route_score(
 
 def _interval(output: Output, found: PerSample, clusters: Clusters, seed: int) -> stats.Interval:
     values = found.values[found.present]
-    chosen = _clusters_of(clusters, found.present)
+    chosen = clusters_of(clusters, found.present)
     if output.corpus is not None:
         rows = found.statistics[found.present]
         return stats.corpus_interval(rows, output.corpus, clusters=chosen, seed=seed)
@@ -442,75 +413,6 @@ def _within(output: Output, interval: stats.Interval) -> stats.Interval:
     return msgspec.structs.replace(
         interval, low=min(max(low, least), most), high=max(min(high, most), least)
     )
-
-
-def _clusters_of(clusters: Clusters, chosen: NDArray[np.bool_]) -> list[int] | None:
-    return None if clusters is None else clusters[chosen].tolist()
-
-
-def _comparison(
-    cell: tuple[str, Output], ours: PerSample, baseline: PerSample, clusters: Clusters, seed: int
-) -> Comparison:
-    """The numbers of one comparison; `_judged` adds what depends on the others."""
-    route, output = cell
-    both = ours.present & baseline.present
-    chosen = _clusters_of(clusters, both)
-    if output.corpus is None:
-        paired = differences.paired_difference(
-            ours.values[both], baseline.values[both], clusters=chosen, seed=seed
-        )
-    else:
-        paired = differences.paired_corpus_difference(
-            ours.statistics[both],
-            baseline.statistics[both],
-            output.corpus,
-            clusters=chosen,
-            seed=seed,
-        )
-    if paired is None:
-        return Comparison(route=route, output=output.name, n=0)
-    wins, ties, losses = paired.wins, paired.ties, paired.losses
-    first, second = ours.values[both], baseline.values[both]
-    if wins is None and np.isfinite(first).all() and np.isfinite(second).all():
-        wins, ties, losses = differences.outcomes(first, second)
-    if output.higher_is_better is False:
-        wins, losses = losses, wins
-    return Comparison(
-        route=route,
-        output=output.name,
-        n=paired.n,
-        difference=paired.difference,
-        low=paired.low,
-        high=paired.high,
-        p_value=paired.p_value,
-        wins=wins,
-        ties=ties,
-        losses=losses,
-        effect_size=paired.effect_size,
-        detectable=paired.detectable,
-        clusters=None if chosen is None else len(set(chosen)),
-    )
-
-
-def _judged(
-    comparisons: Sequence[Comparison], outputs: Mapping[str, Output]
-) -> tuple[Comparison, ...]:
-    family = [
-        index
-        for index, one in enumerate(comparisons)
-        if one.n and outputs[one.output].higher_is_better is not None
-    ]
-    p_values = [comparisons[index].p_value for index in family]
-    adjusted = differences.holm([p_value for p_value in p_values if p_value is not None])
-    judged = list(comparisons)
-    for index, p_holm in zip(family, adjusted, strict=True):
-        one = comparisons[index]
-        verdict: Verdict = "no difference shown"
-        if p_holm < ALPHA and one.difference:
-            rises = one.difference > 0
-            verdict = "better" if rises == outputs[one.output].higher_is_better else "worse"
-        judged[index] = msgspec.structs.replace(one, p_holm=p_holm, verdict=verdict)
-    return tuple(judged)
 
 
 def _warnings(

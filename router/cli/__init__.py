@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from router.cli.border import Commands
+from router.cli.comparing import eval_compare
 from router.cli.evals import evaluate
 from router.cli.experiments import experiment
 from router.cli.exporting import eval_export
@@ -24,6 +25,7 @@ def main() -> None:
 
 for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):
     main.add_command(command)
+evaluate.add_command(eval_compare)
 evaluate.add_command(tasks)
 main.add_command(judge)
 dataset.add_command(dataset_label)

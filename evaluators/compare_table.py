@@ -1,0 +1,141 @@
+"""A comparison of runs for people, as `table.py` has reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from evaluators.cells import (
+    ABSENT,
+    caveats,
+    difference,
+    empty_table,
+    grid,
+    heading,
+    outcomes,
+    output_title,
+    p_value,
+    plain,
+    signed,
+    verdict_of,
+)
+from evaluators.compare import Comparisons, Contrast, Side
+from evaluators.comparison import Comparison
+from evaluators.report import OutputInfo, decimals
+
+if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints
+    from rich.console import Group, RenderableType
+
+
+def to_compare_table(found: Comparisons, *, width: int = 100) -> Group:
+    """Each pair's differences, the samples that moved most, caveats, method.
+
+    Args:
+        found: from `compare`.
+        width: columns to fit.
+    """
+    from rich.console import Group  # noqa: PLC0415  (see TYPE_CHECKING above)
+
+    parts: list[RenderableType] = []
+    infos = {one.name: one for one in found.outputs}
+    pairs = list(dict.fromkeys((one.a, one.b) for one in found.contrasts))
+    for a, b in pairs:
+        contrasts = [one for one in found.contrasts if (one.a, one.b) == (a, b)]
+        parts += _pair((a, b), contrasts, infos, width)
+        parts += _moved(contrasts, infos)
+    parts += caveats(found.warnings)
+    parts.append(heading("How it was compared", ""))
+    method = grid()
+    method.add_row(plain("statistics", "dim"), plain(found.method, "dim"))
+    parts.append(method)
+    return Group(*parts)
+
+
+def _pair(
+    pair: tuple[Side, Side],
+    contrasts: Sequence[Contrast],
+    infos: Mapping[str, OutputInfo],
+    width: int,
+) -> Iterable[RenderableType]:
+    a, b = pair
+    names = [f"{side.route} in {side.name} ({side.run})" for side in (a, b)]
+    if a.run == b.run:
+        names = [a.route, f"{b.route} in {b.name} ({b.run})"]
+    yield heading(
+        f"{names[0]} minus {names[1]}",
+        "sample by sample [95% interval]; p (Holm) is corrected for all comparisons here; p "
+        "unpaired is Welch's, as if the samples were different questions",
+    )
+    drawn = empty_table()
+    drawn.add_column("output", overflow="fold", min_width=10)
+    drawn.add_column("a", justify="right", no_wrap=True)
+    drawn.add_column("b", justify="right", no_wrap=True)
+    drawn.add_column("difference", justify="right", min_width=22)
+    drawn.add_column("better/\nsame/worse", justify="right", no_wrap=True)
+    drawn.add_column("n", justify="right", no_wrap=True)
+    drawn.add_column("p\n(Holm)", justify="right", no_wrap=True)
+    drawn.add_column("p un-\npaired", justify="right", no_wrap=True)
+    drawn.add_column("finds\n4 in 5", justify="right", no_wrap=True)
+    drawn.add_column("verdict")
+    for one in contrasts:
+        info = infos[one.output]
+        row = _row(one)
+        drawn.add_row(
+            output_title(info),
+            _number(info, one.mean_a),
+            _number(info, one.mean_b),
+            difference(info, row),
+            outcomes(info, row),
+            f"{one.n:,}" if one.joined else f"{one.n_a:,}/{one.n_b:,}",
+            p_value(one.p_holm),
+            p_value(one.p_welch),
+            _number(info, one.detectable),
+            verdict_of(row, in_full=width >= 120),
+        )
+    yield drawn
+    yield plain("")
+
+
+def _moved(
+    contrasts: Sequence[Contrast], infos: Mapping[str, OutputInfo]
+) -> Iterable[RenderableType]:
+    moved = [one for one in contrasts if one.moved]
+    if not moved:
+        return
+    yield heading("Samples that moved most", "a, b, difference")
+    drawn = grid()
+    for one in moved:
+        info = infos[one.output]
+        for sample in one.moved:
+            places = decimals(info, sample.a, sample.b)
+            drawn.add_row(
+                plain(one.output, "dim"),
+                plain(
+                    f"{sample.sample_id}: {sample.a:,.{places}f}, {sample.b:,.{places}f}, "
+                    f"{signed(sample.difference, places)}"
+                ),
+            )
+    yield drawn
+    yield plain("")
+
+
+def _row(one: Contrast) -> Comparison:
+    """What the cells of a report's table are made of."""
+    return Comparison(
+        route=one.a.route,
+        output=one.output,
+        n=one.n or min(one.n_a, one.n_b),
+        difference=one.difference,
+        low=one.low,
+        high=one.high,
+        p_value=one.p_value,
+        p_holm=one.p_holm,
+        wins=one.wins,
+        ties=one.ties,
+        losses=one.losses,
+        verdict=one.verdict,
+    )
+
+
+def _number(info: OutputInfo, value: float | None) -> str:
+    return ABSENT if value is None else f"{value:,.{decimals(info, value)}f}"

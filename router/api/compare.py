@@ -1,0 +1,36 @@
+"""`/eval/compare`: runs held against each other."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import get
+from litestar.params import FromQuery, QueryParameter
+
+from evaluators.compare import Comparisons, Join
+from providers.errors import RequestError
+from router.api.injected import Injected
+from router.compare import Wanted, compare_runs
+
+
+@get("/eval/compare", tags=["eval"], summary="Compare two runs, or routes of one")
+async def compare(
+    *,
+    services: Injected,
+    runs: FromQuery[str] = "",
+    route_a: FromQuery[str | None] = None,
+    route_b: FromQuery[str | None] = None,
+    join: FromQuery[Join | None] = None,
+    movers: Annotated[int, QueryParameter(ge=0, le=1000)] = 5,
+) -> Comparisons:
+    """Differences a - b sample by sample. `runs` is one id, or two with a comma between them.
+
+    Of two runs, each route that both have is compared unless `route_a` and `route_b` name them; of
+    one run, every route with its baseline. Runs on different datasets are refused unless `join`
+    says how to pair their samples.
+    """
+    names = [name for name in (one.strip() for one in runs.split(",")) if name]
+    if not 1 <= len(names) <= 2:
+        raise RequestError("runs: name one run, or two as runs=a,b", param="runs")
+    wanted = Wanted(route_a=route_a, route_b=route_b, join=join, movers=movers)
+    return await compare_runs(services.runs, services.store, names, wanted)

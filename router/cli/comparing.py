@@ -1,0 +1,58 @@
+"""`evalrouter eval compare`: runs held against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from evaluators.compare import Comparisons
+from evaluators.compare_table import to_compare_table
+from router.cli.border import config_option, json_option, out, print_json, with_services
+from router.compare import Wanted, compare_runs
+from router.config import load
+from router.services import Services
+
+
+@click.command("compare")
+@click.argument("run_a")
+@click.argument("run_b", required=False)
+@click.option("--route-a", help="The route of RUN_A. Default: every route that both have.")
+@click.option("--route-b", help="The route of RUN_B, or of RUN_A without one.")
+@click.option(
+    "--join",
+    type=click.Choice(["id", "position"]),
+    help="How to pair the samples of different datasets; without it they are refused.",
+)
+@click.option(
+    "--movers",
+    type=click.IntRange(0, 1000),
+    default=5,
+    show_default=True,
+    help="How many of the samples that differ most to name, for each output.",
+)
+@config_option
+@json_option
+def eval_compare(  # noqa: PLR0917 - one parameter for each option
+    run_a: str,
+    run_b: str | None,
+    route_a: str | None,
+    route_b: str | None,
+    join: Literal["id", "position"] | None,
+    movers: int,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare two runs, or the routes of one, sample by sample."""
+    wanted = Wanted(route_a=route_a, route_b=route_b, join=join, movers=movers)
+    names = [run_a] if run_b is None else [run_a, run_b]
+
+    async def work(services: Services) -> Comparisons:
+        return await compare_runs(services.runs, services.store, names, wanted)
+
+    found = with_services(load(config_path), work)
+    if as_json:
+        print_json(found)
+    else:
+        out.print(to_compare_table(found, width=out.width))

@@ -1,0 +1,48 @@
+"""`--junit FILE`: a run's gates as JUnit XML, beside whatever else is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from evaluators.junit import to_junit
+from providers.errors import InputError
+from router.outcome import Outcome
+
+_KEY = "evalrouter.junit"
+
+
+def _keep(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    context.meta[_KEY] = path
+
+
+junit_option = click.option(
+    "--junit",
+    type=click.Path(dir_okay=False, path_type=Path),
+    expose_value=False,
+    callback=_keep,
+    help="Write what the gates found to FILE as JUnit XML.",
+    metavar="FILE",
+)
+
+
+def write_junit(outcome: Outcome) -> None:
+    """Write the file that `--junit` named, if it did.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    path: Path | None = click.get_current_context().meta.get(_KEY)
+    if path is None:
+        return
+    run = outcome.run
+    problem = ""
+    if run.state != "completed":
+        why = run.error or run.stopped
+        problem = f"{run.state}: {why}" if why else run.state
+    text = to_junit(run.name, outcome.gates, run=run.id, problem=problem, seconds=run.ran_s or None)
+    try:
+        path.write_bytes(text)
+    except OSError as error:
+        raise InputError(f"--junit: {path} cannot be written: {error.strerror}") from None

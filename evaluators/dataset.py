@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from evaluators.formats import ARROW, EXTENSIONS, STATE, read
+from evaluators.formats import ARROW, EXTENSIONS, MAX_COLUMNS, STATE, read
 from evaluators.rows import KNOWN, Row, own_id, to_row
 from evaluators.template import Render, compile_messages, to_sample
 from providers.errors import DatasetError, closest
@@ -31,7 +31,6 @@ from providers.errors import DatasetError, closest
 __all__ = ["Dataset", "Render", "Row", "compile_messages", "open_dataset", "to_sample"]
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
-MAX_COLUMNS = 4096
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):

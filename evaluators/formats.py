@@ -15,6 +15,7 @@ import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ STATE = "state.json"  # which the folder has, and names its files
 # A JSON array is parsed from one string; JSON lines have no such limit.
 MAX_JSON_BYTES = 128 * 1024 * 1024
 
+MAX_COLUMNS = 4096
 # Deeper than any dataset means, and far less than Python's own stack allows.
 MAX_DEPTH = 64
 # Of one row group of a parquet file, unpacked, as its metadata says.
@@ -127,8 +129,7 @@ def _decoded(path: Path, raw: bytes, *, first_line: int, offset: int) -> str:
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"the key {twice!r} appears twice in one object; remove one")
     return found
 
@@ -292,14 +293,16 @@ def _delimited(
 
 
 def _header(names: list[str], where: str) -> list[str]:
+    seen: set[str] = set()
     for number, name in enumerate(names, start=1):
         if not name:
             raise DatasetError(
                 f"{where}: column {number} of the header has no name; give it one or leave the "
                 "column out (pandas: to_csv(..., index=False))"
             )
-        if names.index(name) != number - 1:
+        if name in seen:
             raise DatasetError(f"{where}: the header names {name!r} twice; rename one")
+        seen.add(name)
     return names
 
 
@@ -323,7 +326,13 @@ class _Table:
         """Each row's first line and its cells."""
         while self._next_line():
             if self._text not in ("\n", "\r\n"):
-                yield self._number, list(self._row())
+                number = self._number
+                cells = list(itertools.islice(self._row(), MAX_COLUMNS + 1))
+                if len(cells) > MAX_COLUMNS:
+                    raise DatasetError(
+                        f"{self._path}:{number}: the row has more than {MAX_COLUMNS} cells"
+                    )
+                yield number, cells
 
     def _next_line(self) -> bool:
         self._number, self._text = next(self._lines, (self._number, ""))
@@ -391,7 +400,7 @@ class _Table:
 # Parquet
 
 
-def _parquet(path: Path, digest: Digest, _max_line_bytes: int) -> Iterator[Record]:
+def _parquet(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[Record]:
     try:
         from pyarrow import parquet  # noqa: PLC0415  # an optional package of 170 MB
     except ImportError:
@@ -405,6 +414,7 @@ def _parquet(path: Path, digest: Digest, _max_line_bytes: int) -> Iterator[Recor
             _unique(table.schema_arrow.names, str(path))
             _check_groups(table.metadata, path)
             for batch in table.iter_batches(batch_size=_PARQUET_BATCH):
+                _check_batch(batch, path, number, max_line_bytes)
                 for fields in batch.to_pylist():
                     number += 1
                     yield _record(path, number, fields)
@@ -423,6 +433,16 @@ def _check_groups(metadata: Any, path: Path) -> None:
                 f"{path}: row group {number} has {size} bytes unpacked, more than "
                 f"{MAX_GROUP_BYTES}; write the file again with smaller row groups"
             )
+
+
+def _check_batch(batch: Any, path: Path, number: int, max_line_bytes: int) -> None:
+    """A text that repeats takes next to nothing in a parquet file, and all its room here."""
+    most = _PARQUET_BATCH // 4 * max_line_bytes
+    if batch.nbytes > most:
+        raise DatasetError(
+            f"{path}: the {batch.num_rows} rows after row {number} have {batch.nbytes} bytes, more "
+            f"than {most}; shorten their texts"
+        )
 
 
 def _record(path: Path, number: int, fields: dict[str, Any]) -> Record:
@@ -473,6 +493,8 @@ def _arrow_files(folder: Path) -> list[Path]:
 
 
 def _unique(names: Sequence[str], where: str) -> None:
+    if len(names) > MAX_COLUMNS:
+        raise DatasetError(f"{where}: has {len(names)} columns, more than {MAX_COLUMNS}")
     for number, name in enumerate(names):
         if name in names[:number]:
             raise DatasetError(f"{where}: two columns are named {name!r}; rename one")

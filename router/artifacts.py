@@ -16,9 +16,10 @@ import errno
 import hashlib
 import os
 import re
+import tempfile
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -30,6 +31,9 @@ from router.config import S3
 
 CHUNK = 1024 * 1024
 PART = 8 * 1024 * 1024  # S3 takes parts from 5 MiB on, and 10,000 of them
+
+# What a full disk says.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _KEY = re.compile(r"[A-Za-z0-9_=@-][A-Za-z0-9._=@-]*(/[A-Za-z0-9_=@-][A-Za-z0-9._=@-]*)*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -110,6 +114,17 @@ def parse_s3(url: str) -> tuple[str, str]:
     if not _BUCKET.fullmatch(parts.netloc) or parts.query or parts.fragment:
         raise ConfigError(f"{url!r} is not of the form s3://bucket/prefix")
     return parts.netloc, parts.path.strip("/")
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards. Raises ArtifactError where there is no room for one."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="evalrouter-")
+    except OSError as error:
+        raise ArtifactError(f"no temporary folder can be made: {error}") from error
+    with made as name:
+        yield Path(name)
 
 
 async def file_chunks(path: Path) -> AsyncGenerator[bytes]:
@@ -236,7 +251,7 @@ class LocalArtifacts:
 
     def _refused(self, doing: str, key: str, error: OSError) -> ArtifactError:
         reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL:
             reason = f"no room left ({reason}); nothing of it was kept; free some space"
         return ArtifactError(f"cannot {doing} {key} in {self.root}: {reason}")
 

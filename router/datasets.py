@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import tempfile
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -33,7 +32,7 @@ from providers.errors import (
     RequestError,
     closest,
 )
-from router.artifacts import Artifacts, file_chunks, open_artifacts
+from router.artifacts import Artifacts, file_chunks, open_artifacts, temporary_folder
 from router.config import Config
 from router.demo import SHIPPED
 from router.sources import Source, collect, fetched, is_address, to_jsonl
@@ -136,8 +135,8 @@ class Datasets:
                 f"filename: {filename!r} must end in one of {', '.join(EXTENSIONS)}",
                 param="filename",
             )
-        with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
-            path = Path(folder, f"upload{suffix}")
+        with temporary_folder() as folder:
+            path = folder / f"upload{suffix}"
             await collect(chunks, path, self.max_bytes, shown)
             source = Source(path=path, name=Path(shown).stem, address=f"upload of {shown}")
             try:
@@ -167,10 +166,10 @@ class Datasets:
 
     async def _register(self, source: Source, name: str, columns: dict[str, str]) -> DatasetRow:
         name = check_name(name) if name else _made_name(source.name)
-        with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
+        with temporary_folder() as folder:
             path = source.path
             if await asyncio.to_thread(path.is_dir):
-                path = Path(folder, f"{name}.jsonl")
+                path = folder / f"{name}.jsonl"
                 await asyncio.to_thread(to_jsonl, [source.path], path, self.max_bytes)
             dataset = await asyncio.to_thread(_open, path, columns)
             known = await self._known(name, dataset, columns)
@@ -270,8 +269,8 @@ class Datasets:
                 raise NotFoundError(f"{path} is gone; add the dataset {row.name!r} again")
             yield path
             return
-        with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
-            path = Path(folder, f"{row.name}.{row.format}")
+        with temporary_folder() as folder:
+            path = folder / f"{row.name}.{row.format}"
             await collect(self.artifacts.get(row.path), path, row.size, row.name)
             yield path
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import tempfile
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
@@ -22,7 +21,7 @@ import msgspec
 
 from evaluators.base import Sample
 from providers.errors import ArtifactError, ConflictError, MissingExtraError
-from router.artifacts import Artifacts, Kept, file_chunks
+from router.artifacts import Artifacts, Kept, file_chunks, temporary_folder
 from router.store.base import Run, ScoredAnswer, Store
 
 FORMAT = 1
@@ -100,8 +99,7 @@ async def export_run(
         raise ConflictError(f"{run.id} is being carried out; wait for its end, or pause it")
     if parquet:
         _pyarrow()
-    with tempfile.TemporaryDirectory(prefix="evalrouter-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         try:
             rows, outputs = await _write_jsonl(store, run, folder / JSONL)
             if parquet:

@@ -20,7 +20,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import msgspec
 
-from providers.errors import DatasetError, MissingExtraError, closest
+from providers.errors import ArtifactError, DatasetError, MissingExtraError, closest
+from router.artifacts import FULL
 
 CONVERTED = "refs/convert/parquet"
 
@@ -230,6 +231,10 @@ class _Told:
                 ) from error
             case errors.HfHubHTTPError():
                 raise DatasetError(f"{name}: {self._endpoint} refused: {error}") from error
+            case OSError(errno=number) if number in FULL:
+                raise ArtifactError(
+                    f"{name}: no room to download it ({error.strerror}); free some space"
+                ) from error
             case errors.LocalEntryNotFoundError() | OSError():
                 raise DatasetError(
                     f"{name}: {self._endpoint} cannot be reached ({error}). Without a network, "

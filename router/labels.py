@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -22,6 +21,7 @@ from typing import Any
 from evaluators.document import RunDocument
 from evaluators.rows import REFERENCES
 from providers.errors import ConflictError
+from router.artifacts import temporary_folder
 from router.datasets import Datasets
 from router.runs import Runs
 from router.sources import collect
@@ -89,8 +89,8 @@ async def finish(store: Store, datasets: Datasets, run: Run, *, name: str) -> Da
                     waiting = []
         yield await asyncio.to_thread(_encoded, waiting)
 
-    with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
-        path = Path(folder, "labelled.jsonl")
+    with temporary_folder() as folder:
+        path = folder / "labelled.jsonl"
         await collect(lines(), path, datasets.max_bytes, f"labels of {run.dataset}")
         return await datasets.derive(
             path,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -25,8 +24,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from evaluators.dataset import open_dataset
 from evaluators.formats import EXTENSIONS
-from providers.errors import BodyTooLargeError, DatasetError, closest
-from router.artifacts import CHUNK, S3Artifacts, parse_s3
+from providers.errors import ArtifactError, BodyTooLargeError, DatasetError, closest
+from router.artifacts import CHUNK, S3Artifacts, parse_s3, temporary_folder
 from router.config import Config
 from router.hub import fetch, parse_hub
 
@@ -83,8 +82,7 @@ async def fetched(named: str, *, base: Path, config: Config) -> AsyncIterator[So
     scheme = named.partition("://")[0].lower()
     if scheme not in SCHEMES:
         raise DatasetError(f"{named}: cannot fetch {scheme}://.{closest(scheme, SCHEMES)}")
-    with tempfile.TemporaryDirectory(prefix="evalrouter-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         if scheme == "hf":
             yield await asyncio.to_thread(_from_hub, named, config, folder)
         elif scheme == "s3":
@@ -98,7 +96,7 @@ async def collect(chunks: AsyncIterable[bytes], path: Path, most: int, what: str
 
     Raises:
         BodyTooLargeError: there are more.
-        DatasetError: the disk refuses.
+        ArtifactError: the disk refuses.
     """
     size = 0
     try:
@@ -112,9 +110,7 @@ async def collect(chunks: AsyncIterable[bytes], path: Path, most: int, what: str
         finally:
             await asyncio.to_thread(file.close)
     except OSError as error:
-        raise DatasetError(
-            f"{what}: cannot be written to {path.parent}: {error.strerror}"
-        ) from error
+        raise _no_room(what, path, error) from error
 
 
 def too_large(what: str, most: int) -> BodyTooLargeError:
@@ -128,14 +124,22 @@ def to_jsonl(paths: list[Path], target: Path, most: int) -> None:
     Raises:
         DatasetError: a row that cannot be used.
         BodyTooLargeError: the file would be larger than `most` bytes.
+        ArtifactError: the disk refuses.
     """
     size = 0
-    with target.open("w", encoding="utf-8") as file:
-        for path in paths:
-            for row in open_dataset(path, needs_prompt=False).rows():
-                size += file.write(json.dumps(row.fields, ensure_ascii=False) + "\n")
-                if size > most:
-                    raise too_large(str(path), most)
+    try:
+        with target.open("wb") as file:
+            for path in paths:
+                for row in open_dataset(path, needs_prompt=False).rows():
+                    size += file.write(json.dumps(row.fields, ensure_ascii=False).encode() + b"\n")
+                    if size > most:
+                        raise too_large(str(path), most)
+    except OSError as error:
+        raise _no_room(str(paths[0]), target, error) from error
+
+
+def _no_room(what: str, path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(f"{what}: cannot be written to {path.parent}: {error.strerror}")
 
 
 # The hub

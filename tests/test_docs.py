@@ -31,7 +31,10 @@ from router.config import Config, parse
 ROOT = reference_pages.ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Pages whose commands and Python are run, each in a folder of its own.
-RUN = [PAGES[0], *(ROOT / "docs" / one for one in ("quickstart.md", "how-to/tasks.md"))]
+RUN = [
+    PAGES[0],
+    *(ROOT / "docs" / one for one in ("quickstart.md", "how-to/tasks.md", "how-to/datasets.md")),
+]
 REFERENCE = sorted(reference_pages.PAGES.glob("*.md"))
 
 # What a page shows and a test cannot do: the beginning of the command, and why.

@@ -234,6 +234,33 @@ def test_ids_are_checked_in_little_memory(tmp_path):
     assert "d.jsonl:50001: the id 'number 000049998' was already used at" in refused(path)
 
 
+def test_bombs_are_refused_quickly(tmp_path):
+    """Small files that would take hours, or all memory, to read as they ask to be read."""
+    names = ",".join(f"c{n}" for n in range(1_500_000))
+    message = refused(write(tmp_path, "d.csv", names + "\nx\n"))
+    assert message == "d.csv:1: the row has more than 4096 cells"
+    keys = ",".join(f'"c{n}":1' for n in range(500_000))
+    message = refused(write(tmp_path, "d.jsonl", "{" + keys + ',"c499999":1}\n'))
+    assert message.startswith("d.jsonl:1: the key 'c499999' appears twice")
+    message = refused(write(tmp_path, "d.jsonl", "{" + keys + "}\n"), needs_prompt=False)
+    assert message.startswith("d.jsonl:1: the rows up to here have more than 4096 different")
+
+
+def test_a_parquet_file_that_unpacks_to_very_much(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
+    from pyarrow import parquet
+
+    path = tmp_path / "d.parquet"
+    parquet.write_table(pa.table({"input": ["x" * 1_000_000] * 64}), path)
+    assert path.stat().st_size < 100_000
+    assert open_dataset(path).row_count == 64
+    message = refused(path, max_line_bytes=2_000_000)
+    assert message.startswith("d.parquet: the 64 rows after row 0 have 64000")
+    many = pa.table({f"c{n}": [1] for n in range(4097)})
+    parquet.write_table(many, path)
+    assert refused(path) == "d.parquet: has 4097 columns, more than 4096"
+
+
 def test_too_many_columns(tmp_path):
     lines = [json.dumps({"input": "x", f"c{n}": 1}) for n in range(5000)]
     message = refused(write(tmp_path, "d.jsonl", "\n".join(lines)))

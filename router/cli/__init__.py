@@ -6,12 +6,15 @@ import click
 
 from router.cli.border import Commands
 from router.cli.comparing import eval_compare
+from router.cli.datasets import dataset
 from router.cli.evals import evaluate
 from router.cli.experiments import experiment
 from router.cli.exporting import eval_export
 from router.cli.judges import judge
 from router.cli.keys import key
+from router.cli.labelling import dataset_label
 from router.cli.local import config, data, demo
+from router.cli.models import models
 from router.cli.providers import providers
 from router.cli.serving import serve
 from router.cli.tasks import tasks
@@ -25,9 +28,8 @@ def main() -> None:
 
 for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):
     main.add_command(command)
-evaluate.add_command(eval_compare)
-evaluate.add_command(tasks)
 main.add_command(judge)
 dataset.add_command(dataset_label)
 evaluate.add_command(eval_export)
 evaluate.add_command(eval_compare)
+evaluate.add_command(tasks)

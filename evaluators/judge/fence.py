@@ -6,8 +6,8 @@ r"""Keeps what a model wrote from being read as part of the judge's prompt.
 
 A judge that was trained on one format (Prometheus) gets no other structure than that: lines that
 pose as the format's headings are quoted, its result tag and the chat templates' marks are written
-with round brackets. Texts without any of these are not changed at all. Other judges get a fence
-whose name depends on the text, so that the text cannot know how to close it.
+with round brackets. Texts without any of these are not changed at all. Other judges get a
+fence around it as well, whose name depends on the text, so that it cannot know how to close it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 _MARK = re.compile(r"<(/?s|</?SYS>|\|[a-z_]{1,30}\|)>", re.IGNORECASE)
+_FENCE = re.compile(r"<(/?(?:instruction|context|reference|answer)\b[^<>\n]{0,40})>", re.IGNORECASE)
 
 
 def quote(text: str) -> str:
@@ -37,11 +38,12 @@ def quote(text: str) -> str:
 
 
 def fenced(text: str, what: str) -> str:
-    """The text between two lines that it cannot contain.
+    """The text, quoted, between two lines that it cannot contain or imitate.
 
     Args:
         text: what a model, a user or a document says.
         what: a word for it: `answer`, `context`.
     """
+    text = _FENCE.sub(r"(\1)", quote(text))
     mark = f"{what}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:16]}"
     return f"<{mark}>\n{text}\n</{mark}>"

@@ -185,9 +185,14 @@ def test_an_answer_cannot_write_the_prompt():
 def test_a_fence_cannot_be_closed_from_inside(said):
     first, *inside, last = fence.fenced(said, "answer").split("\n")
     assert last == first.replace("<", "</")
-    assert "\n".join(inside) == said
     assert first not in said
     assert last not in said
+    assert "</answer" not in "\n".join(inside).lower()
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="[<#\uff3b\u3010")))
+def test_a_fence_changes_nothing_else(said):
+    assert fence.fenced(said, "answer").split("\n", 1)[1].rpartition("\n")[0] == said
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="[<#\uff3b\u3010")))

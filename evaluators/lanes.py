@@ -52,6 +52,10 @@ class Open:
         return sys.maxsize
 
 
+Leave = Callable[[], None]
+Do = Callable[[_Item, Leave], Awaitable[bool]]
+
+
 class Lane(NamedTuple, Generic[_Item]):
     """Items to do in order.
 
@@ -64,11 +68,15 @@ class Lane(NamedTuple, Generic[_Item]):
     gate: Gate = Open()
 
 
+def _nothing() -> None:
+    """An item that holds no place has none to give back."""
+
+
 class _Places:
     """A number of places, shared out between the lanes that have items left."""
 
     def __init__(self, places: int, gates: Sequence[Gate]) -> None:
-        self._free = self._all = places
+        self._free = self.all = places
         self._taken = [0] * len(gates)
         self._gates = dict(enumerate(gates))
         self._finishing: set[int] = set()
@@ -113,7 +121,7 @@ class _Places:
     def _shares(self) -> dict[int, int]:
         """Equal, except that nobody gets more than its gate lets through; at least one each."""
         shares = {}
-        left, lanes = self._all, len(self._gates)
+        left, lanes = self.all, len(self._gates)
         wanted = {
             lane: self._taken[lane] if lane in self._finishing else gate.most()
             for lane, gate in self._gates.items()
@@ -128,7 +136,7 @@ class _Places:
 
 async def work_through(
     lanes: Sequence[Lane[_Item]],
-    do: Callable[[_Item], Awaitable[bool]],
+    do: Do[_Item],
     *,
     places: int,
     gated: Callable[[_Item], bool] = lambda _: True,
@@ -138,7 +146,9 @@ async def work_through(
 
     Args:
         lanes: each is read by one task.
-        do: False when the item could not be done now; it comes first when the gate opens next.
+        do: does an item, and may call what it is given once it needs its place no more (it then
+            still counts as under way, of which a lane has at most twice the places). False when
+            the item could not be done now; it comes first when the gate opens next.
         places: how many items may be under way at a time, over all lanes.
         gated: whether an item has to pass the gate and take a place; others are done in turn.
         halted: asked before each item; once it is true nothing more is begun.
@@ -147,64 +157,101 @@ async def work_through(
         Whatever `do`, a gate or a stream raises first; everything else is cancelled.
     """
     room = _Places(places, [lane.gate for lane in lanes])
-
-    async def drive(number: int, lane: Lane[_Item]) -> None:
-        async with AsyncExitStack() as stack:
-            if isinstance(lane.items, AsyncGenerator):
-                await stack.enter_async_context(aclosing(lane.items))
-            await read(number, lane)
-
-    async def read(number: int, lane: Lane[_Item]) -> None:
-        left: deque[_Item] = deque()
-        running = 0
-        ended = asyncio.Event()
-
-        async def one(item: _Item) -> None:
-            if not await do(item):
-                left.append(item)
-
-        def release(_: object) -> None:
-            nonlocal running
-            room.give(number)
-            lane.gate.leave()
-            running -= 1
-            ended.set()
-
-        async def start(item: _Item) -> None:
-            nonlocal running
-            if not gated(item):
-                await do(item)
-                return
-            await lane.gate.enter()
-            try:
-                await room.take(number)
-            except BaseException:
-                lane.gate.leave()
-                raise
-            running += 1
-            # A callback, because a task that is cancelled before its first step has no `finally`.
-            group.create_task(one(item)).add_done_callback(release)
-
-        async for item in lane.items:
-            while left and not halted():
-                await start(left.popleft())
-            if halted():
-                break
-            await start(item)
-        room.finishing(number)
-        # One that is under way may have to be done again.
-        while running or (left and not halted()):
-            if left and not halted():
-                await start(left.popleft())
-            else:
-                ended.clear()
-                await ended.wait()
-        room.close(number)
-
     try:
         async with asyncio.TaskGroup() as group:
             for number, lane in enumerate(lanes):
-                group.create_task(drive(number, lane))
+                group.create_task(_Driver(number, lane, do, room, group, gated, halted).drive())
     except BaseExceptionGroup as several:
         # One failure cancels the rest; the first is the cause.
         raise several.exceptions[0] from None
+
+
+class _Driver(Generic[_Item]):
+    """Reads a lane's items and begins them, one after the other."""
+
+    def __init__(  # noqa: PLR0917 - what `work_through` was given
+        self,
+        number: int,
+        lane: Lane[_Item],
+        do: Do[_Item],
+        room: _Places,
+        group: asyncio.TaskGroup,
+        gated: Callable[[_Item], bool],
+        halted: Callable[[], bool],
+    ) -> None:
+        self._number = number
+        self._lane = lane
+        self._do = do
+        self._room = room
+        self._group = group
+        self._gated = gated
+        self._halted = halted
+        # What has to be done again; how many are under way; set whenever one has ended.
+        self._left: deque[_Item] = deque()
+        self._running = 0
+        self._ended = asyncio.Event()
+
+    async def drive(self) -> None:
+        """Do every item."""
+        async with AsyncExitStack() as stack:
+            if isinstance(self._lane.items, AsyncGenerator):
+                await stack.enter_async_context(aclosing(self._lane.items))
+            async for item in self._lane.items:
+                while self._left and not self._halted():
+                    await self._start(self._left.popleft())
+                if self._halted():
+                    break
+                await self._start(item)
+        self._room.finishing(self._number)
+        # One that is under way may have to be done again.
+        while self._running or (self._left and not self._halted()):
+            if self._left and not self._halted():
+                await self._start(self._left.popleft())
+            else:
+                await self._one_ended()
+        self._room.close(self._number)
+
+    async def _start(self, item: _Item) -> None:
+        """Begin an item, once there is a place for it."""
+        if not self._gated(item):
+            await self._do(item, _nothing)
+            return
+        while self._running >= 2 * self._room.all:
+            await self._one_ended()
+        await self._lane.gate.enter()
+        try:
+            await self._room.take(self._number)
+        except BaseException:
+            self._lane.gate.leave()
+            raise
+        self._running += 1
+        leave = self._place()
+        # A callback, because a task that is cancelled before its first step has no `finally`.
+        task = self._group.create_task(self._carry_out(item, leave))
+        task.add_done_callback(lambda _: self._over(leave))
+
+    async def _carry_out(self, item: _Item, leave: Leave) -> None:
+        if not await self._do(item, leave):
+            self._left.append(item)
+
+    def _over(self, leave: Leave) -> None:
+        leave()
+        self._running -= 1
+        self._ended.set()
+
+    def _place(self) -> Leave:
+        """Gives the place back, once."""
+        held = True
+
+        def leave() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._room.give(self._number)
+                self._lane.gate.leave()
+
+        return leave
+
+    async def _one_ended(self) -> None:
+        self._ended.clear()
+        await self._ended.wait()

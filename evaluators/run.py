@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from evaluators.base import Answer, Cell, Sample, Scorable, Score
-from evaluators.lanes import Lane, work_through
+from evaluators.lanes import Lane, Leave, work_through
 
 # A batch amortises the hand-over to the scoring thread; more than this delays progress.
 SCORING_BATCH = 64
@@ -50,7 +50,7 @@ class Answered(msgspec.Struct, frozen=True):
     scores: tuple[Score, ...]
 
 
-Complete = Callable[[Cell, Sample], Awaitable[Answer | None]]
+Complete = Callable[[Cell, Sample, Leave], Awaitable[Answer | None]]
 KeepScores = Callable[[Mapping[Cell, tuple[Score, ...]]], Awaitable[None]]
 Tell = Callable[[Result], None]
 ScoreBatch = Callable[[Sequence[Answered]], Awaitable[list[tuple[Score, ...]]]]
@@ -73,7 +73,8 @@ async def run(
         lanes: what to do, side by side; each is read only as fast as it is done.
         complete: asks a route and returns once the answer is safely kept, so that nothing is
             scored that a crash could lose. A target's failure is an Answer with `error`; None
-            when it has to be asked again, once the lane's gate lets it.
+            when it has to be asked again, once the lane's gate lets it. It may call what it is
+            given as soon as the route has answered, so that the next request leaves meanwhile.
         score: scores a batch of answers, in order: the new scores, and the ones they had.
         keep_scores: keeps the scores of some answers.
         tell: called with each result, in the order they finish.
@@ -98,12 +99,12 @@ async def run(
         )
         await answered.put(None)
 
-    async def fill(task: Task) -> bool:
+    async def fill(task: Task, leave: Leave) -> bool:
         answer = task.answer
         if answer is None:
             if halted():
                 return True
-            answer = await complete(task.cell, task.sample)
+            answer = await complete(task.cell, task.sample, leave)
             if answer is None:
                 return False
         await answered.put((task, answer))

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from evaluators.base import AnyMetric, Asking, Output, Usage
+from evaluators.base import AnyMetric, Asking, Judging, Output, Usage
 from evaluators.document import RunDocument
 from evaluators.power import minimum_detectable_effect
 from router.check import asked_routes, outputs_of
@@ -425,9 +425,12 @@ def _notes(found: Estimate, document: RunDocument, metrics: Sequence[AnyMetric])
     ):
         if limit is not None and expected is not None and expected > limit:
             notes.append(f"limits.{name}: {limit:g} will probably stop the run before its end")
-    asking = {metric.name: metric.route for metric in metrics if isinstance(metric, Asking)}
-    for name, route in asking.items():
-        notes.append(f"{name} asks {route} about the answers; its calls are not counted here")
+    for metric in metrics:
+        if isinstance(metric, Judging):
+            calls, judges = metric.calls * found.cells, ", ".join(metric.judges)
+            notes.append(f"{metric.name} asks {judges} at least {calls} times, not counted here")
+        elif isinstance(metric, Asking):
+            notes.append(f"{metric.name} asks {metric.route} too, which is not counted here")
     if document.stop_when is not None:
         notes.append("stop_when may end the run sooner")
     return notes

@@ -11,6 +11,7 @@ import sys
 
 from evaluators.base import Answer
 from evaluators.document import RunDocument, RunLimits
+from router.check import asked_routes
 from router.pacing import Pacing
 from router.routing import Table, Target
 
@@ -104,6 +105,6 @@ def lanes_of(document: RunDocument, table: Table, pacing: Pacing) -> list[Target
             room=table.room(route, target),
             places=places.get(str(target)),
         )
-        for route in document.routes
+        for route in asked_routes(document)
         for target in table.first_targets(route)
     ]

@@ -97,6 +97,7 @@ class Replay:
         self._live = live
         self._clock = clock
         self._began = clock()
+        self._before_s = 0.0
         self.stop: Stop | None = None
         # A route that is changed meanwhile must not change the run.
         self._table = asker.table
@@ -123,13 +124,14 @@ class Replay:
             pass
         before = await self._store.progress(found.id)
         live.cells, live.answered, live.failed = found.cells, before.scored, before.failed
-        spent = await self._store.spent(found.id)
-        live.cost_usd, live.tokens = spent.cost_usd, spent.tokens
-        for use in await self._store.judge_use(found.id):
-            live.cost_usd += use.cost_usd
-            live.tokens += use.tokens
+        if not found.only_scores:
+            await self._add_up_what_was_spent()
         await self._watch_for_an_answer()
         async with AsyncExitStack() as stack:
+            pool: Callable[..., Scores] = Pool
+            if document.execution != "local":
+                cluster = Cluster(document.execution)
+                pool = (await stack.enter_async_context(cluster)).pool
             bench = Bench(
                 self._store,
                 self._asker,
@@ -145,6 +147,7 @@ class Replay:
                 stack,
                 embed=self._asker.embed,
                 bench=bench,
+                pool=pool,
             )
             if before.answered + before.failed < found.cells and not found.only_scores:
                 # What cannot be loaded is to be told before anything is paid for.
@@ -240,7 +243,6 @@ class Replay:
             await self._store.keep_answer(run_id, cell, prepared.hash, answer, ())
             return answer
         completed = await self._asker.ask(prepared)
-        leave()
         attempts = self._refused.pop(cell, []) + list(completed.attempts)
         if completed.try_later and len(attempts) < TRIES:
             # Nothing was done and nothing was paid for: it is as if it had not been asked.
@@ -248,10 +250,12 @@ class Replay:
             self._refused[cell] = attempts
             return None
         answer = msgspec.structs.replace(completed.answer, attempts=len(attempts))
-        said = msgspec.to_builtins(attempts)
-        await self._store.keep_answer(run_id, cell, prepared.hash, answer, said)
         self._pay(answer)
         self._by_target[cell.route, prepared.plan.targets[0]].ended(answer)
+        # The next request leaves while this answer is on its way to the disk.
+        leave()
+        said = msgspec.to_builtins(attempts)
+        await self._store.keep_answer(run_id, cell, prepared.hash, answer, said)
         return answer
 
     async def _keep_scores(self, scored: Mapping[Cell, tuple[Score, ...]]) -> None:
@@ -302,10 +306,19 @@ class Replay:
         self._live.cost_usd += answer.cost_usd or 0.0
         self._live.tokens += parts if usage.total_tokens is None else usage.total_tokens
 
+    async def _add_up_what_was_spent(self) -> None:
+        """By earlier attempts: limits are of the run. What only scores has them for itself."""
+        spent = await self._store.spent(self._run.id)
+        self._live.cost_usd, self._live.tokens = spent.cost_usd, spent.tokens
+        for use in await self._store.judge_use(self._run.id):
+            self._live.cost_usd += use.cost_usd
+            self._live.tokens += use.tokens
+        self._before_s = self._run.ran_s
+
     def _is_halted(self) -> bool:
         if self.stop is None:
             limits, live = self._document.limits, self._live
-            seconds = self._run.ran_s + self._clock() - self._began
+            seconds = self._before_s + self._clock() - self._began
             for name, limit, found in (
                 ("cost_usd", limits.cost_usd, live.cost_usd),
                 ("tokens", limits.tokens, live.tokens),
@@ -341,6 +354,7 @@ class _Scorers:
         *,
         embed: Embed,
         bench: Bench,
+        pool: Callable[..., Scores],
     ) -> None:
         self._run = found
         self._specs = document.metrics
@@ -348,6 +362,7 @@ class _Scorers:
         self._stack = stack
         self._embed = embed
         self._bench = bench
+        self._pool = pool
         # Several batches may be scored at a time.
         self._lock = asyncio.Lock()
         self._scorers: dict[tuple[int, ...], Scorer] = {}

@@ -41,7 +41,7 @@ def test_everything_is_done_once_in_order_and_within_the_bounds(counts, places, 
         started, running, peak = [], 0, 0
         gates = [Gate(most) for _ in counts]
 
-        async def do(item):
+        async def do(item, leave):
             nonlocal running, peak
             started.append(item)
             running += 1
@@ -64,7 +64,7 @@ def test_everything_is_done_once_in_order_and_within_the_bounds(counts, places, 
 async def test_a_lane_that_stands_still_holds_up_no_other():
     stuck, done = asyncio.Event(), []
 
-    async def do(item):
+    async def do(item, leave):
         if item[0] == "stuck":
             await stuck.wait()
         done.append(item)
@@ -81,7 +81,7 @@ async def test_a_lane_that_stands_still_holds_up_no_other():
 async def test_what_a_gate_leaves_unused_goes_to_the_others():
     running, peak = 0, 0
 
-    async def do(item):
+    async def do(item, leave):
         nonlocal running, peak
         if item[0] == "wide":
             running += 1
@@ -100,7 +100,7 @@ async def test_what_a_gate_leaves_unused_goes_to_the_others():
 async def test_fewer_places_than_lanes_go_round():
     started = []
 
-    async def do(item):
+    async def do(item, leave):
         started.append(item)
         await asyncio.sleep(0)
         return True
@@ -112,7 +112,7 @@ async def test_fewer_places_than_lanes_go_round():
 async def test_what_could_not_be_done_comes_first_the_next_time():
     tried = []
 
-    async def do(item):
+    async def do(item, leave):
         tried.append(item[1])
         return tried.count(item[1]) > item[1] % 3
 
@@ -125,7 +125,7 @@ async def test_what_could_not_be_done_comes_first_the_next_time():
 async def test_the_last_item_can_be_done_again():
     tried = []
 
-    async def do(item):
+    async def do(item, leave):
         await asyncio.sleep(0)
         tried.append(item)
         return len(tried) == 3
@@ -137,7 +137,7 @@ async def test_the_last_item_can_be_done_again():
 async def test_items_that_need_no_gate_pass_a_shut_one():
     done = []
 
-    async def do(item):
+    async def do(item, leave):
         done.append(item)
         return True
 
@@ -149,7 +149,7 @@ async def test_items_that_need_no_gate_pass_a_shut_one():
 async def test_a_failure_ends_everything_and_gives_the_gates_back():
     gate = Gate(3)
 
-    async def do(item):
+    async def do(item, leave):
         if item[1] == 2:
             raise ValueError("no")
         await asyncio.sleep(60)
@@ -164,7 +164,7 @@ async def test_a_failure_ends_everything_and_gives_the_gates_back():
 async def test_cancelling_gives_the_gates_back():
     gate = Gate(2)
 
-    async def do(_):
+    async def do(item, leave):
         await asyncio.sleep(60)
         return True
 
@@ -174,4 +174,27 @@ async def test_cancelling_gives_the_gates_back():
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
+    assert gate.inside == 0
+
+
+async def test_a_place_that_is_given_back_early_goes_to_the_next():
+    asking, keeping, peak, kept = 0, asyncio.Event(), 0, []
+
+    async def do(item, leave):
+        nonlocal asking, peak
+        asking += 1
+        peak = max(peak, asking)
+        await asyncio.sleep(0)
+        asking -= 1
+        leave()
+        if item[1] >= 3:
+            keeping.set()
+        await keeping.wait()
+        kept.append(item)
+        return True
+
+    gate = Gate(2)
+    await work_through([Lane(items("a", 8), gate)], do, places=2)
+    assert peak == 2
+    assert len(kept) == 8
     assert gate.inside == 0

@@ -1,0 +1,302 @@
+"""Measure the engine of evaluations: how far a run is from what its upstream would allow.
+
+    python -m loadtests.engine                  # under three minutes
+    python -m loadtests.engine --profile        # where the time goes, on standard output
+    python -m loadtests.engine --memory         # a run of 1,000,000 samples: some twenty minutes
+
+The engine has one core to itself, the upstream (`upstream.py`) the other one. A run is what
+`evalrouter eval run` carries out: rows in SQLite, every answer stored before it is scored, by
+the cheapest metric there is (`latency`, which reads a number that the answer has). The report goes
+to loadtests/results/<date>-engine.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import os
+import platform
+import pstats
+import resource
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, closing, contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import msgspec
+import uvloop
+
+from evaluators.base import Sample
+from evaluators.document import RunDocument, RunLimits
+from loadtests.processes import free_port, started
+from router.config import parse
+from router.services import Services
+from router.store.base import Run
+from router.store.sqlite import SqliteStore
+
+RESULTS = Path(__file__).with_name("results")
+ENGINE_CORE, UPSTREAM_CORE = 0, 1
+WAIT_S = 0.05
+MILLION = 1_000_000
+
+_T = TypeVar("_T")
+
+
+class Measured(msgspec.Struct):
+    """What one run took.
+
+    Attributes:
+        samples: how many were answered.
+        seconds: from the start of the run to its end, rows in the store before it.
+        cpu_s: of the process, its threads included.
+        peak_mb: resident memory at its highest.
+    """
+
+    samples: int
+    seconds: float
+    cpu_s: float
+    peak_mb: float
+
+
+# one run, in a process of its own
+
+
+def run_once(port: int, samples: int, concurrency: int, profile: bool) -> Measured:
+    """Carry a run out and measure it. The working directory gets its files."""
+    # About 1 KB of prompt, as in the other load tests.
+    text = "The quick brown fox jumps over the lazy dog. " * 20
+    with Path("data.jsonl").open("w", encoding="utf-8") as file:
+        for n in range(samples):
+            file.write(json.dumps({"id": f"s{n}", "input": f"{n} {text}"}) + "\n")
+    config = parse(
+        f"""
+providers: {{up: {{kind: compatible, base_url: "http://127.0.0.1:{port}/v1", api_key: x}}}}
+prices: {{up/m: {{input: 1.0, output: 2.0}}}}
+""",
+        "engine.yaml",
+        {},
+    )
+    document = RunDocument(
+        dataset="data.jsonl",
+        routes=("up/m",),
+        metrics=("latency",),
+        prompt="{{ input }}",
+        limits=RunLimits(concurrency=concurrency),
+    )
+    profiler = cProfile.Profile() if profile else None
+
+    async def work() -> Measured:
+        async with Services(config) as services:
+            run = await services.runs.create(document, base=Path())
+            used, began = time.process_time(), time.perf_counter()
+            if profiler:
+                profiler.enable()
+            ended = await services.runs.carry_out(run.id)
+            if profiler:
+                profiler.disable()
+            seconds, used = time.perf_counter() - began, time.process_time() - used
+            progress = await services.store.progress(run.id)
+            if ended.state != "completed" or progress.scored != samples:
+                raise SystemExit(f"{ended.state}: {ended.error or ended.stopped} {progress}")
+        # Kilobytes on Linux.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return Measured(samples, seconds, used, peak)
+
+    found = uvloop.run(work())
+    if profiler:
+        pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(45)
+    return found
+
+
+@contextmanager
+def upstream(delay_ms: float, log: Path) -> Iterator[int]:
+    """A host of that delay on its own core; yields its port."""
+    port = free_port()
+    command = [sys.executable, "-m", "loadtests.upstream", "--port", str(port)]
+    with started([*command, "--delay", str(delay_ms)], core=UPSTREAM_CORE, log=log):
+        for _ in range(200):
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield port
+
+
+def measure(
+    samples: int, concurrency: int, delay_ms: float = 0.0, *, profile: bool = False
+) -> Measured:
+    """One run in a fresh process on the engine's core."""
+    with TemporaryDirectory() as folder, upstream(delay_ms, Path(folder) / "log") as port:
+        command = ["taskset", "-c", str(ENGINE_CORE), sys.executable, "-m", "loadtests.engine"]
+        options = ["--run", str(port), str(samples), str(concurrency)]
+        if profile:
+            options.append("--profile")
+        root = str(Path(__file__).parents[1])
+        done = subprocess.run(
+            [*command, *options],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": root},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        return msgspec.json.decode(done.stdout, type=Measured)
+
+
+# a store of a million rows
+
+
+async def pages(folder: Path) -> dict[str, float]:
+    """Milliseconds for what the pages of a run with 1,000,000 rows ask of the store."""
+    store = SqliteStore(folder / "pages.db")
+    await store.open()
+    message = ({"role": "user", "content": "The quick brown fox jumps over the lazy dog. " * 5},)
+    run = Run(
+        id="run_million",
+        name="million",
+        state="completed",
+        document={"routes": ["up/m"]},
+        dataset="x",
+        dataset_hash="x",
+        dataset_rows=MILLION,
+        metrics={},
+        created_at=0.0,
+        cells=MILLION,
+    )
+    await store.add_run(run, (Sample(id=f"s{n}", messages=message) for n in range(MILLION)))
+    # By SQL, because only their number matters here.
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("INSERT INTO routes (name) VALUES ('up/m')")
+        (number,) = db.execute("SELECT number FROM runs").fetchone()
+        db.execute(
+            "INSERT INTO answers (run, position, route, repeat, state, asked_at, answered_at,"
+            " target, request_hash, text, attempt_count, cached, attempts, scored)"
+            " SELECT run, position, 1, 0, 'answered', 1, 2, 'up/m', sample_id,"
+            " 'an answer of some forty characters, no more', 1, 0, '[]', 1 FROM samples"
+            " WHERE run = ?",
+            (number,),
+        )
+        db.execute(
+            "INSERT INTO scores (answer, output, value) SELECT id, 'latency', 0.5 FROM answers"
+        )
+
+    async def page(after: int) -> None:
+        await _first(store.samples(run.id, after=after), 100)
+        await _first(store.results(run.id, after=after), 100)
+
+    found = {}
+    for name, after in (("first", 0), ("middle", MILLION // 2), ("last", MILLION - 100)):
+        times = []
+        for _ in range(30):
+            began = time.perf_counter()
+            await store.run(run.id)
+            await store.progress(run.id)
+            await page(after)
+            times.append((time.perf_counter() - began) * 1000)
+        found[name] = median(times)
+    await store.close()
+    found["gigabytes"] = store.path.stat().st_size / 1e9
+    return found
+
+
+async def _first(items: AsyncGenerator[_T], count: int) -> None:
+    async with aclosing(items):
+        async for _ in items:
+            count -= 1
+            if not count:
+                return
+
+
+# the report
+
+
+def report(args: argparse.Namespace) -> str:
+    """Measure everything that was asked for."""
+    lines = [
+        "# The engine of evaluations",
+        "",
+        f"`{' '.join(['python -m loadtests.engine', *sys.argv[1:]]).strip()}`",
+        "",
+    ]
+    load = os.getloadavg()[0]
+    lines += [
+        f"Python {platform.python_version()}; {platform.system()} {platform.machine()}; "
+        f"{os.cpu_count()} cores, load {load:.1f} at the start; SQLite {sqlite3.sqlite_version}; "
+        f"msgspec {version('msgspec')}; uvloop {version('uvloop')}.",
+        "",
+    ]
+    if args.memory:
+        one = measure(MILLION, 64)
+        lines += [
+            f"A run of {MILLION:,} samples: {one.samples / one.seconds:,.0f} samples/s, at most "
+            f"{one.peak_mb:,.0f} MB resident; the aim is below 500 MB.",
+        ]
+        return "\n".join(lines) + "\n"
+    lines += ["| | measured | ideal | ratio |", "|---|---|---|---|"]
+    runs = [measure(10_000, 64) for _ in range(3)]
+    rate = median(one.samples / one.seconds for one in runs)
+    cpu = median(one.cpu_s / one.samples * 1e6 for one in runs)
+    busy = median(one.cpu_s / one.seconds for one in runs)
+    lines += [
+        f"| samples/s, upstream without delay, one core | {rate:,.0f} | 1,500 (the aim) | "
+        f"{rate / 1500:.2f} |",
+        f"| CPU per sample, µs | {cpu:,.0f} | 667 (the aim) | {cpu / 667:.2f} |",
+        f"| share of its core used meanwhile | {busy:.2f} | 1 | |",
+    ]
+    samples, places = 6_400, 64
+    waits = [measure(samples, places, WAIT_S * 1000) for _ in range(3)]
+    seconds, ideal = median(one.seconds for one in waits), samples * WAIT_S / places
+    lines += [
+        f"| {samples:,} samples, upstream of 50 ms, concurrency {places}, s | {seconds:.2f} | "
+        f"{ideal:.2f} | {seconds / ideal:.3f} |",
+    ]
+    with TemporaryDirectory() as folder:
+        found = uvloop.run(pages(Path(folder)))
+    lines += [
+        f"| {name} page of a run of 1,000,000 rows, ms | {found[name]:.1f} | 50 (the aim) | "
+        f"{found[name] / 50:.2f} |"
+        for name in ("first", "middle", "last")
+    ]
+    peak = max(one.peak_mb for one in runs)
+    lines += [
+        "",
+        "Medians of three runs, each in a fresh process; pages: of 30. A page is the run, its "
+        "counts, and 100 samples with answers and scores. The ideal of the 50 ms run is samples x "
+        "50 ms / concurrency. Each sample is one chat completion of 1 KB each way, written three "
+        f"times (asked, answered, scored). Resident memory: at most {peak:,.0f} MB. The file of a "
+        f"million rows: {found['gigabytes']:.1f} GB.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the engine of evaluations.")
+    parser.add_argument("--memory", action="store_true", help="a run of 1,000,000 samples instead")
+    parser.add_argument("--profile", action="store_true", help="where the time goes; no report")
+    parser.add_argument("--out", type=Path, help="the report's file")
+    parser.add_argument("--run", nargs=3, type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        sys.stdout.write(msgspec.json.encode(run_once(*args.run, profile=args.profile)).decode())
+    elif args.profile:
+        one = measure(5_000, 64, profile=True)
+        sys.stdout.write(f"{one.samples / one.seconds:,.0f} samples/s under the profiler\n")
+    else:
+        text = report(args)
+        kind = "engine-memory" if args.memory else "engine"
+        out = args.out or RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{kind}.md"
+        out.write_text(text, encoding="utf-8")
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""What a dry run says, beside what the run then takes on a scripted upstream."""
+
+import json
+import subprocess
+import sys
+
+import httpx
+import pytest
+from servers import gateway, scripted
+
+ROWS = [
+    {"id": f"s{n}", "input": f"{n:04} " + "word " * (9 + n % 5), "reference": "word " * 10} for n in range(48)
+]
+COUNTED = {"prompt_tokens": 20, "completion_tokens": 30, "total_tokens": 50}
+CACHING = COUNTED | {"prompt_tokens": 1000, "prompt_tokens_details": {"cached_tokens": 800}}
+MODELS = {
+    "priced": [{"usage": COUNTED, "delay_s": 0.1}],
+    "other": [{"usage": COUNTED, "answer": "word word", "delay_s": 0.05}],
+    "caching": [{"usage": CACHING}],
+}
+CONFIG = """
+server: {{port: 0}}
+providers: {{up: {{kind: compatible, base_url: "{url}", api_key: sk-secret-key}}}}
+routes:
+  split: {{targets: [{{model: up/priced}}, {{model: up/other}}]}}
+  narrow: {{targets: [{{model: up/priced, max_concurrency: 2}}]}}
+prices:
+  up/priced: {{input: 10.0, output: 20.0}}
+  up/caching: {{input: 10.0, output: 20.0, cached_input: 1.0}}
+"""
+
+
+@pytest.fixture
+def upstream():
+    with scripted(MODELS) as server:
+        yield server
+
+
+@pytest.fixture
+def url(tmp_path, monkeypatch, upstream):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "evalrouter.yaml").write_text(CONFIG.format(url=upstream.url))
+    with gateway(CONFIG.format(url=upstream.url)) as url:
+        yield url
+
+
+def document(**changes):
+    return {"dataset": "data.jsonl", "routes": ["up/priced"], "metrics": ["f1"]} | changes
+
+
+def estimate(http, url, **changes):
+    reply = http.post(f"{url}/eval", params={"dry_run": "true"}, json=document(**changes))
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def run(http, url, **changes):
+    """Carry a run out; it and its report."""
+    created = http.post(f"{url}/eval", json=document(**changes))
+    assert created.status_code == 202, created.text
+    run_id = created.json()["id"]
+    with http.stream("GET", f"{url}/eval/{run_id}/events") as events:
+        for _ in events.iter_lines():
+            pass
+    found = http.get(f"{url}/eval/{run_id}").json()
+    assert found["run"]["state"] == "completed"
+    return found
+
+
+def cost_of(http, url, run_id):
+    rows = http.get(f"{url}/eval/{run_id}/samples", params={"limit": 1000}).json()["data"]
+    return sum(row["answer"]["cost_usd"] for row in rows)
+
+
+def target_of(found, target):
+    return next(one for one in found["targets"] if one["target"] == target)
+
+
+def test_nothing_is_sent_and_nothing_is_kept(http, url, upstream):
+    found = estimate(http, url)
+    assert (found["samples"], found["cells"], found["calls"], found["cached"]) == (48, 48, 48, 0)
+    assert list(upstream.log.requests) == []
+    assert http.get(f"{url}/eval").json()["data"] == []
+
+
+def test_what_is_not_known_is_not_zero(http, url):
+    found = estimate(http, url, routes=["up/priced", "up/other", "baseline/echo"])
+    priced, other = target_of(found, "up/priced"), target_of(found, "up/other")
+    # No earlier answers and no max_tokens: no tokens of answers, no money, no time.
+    for name in ("completion_tokens", "cost_usd", "first_byte_s", "total_s", "seconds"):
+        assert priced[name] is None, name
+    assert other["cost_usd"] is None
+    assert target_of(found, "baseline/echo")["cost_usd"] == 0
+    assert (found["cost_usd"], found["seconds"]) == (None, None)
+    assert "rule of thumb" in priced["tokens_from"]
+    # 12 words of 5 letters on average, 4 bytes a token, and the message itself.
+    assert priced["prompt_tokens"] == pytest.approx(48 * (60 / 4 + 4), rel=0.03)
+
+
+def test_max_tokens_makes_an_upper_bound(http, url):
+    found = estimate(http, url, parameters={"max_tokens": 100})
+    assert found["at_most"]
+    assert found["completion_tokens"] == 4800
+    tokens = found["prompt_tokens"]
+    assert found["cost_usd"] == pytest.approx((tokens * 10 + 4800 * 20) / 1e6, rel=0.02)
+
+
+def test_the_estimate_is_what_the_run_then_takes(http, url):
+    run(http, url, limit=8)
+    limits = {"concurrency": 8}
+    found = estimate(http, url, repeats=2, limits=limits)
+    # The eight that were asked are in the run cache, their second repeats are not.
+    assert (found["cells"], found["cached"], found["calls"]) == (96, 8, 88)
+    assert "the target's own tokenizer" in found["targets"][0]["tokens_from"]
+    assert found["targets"][0]["total_s"] >= 0.1
+    assert found["targets"][0]["speed_from"] == "8 earlier answers (runs)"
+
+    done = run(http, url, repeats=2, limits=limits)
+    paid = cost_of(http, url, done["run"]["id"]) - 8 * (20 * 10 + 30 * 20) / 1e6
+    assert found["cost_usd"] == pytest.approx(paid, rel=0.05)
+    # 88 calls of 0.1 s, eight at a time, are 1.1 s; a busy machine adds to both.
+    took = done["run"]["finished_at"] - done["run"]["started_at"]
+    assert 1.1 <= found["seconds"] < 5
+    assert found["seconds"] / 4 < took < found["seconds"] * 4
+
+
+def test_a_weighted_route_is_estimated_target_by_target(http, url):
+    run(http, url, routes=["up/priced", "up/other"], limit=4)
+    found = estimate(http, url, routes=["split"], cache=False)
+    cells = {one["target"]: one["cells"] for one in found["targets"]}
+    done = run(http, url, routes=["split"], cache=False)
+    rows = http.get(f"{url}/eval/{done['run']['id']}/samples", params={"limit": 1000}).json()[
+        "data"
+    ]
+    asked = [row["answer"]["target"] for row in rows]
+    assert cells == {name: asked.count(name) for name in set(asked)}
+    assert target_of(found, "up/priced")["cost_usd"] > 0
+    assert target_of(found, "up/other")["cost_usd"] is None
+
+
+def test_few_places_take_longer(http, url):
+    run(http, url, limit=4)
+    wide, narrow = (
+        estimate(http, url, routes=[route], cache=False) for route in ("up/priced", "narrow")
+    )
+    limited = estimate(
+        http, url, cache=False, limits={"concurrency": 16, "per_target": {"up/priced": 2}}
+    )
+    assert narrow["seconds"] == pytest.approx(8 * wide["seconds"])
+    assert limited["seconds"] == narrow["seconds"]
+
+
+def test_the_smallest_difference_says_where_it_comes_from(http, url):
+    routes = ["up/other", "baseline/lead-1"]
+    (worst,) = (one for one in estimate(http, url, routes=routes)["detectable"])
+    assert (worst["sd"], worst["output"]) == (1.0, "f1")
+    assert "worst case" in worst["sd_from"]
+    # (t quantile 0.975 + t quantile 0.8, 47 degrees of freedom) / sqrt(48)
+    assert worst["difference"] == pytest.approx((2.0117 + 0.8490) / 48**0.5, rel=1e-3)
+
+    done = run(http, url, routes=routes)
+    (known,) = (one for one in estimate(http, url, routes=routes)["detectable"])
+    assert done["run"]["id"] in known["sd_from"]
+    assert 0 < known["sd"] < 1
+    assert known["difference"] < worst["difference"]
+    assert estimate(http, url, routes=["up/other"])["detectable"] == []
+
+
+def test_limits_that_will_stop_the_run_are_told(http, url):
+    found = estimate(
+        http, url, parameters={"max_tokens": 100}, limits={"cost_usd": 0.01, "tokens": 10**9}
+    )
+    assert [note.split(":")[0] for note in found["notes"]] == ["limits.cost_usd"]
+
+
+def test_a_document_that_is_wrong_is_refused_as_ever(http, url):
+    reply = http.post(
+        f"{url}/eval", params={"dry_run": "true"}, json=document(routes=["up/priced", "nowhere"])
+    )
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "routes[1]"
+
+
+def test_an_answer_costs_less_where_the_host_found_the_prompt_in_its_cache(http, url):
+    done = run(http, url, routes=["up/caching"], limit=1)
+    each = (200 * 10 + 800 * 1 + 30 * 20) / 1e6
+    assert cost_of(http, url, done["run"]["id"]) == pytest.approx(each)
+
+
+def evalrouter(*args):
+    command = [sys.executable, "-m", "router", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_from_the_command_line(http, url, upstream, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(document(routes=["up/priced", "baseline/echo"])))
+    done = evalrouter("eval", "run", "run.json", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "48 samples, 96 answers" in done.stdout
+    assert "unknown" in done.stdout
+    assert "80 % probability" in done.stdout
+    found = json.loads(evalrouter("eval", "run", "run.json", "--dry-run", "--json").stdout)
+    assert found["calls"] == 96
+    assert list(upstream.log.requests) == []
+    assert httpx.get(f"{url}/eval").json()["data"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,7 +13,12 @@ from evaluators.gates import GateResult
 from evaluators.report import Report, Tally, summarise
 from router.check import build_metrics, parse_gates
 from router.judge_report import JudgeReport, judge_reports
-from router.store.base import Run, Store
+from router.store.base import ENDED, Run, Store
+
+_MOST_KEPT = 64
+
+# Run, state, when it ended: what a run's numbers depend on, once it has ended.
+_Key = tuple[str, str, float | None]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -29,6 +35,53 @@ class Outcome(msgspec.Struct, frozen=True):
         return self.run.state == "completed" and all(gate.passed for gate in self.gates)
 
 
+class _Read(NamedTuple):
+    outcome: Outcome
+    until: float
+
+
+class Outcomes:
+    """Outcomes of runs, kept where reading a run's rows again would find the same.
+
+    Two callers at once wait for the same reading. A run that is under way is read again only after
+    a while that grows with how long reading took, so that it takes a fifth of the time at most.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: dict[_Key, _Read] = {}
+        self._reading: dict[_Key, asyncio.Task[Outcome]] = {}
+
+    async def of(self, found: Run) -> Outcome:
+        """A run with its report as far as it has got, and its gates."""
+        key = (found.id, found.state, found.finished_at)
+        clock = asyncio.get_running_loop().time
+        kept = self._kept.get(key)
+        if kept is not None and (found.state in ENDED or clock() < kept.until):
+            # Its name and the like may have changed.
+            return msgspec.structs.replace(kept.outcome, run=found)
+        task = self._reading.get(key)
+        if task is None:
+            task = self._reading[key] = asyncio.create_task(self._read(key, found))
+            task.add_done_callback(lambda _: self._reading.pop(key))
+        # A caller that goes away must not take the others' answer with it.
+        read = await asyncio.shield(task)
+        return msgspec.structs.replace(read, run=found)
+
+    async def _read(self, key: _Key, found: Run) -> Outcome:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        read = await outcome(self._store, found)
+        # What is known of judges grows after a run has ended.
+        if not read.judges:
+            for old in [one for one in self._kept if one[0] == found.id]:
+                del self._kept[old]
+            while len(self._kept) >= _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = _Read(read, clock() + 4 * (clock() - began))
+        return read
+
+
 async def outcome(store: Store, found: Run) -> Outcome:
     """A run with its report as far as it has got, and its gates."""
     document = msgspec.convert(found.document, RunDocument)
@@ -40,9 +93,8 @@ async def outcome(store: Store, found: Run) -> Outcome:
         baseline=document.baseline,
         clusters=await store.clusters(found.id),
     )
-    async for one in store.results(found.id):
-        if one.answer is not None:
-            tally.add(one.cell, one.answer, one.scores)
+    # On threads: a million rows would hold up everything else in this process.
+    await store.each_result(found.id, lambda one: tally.add(one.cell, one.answer, one.scores))
     report = await asyncio.to_thread(summarise, tally)
     # The scores were made by what was installed then, not by what is now.
     judges, told = await judge_reports(store, found, metrics, report.routes)

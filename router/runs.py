@@ -38,7 +38,7 @@ from router.complete import Asker
 from router.datasets import Datasets
 from router.documents import Document, convert
 from router.estimate import Estimate, estimate
-from router.outcome import Outcome, outcome
+from router.outcome import Outcome, Outcomes
 from router.owner import is_dead, this_owner
 from router.replay import Live, Replay, Stop
 from router.samples import prepare
@@ -110,6 +110,7 @@ class Runs:
         self._now = now
         self._most_at_once = most_at_once
         self._owner = this_owner()
+        self._outcomes = Outcomes(store)
         self._under_way: dict[str, _UnderWay] = {}
         # Those of them that no caller waits for.
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -504,7 +505,7 @@ class Runs:
 
     async def outcome(self, run_id: str) -> Outcome:
         """The run, its report as far as it has got, and its gates."""
-        return await outcome(self._store, await self.find(run_id))
+        return await self._outcomes.of(await self.find(run_id))
 
 
 def stale_after(owner: str) -> float:

@@ -10,7 +10,7 @@ in flight: it is the only kind of request that is ever sent again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -653,6 +653,10 @@ class Store(Protocol):
 
     async def clusters(self, run_id: str) -> dict[str, str]:
         """Sample id to its `cluster`, for the samples that have one."""
+        ...
+
+    async def each_result(self, run_id: str, take: Callable[[ScoredAnswer], None]) -> None:
+        """Call `take` with every result in the same order, on threads, one call at a time."""
         ...
 
     async def progress(self, run_id: str) -> Progress:

@@ -452,6 +452,17 @@ class SqliteStore:
         """
         return await self._read("read a run's clusters", rows.clusters, run_id)
 
+    async def each_result(self, run_id: str, take: Callable[[ScoredAnswer], None]) -> None:
+        """Call `take` with every result in the same order, on threads, one call at a time.
+
+        Raises:
+            NotFoundError: no such run.
+            Exception: whatever `take` raises.
+        """
+        place: rows.Place | None = rows.Place(1, "", 0)
+        while place is not None:
+            place = await self._read("read results", rows.take_page, run_id, place, take)
+
     async def progress(self, run_id: str) -> Progress:
         """Counts over the run's rows. `answered` includes what is scored.
 

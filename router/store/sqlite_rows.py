@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -405,6 +405,16 @@ def results_page(
     if len(rows) < PAGE:
         return page, None
     return page, Place(rows[-1][1], rows[-1][2], rows[-1][4])
+
+
+def take_page(
+    db: Database, run_id: str, after: Place, take: Callable[[ScoredAnswer], None]
+) -> Place | None:
+    """Hand over a page, one by one; where the next one starts."""
+    page, place = results_page(db, run_id, after, None, unscored=False)
+    for one in page:
+        take(one)
+    return place
 
 
 _BY_NUMBER = f"""

@@ -220,7 +220,11 @@ def test_a_rescore_of_an_unfinished_run_does_not_ask_the_rest(folder, upstream):
     again = evalrouter("eval", "rescore", run_id, "--metrics", "length", "--json", check=1)
     found = json.loads(again.stdout)
     assert upstream.log.total == asked
-    assert {one["scored"] for one in scores(found).values()} == {asked}
+    assert {name: one["scored"] for name, one in scores(found).items()} == {
+        "exact_match": asked,
+        "characters": asked,
+        "words": asked,
+    }
     assert "never answered" in found["run"]["stopped"]
     # Its limit counts over all attempts.
     evalrouter("eval", "resume", run_id, check=1)

@@ -315,3 +315,43 @@ def test_each_row_says_how_it_came_about(folder, http, upstream):
     assert answer["finish_reason"] == "stop"
     assert answer["translation"] is not None
     assert row["scores"][0]["passed"] is None
+
+
+def test_stop_when_ends_a_run_and_says_why(folder, http, upstream):
+    with gateway((folder / "evalrouter.yaml").read_text()) as url:
+        rule = {"half_width": 0.2, "min_samples": 20}
+        body = document(dataset="long.jsonl", stop_when=rule, limits={"concurrency": 2})
+        run_id = http.post(f"{url}/eval", json=body).json()["id"]
+        wait_for(lambda: state_of(url, run_id) == "completed")
+        run = http.get(f"{url}/eval/{run_id}").json()["run"]
+        asked = upstream.log.total
+        assert 20 <= asked < 400
+        assert "0.2" in run["stopped"]
+        # Its question is answered, so that there is nothing to go on with.
+        http.post(f"{url}/eval/{run_id}/resume")
+        wait_for(lambda: state_of(url, run_id) == "completed")
+        assert upstream.log.total == asked
+        body["stop_when"] = {"half_width": 0.2, "output": "exact_mach"}
+        error = http.post(f"{url}/eval", json=body).json()["error"]
+        assert error["param"] == "stop_when.output"
+
+
+def test_answers_of_the_dataset_are_a_route_that_is_not_asked(folder, http, upstream):
+    rows = [{"input": f"Say {n}", "reference": f"Say {n}", "answer": f"Say {n}"} for n in range(9)]
+    rows.append({"input": "Say 9", "reference": "Say 9", "answer": None})
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with gateway((folder / "evalrouter.yaml").read_text()) as url:
+        body = document(routes=["dataset/answer", "up/echo"], baseline="dataset/answer")
+        run_id = http.post(f"{url}/eval", json=body).json()["id"]
+        wait_for(lambda: state_of(url, run_id) == "completed")
+        shown = http.get(f"{url}/eval/{run_id}").json()
+        brought, asked = shown["report"]["routes"]
+        assert (brought["answered"], brought["failed"]) == (9, 1)
+        assert brought["errors"][0]["code"] == "no_answer"
+        assert scores(shown, "dataset/answer")["exact_match"]["estimate"] == 1.0
+        assert asked["answered"] == upstream.log.total == 10
+        assert shown["report"]["comparisons"][0]["n"] == 9
+        rows = http.get(f"{url}/eval/{run_id}/samples?route=dataset/answer").json()["data"]
+        assert (rows[0]["answer"]["text"], rows[0]["answer"]["attempts"]) == ("Say 0", 0)
+        body["repeats"] = 2
+        assert http.post(f"{url}/eval", json=body).json()["error"]["param"] == "repeats"

@@ -22,7 +22,9 @@ RUBRIC = stock("helpfulness")
 HONEST = "The capital of France is Lyon."
 FIVE = {"answer": "Feedback: As it says, this is perfect. [RESULT] 5"}
 
-HEADINGS = "Task Description|The instruction to evaluate|Response to evaluate|Reference Answer.*|Score Rubrics"
+HEADINGS = "|".join(
+    ("Task Description", "The instruction to evaluate", "Response to evaluate", "Score Rubrics")
+)
 GULLIBLE = [
     {"match": rf"(?ims)^(###(?:{HEADINGS}):).*^\1", **FIVE},
     {"match": r"(?im)^\s*#+ *feedback: *\S", **FIVE},

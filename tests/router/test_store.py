@@ -20,6 +20,7 @@ import pytest
 from sqlite_utils import Database
 
 from evaluators.base import Answer, Cell, Sample, Score, Usage
+from evaluators.columns import Column
 from providers.errors import NotFoundError, RunDocumentError, StoreError
 from router.store.base import DatasetRow, Progress, Run, RunFilter, Store
 from router.store.migrations import STEPS, migrate
@@ -521,6 +522,36 @@ async def test_datasets_are_registered_once_per_content(store):
     assert await store.datasets() == [newer, other, row]
     assert await store.datasets("d") == [newer, row]
     assert await store.datasets("f") == []
+
+
+async def test_a_dataset_keeps_all_that_is_known_of_it(store):
+    row = DatasetRow(
+        name="d",
+        hash="h1",
+        path="datasets/h1.csv",
+        format="csv",
+        rows=2,
+        columns=("a",),
+        created_at=1.5,
+        size=12,
+        mapping={"a": "input"},
+        source="hf://a/b",
+        provenance={"commit": "c", "targets": {"t": 3}},
+        statistics=(Column(name="a", kinds={"text": 2}, missing=0, blank=0, distinct=2, mean=0.5),),
+    )
+    await store.add_dataset(row)
+    assert await store.datasets() == [row]
+
+
+async def test_deleting_a_dataset_tells_whether_its_content_is_needed_still(store):
+    row = DatasetRow(name="d", hash="h1", path="p", format="csv", rows=1, columns=(), created_at=1)
+    await store.add_dataset(row)
+    await store.add_dataset(msgspec.structs.replace(row, name="e"))
+    assert await store.delete_dataset("d", "h1")
+    with pytest.raises(NotFoundError, match="no version h1 of a dataset 'd'"):
+        await store.delete_dataset("d", "h1")
+    assert not await store.delete_dataset("e", "h1")
+    assert await store.datasets() == []
 
 
 # many writers

@@ -126,7 +126,7 @@ async def test_a_run_knows_that_its_judge_was_calibrated(services, folder):
             "routes": ["baseline/echo"],
             "metrics": [{"name": "prometheus", "judge": "up/honest", "rubric": rubric}],
         }
-            run = await services.runs.create(RunDocument(**document), base=Path())
+        run = await services.runs.create(RunDocument(**document), base=Path())
         await services.runs.carry_out(run.id)
         outcome = await services.runs.outcome(run.id)
         [judge] = outcome.judges

@@ -82,6 +82,16 @@ class Outcomes:
         return read
 
 
+def _stopped_by_rule(found: Run, document: RunDocument) -> list[str]:
+    if found.state != "completed" or not found.stopped or document.stop_when is None:
+        return []
+    return [
+        "The run ended when its question was answered. The intervals and p-values above are for a "
+        "number of samples fixed beforehand; what holds whenever one looks is the reason that it "
+        f"gave: {found.stopped}."
+    ]
+
+
 async def outcome(store: Store, found: Run) -> Outcome:
     """A run with its report as far as it has got, and its gates."""
     document = msgspec.convert(found.document, RunDocument)
@@ -99,7 +109,9 @@ async def outcome(store: Store, found: Run) -> Outcome:
     # The scores were made by what was installed then, not by what is now.
     judges, told = await judge_reports(store, found, metrics, report.routes)
     report = msgspec.structs.replace(
-        report, signatures=found.metrics, warnings=(*report.warnings, *told)
+        report,
+        signatures=found.metrics,
+        warnings=(*report.warnings, *told, *_stopped_by_rule(found, document)),
     )
     results = await asyncio.to_thread(
         gate_rules.check, parse_gates(document, metrics), tally, report

@@ -8,7 +8,7 @@ belongs to the router. To fake a model, use `scripted.py`; it ships for that pur
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -78,12 +78,15 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             asks: evaluations refuse (`error`), serving leaves them out and says so (`drop`).
         record: a JSON Lines file to which every request and its answer are appended, for the
             provider kind `recorded` to replay; "" records nothing.
+        price_per_hour: US dollars that its machine costs an hour, for evaluations on one's own
+            hardware; None for a host that is paid by the token.
     """
 
     kind: str
     models: tuple[str, ...] = ()
     on_unsupported: OnUnsupported | None = None
     record: str = ""
+    price_per_hour: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 class Call(msgspec.Struct, kw_only=True):

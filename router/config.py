@@ -67,6 +67,7 @@ class Target(Section, frozen=True, kw_only=True):
         max_concurrency: requests in flight at a time, per process; None for no limit.
         max_queue: requests that may wait for room; more are sent elsewhere or answered with 429.
         supports: see Supports.
+        price_per_hour: US dollars that its machine costs an hour, instead of the provider's.
     """
 
     model: str
@@ -74,6 +75,7 @@ class Target(Section, frozen=True, kw_only=True):
     max_concurrency: Count | None = None
     max_queue: Annotated[int, msgspec.Meta(ge=0)] = 100
     supports: Supports = Supports()
+    price_per_hour: Positive | None = None
 
 
 class Retries(Section, frozen=True, kw_only=True):

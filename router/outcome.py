@@ -12,6 +12,7 @@ from evaluators.document import RunDocument
 from evaluators.gates import GateResult
 from evaluators.report import Report, Tally, summarise
 from router.check import build_metrics, parse_gates
+from router.hardware import HardwareCost
 from router.judge_report import JudgeReport, judge_reports
 from router.store.base import ENDED, Run, Store
 
@@ -22,12 +23,13 @@ _Key = tuple[str, str, float | None]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """A run with its report, what its gates found, and what its judges took."""
+    """A run with its report, what its gates found, and what its judges and machines took."""
 
     run: Run
     report: Report
     gates: list[GateResult]
     judges: list[JudgeReport] = []
+    hardware: list[HardwareCost] = []
 
     @property
     def passed(self) -> bool:

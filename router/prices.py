@@ -20,7 +20,7 @@ import msgspec
 
 from evaluators.base import Usage
 from providers.base import ProviderConfig
-from router.config import Price, Rate
+from router.config import Price, Rate, Route
 from router.routing import Target
 
 FILE = Path(__file__).with_name("prices.json")
@@ -67,11 +67,22 @@ class PriceBook:
     Args:
         prices: `provider/model` to Price, from the config.
         providers: the configured providers.
+        routes: the configured routes, whose targets may have a price per hour.
     """
 
     def __init__(
-        self, prices: Mapping[str, Price], providers: Mapping[str, ProviderConfig]
+        self,
+        prices: Mapping[str, Price],
+        providers: Mapping[str, ProviderConfig],
+        routes: Mapping[str, Route] = {},
     ) -> None:
+        self._hourly = {
+            arm.model: arm.price_per_hour
+            for route in routes.values()
+            for arm in route.targets
+            if arm.price_per_hour is not None
+        }
+        self._machines = {name: one.price_per_hour for name, one in providers.items()}
         self._prices = dict(prices)
         self._free = frozenset(name for name, one in providers.items() if one.kind in _FREE_KINDS)
         # Azure's deployments are named by whoever makes them, so kinds without rows stay unknown.
@@ -132,6 +143,10 @@ class PriceBook:
         if written and rate.cache_write is not None:
             dollars += min(written, prompt) * (rate.cache_write - rate.input)
         return dollars / 1_000_000
+
+    def per_hour(self, target: Target) -> float | None:
+        """Dollars that the target's machine costs an hour; None when it has no such price."""
+        return self._hourly.get(str(target), self._machines.get(target.provider))
 
     def per_million(self, target: Target) -> float | None:
         """Dollars for a million tokens each way, to order targets by; None when unknown."""

@@ -38,6 +38,7 @@ from router.complete import Asker
 from router.datasets import Datasets
 from router.documents import Document, convert
 from router.estimate import Estimate, estimate
+from router.hardware import hardware_costs
 from router.outcome import Outcome, Outcomes
 from router.owner import is_dead, this_owner
 from router.replay import Live, Replay, Stop
@@ -505,7 +506,10 @@ class Runs:
 
     async def outcome(self, run_id: str) -> Outcome:
         """The run, its report as far as it has got, and its gates."""
-        return await self._outcomes.of(await self.find(run_id))
+        found = await self.find(run_id)
+        read = await self._outcomes.of(found)
+        hardware = await hardware_costs(self._store, found.id, self._asker.prices.per_hour)
+        return msgspec.structs.replace(read, hardware=hardware)
 
 
 def stale_after(owner: str) -> float:

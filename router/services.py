@@ -71,7 +71,7 @@ class Services:
             name: make(name, one, self.transport) for name, one in config.providers.items()
         }
         self.store: Store = SqliteStore(config.storage.sqlite_path())
-        self.prices = PriceBook(config.prices, config.providers)
+        self.prices = PriceBook(config.prices, config.providers, config.routes)
         self.routes = Routes(config, source, self.store, self.prices.per_million)
         self.dispatcher = Dispatcher(self.providers)
         self.keys = Keys(self.store)

@@ -43,6 +43,7 @@ from evaluators.metrics.reference import asked, references
 from evaluators.ratings import Board, Game, rate, schedule
 from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
 from router.complete import Asker
+from router.hardware import hardware_costs
 from router.judging import Bench
 from router.store.base import Store, Study, StudyKind
 
@@ -206,6 +207,8 @@ class Studies:
             "seconds": seconds,
             "requests_per_s": calls / seconds if seconds else None,
         }
+        machines = await hardware_costs(self._store, study.id, self._asker.prices.per_hour)
+        report["hardware"] = [msgspec.to_builtins(one) for one in machines]
         study = msgspec.structs.replace(
             study,
             state="completed",

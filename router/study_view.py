@@ -18,6 +18,7 @@ from evaluators.judge.show import (
 )
 from evaluators.report import dollars
 from providers.errors import ConflictError
+from router.hardware import HardwareCost
 from router.store.base import JudgeUse, Study
 from router.studies import board_of, items_of
 
@@ -37,6 +38,9 @@ def sheets(study: Study) -> list[Sheet]:
         )
     if study.report:
         found.append(_use(study))
+        machines = msgspec.convert(study.report["hardware"], list[HardwareCost])
+        if machines:
+            found.append(_hardware(machines))
     return found
 
 
@@ -89,6 +93,25 @@ def _use(study: Study) -> Sheet:
             )
             for judge in study.judges
             if (own := [one for one in uses if one.judge == judge])
+        ],
+    )
+
+
+def _hardware(machines: Sequence[HardwareCost]) -> Sheet:
+    return Sheet(
+        "On one's own machines",
+        ("target", "minutes", "per hour", "cost", "evaluations", "each", "tokens/s"),
+        [
+            (
+                one.target,
+                f"{one.seconds / 60:,.1f}",
+                dollars(one.price_per_hour),
+                dollars(one.cost_usd),
+                f"{one.requests:,}",
+                dollars(one.cost_per_request_usd),
+                "-" if one.tokens_per_s is None else f"{one.tokens_per_s:,.0f}",
+            )
+            for one in machines
         ],
     )
 

@@ -28,6 +28,7 @@ from router.cli.border import (
 )
 from router.config import Config, load
 from router.datasets import parse_columns
+from router.hardware import HardwareCost
 from router.judge_report import JudgeReport
 from router.services import Services
 from router.store.base import Study
@@ -311,6 +312,16 @@ def judge_line(judge: JudgeReport) -> str:
     else:
         parts.append("calibrated" if judge.calibrated else "uncalibrated")
     return ", ".join(parts)
+
+
+def machine_line(machine: HardwareCost) -> str:
+    """What a machine of one's own took, in one line."""
+    rate = f", {machine.tokens_per_s:,.0f} tokens/s" if machine.tokens_per_s else ""
+    return (
+        f"machine of {machine.target}: {machine.seconds / 60:,.1f} min at "
+        f"{dollars(machine.price_per_hour)}/h = {dollars(machine.cost_usd)}, "
+        f"{machine.requests:,} requests, {dollars(machine.cost_per_request_usd)} each{rate}"
+    )
 
 
 def _duel(

@@ -222,6 +222,22 @@ class JudgeUse(msgspec.Struct, frozen=True, kw_only=True):
     last_at: float
 
 
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a target was at work for a run or a study.
+
+    Attributes:
+        target: `provider/model`.
+        seconds: in which at least one request was under way.
+        requests: answered ones.
+        tokens: as far as they are known.
+    """
+
+    target: str
+    seconds: float
+    requests: int
+    tokens: int
+
+
 StudyKind = Literal["calibration", "comparison", "tournament"]
 
 
@@ -701,6 +717,10 @@ class Store(Protocol):
 
     async def judge_use(self, owner: str) -> list[JudgeUse]:
         """What an owner's judges took."""
+        ...
+
+    async def served(self, owner: str) -> list[Served]:
+        """How long each target was at work for a run or a study."""
         ...
 
     async def set_study(self, study: Study) -> None:

@@ -33,6 +33,7 @@ from router.store import (
     sqlite_judgements,
     sqlite_keys,
     sqlite_runs,
+    sqlite_served,
     sqlite_traffic,
 )
 from router.store import sqlite_measured as measured
@@ -54,6 +55,7 @@ from router.store.base import (
     Run,
     RunFilter,
     ScoredAnswer,
+    Served,
     Spent,
     Study,
     StudyKind,
@@ -524,6 +526,10 @@ class SqliteStore:
     async def judge_use(self, owner: str) -> list[JudgeUse]:
         """What an owner's judges took."""
         return await self._read("count judgements", sqlite_judgements.use, owner)
+
+    async def served(self, owner: str) -> list[Served]:
+        """How long each target was at work for a run or a study."""
+        return await self._read("read who was at work", sqlite_served.served, owner)
 
     async def set_study(self, study: Study) -> None:
         """Add or change a calibration, comparison or tournament."""

@@ -1,0 +1,65 @@
+"""What an evaluation costs on one's own machines, which are paid by the hour and not by the token.
+
+A target with a `price_per_hour` costs that for as long as at least one request of the run was under
+way at it: 80 minutes at $2.21 an hour are $2.95, however many answers came of it. Pauses between
+two attempts at a run are not counted; the time in which a machine stands idle beside a run is not
+known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from router.routing import Target
+from router.store.base import Served, Store
+
+
+class HardwareCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one machine took for a run or a study.
+
+    Attributes:
+        target: `provider/model`.
+        price_per_hour: US dollars.
+        seconds: in which at least one request was under way.
+        cost_usd: of those.
+        requests: answered ones.
+        cost_per_request_usd: cost_usd / requests.
+        tokens_per_s: prompt and completion together, over those seconds; None where no tokens were
+            counted.
+    """
+
+    target: str
+    price_per_hour: float
+    seconds: float
+    cost_usd: float
+    requests: int
+    cost_per_request_usd: float
+    tokens_per_s: float | None
+
+
+def cost(served: Served, price_per_hour: float) -> HardwareCost:
+    """What a target's hours cost."""
+    dollars = served.seconds / 3600 * price_per_hour
+    return HardwareCost(
+        target=served.target,
+        price_per_hour=price_per_hour,
+        seconds=served.seconds,
+        cost_usd=dollars,
+        requests=served.requests,
+        cost_per_request_usd=dollars / served.requests if served.requests else 0.0,
+        tokens_per_s=served.tokens / served.seconds if served.tokens and served.seconds else None,
+    )
+
+
+async def hardware_costs(
+    store: Store, owner: str, per_hour: Callable[[Target], float | None]
+) -> list[HardwareCost]:
+    """Of every target of a run or a study that has a price per hour, judges included."""
+    found = []
+    for served in await store.served(owner):
+        price = per_hour(Target.parse(served.target))
+        if price is not None:
+            found.append(cost(served, price))
+    return found

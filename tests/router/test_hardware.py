@@ -1,0 +1,95 @@
+"""Own machines are paid by the hour: the seeds' 80 minutes, and what runs keep in the store."""
+
+from pathlib import Path
+
+import pytest
+from servers import scripted
+
+from evaluators.base import Answer, Judgement, Usage
+from evaluators.document import RunDocument
+from router.config import parse
+from router.hardware import cost, hardware_costs
+from router.services import Services
+from router.store.base import JudgementRow, Served
+from router.store.sqlite import SqliteStore
+
+
+def test_eighty_minutes_at_two_dollars_twenty_one():
+    found = cost(
+        Served(target="gpu/prometheus", seconds=80 * 60, requests=960, tokens=960_000), 2.21
+    )
+    assert round(found.cost_usd, 2) == 2.95
+    assert found.cost_per_request_usd == pytest.approx(2.9467 / 960, rel=1e-4)
+    assert found.tokens_per_s == 200
+
+
+async def test_only_the_time_at_work_is_paid(tmp_path):
+    store = SqliteStore(tmp_path / "s.db")
+    await store.open()
+
+    async def judged(n, at, seconds, *, target="gpu/p", text="[RESULT] 4", reused=False):
+        answer = Answer(
+            text=text,
+            target=target,
+            total_s=seconds,
+            usage=Usage(prompt_tokens=900, completion_tokens=100),
+        )
+        await store.keep_judgement(
+            JudgementRow(
+                owner="cal_1",
+                metric="m",
+                judge="j",
+                sample_id=str(n),
+                repeat=0,
+                attempt=0,
+                request_hash=f"h{n}",
+                at=at,
+                judgement=Judgement(answer=answer),
+                reused=reused,
+            )
+        )
+
+    # Two that overlap, a pause of an hour, one within another; failures and old ones do not count.
+    await judged(1, at=1010, seconds=10)
+    await judged(2, at=1015, seconds=10)
+    await judged(3, at=5000, seconds=20)
+    await judged(4, at=4990, seconds=5)
+    await judged(5, at=9000, seconds=5, text=None)
+    await judged(6, at=9900, seconds=5, reused=True)
+    await judged(7, at=1000, seconds=1, target="cloud/p")
+    try:
+        served = {one.target: one for one in await store.served("cal_1")}
+        assert served["gpu/p"].seconds == pytest.approx(15 + 20)
+        assert (served["gpu/p"].requests, served["gpu/p"].tokens) == (4, 4000)
+        [only] = await hardware_costs(store, "cal_1", lambda one: {"gpu": 3.6}.get(one.provider))
+        assert only.cost_usd == pytest.approx(35 * 0.001)
+        assert await store.served("cal_2") == []
+    finally:
+        await store.close()
+
+
+async def test_a_run_on_machines_with_a_price(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.jsonl").write_text('{"input": "a"}\n{"input": "b"}\n')
+    models = {"m": [{"delay_s": 0.05}], "j": [{"answer": "[RESULT] 4", "delay_s": 0.05}]}
+    with scripted(models) as upstream:
+        config = f"""
+providers: {{gpu: {{kind: compatible, base_url: "{upstream.url}", price_per_hour: 3.6}}}}
+routes: {{judge: {{targets: [{{model: gpu/j, price_per_hour: 7.2}}]}}}}
+"""
+        async with Services(parse(config, "test.yaml", {})) as services:
+            document = RunDocument(
+                dataset="data.jsonl",
+                routes=("gpu/m", "baseline/echo"),
+                metrics=({"name": "prometheus", "judge": "judge"},),
+            )
+            run = await services.runs.create(document, base=Path())
+            await services.runs.carry_out(run.id)
+            outcome = await services.runs.outcome(run.id)
+    found = {one.target: one for one in outcome.hardware}
+    assert set(found) == {"gpu/m", "gpu/j"}
+    for target, price in (("gpu/m", 3.6), ("gpu/j", 7.2)):
+        assert found[target].price_per_hour == price
+        assert found[target].seconds >= 0.05
+        assert found[target].cost_usd == pytest.approx(found[target].seconds * price / 3600)
+    assert found["gpu/m"].requests == 2

@@ -299,6 +299,7 @@ def test_lumigators_files(name):
         assert {key: row.fields[key] for key in expected} == expected
         truth = expected.get("ground_truth", "")
         assert row.references == ((truth,) if truth.strip() else ())
+        assert row.answer == expected.get("predictions")
 
 
 def test_a_row_without_its_last_cell_is_refused():

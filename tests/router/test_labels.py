@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,8 +16,10 @@ from servers import scripted
 from router.cli import main
 
 ROWS = [{"q": f"ask {n}", "truth": "old", "n": n} for n in range(5)]
+ROOT = Path(__file__).parents[2]
 MODELS = {
     "good": [{"answer": "new"}],
+    "slow": [{"answer": "new", "delay_s": 0.1}],
     # Fails until it has been asked often enough: the second attempt at the row gets an answer.
     "shaky": [{"match": "ask 3$", "status": 400, "times": 1}, {"answer": "new"}],
 }
@@ -84,6 +91,32 @@ def test_what_failed_is_asked_again_and_nothing_else(evalrouter, upstream):
     # Once more makes the same again, without a request.
     assert evalrouter("dataset", "label", "--run", run_id, "--name", "better").stdout == done.stdout
     assert upstream.log.total == 6
+
+
+def test_labelling_that_was_killed_goes_on(evalrouter, upstream, tmp_path):
+    rows = [{"input": f"ask {n}"} for n in range(60)]
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    program = "from router.cli import main; main()"
+    command = ("dataset", "label", "--route", "up/slow", "--dataset", "many.jsonl")
+    labelling = subprocess.Popen(
+        [sys.executable, "-c", program, *command],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert labelling.stderr is not None
+    run_id = labelling.stderr.readline().partition(":")[0]
+    while upstream.log.total < 20:
+        time.sleep(0.01)
+    labelling.kill()
+    labelling.communicate()
+    sent = upstream.log.total
+    assert sent < 60
+    done = evalrouter("dataset", "label", "--run", run_id)
+    assert "many@" in done.stdout
+    assert "60 rows" in done.stdout
+    # What was in flight is sent once more, and nothing else.
+    assert 60 <= upstream.log.total <= 60 + 16
 
 
 @pytest.mark.parametrize(

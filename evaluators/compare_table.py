@@ -26,6 +26,11 @@ from evaluators.report import OutputInfo, decimals
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints
     from rich.console import Group, RenderableType
 
+# Columns of the terminal from which on these are shown; `--json` always has everything.
+_ROOM_FOR_MEANS = 90
+_ROOM_FOR_OUTCOMES = 105
+_ROOM_FOR_WORDS = 120
+
 
 def to_compare_table(found: Comparisons, *, width: int = 100) -> Group:
     """Each pair's differences, the samples that moved most, caveats, method.
@@ -68,29 +73,31 @@ def _pair(
     )
     drawn = empty_table()
     drawn.add_column("output", overflow="fold", min_width=10)
-    drawn.add_column("a", justify="right", no_wrap=True)
-    drawn.add_column("b", justify="right", no_wrap=True)
+    if width >= _ROOM_FOR_MEANS:
+        drawn.add_column("a", justify="right", no_wrap=True)
+        drawn.add_column("b", justify="right", no_wrap=True)
     drawn.add_column("difference", justify="right", min_width=22)
-    drawn.add_column("better/\nsame/worse", justify="right", no_wrap=True)
+    if width >= _ROOM_FOR_OUTCOMES:
+        drawn.add_column("better/\nsame/worse", justify="right", no_wrap=True)
     drawn.add_column("n", justify="right", no_wrap=True)
     drawn.add_column("p\n(Holm)", justify="right", no_wrap=True)
     drawn.add_column("p un-\npaired", justify="right", no_wrap=True)
     drawn.add_column("finds\n4 in 5", justify="right", no_wrap=True)
-    drawn.add_column("verdict")
+    drawn.add_column("verdict", no_wrap=True)
     for one in contrasts:
         info = infos[one.output]
         row = _row(one)
+        means = [_number(info, one.mean_a), _number(info, one.mean_b)]
         drawn.add_row(
             output_title(info),
-            _number(info, one.mean_a),
-            _number(info, one.mean_b),
+            *(means if width >= _ROOM_FOR_MEANS else ()),
             difference(info, row),
-            outcomes(info, row),
+            *((outcomes(info, row),) if width >= _ROOM_FOR_OUTCOMES else ()),
             f"{one.n:,}" if one.joined else f"{one.n_a:,}/{one.n_b:,}",
             p_value(one.p_holm),
             p_value(one.p_welch),
             _number(info, one.detectable),
-            verdict_of(row, in_full=width >= 120),
+            verdict_of(row, in_full=width >= _ROOM_FOR_WORDS),
         )
     yield drawn
     yield plain("")

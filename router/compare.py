@@ -23,7 +23,7 @@ from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
 from router.check import build_metrics
 from router.runs import Runs
-from router.store.base import Run, Store
+from router.store.base import Run, ScoredAnswer, Store
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,9 +116,10 @@ async def compare_runs(
     if first is not second and (wanted.join is not None or join == "position"):
         names, told = await _other_names(store, first, second, join)
         warnings += told
-    asked: dict[Side, _Asked] = {}
-    for side in chosen:
-        asked[side] = await _count(store, side, tally, names if side.run != first.run.id else None)
+    asked = {side: _Asked() for side in chosen}
+    await _count(store, first.run.id, asked, tally, None)
+    if second is not first:
+        await _count(store, second.run.id, asked, tally, names)
     warnings += _asked_otherwise(pairs, asked)
     return await asyncio.to_thread(
         compare, tally, pairs, joined=join, warnings=warnings, movers=wanted.movers
@@ -229,20 +230,30 @@ def _common(first: _Half, second: _Half) -> list[_Chosen]:
     return found
 
 
-async def _count(store: Store, side: Side, tally: Tally, names: Mapping[str, str] | None) -> _Asked:
-    """Add the side's rows; samples that the other side does not have keep a name of their own."""
+async def _count(
+    store: Store,
+    run_id: str,
+    asked: Mapping[Side, _Asked],
+    tally: Tally,
+    names: Mapping[str, str] | None,
+) -> None:
+    """Add a run's rows; samples that the other run does not have keep a name of their own."""
     known = {output.name for metric in tally.metrics for output in metric.outputs}
-    asked = _Asked()
-    async for row in store.results(side.run, route=side.route):
-        if row.answer is None:
-            continue
-        asked.add(row.answer)
+    sides = {side.route: side for side in asked if side.run == run_id}
+
+    def take(row: ScoredAnswer) -> None:
+        side = sides.get(row.cell.route)
+        if side is None or row.answer is None:
+            return
+        asked[side].add(row.answer)
         sample = row.cell.sample_id
         if names is not None:
-            sample = names.get(sample, f"{side.run} {sample}")
+            sample = names.get(sample, f"{run_id} {sample}")
         scores = [score for score in row.scores if score.output in known]
         tally.add(row.cell._replace(route=side.key, sample_id=sample), row.answer, scores)
-    return asked
+
+    # On threads: a million rows would hold up everything else in this process.
+    await store.each_result(run_id, take)
 
 
 async def _other_names(

@@ -1,0 +1,197 @@
+"""Two sides held against each other: what decides, what stands beside it, how it is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import StringIO
+
+import msgspec
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats as scipy_stats
+
+from evaluators.base import Answer, Cell, Output, Score
+from evaluators.compare import Comparisons, Contrast, Side, compare
+from evaluators.compare_table import to_compare_table
+from evaluators.differences import holm
+from evaluators.tally import Tally
+
+A = Side(run="run_a", name="today", route="summarizer")
+B = Side(run="run_b", name="yesterday", route="summarizer")
+GOOD = Answer(text="words")
+
+
+class Declared(msgspec.Struct, frozen=True):
+    name: str
+    outputs: tuple[Output, ...]
+    signature: str = "test"
+
+
+METRICS = [
+    Declared("rouge", (Output(name="rougeL"),)),
+    Declared("right", (Output(name="exact_match"),)),
+    Declared("latency", (Output(name="latency_s", higher_is_better=False, high=None, unit="s"),)),
+    Declared("words", (Output(name="words", higher_is_better=None, high=None),)),
+    Declared(
+        "ratio",
+        (Output(name="ratio", high=100.0, corpus=lambda sums: 100 * sums[0] / sums[1]),),
+    ),
+]
+Values = Mapping[str, Mapping[str, float]]
+
+
+def compared(a: Values, b: Values, clusters: Mapping[str, str] | None = None) -> Comparisons:
+    """Sample to output to value, for both sides."""
+    tally = Tally(
+        routes=[A.key, B.key], metrics=METRICS, expected={A.key: 0, B.key: 0}, clusters=clusters
+    )
+    for side, values in ((A, a), (B, b)):
+        for sample, outputs in values.items():
+            scores = [
+                Score(output=name, value=value, statistics=(value, 1.0) if name == "ratio" else ())
+                for name, value in outputs.items()
+            ]
+            tally.add(Cell(side.key, sample, 0), GOOD, scores)
+    return compare(tally, [(A, B)], joined="id")
+
+
+def contrast(found: Comparisons, output: str) -> Contrast:
+    return next(one for one in found.contrasts if one.output == output)
+
+
+@pytest.fixture(scope="module")
+def typical() -> Comparisons:
+    draw = np.random.Generator(np.random.PCG64(3))
+    level = draw.beta(2, 6, 60)
+    sides = [
+        {
+            f"s{k}": {
+                "rougeL": float(np.clip(level[k] + gain + draw.normal(0, 0.05), 0, 1)),
+                "exact_match": float(draw.random() < 0.6 + gain),
+                "latency_s": float(draw.exponential(1)),
+                "words": float(draw.integers(20, 60)),
+                "ratio": float(level[k] + gain),
+            }
+            for k in range(60)
+        }
+        for gain in (0.04, 0.0)
+    ]
+    return compared(*sides)
+
+
+def test_the_numbers_are_those_of_scipy(typical):
+    one = contrast(typical, "rougeL")
+    assert one.n == one.n_a == one.n_b == 60
+    assert one.mean_a - one.mean_b == pytest.approx(one.difference)
+    assert one.low < one.difference < one.high
+    assert one.verdict == "better"
+    assert one.p_t == pytest.approx(one.p_value, abs=0.01)
+    assert one.p_welch > one.p_t  # level varies more between samples than between sides
+    assert one.p_mann_whitney > one.p_wilcoxon
+    assert one.p_mcnemar is None
+    assert -1 < one.cliffs_delta < 1
+    assert (one.wins or 0) + (one.ties or 0) + (one.losses or 0) == 60
+
+
+def test_zeros_and_ones_have_mcnemar(typical):
+    one = contrast(typical, "exact_match")
+    fewer = min(one.wins, one.losses)
+    n = one.wins + one.losses
+    expected = 2 * scipy_stats.binom.cdf(fewer, n, 0.5) - scipy_stats.binom.pmf(fewer, n, 0.5)
+    assert one.p_mcnemar == pytest.approx(min(1.0, expected))
+
+
+def test_holm_is_over_all_with_a_direction(typical):
+    family = [one for one in typical.contrasts if one.output != "words"]
+    assert len(family) == 4
+    assert [one.p_holm for one in family] == holm([one.p_value for one in family])
+    assert contrast(typical, "words").p_holm is None
+    assert contrast(typical, "words").verdict is None
+
+
+def test_corpus_scores_are_of_the_summed_statistics(typical):
+    one = contrast(typical, "ratio")
+    assert one.difference == pytest.approx(4.0)
+    assert one.mean_a - one.mean_b == pytest.approx(4.0)
+    assert one.p_t is None
+    assert one.p_welch is None
+
+
+def test_the_samples_that_moved_most_are_named(typical):
+    one = contrast(typical, "rougeL")
+    gaps = [abs(moved.difference) for moved in one.moved]
+    assert len(gaps) == 5
+    assert gaps == sorted(gaps, reverse=True)
+    assert one.moved[0].a - one.moved[0].b == pytest.approx(one.moved[0].difference)
+
+
+def test_samples_that_did_not_move_are_not_named():
+    a = {"x": {"rougeL": 0.5}, "y": {"rougeL": 0.5}, "z": {"rougeL": 0.9}}
+    b = {"x": {"rougeL": 0.5}, "y": {"rougeL": 0.5}, "z": {"rougeL": 0.1}}
+    assert [one.sample_id for one in contrast(compared(a, b), "rougeL").moved] == ["z"]
+
+
+def test_only_common_samples_are_compared():
+    a = {str(k): {"rougeL": 0.5 + k / 100} for k in range(20)}
+    b = {str(k): {"rougeL": 0.4 + k / 100} for k in range(10, 40)}
+    found = compared(a, b)
+    one = contrast(found, "rougeL")
+    assert (one.n, one.n_a, one.n_b) == (10, 20, 30)
+    assert one.difference == pytest.approx(0.1)
+    assert any("rougeL on 10 of 20 and 30" in warning for warning in found.warnings)
+
+
+def test_without_common_samples_welch_decides():
+    draw = np.random.Generator(np.random.PCG64(5))
+    a = {f"a{k}": {"rougeL": float(v)} for k, v in enumerate(draw.normal(0.6, 0.1, 40))}
+    b = {f"b{k}": {"rougeL": float(v)} for k, v in enumerate(draw.normal(0.4, 0.1, 50))}
+    found = compared(a, b)
+    one = contrast(found, "rougeL")
+    theirs = scipy_stats.ttest_ind(
+        [v["rougeL"] for v in a.values()], [v["rougeL"] for v in b.values()], equal_var=False
+    )
+    assert (one.joined, one.n) == (False, 0)
+    assert one.p_value == one.p_welch == pytest.approx(theirs.pvalue)
+    assert one.verdict == "better"
+    assert one.wins is None
+    assert one.moved == ()
+    assert any("No sample is common" in warning for warning in found.warnings)
+
+
+def test_clusters_widen_the_interval_and_leave_out_tests_of_independent_samples():
+    draw = np.random.Generator(np.random.PCG64(6))
+    level = draw.normal(0.03, 0.05, 20)
+    a = {f"{k}": {"rougeL": float(0.5 + level[k // 10])} for k in range(200)}
+    b = {f"{k}": {"rougeL": 0.5} for k in range(200)}
+    alone = contrast(compared(a, b), "rougeL")
+    clustered = contrast(compared(a, b, {f"{k}": f"{k // 10}" for k in range(200)}), "rougeL")
+    assert (clustered.clusters, clustered.n) == (20, 200)
+    assert clustered.high - clustered.low > 2 * (alone.high - alone.low)
+    assert clustered.p_t is None
+    assert clustered.p_welch is None
+    assert clustered.p_value > alone.p_value
+
+
+def test_nothing_in_common_at_all():
+    one = contrast(compared({"x": {"rougeL": 0.5}}, {}), "rougeL")
+    assert (one.n_a, one.n_b, one.difference, one.p_holm, one.verdict) == (1, 0, None, None, None)
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_the_table_fits_and_has_the_numbers(typical, width):
+    console = Console(width=width, file=StringIO())
+    console.print(to_compare_table(typical, width=width))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    one = contrast(typical, "rougeL")
+    assert f"{one.difference:+.3f}" in text
+    assert (f" {one.mean_a:.3f} " in text) == (width >= 90)
+    assert one.moved[0].sample_id in text
+    assert "summarizer in today (run_a)" in " ".join(text.split())
+    assert "▲ better" in text
+
+
+def test_json_round_trip(typical):
+    data = msgspec.json.encode(typical)
+    assert msgspec.json.decode(data, type=Comparisons) == typical

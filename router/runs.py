@@ -1,29 +1,27 @@
-"""Runs of evaluations: checked before anything is paid for, carried out, resumed, reported.
+"""Runs of evaluations: checked before anything is paid for, queued, resumed, extended, reported.
 
-Read `create`, then `carry_out`. A run belongs to one process at a time (its owner); everything it
-needs to go on after a crash is in the store. What a server began is queued there, and any server on
-the same store takes it up (`serve`); what a command began, that command carries out.
+Read `create`, then `Jobs.carry_out` in `jobs.py`. Everything that a run needs to go on after a
+crash is in the store. What a server began is queued there, and any server on the same store takes
+it up (`serve`); what a command began, that command carries out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import platform
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from evaluators.base import AnyMetric
 from evaluators.document import RunDocument, RunLimits
-from providers.errors import ConflictError, NotFoundError, RunDocumentError, StoreError
+from providers.errors import ConflictError, RunDocumentError
 from router import again
 from router.again import Spec
 from router.check import (
@@ -39,62 +37,22 @@ from router.datasets import Datasets
 from router.documents import Document, convert
 from router.estimate import Estimate, estimate
 from router.hardware import hardware_costs
+from router.jobs import Jobs, Runner, stale_after
 from router.outcome import Outcome, Outcomes
-from router.owner import is_dead, this_owner
-from router.replay import Live, Replay, Stop
+from router.replay import Live
 from router.samples import prepare
-from router.store.base import ENDED, STOPPED, Run, RunState, Store, Wish
+from router.store.base import STOPPED, Run, Store
 
-log = logging.getLogger("evalrouter")
-
-# Also how soon a run of another process obeys.
-HEARTBEAT_S = 1.0
-STALE_AFTER_S = 30.0
-# How often a server looks for runs that nobody carries out.
-LOOK_S = 2.0
-# How long requests in flight are given to finish when a run is paused, or its server ends.
-PAUSE_S, CLOSE_S = 30.0, 5.0
-# How long `cancel` and `pause` wait for another process.
-ANSWER_S = 5.0
 # How often a run of another process is looked at.
 FOLLOW_S = 0.5
-
-Runner = Literal["server", "command"]
 
 
 class _Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: RunLimits
 
 
-class _UnderWay:
-    """A run that this process carries out."""
-
-    def __init__(self, replay: Replay, work: asyncio.Task[Stop | None], runner: Runner) -> None:
-        self.replay = replay
-        self.work = work
-        # The state it is left in when its process ends.
-        self.left: RunState = "queued" if runner == "server" else "paused"
-        # Whether somebody else has it now; whether it was stopped by `obey`.
-        self.lost = self.dropped = False
-
-    def obey(self, wish: Wish) -> None:
-        """Begin to stop. Being asked again changes nothing."""
-        if wish == "cancelled":
-            self.replay.stop = Stop("cancelled")
-            self.drop()
-        elif wish == "paused" and self.replay.stop is None:
-            self.replay.wind_down("paused")
-            asyncio.get_running_loop().call_later(PAUSE_S, self.drop)
-
-    def drop(self) -> None:
-        """Stop without waiting for what is in flight."""
-        if not self.work.done():
-            self.dropped = True
-            self.work.cancel()
-
-
-class Runs:
-    """All runs of this process. `close()` stops those under way, resumable."""
+class Runs(Jobs):
+    """All runs. `close()` stops those that this process carries out, resumable."""
 
     def __init__(
         self,
@@ -105,18 +63,9 @@ class Runs:
         most_at_once: int = 2,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._store = store
-        self._asker = asker
+        super().__init__(store, asker, most_at_once=most_at_once, now=now)
         self._datasets = datasets
-        self._now = now
-        self._most_at_once = most_at_once
-        self._owner = this_owner()
         self._outcomes = Outcomes(store)
-        self._under_way: dict[str, _UnderWay] = {}
-        # Those of them that no caller waits for.
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._serving: asyncio.Task[None] | None = None
-        self._look = asyncio.Event()
 
     # Creating
 
@@ -155,7 +104,7 @@ class Runs:
                 notes=document.notes,
             )
             await self._store.add_run(found, prepared.samples())
-        self._look.set()
+        self.look()
         return found
 
     async def estimate(self, document: RunDocument, *, base: Path) -> Estimate:
@@ -212,7 +161,7 @@ class Runs:
         await self._store.requeue_run(
             found.id, self._now(), stale_after(found.owner), retry_failed=retry_failed, **changes
         )
-        self._look.set()
+        self.look()
         return await self.find(found.id)
 
     async def rescore(
@@ -251,7 +200,7 @@ class Runs:
             runner=runner,
             **change.changes,
         )
-        self._look.set()
+        self.look()
         return await self.find(found.id)
 
     async def extend(
@@ -288,192 +237,8 @@ class Runs:
                     cells=prepared.count * cells,
                     **changes,
                 )
-        self._look.set()
+        self.look()
         return await self.find(found.id)
-
-    # Carrying out
-
-    async def carry_out(self, run_id: str, *, live: Live | None = None) -> Run:
-        """Ask what is not answered, score what is not scored, of a queued run; it as it ends.
-
-        Cancelling the task stops the run; everything answered is kept and it can be resumed.
-
-        Args:
-            run_id: the run, or a unique prefix.
-            live: kept up to date on the way.
-
-        Raises:
-            NotFoundError: no such run.
-            ConflictError: it is not to be done, somebody else carries it out or has taken it over,
-                or its metrics have changed since.
-        """
-        found = await self.find(run_id)
-        replay = Replay(self._store, self._asker, found, live or Live())
-        if not await self._store.claim_run(
-            found.id, self._owner, self._now(), stale_after(found.owner)
-        ):
-            found = await self.find(found.id)
-            by = " and carried out by another process" if found.owner else ""
-            raise ConflictError(f"{found.id} is {found.state}{by}")
-        work = asyncio.create_task(replay.carry_out(), name=f"replay {found.id}")
-        under_way = self._under_way[found.id] = _UnderWay(replay, work, found.runner)
-        beat = asyncio.create_task(self._beat(found.id, under_way), name=f"beat {found.id}")
-        try:
-            await self._store.update_run(
-                found.id, state="running", started_at=found.started_at or self._now()
-            )
-            stop = await work or Stop("completed")
-        except asyncio.CancelledError:
-            await _ended(work)
-            if under_way.lost:
-                raise ConflictError(f"{found.id} was taken over by another process") from None
-            if not under_way.dropped:
-                await asyncio.shield(self._end(found.id, Stop(under_way.left)))
-                raise
-            stop = replay.stop or Stop("cancelled")
-        except Exception as error:
-            await _ended(work)
-            await self._end(found.id, Stop("failed"), error=str(error))
-            raise
-        finally:
-            beat.cancel()
-            del self._under_way[found.id]
-        await self._end(found.id, stop)
-        return await self.find(found.id)
-
-    async def _end(self, run_id: str, stop: Stop, *, error: str = "") -> None:
-        now = self._now()
-        try:
-            await self._store.end_run(
-                run_id,
-                self._owner,
-                now,
-                state=stop.state,
-                stopped=stop.why,
-                error=error,
-                finished_at=now if stop.state in ENDED else None,
-            )
-        except StoreError as problem:
-            # A full disk, say. The claim goes stale; whoever resumes it then finds every row.
-            log.error("%s: how it ended could not be kept: %s", run_id, problem)
-
-    async def _beat(self, run_id: str, under_way: _UnderWay) -> None:
-        """Say that we are alive, and obey; drop the work once somebody else has the run."""
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            try:
-                wish = await self._store.heartbeat(run_id, self._owner, self._now())
-            except StoreError:
-                # The run itself ends when it cannot keep an answer.
-                continue
-            if wish is None:
-                under_way.lost = True
-                under_way.work.cancel()
-                return
-            under_way.obey(wish)
-
-    # Stopping
-
-    async def cancel(self, run_id: str) -> Run:
-        """Stop a run at once, whichever process carries it out. It can be resumed.
-
-        What is answered stays; what is in flight is dropped.
-
-        Returns:
-            The run; its `wish` is still there where its process did not answer within 5 seconds.
-
-        Raises:
-            NotFoundError: no such run.
-            ConflictError: it has ended.
-        """
-        return await self._stop(run_id, "cancelled")
-
-    async def pause(self, run_id: str) -> Run:
-        """As `cancel`, but what is in flight is finished and kept, for up to 30 seconds."""
-        return await self._stop(run_id, "paused")
-
-    async def _stop(self, run_id: str, wish: Wish) -> Run:
-        found = await self.find(run_id)
-        if found.state in ENDED or found.state == wish:
-            raise ConflictError(f"{found.id} has stopped already: it is {found.state}")
-        found = await self._store.wish_run(found.id, wish, self._now(), stale_after(found.owner))
-        if found.id in self._under_way:
-            self._under_way[found.id].obey(wish)
-        until = asyncio.get_running_loop().time() + ANSWER_S
-        while found.state not in STOPPED and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(0.05)
-            found = await self.find(found.id)
-        return found
-
-    async def close(self) -> None:
-        """Stop every run of this process; what is in flight is finished, for up to 5 seconds.
-
-        Those of servers go on with the next one that has this store.
-        """
-        if self._serving is not None:
-            self._serving.cancel()
-        under_way = list(self._under_way.values())
-        for one in under_way:
-            one.replay.wind_down(one.left)
-        if under_way:
-            await asyncio.wait([one.work for one in under_way], timeout=CLOSE_S)
-        tasks = list(self._tasks.values())
-        for one in under_way:
-            one.drop()
-        if tasks:
-            await asyncio.wait(tasks)
-
-    # Serving
-
-    def serve(self) -> None:
-        """From now on, carry out what servers on this store began and nobody carries out."""
-        self._serving = asyncio.create_task(self._serve(), name="evalrouter-runs")
-
-    async def _serve(self) -> None:
-        while True:
-            self._look.clear()
-            try:
-                for found in await self._store.unfinished_runs():
-                    await self._take_up(found)
-            except StoreError as error:
-                log.error("looking for runs to carry out: %s", error)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), LOOK_S)
-
-    async def _take_up(self, found: Run) -> None:
-        if found.id in self._tasks or not self._is_free(found):
-            return
-        if found.wish:
-            # Whoever was to obey it died first.
-            await self._store.wish_run(found.id, found.wish, self._now(), stale_after(found.owner))
-        elif len(self._tasks) < self._most_at_once:
-            task = asyncio.create_task(self._in_background(found.id), name=found.id)
-            self._tasks[found.id] = task
-            task.add_done_callback(lambda _: self._left(found.id))
-
-    def _is_free(self, found: Run) -> bool:
-        silent = self._now() - (found.heartbeat_at or 0.0)
-        return not found.owner or silent >= stale_after(found.owner)
-
-    def _left(self, run_id: str) -> None:
-        del self._tasks[run_id]
-        self._look.set()
-
-    async def _in_background(self, run_id: str) -> None:
-        try:
-            await self.carry_out(run_id)
-        except (ConflictError, NotFoundError) as error:
-            # Another process was quicker, or the run was stopped or deleted meanwhile.
-            log.info("%s", error)
-        except Exception as error:  # noqa: BLE001 - nobody waits for this task
-            log.error("%s failed: %s", run_id, error)
-            await self._give_up(run_id, error)
-
-    async def _give_up(self, run_id: str, error: Exception) -> None:
-        """Mark a run as failed that could not even be begun, so that it is not tried for ever."""
-        with suppress(NotFoundError, StoreError):
-            if await self._store.claim_run(run_id, self._owner, self._now(), STALE_AFTER_S):
-                await self._end(run_id, Stop("failed"), error=str(error))
 
     # Reading
 
@@ -490,19 +255,12 @@ class Runs:
             live.cells, live.answered, live.failed = found.cells, progress.scored, progress.failed
             if found.state in STOPPED:
                 return found
-            if found.runner == "command" and self._is_free(found):
+            if found.runner == "command" and self.is_free(found):
                 raise ConflictError(
                     f"nobody carries {found.id} out any more; "
                     f"go on with: evalrouter eval resume {found.id}"
                 )
             await asyncio.sleep(FOLLOW_S)
-
-    async def find(self, run_id: str) -> Run:
-        """The run with this id or unique prefix. Raises NotFoundError."""
-        found = await self._store.run(run_id)
-        if found is None:
-            raise NotFoundError(f"There is no run {run_id!r}.")
-        return found
 
     async def outcome(self, run_id: str) -> Outcome:
         """The run, its report as far as it has got, and its gates."""
@@ -510,16 +268,6 @@ class Runs:
         read = await self._outcomes.of(found)
         hardware = await hardware_costs(self._store, found.id, self._asker.prices.per_hour)
         return msgspec.structs.replace(read, hardware=hardware)
-
-
-def stale_after(owner: str) -> float:
-    """Seconds of silence after which a run may be taken from its owner."""
-    return 0.0 if is_dead(owner) else STALE_AFTER_S
-
-
-async def _ended(work: asyncio.Task[Any]) -> None:
-    work.cancel()
-    await asyncio.gather(work, return_exceptions=True)
 
 
 def _with_limits(document: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:

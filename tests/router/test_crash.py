@@ -45,6 +45,8 @@ providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
     return tmp_path
 
 
+# Most of it is thirty starts of a server: forty seconds on two idle cores.
+@pytest.mark.timeout(300)
 def test_thirty_kills_lose_nothing_and_pay_for_nothing_twice(folder, upstream):
     seed = int(os.environ.get("CRASH_SEED", "0")) or random.randrange(1, 10**6)
     print(f"CRASH_SEED={seed}")

@@ -49,7 +49,7 @@ providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
 @pytest.mark.timeout(300)
 def test_thirty_kills_lose_nothing_and_pay_for_nothing_twice(folder, upstream):
     seed = int(os.environ.get("CRASH_SEED", "0")) or random.randrange(1, 10**6)
-    print(f"CRASH_SEED={seed}")
+    print(f"CRASH_SEED={seed}")  # noqa: T201 - to repeat the moments
     moments = random.Random(seed)
     runs: list[str] = []
     kills = 0
@@ -61,7 +61,6 @@ def test_thirty_kills_lose_nothing_and_pay_for_nothing_twice(folder, upstream):
             server.send_signal(signal.SIGKILL)
             server.wait()
             kills += 1
-            print(f"kill {kills}: {upstream.log.total} requests so far")
     assert states(folder) & {"queued", "running"}, "the runs ended before the last kill"
     with process(folder) as (_, url):
         found = [finished(url, run_id) for run_id in runs]
@@ -69,7 +68,6 @@ def test_thirty_kills_lose_nothing_and_pay_for_nothing_twice(folder, upstream):
             check_report(one)
             check_samples(url, run)
     interrupted = sum(one["run"]["interrupted"] for one in found)
-    print(f"{interrupted} requests were in flight at a kill")
     assert interrupted > 0
     # What was in flight at a kill is all that was ever sent again, and no more often than that.
     asked = Counter((one.model, bytes(one.body)) for one in upstream.log.requests)

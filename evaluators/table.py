@@ -46,6 +46,7 @@ def to_table(report: Report, *, width: int = 100) -> Group:
 
     parts: list[RenderableType] = []
     parts += _scores(report, width)
+    parts += _repeats(report)
     parts += _confusions(report)
     parts += _taken(report)
     parts += _differences(report, width)
@@ -115,6 +116,25 @@ def _score_cell(output: OutputInfo, score: RouteScore, mark: str, verdict: Verdi
         below_mark = "  " if mark else ""
         text.append(f"\n{score.scored:,} of {score.expected:,}{below_mark}", "dim")
     return text
+
+
+def _repeats(report: Report) -> Iterable[RenderableType]:
+    """How much of the spread of scores comes from asking the same sample again."""
+    lines = []
+    for route in report.routes:
+        shares = [
+            f"{one.output} {one.variance.share_of_repeats:.0%}"
+            for one in route.scores
+            if one.variance is not None and one.variance.share_of_repeats is not None
+        ]
+        if shares:
+            lines.append(plain(f"{route.route}: {', '.join(shares)}"))
+    if lines:
+        yield heading(
+            "Repeats", "share of a score's variance that is between repeats of one sample"
+        )
+        yield from lines
+        yield plain("")
 
 
 def _confusions(report: Report) -> Iterable[RenderableType]:

@@ -272,6 +272,7 @@ def test_repeats_split_the_variance():
     found = score_of(summarise(collected), "base", "rougeL").variance
     assert found.between_repeats == pytest.approx(0.005)
     assert (found.samples, found.repeats) == (3, 2)
+    assert "base: rougeL 4%" in text_of(summarise(collected))
 
 
 def test_an_interval_stays_in_the_range_of_its_output():

@@ -175,6 +175,22 @@ def test_the_wanted_width_is_reached_when_it_may_be():
     assert 500 <= unbounded <= 3000
 
 
+def test_intervals_of_several_routes_hold_together():
+    values = rng(9).beta(2, 6, 3000)
+
+    def stop(routes: tuple[str, ...]) -> int:
+        made = rule(routes, half_width=0.05, output="rougeL")
+        for n, value in enumerate(values, 1):
+            for route in routes:
+                made.add(Cell(route, str(n), 0), GOOD, score(float(value)))
+            if made.reason():
+                return n
+        raise AssertionError("it never stopped")
+
+    # Each gets a part of alpha: log(2 / 0.0125) / log(2 / 0.05) is 1.38.
+    assert stop(("a", "b", "c", "d")) == pytest.approx(1.38 * stop(("a",)), rel=0.1)
+
+
 def test_not_before_the_minimum():
     assert decided_at(rule(("a", "b"), "b", decided="rougeL"), [0.5] * 50) == 20
     made = rule(("a", "b"), "b", decided="rougeL", min_samples=33)

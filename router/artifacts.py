@@ -262,17 +262,19 @@ class LocalArtifacts:
 class S3Artifacts:
     """Objects below a prefix of a bucket, which must exist.
 
-    Files of more than 8 MiB go up in parts; parts of one that failed are removed.
+    Files of more than 8 MiB go up in parts; parts of one that failed are removed. With
+    `plain_keys=False` a key may be anything, for objects that others have put there.
 
     Raises:
         MissingExtraError: boto3 is not installed.
     """
 
-    def __init__(self, bucket: str, prefix: str, s3: S3) -> None:
+    def __init__(self, bucket: str, prefix: str, s3: S3, *, plain_keys: bool = True) -> None:
         self.root = f"s3://{bucket}/{prefix}".rstrip("/")
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._settings = s3
+        self._check = _checked if plain_keys else str
         self._made: Any = None
         self._making = asyncio.Lock()
         try:
@@ -368,7 +370,7 @@ class S3Artifacts:
 
     async def _call(self, name: str, key: str | None, **asked: Any) -> dict[str, Any]:
         if key is not None:
-            asked["Key"] = self._prefix + _checked(key)
+            asked["Key"] = self._prefix + self._check(key)
         try:
             call = getattr(await self._client(), name)
             answer: dict[str, Any] = await _finished(call, Bucket=self._bucket, **asked)

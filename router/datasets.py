@@ -385,7 +385,10 @@ def parse_columns(given: Sequence[str]) -> dict[str, str]:
 
 
 def _is_below(named: str, roots: Sequence[str]) -> bool:
-    path = Path(named).resolve()
+    try:
+        path = Path(named).resolve()
+    except (OSError, ValueError):
+        return False
     return any(path.is_relative_to(Path(root).resolve()) for root in roots if "://" not in root)
 
 

@@ -128,9 +128,12 @@ def fetch(name: HubName, endpoint: str, folder: Path, most: int) -> HubFiles:
 
 
 def _parquet_of(info: Any) -> dict[str, int | None]:
-    return {
-        one.rfilename: one.size for one in info.siblings or () if one.rfilename.endswith(".parquet")
-    }
+    return {one.rfilename: one.size for one in info.siblings or () if _is_parquet(one.rfilename)}
+
+
+def _is_parquet(path: str) -> bool:
+    """Whether it is one, and lies in the repository."""
+    return path.endswith(".parquet") and not path.startswith("/") and ".." not in path.split("/")
 
 
 def choose_files(
@@ -229,6 +232,8 @@ class _Told:
                     f"{name}: there is no such dataset on {self._endpoint}, or it is private and "
                     "HF_TOKEN is not set"
                 ) from error
+            case errors.HFValidationError():
+                raise DatasetError(f"{name}: {error}") from error
             case errors.HfHubHTTPError():
                 raise DatasetError(f"{name}: {self._endpoint} refused: {error}") from error
             case OSError(errno=number) if number in FULL:

@@ -16,7 +16,7 @@ from contextlib import aclosing, asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
@@ -77,6 +77,7 @@ async def fetched(named: str, *, base: Path, config: Config) -> AsyncIterator[So
     """
     if not is_address(named):
         path = base / named
+        await asyncio.to_thread(_check_path, path, named)
         yield Source(path=path, name=path.stem, address=named)
         return
     scheme = named.partition("://")[0].lower()
@@ -111,6 +112,17 @@ async def collect(chunks: AsyncIterable[bytes], path: Path, most: int, what: str
             await asyncio.to_thread(file.close)
     except OSError as error:
         raise _no_room(what, path, error) from error
+
+
+def _check_path(path: Path, named: str) -> None:
+    """What cannot even be looked for; that a file is missing is told where it is opened."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        shown = named if len(named) <= 100 else f"{named[:100]}…"
+        raise DatasetError(f"{shown!r}: {getattr(error, 'strerror', error)}") from error
 
 
 def too_large(what: str, most: int) -> BodyTooLargeError:
@@ -168,7 +180,7 @@ def _from_hub(named: str, config: Config, folder: Path) -> Source:
 async def _from_s3(named: str, config: Config, folder: Path) -> Source:
     bucket, key = parse_s3(named)
     path = _landing(named, key, folder)
-    artifacts = S3Artifacts(bucket, "", config.storage.s3)
+    artifacts = S3Artifacts(bucket, "", config.storage.s3, plain_keys=False)
     await collect(artifacts.get(key), path, config.datasets.max_bytes, named)
     return Source(path=path, name=path.stem, address=named)
 
@@ -188,7 +200,7 @@ def _landing(named: str, key: str, folder: Path) -> Path:
 
 async def _from_web(named: str, config: Config, folder: Path) -> Source:
     shown = without_secrets(named)
-    path = _landing(shown, unquote(urlsplit(named).path), folder)
+    path = _landing(shown, unquote(_split(named).path), folder)
     chunks = _download(named, config)
     async with aclosing(chunks):
         await collect(chunks, path, config.datasets.max_bytes, shown)
@@ -197,8 +209,16 @@ async def _from_web(named: str, config: Config, folder: Path) -> Source:
 
 def without_secrets(url: str) -> str:
     """A URL without a password and without its query, which may be a signature."""
-    parts = urlsplit(url)
+    parts = _split(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        # The whole of it might be a secret.
+        raise DatasetError(f"{url.partition(':')[0]}://...: not an address: {error}") from error
 
 
 async def _download(url: str, config: Config) -> AsyncGenerator[bytes]:
@@ -230,10 +250,10 @@ async def _download(url: str, config: Config) -> AsyncGenerator[bytes]:
 
 async def _addresses(url: str, *, allow_private: bool) -> list[ResolveResult]:
     """Where the URL's host is. Raises DatasetError where it is not public and must be."""
-    parts = urlsplit(url)
+    parts = _split(url)
     shown = without_secrets(url)
     try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        port = (443 if parts.scheme == "https" else 80) if parts.port is None else parts.port
     except ValueError as error:
         raise DatasetError(f"{shown}: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -242,7 +262,7 @@ async def _addresses(url: str, *, allow_private: bool) -> list[ResolveResult]:
         found = await asyncio.get_running_loop().getaddrinfo(
             parts.hostname, port, type=socket.SOCK_STREAM
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise DatasetError(f"{shown}: there is no host {parts.hostname} ({error})") from error
     for *_, place in found:
         if not allow_private and not is_public(str(place[0])):

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -47,7 +47,9 @@ def hub(
                 self.send_header("content-length", str(len(body)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(body)
+                # A client that has had enough leaves.
+                with suppress(ConnectionError):
+                    self.wfile.write(body)
 
         def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)

@@ -202,6 +202,23 @@ def test_secrets_of_a_url_are_not_kept():
     assert without_secrets("https://me:pw@host:81/a.csv?sig=x#y") == "https://host:81/a.csv"
 
 
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("http://[x/a.csv?secret", r"http://\.\.\.: not an address: Invalid IPv6 URL"),
+        ("http://h:99999/a.csv", "Port out of range"),
+        (f"http://{'a' * 300}.com/x.csv", "there is no host"),
+        ("hf://a--b/c", "Cannot have -- or .. in repo_id"),
+        ("a\0b.csv", "embedded null byte"),
+        ("x" * 5000 + ".csv", "x…': File name too long"),
+        ("/dev/zero", "is not a regular file"),
+    ],
+)
+async def test_names_that_cannot_be(url, named, message):
+    with pytest.raises(DatasetError, match=message):
+        await rows(named, Config(datasets=Datasets(hub=url)))
+
+
 async def test_an_unknown_scheme():
     with pytest.raises(DatasetError, match=r"cannot fetch ftp://\. Known: hf, http, https, s3\."):
         await rows("ftp://host/a.csv", Config())
@@ -219,6 +236,9 @@ async def test_s3():
 
         artifacts = S3Artifacts("datasets-of-tests", "", s3)
         await artifacts.put("a/news.csv", chunks(CSV))
+        strange = S3Artifacts("datasets-of-tests", "", s3, plain_keys=False)
+        await strange.put("a b/été.csv", chunks(CSV))
+        assert len((await rows("s3://datasets-of-tests/a b/été.csv", config))[0]) == 1
         await artifacts.put("a/large.jsonl", chunks(json.dumps(ONE).encode() * 1000))
         named = "s3://datasets-of-tests/a/news.csv"
         assert await rows(named, config) == ([{"input": "x", "reference": "y"}], named)

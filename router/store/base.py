@@ -659,11 +659,11 @@ class Store(Protocol):
         ...
 
     def results(
-        self, run_id: str, *, route: str | None = None, unscored: bool = False, after: int = 0
+        self, run_id: str, *, route: str | None = None, after: int = 0
     ) -> AsyncGenerator[ScoredAnswer]:
         """The run's answers with their scores, by sample, route and repeat, in bounded pages.
 
-        `unscored`: only cells with an answer text and no score. `after`: leave out so many samples.
+        `after`: leave out so many samples.
         """
         ...
 

@@ -428,11 +428,11 @@ class SqliteStore:
                 yield one
 
     async def results(
-        self, run_id: str, *, route: str | None = None, unscored: bool = False, after: int = 0
+        self, run_id: str, *, route: str | None = None, after: int = 0
     ) -> AsyncGenerator[ScoredAnswer]:
         """The run's cells by sample, route name and repeat; scores by output name.
 
-        `unscored`: only cells with an answer text and no score. `after`: leave out so many samples.
+        `after`: leave out so many samples.
 
         Raises:
             NotFoundError: no such run.
@@ -440,9 +440,7 @@ class SqliteStore:
         # Positions count from 1 and route names are never empty: this sorts before all that follow.
         place: rows.Place | None = rows.Place(after + 1, "", 0)
         while place is not None:
-            page, place = await self._read(
-                "read results", rows.results_page, run_id, place, route, unscored=unscored
-            )
+            page, place = await self._read("read results", rows.results_page, run_id, place, route)
             for scored in page:
                 yield scored
 

@@ -383,15 +383,14 @@ _RESULTS = f"""
         AND (:route IS NULL OR routes.name = :route)
 """  # noqa: S608 - built from constants of this file
 _RESULTS_ORDER = " ORDER BY answers.position, routes.name, answers.repeat LIMIT :page"
-_UNSCORED = " AND answers.state = 'answered' AND answers.scored = 0"
 
 
 def results_page(
-    db: Database, run_id: str, after: Place, route: str | None, *, unscored: bool
+    db: Database, run_id: str, after: Place, route: str | None
 ) -> tuple[list[ScoredAnswer], Place | None]:
     """A page, and where the next one starts; None when this was the last."""
     rows = db.execute(
-        _RESULTS + (_UNSCORED if unscored else "") + _RESULTS_ORDER,
+        _RESULTS + _RESULTS_ORDER,
         {
             "run": run_number(db, run_id),
             "position": after.position,
@@ -411,7 +410,7 @@ def take_page(
     db: Database, run_id: str, after: Place, take: Callable[[ScoredAnswer], None]
 ) -> Place | None:
     """Hand over a page, one by one; where the next one starts."""
-    page, place = results_page(db, run_id, after, None, unscored=False)
+    page, place = results_page(db, run_id, after, None)
     for one in page:
         take(one)
     return place

@@ -455,23 +455,6 @@ async def test_results_are_ordered_and_paged(store):
     assert await everything(store.results("run_1", route="z")) == []
 
 
-async def test_unscored_are_answers_without_scores(store):
-    await store.add_run(a_run(), some_samples(600))
-    cells = [Cell("r", f"s{i}", 0) for i in range(600)]
-    await asyncio.gather(*(answered(store, cell) for cell in cells[2:]))
-    await failed(store, cells[0])
-    await store.begin("run_1", cells[1], "h", "t")
-    done = []
-    async for result in store.results("run_1", unscored=True):
-        done.append(result.cell)
-        await store.keep_scores("run_1", result.cell, [Score(output="o", value=1.0)])
-    assert done == cells[2:]
-    assert await everything(store.results("run_1", unscored=True)) == []
-    assert await store.progress("run_1") == Progress(
-        answered=598, failed=1, in_flight=1, scored=598
-    )
-
-
 async def test_the_cache_has_the_newest_answer_never_an_error(store, clock):
     for run_id in ("run_1", "run_2"):
         await store.add_run(a_run(run_id), some_samples())

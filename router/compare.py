@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from hashlib import sha256
 from typing import Any
 
@@ -24,6 +25,8 @@ from providers.errors import ConflictError, RequestError, closest
 from router.check import build_metrics
 from router.runs import Runs
 from router.store.base import Run, ScoredAnswer, Store
+
+_CHUNK = 100  # samples that a thread digests at a time; their texts may be long
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,20 +264,13 @@ async def _other_names(
 ) -> tuple[dict[str, str], list[str]]:
     """Ids of the second run's samples to those of the first's; and what their texts say of it."""
     same_prompt = _prompt(first.document) == _prompt(second.document)
-    ours: dict[str, bytes] = {}
-    order: list[str] = []
-    async for sample in store.samples(first.run.id):
-        ours[sample.id] = _digest(sample, with_messages=same_prompt)
-        order.append(sample.id)
-    names: dict[str, str] = {}
-    changed = seen = 0
-    async for sample in store.samples(second.run.id):
-        name = sample.id if join == "id" else order[seen] if seen < len(order) else None
-        seen += 1
-        if name is None or name not in ours:
-            continue
-        names[sample.id] = name
-        changed += ours[name] != _digest(sample, with_messages=same_prompt)
+    ours = await _digests(store, first.run.id, with_messages=same_prompt)
+    theirs = await _digests(store, second.run.id, with_messages=same_prompt)
+    if join == "id":
+        names = {name: name for name in theirs if name in ours}
+    else:
+        names = dict(zip(theirs, ours, strict=False))
+    changed = sum(theirs[name] != ours[other] for name, other in names.items())
     told = []
     what = "messages or references" if same_prompt else "references"
     if changed:
@@ -282,12 +278,30 @@ async def _other_names(
             f"{changed:,} of {len(names):,} pairs of samples have different {what}: pairing by "
             f"{join} may pair different questions."
         )
-    if len(names) < max(len(order), seen):
+    if len(names) < max(len(ours), len(theirs)):
         told.append(
-            f"{len(names):,} samples are in both runs, of {len(order):,} and {seen:,}; only those "
-            "are compared."
+            f"{len(names):,} samples are in both runs, of {len(ours):,} and {len(theirs):,}; only "
+            "those are compared."
         )
     return names, told
+
+
+async def _digests(store: Store, run_id: str, *, with_messages: bool) -> dict[str, bytes]:
+    """Sample id to what stands for its texts, in dataset order."""
+    found: dict[str, bytes] = {}
+    chunk: list[Sample] = []
+
+    def digest() -> None:
+        found.update((one.id, _digest(one, with_messages=with_messages)) for one in chunk)
+        chunk.clear()
+
+    async with aclosing(store.samples(run_id)) as samples:
+        async for sample in samples:
+            chunk.append(sample)
+            if len(chunk) == _CHUNK:
+                await asyncio.to_thread(digest)
+    await asyncio.to_thread(digest)
+    return found
 
 
 def _digest(sample: Sample, *, with_messages: bool) -> bytes:

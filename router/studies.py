@@ -121,12 +121,14 @@ class Progress(msgspec.Struct):
         done: how many are judged.
         calls: requests that were sent by this process.
         cost_usd: what they cost, as far as it is known.
+        seconds: how long this process took for all verdicts, once they are there.
     """
 
     cases: int = 0
     done: int = 0
     calls: int = 0
     cost_usd: float = 0.0
+    seconds: float = 0.0
 
 
 class Studies:
@@ -193,19 +195,17 @@ class Studies:
             raise ConflictError(f"{study.id} is completed: see evalrouter judge show {study.id}")
         live = live or Progress()
         before = sum(use.calls for use in await self._store.judge_use(study.id))
-        began = time.monotonic()
         if study.kind == "calibration":
             report, detail = await self._calibrate(study, live)
         else:
             report, detail = await self._duel(study, live)
-        seconds = time.monotonic() - began
         use = await self._store.judge_use(study.id)
         calls = sum(one.calls for one in use) - before
         report["use"] = [msgspec.to_builtins(one) for one in use]
         report["this_attempt"] = {
             "requests": calls,
-            "seconds": seconds,
-            "requests_per_s": calls / seconds if seconds else None,
+            "seconds": live.seconds,
+            "requests_per_s": calls / live.seconds if live.seconds else None,
         }
         machines = await hardware_costs(self._store, study.id, self._asker.prices.per_hour)
         report["hardware"] = [msgspec.to_builtins(one) for one in machines]
@@ -409,6 +409,7 @@ async def _each(
 ) -> list[_Found]:
     """What comes of every case, in order, with enough of them under way to fill all places."""
     waiting = list(enumerate(cases))[::-1]
+    began = time.monotonic()
     found: dict[int, _Found] = {}
 
     async def work() -> None:
@@ -424,6 +425,7 @@ async def _each(
                 group.create_task(work())
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
+    live.seconds = time.monotonic() - began
     return [found[number] for number in range(len(found))]
 
 

@@ -29,7 +29,7 @@ import msgspec
 import yaml
 from msgspec import inspect as types
 
-from evaluators.base import Answer, Output, Sample
+from evaluators.base import Answer, Judging, Output, Sample
 from evaluators.document import RunDocument
 from evaluators.metrics import registry
 from providers import errors
@@ -403,7 +403,7 @@ def metrics() -> str:
                 "over the corpus" if output.corpus else "mean",
                 "yes" if metric.needs_reference else "no",
                 blank[output.name],
-                _cost(name),
+                "asks" if isinstance(metric, Judging) else _cost(name),
             )
             rows += table(row, []).splitlines()[:1]
     head = ("metric", "output", "range", "better", "route's score", "needs reference", "blank")

@@ -304,7 +304,7 @@ def judge(
     parameters: dict[str, Any] = {},  # noqa: B006  (never changed)
     expected: bool = False,
 ) -> Graded:
-    """A judge of one of the kinds in `evaluators/judge/kinds`, or of a YAML file like them.
+    """A judge of a built-in kind, or of a kind of your own in a YAML file.
 
     Args:
         judge: one route, or several as a jury.

@@ -137,7 +137,10 @@ def forget(db: Database, owner: str) -> int:
 
 # calibrations, comparisons and tournaments
 
-_STUDY = "id, kind, judges, grading, name, state, document, created_at, finished_at, error, report, detail"
+_STUDY = (
+    "id, kind, judges, grading, name, state, document, created_at, finished_at, error, report,"
+    " detail"
+)
 _PLACES = ", ".join("?" * 12)
 _SET_STUDY = f"INSERT OR REPLACE INTO judge_studies ({_STUDY}) VALUES ({_PLACES})"  # noqa: S608
 

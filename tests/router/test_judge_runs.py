@@ -330,5 +330,5 @@ def test_a_killed_run_pays_for_no_finished_verdict_twice(alone):
     assert scores(outcome)["helpfulness"]["n"] == 12
     [use] = outcome["judges"]
     assert use["calls"] == 36
-    # What was in flight at the kill is the only kind that is asked again.
-    assert len(asked(upstream, "slow")) - 36 <= 4
+    # Asked again: what was in flight at the kill, or not in the database yet.
+    assert len(asked(upstream, "slow")) - 36 <= 8

@@ -468,12 +468,14 @@ def _arrow(path: Path, digest: Digest, _max_line_bytes: int) -> Iterator[Record]
             with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as batches:
                 _unique(batches.schema.names, str(file))
                 for batch in batches:
+                    # Offsets that lead outside the file would crash the process.
+                    batch.validate(full=True)
                     # A batch is mapped, not read; its rows become Python objects few at a time.
                     for start in range(0, batch.num_rows, _PARQUET_BATCH):
                         for fields in batch.slice(start, _PARQUET_BATCH).to_pylist():
                             number += 1
                             yield _record(path, number, fields)
-        except (ValueError, NotImplementedError) as error:
+        except (ValueError, NotImplementedError, OSError) as error:
             raise DatasetError(
                 f"{file}: not an arrow stream pyarrow can read (after row {number}): {error}"
             ) from error
@@ -487,8 +489,8 @@ def _arrow_files(folder: Path) -> list[Path]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(f"{state}: not written by datasets' save_to_disk ({error})") from error
     for name in named:
-        if Path(name).name != name:
-            raise DatasetError(f"{state}: names {name!r}, which is outside its folder")
+        if Path(name).name != name or not name.isascii():
+            raise DatasetError(f"{state}: names {name!r}, which save_to_disk would not")
     return [folder / name for name in named]
 
 

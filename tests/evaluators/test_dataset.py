@@ -261,6 +261,48 @@ def test_a_parquet_file_that_unpacks_to_very_much(tmp_path):
     assert refused(path) == "d.parquet: has 4097 columns, more than 4096"
 
 
+def saved(folder: Path, *names: str) -> Path:
+    """A folder as Hugging Face's `save_to_disk` writes it."""
+    pa = pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
+    table = pa.table({"input": ["x", "y"], "reference": ["z", None]})
+    path = str(folder / "a.arrow")
+    with pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    state = {"_data_files": [{"filename": name} for name in names]}
+    (folder / "state.json").write_text(json.dumps(state))
+    return folder
+
+
+def test_a_saved_folder(tmp_path):
+    dataset = open_dataset(saved(tmp_path, "a.arrow", "a.arrow"))
+    assert (dataset.format, dataset.row_count) == ("arrow", 4)
+    assert [row.references for row in dataset.rows()] == [("z",), (), ("z",), ()]
+
+
+def test_defects_of_a_saved_folder(tmp_path):
+    for names, message in [
+        (["../a.arrow"], "names '../a.arrow', which save_to_disk would not"),
+        (["\ud800.arrow"], "which save_to_disk would not"),
+        (["b.arrow"], "cannot be read: No such file or directory"),
+        ([], "has no rows"),
+    ]:
+        assert message in refused(saved(tmp_path, *names))
+    for text in ("[]", "{}", "{", '{"_data_files": [1]}', '{"_data_files": 1}'):
+        (tmp_path / "state.json").write_text(text)
+        assert "not written by datasets' save_to_disk" in refused(tmp_path)
+    saved(tmp_path, "a.arrow")
+    whole = (tmp_path / "a.arrow").read_bytes()
+    (tmp_path / "a.arrow").write_bytes(b"x" + whole[1:])
+    assert "not an arrow stream pyarrow can read" in refused(tmp_path)
+    # A length that leads outside the file.
+    (tmp_path / "a.arrow").write_bytes(whole.replace(b"\2\0\0\0", b"\xff\xff\xff\x7f"))
+    assert "not an arrow stream" in refused(tmp_path)
+    inner = tmp_path / "folder" / "train"
+    inner.mkdir(parents=True)
+    saved(inner, "a.arrow")
+    assert "name one of them, as folder/train" in refused(tmp_path / "folder")
+
+
 def test_too_many_columns(tmp_path):
     lines = [json.dumps({"input": "x", f"c{n}": 1}) for n in range(5000)]
     message = refused(write(tmp_path, "d.jsonl", "\n".join(lines)))

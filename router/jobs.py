@@ -26,6 +26,8 @@ HEARTBEAT_S = 1.0
 STALE_AFTER_S = 30.0
 # How often a server looks for runs that nobody carries out.
 LOOK_S = 2.0
+# A run that takes its server down each time must not do so for ever.
+MOST_DEATHS = 10
 # How long requests in flight are given to finish when a run is paused, or its server ends.
 PAUSE_S, CLOSE_S = 30.0, 5.0
 # How long `cancel` and `pause` wait for another process.
@@ -258,6 +260,12 @@ class Jobs:
         if found.wish:
             # Whoever was to obey it died first.
             await self._store.wish_run(found.id, found.wish, self._now(), stale_after(found.owner))
+        elif found.deaths >= MOST_DEATHS:
+            why = (
+                f"its server died {found.deaths} times in a row without getting any further with "
+                "it; resume it to try again"
+            )
+            await self._give_up(found.id, ConflictError(why))
         elif len(self._tasks) < self._most_at_once:
             task = asyncio.create_task(self._in_background(found.id), name=found.id)
             self._tasks[found.id] = task
@@ -280,7 +288,8 @@ class Jobs:
     async def _give_up(self, run_id: str, error: Exception) -> None:
         """Mark a run as failed that could not even be begun, so that it is not tried for ever."""
         with suppress(NotFoundError, StoreError):
-            if await self._store.claim_run(run_id, self._owner, self._now(), STALE_AFTER_S):
+            stale = stale_after((await self.find(run_id)).owner)
+            if await self._store.claim_run(run_id, self._owner, self._now(), stale):
                 await self._end(run_id, Stop("failed"), error=str(error))
 
 

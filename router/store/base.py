@@ -56,6 +56,7 @@ class Run(msgspec.Struct, kw_only=True):
         owner: which process carries it out, "" for none.
         heartbeat_at: when the owner last said it is alive; None for none.
         ran_s: seconds that it was carried out, all attempts together.
+        deaths: how often in a row its process died before an answer or a score was kept.
         versions: package versions that produced the numbers.
         experiment: the one that it belongs to, "" for none.
         tags, notes: as its document has them.
@@ -82,6 +83,7 @@ class Run(msgspec.Struct, kw_only=True):
     owner: str = ""
     heartbeat_at: float | None = None
     ran_s: float = 0.0
+    deaths: int = 0
     base: str = ""
     versions: dict[str, str] = {}
     experiment: str = ""

@@ -460,6 +460,12 @@ def m018_judge_studies(db: Database) -> None:
     )
 
 
+def m013_deaths(db: Database) -> None:
+    """How often in a row a run's process died, and how far the run was then."""
+    db.execute("ALTER TABLE runs ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE runs ADD COLUMN done_at_claim INTEGER NOT NULL DEFAULT -1")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -472,6 +478,7 @@ STEPS = (
     m009_sample_answers,
     m010_dataset_sources,
     m012_run_life,
+    m013_deaths,
     m015_experiments,
     m017_judgements,
     m018_judge_studies,

@@ -27,6 +27,7 @@ _rescoring = msgspec.json.Decoder(tuple[int, tuple[str, ...]])
 def claim(db: Database, run_id: str, owner: str, now: float, stale_after: float) -> bool:
     """Take over a run that is to be done and is free, stale or one's own."""
     number = rows.run_number(db, run_id)
+    (before,) = db.execute("SELECT owner FROM runs WHERE number = ?", (number,)).fetchone()
     claimed = db.execute(
         "UPDATE runs SET owner = :owner, heartbeat_at = :now WHERE number = :number"  # noqa: S608 - constants
         f" AND {_UNFINISHED} AND (owner = :owner OR {_FREE})",
@@ -34,6 +35,14 @@ def claim(db: Database, run_id: str, owner: str, now: float, stale_after: float)
     )
     if not claimed.rowcount:
         return False
+    # An owner that is still named did not end the run: it died.
+    db.execute(
+        "UPDATE runs SET done_at_claim = done,"
+        " deaths = CASE WHEN :died AND done = done_at_claim THEN deaths + 1 ELSE 0 END"
+        " FROM (SELECT answered + failed + scored AS done FROM counts WHERE run = :number)"
+        " WHERE number = :number",
+        {"died": before not in {"", owner}, "number": number},
+    )
     # What is asked again may be paid for twice: each such cell says so.
     db.execute(
         "INSERT INTO interruptions (run, position, route, repeat, times)"
@@ -125,6 +134,7 @@ def requeue(
         db,
         run_id,
         {"state": "queued", "wish": "", "error": "", "stopped": "", "finished_at": None}
+        | {"deaths": 0}
         | {"owner": "", "heartbeat_at": None, "only_scores": False}
         | changes,
     )

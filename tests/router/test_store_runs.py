@@ -140,6 +140,23 @@ async def test_a_cell_says_how_often_it_was_in_flight_at_a_crash(store):
     assert again.interrupted == 0
 
 
+async def test_deaths_in_a_row_are_counted_until_there_is_progress(store):
+    await store.add_run(a_run(), samples(3))
+    found = []
+    for owner in ("1", "2", "3"):
+        await store.claim_run("run_1", owner, 1.0, 0.0)
+        found.append((await store.run("run_1")).deaths)
+    await answer(store, Cell("a", "s0", 0))
+    await store.claim_run("run_1", "4", 1.0, 0.0)
+    found.append((await store.run("run_1")).deaths)
+    await store.claim_run("run_1", "5", 1.0, 0.0)
+    found.append((await store.run("run_1")).deaths)
+    await store.end_run("run_1", "5", 1.0, state="queued")  # which is no death
+    await store.claim_run("run_1", "6", 1.0, 0.0)
+    found.append((await store.run("run_1")).deaths)
+    assert found == [0, 1, 2, 0, 1, 0]
+
+
 async def test_open_samples_are_those_with_something_left_to_do(store):
     await store.add_run(a_run(rows=1203), samples(1203))
     await answer(store, Cell("a", "s0", 0), "x")

@@ -17,9 +17,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from operator import itemgetter
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 _Item = TypeVar("_Item")
+
+# One item is prepared ahead for so many places, and one more; with fewer places, none is.
+AHEAD = 8
 
 
 class Gate(Protocol):
@@ -52,8 +55,19 @@ class Open:
         return sys.maxsize
 
 
-Leave = Callable[[], None]
-Do = Callable[[_Item, Leave], Awaitable[bool]]
+class Place(Protocol):
+    """An item's place among those under way."""
+
+    async def take(self) -> None:
+        """Wait for it: within the lane's share, and through its gate."""
+        ...
+
+    def leave(self) -> None:
+        """Give it back, where it was taken and not given back yet."""
+        ...
+
+
+Do = Callable[[_Item, Place], Awaitable[bool]]
 
 
 class Lane(NamedTuple, Generic[_Item]):
@@ -68,8 +82,14 @@ class Lane(NamedTuple, Generic[_Item]):
     gate: Gate = Open()
 
 
-def _nothing() -> None:
-    """An item that holds no place has none to give back."""
+class _NoPlace:
+    """For an item that needs none."""
+
+    async def take(self) -> None:
+        """Nothing is counted."""
+
+    def leave(self) -> None:
+        """Nothing is counted."""
 
 
 class _Places:
@@ -80,11 +100,12 @@ class _Places:
         self._taken = [0] * len(gates)
         self._gates = dict(enumerate(gates))
         self._finishing: set[int] = set()
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._waiting: dict[int, deque[asyncio.Future[None]]] = {}
 
     async def take(self, lane: int) -> None:
-        """Wait for a place within the lane's share."""
-        waiter = self._waiting[lane] = asyncio.get_running_loop().create_future()
+        """Wait for a place within the lane's share, first come, first served."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(lane, deque()).append(waiter)
         self._share_out()
         # Whoever is cancelled here ends everything with it.
         await waiter
@@ -111,19 +132,26 @@ class _Places:
             return
         shares = self._shares()
         for lane in sorted(self._waiting, key=self._taken.__getitem__):
-            if self._free and self._taken[lane] < shares[lane]:
+            waiters = self._waiting[lane]
+            while waiters and self._free and self._taken[lane] < shares[lane]:
                 self._free -= 1
                 self._taken[lane] += 1
-                waiter = self._waiting.pop(lane)
+                waiter = waiters.popleft()
                 if not waiter.done():
                     waiter.set_result(None)
+            # It goes to the end of the line of those that are as poor.
+            del self._waiting[lane]
+            if waiters:
+                self._waiting[lane] = waiters
 
     def _shares(self) -> dict[int, int]:
         """Equal, except that nobody gets more than its gate lets through; at least one each."""
         shares = {}
         left, lanes = self.all, len(self._gates)
         wanted = {
-            lane: self._taken[lane] if lane in self._finishing else gate.most()
+            lane: self._taken[lane] + len(self._waiting.get(lane, ()))
+            if lane in self._finishing
+            else gate.most()
             for lane, gate in self._gates.items()
         }
         for lane, most in sorted(wanted.items(), key=itemgetter(1)):
@@ -146,9 +174,11 @@ async def work_through(
 
     Args:
         lanes: each is read by one task.
-        do: does an item, and may call what it is given once it needs its place no more (it then
-            still counts as under way, of which a lane has at most twice the places). False when
-            the item could not be done now; it comes first when the gate opens next.
+        do: does an item: prepares it, takes its place, and leaves that once it is not needed any
+            more. False when the item could not be done now; it comes first when the gate opens
+            next. A few are prepared ahead (see AHEAD), and as many as there are places may have
+            left theirs, so that neither what comes before nor what comes after costs the lane any
+            of its pace.
         places: how many items may be under way at a time, over all lanes.
         gated: whether an item has to pass the gate and take a place; others are done in turn.
         halted: asked before each item; once it is true nothing more is begun.
@@ -186,10 +216,11 @@ class _Driver(Generic[_Item]):
         self._group = group
         self._gated = gated
         self._halted = halted
-        # What has to be done again; how many are under way; set whenever one has ended.
+        # What has to be done again; how many are under way, and how many of them have not taken
+        # their place yet; set whenever that changes.
         self._left: deque[_Item] = deque()
-        self._running = 0
-        self._ended = asyncio.Event()
+        self._running = self._early = 0
+        self._change = asyncio.Event()
 
     async def drive(self) -> None:
         """Do every item."""
@@ -208,50 +239,81 @@ class _Driver(Generic[_Item]):
             if self._left and not self._halted():
                 await self._start(self._left.popleft())
             else:
-                await self._one_ended()
+                await self._changed()
         self._room.close(self._number)
 
     async def _start(self, item: _Item) -> None:
-        """Begin an item, once there is a place for it."""
+        """Begin an item, once it is near to its turn."""
         if not self._gated(item):
-            await self._do(item, _nothing)
+            await self._do(item, _NoPlace())
             return
-        while self._running >= 2 * self._room.all:
-            await self._one_ended()
+        places = self._room.all
+        while self._early > places // AHEAD or self._running >= 2 * places + places // AHEAD:
+            await self._changed()
+        self._running += 1
+        self._early += 1
+        place = _Place(self)
+        if places < AHEAD:
+            await place.take()
+        # A callback, because a task that is cancelled before its first step has no `finally`.
+        task = self._group.create_task(self._carry_out(item, place))
+        task.add_done_callback(lambda _: self._over(place))
+
+    async def _carry_out(self, item: _Item, place: Place) -> None:
+        if not await self._do(item, place):
+            self._left.append(item)
+
+    def _over(self, place: _Place) -> None:
+        place.leave()
+        self._running -= 1
+        self._change.set()
+
+    async def enter(self) -> None:
+        """An item takes its place."""
         await self._lane.gate.enter()
         try:
             await self._room.take(self._number)
         except BaseException:
             self._lane.gate.leave()
             raise
-        self._running += 1
-        leave = self._place()
-        # A callback, because a task that is cancelled before its first step has no `finally`.
-        task = self._group.create_task(self._carry_out(item, leave))
-        task.add_done_callback(lambda _: self._over(leave))
 
-    async def _carry_out(self, item: _Item, leave: Leave) -> None:
-        if not await self._do(item, leave):
-            self._left.append(item)
+    def prepared(self) -> None:
+        """An item that was begun ahead is not ahead any more."""
+        self._early -= 1
+        self._change.set()
 
-    def _over(self, leave: Leave) -> None:
-        leave()
-        self._running -= 1
-        self._ended.set()
+    def leave(self) -> None:
+        """An item leaves its place."""
+        self._room.give(self._number)
+        self._lane.gate.leave()
 
-    def _place(self) -> Leave:
-        """Gives the place back, once."""
-        held = True
+    async def _changed(self) -> None:
+        self._change.clear()
+        await self._change.wait()
 
-        def leave() -> None:
-            nonlocal held
-            if held:
-                held = False
-                self._room.give(self._number)
-                self._lane.gate.leave()
 
-        return leave
+class _Place:
+    """A lane's place for one item; see Place."""
 
-    async def _one_ended(self) -> None:
-        self._ended.clear()
-        await self._ended.wait()
+    def __init__(self, lane: _Driver[Any]) -> None:
+        self._lane = lane
+        self._early, self._held = True, False
+
+    async def take(self) -> None:
+        """Wait for it."""
+        if self._early and not self._held:
+            await self._lane.enter()
+            self._held = True
+            self._not_early()
+
+    def leave(self) -> None:
+        """Give it back."""
+        self._not_early()
+        if self._held:
+            self._held = False
+            self._lane.leave()
+
+    def _not_early(self) -> None:
+        if self._early:
+            self._early = False
+            self._lane.prepared()

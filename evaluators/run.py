@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import Enum
 
 import msgspec
 
 from evaluators.base import Answer, Cell, Sample, Scorable, Score
-from evaluators.lanes import Lane, Leave, work_through
+from evaluators.lanes import Lane, Place, work_through
 
 # A batch amortises the hand-over to the scoring thread; more than this delays progress.
 SCORING_BATCH = 64
@@ -50,7 +51,14 @@ class Answered(msgspec.Struct, frozen=True):
     scores: tuple[Score, ...]
 
 
-Complete = Callable[[Cell, Sample, Leave], Awaitable[Answer | None]]
+class Unanswered(Enum):
+    """A cell that was not asked, or whose request was not done."""
+
+    LATER = "to be asked again, once the lane's gate lets it"
+    DROPPED = "to be left, because the run or the lane is at its end"
+
+
+Complete = Callable[[Cell, Sample, Place], Awaitable[Answer | Unanswered]]
 KeepScores = Callable[[Mapping[Cell, tuple[Score, ...]]], Awaitable[None]]
 Tell = Callable[[Result], None]
 ScoreBatch = Callable[[Sequence[Answered]], Awaitable[list[tuple[Score, ...]]]]
@@ -72,9 +80,9 @@ async def run(
     Args:
         lanes: what to do, side by side; each is read only as fast as it is done.
         complete: asks a route and returns once the answer is safely kept, so that nothing is
-            scored that a crash could lose. A target's failure is an Answer with `error`; None
-            when it has to be asked again, once the lane's gate lets it. It may call what it is
-            given as soon as the route has answered, so that the next request leaves meanwhile.
+            scored that a crash could lose. A target's failure is an Answer with `error`. It takes
+            the place it is given before it asks, and leaves it as soon as the route has answered,
+            so that the next request leaves meanwhile.
         score: scores a batch of answers, in order: the new scores, and the ones they had.
         keep_scores: keeps the scores of some answers.
         tell: called with each result, in the order they finish.
@@ -99,14 +107,15 @@ async def run(
         )
         await answered.put(None)
 
-    async def fill(task: Task, leave: Leave) -> bool:
+    async def fill(task: Task, place: Place) -> bool:
         answer = task.answer
         if answer is None:
             if halted():
                 return True
-            answer = await complete(task.cell, task.sample, leave)
-            if answer is None:
-                return False
+            found = await complete(task.cell, task.sample, place)
+            if isinstance(found, Unanswered):
+                return found is Unanswered.DROPPED
+            answer = found
         await answered.put((task, answer))
         return True
 

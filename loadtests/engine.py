@@ -89,7 +89,7 @@ prices: {{up/m: {{input: 1.0, output: 2.0}}}}
     document = RunDocument(
         dataset="data.jsonl",
         routes=("up/m",),
-        metrics=("latency",),
+        metrics=(),
         prompt="{{ input }}",
         limits=RunLimits(concurrency=concurrency),
     )
@@ -106,7 +106,7 @@ prices: {{up/m: {{input: 1.0, output: 2.0}}}}
                 profiler.disable()
             seconds, used = time.perf_counter() - began, time.process_time() - used
             progress = await services.store.progress(run.id)
-            if ended.state != "completed" or progress.scored != samples:
+            if ended.state != "completed" or progress.answered != samples:
                 raise SystemExit(f"{ended.state}: {ended.error or ended.stopped} {progress}")
         # Kilobytes on Linux.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

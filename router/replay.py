@@ -15,11 +15,13 @@ import msgspec
 
 from evaluators.base import Answer, AnyMetric, Cell, Embed, Judging, Sample, Score
 from evaluators.document import RunDocument
-from evaluators.lanes import Lane, Leave
-from evaluators.run import Answered, Result, Task, run
+from evaluators.lanes import Lane, Place
+from evaluators.pool import Pool, Scores
+from evaluators.run import Answered, Result, Task, Unanswered, run
 from evaluators.scoring import Scorer
 from evaluators.sequential import StopRule
 from router.check import BROUGHT, asked_routes, build_metrics, check_signatures, outputs_of
+from router.cluster import Cluster
 from router.complete import Asker
 from router.dispatch import Attempt
 from router.judging import Bench
@@ -28,7 +30,7 @@ from router.pacing import TRIES
 from router.routing import share
 from router.store.base import Run, RunState, ScoredAnswer, Store
 
-# Batches scored at a time where judges are asked.
+# Batches scored at a time where judges are asked, or a cluster scores.
 _BATCHES = 8
 # Answers that a dataset brings along, kept in one go.
 _KEPT_AT_ONCE = 256
@@ -160,7 +162,7 @@ class Replay:
                 keep_scores=self._keep_scores,
                 tell=self._tell,
                 concurrency=document.limits.concurrency,
-                batches=_BATCHES if any(isinstance(one, Judging) for one in self._metrics) else 1,
+                batches=_BATCHES if pool is not Pool or self._asks_judges() else 1,
                 halted=self._is_halted,
             )
         left = live.cells - live.done
@@ -170,6 +172,9 @@ class Replay:
             return Stop("cancelled", f"{left} cells were never answered; resume it to ask them")
         failed = [lane.stopped for lane in self._lanes if lane.stopped]
         return self.stop or (Stop("failed", "; ".join(failed)) if failed else None)
+
+    def _asks_judges(self) -> bool:
+        return any(isinstance(one, Judging) for one in self._metrics)
 
     async def _tasks(self, lane: TargetLane) -> AsyncGenerator[Task]:
         """The lane's cells, in the order of the dataset."""
@@ -224,8 +229,8 @@ class Replay:
         """The lane that a cell belongs to."""
         return self._by_target[route, self._table.plan(route, share(sample.id, route)).targets[0]]
 
-    async def _complete(self, cell: Cell, sample: Sample, leave: Leave) -> Answer | None:
-        """Ask, and keep the answer before anybody sees it; None when it is to be asked later."""
+    async def _complete(self, cell: Cell, sample: Sample, place: Place) -> Answer | Unanswered:
+        """Ask, and keep the answer before anybody sees it."""
         run_id, document = self._run.id, self._document
         prepared = self._asker.prepare(
             cell.route, sample, document.parameters, fallback=document.fallback, table=self._table
@@ -242,18 +247,24 @@ class Replay:
             answer = msgspec.structs.replace(known, cached=True, attempts=0)
             await self._store.keep_answer(run_id, cell, prepared.hash, answer, ())
             return answer
+        lane = self._by_target[cell.route, prepared.plan.targets[0]]
+        await place.take()
+        if lane.stopped or self._is_halted():
+            await self._store.withdraw(run_id, cell)
+            return Unanswered.DROPPED
         completed = await self._asker.ask(prepared)
         attempts = self._refused.pop(cell, []) + list(completed.attempts)
         if completed.try_later and len(attempts) < TRIES:
             # Nothing was done and nothing was paid for: it is as if it had not been asked.
+            place.leave()
             await self._store.withdraw(run_id, cell)
             self._refused[cell] = attempts
-            return None
+            return Unanswered.LATER
         answer = msgspec.structs.replace(completed.answer, attempts=len(attempts))
         self._pay(answer)
-        self._by_target[cell.route, prepared.plan.targets[0]].ended(answer)
+        lane.ended(answer)
         # The next request leaves while this answer is on its way to the disk.
-        leave()
+        place.leave()
         said = msgspec.to_builtins(attempts)
         await self._store.keep_answer(run_id, cell, prepared.hash, answer, said)
         return answer
@@ -374,7 +385,13 @@ class _Scorers:
                 check_signatures(self._run, [self._metrics[n] for n in wanted])
                 specs = [self._specs[n] for n in wanted]
                 self._scorers[wanted] = await self._stack.enter_async_context(
-                    Scorer(specs, answers=self._run.cells, embed=self._embed, judge=self._bench)
+                    Scorer(
+                        specs,
+                        answers=self._run.cells,
+                        embed=self._embed,
+                        judge=self._bench,
+                        pool=self._pool,
+                    )
                 )
         return self._scorers[wanted]
 

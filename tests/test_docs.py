@@ -33,7 +33,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Pages whose commands and Python are run, each in a folder of its own.
 RUN = [
     PAGES[0],
-    *(ROOT / "docs" / one for one in ("quickstart.md", "how-to/tasks.md", "how-to/datasets.md")),
+    *(
+        ROOT / "docs" / one
+        for one in ("quickstart.md", "how-to/tasks.md", "how-to/datasets.md", "how-to/evaluate.md")
+    ),
 ]
 REFERENCE = sorted(reference_pages.PAGES.glob("*.md"))
 

@@ -41,7 +41,8 @@ def test_everything_is_done_once_in_order_and_within_the_bounds(counts, places, 
         started, running, peak = [], 0, 0
         gates = [Gate(most) for _ in counts]
 
-        async def do(item, leave):
+        async def do(item, place):
+            await place.take()
             nonlocal running, peak
             started.append(item)
             running += 1
@@ -64,7 +65,8 @@ def test_everything_is_done_once_in_order_and_within_the_bounds(counts, places, 
 async def test_a_lane_that_stands_still_holds_up_no_other():
     stuck, done = asyncio.Event(), []
 
-    async def do(item, leave):
+    async def do(item, place):
+        await place.take()
         if item[0] == "stuck":
             await stuck.wait()
         done.append(item)
@@ -81,7 +83,8 @@ async def test_a_lane_that_stands_still_holds_up_no_other():
 async def test_what_a_gate_leaves_unused_goes_to_the_others():
     running, peak = 0, 0
 
-    async def do(item, leave):
+    async def do(item, place):
+        await place.take()
         nonlocal running, peak
         if item[0] == "wide":
             running += 1
@@ -100,7 +103,8 @@ async def test_what_a_gate_leaves_unused_goes_to_the_others():
 async def test_fewer_places_than_lanes_go_round():
     started = []
 
-    async def do(item, leave):
+    async def do(item, place):
+        await place.take()
         started.append(item)
         await asyncio.sleep(0)
         return True
@@ -112,7 +116,8 @@ async def test_fewer_places_than_lanes_go_round():
 async def test_what_could_not_be_done_comes_first_the_next_time():
     tried = []
 
-    async def do(item, leave):
+    async def do(item, place):
+        await place.take()
         tried.append(item[1])
         return tried.count(item[1]) > item[1] % 3
 
@@ -125,7 +130,8 @@ async def test_what_could_not_be_done_comes_first_the_next_time():
 async def test_the_last_item_can_be_done_again():
     tried = []
 
-    async def do(item, leave):
+    async def do(item, place):
+        await place.take()
         await asyncio.sleep(0)
         tried.append(item)
         return len(tried) == 3
@@ -137,7 +143,8 @@ async def test_the_last_item_can_be_done_again():
 async def test_items_that_need_no_gate_pass_a_shut_one():
     done = []
 
-    async def do(item, leave):
+    async def do(item, place):
+        await place.take()
         done.append(item)
         return True
 
@@ -149,7 +156,8 @@ async def test_items_that_need_no_gate_pass_a_shut_one():
 async def test_a_failure_ends_everything_and_gives_the_gates_back():
     gate = Gate(3)
 
-    async def do(item, leave):
+    async def do(item, place):
+        await place.take()
         if item[1] == 2:
             raise ValueError("no")
         await asyncio.sleep(60)
@@ -164,7 +172,8 @@ async def test_a_failure_ends_everything_and_gives_the_gates_back():
 async def test_cancelling_gives_the_gates_back():
     gate = Gate(2)
 
-    async def do(item, leave):
+    async def do(item, place):
+        await place.take()
         await asyncio.sleep(60)
         return True
 
@@ -180,13 +189,14 @@ async def test_cancelling_gives_the_gates_back():
 async def test_a_place_that_is_given_back_early_goes_to_the_next():
     asking, keeping, peak, kept = 0, asyncio.Event(), 0, []
 
-    async def do(item, leave):
+    async def do(item, place):
+        await place.take()
         nonlocal asking, peak
         asking += 1
         peak = max(peak, asking)
         await asyncio.sleep(0)
         asking -= 1
-        leave()
+        place.leave()
         if item[1] >= 3:
             keeping.set()
         await keeping.wait()

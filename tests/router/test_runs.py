@@ -309,7 +309,8 @@ def test_kill_9_in_mid_run_and_resume_sends_nothing_finished_twice(folder, upstr
     outcome = json.loads(evalrouter("eval", "resume", run_id, "--json", check=0).stdout)
     assert outcome["run"]["state"] == "completed"
     interrupted = outcome["run"]["interrupted"]
-    assert 0 < interrupted <= 8
+    # Eight on their way, two of each route about to be, and answers on their way to the disk.
+    assert 0 < interrupted <= 20
     for route in ("up/slow", "up/echo"):
         assert route_of(outcome, route)["answered"] == 200
         assert score_of(outcome, route, "exact_match")["coverage"] == 1.0

@@ -24,7 +24,8 @@ import msgspec
 import numpy as np
 
 from evaluators.base import Output
-from evaluators.report import Comparison, Report, RouteReport, RouteScore
+from evaluators.comparison import Comparison
+from evaluators.report import Report, RouteReport, RouteScore
 from evaluators.tally import Tally
 from providers.errors import RunDocumentError, closest
 

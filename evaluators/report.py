@@ -24,16 +24,13 @@ from evaluators.comparison import (
     ALPHA,
     Clusters,
     Comparison,
-    Verdict,
     clusters_of,
     comparison,
     judged,
 )
 from evaluators.resampling import RESAMPLING_LIMIT
-from evaluators.tally import Measured, PerSample, RouteTally, Tally
+from evaluators.tally import PerSample, RouteTally, Tally
 from evaluators.variance import Variance, split_variance
-
-__all__ = ["Comparison", "Measured", "Tally", "Verdict"]
 
 FEW_SAMPLES = 20
 """Below so many samples, bootstrap intervals tend to be too narrow and a warning says so."""

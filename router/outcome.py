@@ -10,7 +10,8 @@ import msgspec
 from evaluators import gates as gate_rules
 from evaluators.document import RunDocument
 from evaluators.gates import GateResult
-from evaluators.report import Report, Tally, summarise
+from evaluators.report import Report, summarise
+from evaluators.tally import Tally
 from router.check import build_metrics, parse_gates
 from router.hardware import HardwareCost
 from router.judge_report import JudgeReport, judge_reports

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader
 from litestar import MediaType, Request, get
 from litestar.params import FromPath
 
-from evaluators.report import Comparison
+from evaluators.comparison import Comparison
 from router.api.injected import Injected
 
 WEB = Path(__file__).parent.parent / "web"

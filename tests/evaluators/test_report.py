@@ -13,9 +13,11 @@ from rich.console import Console
 
 from evaluators import report as reports
 from evaluators.base import Answer, Cell, Output, Score, Usage
+from evaluators.comparison import Comparison
 from evaluators.differences import holm
-from evaluators.report import Comparison, Report, RouteScore, Tally, summarise
+from evaluators.report import Report, RouteScore, summarise
 from evaluators.table import to_table
+from evaluators.tally import Tally
 
 
 class Declared(msgspec.Struct, frozen=True):

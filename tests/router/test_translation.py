@@ -12,7 +12,8 @@ from servers import gateway
 from stand_ins import KEY, MODEL, MistralDialect, StandIn
 
 from evaluators.base import Answer, Cell
-from evaluators.report import Tally, summarise
+from evaluators.report import summarise
+from evaluators.tally import Tally
 from providers.base import AS_IT_CAME, Translation
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
 
-from providers.errors import ConflictError, NotFoundError, StoreError
+from providers.errors import ConflictError, EvalrouterError, NotFoundError, StoreError
 from router.complete import Asker
 from router.owner import is_dead, this_owner
 from router.replay import Live, Replay, Stop
@@ -249,7 +249,7 @@ class Jobs:
             try:
                 for found in await self._store.unfinished_runs():
                     await self._take_up(found)
-            except StoreError as error:
+            except EvalrouterError as error:
                 log.error("looking for runs to carry out: %s", error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), LOOK_S)

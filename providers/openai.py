@@ -37,9 +37,12 @@ _LIMITS: Mapping[str, tuple[object, ...]] = {
 }
 _REASONING_RULES = Rules(
     renamed={"max_tokens": "max_completion_tokens"},
-    lacking=dict.fromkeys(_LIMITS, _WHY),
+    lacking={**dict.fromkeys(_LIMITS, _WHY), "repetition_penalty": "OpenAI has no such parameter"},
     neutral=_LIMITS,
 )
+# Prometheus' published sampling has it.
+_FOREIGN: Mapping[str, str] = {"repetition_penalty": "OpenAI has no such parameter"}
+_FOREIGN_RULES = Rules(lacking=_FOREIGN, neutral={"repetition_penalty": (1,)})
 _NEWER_RULES = Rules(renamed={"max_tokens": "max_completion_tokens"})
 
 
@@ -67,15 +70,18 @@ class OpenAI(Compatible):
         default_url: str = BASE_URL,
     ) -> None:
         super().__init__(name, config, transport, default_url=default_url)
+        self._own_host = not config.base_url
         if config.organization:
             self._headers["openai-organization"] = config.organization
         if config.project:
             self._headers["openai-project"] = config.project
 
     def rules(self, call: Call) -> Rules | None:
-        """None but for a reasoning model."""
+        """None but for a reasoning model, or for what only other hosts know."""
         if call.path != "chat/completions" or not _REASONING.match(call.model):
-            return None
+            # A proxy in front of another host may know it.
+            foreign = self._own_host and not _FOREIGN.keys().isdisjoint(call.envelope)
+            return _FOREIGN_RULES if foreign else None
         return _NEWER_RULES if _reasons_not(call) else _REASONING_RULES
 
 

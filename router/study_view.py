@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from evaluators.judge.calibration import Calibration, Change, change
+from evaluators.judge.family import family
 from evaluators.judge.pairwise import PairwiseReport
 from evaluators.judge.show import (
     Sheet,
@@ -46,7 +47,16 @@ def sheets(study: Study) -> list[Sheet]:
 
 def warnings(study: Study) -> list[str]:
     """What has to be known before believing the numbers."""
-    return list(study.report.get("calibration", {}).get("warnings", ()))
+    told = list(study.report.get("calibration", {}).get("warnings", ()))
+    own = family(*study.judges)
+    models = [group["name"] for group in study.report.get("calibration", {}).get("models", ())]
+    told += [
+        f"{', '.join(study.judges)} and {other} are both of the family {own}; judges tend to "
+        "prefer their own family's answers."
+        for other in (*study.document.get("routes", ()), *models)
+        if own and family(other) == own
+    ]
+    return told
 
 
 def title(study: Study) -> str:

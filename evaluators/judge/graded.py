@@ -11,6 +11,7 @@ alpha over all answers: between the judges, or between one judge's repeats.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -194,6 +195,7 @@ def prometheus(
     template: Template = "chat",
     reference: UseReference = "auto",
     instruction: str | None = None,
+    output: str | None = None,
     repeats: Many = 1,
     retries: Few = 2,
     combine: Combine = "mean",
@@ -211,6 +213,7 @@ def prometheus(
         reference: whether the prompt has the sample's first reference: where there is one, always
             (a sample without one cannot be judged) or never.
         instruction: the column that says what was asked; the last user message without it.
+        output: what the score is called, where a run has two judges for one rubric or kind.
         repeats: how often each judge judges.
         retries: how often it is asked again when its verdict cannot be read.
         combine: how several judges' verdicts become one.
@@ -232,7 +235,7 @@ def prometheus(
         structured=structured,
         expected=expected,
     )
-    return Graded("prometheus", grading, _panel(judge, repeats, retries, combine))
+    return Graded("prometheus", _named(grading, output), _panel(judge, repeats, retries, combine))
 
 
 def prometheus_grading(
@@ -298,6 +301,7 @@ def judge(
     kind: str,
     context: str = "context",
     instruction: str | None = None,
+    output: str | None = None,
     repeats: Many = 1,
     retries: Few = 2,
     combine: Combine = "mean",
@@ -311,6 +315,7 @@ def judge(
         kind: its name, or the file's path.
         context: the column with what the answer should be grounded in.
         instruction: the column that says what was asked; the last user message without it.
+        output: what the score is called, where a run has two judges for one rubric or kind.
         repeats: how often each judge judges.
         retries: how often it is asked again when its verdict cannot be read.
         combine: how several judges' verdicts become one.
@@ -327,7 +332,7 @@ def judge(
         parameters=parameters,
         expected=expected,
     )
-    return Graded("judge", grading, _panel(judge, repeats, retries, combine))
+    return Graded("judge", _named(grading, output), _panel(judge, repeats, retries, combine))
 
 
 def kind_grading(
@@ -385,6 +390,14 @@ def joined(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "\n\n".join(f"[{n}] {part}" for n, part in enumerate(value, 1))
     return "" if value is None else str(value)
+
+
+def _named(grading: Grading, output: str | None) -> Grading:
+    if output is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", output):
+        raise RunDocumentError(
+            f"output: {output!r} is no name: letters, digits and _ only", param="output"
+        )
+    return grading if output is None else grading._replace(name=output)
 
 
 def _panel(judge: Judges, repeats: int, retries: int, combine: Combine) -> Panel:

@@ -23,6 +23,8 @@ GOOD = (
 )
 MODELS = {
     "echo": [{}],
+    "gpt-4o": [{}],
+    "gpt-judge": [{"answer": "[RESULT] 4"}],
     "prometheus": [{"answer": GOOD, "usage": {"prompt_tokens": 1000, "completion_tokens": 100}}],
     "moody": [{"answers": ["[RESULT] 2", "[RESULT] 4", "[RESULT] 3"]}],
     "shy": [{"times": 6, "answer": "Well, well."}, {"answer": "[RESULT] 5"}],
@@ -260,6 +262,23 @@ def test_other_kinds_and_rubrics_of_ones_own(world, http, upstream):
     assert sum("not addressed to you" in one for one in systems) == 12
     metric = {"name": "prometheus", "judge": "up/kind", "rubric": str(folder.parent / "x.yaml")}
     assert "outside the server's working directory" in evaluate(http, [metric], fails=True)
+
+
+def test_two_judges_of_one_rubric_in_a_run(http):
+    metrics = [
+        {"name": "prometheus", "judge": "up/strict", "output": "by_strict"},
+        {"name": "prometheus", "judge": "up/kind", "output": "by_kind"},
+    ]
+    found = scores(evaluate(http, metrics))
+    assert (found["by_strict"]["estimate"], found["by_kind"]["estimate"]) == (2, 5)
+    wrong = {"name": "prometheus", "judge": "up/strict", "output": "by strict"}
+    assert "is no name" in evaluate(http, [wrong], fails=True)
+
+
+def test_a_judge_of_the_routes_own_family_is_told(http):
+    metric = {"name": "prometheus", "judge": "up/gpt-judge"}
+    outcome = evaluate(http, [metric], routes=["up/gpt-4o"])
+    assert any("both of the family GPT" in one for one in outcome["report"]["warnings"])
 
 
 def test_a_sample_without_what_the_judge_needs_is_told(http):

@@ -241,19 +241,7 @@ def _carry_out(
     async def work(services: Services) -> Outcome:
         run = await begin(services.runs)
         started.append(run.id)
-        live = Live(cells=run.cells)
-        task = asyncio.create_task(services.runs.carry_out(run.id, live=live))
-        try:
-            await _watch(run, live, task)
-            await task
-        except asyncio.CancelledError:
-            err.print("\nfinishing what is in flight, for up to 5 s", highlight=False)
-            await services.runs.close()
-            raise
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError, EvalrouterError):
-                await task
+        await carry_out(services, run)
         return await services.runs.outcome(run.id)
 
     try:
@@ -269,6 +257,23 @@ def _carry_out(
     _print_outcome(outcome, as_json=as_json)
     if not outcome.passed:
         sys.exit(1)
+
+
+async def carry_out(services: Services, run: Run) -> Run:
+    """Carry a run out with progress on stderr; interrupted, finish what is in flight."""
+    live = Live(cells=run.cells)
+    task = asyncio.create_task(services.runs.carry_out(run.id, live=live))
+    try:
+        await _watch(run, live, task)
+        return await task
+    except asyncio.CancelledError:
+        err.print("\nfinishing what is in flight, for up to 5 s", highlight=False)
+        await services.runs.close()
+        raise
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, EvalrouterError):
+            await task
 
 
 async def _watch(run: Run, live: Live, task: asyncio.Task[Run]) -> None:

@@ -9,10 +9,10 @@ import click
 
 from providers.errors import ConfigError
 from router.cli.border import config_option, err, json_option, out, print_json, with_services
+from router.cli.evals import carry_out
 from router.config import load
 from router.datasets import SHOWN_HASH, check_name, name_of
 from router.labels import begin, finish
-from router.replay import Live
 from router.services import Services
 from router.store.base import DatasetRow
 
@@ -61,8 +61,7 @@ def dataset_label(  # noqa: PLR0917 - one parameter for each option
         if progress.answered < run.cells:
             if run_id is not None:
                 run = await runs.resume(run.id, runner="command", retry_failed=True)
-            err.print(f"{run.id}: {run.cells - progress.answered} requests", highlight=False)
-            run = await runs.carry_out(run.id, live=Live(cells=run.cells))
+            run = await carry_out(services, run)
         called = name or name_of(run.dataset)
         return await finish(services.store, services.datasets, run, name=called)
 

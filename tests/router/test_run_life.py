@@ -293,7 +293,7 @@ def test_a_full_disk_stops_the_run_with_its_rows_intact(folder, upstream):
     assert asked - 16 <= answered <= asked
     whole = json.loads(evalrouter("eval", "resume", run["id"], "--json").stdout)
     assert whole["report"]["routes"][0]["answered"] == 400
-    assert upstream.log.total == 400 + whole["run"]["interrupted"]
+    assert 400 <= upstream.log.total <= 400 + whole["run"]["interrupted"]
 
 
 def test_each_row_says_how_it_came_about(folder, http, upstream):

@@ -35,7 +35,13 @@ RUN = [
     PAGES[0],
     *(
         ROOT / "docs" / one
-        for one in ("quickstart.md", "how-to/tasks.md", "how-to/datasets.md", "how-to/evaluate.md")
+        for one in (
+            "quickstart.md",
+            "how-to/tasks.md",
+            "how-to/datasets.md",
+            "how-to/evaluate.md",
+            "how-to/python.md",
+        )
     ),
 ]
 REFERENCE = sorted(reference_pages.PAGES.glob("*.md"))

@@ -1,0 +1,228 @@
+"""Each method of the clients as a request, each refusal as an exception; no sockets here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from providers.errors import (
+    ArtifactError,
+    EvalrouterError,
+    InputError,
+    RateLimitError,
+    RequestError,
+    RunDocumentError,
+    StoreError,
+    UpstreamConnectError,
+    UpstreamProtocolError,
+    UpstreamTimeoutError,
+)
+from providers.wire import UNREADABLE
+
+RunDocument = Mapping[str, Any] | str | Path
+
+# A report over many samples takes the server a while.
+TIMEOUT_S = 120.0
+# The server says nothing while nothing changes; a connection that died is noticed after this.
+QUIET_S = 60.0
+# How long `wait` looks for a server that is gone, and how it waits in between.
+PATIENCE_S = 120.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+CHUNK_BYTES = 1 << 20
+
+
+class Call(NamedTuple):
+    """One request. `params` that are None are left out."""
+
+    method: str
+    path: str
+    params: Mapping[str, Any] = {}
+    body: Any = None
+
+    def sent(self) -> dict[str, Any]:
+        """As httpx takes it."""
+        params = {
+            key: str(value).lower() if isinstance(value, bool) else value
+            for key, value in self.params.items()
+            if value is not None
+        }
+        sent: dict[str, Any] = {"method": self.method, "url": self.path, "params": params}
+        if self.body is not None:
+            sent["content"] = msgspec.json.encode(self.body)
+            sent["headers"] = {"content-type": "application/json"}
+        return sent
+
+
+def run(run_id: str, action: str = "", *, method: str = "GET") -> Call:
+    """A run, or something to do with it."""
+    return Call(method, f"/eval/{quote(run_id, safe='')}" + (f"/{action}" if action else ""))
+
+
+def create(document: RunDocument, changes: Mapping[str, Any], *, dry_run: bool = False) -> Call:
+    """A new run, from a document or a file of one, with keys that are changed."""
+    read = _read(document) if isinstance(document, str | Path) else document
+    params = {"dry_run": True} if dry_run else {}
+    return Call("POST", "/eval", params, {**read, **changes})
+
+
+def _read(path: str | Path) -> Mapping[str, Any]:
+    try:
+        document = msgspec.yaml.decode(Path(path).read_bytes())
+    except OSError as error:
+        raise RunDocumentError(f"{path}: {error.strerror}") from None
+    except UNREADABLE as error:
+        raise RunDocumentError(f"{path}: not YAML: {error}") from None
+    if not isinstance(document, Mapping):
+        raise RunDocumentError(f"{path}: a run document is a mapping with dataset, routes, metrics")
+    return document
+
+
+def dataset(name: str, *, method: str = "GET", params: Mapping[str, Any] | None = None) -> Call:
+    """A dataset, `name` or `name@hash`."""
+    return Call(method, f"/datasets/{quote(name, safe='@')}", params or {})
+
+
+def upload(
+    source: str | Path, name: str | None, columns: Mapping[str, str] | None
+) -> tuple[Call, Path]:
+    """An upload without its content, and the file that is the content.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    params = {
+        "filename": path.name,
+        "column": [f"{own}={known}" for own, known in (columns or {}).items()],
+    }
+    return dataset(name or path.stem, method="PUT", params=params), path
+
+
+def experiment(name: str, *, method: str = "GET", body: Any = None, **params: Any) -> Call:
+    """An experiment."""
+    return Call(method, f"/experiments/{quote(name, safe='')}", params, body)
+
+
+def compare(runs: tuple[str, ...], params: Mapping[str, Any]) -> Call:
+    """Two runs, or the routes of one."""
+    return Call("GET", "/eval/compare", {"runs": ",".join(runs), **params})
+
+
+def headers(api_key: str | None) -> dict[str, str]:
+    """Of every request."""
+    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+
+
+# Answers
+
+
+def decoded(response: httpx.Response) -> Any:
+    """The body of an answer that has been read. Raises what `failure` says, or for no JSON."""
+    if response.is_error:
+        raise failure(response)
+    if not response.content:
+        return None
+    try:
+        return msgspec.json.decode(response.content)
+    except UNREADABLE as error:
+        raise UpstreamProtocolError(f"{response.url} answered with no JSON: {error}") from None
+
+
+def failure(response: httpx.Response) -> EvalrouterError:
+    """The exception that a refusal stands for, from OpenAI's error object."""
+    try:
+        told = msgspec.json.decode(response.content)["error"]
+        message, code, param = str(told["message"]), told.get("code"), told.get("param")
+    except (*UNREADABLE, KeyError, TypeError, AttributeError):
+        text = response.text[:500]
+        message, code, param = (
+            f"HTTP {response.status_code} from {response.url}: {text}",
+            None,
+            None,
+        )
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(response.status_code)
+    if kind is None:
+        kind = RequestError if response.status_code < 500 else EvalrouterError
+    # What the constructors would put into the message is in it already.
+    error = kind.__new__(kind, message)
+    EvalrouterError.__init__(error, message, param=param, code=code)
+    error.status = response.status_code
+    if isinstance(error, RateLimitError):
+        error.headers = dict(response.headers)
+        try:
+            error.retry_after = float(response.headers["retry-after"])
+        except (KeyError, ValueError):
+            error.retry_after = None
+    return error
+
+
+def unreachable(error: httpx.HTTPError | httpx.InvalidURL, base_url: str) -> EvalrouterError:
+    """The exception for a server that did not answer."""
+    if isinstance(error, httpx.TimeoutException):
+        phase = "connect" if isinstance(error, httpx.ConnectTimeout) else "first_byte"
+        return UpstreamTimeoutError(f"{base_url} did not answer in time", phase=phase)
+    return UpstreamConnectError(f"{base_url}: {error or type(error).__name__}")
+
+
+def _kinds(kind: type[EvalrouterError]) -> Iterator[type[EvalrouterError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _kinds(below)
+
+
+_BY_CODE = {
+    kind.code: kind
+    for top in (InputError, StoreError, ArtifactError)
+    for kind in _kinds(top)
+    if kind.code is not None and "code" in vars(kind)
+}
+_BY_STATUS = {
+    kind.status: kind
+    for kind in reversed(RequestError.__subclasses__())
+    if kind.status != RequestError.status
+}
+
+
+# Events
+
+
+class Events:
+    """Server-sent events from their lines; only the fields that this server uses."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._data: list[str] = []
+
+    def line(self, line: str) -> tuple[str, Any] | None:
+        """The event that this line ends, if it ends one. Raises UpstreamProtocolError."""
+        if line:
+            field, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if field == "event":
+                self._name = value
+            elif field == "data":
+                self._data.append(value)
+            return None
+        name, data = self._name, "\n".join(self._data)
+        self._name, self._data = "", []
+        if not data:
+            return None
+        try:
+            return name, msgspec.json.decode(data)
+        except UNREADABLE as error:
+            raise UpstreamProtocolError(f"an event is not JSON: {error}") from None
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait before each look for a server that is gone, twice as long each time."""
+    pause = FIRST_PAUSE_S
+    while True:
+        yield pause
+        pause = min(2 * pause, LONGEST_PAUSE_S)

@@ -1,0 +1,101 @@
+"""Results as flat rows, for pandas or for a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from providers.errors import MissingExtraError
+from router.client.types import Leaderboard, Outcome, SampleRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T", bound=Mapping[str, Any])
+
+
+class Rows(list[T]):
+    """A list of dicts that pandas can take.
+
+    rows = client.runs.scores(run_id)
+    rows[0]["estimate"], rows.to_pandas()
+    """
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A DataFrame with a column for each key; a dict inside a row becomes `key.inner`.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return frame(self)
+
+
+def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows as a DataFrame. Raises MissingExtraError without pandas."""
+    try:
+        import pandas  # noqa: PLC0415 - an extra, and it takes a second to import
+    except ImportError:
+        raise MissingExtraError("A DataFrame", "pandas") from None
+    return pandas.json_normalize([dict(row) for row in rows])
+
+
+def score_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """A row for each route and output, with its difference from the baseline."""
+    run, report = outcome["run"], outcome["report"]
+    compared = {(one["route"], one["output"]): one for one in report["comparisons"]}
+    for route in report["routes"]:
+        for score in route["scores"]:
+            against = compared.get((route["route"], score["output"]))
+            yield {
+                "run_id": run["id"],
+                "run": run["name"],
+                "route": route["route"],
+                **{key: score[key] for key in ("output", "estimate", "low", "high", "n")},
+                "coverage": score["coverage"],
+                "baseline": report["baseline"] if against else None,
+                "difference": against["difference"] if against else None,
+                "difference_low": against["low"] if against else None,
+                "difference_high": against["high"] if against else None,
+                "p_holm": against["p_holm"] if against else None,
+                "verdict": against["verdict"] if against else None,
+            }
+
+
+def entry_rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
+    """A row for each entry of each table of an experiment."""
+    for table in board["boards"]:
+        shared = {
+            "output": table["output"]["name"],
+            "dataset": table["dataset"],
+            "dataset_hash": table["dataset_hash"],
+            "samples": table["samples"],
+            "signature": table["signature"],
+            "apart": table["apart"],
+        }
+        for entry in table["entries"]:
+            yield {**shared, **entry}
+
+
+def flat_sample(row: SampleRow) -> dict[str, Any]:
+    """A sample's row with its columns as `row.NAME` and its scores as `score.OUTPUT`."""
+    answer: Mapping[str, Any] = row["answer"] or {}
+    usage = answer.get("usage") or {}
+    return {
+        "sample": row["sample"]["id"],
+        "route": row["route"],
+        "repeat": row["repeat"],
+        "text": answer.get("text"),
+        "error": answer.get("error"),
+        "error_code": answer.get("error_code"),
+        "target": answer.get("target"),
+        "model": answer.get("model"),
+        "finish_reason": answer.get("finish_reason"),
+        "prompt_tokens": usage.get("prompt_tokens"),
+        "completion_tokens": usage.get("completion_tokens"),
+        "cost_usd": answer.get("cost_usd"),
+        "first_byte_s": answer.get("first_byte_s"),
+        "total_s": answer.get("total_s"),
+        "cached": answer.get("cached"),
+        **{f"score.{one['output']}": one["value"] for one in row["scores"]},
+        **{f"row.{name}": value for name, value in row["sample"]["fields"].items()},
+    }

@@ -1,0 +1,233 @@
+"""What the server answers, as TypedDicts: plain dicts with a known shape.
+
+A newer server may send more keys than are named here; they are in the dict all the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
+
+
+class Run(TypedDict):
+    """A run: its document as it was filled in, where it stands, and what it is called.
+
+    Times are seconds since the epoch, UTC; None when not yet.
+    """
+
+    id: str
+    name: str
+    state: RunState
+    document: dict[str, Any]
+    dataset: str
+    dataset_hash: str
+    dataset_rows: int
+    metrics: dict[str, str]
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    cells: int
+    interrupted: int
+    error: str
+    stopped: str
+    experiment: str
+    tags: list[str]
+    notes: str
+    versions: dict[str, str]
+
+
+class Progress(TypedDict):
+    """How far a run is: of `cells` requests, so many are answered, failed, in flight, scored."""
+
+    state: RunState
+    cells: int
+    answered: int
+    failed: int
+    in_flight: int
+    scored: int
+
+
+class RouteScore(TypedDict):
+    """One output of one route, with its 95% interval; None where nothing is known."""
+
+    output: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    n: int
+    scored: int
+    expected: int
+    coverage: float
+    unscored: int
+    example: str
+
+
+class RouteReport(TypedDict):
+    """One route of a run. `tokens`, `cost` and `times` are as in docs/reference/http.md."""
+
+    route: str
+    expected: int
+    answered: int
+    failed: int
+    missing: int
+    cached: int
+    errors: list[dict[str, Any]]
+    targets: dict[str, float]
+    tokens: dict[str, int]
+    cost: dict[str, Any]
+    times: dict[str, Any]
+    scores: list[RouteScore]
+
+
+class Comparison(TypedDict):
+    """One output of a route minus the same of the baseline, over samples that both have."""
+
+    route: str
+    output: str
+    n: int
+    difference: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    p_holm: float | None
+    wins: int | None
+    ties: int | None
+    losses: int | None
+    effect_size: float | None
+    detectable: float | None
+    verdict: Literal["better", "worse", "no difference shown"] | None
+
+
+class Report(TypedDict):
+    """All numbers of a run. `outputs` say what each one means."""
+
+    baseline: str | None
+    samples: int
+    outputs: list[dict[str, Any]]
+    routes: list[RouteReport]
+    comparisons: list[Comparison]
+    warnings: list[str]
+    signatures: dict[str, str]
+    method: str
+
+
+class Outcome(TypedDict):
+    """A run, its report as far as it has got, and what its gates found."""
+
+    run: Run
+    report: Report
+    gates: list[dict[str, Any]]
+
+
+class Sample(TypedDict):
+    """A row of the dataset as it is asked; `fields` are its columns."""
+
+    id: str
+    messages: list[dict[str, Any]]
+    references: list[str]
+    fields: dict[str, Any]
+
+
+class Answer(TypedDict):
+    """What a route answered, or in `error` why it did not (then `text` is None)."""
+
+    text: str | None
+    error: str | None
+    error_code: str | None
+    target: str
+    model: str
+    finish_reason: str
+    usage: dict[str, int | None]
+    cost_usd: float | None
+    first_byte_s: float | None
+    total_s: float | None
+    attempts: int
+    cached: bool
+
+
+class Score(TypedDict):
+    """One output for one answer; `value` is None where it could not be scored."""
+
+    output: str
+    value: float | None
+
+
+class SampleRow(TypedDict):
+    """One sample asked of one route for the `repeat`-th time (from 0)."""
+
+    route: str
+    repeat: int
+    sample: Sample
+    answer: Answer | None
+    scores: list[Score]
+
+
+class Dataset(TypedDict):
+    """One version of a dataset. `name@hash` names it in a run document."""
+
+    name: str
+    hash: str
+    format: str
+    rows: int
+    columns: list[str]
+    created_at: float
+    size: int
+    mapping: dict[str, str]
+    source: str
+
+
+class ShownDataset(TypedDict):
+    """A dataset with what its columns hold and its first rows."""
+
+    dataset: Dataset
+    columns: list[dict[str, Any]]
+    preview: list[dict[str, Any]]
+    versions: list[str]
+
+
+class Experiment(TypedDict):
+    """Runs under one name."""
+
+    name: str
+    tags: list[str]
+    notes: str
+    runs: int
+    states: dict[str, int]
+    first_run_at: float | None
+    last_run_at: float | None
+
+
+class Leaderboard(TypedDict):
+    """Tables of comparable scores (`boards`), runs in none, and how to read them."""
+
+    experiment: Experiment
+    boards: list[dict[str, Any]]
+    left_out: list[dict[str, Any]]
+    notes: list[str]
+
+
+class Comparisons(TypedDict):
+    """Two runs held against each other: `contrasts` by pair of routes, then output."""
+
+    outputs: list[dict[str, Any]]
+    contrasts: list[dict[str, Any]]
+    joined_by: str
+    warnings: list[str]
+    method: str
+
+
+class Estimate(TypedDict):
+    """What a run would take; None where it is not known."""
+
+    samples: int
+    cells: int
+    cached: int
+    calls: int
+    targets: list[dict[str, Any]]
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    seconds: float | None
+    detectable: list[dict[str, Any]]
+    notes: list[str]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from evaluators.dataset import Dataset
-from evaluators.formats import kind
+from evaluators.records import kind
 
 MAX_DISTINCT = 1000
 _SHOWN = 5

@@ -23,7 +23,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from evaluators.formats import ARROW, EXTENSIONS, MAX_COLUMNS, STATE, read
+from evaluators.columnar import STATE
+from evaluators.formats import ARROW, EXTENSIONS, read
+from evaluators.records import MAX_COLUMNS
 from evaluators.rows import KNOWN, Row, own_id, to_row
 from evaluators.template import Render, compile_messages, to_sample
 from providers.errors import DatasetError, closest

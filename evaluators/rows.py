@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from evaluators.formats import Record, kind
+from evaluators.records import Record, kind
 from providers.errors import DatasetError
 
 PROMPTS = ("messages", "prompt", "input")

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from evaluators.formats import kind
+from evaluators.records import kind
 from evaluators.rows import Row
 from providers.errors import RunDocumentError
 

@@ -1,0 +1,136 @@
+"""CSV and TSV as RFC 4180 says, one row at a time: `read_delimited(path, digest, most, ",")`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from evaluators.records import MAX_COLUMNS, Digest, Record, lines
+from providers.errors import DatasetError
+
+
+def read_delimited(
+    path: Path, digest: Digest, max_line_bytes: int, *, delimiter: str
+) -> Iterator[Record]:
+    """Rows under a header, after RFC 4180 with any delimiter. Blank lines are no rows."""
+    table = _Table(path, lines(path, digest, max_line_bytes), delimiter, max_line_bytes)
+    header: list[str] = []
+    row = 0
+    for number, cells in table.rows():
+        where = f"{path}:{number}"
+        if not header:
+            header = _header([cell.strip() for cell in cells], where)
+            continue
+        if len(cells) != len(header):
+            raise DatasetError(
+                f"{where}: the row has {len(cells)} cells, the header {len(header)}; put a cell "
+                f"that contains {delimiter!r} or a newline in double quotes"
+            )
+        row += 1
+        yield Record(row, where, dict(zip(header, cells, strict=True)))
+
+
+def _header(names: list[str], where: str) -> list[str]:
+    seen: set[str] = set()
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise DatasetError(
+                f"{where}: column {number} of the header has no name; give it one or leave the "
+                "column out (pandas: to_csv(..., index=False))"
+            )
+        if name in seen:
+            raise DatasetError(f"{where}: the header names {name!r} twice; rename one")
+        seen.add(name)
+    return names
+
+
+class _Table:
+    """Cells of delimited text.
+
+    The standard library's reader refuses cells over 128 KiB unless a limit of the whole process
+    is raised, and does not say where a quote was opened.
+    """
+
+    def __init__(
+        self, path: Path, lines: Iterator[tuple[int, str]], delimiter: str, max_row: int
+    ) -> None:
+        self._path = path
+        self._lines = lines
+        self._delimiter = delimiter
+        self._max_row = max_row
+        self._number, self._text, self._at = 0, "", 0
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Each row's first line and its cells."""
+        while self._next_line():
+            if self._text not in ("\n", "\r\n"):
+                number = self._number
+                cells = list(itertools.islice(self._row(), MAX_COLUMNS + 1))
+                if len(cells) > MAX_COLUMNS:
+                    raise DatasetError(
+                        f"{self._path}:{number}: the row has more than {MAX_COLUMNS} cells"
+                    )
+                yield number, cells
+
+    def _next_line(self) -> bool:
+        self._number, self._text = next(self._lines, (self._number, ""))
+        self._at = 0
+        if "\0" in self._text:
+            column = self._text.index("\0") + 1
+            raise self._error(f"a NUL byte at column {column}; save the file as UTF-8 text")
+        return bool(self._text)
+
+    def _row(self) -> Iterator[str]:
+        more = True
+        while more:
+            quoted = self._text.startswith('"', self._at)
+            yield self._quoted() if quoted else self._plain()
+            more = self._text.startswith(self._delimiter, self._at)
+            self._at += len(self._delimiter)
+
+    def _plain(self) -> str:
+        start = self._at
+        end = self._text.find(self._delimiter, start)
+        self._at = len(self._text) if end < 0 else end
+        cell = self._text[start : self._at]
+        if end < 0:
+            cell = cell.removesuffix("\n").removesuffix("\r")
+        if "\r" in cell:
+            raise self._error(
+                "a carriage return without a newline; save the file with newlines as line ends, "
+                "or put the cell in double quotes"
+            )
+        return cell
+
+    def _quoted(self) -> str:
+        opened, parts, size = self._number, [], 0
+        self._at += 1
+        while True:
+            end = self._text.find('"', self._at)
+            if end < 0:
+                parts.append(self._text[self._at :])
+                size += len(parts[-1])
+                if size > self._max_row or not self._next_line():
+                    raise DatasetError(
+                        f"{self._path}:{opened}: the quote opened here is not closed within "
+                        f"{self._max_row} bytes or the end of the file; close it, and write a "
+                        "quote inside a quoted cell twice"
+                    )
+            elif self._text.startswith('""', end):
+                parts.append(self._text[self._at : end + 1])
+                self._at = end + 2
+            else:
+                parts.append(self._text[self._at : end])
+                self._at = end + 1
+                break
+        rest = self._text[self._at : self._at + 2]
+        if rest not in ("", "\n", "\r\n") and not rest.startswith(self._delimiter):
+            raise self._error(
+                f"text after the closing quote at column {end + 1}; write a quote inside a "
+                "quoted cell twice"
+            )
+        return "".join(parts)
+
+    def _error(self, what: str) -> DatasetError:
+        return DatasetError(f"{self._path}:{self._number}: {what}")

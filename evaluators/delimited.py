@@ -1,4 +1,4 @@
-"""CSV and TSV as RFC 4180 says, one row at a time: `read_delimited(path, digest, most, ",")`."""
+"""CSV and TSV as RFC 4180 says, one row at a time."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ The same document, as YAML or JSON, is accepted by `evalrouter eval run` and `PO
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -40,6 +40,22 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     failure_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
 
 
+class RayExecution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Scoring on a Ray cluster. Answers are asked for, and everything is kept, from one place.
+
+    Attributes:
+        address: of the cluster, or `auto`; "" starts Ray on this machine.
+        workers: actors that score plain metrics, and as many for each metric that is a model.
+        cpus: cores that Ray reserves for each.
+        gpus: GPUs of each actor that has a model; a fraction shares one.
+    """
+
+    address: str = ""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 2
+    cpus: Annotated[float, msgspec.Meta(gt=0)] = 0.5
+    gpus: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
 class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One evaluation.
 
@@ -68,6 +84,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         cache: whether an answer to the same request, kept from an earlier run, may be used.
         stop_when: end early, once the run's question is answered; see StopWhen.
         limits: see RunLimits.
+        execution: where answers are scored: `local`, `ray`, or an object; see RayExecution.
     """
 
     dataset: Annotated[str, msgspec.Meta(min_length=1)]
@@ -91,3 +108,4 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cache: bool = True
     stop_when: StopWhen | None = None
     limits: RunLimits = RunLimits()
+    execution: Literal["local", "ray"] | RayExecution = "local"

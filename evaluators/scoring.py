@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from evaluators.base import (
@@ -62,6 +62,8 @@ class Scorer:
         judge: how to ask a judge; None where no metric does.
         processes: worker processes for plain metrics, at most.
         here_s: seconds of scoring that a whole run may spend in this process.
+        pool: makes what scores elsewhere, called as `Pool` is; with another one than `Pool`,
+            nothing is scored in this process.
     """
 
     def __init__(
@@ -73,13 +75,14 @@ class Scorer:
         judge: AskJudge | None = None,
         processes: int | None = None,
         here_s: float = HERE_S,
+        pool: Callable[..., Scores] = Pool,
     ) -> None:
         self._metrics = [build(spec) for spec in specs]
         self._order = [output.name for metric in self._metrics for output in metric.outputs]
         self._embed = embed
         self._judge = judge
         self._answers = answers
-        self._left_s = here_s
+        self._left_s = here_s if pool is Pool else 0.0
         self._cheapest_s = math.inf
         self._done_here = 0
         plain: list[Spec] = []
@@ -93,16 +96,16 @@ class Scorer:
             elif isinstance(metric, Judging):
                 self._judging.append(metric)
             elif isinstance(metric, Own):
-                pool = Pool(
+                own = pool(
                     [spec], load_s=metric.load_s, sample_s=metric.sample_s, chunk=_MODEL_BATCH
                 )
-                self._own.append((metric, pool))
+                self._own.append((metric, own))
             else:
                 self._plain.append(metric)
                 plain.append(spec)
                 if isinstance(metric, Loading):
                     self._left_s = 0.0
-        self._pool: Scores = Pool(plain, processes=processes or available_processors())
+        self._pool = pool(plain, processes=processes or available_processors())
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
 
     async def __aenter__(self) -> Scorer:

@@ -115,7 +115,7 @@ def main() -> None:
 
     setup = msgspec.msgpack.decode(waiting.get(), type=Setup)
     try:
-        metrics = [_loaded(build(spec)) for spec in setup.specs]
+        metrics = [load(build(spec)) for spec in setup.specs]
     except EvalrouterError as error:
         tell(Ready(error=error.message))
         return
@@ -125,18 +125,20 @@ def main() -> None:
     tell(Ready())
     decode = msgspec.msgpack.Decoder(Batch).decode
     while True:
-        _serve(metrics, decode(waiting.get()).items, tell)
+        serve(metrics, decode(waiting.get()).items, tell)
 
 
-def _loaded(metric: AnyMetric) -> AnyMetric:
+def load(metric: AnyMetric) -> AnyMetric:
+    """The metric, ready to score."""
     if isinstance(metric, Loading):
         metric.load()
     return metric
 
 
-def _serve(
+def serve(
     metrics: Sequence[AnyMetric], items: Sequence[Scorable], tell: Callable[[Any], None]
 ) -> None:
+    """Score a batch, and tell each answer's scores as soon as they are known, in order."""
     [first, *others] = metrics
     if others or not isinstance(first, Own):
         for item in items:

@@ -68,6 +68,7 @@ _OPTIONS = (
         help="A column of the dataset and what it is: article=input. Repeatable.",
     ),
     click.option("--limit", type=click.IntRange(min=1), help="Only the first so many samples."),
+    click.option("--ray-address", help="Score on this Ray cluster; 'auto' for the one here."),
     click.option("--name", help="What people call the run."),
     click.option("--experiment", help="The experiment that it belongs to."),
     click.option("--tag", "tags", multiple=True, help="A word to find the run by. Repeatable."),
@@ -124,6 +125,10 @@ def read_run(path: Path | None, given: dict[str, Any]) -> Asked:
     data |= {key: _listed(given[key]) for key in ("routes", "metrics") if given[key] is not None}
     if given["limit"] is not None:
         data.pop("sample", None)
+    if given["ray_address"] is not None:
+        said = data.get("execution")
+        chosen = said if isinstance(said, dict) else {}
+        data["execution"] = {**chosen, "address": given["ray_address"]}
     if given["tags"]:
         data["tags"] = list(dict.fromkeys((*data.get("tags", ()), *given["tags"])))
     if given["columns"]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -61,18 +63,71 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class RayCluster(NamedTuple):
+    """A cluster of two machines on this one.
+
+    Attributes:
+        address: of its head.
+        environ: what processes need to talk to it.
+        process: `ray_cluster.py`.
+    """
+
+    address: str
+    environ: dict[str, str]
+    process: subprocess.Popen[str]
+
+    def lose_a_machine(self) -> None:
+        """Kill the one that is not the head, at once."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("kill\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "killed\n"
+
+
 @pytest.fixture(scope="session")
-def hosted(folder: Path) -> Iterator[str]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """The one Ray of the session."""
+    token = tmp_path_factory.mktemp("ray") / "token"
+    token.write_text(secrets.token_hex(16))
+    environ = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+    }
+    program = Path(__file__).parents[1] / "ray_cluster.py"
+    process = subprocess.Popen(
+        [sys.executable, str(program)],
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        address = process.stdout.readline().strip()
+        assert address, "Ray did not start"
+        yield RayCluster(address, environ, process)
+    finally:
+        # Closes its stdin, which ends it.
+        process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def hosted(folder: Path, cluster: RayCluster) -> Iterator[str]:
     """Base URL of the hosted models, `bart` scaled to zero."""
     config = folder / "models.yaml"
     config.write_text(CONFIG.format(folder=folder))
     command = [sys.executable, "-m", "router", "models", "serve", str(config)]
-    command += ["--port", str(free_port()), "--cpus", "2"]
+    command += ["--port", str(free_port()), "--address", cluster.address]
     log = folder / "serve.log"
     with log.open("w") as file:
-        environ = {**os.environ, "OMP_NUM_THREADS": "1"}
         server = subprocess.Popen(
-            command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, env=environ
+            command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, env=cluster.environ
         )
     try:
         yield _ready(server, log)

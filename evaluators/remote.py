@@ -1,0 +1,32 @@
+"""Scores on another machine: what a worker of a cluster makes, and calls with bytes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from evaluators.base import Score
+from evaluators.metrics.registry import build
+from evaluators.worker import Batch, Setup, encode, load, serve
+
+_setup = msgspec.msgpack.Decoder(Setup)
+_batch = msgspec.msgpack.Decoder(Batch)
+
+
+class RemoteScorer:
+    """Metrics, loaded once.
+
+    Args:
+        argument: a Setup.
+
+    Raises:
+        EvalrouterError: a metric cannot be loaded.
+    """
+
+    def __init__(self, argument: bytes) -> None:
+        self._metrics = [load(build(spec)) for spec in _setup.decode(argument).specs]
+
+    def score(self, payload: bytes) -> bytes:
+        """A Batch to a list of scores, one tuple for each answer, in order."""
+        found: list[tuple[Score, ...]] = []
+        serve(self._metrics, _batch.decode(payload).items, found.append)
+        return encode(found)

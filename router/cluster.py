@@ -1,0 +1,228 @@
+"""Scores on a Ray cluster, through a process that speaks to it (`serve/driver.py`).
+
+    async with Cluster(execution) as cluster:
+        scorer = Scorer(metrics, pool=cluster.pool)
+
+Ray is never imported here. Who scored what is of no consequence to the run: scores come back, and
+are kept, one time each; a worker that dies has its answers scored by another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import struct
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import Literal
+
+import msgspec
+
+from evaluators.base import Scorable, Score
+from evaluators.document import RayExecution
+from evaluators.pool import SAMPLE_S, Scores, Spec, together
+from evaluators.worker import Batch, Setup
+from providers.errors import EvalrouterError, MissingExtraError
+
+_LENGTH = struct.Struct(">I")
+# Answers that go to a worker at a time.
+_CHUNK = 16
+_SCORER = "evaluators.remote:RemoteScorer"
+
+_encode = msgspec.msgpack.Encoder().encode
+_scores = msgspec.msgpack.Decoder(list[tuple[Score, ...]])
+
+
+class ClusterError(EvalrouterError):
+    """The cluster cannot be reached, or was lost."""
+
+    code = "cluster_error"
+
+
+class _Done(msgspec.Struct, frozen=True):
+    number: int
+    payload: bytes = b""
+    error: str = ""
+
+
+_done = msgspec.msgpack.Decoder(_Done)
+
+
+class Cluster:
+    """One connection to a Ray cluster, for as long as the context lasts."""
+
+    def __init__(self, execution: Literal["ray"] | RayExecution) -> None:
+        self._execution = RayExecution() if execution == "ray" else execution
+        self._numbers = itertools.count()
+        self._waiting: dict[int, asyncio.Future[_Done]] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Cluster:
+        """Start the process; the cluster itself is met by the first crew.
+
+        Raises:
+            MissingExtraError: Ray is not installed.
+        """
+        if find_spec("ray") is None:
+            raise MissingExtraError("execution: ray", "ray")
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "serve.driver",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            # Ray's own processes are looked for in its folder of the environment.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        self._reading = asyncio.create_task(self._read())
+        execution = self._execution
+        await self._write({"type": "Connect", "address": execution.address})
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the process, its workers, and a Ray that was started for it."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(30):
+                await self._process.wait()
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+        if self._reading is not None:
+            await self._reading
+
+    def pool(
+        self,
+        specs: Sequence[Spec],
+        *,
+        processes: int | None = None,
+        sample_s: float = SAMPLE_S,
+        **_: object,
+    ) -> Scores:
+        """What scores with these metrics on the cluster; called as `evaluators.pool.Pool` is."""
+        # Models come one by one, without a number of processes.
+        gpus = self._execution.gpus if processes is None else 0.0
+        return _Crew(self, specs, gpus, sample_s)
+
+    async def crew(self, name: str, argument: bytes, gpus: float) -> str:
+        """Make a crew of scorers; "" or why they cannot work."""
+        execution = self._execution
+        found = await self._ask(
+            {
+                "type": "Crew",
+                "name": name,
+                "make": _SCORER,
+                "argument": argument,
+                "workers": execution.workers,
+                "cpus": execution.cpus,
+                "gpus": gpus,
+            }
+        )
+        return found.error or found.payload.decode()
+
+    async def score(
+        self, name: str, items: Sequence[Scorable], limit_s: float
+    ) -> list[tuple[Score, ...] | str]:
+        """A few answers' scores; their places hold the reason where they could not be scored."""
+        found = await self._ask(
+            {
+                "type": "Call",
+                "crew": name,
+                "method": "score",
+                "payload": _encode(Batch(tuple(items))),
+                "limit_s": limit_s * len(items),
+            }
+        )
+        if not found.error:
+            return list(_scores.decode(found.payload))
+        if len(items) == 1:
+            return [found.error]
+        # One answer must not cost the others of its batch.
+        alone = await together(*(self.score(name, [item], limit_s) for item in items))
+        return [one for [one] in alone]
+
+    async def _ask(self, message: dict[str, object]) -> _Done:
+        number = next(self._numbers)
+        future: asyncio.Future[_Done] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            if self._reading is not None and self._reading.done():
+                raise self._lost()
+            await self._write({**message, "number": number})
+            return await future
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _write(self, message: dict[str, object]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        body = _encode(message)
+        with suppress(ConnectionError):
+            self._process.stdin.write(_LENGTH.pack(len(body)) + body)
+            await self._process.stdin.drain()
+
+    async def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                (length,) = _LENGTH.unpack(await self._process.stdout.readexactly(_LENGTH.size))
+                done = _done.decode(await self._process.stdout.readexactly(length))
+                future = self._waiting.get(done.number)
+                if future is not None and not future.done():
+                    future.set_result(done)
+        await self._process.wait()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(self._lost())
+
+    def _lost(self) -> ClusterError:
+        where = self._execution.address or "this machine"
+        return ClusterError(f"no Ray at {where}, or it was lost; resume the run when it is back")
+
+
+class _Crew:
+    """Scores with some metrics, on the cluster's workers."""
+
+    def __init__(
+        self, cluster: Cluster, specs: Sequence[Spec], gpus: float, limit_s: float
+    ) -> None:
+        self._cluster = cluster
+        self._setup = _encode(Setup(tuple(specs)))
+        self._gpus = gpus
+        self._limit_s = limit_s
+        self._name = f"scorers-{id(self)}"
+        self._made: asyncio.Task[str] | None = None
+
+    async def start(self) -> str:
+        """Make the workers; "" or why they cannot load their metrics."""
+        if self._made is None:
+            self._made = asyncio.create_task(
+                self._cluster.crew(self._name, self._setup, self._gpus)
+            )
+        return await asyncio.shield(self._made)
+
+    async def score(self, items: Sequence[Scorable]) -> list[tuple[Score, ...] | str]:
+        """For each answer, in order, its scores, or why there are none."""
+        why = await self.start()
+        if why:
+            return [why] * len(items)
+        chunks = [items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK)]
+        found = await together(
+            *(self._cluster.score(self._name, one, self._limit_s) for one in chunks)
+        )
+        return [scores for one in found for scores in one]
+
+    async def close(self) -> None:
+        """The workers end with the cluster's process."""
+        if self._made is not None:
+            self._made.cancel()

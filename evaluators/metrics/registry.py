@@ -45,6 +45,7 @@ METRICS: Mapping[str, str] = {
     "numeric": "evaluators.metrics.numeric:Numeric",
     "perplexity": "evaluators.metrics.perplexity:Perplexity",
     "prometheus": "evaluators.judge.graded:prometheus",
+    "rag": "evaluators.judge.rag:Rag",
     "readability": "evaluators.metrics.readability:Readability",
     "regex": "evaluators.metrics.regex:Regex",
     "repetition": "evaluators.metrics.repetition:Repetition",

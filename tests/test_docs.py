@@ -40,6 +40,7 @@ RUN = [
             "how-to/tasks.md",
             "how-to/datasets.md",
             "how-to/evaluate.md",
+            "how-to/experiments.md",
             "how-to/python.md",
         )
     ),

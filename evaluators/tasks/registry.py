@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
 from evaluators.document import RunDocument
 from providers.errors import RunDocumentError, closest
-from providers.wire import UNREADABLE
 
 TASKS = ("classification", "question_answering", "summarization", "text_generation", "translation")
 ENTRY_POINTS = "evalrouter.tasks"
@@ -174,9 +174,16 @@ def _from_file(name: str, base: Path, within: Path | None) -> Task:
     if len(content) > MAX_BYTES:
         raise _wrong(f"task: {name}: a task has at most {MAX_BYTES:,} bytes")
     try:
-        data = msgspec.yaml.decode(content)
-    except UNREADABLE as error:
-        raise _wrong(f"task: {name}: not YAML: {error}") from None
+        # An anchor that is used again and again makes a small file a huge document.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)):
+            raise _wrong(f"task: {name}: write texts out instead of YAML aliases (*name)")
+        data = yaml.safe_load(content)
+    except (yaml.YAMLError, RecursionError) as error:
+        # Its own text shows the line, which may be a secret of a file that is no task.
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or "cannot be read"
+        raise _wrong(f"task: {name}{where}: not YAML: {reason}") from None
     return _task(data, str(path), source=str(path))
 
 

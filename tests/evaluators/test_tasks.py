@@ -198,7 +198,9 @@ metrics: [rouge]
         ("options: {name: {description: d}}", "options.name: a task has that anyway"),
         ("options: {x: {description: d, many: true, default: y}}", "a list if `many` is true"),
         ("options: {x: {}}", "missing required field `description`"),
-        ("a: [", "not YAML"),
+        ("a: [", "line 1: not YAML: "),
+        ("a: &a [1]\nb: *a", "YAML aliases"),
+        ("[" * 5000, "not YAML"),
         ("a: \x01", "not YAML"),
         ("description: " + "x" * 200_000, "at most 100,000 bytes"),
     ],
@@ -209,6 +211,13 @@ def test_a_file_that_is_no_task_is_refused_with_its_name(tmp_path, content, told
         fill({**BASE, "task": "mine.yaml"}, base=tmp_path)
     assert told in found.value.message
     assert "mine.yaml" in found.value.message
+
+
+def test_the_text_of_a_file_that_is_no_task_is_not_told(tmp_path):
+    (tmp_path / "mine.yaml").write_text("key: sk-secret: [")
+    with pytest.raises(RunDocumentError) as found:
+        fill({**BASE, "task": "mine.yaml"}, base=tmp_path)
+    assert "sk-secret" not in found.value.message
 
 
 def test_a_file_outside_the_allowed_folder_is_refused(tmp_path):

@@ -26,11 +26,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from evaluators.base import AnyMetric, Asking, Judging, Output, Usage
+from evaluators.base import AnyMetric, Asking, Output, Usage
 from evaluators.document import RunDocument
 from evaluators.power import minimum_detectable_effect
+from evaluators.report import dollars
 from router.check import asked_routes, outputs_of
 from router.complete import Asker
+from router.judge_estimate import JudgeEstimate, estimate_judges
 from router.prices import PriceBook
 from router.routing import Target
 from router.samples import Prepared
@@ -115,6 +117,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         at_most: whether the money is an upper bound.
         seconds: until the last answer; None where one target's speed is unknown.
         detectable: one for each output of the metrics; none with fewer than two routes.
+        judges: what the metrics' judges will take; their money is part of `cost_usd` where all of
+            it is known.
         notes: what else has to be known: limits that will stop the run, calls that are not counted.
     """
 
@@ -132,6 +136,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     at_most: bool
     seconds: float | None
     detectable: list[Detectable]
+    judges: list[JudgeEstimate]
     notes: list[str]
 
 
@@ -169,22 +174,26 @@ async def estimate(
         for output in outputs_of(metrics):
             run = await store.earlier_run(prepared.dataset.hash, output.name)
             detectable.append(_detectable(output, prepared.count, run, document))
-    cost = _sum(one.cost_usd for one in targets)
+    cells = sum(one.cells for one in targets)
+    first = await asyncio.to_thread(lambda: next(iter(prepared.samples()), None))
+    judges = await estimate_judges(store, asker, metrics, first, cells)
+    cost = _sum([*(one.cost_usd for one in targets), *(one.cost_usd for one in judges)])
     found = Estimate(
         dataset=document.dataset,
         dataset_hash=prepared.dataset.hash,
         samples=prepared.count,
         looked_at=looked_at,
-        cells=sum(one.cells for one in targets),
+        cells=cells,
         cached=sum(one.cached for one in targets),
         calls=sum(one.calls for one in targets),
         targets=targets,
         prompt_tokens=_sum(one.prompt_tokens for one in targets),
         completion_tokens=_sum(one.completion_tokens for one in targets),
         cost_usd=cost,
-        at_most=any(one.at_most for one in targets),
+        at_most=any(one.at_most for one in targets) or any(one.at_most for one in judges),
         seconds=seconds,
         detectable=detectable,
+        judges=judges,
         notes=[],
     )
     return msgspec.structs.replace(found, notes=_notes(found, document, metrics))
@@ -426,14 +435,18 @@ def _notes(found: Estimate, document: RunDocument, metrics: Sequence[AnyMetric])
         if limit is not None and expected is not None and expected > limit:
             notes.append(f"limits.{name}: {limit:g} will probably stop the run before its end")
     for metric in metrics:
-        if isinstance(metric, Judging):
-            calls, judges = metric.calls * found.cells, ", ".join(metric.judges)
-            notes.append(f"{metric.name} asks {judges} at least {calls} times, not counted here")
-        elif isinstance(metric, Asking):
+        if isinstance(metric, Asking):
             notes.append(f"{metric.name} asks {metric.route} too, which is not counted here")
+    notes += map(_judge_note, found.judges)
     if document.stop_when is not None:
         notes.append("stop_when may end the run sooner")
     return notes
+
+
+def _judge_note(judge: JudgeEstimate) -> str:
+    most = "at most " if judge.at_most else ""
+    money = "" if judge.cost_usd is None else f", for {most}{dollars(judge.cost_usd)}"
+    return f"{judge.metric} asks {judge.judge} {judge.calls:,} times or more{money}"
 
 
 def _sum(values: Iterable[Any]) -> Any:

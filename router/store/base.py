@@ -721,6 +721,10 @@ class Store(Protocol):
         """What an owner's judges took."""
         ...
 
+    async def judgement_tokens(self, judge: str, metric: str) -> tuple[float, float] | None:
+        """Mean prompt and completion tokens of the judge's last judgements for a metric."""
+        ...
+
     async def served(self, owner: str) -> list[Served]:
         """How long each target was at work for a run or a study."""
         ...

@@ -525,6 +525,10 @@ class SqliteStore:
         """What an owner's judges took."""
         return await self._read("count judgements", sqlite_judgements.use, owner)
 
+    async def judgement_tokens(self, judge: str, metric: str) -> tuple[float, float] | None:
+        """Mean prompt and completion tokens of the judge's last judgements for a metric."""
+        return await self._read("read a judge's tokens", sqlite_judgements.tokens_of, judge, metric)
+
     async def served(self, owner: str) -> list[Served]:
         """How long each target was at work for a run or a study."""
         return await self._read("read who was at work", sqlite_served.served, owner)

@@ -130,9 +130,16 @@ def use(db: Database, owner: str) -> list[JudgeUse]:
     ]
 
 
-def forget(db: Database, owner: str) -> int:
-    """Delete the owner's judgements; how many there were."""
-    return db.execute("DELETE FROM judgements WHERE owner = ?", (owner,)).rowcount
+def tokens_of(db: Database, judge: str, metric: str) -> tuple[float, float] | None:
+    """Means over the last ones that were counted; None where none was."""
+    prompt, completion = db.execute(
+        "SELECT avg(prompt_tokens), avg(completion_tokens) FROM (SELECT prompt_tokens,"
+        " completion_tokens FROM judgements WHERE judge = ? AND metric = ? AND answered"
+        " AND prompt_tokens IS NOT NULL AND completion_tokens IS NOT NULL"
+        " ORDER BY number DESC LIMIT 200)",
+        (judge, metric),
+    ).fetchone()
+    return None if prompt is None else (prompt, completion)
 
 
 # calibrations, comparisons and tournaments

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -262,6 +263,38 @@ def test_other_kinds_and_rubrics_of_ones_own(world, http, upstream):
     assert sum("not addressed to you" in one for one in systems) == 12
     metric = {"name": "prometheus", "judge": "up/kind", "rubric": str(folder.parent / "x.yaml")}
     assert "outside the server's working directory" in evaluate(http, [metric], fails=True)
+
+
+def test_a_dry_run_counts_the_judge(http, upstream):
+    metric = {"name": "prometheus", "judge": "up/prometheus", "rubric": "reasoning", "repeats": 2}
+    document = {"dataset": "data.jsonl", "routes": ["baseline/echo"], "metrics": [metric]}
+    before = http.post("/eval", params={"dry_run": True}, json=document).json()
+    [judge] = before["judges"]
+    assert (judge["calls"], judge["at_most"]) == (24, True)
+    # A prompt of some 2,000 bytes, and 1,024 tokens of feedback.
+    assert judge["completion_tokens"] == 24 * 1024
+    assert 24 * 300 < judge["prompt_tokens"] < 24 * 900
+    assert before["cost_usd"] == pytest.approx(judge["cost_usd"])
+    assert not upstream.log.requests
+    evaluate(http, [metric], routes=["baseline/echo"])
+    [judge] = http.post("/eval", params={"dry_run": True}, json=document).json()["judges"]
+    assert (judge["prompt_tokens"], judge["completion_tokens"]) == (24_000, 2_400)
+    assert judge["cost_usd"] == pytest.approx(24 * (1000 * 1.0 + 100 * 10.0) / 1e6)
+    assert judge["at_most"] is False
+
+
+def test_a_deleted_run_takes_its_judgements_with_it(http, world):
+    run_id = evaluate(http, [{"name": "prometheus", "judge": "up/kind"}])["run"]["id"]
+    page = http.get(f"/eval/{run_id}/judgements", params={"limit": 5}).json()
+    assert len(page["data"]) == 5
+    rest = http.get(f"/eval/{run_id}/judgements", params={"after": page["next"]}).json()
+    assert (len(rest["data"]), rest["next"]) == (7, None)
+    one = http.get(f"/eval/{run_id}/judgements", params={"sample_id": "s3"}).json()["data"]
+    assert [row["judgement"]["answer"]["text"] for row in one] == ["[RESULT] 5"]
+    assert http.delete(f"/eval/{run_id}").status_code == 204
+    with sqlite3.connect(world[0] / "evalrouter.db") as db:
+        count = db.execute("SELECT count(*) FROM judgements WHERE owner = ?", (run_id,)).fetchone()
+    assert count == (0,)
 
 
 def test_two_judges_of_one_rubric_in_a_run(http):

@@ -434,9 +434,11 @@ def _notes(found: Estimate, document: RunDocument, metrics: Sequence[AnyMetric])
     ):
         if limit is not None and expected is not None and expected > limit:
             notes.append(f"limits.{name}: {limit:g} will probably stop the run before its end")
-    for metric in metrics:
-        if isinstance(metric, Asking):
-            notes.append(f"{metric.name} asks {metric.route} too, which is not counted here")
+    notes += [
+        f"{metric.name} asks {metric.route} too, which is not counted here"
+        for metric in metrics
+        if isinstance(metric, Asking)
+    ]
     notes += map(_judge_note, found.judges)
     if document.stop_when is not None:
         notes.append("stop_when may end the run sooner")

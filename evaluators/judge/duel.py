@@ -11,12 +11,16 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from evaluators.base import AskJudge, Inquiry
 from evaluators.judge import prometheus, verdicts
 from evaluators.judge.pairwise import Bout, Label, Winner
 from evaluators.judge.prometheus import Style
-from evaluators.judge.prompts import fingerprint, text
+from evaluators.judge.prompts import fingerprint
 from evaluators.judge.rubrics import Rubric
+
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Pair(NamedTuple):
@@ -66,7 +70,8 @@ class Duelling(NamedTuple):
         return (
             f"{self.style}|relative|template:{'raw' if self.raw else 'chat'}"
             f"|rubric:{fingerprint(self.rubric.heading())}"
-            f"|prompt:{fingerprint(text('prometheus-relative'))}|orders:both|v:1"
+            f"|prompts:{fingerprint(*prometheus.texts(self.style, 'relative'))}"
+            f"|sent:{fingerprint(_encode(self.parameters).decode())}|orders:both|v:1"
         )
 
 

@@ -23,7 +23,7 @@ from evaluators.judge import prometheus as published
 from evaluators.judge import rubrics, verdicts
 from evaluators.judge.kinds import Kind, load_kind
 from evaluators.judge.panel import Combine, Panel, Polled, Read, Reading, Request, poll
-from evaluators.judge.prompts import fingerprint, text
+from evaluators.judge.prompts import fingerprint
 from evaluators.metrics.reference import asked, references
 from providers.errors import RunDocumentError
 
@@ -275,7 +275,7 @@ def prometheus_grading(
         sent["response_format"] = _schema(
             "score", {"type": "integer", "enum": list(range(rubric.low, rubric.high + 1))}
         )
-    which = "prometheus-absolute-reference" if reference != "never" else "prometheus-absolute"
+    prompts = fingerprint(*published.texts(style, "absolute"))
     return Grading(
         name=rubric.name or "prometheus",
         low=rubric.low,
@@ -285,7 +285,7 @@ def prometheus_grading(
         source="Kim et al. 2024, Prometheus 2, arXiv:2405.01535; Kim et al. 2023, arXiv:2310.08491",
         signature=(
             f"{style}|template:{template}|rubric:{rubric.fingerprint()}|reference:{reference}"
-            f"|instruction:{instruction or 'last user message'}|prompt:{fingerprint(text(which))}"
+            f"|instruction:{instruction or 'last user message'}|prompts:{prompts}"
             f"|sent:{_digest(sent)}|read:{'expected' if expected else 'verdict'}|v:1"
         ),
         ask=ask,

@@ -132,6 +132,12 @@ def raw(question: Question, style: Style) -> str:
     return fill(text(_TEMPLATES[style]), system=question.system, user=question.user)
 
 
+def texts(style: Style, grading: Literal["absolute", "relative"]) -> list[str]:
+    """All that a grading's prompts are made from, to tell whether it has changed."""
+    names = (f"prometheus-{grading}", f"prometheus-{grading}-reference", _TEMPLATES[style])
+    return [_system(style, grading), *map(text, names)]
+
+
 def read_prompt(prompt: str) -> Parts:
     """The parts of a published absolute prompt.
 

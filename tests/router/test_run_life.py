@@ -290,7 +290,8 @@ def test_a_full_disk_stops_the_run_with_its_rows_intact(folder, upstream):
     [run] = json.loads(evalrouter("eval", "list", "--json").stdout)
     kept = json.loads(evalrouter("eval", "show", run["id"], "--json").stdout)
     answered = kept["report"]["routes"][0]["answered"]
-    assert asked - 16 <= answered <= asked
+    # Sixteen on their way, and at most as many answers on their way to the disk.
+    assert asked - 32 <= answered <= asked
     whole = json.loads(evalrouter("eval", "resume", run["id"], "--json").stdout)
     assert whole["report"]["routes"][0]["answered"] == 400
     assert 400 <= upstream.log.total <= 400 + whole["run"]["interrupted"]

@@ -9,6 +9,7 @@ its own report; nothing is tested across runs (`evalrouter eval compare` does th
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
@@ -190,7 +191,7 @@ class Experiments:
                 )
         return Leaderboard(
             experiment=experiment,
-            boards=_boards(reports),
+            boards=await asyncio.to_thread(_boards, reports),
             left_out=tuple(left_out),
             notes=tuple(_notes(experiment, reports)),
         )

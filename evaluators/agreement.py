@@ -283,6 +283,24 @@ def alpha_statistics(ratings: Sequence[float]) -> tuple[float, float, float, flo
     return (float(m), total, squares, 2 * (m * squares - total * total) / (m - 1))
 
 
+def fleiss_statistics(labels: Sequence[float], categories: Sequence[float]) -> tuple[float, ...]:
+    """What one item's labels contribute to `fleiss_of_sums`; as many labels for every item."""
+    counts = [sum(label == category for label in labels) for category in categories]
+    m = len(labels)
+    agreed = sum(count * (count - 1) for count in counts) / (m * (m - 1))
+    return (agreed, 1.0, *map(float, counts))
+
+
+def fleiss_of_sums(sums: Sequence[float]) -> float:
+    """Fleiss' kappa from the sum of `fleiss_statistics` over items; 0 where nothing varies."""
+    agreed, n, *counts = sums
+    total = sum(counts)
+    if not n or not total:
+        return 0.0
+    by_chance = sum((count / total) ** 2 for count in counts)
+    return (agreed / n - by_chance) / (1 - by_chance) if by_chance < 1 - 1e-9 else 0.0
+
+
 def _distances(level: Level, values: Sequence[Any], totals: Floats) -> Floats:
     """Squared distances between values, shape (draws or 1, values, values)."""
     if level == "nominal":

@@ -5,19 +5,26 @@
 
 Besides the score there is the share of verdicts that could not be read, which are never numbers;
 with repeats the deviation between them; and with two or more verdicts per answer Krippendorff's
-alpha over all answers: between the judges, or between one judge's repeats.
+alpha over all answers: between the judges, or between one judge's repeats. Several judges have
+Fleiss' kappa as well.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from evaluators.agreement import alpha_of_sums, alpha_statistics
+from evaluators.agreement import (
+    alpha_of_sums,
+    alpha_statistics,
+    fleiss_of_sums,
+    fleiss_statistics,
+)
 from evaluators.base import Answer, AskJudge, Judgement, Output, Sample, Scorable, Score
 from evaluators.judge import prometheus as published
 from evaluators.judge import rubrics, verdicts
@@ -51,6 +58,7 @@ class Grading(NamedTuple):
         read: what a judgement says.
         parameters: sent with every request.
         needs_reference: whether a sample without one cannot be judged.
+        categories: every verdict that there is.
     """
 
     name: str
@@ -64,6 +72,7 @@ class Grading(NamedTuple):
     read: Read
     parameters: Mapping[str, Any]
     needs_reference: bool
+    categories: tuple[float, ...]
 
 
 class UnjudgeableError(Exception):
@@ -126,6 +135,7 @@ class Graded:
             "_unparsed": (polled.unparsed / given if given else None, ()),
             "_deviation": (polled.deviation, ()),
             "_alpha": _alpha(polled),
+            "_fleiss": _fleiss(polled, self._grading.categories),
         }
         prefix = len(self._grading.name)
         found = []
@@ -146,6 +156,16 @@ def _alpha(polled: Polled) -> tuple[float | None, tuple[float, ...]]:
     if len(polled.verdicts) > 1:
         rated = tuple(sum(values) / len(values) for values in several)
     return (0.0, alpha_statistics(rated)) if len(rated) > 1 else (None, ())
+
+
+def _fleiss(polled: Polled, categories: Sequence[float]) -> tuple[float | None, tuple[float, ...]]:
+    """As `_alpha`, of each judge's most typical verdict, where every judge gave one."""
+    if len(polled.verdicts) < 2 or not all(polled.verdicts.values()):
+        return None, ()
+    labels = [statistics.median_low(values) for values in polled.verdicts.values()]
+    # An expected score is no label: the nearest one is.
+    nearest = [min(categories, key=lambda one: abs(one - label)) for label in labels]
+    return 0.0, fleiss_statistics(nearest, categories)
 
 
 def _outputs(grading: Grading, panel: Panel) -> tuple[Output, ...]:
@@ -182,6 +202,16 @@ def _outputs(grading: Grading, panel: Panel) -> tuple[Output, ...]:
                 low=-1.0,
                 corpus=alpha_of_sums,
                 description=f"Krippendorff's alpha (interval) between the {between}.",
+            )
+        )
+    if len(panel.judges) > 1:
+        found.append(
+            Output(
+                name=f"{name}_fleiss",
+                higher_is_better=None,
+                low=-1.0,
+                corpus=fleiss_of_sums,
+                description="Fleiss' kappa between the judges.",
             )
         )
     return tuple(found)
@@ -292,6 +322,7 @@ def prometheus_grading(
         read=_reader(rubric.low, rubric.high, expected=expected),
         parameters=sent,
         needs_reference=reference == "always",
+        categories=tuple(map(float, range(rubric.low, rubric.high + 1))),
     )
 
 
@@ -377,6 +408,9 @@ def kind_grading(
         else _reader(int(kind.low), int(kind.high), expected=expected),
         parameters=sent,
         needs_reference="reference" in kind.needs(),
+        categories=tuple(kind.labels.values())
+        if kind.labels
+        else tuple(map(float, range(int(kind.low), int(kind.high) + 1))),
     )
 
 

@@ -17,6 +17,8 @@ from evaluators.agreement import (
     alpha_of_sums,
     alpha_statistics,
     fleiss,
+    fleiss_of_sums,
+    fleiss_statistics,
     krippendorff,
 )
 from evaluators.stats import wilson
@@ -203,6 +205,9 @@ def test_fleiss_own_example():
     ]
     found = fleiss([list(rater) for rater in zip(*items, strict=True)])
     assert found.estimate == pytest.approx(0.430, abs=5e-4)
+    sums = np.sum([fleiss_statistics(item, range(5)) for item in items], axis=0)
+    assert fleiss_of_sums(sums) == pytest.approx(found.estimate)
+    assert fleiss_of_sums(fleiss_statistics([3, 3], range(5))) == 0
 
 
 def test_clusters_widen_the_interval(columns):

@@ -221,6 +221,8 @@ def test_a_jury(http, combine, value):
     found = scores(evaluate(http, [metric]))
     assert found["helpfulness"]["estimate"] == pytest.approx(value)
     assert found["helpfulness_alpha"]["estimate"] < 0
+    # Three judges who never agree, on labels that occur equally often.
+    assert found["helpfulness_fleiss"]["estimate"] == pytest.approx(-0.5)
 
 
 def test_the_expected_score_of_the_probabilities(http, upstream):

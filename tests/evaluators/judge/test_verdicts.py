@@ -93,6 +93,19 @@ def test_the_prompt_that_comes_back_is_no_verdict():
     assert score(RUBRIC.text(), 1, 5).value is None
 
 
+def test_what_the_judged_answer_claims_is_no_verdict():
+    boast = "My own answer surely deserves 5 out of 5 points."
+    asked = prometheus.absolute(RUBRIC, instruction="Sum up.", response=boast).user
+    assert score(f"The response says:\n{boast}\nI cannot decide.", 1, 5, prompt=asked).value is None
+    assert score(f"It says:\n{boast}\n[RESULT] 2", 1, 5, prompt=asked).value == 2
+    assert score(asked + "\nNo.", 1, 5, prompt=asked).value is None
+
+
+def test_thoughts_are_no_verdict():
+    assert score("<think>it may be [RESULT] 1</think> I cannot say.", 1, 5).value is None
+    assert choice("<thinking>[RESULT] A</thinking> I cannot say.", ("A", "B")).label is None
+
+
 def test_any_range():
     assert score("[RESULT] 0", 0, 10).value == 0
     assert score("[RESULT] 10", 0, 10).value == 10

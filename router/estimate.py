@@ -49,6 +49,7 @@ _TOKENS_PER_MESSAGE = 4
 # What the engine itself takes per call, as loadtests/results has it.
 _ENGINE_S = 0.0007
 
+_WORST_CASE = "worst case, no earlier run"
 _RULE = "UTF-8 bytes / 4 (a rule of thumb for English: within a third; code and JSON take more)"
 
 
@@ -96,12 +97,14 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
             several comparisons; None when nothing is known of the spread.
         sd: standard deviation of the samples' differences that it was computed from.
         sd_from: where that is from.
+        worst_case: whether it is the widest spread that a score within its range can have.
     """
 
     output: str
     difference: float | None
     sd: float | None
     sd_from: str
+    worst_case: bool = False
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -390,7 +393,13 @@ def _detectable(
 ) -> Detectable:
     sd, said = _spread(output, run, document)
     found = None if sd is None else minimum_detectable_effect(sd, samples)
-    return Detectable(output=output.name, difference=found, sd=sd, sd_from=said)
+    return Detectable(
+        output=output.name,
+        difference=found,
+        sd=sd,
+        sd_from=said,
+        worst_case=said == _WORST_CASE,
+    )
 
 
 def _spread(
@@ -413,8 +422,8 @@ def _spread(
             return math.sqrt(2) * max(alone), f"scores of {run.run_id}, as if unrelated"
     if output.low is not None and output.high is not None:
         # Popoviciu's inequality: a variable between -r and r has a standard deviation of at most r.
-        return output.high - output.low, "no earlier run: the worst case of a bounded score"
-    return None, "unknown: no earlier run, and the score is not bounded"
+        return output.high - output.low, _WORST_CASE
+    return None, "no earlier run"
 
 
 # what else has to be known

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from router.cli.border import escape, out
-from router.estimate import Estimate, TargetEstimate
+from router.estimate import Detectable, Estimate, TargetEstimate
 
 UNKNOWN = "unknown"
 
@@ -18,75 +19,86 @@ def print_estimate(found: Estimate) -> None:
         f"{found.cached} of them from the run cache; nothing was sent",
         highlight=False,
     )
-    table = Table(
-        "route",
-        "target",
-        *(Column(name, justify="right") for name in ("calls", "cached", "prompt tokens")),
-        *(Column(name, justify="right") for name in ("answer tokens", "USD", "time")),
-        *(Column(name, justify="right") for name in ("first byte", "one answer")),
-    )
+    table = _table("route", "calls", "tokens in / out", "cost", "time")
     for one in found.targets:
         table.add_row(*(escape(cell) for cell in _row(one)))
     if len(found.targets) > 1:
-        bound = "≤ " if found.at_most else ""
-        cost = _money(found.cost_usd)
+        cost = _money(found.cost_usd, at_most=found.at_most)
+        tokens = f"{_count(found.prompt_tokens)} / {_count(found.completion_tokens)}"
         table.add_section()
-        table.add_row(
-            "all",
-            "",
-            str(found.calls),
-            str(found.cached),
-            _count(found.prompt_tokens),
-            _count(found.completion_tokens),
-            cost if found.cost_usd is None else bound + cost,
-            _time(found.seconds),
-        )
+        table.add_row("all", str(found.calls), tokens, cost, _time(found.seconds))
     out.print(table)
     for one in found.targets:
         out.print(
-            f"  {escape(one.target)}: {one.tokens_from}; times: {one.speed_from}", highlight=False
-        )
-    for effect in found.detectable:
-        size = UNKNOWN if effect.difference is None else f"{effect.difference:.3g}"
-        out.print(
-            f"smallest difference in {effect.output} that shows with 80 % probability: {size} "
-            f"({effect.sd_from})",
+            f"  {escape(_name(one))}: {_pace(one)}; {one.tokens_from}; times: {one.speed_from}",
             highlight=False,
         )
+    if found.detectable:
+        out.print("What the run would find with 80 % probability:", highlight=False)
+        table = _table("output", "smallest difference")
+        table.add_column("from", overflow="fold")
+        for effect in found.detectable:
+            table.add_row(effect.output, _size(effect), escape(effect.sd_from))
+        out.print(table)
     for note in found.notes:
         out.print(f"[yellow]note[/]: {escape(note)}", highlight=False)
 
 
+def _table(*columns: str) -> Table:
+    first, *rest = columns
+    right = (Column(name, justify="right", overflow="fold") for name in rest)
+    return Table(Column(first, overflow="fold"), *right, box=SIMPLE)
+
+
+def _name(one: TargetEstimate) -> str:
+    return one.route if one.target == one.route else f"{one.route} → {one.target}"
+
+
 def _row(one: TargetEstimate) -> list[str]:
-    bound = "≤ " if one.at_most else ""
-    completion, cost = _count(one.completion_tokens), _money(one.cost_usd)
+    completion = _count(one.completion_tokens)
+    if one.at_most and one.completion_tokens is not None:
+        completion = f"≤ {completion}"
     return [
-        one.route,
-        "" if one.target == one.route else one.target,
-        str(one.calls),
-        str(one.cached),
-        _count(one.prompt_tokens),
-        completion if one.completion_tokens is None else bound + completion,
-        cost if one.cost_usd is None else bound + cost,
+        _name(one),
+        f"{one.calls} + {one.cached} cached" if one.cached else str(one.calls),
+        f"{_count(one.prompt_tokens)} / {completion}",
+        _money(one.cost_usd, at_most=one.at_most),
         _time(one.seconds),
-        _time(one.first_byte_s),
-        _time(one.total_s),
     ]
+
+
+def _pace(one: TargetEstimate) -> str:
+    if one.total_s is None:
+        return f"time of an answer {UNKNOWN}"
+    first = "" if one.first_byte_s is None else f", first byte after {_time(one.first_byte_s)}"
+    return f"an answer in {_time(one.total_s)}{first}"
+
+
+def _size(effect: Detectable) -> str:
+    if effect.difference is None:
+        return UNKNOWN
+    # The worst case's spread is the score's whole range: a larger difference there is not.
+    if effect.worst_case and effect.sd is not None and effect.difference > effect.sd:
+        return "none: too few samples"
+    return f"{effect.difference:.3g}"
 
 
 def _count(tokens: int | None) -> str:
     return UNKNOWN if tokens is None else f"{tokens:,}"
 
 
-def _money(dollars: float | None) -> str:
+def _money(dollars: float | None, *, at_most: bool) -> str:
     if dollars is None:
         return UNKNOWN
-    return f"{dollars:.2f}" if dollars >= 1 or not dollars else f"{dollars:.2g}"
+    amount = f"{dollars:.2f}" if dollars >= 1 or not dollars else f"{dollars:.2g}"
+    return f"≤ ${amount}" if at_most else f"${amount}"
 
 
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return UNKNOWN
+    if seconds < 0.001:
+        return "<1 ms"
     if seconds < 100:
         return f"{seconds:.2g} s"
     minutes = round(seconds / 60)

@@ -243,9 +243,12 @@ class Studies:
         answers = [case for case in cases if isinstance(case, Case)]
         items = await _each(answers, one, plan, live)
         found: Calibration = await asyncio.to_thread(
-            calibrate, items, low=gradings.low, high=gradings.high
+            calibrate, items, low=gradings.low, high=gradings.high, scores=gradings.scores
         )
-        return {"calibration": msgspec.to_builtins(found)}, {"items": msgspec.to_builtins(items)}
+        read = sum(len(item.judge) for item in items)
+        verdicts = {"wanted": len(items) * plan.repeats, "read": read}
+        report = {"calibration": msgspec.to_builtins(found), "verdicts": verdicts}
+        return report, {"items": msgspec.to_builtins(items)}
 
     async def _duel(self, study: Study, live: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
         plan = msgspec.convert(study.document, DuelPlan)
@@ -327,7 +330,7 @@ class _Gradings:
         if len(ranges) > 1:
             raise DatasetError(f"{plan.dataset}: the rows' rubrics have different scores: {ranges}")
         [(low, high)] = ranges
-        self.low, self.high = int(low), int(high)
+        self.low, self.high, self.scores = low, high, gradings[0].categories
         self.signature = gradings[0].signature
         if self._own:
             rubric = answers[0].rubric

@@ -85,15 +85,28 @@ def compared(first: Study, second: Study) -> Change:
 def _use(study: Study) -> Sheet:
     uses = msgspec.convert(study.report["use"], list[JudgeUse])
     attempt = study.report["this_attempt"]
+    verdicts = study.report.get("verdicts")
+    read = f"{verdicts['read']:,} of {verdicts['wanted']:,}" if verdicts else "-"
     rate = attempt["requests_per_s"]
     last = f"{rate:.1f}/s" if rate else "-"
     return Sheet(
         "What it took",
-        ("judge", "requests", "asked again", "failed", "tokens", "cost", "s each", "last attempt"),
+        (
+            "judge",
+            "requests",
+            "verdicts read",
+            "asked again",
+            "failed",
+            "tokens",
+            "cost",
+            "s each",
+            "last attempt",
+        ),
         [
             (
                 judge,
                 f"{sum(one.calls for one in own):,}",
+                read,
                 f"{sum(one.asked_again for one in own):,}",
                 f"{sum(one.failed for one in own):,}",
                 f"{sum(one.tokens for one in own):,}",

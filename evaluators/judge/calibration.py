@@ -6,7 +6,8 @@
 
 An item is one answer that was scored by the judge (once a repeat) and by somebody who knows better
 (one or more people, or another judge). Correlations and the bias are of the means; kappas, exact
-agreement and the confusion matrix are of the means rounded to the nearest score, halves upwards.
+agreement and the confusion matrix are of the means taken to the nearest score there is, of two
+equally near ones to the higher.
 Items that belong together (answers to the same question) are resampled together.
 """
 
@@ -125,8 +126,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     items: int
     scored: int
     unparsed: int
-    low: int
-    high: int
+    low: float
+    high: float
     agreement: Agreement
     itself: Repeats | None
     people: Repeats | None
@@ -157,18 +158,22 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     pearson_second: Interval
 
 
-def calibrate(items: Sequence[Item], *, low: int, high: int) -> Calibration:
+def calibrate(
+    items: Sequence[Item], *, low: float, high: float, scores: Sequence[float] = ()
+) -> Calibration:
     """Compare a judge with people.
 
     Args:
         items: with at least one score of people each.
         low: the lowest score there is.
         high: the highest score there is.
+        scores: all scores there are, where they are not the whole numbers between those two.
     """
+    scores = sorted(scores) or _whole(low, high)
     scored = [item for item in items if item.judge and item.people]
     values, counts = Pairs(
-        [_nearest(_mean(item.judge)) for item in scored],
-        [_nearest(_mean(item.people)) for item in scored],
+        [scores[_nearest(_mean(item.judge), scores)] for item in scored],
+        [scores[_nearest(_mean(item.people), scores)] for item in scored],
     ).confusion()
     itself = repeats([item.judge for item in scored])
     people = repeats([item.people for item in scored])
@@ -182,6 +187,7 @@ def calibrate(items: Sequence[Item], *, low: int, high: int) -> Calibration:
             [_mean(item.judge) for item in scored],
             [_mean(item.people) for item in scored],
             _clusters(scored),
+            scores=scores,
         ),
         itself=itself,
         people=people,
@@ -196,16 +202,25 @@ def calibrate(items: Sequence[Item], *, low: int, high: int) -> Calibration:
         models=_groups([(item.model, item) for item in scored]),
         warnings=(),
     )
-    return msgspec.structs.replace(found, warnings=tuple(_warnings(found)))
+    beyond = sum(not low <= one <= high for item in scored for one in item.people)
+    return msgspec.structs.replace(found, warnings=tuple(_warnings(found, beyond)))
 
 
 def agreement(
-    judge: Sequence[float], people: Sequence[float], clusters: Sequence[str] | None = None
+    judge: Sequence[float],
+    people: Sequence[float],
+    clusters: Sequence[str] | None = None,
+    *,
+    scores: Sequence[float] = (),
 ) -> Agreement:
-    """Every measure of MEASURES for two scores an item."""
+    """Every measure of MEASURES for two scores an item; `scores` as for `calibrate`."""
+    both = [*judge, *people]
+    scores = scores or _whole(min(both, default=0), max(both, default=0))
     means = Pairs(judge, people, clusters=clusters)
     rounded = Pairs(
-        [_nearest(one) for one in judge], [_nearest(one) for one in people], clusters=clusters
+        [_nearest(one, scores) for one in judge],
+        [_nearest(one, scores) for one in people],
+        clusters=clusters,
     )
     return {
         "pearson": means.pearson(),
@@ -310,8 +325,13 @@ def _mean(scores: Sequence[float]) -> float:
     return math.fsum(scores) / len(scores)
 
 
-def _nearest(score: float) -> float:
-    return math.floor(score + 0.5)
+def _whole(low: float, high: float) -> list[float]:
+    return [float(one) for one in range(math.floor(low), math.ceil(high) + 1)]
+
+
+def _nearest(score: float, scores: Sequence[float]) -> int:
+    """The place of the nearest of the scores; of two equally near ones, of the higher."""
+    return min(range(len(scores)), key=lambda place: (abs(scores[place] - score), -scores[place]))
 
 
 def _clusters(items: Sequence[Item]) -> list[str] | None:
@@ -361,8 +381,13 @@ def _thirds(items: Sequence[Item]) -> list[tuple[str, Item]]:
     return named
 
 
-def _warnings(found: Calibration) -> list[str]:
+def _warnings(found: Calibration, beyond: int) -> list[str]:
     told = []
+    if beyond:
+        told.append(
+            f"{beyond:,} scores of people lie outside of {found.low:g} to {found.high:g}, which is "
+            "all the judge can say: kappas and the bias mean little. Are the scales the same?"
+        )
     if found.scored < FEW:
         told.append(f"{found.scored} items are few: with fewer than {FEW} little can be said.")
     if found.unparsed:

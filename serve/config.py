@@ -157,10 +157,25 @@ class LlamacppModel(Model, frozen=True, kw_only=True):
     options: LlamacppOptions = LlamacppOptions()
 
 
+class VllmModel(Model, frozen=True, kw_only=True):
+    """A model that vLLM runs, through Ray's own `ray.serve.llm`.
+
+    Attributes:
+        options: vLLM's engine arguments by their own names, such as `max_model_len`,
+            `tensor_parallel_size`, `tool_call_parser` and `reasoning_parser`; checked against the
+            vLLM that is installed.
+        accelerator: the GPU's name as Ray knows it, such as `H100`; "" for any.
+    """
+
+    options: dict[str, Any] = {}
+    accelerator: str = ""
+
+
 # What `engine:` may say, and how its entry is read.
 ENGINES: Mapping[str, type[Model]] = {
     "transformers": TransformersModel,
     "llamacpp": LlamacppModel,
+    "vllm": VllmModel,
 }
 
 

@@ -42,6 +42,7 @@ RUN = [
             "how-to/evaluate.md",
             "how-to/experiments.md",
             "how-to/python.md",
+            "how-to/ray.md",
         )
     ),
 ]

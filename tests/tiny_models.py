@@ -36,7 +36,7 @@ def _tokenizer(special: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def llama(folder: Path, *, seed: int = 1) -> Path:
+def llama(folder: Path, *, seed: int = 1, width: int = 64) -> Path:
     """Write a chat model."""
     start, _, end = tiny_gguf.SPECIAL
     tokenizer = PreTrainedTokenizerFast(
@@ -50,8 +50,8 @@ def llama(folder: Path, *, seed: int = 1) -> Path:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=4,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -132,8 +131,9 @@ def hosted(folder: Path, cluster: RayCluster) -> Iterator[str]:
     try:
         yield _ready(server, log)
     finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
+        # The cluster ends next, and takes all of it along.
+        server.kill()
+        server.wait()
 
 
 def _ready(server: subprocess.Popen[bytes], log: Path) -> str:

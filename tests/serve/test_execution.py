@@ -47,7 +47,7 @@ def write(folder, rows, **more):
         "dataset": "data.jsonl",
         "routes": ["baseline/echo"],
         "prompt": "{{ input }}",
-        "metrics": [{"name": "file:metric.py", "timeout_s": 0.5, "needs_reference": False}, "length"],
+        "metrics": [{"name": "file:metric.py", "timeout_s": 0.5}, "length"],
         **more,
     }
     (folder / "run.json").write_text(json.dumps(document))

@@ -1,0 +1,161 @@
+"""vLLM as an engine, through Ray's own `ray.serve.llm`.
+
+Ray places the engine's workers (tensor and pipeline parallel ones too), and answers as vLLM's own
+server does. What is said here and not left to Ray: streams are not held back
+for batches, and sampling defaults are the engine's and not the model's, so that two hosts of one
+model do not differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+from ray.serve import Application
+from ray.serve.llm import LLMConfig, LLMServer, build_llm_deployment
+from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
+from vllm.engine.arg_utils import AsyncEngineArgs
+
+from providers import wire
+from providers.errors import ConfigError, RequestError, closest
+from serve.config import VllmModel
+from serve.replica import Asked, Head
+from serve.sources import fetch
+
+_REQUESTS: Mapping[str, tuple[str, Any]] = {
+    "chat/completions": ("chat", ChatCompletionRequest),
+    "completions": ("completions", CompletionRequest),
+}
+# What the entry says elsewhere, under our own names.
+_OURS = {"model": "source", "served_model_name": "its name", "revision": "revision"}
+# Arguments of vLLM's server, not of its engine, which Ray passes on to it.
+_SERVERS = (
+    "chat_template",
+    "chat_template_content_format",
+    "enable_auto_tool_choice",
+    "reasoning_parser",
+    "response_role",
+    "return_tokens_as_token_ids",
+    "tool_call_parser",
+)
+
+
+def llm_config(name: str, model: VllmModel, options: Mapping[str, Any]) -> LLMConfig:
+    """What `ray.serve.llm` is told of a model.
+
+    Args:
+        name: the model's.
+        model: its entry.
+        options: of its deployment on Ray Serve.
+
+    Raises:
+        ConfigError: vLLM has no such argument, or Ray refuses the whole.
+    """
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)} | set(_SERVERS)
+    for key in model.options:
+        if key in _OURS:
+            raise ConfigError(f"models.{name}.options.{key}: say it with {_OURS[key]}")
+        if key not in known:
+            raise ConfigError(
+                f"models.{name}.options.{key}: vLLM has no such argument.{closest(key, known)}"
+            )
+    engine: dict[str, Any] = {"generation_config": "vllm", **model.options}
+    if model.revision:
+        engine["revision"] = model.revision
+    gpus = model.gpus or 0
+    workers = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
+    bundle = {"CPU": max(model.cpus, 1)} | ({"GPU": min(gpus, 1)} if gpus else {})
+    # So many GPUs as the engine's workers take, whatever part of one each of them has.
+    count = max(workers, math.ceil(gpus))
+    try:
+        return LLMConfig(
+            model_loading_config={"model_id": name, "model_source": fetch(model.source)},
+            engine_kwargs=engine,
+            accelerator_type=model.accelerator or None,
+            accelerator_config={"kind": "gpu" if gpus else "cpu"},
+            placement_group_config={"bundles": [bundle] * count},
+            deployment_config=dict(options),
+            experimental_configs={"stream_batching_interval_ms": 0},
+        )
+    except (ValidationError, ValueError) as error:
+        told = " ".join(str(error).split())[:500]
+        raise ConfigError(f"models.{name}: {told}") from error
+
+
+def deployment(name: str, model: VllmModel, options: dict[str, Any]) -> Application:
+    """The deployment of a model.
+
+    Raises:
+        ConfigError: see `llm_config`.
+    """
+    config = llm_config(name, model, options)
+    named = {"name": options["name"]}
+    return build_llm_deployment(config, deployment_cls=Server, override_serve_options=named)
+
+
+class Server(LLMServer):  # type: ignore[misc]  # its types are not installed everywhere
+    """Ray's server of one model, asked in the way of all our copies."""
+
+    async def _results(self, asked: Asked) -> AsyncIterator[Any]:
+        if asked.path not in _REQUESTS:
+            raise RequestError(
+                f"{asked.model} writes text; it has no embeddings",
+                param="model",
+                code="unsupported_model",
+            )
+        method, kind = _REQUESTS[asked.path]
+        fields = msgspec.json.decode(asked.body)
+        try:
+            request = kind(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise RequestError(
+                f"{where}: {first['msg']}", param=where or None, code="invalid_type"
+            ) from error
+        results: AsyncIterator[Any] = await getattr(self, method)(request)
+        return results
+
+    async def whole(self, asked: Asked) -> tuple[Head, bytes]:
+        """The whole answer."""
+        try:
+            results = await self._results(asked)
+        except RequestError as error:
+            return Head(error.status, "application/json"), wire.encode(error.as_openai())
+        found = await anext(results)
+        if (refused := _error(found)) is not None:
+            return refused
+        return Head(200, "application/json"), found.model_dump_json().encode()
+
+    async def stream(self, asked: Asked) -> AsyncIterator[Head | bytes]:
+        """How the answer begins, then its events as they are made."""
+        try:
+            results = await self._results(asked)
+        except RequestError as error:
+            yield Head(error.status, "application/json")
+            yield wire.encode(error.as_openai())
+            return
+        begun = False
+        async for batch in results:
+            for one in batch if isinstance(batch, list) else [batch]:
+                if not begun and (refused := _error(one)) is not None:
+                    for part in refused:
+                        yield part
+                    return
+                if not begun:
+                    begun = True
+                    yield Head(200, "text/event-stream; charset=utf-8")
+                yield one.encode() if isinstance(one, str) else one.model_dump_json().encode()
+
+
+def _error(found: Any) -> tuple[Head, bytes] | None:
+    """The error object of vLLM, whose code is a status; OpenAI's is a string, or null."""
+    error = getattr(found, "error", None)
+    if error is None:
+        return None
+    told = {"message": error.message, "type": error.type, "param": error.param, "code": None}
+    return Head(int(error.code), "application/json"), wire.encode({"error": told})

@@ -1,0 +1,110 @@
+"""vLLM hosted through Ray, for real, on the CPU: `make test-vllm` runs it in vLLM's environment.
+
+    PYTHONPATH=. python tests/vllm_serving.py
+
+Ends with an AssertionError when an answer is not what it should be. Takes three minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+# By itself it would take half of the memory for its cache.
+os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+
+import tiny_models
+
+from providers.errors import ConfigError
+from serve.config import read
+from serve.host import hosting
+from serve.vllm import llm_config
+
+MESSAGES = [{"role": "user", "content": "tell me a story"}]
+
+
+def entry(source: str, **options: Any) -> dict[str, Any]:
+    return {"tiny": {"engine": "vllm", "source": source, "options": options}}
+
+
+def check_config(source: str) -> None:
+    [model] = read(entry(source, max_model_len=1024), {}).values()
+    made = llm_config("tiny", model, {"name": "tiny", "num_replicas": 1})
+    assert made.experimental_configs == {"stream_batching_interval_ms": 0}
+    assert made.engine_kwargs["generation_config"] == "vllm"
+    for wrong, told in (("max_model_length", "'max_model_len'"), ("model", "say it with source")):
+        [model] = read(entry(source, **{wrong: 1}), {}).values()
+        assert told in refusal(model)
+
+
+def refusal(model: Any) -> str:
+    try:
+        llm_config("tiny", model, {})
+    except ConfigError as error:
+        return error.message
+    return "it was not refused"
+
+
+def post(url: str, **body: Any) -> tuple[int, str]:
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=100) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def check_answers(url: str) -> None:
+    chat = f"{url}/chat/completions"
+    asked = {"model": "tiny", "messages": MESSAGES, "temperature": 0, "max_tokens": 10}
+    status, body = post(chat, **asked)
+    assert status == 200, body
+    whole = json.loads(body)
+    status, body = post(chat, **asked, stream=True, stream_options={"include_usage": True})
+    lines = [line.removeprefix("data: ") for line in body.split("\n\n") if line]
+    assert (status, lines[-1]) == (200, "[DONE]")
+    events = [json.loads(line) for line in lines[:-1]]
+    text = "".join(
+        choice["delta"].get("content") or "" for event in events for choice in event["choices"]
+    )
+    assert text == whole["choices"][0]["message"]["content"]
+    assert events[-1]["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
+    # Not held back for batches: more than the beginning, the whole text, and the end.
+    assert len(events) > 5, body
+    for stream in (False, True):
+        for wrong in ({"max_tokens": 5000}, {"temperature": "warm"}):
+            status, body = post(chat, **{**asked, **wrong}, stream=stream)
+            error = json.loads(body)["error"]
+            assert (status, error["param"]) == (400, *wrong), body
+    status, body = post(f"{url}/embeddings", model="tiny", input="a")
+    assert (status, json.loads(body)["error"]["code"]) == (400, "unsupported_model"), body
+    with urllib.request.urlopen(f"{url}/models", timeout=10) as reply:
+        [row] = json.load(reply)["data"]
+    assert (row["id"], row["owned_by"], row["state"]) == ("tiny", "vllm", "ready"), row
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        # vLLM's CPU kernels want heads of 64.
+        check(str(tiny_models.llama(Path(folder) / "tiny", width=256)))
+
+
+def check(source: str) -> None:
+    check_config(source)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    models = read(entry(source, max_model_len=1024, enforce_eager=True, dtype="float32"), {})
+    with hosting(models, port=port) as where:
+        check_answers(where.url)
+
+
+if __name__ == "__main__":
+    main()

@@ -67,12 +67,12 @@ class Rubric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def text(self) -> str:
         """As it stands in an absolute prompt: the criteria in brackets, then a line a score."""
-        lines = [f"Score {score}: {self.scores[score]}" for score in sorted(self.scores)]
+        lines = [f"Score {score}: {_line(self.scores[score])}" for score in sorted(self.scores)]
         return "\n".join([self.heading(), *lines])
 
     def heading(self) -> str:
         """As it stands in a relative prompt: the criteria in brackets."""
-        return f"[{self.criteria}]"
+        return f"[{_line(self.criteria)}]"
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change with the rubric's text."""
@@ -129,6 +129,11 @@ def read_rubric(text: str, name: str = "") -> Rubric:
             raise ValueError(f"a rubric's line is 'Score N: meaning', not {line[:60]!r}")
         scores[int(found["score"])] = found["text"]
     return Rubric(criteria=first[1:-1], scores=scores, name=name)
+
+
+def _line(text: str) -> str:
+    """A text of several lines, as YAML makes them, as the one line that the format has for it."""
+    return re.sub(r"\s*\n\s*", " ", text.rstrip("\n"))
 
 
 def _convert(data: Any, source: str, name: str) -> Rubric:

@@ -63,7 +63,8 @@ ENTRY_POINTS = "evalrouter.metrics"
 _USER = "evaluators.metrics.user:UserMetric"
 
 # Options that may name a file or folder beside the run document.
-_PATHS = ("path", "model", "baseline", "rubric", "kind")
+_YAML = ("rubric", "kind")
+_PATHS = ("path", "model", "baseline", *_YAML)
 
 Spec = str | Mapping[str, Any]
 
@@ -112,6 +113,9 @@ def resolve(spec: Spec, base: Path, *, param: str = "metrics") -> Spec:
         name = f"file:{path}"
     for option in _PATHS:
         value = options.get(option)
+        if option in _YAML and not str(value).endswith((".yaml", ".yml", ".json")):
+            # The name of one that ships, whatever lies in the folder.
+            continue
         # A model's name on the hub is not a path, and stays as it is.
         if isinstance(value, str) and (base / value).exists():
             options[option] = str((base / value).resolve())

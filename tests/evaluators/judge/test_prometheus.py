@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from evaluators.judge import fence, prometheus, rubrics
 from evaluators.judge.prompts import fill, placeholders, text
 from evaluators.judge.rubrics import Rubric, load, read_rubric, stock
+from evaluators.metrics.registry import resolve
 from providers.errors import RunDocumentError
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data" / "prometheus" / "vicuna_eval.json"
@@ -143,6 +144,24 @@ def test_a_rubric_of_ones_own(tmp_path):
     assert rubric.text() == "[Kind?]\nScore -1: no\nScore 0: so-so\nScore 1: yes"
     assert load({"criteria": "Kind?", "scores": {"0": "no", "1": "yes"}}).high == 1
     assert rubric.fingerprint() != stock("honesty").fingerprint()
+
+
+def test_a_rubric_is_one_line_a_score(tmp_path):
+    (tmp_path / "long.yaml").write_text(
+        "criteria: |\n  Is it\n  kind?\nscores:\n  1: |\n    not\n    at all\n  2: fully\n"
+    )
+    rubric = load("long.yaml", base=tmp_path)
+    assert rubric.text() == "[Is it kind?]\nScore 1: not at all\nScore 2: fully"
+    assert rubric.heading() == "[Is it kind?]"
+
+
+def test_a_rubric_that_ships_is_no_file_beside_the_document(tmp_path):
+    (tmp_path / "honesty").mkdir()
+    (tmp_path / "own.yaml").write_text("")
+    spec = {"name": "prometheus", "judge": "j", "rubric": "honesty"}
+    assert resolve(spec, tmp_path) == spec
+    found = resolve({**spec, "rubric": "own.yaml"}, tmp_path)
+    assert found == {**spec, "rubric": str((tmp_path / "own.yaml").resolve())}
 
 
 @pytest.mark.parametrize(

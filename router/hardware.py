@@ -8,10 +8,9 @@ known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
+from router.prices import PriceBook
 from router.routing import Target
 from router.store.base import Served, Store
 
@@ -53,13 +52,14 @@ def cost(served: Served, price_per_hour: float) -> HardwareCost:
     )
 
 
-async def hardware_costs(
-    store: Store, owner: str, per_hour: Callable[[Target], float | None]
-) -> list[HardwareCost]:
+async def hardware_costs(store: Store, owner: str, prices: PriceBook) -> list[HardwareCost]:
     """Of every target of a run or a study that has a price per hour, judges included."""
-    found = []
+    found: list[HardwareCost] = []
+    if not prices.has_hours:
+        # Reading the times of a million answers is not free.
+        return found
     for served in await store.served(owner):
-        price = per_hour(Target.parse(served.target))
+        price = prices.per_hour(Target.parse(served.target))
         if price is not None:
             found.append(cost(served, price))
     return found

@@ -144,6 +144,11 @@ class PriceBook:
             dollars += min(written, prompt) * (rate.cache_write - rate.input)
         return dollars / 1_000_000
 
+    @property
+    def has_hours(self) -> bool:
+        """Whether any machine has a price per hour."""
+        return bool(self._hourly) or any(self._machines.values())
+
     def per_hour(self, target: Target) -> float | None:
         """Dollars that the target's machine costs an hour; None when it has no such price."""
         return self._hourly.get(str(target), self._machines.get(target.provider))

@@ -266,7 +266,7 @@ class Runs(Jobs):
         """The run, its report as far as it has got, and its gates."""
         found = await self.find(run_id)
         read = await self._outcomes.of(found)
-        hardware = await hardware_costs(self._store, found.id, self._asker.prices.per_hour)
+        hardware = await hardware_costs(self._store, found.id, self._asker.prices)
         return msgspec.structs.replace(read, hardware=hardware)
 
 

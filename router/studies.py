@@ -207,7 +207,7 @@ class Studies:
             "seconds": live.seconds,
             "requests_per_s": calls / live.seconds if live.seconds else None,
         }
-        machines = await hardware_costs(self._store, study.id, self._asker.prices.per_hour)
+        machines = await hardware_costs(self._store, study.id, self._asker.prices)
         report["hardware"] = [msgspec.to_builtins(one) for one in machines]
         study = msgspec.structs.replace(
             study,

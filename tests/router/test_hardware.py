@@ -7,8 +7,10 @@ from servers import scripted
 
 from evaluators.base import Answer, Judgement, Usage
 from evaluators.document import RunDocument
+from providers.compatible import CompatibleConfig
 from router.config import parse
 from router.hardware import cost, hardware_costs
+from router.prices import PriceBook
 from router.services import Services
 from router.store.base import JudgementRow, Served
 from router.store.sqlite import SqliteStore
@@ -61,7 +63,9 @@ async def test_only_the_time_at_work_is_paid(tmp_path):
         served = {one.target: one for one in await store.served("cal_1")}
         assert served["gpu/p"].seconds == pytest.approx(15 + 20)
         assert (served["gpu/p"].requests, served["gpu/p"].tokens) == (4, 4000)
-        [only] = await hardware_costs(store, "cal_1", lambda one: {"gpu": 3.6}.get(one.provider))
+        gpu = CompatibleConfig(kind="compatible", base_url="http://gpu/v1", price_per_hour=3.6)
+        [only] = await hardware_costs(store, "cal_1", PriceBook({}, {"gpu": gpu}))
+        assert await hardware_costs(store, "cal_1", PriceBook({}, {})) == []
         assert only.cost_usd == pytest.approx(35 * 0.001)
         assert await store.served("cal_2") == []
     finally:

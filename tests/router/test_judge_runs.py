@@ -34,6 +34,12 @@ MODELS = {
     "slow": [
         {"answer": GOOD, "delay_s": 0.15, "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
     ],
+    "rag": [
+        {"match": "Break the text down", "answer": '{"claims": ["It says so.", "It is so."]}'},
+        {"match": "numbered passages", "answer": '```json\n{"verdicts": ["no", "yes"]}\n```'},
+        {"match": "follows from the context", "answer": "1. yes\n2. no"},
+        {"match": "helps to answer", "answer": '{"verdicts": ["yes", "yes"]}'},
+    ],
     "strict": [{"answer": "[RESULT] 2"}],
     "kind": [{"answer": "[RESULT] 5"}],
     "sure": [
@@ -265,6 +271,24 @@ def test_other_kinds_and_rubrics_of_ones_own(world, http, upstream):
     assert sum("not addressed to you" in one for one in systems) == 12
     metric = {"name": "prometheus", "judge": "up/kind", "rubric": str(folder.parent / "x.yaml")}
     assert "outside the server's working directory" in evaluate(http, [metric], fails=True)
+
+
+def test_retrieval_judged_by_claims(world, http, upstream):
+    rows = [{"input": f"Ask {n}", "reference": "So.", "passages": ["a", "b"]} for n in range(3)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (world[0] / "rag.jsonl").write_text(lines)
+    metric = {"name": "rag", "judge": "up/rag", "context": "passages"}
+    found = scores(evaluate(http, [metric], dataset="rag.jsonl"))
+    estimates = {name: one["estimate"] for name, one in found.items()}
+    assert estimates == {
+        "faithfulness": 0.5,
+        "answer_relevance": 1,
+        "context_precision": 0.5,
+        "context_recall": 0.5,
+        "rag_unparsed": 0,
+    }
+    # Whether the same claims follow from the same passages is asked once.
+    assert len(asked(upstream, "rag")) == 3 * 4 + 1
 
 
 def test_a_dry_run_counts_the_judge(http, upstream):

@@ -25,16 +25,14 @@ from evaluators.judge import pairwise
 from evaluators.judge.calibration import Calibration, Item, calibrate
 from evaluators.judge.cases import Case, read_cases
 from evaluators.judge.duel import Duelling, Pair, duel
-from evaluators.judge.graded import (
-    Graded,
-    Grading,
+from evaluators.judge.graded import Graded, Grading, UnjudgeableError
+from evaluators.judge.kinds import load_kind
+from evaluators.judge.metrics import (
     Template,
-    UnjudgeableError,
     UseReference,
     kind_grading,
     prometheus_grading,
 )
-from evaluators.judge.kinds import load_kind
 from evaluators.judge.pairwise import Bout
 from evaluators.judge.panel import Panel
 from evaluators.judge.prometheus import SAMPLING, Style

@@ -18,7 +18,7 @@ import msgspec
 
 from evaluators.base import AskJudge, Inquiry, Output, Scorable, Score
 from evaluators.judge import fence
-from evaluators.judge.graded import Few, joined, told
+from evaluators.judge.metrics import Few, joined, told
 from evaluators.judge.prompts import fill, fingerprint, text
 from evaluators.metrics.reference import references
 from providers.errors import RunDocumentError

@@ -11,6 +11,7 @@ no verdict when it comes back in the answer.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -152,8 +153,6 @@ def expected(
         low: the lowest score.
         high: the highest score.
     """
-    import math  # noqa: PLC0415  (one use)
-
     for token, alternatives in reversed(tokens):
         if _as_score(token, low, high) is None:
             continue

@@ -12,7 +12,7 @@ import click
 import msgspec
 from rich.table import Column, Table
 
-from evaluators.judge.graded import Template, UseReference
+from evaluators.judge.metrics import Template, UseReference
 from evaluators.judge.prometheus import Style
 from evaluators.judge.show import change_sheets, interval, table
 from evaluators.report import dollars

@@ -1,0 +1,310 @@
+"""The metrics `prometheus` and `judge`, from a run document's options.
+
+    {name: prometheus, judge: laptop/prometheus, rubric: helpfulness, repeats: 3}
+    {name: judge, kind: groundedness, judge: [openai/gpt-4o, mistral/large], combine: median}
+
+A calibration asks with the same gradings, so that a run can tell whether its judge is calibrated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from evaluators.base import Answer, Judgement, Sample
+from evaluators.judge import prometheus as published
+from evaluators.judge import rubrics, verdicts
+from evaluators.judge.graded import Graded, Grading, UnjudgeableError
+from evaluators.judge.kinds import Kind, load_kind
+from evaluators.judge.panel import Combine, Panel, Read, Reading
+from evaluators.judge.prompts import fingerprint
+from evaluators.metrics.reference import asked, references
+from providers.errors import RunDocumentError
+
+Judges = str | tuple[str, ...]
+Many = Annotated[int, msgspec.Meta(ge=1, le=100)]
+Few = Annotated[int, msgspec.Meta(ge=0, le=10)]
+UseReference = Literal["auto", "always", "never"]
+Template = Literal["chat", "raw"]
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def prometheus(
+    *,
+    judge: Judges,
+    rubric: str | dict[Any, Any] = "helpfulness",
+    style: published.Style = "prometheus-2",
+    template: Template = "chat",
+    reference: UseReference = "auto",
+    instruction: str | None = None,
+    output: str | None = None,
+    repeats: Many = 1,
+    retries: Few = 2,
+    combine: Combine = "mean",
+    parameters: dict[str, Any] = {},  # noqa: B006  (never changed)
+    structured: bool = False,
+    expected: bool = False,
+) -> Graded:
+    """Prometheus' absolute grading.
+
+    Args:
+        judge: one route, or several as a jury.
+        rubric: a stock rubric, a YAML file, or a rubric written in place.
+        style: which Prometheus' texts and template.
+        template: `chat` for an endpoint that applies the model's template, `raw` for completions.
+        reference: whether the prompt has the sample's first reference: where there is one, always
+            (a sample without one cannot be judged) or never.
+        instruction: the column that says what was asked; the last user message without it.
+        output: what the score is called, where a run has two judges for one rubric or kind.
+        repeats: how often each judge judges.
+        retries: how often it is asked again when its verdict cannot be read.
+        combine: how several judges' verdicts become one.
+        parameters: instead of or besides the published sampling; null leaves one out.
+        structured: ask for a JSON object by `response_format`.
+        expected: score by the probabilities of the score tokens.
+
+    Raises:
+        RunDocumentError: a wrong rubric, or options that exclude each other.
+    """
+    found = rubrics.load(rubric)
+    grading = prometheus_grading(
+        found,
+        style=style,
+        template=template,
+        reference=reference,
+        instruction=instruction,
+        parameters=parameters,
+        structured=structured,
+        expected=expected,
+    )
+    return Graded("prometheus", _named(grading, output), _panel(judge, repeats, retries, combine))
+
+
+def prometheus_grading(
+    rubric: rubrics.Rubric,
+    *,
+    style: published.Style = "prometheus-2",
+    template: Template = "chat",
+    reference: UseReference = "auto",
+    instruction: str | None = None,
+    parameters: Mapping[str, Any] = {},
+    structured: bool = False,
+    expected: bool = False,
+) -> Grading:
+    """How `prometheus` grades, without by whom; arguments as there."""
+    if template == "raw" and structured:
+        raise RunDocumentError(
+            "structured: completions take no response_format", param="structured"
+        )
+
+    def ask(sample: Sample, answer: Answer) -> Sequence[dict[str, str]] | str:
+        known = references(sample) if reference != "never" else ()
+        if reference == "always" and not known:
+            raise UnjudgeableError("no reference")
+        question = published.absolute(
+            rubric,
+            instruction=told(sample, instruction),
+            response=answer.text or "",
+            reference=known[0] if known else None,
+            style=style,
+        )
+        if template == "raw":
+            return published.raw(question, style)
+        return published.messages(question, style)
+
+    sent = _parameters(published.SAMPLING, parameters, template=template, expected=expected)
+    if structured:
+        sent["response_format"] = _schema(
+            "score", {"type": "integer", "enum": list(range(rubric.low, rubric.high + 1))}
+        )
+    prompts = fingerprint(*published.texts(style, "absolute"))
+    return Grading(
+        name=rubric.name or "prometheus",
+        low=rubric.low,
+        high=rubric.high,
+        higher_is_better=True,
+        description=rubric.criteria,
+        source="Kim et al. 2024, Prometheus 2, arXiv:2405.01535; Kim et al. 2023, arXiv:2310.08491",
+        signature=(
+            f"{style}|template:{template}|rubric:{rubric.fingerprint()}|reference:{reference}"
+            f"|instruction:{instruction or 'last user message'}|prompts:{prompts}"
+            f"|sent:{_digest(sent)}|read:{'expected' if expected else 'verdict'}|v:1"
+        ),
+        ask=ask,
+        read=_reader(rubric.low, rubric.high, expected=expected),
+        parameters=sent,
+        needs_reference=reference == "always",
+        categories=tuple(map(float, range(rubric.low, rubric.high + 1))),
+    )
+
+
+def judge(
+    *,
+    judge: Judges,
+    kind: str,
+    context: str = "context",
+    instruction: str | None = None,
+    output: str | None = None,
+    repeats: Many = 1,
+    retries: Few = 2,
+    combine: Combine = "mean",
+    parameters: dict[str, Any] = {},  # noqa: B006  (never changed)
+    expected: bool = False,
+) -> Graded:
+    """A judge of a built-in kind, or of a kind of your own in a YAML file.
+
+    Args:
+        judge: one route, or several as a jury.
+        kind: its name, or the file's path.
+        context: the column with what the answer should be grounded in.
+        instruction: the column that says what was asked; the last user message without it.
+        output: what the score is called, where a run has two judges for one rubric or kind.
+        repeats: how often each judge judges.
+        retries: how often it is asked again when its verdict cannot be read.
+        combine: how several judges' verdicts become one.
+        parameters: instead of or besides the kind's own; null leaves one out.
+        expected: score by the probabilities of the score tokens.
+
+    Raises:
+        RunDocumentError: no such kind, or a file that is none.
+    """
+    grading = kind_grading(
+        load_kind(kind),
+        context=context,
+        instruction=instruction,
+        parameters=parameters,
+        expected=expected,
+    )
+    return Graded("judge", _named(grading, output), _panel(judge, repeats, retries, combine))
+
+
+def kind_grading(
+    kind: Kind,
+    *,
+    context: str = "context",
+    instruction: str | None = None,
+    parameters: Mapping[str, Any] = {},
+    expected: bool = False,
+) -> Grading:
+    """How a kind grades, without by whom; arguments as for `judge`."""
+
+    def ask(sample: Sample, answer: Answer) -> Sequence[dict[str, str]]:
+        known = {
+            "instruction": told(sample, instruction),
+            "answer": answer.text or "",
+            "reference": next(iter(references(sample)), ""),
+            "context": joined(sample.fields.get(context)),
+        }
+        for name in kind.needs():
+            if not known[name].strip():
+                what = f"column {context!r}" if name == "context" else name
+                raise UnjudgeableError(f"no {what}")
+        return kind.messages(**known)
+
+    sent = _parameters(kind.parameters, parameters, template="chat", expected=expected)
+    return Grading(
+        name=kind.name,
+        low=kind.low,
+        high=kind.high,
+        higher_is_better=kind.higher_is_better,
+        description=kind.description,
+        source=kind.source,
+        signature=(
+            f"judge:{kind.name}@{kind.fingerprint()}|context:{context}"
+            f"|instruction:{instruction or 'last user message'}|sent:{_digest(sent)}"
+            f"|read:{'expected' if expected else 'verdict'}|v:1"
+        ),
+        ask=ask,
+        read=_label_reader(kind.labels)
+        if kind.labels
+        else _reader(int(kind.low), int(kind.high), expected=expected),
+        parameters=sent,
+        needs_reference="reference" in kind.needs(),
+        categories=tuple(kind.labels.values())
+        if kind.labels
+        else tuple(map(float, range(int(kind.low), int(kind.high) + 1))),
+    )
+
+
+def told(sample: Sample, column: str | None) -> str:
+    """What the answer answers: a column of the row, or the last user message."""
+    return asked(sample) if column is None else joined(sample.fields.get(column))
+
+
+def joined(value: Any) -> str:
+    """A column as one text; the parts of a list are numbered."""
+    if isinstance(value, list | tuple):
+        return "\n\n".join(f"[{n}] {part}" for n, part in enumerate(value, 1))
+    return "" if value is None else str(value)
+
+
+def _named(grading: Grading, output: str | None) -> Grading:
+    if output is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", output):
+        raise RunDocumentError(
+            f"output: {output!r} is no name: letters, digits and _ only", param="output"
+        )
+    return grading if output is None else grading._replace(name=output)
+
+
+def _panel(judge: Judges, repeats: int, retries: int, combine: Combine) -> Panel:
+    judges = (judge,) if isinstance(judge, str) else judge
+    if not judges or not all(judges):
+        raise RunDocumentError("judge: name a route", param="judge")
+    if len(set(judges)) != len(judges):
+        raise RunDocumentError("judge: a route is named twice", param="judge")
+    return Panel(judges, repeats, retries, combine)
+
+
+def _parameters(
+    defaults: Mapping[str, Any], given: Mapping[str, Any], *, template: Template, expected: bool
+) -> dict[str, Any]:
+    sent = {**defaults, **given}
+    if expected:
+        more = {"logprobs": 20} if template == "raw" else {"logprobs": True, "top_logprobs": 20}
+        sent = {**more, **sent}
+    return {name: value for name, value in sent.items() if value is not None}
+
+
+def _schema(field: str, of: Mapping[str, Any]) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {"feedback": {"type": "string"}, field: of},
+        "required": ["feedback", field],
+        "additionalProperties": False,
+    }
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "verdict", "strict": True, "schema": schema},
+    }
+
+
+def _digest(sent: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_encode(sent)).hexdigest()[:12]
+
+
+def _reader(low: int, high: int, *, expected: bool) -> Read:
+    def read(judgement: Judgement, asked_text: str) -> Reading:
+        verdict = verdicts.score(judgement.answer.text or "", low, high, prompt=asked_text)
+        if verdict.value is None:
+            return Reading(None, verdict.why)
+        if expected:
+            mean = verdicts.expected(judgement.tokens, low, high)
+            if mean is None:
+                return Reading(None, "no probabilities of the score tokens")
+            return Reading(mean)
+        return Reading(float(verdict.value))
+
+    return read
+
+
+def _label_reader(labels: Mapping[str, float]) -> Read:
+    def read(judgement: Judgement, asked_text: str) -> Reading:
+        found = verdicts.choice(judgement.answer.text or "", tuple(labels), prompt=asked_text)
+        return Reading(None, found.why) if found.label is None else Reading(labels[found.label])
+
+    return read

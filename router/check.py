@@ -136,6 +136,7 @@ def check_signatures(found: Run, metrics: Sequence[Declared]) -> None:
         if before != metric.signature:
             raise ConflictError(
                 f"{metric.name} is now {metric.signature!r} and was {before!r} when {found.id} "
-                "began; scores of one run must have one signature. Start a new run: its answers "
-                "come from the cache."
+                "began; scores of one run must have one signature. Score its answers again with "
+                f"'evalrouter eval rescore {found.id} --metrics {metric.name}', or start a new "
+                "run: its answers come from the cache."
             )

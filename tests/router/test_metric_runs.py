@@ -88,7 +88,7 @@ def test_a_changed_file_does_not_go_on_with_an_old_run(folder):
     first = json.loads(evaluate(folder, document).stdout)
     run_id, signatures = first["run"]["id"], first["report"]["signatures"]
     mine.write_text("def score(*_): return 2")
-    command = [sys.executable, "-m", "router", "eval", "resume", run_id]
+    command = [sys.executable, "-m", "router", "eval", "extend", run_id, "--repeats", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 2
     assert "scores of one run must have one signature" in " ".join(done.stderr.split())

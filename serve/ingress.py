@@ -119,6 +119,7 @@ class Ingress:
         self._handles = handles
         self._hosted = hosted
         self._started = int(time.time())
+        self._application = ray_serve.get_replica_context().app_name
         sources = [one.source for one in hosted.values()]
         # `hf/org/model` may name the source, where only one model comes from it.
         self._by_source = {
@@ -260,9 +261,8 @@ class Ingress:
     async def _states(self) -> dict[str, tuple[State, int, str]]:
         """Of each model its state, its copies that run, and why it failed."""
         status = await asyncio.to_thread(ray_serve.status)
-        found: dict[str, Any] = {}
-        for application in status.applications.values():
-            found |= application.deployments
+        application = status.applications.get(self._application)
+        found: Mapping[str, Any] = application.deployments if application else {}
         return {name: _state(found.get(one.deployment)) for name, one in self._hosted.items()}
 
 

@@ -1,0 +1,198 @@
+"""Tokens per second of a hosted model: the bare engine, Ray Serve in front of it, and the router.
+
+    python -m loadtests.serving MODEL --clients 8 --seconds 15
+
+MODEL is a causal model for the transformers engine: a folder, or a name on the hub. All three ask
+for the same streams, one after another, on this machine. The bare engine runs in a process of its
+own, the clients in this one, so what is compared is what lies between them. Needs the extras `ray`
+and `local`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from loadtests.processes import free_port, started
+
+TOKENS = 64
+PROMPT = "Tell me what the weather was like when the ships came home."
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What the clients saw.
+
+    Attributes:
+        place: `engine`, `serve` or `router`.
+        tokens_per_second: over all clients.
+        first_ms: median milliseconds to the first token.
+        streams: how many came whole.
+    """
+
+    place: str
+    tokens_per_second: float
+    first_ms: float
+    streams: int
+
+
+def body(model: str) -> dict[str, Any]:
+    """One request: as many tokens as there are places for, so that all streams are alike."""
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": PROMPT}],
+        "temperature": 0,
+        "max_tokens": TOKENS,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+Stream = Callable[[], AsyncIterator[bytes]]
+
+
+async def measure(place: str, stream: Stream, *, clients: int, seconds: float) -> Measured:
+    """Ask with some clients at a time, each again as soon as it was answered."""
+    # What is made at the first request is not what is measured.
+    await asyncio.gather(*(_one(stream) for _ in range(clients)))
+    began = time.perf_counter()
+    seen: list[tuple[int, float]] = []
+
+    async def client() -> None:
+        while time.perf_counter() - began < seconds:
+            seen.append(await _one(stream))
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    took = time.perf_counter() - began
+    firsts = sorted(first for _, first in seen)
+    tokens = sum(tokens for tokens, _ in seen)
+    return Measured(place, tokens / took, 1000 * firsts[len(firsts) // 2], len(seen))
+
+
+async def _one(stream: Stream) -> tuple[int, float]:
+    """Tokens of one stream, and seconds to its first text."""
+    began = time.perf_counter()
+    first = 0.0
+    tail = b""
+    async for chunk in stream():
+        if not first and b'"content":"' in chunk and b'"content":""' not in chunk:
+            first = time.perf_counter() - began
+        tail = (tail + chunk)[-2000:]
+    found = re.search(rb'"completion_tokens":(\d+)', tail)
+    if not found or not tail.rstrip().endswith(b"[DONE]"):
+        raise RuntimeError(f"a stream was cut off: {tail[-300:]!r}")
+    return int(found[1]), first
+
+
+def over_http(client: httpx.AsyncClient, url: str, model: str) -> Stream:
+    """Streams of a host."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        async with client.stream("POST", f"{url}/chat/completions", json=body(model)) as reply:
+            reply.raise_for_status()
+            async for chunk in reply.aiter_raw():
+                yield chunk
+
+    return stream
+
+
+async def bare(source: str, clients: int, seconds: float) -> Measured:
+    """The engine in this process."""
+    # Torch is this process's only; the one that measures the others does without.
+    from providers.base import Call  # noqa: PLC0415
+    from serve.config import TransformersModel  # noqa: PLC0415
+    from serve.transformers import Transformers  # noqa: PLC0415
+
+    model = TransformersModel(engine="transformers", source=source, concurrency=clients)
+    engine = Transformers("m", model)
+    envelope = {name: msgspec.Raw(json.dumps(value).encode()) for name, value in body("m").items()}
+
+    async def stream() -> AsyncIterator[bytes]:
+        call = Call(path="chat/completions", model="m", envelope=envelope, stream=True)
+        reply = await engine.send(call)
+        async for chunk in reply.chunks():
+            yield chunk
+
+    return await measure("engine", stream, clients=clients, seconds=seconds)
+
+
+@contextmanager
+def command(folder: Path, *arguments: str) -> Iterator[str]:
+    """An `evalrouter` command that serves until it is ended; yields the address that it tells."""
+    log = folder / f"{arguments[0]}.log"
+    with started([sys.executable, "-m", "router", *arguments], log=log, cwd=folder) as process:
+        while not (found := re.search(r" on (http://[^\s:]+:\d+\S*)", log.read_text())):
+            if process.poll() is not None:
+                raise RuntimeError(f"{' '.join(arguments)}: {log.read_text()[-2000:]}")
+            time.sleep(0.2)
+        yield found[1]
+
+
+async def over_hosts(urls: dict[str, tuple[str, str]], clients: int, seconds: float) -> Any:
+    """The host itself, then the router in front of it."""
+    found = []
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+        for place, (url, model) in urls.items():
+            stream = over_http(client, url, model)
+            found.append(await measure(place, stream, clients=clients, seconds=seconds))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    clients, seconds = given.clients, given.seconds
+    if given.bare:
+        found = asyncio.run(bare(given.source, clients, seconds))
+        print(msgspec.json.encode(found).decode())
+        return
+    again = [sys.executable, "-m", "loadtests.serving", given.source, "--bare"]
+    again += ["--clients", str(clients), "--seconds", str(seconds)]
+    done = subprocess.run(again, check=True, stdout=subprocess.PIPE)
+    rows = [msgspec.json.decode(done.stdout.splitlines()[-1], type=Measured)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = {"engine": "transformers", "source": given.source, "concurrency": clients}
+        hosted = str(free_port())
+        config = {
+            "models": {"m": model},
+            "providers": {
+                "gpu": {"kind": "ray_serve", "base_url": f"http://127.0.0.1:{hosted}/v1"}
+            },
+        }
+        (folder / "evalrouter.yaml").write_text(json.dumps(config))
+        with (
+            command(folder, "models", "serve", "evalrouter.yaml", "--port", hosted) as host,
+            command(folder, "serve", "--port", str(free_port())) as router,
+        ):
+            urls = {"serve": (host.rstrip(":"), "m"), "router": (f"{router}/v1", "gpu/m")}
+            rows += asyncio.run(over_hosts(urls, clients, seconds))
+    print("| where | tokens/s | of the bare engine | first token, ms | streams |")
+    print("| --- | --- | --- | --- | --- |")
+    for row in rows:
+        share = row.tokens_per_second / rows[0].tokens_per_second
+        print(
+            f"| {row.place} | {row.tokens_per_second:.0f} | {share:.0%} | {row.first_ms:.0f} | "
+            f"{row.streams} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,8 @@ import pytest
 from servers import gateway, scripted
 
 ROWS = [
-    {"id": f"s{n}", "input": f"{n:04} " + "word " * (9 + n % 5), "reference": "word " * 10} for n in range(48)
+    {"id": f"s{n}", "input": f"{n:04} " + "word " * (9 + n % 5), "reference": "word " * 10}
+    for n in range(48)
 ]
 COUNTED = {"prompt_tokens": 20, "completion_tokens": 30, "total_tokens": 50}
 CACHING = COUNTED | {"prompt_tokens": 1000, "prompt_tokens_details": {"cached_tokens": 800}}

@@ -162,10 +162,10 @@ def test_stopped_and_changed(client):
         client.runs.wait(run_id, timeout=0.05)
     assert client.runs.cancel(run_id)["id"] == run_id
     assert client.runs.wait(run_id)["run"]["state"] == "cancelled"
-    client.runs.resume(run_id, limits={"concurrency": 12})
+    client.runs.resume(run_id)
     client.runs.pause(run_id)
     assert client.runs.wait(run_id)["run"]["state"] == "paused"
-    client.runs.resume(run_id, retry_failed=True)
+    client.runs.resume(run_id, retry_failed=True, limits={"concurrency": 12})
     assert client.runs.wait(run_id)["run"]["state"] == "completed"
     client.runs.rescore(run_id, ["chrf"])
     outcome = client.runs.wait(run_id)

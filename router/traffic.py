@@ -175,6 +175,7 @@ class Traffic:
         if len(self._added) >= self._queued or self._tail_bytes > self._queued_bytes:
             self._settle_all([record])
             self._settled(record)
+            self._rows_wait.set()
             return
         self._added.append(record)
         self._tail_bytes += len(record.tail)
@@ -199,6 +200,7 @@ class Traffic:
                 await loop.run_in_executor(self._thread, self._settle_all, batch)
                 for record in batch:
                     self._settled(record)
+            self._rows_wait.set()
 
     def _settle_all(self, batch: Sequence[Record]) -> None:
         """On the thread."""
@@ -229,7 +231,8 @@ class Traffic:
             return
         self._rows.append(record)
         self._row_bytes += size
-        if not self._rows_wait.is_set():
+        # A few rows are left for the next ones to join: a transaction writes whole pages.
+        if len(self._rows) >= ROWS:
             self._rows_wait.set()
 
     async def _write(self) -> None:

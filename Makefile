@@ -10,13 +10,17 @@ INSTALL := $(FIND) $(BIN)/uv pip install --quiet --python $(BIN)/python -c const
 # tests of what needs it are skipped.
 MODELS ?= ,evaluate,local,local-test,ray
 
-.PHONY: demo test test-vllm test-llama-cpp providers lint bench constraints clean
+.PHONY: demo test test-ray test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
 
+# All but what needs a Ray cluster, which would take it near twenty minutes.
 test: .venv/all
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/serve
+
+test-ray: .venv/all
+	$(BIN)/python -m pytest tests/serve
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -106,3 +107,14 @@ def process(folder: Path, *args: str) -> Iterator[tuple[subprocess.Popen[str], s
         if server.poll() is None:
             server.kill()
         server.communicate()
+
+
+def evalrouter(*args: object, check: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own; `check` is its exit code."""
+    command = [sys.executable, "-m", "router", *map(str, args)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | environ, check=False
+    )
+    assert done.returncode == check, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 import httpx
 import pytest
 from reference_pairs import DATA, _between
-from servers import gateway, scripted
+from servers import evalrouter, gateway, scripted
 
 MODELS = {
     "echo": [{}],
@@ -20,13 +18,6 @@ MODELS = {
     "some": [{"match": "Say (3|7)$", "status": 400}, {}],
 }
 ROWS = [{"id": f"s{n}", "input": f"Say {n}", "reference": f"Say {n}"} for n in range(30)]
-
-
-def evalrouter(*args: object, check: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "router", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == check, done.stderr + done.stdout
-    return done
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:

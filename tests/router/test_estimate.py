@@ -1,12 +1,10 @@
 """What a dry run says, beside what the run then takes on a scripted upstream."""
 
 import json
-import subprocess
-import sys
 
 import httpx
 import pytest
-from servers import gateway, scripted
+from servers import evalrouter, gateway, scripted
 
 ROWS = [
     {"id": f"s{n}", "input": f"{n:04} " + "word " * (9 + n % 5), "reference": "word " * 10}
@@ -187,11 +185,6 @@ def test_an_answer_costs_less_where_the_host_found_the_prompt_in_its_cache(http,
     done = run(http, url, routes=["up/caching"], limit=1)
     each = (200 * 10 + 800 * 1 + 30 * 20) / 1e6
     assert cost_of(http, url, done["run"]["id"]) == pytest.approx(each)
-
-
-def evalrouter(*args):
-    command = [sys.executable, "-m", "router", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_from_the_command_line(http, url, upstream, tmp_path):

@@ -1,11 +1,9 @@
 """Experiments: what may stand in one table, what is told apart, and that runs outlive them."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from servers import gateway, scripted
+from servers import evalrouter, gateway, scripted
 
 ROWS = [{"id": f"s{n}", "input": f"Say {n}", "reference": f"Say {n}"} for n in range(30)]
 MODELS = {
@@ -33,13 +31,6 @@ def url(folder):
         )
         with gateway((folder / "evalrouter.yaml").read_text()) as url:
             yield url
-
-
-def evalrouter(*args, check=0):
-    command = [sys.executable, "-m", "router", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == check, done.stderr + done.stdout
-    return done
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections import Counter
 
 import httpx
 import pytest
-from servers import gateway, process, scripted
+from servers import evalrouter, gateway, process, scripted
 
 MODELS = {
     "echo": [{"usage": {"prompt_tokens": 10, "completion_tokens": 5}}],
@@ -45,14 +45,6 @@ def write_rows(path, count, say="Say"):
 
 def document(**changes):
     return {"dataset": "data.jsonl", "routes": ["up/echo"], "metrics": ["exact_match"]} | changes
-
-
-def evalrouter(*args, check=0):
-    command = [sys.executable, "-m", "router", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == check, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def run_file(folder, check=0, **changes):

@@ -1,7 +1,6 @@
 """Runs end to end: over HTTP, from the command line, killed and resumed."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from servers import gateway, scripted
+from servers import evalrouter, gateway, scripted
 
 ROWS = [{"id": f"s{n}", "input": f"Say {n}", "reference": f"Say {n}"} for n in range(12)]
 MODELS = {
@@ -60,15 +59,6 @@ def write_rows(path, rows):
 
 def document(**changes):
     return {"dataset": "data.jsonl", "routes": ["up/echo"], "metrics": ["exact_match"]} | changes
-
-
-def evalrouter(*args, check=None, **environ):
-    command = [sys.executable, "-m", "router", *map(str, args)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | environ, check=False
-    )
-    assert check is None or done.returncode == check, done.stderr + done.stdout
-    return done
 
 
 def run_file(folder, check=0, **changes):

@@ -1,11 +1,9 @@
 """Tasks end to end: from the command line, from a document, over HTTP."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from servers import gateway, scripted
+from servers import evalrouter, gateway, scripted
 
 ROWS = [{"input": f"Text {n}. More.", "reference": f"Text {n}."} for n in range(4)]
 
@@ -15,13 +13,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return tmp_path
-
-
-def evalrouter(*args, check=0):
-    command = [sys.executable, "-m", "router", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == check, done.stderr + done.stdout
-    return done
 
 
 def run(*args):

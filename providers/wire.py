@@ -57,6 +57,15 @@ def prompt_detail(usage: Usage, name: str) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
+def prompt_cache(usage: Usage) -> tuple[int, int]:
+    """Tokens of the prompt that were read from the host's prompt cache, and written into it."""
+    # OpenAI's name of what was written, or Anthropic's.
+    written = prompt_detail(usage, "cache_write_tokens") or prompt_detail(
+        usage, "cache_creation_tokens"
+    )
+    return prompt_detail(usage, "cached_tokens"), written
+
+
 # Requests
 
 

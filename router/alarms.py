@@ -11,7 +11,6 @@ timing wheel (Varghese and Lauck, SOSP 1987). An alarm rings never early, and up
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import TracebackType
 
 SLOT_S = 0.01
@@ -23,12 +22,12 @@ class Alarms:
     """The alarms of one event loop, the one that is running when the first is set."""
 
     def __init__(self) -> None:
-        self._slots: dict[int, set[Alarm]] = {}
+        self._slots: dict[int, set[Deadline]] = {}
         self._walked = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticking = False
 
-    def put(self, alarm: Alarm, when: float) -> None:
+    def put(self, alarm: Deadline, when: float) -> None:
         """Have it ring at `when`, seconds of the loop's clock. It must not be set already."""
         if not self._ticking:
             self._begin()
@@ -41,7 +40,7 @@ class Alarms:
         else:
             alarms.add(alarm)
 
-    def drop(self, alarm: Alarm) -> None:
+    def drop(self, alarm: Deadline) -> None:
         """Have it not ring; nothing if it is not set."""
         alarms = self._slots.get(alarm.slot)
         if alarms is not None:
@@ -75,34 +74,18 @@ class Alarms:
             self._ticking = False
 
 
-class Alarm:
-    """Calls `call` once, at some time after `when`, unless it is dropped before.
-
-    Attributes:
-        slot: where Alarms keeps it, 0 while it is not set.
-    """
-
-    __slots__ = ("_call", "slot")
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self.slot = 0
-        self._call = call
-
-    def ring(self, now: float) -> None:
-        """The time has come."""
-        del now
-        self._call()
-
-
-class Deadline(Alarm):
+class Deadline:
     """`asyncio.timeout_at`, kept by Alarms: cancels the task it is entered in, and explains it.
 
     Args:
         alarms: of this loop.
         when: seconds of the loop's clock; None for no limit until `reschedule`.
+
+    Attributes:
+        slot: where Alarms keeps it, 0 while it is not set.
     """
 
-    __slots__ = ("_alarms", "_cancelling", "_expired", "_task", "_when")
+    __slots__ = ("_alarms", "_cancelling", "_expired", "_task", "_when", "slot")
 
     def __init__(self, alarms: Alarms, when: float | None) -> None:
         self.slot = 0

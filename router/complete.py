@@ -25,7 +25,7 @@ from providers.wire import (
     ChatCompletion,
     Choice,
     answer_text,
-    prompt_detail,
+    prompt_cache,
     read_completion,
 )
 from providers.wire import Usage as WireUsage
@@ -306,6 +306,7 @@ class Asker:
         completion = read_completion(body) if path == "chat/completions" else _read_text(body)
         text = answer_text(completion)
         usage = _usage(completion)
+        cached, written = prompt_cache(completion.usage) if completion.usage else (0, 0)
         logprob_sum, logprob_tokens = _logprobs(body)
         if text is None:
             # Tool calls, or a refusal without text: there is nothing a text metric could score.
@@ -320,10 +321,8 @@ class Asker:
             cost_usd=self.prices.cost(
                 opened.target,
                 usage,
-                cached=_of_prompt(completion, "cached_tokens"),
-                # OpenAI's name, or Anthropic's.
-                written=_of_prompt(completion, "cache_write_tokens")
-                or _of_prompt(completion, "cache_creation_tokens"),
+                cached=cached,
+                written=written,
             ),
             logprob_sum=logprob_sum,
             logprob_tokens=logprob_tokens,
@@ -360,10 +359,6 @@ def _usage(completion: ChatCompletion) -> Usage:
         completion_tokens=said.completion_tokens,
         total_tokens=said.total_tokens,
     )
-
-
-def _of_prompt(completion: ChatCompletion, name: str) -> int:
-    return prompt_detail(completion.usage, name) if completion.usage else 0
 
 
 def _logprobs(body: bytes) -> tuple[float | None, int | None]:

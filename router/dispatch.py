@@ -192,9 +192,6 @@ class Dispatcher:
         sleep: waits between attempts.
         random: in [0, 1), for the jitter of those waits.
         now: seconds since the epoch, for `Retry-After` dates.
-
-    Attributes:
-        alarms: of the loop it runs in.
     """
 
     def __init__(
@@ -205,7 +202,7 @@ class Dispatcher:
         random: Callable[[], float] = random_module.random,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.alarms = Alarms()
+        self._alarms = Alarms()
         self._providers = providers
         self._sleep = sleep
         self._random = random
@@ -435,7 +432,7 @@ class Dispatcher:
         reply: Reply | None = None
         opened: Opened | None = None
         try:
-            with Deadline(self.alarms, min(deadline, loop.time() + limits.first_byte)):
+            with Deadline(self._alarms, min(deadline, loop.time() + limits.first_byte)):
                 reply = await provider.send(call)
                 if reply.status >= 400:
                     raise await _status_error(reply, target)
@@ -459,7 +456,7 @@ class Dispatcher:
                 await reply.aclose()
         opened._timeout = limits
         opened._deadline = deadline
-        opened._alarms = self.alarms
+        opened._alarms = self._alarms
         opened.hide_usage = ask_usage
         return opened
 

@@ -315,11 +315,7 @@ def _take_usage(record: Record, usage: wire.Usage | None) -> None:
     if usage.total_tokens is None and usage.prompt_tokens is not None:
         record.total_tokens = usage.prompt_tokens + (usage.completion_tokens or 0)
     if usage.prompt_tokens_details is not None:
-        record.cached_tokens = wire.prompt_detail(usage, "cached_tokens")
-        # OpenAI's name, or Anthropic's.
-        record.written_tokens = wire.prompt_detail(
-            usage, "cache_write_tokens"
-        ) or wire.prompt_detail(usage, "cache_creation_tokens")
+        record.cached_tokens, record.written_tokens = wire.prompt_cache(usage)
 
 
 def _read_body(record: Record, tail: bytes) -> None:

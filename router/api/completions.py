@@ -155,7 +155,7 @@ class Completions:
             want_usage=asked.stream and "stream_options" not in asked.envelope,
             traceparent=visit.traceparent(),
         )
-        with ClientWatch(receive, self._dispatcher.alarms):
+        with ClientWatch(receive):
             opened = await self._dispatcher.open(self._plan(table, asked, visit), work)
             visit.opened = opened
             try:

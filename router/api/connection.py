@@ -9,7 +9,6 @@ from typing import Any
 from litestar.types import Receive
 
 from providers.errors import BodyTooLargeError, ClientGoneError
-from router.alarms import Alarm, Alarms
 
 # Most answers of a local target come sooner than this, and then no watching task is made at all.
 WATCH_AFTER_S = 0.02
@@ -44,15 +43,14 @@ async def read_body(receive: Receive, most: int) -> bytes:
 class ClientWatch:
     """Cancels the task it is entered in when the client goes away.
 
-        with ClientWatch(receive, alarms):
+        with ClientWatch(receive):
             ...             # raises ClientGoneError here instead of going on for nobody
 
     Enter it after the body was read: from then on `receive` has only the disconnect to tell.
     """
 
-    def __init__(self, receive: Receive, alarms: Alarms) -> None:
+    def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._alarms = alarms
         self._gone = False
         self._watcher: asyncio.Task[None] | None = None
 
@@ -60,8 +58,7 @@ class ClientWatch:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._begin = Alarm(self._start)
-        self._alarms.put(self._begin, asyncio.get_running_loop().time() + WATCH_AFTER_S)
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
 
     def _start(self) -> None:
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
@@ -80,7 +77,7 @@ class ClientWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._alarms.drop(self._begin)
+        self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
         if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
+from evaluators.report import dollars
 from router.cli.border import escape, out
 from router.estimate import Detectable, Estimate, TargetEstimate
 
@@ -87,11 +88,10 @@ def _count(tokens: int | None) -> str:
     return UNKNOWN if tokens is None else f"{tokens:,}"
 
 
-def _money(dollars: float | None, *, at_most: bool) -> str:
-    if dollars is None:
+def _money(amount: float | None, *, at_most: bool) -> str:
+    if amount is None:
         return UNKNOWN
-    amount = f"{dollars:.2f}" if dollars >= 1 or not dollars else f"{dollars:.2g}"
-    return f"≤ ${amount}" if at_most else f"${amount}"
+    return f"≤ {dollars(amount)}" if at_most else dollars(amount)
 
 
 def _time(seconds: float | None) -> str:

@@ -6,13 +6,16 @@
 
 The engine has one core to itself, the upstream (`upstream.py`) the other one. A run is what
 `evalrouter eval run` carries out, without metrics: rows in SQLite, each request noted before it is
-sent, each answer stored. The report goes to loadtests/results/<date>-engine.md. Ratios are to the
-ideal; leave the machine alone meanwhile: other load takes from the upstream's core as well.
+sent, each answer stored. In turns with it a bare loop sends the same requests and keeps nothing:
+what this machine and the upstream allow. The report goes to loadtests/results/<date>-engine.md.
+Ratios are to the ideal; leave the machine alone meanwhile: other load takes from the upstream's
+core as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import cProfile
 import json
 import os
@@ -33,6 +36,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+import aiohttp
 import msgspec
 import uvloop
 
@@ -118,6 +122,29 @@ prices: {{up/m: {{input: 1.0, output: 2.0}}}}
     return found
 
 
+def bare(port: int, samples: int, concurrency: int) -> Measured:
+    """Send a run's requests from as many coroutines, and do nothing else."""
+    text = "The quick brown fox jumps over the lazy dog. " * 20
+    left = iter(range(samples))
+
+    async def ask(session: aiohttp.ClientSession) -> None:
+        for n in left:
+            body = {"model": "m", "messages": [{"role": "user", "content": f"{n} {text}"}]}
+            url = f"http://127.0.0.1:{port}/v1/chat/completions"
+            async with session.post(url, json=body) as response:
+                await response.read()
+
+    async def work() -> Measured:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            used, began = time.process_time(), time.perf_counter()
+            await asyncio.gather(*(ask(session) for _ in range(concurrency)))
+            seconds, used = time.perf_counter() - began, time.process_time() - used
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return Measured(samples, seconds, used, peak)
+
+    return uvloop.run(work())
+
+
 @contextmanager
 def upstream(delay_ms: float, log: Path) -> Iterator[int]:
     """A host of that delay on its own core; yields its port."""
@@ -133,12 +160,17 @@ def upstream(delay_ms: float, log: Path) -> Iterator[int]:
 
 
 def measure(
-    samples: int, concurrency: int, delay_ms: float = 0.0, *, profile: bool = False
+    samples: int,
+    concurrency: int,
+    delay_ms: float = 0.0,
+    *,
+    what: str = "--run",
+    profile: bool = False,
 ) -> Measured:
-    """One run in a fresh process on the engine's core."""
+    """One run (or bare loop, `--bare`) in a fresh process on the engine's core."""
     with TemporaryDirectory() as folder, upstream(delay_ms, Path(folder) / "log") as port:
         command = ["taskset", "-c", str(ENGINE_CORE), sys.executable, "-m", "loadtests.engine"]
-        options = ["--run", str(port), str(samples), str(concurrency)]
+        options = [what, str(port), str(samples), str(concurrency)]
         if profile:
             options.append("--profile")
         root = str(Path(__file__).parents[1])
@@ -255,11 +287,18 @@ def report(args: argparse.Namespace) -> str:
         f"{1e6 / cpu / 1500:.2f} |",
     ]
     samples, places = 6_400, 64
-    waits = [measure(samples, places, WAIT_S * 1000) for _ in range(3)]
-    seconds, ideal = median(one.seconds for one in waits), samples * WAIT_S / places
+    pairs = [
+        [measure(samples, places, WAIT_S * 1000, what=what) for what in ("--run", "--bare")]
+        for _ in range(5)
+    ]
+    seconds, loop = (median(one.seconds for one in each) for each in zip(*pairs, strict=True))
+    beside = median(run.seconds / loop.seconds for run, loop in pairs)
+    ideal = samples * WAIT_S / places
     lines += [
         f"| {samples:,} samples, upstream of 50 ms, concurrency {places}, s | {seconds:.2f} | "
         f"{ideal:.2f} | {seconds / ideal:.3f} |",
+        f"| the same beside a bare loop of the same requests, s | {seconds:.2f} | {loop:.2f} | "
+        f"{beside:.3f} |",
     ]
     with TemporaryDirectory() as folder:
         found = uvloop.run(pages(Path(folder)))
@@ -271,9 +310,9 @@ def report(args: argparse.Namespace) -> str:
     peak = max(one.peak_mb for one in runs)
     lines += [
         "",
-        "Medians of three runs, each in a fresh process; pages: of 30. A page is the run, its "
-        "counts, and 100 samples with answers and scores. The ideal of the 50 ms run is samples x "
-        "50 ms / concurrency. Each sample is one chat completion of 1 KB each way, written twice "
+        "Medians of three runs (of five with 50 ms), each in a fresh process; pages: of 30. A "
+        "page is the run, its counts, and 100 samples with answers and scores. The ideal of the "
+        "50 ms run is samples x 50 ms / concurrency. Each sample is one chat completion of 1 KB each way, written twice "
         f"(asked, answered). Resident memory: at most {peak:,.0f} MB. The file of a "
         f"million rows: {found['gigabytes']:.1f} GB.",
     ]
@@ -285,10 +324,13 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="a run of 1,000,000 samples instead")
     parser.add_argument("--profile", action="store_true", help="where the time goes; no report")
     parser.add_argument("--out", type=Path, help="the report's file")
-    parser.add_argument("--run", nargs=3, type=int, help=argparse.SUPPRESS)
+    for what in ("--run", "--bare"):
+        parser.add_argument(what, nargs=3, type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
         sys.stdout.write(msgspec.json.encode(run_once(*args.run, profile=args.profile)).decode())
+    elif args.bare:
+        sys.stdout.write(msgspec.json.encode(bare(*args.bare)).decode())
     elif args.profile:
         one = measure(5_000, 64, profile=True)
         sys.stdout.write(f"{one.samples / one.seconds:,.0f} samples/s under the profiler\n")

@@ -28,6 +28,7 @@ class TargetLane:
         limits: the run's.
         room: requests that the route's config lets the target have in flight; None for any.
         places: shared by the run's lanes to the target; None where the run sets no limit.
+        share: of the run's concurrency: where the target's window begins.
 
     Attributes:
         stopped: why nothing more is asked, "" while something is.
@@ -42,6 +43,7 @@ class TargetLane:
         limits: RunLimits,
         room: int | None,
         places: asyncio.Semaphore | None,
+        share: int,
     ) -> None:
         self.route = route
         self.target = target
@@ -51,6 +53,7 @@ class TargetLane:
         self._most = min(limits.per_target.get(str(target), sys.maxsize), room or sys.maxsize)
         self._places = places
         self._ended = self._failed = 0
+        self._window.expect(min(share, self._most))
 
     # the gate
 
@@ -96,6 +99,9 @@ def lanes_of(document: RunDocument, table: Table, pacing: Pacing) -> list[Target
     """The lanes of a run, in the order of its routes."""
     limits = document.limits
     places = {name: asyncio.Semaphore(most) for name, most in limits.per_target.items()}
+    asked = [
+        (route, target) for route in asked_routes(document) for target in table.first_targets(route)
+    ]
     return [
         TargetLane(
             route,
@@ -104,7 +110,7 @@ def lanes_of(document: RunDocument, table: Table, pacing: Pacing) -> list[Target
             limits=limits,
             room=table.room(route, target),
             places=places.get(str(target)),
+            share=limits.concurrency // len(asked),
         )
-        for route in asked_routes(document)
-        for target in table.first_targets(route)
+        for route, target in asked
     ]

@@ -33,6 +33,8 @@ from router.routing import Target
 
 # RFC 6928's ten would do; this is a run's concurrency where its document says nothing.
 START = 16
+# However many a run's document asks for, more than these are reached by doubling.
+START_MOST = 256
 _DECREASE = 0.5
 # Waits where the host does not say how long: doubled with each episode in a row, with jitter.
 _PAUSE_S, _PAUSE_MAX_S = 1.0, 60.0
@@ -118,6 +120,12 @@ class Window:
         self._failed_at = self._clock()
 
     # what the runs ask
+
+    def expect(self, count: int) -> None:
+        """A run's author says that the target takes so many: begin there, unless it has refused."""
+        if not self.episodes:
+            self.size = max(self.size, float(min(count, START_MOST)))
+            self._wake()
 
     async def enter(self) -> None:
         """Wait for room, first come, first served; it is taken when this returns."""

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from providers.errors import UpstreamStatusError, UpstreamTimeoutError
-from router.pacing import LONGEST_PAUSE_S, Pacing, Window
+from router.pacing import LONGEST_PAUSE_S, START_MOST, Pacing, Window
 from router.routing import Target
 
 TARGET = Target("up", "m")
@@ -57,6 +57,34 @@ def test_it_doubles_each_round_until_the_first_refusal_then_grows_by_one(clock):
     assert 4.9 < window.size <= 5
     a_round(window, clock)
     assert 5.6 < window.size <= 6
+
+
+def test_it_begins_with_what_a_run_expects_of_the_target(clock):
+    window = window_of(clock, size=16, in_flight=0)
+    window.expect(64)
+    assert window.size == 64
+    window.expect(8)
+    assert window.size == 64
+    window.expect(1024)
+    assert window.size == START_MOST
+
+
+async def test_whoever_waits_is_let_in_when_more_is_expected(clock):
+    window = window_of(clock, size=1, in_flight=1)
+    entering = asyncio.ensure_future(window.enter())
+    await asyncio.sleep(0)
+    assert not entering.done()
+    window.expect(2)
+    await entering
+    assert window.in_flight == 2
+
+
+def test_a_target_that_has_refused_is_believed_more_than_a_run(clock):
+    window = window_of(clock, size=8, in_flight=8)
+    clock.now += 1
+    window.refused(100.5, None)
+    window.expect(64)
+    assert window.size == 4
 
 
 def test_it_does_not_grow_while_it_is_not_used(clock):

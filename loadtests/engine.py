@@ -64,24 +64,32 @@ class Measured(msgspec.Struct):
         seconds: from the start of the run to its end, rows in the store before it.
         cpu_s: of the process, its threads included.
         peak_mb: resident memory at its highest.
+        scorer_mb: that of the largest of its scoring processes; 0 without one.
     """
 
     samples: int
     seconds: float
     cpu_s: float
     peak_mb: float
+    scorer_mb: float = 0.0
 
 
 # one run, in a process of its own
 
 
-def run_once(port: int, samples: int, concurrency: int, profile: bool) -> Measured:
-    """Carry a run out and measure it. The working directory gets its files."""
+def run_once(
+    port: int, samples: int, concurrency: int, *, scored: bool = False, profile: bool = False
+) -> Measured:
+    """Carry a run out and measure it, scored and reported where wanted.
+
+    The working directory gets its files.
+    """
     # About 1 KB of prompt, as in the other load tests.
     text = "The quick brown fox jumps over the lazy dog. " * 20
     with Path("data.jsonl").open("w", encoding="utf-8") as file:
         for n in range(samples):
-            file.write(json.dumps({"id": f"s{n}", "input": f"{n} {text}"}) + "\n")
+            row = {"id": f"s{n}", "input": f"{n} {text}", "reference": "The fox."}
+            file.write(json.dumps(row) + "\n")
     config = parse(
         f"""
 providers: {{up: {{kind: compatible, base_url: "http://127.0.0.1:{port}/v1", api_key: x}}}}
@@ -93,7 +101,7 @@ prices: {{up/m: {{input: 1.0, output: 2.0}}}}
     document = RunDocument(
         dataset="data.jsonl",
         routes=("up/m",),
-        metrics=(),
+        metrics=("exact_match",) if scored else (),
         prompt="{{ input }}",
         limits=RunLimits(concurrency=concurrency),
     )
@@ -110,11 +118,11 @@ prices: {{up/m: {{input: 1.0, output: 2.0}}}}
                 profiler.disable()
             seconds, used = time.perf_counter() - began, time.process_time() - used
             progress = await services.store.progress(run.id)
+            if scored:
+                await services.runs.outcome(run.id)
             if ended.state != "completed" or progress.answered != samples:
                 raise SystemExit(f"{ended.state}: {ended.error or ended.stopped} {progress}")
-        # Kilobytes on Linux.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return Measured(samples, seconds, used, peak)
+        return Measured(samples, seconds, used, *_peaks())
 
     found = uvloop.run(work())
     if profiler:
@@ -139,10 +147,16 @@ def bare(port: int, samples: int, concurrency: int) -> Measured:
             used, began = time.process_time(), time.perf_counter()
             await asyncio.gather(*(ask(session) for _ in range(concurrency)))
             seconds, used = time.perf_counter() - began, time.process_time() - used
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return Measured(samples, seconds, used, peak)
+        return Measured(samples, seconds, used, *_peaks())
 
     return uvloop.run(work())
+
+
+def _peaks() -> tuple[float, float]:
+    """Resident memory of this process and of its largest child, in MB."""
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in whose)
+    return own, child
 
 
 @contextmanager
@@ -165,14 +179,14 @@ def measure(
     delay_ms: float = 0.0,
     *,
     what: str = "--run",
+    scored: bool = False,
     profile: bool = False,
 ) -> Measured:
     """One run (or bare loop, `--bare`) in a fresh process on the engine's core."""
     with TemporaryDirectory() as folder, upstream(delay_ms, Path(folder) / "log") as port:
         command = ["taskset", "-c", str(ENGINE_CORE), sys.executable, "-m", "loadtests.engine"]
         options = [what, str(port), str(samples), str(concurrency)]
-        if profile:
-            options.append("--profile")
+        options += ["--scored"] * scored + ["--profile"] * profile
         root = str(Path(__file__).parents[1])
         done = subprocess.run(
             [*command, *options],
@@ -267,10 +281,12 @@ def report(args: argparse.Namespace) -> str:
         "",
     ]
     if args.memory:
-        one = measure(MILLION, 64)
+        one = measure(MILLION, 64, scored=True)
         lines += [
-            f"A run of {MILLION:,} samples: {one.samples / one.seconds:,.0f} samples/s, at most "
-            f"{one.peak_mb:,.0f} MB resident; the aim is below 500 MB.",
+            f"A run of {MILLION:,} samples, read, asked, scored (exact_match) and reported with "
+            f"its intervals: {one.samples / one.seconds:,.0f} samples/s, at most "
+            f"{one.peak_mb:,.0f} MB resident, and {one.scorer_mb:,.0f} MB in a scoring process; "
+            "the aim is below 500 MB.",
         ]
         return "\n".join(lines) + "\n"
     lines += ["| | measured | ideal | ratio |", "|---|---|---|---|"]
@@ -312,9 +328,9 @@ def report(args: argparse.Namespace) -> str:
         "",
         "Medians of three runs (of five with 50 ms), each in a fresh process; pages: of 30. A "
         "page is the run, its counts, and 100 samples with answers and scores. The ideal of the "
-        "50 ms run is samples x 50 ms / concurrency. Each sample is one chat completion of 1 KB each way, written twice "
-        f"(asked, answered). Resident memory: at most {peak:,.0f} MB. The file of a "
-        f"million rows: {found['gigabytes']:.1f} GB.",
+        "50 ms run is samples x 50 ms / concurrency. Each sample is one chat completion of 1 KB "
+        f"each way, written twice (asked, answered). Resident memory: at most {peak:,.0f} MB. "
+        f"The file of a million rows: {found['gigabytes']:.1f} GB.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -326,9 +342,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the report's file")
     for what in ("--run", "--bare"):
         parser.add_argument(what, nargs=3, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--scored", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
-        sys.stdout.write(msgspec.json.encode(run_once(*args.run, profile=args.profile)).decode())
+        sys.stdout.write(
+            msgspec.json.encode(
+                run_once(*args.run, scored=args.scored, profile=args.profile)
+            ).decode()
+        )
     elif args.bare:
         sys.stdout.write(msgspec.json.encode(bare(*args.bare)).decode())
     elif args.profile:

@@ -315,6 +315,8 @@ class _Connection(asyncio.Protocol):
 class Pool:
     """Connections by origin; the most recently used one is used again first.
 
+    Made in the loop that it is used in.
+
     Args:
         connections: exchanges at a time, each on a connection of its own; None for no bound.
         keepalive: seconds an idle connection is kept.
@@ -329,6 +331,7 @@ class Pool:
         max_header_bytes: int = 65_536,
     ) -> None:
         self.max_header_bytes = max_header_bytes
+        self._loop = asyncio.get_running_loop()
         self._keepalive = keepalive
         self._idle: dict[Origin, deque[_Connection]] = {}
         self._open: set[_Connection] = set()
@@ -382,7 +385,7 @@ class Pool:
         idle = self._idle.get(origin)
         if not idle:
             return None
-        oldest = asyncio.get_running_loop().time() - self._keepalive
+        oldest = self._loop.time() - self._keepalive
         while idle and idle[0].idle_since < oldest:
             idle.popleft().abort()
         while idle:
@@ -392,10 +395,9 @@ class Pool:
         return None
 
     async def _connect(self, origin: Origin, seconds: float) -> _Connection:
-        loop = asyncio.get_running_loop()
         context = self._context() if origin.secure else None
         async with asyncio.timeout(seconds):
-            _, connection = await loop.create_connection(
+            _, connection = await self._loop.create_connection(
                 lambda: _Connection(self, origin), origin.host, origin.port, ssl=context
             )
         self._open.add(connection)
@@ -409,7 +411,7 @@ class Pool:
 
     def put(self, origin: Origin, connection: _Connection) -> None:
         """Keep a connection for the next request."""
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = self._loop.time()
         self._idle.setdefault(origin, deque()).append(connection)
 
     def forget(self, origin: Origin, connection: _Connection) -> None:

@@ -37,6 +37,8 @@ MAX_ERROR_BYTES = 1024 * 1024
 # What a client that finds every queue full is told to wait.
 BUSY_RETRY_AFTER_S = 1.0
 
+# Of an answer that the dispatcher has not set its route's yet.
+_NO_TIMEOUT = Timeout()
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
 
 
@@ -103,6 +105,24 @@ class Opened:
         first_byte_s: seconds from `open` to the first byte of the body, retries included.
     """
 
+    __slots__ = (
+        "_alarms",
+        "_deadline",
+        "_first",
+        "_reply",
+        "_rest",
+        "_state",
+        "_timeout",
+        "attempts",
+        "body",
+        "first_byte_s",
+        "headers",
+        "hide_usage",
+        "status",
+        "target",
+        "translation",
+    )
+
     def __init__(
         self,
         reply: Reply,
@@ -123,7 +143,7 @@ class Opened:
         self._first = first
         self._rest = rest
         self.hide_usage = False
-        self._timeout = Timeout()
+        self._timeout = _NO_TIMEOUT
         self._deadline = 0.0
         self._alarms: Alarms | None = None
         self._state: TargetState | None = None
@@ -168,9 +188,15 @@ class Opened:
 
 
 class _Trail:
-    """What one request has been through: its attempts, the last failure, when it must end."""
+    """What one request has been through: its attempts, the last failure, when it must end.
 
-    def __init__(self, deadline: float) -> None:
+    `clock` is the loop's: asking for the running loop costs a system call before Python 3.12.
+    """
+
+    __slots__ = ("attempts", "clock", "deadline", "failure")
+
+    def __init__(self, clock: Callable[[], float], deadline: float) -> None:
+        self.clock = clock
         self.deadline = deadline
         self.attempts: list[Attempt] = []
         self.failure: UpstreamError | None = None
@@ -238,14 +264,14 @@ class Dispatcher:
                 answered, or when a target says the request itself is at fault.
             TargetBusyError: every target is full, and so is every queue.
         """
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        trail = _Trail(started + plan.policy.timeout.total)
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        trail = _Trail(clock, started + plan.policy.timeout.total)
         full: list[TargetState] = []
         broken: list[TargetState] = []
         for place, target in enumerate(plan.targets):
             state = self._state(work.klass, target)
-            if not state.allows(loop.time(), plan.policy.breaker):
+            if not state.allows(clock(), plan.policy.breaker):
                 broken.append(state)
                 trail.note(target, "breaker_open", None, 0.0)
                 continue
@@ -298,7 +324,6 @@ class Dispatcher:
         The caller has taken a place at the target; the answer keeps it, a failure gives it back.
         """
         policy = plan.policy
-        loop = asyncio.get_running_loop()
         opened = None
         try:
             state.asked(policy.retries, policy.hedge)
@@ -312,13 +337,13 @@ class Dispatcher:
                 failure = trail.failure
                 assert failure is not None
                 limited = work.pacing is not None and is_rate_limit(failure)
-                if limited or _final(failure) or loop.time() >= trail.deadline:
+                if limited or _final(failure) or trail.clock() >= trail.deadline:
                     raise _with(failure, trail)
                 last = n + 1 == policy.retries.attempts
                 if last or not _worth_another(failure) or not state.may_retry():
                     return None
                 wait = self._wait(failure, n, policy.retries)
-                if wait is None or loop.time() + wait >= trail.deadline:
+                if wait is None or trail.clock() + wait >= trail.deadline:
                     return None
                 await self._sleep(wait)
             return None
@@ -330,13 +355,12 @@ class Dispatcher:
         self, state: TargetState, plan: Plan, work: Work, trail: _Trail
     ) -> Opened | None:
         """One request; a failure is noted on the trail and counted against the target."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = trail.clock()
         target = state.target
         try:
-            opened = await self._send(target, work, plan.policy.timeout, trail.deadline)
+            opened = await self._send(target, work, plan.policy.timeout, trail)
         except UpstreamError as error:
-            ended = loop.time()
+            ended = trail.clock()
             if _own_fault(error):
                 state.failed(ended, plan.policy.breaker)
             else:
@@ -345,7 +369,7 @@ class Dispatcher:
                 work.pacing.ended(target, error, began)
             trail.fail(target, error, ended - began)
             return None
-        took = loop.time() - began
+        took = trail.clock() - began
         state.succeeded(took)
         if work.pacing is not None:
             work.pacing.ended(target, None, began)
@@ -411,7 +435,7 @@ class Dispatcher:
                 return other
         return None
 
-    async def _send(self, target: Target, work: Work, limits: Timeout, deadline: float) -> Opened:
+    async def _send(self, target: Target, work: Work, limits: Timeout, trail: _Trail) -> Opened:
         """Send, and read up to the first byte of a stream or the last byte of a JSON answer."""
         provider = self._providers[target.provider]
         envelope = work.envelope
@@ -428,11 +452,10 @@ class Dispatcher:
             traceparent=work.traceparent,
             on_unsupported=work.on_unsupported,
         )
-        loop = asyncio.get_running_loop()
         reply: Reply | None = None
         opened: Opened | None = None
         try:
-            with Deadline(self._alarms, min(deadline, loop.time() + limits.first_byte)):
+            with Deadline(self._alarms, min(trail.deadline, trail.clock() + limits.first_byte)):
                 reply = await provider.send(call)
                 if reply.status >= 400:
                     raise await _status_error(reply, target)
@@ -448,14 +471,14 @@ class Dispatcher:
                     _refuse_error_body(body, target)
                     opened = Opened(reply, target, body=body)
         except TimeoutError:
-            phase = "total" if loop.time() >= deadline else "first_byte"
+            phase = "total" if trail.clock() >= trail.deadline else "first_byte"
             why = provider.starting(target.model) if isinstance(provider, Explains) else ""
             raise _too_slow(target, phase, limits, why) from None
         finally:
             if opened is None and reply is not None:
                 await reply.aclose()
         opened._timeout = limits
-        opened._deadline = deadline
+        opened._deadline = trail.deadline
         opened._alarms = self._alarms
         opened.hide_usage = ask_usage
         return opened
@@ -473,7 +496,7 @@ class Dispatcher:
 
 def _begun(opened: Opened, trail: _Trail, started: float) -> Opened:
     opened.attempts = trail.attempts
-    opened.first_byte_s = asyncio.get_running_loop().time() - started
+    opened.first_byte_s = trail.clock() - started
     return opened
 
 

@@ -65,6 +65,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         prompt_tokens, completion_tokens, total_tokens: as the target counted them, None otherwise.
         cached_tokens, written_tokens: of the prompt, those the target's own cache had or took.
         cost_usd: US dollars; None when unknown, 0 when nobody was paid.
+        settled: whether the second group has been filled in.
     """
 
     id: str
@@ -97,6 +98,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     cached_tokens: int = 0
     written_tokens: int = 0
     cost_usd: float | None = None
+    settled: bool = False
 
     def asked(self) -> str:
         """The target that answered, else the last one that was asked; "" when none was."""

@@ -14,15 +14,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from providers.errors import ConfigError
+from router.api.connection import WHOLE
 from router.app import create_app
 from router.config import Config
 from router.services import Services
@@ -31,6 +38,11 @@ log = logging.getLogger("evalrouter")
 
 # What nginx and most others take is less.
 MAX_HEAD_BYTES = 64 * 1024
+# Bytes that a header may consist of: a line's end within one would begin another.
+_IN_HEADERS = bytes([9, *range(32, 127), *range(128, 256)])
+# By how many containers memory may grow before cycles are looked for, and how many of those looks
+# go by until older objects are looked at as well.
+GC_THRESHOLDS = (10_000, 10, 10)
 # A worker that dies at once must not be restarted in a tight loop.
 RESTART_AFTER_S = 1.0
 
@@ -66,16 +78,22 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, with a bound on what a request's headers may take: it has none."""
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, with two things that it lacks.
+
+    A bound on what a request's headers may take, and the extension `connection.WHOLE`, by which an
+    app hands over a whole answer in one call: in two messages it costs a tenth of a relay's time.
+    """
 
     _head_bytes = 0
+    _read_bytes = 0
     _in_body = False
     _all_head = True
 
     def data_received(self, data: bytes) -> None:
         """Parse; what comes without end before a body is not waited for any longer."""
         self._all_head = not self._in_body
+        self._read_bytes = len(data)
         super().data_received(data)
         # One read can hold a whole request, body and all, and then says nothing of its head.
         if self._all_head:
@@ -85,9 +103,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin the request, unless its headers came in one piece and are too large."""
-        if sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
-            # httptools makes a parser error of it, which uvicorn answers with 400.
-            raise ValueError("headers too large")
+        if self._head_bytes + self._read_bytes > MAX_HEAD_BYTES:
+            # The last read may hold a body as well, or a part of it.
+            size = sum(len(name) + len(value) for name, value in self.headers)
+            if size > MAX_HEAD_BYTES:
+                # httptools makes a parser error of it, which uvicorn answers with 400.
+                raise ValueError("headers too large")
         self._head_bytes = 0
         self._all_head = False
         self._in_body = True
@@ -97,6 +118,33 @@ class BoundedProtocol(HttpToolsProtocol):
         """The next bytes are another request's head."""
         self._in_body = False
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        cycle.scope["extensions"] = {WHOLE: {"write": partial(_answer, cycle)}}
+        super()._start_asgi_task(cycle, app)
+
+
+def _answer(
+    cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+) -> bool:
+    """What `RequestResponseCycle.send` does with an answer's two messages, in one go."""
+    if cycle.response_started or cycle.flow.write_paused or not cycle.keep_alive:
+        return False
+    if cycle.scope["method"] == "HEAD":
+        return False
+    if cycle.disconnected:
+        return True
+    headers = cycle.default_headers + headers
+    head = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if head.translate(None, _IN_HEADERS) != b"\r\n" * len(headers):
+        # uvicorn says what is wrong with it.
+        return False
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
 
 
 class Server(uvicorn.Server):
@@ -109,7 +157,7 @@ class Server(uvicorn.Server):
                 create_app(self.services),
                 loop="uvloop",
                 interface="asgi3",
-                http=BoundedProtocol,
+                http=Protocol,
                 lifespan="on",
                 log_config=None,
                 access_log=False,
@@ -129,6 +177,8 @@ class Server(uvicorn.Server):
         # What start-up made stays; the collector need not walk over it at every request again.
         gc.collect()
         gc.freeze()
+        # Requests leave next to no cycles; 700 new objects, the default, are those of a few.
+        gc.set_threshold(*GC_THRESHOLDS)
         loop = asyncio.get_running_loop()
         if threading.current_thread() is threading.main_thread():
             loop.add_signal_handler(signal.SIGHUP, self._reload)

@@ -41,7 +41,7 @@ from providers.errors import (
     UpstreamStatusError,
 )
 from providers.wire import UNREADABLE, Message
-from router.api.connection import ClientWatch, read_body
+from router.api.connection import ClientWatch, Headers, answer, read_body
 from router.api.errors import body_of, from_exception
 from router.api.guard import refuse_other_origins
 from router.cache import Entry, Use, key_of, wanted
@@ -82,8 +82,6 @@ _decode_role = msgspec.json.Decoder(Message).decode
 _decode_flag = msgspec.json.Decoder(bool | None).decode
 _encode = msgspec.json.Encoder().encode
 
-Headers = list[tuple[bytes, bytes]]
-
 
 class Completions:
     """The ASGI app of the three paths."""
@@ -121,7 +119,7 @@ class Completions:
         except Exception as error:  # noqa: BLE001  # the border: whatever it is, the client is told
             ours = from_exception(error, "POST", scope["path"])
             visit.fail(ours)
-            await _send_error(ours, send, visit)
+            await _send_error(ours, scope, send, visit)
         finally:
             record = self._record(visit)
             if visit.grant is not NOBODY:
@@ -144,7 +142,7 @@ class Completions:
         visit.rules = table.routes.get(asked.model)
         cached = None if visit.rules is None else visit.rules.cache
         visit.use = wanted(cached, visit.headers, self._cache_ttl)
-        if visit.use is not None and await self._from_cache(asked, visit.use, send, visit):
+        if visit.use is not None and await self._from_cache(asked, visit.use, scope, send, visit):
             return
         visit.trace = self._telemetry.child_traceparent(visit.headers.get(b"traceparent"))
         work = Work(
@@ -162,11 +160,13 @@ class Completions:
                 if opened.body is None:
                     await self._relay_stream(opened, send, visit)
                 else:
-                    await self._relay_body(opened, opened.body, send, visit)
+                    await self._relay_body(opened, opened.body, scope, send, visit)
             finally:
                 await opened.aclose()
 
-    async def _from_cache(self, asked: Asked, use: Use, send: Send, visit: Visit) -> bool:
+    async def _from_cache(
+        self, asked: Asked, use: Use, scope: Scope, send: Send, visit: Visit
+    ) -> bool:
         """Answer from the response cache; False when it has nothing that will do."""
         visit.cache_key = key_of(
             caller=visit.grant.key_id,
@@ -181,9 +181,7 @@ class Completions:
         visit.hit = entry
         headers = visit.answer_headers(entry.content_type, entry.target)
         headers.append((b"x-evalrouter-cache", b"hit"))
-        headers.append((b"content-length", str(len(entry.body)).encode()))
-        await send({"type": "http.response.start", "status": entry.status, "headers": headers})
-        await send({"type": "http.response.body", "body": entry.body, "more_body": False})
+        await answer(scope, send, entry.status, headers, entry.body)
         return True
 
     def _plan(self, table: Table, asked: Asked, visit: Visit) -> Plan:
@@ -198,14 +196,14 @@ class Completions:
             draw = self._random() if key is None else share(key, asked.model)
         return table.plan(asked.model, draw, load_of=self._dispatcher.load_of, needs=needs)
 
-    async def _relay_body(self, opened: Opened, body: bytes, send: Send, visit: Visit) -> None:
+    async def _relay_body(
+        self, opened: Opened, body: bytes, scope: Scope, send: Send, visit: Visit
+    ) -> None:
         """Pass a whole answer on."""
         headers = visit.answer_headers_of(opened)
-        headers.append((b"content-length", str(len(body)).encode()))
         visit.status = opened.status
         visit.tail.append(body)
-        await send({"type": "http.response.start", "status": opened.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        await answer(scope, send, opened.status, headers, body)
         self._keep_in_cache(opened, body, visit)
 
     async def _relay_stream(self, opened: Opened, send: Send, visit: Visit) -> None:
@@ -498,11 +496,10 @@ def _field(
         raise RequestError(f"{name} must be {what}.", param=name, code="invalid_type") from None
 
 
-async def _send_error(error: EvalrouterError, send: Send, visit: Visit) -> None:
+async def _send_error(error: EvalrouterError, scope: Scope, send: Send, visit: Visit) -> None:
     body = body_of(error)
     headers: Headers = [
         (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
         (b"x-request-id", visit.request_id.encode()),
     ]
     if isinstance(error, UpstreamError):
@@ -512,8 +509,7 @@ async def _send_error(error: EvalrouterError, send: Send, visit: Visit) -> None:
         # Of an upstream's headers, a client needs to know when to come back, and no more.
         if not isinstance(error, UpstreamStatusError) or name.startswith("retry-after"):
             headers.append((name.encode(), _printable(value)))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await answer(scope, send, error.status, headers, body)
 
 
 def _in_words(attempts: list[Attempt] | tuple[Attempt, ...]) -> bytes:

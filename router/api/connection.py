@@ -1,4 +1,4 @@
-"""The client's end of a raw ASGI request: its body, and whether it is still there."""
+"""The client's end of a raw ASGI request: its body, its answer, and whether it is still there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import asyncio
 from types import TracebackType
 from typing import Any
 
-from litestar.types import Receive
+from litestar.types import Receive, Scope, Send
 
 from providers.errors import BodyTooLargeError, ClientGoneError
+
+Headers = list[tuple[bytes, bytes]]
+
+# An ASGI extension that our server offers: `scope["extensions"][WHOLE]["write"](status, headers,
+# body)` writes a whole answer, or returns False where only messages will do.
+WHOLE = "evalrouter.whole_answer"
 
 # Most answers of a local target come sooner than this, and then no watching task is made at all.
 WATCH_AFTER_S = 0.02
@@ -38,6 +44,15 @@ async def read_body(receive: Receive, most: int) -> bytes:
         chunk: bytes = message.get("body", b"")
         parts.append(chunk)
         size += len(chunk)
+
+
+async def answer(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send a whole answer, its length added to the headers."""
+    headers.append((b"content-length", b"%d" % len(body)))
+    whole: Any = (scope.get("extensions") or {}).get(WHOLE)
+    if whole is None or not whole["write"](status, headers, body):
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class ClientWatch:

@@ -147,3 +147,67 @@ def test_a_whole_request_in_one_read_is_not_taken_for_headers(tmp_path):
             answer = b""
             while b"x" * 100_000 not in answer or not answer.endswith(b"}"):
                 answer += client.recv(1 << 20)
+
+
+def asking(model, text="still here", *, method=b"POST", more=b""):
+    """The bytes of a request."""
+    message = {"role": "user", "content": text}
+    body = json.dumps({"model": model, "messages": [message]}).encode()
+    head = b"%b /v1/chat/completions HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n"
+    return head % (method, more, len(body)) + body
+
+
+def answers(client, count):
+    """So many whole answers off a connection: head and body of each."""
+    file = client.makefile("rb")
+    for _ in range(count):
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = file.readline()
+            assert line, f"the connection ended after {head!r}"
+            head += line
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        yield head, file.read(length)
+
+
+def test_requests_that_do_not_wait_for_each_other_are_answered_in_their_order(url):
+    with connect(url) as client:
+        client.sendall(b"".join(asking("baseline/echo", f"number {n}") for n in range(20)))
+        for n, (head, body) in enumerate(answers(client, 20)):
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert json.loads(body)["choices"][0]["message"]["content"] == f"number {n}"
+
+
+def test_a_client_that_asks_and_does_not_read_gets_all_of_it_later(http, url):
+    before = resident()
+    with connect(url) as client:
+        client.settimeout(30)
+        client.sendall(asking("up/long") * 40)
+        for _ in range(800):
+            assert fine(http, url)
+        # Each answer has 2 MB: the next is not asked for before the last has left.
+        assert resident() - before < 18_000_000
+        for _, body in answers(client, 40):
+            assert json.loads(body)["choices"][0]["message"]["content"] == "word " * 400_000
+
+
+@pytest.mark.parametrize("model", ["baseline/echo", "no-such-route"])
+def test_a_connection_is_closed_where_the_client_wants_it_closed(url, model):
+    with connect(url) as client:
+        client.sendall(asking(model, more=b"connection: close\r\n"))
+        [(head, _)] = answers(client, 1)
+        assert b"connection: close" in head.lower()
+        assert client.recv(1) == b""
+
+
+def test_an_answer_to_head_has_no_body(url):
+    with connect(url) as client:
+        client.sendall(b"HEAD /v1/chat/completions HTTP/1.1\r\nhost: x\r\n\r\n")
+        client.settimeout(10)
+        head = client.recv(65536)
+        assert head.startswith(b"HTTP/1.1 405 ")
+        assert head.endswith(b"\r\n\r\n")
+        # The connection is still in step.
+        client.sendall(asking("baseline/echo"))
+        [(head, _)] = answers(client, 1)
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")

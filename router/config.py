@@ -538,6 +538,9 @@ def _models(document: Document, environ: Mapping[str, str]) -> dict[str, hosting
             raise ConfigError(f"{document.at(place)}: {error.message}", param=param) from None
         model = convert(document, kind, place=place, error=ConfigError)
         found[name] = hosting.complete(model, environ)
+    if wrong := hosting.contradiction(found):
+        path, message = wrong
+        raise ConfigError(f"{document.at(path)}: {message}", param=".".join(path))
     return found
 
 

@@ -21,9 +21,10 @@ from ray import serve as ray_serve
 from ray.serve import Application
 
 from providers.errors import ConfigError, MissingExtraError
-from serve.config import Model, VllmModel, read
+from serve.config import Model, Shareable, SharedCopies, VllmModel, read
 from serve.ingress import Hosted, Ingress
 from serve.replica import Replica
+from serve.sharing import SharedReplica
 
 NAME = "evalrouter"
 
@@ -67,10 +68,23 @@ def application(models: Mapping[str, Model]) -> Application:
     """The application of these models, which are complete (see `config.complete`)."""
     deployments = _names(models)
     hosted = {
-        name: Hosted(deployments[name], model.engine, model.source, model.cold_start)
+        name: Hosted(
+            deployments[name],
+            model.engine,
+            model.source,
+            model.cold_start,
+            adapters=tuple(model.adapters),
+            shared=_share(model) is not None,
+        )
         for name, model in models.items()
     }
-    handles = {name: _deployment(name, deployments[name], one) for name, one in models.items()}
+    bound = {
+        deployment: _deployment(
+            deployment, {name: models[name] for name in models if deployments[name] == deployment}
+        )
+        for deployment in dict.fromkeys(deployments.values())
+    }
+    handles = {name: bound[deployment] for name, deployment in deployments.items()}
     ingress = ray_serve.deployment(
         Ingress,
         name="ingress",
@@ -82,17 +96,28 @@ def application(models: Mapping[str, Model]) -> Application:
     return found
 
 
+def _share(model: Model) -> SharedCopies | None:
+    return model.share if isinstance(model, Shareable) else None
+
+
 def _names(models: Mapping[str, Model]) -> dict[str, str]:
     """A deployment's name for each model; models' names may hold what these may not."""
     names: dict[str, str] = {}
-    for name in models:
+    for name, model in models.items():
+        if share := _share(model):
+            names[name] = f"shared_{share.name}"
+            continue
         plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
         taken = {*names.values(), "ingress"}
-        names[name] = plain if plain not in taken else f"{plain}_{len(names)}"
+        # Only those of shared copies begin so.
+        free = plain not in taken and not plain.startswith("shared_")
+        names[name] = plain if free else f"model_{len(names)}_{plain}"
     return names
 
 
-def _deployment(name: str, deployment: str, model: Model) -> Application:
+def _deployment(deployment: str, models: Mapping[str, Model]) -> Application:
+    """The deployment of one model, or of those that share its copies."""
+    name, model = next(iter(models.items()))
     options = _options(deployment, model)
     if isinstance(model, VllmModel):
         try:
@@ -101,7 +126,11 @@ def _deployment(name: str, deployment: str, model: Model) -> Application:
             raise MissingExtraError(f"{name} (engine vllm)", "vllm") from error
         return vllm.deployment(name, model, options)
     options["ray_actor_options"] = {"num_cpus": model.cpus, "num_gpus": model.gpus or 0}
-    found: Application = ray_serve.deployment(Replica, **options).bind(name, model)
+    found: Application
+    if share := _share(model):
+        found = ray_serve.deployment(SharedReplica, **options).bind(models, share.keep)
+    else:
+        found = ray_serve.deployment(Replica, **options).bind(name, model)
     return found
 
 

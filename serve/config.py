@@ -8,7 +8,8 @@ The router's config reads the section with these types; nothing here imports Ray
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,6 +53,19 @@ class Replicas(Section, frozen=True, kw_only=True):
         return self.max or max(self.min, 1)
 
 
+class SharedCopies(Section, frozen=True, kw_only=True):
+    """Copies that several models share: each of them loads a model when it is first asked for.
+
+    Attributes:
+        name: of the copies; the models that name the same ones share them.
+        keep: models that a copy keeps loaded; the one asked longest ago leaves first, and never
+            while it answers.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    keep: Count = 2
+
+
 class Model(Section, frozen=True, kw_only=True):
     """What every hosted model has.
 
@@ -67,7 +81,9 @@ class Model(Section, frozen=True, kw_only=True):
         concurrency: requests that one copy works on at a time.
         queue: requests that may wait for a copy; more are answered with 429.
         cold_start: seconds a request waits for the first copy before it is told that the model is
-            still starting (503, code `model_starting`).
+            still starting (503, code `model_starting`); in shared copies also for its loading.
+        adapters: LoRA adapters by name, each from where a model may come from too. They are asked
+            for as `MODEL:ADAPTER`, and share the model's weights.
     """
 
     engine: str
@@ -79,6 +95,17 @@ class Model(Section, frozen=True, kw_only=True):
     concurrency: Count = 16
     queue: Annotated[int, msgspec.Meta(ge=0)] = 200
     cold_start: Positive = 100.0
+    adapters: dict[str, Annotated[str, msgspec.Meta(min_length=1)]] = {}
+
+
+class Shareable(Model, frozen=True, kw_only=True):
+    """A model that need not have copies of its own.
+
+    Attributes:
+        share: see SharedCopies; None for copies of its own.
+    """
+
+    share: SharedCopies | None = None
 
 
 class TransformersOptions(Section, frozen=True, kw_only=True):
@@ -114,7 +141,7 @@ class TransformersOptions(Section, frozen=True, kw_only=True):
     trust_remote_code: bool = False
 
 
-class TransformersModel(Model, frozen=True, kw_only=True):
+class TransformersModel(Shareable, frozen=True, kw_only=True):
     """A model that Hugging Face's transformers runs: causal, seq2seq, or an embedding model.
 
     Attributes:
@@ -147,7 +174,7 @@ class LlamacppOptions(Section, frozen=True, kw_only=True):
     chat_template: str = ""
 
 
-class LlamacppModel(Model, frozen=True, kw_only=True):
+class LlamacppModel(Shareable, frozen=True, kw_only=True):
     """A GGUF file. On the hub it is named `org/repo/file.gguf`.
 
     Attributes:
@@ -210,6 +237,43 @@ def complete(model: Model, environ: Mapping[str, str]) -> Model:
         raise ConfigError(f"RAY_WORKER_GPUS_FRACTION is no number: {said!r}") from None
 
 
+_ADAPTER_NAME = re.compile(r"[^:#/\s]+")
+# What belongs to a copy, and so is the same for all models that share it.
+_OF_THE_COPY = ("share", "cpus", "gpus", "replicas", "concurrency", "queue")
+
+
+def contradiction(models: Mapping[str, Model]) -> tuple[tuple[str, ...], str] | None:
+    """What types cannot say is wrong with the entries: place and message, None if nothing is.
+
+    Two models may answer to one name, or say different things of the copies that they share.
+    """
+    owners: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for name, model in models.items():
+        for adapter in model.adapters:
+            if not _ADAPTER_NAME.fullmatch(adapter):
+                message = f"{adapter!r} is no name for an adapter: MODEL:ADAPTER is asked for"
+                return ("models", name, "adapters", adapter), message
+        for known in (name, *(f"{name}:{adapter}" for adapter in model.adapters)):
+            if known in owners:
+                return ("models", name), f"{known!r} is a name of {owners[known]} too"
+            owners[known] = name
+        if name.rpartition(":")[2] in model.adapters:
+            return ("models", name, "adapters"), "one of them is how the model's own name ends"
+        if not isinstance(model, Shareable) or model.share is None:
+            continue
+        other = first.setdefault(model.share.name, name)
+        for key in _OF_THE_COPY:
+            before = getattr(models[other], key)
+            if getattr(model, key) != before:
+                told = msgspec.json.encode(before).decode()
+                return ("models", name, key), (
+                    f"shares the copies {model.share.name!r} with {other}, which has {told} here; "
+                    "what belongs to a copy must be the same for all models in it"
+                )
+    return None
+
+
 def read(entries: Any, environ: Mapping[str, str]) -> dict[str, Model]:
     """A section that no config file stands around, as Ray Serve's own config passes it on.
 
@@ -225,7 +289,16 @@ def read(entries: Any, environ: Mapping[str, str]) -> dict[str, Model]:
             found[name] = complete(model, environ)
         except (ConfigError, msgspec.ValidationError) as error:
             raise ConfigError(f"models.{name}: {error}", param=f"models.{name}") from None
+    if wrong := contradiction(found):
+        path = ".".join(wrong[0])
+        raise ConfigError(f"{path}: {wrong[1]}", param=path)
     return found
+
+
+def adapter_of(model: str, adapters: Collection[str]) -> str:
+    """Which of a model's adapters is asked for by `MODEL:ADAPTER`; "" for the model itself."""
+    found = model.rpartition(":")[2]
+    return found if found in adapters and found != model else ""
 
 
 def is_local(source: str) -> bool:

@@ -29,12 +29,14 @@ class Row:
         prompt: its tokens.
         sampling: how to draw; `temperature` None counts as 1.
         writer: makes text of the tokens.
+        adapter: the model's LoRA adapter that writes it; "" for none.
         tell: called with each piece, in the thread that generates; None where nobody streams.
         token_text: a token as text.
         device: where the scores are.
 
     Attributes:
         prompt: its tokens.
+        adapter: as given.
         pieces: what was written, where nobody streams.
         writer: as given.
         cancelled: set it to have the row given up.
@@ -46,11 +48,13 @@ class Row:
         sampling: Sampling,
         writer: Writer,
         *,
+        adapter: str = "",
         tell: Callable[[Piece], None] | None = None,
         token_text: Callable[[int], str],
         device: torch.device,
     ) -> None:
         self.prompt = prompt
+        self.adapter = adapter
         self.sampling = sampling
         self.writer = writer
         self.pieces: list[Piece] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any, Literal, TypeVar, cast
 
@@ -34,7 +35,9 @@ from providers.errors import (
     RequestError,
     closest,
 )
+from serve.config import adapter_of
 from serve.replica import Asked, Head
+from serve.sharing import ModelFailedError
 
 T = TypeVar("T")
 
@@ -58,24 +61,31 @@ class Hosted(msgspec.Struct, frozen=True):
         engine: which engine runs it.
         source: where it came from; a name by which it is found too.
         cold_start: seconds a request waits for its first copy.
+        adapters: names of its LoRA adapters.
+        shared: whether its copies have other models too, and load it when it is asked for.
     """
 
     deployment: str
     engine: str
     source: str
     cold_start: float
+    adapters: tuple[str, ...] = ()
+    shared: bool = False
 
 
 class HostedModel(wire.Model):
     """A row of `/v1/models`, with what Ray Serve says of it.
 
     Attributes:
-        state: `ready`, `starting`, `idle` (no copies, starts when asked) or `failed`.
+        state: `ready`, `starting`, `idle` (no copies, starts when asked) or `failed`. A model that
+            shares its copies is `starting` while somebody waits for its loading.
         replicas: copies that run.
+        parent: of an adapter, the model that it changes.
     """
 
     state: State = "ready"
     replicas: int = 0
+    parent: str | None = None
 
 
 class HostedList(msgspec.Struct):
@@ -90,13 +100,6 @@ class ModelStartingError(EvalrouterError):
 
     status = 503
     code = "model_starting"
-
-
-class ModelFailedError(EvalrouterError):
-    """The model could not be started, or its copies died."""
-
-    status = 503
-    code = "model_failed"
 
 
 class _Peek(msgspec.Struct):
@@ -120,6 +123,9 @@ class Ingress:
         self._hosted = hosted
         self._started = int(time.time())
         self._application = ray_serve.get_replica_context().app_name
+        # Of models that share copies: how many wait for a loading, and which could not be loaded.
+        self._loading: Counter[str] = Counter()
+        self._failed: set[str] = set()
         sources = [one.source for one in hosted.values()]
         # `hf/org/model` may name the source, where only one model comes from it.
         self._by_source = {
@@ -147,17 +153,29 @@ class Ingress:
         if path == "/v1/models":
             return _json(HostedList(await self._listed()))
         if path.startswith("/v1/models/"):
-            name = self._find(path.removeprefix("/v1/models/"))
-            return _json(next(one for one in await self._listed() if one.id == name))
+            name, adapter = self._find(path.removeprefix("/v1/models/"))
+            known = f"{name}:{adapter}" if adapter else name
+            return _json(next(one for one in await self._listed() if one.id == known))
         raise NotFoundError(f"There is no {path}.")
 
-    def _find(self, model: str) -> str:
-        name = model if model in self._handles else self._by_source.get(model)
-        if name is None:
-            raise ModelNotFoundError(
-                f"No model {model!r} is hosted here.{closest(model, self._handles)}", param="model"
-            )
-        return name
+    def _find(self, model: str) -> tuple[str, str]:
+        """The hosted model that is meant, and which of its adapters."""
+        base = model.rpartition(":")[0]
+        for said in (model, base):
+            name = said if said in self._handles else self._by_source.get(said)
+            if name is None:
+                continue
+            if said == model:
+                return name, ""
+            if adapter := adapter_of(model, self._hosted[name].adapters):
+                return name, adapter
+        listed = [known for name in self._hosted for known in self._names(name)]
+        raise ModelNotFoundError(
+            f"No model {model!r} is hosted here.{closest(model, listed)}", param="model"
+        )
+
+    def _names(self, name: str) -> list[str]:
+        return [name, *(f"{name}:{adapter}" for adapter in self._hosted[name].adapters)]
 
     async def _relay(self, path: Path, request: Request) -> Response:
         body = await _body(request)
@@ -165,7 +183,7 @@ class Ingress:
             peek = _peek(body)
         except wire.UNREADABLE as error:
             raise RequestError(f"The body cannot be read: {error}", code="invalid_body") from error
-        name = self._find(peek.model)
+        name, _ = self._find(peek.model)
         asked = Asked(
             path,
             peek.model,
@@ -176,6 +194,9 @@ class Ingress:
         )
         if peek.stream and path != "embeddings":
             return await self._stream(name, asked)
+        if self._hosted[name].shared:
+            head, items = await self._begun(name, asked)
+            return await _collected(head, items)
         response = self._handles[name].whole.remote(asked)
         try:
             head, answer = await self._patiently(name, response)
@@ -184,15 +205,30 @@ class Ingress:
             raise
         return _response(answer, head)
 
-    async def _stream(self, name: str, asked: Asked) -> Response:
-        items = self._handles[name].options(stream=True).stream.remote(asked)
+    async def _begun(self, name: str, asked: Asked) -> tuple[Head, Any]:
+        """How the answer begins, and the stream of its bytes."""
+        shared = self._hosted[name].shared
+        more = {"multiplexed_model_id": name} if shared else {}
+        items = self._handles[name].options(stream=True, **more).stream.remote(asked)
         try:
             head = cast("Head", await self._patiently(name, anext(items)))
+            if head.load == "loading":
+                self._loading[name] += 1
+                try:
+                    head = cast("Head", await self._patiently(name, anext(items), loading=True))
+                finally:
+                    self._loading[name] -= 1
         except BaseException:
             _cancel(items)
             raise
+        if shared:
+            (self._failed.add if head.load == "failed" else self._failed.discard)(name)
+        return head, items
+
+    async def _stream(self, name: str, asked: Asked) -> Response:
+        head, items = await self._begun(name, asked)
         if head.status != 200:
-            return _response(b"".join([chunk async for chunk in items]), head)
+            return await _collected(head, items)
 
         async def relay() -> AsyncIterator[bytes]:
             try:
@@ -206,8 +242,13 @@ class Ingress:
         headers = {"cache-control": "no-cache"}
         return StreamingResponse(relay(), media_type=head.content_type, headers=headers)
 
-    async def _patiently(self, name: str, answer: Awaitable[T]) -> T:
+    async def _patiently(self, name: str, answer: Awaitable[T], *, loading: bool = False) -> T:
         """The answer, unless no copy of the model comes up to give it.
+
+        Args:
+            name: of the model.
+            answer: which is waited for.
+            loading: whether a copy has it, and loads the model first.
 
         Raises:
             ModelStartingError: a copy is on its way, and takes longer than the model's
@@ -223,10 +264,10 @@ class Ingress:
         try:
             while not (await asyncio.wait({task}, timeout=_LOOK_EVERY_S))[0]:
                 state, replicas, why = (await self._states())[name]
-                if replicas:
+                if replicas and not loading:
                     # It works on it, or on others before it; how long that takes is not our matter.
                     deadline = time.monotonic() + hosted.cold_start
-                elif state == "failed":
+                elif state == "failed" and not replicas:
                     raise ModelFailedError(f"{name} could not be started: {why}")
                 elif time.monotonic() > deadline:
                     raise ModelStartingError(
@@ -249,21 +290,29 @@ class Ingress:
         states = await self._states()
         return [
             HostedModel(
-                name,
+                known,
                 created=self._started,
                 owned_by=one.engine,
                 state=states[name][0],
                 replicas=states[name][1],
+                parent=None if known == name else name,
             )
             for name, one in self._hosted.items()
+            for known in self._names(name)
         ]
 
     async def _states(self) -> dict[str, tuple[State, int, str]]:
-        """Of each model its state, its copies that run, and why it failed."""
+        """Of each model its state, its copies that run, and why these failed."""
         status = await asyncio.to_thread(ray_serve.status)
         application = status.applications.get(self._application)
         found: Mapping[str, Any] = application.deployments if application else {}
-        return {name: _state(found.get(one.deployment)) for name, one in self._hosted.items()}
+        states = {name: _state(found.get(one.deployment)) for name, one in self._hosted.items()}
+        for name, (state, replicas, why) in states.items():
+            if state == "ready" and self._loading[name]:
+                states[name] = "starting", replicas, why
+            elif state == "ready" and name in self._failed:
+                states[name] = "failed", replicas, why
+        return states
 
 
 def _state(found: Any) -> tuple[State, int, str]:
@@ -297,6 +346,14 @@ async def _body(request: Request) -> bytes:
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(wire.encode(value), status, dict(headers or {}), "application/json")
+
+
+async def _collected(head: Head, items: Any) -> Response:
+    try:
+        return _response(b"".join([chunk async for chunk in items]), head)
+    except BaseException:
+        _cancel(items)
+        raise
 
 
 def _response(body: bytes, head: Head) -> Response:

@@ -5,22 +5,31 @@
     reply = await engine.send(call)              # a Provider, like any host
 
 The server is the one in the `xllamacpp` wheel. It listens on this machine only, on a free port,
-with a key that nobody else knows; requests are relayed to it byte for byte.
+with a key that nobody else knows; requests and answers are relayed byte for byte, but for the
+answer's `system_fingerprint`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import importlib.metadata
 import math
+import re
 import secrets
+from collections.abc import AsyncIterator
+from typing import Any
 
+import msgspec
 import xllamacpp
 
 from providers.base import Call, Reply, Secret
 from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import ConfigError
 from providers.transport import Limits, Transport
-from serve.config import LlamacppModel
-from serve.sources import fetch_file
+from serve.config import LlamacppModel, adapter_of
+from serve.sources import fetch_file, fingerprint
+
+_FINGERPRINT = re.compile(rb'"system_fingerprint":"[^"]*"')
 
 
 class Llamacpp:
@@ -53,13 +62,21 @@ class Llamacpp:
         params.cpuparams.n_threads = threads
         params.cpuparams_batch.n_threads = threads
         params.use_jinja = True
+        files = {name: fetch_file(source) for name, source in model.adapters.items()}
+        # Without effect until a request says which.
+        params.lora_adapters = [
+            xllamacpp.CommonAdapterLoraInfo(str(file), 0.0) for file in files.values()
+        ]
+        self._adapters = {name: fingerprint(file) for name, file in files.items()}
+        version = importlib.metadata.version("xllamacpp")
+        self._fingerprint = f"{fingerprint(path)}-xllamacpp-{version}"
         params.embedding = options.embedding
         if options.embedding:
             params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
         if options.chat_template:
             params.chat_template = options.chat_template
         try:
-            self._server = xllamacpp.Server(params)
+            self._server: Any = xllamacpp.Server(params)
         except RuntimeError as error:
             raise ConfigError(f"{name}: {path} cannot be loaded: {error}") from error
         self._transport = Transport(Limits())
@@ -75,9 +92,54 @@ class Llamacpp:
         await self._transport.open()
 
     async def close(self) -> None:
-        """Close them."""
+        """End the server, and give its memory back."""
         await self._transport.close()
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
+        # It ends with the last reference to it.
+        self._server = None
 
     async def send(self, call: Call) -> Reply:
         """Answer a call; ends the work on it when the reply is closed."""
-        return await self._host.send(call)
+        known = self._fingerprint
+        if self._adapters:
+            adapter = adapter_of(call.model, self._adapters)
+            known += f"-lora-{self._adapters[adapter]}" if adapter else ""
+            used = [
+                {"id": number, "scale": float(name == adapter)}
+                for number, name in enumerate(self._adapters)
+            ]
+            envelope = {**call.envelope, "lora": msgspec.Raw(msgspec.json.encode(used))}
+            call = msgspec.structs.replace(call, envelope=envelope)
+        return _Named(await self._host.send(call), known)
+
+
+class _Named:
+    """The server's reply, with what exactly answers: the server knows its own build only."""
+
+    def __init__(self, reply: Reply, fingerprint: str) -> None:
+        self.status = reply.status
+        self.headers = reply.headers
+        self.translation = reply.translation
+        self._reply = reply
+        self._known = b'"system_fingerprint":"%s"' % fingerprint.encode()
+
+    def _name(self, body: bytes) -> bytes:
+        # Within a text its quotes would be escaped.
+        return _FINGERPRINT.sub(self._known, body)
+
+    async def read(self) -> bytes:
+        return self._name(await self._reply.read())
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        held = b""
+        async for chunk in self._reply.chunks():
+            lines, newline, held = (held + chunk).rpartition(b"\n")
+            if newline:
+                yield self._name(lines + newline)
+        if held:
+            yield self._name(held)
+
+    async def aclose(self) -> None:
+        await self._reply.aclose()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from ray import serve as ray_serve
 
-from providers.base import Call, Lifecycle, Path, Provider
+from providers.base import Call, Lifecycle, Path, Provider, Reply
 from providers.errors import MissingExtraError
 from serve.config import LlamacppModel, Model, TransformersModel
 
@@ -34,14 +34,27 @@ class Asked(NamedTuple):
 
 
 class Head(NamedTuple):
-    """How an answer begins."""
+    """How an answer begins.
+
+    Attributes:
+        status: of HTTP.
+        content_type: of the body.
+        load: `loading` where the copy has to load the model first (nothing of the answer yet,
+            another Head follows), `failed` where it could not.
+    """
 
     status: int
     content_type: str
+    load: Literal["", "loading", "failed"] = ""
 
 
-def load(name: str, model: Model) -> Provider:
+def load(name: str, model: Model, *, batch: Any = ray_serve.batch) -> Provider:
     """The engine of a model, loaded.
+
+    Args:
+        name: the model's.
+        model: what to load.
+        batch: has requests answered together, as `ray.serve.batch` does.
 
     Raises:
         ConfigError: the model cannot be loaded.
@@ -51,7 +64,7 @@ def load(name: str, model: Model) -> Provider:
         if isinstance(model, TransformersModel):
             from serve.transformers import Transformers  # noqa: PLC0415  # imports torch
 
-            return Transformers(name, model, batch=ray_serve.batch)
+            return Transformers(name, model, batch=batch)
         assert isinstance(model, LlamacppModel)
         from serve.llamacpp import Llamacpp  # noqa: PLC0415  # an extra
 
@@ -73,25 +86,18 @@ class Replica:
         self._engine = load(name, model)
         self._opened = False
 
-    async def _send(self, asked: Asked) -> Any:
+    async def _send(self, asked: Asked) -> Reply:
         if isinstance(self._engine, Lifecycle) and not self._opened:
             # Here and not in the constructor, which has no event loop.
             self._opened = True
             await self._engine.open()
-        call = Call(
-            path=asked.path,
-            model=asked.model,
-            envelope=_decode(asked.body),
-            request_id=asked.request_id,
-            traceparent=asked.traceparent,
-        )
-        return await self._engine.send(call)
+        return await self._engine.send(call_of(asked))
 
     async def whole(self, asked: Asked) -> tuple[Head, bytes]:
         """The whole answer."""
         reply = await self._send(asked)
         try:
-            return _head(reply), await reply.read()
+            return head_of(reply), await reply.read()
         finally:
             await reply.aclose()
 
@@ -99,7 +105,7 @@ class Replica:
         """How the answer begins, then its bytes as they are made."""
         reply = await self._send(asked)
         try:
-            yield _head(reply)
+            yield head_of(reply)
             async for chunk in reply.chunks():
                 yield chunk
         finally:
@@ -110,5 +116,17 @@ class Replica:
         """Asked by Ray Serve; a process that answers is healthy."""
 
 
-def _head(reply: Any) -> Head:
+def call_of(asked: Asked) -> Call:
+    """The request as engines take it."""
+    return Call(
+        path=asked.path,
+        model=asked.model,
+        envelope=_decode(asked.body),
+        request_id=asked.request_id,
+        traceparent=asked.traceparent,
+    )
+
+
+def head_of(reply: Reply) -> Head:
+    """How an engine's answer begins."""
     return Head(reply.status, reply.headers.get("content-type", "application/json"))

@@ -13,12 +13,13 @@ import asyncio
 import base64
 import contextlib
 import copy
+import gc
 import math
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import msgspec
@@ -30,11 +31,14 @@ from providers.base import BytesReply, Call, Reply
 from providers.compose import error_reply, model_list
 from providers.errors import ConfigError, RequestError
 from serve.answers import Answer, usage_of
-from serve.config import TransformersModel
+from serve.config import TransformersModel, adapter_of
 from serve.decoding import Draw, GivenUpError, Row, Watch, WatchBeams
 from serve.requests import Asked, Sampling, read
 from serve.sources import fetch, fingerprint
 from serve.writing import Piece, Writer
+
+if TYPE_CHECKING:
+    from serve.lora import Adapters
 
 # A tokenizer without a limit says a number of 30 digits.
 _NO_LIMIT = 10**9
@@ -91,6 +95,7 @@ class Transformers:
             raise ConfigError(f"{name}: {source} cannot be loaded: {told}") from error
         self._model: Any = loaded.to(self._device).eval()
         self._fingerprint = _fingerprint(commit, source, self._model.dtype)
+        self._adapters = _adapters(self._model, model.adapters, name)
         self._limit = options.max_model_len or _limit(self._kind, config, self._tokenizer)
         self._task = _task_settings(model.task, config)
         self._prefix = self._task.pop("prefix", "") if options.prefix is None else options.prefix
@@ -139,6 +144,22 @@ class Transformers:
             settings.pad_token_id = self._tokenizer.pad_token_id or (ends[0] if ends else 0)
         return settings
 
+    async def open(self) -> None:
+        """Nothing: it was loaded when it was made."""
+
+    async def close(self) -> None:
+        """Give its memory back. Nothing may be asked meanwhile, or later."""
+        await asyncio.to_thread(self._free)
+
+    def _free(self) -> None:
+        # What nobody waits for any more ends with its next token.
+        self._threads.shutdown(cancel_futures=True)
+        self._model = self._adapters = None
+        # A model's parts refer to one another.
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
     async def send(self, call: Call) -> Reply:
         """Answer a call; a request that cannot be answered gets OpenAI's error object."""
         try:
@@ -149,6 +170,12 @@ class Transformers:
             return await self._write(call)
         except RequestError as error:
             return error_reply(error)
+
+    def _adapter(self, model: str) -> str:
+        return adapter_of(model, self._adapters.fingerprints) if self._adapters else ""
+
+    def _adapted(self, adapters: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+        return self._adapters.using(adapters) if self._adapters else contextlib.nullcontext()
 
     # Text
 
@@ -161,11 +188,15 @@ class Transformers:
                 code="unsupported_model",
             )
         asked = read(call.path, call.envelope)
-        answer = Answer(asked.path, call.model, self._fingerprint, usage_events=asked.include_usage)
+        adapter = self._adapter(call.model)
+        known = self._fingerprint
+        if self._adapters and adapter:
+            known += f"-lora-{self._adapters.fingerprints[adapter]}"
+        answer = Answer(asked.path, call.model, known, usage_events=asked.include_usage)
         prompts = await asyncio.to_thread(self._prompts, asked)
         if asked.stream:
-            return BytesReply(self._stream(answer, asked, prompts))
-        rows = self._rows(asked, prompts)
+            return BytesReply(self._stream(answer, asked, prompts, adapter))
+        rows = self._rows(asked, prompts, adapter=adapter)
         try:
             if self._batched is None:
                 await self._generate_batch(rows)
@@ -179,7 +210,7 @@ class Transformers:
         return BytesReply(answer.whole([row.pieces for row in rows], usage))
 
     async def _stream(
-        self, answer: Answer, asked: Asked, prompts: Sequence[_Prompt]
+        self, answer: Answer, asked: Asked, prompts: Sequence[_Prompt], adapter: str
     ) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         # Bounded by max_tokens: a model must not wait for a slow client while it holds the device.
@@ -192,7 +223,8 @@ class Transformers:
             return tell
 
         count = len(prompts) * asked.n
-        rows = self._rows(asked, prompts, [teller(number) for number in range(count)])
+        tell = [teller(number) for number in range(count)]
+        rows = self._rows(asked, prompts, tell, adapter=adapter)
         work = loop.run_in_executor(self._threads, self._generate, rows)
         work.add_done_callback(lambda _: written.put_nowait((-1, Piece(""))))
         try:
@@ -283,6 +315,8 @@ class Transformers:
         asked: Asked,
         prompts: Sequence[_Prompt],
         tell: Sequence[Callable[[Piece], None]] = (),
+        *,
+        adapter: str = "",
     ) -> list[Row]:
         rows = []
         said = asked.sampling
@@ -309,6 +343,7 @@ class Transformers:
                     prompt.ids,
                     sampling,
                     writer,
+                    adapter=adapter,
                     tell=tell[number] if tell else None,
                     token_text=lambda token: str(self._tokenizer.decode([token])),
                     device=self._device,
@@ -379,7 +414,8 @@ class Transformers:
         ids, mask = _padded(
             [row.prompt for row in rows], settings.pad_token_id, left=self._kind == "causal"
         )
-        with torch.inference_mode(), contextlib.suppress(GivenUpError):
+        adapted = self._adapted([row.adapter for row in rows])
+        with torch.inference_mode(), adapted, contextlib.suppress(GivenUpError):
             found: torch.Tensor = self._model.generate(
                 input_ids=ids.to(self._device),
                 attention_mask=mask.to(self._device),
@@ -412,7 +448,9 @@ class Transformers:
             )
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         loop = asyncio.get_running_loop()
-        vectors, tokens, truncated = await loop.run_in_executor(self._threads, self._vectors, texts)
+        vectors, tokens, truncated = await loop.run_in_executor(
+            self._threads, self._vectors, texts, self._adapter(call.model)
+        )
         packed = asked.encoding_format == "base64"
         data = [
             wire.Embedding(_pack(vector) if packed else vector, index)
@@ -421,7 +459,7 @@ class Transformers:
         usage = usage_of(tokens, 0, truncated)
         return BytesReply(wire.encode(wire.EmbeddingList(data, call.model, usage)))
 
-    def _vectors(self, texts: Sequence[str]) -> tuple[list[list[float]], int, int]:
+    def _vectors(self, texts: Sequence[str], adapter: str) -> tuple[list[list[float]], int, int]:
         """Mean over the last layer's tokens, scaled to length 1 (Reimers, Gurevych 2019)."""
         vectors: list[list[float]] = []
         tokens = truncated = 0
@@ -433,7 +471,7 @@ class Transformers:
             pad = self._tokenizer.pad_token_id or 0
             ids, mask = _padded([one.ids for one in prompts], pad, left=False)
             ids, mask = ids.to(self._device), mask.to(self._device)
-            with torch.inference_mode():
+            with torch.inference_mode(), self._adapted([adapter] * len(prompts)):
                 hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
             weights = mask.unsqueeze(-1).to(hidden.dtype)
             mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
@@ -492,6 +530,14 @@ def _task_settings(task: str, config: Any) -> dict[str, Any]:
     """What a model's config says for a task: T5's prefix, BART's beams."""
     said = getattr(config, "task_specific_params", None) or {}
     return dict(said.get(task) or {})
+
+
+def _adapters(model: Any, sources: Mapping[str, str], owner: str) -> Adapters | None:
+    if not sources:
+        return None
+    from serve.lora import Adapters  # noqa: PLC0415  # peft takes a second to import
+
+    return Adapters(model, sources, owner)
 
 
 def _template(said: str) -> str | None:

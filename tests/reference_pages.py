@@ -193,6 +193,7 @@ def config() -> str:
 def engines() -> list[str]:
     """The keys of each engine's models, and of its options."""
     parts = []
+    told_of: set[type] = {Replicas}
     for name, kind in ENGINES.items():
         first, *inner = structs_below(kind)
         told = f"{summary(kind)} `engine: {name}`. All keys of [Model](#model), and:"
@@ -200,8 +201,9 @@ def engines() -> list[str]:
         parts += [
             f"### {one.__name__}\n\n{summary(one)}\n\n{struct(one)}\n"
             for one in inner
-            if one is not Replicas
+            if one not in told_of
         ]
+        told_of |= set(inner)
     return parts
 
 

@@ -143,5 +143,24 @@ def write(path: Path, *, seed: int = 1) -> Path:
     return path
 
 
+def write_adapter(path: Path, *, seed: int = 1, rank: int = 4) -> Path:
+    """Write a LoRA adapter of random weights for the model."""
+    out = gguf.GGUFWriter(path, "llama")
+    out.add_type(gguf.GGUFType.ADAPTER)
+    out.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    out.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 2.0 * rank)
+    random = np.random.default_rng(seed)
+    for layer in range(LAYERS):
+        for name in ("attn_q", "attn_v", "attn_output"):
+            for part, shape in (("a", (rank, WIDTH)), ("b", (WIDTH, rank))):
+                weights = (random.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float32)
+                out.add_tensor(f"blk.{layer}.{name}.weight.lora_{part}", weights)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
+
+
 if __name__ == "__main__":
     write(Path(sys.argv[1]))

@@ -6,9 +6,11 @@ Both have two layers and a byte pair tokenizer of their own, and are made in a s
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import tiny_gguf
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     BartConfig,
@@ -110,4 +112,15 @@ def bart(folder: Path, *, seed: int = 1, beams: int = 2, positions: int = 64) ->
         forced_eos_token_id=2,
     )
     model.save_pretrained(folder)
+    return folder
+
+
+def adapter(folder: Path, model: Path, *, seed: int = 1, **settings: Any) -> Path:
+    """Write a LoRA adapter of random weights for a causal `model`."""
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False, **settings
+    )
+    changed = get_peft_model(LlamaForCausalLM.from_pretrained(model), config)
+    changed.save_pretrained(folder)
     return folder

@@ -9,16 +9,26 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-pytest.importorskip("ray")
-pytest.importorskip("transformers")
+_MISSING = [name for name in ("ray", "transformers", "peft") if find_spec(name) is None]
 
-import tiny_gguf  # after the skips
-import tiny_models
+
+class Skipped(pytest.File):
+    """A file of tests that cannot be imported here."""
+
+    def collect(self) -> list[pytest.Item]:
+        pytest.skip(f"needs {' and '.join(_MISSING)}")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> Skipped | None:
+    """Skip a file before its imports fail."""
+    return Skipped.from_parent(parent, path=module_path) if _MISSING else None
+
 
 CONFIG = """\
 models:
@@ -41,6 +51,22 @@ models:
     source: {folder}/broken
     cpus: 0.1
     replicas: {{min: 0, max: 1, up_delay: 0}}
+  sea:
+    engine: transformers
+    source: {folder}/sea
+    cpus: 0.1
+    share: {{name: small, keep: 2}}
+    adapters: {{pirate: {folder}/pirate}}
+  wind: {{engine: transformers, source: {folder}/wind, cpus: 0.1, share: {{name: small, keep: 2}}}}
+  ship:
+    engine: llamacpp
+    source: {folder}/ship.gguf
+    cpus: 0.1
+    cold_start: 3
+    share: {{name: small, keep: 2}}
+    options: {{context: 512}}
+  wreck:
+    {{engine: transformers, source: {folder}/wreck, cpus: 0.1, share: {{name: small, keep: 2}}}}
 """
 
 
@@ -52,13 +78,21 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny models' files: `llama`, `bart`, `tiny.gguf`, and `broken`, which is none."""
+    """The tiny models' files: as CONFIG names them; `broken` and `wreck` are none."""
+    import tiny_gguf
+    import tiny_models
+
     folder = tmp_path_factory.mktemp("models")
     tiny_models.llama(folder / "llama")
     tiny_models.bart(folder / "bart")
     tiny_gguf.write(folder / "tiny.gguf")
-    (folder / "broken").mkdir()
-    (folder / "broken" / "config.json").write_text('{"model_type": "no-such-model"}')
+    tiny_models.llama(folder / "sea", seed=2)
+    tiny_models.adapter(folder / "pirate", folder / "sea")
+    tiny_models.llama(folder / "wind", seed=3)
+    tiny_gguf.write(folder / "ship.gguf", seed=4)
+    for name in ("broken", "wreck"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text('{"model_type": "no-such-model"}')
     return folder
 
 

@@ -63,6 +63,57 @@ def test_mistakes_are_named_by_their_place(entry, message):
         models(f"models:\n  a: {entry}\n")
 
 
+COPY = "engine: transformers, share: {name: small}, cpus: 2, replicas: {max: 2}"
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (
+            f"a: {{{COPY}, source: x}}\n  b.1: {{{COPY}, source: y, gpus: 0.5}}",
+            r"yaml:3: models\.b\.1\.gpus: shares the copies 'small' with a, which has 0\.0 here",
+        ),
+        (
+            f"a: {{{COPY}, source: x}}\n  b: {{{COPY.replace('max: 2', 'max: 3')}, source: y}}",
+            r'models\.b\.replicas: .*"max":2',
+        ),
+        (
+            f"a: {{{COPY}, source: x}}\n"
+            f"  b: {{{COPY.replace('small', 'small, keep: 4')}, source: y}}",
+            r"models\.b\.share: .*\"keep\":2",
+        ),
+        (f"a: {{{COPY}, source: x, concurrency: 0}}", r"models\.a\.concurrency: "),
+        ("a: {engine: transformers, source: x, share: {name: a b}}", r"models\.a\.share\.name: "),
+        ("a: {engine: vllm, source: x, share: {name: small}}", r"models\.a\.share: unknown key"),
+        (
+            "a: {engine: vllm, source: x, adapters: {b: y}}\n  'a:b': {engine: vllm, source: x}",
+            r"yaml:3: models\.a:b: 'a:b' is a name of a too",
+        ),
+        ("'a:b': {engine: vllm, source: x, adapters: {b: y}}", r"models\.a:b\.adapters: one of"),
+        ("a: {engine: vllm, source: x, adapters: {'b:c': y}}", r"adapters\.b:c: 'b:c' is no"),
+    ],
+)
+def test_entries_that_contradict_each_other_are_named(entries, message):
+    with pytest.raises(ConfigError, match=message):
+        models(f"models:\n  {entries}\n")
+
+
+def test_models_share_copies_whatever_their_engine():
+    rest = "share: {name: small, keep: 3}, gpus: 0.5"
+    found = models(
+        f"models:\n  a: {{engine: transformers, source: x, {rest}, adapters: {{b: ./b}}}}\n"
+        f"  c: {{engine: llamacpp, source: y, {rest}, cold_start: 5}}\n"
+    )
+    assert found["a"].share == found["c"].share
+    assert found["a"].share.keep == 3
+    told = {
+        name: {"engine": "transformers", "source": "x", "share": {"name": "s"}} for name in "ab"
+    }
+    told["b"]["queue"] = 1
+    with pytest.raises(ConfigError, match=r"models\.b\.queue: shares the copies 's' with a"):
+        config.read(told, {})
+
+
 def test_rays_own_config_is_checked_too():
     found = config.read({"a": {"engine": "transformers", "source": "x"}}, {})
     assert found["a"].source == "x"

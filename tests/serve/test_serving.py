@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
+import msgspec
 import openai
 import pytest
 from servers import gateway
 
+from providers.base import Call
+from serve.config import TransformersModel
+from serve.transformers import Transformers
+
 pytestmark = pytest.mark.timeout(180)
 
+SHARED = ("sea", "wind", "ship", "wreck")
 MESSAGES = [{"role": "user", "content": "tell me a story"}]
 GREEDY = {"messages": MESSAGES, "temperature": 0, "max_tokens": 12}
 
@@ -55,15 +64,9 @@ def test_a_stream_says_what_the_whole_answer_says(host, model):
 
 def test_requests_at_once_are_answered_as_alone(host):
     alone = ask(host, "llama").json()["choices"][0]["message"]["content"]
-    with gatherer() as pool:
+    with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: ask(host, "llama"), range(8)))
     assert {one.json()["choices"][0]["message"]["content"] for one in answers} == {alone}
-
-
-def gatherer():
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(8)
 
 
 def test_the_list_says_what_is_ready_and_what_failed(host):
@@ -166,4 +169,106 @@ def test_the_command_lists_them(hosted):
         "roomless",
         "tiny-gguf",
         "broken",
+        *SHARED,
+        "sea:pirate",
     }
+
+
+# Several models in one copy, which keeps two of them
+
+
+def rows(host):
+    return {row["id"]: row for row in host.get("/models").json()["data"]}
+
+
+def content(reply):
+    assert reply.status_code == 200, reply.text
+    return reply.json()["choices"][0]["message"]["content"]
+
+
+@contextmanager
+def endless(host, model):
+    """A stream that goes on until it is left; its events."""
+    body = {"model": model, **GREEDY, "max_tokens": 30_000, "logit_bias": {"2": -100}}
+    with host.stream("POST", "/chat/completions", json={**body, "stream": True}) as reply:
+        lines = reply.iter_lines()
+        assert next(lines).startswith("data: "), reply.status_code
+        yield lines
+
+
+def test_models_that_share_copies_answer_each_as_alone(host, hosted, folder):
+    found = {name: ask(host, name) for name in ("sea", "wind", "ship", "sea")}
+    texts = {name: content(reply) for name, reply in found.items()}
+    fingerprints = {reply.json()["system_fingerprint"] for reply in found.values()}
+    assert len(set(texts.values())) == len(fingerprints) == 3
+    for name in ("sea", "wind"):
+        alone = Transformers(
+            name, TransformersModel(engine="transformers", source=str(folder / name))
+        )
+        envelope = {key: msgspec.Raw(json.dumps(value).encode()) for key, value in GREEDY.items()}
+        reply = asyncio.run(whole(alone, name, envelope))
+        assert reply["choices"][0]["message"]["content"] == texts[name]
+        assert content(ask(host, str(folder / name))) == texts[name]
+        assert text_of(streamed(host, name)) == texts[name]
+    assert rows(host)["ship"]["owned_by"] == "llamacpp"
+
+
+async def whole(engine, model, envelope):
+    reply = await engine.send(Call(path="chat/completions", model=model, envelope=envelope))
+    body = json.loads(await reply.read())
+    await engine.close()
+    return body
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_others_alone(host):
+    before = content(ask(host, "sea"))
+    for stream in (False, True):
+        failed = ask(host, "wreck", stream=stream)
+        assert failed.status_code == 503
+        assert failed.json()["error"]["code"] == "model_failed"
+        assert "no-such-model" in failed.json()["error"]["message"]
+    states = {name: row["state"] for name, row in rows(host).items()}
+    assert (states["wreck"], states["sea"]) == ("failed", "ready")
+    assert content(ask(host, "sea")) == before
+
+
+def test_a_model_leaves_when_nobody_waits_for_its_answer(host):
+    ask(host, "sea")
+    with endless(host, "sea") as sea:
+        # Asked later than the sea, and done.
+        content(ask(host, "wind"))
+        content(ask(host, "ship"))
+        next(sea)
+        with endless(host, "wind") as wind:
+            # Both have a stream to finish: there is room when one of them is.
+            waited = ask(host, "ship")
+            assert (waited.status_code, waited.json()["error"]["code"]) == (503, "model_starting")
+            assert "retry-after" in waited.headers
+            next(sea), next(wind)
+            with ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(ask, host, "ship")
+                while rows(host)["ship"]["state"] != "starting":
+                    assert not asked.done()
+                next(sea), next(wind)
+                assert asked.result().json()["error"]["code"] == "model_starting"
+    # Whoever was told to wait finds the model loaded, or further.
+    while (reply := ask(host, "ship")).status_code == 503:
+        assert reply.json()["error"]["code"] == "model_starting"
+    content(reply)
+    content(ask(host, "sea"))
+
+
+def test_an_adapter_answers_by_its_own_name(host, hosted):
+    base, adapted = ask(host, "sea"), ask(host, "sea:pirate")
+    assert content(base) != content(adapted)
+    assert text_of(streamed(host, "sea:pirate")) == content(adapted)
+    assert adapted.json()["model"] == "sea:pirate"
+    assert adapted.json()["system_fingerprint"].startswith(base.json()["system_fingerprint"])
+    row = host.get("/models/sea:pirate").json()
+    assert (row["parent"], row["owned_by"]) == ("sea", "transformers")
+    missing = ask(host, "sea:pirat")
+    assert missing.status_code == 404
+    assert "'sea:pirate'" in missing.json()["error"]["message"]
+    config = f"providers:\n  gpu: {{kind: ray_serve, base_url: '{hosted}'}}\n"
+    with gateway(config) as url, httpx.Client(base_url=f"{url}/v1", timeout=60) as client:
+        assert content(ask(client, "gpu/sea:pirate")) == content(adapted)

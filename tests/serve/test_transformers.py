@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import weakref
 from collections import Counter
 
 import msgspec
@@ -12,6 +13,8 @@ import pytest
 
 pytest.importorskip("transformers")
 
+import peft
+import tiny_models
 import torch
 import transformers as hf
 
@@ -27,12 +30,13 @@ MESSAGES = [{"role": "user", "content": "tell me a story"}]
 TEXT = "the sea is wide and the wind is cold. " * 2
 
 
-def engine(source, *, task="", **options):
+def engine(source, *, task="", adapters=None, **options):
     options = {"threads": 1, **options}
     model = TransformersModel(
         engine="transformers",
         source=str(source),
         task=task,
+        adapters={name: str(path) for name, path in (adapters or {}).items()},
         options=TransformersOptions(**options),
     )
     return Transformers("tiny", model)
@@ -48,9 +52,9 @@ def bart(folder):
     return engine(folder / "bart")
 
 
-async def send(one, path="chat/completions", **fields):
+async def send(one, path="chat/completions", *, model="tiny", **fields):
     envelope = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in fields.items()}
-    return await one.send(Call(path=path, model="tiny", envelope=envelope))
+    return await one.send(Call(path=path, model=model, envelope=envelope))
 
 
 async def ask(one, path="chat/completions", **fields):
@@ -287,6 +291,91 @@ def test_unlikely_tokens_are_ruled_out():
             device=torch.device("cpu"),
         )
         assert {int(row.draw(scores.clone()).argmax()) for _ in range(400)} == kept
+
+
+# LoRA adapters
+
+
+@pytest.fixture(scope="module")
+def adapters(folder, tmp_path_factory):
+    made = tmp_path_factory.mktemp("adapters")
+    return {
+        "pirate": tiny_models.adapter(made / "pirate", folder / "llama", seed=2),
+        "2.5-poet": tiny_models.adapter(made / "poet", folder / "llama", seed=3, lora_alpha=16),
+    }
+
+
+@pytest.fixture(scope="module")
+def adapted(folder, adapters):
+    return engine(folder / "llama", max_model_len=512, adapters=adapters)
+
+
+async def test_adapters_answer_as_peft_alone_does(adapted, llama, adapters, folder):
+    fields = {"messages": MESSAGES, "temperature": 0, "max_tokens": 30}
+    plain = await ask(llama, **fields)
+    base = await ask(adapted, **fields)
+    assert said(base) == said(plain)
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder / "llama")
+    prompt = tokenizer.apply_chat_template(
+        MESSAGES, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    prompt.pop("token_type_ids", None)
+    fingerprints = {base["system_fingerprint"]}
+    for name, path in adapters.items():
+        alone = hf.AutoModelForCausalLM.from_pretrained(folder / "llama")
+        alone = peft.PeftModel.from_pretrained(alone, path).eval()
+        ids = alone.generate(**prompt, do_sample=False, max_new_tokens=30)[0]
+        expected = tokenizer.decode(ids[prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+        body = await ask(adapted, model=f"tiny:{name}", **fields)
+        assert said(body) == [expected] != said(base)
+        assert joined(await stream(adapted, model=f"tiny:{name}", **fields)) == expected
+        fingerprints.add(body["system_fingerprint"])
+    assert len(fingerprints) == 3
+
+
+async def test_a_batch_may_mix_adapters_and_the_base(adapted):
+    messages = tuple((one["role"], one["content"]) for one in MESSAGES)
+    sampling = Sampling(max_tokens=20, temperature=0.0)
+    asked = Asked(path="chat/completions", messages=messages, sampling=sampling)
+    rows = []
+    for name in ("pirate", "", "2.5-poet", "pirate"):
+        rows += adapted._rows(asked, adapted._prompts(asked), adapter=name)
+    adapted._generate(rows)
+    together = ["".join(piece.text for piece in row.pieces) for row in rows]
+    fields = {"messages": MESSAGES, "temperature": 0, "max_tokens": 20}
+    names = ("tiny:pirate", "tiny", "tiny:2.5-poet", "tiny:pirate")
+    assert together == [said(await ask(adapted, model=name, **fields))[0] for name in names]
+
+
+async def test_threads_do_not_take_each_others_adapters(adapted):
+    fields = {"messages": MESSAGES, "temperature": 0, "max_tokens": 60}
+    names = ["tiny:pirate", "tiny", "tiny:2.5-poet", "tiny"]
+    alone = [said(await ask(adapted, model=name, **fields))[0] for name in names]
+    together = await asyncio.gather(*(stream(adapted, model=name, **fields) for name in names))
+    assert [joined(chunks) for chunks in together] == alone
+
+
+def test_what_is_no_adapter_of_the_model_is_refused(folder, adapters, tmp_path):
+    whole = tiny_models.adapter(tmp_path / "whole", folder / "llama", modules_to_save=["lm_head"])
+    wide = tiny_models.llama(tmp_path / "wide", width=128)
+    for path, told in (
+        (whole, "modules_to_save.*merge it"),
+        (tiny_models.adapter(tmp_path / "of-wide", wide), "size mismatch"),
+        (folder / "llama", "adapter_config.json"),
+        (folder / "none", "no such file"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            engine(folder / "llama", adapters={"odd": path})
+    with pytest.raises(ConfigError, match=r"tiny:odd: .* cannot be loaded"):
+        engine(folder / "bart", adapters={"odd": adapters["pirate"]})
+
+
+async def test_a_closed_engine_gives_its_memory_back(folder, adapters):
+    one = engine(folder / "llama", adapters=adapters)
+    await stream(one, model="tiny:pirate", messages=MESSAGES, max_tokens=5)
+    weights = weakref.ref(one._model.lm_head.weight)
+    await one.close()
+    assert weights() is None
 
 
 # Seq2seq

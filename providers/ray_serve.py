@@ -63,11 +63,17 @@ class RayServe(Compatible):
         """
         if call.path == "models":
             return await super().send(call)
-        watch = asyncio.create_task(self._watch(call.model))
+        # Most answers come sooner, and then no task is made.
+        watches: list[asyncio.Task[None]] = []
+        timer = asyncio.get_running_loop().call_later(
+            _PATIENCE_S, lambda: watches.append(asyncio.create_task(self._watch(call.model)))
+        )
         try:
             reply = await super().send(call)
         finally:
-            watch.cancel()
+            timer.cancel()
+            for watch in watches:
+                watch.cancel()
         return await _unless_starting(reply) if reply.status == 503 else reply
 
     def starting(self, model: str) -> str:
@@ -77,7 +83,6 @@ class RayServe(Compatible):
 
     async def _watch(self, model: str) -> None:
         """Keep the model's state up to date while somebody waits for it."""
-        await asyncio.sleep(_PATIENCE_S)
         while True:
             with contextlib.suppress(UpstreamError, *wire.UNREADABLE):
                 reply = await super().send(_LIST)

@@ -56,11 +56,15 @@ def to_table(report: Report, *, width: int = 100) -> Group:
 
 
 def _scores(report: Report, width: int) -> Iterable[RenderableType]:
+    counted = f"{report.samples:,} {plural('sample', report.samples)}"
+    if not report.outputs:
+        yield heading(f"{counted}, not scored", "`eval rescore` scores them and asks nothing again")
+        return
     verdicts = {(one.route, one.output): one.verdict for one in report.comparisons}
     legend = "mean or corpus score [95% interval]; ↑ higher is better, ↓ lower is better"
     if report.baseline is not None and len(report.routes) > 1:
         legend += f"; ▲ better / ▼ worse than {report.baseline} (p < 0.05, see below)"
-    yield heading(f"Scores over {report.samples:,} {plural('sample', report.samples)}", legend)
+    yield heading(f"Scores over {counted}", legend)
 
     columns: list[tuple[OutputInfo, list[Text]]] = []
     for index, output in enumerate(report.outputs):

@@ -81,6 +81,7 @@ def eval_run(
 @click.option("--cost-usd", type=float, help="Change its limit of US dollars.")
 @click.option("--tokens", type=int, help="Change its limit of tokens.")
 @click.option("--seconds", type=float, help="Change its limit of seconds, all attempts together.")
+@junit_option
 @config_option
 @json_option
 def eval_resume(  # noqa: PLR0917 - one parameter for each option
@@ -107,6 +108,7 @@ def eval_resume(  # noqa: PLR0917 - one parameter for each option
 @evaluate.command("rescore")
 @click.argument("run_id")
 @click.option("--metrics", default="", help="Metrics' names, with commas between. Default: all.")
+@junit_option
 @config_option
 @json_option
 def eval_rescore(run_id: str, metrics: str, config_path: Path | None, as_json: bool) -> None:
@@ -126,6 +128,7 @@ def eval_rescore(run_id: str, metrics: str, config_path: Path | None, as_json: b
 @click.argument("run_id")
 @click.option("--limit", type=click.IntRange(1), help="How many samples it is to have.")
 @click.option("--repeats", type=click.IntRange(1, 1000), help="How often each is to be asked.")
+@junit_option
 @config_option
 @json_option
 def eval_extend(
@@ -141,6 +144,7 @@ def eval_extend(
 
 @evaluate.command("watch")
 @click.argument("run_id")
+@junit_option
 @config_option
 @json_option
 def eval_watch(run_id: str, config_path: Path | None, as_json: bool) -> None:

@@ -396,6 +396,12 @@ def test_nothing_happened_yet():
     assert text_of(report)
 
 
+def test_a_run_without_metrics_has_no_empty_table():
+    text = text_of(summarise(tally(expected=1, routes=("base",))))
+    assert "not scored" in text
+    assert "Scores over" not in text
+
+
 def test_single_sample_has_no_interval():
     collected = tally(ROUGE, expected=1)
     for route in ("base", "new"):

@@ -285,5 +285,8 @@ def test_junit_is_written_whether_the_gates_hold_or_not(server):
     assert (suite.attrib["tests"], suite.attrib["failures"]) == ("4", "1")
     assert suite.find("testcase/failure").attrib["message"] == "0.6667 against 0.9"
     run_id = json.loads(done.stdout)["run"]["id"]
+    rescore = ("eval", "rescore", run_id, "--metrics", "exact_match", "--junit", "again.xml")
+    evalrouter(*rescore, check=1)
+    assert Xml.parse("again.xml").find("testsuite").attrib["failures"] == "1"
     missing = evalrouter("eval", "show", run_id, "--junit", "no/such/folder.xml", check=2)
     assert "no/such/folder.xml cannot be written" in missing.stderr

@@ -1,11 +1,15 @@
-"""Tokens per second of a hosted model: the bare engine, Ray Serve in front of it, and the router.
+r"""Tokens per second of a hosted model: the bare engine, Ray Serve in front of it, and the router.
 
-    python -m loadtests.serving MODEL --clients 8 --seconds 15
+    python -m loadtests.serving MODEL --clients 8 --seconds 5 --rounds 5
 
-MODEL is a causal model for the transformers engine: a folder, or a name on the hub. All three ask
-for the same streams, one after another, on this machine. The bare engine runs in a process of its
-own, the clients in this one, so what is compared is what lies between them. Needs the extras `ray`
-and `local`.
+MODEL is a causal model for the transformers engine: a folder, or a name on the hub. All three are
+asked for the same streams on this machine, in turns, so that a noisy minute does not fall on one of
+them alone; the table has the medians, and those of the ratios within a round. The bare engine runs
+in a process of its own, the clients in this one, so what is compared is what lies between them.
+Needs the extras `ray` and `local`; the tests' tiny Llama will do for MODEL (extra `local-test`):
+
+    PYTHONPATH=tests python -c \
+      "import pathlib, tiny_models; tiny_models.llama(pathlib.Path('MODEL'))"
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -140,36 +145,27 @@ def command(folder: Path, *arguments: str) -> Iterator[str]:
         yield found[1]
 
 
-async def over_hosts(urls: dict[str, tuple[str, str]], clients: int, seconds: float) -> Any:
-    """The host itself, then the router in front of it."""
-    found = []
+async def over_host(url: str, model: str, place: str, clients: int, seconds: float) -> Measured:
+    """The host itself, or the router in front of it."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=120, limits=limits) as client:
-        for place, (url, model) in urls.items():
-            stream = over_http(client, url, model)
-            found.append(await measure(place, stream, clients=clients, seconds=seconds))
-    return found
+        stream = over_http(client, url, model)
+        return await measure(place, stream, clients=clients, seconds=seconds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source")
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    clients, seconds = given.clients, given.seconds
-    if given.bare:
-        found = asyncio.run(bare(given.source, clients, seconds))
-        print(msgspec.json.encode(found).decode())
-        return
-    again = [sys.executable, "-m", "loadtests.serving", given.source, "--bare"]
+def bare_elsewhere(source: str, clients: int, seconds: float) -> Measured:
+    """`bare` in a process of its own."""
+    again = [sys.executable, "-m", "loadtests.serving", source, "--bare"]
     again += ["--clients", str(clients), "--seconds", str(seconds)]
     done = subprocess.run(again, check=True, stdout=subprocess.PIPE)
-    rows = [msgspec.json.decode(done.stdout.splitlines()[-1], type=Measured)]
+    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Measured)
+
+
+def rounds(source: str, clients: int, seconds: float, count: int) -> list[list[Measured]]:
+    """Engine, Serve and router in turns, as often as wanted."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = {"engine": "transformers", "source": given.source, "concurrency": clients}
+        model = {"engine": "transformers", "source": source, "concurrency": clients}
         hosted = str(free_port())
         config = {
             "models": {"m": model},
@@ -182,16 +178,50 @@ def main() -> None:
             command(folder, "models", "serve", "evalrouter.yaml", "--port", hosted) as host,
             command(folder, "serve", "--port", str(free_port())) as router,
         ):
-            urls = {"serve": (host.rstrip(":"), "m"), "router": (f"{router}/v1", "gpu/m")}
-            rows += asyncio.run(over_hosts(urls, clients, seconds))
-    print("| where | tokens/s | of the bare engine | first token, ms | streams |")
-    print("| --- | --- | --- | --- | --- |")
-    for row in rows:
-        share = row.tokens_per_second / rows[0].tokens_per_second
-        print(
-            f"| {row.place} | {row.tokens_per_second:.0f} | {share:.0%} | {row.first_ms:.0f} | "
-            f"{row.streams} |"
+            places = {"serve": (host.rstrip(":"), "m"), "router": (f"{router}/v1", "gpu/m")}
+            return [
+                [bare_elsewhere(source, clients, seconds)]
+                + [
+                    asyncio.run(over_host(url, model, place, clients, seconds))
+                    for place, (url, model) in places.items()
+                ]
+                for _ in range(count)
+            ]
+
+
+def table(found: list[list[Measured]]) -> str:
+    """A row for each place: medians, and medians of the ratios within a round."""
+    lines = [
+        "| where | tokens/s | of the bare engine | of Ray Serve | first token, ms | streams |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for number, column in enumerate(zip(*found, strict=True)):
+        rates = [one.tokens_per_second for one in column]
+        ratios = [
+            median(one[number].tokens_per_second / one[base].tokens_per_second for one in found)
+            for base in (0, 1)
+        ]
+        lines.append(
+            f"| {column[0].place} | {median(rates):.0f} ({min(rates):.0f} to {max(rates):.0f}) | "
+            f"{ratios[0]:.1%} | {ratios[1]:.1%} | {median(one.first_ms for one in column):.0f} | "
+            f"{sum(one.streams for one in column)} |"
         )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.bare:
+        found = asyncio.run(bare(given.source, given.clients, given.seconds))
+        print(msgspec.json.encode(found).decode())
+        return
+    print(table(rounds(given.source, given.clients, given.seconds, given.rounds)))
 
 
 if __name__ == "__main__":

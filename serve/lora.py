@@ -21,7 +21,7 @@ import peft
 from peft.tuners.lora import LoraLayer
 
 from providers.errors import ConfigError
-from serve.sources import fetch, fingerprint
+from serve.sources import fetch_folder, fingerprint
 
 # peft's name for "no adapter".
 _NONE = "__base__"
@@ -50,7 +50,7 @@ class Adapters:
         wrapped: Any = None
         for name, source in sources.items():
             try:
-                path = _folder(source)
+                path = fetch_folder(source)
                 config = peft.PeftConfig.from_pretrained(path)
                 _check(config)
                 config.inference_mode = True
@@ -84,16 +84,6 @@ class Adapters:
         # Beams, and tokens of a row, are beside each other.
         times = len(args[0]) // len(names)
         return args, {**kwargs, "adapter_names": [name for name in names for _ in range(times)]}
-
-
-def _folder(source: str) -> str:
-    path = fetch(source)
-    if Path(path).exists():
-        return path
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  # only for the hub
-
-    found: str = snapshot_download(path)
-    return found
 
 
 def _check(config: Any) -> None:

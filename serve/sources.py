@@ -53,6 +53,23 @@ def fetch_file(source: str, revision: str = "") -> Path:
     return Path(hf_hub_download(f"{owner}/{repo}", name, revision=revision or None))
 
 
+def fetch_folder(source: str) -> str:
+    """A folder on this machine, also where the source is on the hub.
+
+    Raises:
+        ConfigError: the path does not exist, or the bucket has nothing there.
+        MissingExtraError: S3 needs pyarrow, the hub huggingface-hub.
+    """
+    found = fetch(source)
+    if Path(found).exists():
+        return found
+    try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  # an extra
+    except ImportError:
+        raise MissingExtraError("a model on the Hugging Face hub", "local") from None
+    return str(snapshot_download(found))
+
+
 def _from_s3(source: str, cache: Path) -> Path:
     """Copy `s3://bucket/prefix` into the cache; the environment says which S3 and whose."""
     try:

@@ -8,30 +8,40 @@ model do not differ.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import math
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import msgspec
 from pydantic import ValidationError
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, LLMServer, build_llm_deployment
 from ray.serve.llm.openai_api_models import ChatCompletionRequest, CompletionRequest
+from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
 from providers import wire
 from providers.errors import ConfigError, RequestError, closest
-from serve.config import VllmModel
+from serve.config import VllmModel, adapter_of
 from serve.replica import Asked, Head
-from serve.sources import fetch
+from serve.sources import fetch, fetch_folder
 
 _REQUESTS: Mapping[str, tuple[str, Any]] = {
     "chat/completions": ("chat", ChatCompletionRequest),
     "completions": ("completions", CompletionRequest),
 }
 # What the entry says elsewhere, under our own names.
-_OURS = {"model": "source", "served_model_name": "its name", "revision": "revision"}
+_OURS = {
+    "model": "source",
+    "served_model_name": "its name",
+    "revision": "revision",
+    "lora_modules": "adapters",
+}
+_ADAPTERS_TOGETHER = 8
 # Arguments of vLLM's server, not of its engine, which Ray passes on to it.
 _SERVERS = (
     "chat_template",
@@ -66,6 +76,10 @@ def llm_config(name: str, model: VllmModel, options: Mapping[str, Any]) -> LLMCo
     engine: dict[str, Any] = {"generation_config": "vllm", **model.options}
     if model.revision:
         engine["revision"] = model.revision
+    if model.adapters:
+        # As many in one batch as may be asked for, within reason: each has its room on the GPU.
+        together = min(len(model.adapters), _ADAPTERS_TOGETHER)
+        engine = {"enable_lora": True, "max_loras": together, **engine}
     gpus = model.gpus or 0
     workers = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
     bundle = {"CPU": max(model.cpus, 1)} | ({"GPU": min(gpus, 1)} if gpus else {})
@@ -94,11 +108,34 @@ def deployment(name: str, model: VllmModel, options: dict[str, Any]) -> Applicat
     """
     config = llm_config(name, model, options)
     named = {"name": options["name"]}
-    return build_llm_deployment(config, deployment_cls=Server, override_serve_options=named)
+    return build_llm_deployment(
+        config,
+        deployment_cls=Server,
+        override_serve_options=named,
+        bind_kwargs={"adapters": model.adapters},
+    )
 
 
 class Server(LLMServer):  # type: ignore[misc]  # its types are not installed everywhere
-    """Ray's server of one model, asked in the way of all our copies."""
+    """Ray's server of one model, asked in the way of all our copies.
+
+    Ray's own way with adapters finds them in a bucket by the names that clients say. Ours are
+    named in the config and may be anywhere, so that vLLM is told of them when it starts.
+
+    Args:
+        llm_config: see `llm_config`.
+        adapters: name to where it comes from.
+    """
+
+    # Ray awaits it.
+    async def __init__(  # type: ignore[misc]
+        self, llm_config: LLMConfig, *, adapters: Mapping[str, str]
+    ) -> None:
+        self._name = llm_config.model_id
+        self._adapters = adapters
+        if adapters:
+            await asyncio.to_thread(_add_adapters, llm_config, adapters)
+        await super().__init__(llm_config)
 
     async def _results(self, asked: Asked) -> AsyncIterator[Any]:
         if asked.path not in _REQUESTS:
@@ -109,6 +146,9 @@ class Server(LLMServer):  # type: ignore[misc]  # its types are not installed ev
             )
         method, kind = _REQUESTS[asked.path]
         fields = msgspec.json.decode(asked.body)
+        # The client may have named the source, which vLLM does not know.
+        adapter = adapter_of(asked.model, self._adapters)
+        fields["model"] = f"{self._name}:{adapter}" if adapter else self._name
         try:
             request = kind(**fields)
         except ValidationError as error:
@@ -150,6 +190,28 @@ class Server(LLMServer):  # type: ignore[misc]  # its types are not installed ev
                     begun = True
                     yield Head(200, "text/event-stream; charset=utf-8")
                 yield one.encode() if isinstance(one, str) else one.model_dump_json().encode()
+
+
+def _add_adapters(config: LLMConfig, adapters: Mapping[str, str]) -> None:
+    """Tell vLLM where the adapters are, and how wide the widest is."""
+    folders = {name: Path(fetch_folder(source)) for name, source in adapters.items()}
+    engine = config.get_engine_config()
+    engine.frontend_kwargs["lora_modules"] = [
+        LoRAModulePath(f"{config.model_id}:{name}", str(folder)) for name, folder in folders.items()
+    ]
+    if "max_lora_rank" not in config.engine_kwargs:
+        ranks = [_rank(folder) for folder in folders.values()]
+        # vLLM has room for some widths only.
+        room = [one for one in get_args(MaxLoRARanks) if one >= max(ranks)]
+        config.update_engine_kwargs(max_lora_rank=min(room, default=max(ranks)))
+
+
+def _rank(folder: Path) -> int:
+    try:
+        told = msgspec.json.decode((folder / "adapter_config.json").read_bytes())
+        return int(told["r"])
+    except (OSError, KeyError, TypeError, ValueError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{folder}: is no LoRA adapter: {error}") from error
 
 
 def _error(found: Any) -> tuple[Head, bytes] | None:

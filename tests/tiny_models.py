@@ -118,9 +118,8 @@ def bart(folder: Path, *, seed: int = 1, beams: int = 2, positions: int = 64) ->
 def adapter(folder: Path, model: Path, *, seed: int = 1, **settings: Any) -> Path:
     """Write a LoRA adapter of random weights for a causal `model`."""
     torch.manual_seed(seed)
-    config = LoraConfig(
-        r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False, **settings
-    )
+    settings = {"r": 4, "init_lora_weights": False, **settings}
+    config = LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"], **settings)
     changed = get_peft_model(LlamaForCausalLM.from_pretrained(model), config)
     changed.save_pretrained(folder)
     return folder

@@ -26,6 +26,7 @@ from serve.config import read
 from serve.host import hosting
 from serve.vllm import llm_config
 
+ADAPTERS = {"pirate": "./pirate", "poet": "s3://bucket/poet"}
 MESSAGES = [{"role": "user", "content": "tell me a story"}]
 
 
@@ -41,6 +42,10 @@ def check_config(source: str) -> None:
     for wrong, told in (("max_model_length", "'max_model_len'"), ("model", "say it with source")):
         [model] = read(entry(source, **{wrong: 1}), {}).values()
         assert told in refusal(model)
+    [model] = read({"tiny": {**entry(source)["tiny"], "adapters": ADAPTERS}}, {}).values()
+    made = llm_config("tiny", model, {})
+    assert made.engine_kwargs["enable_lora"]
+    assert made.engine_kwargs["max_loras"] == 2
 
 
 def refusal(model: Any) -> str:
@@ -86,24 +91,49 @@ def check_answers(url: str) -> None:
     status, body = post(f"{url}/embeddings", model="tiny", input="a")
     assert (status, json.loads(body)["error"]["code"]) == (400, "unsupported_model"), body
     with urllib.request.urlopen(f"{url}/models", timeout=10) as reply:
-        [row] = json.load(reply)["data"]
+        row, *adapters = json.load(reply)["data"]
     assert (row["id"], row["owned_by"], row["state"]) == ("tiny", "vllm", "ready"), row
+    assert [(one["id"], one["parent"]) for one in adapters] == [
+        ("tiny:pirate", "tiny"),
+        ("tiny:poet", "tiny"),
+    ]
+
+
+def check_adapters(url: str, source: str) -> None:
+    asked = {"messages": MESSAGES, "temperature": 0, "max_tokens": 10}
+    texts = []
+    for model in ("tiny", "tiny:pirate", "tiny:poet", source, f"{source}:poet"):
+        status, body = post(f"{url}/chat/completions", model=model, **asked)
+        assert status == 200, body
+        texts.append(json.loads(body)["choices"][0]["message"]["content"])
+    assert texts[3:] == [texts[0], texts[2]], texts
+    assert len(set(texts)) == 3, texts
+    status, body = post(f"{url}/chat/completions", model="tiny:none", **asked)
+    assert (status, json.loads(body)["error"]["code"]) == (404, "model_not_found"), body
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # vLLM's CPU kernels want heads of 64.
-        check(str(tiny_models.llama(Path(folder) / "tiny", width=256)))
+        source = tiny_models.llama(Path(folder) / "tiny", width=256)
+        adapters = {
+            # Wider than vLLM's default has room for.
+            name: str(tiny_models.adapter(Path(folder) / name, source, seed=rank, r=rank))
+            for name, rank in (("pirate", 4), ("poet", 20))
+        }
+        check(str(source), adapters)
 
 
-def check(source: str) -> None:
+def check(source: str, adapters: dict[str, str]) -> None:
     check_config(source)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    models = read(entry(source, max_model_len=1024, enforce_eager=True, dtype="float32"), {})
-    with hosting(models, port=port) as where:
+    entries = entry(source, max_model_len=1024, enforce_eager=True, dtype="float32")
+    entries["tiny"]["adapters"] = adapters
+    with hosting(read(entries, {}), port=port) as where:
         check_answers(where.url)
+        check_adapters(where.url, source)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,10 @@ MAX_ERROR_BYTES = 1024 * 1024
 # What a client that finds every queue full is told to wait.
 BUSY_RETRY_AFTER_S = 1.0
 
+# What event loops count by, asyncio's and uvloop's. uvloop's own `time()` is that of its last turn in
+# whole milliseconds, too coarse for how long an answer took.
+_clock = time.monotonic
+
 # Of an answer that the dispatcher has not set its route's yet.
 _NO_TIMEOUT = Timeout()
 _INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
@@ -46,7 +50,7 @@ class Pacing(Protocol):
     """Learns how requests to targets end, and waits out rate limits in the dispatcher's place."""
 
     def ended(self, target: Target, error: UpstreamError | None, sent_at: float) -> None:
-        """A request that was sent at `sent_at` of the loop's clock; `error` None when answered."""
+        """A request that was sent at `sent_at` (seconds, monotonic); `error` None when answered."""
         ...
 
 
@@ -188,15 +192,11 @@ class Opened:
 
 
 class _Trail:
-    """What one request has been through: its attempts, the last failure, when it must end.
+    """What one request has been through: its attempts, the last failure, when it must end."""
 
-    `clock` is the loop's: asking for the running loop costs a system call before Python 3.12.
-    """
+    __slots__ = ("attempts", "deadline", "failure")
 
-    __slots__ = ("attempts", "clock", "deadline", "failure")
-
-    def __init__(self, clock: Callable[[], float], deadline: float) -> None:
-        self.clock = clock
+    def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.attempts: list[Attempt] = []
         self.failure: UpstreamError | None = None
@@ -264,14 +264,13 @@ class Dispatcher:
                 answered, or when a target says the request itself is at fault.
             TargetBusyError: every target is full, and so is every queue.
         """
-        clock = asyncio.get_running_loop().time
-        started = clock()
-        trail = _Trail(clock, started + plan.policy.timeout.total)
+        started = _clock()
+        trail = _Trail(started + plan.policy.timeout.total)
         full: list[TargetState] = []
         broken: list[TargetState] = []
         for place, target in enumerate(plan.targets):
             state = self._state(work.klass, target)
-            if not state.allows(clock(), plan.policy.breaker):
+            if not state.allows(_clock(), plan.policy.breaker):
                 broken.append(state)
                 trail.note(target, "breaker_open", None, 0.0)
                 continue
@@ -337,13 +336,13 @@ class Dispatcher:
                 failure = trail.failure
                 assert failure is not None
                 limited = work.pacing is not None and is_rate_limit(failure)
-                if limited or _final(failure) or trail.clock() >= trail.deadline:
+                if limited or _final(failure) or _clock() >= trail.deadline:
                     raise _with(failure, trail)
                 last = n + 1 == policy.retries.attempts
                 if last or not _worth_another(failure) or not state.may_retry():
                     return None
                 wait = self._wait(failure, n, policy.retries)
-                if wait is None or trail.clock() + wait >= trail.deadline:
+                if wait is None or _clock() + wait >= trail.deadline:
                     return None
                 await self._sleep(wait)
             return None
@@ -355,12 +354,12 @@ class Dispatcher:
         self, state: TargetState, plan: Plan, work: Work, trail: _Trail
     ) -> Opened | None:
         """One request; a failure is noted on the trail and counted against the target."""
-        began = trail.clock()
+        began = _clock()
         target = state.target
         try:
             opened = await self._send(target, work, plan.policy.timeout, trail)
         except UpstreamError as error:
-            ended = trail.clock()
+            ended = _clock()
             if _own_fault(error):
                 state.failed(ended, plan.policy.breaker)
             else:
@@ -369,7 +368,7 @@ class Dispatcher:
                 work.pacing.ended(target, error, began)
             trail.fail(target, error, ended - began)
             return None
-        took = trail.clock() - began
+        took = _clock() - began
         state.succeeded(took)
         if work.pacing is not None:
             work.pacing.ended(target, None, began)
@@ -426,7 +425,7 @@ class Dispatcher:
         """Where a second attempt goes: the next target of the plan, else the same one again."""
         if not state.may_hedge():
             return None
-        now = asyncio.get_running_loop().time()
+        now = _clock()
         for target in (*plan.targets[place + 1 :], state.target):
             other = self._state(work.klass, target)
             if other.allows(now, plan.policy.breaker) and other.try_enter(
@@ -455,7 +454,7 @@ class Dispatcher:
         reply: Reply | None = None
         opened: Opened | None = None
         try:
-            with Deadline(self._alarms, min(trail.deadline, trail.clock() + limits.first_byte)):
+            with Deadline(self._alarms, min(trail.deadline, _clock() + limits.first_byte)):
                 reply = await provider.send(call)
                 if reply.status >= 400:
                     raise await _status_error(reply, target)
@@ -471,7 +470,7 @@ class Dispatcher:
                     _refuse_error_body(body, target)
                     opened = Opened(reply, target, body=body)
         except TimeoutError:
-            phase = "total" if trail.clock() >= trail.deadline else "first_byte"
+            phase = "total" if _clock() >= trail.deadline else "first_byte"
             why = provider.starting(target.model) if isinstance(provider, Explains) else ""
             raise _too_slow(target, phase, limits, why) from None
         finally:
@@ -496,7 +495,7 @@ class Dispatcher:
 
 def _begun(opened: Opened, trail: _Trail, started: float) -> Opened:
     opened.attempts = trail.attempts
-    opened.first_byte_s = trail.clock() - started
+    opened.first_byte_s = _clock() - started
     return opened
 
 

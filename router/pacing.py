@@ -177,9 +177,8 @@ class Pacing:
         """The target's."""
         found = self._windows.get(target)
         if found is None:
-            # The dispatcher's times are the event loop's.
-            clock = asyncio.get_running_loop().time
-            found = self._windows[target] = Window(clock=clock)
+            # By the dispatcher's clock.
+            found = self._windows[target] = Window()
         return found
 
     def ended(self, target: Target, error: UpstreamError | None, sent_at: float) -> None:
@@ -188,7 +187,7 @@ class Pacing:
         Args:
             target: whose request.
             error: None when it was answered.
-            sent_at: by the event loop's clock.
+            sent_at: seconds, monotonic.
         """
         window = self.window(target)
         if error is None:

@@ -37,8 +37,8 @@ MAX_ERROR_BYTES = 1024 * 1024
 # What a client that finds every queue full is told to wait.
 BUSY_RETRY_AFTER_S = 1.0
 
-# What event loops count by, asyncio's and uvloop's. uvloop's own `time()` is that of its last turn in
-# whole milliseconds, too coarse for how long an answer took.
+# What event loops count by, asyncio's and uvloop's. uvloop's own `time()` is that of its last turn
+# in whole milliseconds, too coarse for how long an answer took.
 _clock = time.monotonic
 
 # Of an answer that the dispatcher has not set its route's yet.

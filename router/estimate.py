@@ -50,7 +50,7 @@ _TOKENS_PER_MESSAGE = 4
 _ENGINE_S = 0.0007
 
 _WORST_CASE = "worst case, no earlier run"
-# Measured with OpenAI's o200k_base: over all texts of four English datasets 0.94 (dialogues) to 1.31
+# Measured with OpenAI's o200k_base: of all texts of four English datasets 0.94 (dialogues) to 1.31
 # (Prometheus's prompts) times the tokens, Python code 1.06; of single texts 95 % lie in 0.7 to 1.6.
 _RULE = "UTF-8 bytes / 4 (a rule of thumb: 0.9 to 1.3 times the tokens of English datasets)"
 

@@ -41,7 +41,9 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class RayExecution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Scoring on a Ray cluster. Answers are asked for, and everything is kept, from one place.
+    """Work on a Ray cluster: scoring, and models that the run loads itself (`models/<name>`).
+
+    Answers are asked for, and everything is kept, from one place.
 
     Attributes:
         address: of the cluster, or `auto`; "" starts Ray on this machine.
@@ -62,7 +64,8 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         dataset: path of a JSONL, JSON, CSV, TSV or parquet file.
         routes: route names or `provider/model`, each once. `dataset/answer` stands for the answers
-            that the dataset brings along: they are scored, and nothing is asked.
+            that the dataset brings along: they are scored, and nothing is asked. `models/<name>` is
+            a model of the config's `models:`, loaded by the run itself.
         metrics: names, or objects with `name` and the metric's options; `[]` where only the
             answers are wanted.
         name: what people call the run; the dataset's name when empty.
@@ -84,7 +87,8 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         cache: whether an answer to the same request, kept from an earlier run, may be used.
         stop_when: end early, once the run's question is answered; see StopWhen.
         limits: see RunLimits.
-        execution: where answers are scored: `local`, `ray`, or an object; see RayExecution.
+        execution: where answers are scored, and `models/<name>` loaded: `local`, `ray`, or an
+            object; see RayExecution.
     """
 
     dataset: Annotated[str, msgspec.Meta(min_length=1)]

@@ -19,6 +19,7 @@ Catch the branch you can act on:
     │       └── RateLimitError        429: too much for now, or a budget is spent
     ├── UpstreamError                 a target failed; nothing is wrong with the request
     │   ├── UpstreamConnectError      502: refused, reset, DNS, TLS
+    │   │   └── WorkerLostError       502: a run's own worker died; another one may answer
     │   ├── UpstreamTimeoutError      504: connect, first_byte, between_chunks or total
     │   │   └── TargetStartingError   504: it is being started, and was not ready in time
     │   ├── UpstreamProtocolError     502: cut off in mid-body, or not the JSON it promised
@@ -222,6 +223,12 @@ class UpstreamConnectError(UpstreamError):
     """No connection to the target, or it broke before the answer began."""
 
     code = "upstream_unreachable"
+
+
+class WorkerLostError(UpstreamConnectError):
+    """The worker of a run's own cluster that was at the request died, or its machine did."""
+
+    code = "worker_lost"
 
 
 class UpstreamTimeoutError(UpstreamError):

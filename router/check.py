@@ -72,6 +72,13 @@ def asked_routes(document: RunDocument) -> tuple[str, ...]:
     return tuple(route for route in document.routes if route != BROUGHT)
 
 
+def routes_of(metric: AnyMetric) -> tuple[str, ...]:
+    """The routes that a metric asks: its judges, or whose embeddings it compares."""
+    if isinstance(metric, Judging):
+        return tuple(metric.judges)
+    return (metric.route,) if isinstance(metric, Asking) else ()
+
+
 def check_stop_when(document: RunDocument, metrics: Sequence[Declared]) -> None:
     """The rule must be about an output of the run. Raises RunDocumentError."""
     if document.stop_when is not None:
@@ -90,8 +97,7 @@ def check_routes(asker: Asker, document: RunDocument, metrics: Sequence[AnyMetri
         except ModelNotFoundError as error:
             raise RunDocumentError(f"routes[{n}]: {error.message}", param=f"routes[{n}]") from None
     for metric in metrics:
-        asked = (metric.route,) if isinstance(metric, Asking) else ()
-        for route in metric.judges if isinstance(metric, Judging) else asked:
+        for route in routes_of(metric):
             asker.check_route(route)
     if BROUGHT in document.routes and document.repeats > 1:
         raise RunDocumentError(

@@ -1,10 +1,11 @@
-"""Scores on a Ray cluster, through a process that speaks to it (`serve/driver.py`).
+"""Work on a Ray cluster, through a process that speaks to it (`serve/driver.py`).
 
     async with Cluster(execution) as cluster:
         scorer = Scorer(metrics, pool=cluster.pool)
 
 Ray is never imported here. Who scored what is of no consequence to the run: scores come back, and
-are kept, one time each; a worker that dies has its answers scored by another.
+are kept, one time each; a worker that dies has its answers scored by another. Models that a run
+loads itself are asked through here too (`inplace.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,11 +26,13 @@ from evaluators.document import RayExecution
 from evaluators.pool import SAMPLE_S, Scores, Spec, together
 from evaluators.worker import Batch, Setup
 from providers.errors import EvalrouterError, MissingExtraError
+from serve.frames import LENGTH, Call, Cancel, Connect, Crew, Done, Message, decode_done, framed
 
-_LENGTH = struct.Struct(">I")
 # Answers that go to a worker at a time.
 _CHUNK = 16
 _SCORER = "evaluators.remote:RemoteScorer"
+# Workers that may die of one answer.
+_TRIES = 3
 
 _encode = msgspec.msgpack.Encoder().encode
 _scores = msgspec.msgpack.Decoder(list[tuple[Score, ...]])
@@ -42,22 +44,13 @@ class ClusterError(EvalrouterError):
     code = "cluster_error"
 
 
-class _Done(msgspec.Struct, frozen=True):
-    number: int
-    payload: bytes = b""
-    error: str = ""
-
-
-_done = msgspec.msgpack.Decoder(_Done)
-
-
 class Cluster:
     """One connection to a Ray cluster, for as long as the context lasts."""
 
     def __init__(self, execution: Literal["ray"] | RayExecution) -> None:
         self._execution = RayExecution() if execution == "ray" else execution
         self._numbers = itertools.count()
-        self._waiting: dict[int, asyncio.Future[_Done]] = {}
+        self._waiting: dict[int, asyncio.Future[Done]] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
 
@@ -79,8 +72,7 @@ class Cluster:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         self._reading = asyncio.create_task(self._read())
-        execution = self._execution
-        await self._write({"type": "Connect", "address": execution.address})
+        await self._write(Connect(self._execution.address))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -111,63 +103,74 @@ class Cluster:
         """What scores with these metrics on the cluster; called as `evaluators.pool.Pool` is."""
         # Models come one by one, without a number of processes.
         gpus = self._execution.gpus if processes is None else 0.0
-        return _Crew(self, specs, gpus, sample_s)
+        return _Scorers(self, self._execution, specs, gpus, sample_s)
 
-    async def crew(self, name: str, argument: bytes, gpus: float) -> str:
-        """Make a crew of scorers; "" or why they cannot work."""
-        execution = self._execution
+    async def crew(
+        self,
+        *,
+        name: str,
+        make: str,
+        argument: bytes,
+        workers: int,
+        cpus: float,
+        gpus: float,
+        at_once: int | None = None,
+    ) -> str:
+        """Make workers, as `frames.Crew` has it; "" once one can work, or why they cannot.
+
+        Raises:
+            ClusterError: there is no cluster.
+        """
+        number = next(self._numbers)
         found = await self._ask(
-            {
-                "type": "Crew",
-                "name": name,
-                "make": _SCORER,
-                "argument": argument,
-                "workers": execution.workers,
-                "cpus": execution.cpus,
-                "gpus": gpus,
-            }
+            Crew(number, name, make, argument, workers, cpus, gpus, at_once=at_once)
         )
         return found.error or found.payload.decode()
 
-    async def score(
-        self, name: str, items: Sequence[Scorable], limit_s: float
-    ) -> list[tuple[Score, ...] | str]:
-        """A few answers' scores; their places hold the reason where they could not be scored."""
-        found = await self._ask(
-            {
-                "type": "Call",
-                "crew": name,
-                "method": "score",
-                "payload": _encode(Batch(tuple(items))),
-                "limit_s": limit_s * len(items),
-            }
-        )
-        if not found.error:
-            return list(_scores.decode(found.payload))
-        if len(items) == 1:
-            return [found.error]
-        # One answer must not cost the others of its batch.
-        alone = await together(*(self.score(name, [item], limit_s) for item in items))
-        return [one for [one] in alone]
+    async def call(
+        self,
+        crew: str,
+        method: str,
+        payload: bytes,
+        *,
+        limit_s: float | None = None,
+        tries: int = 1,
+    ) -> Done:
+        """Have a worker of a crew do something, as `frames.Call` has it. Cancelling it is told.
 
-    async def _ask(self, message: dict[str, object]) -> _Done:
+        Raises:
+            ClusterError: the cluster was lost.
+        """
         number = next(self._numbers)
-        future: asyncio.Future[_Done] = asyncio.get_running_loop().create_future()
+        return await self._ask(Call(number, crew, method, payload, limit_s, tries))
+
+    async def _ask(self, message: Crew | Call) -> Done:
+        number = message.number
+        future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
             if self._reading is not None and self._reading.done():
                 raise self._lost()
-            await self._write({**message, "number": number})
+            await self._write(message)
             return await future
+        except asyncio.CancelledError:
+            if not future.done():
+                self._begin_write(Cancel(number))
+            raise
         finally:
             self._waiting.pop(number, None)
 
-    async def _write(self, message: dict[str, object]) -> None:
+    def _begin_write(self, message: Message) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        body = _encode(message)
+        if not self._process.stdin.is_closing():
+            self._process.stdin.write(framed(message))
+
+    async def _write(self, message: Message) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
         with suppress(ConnectionError):
-            self._process.stdin.write(_LENGTH.pack(len(body)) + body)
+            self._begin_write(message)
             await self._process.stdin.drain()
 
     async def _read(self) -> None:
@@ -175,8 +178,8 @@ class Cluster:
         assert self._process.stdout is not None
         with suppress(asyncio.IncompleteReadError):
             while True:
-                (length,) = _LENGTH.unpack(await self._process.stdout.readexactly(_LENGTH.size))
-                done = _done.decode(await self._process.stdout.readexactly(length))
+                (length,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
+                done = decode_done(await self._process.stdout.readexactly(length))
                 future = self._waiting.get(done.number)
                 if future is not None and not future.done():
                     future.set_result(done)
@@ -190,13 +193,19 @@ class Cluster:
         return ClusterError(f"no Ray at {where}, or it was lost; resume the run when it is back")
 
 
-class _Crew:
+class _Scorers:
     """Scores with some metrics, on the cluster's workers."""
 
     def __init__(
-        self, cluster: Cluster, specs: Sequence[Spec], gpus: float, limit_s: float
+        self,
+        cluster: Cluster,
+        execution: RayExecution,
+        specs: Sequence[Spec],
+        gpus: float,
+        limit_s: float,
     ) -> None:
         self._cluster = cluster
+        self._execution = execution
         self._setup = _encode(Setup(tuple(specs)))
         self._gpus = gpus
         self._limit_s = limit_s
@@ -206,9 +215,15 @@ class _Crew:
     async def start(self) -> str:
         """Make the workers; "" or why they cannot load their metrics."""
         if self._made is None:
-            self._made = asyncio.create_task(
-                self._cluster.crew(self._name, self._setup, self._gpus)
+            making = self._cluster.crew(
+                name=self._name,
+                make=_SCORER,
+                argument=self._setup,
+                workers=self._execution.workers,
+                cpus=self._execution.cpus,
+                gpus=self._gpus,
             )
+            self._made = asyncio.create_task(making)
         return await asyncio.shield(self._made)
 
     async def score(self, items: Sequence[Scorable]) -> list[tuple[Score, ...] | str]:
@@ -217,10 +232,25 @@ class _Crew:
         if why:
             return [why] * len(items)
         chunks = [items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK)]
-        found = await together(
-            *(self._cluster.score(self._name, one, self._limit_s) for one in chunks)
-        )
+        found = await together(*(self._chunk(one) for one in chunks))
         return [scores for one in found for scores in one]
+
+    async def _chunk(self, items: Sequence[Scorable]) -> list[tuple[Score, ...] | str]:
+        """A few answers' scores; their places hold the reason where they could not be scored."""
+        found = await self._cluster.call(
+            self._name,
+            "score",
+            _encode(Batch(tuple(items))),
+            limit_s=self._limit_s * len(items),
+            tries=_TRIES,
+        )
+        if not found.error:
+            return list(_scores.decode(found.payload))
+        if len(items) == 1:
+            return [found.error]
+        # One answer must not cost the others of its batch.
+        alone = await together(*(self._chunk([item]) for item in items))
+        return [one for [one] in alone]
 
     async def close(self) -> None:
         """The workers end with the cluster's process."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from evaluators.base import Answer, Inquiry, Sample, Usage
+from evaluators.document import RunDocument
 from providers.base import OnUnsupported
 from providers.errors import (
     EvalrouterError,
@@ -29,13 +31,16 @@ from providers.wire import (
     read_completion,
 )
 from providers.wire import Usage as WireUsage
+from router.config import IN_PLACE
 from router.dispatch import Attempt, Dispatcher, Opened, Work
+from router.inplace import InPlace, entry_of, names_of
 from router.pacing import Pacing
 from router.prices import PriceBook
 from router.record import Record
 from router.routes import Routes
 from router.routing import Plan, Table, Target, share
 from router.traffic import Traffic
+from serve.config import Model
 
 AskPath = Literal["chat/completions", "completions"]
 
@@ -120,28 +125,52 @@ class Completed(NamedTuple):
 class Asker:
     """Turns samples into requests and replies into answers.
 
+    Args:
+        routes: the routes as they stand.
+        dispatcher: sends requests.
+        prices: what they cost.
+        traffic: takes a record of each.
+        models: those that a run may load itself; see `for_run`.
+
     Attributes:
         pacing: how many requests each target gets at a time.
-        prices: what they cost.
+        prices: as given.
+        in_place: the models that its run loads itself; None where it loads none.
     """
 
     def __init__(
-        self, routes: Routes, dispatcher: Dispatcher, prices: PriceBook, traffic: Traffic
+        self,
+        routes: Routes,
+        dispatcher: Dispatcher,
+        prices: PriceBook,
+        traffic: Traffic,
+        models: Mapping[str, Model] = {},
     ) -> None:
         self.pacing = Pacing()
         self._routes = routes
         self._dispatcher = dispatcher
         self.prices = prices
         self._traffic = traffic
+        self._models = models
+        self.in_place: InPlace | None = None
+
+    def for_run(self, document: RunDocument) -> Asker:
+        """One that asks `models/<name>` too, where the run has workers to load them."""
+        if document.execution == "local":
+            return self
+        found = copy.copy(self)
+        found.in_place = InPlace(self._models)
+        return found
 
     @property
     def table(self) -> Table:
         """The routes as they stand: a run keeps to those that it began with."""
-        return self._routes.table
+        table = self._routes.table
+        return table if self.in_place is None else table.in_place(names_of(self._models))
 
     def check_route(self, route: str) -> None:
         """Raises ModelNotFoundError when `route` is neither a route nor `provider/model`."""
-        self._routes.table.plan(route, 0.0)
+        self.table.plan(route, 0.0)
 
     def prepare(
         self,
@@ -166,7 +195,7 @@ class Asker:
         """
         fields = {**parameters, "messages": sample.messages}
         return self._prepared(
-            (table or self._routes.table).plan(route, share(sample.id, route)),
+            (table or self.table).plan(route, share(sample.id, route)),
             "chat/completions",
             fields,
             fallback=fallback,
@@ -184,7 +213,7 @@ class Asker:
         chat = inquiry.prompt is None
         asked = {"messages": inquiry.messages} if chat else {"prompt": inquiry.prompt}
         return self._prepared(
-            self._routes.table.plan(inquiry.judge, share(inquiry.sample_id, inquiry.judge)),
+            self.table.plan(inquiry.judge, share(inquiry.sample_id, inquiry.judge)),
             "chat/completions" if chat else "completions",
             {**inquiry.parameters, **asked},
             fallback=False,
@@ -203,7 +232,11 @@ class Asker:
         if not fallback:
             plan = plan.first_only()
         envelope = {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
-        asked = {"target": str(plan.targets[0]), "fields": fields}
+        target = plan.targets[0]
+        asked = {"target": str(target), "fields": fields}
+        if target.provider == IN_PLACE:
+            # What stands behind another host's name is not known; here it is.
+            asked["model"] = entry_of(self._models, target.model)
         digest = hashlib.sha256(_encode_sorted(asked)).hexdigest()
         # The time-outs of a route are the user's; the id ties the target's logs to the run's.
         work = Work(
@@ -252,7 +285,7 @@ class Asker:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            opened = await self._dispatcher.open(prepared.plan, prepared.work)
+            opened = await self._open(prepared.plan, prepared.work)
         except UpstreamError as error:
             later = self.pacing.wait_of(error) is not None
             return Completed(_failed(error, loop.time() - started), error.attempts, later)
@@ -265,6 +298,12 @@ class Asker:
         finally:
             await opened.aclose()
 
+    async def _open(self, plan: Plan, work: Work) -> Opened:
+        if plan.targets[0].provider == IN_PLACE:
+            assert self.in_place is not None, "else there is no such plan"
+            return await self.in_place.open(plan, work)
+        return await self._dispatcher.open(plan, work)
+
     async def embed(self, route: str, texts: Sequence[str]) -> list[list[float]]:
         """One vector for each text, in order, always from the same target of the route.
 
@@ -273,7 +312,7 @@ class Asker:
             UpstreamError: the target failed, or gave something else than one vector per text.
         """
         # Vectors of two models have nothing to do with each other.
-        plan = self._routes.table.plan(route, share("", route)).first_only()
+        plan = self.table.plan(route, share("", route)).first_only()
         envelope = {"input": msgspec.Raw(_encode(texts))}
         work = Work(
             "embeddings",
@@ -283,7 +322,7 @@ class Asker:
             klass="eval",
             on_unsupported="error",
         )
-        opened = await self._dispatcher.open(plan, work)
+        opened = await self._open(plan, work)
         try:
             data = _decode_vectors(opened.body or b"").data
         except UNREADABLE as error:

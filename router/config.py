@@ -27,6 +27,8 @@ from serve import config as hosting
 S = TypeVar("S", bound=msgspec.Struct)
 
 DEFAULT_FILE = "evalrouter.yaml"
+# `models/<name>` stands for a model of the section `models:`, where a run loads it itself.
+IN_PLACE = "models"
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{(?P<name>" + _NAME + r")(?::-(?P<default>[^}]*))?\}")
@@ -339,7 +341,7 @@ class Config(Section, frozen=True, kw_only=True):
         cache: see Cache.
         telemetry: see Telemetry.
         models: name to the model that `evalrouter models serve` hosts, of the class its engine
-            names. The router itself does not read them.
+            names. Runs that say `execution: ray` may load them themselves, as `models/<name>`.
     """
 
     server: Server = Server()
@@ -504,6 +506,11 @@ def _providers(document: Document) -> dict[str, ProviderConfig]:
             raise ConfigError(
                 f"{document.at(place)}: a provider's name has letters, digits and . _ : - only"
             )
+        if name == IN_PLACE:
+            raise ConfigError(
+                f"{document.at(place)}: the name stands for the section models:; choose another",
+                param=f"providers.{name}",
+            )
         kind = entry.get("kind") if isinstance(entry, dict) else None
         if kind is None:
             raise ConfigError(
@@ -610,6 +617,11 @@ def _check_target(
     provider, slash, rest = model.partition("/")
     if not slash or not rest:
         raise ConfigError(f"{document.at(place)}: {model!r} is not of the form provider/model")
+    if provider == IN_PLACE:
+        raise ConfigError(
+            f"{document.at(place)}: {model} is loaded within runs only; host it with "
+            "'evalrouter models serve', and name the provider that asks its host"
+        )
     if provider not in providers:
         raise ConfigError(
             f"{document.at(place)}: no provider {provider!r}.{closest(provider, providers)}"

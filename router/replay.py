@@ -20,9 +20,17 @@ from evaluators.pool import Pool, Scores
 from evaluators.run import Answered, Result, Task, Unanswered, run
 from evaluators.scoring import Scorer
 from evaluators.sequential import StopRule
-from router.check import BROUGHT, asked_routes, build_metrics, check_signatures, outputs_of
+from router.check import (
+    BROUGHT,
+    asked_routes,
+    build_metrics,
+    check_signatures,
+    outputs_of,
+    routes_of,
+)
 from router.cluster import Cluster
 from router.complete import Asker
+from router.config import IN_PLACE
 from router.dispatch import Attempt
 from router.judging import Bench
 from router.lanes import TargetLane, lanes_of
@@ -92,9 +100,9 @@ class Replay:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._asker = asker
         self._run = found
         self._document = msgspec.convert(found.document, RunDocument)
+        self._asker = asker = asker.for_run(self._document)
         self._metrics = build_metrics(self._document)
         self._live = live
         self._clock = clock
@@ -132,8 +140,10 @@ class Replay:
         async with AsyncExitStack() as stack:
             pool: Callable[..., Scores] = Pool
             if document.execution != "local":
-                cluster = Cluster(document.execution)
-                pool = (await stack.enter_async_context(cluster)).pool
+                cluster = await stack.enter_async_context(Cluster(document.execution))
+                pool = cluster.pool
+                asks = before.answered + before.failed < found.cells and not found.only_scores
+                await self._load_models(cluster, asks=asks)
             bench = Bench(
                 self._store,
                 self._asker,
@@ -172,6 +182,21 @@ class Replay:
             return Stop("cancelled", f"{left} cells were never answered; resume it to ask them")
         failed = [lane.stopped for lane in self._lanes if lane.stopped]
         return self.stop or (Stop("failed", "; ".join(failed)) if failed else None)
+
+    async def _load_models(self, cluster: Cluster, *, asks: bool) -> None:
+        """Have those loaded that the run asks in its own workers.
+
+        Raises:
+            ConfigError: one of them cannot be.
+        """
+        routes = {*asked_routes(self._document)} if asks else set()
+        for metric in self._metrics:
+            routes |= {*routes_of(metric)}
+        targets = {target for route in routes for target in self._table.first_targets(route)}
+        names = [target.model for target in targets if target.provider == IN_PLACE]
+        if names:
+            assert self._asker.in_place is not None, "else the table has no such target"
+            await self._asker.in_place.load(cluster, names)
 
     def _asks_judges(self) -> bool:
         return any(isinstance(one, Judging) for one in self._metrics)

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import hashlib
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from providers.errors import ModelNotFoundError, RequestError, closest
-from router.config import Breaker, Hedge, Retries, Route, Supports, Timeout
+from router.config import IN_PLACE, Breaker, Hedge, Retries, Route, Supports, Timeout
 from router.config import Target as Arm
 
 
@@ -47,6 +49,13 @@ class Policy(NamedTuple):
     breaker: Breaker = Breaker()
     hedge: Hedge | None = None
     rooms: Mapping[Target, Room] = {}
+
+
+# A run's own workers: nobody waits for one answer, what fails would fail again, and there is no
+# other host to ask meanwhile. Only a worker that hangs must not hold a run for ever.
+_OWN_WORKERS = Policy(
+    Retries(attempts=1), Timeout(first_byte=3600.0, total=3600.0), Breaker(failures=sys.maxsize)
+)
 
 
 class Plan(NamedTuple):
@@ -189,6 +198,17 @@ class Table:
         self._arms = {name: _Arms(route, price_of) for name, route in routes.items()}
         self._providers = frozenset(providers)
         self._policy = Policy()
+        self._in_place: Mapping[str, str] | None = None
+
+    def in_place(self, models: Mapping[str, str]) -> Table:
+        """The same routes, with models that a run loads itself as `models/<name>`.
+
+        Args:
+            models: name to why a run cannot load it, "" where it can.
+        """
+        table = copy.copy(self)
+        table._in_place = models
+        return table
 
     @property
     def names(self) -> list[str]:
@@ -243,7 +263,9 @@ class Table:
         """
         arms = self._arms.get(model)
         if arms is None:
-            return Plan(model, (self._direct(model),), self._policy)
+            target = self._direct(model)
+            policy = _OWN_WORKERS if target.provider == IN_PLACE else self._policy
+            return Plan(model, (target,), policy)
         targets = arms.choose(draw, load_of)
         if needs is not None and arms.limited:
             targets = _able(model, targets, arms.limited, needs)
@@ -253,12 +275,35 @@ class Table:
         provider, slash, rest = model.partition("/")
         if slash and rest and provider in self._providers:
             return Target(provider, rest)
+        if slash and provider == IN_PLACE:
+            return self._direct_in_place(model, rest)
         if slash:
             message = f"no provider {provider!r}.{closest(provider, self._providers)}"
         else:
             known = [*self._arms, *(f"{name}/…" for name in self._providers)]
             message = f"no such route.{closest(model, known)}"
         raise ModelNotFoundError(f"The model {model!r} does not exist: {message}", param="model")
+
+
+    def _direct_in_place(self, model: str, name: str) -> Target:
+        if self._in_place is None:
+            raise ModelNotFoundError(
+                f"{model} is loaded within runs only: write execution: ray in the run document, or "
+                "host it with 'evalrouter models serve' and ask that host's provider",
+                param="model",
+            )
+        if name not in self._in_place:
+            raise ModelNotFoundError(
+                f"{model}: the config's models: has no {name!r}.{closest(name, self._in_place)}",
+                param="model",
+            )
+        if why := self._in_place[name]:
+            raise ModelNotFoundError(
+                f"{model} cannot be loaded within a run: {why}; host it with 'evalrouter models "
+                "serve' and ask that host's provider",
+                param="model",
+            )
+        return Target(IN_PLACE, name)
 
 
 def _able(

@@ -121,13 +121,14 @@ class Runs(Jobs):
         async with self._datasets.open(document.dataset, base=base) as source:
             document = msgspec.structs.replace(document, dataset=source.address)
             prepared = await asyncio.to_thread(prepare, document, source, metrics)
-            return await estimate(self._store, self._asker, document, metrics, prepared)
+            asker = self._asker.for_run(document)
+            return await estimate(self._store, asker, document, metrics, prepared)
 
     def _check(self, document: RunDocument, base: Path) -> tuple[RunDocument, list[AnyMetric]]:
         """Everything that can be checked without the dataset. Raises RunDocumentError."""
         document = resolve_metrics(document, base)
         metrics = build_metrics(document)
-        check_routes(self._asker, document, metrics)
+        check_routes(self._asker.for_run(document), document, metrics)
         check_parameters(document)
         parse_gates(document, metrics)
         check_stop_when(document, metrics)

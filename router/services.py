@@ -86,7 +86,7 @@ class Services:
             count=self.telemetry.count,
             trace=None if traces is None else traces.send,
         )
-        asker = Asker(self.routes, self.dispatcher, self.prices, self.traffic)
+        asker = Asker(self.routes, self.dispatcher, self.prices, self.traffic, config.models)
         self.datasets = Datasets(self.store, config)
         self.runs = Runs(self.store, asker, self.datasets)
         self.experiments = Experiments(self.store)

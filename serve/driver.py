@@ -2,10 +2,10 @@
 
     python -m serve.driver
 
-The parent writes frames (four bytes of length, then MessagePack) to its stdin: one Connect, then
-Crews and Calls. Each is answered by one Done with its number, in whatever order they end. A call
-whose worker dies, or whose machine does, is done again on another; the parent sees one answer.
-It ends when its stdin does.
+The parent writes frames (`frames.py`) to its stdin: one Connect, then Crews, Calls and Cancels.
+Crews and Calls are answered by one Done with their number, in whatever order they end. A call whose
+worker dies, or whose machine does, is done again on another, as often as it says; the parent sees
+one answer. It ends when its stdin does.
 """
 
 from __future__ import annotations
@@ -16,84 +16,21 @@ import logging
 import os
 import signal
 import socket
-import struct
 import sys
 import threading
-from collections.abc import Coroutine
 from importlib import import_module
 from typing import Any, BinaryIO
 
-import msgspec
 import ray
 
-LENGTH = struct.Struct(">I")
-# How often one call is done again because its worker died: a call that kills every worker that
-# takes it must not be tried for ever.
-_TRIES_AGAIN = 2
+from serve.frames import LENGTH, Call, Cancel, Connect, Crew, Done, decode_message, framed
+
 # Models take their time to load.
 _START_S = 600.0
 _LOOK_EVERY_S = 0.5
 _REACH_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
-
-
-class Connect(msgspec.Struct, frozen=True, tag=True):
-    """Which cluster; `address` "" starts Ray on this machine, with `cpus` cores if not None."""
-
-    address: str = ""
-    cpus: int | None = None
-
-
-class Crew(msgspec.Struct, frozen=True, tag=True):
-    """Make workers. The answer is empty, or says why they cannot work.
-
-    Attributes:
-        number: of this message.
-        name: by which calls name the crew.
-        make: `module:name` of what is called with `argument` in each worker.
-        argument: as it is.
-        workers: how many.
-        cpus, gpus: reserved for each.
-    """
-
-    number: int
-    name: str
-    make: str
-    argument: bytes
-    workers: int
-    cpus: float
-    gpus: float
-
-
-class Call(msgspec.Struct, frozen=True, tag=True):
-    """Call `method(payload)`, bytes to bytes, of what a crew's workers made.
-
-    Attributes:
-        number: of this message.
-        crew: its name.
-        method: its name.
-        payload: as it is.
-        limit_s: a worker that takes longer is ended, and the call done again on another.
-    """
-
-    number: int
-    crew: str
-    method: str
-    payload: bytes
-    limit_s: float
-
-
-class Done(msgspec.Struct, frozen=True):
-    """What became of a message; `error` is "" when all went well."""
-
-    number: int
-    payload: bytes = b""
-    error: str = ""
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Connect | Crew | Call).decode
 
 
 class Worker:
@@ -111,35 +48,67 @@ class Worker:
         """Why it cannot work; "" when it can."""
         return self.error
 
-    def call(self, method: str, payload: bytes, limit_s: float) -> bytes:
+    def call(self, method: str, payload: bytes, limit_s: float | None) -> bytes:
         """Do one call; ends this process when it takes too long."""
-        alarm = threading.Timer(limit_s, os._exit, (1,))
-        alarm.daemon = True
-        alarm.start()
+        alarm = None
+        if limit_s is not None:
+            alarm = threading.Timer(limit_s, os._exit, (1,))
+            alarm.daemon = True
+            alarm.start()
         try:
             found: bytes = getattr(self._made, method)(payload)
             return found
         finally:
-            alarm.cancel()
+            if alarm is not None:
+                alarm.cancel()
+
+
+class AsyncWorker(Worker):
+    """One that works on several calls at a time, in one event loop."""
+
+    async def call(  # type: ignore[override]
+        self, method: str, payload: bytes, limit_s: float | None
+    ) -> bytes:
+        """Do one call beside others. Ray cancels it when nobody waits for it any more."""
+        async with asyncio.timeout(limit_s):
+            found: bytes = await getattr(self._made, method)(payload)
+        return found
+
+
+class _Up:
+    """A worker between two deaths, and how many calls it works on."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+        self.calls = 0
 
 
 class Workers:
-    """The workers of a crew, each with one call at a time.
+    """The workers of a crew. A call goes to the one that works on the fewest.
 
-    Only workers that are up get calls: a cluster may have room for fewer than were wanted, and one
-    whose machine is lost comes back when Ray finds room for it elsewhere.
+    Only workers that are up get calls: a cluster may have room for fewer than were wanted, one
+    whose machine is lost comes back when Ray finds room for it elsewhere, and another machine may
+    lack what the workers need.
     """
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
-        actor = ray.remote(Worker).options(
+        self._at_once = crew.at_once or 1
+        options: dict[str, Any] = {}
+        if crew.at_once is not None:
+            # One more, so that `ready` never waits.
+            options["max_concurrency"] = crew.at_once + 1
+        actor = ray.remote(Worker if crew.at_once is None else AsyncWorker).options(
             num_cpus=crew.cpus,
             num_gpus=crew.gpus,
             max_restarts=-1,
             # A machine that is lost takes no more than its share.
             scheduling_strategy="SPREAD",
+            **options,
         )
-        self._free: asyncio.Queue[Any] = asyncio.Queue()
+        self._up: list[_Up] = []
+        self._failed = ""
+        self._change = asyncio.Condition()
         # Ray ends an actor that nobody holds.
         self._actors = [actor.remote(crew.make, crew.argument) for _ in range(crew.workers)]
         self._coming = {asyncio.create_task(self._await(one)) for one in self._actors}
@@ -147,28 +116,57 @@ class Workers:
     async def ready(self) -> str:
         """Why they cannot work; "" once one can."""
         try:
-            async with asyncio.timeout(_START_S):
-                first = await self._free.get()
+            async with asyncio.timeout(_START_S), self._change:
+                await self._change.wait_for(lambda: self._up or self._failed)
         except TimeoutError:
             crew = self._crew
             return (
                 f"no worker was ready within {_START_S:g} s; each needs {crew.cpus:g} CPUs and "
                 f"{crew.gpus:g} GPUs of the cluster"
             )
-        self._free.put_nowait(first)
-        return str(await first.ready.remote())
+        return "" if self._up else self._failed
 
     async def _await(self, actor: Any) -> None:
         """Have a worker take calls as soon as it is up."""
         while True:
             try:
-                await actor.ready.remote()
+                why = await actor.ready.remote()
             except ray.exceptions.RayActorError:
                 # It is being started again, or there is no room for it.
                 await asyncio.sleep(_LOOK_EVERY_S)
             else:
-                self._free.put_nowait(actor)
+                async with self._change:
+                    if why:
+                        self._failed = why
+                    else:
+                        self._up.append(_Up(actor))
+                    self._change.notify_all()
                 return
+
+    def _free(self) -> _Up | None:
+        """The worker with the fewest calls; None when none takes another one."""
+        if not self._up:
+            return None
+        best = min(self._up, key=lambda one: one.calls)
+        return best if best.calls < self._at_once else None
+
+    async def _take(self) -> _Up:
+        async with self._change:
+            while (found := self._free()) is None:
+                await self._change.wait()
+            found.calls += 1
+            return found
+
+    async def _leave(self, one: _Up, *, dead: bool) -> None:
+        async with self._change:
+            one.calls -= 1
+            # All its calls end with its death; the first of them has it started again.
+            if dead and one in self._up:
+                self._up.remove(one)
+                coming = asyncio.create_task(self._await(one.actor))
+                self._coming.add(coming)
+                coming.add_done_callback(self._coming.discard)
+            self._change.notify()
 
     async def call(self, call: Call) -> bytes:
         """One call, done again by another worker when its own dies.
@@ -178,60 +176,65 @@ class Workers:
         """
         tries = 0
         while True:
-            actor = await self._free.get()
+            one = await self._take()
+            dead = False
+            work = one.actor.call.remote(call.method, call.payload, call.limit_s)
             try:
-                work = actor.call.remote(call.method, call.payload, call.limit_s)
                 found: bytes = await work
             except ray.exceptions.RayActorError:
-                coming = asyncio.create_task(self._await(actor))
-                self._coming.add(coming)
-                coming.add_done_callback(self._coming.discard)
+                dead = True
                 tries += 1
-                if tries > _TRIES_AGAIN:
+                if tries >= call.tries:
                     raise
-            except BaseException:
-                self._free.put_nowait(actor)
+            except asyncio.CancelledError:
+                if self._crew.at_once is not None:
+                    ray.cancel(work)
                 raise
             else:
-                self._free.put_nowait(actor)
                 return found
+            finally:
+                await asyncio.shield(self._leave(one, dead=dead))
 
 
 class _Driver:
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._crews: dict[str, Workers] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def take(self, frame: bytes) -> None:
         """Begin what a frame asks for."""
-        message = _decode(frame)
+        message = decode_message(frame)
         if isinstance(message, Connect):
             _connect(message)
             return
-        work = self._crew(message) if isinstance(message, Crew) else self._call(message)
-        task = asyncio.get_running_loop().create_task(self._do(message.number, work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if isinstance(message, Cancel):
+            if message.number in self._tasks:
+                self._tasks[message.number].cancel()
+            return
+        task = asyncio.get_running_loop().create_task(self._do(message))
+        self._tasks[message.number] = task
+        task.add_done_callback(lambda _: self._tasks.pop(message.number))
+
+    async def _do(self, message: Crew | Call) -> None:
+        try:
+            if isinstance(message, Crew):
+                done = Done(message.number, await self._crew(message))
+            else:
+                done = Done(message.number, await self._crews[message.crew].call(message))
+        except ray.exceptions.RayActorError:
+            tries = message.tries if isinstance(message, Call) else 1
+            died = f"{tries} workers died of it, or took too long" if tries > 1 else "worker died"
+            done = Done(message.number, error=died, died=True)
+        except Exception as error:  # noqa: BLE001  # a call may raise anything
+            cause = getattr(error, "cause", None) or error
+            done = Done(message.number, error=f"{type(cause).__name__}: {cause}")
+        self._out.write(framed(done))
+        self._out.flush()
 
     async def _crew(self, crew: Crew) -> bytes:
         self._crews[crew.name] = workers = Workers(crew)
         return (await workers.ready()).encode()
-
-    async def _call(self, call: Call) -> bytes:
-        return await self._crews[call.crew].call(call)
-
-    async def _do(self, number: int, work: Coroutine[Any, Any, bytes]) -> None:
-        try:
-            done = Done(number, await work)
-        except ray.exceptions.RayActorError:
-            done = Done(number, error=f"{_TRIES_AGAIN + 1} workers died of it, or took too long")
-        except Exception as error:  # noqa: BLE001  # a call may raise anything
-            cause = getattr(error, "cause", None) or error
-            done = Done(number, error=f"{type(cause).__name__}: {cause}")
-        body = _encode(done)
-        self._out.write(LENGTH.pack(len(body)) + body)
-        self._out.flush()
 
 
 def _connect(to: Connect) -> None:

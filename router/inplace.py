@@ -1,0 +1,152 @@
+"""Models of the config's section `models:`, loaded in actors of one run and asked there: no HTTP.
+
+    in_place = InPlace(config.models)
+    await in_place.load(cluster, ["bart"])
+    opened = await in_place.open(plan, work)     # as from a Dispatcher
+
+A run names them as `models/<name>` and says `execution: ray`. Requests, attempts, records and
+answers are what they are over HTTP. A request whose worker dies is done again by another one; the
+last try goes alone, so that a request which kills its workers costs itself only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from evaluators.pool import together
+from providers.base import BytesReply, Call, Reply
+from providers.compose import model_list
+from providers.errors import ConfigError, UpstreamProtocolError, WorkerLostError
+from router.cluster import Cluster
+from router.config import IN_PLACE
+from router.dispatch import Attempt, Dispatcher, Opened, Work
+from router.routing import Plan
+from serve.config import LlamacppModel, Model, TransformersModel
+from serve.frames import Asked, Load, decode_answered, encode
+
+# Workers that may die of one request.
+_TRIES = 3
+_ENGINE = "serve.inplace:Engine"
+# Where and how often a model is loaded has no part in what it answers.
+_PLACEMENT = frozenset({"cpus", "gpus", "replicas", "concurrency", "queue", "cold_start", "share"})
+
+_encode_body = msgspec.json.Encoder().encode
+
+
+def names_of(models: Mapping[str, Model]) -> dict[str, str]:
+    """What may stand after `models/`: each name, and why a run cannot load it ("" if it can)."""
+    found = {}
+    for name, model in models.items():
+        can = isinstance(model, TransformersModel | LlamacppModel)
+        why = "" if can else f"its engine, {model.engine}, runs in a host of its own"
+        for known in (name, *(f"{name}:{adapter}" for adapter in model.adapters)):
+            found[known] = why
+    return found
+
+
+def entry_of(models: Mapping[str, Model], name: str) -> dict[str, Any]:
+    """What decides on a model's answers, for the hash of its requests."""
+    entry = msgspec.to_builtins(models[_base(name, models)])
+    return {key: value for key, value in entry.items() if key not in _PLACEMENT}
+
+
+def _base(name: str, models: Mapping[str, Model]) -> str:
+    """The model that a name's adapter belongs to."""
+    return name if name in models else name.rpartition(":")[0]
+
+
+class InPlace:
+    """The models of one run. A Provider, with the dispatcher that asks it.
+
+    Args:
+        models: the config's.
+    """
+
+    name = IN_PLACE
+
+    def __init__(self, models: Mapping[str, Model]) -> None:
+        self._models = models
+        self._cluster: Cluster | None = None
+        self._dispatcher = Dispatcher({IN_PLACE: self})
+        self._last_try = asyncio.Lock()
+
+    async def load(self, cluster: Cluster, names: Iterable[str]) -> None:
+        """Make workers that have these models: `replicas.max` each, as far as there is room.
+
+        Raises:
+            ConfigError: one of them cannot be loaded.
+            ClusterError: there is no cluster.
+        """
+        self._cluster = cluster
+        wanted = sorted({_base(name, self._models) for name in names})
+        told = await together(*(self._crew(cluster, name) for name in wanted))
+        named = zip(wanted, told, strict=True)
+        if failed := [f"models.{name}: {why}" for name, why in named if why]:
+            raise ConfigError("; ".join(failed), param="models")
+
+    async def _crew(self, cluster: Cluster, name: str) -> str:
+        model = self._models[name]
+        return await cluster.crew(
+            name=f"{IN_PLACE}/{name}",
+            make=_ENGINE,
+            argument=encode(Load(name, msgspec.to_builtins(model))),
+            workers=model.replicas.most,
+            cpus=model.cpus,
+            gpus=model.gpus or 0.0,
+            at_once=model.concurrency,
+        )
+
+    async def open(self, plan: Plan, work: Work) -> Opened:
+        """As `Dispatcher.open`, of a plan for one of these models."""
+        lost: tuple[Attempt, ...] = ()
+        while True:
+            try:
+                if len(lost) + 1 < _TRIES:
+                    opened = await self._dispatcher.open(plan, work)
+                else:
+                    async with self._last_try:
+                        opened = await self._dispatcher.open(plan, work)
+            except WorkerLostError as error:
+                lost += error.attempts
+                if len(lost) >= _TRIES:
+                    error.attempts = lost
+                    raise
+            else:
+                opened.attempts[:0] = lost
+                return opened
+
+    async def send(self, call: Call) -> Reply:
+        """Ask a worker that has the model.
+
+        Raises:
+            WorkerLostError: the worker died.
+            UpstreamProtocolError: the engine failed.
+            ClusterError: the cluster was lost.
+        """
+        if call.path == "models":
+            return BytesReply(model_list(list(names_of(self._models))))
+        assert self._cluster is not None, "loaded before anything is asked"
+        asked = Asked(
+            path=call.path,
+            model=call.model,
+            body=_encode_body(call.envelope),
+            request_id=call.request_id,
+            on_unsupported=call.on_unsupported,
+        )
+        crew = f"{IN_PLACE}/{_base(call.model, self._models)}"
+        done = await self._cluster.call(crew, "send", encode(asked))
+        if done.died:
+            raise WorkerLostError(f"{IN_PLACE}/{call.model}: the worker that was at it died")
+        if done.error:
+            raise UpstreamProtocolError(f"{IN_PLACE}/{call.model}: {done.error}")
+        answered = decode_answered(done.payload)
+        return BytesReply(
+            answered.body,
+            status=answered.status,
+            headers={"content-type": answered.content_type},
+            translation=answered.translation,
+        )

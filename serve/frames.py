@@ -1,0 +1,133 @@
+"""What a process without Ray and `driver.py` say to each other, and what engines in place are sent.
+
+Each frame is four bytes of length (big-endian), then MessagePack. Nothing here imports Ray.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+from providers.base import OnUnsupported, Path, Translation
+
+LENGTH = struct.Struct(">I")
+
+
+class Connect(msgspec.Struct, frozen=True, tag=True):
+    """Which cluster; `address` "" starts Ray on this machine, with `cpus` cores if not None."""
+
+    address: str = ""
+    cpus: int | None = None
+
+
+class Crew(msgspec.Struct, frozen=True, tag=True):
+    """Make workers. The answer is empty, or says why they cannot work.
+
+    Attributes:
+        number: of this message.
+        name: by which calls name the crew.
+        make: `module:name` of what is called with `argument` in each worker.
+        argument: as it is.
+        workers: how many.
+        cpus, gpus: reserved for each.
+        at_once: calls that each works on at a time, by methods that are coroutines; None for one
+            after another, by plain methods.
+    """
+
+    number: int
+    name: str
+    make: str
+    argument: bytes
+    workers: int
+    cpus: float
+    gpus: float
+    at_once: int | None = None
+
+
+class Call(msgspec.Struct, frozen=True, tag=True):
+    """Call `method(payload)`, bytes to bytes, of what a crew's workers made.
+
+    Attributes:
+        number: of this message.
+        crew: its name.
+        method: its name.
+        payload: as it is.
+        limit_s: a worker that takes longer is ended, and the call done again on another; None
+            where the caller watches the time and sends Cancel.
+        tries: workers that may die of it before it is given up.
+    """
+
+    number: int
+    crew: str
+    method: str
+    payload: bytes
+    limit_s: float | None = None
+    tries: int = 1
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """Nobody waits for the call of this number any more. There is no answer."""
+
+    number: int
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What became of a message.
+
+    Attributes:
+        number: the message's.
+        payload: what came of it.
+        error: "" when all went well.
+        died: whether the error is that so many workers died as the call had tries.
+    """
+
+    number: int
+    payload: bytes = b""
+    error: str = ""
+    died: bool = False
+
+
+Message = Connect | Crew | Call | Cancel
+
+encode = msgspec.msgpack.Encoder().encode
+decode_message = msgspec.msgpack.Decoder(Message).decode
+decode_done = msgspec.msgpack.Decoder(Done).decode
+
+
+def framed(message: Message | Done) -> bytes:
+    """A message as it is written."""
+    body = encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+class Load(msgspec.Struct, frozen=True):
+    """Which model an engine in place loads: its name and its entry of the section `models:`."""
+
+    name: str
+    entry: dict[str, Any]
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A provider's Call on its way to an engine in place; `body` is its JSON object."""
+
+    path: Path
+    model: str
+    body: bytes
+    request_id: str
+    on_unsupported: OnUnsupported
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """The engine's whole answer."""
+
+    status: int
+    content_type: str
+    body: bytes
+    translation: Translation
+
+
+decode_load = msgspec.msgpack.Decoder(Load).decode
+decode_asked = msgspec.msgpack.Decoder(Asked).decode
+decode_answered = msgspec.msgpack.Decoder(Answered).decode

@@ -1,0 +1,59 @@
+"""An engine within an actor of a run, asked through the driver: no HTTP and no Ray Serve.
+
+The driver makes `Engine` in each worker of a crew (`frames.Crew.make`) and calls `send`, several at
+a time, so that the engine generates them together.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from providers.base import Call, Lifecycle
+from serve.batching import batched
+from serve.config import read
+from serve.frames import Answered, decode_asked, decode_load, encode
+from serve.replica import load
+
+_decode_body = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Engine:
+    """A loaded model.
+
+    Args:
+        argument: a Load.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+        MissingExtraError: the engine is not installed on this machine.
+    """
+
+    def __init__(self, argument: bytes) -> None:
+        said = decode_load(argument)
+        model = read({said.name: said.entry}, os.environ)[said.name]
+        self._engine = load(said.name, model, batch=batched)
+        self._opened = False
+
+    async def send(self, payload: bytes) -> bytes:
+        """An Asked to an Answered."""
+        if isinstance(self._engine, Lifecycle) and not self._opened:
+            # Here and not in the constructor, which has no event loop.
+            self._opened = True
+            await self._engine.open()
+        asked = decode_asked(payload)
+        call = Call(
+            path=asked.path,
+            model=asked.model,
+            envelope=_decode_body(asked.body),
+            request_id=asked.request_id,
+            on_unsupported=asked.on_unsupported,
+        )
+        reply = await self._engine.send(call)
+        try:
+            content_type = reply.headers.get("content-type", "application/json")
+            body = await reply.read()
+        finally:
+            await reply.aclose()
+        return encode(Answered(reply.status, content_type, body, reply.translation))

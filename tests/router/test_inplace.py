@@ -1,0 +1,198 @@
+"""Models in place, as far as no Ray is needed: names, mistakes, estimates, requests done again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import msgspec
+import pytest
+from servers import gateway
+
+from providers.base import AS_IT_CAME
+from providers.errors import ConfigError, WorkerLostError
+from router.config import parse
+from router.dispatch import Work
+from router.inplace import InPlace, entry_of, names_of
+from router.pacing import Pacing
+from router.routing import Table
+from serve.batching import batched
+from serve.frames import Answered, Done, decode_asked, encode
+
+MODELS = """
+models:
+  bart: {engine: transformers, task: summarization, source: org/bart, adapters: {law: ./law}}
+  big: {engine: vllm, source: org/big}
+"""
+ROW = {"id": "1", "input": "The ferry was late.", "reference": "late"}
+
+
+@pytest.fixture
+def url(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.jsonl").write_text(json.dumps(ROW) + "\n")
+    with gateway(MODELS) as url:
+        yield url
+
+
+def dry_run(url, route, **changes):
+    document = {"dataset": "data.jsonl", "routes": [route], "metrics": ["f1"], **changes}
+    return httpx.post(f"{url}/eval", params={"dry_run": "true"}, json=document, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("route", "execution", "told"),
+    [
+        ("models/bart", "local", "write execution: ray in the run document"),
+        ("models/brat", "ray", "the config's models: has no 'brat'. Did you mean 'bart'"),
+        ("models/bart:low", "ray", "has no 'bart:low'. Did you mean 'bart:law'"),
+        ("models/", "ray", "has no ''"),
+        ("models/big", "ray", "its engine, vllm, runs in a host of its own"),
+    ],
+)
+def test_a_route_that_cannot_be_asked_says_what_to_do(url, route, execution, told):
+    reply = dry_run(url, route, execution=execution)
+    assert reply.status_code == 400
+    assert told in reply.json()["error"]["message"]
+    assert reply.json()["error"]["param"] == "routes[0]"
+
+
+def test_a_client_is_told_how_to_ask_it(url):
+    body = {"model": "models/bart", "messages": [{"role": "user", "content": "x"}]}
+    reply = httpx.post(f"{url}/v1/chat/completions", json=body)
+    assert reply.status_code == 404
+    assert "evalrouter models serve" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("route", ["models/bart", "models/bart:law"])
+def test_an_estimate_knows_no_price(url, route):
+    limits = {"per_target": {route: 4}}
+    reply = dry_run(url, route, execution={"workers": 1}, limits=limits)
+    assert reply.status_code == 200, reply.text
+    [target] = reply.json()["targets"]
+    assert (target["target"], target["calls"], target["cost_usd"]) == (route, 1, None)
+
+
+def test_the_name_is_taken_in_the_config():
+    with pytest.raises(ConfigError, match="stands for the section models"):
+        parse("providers: {models: {kind: openai, api_key: x}}", "c.yaml", {})
+    with pytest.raises(ConfigError, match="models/bart is loaded within runs only"):
+        parse(f"routes: {{r: {{targets: [{{model: models/bart}}]}}}}\n{MODELS}", "c.yaml", {})
+
+
+def test_a_request_is_another_when_the_model_is():
+    def entry(text):
+        return entry_of(parse(f"models: {{m: {{{text}}}}}", "c.yaml", {}).models, "m")
+
+    one = entry("engine: transformers, source: a")
+    assert entry("engine: transformers, source: a, cpus: 4, replicas: {max: 8}") == one
+    assert entry("engine: transformers, source: b") != one
+    assert entry("engine: transformers, source: a, options: {max_model_len: 8}") != one
+
+
+class Crew:
+    """In a cluster's place: a worker dies of each request whose text is in `deadly`.
+
+    With it die all others that are at work at that moment.
+    """
+
+    def __init__(self, *deadly):
+        self.deadly = deadly
+        self.asked = []
+        self.working = 0
+        self.died = asyncio.Event()
+
+    async def call(self, crew, method, payload):
+        asked = decode_asked(payload)
+        text = json.loads(asked.body)["messages"]
+        self.asked.append(text)
+        died = self.died
+        await asyncio.sleep(0)
+        if text in self.deadly:
+            self.died = asyncio.Event()
+            died.set()
+        try:
+            await asyncio.wait_for(died.wait(), 0.05)
+        except TimeoutError:
+            body = b'{"choices": []}'
+            return Done(1, encode(Answered(200, "application/json", body, AS_IT_CAME)))
+        return Done(1, error="worker died", died=True)
+
+    async def crew(self, **_):
+        return ""
+
+
+def work(text):
+    envelope = {"messages": msgspec.Raw(json.dumps(text).encode())}
+    return Work("chat/completions", envelope, stream=False, request_id="", pacing=Pacing())
+
+
+async def asked_of(crew, *texts):
+    """Each text's attempts, or the error."""
+    models = parse(MODELS, "c.yaml", {}).models
+    in_place = InPlace(models)
+    await in_place.load(crew, ["bart"])
+    plan = Table({}, []).in_place(names_of(models)).plan("models/bart", 0.0)
+    found = await asyncio.gather(
+        *(in_place.open(plan, work(text)) for text in texts), return_exceptions=True
+    )
+    return {
+        text: one if isinstance(one, Exception) else [tried.result for tried in one.attempts]
+        for text, one in zip(texts, found, strict=True)
+    }
+
+
+async def test_a_request_that_kills_its_workers_costs_itself_only():
+    many = [f"good {n}" for n in range(20)]
+    found = await asked_of(Crew("bad"), *many[:10], "bad", *many[10:])
+    bad = found.pop("bad")
+    assert isinstance(bad, WorkerLostError)
+    assert [one.result for one in bad.attempts] == ["worker_lost"] * 3
+    # Twice in the company of the bad one, then each alone.
+    assert {tuple(one) for one in found.values()} == {("worker_lost", "worker_lost", "ok")}
+
+
+async def test_what_comes_together_is_done_together():
+    batches = []
+
+    async def do(items):
+        batches.append(items)
+        await asyncio.sleep(0.01)
+
+    add = batched(do, max_batch_size=4, batch_wait_timeout_s=5)
+    await asyncio.gather(*map(add, range(8)))
+    assert batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+async def test_a_batch_that_is_not_full_does_not_wait_for_ever():
+    batches = []
+
+    async def do(items):
+        batches.append(items)
+        if 2 in items:
+            raise ValueError("two")
+
+    add = batched(do, max_batch_size=4, batch_wait_timeout_s=0.01)
+    found = await asyncio.gather(add(1), add(2), return_exceptions=True)
+    assert [type(one) for one in found] == [ValueError, ValueError]
+    assert await add(3) is None
+    assert batches == [[1, 2], [3]]
+
+
+async def test_who_has_left_is_not_worked_for():
+    batches = []
+    first = asyncio.Event()
+
+    async def do(items):
+        batches.append(items)
+        await first.wait()
+
+    add = batched(do, max_batch_size=1, batch_wait_timeout_s=0)
+    tasks = [asyncio.create_task(add(n)) for n in range(3)]
+    await asyncio.sleep(0.01)
+    tasks[1].cancel()
+    await asyncio.sleep(0.01)
+    first.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert batches == [[0], [2]]

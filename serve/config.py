@@ -76,7 +76,7 @@ class Model(Section, frozen=True, kw_only=True):
             model is loaded. The commit is part of every answer's `system_fingerprint`.
         cpus: cores reserved per copy.
         gpus: GPUs per copy; a fraction shares one. None means `RAY_WORKER_GPUS_FRACTION` of the
-            environment, else none.
+            environment, else `RAY_WORKER_GPUS`, else none.
         replicas: see Replicas.
         concurrency: requests that one copy works on at a time.
         queue: requests that may wait for a copy; more are answered with 429.
@@ -225,16 +225,21 @@ def check(name: str, entry: Any) -> type[Model]:
 def complete(model: Model, environ: Mapping[str, str]) -> Model:
     """The model with its GPUs as the environment says, where its entry does not.
 
+    `RAY_WORKER_GPUS_FRACTION` counts unless it is 0, else `RAY_WORKER_GPUS`.
+
     Raises:
-        ConfigError: `RAY_WORKER_GPUS_FRACTION` is no number.
+        ConfigError: one of them is no number.
     """
     if model.gpus is not None:
         return model
-    said = environ.get("RAY_WORKER_GPUS_FRACTION") or "0"
-    try:
-        return msgspec.structs.replace(model, gpus=float(said))
-    except ValueError:
-        raise ConfigError(f"RAY_WORKER_GPUS_FRACTION is no number: {said!r}") from None
+    gpus = 0.0
+    for name in ("RAY_WORKER_GPUS", "RAY_WORKER_GPUS_FRACTION"):
+        said = environ.get(name) or "0"
+        try:
+            gpus = msgspec.convert(said, Share, strict=False) or gpus
+        except msgspec.ValidationError:
+            raise ConfigError(f"{name} is no number of GPUs: {said!r}") from None
+    return msgspec.structs.replace(model, gpus=gpus)
 
 
 _ADAPTER_NAME = re.compile(r"[^:#/\s]+")

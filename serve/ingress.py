@@ -143,7 +143,9 @@ class Ingress:
             return _json(error.as_openai(), error.status, headers)
 
     async def _answer(self, request: Request) -> Response:
-        path = request.url.path.rstrip("/")
+        # Ray leaves the application's prefix in it.
+        prefix = request.scope.get("root_path", "")
+        path = request.url.path.removeprefix(prefix).rstrip("/")
         if path in _PATHS:
             if request.method != "POST":
                 raise MethodNotAllowedError(f"{path} takes POST")

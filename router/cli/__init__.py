@@ -17,6 +17,7 @@ from router.cli.local import config, data, demo
 from router.cli.models import models
 from router.cli.providers import providers
 from router.cli.serving import serve
+from router.cli.submitting import eval_submit
 from router.cli.tasks import tasks
 
 
@@ -32,4 +33,5 @@ main.add_command(judge)
 dataset.add_command(dataset_label)
 evaluate.add_command(eval_export)
 evaluate.add_command(eval_compare)
+evaluate.add_command(eval_submit)
 evaluate.add_command(tasks)

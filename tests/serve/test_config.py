@@ -34,7 +34,12 @@ models:
 def test_the_environment_says_how_many_gpus():
     text = "models:\n  a: {engine: transformers, source: x}\n"
     assert models(text, {"RAY_WORKER_GPUS_FRACTION": "0.25"})["a"].gpus == 0.25
-    with pytest.raises(ConfigError, match="RAY_WORKER_GPUS_FRACTION is no number: 'half'"):
+    assert models(text, {"RAY_WORKER_GPUS": "2", "RAY_WORKER_GPUS_FRACTION": ""})["a"].gpus == 2
+    # 0 says nothing.
+    both = {"RAY_WORKER_GPUS": "1.0", "RAY_WORKER_GPUS_FRACTION": "0.0"}
+    assert models(text, both)["a"].gpus == 1
+    assert models(text, {**both, "RAY_WORKER_GPUS_FRACTION": "0.5"})["a"].gpus == 0.5
+    with pytest.raises(ConfigError, match="RAY_WORKER_GPUS_FRACTION is no number of GPUs: 'half'"):
         models(text, {"RAY_WORKER_GPUS_FRACTION": "half"})
 
 

@@ -1,0 +1,136 @@
+"""A run's document, dataset and config as a folder that means the same on another machine.
+
+    command = pack(document, base, config, folder)      # in `folder`: evalrouter eval run ...
+
+What is a file here goes along; what is a name or an address (a registered dataset, `hf://`, a
+model) stays one, and is looked for where the run is carried out.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from evaluators.document import RayExecution, RunDocument
+from evaluators.metrics.registry import resolve
+from providers.errors import ConfigError
+from router.demo import SHIPPED
+from router.sources import is_address
+
+RUN, CONFIG, FILES = "run.json", "evalrouter.yaml", "files"
+
+_SQLITE = "sqlite:///"
+
+
+def pack(document: RunDocument, base: Path, config: Mapping[str, Any], folder: Path) -> list[str]:
+    """Fill a folder; returns the command that carries the run out in it.
+
+    Args:
+        document: complete, as `complete_run` gives it.
+        base: the folder that its relative paths start from.
+        config: from `read_config`.
+        folder: exists, and is empty.
+
+    Raises:
+        RunDocumentError: a file of one of its metrics does not exist.
+    """
+    files = _Files(folder)
+    dataset = document.dataset
+    if dataset not in SHIPPED and not is_address(dataset) and (base / dataset).is_file():
+        dataset = files.take(base / dataset)
+    metrics = [
+        resolve(spec, base, param=f"metrics[{n}]") for n, spec in enumerate(document.metrics)
+    ]
+    execution = document.execution
+    if execution == "ray":
+        execution = RayExecution()
+    if execution != "local" and not execution.address:
+        # The cluster that the job is in.
+        execution = msgspec.structs.replace(execution, address="auto")
+    packed = msgspec.structs.replace(
+        document,
+        dataset=dataset,
+        # The name that it would have had from the file.
+        name=document.name or Path(document.dataset).stem,
+        metrics=tuple(files.packed(spec) for spec in metrics),
+        execution=execution,
+    )
+    (folder / RUN).write_bytes(msgspec.json.encode(packed))
+    (folder / CONFIG).write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
+    return ["evalrouter", "eval", "run", RUN, "--config", CONFIG]
+
+
+def read_config(path: Path | None, database: str | None) -> dict[str, Any]:
+    """The config as it was written, its `${NAME}` unread: they are variables of that machine.
+
+    Args:
+        path: the file; None for none.
+        database: `storage.database`, instead of the file's.
+
+    Raises:
+        ConfigError: it cannot be read, or names no database that outlives the run.
+    """
+    config: Any = {}
+    if path is not None:
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except OSError as problem:
+            raise ConfigError(f"{path}: {problem.strerror}") from None
+        except (UnicodeDecodeError, yaml.YAMLError) as problem:
+            raise ConfigError(f"{path}: {problem}") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path}: a config is a mapping")
+    storage = config.get("storage") or {}
+    if database is not None:
+        storage = {**storage, "database": database}
+        config = {**config, "storage": storage}
+    said = str(storage.get("database", "")) if isinstance(storage, dict) else ""
+    if not (said.startswith("${") or Path(said.removeprefix(_SQLITE)).is_absolute()):
+        raise ConfigError(
+            "storage.database: what is kept in the job's own folder goes with it; name a file by "
+            "its full path on the cluster's head, as sqlite:////data/evalrouter.db, there or with "
+            "--database",
+            param="storage.database",
+        )
+    found: dict[str, Any] = config
+    return found
+
+
+class _Files:
+    """Copies files into a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._taken = 0
+
+    def take(self, path: Path) -> str:
+        """Copy a file or a folder; its path from where the document is."""
+        # Each has a folder of its own, so that equal names do not meet.
+        place = Path(FILES, str(self._taken), path.name)
+        self._taken += 1
+        (self._folder / place.parent).mkdir(parents=True)
+        if path.is_dir():
+            shutil.copytree(path, self._folder / place)
+        else:
+            shutil.copyfile(path, self._folder / place)
+        return str(place)
+
+    def packed(self, spec: str | Mapping[str, Any]) -> str | dict[str, Any]:
+        """A metric's spec, whose paths are absolute, with paths in the folder."""
+        if isinstance(spec, str):
+            return self._text(spec)
+        return {
+            option: self._text(value) if isinstance(value, str) else value
+            for option, value in spec.items()
+        }
+
+    def _text(self, value: str) -> str:
+        path = value.removeprefix("file:")
+        if not Path(path).is_absolute() or not Path(path).exists():
+            return value
+        return f"{'file:' if path != value else ''}{self.take(Path(path))}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import hashlib
 import math
@@ -282,18 +281,17 @@ class Asker:
         return completed
 
     async def _ask(self, prepared: Prepared) -> Completed:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = time.perf_counter()
         try:
             opened = await self._open(prepared.plan, prepared.work)
         except UpstreamError as error:
             later = self.pacing.wait_of(error) is not None
-            return Completed(_failed(error, loop.time() - started), error.attempts, later)
+            return Completed(_failed(error, time.perf_counter() - started), error.attempts, later)
         try:
             answer = await self._read(opened, started, prepared.work.path)
             return Completed(answer, tuple(opened.attempts), body=opened.body or b"")
         except EvalrouterError as error:
-            answer = _failed(error, loop.time() - started, str(opened.target))
+            answer = _failed(error, time.perf_counter() - started, str(opened.target))
             return Completed(answer, tuple(opened.attempts))
         finally:
             await opened.aclose()
@@ -341,7 +339,7 @@ class Asker:
         if body is None:
             # A host that streams although it was not asked to: nothing of it can be relied upon.
             raise UpstreamStatusError(502, b"", {}, f"{opened.target} streamed an unasked stream")
-        total = asyncio.get_running_loop().time() - started
+        total = time.perf_counter() - started
         completion = read_completion(body) if path == "chat/completions" else _read_text(body)
         text = answer_text(completion)
         usage = _usage(completion)

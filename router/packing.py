@@ -90,7 +90,8 @@ def read_config(path: Path | None, database: str | None) -> dict[str, Any]:
         storage = {**storage, "database": database}
         config = {**config, "storage": storage}
     said = str(storage.get("database", "")) if isinstance(storage, dict) else ""
-    if not (said.startswith("${") or Path(said.removeprefix(_SQLITE)).is_absolute()):
+    said = said.removeprefix(_SQLITE)
+    if not said.startswith(("/", "${")):
         raise ConfigError(
             "storage.database: what is kept in the job's own folder goes with it; name a file by "
             "its full path on the cluster's head, as sqlite:////data/evalrouter.db, there or with "

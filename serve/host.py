@@ -10,12 +10,14 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import ray
 from ray import serve as ray_serve
+from ray.exceptions import RayError
 
-from providers.errors import EvalrouterError
+from providers.errors import ConfigError, EvalrouterError
 from serve.app import NAME, application
 from serve.config import Model
 
@@ -47,8 +49,12 @@ def hosting(
     port: int = 8000,
     address: str = "",
     cpus: int | None = None,
+    access_log: bool = False,
 ) -> Iterator[Where]:
     """Models on Ray Serve until the context ends; entered once every model is ready.
+
+    Of the environment, a Ray of our own takes `RAY_DASHBOARD_PORT`, where its dashboard and its
+    Jobs API are then; and `OTEL_EXPORTER_OTLP_ENDPOINT`, where its traces go.
 
     Args:
         models: what to host.
@@ -56,8 +62,10 @@ def hosting(
         port: of HTTP.
         address: of a running Ray cluster, or `auto`; "" starts a Ray of our own.
         cpus: cores of the Ray of our own; None for all of this machine.
+        access_log: whether Ray's logs have a line for each request, with its id.
 
     Raises:
+        ConfigError: a variable of the environment cannot be used.
         HostingError: Ray cannot be had, or a model could not be started.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -67,15 +75,16 @@ def hosting(
         started = {
             "address": "local",
             "num_cpus": cpus,
-            "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE_BYTES,
+            **_dashboard(),
         }
+        _trace()
     try:
         ray.init(**started, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise HostingError(f"no Ray at {address or 'this machine'}: {_last_line(error)}") from error
     try:
-        deploy(models, host=host, port=port)
+        deploy(models, host=host, port=port, access_log=access_log)
         yield Where(f"http://{host}:{port}/v1")
     finally:
         if own:
@@ -85,7 +94,22 @@ def hosting(
         ray.shutdown()
 
 
-def deploy(models: Mapping[str, Model], *, host: str, port: int) -> None:
+def _dashboard() -> dict[str, Any]:
+    said = os.environ.get("RAY_DASHBOARD_PORT")
+    if not said:
+        return {"include_dashboard": False}
+    if not said.isdecimal() or not 0 < int(said) < 2**16:
+        raise ConfigError(f"RAY_DASHBOARD_PORT is no port: {said!r}", param="RAY_DASHBOARD_PORT")
+    return {"include_dashboard": True, "dashboard_port": int(said)}
+
+
+def _trace() -> None:
+    """Have Ray's processes send their spans, where the environment says where to."""
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") and find_spec("opentelemetry"):
+        os.environ.setdefault("RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH", "serve.tracing:processors")
+
+
+def deploy(models: Mapping[str, Model], *, host: str, port: int, access_log: bool = False) -> None:
     """Put models on the Ray that this process is connected to; returns when they are ready.
 
     Models that were there and are not named any more are stopped.
@@ -93,10 +117,13 @@ def deploy(models: Mapping[str, Model], *, host: str, port: int) -> None:
     Raises:
         HostingError: a model could not be started.
     """
-    ray_serve.start(
-        http_options={"host": host, "port": port},
-        logging_config={"enable_access_log": False},
-    )
+    try:
+        ray_serve.start(
+            http_options={"host": host, "port": port},
+            logging_config={"enable_access_log": access_log},
+        )
+    except (RayError, RuntimeError) as error:
+        raise HostingError(f"Ray Serve did not start: {_last_line(error)}") from error
     try:
         ray_serve.run(application(models), name=NAME)
     except RuntimeError as error:

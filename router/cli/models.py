@@ -51,7 +51,10 @@ def models() -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 @click.option("--address", default="", help="A running Ray cluster, or 'auto'. Default: our own.")
 @click.option("--cpus", type=click.IntRange(min=1), help="Cores of our own Ray. Default: all.")
-def models_serve(config_path: Path, host: str, port: int, address: str, cpus: int | None) -> None:
+@click.option("--access-log", is_flag=True, help="A line in Ray's logs for each request.")
+def models_serve(
+    config_path: Path, host: str, port: int, address: str, cpus: int | None, *, access_log: bool
+) -> None:
     """Host the models of CONFIG's section `models:` until Ctrl-C."""
     config = load(config_path)
     if not config.models:
@@ -67,11 +70,14 @@ def models_serve(config_path: Path, host: str, port: int, address: str, cpus: in
         stop.set()
 
     err.print("starting Ray and the models ...", highlight=False)
-    with hosting(config.models, host=host, port=port, address=address, cpus=cpus) as where:
+    where = hosting(
+        config.models, host=host, port=port, address=address, cpus=cpus, access_log=access_log
+    )
+    with where as found:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, wanted)
         names = ", ".join(config.models)
-        err.print(f"models on {where.url}: {names} (Ctrl-C stops)", highlight=False)
+        err.print(f"models on {found.url}: {names} (Ctrl-C stops)", highlight=False)
         stop.wait()
         err.print("stopping", highlight=False)
 

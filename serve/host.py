@@ -6,11 +6,11 @@ with hosting(models, port=8000) as hosted:
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import ray
@@ -105,7 +105,11 @@ def _dashboard() -> dict[str, Any]:
 
 def _trace() -> None:
     """Have Ray's processes send their spans, where the environment says where to."""
-    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") and find_spec("opentelemetry"):
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        return
+    # Without the exporter, Ray's processes would not start.
+    with suppress(ModuleNotFoundError):
+        importlib.import_module("serve.tracing")
         os.environ.setdefault("RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH", "serve.tracing:processors")
 
 

@@ -45,7 +45,7 @@ class SharedReplica:
     def __init__(self, models: Mapping[str, Model], keep: int) -> None:
         self._models = models
         self._kept: dict[str, Kept] = {}
-        self._coming: dict[str, asyncio.Task[Kept]] = {}
+        self._coming: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[float, str]] = {}
         self._batches: dict[str, Callable[..., Awaitable[Any]]] = {}
         self._batched: dict[str, Any] = {}
@@ -105,23 +105,25 @@ class SharedReplica:
         found: Kept = await self._fetch(name)
         return found
 
-    async def _bring(self, name: str) -> Kept:
+    async def _bring(self, name: str) -> None:
+        why = ""
         try:
             async with self._room:
                 # Whoever is asked longest ago is to leave: not one that still answers.
                 for other, kept in list(self._kept.items()):
                     if kept.busy:
                         await self._fetch(other)
-                found: Kept = await self._fetch(name)
-        except Exception as error:  # whatever an engine raises, the other models stay
+                await self._fetch(name)
+        except Exception as error:  # noqa: BLE001  # whatever an engine raises, the others stay
             lines = str(error).strip().splitlines() or [type(error).__name__]
             why = f"{name} could not be loaded: {lines[-1].strip()}"
-            self._failed[name] = (time.monotonic(), why)
-            raise ModelFailedError(why) from error
         finally:
             del self._coming[name]
+        if why:
+            self._failed[name] = (time.monotonic(), why)
+            # Not from the error, whose frames may hold half a model.
+            raise ModelFailedError(why)
         self._failed.pop(name, None)
-        return found
 
     async def _load(self, name: str) -> Kept:
         engine = await asyncio.to_thread(

@@ -1,7 +1,7 @@
 """A Ray cluster of two machines on this one: `python tests/ray_cluster.py`.
 
 It prints its address. A line `kill` on its stdin loses the second machine, all of it at once; it
-answers `killed`. The cluster ends when its stdin does.
+answers `killed`. The cluster ends when its stdin does. Its Jobs API is at `RAY_DASHBOARD_PORT`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ _STORE_BYTES = 80 * 1024 * 1024
 
 
 def main() -> None:
-    head = {"num_cpus": 2, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
+    head = {"num_cpus": 2, "object_store_memory": _STORE_BYTES}
+    head |= {"include_dashboard": True, "dashboard_port": int(os.environ["RAY_DASHBOARD_PORT"])}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     second = cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES)
     cluster.wait_for_nodes()

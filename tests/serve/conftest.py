@@ -129,6 +129,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
+        # Of the Jobs API; what a job is to run is looked for in PATH.
+        "RAY_DASHBOARD_PORT": str(free_port()),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
     program = Path(__file__).parents[1] / "ray_cluster.py"
     process = subprocess.Popen(

@@ -284,7 +284,6 @@ class Table:
             message = f"no such route.{closest(model, known)}"
         raise ModelNotFoundError(f"The model {model!r} does not exist: {message}", param="model")
 
-
     def _direct_in_place(self, model: str, name: str) -> Target:
         if self._in_place is None:
             raise ModelNotFoundError(

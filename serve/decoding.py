@@ -159,12 +159,17 @@ class Draw(LogitsProcessor):  # type: ignore[misc]  # its types are not installe
 class Watch(StoppingCriteria):  # type: ignore[misc]  # as above
     """Tells each row its token, and ends those that are done.
 
+    Args:
+        rows: of the batch.
+        pause: called after each token.
+
     Raises:
         GivenUpError: all rows were given up.
     """
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], pause: Callable[[], None]) -> None:
         self._rows = rows
+        self._pause = pause
 
     def __call__(
         self, input_ids: torch.LongTensor, scores: tuple[torch.Tensor] | None, **_: Any
@@ -173,6 +178,7 @@ class Watch(StoppingCriteria):  # type: ignore[misc]  # as above
         del scores
         for row, token in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
             row.take(token)
+        self._pause()
         _unless_given_up(self._rows)
         done = [row.done for row in self._rows]
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
@@ -181,18 +187,24 @@ class Watch(StoppingCriteria):  # type: ignore[misc]  # as above
 class WatchBeams(StoppingCriteria):  # type: ignore[misc]  # as above
     """Ends a beam search that nobody waits for; its rows get their text when it is over.
 
+    Args:
+        rows: of the batch.
+        pause: called after each token.
+
     Raises:
         GivenUpError: all rows were given up.
     """
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], pause: Callable[[], None]) -> None:
         self._rows = rows
+        self._pause = pause
 
     def __call__(
         self, input_ids: torch.LongTensor, scores: tuple[torch.Tensor] | None, **_: Any
     ) -> torch.Tensor:
         """No beam is ended early; of shape (beams,)."""
         del scores
+        self._pause()
         _unless_given_up(self._rows)
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 

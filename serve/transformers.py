@@ -35,6 +35,7 @@ from serve.config import TransformersModel, adapter_of
 from serve.decoding import Draw, GivenUpError, Row, Watch, WatchBeams
 from serve.requests import Asked, Sampling, read
 from serve.sources import fetch, fingerprint
+from serve.turns import Turns
 from serve.writing import Piece, Writer
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Transformers:
         self._template = _template(options.chat_template)
         # Drops a limit of the tokenizer's own file, once: later it would be a race of threads.
         self._tokenizer("x")
+        self._turns = Turns()
         self._threads = ThreadPoolExecutor(model.concurrency + 1, f"generate {name}")
         self._batched = batch and batch(
             self._generate_batch,
@@ -173,6 +175,10 @@ class Transformers:
 
     def _adapter(self, model: str) -> str:
         return adapter_of(model, self._adapters.fingerprints) if self._adapters else ""
+
+    def _turn(self) -> contextlib.AbstractContextManager[None]:
+        # A GPU is busy with one text while the next one's step is being prepared.
+        return self._turns.one() if self._device.type == "cpu" else contextlib.nullcontext()
 
     def _adapted(self, adapters: Sequence[str]) -> contextlib.AbstractContextManager[None]:
         return self._adapters.using(adapters) if self._adapters else contextlib.nullcontext()
@@ -393,11 +399,12 @@ class Transformers:
         # Both belong to beams alone.
         settings.early_stopping, settings.length_penalty = False, 1.0
         most = max(row.writer.max_tokens for row in rows)
-        self._run(rows, settings, most, Watch(rows), [Draw(rows)])
+        self._run(rows, settings, most, Watch(rows, self._turns.next), [Draw(rows)])
 
     def _generate_beams(self, rows: Sequence[Row]) -> None:
         settings = copy.copy(self._generation)
-        written = self._run(rows, settings, rows[0].writer.max_tokens, WatchBeams(rows), [])
+        watch = WatchBeams(rows, self._turns.next)
+        written = self._run(rows, settings, rows[0].writer.max_tokens, watch, [])
         if written is None:
             return
         for row, ids in zip(rows, written, strict=True):
@@ -415,7 +422,12 @@ class Transformers:
             [row.prompt for row in rows], settings.pad_token_id, left=self._kind == "causal"
         )
         adapted = self._adapted([row.adapter for row in rows])
-        with torch.inference_mode(), adapted, contextlib.suppress(GivenUpError):
+        with (
+            self._turn(),
+            torch.inference_mode(),
+            adapted,
+            contextlib.suppress(GivenUpError),
+        ):
             found: torch.Tensor = self._model.generate(
                 input_ids=ids.to(self._device),
                 attention_mask=mask.to(self._device),

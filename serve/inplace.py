@@ -11,7 +11,6 @@ import os
 import msgspec
 
 from providers.base import Call, Lifecycle
-from serve.batching import batched
 from serve.config import read
 from serve.frames import Answered, decode_asked, decode_load, encode
 from serve.replica import load
@@ -33,7 +32,7 @@ class Engine:
     def __init__(self, argument: bytes) -> None:
         said = decode_load(argument)
         model = read({said.name: said.entry}, os.environ)[said.name]
-        self._engine = load(said.name, model, batch=batched)
+        self._engine = load(said.name, model)
         self._opened = False
 
     async def send(self, payload: bytes) -> bytes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
-from ray import serve as ray_serve
 
 from providers.base import Call, Lifecycle, Path, Provider, Reply
 from providers.errors import MissingExtraError
+from serve.batching import batched
 from serve.config import LlamacppModel, Model, TransformersModel
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -48,13 +48,12 @@ class Head(NamedTuple):
     load: Literal["", "loading", "failed"] = ""
 
 
-def load(name: str, model: Model, *, batch: Any = ray_serve.batch) -> Provider:
+def load(name: str, model: Model) -> Provider:
     """The engine of a model, loaded.
 
     Args:
         name: the model's.
         model: what to load.
-        batch: has requests answered together, as `ray.serve.batch` does.
 
     Raises:
         ConfigError: the model cannot be loaded.
@@ -64,7 +63,7 @@ def load(name: str, model: Model, *, batch: Any = ray_serve.batch) -> Provider:
         if isinstance(model, TransformersModel):
             from serve.transformers import Transformers  # noqa: PLC0415  # imports torch
 
-            return Transformers(name, model, batch=batch)
+            return Transformers(name, model, batch=batched)
         assert isinstance(model, LlamacppModel)
         from serve.llamacpp import Llamacpp  # noqa: PLC0415  # an extra
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
 
 from ray import serve as ray_serve
 
@@ -47,8 +46,6 @@ class SharedReplica:
         self._kept: dict[str, Kept] = {}
         self._coming: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[float, str]] = {}
-        self._batches: dict[str, Callable[..., Awaitable[Any]]] = {}
-        self._batched: dict[str, Any] = {}
         self._room = asyncio.Lock()
 
         # Ray wants a function: it keeps what it needs as an attribute of it.
@@ -126,34 +123,12 @@ class SharedReplica:
         self._failed.pop(name, None)
 
     async def _load(self, name: str) -> Kept:
-        engine = await asyncio.to_thread(
-            load, name, self._models[name], batch=self._lasting_batch(name)
-        )
+        engine = await asyncio.to_thread(load, name, self._models[name])
         if isinstance(engine, Lifecycle):
             await engine.open()
 
         def left() -> None:
             del self._kept[name]
-            # It holds the engine.
-            self._batches.pop(name, None)
 
         kept = self._kept[name] = Kept(engine, left)
         return kept
-
-    def _lasting_batch(self, name: str) -> Any:
-        """`ray.serve.batch` for an engine that may leave.
-
-        Ray keeps a batch's function and a task for ever; this way one per model.
-        """
-
-        def batch(function: Callable[..., Awaitable[Any]], **settings: Any) -> Any:
-            self._batches[name] = function
-
-            async def together(rows: list[Any]) -> Any:
-                return await self._batches[name](rows)
-
-            if name not in self._batched:
-                self._batched[name] = ray_serve.batch(together, **settings)
-            return self._batched[name]
-
-        return batch

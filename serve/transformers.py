@@ -63,7 +63,7 @@ class Transformers:
     Args:
         name: as its users call it.
         model: what to load, and how to run it.
-        batch: makes of a function for many rows one for a single row, as `ray.serve.batch` does;
+        batch: makes of a function for many rows one for a single row, as `batching.batched` does;
             None generates the choices of each request together, and no others.
 
     Raises:

@@ -1,6 +1,6 @@
 """How well scoring spreads: answers scored per second by one Ray worker, by two, and without Ray.
 
-    python -m loadtests.distributed                 # some four minutes; leave the machine alone
+    python -m loadtests.distributed                 # eight minutes; leave the machine alone
 
 Each run scores answers that its dataset brings along with five metrics, kept row by row as in any
 run. Two sizes of run tell what an answer takes from what Ray takes to start. Efficiency is the rate

@@ -25,7 +25,7 @@ from router.cluster import Cluster
 from router.config import IN_PLACE
 from router.dispatch import Attempt, Dispatcher, Opened, Work
 from router.routing import Plan
-from serve.config import LlamacppModel, Model, TransformersModel
+from serve.config import Model, VllmModel
 from serve.frames import Asked, Load, decode_answered, encode
 
 # Workers that may die of one request.
@@ -37,15 +37,13 @@ _PLACEMENT = frozenset({"cpus", "gpus", "replicas", "concurrency", "queue", "col
 _encode_body = msgspec.json.Encoder().encode
 
 
-def names_of(models: Mapping[str, Model]) -> dict[str, str]:
-    """What may stand after `models/`: each name, and why a run cannot load it ("" if it can)."""
-    found = {}
-    for name, model in models.items():
-        can = isinstance(model, TransformersModel | LlamacppModel)
-        why = "" if can else f"its engine, {model.engine}, runs in a host of its own"
-        for known in (name, *(f"{name}:{adapter}" for adapter in model.adapters)):
-            found[known] = why
-    return found
+def names_of(models: Mapping[str, Model]) -> list[str]:
+    """What may stand after `models/`."""
+    return [
+        known
+        for name, model in models.items()
+        for known in (name, *(f"{name}:{adapter}" for adapter in model.adapters))
+    ]
 
 
 def entry_of(models: Mapping[str, Model], name: str) -> dict[str, Any]:
@@ -90,13 +88,15 @@ class InPlace:
 
     async def _crew(self, cluster: Cluster, name: str) -> str:
         model = self._models[name]
+        # vLLM has Ray reserve what its own workers take.
+        reserves = isinstance(model, VllmModel)
         return await cluster.crew(
             name=f"{IN_PLACE}/{name}",
             make=_ENGINE,
             argument=encode(Load(name, msgspec.to_builtins(model))),
             workers=model.replicas.most,
-            cpus=model.cpus,
-            gpus=model.gpus or 0.0,
+            cpus=0.0 if reserves else model.cpus,
+            gpus=0.0 if reserves else model.gpus or 0.0,
             at_once=model.concurrency,
         )
 
@@ -128,7 +128,7 @@ class InPlace:
             ClusterError: the cluster was lost.
         """
         if call.path == "models":
-            return BytesReply(model_list(list(names_of(self._models))))
+            return BytesReply(model_list(names_of(self._models)))
         assert self._cluster is not None, "loaded before anything is asked"
         asked = Asked(
             path=call.path,

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from providers.errors import ModelNotFoundError, RequestError, closest
@@ -198,13 +198,13 @@ class Table:
         self._arms = {name: _Arms(route, price_of) for name, route in routes.items()}
         self._providers = frozenset(providers)
         self._policy = Policy()
-        self._in_place: Mapping[str, str] | None = None
+        self._in_place: Collection[str] | None = None
 
-    def in_place(self, models: Mapping[str, str]) -> Table:
+    def in_place(self, models: Collection[str]) -> Table:
         """The same routes, with models that a run loads itself as `models/<name>`.
 
         Args:
-            models: name to why a run cannot load it, "" where it can.
+            models: their names.
         """
         table = copy.copy(self)
         table._in_place = models
@@ -294,12 +294,6 @@ class Table:
         if name not in self._in_place:
             raise ModelNotFoundError(
                 f"{model}: the config's models: has no {name!r}.{closest(name, self._in_place)}",
-                param="model",
-            )
-        if why := self._in_place[name]:
-            raise ModelNotFoundError(
-                f"{model} cannot be loaded within a run: {why}; host it with 'evalrouter models "
-                "serve' and ask that host's provider",
                 param="model",
             )
         return Target(IN_PLACE, name)

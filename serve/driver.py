@@ -64,7 +64,19 @@ class Worker:
 
 
 class AsyncWorker(Worker):
-    """One that works on several calls at a time, in one event loop."""
+    """One that works on several calls at a time, in one event loop.
+
+    What it makes has an `open` to await before the first.
+    """
+
+    async def ready(self) -> str:  # type: ignore[override]
+        """Why it cannot work; "" when it can."""
+        if not self.error:
+            try:
+                await self._made.open()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the parent is told
+                self.error = f"{type(error).__name__}: {error}"
+        return self.error
 
     async def call(  # type: ignore[override]
         self, method: str, payload: bytes, limit_s: float | None

@@ -33,14 +33,14 @@ class Engine:
         said = decode_load(argument)
         model = read({said.name: said.entry}, os.environ)[said.name]
         self._engine = load(said.name, model)
-        self._opened = False
+
+    async def open(self) -> None:
+        """Before anything is sent. Not in the constructor, which has no event loop."""
+        if isinstance(self._engine, Lifecycle):
+            await self._engine.open()
 
     async def send(self, payload: bytes) -> bytes:
         """An Asked to an Answered."""
-        if isinstance(self._engine, Lifecycle) and not self._opened:
-            # Here and not in the constructor, which has no event loop.
-            self._opened = True
-            await self._engine.open()
         asked = decode_asked(payload)
         call = Call(
             path=asked.path,

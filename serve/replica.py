@@ -10,7 +10,7 @@ import msgspec
 from providers.base import Call, Lifecycle, Path, Provider, Reply
 from providers.errors import MissingExtraError
 from serve.batching import batched
-from serve.config import LlamacppModel, Model, TransformersModel
+from serve.config import LlamacppModel, Model, TransformersModel, VllmModel
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -64,12 +64,16 @@ def load(name: str, model: Model) -> Provider:
             from serve.transformers import Transformers  # noqa: PLC0415  # imports torch
 
             return Transformers(name, model, batch=batched)
+        if isinstance(model, VllmModel):
+            from serve.vllm import Loaded  # noqa: PLC0415  # an extra
+
+            return Loaded(name, model)
         assert isinstance(model, LlamacppModel)
         from serve.llamacpp import Llamacpp  # noqa: PLC0415  # an extra
 
         return Llamacpp(name, model)
     except ModuleNotFoundError as error:
-        extra = "local" if isinstance(model, TransformersModel) else "llamacpp"
+        extra = "local" if isinstance(model, TransformersModel) else model.engine
         raise MissingExtraError(f"{name} (engine {model.engine})", extra) from error
 
 

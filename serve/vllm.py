@@ -25,6 +25,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
 from providers import wire
+from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, RequestError, closest
 from serve.config import VllmModel, adapter_of
 from serve.replica import Asked, Head
@@ -76,11 +77,20 @@ def llm_config(name: str, model: VllmModel, options: Mapping[str, Any]) -> LLMCo
     engine: dict[str, Any] = {"generation_config": "vllm", **model.options}
     if model.revision:
         engine["revision"] = model.revision
+    gpus = model.gpus or 0
     if model.adapters:
         # As many in one batch as may be asked for, within reason: each has its room on the GPU.
         together = min(len(model.adapters), _ADAPTERS_TOGETHER)
+        if not gpus:
+            # vLLM's kernels for CPUs give rows without an adapter, place -1, the last one's: it has
+            # to stay empty.
+            together = len(model.adapters) + 1
+            if engine.get("max_loras", together) < together:
+                raise ConfigError(
+                    f"models.{name}.options.max_loras: at least {together} on a CPU, one more than "
+                    "there are adapters: vLLM would use the last of them for the model itself"
+                )
         engine = {"enable_lora": True, "max_loras": together, **engine}
-    gpus = model.gpus or 0
     workers = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
     bundle = {"CPU": max(model.cpus, 1)} | ({"GPU": min(gpus, 1)} if gpus else {})
     # So many GPUs as the engine's workers take, whatever part of one each of them has.
@@ -190,6 +200,47 @@ class Server(LLMServer):  # type: ignore[misc]  # its types are not installed ev
                     begun = True
                     yield Head(200, "text/event-stream; charset=utf-8")
                 yield one.encode() if isinstance(one, str) else one.model_dump_json().encode()
+
+
+class Loaded:
+    """A model in an actor of its own, asked there: what a run loads itself. See `inplace.py`.
+
+    Its engine's workers take what Ray reserves for them beside the actor.
+
+    Args:
+        name: the model's.
+        model: its entry.
+
+    Raises:
+        ConfigError: see `llm_config`.
+    """
+
+    def __init__(self, name: str, model: VllmModel) -> None:
+        self.name = name
+        self._config = llm_config(name, model, {})
+        self._adapters = model.adapters
+        self._server: Any = None
+
+    async def open(self) -> None:
+        """Start the engine; returns once the model is loaded."""
+        server: Any = Server.__new__(Server)
+        # As Ray Serve does it: a constructor that is awaited.
+        made: Any = Server.__init__
+        await made(server, self._config, adapters=self._adapters)
+        self._server = server
+
+    async def close(self) -> None:
+        """End the engine."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.engine.shutdown()
+
+    async def send(self, call: Call) -> Reply:
+        """The whole answer."""
+        body = wire.encode(call.envelope)
+        asked = Asked(call.path, call.model, body, call.request_id, call.traceparent)
+        head, answer = await self._server.whole(asked)
+        return BytesReply(answer, status=head.status, headers={"content-type": head.content_type})
 
 
 def _add_adapters(config: LLMConfig, adapters: Mapping[str, str]) -> None:

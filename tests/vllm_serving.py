@@ -19,10 +19,13 @@ from typing import Any
 # By itself it would take half of the memory for its cache.
 os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
 
+import ray
 import tiny_models
 
 from providers.errors import ConfigError
 from serve.config import read
+from serve.driver import AsyncWorker
+from serve.frames import Asked, Load, decode_answered, encode
 from serve.host import hosting
 from serve.vllm import llm_config
 
@@ -45,7 +48,11 @@ def check_config(source: str) -> None:
     [model] = read({"tiny": {**entry(source)["tiny"], "adapters": ADAPTERS}}, {}).values()
     made = llm_config("tiny", model, {})
     assert made.engine_kwargs["enable_lora"]
-    assert made.engine_kwargs["max_loras"] == 2
+    assert made.engine_kwargs["max_loras"] == 3
+    [few] = read(
+        {"tiny": {**entry(source, max_loras=2)["tiny"], "adapters": ADAPTERS}}, {}
+    ).values()
+    assert "at least 3 on a CPU" in refusal(few)
 
 
 def refusal(model: Any) -> str:
@@ -112,6 +119,29 @@ def check_adapters(url: str, source: str) -> None:
     assert (status, json.loads(body)["error"]["code"]) == (404, "model_not_found"), body
 
 
+def check_in_place(source: str, adapters: dict[str, str]) -> None:
+    """As a run's own actor: without Ray Serve, several requests at a time."""
+    ray.init(address="local", include_dashboard=False, logging_level="WARNING")
+    try:
+        entries = entry(source, max_model_len=1024, enforce_eager=True, dtype="float32")
+        load = Load("tiny", {**entries["tiny"], "adapters": adapters})
+        actor = ray.remote(AsyncWorker).options(num_cpus=0, max_concurrency=9)
+        worker = actor.remote("serve.inplace:Engine", encode(load))
+        assert ray.get(worker.ready.remote()) == ""
+        body = json.dumps({"messages": MESSAGES, "temperature": 0, "max_tokens": 10}).encode()
+        models = ("tiny", "tiny:pirate", "tiny:poet") * 2
+        asked = [Asked("chat/completions", name, body, "", "error") for name in models]
+        calls = [worker.call.remote("send", encode(one), 100.0) for one in asked]
+        texts = []
+        for answered in map(decode_answered, ray.get(calls)):
+            assert answered.status == 200, answered.body
+            texts.append(json.loads(answered.body)["choices"][0]["message"]["content"])
+        assert texts[:3] == texts[3:], texts
+        assert len(set(texts)) == 3, texts
+    finally:
+        ray.shutdown()
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # vLLM's CPU kernels want heads of 64.
@@ -122,6 +152,7 @@ def main() -> None:
             for name, rank in (("pirate", 4), ("poet", 20))
         }
         check(str(source), adapters)
+        check_in_place(str(source), adapters)
 
 
 def check(source: str, adapters: dict[str, str]) -> None:

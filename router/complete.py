@@ -32,7 +32,7 @@ from providers.wire import (
 from providers.wire import Usage as WireUsage
 from router.config import IN_PLACE
 from router.dispatch import Attempt, Dispatcher, Opened, Work
-from router.inplace import InPlace, entry_of, names_of
+from router.inplace import InPlace, entry_of
 from router.pacing import Pacing
 from router.prices import PriceBook
 from router.record import Record
@@ -165,7 +165,7 @@ class Asker:
     def table(self) -> Table:
         """The routes as they stand: a run keeps to those that it began with."""
         table = self._routes.table
-        return table if self.in_place is None else table.in_place(names_of(self._models))
+        return table if self.in_place is None else table.in_place(self.in_place.names)
 
     def check_route(self, route: str) -> None:
         """Raises ModelNotFoundError when `route` is neither a route nor `provider/model`."""

@@ -159,7 +159,6 @@ class Opened:
             UpstreamTimeoutError, UpstreamProtocolError: the stream stopped before its end.
         """
         assert self._rest is not None, "a JSON answer has a body, not chunks"
-        loop = asyncio.get_running_loop()
         if self._first:
             yield self._first
         assert self._alarms is not None, "set by the dispatcher, with the time-outs"
@@ -167,7 +166,7 @@ class Opened:
         try:
             with limit:
                 while True:
-                    quiet = loop.time() + self._timeout.between_chunks
+                    quiet = _clock() + self._timeout.between_chunks
                     limit.reschedule(min(quiet, self._deadline))
                     chunk = await anext(self._rest, b"")
                     # The client's own pace is not the target's fault.
@@ -176,7 +175,7 @@ class Opened:
                         return
                     yield chunk
         except TimeoutError:
-            late = loop.time() >= self._deadline
+            late = _clock() >= self._deadline
             phase = "total" if late else "between_chunks"
             raise _too_slow(self.target, phase, self._timeout) from None
 

@@ -62,11 +62,15 @@ class InPlace:
 
     Args:
         models: the config's.
+
+    Attributes:
+        names: what may stand after `models/`.
     """
 
     name = IN_PLACE
 
     def __init__(self, models: Mapping[str, Model]) -> None:
+        self.names = names_of(models)
         self._models = models
         self._cluster: Cluster | None = None
         self._dispatcher = Dispatcher({IN_PLACE: self})
@@ -128,7 +132,7 @@ class InPlace:
             ClusterError: the cluster was lost.
         """
         if call.path == "models":
-            return BytesReply(model_list(names_of(self._models)))
+            return BytesReply(model_list(self.names))
         assert self._cluster is not None, "loaded before anything is asked"
         asked = Asked(
             path=call.path,

@@ -110,13 +110,23 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A provider's Call on its way to an engine in place; `body` is its JSON object."""
+    """A provider's Call on its way to a copy of a model, or to an engine in place.
+
+    Attributes:
+        path: below `/v1`.
+        model: as the client named it.
+        body: its JSON object.
+        request_id: the client's, "" for none.
+        traceparent: W3C Trace Context, "" for none.
+        on_unsupported: as of `Call`.
+    """
 
     path: Path
     model: str
     body: bytes
     request_id: str
-    on_unsupported: OnUnsupported
+    traceparent: str = ""
+    on_unsupported: OnUnsupported = "drop"
 
 
 class Answered(msgspec.Struct, frozen=True):

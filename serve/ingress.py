@@ -36,7 +36,8 @@ from providers.errors import (
     closest,
 )
 from serve.config import adapter_of
-from serve.replica import Asked, Head
+from serve.frames import Asked
+from serve.replica import Head
 from serve.sharing import ModelFailedError
 
 T = TypeVar("T")

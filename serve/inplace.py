@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import os
 
-import msgspec
-
-from providers.base import Call, Lifecycle
+from providers.base import Lifecycle
 from serve.config import read
 from serve.frames import Answered, decode_asked, decode_load, encode
-from serve.replica import load
-
-_decode_body = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+from serve.replica import call_of, load
 
 
 class Engine:
@@ -41,15 +37,7 @@ class Engine:
 
     async def send(self, payload: bytes) -> bytes:
         """An Asked to an Answered."""
-        asked = decode_asked(payload)
-        call = Call(
-            path=asked.path,
-            model=asked.model,
-            envelope=_decode_body(asked.body),
-            request_id=asked.request_id,
-            on_unsupported=asked.on_unsupported,
-        )
-        reply = await self._engine.send(call)
+        reply = await self._engine.send(call_of(decode_asked(payload)))
         try:
             content_type = reply.headers.get("content-type", "application/json")
             body = await reply.read()

@@ -7,30 +7,13 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from providers.base import Call, Lifecycle, Path, Provider, Reply
+from providers.base import Call, Lifecycle, Provider, Reply
 from providers.errors import MissingExtraError
 from serve.batching import batched
 from serve.config import LlamacppModel, Model, TransformersModel, VllmModel
+from serve.frames import Asked
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-class Asked(NamedTuple):
-    """A request on its way to a copy.
-
-    Attributes:
-        path: below `/v1`.
-        model: as the client named it.
-        body: its JSON object.
-        request_id: the client's, "" for none.
-        traceparent: W3C Trace Context, "" for none.
-    """
-
-    path: Path
-    model: str
-    body: bytes
-    request_id: str
-    traceparent: str
 
 
 class Head(NamedTuple):
@@ -127,6 +110,7 @@ def call_of(asked: Asked) -> Call:
         envelope=_decode(asked.body),
         request_id=asked.request_id,
         traceparent=asked.traceparent,
+        on_unsupported=asked.on_unsupported,
     )
 
 

@@ -28,7 +28,8 @@ from providers import wire
 from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, RequestError, closest
 from serve.config import VllmModel, adapter_of
-from serve.replica import Asked, Head
+from serve.frames import Asked
+from serve.replica import Head
 from serve.sources import fetch, fetch_folder
 
 _REQUESTS: Mapping[str, tuple[str, Any]] = {

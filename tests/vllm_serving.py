@@ -130,7 +130,7 @@ def check_in_place(source: str, adapters: dict[str, str]) -> None:
         assert ray.get(worker.ready.remote()) == ""
         body = json.dumps({"messages": MESSAGES, "temperature": 0, "max_tokens": 10}).encode()
         models = ("tiny", "tiny:pirate", "tiny:poet") * 2
-        asked = [Asked("chat/completions", name, body, "", "error") for name in models]
+        asked = [Asked("chat/completions", name, body, "") for name in models]
         calls = [worker.call.remote("send", encode(one), 100.0) for one in asked]
         texts = []
         for answered in map(decode_answered, ray.get(calls)):

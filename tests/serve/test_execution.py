@@ -9,6 +9,7 @@ import time
 from contextlib import aclosing
 
 import pytest
+from ray_runs import ended, finish, start
 
 from router.store.sqlite import SqliteStore
 
@@ -52,34 +53,6 @@ def write(folder, rows, **more):
     }
     (folder / "run.json").write_text(json.dumps(document))
     return folder
-
-
-def start(folder, cluster):
-    command = [sys.executable, "-m", "router", "eval", "run", "run.json", "--json"]
-    command += ["--ray-address", cluster.address]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=cluster.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ended(run):
-    """What it told, and its errors; it is killed when it takes too long."""
-    try:
-        return run.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        run.kill()
-        return run.communicate()
-
-
-def finish(run):
-    told, errors = ended(run)
-    assert run.returncode == 0, errors
-    return json.loads(told)
 
 
 async def samples(folder, run_id):

@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import aclosing, closing
 from pathlib import Path
 
 import pytest
+from ray_runs import finish, start
 
 from router.store.sqlite import SqliteStore
 
@@ -51,31 +50,6 @@ def write(folder, models, *, rows, url="http://127.0.0.1:1/v1", **document):
     document = {"dataset": "data.jsonl", "prompt": "{{ input }}", "metrics": [], **document}
     (folder / "run.json").write_text(json.dumps(document))
     return folder
-
-
-def start(folder, cluster, *resume):
-    command = [sys.executable, "-m", "router", "eval", *(resume or ("run", "run.json")), "--json"]
-    if not resume:
-        command += ["--ray-address", cluster.address]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=cluster.environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(run):
-    """What it told; it is killed when it takes too long."""
-    try:
-        told, errors = run.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
-        run.kill()
-        _, errors = run.communicate()
-    assert run.returncode == 0, errors
-    return json.loads(told)
 
 
 async def answers_of(folder, run_id):
@@ -124,7 +98,7 @@ async def test_answers_are_those_over_http(tmp_path, folder, hosted, cluster):
     routes = [f"{host}/{name}" for name in names for host in ("models", "host")]
     greedy = {"temperature": 0, "max_tokens": 12}
     made = write(tmp_path / "run", folder, rows=10, url=hosted, routes=routes, parameters=greedy)
-    outcome = finish(start(made, cluster))
+    outcome = finish(start(made, cluster), within=120)
     found = await answers_of(made, outcome["run"]["id"])
     assert len(found) == 100
     assert all(one.text and not one.error for one in found.values())
@@ -153,7 +127,7 @@ async def test_a_worker_that_dies_has_its_requests_answered_by_another(tmp_path,
         time.sleep(0.02)
     pids = engines(cluster)
     os.kill(pids[0], signal.SIGKILL)
-    outcome = finish(run)
+    outcome = finish(run, within=120)
     assert len(pids) == 2
     found = await answers_of(made, outcome["run"]["id"])
     assert len(found) == 800
@@ -178,7 +152,7 @@ async def test_a_judge_is_loaded_by_the_run_that_asks_it(tmp_path, folder, clust
     made = write(
         tmp_path / "run", folder, rows=3, routes=["baseline/echo"], metrics=[judge, "length"]
     )
-    outcome = finish(start(made, cluster))
+    outcome = finish(start(made, cluster), within=120)
     with closing(sqlite3.connect(made / "evalrouter.db")) as db:
         told = db.execute("SELECT answer FROM judgements").fetchall()
     assert {json.loads(answer)["target"] for (answer,) in told} == {"models/llama"}
@@ -203,7 +177,7 @@ async def test_a_run_that_is_stopped_frees_its_actors_and_goes_on(tmp_path, fold
     assert not engines(cluster)
     with closing(sqlite3.connect(made / "evalrouter.db")) as db:
         [(run_id,)] = db.execute("SELECT id FROM runs")
-    outcome = finish(start(made, cluster, "resume", run_id))
+    outcome = finish(start(made, cluster, "resume", run_id), within=120)
     assert outcome["run"]["state"] == "completed"
     found = await answers_of(made, run_id)
     assert len(found) == 150

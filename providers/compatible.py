@@ -54,10 +54,6 @@ HOSTS = (
 )
 
 
-# Kinds that are known to take `stream_options: {include_usage: true}`.
-_STREAM_USAGE = frozenset({"groq", "openai", "openrouter", "ray_serve", "together", "vllm"})
-
-
 class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
     """A host reached over HTTP.
 
@@ -67,12 +63,15 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
         headers: sent with every request; their values are secrets to every log.
         supported: request fields to send although this kind's rules say that the host lacks them:
             hosts learn.
+        stream_usage: whether a stream's usage is requested where the client does not. False for a
+            host that refuses `stream_options`: its streams are charged by an estimate.
     """
 
     base_url: str = ""
     api_key: Secret = Secret("")
     headers: dict[str, Secret] = msgspec.field(default_factory=dict)
     supported: tuple[str, ...] = ()
+    stream_usage: bool = True
 
 
 class Compatible:
@@ -92,7 +91,7 @@ class Compatible:
     ) -> None:
         self.name = name
         self._transport = transport
-        self.takes_stream_usage = config.kind in _STREAM_USAGE
+        self.takes_stream_usage = config.stream_usage
         self._policy = config.on_unsupported
         self._supported = frozenset(config.supported)
         self._rules = rules

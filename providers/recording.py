@@ -94,6 +94,7 @@ class Recorder:
 
     def __init__(self, provider: Provider, path: Path) -> None:
         self.name = provider.name
+        self.takes_stream_usage = getattr(provider, "takes_stream_usage", True)
         self._provider = provider
         self._path = path
         self._writing = asyncio.Lock()

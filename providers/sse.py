@@ -15,13 +15,14 @@ import msgspec
 
 from providers import wire
 from providers.errors import UpstreamProtocolError
+from providers.usage import ABSENT, Tokens, usage_of_answer
 
 DONE = b"data: [DONE]\n\n"
 
 _BOM = b"\xef\xbb\xbf"
 # Works on bytes: no UTF-8 sequence contains CR or LF, so characters are never cut.
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*(?:\[\s*\]|null)')
 _EVENTS = re.compile(rb".+?(?:\n\n|\r\n\r\n|\r\r|\Z)", re.DOTALL)
 _GAPS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
@@ -135,7 +136,7 @@ def _only_usage(event: bytes) -> bool:
         found = msgspec.json.decode(events[0].data) if events else None
     except wire.UNREADABLE:
         return False
-    return isinstance(found, dict) and found.get("choices") == [] and bool(found.get("usage"))
+    return isinstance(found, dict) and not found.get("choices") and bool(found.get("usage"))
 
 
 class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +151,7 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
         done: whether `[DONE]` came; without it, or a finish reason, the answer is not whole.
     """
 
-    usage: wire.Usage | None = None
+    usage: Tokens | None = None
     model: str = ""
     system_fingerprint: str = ""
     finish_reason: str = ""
@@ -158,7 +159,18 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = False
 
 
-class _Chunk(wire.ChatChunk):
+class _End(msgspec.Struct):
+    finish_reason: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    """What is read of a last event; fields of another type than usual say nothing."""
+
+    model: Any = None
+    system_fingerprint: Any = None
+    usage: msgspec.Raw = ABSENT
+    x_groq: msgspec.Raw = ABSENT
+    choices: list[_End] | None = None
     error: Any = None
 
 
@@ -180,16 +192,20 @@ def read_end(tail: bytes) -> StreamEnd:
             chunk = _decode_chunk(event.data)
         except wire.UNREADABLE:
             continue
-        reasons = [choice.finish_reason for choice in chunk.choices]
+        reasons = [_text(choice.finish_reason) for choice in chunk.choices or ()]
         said = {
-            "usage": chunk.usage,
-            "model": chunk.model,
-            "system_fingerprint": chunk.system_fingerprint,
+            "usage": usage_of_answer(chunk.usage, chunk.x_groq),
+            "model": _text(chunk.model),
+            "system_fingerprint": _text(chunk.system_fingerprint),
             "finish_reason": next(filter(None, reversed(reasons)), None),
             "error": _error_text(chunk.error),
         }
         found |= {name: value for name, value in said.items() if value}
     return StreamEnd(**found)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _error_text(error: Any) -> str:

@@ -39,31 +39,12 @@ Content = str | list[Part] | None
 
 
 class Usage(msgspec.Struct, omit_defaults=True):
-    """Tokens as a host counted them; None where it does not say.
-
-    `prompt_tokens_details` is whatever the host put there: read it with `prompt_detail`.
-    """
+    """Tokens as an answer of ours reports them. What hosts report is read by `usage.py`."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     prompt_tokens_details: Any = None
-
-
-def prompt_detail(usage: Usage, name: str) -> int:
-    """A number of `prompt_tokens_details` (`cached_tokens`, `cache_write_tokens`); 0 if absent."""
-    details = usage.prompt_tokens_details
-    value = details.get(name) if isinstance(details, dict) else None
-    return value if isinstance(value, int) and value > 0 else 0
-
-
-def prompt_cache(usage: Usage) -> tuple[int, int]:
-    """Tokens of the prompt that were read from the host's prompt cache, and written into it."""
-    # OpenAI's name of what was written, or Anthropic's.
-    written = prompt_detail(usage, "cache_write_tokens") or prompt_detail(
-        usage, "cache_creation_tokens"
-    )
-    return prompt_detail(usage, "cached_tokens"), written
 
 
 # Requests
@@ -283,34 +264,32 @@ class ModelList(msgspec.Struct):
     object: str = "list"
 
 
-_decode_completion = msgspec.json.Decoder(ChatCompletion).decode
+class _Read(ChatCompletion, kw_only=True):
+    # Not looked at: a count that is no number must not cost the answer. `usage.py` reads it.
+    usage: msgspec.Raw = msgspec.Raw()  # type: ignore[assignment]
+
+
+_decode_completion = msgspec.json.Decoder(_Read).decode
 
 
 def read_completion(body: bytes) -> ChatCompletion:
-    """A chat completion's body.
+    """A chat completion's body, without its usage, which `usage.py` reads.
 
     Raises:
         UpstreamProtocolError: it is not JSON, or has no choices (an error sent with status 200).
     """
     try:
-        return _decode_completion(body)
+        completion = _decode_completion(body)
     except UNREADABLE as error:
         raise UpstreamProtocolError(f"the answer is not a chat completion: {error}") from error
-
-
-class _Used(msgspec.Struct):
-    usage: Usage | None = None
-
-
-_decode_used = msgspec.json.Decoder(_Used).decode
-
-
-def read_usage(body: bytes) -> Usage | None:
-    """The usage of any answer's body; None when it has none, or is not JSON."""
-    try:
-        return _decode_used(body).usage
-    except UNREADABLE:
-        return None
+    return ChatCompletion(
+        id=completion.id,
+        object=completion.object,
+        created=completion.created,
+        model=completion.model,
+        choices=completion.choices,
+        system_fingerprint=completion.system_fingerprint,
+    )
 
 
 def answer_text(completion: ChatCompletion) -> str | None:

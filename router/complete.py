@@ -26,10 +26,8 @@ from providers.wire import (
     ChatCompletion,
     Choice,
     answer_text,
-    prompt_cache,
     read_completion,
 )
-from providers.wire import Usage as WireUsage
 from router.config import IN_PLACE
 from router.dispatch import Attempt, Dispatcher, Opened, Work
 from router.inplace import InPlace, entry_of
@@ -38,7 +36,7 @@ from router.prices import PriceBook
 from router.record import Record
 from router.routes import Routes
 from router.routing import Plan, Table, Target, share
-from router.traffic import Traffic
+from router.traffic import Traffic, settle
 from serve.config import Model
 
 AskPath = Literal["chat/completions", "completions"]
@@ -73,7 +71,6 @@ class _Text(msgspec.Struct):
     choices: list[_TextChoice]
     model: str | None = None
     system_fingerprint: str | None = None
-    usage: WireUsage | None = None
 
 
 class _Vector(msgspec.Struct):
@@ -254,45 +251,60 @@ class Asker:
         return self.prices.is_free(prepared.plan.targets[0])
 
     async def ask(self, prepared: Prepared) -> Completed:
-        """Send it. A target's failure is an Answer with `error`."""
-        at = time.time()
-        completed = await self._ask(prepared)
-        answer = completed.answer
-        self._traffic.add(
-            Record(
-                id=prepared.work.request_id,
-                at=at,
-                route=prepared.plan.route,
-                target=Target.parse(answer.target) if answer.target else None,
-                status=200 if answer.text is not None else 502,
-                error_code=answer.error_code or "",
-                klass="eval",
-                attempts=completed.attempts,
-                first_byte_s=answer.first_byte_s,
-                total_s=answer.total_s or 0.0,
-                # The run keeps the answer itself; this is for the metrics.
-                keep="none",
-                prompt_tokens=answer.usage.prompt_tokens,
-                completion_tokens=answer.usage.completion_tokens,
-                total_tokens=answer.usage.total_tokens,
-                cost_usd=answer.cost_usd,
-            )
-        )
-        return completed
+        """Send it. A target's failure is an Answer with `error`.
 
-    async def _ask(self, prepared: Prepared) -> Completed:
+        Its tokens and cost are those of live requests, see `traffic.settle`; a failure that may
+        have been paid for (an answer without text, a time-out) has them too.
+        """
+        at = time.time()
+        completed, body = await self._ask(prepared)
+        answer = completed.answer
+        record = Record(
+            id=prepared.work.request_id,
+            at=at,
+            path=prepared.work.path,
+            route=prepared.plan.route,
+            target=Target.parse(answer.target) if answer.target else None,
+            status=200 if answer.text is not None else 502,
+            error_code=answer.error_code or "",
+            klass="eval",
+            attempts=completed.attempts,
+            first_byte_s=answer.first_byte_s,
+            total_s=answer.total_s or 0.0,
+            # The run keeps the answer itself; this is for the metrics.
+            keep="none",
+            tail=body,
+            received=len(body),
+            body=_encode(prepared.work.envelope),
+        )
+        settle(record, self.prices)
+        self._traffic.add(record)
+        if record.target is None and not record.lost_tokens:
+            return completed
+        used = Usage(
+            prompt_tokens=record.prompt_tokens,
+            completion_tokens=record.completion_tokens,
+            total_tokens=record.billed_tokens(),
+        )
+        answer = msgspec.structs.replace(answer, usage=used, cost_usd=record.cost_usd)
+        return completed._replace(answer=answer)
+
+    async def _ask(self, prepared: Prepared) -> tuple[Completed, bytes]:
+        """What came of it, and what the target sent, whether or not that is an answer."""
         started = time.perf_counter()
         try:
             opened = await self._open(prepared.plan, prepared.work)
         except UpstreamError as error:
             later = self.pacing.wait_of(error) is not None
-            return Completed(_failed(error, time.perf_counter() - started), error.attempts, later)
+            failed = _failed(error, time.perf_counter() - started)
+            return Completed(failed, error.attempts, later), b""
+        body = opened.body or b""
         try:
             answer = await self._read(opened, started, prepared.work.path)
-            return Completed(answer, tuple(opened.attempts), body=opened.body or b"")
+            return Completed(answer, tuple(opened.attempts), body=body), body
         except EvalrouterError as error:
             answer = _failed(error, time.perf_counter() - started, str(opened.target))
-            return Completed(answer, tuple(opened.attempts))
+            return Completed(answer, tuple(opened.attempts)), body
         finally:
             await opened.aclose()
 
@@ -342,8 +354,6 @@ class Asker:
         total = time.perf_counter() - started
         completion = read_completion(body) if path == "chat/completions" else _read_text(body)
         text = answer_text(completion)
-        usage = _usage(completion)
-        cached, written = prompt_cache(completion.usage) if completion.usage else (0, 0)
         logprob_sum, logprob_tokens = _logprobs(body)
         if text is None:
             # Tool calls, or a refusal without text: there is nothing a text metric could score.
@@ -354,13 +364,6 @@ class Asker:
             model=completion.model or "",
             system_fingerprint=completion.system_fingerprint or "",
             finish_reason=completion.choices[0].finish_reason or "",
-            usage=usage,
-            cost_usd=self.prices.cost(
-                opened.target,
-                usage,
-                cached=cached,
-                written=written,
-            ),
             logprob_sum=logprob_sum,
             logprob_tokens=logprob_tokens,
             first_byte_s=opened.first_byte_s,
@@ -383,18 +386,6 @@ def _read_text(body: bytes) -> ChatCompletion:
             for one in text.choices
         ],
         system_fingerprint=text.system_fingerprint,
-        usage=text.usage,
-    )
-
-
-def _usage(completion: ChatCompletion) -> Usage:
-    said = completion.usage
-    if not said:
-        return Usage()
-    return Usage(
-        prompt_tokens=said.prompt_tokens,
-        completion_tokens=said.completion_tokens,
-        total_tokens=said.total_tokens,
     )
 
 

@@ -27,6 +27,7 @@ from providers.errors import (
     UpstreamStatusError,
     UpstreamTimeoutError,
 )
+from providers.usage import with_usage
 from router.alarms import Alarms, Deadline
 from router.config import Retries, Timeout
 from router.routing import Load, Plan, Target
@@ -43,7 +44,8 @@ _clock = time.monotonic
 
 # Of an answer that the dispatcher has not set its route's yet.
 _NO_TIMEOUT = Timeout()
-_INCLUDE_USAGE = msgspec.Raw(b'{"include_usage":true}')
+# Clients choose model names: what is remembered of targets must not grow without end.
+MAX_WITHOUT_USAGE = 1000
 
 
 class Pacing(Protocol):
@@ -66,6 +68,7 @@ class Work(NamedTuple):
         on_unsupported: what a provider does with fields its host cannot express, unless its config
             says: evaluations refuse, serving leaves them out and says so.
         pacing: is told how every request ends; with it, a rate limit is not tried again here.
+        attempts: gets the attempts as they end, so that they are known whatever becomes of it.
     """
 
     path: Path
@@ -77,22 +80,26 @@ class Work(NamedTuple):
     traceparent: str = ""
     on_unsupported: OnUnsupported = "drop"
     pacing: Pacing | None = None
+    attempts: list[Attempt] | None = None
 
 
-class Attempt(msgspec.Struct, frozen=True):
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     """One request to one target, or why it was not sent, and how it ended.
 
     Attributes:
         target: `provider/model`.
-        result: "ok", the error's code, "breaker_open", "target_busy" or "hedge_lost".
+        result: "ok", the error's code, "breaker_open", "target_busy", "hedge_lost" or
+            "cancelled" (the client left).
         status: HTTP status the target answered with, None when there was none.
         seconds: from sending to the first byte, or to the failure.
+        paid: whether the target may charge for it although it led to no answer.
     """
 
     target: str
     result: str
     status: int | None
     seconds: float
+    paid: bool = False
 
 
 class Opened:
@@ -193,20 +200,30 @@ class Opened:
 class _Trail:
     """What one request has been through: its attempts, the last failure, when it must end."""
 
-    __slots__ = ("attempts", "deadline", "failure")
+    __slots__ = ("attempts", "cancelled", "deadline", "failure")
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, attempts: list[Attempt] | None = None) -> None:
         self.deadline = deadline
-        self.attempts: list[Attempt] = []
+        self.attempts: list[Attempt] = [] if attempts is None else attempts
         self.failure: UpstreamError | None = None
+        # What becomes of an attempt that is cancelled from now on.
+        self.cancelled = "cancelled"
 
-    def note(self, target: Target, result: str, status: int | None, seconds: float) -> None:
-        self.attempts.append(Attempt(str(target), result, status, seconds))
+    def note(
+        self,
+        target: Target,
+        result: str,
+        status: int | None,
+        seconds: float,
+        *,
+        paid: bool = False,
+    ) -> None:
+        self.attempts.append(Attempt(str(target), result, status, seconds, paid))
 
     def fail(self, target: Target, error: UpstreamError, seconds: float) -> None:
         self.failure = error
         status = error.status if isinstance(error, UpstreamStatusError) else None
-        self.note(target, error.code or "error", status, seconds)
+        self.note(target, error.code or "error", status, seconds, paid=_may_be_paid(error))
 
 
 class Dispatcher:
@@ -234,6 +251,8 @@ class Dispatcher:
         self._now = now
         self._states: dict[Klass, dict[Target, TargetState]] = {"live": {}, "eval": {}}
         self._places: dict[Target, Places] = {}
+        # Targets that answered 400 to a request for a stream's usage.
+        self._without_usage: set[Target] = set()
 
     def states(self, klass: Klass = "live") -> Iterable[TargetState]:
         """Every target asked so far, for metrics."""
@@ -264,7 +283,7 @@ class Dispatcher:
             TargetBusyError: every target is full, and so is every queue.
         """
         started = _clock()
-        trail = _Trail(started + plan.policy.timeout.total)
+        trail = _Trail(started + plan.policy.timeout.total, work.attempts)
         full: list[TargetState] = []
         broken: list[TargetState] = []
         for place, target in enumerate(plan.targets):
@@ -367,6 +386,10 @@ class Dispatcher:
                 work.pacing.ended(target, error, began)
             trail.fail(target, error, ended - began)
             return None
+        except asyncio.CancelledError:
+            # The client left, or another attempt was faster. The target may charge all the same.
+            trail.note(target, trail.cancelled, None, _clock() - began, paid=True)
+            raise
         took = _clock() - began
         state.succeeded(took)
         if work.pacing is not None:
@@ -412,11 +435,12 @@ class Dispatcher:
             task.cancel()
             if won:
                 where.hedges_lost += 1
-                trail.note(where.target, "hedge_lost", None, 0.0)
+                trail.cancelled = "hedge_lost"
         await asyncio.gather(task, return_exceptions=True)
         if not task.cancelled() and task.exception() is None:
             opened = task.result()
             if opened is not None:
+                trail.note(where.target, "hedge_lost", None, 0.0, paid=True)
                 opened._state = None
                 await opened.aclose()
 
@@ -437,9 +461,13 @@ class Dispatcher:
         """Send, and read up to the first byte of a stream or the last byte of a JSON answer."""
         provider = self._providers[target.provider]
         envelope = work.envelope
-        ask_usage = work.want_usage and getattr(provider, "takes_stream_usage", False)
+        ask_usage = (
+            work.want_usage
+            and getattr(provider, "takes_stream_usage", True)
+            and target not in self._without_usage
+        )
         if ask_usage:
-            envelope = {**envelope, "stream_options": _INCLUDE_USAGE}
+            envelope = with_usage(envelope)
         call = Call(
             path=work.path,
             model=target.model,
@@ -456,7 +484,17 @@ class Dispatcher:
             with Deadline(self._alarms, min(trail.deadline, _clock() + limits.first_byte)):
                 reply = await provider.send(call)
                 if reply.status >= 400:
-                    raise await _status_error(reply, target)
+                    error = await _status_error(reply, target)
+                    if not (ask_usage and _is_about_usage(error)):
+                        raise error
+                    # Not the client's fault: it did not send what the host refuses.
+                    ask_usage = False
+                    await reply.aclose()
+                    call.envelope = work.envelope
+                    reply = await provider.send(call)
+                    if reply.status >= 400:
+                        raise await _status_error(reply, target)
+                    self._remember_without_usage(target)
                 if _streams(reply):
                     rest = aiter(reply.chunks())
                     first = await anext(rest, b"")
@@ -480,6 +518,11 @@ class Dispatcher:
         opened._alarms = self._alarms
         opened.hide_usage = ask_usage
         return opened
+
+    def _remember_without_usage(self, target: Target) -> None:
+        if len(self._without_usage) >= MAX_WITHOUT_USAGE:
+            self._without_usage.clear()
+        self._without_usage.add(target)
 
     def _wait(self, failure: UpstreamError, n: int, retries: Retries) -> float | None:
         """Seconds before attempt n + 2 at the same target; None when that is too long to wait."""
@@ -544,6 +587,20 @@ def _own_fault(failure: UpstreamError) -> bool:
     if isinstance(failure, TargetStartingError):
         return False
     return not isinstance(failure, UpstreamStatusError) or failure.status >= 500
+
+
+def _is_about_usage(error: UpstreamStatusError) -> bool:
+    """Whether the host refused `stream_options`."""
+    return error.status in (400, 422) and (
+        b"stream_options" in error.body or b"include_usage" in error.body
+    )
+
+
+def _may_be_paid(failure: UpstreamError) -> bool:
+    """Whether the target had the request and may have worked on it."""
+    if isinstance(failure, UpstreamTimeoutError):
+        return failure.phase != "connect" and not isinstance(failure, TargetStartingError)
+    return isinstance(failure, UpstreamProtocolError)
 
 
 def _refuse_error_body(body: bytes, target: Target) -> None:

@@ -59,12 +59,18 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         keep: what may be written down.
         request, response: bodies, only where `keep` is "full".
         tail: the answer's body or its last bytes, to read usage from; b"" without an answer.
+        received: bytes of the answer's body, where `tail` is only its end; else 0.
+        body: the client's request, to estimate its tokens from where the target does not say.
         trace: see Trace; None when there are no traces.
 
         finish_reason, model, system_fingerprint: as the target reports them, "" otherwise.
-        prompt_tokens, completion_tokens, total_tokens: as the target counted them, None otherwise.
+        prompt_tokens, completion_tokens, total_tokens: as the target counted them, else as
+            estimated; None where there is nothing to charge for.
         cached_tokens, written_tokens: of the prompt, those the target's own cache had or took.
-        cost_usd: US dollars; None when unknown, 0 when nobody was paid.
+        lost_tokens: estimated tokens of attempts that led to no answer although their target may
+            charge for them: hedges that lost, time-outs, answers that were cut off.
+        estimated: whether any of these numbers is an estimate, because a target did not say.
+        cost_usd: US dollars, lost tokens included; None when unknown, 0 when nobody was paid.
         settled: whether the second group has been filled in.
     """
 
@@ -87,6 +93,8 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     request: bytes | None = None
     response: bytes | None = None
     tail: bytes = b""
+    received: int = 0
+    body: bytes = b""
     trace: Trace | None = None
 
     finish_reason: str = ""
@@ -97,6 +105,8 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     total_tokens: int | None = None
     cached_tokens: int = 0
     written_tokens: int = 0
+    lost_tokens: int = 0
+    estimated: bool = False
     cost_usd: float | None = None
     settled: bool = False
 
@@ -107,5 +117,9 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         return self.attempts[-1].target if self.attempts else ""
 
     def billed_tokens(self) -> int | None:
-        """Tokens that were used for this request; None when the target does not say."""
-        return 0 if self.cached or self.target is None else self.total_tokens
+        """Return the tokens that this request took; None when they are unknown."""
+        if self.cached:
+            return 0
+        if self.target is None:
+            return self.lost_tokens
+        return None if self.total_tokens is None else self.total_tokens + self.lost_tokens

@@ -28,10 +28,13 @@ import msgspec
 from evaluators.base import Usage
 from providers import sse, wire
 from providers.errors import StoreError
+from providers.usage import ABSENT, Tokens, read_usage, usage_of_answer
+from router import tokens
 from router.config import Config, Route
 from router.prices import PriceBook
 from router.record import Keep, Record
 from router.redact import redact
+from router.routing import Target
 from router.store.base import Store
 
 log = logging.getLogger("evalrouter")
@@ -60,13 +63,14 @@ class _Choice(msgspec.Struct):
 class _Answer(msgspec.Struct):
     model: str | None = None
     system_fingerprint: str | None = None
-    usage: wire.Usage | None = None
-    choices: list[_Choice] = []
+    usage: msgspec.Raw = ABSENT
+    x_groq: msgspec.Raw = ABSENT
+    choices: list[_Choice] | None = None
     error: Any = None
 
 
 _read_answer = msgspec.json.Decoder(_Answer).decode
-_read_usage = msgspec.json.Decoder(wire.Usage).decode
+_read_object = msgspec.json.Decoder(msgspec.Raw).decode
 _read_text = msgspec.json.Decoder(str | None).decode
 
 
@@ -178,7 +182,7 @@ class Traffic:
             self._rows_wait.set()
             return
         self._added.append(record)
-        self._tail_bytes += len(record.tail)
+        self._tail_bytes += len(record.tail) + len(record.body)
         if not self._some.is_set():
             self._some.set()
 
@@ -196,7 +200,7 @@ class Traffic:
             self._some.clear()
             while self._added:
                 batch = [self._added.popleft() for _ in range(min(SLICE, len(self._added)))]
-                self._tail_bytes -= sum(len(one.tail) for one in batch)
+                self._tail_bytes -= sum(len(one.tail) + len(one.body) for one in batch)
                 if all(map(_is_complete, batch)):
                     await asyncio.sleep(0)
                 else:
@@ -284,17 +288,29 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
 def settle(record: Record, prices: PriceBook) -> None:
     """Complete a record from its answer's last bytes, which it drops. What is known stays.
 
+    What the target did not count is estimated. Whatever limits or shows tokens and cost, of live
+    requests and of evaluations, takes both from here.
+
     Takes some five microseconds, and nothing the second time.
     """
     if record.settled:
         return
     record.settled = True
     tail, record.tail = record.tail, b""
+    body, record.body = record.body, b""
     if tail:
-        read = _read_stream if record.stream else _read_body
+        # What it is counts, not what was requested: some hosts stream always, or never.
+        streamed = not tail.startswith(b"{") if record.stream else tail.startswith(b"data:")
+        read = _read_stream if streamed else _read_body
         read(record, tail)
-    if record.cost_usd is None:
-        record.cost_usd = _cost(record, prices)
+    if record.cached or record.cost_usd is not None:
+        record.cost_usd = record.cost_usd or 0.0
+        return
+    if record.target is not None and not (record.prompt_tokens and record.completion_tokens):
+        _estimate_answer(record, prices, body, tail)
+    record.cost_usd = _cost(record, prices)
+    if len(record.attempts) > 1 or record.target is None:
+        _add_lost(record, prices, body)
 
 
 def _is_complete(record: Record) -> bool:
@@ -312,20 +328,59 @@ def _cost(record: Record, prices: PriceBook) -> float | None:
     )
 
 
+def _estimate_answer(record: Record, prices: PriceBook, body: bytes, tail: bytes) -> None:
+    """Estimate what the target did not count; a count of 0 for what is there is none either."""
+    prompt, completion = record.prompt_tokens, record.completion_tokens
+    assert record.target is not None
+    if prompt is not None and completion is not None and prices.is_free(record.target):
+        return
+    if not prompt and body:
+        prompt = tokens.of_request(body)
+    if record.path != "embeddings" and not completion:
+        completion = _answer_tokens(record, tail)
+    if (prompt, completion) == (record.prompt_tokens, record.completion_tokens) or prompt is None:
+        return
+    record.prompt_tokens, record.completion_tokens = prompt, completion
+    record.total_tokens = prompt + (completion or 0)
+    record.estimated = True
+
+
+def _answer_tokens(record: Record, tail: bytes) -> int:
+    received = record.received or len(tail)
+    if not tail.startswith(b"{"):
+        return tokens.of_stream(tail, received)
+    return tokens.of_answer(tail) if received == len(tail) else received // tokens.BYTES_PER_TOKEN
+
+
+def _add_lost(record: Record, prices: PriceBook, body: bytes) -> None:
+    """Charge the prompt of every attempt that led to nothing and may have been paid for."""
+    lost = [one for one in record.attempts if one.paid]
+    if not lost:
+        return
+    prompt = record.prompt_tokens or tokens.of_request(body)
+    for attempt in lost:
+        record.lost_tokens += prompt
+        record.estimated = True
+        used = Usage(prompt_tokens=prompt, completion_tokens=0)
+        cost = prices.cost(Target.parse(attempt.target), used)
+        if cost is None or record.cost_usd is None:
+            record.cost_usd = None
+        else:
+            record.cost_usd += cost
+
+
 def _fit_to_keep(body: bytes | None) -> bytes | None:
     return None if body is None or len(body) > MAX_BODY_BYTES else redact(body)
 
 
-def _take_usage(record: Record, usage: wire.Usage | None) -> None:
-    if usage is None:
+def _take_usage(record: Record, counted: Tokens | None) -> None:
+    if counted is None:
         return
-    record.prompt_tokens = usage.prompt_tokens
-    record.completion_tokens = usage.completion_tokens
-    record.total_tokens = usage.total_tokens
-    if usage.total_tokens is None and usage.prompt_tokens is not None:
-        record.total_tokens = usage.prompt_tokens + (usage.completion_tokens or 0)
-    if usage.prompt_tokens_details is not None:
-        record.cached_tokens, record.written_tokens = wire.prompt_cache(usage)
+    record.prompt_tokens = counted.prompt
+    record.completion_tokens = counted.completion
+    record.total_tokens = counted.total
+    record.cached_tokens = counted.cached
+    record.written_tokens = counted.written
 
 
 def _read_body(record: Record, tail: bytes) -> None:
@@ -338,7 +393,7 @@ def _read_body(record: Record, tail: bytes) -> None:
     record.system_fingerprint = answer.system_fingerprint or ""
     if answer.choices:
         record.finish_reason = answer.choices[0].finish_reason or ""
-    _take_usage(record, answer.usage)
+    _take_usage(record, usage_of_answer(answer.usage, answer.x_groq))
 
 
 def _search_end(record: Record, tail: bytes) -> None:
@@ -347,7 +402,8 @@ def _search_end(record: Record, tail: bytes) -> None:
     In JSON, a quote inside a string is escaped, so `"usage"` with bare quotes is never part of a
     text: it is a key (or a string of that very value, which is not followed by a colon).
     """
-    _take_usage(record, _field(tail, b'"usage"', _read_usage, b"}"))
+    found = _field(tail, b'"usage"', _read_object, b"}")
+    _take_usage(record, None if found is None else read_usage(found))
     for name in ("finish_reason", "model", "system_fingerprint"):
         value = _field(tail, b'"%b"' % name.encode(), _read_text, b'"')
         if value:
@@ -377,7 +433,7 @@ def _read_stream(record: Record, tail: bytes) -> None:
     That takes a tenth of the time that reading all of the tail by the book does, which is done
     where they are anything else, or do not say how the answer ended.
     """
-    usage, ended = None, False
+    counted, ended = None, False
     for event in reversed(tail.rstrip().rsplit(b"\n\n", _LAST_EVENTS)[-_LAST_EVENTS:]):
         data = event[5:].strip()
         if data == b"[DONE]":
@@ -388,13 +444,13 @@ def _read_stream(record: Record, tail: bytes) -> None:
             break
         if said.error:
             record.error_code = record.error_code or ERROR_EVENT
-        usage = usage or said.usage
+        counted = counted or usage_of_answer(said.usage, said.x_groq)
         record.model = record.model or said.model or ""
         record.system_fingerprint = record.system_fingerprint or said.system_fingerprint or ""
         if not ended and said.choices and said.choices[-1].finish_reason:
             record.finish_reason, ended = said.choices[-1].finish_reason, True
     if ended:
-        _take_usage(record, usage)
+        _take_usage(record, counted)
         return
     end = sse.read_end(tail)
     if end.error:

@@ -12,7 +12,7 @@ import random
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -40,6 +40,7 @@ from providers.errors import (
     UpstreamError,
     UpstreamStatusError,
 )
+from providers.usage import lacks_usage
 from providers.wire import UNREADABLE, Message
 from router.api.connection import ClientWatch, Headers, answer, read_body
 from router.api.errors import body_of, from_exception
@@ -150,8 +151,9 @@ class Completions:
             asked.envelope,
             asked.stream,
             visit.request_id,
-            want_usage=asked.stream and "stream_options" not in asked.envelope,
+            want_usage=asked.stream and asked.path != "embeddings" and lacks_usage(asked.envelope),
             traceparent=visit.traceparent(),
+            attempts=visit.attempts,
         )
         with ClientWatch(receive):
             opened = await self._dispatcher.open(self._plan(table, asked, visit), work)
@@ -213,7 +215,7 @@ class Completions:
         visit.status = opened.status
         keep = visit.cache_key is not None or self._keeps_body(visit)
         tail = visit.tail = deque(maxlen=None if keep else TAIL_CHUNKS)
-        kept = 0
+        received = 0
         self._telemetry.open_streams += 1
         held = b""
         try:
@@ -228,13 +230,12 @@ class Completions:
                     if len(held) > MAX_HELD_BYTES:
                         chunk, held = chunk + held, b""  # noqa: PLW2901
                 tail.append(chunk)
-                if keep:
-                    kept += len(chunk)
-                    if kept > MAX_KEPT_BYTES:
-                        # Too long for the record and the cache: only its end is of use.
-                        keep = False
-                        tail = visit.tail = deque(tail, maxlen=TAIL_CHUNKS)
-                        visit.cache_key = None
+                received += len(chunk)
+                if keep and received > MAX_KEPT_BYTES:
+                    # Too long for the record and the cache: only its end is of use.
+                    keep = False
+                    tail = visit.tail = deque(tail, maxlen=TAIL_CHUNKS)
+                    visit.cache_key = None
                 if opened.hide_usage:
                     chunk = sse.without_usage(chunk)  # noqa: PLW2901
                 if chunk:
@@ -249,6 +250,7 @@ class Completions:
             await send({"type": "http.response.body", "body": held, "more_body": False})
             self._keep_in_cache(opened, b"".join(tail) if keep else b"", visit)
         finally:
+            visit.received = received
             self._telemetry.open_streams -= 1
 
     def _keeps_body(self, visit: Visit) -> bool:
@@ -290,7 +292,7 @@ class Completions:
             stream=asked is not None and asked.stream,
             cached=hit is not None,
             key_id=visit.grant.key_id,
-            attempts=visit.attempts if opened is None else opened.attempts,
+            attempts=visit.attempts,
             first_byte_s=None if opened is None else opened.first_byte_s,
             total_s=self._clock() - visit.started,
             translation=None if opened is None else opened.translation,
@@ -298,6 +300,8 @@ class Completions:
             request=visit.body if full else None,
             response=whole if full else None,
             tail=whole[-TAIL_BYTES:] if len(whole) > TAIL_BYTES else whole,
+            received=visit.received or len(whole),
+            body=visit.body,
             trace=visit.trace,
         )
 
@@ -316,9 +320,10 @@ class Visit:
         use, cache_key, hit: the response cache's part in it.
         trace: where it stands in a distributed trace.
         opened: the answer, None as long as there is none.
-        attempts: those that led to no answer.
+        attempts: all of them, as far as they have ended.
         status, error_code: how it ended.
         tail: the last chunks of a stream, all of them where they are kept, or the whole body.
+        received: bytes of a stream.
         keep: what of it may be kept on record; None as long as that was not decided.
     """
 
@@ -335,6 +340,7 @@ class Visit:
         "keep",
         "opened",
         "path",
+        "received",
         "request_id",
         "rules",
         "started",
@@ -359,10 +365,11 @@ class Visit:
         self.hit: Entry | None = None
         self.trace: Trace | None = None
         self.opened: Opened | None = None
-        self.attempts: Sequence[Attempt] = ()
+        self.attempts: list[Attempt] = []
         self.status = 0
         self.error_code = ""
         self.tail: deque[bytes] = deque()
+        self.received = 0
         self.keep: Keep | None = None
 
     @property
@@ -374,8 +381,6 @@ class Visit:
         """The request ended with an error; the status stands if the client already has it."""
         self.status = self.status or error.status
         self.error_code = error.code or "error"
-        if isinstance(error, UpstreamError):
-            self.attempts = error.attempts
 
     def traceparent(self) -> str:
         """What to send upstream: our own span, or without traces the client's header as it came."""

@@ -431,6 +431,8 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"klass": "cl
     total_tokens: int | None
     cached_tokens: int
     written_tokens: int
+    lost_tokens: int
+    estimated: bool
     cost_usd: float | None
     first_byte_s: float | None
     total_s: float

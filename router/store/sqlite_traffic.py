@@ -26,6 +26,8 @@ class _Detail(msgspec.Struct, omit_defaults=True):
     cached_tokens: int = 0
     written_tokens: int = 0
     trace: str = ""
+    lost_tokens: int = 0
+    estimated: bool = False
 
 
 _encode = msgspec.json.Encoder().encode
@@ -67,6 +69,8 @@ def _row(number: int, record: Record) -> tuple[Any, ...]:
         record.cached_tokens,
         record.written_tokens,
         f"{record.trace.trace_id:032x}" if record.trace is not None else "",
+        record.lost_tokens,
+        record.estimated,
     )
     return (
         number,
@@ -172,5 +176,7 @@ def _read(row: Sequence[Any]) -> TrafficRow:
         total_tokens=detail.total_tokens,
         cached_tokens=detail.cached_tokens,
         written_tokens=detail.written_tokens,
+        lost_tokens=detail.lost_tokens,
+        estimated=detail.estimated,
         trace_id=detail.trace,
     )

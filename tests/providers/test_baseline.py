@@ -101,7 +101,7 @@ async def test_usage_in_a_stream_only_when_asked_for():
     end = read_end(body)
     assert end.done
     assert end.usage is not None
-    assert end.usage.completion_tokens == 14
+    assert end.usage.completion == 14
     *others, last, _done = Parser().feed(body)
     assert json.loads(last.data)["choices"] == []
     assert all(json.loads(event.data)["usage"] is None for event in others)

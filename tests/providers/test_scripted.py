@@ -21,6 +21,7 @@ from providers.script import vector
 from providers.scripted import Rule, Script, Scripted, ScriptedConfig, ScriptedServer, load_script
 from providers.sse import Parser, read_end
 from providers.transport import Transport
+from providers.usage import Tokens
 from providers.wire import Usage
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +116,7 @@ async def test_a_streamed_answer_is_the_whole_one(running):
         assert whole["usage"] == {"prompt_tokens": 5}
         assert [choice["finish_reason"] for choice in whole["choices"]] == ["length"] * 2
         body = await read(provider, call(stream=True, stream_options={"include_usage": True}))
-        assert read_end(body).usage == Usage(prompt_tokens=5)
+        assert read_end(body).usage == Tokens(prompt=5, total=5)
         assert read_end(body).finish_reason == "length"
         deltas = [
             choice["delta"]

@@ -109,7 +109,7 @@ def test_the_end_of_a_stream_from_any_point_in_it():
     for start in range(len(CHUNK) * 3):
         end = read_end(stream[start:])
         assert end.usage is not None
-        assert (end.usage.prompt_tokens, end.usage.total_tokens) == (7, 12)
+        assert (end.usage.prompt, end.usage.total) == (7, 12)
         assert (end.model, end.system_fingerprint) == ("m-1", "fp")
         assert (end.finish_reason, end.done, end.error) == ("stop", True, "")
 
@@ -128,7 +128,7 @@ def test_usage_beside_null_usage_and_in_the_last_chunk():
     )
     end = read_end(stream + CHUNK.replace(b'"id":"c"', b'"usage":null'))
     assert end.usage is not None
-    assert end.usage.completion_tokens == 5
+    assert end.usage.completion == 5
     assert end.finish_reason == "length"
 
 

@@ -263,6 +263,52 @@ class Datasets(Section, frozen=True, kw_only=True):
     hub: str = ""
 
 
+class Evaluation(Section, frozen=True, kw_only=True):
+    """What runs that come over HTTP may open, run and connect to. Commands may name anything.
+
+    Attributes:
+        roots: folders below which they may name files: tasks, rubrics, kinds of judges, baselines.
+        models: names on the Hugging Face hub, and folders, of models that their metrics may load.
+            Loading a model can run code that comes with it.
+        hf_metrics: metrics of the Hugging Face hub that they may use, as NAME of `hf:NAME`. Each is
+            a program that runs with the server's rights, with the options that the run gives it.
+        ray_addresses: what their `execution.address` may be; "" starts Ray on this machine.
+    """
+
+    roots: tuple[str, ...] = (".",)
+    models: tuple[str, ...] = (
+        "roberta-large",
+        "microsoft/deberta-xlarge-mnli",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "sentence-transformers/all-mpnet-base-v2",
+    )
+    # Those whose options open nothing and name no other model.
+    hf_metrics: tuple[str, ...] = (
+        "accuracy",
+        "bleu",
+        "cer",
+        "chrf",
+        "exact_match",
+        "f1",
+        "google_bleu",
+        "mae",
+        "matthews_correlation",
+        "meteor",
+        "mse",
+        "pearsonr",
+        "precision",
+        "recall",
+        "rouge",
+        "sacrebleu",
+        "spearmanr",
+        "squad",
+        "squad_v2",
+        "ter",
+        "wer",
+    )
+    ray_addresses: tuple[str, ...] = ("",)
+
+
 class Rate(Section, frozen=True, kw_only=True):
     """US dollars per million tokens.
 
@@ -335,6 +381,7 @@ class Config(Section, frozen=True, kw_only=True):
         routes: name to Route.
         storage: see Storage.
         datasets: see Datasets.
+        evaluation: see Evaluation.
         http: limits of the HTTP client.
         prices: `provider/model` to Price; beats the built-in price book.
         record: what is kept of requests for `provider/model`, and for routes that do not say.
@@ -349,6 +396,7 @@ class Config(Section, frozen=True, kw_only=True):
     routes: dict[str, Route] = {}
     storage: Storage = Storage()
     datasets: Datasets = Datasets()
+    evaluation: Evaluation = Evaluation()
     http: Limits = Limits()
     prices: dict[str, Price] = {}
     record: Record = "metadata"
@@ -427,6 +475,7 @@ def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
         server=_section(document, "server", Server),
         storage=_with_s3(_section(document, "storage", Storage), document, environ),
         datasets=_with_hub(_section(document, "datasets", Datasets), environ),
+        evaluation=_section(document, "evaluation", Evaluation),
         http=_section(document, "http", Limits),
         providers=_providers(document),
         routes=_entries(document, "routes", Route),

@@ -24,6 +24,7 @@ import msgspec
 from evaluators.columns import Column, describe
 from evaluators.dataset import MAX_LINE_BYTES, Dataset, open_dataset
 from evaluators.formats import EXTENSIONS
+from evaluators.paths import is_below
 from providers.errors import (
     ArtifactError,
     ConflictError,
@@ -341,10 +342,14 @@ class Datasets:
 
     # What a request over HTTP may name
 
-    async def confine(self, named: str) -> None:
+    async def confine(self, named: str, *, base: Path | None = None) -> None:
         """Refuse a path or an S3 address that is not below one of `datasets.roots`.
 
         What is registered may be named by anybody who may register.
+
+        Args:
+            named: what a request has.
+            base: the folder that a relative path starts from; None for the working directory.
 
         Raises:
             RequestError: it is not; `param` is `dataset`.
@@ -352,16 +357,19 @@ class Datasets:
         roots = self._config.datasets.roots
         if named in SHIPPED or await self._lookup(named) is not None:
             return
-        if named.startswith("s3://"):
-            inside = any(
-                root.startswith("s3://") and named.startswith(root.rstrip("/") + "/")
-                for root in roots
-            )
-            inside = inside and ".." not in named
-        elif is_address(named):
-            return
+        scheme, _, rest = named.partition("://")
+        if not is_address(named):
+            folders = [root for root in roots if not is_address(root)]
+            inside = await asyncio.to_thread(is_below, named, folders, base=base)
+        elif not named.isprintable():
+            # Whoever reads the address next may leave such characters out.
+            inside = False
+        elif scheme.lower() == "s3":
+            buckets = [root.rstrip("/") + "/" for root in roots if root.startswith("s3://")]
+            inside = ".." not in rest and any(f"s3://{rest}".startswith(one) for one in buckets)
         else:
-            inside = await asyncio.to_thread(_is_below, named, roots)
+            # Where http:// and hf:// may lead is checked where they are fetched.
+            return
         if not inside:
             raise RequestError(
                 f"dataset: {named!r} is outside what requests may name ({', '.join(roots)}; "
@@ -382,14 +390,6 @@ def parse_columns(given: Sequence[str]) -> dict[str, str]:
             )
         found[own] = known
     return found
-
-
-def _is_below(named: str, roots: Sequence[str]) -> bool:
-    try:
-        path = Path(named).resolve()
-    except (OSError, ValueError):
-        return False
-    return any(path.is_relative_to(Path(root).resolve()) for root in roots if "://" not in root)
 
 
 def _open(path: Path, columns: dict[str, str]) -> Dataset:

@@ -13,8 +13,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
 
+import msgspec
+
+from evaluators.document import RunDocument
 from providers.errors import ConflictError, EvalrouterError, NotFoundError, StoreError
 from router.complete import Asker
+from router.config import Evaluation
+from router.confine import confine
 from router.owner import is_dead, this_owner
 from router.replay import Live, Replay, Stop
 from router.store.base import ENDED, STOPPED, Run, RunState, Store, Wish
@@ -70,12 +75,14 @@ class Jobs:
         self,
         store: Store,
         asker: Asker,
+        allowed: Evaluation,
         *,
         most_at_once: int = 2,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._asker = asker
+        self._allowed = allowed
         self._now = now
         self._most_at_once = most_at_once
         self._owner = this_owner()
@@ -125,6 +132,10 @@ class Jobs:
         try:
             # Once more, because until now it could have been changed.
             found = await self.find(found.id)
+            if found.runner == "server":
+                # It may be older than what the config allows now.
+                document = msgspec.convert(found.document, RunDocument)
+                await confine(document, self._allowed, datasets=None)
             replay = Replay(self._store, self._asker, found, live or Live())
         except Exception as error:
             await self._end(found.id, Stop("failed"), error=str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluators.document import RunDocument
@@ -30,13 +31,15 @@ def parse_run(path: Path) -> Document:
     return document
 
 
-def complete_run(document: Document, *, base: Path, within: Path | None = None) -> RunDocument:
+def complete_run(
+    document: Document, *, base: Path, within: Sequence[str] | None = None
+) -> RunDocument:
     """The document with what its task fills in.
 
     Args:
         document: as it was written.
         base: the folder that the path of a task's file starts from.
-        within: a folder that a task's file must lie in; None for anywhere.
+        within: folders that a task's file must lie below one of; None for anywhere.
 
     Raises:
         RunDocumentError: names the path in the document, and the line where it has one.
@@ -49,6 +52,6 @@ def complete_run(document: Document, *, base: Path, within: Path | None = None) 
             # Such a message begins with the place, as far as a task knows it.
             place = document.at(("task",))
             raise RunDocumentError(
-                place + error.message.removeprefix("task"), param=error.param
+                place + error.message.removeprefix("task"), param=error.param, code=error.code
             ) from None
     return convert(document._replace(data=data), RunDocument, error=RunDocumentError)

@@ -33,6 +33,8 @@ from router.check import (
     resolve_metrics,
 )
 from router.complete import Asker
+from router.config import Evaluation
+from router.confine import confine
 from router.datasets import Datasets
 from router.documents import Document, convert
 from router.estimate import Estimate, estimate
@@ -59,11 +61,12 @@ class Runs(Jobs):
         store: Store,
         asker: Asker,
         datasets: Datasets,
+        allowed: Evaluation,
         *,
         most_at_once: int = 2,
         now: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(store, asker, most_at_once=most_at_once, now=now)
+        super().__init__(store, asker, allowed, most_at_once=most_at_once, now=now)
         self._datasets = datasets
         self._outcomes = Outcomes(store)
 
@@ -81,6 +84,7 @@ class Runs(Jobs):
             RunDocumentError, DatasetError, MissingExtraError: what is wrong, and where; nothing
                 was kept and nothing was sent.
         """
+        await self._confine(runner, document, base)
         document, metrics = self._check(document, base)
         async with self._datasets.open(document.dataset, base=base) as source:
             document = msgspec.structs.replace(document, dataset=source.address)
@@ -107,22 +111,38 @@ class Runs(Jobs):
         self.look()
         return found
 
-    async def estimate(self, document: RunDocument, *, base: Path) -> Estimate:
+    async def estimate(
+        self, document: RunDocument, *, base: Path, runner: Runner = "command"
+    ) -> Estimate:
         """What the run would take; nothing is kept and nothing is sent.
 
         Args:
             document: what would be done.
             base: the folder that relative dataset paths start from.
+            runner: who would carry it out.
 
         Raises:
             RunDocumentError, DatasetError, MissingExtraError: what is wrong, and where.
         """
+        await self._confine(runner, document, base)
         document, metrics = self._check(document, base)
         async with self._datasets.open(document.dataset, base=base) as source:
             document = msgspec.structs.replace(document, dataset=source.address)
             prepared = await asyncio.to_thread(prepare, document, source, metrics)
             asker = self._asker.for_run(document)
             return await estimate(self._store, asker, document, metrics, prepared)
+
+    async def _confine(self, runner: Runner, document: RunDocument, base: Path | None) -> None:
+        """Refuse what a server may not do for a client.
+
+        Args:
+            runner: who is to carry it out; a command may do anything.
+            document: the run's, as it would be stored.
+            base: the folder that the dataset's path starts from; None where it is not read again.
+        """
+        if runner == "server":
+            datasets = None if base is None else self._datasets
+            await confine(document, self._allowed, datasets=datasets, base=base)
 
     def _check(self, document: RunDocument, base: Path) -> tuple[RunDocument, list[AnyMetric]]:
         """Everything that can be checked without the dataset. Raises RunDocumentError."""
@@ -156,6 +176,7 @@ class Runs(Jobs):
             RunDocumentError: limits that are none.
         """
         found = await self.find(run_id)
+        await self._confine(runner, msgspec.convert(found.document, RunDocument), None)
         changes: dict[str, Any] = {"runner": runner}
         if limits:
             changes["document"] = _with_limits(found.document, limits)
@@ -184,7 +205,13 @@ class Runs(Jobs):
             RunDocumentError: a metric that is none, or that cannot score the run's samples.
         """
         found = await self.find(run_id)
+        document = msgspec.convert(found.document, RunDocument)
+        # Before they are built, which reads their files; those that stay, once it is known which.
+        given = msgspec.structs.replace(document, metrics=tuple(metrics))
+        await self._confine(runner, given, None)
         change = again.rescore(found, metrics, base)
+        merged = msgspec.convert(change.changes["document"], RunDocument)
+        await self._confine(runner, merged, None)
         if change.needing:
             async for sample in self._store.samples(found.id):
                 if not sample.references:
@@ -221,6 +248,8 @@ class Runs(Jobs):
             RunDocumentError, DatasetError: what cannot be extended so.
         """
         found = await self.find(run_id)
+        stored = msgspec.convert(found.document, RunDocument)
+        await self._confine(runner, stored, None if limit is None else Path(found.base))
         document, metrics = again.extension(found, limit=limit, repeats=repeats)
         claim = (found.id, self._now(), stale_after(found.owner))
         changes: dict[str, Any] = {"document": msgspec.to_builtins(document), "runner": runner}

@@ -88,7 +88,7 @@ class Services:
         )
         asker = Asker(self.routes, self.dispatcher, self.prices, self.traffic, config.models)
         self.datasets = Datasets(self.store, config)
-        self.runs = Runs(self.store, asker, self.datasets)
+        self.runs = Runs(self.store, asker, self.datasets, config.evaluation)
         self.experiments = Experiments(self.store)
         self.studies = Studies(self.store, asker)
         self._watch_own_parts()

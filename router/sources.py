@@ -187,6 +187,8 @@ async def _from_s3(named: str, config: Config, folder: Path) -> Source:
 
 def _landing(named: str, key: str, folder: Path) -> Path:
     suffix = Path(key).suffix.lower()
+    if not key.isprintable():
+        raise DatasetError(f"{named!r}: its name has characters that no file's name should have")
     if suffix not in EXTENSIONS:
         raise DatasetError(
             f"{named}: its name must end in one of {', '.join(EXTENSIONS)}, by which the format is "

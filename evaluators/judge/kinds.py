@@ -26,7 +26,6 @@ import msgspec
 from evaluators.judge import fence
 from evaluators.judge.prompts import fill, fingerprint, placeholders
 from providers.errors import RunDocumentError, closest
-from providers.wire import UNREADABLE
 
 _FOLDER = Path(__file__).with_name("built_in")
 BUILT_IN = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
@@ -114,7 +113,7 @@ def load_kind(named: str) -> Kind:
         return _read(path)
     except OSError as error:
         raise RunDocumentError(f"{path}: {error.strerror}", param="kind") from None
-    except UNREADABLE as error:
+    except (ValueError, RecursionError) as error:  # a null in the path, or not YAML
         raise RunDocumentError(f"{path}: {error}", param="kind") from None
 
 

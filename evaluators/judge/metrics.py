@@ -19,10 +19,11 @@ from evaluators.base import Answer, Judgement, Sample
 from evaluators.judge import prometheus as published
 from evaluators.judge import rubrics, verdicts
 from evaluators.judge.graded import Graded, Grading, UnjudgeableError
-from evaluators.judge.kinds import Kind, load_kind
+from evaluators.judge.kinds import BUILT_IN, Kind, load_kind
 from evaluators.judge.panel import Combine, Panel, Read, Reading
 from evaluators.judge.prompts import fingerprint
 from evaluators.metrics.reference import asked, references
+from evaluators.paths import Opens
 from providers.errors import RunDocumentError
 
 Judges = str | tuple[str, ...]
@@ -30,6 +31,8 @@ Many = Annotated[int, msgspec.Meta(ge=1, le=100)]
 Few = Annotated[int, msgspec.Meta(ge=0, le=10)]
 UseReference = Literal["auto", "always", "never"]
 Template = Literal["chat", "raw"]
+RubricName = Annotated[str, Opens("file", rubrics.STOCK)]
+KindName = Annotated[str, Opens("file", BUILT_IN)]
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -37,7 +40,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 def prometheus(
     *,
     judge: Judges,
-    rubric: str | dict[Any, Any] = "helpfulness",
+    rubric: RubricName | dict[Any, Any] = "helpfulness",
     style: published.Style = "prometheus-2",
     template: Template = "chat",
     reference: UseReference = "auto",
@@ -146,7 +149,7 @@ def prometheus_grading(
 def judge(
     *,
     judge: Judges,
-    kind: str,
+    kind: KindName,
     context: str = "context",
     instruction: str | None = None,
     output: str | None = None,

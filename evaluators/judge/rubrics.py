@@ -25,7 +25,6 @@ from typing import Any
 import msgspec
 
 from providers.errors import RunDocumentError, closest
-from providers.wire import UNREADABLE
 
 _FOLDER = Path(__file__).with_name("stock")
 STOCK = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
@@ -100,7 +99,7 @@ def load(named: str | Mapping[Any, Any], *, base: Path | None = None) -> Rubric:
         data = msgspec.yaml.decode(path.read_bytes())
     except OSError as error:
         raise _wrong(f"{path}: {error.strerror}") from None
-    except UNREADABLE as error:
+    except (ValueError, RecursionError) as error:  # a null in the path, or not YAML
         raise _wrong(f"{path}: {error}") from None
     return _convert(data, str(path), path.stem)
 

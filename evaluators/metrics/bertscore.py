@@ -19,6 +19,7 @@ import msgspec
 from evaluators.base import Output, Sample, Scorable, Score
 from evaluators.metrics.model_folder import fingerprint, most_tokens, not_loaded
 from evaluators.metrics.reference import references, unscored
+from evaluators.paths import Opens, is_file, is_folder
 from providers.errors import MissingExtraError, RunDocumentError
 
 _OUTPUTS = {
@@ -46,14 +47,14 @@ class BertScore:
     def __init__(
         self,
         *,
-        model: Annotated[str, msgspec.Meta(min_length=1)] = "roberta-large",
+        model: Annotated[str, msgspec.Meta(min_length=1), Opens("model")] = "roberta-large",
         layers: Annotated[int, msgspec.Meta(ge=1)] | None = None,
-        baseline: str | None = None,
+        baseline: Annotated[str, Opens("file")] | None = None,
         batch_size: Annotated[int, msgspec.Meta(ge=1)] = 32,
     ) -> None:
         if find_spec("bert_score") is None:
             raise MissingExtraError("The metric bertscore", "local")
-        local = Path(model).is_dir()
+        local = is_folder(Path(model))
         if local and layers is None:
             raise RunDocumentError("layers: a model in a folder needs it", param="layers")
         if local and ("t5" in model or model.startswith("scibert")):
@@ -62,7 +63,7 @@ class BertScore:
                 "front, for another kind of model; rename the folder",
                 param="model",
             )
-        if baseline is not None and not Path(baseline).is_file():
+        if baseline is not None and not is_file(Path(baseline)):
             raise RunDocumentError(f"baseline: {baseline}: no such file", param="baseline")
         self._model = model
         self._layers = layers

@@ -21,6 +21,7 @@ import msgspec
 from evaluators.base import Answer, Embed, Output, Sample, Scorable, Score
 from evaluators.metrics.model_folder import fingerprint, not_loaded
 from evaluators.metrics.reference import references, unscored
+from evaluators.paths import Opens, is_folder
 from providers.errors import EvalrouterError, MissingExtraError, RunDocumentError
 
 _OUTPUTS = (
@@ -38,7 +39,10 @@ _TEXTS_PER_REQUEST = 64
 
 
 def embedding_similarity(
-    *, route: str | None = None, model: str | None = None, batch_size: int = 32
+    *,
+    route: str | None = None,
+    model: Annotated[str, Opens("model")] | None = None,
+    batch_size: int = 32,
 ) -> ByRoute | ByModel:
     """The metric: with a `route` of the router, or a local `model` (a folder or a hub name).
 
@@ -104,7 +108,7 @@ class ByModel:
         self._batch_size = batch_size
         self._model: Any = None
         folder = Path(model)
-        which = f"{folder.name}@{fingerprint(folder)}" if folder.is_dir() else model
+        which = f"{folder.name}@{fingerprint(folder)}" if is_folder(folder) else model
         self.signature = (
             f"{_SIGNATURE}|model:{which}|cut:noted"
             f"|sentence-transformers:{version('sentence-transformers')}"

@@ -9,7 +9,10 @@ Needs the extra `evaluate`. Such a metric is a program of somebody else that run
 from __future__ import annotations
 
 import hashlib
+import re
+import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import chdir
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +22,14 @@ import msgspec
 
 from evaluators.base import Answer, Output, Sample, Scorable, Score
 from evaluators.metrics.reference import references, unscored
-from providers.errors import MissingExtraError
+from evaluators.paths import Opens
+from providers.errors import MissingExtraError, RunDocumentError
 
 OutputNames = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+# `evaluate` makes a folder of this name.
+ConfigName = Annotated[str, msgspec.Meta(pattern=r"^\w[\w.-]*$", max_length=100)]
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
 class HuggingFace:
@@ -34,8 +42,8 @@ class HuggingFace:
     metric's own affair; where it fails, there is no value and the reason is kept.
 
     `config` names one of the metric's configurations, `options` are passed to `compute`, `path` is
-    a folder or file that is used instead of the hub. Answers for metrics over numbers are
-    converted; one that is no number has no value.
+    a folder or file that is used instead of the hub; without it, nothing on this machine is.
+    Answers for metrics over numbers are converted; one that is no number has no value.
     """
 
     needs_reference = True
@@ -46,8 +54,8 @@ class HuggingFace:
         self,
         metric: str,
         *,
-        path: str | None = None,
-        config: str | None = None,
+        path: Annotated[str, Opens("program")] | None = None,
+        config: ConfigName | None = None,
         outputs: OutputNames | None = None,
         options: dict[str, Any] | None = None,
         higher_is_better: bool | None = True,
@@ -57,6 +65,12 @@ class HuggingFace:
     ) -> None:
         if find_spec("evaluate") is None:
             raise MissingExtraError(f"The metric hf:{metric}", "evaluate")
+        if path is None and (not _HUB_NAME.fullmatch(metric) or metric.endswith(".py")):
+            raise RunDocumentError(
+                "no metric of the Hugging Face hub has such a name; a file or folder is named with "
+                "`path`",
+                param="name",
+            )
         self.name = f"hf:{metric}"
         self.sample_s = timeout_s
         self._metric = metric
@@ -87,9 +101,16 @@ class HuggingFace:
         import evaluate  # noqa: PLC0415  # an extra
 
         try:
-            self._module = evaluate.load(
-                self._path or self._metric, config_name=self._config, keep_in_memory=True
-            )
+            if self._path is not None:
+                self._module = evaluate.load(
+                    self._path, config_name=self._config, keep_in_memory=True
+                )
+            else:
+                # It looks for ./NAME/NAME.py before it asks the hub, so it looks in an empty one.
+                with tempfile.TemporaryDirectory(prefix="evalrouter-") as empty, chdir(empty):
+                    self._module = evaluate.load(
+                        self._metric, config_name=self._config, keep_in_memory=True
+                    )
         except Exception as error:  # its program may raise anything
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             if self._path is not None:

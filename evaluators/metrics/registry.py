@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from evaluators.base import AnyMetric
+from evaluators.paths import Opened, Opens, is_file, is_folder
 from providers.errors import RunDocumentError, closest
 
 # Imported when built: a server that evaluates nothing does not load sacreBLEU.
@@ -62,9 +63,8 @@ PREFIXES: Mapping[str, str] = {
 ENTRY_POINTS = "evalrouter.metrics"
 _USER = "evaluators.metrics.user:UserMetric"
 
-# Options that may name a file or folder beside the run document.
-_YAML = ("rubric", "kind")
-_PATHS = ("path", "model", "baseline", *_YAML)
+# Without such an end, what may also be the name of one that ships is no path.
+_YAML = (".yaml", ".yml", ".json")
 
 Spec = str | Mapping[str, Any]
 
@@ -107,35 +107,84 @@ def resolve(spec: Spec, base: Path, *, param: str = "metrics") -> Spec:
     """
     name, options = _read(spec, param)
     if name.startswith("file:"):
-        path = (base / name.removeprefix("file:")).resolve()
-        if not path.is_file():
+        path = base / name.removeprefix("file:")
+        if not is_file(path):
             raise RunDocumentError(f"{param}: {path}: no such file", param=param)
-        name = f"file:{path}"
-    for option in _PATHS:
+        name = f"file:{path.resolve()}"
+    for option, opens in _opening_options(_kind(name, param)[0]).items():
         value = options.get(option)
-        if option in _YAML and not str(value).endswith((".yaml", ".yml", ".json")):
+        if opens.names and not str(value).endswith(_YAML):
             # The name of one that ships, whatever lies in the folder.
             continue
         # A model's name on the hub is not a path, and stays as it is.
-        if isinstance(value, str) and (base / value).exists():
+        if isinstance(value, str) and (is_file(base / value) or is_folder(base / value)):
             options[option] = str((base / value).resolve())
-        elif option == "path" and value is not None:
+        elif opens.what == "program" and value is not None:
             raise RunDocumentError(
-                f"{param}: path: {value!r}: no such file or folder", param=f"{param}.path"
+                f"{param}: {option}: {value!r}: no such file or folder", param=f"{param}.{option}"
             )
     return {"name": name, **options} if options else name
 
 
-def runs_code(spec: Spec) -> bool:
-    """Whether the spec names a program to run: not to be taken from a stranger.
+class Opening(NamedTuple):
+    """Something that a metric opens when it is built or loaded.
 
-    Users' entry points are installed on purpose, and so are not meant; metrics that Hugging Face
-    keeps itself have no slash in their name.
+    Attributes:
+        what: see evaluators.paths.Opens.
+        value: the path or the name.
+        param: where in the document it is.
     """
-    name, options = _read(spec, "metrics")
-    if name.startswith("hf:"):
-        return "/" in name or "path" in options
-    return name.startswith("file:")
+
+    what: Opened
+    value: str
+    param: str
+
+
+def openings(spec: Spec, *, param: str = "metrics") -> Iterator[Opening]:
+    """Yield what the metric would open, what it opens by default included; nothing is opened.
+
+    Users' entry points are installed on purpose, and are not among it.
+
+    Args:
+        spec: as the run document has it.
+        param: where in the document it is.
+
+    Raises:
+        RunDocumentError: no such metric.
+    """
+    name, options = _read(spec, param)
+    kind, _ = _kind(name, param)
+    prefix, _, own = name.partition(":")
+    if prefix == "file":
+        yield Opening("program", own, param)
+    elif prefix == "hf":
+        yield Opening("hub_metric", own, param)
+    defaults = inspect.signature(kind).parameters
+    for option, opens in _opening_options(kind).items():
+        value = options.get(option, defaults[option].default)
+        if isinstance(value, str) and value not in opens.names:
+            yield Opening(opens.what, value, f"{param}.{option}")
+
+
+def _opening_options(kind: Callable[..., Any]) -> dict[str, Opens]:
+    """The metric's options that open something, as their types declare it."""
+    found: dict[str, Opens] = {}
+    for option, hint in _hints(kind).items():
+        for opens in _declared(hint):
+            found[option] = opens
+    return found
+
+
+def _declared(hint: Any) -> Iterator[Opens]:
+    if get_origin(hint) is Annotated:
+        yield from (one for one in hint.__metadata__ if isinstance(one, Opens))
+    for inner in get_args(hint):
+        yield from _declared(inner)
+
+
+def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
+    made_by = kind.__init__ if isinstance(kind, type) else kind  # type: ignore[misc]
+    return get_type_hints(made_by, include_extras=True)
 
 
 def _read(spec: Spec, param: str) -> tuple[str, dict[str, Any]]:
@@ -175,7 +224,6 @@ def _options(
     kind: Callable[..., Any], name: str, given: Mapping[str, Any], param: str
 ) -> Iterator[tuple[str, Any]]:
     """The given options, converted to the types of the constructor's keyword arguments."""
-    made_by = kind.__init__ if isinstance(kind, type) else kind  # type: ignore[misc]
     known = {
         one.name: one
         for one in inspect.signature(kind).parameters.values()
@@ -194,8 +242,7 @@ def _options(
                 )
             continue
         try:
-            hint = get_type_hints(made_by, include_extras=True)[option]
-            yield option, msgspec.convert(given[option], hint)
+            yield option, msgspec.convert(given[option], _hints(kind)[option])
         except msgspec.ValidationError as error:
             raise RunDocumentError(
                 f"{param}: {name}: {option}: {error}", param=f"{param}.{option}"

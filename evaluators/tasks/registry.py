@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import msgspec
 import yaml
 
 from evaluators.document import RunDocument
+from evaluators.paths import is_below
 from providers.errors import RunDocumentError, closest
 
 TASKS = ("classification", "question_answering", "summarization", "text_generation", "translation")
@@ -85,7 +86,10 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fill(
-    document: Mapping[str, Any], *, base: Path | None = None, within: Path | None = None
+    document: Mapping[str, Any],
+    *,
+    base: Path | None = None,
+    within: Sequence[str | Path] | None = None,
 ) -> dict[str, Any]:
     """The run document with everything that its task names and it does not write itself.
 
@@ -99,7 +103,7 @@ def fill(
     Args:
         document: JSON types, not checked yet. Without a `task` it is returned as it is.
         base: the folder that a task file's path starts from; None for the working directory.
-        within: a folder that a task file must lie in; None for anywhere.
+        within: folders that a task file must lie below one of; None for anywhere.
 
     Raises:
         RunDocumentError: no such task or option; `param` is the path in the document.
@@ -122,7 +126,9 @@ def fill(
     return filled
 
 
-def find(name: str, *, base: Path | None = None, within: Path | None = None) -> Task:
+def find(
+    name: str, *, base: Path | None = None, within: Sequence[str | Path] | None = None
+) -> Task:
     """The task of that name, or in the YAML file of that path. Arguments as in `fill`.
 
     Raises:
@@ -162,15 +168,23 @@ def _shipped(name: str) -> Task:
     return _task(data, name, source="evalrouter")
 
 
-def _from_file(name: str, base: Path, within: Path | None) -> Task:
-    path = (base / name).resolve()
-    if within is not None and not path.is_relative_to(within.resolve()):
-        raise _wrong(f"task: {name!r} is outside the server's working directory")
+def _from_file(name: str, base: Path, within: Sequence[str | Path] | None) -> Task:
+    if within is not None and not is_below(name, within, base=base):
+        raise RunDocumentError(
+            f"task: {name!r} is outside what requests may name "
+            f"({', '.join(map(str, within))}; evaluation.roots in the server's config)",
+            param="task",
+            code="outside_roots",
+        )
     try:
+        path = (base / name).resolve()
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise _wrong(f"task: {name}: {error.strerror}") from None
+    except (ValueError, RuntimeError):
+        # A null character; links that lead in a circle, before Python 3.13.
+        raise _wrong(f"task: {name!r} cannot be a file's name") from None
     if len(content) > MAX_BYTES:
         raise _wrong(f"task: {name}: a task has at most {MAX_BYTES:,} bytes")
     try:

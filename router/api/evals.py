@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,8 +15,6 @@ from litestar.response import ServerSentEvent
 from litestar.types import SSEData
 
 from evaluators.base import Answer, Sample, Score
-from evaluators.document import RunDocument
-from evaluators.metrics.registry import runs_code
 from providers.errors import ConflictError, RunDocumentError
 from providers.wire import UNREADABLE
 from router.api.injected import Injected
@@ -89,46 +87,12 @@ async def create_run(
     With `dry_run=true` nothing is kept and nothing is sent: status 200, and what the run would
     take in calls, tokens, money and time, and the smallest difference that it would show.
     """
-    document = complete_run(await _written(request), base=Path(), within=Path())
-    document = await _confined(document, services)
+    roots = services.config.evaluation.roots
+    document = complete_run(await _written(request), base=Path(), within=roots)
     if dry_run:
-        return Response(await services.runs.estimate(document, base=Path()), status_code=200)
+        found = await services.runs.estimate(document, base=Path(), runner="server")
+        return Response(found, status_code=200)
     return Response(await services.runs.create(document, base=Path(), runner="server"))
-
-
-async def _confined(document: RunDocument, services: Services) -> RunDocument:
-    """Refuse what a caller over HTTP may not name.
-
-    A dataset must lie below one of `datasets.roots`, a metric must not be a program, and what a
-    judge is to read must lie below the working directory.
-    """
-    _refuse_programs(document.metrics)
-    _refuse_files_elsewhere(document.metrics)
-    await services.datasets.confine(document.dataset)
-    return document
-
-
-def _refuse_programs(metrics: Sequence[str | dict[str, Any]]) -> None:
-    for n, spec in enumerate(metrics):
-        if runs_code(spec):
-            raise RunDocumentError(
-                f"metrics[{n}]: a metric that is a program is run from the command line only, or "
-                "as an installed entry point",
-                param=f"metrics[{n}]",
-            )
-
-
-def _refuse_files_elsewhere(metrics: Sequence[str | dict[str, Any]]) -> None:
-    here = Path.cwd().resolve()
-    for n, spec in enumerate(metrics):
-        options = {} if isinstance(spec, str) else spec
-        for name in ("rubric", "kind"):
-            named = options.get(name)
-            if isinstance(named, str) and not (here / named).resolve().is_relative_to(here):
-                raise RunDocumentError(
-                    f"metrics[{n}].{name}: {named!r} is outside the server's working directory",
-                    param=f"metrics[{n}].{name}",
-                )
 
 
 @get("/eval", tags=["eval"], summary="List runs")
@@ -209,7 +173,6 @@ async def rescore_run(
     scores; the others keep theirs. Without metrics, all are scored anew.
     """
     change = await _body(request, Rescored)
-    _refuse_programs(change.metrics)
     return await services.runs.rescore(run_id, change.metrics, base=Path(), runner="server")
 
 

@@ -6,7 +6,7 @@ from statistics import fmean
 import pytest
 
 from evaluators.base import Answer, Sample, Scorable
-from evaluators.metrics.registry import build, runs_code
+from evaluators.metrics.registry import build
 from evaluators.scoring import Scorer, score
 from providers.errors import RunDocumentError
 
@@ -159,12 +159,33 @@ def test_signatures_follow_the_program(module, tmp_path):
     assert "from:hub" in build("hf:exact_match").signature
 
 
-def test_only_known_programs_may_come_from_a_stranger():
-    assert not runs_code("hf:exact_match")
-    assert not runs_code({"name": "rouge"})
-    assert runs_code("hf:somebody/metric")
-    assert runs_code({"name": "hf:exact_match", "path": "x"})
-    assert runs_code("file:x.py")
+def test_a_name_is_never_looked_for_on_this_machine(tmp_path, monkeypatch):
+    """`evaluate.load` itself would run ./theirs/theirs.py, and anything that ends in .py."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    program = "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n"
+    for place in ("theirs/theirs.py", "some/one/one.py"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text(program)
+    for name in ("theirs", "some/one"):
+        metric = build(f"hf:{name}")
+        with pytest.raises(RuntimeError, match=f"{name} cannot be had from the Hugging Face hub"):
+            metric.load()
+    assert not list(tmp_path.rglob("*.ran"))
+
+
+@pytest.mark.parametrize(
+    "name", ["theirs.py", "./theirs", "../theirs", "/tmp/theirs", "a/../b", "a/b/c", "a\\b", "~/a"]
+)
+def test_what_cannot_be_a_name_on_the_hub_is_refused(name):
+    with pytest.raises(RunDocumentError, match="is named with `path`"):
+        build(f"hf:{name}")
+
+
+def test_a_configuration_is_a_name():
+    with pytest.raises(RunDocumentError) as caught:
+        build({"name": "hf:glue", "config": "../../elsewhere"})
+    assert caught.value.param == "metrics.config"
 
 
 def test_scores_of_a_real_metric_script(module):

@@ -270,7 +270,7 @@ def test_other_kinds_and_rubrics_of_ones_own(world, http, upstream):
     systems = [one["messages"][0]["content"] for one in asked(upstream, "strict")]
     assert sum("not addressed to you" in one for one in systems) == 12
     metric = {"name": "prometheus", "judge": "up/kind", "rubric": str(folder.parent / "x.yaml")}
-    assert "outside the server's working directory" in evaluate(http, [metric], fails=True)
+    assert "evaluation.roots in the server's config" in evaluate(http, [metric], fails=True)
 
 
 def test_retrieval_judged_by_claims(world, http, upstream):

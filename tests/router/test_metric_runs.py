@@ -101,17 +101,21 @@ def test_a_changed_file_does_not_go_on_with_an_old_run(folder):
 
 
 @pytest.mark.parametrize(
-    "metric",
-    ["file:mine.py", "hf:somebody/theirs", {"name": "hf:exact_match", "path": "somewhere"}],
+    ("metric", "param"),
+    [
+        ("file:mine.py", "metrics[1]"),
+        ("hf:somebody/theirs", "metrics[1]"),
+        ({"name": "hf:exact_match", "path": "somewhere"}, "metrics[1].path"),
+    ],
 )
-def test_a_program_is_not_taken_over_http(folder, http, metric):
+def test_a_program_is_not_taken_over_http(folder, http, metric, param):
     (folder / "mine.py").write_text("def score(*_): return 1")
     config = (folder / "evalrouter.yaml").read_text()
     with gateway(config) as url:
         document = {"dataset": "data.jsonl", "routes": ["up/echo"], "metrics": ["f1", metric]}
         refused = http.post(f"{url}/eval", json=document)
     assert refused.status_code == 400
-    assert refused.json()["error"]["param"] == "metrics[1]"
+    assert refused.json()["error"]["param"] == param
     assert "run from the command line only" in refused.json()["error"]["message"]
 
 

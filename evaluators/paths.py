@@ -1,0 +1,68 @@
+"""What a string of a document opens, and whether that is a file which may be opened.
+
+    baseline: Annotated[str, Opens("file")] | None = None     # an option of a metric
+
+Whoever takes documents from strangers reads these declarations (`registry.openings`), so an option
+that is used as a path must have one; `tests/evaluators/test_openings.py` finds those that do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+Opened = Literal["file", "model", "program", "hub_metric"]
+
+
+class Opens(msgspec.Struct, frozen=True):
+    """The declaration that an option's text names something to be opened.
+
+    Attributes:
+        what: `file` is read; `model` is a folder or a name on the Hugging Face hub, and is loaded;
+            `program` is a Python file or a folder with one, and is run; `hub_metric` is a metric
+            of the Hugging Face hub, and is run.
+        names: texts that stand for something that ships with evalrouter, and open no other file.
+    """
+
+    what: Opened
+    names: tuple[str, ...] = ()
+
+
+def is_file(path: Path) -> bool:
+    """Return whether the path leads to a file; False where it cannot be a path at all."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether the path leads to a folder; False where it cannot be a path at all."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_below(named: str, roots: Iterable[str | Path], *, base: Path | None = None) -> bool:
+    """Return whether a path leads to a place below one of the folders, whatever links there are.
+
+    What libraries might read as something other than a plain path is refused: a URL, a leading
+    `~`, backslashes and control characters.
+
+    Args:
+        named: the path as somebody wrote it.
+        roots: folders.
+        base: the folder that a relative path starts from; None for the working directory.
+    """
+    if not named.isprintable() or named.startswith("~") or "\\" in named or "://" in named:
+        return False
+    try:
+        path = ((base or Path()) / named).resolve()
+        return any(path.is_relative_to(Path(root).resolve()) for root in roots)
+    except (OSError, ValueError, RuntimeError):
+        # Links that lead in a circle are a RuntimeError before Python 3.13.
+        return False

@@ -1,0 +1,110 @@
+"""What a run document that came over HTTP may open, run and connect to, as the config has it.
+
+    await confine(document, config.evaluation, datasets=datasets)
+
+`Runs` and `Jobs` call it for everything that a server does for a client: creating, estimating,
+resuming, extending and scoring again, and once more before a stored run is carried out. What
+commands name is the business of whoever typed them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+
+from evaluators.document import RunDocument
+from evaluators.metrics.registry import Opening, openings
+from evaluators.paths import is_below
+from providers.errors import RunDocumentError
+from router.config import Evaluation
+from router.datasets import Datasets
+
+
+async def confine(
+    document: RunDocument,
+    allowed: Evaluation,
+    *,
+    datasets: Datasets | None,
+    base: Path | None = None,
+) -> None:
+    """Refuse a document that names something outside what the config allows; nothing is opened.
+
+    Args:
+        document: complete, with what its task fills in.
+        allowed: the config's section.
+        datasets: says which datasets may be read; None where the run has its samples already.
+        base: the folder that the dataset's path starts from; None for the working directory.
+
+    Raises:
+        RunDocumentError, RequestError: what is refused, and the setting that would allow it.
+    """
+    _check_execution(document, allowed)
+    if datasets is not None:
+        await datasets.confine(document.dataset, base=base)
+    # On a thread: links are followed on the disk.
+    await asyncio.to_thread(_check_metrics, document, allowed)
+
+
+def _check_execution(document: RunDocument, allowed: Evaluation) -> None:
+    execution = document.execution
+    if execution == "local":
+        return
+    address = "" if execution == "ray" else execution.address
+    if address not in allowed.ray_addresses:
+        raise RunDocumentError(
+            f"execution.address: {address!r} is not among the clusters that requests may name "
+            "(evaluation.ray_addresses in the server's config)",
+            param="execution.address",
+            code="not_allowed",
+        )
+
+
+def _check_metrics(document: RunDocument, allowed: Evaluation) -> None:
+    for n, spec in enumerate(document.metrics):
+        for one in openings(spec, param=f"metrics[{n}]"):
+            _check_opening(one, allowed)
+
+
+def _check_opening(one: Opening, allowed: Evaluation) -> None:
+    match one.what:
+        case "file":
+            if not is_below(one.value, allowed.roots):
+                raise RunDocumentError(
+                    f"{one.param}: {one.value!r} is outside what requests may name "
+                    f"({', '.join(allowed.roots)}; evaluation.roots in the server's config)",
+                    param=one.param,
+                    code="outside_roots",
+                )
+        case "model":
+            if not _is_listed(one.value, allowed.models):
+                raise _not_allowed(one, "model", "evaluation.models")
+        case "hub_metric":
+            if one.value not in allowed.hf_metrics:
+                raise _not_allowed(one, "metric of the Hugging Face hub", "evaluation.hf_metrics")
+        case "program":
+            raise RunDocumentError(
+                f"{one.param}: a metric that is a program is run from the command line only, or "
+                "as an installed entry point",
+                param=one.param,
+                code="not_allowed",
+            )
+
+
+def _not_allowed(one: Opening, kind: str, setting: str) -> RunDocumentError:
+    return RunDocumentError(
+        f"{one.param}: {one.value!r} is no {kind} that requests may name ({setting} in the "
+        "server's config); others are run from the command line only",
+        param=one.param,
+        code="not_allowed",
+    )
+
+
+def _is_listed(model: str, listed: Iterable[str]) -> bool:
+    """Return whether the model is listed as it is written, or is a listed folder's full path.
+
+    A stored document has the full path of a folder that was listed when it came.
+    """
+    if model in listed:
+        return True
+    return model.startswith("/") and model in (str(Path(one).resolve()) for one in listed)

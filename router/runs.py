@@ -207,7 +207,7 @@ class Runs(Jobs):
         found = await self.find(run_id)
         document = msgspec.convert(found.document, RunDocument)
         # Before they are built, which reads their files; those that stay, once it is known which.
-        given = msgspec.structs.replace(document, metrics=tuple(metrics))
+        given = msgspec.structs.replace(document, metrics=tuple(metrics) or document.metrics)
         await self._confine(runner, given, None)
         change = again.rescore(found, metrics, base)
         merged = msgspec.convert(change.changes["document"], RunDocument)

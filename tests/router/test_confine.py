@@ -1,0 +1,445 @@
+"""Every request that changes something tries to reach a file, a program and an address outside.
+
+The server is a process whose working directory is `in`; everything beside it is out of bounds, and
+Python itself logs what that process and its workers open there.
+"""
+
+import itertools
+import json
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from urllib.parse import quote
+
+import httpx
+import pytest
+from metric_options import NEEDED, declared, options
+from servers import evalrouter, process
+
+from evaluators.metrics import registry
+
+CONFIG = """
+server: {port: 0}
+storage: {database: "sqlite:///runs.db"}
+evaluation: {models: [some/model, models/mine]}
+"""
+# Of every process of the server, before anything else is imported.
+AUDIT = """
+import os, sys
+_PLACE, _LOG = {place!r}, {log!r}
+
+def _look(event, args):
+    for one in args:
+        if isinstance(one, (str, bytes, os.PathLike)) and _PLACE in os.fsdecode(one):
+            with open(_LOG, "a") as file:
+                print(event, os.fsdecode(one), file=file)
+
+sys.addaudithook(_look)
+"""
+PROGRAM = "from pathlib import Path\nPath({marker!r}).touch()\ndef score(*_): return 1\n"
+ROW = '{"id": "1", "input": "x", "reference": "x"}\n'
+KIND = "description: x\nprompt: '{answer}'\n"
+
+
+class World:
+    """A server, what lies around it, and a run that it has."""
+
+    def __init__(self, tmp_path):
+        self.inside, self.outside = tmp_path / "in", tmp_path / "outside"
+        self.log, self.marker = tmp_path / "opened.log", tmp_path / "ran"
+        self.inside.mkdir()
+        (self.outside / "model").mkdir(parents=True)
+        for folder in (self.inside, self.outside):
+            (folder / "rows.jsonl").write_text(ROW)
+            (folder / "task.yaml").write_text("metrics: [length]\n")
+            (folder / "kind.yaml").write_text(KIND)
+            (folder / "rubric.yaml").write_text("criteria: x\nscores: {1: a, 2: b}\n")
+            (folder / "notes.py").write_text(PROGRAM.format(marker=str(self.marker)))
+        (self.inside / "notes").mkdir()
+        (self.inside / "notes" / "notes.py").write_text(PROGRAM.format(marker=str(self.marker)))
+        (self.inside / "models" / "mine").mkdir(parents=True)
+        for name in ("rows.jsonl", "task.yaml", "kind.yaml", "rubric.yaml"):
+            (self.inside / f"link-{name}").symlink_to(self.outside / name)
+        (self.inside / "up").symlink_to(tmp_path)
+        (self.inside / "evalrouter.yaml").write_text(CONFIG)
+        audit = tmp_path / "audit"
+        audit.mkdir()
+        (audit / "sitecustomize.py").write_text(
+            AUDIT.format(place=str(self.outside), log=str(self.log))
+        )
+        self.url = ""
+        self.run = ""
+
+    def names(self, name):
+        """Ways to name a file outside."""
+        full = str(self.outside / name)
+        return [
+            full, f"../outside/{name}", f"models/../../outside/{name}", f"up/outside/{name}",
+            f"link-{name}", f"file://{full}", f"~/{name}", f"..\\outside\\{name}",
+            f"{full}\0", f"\t{full}", f"/proc/self/cwd/../outside/{name}",
+        ]  # fmt: skip
+
+    def opened(self):
+        return self.log.read_text() if self.log.exists() else ""
+
+
+@contextmanager
+def serving(world):
+    with pytest.MonkeyPatch.context() as environ:
+        path = [str(world.log.parent / "audit"), *filter(None, sys.path)]
+        environ.setenv("PYTHONPATH", ":".join(path))
+        environ.setenv("HF_HUB_OFFLINE", "1")
+        with process(world.inside) as (_, url):
+            world.url = url
+            yield world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    found = World(tmp_path_factory.mktemp("confine"))
+    with serving(found), httpx.Client(base_url=found.url, timeout=60) as http:
+        made = http.post("/eval", json=document())
+        assert made.status_code == 202, made.text
+        found.run = made.json()["id"]
+        ended(http, found.run)
+        yield found
+
+
+@pytest.fixture
+def client(world):
+    with httpx.Client(base_url=world.url, timeout=60) as http:
+        yield http
+
+
+def document(**changes):
+    return {"dataset": "rows.jsonl", "routes": ["baseline/echo"], "metrics": ["length"], **changes}
+
+
+def ended(http, run_id):
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        run = http.get(f"/eval/{run_id}").json()["run"]
+        if run["state"] in ("completed", "failed"):
+            return run
+        time.sleep(0.05)
+    raise AssertionError("the run did not end")
+
+
+def metrics(world):
+    """Metrics whose declared options name what is outside, or a program."""
+    for name, option in options():
+        value = "../outside/x.yaml"
+        if name.startswith(("hf:", "file:")) or not declared(name, option, value):
+            continue
+        files = ("model",) if option == "model" else ("kind.yaml", "rubric.yaml")
+        for path in itertools.chain.from_iterable(map(world.names, files)):
+            yield {"name": name, **NEEDED.get(name, {}), option: path}
+    for path in world.names("notes.py"):
+        yield f"file:{path}"
+        yield f"hf:{path}"
+        yield {"name": "hf:accuracy", "path": path}
+    for here in ("notes.py", "./notes.py", "notes", "./notes", "somebody/theirs", "perplexity", ""):
+        yield f"hf:{here}"
+    yield "file:notes.py"
+    yield {"name": "hf:accuracy", "path": "notes"}
+    yield {"name": "bertscore", "model": "somebody/theirs"}
+    yield {"name": "bertscore", "model": "models"}
+
+
+def executions(port):
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "auto", "local", " "):
+        yield {"address": address}
+
+
+def run_documents(world, port):
+    yield from (document(metrics=[one]) for one in metrics(world))
+    yield from (document(dataset=path) for path in world.names("rows.jsonl"))
+    yield from (document(task=path) for path in world.names("task.yaml"))
+    yield from (document(execution=one) for one in executions(port))
+    addresses = addresses_of(port)
+    yield from (document(dataset=one) for one in addresses)
+
+
+def addresses_of(port):
+    return [
+        f"http://127.0.0.1:{port}/x.csv", f"HTTP://localhost:{port}/x.csv",
+        f"http://[::ffff:127.0.0.1]:{port}/x.csv", f"http://2130706433:{port}/x.csv",
+        f"http://0.0.0.0:{port}/x.csv", f"http://public@127.0.0.1:{port}/x.csv",
+        f"https://127.0.0.1:{port}/x.csv", "s3://bucket/x.csv", "S3://bucket/x.csv",
+        "s3://buck\tet/x.csv", "file:///etc/x.csv", "gopher://127.0.0.1/x.csv",
+        "http://127.0.0.1/%00.csv", "http://[/x.csv",
+    ]  # fmt: skip
+
+
+def creating(world, port):
+    for body in run_documents(world, port):
+        yield "/eval", body
+        yield "/eval?dry_run=true", body
+
+
+def rescoring(world, _port):
+    for one in metrics(world):
+        yield f"/eval/{world.run}/rescore", {"metrics": ["length", one]}
+
+
+def registering(world, port):
+    for source in (*world.names("rows.jsonl"), *addresses_of(port)):
+        yield "/datasets", {"source": source}
+        yield "/datasets", {"source": source, "name": "x"}
+    for name in no_names(world):
+        yield "/datasets", {"source": "rows.jsonl", "name": name}
+
+
+def no_names(world):
+    """Paths that cannot be a dataset's name."""
+    return [*(one for one in world.names("rows.jsonl") if not one.startswith("link-")), ".."]
+
+
+def uploading(world, _port):
+    for name in no_names(world):
+        yield f"/datasets/{quote(name, safe='')}?filename=x.jsonl", {"input": "x"}
+
+
+def routing(world, port):
+    models = [*world.names("model"), f"http://127.0.0.1:{port}/x", "models/../x"]
+    for model in models:
+        yield "/routes/r", {"targets": [{"model": model}]}
+        yield "/routes/r", {"targets": [{"model": "baseline/echo"}], "fallback": [model]}
+        yield "/routes/r", {"targets": [{"model": "baseline/echo", "base_url": model}]}
+
+
+def about_runs(ending):
+    """Ids of runs that are paths, for requests whose body names nothing."""
+
+    def requests(world, _port):
+        for path in world.names("rows.jsonl"):
+            yield f"/eval/{quote(path, safe='')}/{ending}", {}
+
+    return requests
+
+
+def changing(world, _port):
+    for path in world.names("rows.jsonl"):
+        yield f"/experiments/{quote(path, safe='')}", {"notes": path}
+
+
+def asking(path, **body):
+    def requests(world, port):
+        for model in (*world.names("model"), f"http://127.0.0.1:{port}/x"):
+            yield path, {"model": model, **body}
+
+    return requests
+
+
+MESSAGES = [{"role": "user", "content": "x"}]
+REQUESTS = {
+    ("POST", "/eval"): creating,
+    ("POST", "/eval/{run_id}/rescore"): rescoring,
+    ("POST", "/eval/{run_id}/resume"): about_runs("resume"),
+    ("POST", "/eval/{run_id}/extend"): about_runs("extend"),
+    ("POST", "/eval/{run_id}/pause"): about_runs("pause"),
+    ("POST", "/eval/{run_id}/cancel"): about_runs("cancel"),
+    ("POST", "/eval/{run_id}/export"): about_runs("export"),
+    ("POST", "/datasets"): registering,
+    ("PUT", "/datasets/{name}"): uploading,
+    ("PUT", "/routes/{name}"): routing,
+    ("PATCH", "/experiments/{name}"): changing,
+    ("POST", "/v1/chat/completions"): asking("/v1/chat/completions", messages=MESSAGES),
+    ("POST", "/v1/completions"): asking("/v1/completions", prompt="x"),
+    ("POST", "/v1/embeddings"): asking("/v1/embeddings", input="x"),
+    # May be asked for by POST too: its model goes to a provider of the config.
+    ("POST", "/providers/{name}/conformance"): asking("/providers/nobody/conformance"),
+}
+
+
+@pytest.fixture
+def listener():
+    """A port that notes who connects."""
+    found = socket.create_server(("127.0.0.1", 0))
+    met = []
+
+    def accept():
+        while True:
+            try:
+                connection, _ = found.accept()
+            except OSError:
+                return
+            met.append(connection)
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield found.getsockname()[1], met
+    found.shutdown(socket.SHUT_RDWR)
+    found.close()
+
+
+def test_every_request_that_changes_something_is_tried(client):
+    """A new one needs a line in REQUESTS."""
+    paths = client.get("/schema/openapi.json").json()["paths"]
+    there = {
+        (method.upper(), path)
+        for path, methods in paths.items()
+        for method in methods
+        if method in ("post", "put", "patch")
+    }
+    assert there <= set(REQUESTS)
+
+
+@pytest.mark.parametrize("which", REQUESTS, ids=" ".join)
+def test_nothing_outside_is_reached(world, client, listener, which):
+    port, met = listener
+    tried = 0
+    for url, body in REQUESTS[which](world, port):
+        answer = client.request(which[0], url, json=body)
+        assert 400 <= answer.status_code < 500, (url, body, answer.text)
+        error = answer.json()["error"]
+        assert error["message"], (url, body)
+        assert set(error) == {"message", "type", "param", "code"}, (url, body)
+        tried += 1
+    assert tried
+    assert world.opened() == ""
+    assert not world.marker.exists()
+    assert not met
+
+
+def test_refusals_are_the_same_whether_the_file_is_there(world, client):
+    for metric, option, name in (
+        ({"name": "judge", "judge": "baseline/echo"}, "kind", "kind.yaml"),
+        ({"name": "prometheus", "judge": "baseline/echo"}, "rubric", "rubric.yaml"),
+        ({"name": "bertscore", "model": "some/model"}, "baseline", "rubric.yaml"),
+        ({"name": "bertscore"}, "model", "model"),
+        ({"name": "hf:accuracy"}, "path", "notes.py"),
+    ):
+        told = []
+        for path in (str(world.outside / name), str(world.outside / f"no-{name}")):
+            answer = client.post("/eval", json=document(metrics=[{**metric, option: path}]))
+            error = answer.json()["error"]
+            told.append((error["message"].replace(path, "PATH"), error["param"], error["code"]))
+        assert told[0] == told[1]
+        assert told[0][1] == f"metrics[0].{option}"
+        assert told[0][2] in ("outside_roots", "not_allowed")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "judge", "judge": "baseline/echo", "kind": "kind.yaml"},
+        {"name": "judge", "judge": "baseline/echo", "kind": "models/../kind.yaml"},
+        {"name": "prometheus", "judge": "baseline/echo", "rubric": "rubric.yaml"},
+        "prometheus",
+    ],
+)
+def test_files_inside_are_read(world, client, spec):
+    if spec == "prometheus":
+        spec = {"name": spec, "judge": "baseline/echo"}
+    answer = client.post("/eval?dry_run=true", json=document(metrics=[spec]))
+    assert answer.status_code == 200, answer.text
+    answer = client.post("/eval?dry_run=true", json=document(metrics=[], task="task.yaml"))
+    assert answer.status_code == 200, answer.text
+
+
+def test_models_that_the_config_lists(world, client):
+    pytest.importorskip("sentence_transformers", reason="the extra 'local' is not installed")
+    full = str(world.inside / "models" / "mine")
+    for model in ("some/model", "models/mine", full):
+        metric = {"name": "embedding_similarity", "model": model}
+        answer = client.post("/eval?dry_run=true", json=document(metrics=[metric]))
+        assert answer.status_code == 200, answer.text
+    for name in ("bertscore", "embedding_similarity"):
+        # Not even what a metric loads by default, where the config has a list of its own.
+        metric = {"name": name, "model": "roberta-large"} if name != "bertscore" else name
+        answer = client.post("/eval?dry_run=true", json=document(metrics=[metric]))
+        assert answer.json()["error"]["param"] == "metrics[0].model"
+        assert "evaluation.models" in answer.json()["error"]["message"]
+
+
+def test_every_declared_option_was_tried(world):
+    tried = {
+        (spec["name"], option) for spec in metrics(world) if isinstance(spec, dict)
+        for option in spec
+    }  # fmt: skip
+    for name in registry.METRICS:
+        for option in registry._opening_options(registry._kind(name, "")[0]):
+            assert (name, option) in tried
+
+
+# Runs that were stored before, or that a command began
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A world of its own, whose server starts when it is entered."""
+    return World(tmp_path)
+
+
+def command(world, monkeypatch, **changes):
+    """A run of a command, which may name anything; its id."""
+    monkeypatch.chdir(world.inside)
+    (world.inside / "run.json").write_text(json.dumps(document(**changes)))
+    done = evalrouter("eval", "run", "run.json", "--json", "--config", "evalrouter.yaml")
+    return json.loads(done.stdout)["run"]["id"]
+
+
+def outside_rubric(world):
+    path = str(world.outside / "rubric.yaml")
+    return {"name": "prometheus", "judge": "baseline/echo", "rubric": path, "retries": 0}
+
+
+def test_what_a_command_began_is_confined_once_a_client_asks_for_more(own, monkeypatch):
+    judged = command(own, monkeypatch, metrics=["length", outside_rubric(own)])
+    program = command(own, monkeypatch, metrics=[f"file:{own.outside / 'notes.py'}"])
+    elsewhere = command(own, monkeypatch, dataset="../outside/rows.jsonl")
+    assert own.marker.exists()
+    own.marker.unlink()
+    with serving(own), httpx.Client(base_url=own.url, timeout=60) as http:
+        for run_id, param in ((judged, "metrics[1].rubric"), (program, "metrics[0]")):
+            for ending, body in (
+                ("resume", {}),
+                ("rescore", {}),
+                ("extend", {"repeats": 2}),
+                ("extend", {"limit": 9}),
+            ):
+                answer = http.post(f"/eval/{run_id}/{ending}", json=body)
+                assert answer.status_code == 400, (ending, answer.text)
+                assert answer.json()["error"]["param"] == param
+        answer = http.post(f"/eval/{elsewhere}/extend", json={"limit": 9})
+        assert answer.json()["error"]["code"] == "outside_roots"
+        assert own.opened() == ""
+        # What is not read again may stay; what is refused may be replaced.
+        written = {"criteria": "x", "scores": {"1": "a", "2": "b"}, "name": "rubric"}
+        replaced = {**outside_rubric(own), "rubric": written}
+        for run_id, ending, body in (
+            (elsewhere, "extend", {"repeats": 2}),
+            (judged, "rescore", {"metrics": [replaced]}),
+        ):
+            answer = http.post(f"/eval/{run_id}/{ending}", json=body)
+            assert answer.status_code == 202, answer.text
+            assert ended(http, run_id)["state"] == "completed"
+    assert not own.marker.exists()
+
+
+def test_what_was_stored_before_is_confined_when_it_is_carried_out(own, monkeypatch):
+    """As an earlier version accepted it from a client, and left it when it was stopped."""
+    ids = [
+        command(own, monkeypatch, metrics=[outside_rubric(own)]),
+        command(own, monkeypatch, metrics=[f"file:{own.outside / 'notes.py'}"]),
+    ]
+    own.marker.unlink()
+    with sqlite3.connect(own.inside / "runs.db") as database:
+        database.execute("UPDATE runs SET state = 'queued', runner = 'server', owner = ''")
+        database.execute("DELETE FROM scores")
+    with serving(own), httpx.Client(base_url=own.url, timeout=60) as http:
+        until = time.monotonic() + 60
+        for run_id in ids:
+            while (found := listed(http, run_id))["state"] != "failed":
+                assert time.monotonic() < until, found
+                time.sleep(0.05)
+            assert "requests may name" in found["error"] or "command line only" in found["error"]
+        assert own.opened() == ""
+    assert not own.marker.exists()
+
+
+def listed(http, run_id):
+    return next(one for one in http.get("/eval").json()["data"] if one["id"] == run_id)

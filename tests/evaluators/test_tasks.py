@@ -224,9 +224,17 @@ def test_a_file_outside_the_allowed_folder_is_refused(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
     (tmp_path / "mine.yaml").write_text("metrics: [rouge]")
-    for name in ("../mine.yaml", str(tmp_path / "mine.yaml")):
+    for name in ("../mine.yaml", str(tmp_path / "mine.yaml"), "a\0.yaml", "~/mine.yaml"):
         with pytest.raises(RunDocumentError, match="outside"):
-            fill({**BASE, "task": name}, base=inside, within=inside)
+            fill({**BASE, "task": name}, base=inside, within=[inside])
+
+
+def test_a_path_that_cannot_be_one_is_refused(tmp_path):
+    (tmp_path / "circle.yaml").symlink_to("circle.yaml")
+    for name in ("a\0.yaml", "circle.yaml", "x" * 300 + ".yaml"):
+        with pytest.raises(RunDocumentError) as found:
+            fill({**BASE, "task": name}, base=tmp_path)
+        assert found.value.param == "task"
 
 
 def test_installed_packages_bring_tasks(tmp_path, monkeypatch):

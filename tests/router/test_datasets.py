@@ -398,10 +398,14 @@ async def test_s3_addresses_below_a_root(tmp_path):
     )
     async with Services(config) as services:
         await services.datasets.confine("s3://bucket/shared/a.csv")
+        await services.datasets.confine("S3://bucket/shared/a.csv")
         for named in (
             "s3://bucket/a.csv",
             "s3://bucket/shared/../a.csv",
             "s3://bucket/shared2/a.csv",
+            "S3://bucket/a.csv",
+            "s3://bucket/shared/.\t./a.csv",
+            "s3://bucket/shared/a.csv\n",
             "a.csv",
         ):
             with pytest.raises(RequestError, match="outside what requests may name"):

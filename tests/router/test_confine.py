@@ -6,6 +6,7 @@ Python itself logs what that process and its workers open there.
 
 import itertools
 import json
+import re
 import socket
 import sqlite3
 import sys
@@ -302,6 +303,22 @@ def test_nothing_outside_is_reached(world, client, listener, which):
     assert world.opened() == ""
     assert not world.marker.exists()
     assert not met
+
+
+def test_no_path_of_a_url_leads_outside(world, client):
+    paths = client.get("/schema/openapi.json").json()["paths"]
+    tried = [
+        (method, re.sub(r"\{\w+\}", quote(name, safe=""), path))
+        for path, methods in paths.items()
+        for method in ("get", "delete")
+        if method in methods and "{" in path
+        for name in (*world.names("rows.jsonl"), "../runs.db", "%2e%2e%2fruns.db")
+    ]
+    assert len(tried) > 100
+    for method, url in tried:
+        answer = client.request(method, url)
+        assert 400 <= answer.status_code < 500, (method, url, answer.text)
+    assert world.opened() == ""
 
 
 def test_refusals_are_the_same_whether_the_file_is_there(world, client):

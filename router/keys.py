@@ -7,12 +7,16 @@
     try:
         ...
     finally:
-        grant.settle(total_tokens, cost_usd)    # once, when the request has ended
+        grant.settle(total_tokens, cost_usd)    # once, when the request has ended; sync
     await keys.close()
 
 Keys are made, listed and revoked with `evalrouter key`. As soon as there is one, revoked or not,
-every request needs one. A task looks at the store every second: it writes down what keys spent
-here, reads what they spent in all processes, and reads the keys again when they have changed.
+every request needs one. A task looks at the store every second: it reads what keys spent in all
+processes, and the keys themselves when they have changed; beside it, another one writes down what
+keys spent here. A write that waits or fails holds up no revocation.
+
+What a request under way may take is reserved when it is let through and settled when it has ended,
+so that many requests at a time cannot pass a limit together.
 
 Budgets are shared by all processes on one database. Limits per minute and of parallel requests
 are counted in each process by itself: N workers together let N times as much through.
@@ -26,7 +30,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -45,6 +49,15 @@ from router.store.base import KeyRow, KeySpend, KeyTable, Store
 log = logging.getLogger("evalrouter")
 
 PREFIX = "er-"
+# Tokens of an answer whose request sets no limit, until the key's own answers say better.
+USUAL_COMPLETION = 1000
+USUAL_DECAY = 0.95  # how much of the largest answer so far is expected of the next one
+# More than anything costs, and sums of them are still exact enough and finite.
+MAX_USD = 1e12
+MAX_TOKENS = 2**53
+
+_UNWRITTEN = "what keys spent is not written down"
+
 EVERY_S = 1.0  # between two looks at the store; also what a kill -9 may lose of a key's spend
 
 Headers = list[tuple[bytes, bytes]]
@@ -59,6 +72,23 @@ def digest_of(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
+class Expected(NamedTuple):
+    """What a request may take, reserved from its key while it is under way.
+
+    Attributes:
+        prompt: tokens of its prompt.
+        completion: tokens of its answer.
+        usd: US dollars for both; 0 where the price is unknown.
+    """
+
+    prompt: int = 0
+    completion: int = 0
+    usd: float = 0.0
+
+
+NOTHING = Expected()
+
+
 class Grant:
     """Leave to carry out one request. `settle` it once, whatever became of the request.
 
@@ -67,9 +97,12 @@ class Grant:
         key_name: what people call that key; "" likewise.
     """
 
-    __slots__ = ("_holder", "_keys", "_open", "key_id", "key_name")
+    __slots__ = ("_expected", "_holder", "_keys", "_open", "key_id", "key_name")
 
-    def __init__(self, keys: Keys | None, holder: Holder | None) -> None:
+    def __init__(
+        self, keys: Keys | None, holder: Holder | None, expected: Expected = NOTHING
+    ) -> None:
+        self._expected = expected
         self._keys = keys
         self._holder = holder
         self._open = True
@@ -82,7 +115,9 @@ class Grant:
             return []
         return self._holder.headers(self._keys.now())
 
-    def settle(self, total_tokens: int | None, cost_usd: float | None) -> None:
+    def settle(
+        self, total_tokens: int | None, cost_usd: float | None, *, estimated: bool = False
+    ) -> None:
         """The request has ended: frees its place, counts its tokens and what it cost.
 
         Args:
@@ -90,12 +125,15 @@ class Grant:
                 and then nothing is taken from the limit of tokens per minute.
             cost_usd: US dollars; 0 when nothing was used, None when it is not known, and then the
                 request is counted as unpriced.
+            estimated: whether these are estimates, because the target did not say.
         """
         if self._keys is None or self._holder is None:
             return
         assert self._open, "a grant is settled once"
         self._open = False
-        self._keys.settle(self._holder, total_tokens, cost_usd)
+        self._keys.settle(
+            self._holder, total_tokens, cost_usd, estimated=estimated, expected=self._expected
+        )
 
 
 NOBODY = Grant(None, None)
@@ -104,19 +142,33 @@ NOBODY = Grant(None, None)
 class _Tally:
     """What a key spent in a period and the store does not know yet."""
 
-    __slots__ = ("requests", "tokens", "unpriced", "usd")
+    __slots__ = ("estimated", "requests", "tokens", "unpriced", "usd")
 
     def __init__(self) -> None:
         self.usd = 0.0
         self.tokens = 0
         self.requests = 0
         self.unpriced = 0
+        self.estimated = 0
 
     def add(self, other: _Tally) -> None:
         self.usd += other.usd
         self.tokens += other.tokens
         self.requests += other.requests
         self.unpriced += other.unpriced
+        self.estimated += other.estimated
+
+    def row(self, key_id: str, since: float) -> KeySpend:
+        """The same for the store, within what it can take."""
+        return KeySpend(
+            key_id=key_id,
+            since=since,
+            usd=min(self.usd, MAX_USD),
+            tokens=min(self.tokens, MAX_TOKENS),
+            requests=self.requests,
+            unpriced=self.unpriced,
+            estimated=self.estimated,
+        )
 
 
 # Key id and beginning of the period.
@@ -129,12 +181,15 @@ class Holder:
     __slots__ = (
         "in_flight",
         "requests",
+        "reserved_tokens",
+        "reserved_usd",
         "row",
         "since",
         "spent_usd",
         "stored",
         "tokens",
         "until",
+        "usual_completion",
     )
 
     def __init__(self, row: KeyRow, now: float) -> None:
@@ -142,9 +197,17 @@ class Holder:
         self.requests = Bucket(row.rpm, now) if row.rpm else None
         self.tokens = Bucket(row.tpm, now) if row.tpm else None
         self.in_flight = 0
+        self.reserved_tokens = 0
+        self.reserved_usd = 0.0
+        self.usual_completion = float(USUAL_COMPLETION)
         # The store's sum of the latest period.
         self.stored: KeySpend | None = None
         self.enter_period(now)
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether what a request may take has to be reserved."""
+        return self.tokens is not None or self.row.budget_usd is not None
 
     def enter_period(self, now: float) -> None:
         """Begin the budget anew."""
@@ -180,6 +243,13 @@ class Holder:
                     now,
                     code="insufficient_quota",
                 )
+            if self.reserved_usd and self.spent_usd + self.reserved_usd >= row.budget_usd:
+                raise self._refusal(
+                    f"What is left of this key's budget of ${row.budget_usd:g} may be needed for "
+                    "its requests under way.",
+                    1.0,
+                    now,
+                )
         if row.parallel is not None and self.in_flight >= row.parallel:
             raise self._refusal(
                 f"This key may have {row.parallel} requests under way at a time.", 1.0, now
@@ -187,8 +257,9 @@ class Holder:
         if self.requests is not None and self.requests.level(now) < 1:
             wait = self.requests.wait(1, now)
             raise self._refusal(f"This key may send {row.rpm} requests per minute.", wait, now)
-        if self.tokens is not None and self.tokens.level(now) < 1:
-            wait = self.tokens.wait(1, now)
+        if self.tokens is not None and self.tokens.level(now) - self.reserved_tokens < 1:
+            # A place that requests under way take may be free again soon.
+            wait = max(1.0, self.tokens.wait(1, now))
             raise self._refusal(f"This key may use {row.tpm} tokens per minute.", wait, now)
 
     def _refusal(
@@ -203,7 +274,7 @@ class Holder:
         if self.requests is not None:
             _describe(headers, _REQUESTS, self.requests, now)
         if self.tokens is not None:
-            _describe(headers, _TOKENS, self.tokens, now)
+            _describe(headers, _TOKENS, self.tokens, now, self.reserved_tokens)
         return headers
 
 
@@ -223,10 +294,12 @@ _REQUESTS = _Names.of(b"requests")
 _TOKENS = _Names.of(b"tokens")
 
 
-def _describe(headers: Headers, names: _Names, bucket: Bucket, now: float) -> None:
+def _describe(
+    headers: Headers, names: _Names, bucket: Bucket, now: float, reserved: int = 0
+) -> None:
     level, until_full = bucket.state(now)
     headers.append((names.limit, b"%d" % bucket.limit))
-    headers.append((names.remaining, b"%d" % level))
+    headers.append((names.remaining, b"%d" % max(0, level - reserved)))
     headers.append((names.reset, in_words(until_full).encode()))
 
 
@@ -263,7 +336,9 @@ class Keys:
         self._refreshing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
-        self._failing = False
+        self._writing: asyncio.Task[None] | None = None
+        # What fails at present, so that it is logged once and not every second.
+        self._failing: set[str] = set()
 
     async def load(self) -> None:
         """Read the keys and begin to watch for changes.
@@ -280,7 +355,9 @@ class Keys:
         if self._watching is not None:
             await self._watching
             self._watching = None
-            await self._try_refresh()
+            if self._writing is not None:
+                await self._writing
+            await self._try(_UNWRITTEN, self._write_down)
 
     # the hot path
 
@@ -292,12 +369,13 @@ class Keys:
         """
         return self._find(bearer(authorization), self.now()) if self.required else None
 
-    def admit(self, holder: Holder | None, route: str) -> Grant:
+    def admit(self, holder: Holder | None, route: str, expected: Expected = NOTHING) -> Grant:
         """Let a request through, or not. No IO; takes microseconds.
 
         Args:
             holder: what `recognise` said.
             route: the request's `model`.
+            expected: what it may take; for a holder that `is_metered`.
 
         Raises:
             AuthenticationError: 401, the key can be used no more.
@@ -313,7 +391,10 @@ class Keys:
         if holder.requests is not None:
             holder.requests.take(1, now)
         holder.in_flight += 1
-        return Grant(self, holder)
+        if expected is not NOTHING:
+            holder.reserved_tokens += expected.prompt + expected.completion
+            holder.reserved_usd += expected.usd
+        return Grant(self, holder, expected)
 
     def identify(self, key: bytes | None) -> KeyRow:
         """Whose key this is, without using up anything.
@@ -334,10 +415,30 @@ class Keys:
         _check_usable(holder.row, now)
         return holder
 
-    def settle(self, holder: Holder, total_tokens: int | None, cost_usd: float | None) -> None:
+    def settle(
+        self,
+        holder: Holder,
+        total_tokens: int | None,
+        cost_usd: float | None,
+        *,
+        estimated: bool = False,
+        expected: Expected = NOTHING,
+    ) -> None:
         """See `Grant.settle`."""
         now = self.now()
         holder.in_flight -= 1
+        if expected is not NOTHING:
+            holder.reserved_tokens -= expected.prompt + expected.completion
+            # Sums of fractions do not come back to 0 by themselves.
+            holder.reserved_usd = holder.reserved_usd - expected.usd if holder.in_flight else 0.0
+            if total_tokens and expected.completion:
+                holder.usual_completion = max(
+                    float(min(total_tokens, MAX_TOKENS) - expected.prompt),
+                    holder.usual_completion * USUAL_DECAY,
+                    1.0,
+                )
+        if cost_usd is not None and not 0 <= cost_usd <= MAX_USD:
+            cost_usd = None
         if holder.tokens is not None and total_tokens:
             holder.tokens.take(total_tokens, now)
         if not holder.since <= now < holder.until:
@@ -348,6 +449,7 @@ class Keys:
             tally = self._unwritten[place] = _Tally()
         tally.requests += 1
         tally.tokens += total_tokens or 0
+        tally.estimated += estimated
         if cost_usd is None:
             tally.unpriced += 1
         else:
@@ -357,41 +459,46 @@ class Keys:
     # the store
 
     async def refresh(self) -> None:
-        """Tell the store what was spent here, and learn from it what changed.
+        """Learn from the store what changed, and tell it what was spent here.
 
         Raises:
-            StoreError: it cannot be told or read; nothing of what was spent here is forgotten.
+            StoreError: it cannot be read or told; nothing of what was spent here is forgotten.
         """
         async with self._refreshing:
+            await self._read()
             await self._write_down()
-            state = await self._store.key_state()
-            if state.version != self._version:
-                self._take_over(await self._store.keys())
-            for key_id, holder in self._by_id.items():
-                holder.learn(state.spent.get(key_id), self._unwritten)
+
+    async def _read(self) -> None:
+        # What is on its way to the store may be in it or not, so sums say nothing meanwhile.
+        is_writing = self._writing is not None and not self._writing.done()
+        state = await self._store.key_state()
+        if state.version != self._version:
+            self._take_over(await self._store.keys())
+        if is_writing:
+            return
+        for key_id, holder in self._by_id.items():
+            holder.learn(state.spent.get(key_id), self._unwritten)
 
     async def _write_down(self) -> None:
+        """Raises the first error; what was refused stays here, without holding up the rest."""
         if not self._unwritten:
             return
         writing, self._unwritten = self._unwritten, {}
+        rows = [tally.row(*place) for place, tally in writing.items()]
         try:
-            await self._store.add_key_spend(
-                [
-                    KeySpend(
-                        key_id=key_id,
-                        since=since,
-                        usd=tally.usd,
-                        tokens=tally.tokens,
-                        requests=tally.requests,
-                        unpriced=tally.unpriced,
-                    )
-                    for (key_id, since), tally in writing.items()
-                ]
+            await self._store.add_key_spend(rows)
+        except Exception:  # noqa: BLE001 - what is refused by itself as well is raised below
+            # One that the store refuses must not cost the others. Together, so that a store that
+            # refuses all of them is waited for once.
+            results = await asyncio.gather(
+                *(self._store.add_key_spend([row]) for row in rows), return_exceptions=True
             )
-        except Exception:
-            for place, tally in writing.items():
-                self._unwritten.setdefault(place, _Tally()).add(tally)
-            raise
+            for (place, tally), result in zip(writing.items(), results, strict=True):
+                if isinstance(result, BaseException):
+                    self._unwritten.setdefault(place, _Tally()).add(tally)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result from None
 
     def _take_over(self, table: KeyTable) -> None:
         now = self.now()
@@ -414,19 +521,23 @@ class Keys:
                 async with asyncio.timeout(self._every):
                     await self._stopping.wait()
             except TimeoutError:
-                await self._try_refresh()
+                await self._try("keys and budgets are out of date", self._read)
+                if self._writing is None or self._writing.done():
+                    self._writing = asyncio.create_task(
+                        self._try(_UNWRITTEN, self._write_down), name="evalrouter-key-spend"
+                    )
 
-    async def _try_refresh(self) -> None:
+    async def _try(self, failing: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self.refresh()
+            await work()
         except Exception as error:  # the watch must outlive whatever happens
             # Keys as last read stay in force, spend is kept in memory; said once, not every second.
-            if not self._failing:
+            if failing not in self._failing:
                 unforeseen = not isinstance(error, EvalrouterError)
-                log.error("keys and budgets are out of date: %s", error, exc_info=unforeseen)
-            self._failing = True
+                log.error("%s: %s", failing, error, exc_info=unforeseen)
+            self._failing.add(failing)
         else:
-            self._failing = False
+            self._failing.discard(failing)
 
 
 def _check_usable(row: KeyRow, now: float) -> None:

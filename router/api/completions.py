@@ -30,6 +30,7 @@ from litestar.openapi.spec import (
 )
 from litestar.types import Receive, Scope, Send
 
+from evaluators.base import Usage
 from providers import sse
 from providers.base import Path
 from providers.errors import (
@@ -42,13 +43,14 @@ from providers.errors import (
 )
 from providers.usage import lacks_usage
 from providers.wire import UNREADABLE, Message
+from router import tokens
 from router.api.connection import ClientWatch, Headers, answer, read_body
 from router.api.errors import body_of, from_exception
 from router.api.guard import refuse_other_origins
 from router.cache import Entry, Use, key_of, wanted
 from router.config import Route
 from router.dispatch import Attempt, Opened, Work
-from router.keys import NOBODY
+from router.keys import NOBODY, NOTHING, Expected, Holder
 from router.record import Keep, Record, Trace
 from router.routing import Needs, Plan, Table, Target, share
 from router.services import Services
@@ -73,6 +75,10 @@ MAX_HELD_BYTES = 1024 * 1024
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # A stream longer than this is neither cached nor recorded whole.
 MAX_KEPT_BYTES = 1024 * 1024
+# Digits of a number that may limit an answer; longer ones are for the target to refuse.
+MAX_DIGITS = 12
+# Bytes of a body up to which its tokens are not worth a closer look before it is let through.
+MAX_COUNTED_BYTES = 64 * 1024
 # A stream's usage is in one of its last events.
 TAIL_CHUNKS = 8
 
@@ -126,7 +132,9 @@ class Completions:
             if visit.grant is not NOBODY:
                 # At once, not with the records' batch: a budget must not lag behind.
                 settle(record, self._prices)
-                visit.grant.settle(record.billed_tokens(), record.cost_usd)
+                visit.grant.settle(
+                    record.billed_tokens(), record.cost_usd, estimated=record.estimated
+                )
             self._traffic.add(record)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, visit: Visit) -> None:
@@ -138,8 +146,11 @@ class Completions:
             refuse_other_origins(visit.headers)
         visit.body = await read_body(receive, self._max_body_bytes)
         asked = visit.asked = parse(visit.body, PATHS[scope["path"]])
-        visit.grant = self._keys.admit(holder, asked.model)
         table = self._routes.table
+        expected = NOTHING
+        if holder is not None and holder.is_metered:
+            expected = self._expected(asked, visit.body, table, holder)
+        visit.grant = self._keys.admit(holder, asked.model, expected)
         visit.rules = table.routes.get(asked.model)
         cached = None if visit.rules is None else visit.rules.cache
         visit.use = wanted(cached, visit.headers, self._cache_ttl)
@@ -165,6 +176,25 @@ class Completions:
                     await self._relay_body(opened, opened.body, scope, send, visit)
             finally:
                 await opened.aclose()
+
+    def _expected(self, asked: Asked, body: bytes, table: Table, holder: Holder) -> Expected:
+        """What the request may take, at the dearest of its route's targets."""
+        # Only a large body may have pictures in it that a count of bytes would take for words.
+        large = len(body) > MAX_COUNTED_BYTES
+        prompt = tokens.of_request(body) if large else len(body) // tokens.BYTES_PER_TOKEN
+        completion = 0
+        if asked.path != "embeddings":
+            limit = answer_limit(asked.envelope)
+            choices = whole_number(asked.envelope, "n") or 1
+            completion = choices * (limit or round(holder.usual_completion))
+        if holder.row.budget_usd is None:
+            return Expected(prompt, completion)
+        rules = table.routes.get(asked.model)
+        models = [asked.model] if rules is None else [arm.model for arm in rules.targets]
+        models += () if rules is None else rules.fallback
+        used = Usage(prompt_tokens=prompt, completion_tokens=completion)
+        costs = [self._prices.cost(Target.parse(one), used) for one in models if "/" in one]
+        return Expected(prompt, completion, max((one or 0.0 for one in costs), default=0.0))
 
     async def _from_cache(
         self, asked: Asked, use: Use, scope: Scope, send: Send, visit: Visit
@@ -439,18 +469,26 @@ def _opening(messages: msgspec.Raw | None) -> str | None:
 def needs_of(envelope: Mapping[str, msgspec.Raw]) -> Needs:
     """What the request asks of a target, from a look at its bytes rather than a full reading."""
     messages = bytes(envelope.get("messages") or envelope.get("prompt") or b"")
-    wanted = 0
-    for name in ("max_completion_tokens", "max_tokens"):
-        raw = bytes(envelope.get(name) or b"")
-        if raw.isdigit():
-            wanted = int(raw)
-            break
     return Needs(
         vision=b'"image_url"' in messages,
         tools="tools" in envelope,
         json_schema=b'"json_schema"' in bytes(envelope.get("response_format") or b""),
-        tokens=len(messages) // 4 + wanted,
+        tokens=len(messages) // 4 + answer_limit(envelope),
     )
+
+
+def answer_limit(envelope: Mapping[str, msgspec.Raw]) -> int:
+    """Return the most tokens that the request allows for an answer; 0 without a limit."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        if limit := whole_number(envelope, name):
+            return limit
+    return 0
+
+
+def whole_number(envelope: Mapping[str, msgspec.Raw], name: str) -> int:
+    """Return a field's value; 0 where it is no whole number of a usual size."""
+    raw = bytes(envelope.get(name) or b"")
+    return int(raw) if len(raw) <= MAX_DIGITS and raw.isdigit() else 0
 
 
 def _check_method(scope: Any) -> None:

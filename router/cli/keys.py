@@ -123,6 +123,7 @@ def _key_cells(one: ListedKey) -> tuple[str, ...]:
     budget = "" if key.budget_usd is None else f" of ${key.budget_usd:g}"
     per = "" if key.budget_period == "total" else f" per {key.budget_period}"
     unpriced = f", {spent.unpriced} requests unpriced" if spent.unpriced else ""
+    estimated = f", {spent.estimated} requests estimated" if spent.estimated else ""
     until = ""
     if one.state == "active" and key.expires_at is not None:
         until = f" until {datetime.fromtimestamp(key.expires_at, UTC):%Y-%m-%d %H:%M}"
@@ -131,7 +132,7 @@ def _key_cells(one: ListedKey) -> tuple[str, ...]:
         key.name,
         "all, admin" if key.admin else ", ".join(key.routes or ("all",)),
         ", ".join(limits) or "none",
-        f"${spent.usd:.4f}{budget}{per}{unpriced}",
+        f"${spent.usd:.4f}{budget}{per}{unpriced}{estimated}",
         one.state + until,
     )
 

@@ -349,6 +349,7 @@ class KeySpend(msgspec.Struct, frozen=True, kw_only=True):
         tokens: of the requests whose tokens are known.
         requests: how many were let through.
         unpriced: how many of them had no known cost; `usd` is too low by those.
+        estimated: how many of them had estimated tokens, because their targets did not say.
     """
 
     key_id: str
@@ -357,6 +358,7 @@ class KeySpend(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 0
     requests: int = 0
     unpriced: int = 0
+    estimated: int = 0
 
 
 class KeyTable(msgspec.Struct, frozen=True, kw_only=True):

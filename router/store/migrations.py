@@ -466,6 +466,11 @@ def m013_deaths(db: Database) -> None:
     db.execute("ALTER TABLE runs ADD COLUMN done_at_claim INTEGER NOT NULL DEFAULT -1")
 
 
+def m021_estimated_spend(db: Database) -> None:
+    """How many of a key's requests were charged by an estimate."""
+    db.execute("ALTER TABLE key_spend ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -482,4 +487,5 @@ STEPS = (
     m015_experiments,
     m017_judgements,
     m018_judge_studies,
+    m021_estimated_spend,
 )

@@ -48,7 +48,7 @@ def keys(db: Database) -> KeyTable:
 def key_state(db: Database) -> KeyState:
     """The version, and each key's latest period."""
     rows = db.execute(
-        "SELECT key, since, usd, tokens, requests, unpriced FROM keys JOIN key_spend"
+        "SELECT key, since, usd, tokens, requests, unpriced, estimated FROM keys JOIN key_spend"
         " ON key = id AND since = (SELECT max(since) FROM key_spend WHERE key = id)"
     )
     spent = {
@@ -59,6 +59,7 @@ def key_state(db: Database) -> KeyState:
             tokens=row[3],
             requests=row[4],
             unpriced=row[5],
+            estimated=row[6],
         )
         for row in rows
     }
@@ -85,10 +86,12 @@ def add_key_spend(db: Database, spent: Sequence[KeySpend]) -> None:
         if not math.isfinite(one.usd):
             raise StoreError(f"cannot keep {one.usd} as a key's spend: it is not a finite number")
     db.conn.executemany(
-        "INSERT INTO key_spend (key, since, usd, tokens, requests, unpriced)"
-        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key, since) DO UPDATE SET"
-        " usd = usd + excluded.usd, tokens = tokens + excluded.tokens,"
-        " requests = requests + excluded.requests, unpriced = unpriced + excluded.unpriced",
+        "INSERT INTO key_spend (key, since, usd, tokens, requests, unpriced, estimated)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, since) DO UPDATE SET"
+        # A sum beyond 64 bits would turn into a fraction.
+        " usd = usd + excluded.usd, tokens = min(tokens + excluded.tokens, 9223372036854775807),"
+        " requests = requests + excluded.requests, unpriced = unpriced + excluded.unpriced,"
+        " estimated = estimated + excluded.estimated",
         [msgspec.structs.astuple(one) for one in spent],
     )
 

@@ -25,7 +25,7 @@ from providers.errors import (
     RateLimitError,
     StoreError,
 )
-from router.keys import NOBODY, Keys, bearer, create, digest_of, expiry, listed
+from router.keys import NOBODY, Expected, Keys, bearer, create, digest_of, expiry, listed
 from router.limits import Bucket, in_words, period_around
 from router.store.base import KeyRow, KeySpend
 from router.store.sqlite import SqliteStore
@@ -427,7 +427,7 @@ async def test_what_the_store_refuses_is_kept_and_told_later(store, clock, caplo
         refusing.full = True
         with pytest.raises(RateLimitError):
             keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
-    assert "out of date" not in caplog.text  # nothing was left to tell
+    assert "not written down" not in caplog.text  # nothing was left to tell
 
 
 async def test_a_watch_outlives_a_store_that_refuses(store, clock, caplog):
@@ -443,7 +443,7 @@ async def test_a_watch_outlives_a_store_that_refuses(store, clock, caplog):
     while not (await store.key_state()).spent:
         await asyncio.sleep(0.005)
     await keys.close()
-    assert caplog.text.count("out of date") == 1
+    assert caplog.text.count("not written down") == 1
     assert "Traceback" not in caplog.text
 
 
@@ -731,3 +731,145 @@ async def test_keys_are_in_the_database_once_awaited(store, path):
     with sqlite3.connect(path) as other:
         assert other.execute("SELECT name FROM keys").fetchall() == [("app",)]
     other.close()
+
+
+# numbers and stores that go wrong
+
+
+@pytest.mark.parametrize("tokens", [2**53, 2**63 - 1, 2**64, 10**30])
+@pytest.mark.parametrize("usd", [1e300, float("inf"), float("nan"), -1.0, None])
+async def test_no_number_stops_revocation(store, clock, tokens, usd):
+    authorization = await make(store, clock, name="app")
+    other = await make(store, clock, name="other")
+    async with loaded(store, clock) as keys:
+        keys.admit(keys.recognise(authorization), "r").settle(tokens, usd)
+        keys.admit(keys.recognise(other), "r").settle(5, 0.25)
+        await store.revoke_key("app", clock.now)
+        await keys.refresh()
+        with pytest.raises(AuthenticationError, match="revoked"):
+            keys.recognise(authorization)
+    spent = {one.key.name: one.spent for one in await listed(store, clock.now)}
+    assert (spent["other"].usd, spent["other"].tokens) == (0.25, 5)
+    assert (spent["app"].requests, spent["app"].usd, spent["app"].unpriced) == (1, 0, 1)
+
+
+async def test_sums_beyond_64_bits_stay_whole_numbers(store, clock):
+    await make(store, clock)
+    [key] = await listed(store, clock.now)
+    most = KeySpend(key_id=key.key.id, since=0.0, tokens=2**63 - 1)
+    await store.add_key_spend([most])
+    await store.add_key_spend([most])
+    [key] = await listed(store, clock.now)
+    assert key.spent.tokens == 2**63 - 1
+
+
+async def test_a_row_that_the_store_refuses_blocks_no_other(store, path, clock):
+    poisoned = await make(store, clock, name="poisoned")
+    other = await make(store, clock, name="other")
+    with sqlite3.connect(path) as db:
+        db.execute(
+            "CREATE TRIGGER poison BEFORE INSERT ON key_spend WHEN NEW.key ="
+            " (SELECT id FROM keys WHERE name = 'poisoned') BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    async with loaded(store, clock) as keys:
+        for authorization in (poisoned, other):
+            keys.admit(keys.recognise(authorization), "r").settle(5, 0.25)
+        await store.revoke_key("poisoned", clock.now)
+        with pytest.raises(StoreError, match="no"):
+            await keys.refresh()
+        spent = {one.key.name: one.spent for one in await listed(store, clock.now)}
+        assert (spent["other"].usd, spent["poisoned"].usd) == (0.25, 0.0)
+        with pytest.raises(AuthenticationError, match="revoked"):
+            keys.recognise(poisoned)
+        # What was refused stays, and nothing is written twice.
+        with sqlite3.connect(path) as db:
+            db.execute("DROP TRIGGER poison")
+        await keys.refresh()
+        spent = {one.key.name: one.spent for one in await listed(store, clock.now)}
+        assert (spent["other"].usd, spent["poisoned"].usd) == (0.25, 0.25)
+
+
+async def test_revocation_is_seen_while_another_process_keeps_the_database_locked(
+    store, path, clock
+):
+    authorization = await make(store, clock)
+    keys = Keys(store, clock=clock, every=0.005)
+    await keys.load()
+    other = sqlite3.connect(path, isolation_level=None)
+    try:
+        grant = keys.admit(keys.recognise(authorization), "r")
+        other.execute("BEGIN IMMEDIATE")
+        grant.settle(5, 0.25)
+        while keys._writing is None or keys._writing.done() or keys._unwritten:
+            await asyncio.sleep(0.005)
+        # A write waits for the lock by now; whoever holds it revokes the key.
+        other.execute("UPDATE keys SET revoked_at = 1.0")
+        other.execute("COMMIT")
+        other.execute("BEGIN IMMEDIATE")
+        while keys._by_id[grant.key_id].row.revoked_at is None:
+            await asyncio.sleep(0.005)
+        with pytest.raises(AuthenticationError, match="revoked"):
+            keys.recognise(authorization)
+    finally:
+        other.close()
+    await keys.close()
+    [key] = await listed(store, clock.now)
+    assert key.spent.usd == 0.25
+
+
+# many requests at a time
+
+
+async def test_requests_at_a_time_cannot_pass_a_budget_together(store, clock):
+    authorization = await make(store, clock, budget_usd=1.0)
+    async with loaded(store, clock) as keys:
+        holder = keys.recognise(authorization)
+        assert holder.is_metered
+        expected = Expected(prompt=10, completion=90, usd=0.4)
+        grants = [keys.admit(holder, "r", expected) for _ in range(3)]
+        with pytest.raises(RateLimitError, match="under way") as caught:
+            keys.admit(holder, "r", expected)
+        assert (caught.value.code, caught.value.retry_after) == ("rate_limit_exceeded", 1.0)
+        for grant in grants:
+            grant.settle(20, 0.1)
+        # What was reserved and not needed is there again.
+        keys.admit(holder, "r", expected).settle(20, 0.1)
+        assert holder.reserved_usd == holder.reserved_tokens == 0
+
+
+async def test_requests_at_a_time_cannot_pass_a_limit_of_tokens_together(store, clock):
+    authorization = await make(store, clock, tpm=150)
+    async with loaded(store, clock) as keys:
+        holder = keys.recognise(authorization)
+        expected = Expected(prompt=10, completion=90)
+        grants = [keys.admit(holder, "r", expected) for _ in range(2)]
+        assert (b"x-ratelimit-remaining-tokens", b"0") in grants[-1].headers()
+        with pytest.raises(RateLimitError, match="150 tokens per minute"):
+            keys.admit(holder, "r", expected)
+        for grant in grants:
+            grant.settle(20, None)
+        assert (b"x-ratelimit-remaining-tokens", b"110") in grants[-1].headers()
+        keys.admit(holder, "r", expected).settle(0, 0.0)
+
+
+async def test_answers_without_a_limit_are_expected_to_be_as_long_as_the_last(store, clock):
+    authorization = await make(store, clock, tpm=100_000)
+    async with loaded(store, clock) as keys:
+        holder = keys.recognise(authorization)
+        expected = Expected(prompt=10, completion=1000)
+        keys.admit(holder, "r", expected).settle(5010, 0.0)
+        assert holder.usual_completion == 5000
+        for _ in range(200):
+            keys.admit(holder, "r", expected).settle(60, 0.0)
+            clock.now += 60
+        assert holder.usual_completion == 50
+
+
+async def test_what_was_estimated_is_counted(store, clock):
+    authorization = await make(store, clock)
+    async with loaded(store, clock) as keys:
+        keys.admit(keys.recognise(authorization), "r").settle(5, 0.25, estimated=True)
+        keys.admit(keys.recognise(authorization), "r").settle(5, 0.25)
+        await keys.refresh()
+        [key] = await listed(store, clock.now)
+        assert (key.spent.requests, key.spent.estimated) == (2, 1)

@@ -24,6 +24,8 @@ MAX_TEXT = 32 * 1024
 MAX_BODY = 512 * 1024
 # Bytes per token of JSON that is not read.
 BYTES_PER_TOKEN = 4
+# Bytes of a stream per token, where its events cannot be read: they are at least that long.
+BYTES_PER_EVENT = 64
 # What hosts' templates put around every message, and what a picture of usual size takes.
 PER_MESSAGE = 4
 PER_ATTACHMENT = 800
@@ -48,6 +50,14 @@ _PROMPT = ("messages", "prompt", "input", "tools", "functions", "response_format
 _ATTACHMENTS = frozenset({"image_url", "input_audio", "file", "video_url", "audio_url"})
 _LABELS = frozenset({"type", "role", "id", "tool_call_id"})
 
+
+class _Choices(msgspec.Struct):
+    choices: Any = None
+
+
+# Nothing is decoded but what is read: a number out of range elsewhere must not hide it.
+_decode_choices = msgspec.json.Decoder(_Choices).decode
+_decode_envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode = msgspec.json.Decoder(Any).decode
 
 
@@ -68,11 +78,11 @@ def of_request(body: bytes) -> int:
     """Return the estimated tokens of a request's prompt, messages and tools included."""
     if len(body) <= MAX_BODY:
         try:
-            envelope: Any = _decode(body)
+            envelope = _decode_envelope(body)
+            return _of_values([_decode(envelope[name]) for name in _PROMPT if name in envelope])
         except UNREADABLE:
-            envelope = None
-        if isinstance(envelope, dict):
-            return _of_values([envelope[name] for name in _PROMPT if name in envelope])
+            # What cannot be read is counted by its length.
+            pass
     texts, attached = _ATTACHED.subn(b"", body)
     return len(texts) // BYTES_PER_TOKEN + attached * PER_ATTACHMENT
 
@@ -100,15 +110,14 @@ def of_stream(tail: bytes, received: int) -> int:
             tokens += count
             with_text += len(event.data) + len(b"data: \n\n")
     before = max(0, received - len(tail))
-    return tokens + (before * tokens // with_text if with_text else before // BYTES_PER_TOKEN)
+    return tokens + (before * tokens // with_text if with_text else before // BYTES_PER_EVENT)
 
 
 def _of_choices(data: bytes) -> int:
     try:
-        answer = _decode(data)
+        choices = _decode_choices(data).choices
     except UNREADABLE:
         return 0
-    choices = answer.get("choices") if isinstance(answer, dict) else None
     found = 0
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):

@@ -104,6 +104,7 @@ class Anthropic(Compatible):
             headers=self._headers,
             body=wire.encode(fields),
             connect_timeout=call.connect_timeout,
+            resend=self._resend,
         )
         rewriter = MessagesRewriter(
             self.name, created=int(self._clock()), include_usage=wire.wants_usage(call.envelope)

@@ -54,6 +54,10 @@ HOSTS = (
 )
 
 
+# Kinds of host where a request costs time and no money.
+_OWN_MACHINES = frozenset({"huggingface", "llama_cpp", "llamafile", "ollama", "ray_serve", "vllm"})
+
+
 class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
     """A host reached over HTTP.
 
@@ -65,6 +69,11 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
             hosts learn.
         stream_usage: whether a stream's usage is requested where the client does not. False for a
             host that refuses `stream_options`: its streams are charged by an estimate.
+        resend_on_stale: whether a request is sent once more, within one attempt, where a pooled
+            connection ends after the request was written and before any byte of an answer came: the
+            host may then have received it twice. None means yes for the kinds that run on one's own
+            machines (`huggingface`, `llama_cpp`, `llamafile`, `ollama`, `ray_serve`, `vllm`), no for
+            others. A request that the host cannot have received whole is always sent once more.
     """
 
     base_url: str = ""
@@ -72,6 +81,13 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
     headers: dict[str, Secret] = msgspec.field(default_factory=dict)
     supported: tuple[str, ...] = ()
     stream_usage: bool = True
+    resend_on_stale: bool | None = None
+
+    def resends(self) -> bool:
+        """Whether `resend_on_stale` holds, for this kind where the config does not say."""
+        if self.resend_on_stale is None:
+            return self.kind in _OWN_MACHINES
+        return self.resend_on_stale
 
 
 class Compatible:
@@ -94,6 +110,7 @@ class Compatible:
         self.takes_stream_usage = config.stream_usage
         self._policy = config.on_unsupported
         self._supported = frozenset(config.supported)
+        self._resend = config.resends()
         self._rules = rules
         self._base = (config.base_url or default_url).rstrip("/")
         paths = ("chat/completions", "completions", "embeddings", "models")
@@ -151,6 +168,7 @@ class Compatible:
             more=more,
             body=None if listing else _encode(fields),
             connect_timeout=call.connect_timeout,
+            resend=self._resend,
         )
         rewriter = None if listing else self.rewriter(call)
         if rewriter is not None:

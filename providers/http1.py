@@ -12,12 +12,17 @@ pooling, backpressure, and errors that say in which phase a connection was lost.
 a relayed request costs a third of what it does through aiohttp; docs/decisions has the figures,
 and why pyreqwest, as fast, was not taken. No redirects, cookies, proxies or decompression.
 
+Whatever a host sends, what it costs is bounded: headers and trailers by `max_header_bytes`, what is
+read whole by `max_answer_bytes`, and the work in one turn of the event loop by how much is parsed
+before the others have theirs (SLICE, MAX_PARTS).
+
 Cancelling `send` or a read closes the connection, which is how a target learns that nobody waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator
@@ -26,9 +31,19 @@ from urllib.parse import urlsplit
 
 import httptools
 
-# Unread bytes of a body at which the socket is no longer read, and at which it is again.
+# Unread bytes of a body at which the socket is no longer read until they are taken.
 HIGH_WATER = 256 * 1024
-LOW_WATER = 64 * 1024
+# What is parsed at once of anything that may call back for every few bytes (headers, chunks), and
+# the callbacks after which the rest waits for the loop's next turn.
+SLICE = 16 * 1024
+MAX_PARTS = 1000
+# What a header counts for beyond its name and value, as in HTTP/2 (RFC 9113, 10.5.1): a name of one
+# byte without a value costs us more than its bytes.
+HEADER_COST = 32
+# Bytes of framing per byte of body that a chunked body may have; a chunk of one byte has five.
+MAX_FRAMING = 16
+# Of content-length: what does not fit into 63 bits is no length, for llhttp that counts in 64.
+MAX_LENGTH_DIGITS = 18
 
 
 class Origin(NamedTuple):
@@ -45,15 +60,19 @@ class Lost(Exception):  # noqa: N818  # what happened, for one caller that gives
     Attributes:
         begun: whether the answer's headers had come.
         reason: the operating system's word for it, "" for an orderly end.
-        idle: whether a pooled connection ended before it brought any byte, so that the host had
+        stale: whether a pooled connection ended before it brought any byte, so that the host had
             most likely closed it before the request came.
+        unsent: whether the host cannot have received the whole request.
     """
 
-    def __init__(self, *, begun: bool, reason: str = "", idle: bool = False) -> None:
+    def __init__(
+        self, *, begun: bool, reason: str = "", stale: bool = False, unsent: bool = False
+    ) -> None:
         super().__init__(reason)
         self.begun = begun
         self.reason = reason
-        self.idle = idle
+        self.stale = stale
+        self.unsent = unsent
 
 
 class Malformed(Exception):  # noqa: N818  # likewise
@@ -62,6 +81,14 @@ class Malformed(Exception):  # noqa: N818  # likewise
     def __init__(self, *, begun: bool) -> None:
         super().__init__()
         self.begun = begun
+
+
+class TooLarge(Exception):  # noqa: N818  # likewise
+    """A body that is read whole has more than `max_answer_bytes`."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
 
 
 def origin_of(url: str) -> tuple[Origin, str]:
@@ -82,34 +109,50 @@ def host_header(origin: Origin) -> str:
     return host if origin.port == usual else f"{host}:{origin.port}"
 
 
+# Headers whose lines make one list, in lower case.
+_LISTS = frozenset({"content-encoding", "transfer-encoding"})
+
+
 class Response:
     """An answer whose headers have come. `close()` it, whatever happens.
 
     Attributes:
         status: HTTP status.
-        headers: names in lower case; of a repeated one, the last.
+        headers: names in lower case; of a repeated one, the last. Values are ASCII without control
+            characters, so that one can be sent on: other bytes are written as Python escapes.
+        max_bytes: most that `read` takes.
     """
 
-    __slots__ = ("_connection", "_room", "headers", "status")
+    __slots__ = ("_connection", "_room", "headers", "max_bytes", "status")
 
-    def __init__(self, connection: _Connection, room: asyncio.Semaphore | None) -> None:
+    def __init__(
+        self, connection: _Connection, room: asyncio.Semaphore | None, max_bytes: int
+    ) -> None:
         self.status: int = connection.status
         self.headers = connection.headers
+        self.max_bytes = max_bytes
         self._connection: _Connection | None = connection
         self._room = room
 
     async def read(self) -> bytes:
-        """The whole body. Raises Lost or Malformed."""
+        """The whole body. Raises Lost, Malformed or TooLarge."""
         connection = self._connection
+        if connection is None:
+            return b""
         parts: list[bytes] = []
-        while connection is not None:
+        size = 0
+        while True:
             # What has come is complete more often than not, and then nothing is waited for.
-            parts.append(connection.take())
+            part = connection.take()
+            size += len(part)
+            if size > self.max_bytes:
+                raise TooLarge(self.max_bytes)
             if connection.complete:
-                parts.append(connection.take())
-                break
+                return b"".join((*parts, part)) if parts else part
+            if not parts and int(self.headers.get("content-length", 0)) > self.max_bytes:
+                raise TooLarge(self.max_bytes)
+            parts.append(part)
             await connection.wait()
-        return b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises Lost or Malformed."""
@@ -146,10 +189,18 @@ class _Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._unread = 0
         self._paused = False
+        # What has been read and not yet been parsed.
+        self._backlog = b""
         self._head_bytes = 0
         self._line_bytes = 0
+        self._framing = 0
+        self._chunked = False
         self._came = False
         self._reused = False
+        # Whether part of a request waits for room in the socket's buffer.
+        self._sending = False
+        self._aborted = False
+        self._poll = select.poll()
         self.begun = False
         self.complete = False
         self.keep_alive = False
@@ -164,13 +215,13 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._error = None
         self._body = []
-        self._unread = self._head_bytes = self._line_bytes = 0
-        self._came = False
+        self._unread = self._head_bytes = self._line_bytes = self._framing = 0
+        self._came = self._chunked = False
         self.begun = self.complete = self.keep_alive = False
         self.headers = {}
         transport = self._transport
         if transport is None or transport.is_closing():
-            raise Lost(begun=False, idle=self._reused)
+            raise Lost(begun=False, stale=self._reused, unsent=True)
         transport.write(head + body)
         try:
             while not self.begun:
@@ -195,9 +246,8 @@ class _Connection(asyncio.Protocol):
             return b""
         parts, self._body = self._body, []
         self._unread = 0
-        if self._paused and self._transport is not None:
-            self._paused = False
-            self._transport.resume_reading()
+        if self._paused and not self._backlog:
+            self._resume()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def release(self) -> None:
@@ -210,64 +260,147 @@ class _Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+        self._aborted = True
         if self._transport is not None:
             self._transport.abort()
 
     @property
     def usable(self) -> bool:
-        """Whether the host has kept the connection open."""
-        return self._transport is not None and not self._transport.is_closing()
+        """Whether the host has left an idle connection open, as far as this machine knows.
+
+        The event loop learns of a close when it next reads, which may be after a request has been
+        written; the kernel knows already. Whatever there is to read, an idle connection that has it
+        is of no use: an end, a reset, or bytes that answer nothing. Costs half a microsecond.
+        """
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and not self._poll.poll(0)
 
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def pause_writing(self) -> None:
+        self._sending = True
+
+    def resume_writing(self) -> None:
+        self._sending = False
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None or self.complete:
-            # Bytes that nobody asked for: whatever they are, the next answer must not be these.
+            # Bytes that answer nothing: whatever they are, the next answer must not be these.
             self.abort()
-            return
-        self._came = True
+        elif self._backlog:
+            self._backlog += data
+        elif len(data) > SLICE and (self._chunked or not self.begun):
+            self._backlog = data
+            self._work_off()
+        else:
+            self._feed(data)
+
+    def _work_off(self) -> None:
+        """Parse what has been read slice by slice; after some work, the rest in the next turn."""
+        parts = len(self._body)
+        while self._backlog and self._error is None and not self.complete:
+            if len(self._body) - parts > MAX_PARTS:
+                if not self._paused and self._transport is not None:
+                    self._paused = True
+                    self._transport.pause_reading()
+                self._loop.call_soon(self._work_off)
+                return
+            # Only headers and chunks can make much work of few bytes.
+            size = SLICE if self._chunked or not self.begun else len(self._backlog)
+            data, self._backlog = self._backlog[:size], self._backlog[size:]
+            self._feed(data)
+        if self._backlog:
+            # The answer is over, one way or the other.
+            self._backlog = b""
+            self.keep_alive = False
+        if self._paused and self._unread <= HIGH_WATER:
+            self._resume()
+
+    def _resume(self) -> None:
+        self._paused = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _feed(self, data: bytes) -> None:
+        assert self._parser is not None
+        unread = self._unread
+        if not self._came:
+            self._came = True
+            # llhttp reads RTSP's and ICE's answers as well.
+            if data[0] not in b"H\r\n":
+                self._end(Malformed(begun=False))
+                return
         if not self.begun:
             self._line_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._end(Malformed(begun=self.begun))
-        except httptools.HttpParserError:
-            self._end(Malformed(begun=self.begun))
-        # A header line that does not end is not counted by the parser's callbacks.
-        if not self.begun and self._line_bytes > self._pool.max_header_bytes:
-            self._end(Malformed(begun=False))
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self.complete:
+                self._end(Malformed(begun=self.begun))
+                return
+            # The answer is whole; what follows it answers nothing.
+            self.keep_alive = False
+        if not self.begun:
+            # A header line that does not end is not counted by the parser's callbacks.
+            if self._line_bytes > self._pool.max_header_bytes:
+                self._end(Malformed(begun=False))
+            return
+        if self.complete:
+            self.keep_alive = self.keep_alive and self._ends_with(data)
+        elif self._chunked:
+            # Chunk extensions and a trailer line without an end have no callbacks either.
+            framing = self._framing + len(data) - MAX_FRAMING * (self._unread - unread)
+            self._framing = framing if framing > 0 else 0
+            if framing > self._pool.max_header_bytes + SLICE:
+                self._end(Malformed(begun=True))
+                return
         if self._unread > HIGH_WATER and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
-        if self.begun:
-            self._wake()
+        self._wake()
+
+    def _ends_with(self, data: bytes) -> bool:
+        """Whether a complete answer ends where the data does, so that nothing follows it.
+
+        The parser does not say where it ended. A body with a length ends with the bytes that came
+        of it, any other answer with an empty line.
+        """
+        body = len(self._body[-1]) if self._body and not self._chunked else 0
+        before = len(data) - body
+        if before < 4:
+            return before == 0 or (not body and b"\r\n\r\n".endswith(data))
+        return data.startswith(b"\r\n\r\n", before - 4)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._pool.forget(self._origin, self)
+        data, self._backlog = self._backlog, b""
+        if data and not self._aborted:
+            self._feed(data)
         if self._parser is None or self.complete:
             return
-        if self.begun and error is None and self._until_close():
+        if self.begun and error is None and not self._aborted and self._until_close():
             self.complete = True
             self._wake()
             return
         reason = getattr(error, "strerror", None) or (str(error) if error else "")
-        idle = self._reused and not self._came and error is None
-        self._end(Lost(begun=self.begun, reason=reason, idle=idle))
+        # A write that meets a connection which is already broken has sent nothing.
+        unsent = self._sending or isinstance(error, BrokenPipeError)
+        stale = self._reused and not self._came
+        self._end(Lost(begun=self.begun, reason=reason, stale=stale, unsent=unsent))
 
     def _until_close(self) -> bool:
         """Whether the body has no other end than the connection's."""
-        return "content-length" not in self.headers and "transfer-encoding" not in self.headers
+        return "content-length" not in self.headers and not self._chunked
 
     def _end(self, error: Lost | Malformed) -> None:
         self._error = self._error or error
-        if self._transport is not None:
-            self._transport.abort()
+        self.abort()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(self._error)
 
@@ -277,33 +410,54 @@ class _Connection(asyncio.Protocol):
 
     # httptools' side
 
+    # An exception in any of these stops the parser, which raises an error of its own.
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value)
+        size = len(name)
+        self._head_bytes += size + len(value) + HEADER_COST
         if self._head_bytes > self._pool.max_header_bytes:
-            # httptools turns it into a parser error.
-            raise Malformed(begun=False)
-        if self.complete:
+            raise Malformed(begun=self.begun)
+        if self.begun:
+            # A trailer: counted, and not a header.
             return
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        key = name.decode("ascii").lower()
+        try:
+            text = value.decode("ascii")
+        except UnicodeDecodeError:
+            text = value.decode("ascii", "backslashreplace")
+        # Of the two headers that must be known in full, the values of all lines.
+        if 16 <= size <= 17 and key in _LISTS and key in self.headers:
+            text = f"{self.headers[key]}, {text}"
+        self.headers[key] = text
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         if self.complete:
-            # A second answer that nobody asked for: it must not become the next request's.
-            self.keep_alive = False
-            return
+            # A second answer, to nothing: it must not become the next request's.
+            raise Malformed(begun=True)
         status = self._parser.get_status_code()
         if status < 200:
+            if status < 100:
+                raise Malformed(begun=False)
             # An interim answer (100, 103): the real one follows.
             self.headers = {}
             return
+        if status > 599:
+            raise Malformed(begun=False)
+        headers = self.headers
+        coding = headers.get("transfer-encoding")
+        if coding is not None:
+            coding = coding.lower()
+            self._chunked = coding == "chunked"
+            if not self._chunked and coding != "identity":
+                raise Malformed(begun=False)
+        elif len(headers.get("content-length", "")) > MAX_LENGTH_DIGITS:
+            raise Malformed(begun=False)
         self.status = status
         self.keep_alive = self._parser.should_keep_alive()
         self.begun = True
 
     def on_body(self, body: bytes) -> None:
-        if self.complete:
-            return
         self._body.append(body)
         self._unread += len(body)
 
@@ -320,7 +474,8 @@ class Pool:
     Args:
         connections: exchanges at a time, each on a connection of its own; None for no bound.
         keepalive: seconds an idle connection is kept.
-        max_header_bytes: most an answer's headers may have.
+        max_header_bytes: most an answer's headers may have, trailers and interim answers included.
+        max_answer_bytes: most a body may have that is read whole.
     """
 
     def __init__(
@@ -329,8 +484,10 @@ class Pool:
         connections: int | None = None,
         keepalive: float = 30.0,
         max_header_bytes: int = 65_536,
+        max_answer_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self.max_header_bytes = max_header_bytes
+        self._max_answer_bytes = max_answer_bytes
         self._loop = asyncio.get_running_loop()
         self._keepalive = keepalive
         self._idle: dict[Origin, deque[_Connection]] = {}
@@ -339,17 +496,26 @@ class Pool:
         self._tls: ssl.SSLContext | None = None
 
     async def send(
-        self, origin: Origin, head: bytes, body: bytes, *, connect_timeout: float
+        self,
+        origin: Origin,
+        head: bytes,
+        body: bytes,
+        *,
+        connect_timeout: float,
+        resend: bool = False,
     ) -> Response:
         """Send a request; return when the answer's headers are here.
 
-        A pooled connection that the host had closed in the meantime is replaced by a fresh one.
+        A pooled connection that the host has closed in the meantime is replaced by a fresh one. One
+        that ends after the request was written, without a byte of an answer, may have brought the
+        host the request: it is sent once more if part of it had not left yet, or with `resend`.
 
         Args:
             origin: where to.
             head: the request line and headers, with the empty line at their end.
             body: the body; its length stands in the head.
             connect_timeout: seconds to connect, TLS included.
+            resend: whether the host may get the request twice.
 
         Raises:
             TimeoutError: no connection in time.
@@ -359,21 +525,21 @@ class Pool:
         if self._room is not None:
             await self._room.acquire()
         try:
-            connection = await self._exchange(origin, head, body, connect_timeout)
+            connection = await self._exchange(origin, head, body, connect_timeout, resend)
         except BaseException:
             if self._room is not None:
                 self._room.release()
             raise
-        return Response(connection, self._room)
+        return Response(connection, self._room, self._max_answer_bytes)
 
     async def _exchange(
-        self, origin: Origin, head: bytes, body: bytes, connect_timeout: float
+        self, origin: Origin, head: bytes, body: bytes, connect_timeout: float, resend: bool
     ) -> _Connection:
-        while (connection := self._pooled(origin)) is not None:
+        if (connection := self._pooled(origin)) is not None:
             try:
                 await connection.exchange(head, body)
             except Lost as lost:
-                if not lost.idle:
+                if not (lost.stale and (lost.unsent or resend)):
                     raise
             else:
                 return connection
@@ -392,6 +558,7 @@ class Pool:
             connection = idle.pop()
             if connection.usable:
                 return connection
+            connection.abort()
         return None
 
     async def _connect(self, origin: Origin, seconds: float) -> _Connection:

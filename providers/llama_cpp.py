@@ -187,6 +187,7 @@ class LlamaCpp(Llamafile):
                     headers=self._headers,
                     body=body,
                     connect_timeout=_LISTING_S,
+                    resend=True,
                 )
             except UpstreamError:
                 return None

@@ -5,23 +5,30 @@ Error messages name the provider, never its address: they are shown to clients.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from providers import http1
 from providers.base import AS_IT_CAME, Translation
+from providers.content_coding import Decoder, Undecodable, decoder_for
 from providers.errors import (
     UpstreamConnectError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
+
+# Decoded bytes after which others have their turn (about a millisecond), and what a step counts for
+# beyond what it gives.
+WORK_BYTES = 256 * 1024
+STEP_COST = 4096
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,12 +38,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         connections: requests in flight per process, each on a connection of its own; None for no
             bound.
         keepalive: seconds an idle connection is kept.
-        max_header_bytes: most an answer's headers may have together.
+        max_header_bytes: most an answer's headers may have together, 32 more counted for each;
+            interim answers and trailers included.
+        max_answer_bytes: most the body of a whole (not streamed) answer may have, after content
+            codings such as gzip were decoded.
     """
 
-    connections: int | None = None
-    keepalive: float = 30.0
-    max_header_bytes: int = 65_536
+    connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    keepalive: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    max_header_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 65_536
+    max_answer_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 64 * 1024 * 1024
 
 
 class Transport:
@@ -54,6 +65,7 @@ class Transport:
             connections=self._limits.connections,
             keepalive=self._limits.keepalive,
             max_header_bytes=self._limits.max_header_bytes,
+            max_answer_bytes=self._limits.max_answer_bytes,
         )
 
     async def close(self) -> None:
@@ -72,10 +84,12 @@ class Transport:
         body: bytes | None,
         connect_timeout: float,
         more: Mapping[str, str] = MappingProxyType({}),
+        resend: bool = False,
     ) -> HttpReply:
         """Send one request and return when the answer's headers are here.
 
-        Redirects are not followed: a POST that turns into a GET loses its body.
+        Redirects are not followed: a POST that turns into a GET loses its body. No content coding
+        is accepted, and an answer that has one all the same is decoded.
 
         Args:
             method: GET or POST.
@@ -85,9 +99,12 @@ class Transport:
             body: None for none.
             connect_timeout: seconds.
             more: this request's own headers.
+            resend: whether the host may get the request twice where a pooled connection ends
+                without an answer; a GET may always be sent again.
 
         Raises:
-            UpstreamConnectError, UpstreamTimeoutError, UpstreamProtocolError: see `translate`.
+            UpstreamConnectError, UpstreamTimeoutError, UpstreamProtocolError: see `translate`; or
+                the status promises no body, which nothing that is requested here can do without.
         """
         assert self._pool is not None, "the transport is not open"
         start = self._starts.get((method, url))
@@ -97,11 +114,38 @@ class Transport:
         head = b"%b%bcontent-length: %d\r\n\r\n" % (start.head, _lines(more), len(body))
         try:
             response = await self._pool.send(
-                start.origin, head, body, connect_timeout=connect_timeout
+                start.origin,
+                head,
+                body,
+                connect_timeout=connect_timeout,
+                resend=resend or method == "GET",
             )
         except (http1.Lost, http1.Malformed, OSError) as error:
             raise translate(error, provider) from error
-        return HttpReply(response, provider)
+        status = response.status
+        if 203 < status < 400:
+            response.close()
+            raise UpstreamProtocolError(
+                f"{provider}: it answered with status {status}, which is no answer to this request"
+            )
+        headers = response.headers
+        kind = headers.get("content-type")
+        if kind is not None and not kind.islower():
+            # Media types and charsets have no case (RFC 9110, 8.3); whoever compares them does.
+            headers["content-type"] = kind.lower()
+        coding = headers.pop("content-encoding", None)
+        if coding is None:
+            return HttpReply(response, provider)
+        try:
+            decoder = decoder_for(coding)
+        except Undecodable as error:
+            response.close()
+            raise translate(error, provider) from error
+        if decoder is None:
+            return HttpReply(response, provider)
+        # It is the length of the coded body.
+        headers.pop("content-length", None)
+        return _DecodedReply(response, provider, decoder)
 
 
 class _Start(NamedTuple):
@@ -115,6 +159,9 @@ class _Start(NamedTuple):
 def _begin(method: str, url: str, headers: Mapping[str, str]) -> _Start:
     origin, path = http1.origin_of(url)
     line = f"{method} {path} HTTP/1.1\r\nhost: {http1.host_header(origin)}\r\n"
+    if "accept-encoding" not in headers:
+        # Without the header, any coding would do (RFC 9110, 12.5.3).
+        line += "accept-encoding: identity\r\n"
     return _Start(origin, headers, line.encode("latin-1") + _lines(headers))
 
 
@@ -138,7 +185,7 @@ class HttpReply:
         """The whole body."""
         try:
             return await self._response.read()
-        except (http1.Lost, http1.Malformed, OSError) as error:
+        except (http1.Lost, http1.Malformed, http1.TooLarge, OSError) as error:
             raise translate(error, self._provider) from error
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -154,9 +201,57 @@ class HttpReply:
         self._response.close()
 
 
+class _DecodedReply(HttpReply):
+    """A reply whose content coding is undone as it comes.
+
+    What a few bytes expand to is bounded in memory by the size of a step, in time by giving way to
+    others after WORK_BYTES, and for a whole answer by `http.max_answer_bytes`.
+    """
+
+    def __init__(self, response: http1.Response, provider: str, decoder: Decoder) -> None:
+        super().__init__(response, provider)
+        self._decoder = decoder
+
+    async def read(self) -> bytes:
+        """The whole body, decoded."""
+        limit = self._response.max_bytes
+        parts: list[bytes] = []
+        size = 0
+        async for piece in self.chunks():
+            size += len(piece)
+            if size > limit:
+                raise translate(http1.TooLarge(limit), self._provider)
+            parts.append(piece)
+        return b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body, decoded, in pieces of bounded size."""
+        work = 0
+        try:
+            async for chunk in self._response.chunks():
+                for piece in self._decoder.feed(chunk):
+                    work += len(piece) + STEP_COST
+                    if piece:
+                        yield piece
+                    if work > WORK_BYTES:
+                        work = 0
+                        await asyncio.sleep(0)
+            self._decoder.finish()
+        except (http1.Lost, http1.Malformed, Undecodable, OSError) as error:
+            raise translate(error, self._provider) from error
+
+
 def translate(error: Exception, provider: str) -> UpstreamError:
     """What the client met, as one of our errors. Every exception it raises has its line here."""
-    if isinstance(error, http1.Lost | http1.Malformed) and error.begun:
+    if isinstance(error, Undecodable):
+        return UpstreamProtocolError(f"{provider}: the answer {error}")
+    if isinstance(error, http1.TooLarge):
+        return UpstreamProtocolError(
+            f"{provider}: the answer has more than {error.limit} bytes (http.max_answer_bytes)"
+        )
+    if isinstance(error, http1.Malformed) and error.begun:
+        return UpstreamProtocolError(f"{provider}: the answer's body is not valid HTTP")
+    if isinstance(error, http1.Lost) and error.begun:
         return UpstreamProtocolError(f"{provider}: the answer was cut off before its end")
     if isinstance(error, http1.Malformed):
         return UpstreamProtocolError(f"{provider}: the answer is not valid HTTP")

@@ -83,7 +83,9 @@ class Llamacpp:
         address = f"{self._server.listening_address}/v1"
         self._host = Compatible(
             name,
-            CompatibleConfig(kind="compatible", base_url=address, api_key=Secret(key)),
+            CompatibleConfig(
+                kind="compatible", base_url=address, api_key=Secret(key), resend_on_stale=True
+            ),
             self._transport,
         )
 

@@ -122,7 +122,8 @@ async def test_a_connection_is_used_again_and_one_that_was_closed_is_replaced():
         assert len(connections) == 2
 
 
-async def test_a_host_that_hangs_up_on_a_pooled_connection_is_asked_once_more_on_a_fresh_one():
+@pytest.mark.parametrize("resend", [False, True])
+async def test_a_pooled_connection_that_ends_with_the_request_is_replaced_only_if_allowed(resend):
     count = 0
 
     async def handle(reader, writer):
@@ -138,8 +139,12 @@ async def test_a_host_that_hangs_up_on_a_pooled_connection_is_asked_once_more_on
 
     async with host(handle) as url, client() as transport:
         assert await fetch(transport, url) == (200, b"ok")
-        assert await fetch(transport, url) == (200, b"ok")
-    assert count == 2
+        if resend:
+            assert await fetch(transport, url, resend=True) == (200, b"ok")
+        else:
+            with pytest.raises(UpstreamConnectError):
+                await fetch(transport, url)
+    assert count == 1 + resend
 
 
 async def test_an_answer_that_says_close_is_not_followed_on_the_same_connection():
@@ -163,7 +168,8 @@ async def test_bytes_after_the_answer_poison_no_other_answer():
         (CHUNKED + b"1;x=y\r\no\r\n1\r\nk\r\n0\r\ntrailer: 1\r\n\r\n", b"ok"),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nlink: x\r\n\r\n" + OK, b"ok"),
         (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", b"until the end"),
-        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 203 OK\r\ncontent-length: 0\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\nto the end", b"to the end"),
         (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", b"ok"),
     ],
 )

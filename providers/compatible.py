@@ -72,8 +72,8 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
         resend_on_stale: whether a request is sent once more, within one attempt, where a pooled
             connection ends after the request was written and before any byte of an answer came: the
             host may then have received it twice. None means yes for the kinds that run on one's own
-            machines (`huggingface`, `llama_cpp`, `llamafile`, `ollama`, `ray_serve`, `vllm`), no for
-            others. A request that the host cannot have received whole is always sent once more.
+            machines (`huggingface`, `llama_cpp`, `llamafile`, `ollama`, `ray_serve`, `vllm`), no
+            for others. A request that the host cannot have received whole is always sent once more.
     """
 
     base_url: str = ""

@@ -18,6 +18,7 @@ import msgspec
 
 from providers import sse, wire
 from providers.errors import UpstreamProtocolError
+from providers.usage import Tokens, tokens_of
 
 _FINISH = {
     "end_turn": "stop",
@@ -94,7 +95,7 @@ class MessagesRewriter:
                 "created": self._created,
                 "model": message.get("model"),
                 "choices": [choice],
-                "usage": usage_of(message.get("usage") or {}),
+                "usage": usage_of(_object(message.get("usage"))),
             }
         )
 
@@ -130,7 +131,7 @@ class MessagesRewriter:
     def _start(self, message: dict[str, Any]) -> bytes:
         self._id = message.get("id") or ""
         self._model = message.get("model") or ""
-        self._usage = dict(message.get("usage") or {})
+        self._usage = dict(_object(message.get("usage")))
         return self._chunk({"role": "assistant", "content": ""})
 
     def _start_block(self, said: dict[str, Any]) -> bytes:
@@ -165,7 +166,7 @@ class MessagesRewriter:
 
     def _end_message(self, said: dict[str, Any]) -> bytes:
         self._usage |= {
-            name: value for name, value in (said.get("usage") or {}).items() if value is not None
+            name: value for name, value in _object(said.get("usage")).items() if value is not None
         }
         reason = (said.get("delta") or {}).get("stop_reason")
         if reason is None:
@@ -216,19 +217,21 @@ def _tool_call(block: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
     """OpenAI's usage. Anthropic counts cached tokens apart from `input_tokens`."""
-    read = usage.get("cache_read_input_tokens") or 0
-    written = usage.get("cache_creation_input_tokens") or 0
-    prompt = (usage.get("input_tokens") or 0) + read + written
-    completion = usage.get("output_tokens") or 0
+    prompt, completion, _, read, written = tokens_of(usage) or Tokens()
+    prompt, completion = prompt or 0, completion or 0
     found: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": read, "cache_creation_tokens": written},
     }
-    thinking = (usage.get("output_tokens_details") or {}).get("thinking_tokens")
+    thinking = _object(usage.get("output_tokens_details")).get("thinking_tokens")
     if thinking is not None:
         found["completion_tokens_details"] = {"reasoning_tokens": thinking}
     return found

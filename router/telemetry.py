@@ -90,6 +90,7 @@ class _Series(msgspec.Struct):
     cached_tokens: int = 0
     cost_usd: float = 0.0
     unpriced: int = 0
+    estimated: int = 0
     cache_hits: int = 0
 
     def add(self, other: _Series) -> None:
@@ -107,6 +108,7 @@ class _Series(msgspec.Struct):
         self.cached_tokens += other.cached_tokens
         self.cost_usd += other.cost_usd
         self.unpriced += other.unpriced
+        self.estimated += other.estimated
         self.cache_hits += other.cache_hits
 
 
@@ -239,7 +241,8 @@ class Telemetry:
         else:
             series.cost_usd += record.cost_usd
         if not record.cached:
-            series.input_tokens += record.prompt_tokens or 0
+            series.input_tokens += (record.prompt_tokens or 0) + record.lost_tokens
+            series.estimated += record.estimated
             series.output_tokens += record.completion_tokens or 0
             series.cached_tokens += record.cached_tokens
         for attempt in record.attempts:
@@ -368,11 +371,18 @@ def _families(series: Iterable[_Series]) -> Iterable[Metric]:
         labels=by,
     )
     tokens = CounterMetricFamily(
-        "evalrouter_tokens", "Tokens, as targets counted them.", labels=(*by, "type")
+        "evalrouter_tokens",
+        "Tokens, as targets counted them, else as estimated.",
+        labels=(*by, "type"),
     )
     cost = CounterMetricFamily("evalrouter_cost_usd", "US dollars, where known.", labels=by)
     unpriced = CounterMetricFamily(
         "evalrouter_unpriced_requests", "Requests whose cost is not known.", labels=by
+    )
+    estimated = CounterMetricFamily(
+        "evalrouter_estimated_requests",
+        "Requests whose tokens are estimated, because a target did not count them.",
+        labels=by,
     )
     hits = CounterMetricFamily(
         "evalrouter_cache_hits", "Requests that the response cache answered.", labels=by
@@ -390,8 +400,9 @@ def _families(series: Iterable[_Series]) -> Iterable[Metric]:
         tokens.add_metric((*labels, "output"), one.output_tokens)
         cost.add_metric(labels, one.cost_usd)
         unpriced.add_metric(labels, one.unpriced)
+        estimated.add_metric(labels, one.estimated)
         hits.add_metric(labels, one.cache_hits)
-    return (requests, errors, seconds, first_byte, tokens, cost, unpriced, hits)
+    return (requests, errors, seconds, first_byte, tokens, cost, unpriced, estimated, hits)
 
 
 def _cumulative(bounds: tuple[float, ...], counts: list[int]) -> list[tuple[str, float]]:

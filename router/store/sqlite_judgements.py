@@ -119,8 +119,9 @@ def use(db: Database, owner: str) -> list[JudgeUse]:
             "SELECT metric, judge, count(*), sum(attempt > 0), sum(NOT answered), sum(reused),"
             " coalesce(sum(CASE WHEN reused THEN 0 ELSE cost_usd END), 0),"
             " sum(answered AND NOT reused AND cost_usd IS NULL),"
-            " coalesce(sum(CASE WHEN reused THEN 0"
-            "  ELSE coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0) END), 0),"
+            # Not sum(), which fails where it leaves 64 bits.
+            " CAST(total(CASE WHEN reused THEN 0"
+            "  ELSE coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0) END) AS INTEGER),"
             " avg(CASE WHEN reused THEN NULL ELSE total_s END),"
             " max(json_extract(answer, '$.target')), max(json_extract(answer, '$.model')),"
             " min(at), max(at)"

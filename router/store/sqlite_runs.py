@@ -151,11 +151,12 @@ def spent(db: Database, run_id: str) -> Spent:
     """What the run's answers took that were asked for it."""
     cost_usd, tokens = db.execute(
         "SELECT sum(cost_usd),"
-        " sum(coalesce(total_tokens, prompt_tokens + completion_tokens, 0)) FROM answers"
+        # Not sum(), which fails where it leaves 64 bits.
+        " total(coalesce(total_tokens, prompt_tokens + completion_tokens, 0)) FROM answers"
         " WHERE run = ? AND cached = 0",
         (rows.run_number(db, run_id),),
     ).fetchone()
-    return Spent(cost_usd=cost_usd or 0.0, tokens=tokens or 0)
+    return Spent(cost_usd=cost_usd or 0.0, tokens=int(tokens))
 
 
 # What is left to do

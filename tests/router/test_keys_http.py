@@ -453,3 +453,37 @@ def test_serve_looks_at_the_door_first(folder):
     result = run("serve", "--host", "0.0.0.0", "--port", "0", exit_code=2)
     assert "allow_anonymous" in result.stderr.replace("\n", "")
     assert "evalrouter on" not in result.output
+
+
+# many requests at a time
+
+
+@pytest.mark.parametrize("limits", [{"tpm": 2000}, {"budget_usd": 1.0}], ids=["tpm", "budget"])
+@pytest.mark.parametrize(("fields", "most"), [({}, 3), ({"max_tokens": 100_000_000}, 1)])
+async def test_requests_at_a_time_cannot_pass_a_limit_together(
+    upstream, tmp_path, limits, fields, most
+):
+    path = tmp_path / "e.db"
+    store = SqliteStore(path)
+    await store.open()
+    key, _ = await create(store, "app", now=0.5, **limits)
+    await store.close()
+    config = f"""
+server: {{port: 0}}
+storage: {{database: "sqlite:///{path}"}}
+providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
+prices: {{up/slow: {{input: 500, output: 500}}}}
+"""
+    with gateway(config) as url:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
+            streams = await asyncio.gather(
+                *(ask(client, "up/slow", stream=True, **fields) for _ in range(20)),
+                return_exceptions=True,
+            )
+            refused = [one for one in streams if isinstance(one, openai.RateLimitError)]
+            assert 20 - most <= len(refused) < 20
+            # What they may take is free again once they have ended, so it is worth another try.
+            assert {one.code for one in refused} == {"rate_limit_exceeded"}
+            for stream in streams:
+                if stream not in refused:
+                    await stream.close()

@@ -21,6 +21,24 @@ MODELS = {
     "stuck": [{"times": 40}, {"times": 16, "delay_s": 60}, {}],
     "tools": [{"body": {"choices": [{"message": {"content": None}, "index": 0}]}}],
     "priced": [{"usage": {"prompt_tokens": 1000, "completion_tokens": 100}}],
+    "silent": [{"body": {"choices": [{"message": {"content": "yes"}}]}}],
+    "odd": [
+        {
+            "body": {
+                "choices": [{"message": {"content": "yes"}}],
+                "usage": {"prompt_tokens": 10.5, "completion_tokens": "5", "total_tokens": -1},
+            }
+        }
+    ],
+    "huge": [
+        {
+            "body": {
+                "choices": [{"message": {"content": "yes"}}],
+                "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 2**64},
+            }
+        }
+    ],
+    "thinks": [{"usage": {"prompt_tokens": 1000, "completion_tokens": 0, "total_tokens": 1100}}],
     "a": [{"answer": "from a"}],
     "b": [{"answer": "from b"}],
 }
@@ -43,7 +61,13 @@ routes:
   split:
     targets: [{{model: up/a, weight: 1}}, {{model: up/b, weight: 1}}]
   once: {{targets: [{{model: up/some}}], retries: {{attempts: 1}}}}
-prices: {{up/priced: {{input: 1.0, output: 10.0}}}}
+prices:
+  up/priced: &price {{input: 1.0, output: 10.0}}
+  up/silent: *price
+  up/odd: *price
+  up/huge: *price
+  up/thinks: *price
+  up/tools: {{input: 10.0, output: 10.0}}
 """)
     write_rows(tmp_path / "data.jsonl", ROWS)
     return tmp_path
@@ -274,6 +298,31 @@ def test_a_cost_limit_stops_a_run_that_can_go_on(folder, upstream):
     assert outcome["run"]["state"] == "cancelled"
     assert "limit" in outcome["run"]["stopped"]
     assert 3 <= upstream.log.total <= 5
+
+
+@pytest.mark.parametrize("model", ["huge", "thinks"])
+def test_an_evaluation_is_charged_what_live_requests_are(folder, model):
+    outcome = run_file(folder, routes=[f"up/{model}"], metrics=["cost"])
+    assert route_of(outcome, f"up/{model}")["cost"]["total_usd"] == pytest.approx(12 * 0.002)
+
+
+@pytest.mark.parametrize("model", ["silent", "odd"])
+def test_an_evaluation_of_a_silent_host_is_charged_an_estimate(folder, model):
+    outcome = run_file(folder, routes=[f"up/{model}"], metrics=["cost"])
+    assert route_of(outcome, f"up/{model}")["answered"] == 12
+    # Some ten tokens of a prompt, and one of an answer.
+    total = route_of(outcome, f"up/{model}")["cost"]["total_usd"]
+    assert 12 * 11e-6 < total < 12 * 30e-6
+
+
+@pytest.mark.parametrize("model", ["silent", "odd", "tools"])
+@pytest.mark.parametrize(("limit", "most"), [("cost_usd", 0.0001), ("tokens", 60)])
+def test_a_limit_holds_whatever_the_host_reports(folder, upstream, model, limit, most):
+    limits = {limit: most, "concurrency": 1}
+    outcome = run_file(folder, check=1, routes=[f"up/{model}"], limits=limits)
+    assert outcome["run"]["state"] == "cancelled"
+    assert limit in outcome["run"]["stopped"]
+    assert 1 <= upstream.log.total < 12
 
 
 def test_limit_takes_the_first_rows(folder, upstream):

@@ -152,6 +152,7 @@ class _Usual(msgspec.Struct, gc=False):
     cache_creation_input_tokens: Any = None
 
 
+_NO_DETAILS = _Details()
 _decode_usual = msgspec.json.Decoder(_Usual).decode
 
 
@@ -163,23 +164,21 @@ def read_usage(raw: bytes | msgspec.Raw) -> Tokens | None:
     except UNREADABLE:
         return _read_any(raw)
     prompt, completion, total = usual.prompt_tokens, usual.completion_tokens, usual.total_tokens
+    details = usual.prompt_tokens_details or _NO_DETAILS
+    cached = details.cached_tokens
+    written = details.cache_write_tokens or details.cache_creation_tokens
     if (
         prompt < 0
         or completion < 0
         or total != prompt + completion
         or total > MAX_COUNT
-        or usual.prompt_cache_hit_tokens is not None
-        or usual.cached_tokens is not None
-        or usual.cache_read_input_tokens is not None
-        or usual.cache_creation_input_tokens is not None
+        or not 0 <= cached <= MAX_COUNT
+        or not 0 <= written <= MAX_COUNT
+        or usual.prompt_cache_hit_tokens
+        or usual.cached_tokens
+        or usual.cache_read_input_tokens
+        or usual.cache_creation_input_tokens
     ):
-        return _read_any(raw)
-    details = usual.prompt_tokens_details
-    if details is None:
-        return Tokens(prompt, completion, total)
-    cached = details.cached_tokens
-    written = details.cache_write_tokens or details.cache_creation_tokens
-    if not (0 <= cached <= MAX_COUNT and 0 <= written <= MAX_COUNT):
         return _read_any(raw)
     return Tokens(prompt, completion, total, cached, written)
 

@@ -64,7 +64,6 @@ class _Answer(msgspec.Struct):
     model: str | None = None
     system_fingerprint: str | None = None
     usage: msgspec.Raw = ABSENT
-    x_groq: msgspec.Raw = ABSENT
     choices: list[_Choice] | None = None
     error: Any = None
 
@@ -303,6 +302,9 @@ def settle(record: Record, prices: PriceBook) -> None:
         streamed = not tail.startswith(b"{") if record.stream else tail.startswith(b"data:")
         read = _read_stream if streamed else _read_body
         read(record, tail)
+        if record.total_tokens is None and b'"x_groq"' in tail:
+            found = _field(tail, b'"x_groq"', _read_object, b"}")
+            _take_usage(record, None if found is None else usage_of_answer(ABSENT, found))
     if record.cached or record.cost_usd is not None:
         record.cost_usd = record.cost_usd or 0.0
         return
@@ -393,7 +395,7 @@ def _read_body(record: Record, tail: bytes) -> None:
     record.system_fingerprint = answer.system_fingerprint or ""
     if answer.choices:
         record.finish_reason = answer.choices[0].finish_reason or ""
-    _take_usage(record, usage_of_answer(answer.usage, answer.x_groq))
+    _take_usage(record, usage_of_answer(answer.usage))
 
 
 def _search_end(record: Record, tail: bytes) -> None:
@@ -444,7 +446,7 @@ def _read_stream(record: Record, tail: bytes) -> None:
             break
         if said.error:
             record.error_code = record.error_code or ERROR_EVENT
-        counted = counted or usage_of_answer(said.usage, said.x_groq)
+        counted = counted or usage_of_answer(said.usage)
         record.model = record.model or said.model or ""
         record.system_fingerprint = record.system_fingerprint or said.system_fingerprint or ""
         if not ended and said.choices and said.choices[-1].finish_reason:

@@ -218,7 +218,10 @@ class _Brotli:
                 raise Undecodable("is not what its content coding br says") from None
             yield piece
             data = b""
-            if self._stream.is_finished() or self._stream.can_accept_more_data():
+            if self._stream.is_finished():
+                return
+            # A full step may have left output behind although all input was taken.
+            if len(piece) < STEP_BYTES and self._stream.can_accept_more_data():
                 return
 
     def finish(self) -> None:

@@ -2,6 +2,7 @@
 retry and a fallback happened. Every body's fault in every framing it can have, whole and streamed.
 """
 
+import asyncio
 import gzip
 import json
 import re
@@ -11,6 +12,7 @@ import zlib
 
 import brotli
 import pytest
+import uvloop
 from raw_host import (
     CLOSE,
     FRAMINGS,
@@ -30,6 +32,9 @@ from raw_host import (
     stream,
 )
 from servers import gateway
+
+from providers.errors import UpstreamProtocolError
+from providers.transport import Limits, Transport
 
 try:
     from compression import zstd
@@ -478,3 +483,81 @@ def test_an_odd_answer_is_an_answer_and_spoils_no_other(http, tmp_path, name, pi
                 assert reply.headers["content-type"].startswith("application/json")
         assert len(host.connections) == connections or pieces
         assert len(host.requests) == 3
+
+
+async def turns_while(work):
+    """The result of a coroutine and the event loop's turns until then, in which others run."""
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counter = asyncio.create_task(count())
+    try:
+        return await work, turns
+    finally:
+        counter.cancel()
+
+
+async def fetch(transport, host):
+    """The pieces of an answer, as they are handed on."""
+    reply = await transport.request(
+        "POST", f"{host.url}/x", provider="up", headers={}, body=b"{}", connect_timeout=5.0
+    )
+    try:
+        return [piece async for piece in reply.chunks()]
+    finally:
+        await reply.aclose()
+
+
+@pytest.fixture
+async def transport():
+    one = Transport(Limits())
+    await one.open()
+    yield one
+    await one.close()
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_many_small_chunks_leave_others_their_turns(transport, size):
+    count = 2_000_000 // (size + 5)
+    steps = [READ, OK + CHUNKED, Repeat(in_chunks(b"x" * size), count), b"0\r\n\r\n"]
+    with raw_host(steps) as host:
+        pieces, turns = await turns_while(fetch(transport, host))
+    assert sum(map(len, pieces)) == count * size
+    # Of chunks of a byte, a slice has 2,731.
+    assert turns > count / 3500
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "raw", "br", "zstd"])
+async def test_what_expands_leaves_others_their_turns(transport, coding):
+    size = 50_000_000
+    with raw_host([READ, *coded(b" " * size, coding)]) as host:
+        pieces, turns = await turns_while(fetch(transport, host))
+    assert sum(map(len, pieces)) == size
+    assert max(map(len, pieces)) < 300_000
+    assert turns > size / 600_000
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("rest", [b"a:\r\n", b"a", b"\r\n"], ids=["headers", "name", "line-ends"])
+def test_what_follows_a_body_for_ever_ends(loop, rest):
+    async def play():
+        one = Transport(Limits())
+        await one.open()
+        try:
+            await fetch(one, host)
+        except UpstreamProtocolError:
+            return "refused"
+        finally:
+            await one.close()
+        return "over"
+
+    steps = [READ, OK + CHUNKED + in_chunks(b"{}") + b"0\r\n", Repeat(rest)]
+    factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+    with raw_host(steps) as host, asyncio.Runner(loop_factory=factory) as runner:
+        # Line ends are the end of the trailers, and bytes after the answer.
+        assert runner.run(play()) == ("over" if rest == b"\r\n" else "refused")

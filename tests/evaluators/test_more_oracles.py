@@ -130,7 +130,7 @@ def test_ter_of_long_texts_says_why_it_has_none():
 def installed(tmp_path_factory):
     """WordNet in a data folder of our own, known to NLTK too."""
     nltk = pytest.importorskip("nltk")
-    if not language_data.DEBIAN.is_dir():
+    if not all((language_data.DEBIAN / name).is_file() for name in ("data.noun", "index.sense")):
         pytest.skip("Debian's wordnet-base and wordnet-sense-index are not installed")
     home = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:

@@ -15,7 +15,17 @@ from typing import NamedTuple
 
 import pytest
 
-_MISSING = [name for name in ("ray", "transformers", "peft") if find_spec(name) is None]
+
+def _is_installed(name: str) -> bool:
+    """Return whether there is such a package; a folder of that name without code is not one."""
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None
+
+
+_MISSING = [name for name in ("ray", "transformers", "peft") if not _is_installed(name)]
 
 
 class Skipped(pytest.File):

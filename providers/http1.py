@@ -109,8 +109,18 @@ def host_header(origin: Origin) -> str:
     return host if origin.port == usual else f"{host}:{origin.port}"
 
 
-# Headers whose lines make one list, in lower case.
+# Headers whose lines make one list and which must be known in full.
 _LISTS = frozenset({"content-encoding", "transfer-encoding"})
+# Header names as they came to lower case: hosts send the same few with every answer.
+_names: dict[bytes, str] = {}
+_MAX_NAMES = 1000
+
+
+def _name(name: bytes) -> str:
+    lower = name.decode("ascii").lower()
+    if len(_names) < _MAX_NAMES and len(name) <= 100:
+        _names[name] = lower
+    return lower
 
 
 class Response:
@@ -139,20 +149,22 @@ class Response:
         connection = self._connection
         if connection is None:
             return b""
-        parts: list[bytes] = []
-        size = 0
-        while True:
+        part = connection.take()
+        if connection.complete and len(part) <= self.max_bytes:
             # What has come is complete more often than not, and then nothing is waited for.
-            part = connection.take()
-            size += len(part)
-            if size > self.max_bytes:
-                raise TooLarge(self.max_bytes)
+            return part
+        if int(self.headers.get("content-length", 0)) > self.max_bytes:
+            raise TooLarge(self.max_bytes)
+        parts = [part]
+        size = len(part)
+        while size <= self.max_bytes:
             if connection.complete:
-                return b"".join((*parts, part)) if parts else part
-            if not parts and int(self.headers.get("content-length", 0)) > self.max_bytes:
-                raise TooLarge(self.max_bytes)
-            parts.append(part)
+                return b"".join(parts)
             await connection.wait()
+            part = connection.take()
+            parts.append(part)
+            size += len(part)
+        raise TooLarge(self.max_bytes)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises Lost or Malformed."""
@@ -180,6 +192,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, pool: Pool, origin: Origin) -> None:
         self._pool = pool
+        self._max_header_bytes = pool.max_header_bytes
         self._origin = origin
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -347,7 +360,7 @@ class _Connection(asyncio.Protocol):
             self.keep_alive = False
         if not self.begun:
             # A header line that does not end is not counted by the parser's callbacks.
-            if self._line_bytes > self._pool.max_header_bytes:
+            if self._line_bytes > self._max_header_bytes:
                 self._end(Malformed(begun=False))
             return
         if self.complete:
@@ -356,7 +369,7 @@ class _Connection(asyncio.Protocol):
             # Chunk extensions and a trailer line without an end have no callbacks either.
             framing = self._framing + len(data) - MAX_FRAMING * (self._unread - unread)
             self._framing = framing if framing > 0 else 0
-            if framing > self._pool.max_header_bytes + SLICE:
+            if framing > self._max_header_bytes + SLICE:
                 self._end(Malformed(begun=True))
                 return
         if self._unread > HIGH_WATER and not self._paused and self._transport is not None:
@@ -413,22 +426,22 @@ class _Connection(asyncio.Protocol):
     # An exception in any of these stops the parser, which raises an error of its own.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        size = len(name)
-        self._head_bytes += size + len(value) + HEADER_COST
-        if self._head_bytes > self._pool.max_header_bytes:
+        size = self._head_bytes + len(name) + len(value) + HEADER_COST
+        self._head_bytes = size
+        if size > self._max_header_bytes:
             raise Malformed(begun=self.begun)
         if self.begun:
             # A trailer: counted, and not a header.
             return
-        key = name.decode("ascii").lower()
+        key = _names.get(name) or _name(name)
         try:
             text = value.decode("ascii")
         except UnicodeDecodeError:
             text = value.decode("ascii", "backslashreplace")
-        # Of the two headers that must be known in full, the values of all lines.
-        if 16 <= size <= 17 and key in _LISTS and key in self.headers:
-            text = f"{self.headers[key]}, {text}"
-        self.headers[key] = text
+        headers = self.headers
+        if key in headers and key in _LISTS:
+            text = f"{headers[key]}, {text}"
+        headers[key] = text
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None

@@ -133,11 +133,10 @@ class Transport:
         if kind is not None and not kind.islower():
             # Media types and charsets have no case (RFC 9110, 8.3); whoever compares them does.
             headers["content-type"] = kind.lower()
-        coding = headers.pop("content-encoding", None)
-        if coding is None:
+        if "content-encoding" not in headers:
             return HttpReply(response, provider)
         try:
-            decoder = decoder_for(coding)
+            decoder = decoder_for(headers.pop("content-encoding"))
         except Undecodable as error:
             response.close()
             raise translate(error, provider) from error

@@ -29,6 +29,8 @@ from providers.errors import (
 # beyond what it gives.
 WORK_BYTES = 256 * 1024
 STEP_COST = 4096
+# URLs whose requests' first bytes are stored.
+MAX_STARTS = 1000
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,6 +111,9 @@ class Transport:
         assert self._pool is not None, "the transport is not open"
         start = self._starts.get((method, url))
         if start is None or start.headers is not headers:
+            if len(self._starts) >= MAX_STARTS:
+                # URLs may have a model's name in them, and names come from clients.
+                self._starts.clear()
             start = self._starts[method, url] = _begin(method, url, headers)
         body = body or b""
         head = b"%b%bcontent-length: %d\r\n\r\n" % (start.head, _lines(more), len(body))

@@ -35,6 +35,13 @@ _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{(?P<name>" + _NAME + r")(?::-(?P<defaul
 _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 _S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=@-]+)*/?")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+# What says where a request ends or goes.
+_OWN_HEADERS = frozenset(
+    {"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding"}
+    | {"upgrade"}
+)
 _STICKY = "^(user|conversation|header:[A-Za-z0-9-]+)$"
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -608,13 +615,9 @@ def _check_meaning(document: Document, config: Config) -> None:
         place = ("providers", name, "base_url")
         if provider.kind == "compatible" and not provider.base_url:
             raise ConfigError(f"{document.at(place[:2])}: a compatible host needs a base_url")
-        if provider.base_url:
-            parts = urlsplit(provider.base_url)
-            if parts.scheme not in ("http", "https") or not parts.netloc:
-                raise ConfigError(
-                    f"{document.at(place)}: must begin with http:// or https://",
-                    param=".".join(place),
-                )
+        if provider.base_url and (wrong := _wrong_with_url(provider.base_url)):
+            raise ConfigError(f"{document.at(place)}: {wrong}", param=".".join(place))
+        _check_headers(document, ("providers", name), provider)
     _check_routes(document, config.routes, config.providers)
     if "://" in config.storage.artifacts and not _S3_URL.fullmatch(config.storage.artifacts):
         raise ConfigError(
@@ -626,6 +629,46 @@ def _check_meaning(document: Document, config: Config) -> None:
             f"{document.at(('storage', 'database'))}: must begin with sqlite:///",
             param="storage.database",
         )
+
+
+def _wrong_with_url(url: str) -> str:
+    """Return why requests cannot be sent below a base URL; "" when they can."""
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return "has characters that a URL cannot have; escape them (%20)"
+    try:
+        parts = urlsplit(url)
+        # Reading it is what checks it.
+        port = parts.port
+    except ValueError:
+        return "is not a URL: its host or port cannot be read"
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        return "must begin with http:// or https:// and a host"
+    if "@" in parts.netloc:
+        return "has a user's name in it, which would not be sent; use api_key or headers"
+    if parts.query or parts.fragment:
+        return "must end with a path: paths of the API follow it"
+    return ""
+
+
+def _check_headers(document: Document, place: Place, provider: CompatibleConfig) -> None:
+    """Refuse what would break a request's head. Values are secrets, so they are not shown."""
+    if not _HEADER_VALUE.fullmatch(provider.api_key.reveal()):
+        raise ConfigError(
+            f"{document.at((*place, 'api_key'))}: has characters that no header can have, such as "
+            "a line break at its end",
+            param=".".join(map(str, (*place, "api_key"))),
+        )
+    for name, value in provider.headers.items():
+        where = (*place, "headers", name)
+        param = ".".join(map(str, where))
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigError(f"{document.at(where)}: not a header's name", param=param)
+        if name.lower() in _OWN_HEADERS:
+            raise ConfigError(f"{document.at(where)}: evalrouter sends this itself", param=param)
+        if not _HEADER_VALUE.fullmatch(value.reveal()):
+            raise ConfigError(
+                f"{document.at(where)}: has characters that no header can have", param=param
+            )
 
 
 def _check_routes(

@@ -358,6 +358,13 @@ async def test_connections_are_bounded():
     assert most == 3
 
 
+async def test_names_in_urls_do_not_pile_up():
+    async with host(says(*[OK] * 1100)) as url, client() as transport:
+        for number in range(1100):
+            assert await fetch(transport, f"{url}/deployments/{number}/chat") == (200, b"ok")
+        assert len(transport._starts) <= 1000
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 400), max_size=12), st.binary(max_size=300))
 def test_any_split_of_an_answer_gives_the_same_body(cuts, body):

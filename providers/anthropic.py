@@ -40,6 +40,9 @@ API_VERSION = "2023-06-01"
 # Those that still sample as they are told: Claude 2 and 3, and the fourth generation up to 4.6.
 _SAMPLES = re.compile(r"claude-(?:instant|2|3|(?:opus|sonnet|haiku)-4(?:-[0-6])?(?:[-@]\d{8}|$))")
 
+# They take `temperature` or `top_p`, not both: Opus 4.1, and Sonnet, Haiku and Opus from 4.5 on.
+_ONE_OF_TWO = re.compile(r"claude-(?:opus|sonnet|haiku)-4-[1-9](?!\d)")
+
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -192,10 +195,26 @@ def request_of(
             _lack(name, raw, "Claude from Opus 4.7 on refuses it", sent, edits)
         else:
             _lack(name, raw, _LACKING.get(name, "the Messages API has no such field"), sent, edits)
+    if "temperature" in sent and "top_p" in sent and _ONE_OF_TWO.search(call.model):
+        _leave_one(sent, edits)
     if "max_tokens" not in sent:
         sent["max_tokens"] = max_tokens
         edits.convert("max_tokens", f"set to {max_tokens}: the API insists on a bound")
     return sent, edits.finish(provider)
+
+
+def _leave_one(sent: dict[str, Any], edits: Edits) -> None:
+    """Leave `temperature` or `top_p` out, for a model that refuses the two together."""
+    for name in ("temperature", "top_p"):
+        if read(sent[name], name) in (1, None):
+            edits.convert(name, "left out: it asks for what the host does anyway")
+            break
+    else:
+        name = "top_p"
+        if not edits.drop(name, "this model takes temperature or top_p, not both"):
+            return
+    del sent[name]
+    edits.passed.remove(name)
 
 
 def _too_hot(raw: msgspec.Raw) -> bool:
@@ -375,8 +394,17 @@ def _max_completion_tokens(value: Any, sent: dict[str, Any], edits: Edits) -> No
 def _stop(value: Any, sent: dict[str, Any], edits: Edits) -> None:
     if value is None:
         return
-    sent["stop_sequences"] = [value] if isinstance(value, str) else value
-    edits.renamed["stop"] = "stop_sequences"
+    sequences = [value] if isinstance(value, str) else value
+    if not isinstance(sequences, list) or not all(isinstance(one, str) for one in sequences):
+        raise _bad("stop", "a string or a list of strings")
+    kept = [
+        one
+        for one in sequences
+        if one.strip() or not edits.drop("stop", "the Messages API refuses a stop of white space")
+    ]
+    if kept:
+        sent["stop_sequences"] = kept
+        edits.renamed["stop"] = "stop_sequences"
 
 
 def _tools(tools: Any, sent: dict[str, Any], edits: Edits) -> None:

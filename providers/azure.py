@@ -38,6 +38,7 @@ class Azure(OpenAI):
                 param=f"providers.{name}.base_url",
             )
         super().__init__(name, config, transport)
+        self._refuses_foreign = True
         root = self._base.removesuffix("/v1").removesuffix("/openai")
         self._root = f"{root}/openai"
         self._version = config.api_version

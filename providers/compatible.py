@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from providers import reasoning
 from providers.base import AS_IT_CAME, Call, ProviderConfig, Reply, Secret, Translation
 from providers.compose import error_reply
 from providers.errors import RequestError
+from providers.nested import Nested, text_for_parts
 from providers.rewrite import Rewriter, RewrittenReply
-from providers.translate import Rules, translate, without_names
+from providers.translate import Converter, Edits, Rules, read, translate, without_names
 from providers.transport import Transport
 
 _encode = msgspec.json.Encoder().encode
@@ -30,6 +32,22 @@ class Host(NamedTuple):
     rules: Rules | None = None
 
 
+_GROQ_NESTED = Nested(
+    messages={
+        "assistant": frozenset({"role", "content", "tool_calls", "function_call", "reasoning"}),
+        "tool": frozenset({"role", "content", "tool_call_id", "name"}),
+        "function": frozenset({"role", "content", "name"}),
+        "": frozenset({"role", "content"}),
+    },
+    why="Groq answers 400 to it",
+)
+
+
+def _groq_messages(messages: Any, edits: Edits) -> Any:
+    named = without_names(messages, edits, "Groq answers 400 to a name")
+    return _GROQ_NESTED.fit_messages(named, edits)
+
+
 _GROQ = Rules(
     lacking={
         "logprobs": "Groq answers 400 to it",
@@ -38,11 +56,7 @@ _GROQ = Rules(
         "n": "Groq gives one choice only",
     },
     neutral={"logprobs": (False,), "logit_bias": ({},), "n": (1,)},
-    convert={
-        "messages": lambda messages, edits: without_names(
-            messages, edits, "Groq answers 400 to a name"
-        )
-    },
+    convert={"messages": _groq_messages, "tools": _GROQ_NESTED.fit_tools},
 )
 
 HOSTS = (
@@ -53,6 +67,8 @@ HOSTS = (
     Host("vllm", "http://127.0.0.1:8000/v1", "vLLM's OpenAI server"),
 )
 
+
+_NO_RULES = Rules()
 
 # Kinds of host where a request costs time and no money.
 _OWN_MACHINES = frozenset({"huggingface", "llama_cpp", "llamafile", "ollama", "ray_serve", "vllm"})
@@ -69,6 +85,11 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
             hosts learn.
         stream_usage: whether a stream's usage is requested where the client does not. False for a
             host that refuses `stream_options`: its streams are charged by an estimate.
+        content_parts: whether a message's content may be a list of parts. False for a host that
+            takes strings only: texts are joined, other parts count as unsupported.
+        reasoning: whether the models refuse what OpenAI's reasoning models refuse (`max_tokens`,
+            sampling parameters): true or false for all of them, or a list of those that do. Without
+            it the kinds `openai` and `azure` go by the model's name, and others send what came.
         resend_on_stale: whether a request is sent once more, within one attempt, where a pooled
             connection ends after the request was written and before any byte of an answer came: the
             host may then have received it twice. None means yes for the kinds that run on one's own
@@ -81,6 +102,8 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
     headers: dict[str, Secret] = msgspec.field(default_factory=dict)
     supported: tuple[str, ...] = ()
     stream_usage: bool = True
+    content_parts: bool = True
+    reasoning: bool | tuple[str, ...] | None = None
     resend_on_stale: bool | None = None
 
     def resends(self) -> bool:
@@ -111,6 +134,8 @@ class Compatible:
         self._policy = config.on_unsupported
         self._supported = frozenset(config.supported)
         self._resend = config.resends()
+        self._content_parts = config.content_parts
+        self._reasoning = config.reasoning
         self._rules = rules
         self._base = (config.base_url or default_url).rstrip("/")
         paths = ("chat/completions", "completions", "embeddings", "models")
@@ -126,8 +151,21 @@ class Compatible:
 
     def rules(self, call: Call) -> Rules | None:
         """How this call's fields have to change; None sends them as they came."""
-        del call
+        if call.path == "chat/completions" and self.configured_reasoning(call.model):
+            return reasoning.rules_of(call)
         return self._rules
+
+    def configured_reasoning(self, model: str) -> bool | None:
+        """Whether a model reasons, as far as the config says."""
+        if isinstance(self._reasoning, tuple):
+            return model in self._reasoning or None
+        return self._reasoning
+
+    def fit_nested(self, call: Call, edits: Edits) -> Call:
+        """The call with what is below the top level as the host takes it; the same if it fits."""
+        if self._content_parts or "messages" not in call.envelope:
+            return call
+        return converted(call, "messages", text_for_parts, edits)
 
     def rewriter(self, call: Call) -> Rewriter | None:
         """What rewrites this call's answer; None relays it as it comes."""
@@ -140,16 +178,22 @@ class Compatible:
         What the host cannot express is treated as the config or the call says; a refusal is a
         Reply with status 400, and nothing is sent.
         """
-        rules = None if call.path == "models" else self.rules(call)
-        if rules is None:
-            return await self._post(call, {**call.envelope, "model": call.model}, AS_IT_CAME)
+        if call.path == "models":
+            return await self._post(call, {}, AS_IT_CAME)
+        policy = self._policy or call.on_unsupported
+        edits = Edits(policy, self._supported)
         try:
+            fitted = self.fit_nested(call, edits)
+            rules = self.rules(fitted)
+            if rules is None and fitted is call:
+                return await self._post(call, {**call.envelope, "model": call.model}, AS_IT_CAME)
             fields, translation = translate(
-                rules,
-                call,
+                rules or _NO_RULES,
+                fitted,
                 provider=self.name,
-                policy=self._policy or call.on_unsupported,
+                policy=policy,
                 kept=self._supported,
+                edits=edits,
             )
         except RequestError as error:
             return error_reply(error)
@@ -179,3 +223,18 @@ class Compatible:
     def url(self, call: Call) -> str:
         """Where the call goes."""
         return self._urls[call.path]
+
+
+def converted(call: Call, name: str, converter: Converter, edits: Edits) -> Call:
+    """Return the call with a field as the converter makes it; the call itself if it is the same.
+
+    Raises:
+        RequestError: the field is not JSON.
+    """
+    value = read(call.envelope[name], name)
+    before = len(edits.converted) + len(edits.dropped)
+    fitted = converter(value, edits)
+    if len(edits.converted) + len(edits.dropped) == before:
+        return call
+    envelope = {**call.envelope, name: msgspec.Raw(_encode(fitted))}
+    return msgspec.structs.replace(call, envelope=envelope)

@@ -13,11 +13,23 @@ import msgspec
 from providers import sse, wire
 from providers.base import Call
 from providers.compatible import Compatible, CompatibleConfig
+from providers.nested import Nested, ToolCallIndexes
 from providers.rewrite import Rewriter
 from providers.translate import Rules
 from providers.transport import Transport
 
 BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai"
+
+# The signatures of Gemini's own thoughts go back in `extra_content`.
+_NESTED = Nested(
+    messages={
+        "assistant": frozenset({"role", "content", "name", "tool_calls", "extra_content"}),
+        "tool": frozenset({"role", "content", "tool_call_id", "name"}),
+        "": frozenset({"role", "content", "name"}),
+    },
+    calls=frozenset({"id", "type", "function", "extra_content"}),
+    why="Gemini answers 400 to it",
+)
 
 _CHAT = Rules(
     known=frozenset(
@@ -29,6 +41,7 @@ _CHAT = Rules(
         """.split()  # noqa: SIM905  # a list would take a line for each word
     ),
     neutral={"store": (False,), "logit_bias": ({},), "service_tier": ("auto", "default")},
+    convert={"messages": _NESTED.fit_messages, "tools": _NESTED.fit_tools},
 )
 _EMBEDDINGS = Rules(known=frozenset({"model", "input", "dimensions", "encoding_format"}))
 
@@ -47,14 +60,15 @@ class Gemini(Compatible):
 
     def rewriter(self, call: Call) -> Rewriter | None:
         """Only a request with tools can be answered with tool calls."""
-        return _ToolCallsEnd() if "tools" in call.envelope else None
+        return ToolCallsRewriter() if "tools" in call.envelope else None
 
 
-class _ToolCallsEnd:
-    """Says `tool_calls` where a choice with tool calls ends with `stop`."""
+class ToolCallsRewriter:
+    """Numbers streamed tool calls; a choice that has some ends with `tool_calls`, not `stop`."""
 
     def __init__(self) -> None:
         self._called: set[int] = set()
+        self._indexes = ToolCallIndexes()
 
     def whole(self, body: bytes) -> bytes:
         """A complete answer; what is no chat completion is left as it is."""
@@ -83,8 +97,10 @@ class _ToolCallsEnd:
         changed = False
         for choice in answer.get("choices") or ():
             index = choice.get("index") or 0
-            if (choice.get(part) or {}).get("tool_calls"):
+            if calls := (choice.get(part) or {}).get("tool_calls"):
                 self._called.add(index)
+                if part == "delta":
+                    changed |= self._indexes.fix(index, calls)
             if choice.get("finish_reason") == "stop" and index in self._called:
                 choice["finish_reason"] = "tool_calls"
                 changed = True

@@ -22,8 +22,9 @@ from providers import sse, wire
 from providers.base import Call
 from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import UpstreamProtocolError
+from providers.nested import Nested, ToolCallIndexes
 from providers.rewrite import Rewriter
-from providers.translate import OMIT, Edits, Rules, system_for_developer, without_names
+from providers.translate import Edits, Rules, system_for_developer, without_names
 from providers.transport import Transport
 
 BASE_URL = "https://api.mistral.ai/v1"
@@ -46,33 +47,32 @@ def tool_call_id(client_id: str) -> str:
     return "".join(letters)
 
 
-# What an assistant's message may hold; answers of other hosts come back with more.
-_ASSISTANT = frozenset({"role", "content", "tool_calls", "prefix"})
-# What was in the answer, but is no part of what was said.
-_OUTPUT_ONLY = frozenset({"refusal", "annotations", "audio", "reasoning", "reasoning_content"})
+# Mistral answers 422 to any other name.
+_NESTED = Nested(
+    messages={
+        "system": frozenset({"role", "content"}),
+        "assistant": frozenset({"role", "content", "tool_calls", "prefix"}),
+        "tool": frozenset({"role", "content", "tool_call_id", "name"}),
+        "": frozenset({"role", "content"}),
+    },
+    parts=frozenset({"document_name", "reference_ids", "closed"}),
+    why="Mistral answers 422 to it",
+)
 
 
 def _messages(messages: Any, edits: Edits) -> Any:
     messages = without_names(
         system_for_developer(messages, edits), edits, "Mistral's messages have no names"
     )
+    messages = _NESTED.fit_messages(messages, edits)
     if not isinstance(messages, list):
         return messages
-    return [_message(one, edits) if isinstance(one, dict) else one for one in messages]
+    return [_with_ids(one, edits) if isinstance(one, dict) else one for one in messages]
 
 
-def _message(message: dict[str, Any], edits: Edits) -> dict[str, Any]:
+def _with_ids(message: dict[str, Any], edits: Edits) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     calls = message.get("tool_calls")
-    if message.get("role") == "assistant":
-        for name in message.keys() - _ASSISTANT:
-            if message[name] is None or message[name] == []:
-                edits.convert(f"messages.{name}", "left out: it is empty")
-                changed[name] = OMIT
-            elif name in _OUTPUT_ONLY and edits.drop(
-                f"messages.{name}", "Mistral takes no such part of an answer back"
-            ):
-                changed[name] = OMIT
     if isinstance(calls, list) and calls:
         changed["tool_calls"] = [
             {**one, "id": tool_call_id(one["id"])}
@@ -82,12 +82,9 @@ def _message(message: dict[str, Any], edits: Edits) -> dict[str, Any]:
         ]
     if isinstance(message.get("tool_call_id"), str):
         changed["tool_call_id"] = tool_call_id(message["tool_call_id"])
-    if any(changed.get(name, OMIT) not in (OMIT, message.get(name)) for name in changed):
+    if any(changed[name] != message.get(name) for name in changed):
         edits.convert("messages.tool_calls.id", "to nine letters and digits, by hash")
-    if not changed:
-        return message
-    merged = {**message, **changed}
-    return {name: value for name, value in merged.items() if value is not OMIT}
+    return {**message, **changed}
 
 
 def _tool_choice(choice: Any, edits: Edits) -> Any:
@@ -123,7 +120,11 @@ _CHAT = Rules(
     lacking=_LACKING,
     neutral=_NEUTRAL,
     implied={"stream_options": "usage always comes with the last chunk"},
-    convert={"messages": _messages, "tool_choice": _tool_choice},
+    convert={
+        "messages": _messages,
+        "tool_choice": _tool_choice,
+        "tools": _NESTED.fit_tools,
+    },
 )
 _COMPLETIONS = Rules(
     known=frozenset(
@@ -188,6 +189,7 @@ class _Answers:
         self._ids = _client_ids(call)
         self._wants_usage = wire.wants_usage(call.envelope)
         self._usage: dict[str, Any] | None = None
+        self._indexes = ToolCallIndexes()
 
     def whole(self, body: bytes) -> bytes:
         """A complete answer."""
@@ -225,7 +227,9 @@ class _Answers:
         changed = False
         for choice in answer.get("choices") or ():
             said = choice.get(part) or {}
-            changed |= self._fix_content(said) | self._fix_calls(said, part)
+            changed |= self._fix_content(said) | self._fix_calls(said)
+            if part == "delta":
+                changed |= self._indexes.fix(choice.get("index") or 0, said.get("tool_calls"))
             reason = choice.get("finish_reason")
             if reason == "error":
                 raise UpstreamProtocolError(f"{self._provider}: the model ended with an error")
@@ -265,17 +269,14 @@ class _Answers:
             said["content_parts"] = others
         return True
 
-    def _fix_calls(self, said: dict[str, Any], part: str) -> bool:
+    def _fix_calls(self, said: dict[str, Any]) -> bool:
         changed = False
-        for index, call in enumerate(said.get("tool_calls") or ()):
+        for call in said.get("tool_calls") or ():
             if call.get("id") in self._ids:
                 call["id"] = self._ids[call["id"]]
                 changed = True
             if call.get("type") != "function":
                 call["type"] = "function"
-                changed = True
-            if part == "delta" and "index" not in call:
-                call["index"] = index
                 changed = True
             function = call.get("function") or {}
             if isinstance(function.get("arguments"), dict):

@@ -17,6 +17,8 @@ from providers.base import Call, Reply
 from providers.compatible import Compatible, CompatibleConfig
 from providers.compose import count_tokens, error_reply
 from providers.errors import RequestError, UpstreamError
+from providers.gemini import ToolCallsRewriter
+from providers.rewrite import Rewriter
 from providers.translate import Edits, Rules, translate
 from providers.transport import Transport
 
@@ -86,12 +88,17 @@ class Ollama(Compatible):
         edits = Edits(policy, self._supported)
         try:
             await self._check_room(call, edits)
+            call = self.fit_nested(call, edits)
             fields, translation = translate(
                 _RULES[call.path], call, provider=self.name, policy=policy, edits=edits
             )
         except RequestError as error:
             return error_reply(error)
         return await self._post(call, fields, translation)
+
+    def rewriter(self, call: Call) -> Rewriter | None:
+        """Only a request with tools can be answered with tool calls."""
+        return ToolCallsRewriter() if "tools" in call.envelope else None
 
     async def _check_room(self, call: Call, edits: Edits) -> None:
         """Note a prompt with more words than the context has tokens: some of it will be cut."""

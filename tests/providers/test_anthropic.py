@@ -144,11 +144,54 @@ def test_what_the_messages_api_cannot_express(fields):
 
 
 def test_older_models_still_take_sampling_parameters():
-    body, done = sent_for(model=OLD, temperature=0.5, top_p=0.9)
+    body, done = sent_for(model="claude-sonnet-4-20250514", temperature=0.5, top_p=0.9)
     assert (body["temperature"], body["top_p"]) == (0.5, 0.9)
     assert done.dropped == {}
     with pytest.raises(RequestError, match="temperatures from 0 to 1"):
         sent_for(model=OLD, temperature=1.5)
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4-5", "claude-opus-4-1-20250805"])
+def test_models_that_take_temperature_or_top_p(model):
+    body, done = sent_for("drop", model=model, temperature=0.5, top_p=0.9)
+    assert (body["temperature"], "top_p" in body) == (0.5, False)
+    assert list(done.dropped) == ["top_p"]
+    assert "top_p" not in done.passed
+    with pytest.raises(RequestError, match="not both"):
+        sent_for(model=model, temperature=0.5, top_p=0.9)
+    body, _ = sent_for("pass", model=model, temperature=0.5, top_p=0.9)
+    assert (body["temperature"], body["top_p"]) == (0.5, 0.9)
+
+
+def test_the_published_sampling_of_prometheus_is_taken_whole():
+    """Temperature 1.0 is what the host does anyway, so nothing is lost and nothing refused."""
+    body, done = sent_for(model="claude-sonnet-4-5", temperature=1.0, top_p=0.9)
+    assert (body["top_p"], "temperature" in body) == (0.9, False)
+    assert done.dropped == {}
+
+
+@pytest.mark.parametrize(
+    ("stop", "sent"),
+    [
+        (["\n\n", "END"], ["END"]),
+        ("\n", None),
+        (["", " "], None),
+        (["END"], ["END"]),
+        ("END", ["END"]),
+    ],
+)
+def test_a_stop_of_white_space_is_left_out(stop, sent):
+    body, done = sent_for("drop", stop=stop)
+    assert body.get("stop_sequences") == sent
+    assert list(done.dropped) == ([] if sent == [stop] or sent == stop else ["stop"])
+    assert ("stop" in done.renamed) == (sent is not None)
+
+
+@pytest.mark.parametrize("stop", [7, ["a", 7], {"a": 1}])
+def test_a_stop_that_is_no_text_is_the_clients_mistake(stop):
+    with pytest.raises(RequestError) as refused:
+        sent_for("drop", stop=stop)
+    assert (refused.value.param, refused.value.code) == ("stop", "invalid_type")
 
 
 def test_what_asks_for_nothing_is_left_out():

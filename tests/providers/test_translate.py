@@ -15,7 +15,7 @@ from providers.compatible import _GROQ
 from providers.errors import RequestError, UpstreamProtocolError
 from providers.fold import fold, unfold
 from providers.gemini import _CHAT as GEMINI
-from providers.gemini import _ToolCallsEnd
+from providers.gemini import ToolCallsRewriter
 from providers.mistral import _CHAT as MISTRAL
 from providers.mistral import _Answers
 from providers.rewrite import RewrittenReply
@@ -229,7 +229,7 @@ REWRITERS = {
         openai_stream,
         lambda: _Answers("it", call(stream_options={"include_usage": True})),
     ),
-    "gemini": (openai_stream, _ToolCallsEnd),
+    "gemini": (openai_stream, ToolCallsRewriter),
 }
 
 

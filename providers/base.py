@@ -68,6 +68,27 @@ class Translation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 AS_IT_CAME = Translation()
 
 
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Timeout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Seconds a target may take. What a route leaves out, the target's provider decides.
+
+    Attributes:
+        connect: until there is a connection; 5 where nothing is said.
+        first_byte: until the first byte of the answer's body. Where nothing is said, 120 for a
+            stream, and `total` for a whole answer, whose first byte comes with its last.
+        between_chunks: between two chunks of a stream; 60 where nothing is said.
+        total: from the first attempt to the last byte, over all attempts; 600 where nothing is
+            said. It goes on while the client does not read.
+    """
+
+    connect: _Positive | None = None
+    first_byte: _Positive | None = None
+    between_chunks: _Positive | None = None
+    total: _Positive | None = None
+
+
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every provider's entry in the config may say. Kinds add their own fields.
 
@@ -80,13 +101,15 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             provider kind `recorded` to replay; "" records nothing.
         price_per_hour: US dollars that its machine costs an hour, for evaluations on one's own
             hardware; None for a host that is paid by the token.
+        timeout: for `provider/model`, and for routes that do not say themselves; see Timeout.
     """
 
     kind: str
     models: tuple[str, ...] = ()
     on_unsupported: OnUnsupported | None = None
     record: str = ""
-    price_per_hour: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    price_per_hour: _Positive | None = None
+    timeout: Timeout = Timeout()
 
 
 class Call(msgspec.Struct, kw_only=True):

@@ -23,6 +23,7 @@ Catch the branch you can act on:
     │   ├── UpstreamTimeoutError      504: connect, first_byte, between_chunks or total
     │   │   └── TargetStartingError   504: it is being started, and was not ready in time
     │   ├── UpstreamProtocolError     502: cut off in mid-body, or not the JSON it promised
+    │   ├── UpstreamAuthError         502: it refused the key that the config has for it
     │   ├── UpstreamStatusError       its own status and body, kept as they came
     │   └── TargetBusyError           429: all targets are full, and so are their queues
     ├── ClientGoneError               499: the client went away before the answer
@@ -252,6 +253,22 @@ class UpstreamProtocolError(UpstreamError):
     """The target's answer was cut off in the middle or is not what it says it is."""
 
     code = "upstream_invalid_response"
+
+
+class UpstreamAuthError(UpstreamError):
+    """The target refused the key that the config has for it, which the client knows nothing of.
+
+    Attributes:
+        upstream_status: 401, 403 or 407.
+        headers: the answer's headers, names in lower case.
+    """
+
+    code = "upstream_auth"
+
+    def __init__(self, message: str, *, upstream_status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.upstream_status = upstream_status
+        self.headers = dict(headers)
 
 
 class UpstreamStatusError(UpstreamError):

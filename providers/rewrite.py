@@ -40,7 +40,9 @@ class RewrittenReply:
         self.headers: Mapping[str, str] = reply.headers
         self._reply = reply
         self._rewriter = rewriter
-        self._streams = reply.headers.get("content-type", "").startswith("text/event-stream")
+        self._streams = (
+            reply.headers.get("content-type", "").lower().startswith("text/event-stream")
+        )
 
     async def read(self) -> bytes:
         """The whole body, rewritten."""

@@ -4,6 +4,7 @@ Reading: `Parser().feed(bytes)` gives the events that became complete, whatever 
 Writing: `encode(data)`. After a relayed stream: `read_end(its last bytes)`.
 
 Only `data` and `event` are kept: `id` and `retry` serve clients that reconnect, and a POST cannot.
+A line `error: ...` (older llama.cpp servers) is read as the data of an event of type `error`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*(?:\[\s*\]|null)')
 _EVENTS = re.compile(rb".+?(?:\n\n|\r\n\r\n|\r\r|\Z)", re.DOTALL)
+# Within a JSON string, a quote has a backslash before it: these are a key, or fields of an event.
+_MAYBE_ERROR = re.compile(rb'"error"|(?:^|[\r\n])(?:error:|event: ?error)')
 _GAPS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
@@ -91,6 +94,10 @@ class Parser:
             self._size += len(value) + 1
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
+        elif name == b"error":
+            self._event = "error"
+            self._data.append(value)
+            self._size += len(value) + 1
 
     def _dispatch(self) -> list[Event]:
         events = [Event(b"\n".join(self._data), self._event or "message")] if self._data else []
@@ -117,6 +124,45 @@ def split_complete(data: bytes) -> tuple[bytes, bytes]:
     if rest.startswith(b":") and rest.endswith(b"\n") and b"\ndata" not in rest:
         return data, b""
     return data[:end], rest
+
+
+def without_bom(data: bytes) -> bytes:
+    """Return a stream's first bytes without the byte order mark that some hosts begin with."""
+    return data.removeprefix(_BOM)
+
+
+def split_error(data: bytes) -> tuple[bytes, bytes | None]:
+    """Return the complete events before the first that is an error, and the data of that one.
+
+    None stands for no error; then all of `data` is returned, or all up to [DONE] where an error
+    follows that.
+    """
+    if _MAYBE_ERROR.search(data) is None:
+        return data, None
+    end, done = 0, False
+    for raw in _EVENTS.findall(data):
+        for event in Parser(limit=len(raw) + 2).feed(raw + b"\n\n"):
+            if _is_error(event):
+                return data[:end], None if done else event.data
+            done = done or event.data == b"[DONE]"
+        end += len(raw)
+    return data, None
+
+
+def _is_error(event: Event) -> bool:
+    if event.event == "error":
+        return True
+    try:
+        found = msgspec.json.decode(event.data)
+    except wire.UNREADABLE:
+        return False
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if not isinstance(found, dict):
+        return False
+    choices = found.get("choices")
+    parts = [found, *(choices if isinstance(choices, list) else ())]
+    return any(isinstance(one, dict) and bool(one.get("error")) for one in parts)
 
 
 def without_usage(data: bytes) -> bytes:
@@ -192,6 +238,8 @@ def read_end(tail: bytes) -> StreamEnd:
             chunk = _decode_chunk(event.data)
         except wire.UNREADABLE:
             continue
+        if event.event == "error" and not chunk.error:
+            chunk.error = event.data.decode("utf-8", "replace")
         reasons = [_text(choice.finish_reason) for choice in chunk.choices or ()]
         said = {
             "usage": usage_of_answer(chunk.usage, chunk.x_groq),

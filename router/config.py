@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from providers.base import ProviderConfig, Secret
+from providers.base import ProviderConfig, Secret, Timeout
 from providers.baseline import BaselineConfig
 from providers.compatible import CompatibleConfig
 from providers.errors import ConfigError, closest
@@ -128,23 +128,13 @@ class Hedge(Section, frozen=True, kw_only=True):
     budget: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
 
 
-class Timeout(Section, frozen=True, kw_only=True):
-    """Seconds a target may take.
-
-    Attributes:
-        connect: until there is a connection.
-        first_byte: until the first byte of the answer's body.
-        between_chunks: between two chunks of a stream.
-        total: from the first attempt to the last byte, over all attempts.
-    """
-
-    connect: Positive = 5.0
-    first_byte: Positive = 120.0
-    between_chunks: Positive = 60.0
-    total: Positive = 600.0
-
-
 Record = Literal["none", "metadata", "full"]
+# What a target may say of a request that another one can still answer: an error's code, as any host
+# writes it, or a status.
+FallbackOn = (
+    Literal["context_length_exceeded", "content_filter"]
+    | Annotated[int, msgspec.Meta(ge=400, le=499)]
+)
 Strategy = Literal["weighted", "round_robin", "least_busy", "lowest_latency", "cheapest"]
 
 
@@ -170,6 +160,10 @@ class Route(Section, frozen=True, kw_only=True):
             field), `conversation` (its first message that is not a system message) or
             `header:NAME`. None draws afresh each time.
         fallback: `provider/model` names to try, in order, when all targets failed.
+        fallback_on: refusals of a request after which the next target is tried as well:
+            `context_length_exceeded`, `content_filter` (the codes of errors, as hosts send them) or
+            a status from 400 to 499, such as 422. Without it, only failures that are the target's
+            own, and statuses 401, 402, 403, 404, 407, 408, 409 and 429, go on to the next target.
         retries, timeout, breaker: see their classes.
         hedge: see Hedge; None for no second attempts.
         record: what is kept of each request: `none`, `metadata` (who, when, which target, how long,
@@ -185,6 +179,7 @@ class Route(Section, frozen=True, kw_only=True):
         Annotated[str, msgspec.Meta(pattern="^(user|conversation|header:[A-Za-z0-9-]+)$")] | None
     ) = None
     fallback: tuple[str, ...] = ()
+    fallback_on: tuple[FallbackOn, ...] = ()
     retries: Retries = Retries()
     timeout: Timeout = Timeout()
     breaker: Breaker = Breaker()

@@ -10,28 +10,39 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import math
+import logging
 import random as random_module
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from datetime import UTC
+from types import TracebackType
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from providers import sse
 from providers.base import Call, Explains, OnUnsupported, Path, Provider, Reply
 from providers.errors import (
+    ClientGoneError,
+    EvalrouterError,
     TargetBusyError,
     TargetStartingError,
+    UpstreamAuthError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamStatusError,
     UpstreamTimeoutError,
 )
 from providers.usage import with_usage
+from router import answers
 from router.alarms import Alarms, Deadline
-from router.config import Retries, Timeout
-from router.routing import Load, Plan, Target
+from router.config import Retries
+from router.masking import Masks, hide
+from router.routing import FIRST_BYTE_S, Load, Plan, Policy, Target, TimeLimits
 from router.targets import Klass, Places, TargetState
+
+log = logging.getLogger("evalrouter")
 
 # An error body is for reading; a host that sends more than this is not telling us anything.
 MAX_ERROR_BYTES = 1024 * 1024
@@ -42,8 +53,19 @@ BUSY_RETRY_AFTER_S = 1.0
 # in whole milliseconds, too coarse for how long an answer took.
 _clock = time.monotonic
 
+# How long a stream that says nothing (comments, events without a choice) is held back before it
+# counts as begun: its client must not think that the connection is dead.
+MAX_BEGINNING_S = 15.0
+# What a whole answer to a request for a stream may take.
+MAX_WHOLE_BYTES = 64 * 2**20
+# Longer hints are no dates.
+MAX_HINT_CHARS = 64
+
+# The error code of a stream in which the target sent an error after it had begun to answer.
+ERROR_EVENT = "upstream_error_event"
+
 # Of an answer that the dispatcher has not set its route's yet.
-_NO_TIMEOUT = Timeout()
+_NO_POLICY = Policy()
 # Clients choose model names: what is remembered of targets must not grow without end.
 MAX_WITHOUT_USAGE = 1000
 
@@ -108,11 +130,14 @@ class Opened:
     Attributes:
         status: the target's status.
         headers: the target's headers.
+        content_type: what the body is, whatever the target calls it.
         translation: what became of the request's fields.
         target: who answers.
         attempts: all of them, the successful one last.
         body: the whole body of a JSON answer; None for a stream.
         hide_usage: whether the stream has a usage event that the client did not ask for.
+        secrets: what the target was sent and must not be passed on in a stream's chunks; a body
+            has none of them any more.
         first_byte_s: seconds from `open` to the first byte of the body, retries included.
     """
 
@@ -120,15 +145,21 @@ class Opened:
         "_alarms",
         "_deadline",
         "_first",
+        "_limit",
+        "_limits",
+        "_made_of_whole",
+        "_policy",
         "_reply",
         "_rest",
         "_state",
-        "_timeout",
+        "_waits",
         "attempts",
         "body",
+        "content_type",
         "first_byte_s",
         "headers",
         "hide_usage",
+        "secrets",
         "status",
         "target",
         "translation",
@@ -145,6 +176,9 @@ class Opened:
     ) -> None:
         self.status = reply.status
         self.headers = reply.headers
+        usual = "text/event-stream" if body is None else "application/json"
+        kind = reply.headers.get("content-type", usual)
+        self.content_type = kind if kind.startswith(usual) else usual
         self.translation = reply.translation
         self.target = target
         self.attempts: list[Attempt] = []
@@ -154,37 +188,74 @@ class Opened:
         self._first = first
         self._rest = rest
         self.hide_usage = False
-        self._timeout = _NO_TIMEOUT
+        self.secrets: tuple[bytes, ...] = ()
+        self._policy = _NO_POLICY
+        self._limits = _NO_POLICY.timeout
         self._deadline = 0.0
         self._alarms: Alarms | None = None
         self._state: TargetState | None = None
+        self._limit: _Reading | None = None
+        self._waits = False
+        self._made_of_whole = False
+
+    def reading(self) -> _Reading:
+        """Return what a stream is read and passed on in: `with opened.reading(): ...`.
+
+        It ends with UpstreamTimeoutError when the target is too slow, and with ClientGoneError
+        when the time is over because the client does not read.
+        """
+        assert self._alarms is not None, "set by the dispatcher, with the time-outs"
+        self._limit = _Reading(self, self._alarms, self._deadline)
+        return self._limit
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The stream's bytes as they come.
+        """The stream's bytes as they come; within `reading`.
 
         Raises:
-            UpstreamTimeoutError, UpstreamProtocolError: the stream stopped before its end.
+            UpstreamProtocolError: the stream stopped before its end.
         """
+        limit = self._limit
         assert self._rest is not None, "a JSON answer has a body, not chunks"
+        assert limit is not None, "chunks are read within `reading`"
         if self._first:
             yield self._first
-        assert self._alarms is not None, "set by the dispatcher, with the time-outs"
-        limit = Deadline(self._alarms, None)
+        between = self._limits.between_chunks
         try:
-            with limit:
-                while True:
-                    quiet = _clock() + self._timeout.between_chunks
-                    limit.reschedule(min(quiet, self._deadline))
-                    chunk = await anext(self._rest, b"")
-                    # The client's own pace is not the target's fault.
-                    limit.reschedule(None)
-                    if not chunk:
-                        return
-                    yield chunk
-        except TimeoutError:
-            late = _clock() >= self._deadline
-            phase = "total" if late else "between_chunks"
-            raise _too_slow(self.target, phase, self._timeout) from None
+            while True:
+                limit.reschedule(min(_clock() + between, self._deadline))
+                chunk = await anext(self._rest, b"")
+                # The client's own pace is not the target's fault, but it holds the target's place.
+                limit.reschedule(self._deadline)
+                if not chunk:
+                    return
+                yield chunk
+        except asyncio.CancelledError:
+            self._waits = True
+            raise
+        except (EvalrouterError, GeneratorExit):
+            raise
+        except Exception as failure:
+            raise _unreadable(self.target, failure) from failure
+
+    def _late(self) -> UpstreamTimeoutError | ClientGoneError:
+        """Return what a limit that has run out means."""
+        if not self._waits:
+            return ClientGoneError(
+                f"the client did not read its answer within {self._limits.total:g} s",
+                code="client_too_slow",
+            )
+        phase = "total" if _clock() >= self._deadline else "between_chunks"
+        return _too_slow(self.target, phase, self._limits, self._policy.section)
+
+    def completed(self) -> None:
+        """The stream came to its end."""
+        if self._state is not None:
+            self._state.completed()
+
+    def broke_off(self) -> None:
+        """The stream did not come to its end, by the target's own fault."""
+        if self._state is not None:
+            self._state.cut_off(_clock(), self._policy.breaker)
 
     async def aclose(self) -> None:
         """Give the connection and the target's place back; cut a stream that was not read whole."""
@@ -195,6 +266,27 @@ class Opened:
         if close is not None:
             await close()
         await self._reply.aclose()
+
+
+class _Reading(Deadline):
+    """The time limit of a stream, for its target and its client."""
+
+    __slots__ = ("_opened",)
+
+    def __init__(self, opened: Opened, alarms: Alarms, when: float) -> None:
+        super().__init__(alarms, when)
+        self._opened = opened
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        except TimeoutError:
+            raise self._opened._late() from None
 
 
 class _Trail:
@@ -222,7 +314,11 @@ class _Trail:
 
     def fail(self, target: Target, error: UpstreamError, seconds: float) -> None:
         self.failure = error
-        status = error.status if isinstance(error, UpstreamStatusError) else None
+        status = None
+        if isinstance(error, UpstreamStatusError):
+            status = error.status
+        elif isinstance(error, UpstreamAuthError):
+            status = error.upstream_status
         self.note(target, error.code or "error", status, seconds, paid=_may_be_paid(error))
 
 
@@ -234,18 +330,21 @@ class Dispatcher:
         sleep: waits between attempts.
         random: in [0, 1), for the jitter of those waits.
         now: seconds since the epoch, for `Retry-After` dates.
+        masks: the config's secrets, which no answer and no error may show.
     """
 
     def __init__(
         self,
         providers: Mapping[str, Provider],
         *,
+        masks: Masks | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random_module.random,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._alarms = Alarms()
         self._providers = providers
+        self._masks = masks or Masks()
         self._sleep = sleep
         self._random = random
         self._now = now
@@ -324,7 +423,8 @@ class Dispatcher:
                         await state.wait()
                 except TimeoutError:
                     raise _with(
-                        _too_slow(state.target, "total", plan.policy.timeout), trail
+                        _too_slow(state.target, "total", plan.policy.timeout, plan.policy.section),
+                        trail,
                     ) from None
                 return await self._ask(state, plan, plan.targets.index(state.target), work, trail)
         busy = TargetBusyError(
@@ -353,11 +453,14 @@ class Dispatcher:
                     return opened
                 failure = trail.failure
                 assert failure is not None
-                limited = work.pacing is not None and is_rate_limit(failure)
-                if limited or _final(failure) or _clock() >= trail.deadline:
+                limited = (
+                    work.pacing is not None and is_rate_limit(failure) and not is_spent(failure)
+                )
+                final = _final(failure) and not _goes_on(failure, policy.fallback_on)
+                if limited or final or _clock() >= trail.deadline:
                     raise _with(failure, trail)
                 last = n + 1 == policy.retries.attempts
-                if last or not _worth_another(failure) or not state.may_retry():
+                if last or not _worth_another(failure, work.klass) or not state.may_retry():
                     return None
                 wait = self._wait(failure, n, policy.retries)
                 if wait is None or _clock() + wait >= trail.deadline:
@@ -375,9 +478,10 @@ class Dispatcher:
         began = _clock()
         target = state.target
         try:
-            opened = await self._send(target, work, plan.policy.timeout, trail)
-        except UpstreamError as error:
+            opened = await self._send(target, work, plan.policy, trail)
+        except UpstreamError as failure:
             ended = _clock()
+            error = self._told(failure, target, plan.policy.section)
             if _own_fault(error):
                 state.failed(ended, plan.policy.breaker)
             else:
@@ -391,7 +495,7 @@ class Dispatcher:
             trail.note(target, trail.cancelled, None, _clock() - began, paid=True)
             raise
         took = _clock() - began
-        state.succeeded(took)
+        state.succeeded(took, whole=opened.body is not None)
         if work.pacing is not None:
             work.pacing.ended(target, None, began)
         trail.note(target, "ok", opened.status, took)
@@ -457,21 +561,18 @@ class Dispatcher:
                 return other
         return None
 
-    async def _send(self, target: Target, work: Work, limits: Timeout, trail: _Trail) -> Opened:
-        """Send, and read up to the first byte of a stream or the last byte of a JSON answer."""
+    async def _send(self, target: Target, work: Work, policy: Policy, trail: _Trail) -> Opened:
+        """Send, and read up to the first event of a stream or the last byte of a JSON answer."""
         provider = self._providers[target.provider]
-        envelope = work.envelope
-        ask_usage = (
-            work.want_usage
-            and getattr(provider, "takes_stream_usage", True)
-            and target not in self._without_usage
-        )
-        if ask_usage:
-            envelope = with_usage(envelope)
+        limits, deadline = policy.timeout, trail.deadline
+        if policy.timeouts:
+            limits = policy.timeouts.get(target, limits)
+            deadline = min(deadline, _clock() + limits.total)
+        first_byte = limits.first_byte or (FIRST_BYTE_S if work.stream else limits.total)
         call = Call(
             path=work.path,
             model=target.model,
-            envelope=envelope,
+            envelope=work.envelope,
             stream=work.stream,
             request_id=work.request_id,
             connect_timeout=limits.connect,
@@ -480,44 +581,88 @@ class Dispatcher:
         )
         reply: Reply | None = None
         opened: Opened | None = None
+        limit = Deadline(self._alarms, min(deadline, _clock() + first_byte))
         try:
-            with Deadline(self._alarms, min(trail.deadline, _clock() + limits.first_byte)):
-                reply = await provider.send(call)
-                if reply.status >= 400:
-                    error = await _status_error(reply, target)
-                    if not (ask_usage and _is_about_usage(error)):
-                        raise error
-                    # Not the client's fault: it did not send what the host refuses.
-                    ask_usage = False
-                    await reply.aclose()
-                    call.envelope = work.envelope
-                    reply = await provider.send(call)
-                    if reply.status >= 400:
-                        raise await _status_error(reply, target)
-                    self._remember_without_usage(target)
-                if _streams(reply):
-                    rest = aiter(reply.chunks())
-                    first = await anext(rest, b"")
-                    if not first:
-                        raise UpstreamProtocolError(f"{target.provider}: the stream was empty")
-                    _refuse_error_event(first, target)
-                    opened = Opened(reply, target, body=None, first=first, rest=rest)
+            with limit:
+                reply, ask_usage = await self._reply(provider, call, work, target)
+                if work.stream and work.path != "embeddings":
+                    opened = await _begin(reply, work.path, target, limit, deadline)
                 else:
-                    body = await reply.read()
-                    _refuse_error_body(body, target)
+                    body = answers.whole(await reply.read(), work.path, target)
                     opened = Opened(reply, target, body=body)
         except TimeoutError:
-            phase = "total" if _clock() >= trail.deadline else "first_byte"
+            phase = "total" if _clock() >= deadline else "first_byte"
             why = provider.starting(target.model) if isinstance(provider, Explains) else ""
-            raise _too_slow(target, phase, limits, why) from None
+            raise _too_slow(target, phase, limits, policy.section, why) from None
+        except EvalrouterError:
+            raise
+        except Exception as failure:
+            if reply is None:
+                raise
+            raise _unreadable(target, failure) from failure
         finally:
             if opened is None and reply is not None:
                 await reply.aclose()
-        opened._timeout = limits
-        opened._deadline = trail.deadline
+        opened.secrets = secrets = self._masks.of(target.provider)
+        if opened.body is not None and secrets:
+            opened.body = hide(opened.body, secrets)
+        opened._policy = policy
+        opened._limits = limits
+        opened._deadline = deadline
         opened._alarms = self._alarms
-        opened.hide_usage = ask_usage
+        # Events that were made of a whole answer have its usage in any case.
+        opened.hide_usage = ask_usage or (opened._made_of_whole and work.want_usage)
         return opened
+
+    async def _reply(
+        self, provider: Provider, call: Call, work: Work, target: Target
+    ) -> tuple[Reply, bool]:
+        """Send; return a reply that has a status of success, and whether usage was requested."""
+        ask_usage = (
+            work.want_usage
+            and getattr(provider, "takes_stream_usage", True)
+            and target not in self._without_usage
+        )
+        if ask_usage:
+            call.envelope = with_usage(work.envelope)
+        reply = await provider.send(call)
+        if reply.status == 200:
+            return reply, ask_usage
+        error = await _status_error(reply, target)
+        if error is not None and ask_usage and _is_about_usage(error):
+            # Not the client's fault: it did not send what the host refuses.
+            ask_usage = False
+            call.envelope = work.envelope
+            reply = await provider.send(call)
+            error = await _status_error(reply, target)
+            if error is None:
+                self._remember_without_usage(target)
+        if error is not None:
+            raise error
+        return reply, ask_usage
+
+    def _told(self, failure: UpstreamError, target: Target, section: str) -> UpstreamError:
+        """Return the failure as the client, the records and the logs may have it."""
+        masks = self._masks
+        if isinstance(failure, UpstreamTimeoutError) and failure.phase == "connect":
+            failure = _explained(failure, section)
+        failure.message = masks.mask_text(failure.message)
+        failure.args = (failure.message,)
+        if not isinstance(failure, UpstreamStatusError):
+            return failure
+        failure.body = masks.mask(failure.body)
+        failure.headers = {n: masks.mask_text(value) for n, value in failure.headers.items()}
+        if failure.status in _REFUSES_KEY:
+            return _auth_error(failure, target)
+        if is_spent(failure):
+            failure.code = SPENT
+        return failure
+
+    def error_event(self, opened: Opened, data: bytes) -> UpstreamStatusError:
+        """Return the error that a target sent in the middle of its stream."""
+        error = answers.error_in_200(self._masks.mask(data), opened.target)
+        error.code = ERROR_EVENT
+        return error
 
     def _remember_without_usage(self, target: Target) -> None:
         if len(self._without_usage) >= MAX_WITHOUT_USAGE:
@@ -526,13 +671,52 @@ class Dispatcher:
 
     def _wait(self, failure: UpstreamError, n: int, retries: Retries) -> float | None:
         """Seconds before attempt n + 2 at the same target; None when that is too long to wait."""
-        asked = None
-        if isinstance(failure, UpstreamStatusError):
-            asked = retry_after(failure.headers, self._now())
-        if asked is not None:
-            return asked if asked <= retries.backoff_max else None
         # Full jitter: a crowd that failed together must not come back together.
-        return self._random() * min(retries.backoff_max, retries.backoff * 2.0**n)
+        own = self._random() * min(retries.backoff_max, retries.backoff * 2.0**n)
+        hint = None
+        if isinstance(failure, UpstreamStatusError):
+            hint = retry_after(failure.headers, self._now())
+        if hint is None:
+            return own
+        return max(own, hint) if hint <= retries.backoff_max else None
+
+
+async def _begin(
+    reply: Reply, path: Path, target: Target, limit: Deadline, deadline: float
+) -> Opened:
+    """Read a reply up to what shows that it has begun to answer.
+
+    Raises:
+        UpstreamError: it is an error, or no answer.
+    """
+    rest = aiter(reply.chunks())
+    first = await anext(rest, b"")
+    if answers.begins_plainly(first):
+        return Opened(reply, target, body=None, first=first, rest=rest)
+    came = sse.without_bom(first)
+    while not came.lstrip() and (more := await anext(rest, b"")):
+        came = (came + more)[-answers.MAX_BEGINNING_BYTES :]
+    if not answers.looks_like_events(came):
+        # Not a stream at all: a host that has not read `stream`, or an error page.
+        limit.reschedule(deadline)
+        parts, size = [came], len(came)
+        async for chunk in rest:
+            parts.append(chunk)
+            size += len(chunk)
+            if size > MAX_WHOLE_BYTES:
+                raise UpstreamProtocolError(f"{target}: the answer is over {MAX_WHOLE_BYTES} bytes")
+        events = answers.events_of(answers.whole(b"".join(parts), path, target), path, target)
+        opened = Opened(reply, target, body=None, first=events, rest=rest)
+        opened._made_of_whole = True
+        return opened
+    beginning = answers.Beginning(target)
+    parts, chunk, began = [came], came, _clock()
+    while not beginning.feed(chunk) and _clock() - began < MAX_BEGINNING_S:
+        chunk = await anext(rest, b"")
+        if not chunk:
+            raise beginning.empty()
+        parts.append(chunk)
+    return Opened(reply, target, body=None, first=b"".join(parts), rest=rest)
 
 
 def _begun(opened: Opened, trail: _Trail, started: float) -> Opened:
@@ -544,55 +728,113 @@ def _begun(opened: Opened, trail: _Trail, started: float) -> Opened:
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds the host asks us to wait: `retry-after-ms`, or `Retry-After` as seconds or a date.
 
+    None where it does not say, and where what it says is no time to come.
+
     Args:
         headers: the answer's, names in lower case.
         now: seconds since the epoch.
     """
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        text = headers.get(name)
-        if not text:
+        text = headers.get(name, "").strip()
+        if not text or len(text) > MAX_HINT_CHARS:
             continue
-        try:
-            seconds = float(text) * scale
-        except ValueError:
-            pass
-        else:
-            return max(0.0, seconds) if math.isfinite(seconds) else None
-        try:
-            return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
-        except ValueError:
-            continue
+        seconds = float(text) * scale if _SECONDS.fullmatch(text) else _until(text, now)
+        if seconds > 0:
+            return seconds
     return None
 
 
-# How an error object begins, as hosts write it.
-_ERROR_START = (b'{"error":', b'{"error" :', b'{ "error"', b'{"object":"error"')
+_SECONDS = re.compile(r"\+?[0-9]{1,12}(\.[0-9]{0,12})?")
 
 
-def _streams(reply: Reply) -> bool:
-    return reply.headers.get("content-type", "").startswith("text/event-stream")
+def _until(date: str, now: float) -> float:
+    """Seconds until an HTTP date; 0 where it is none."""
+    try:
+        when = email.utils.parsedate_to_datetime(date)
+        # A date without a zone is not in this machine's.
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return 0.0
+
+
+# Statuses that speak of the key, or of what a proxy wants: not of what the client sent.
+_REFUSES_KEY = frozenset({401, 403, 407})
+# The error code of a host whose quota or credit is used up, and what hosts call that.
+SPENT = "insufficient_quota"
+_SPENT = frozenset({SPENT, "billing_hard_limit_reached", "billing_not_active"})
+# What hosts call the errors that `fallback_on` names.
+_NAMES = {
+    "context_length_exceeded": frozenset(
+        {"context_length_exceeded", "context_window_exceeded", "exceed_context_size_error"}
+    ),
+    "content_filter": frozenset(
+        {
+            "content_filter",
+            "content_filtered",
+            "content_policy_violation",
+            "ResponsibleAIPolicyViolation",
+        }
+    ),
+}
 
 
 def _final(failure: UpstreamError) -> bool:
     """Whether the request itself is at fault, so that no target would answer it."""
     if not isinstance(failure, UpstreamStatusError):
         return False
-    # 401, 403 and 404 speak of our key and our model name there, which another target does not
-    # share; every other 4xx speaks of what the client sent.
-    return 400 <= failure.status < 500 and failure.status not in (401, 403, 404, 408, 409, 429)
+    if failure.headers.get("x-should-retry", "").lower() == "true":
+        return False
+    # 402 and 404 speak of our account and our model name there, which another target does not
+    # share (as do 401 and 403, see `_auth_error`); every other 4xx of what the client sent.
+    return 400 <= failure.status < 500 and failure.status not in (402, 404, 408, 409, 429)
+
+
+def _goes_on(failure: UpstreamError, fallback_on: frozenset[str | int]) -> bool:
+    """Whether the route has it that another target is tried after this refusal."""
+    if not fallback_on or not isinstance(failure, UpstreamStatusError):
+        return False
+    if failure.status in fallback_on:
+        return True
+    own = failure.as_openai()["error"]
+    inner = own.get("innererror")
+    said = {own["code"], own.get("type"), inner.get("code") if isinstance(inner, dict) else None}
+    said = {one for one in said if isinstance(one, str)}
+    return any(said & _NAMES[name] for name in fallback_on if isinstance(name, str))
+
+
+def is_spent(failure: UpstreamError) -> bool:
+    """Whether the target's account has no quota or credit left, which waiting does not mend."""
+    if not isinstance(failure, UpstreamStatusError) or failure.status not in (402, 429):
+        return False
+    if failure.status == 402 or failure.code == SPENT:
+        return True
+    own = failure.as_openai()["error"]
+    return any(isinstance(own[name], str) and own[name] in _SPENT for name in ("code", "type"))
+
+
+def _auth_error(failure: UpstreamStatusError, target: Target) -> UpstreamAuthError:
+    own = failure.as_openai()["error"]["message"]
+    return UpstreamAuthError(
+        f"The provider {target.provider!r} refused the key that this server's config has for it "
+        f"(status {failure.status}): {own[:500]}",
+        upstream_status=failure.status,
+        headers=failure.headers,
+    )
 
 
 def _own_fault(failure: UpstreamError) -> bool:
     """Whether the failure speaks against the target, rather than against what was asked of it."""
-    if isinstance(failure, TargetStartingError):
+    if isinstance(failure, TargetStartingError | UpstreamAuthError):
         return False
     return not isinstance(failure, UpstreamStatusError) or failure.status >= 500
 
 
-def _is_about_usage(error: UpstreamStatusError) -> bool:
+def _is_about_usage(error: UpstreamError) -> bool:
     """Whether the host refused `stream_options`."""
-    return error.status in (400, 422) and (
-        b"stream_options" in error.body or b"include_usage" in error.body
+    return (
+        isinstance(error, UpstreamStatusError)
+        and error.status in (400, 422)
+        and (b"stream_options" in error.body or b"include_usage" in error.body)
     )
 
 
@@ -603,60 +845,78 @@ def _may_be_paid(failure: UpstreamError) -> bool:
     return isinstance(failure, UpstreamProtocolError)
 
 
-def _refuse_error_body(body: bytes, target: Target) -> None:
-    """An error that some hosts send with status 200 is an error all the same."""
-    if body.startswith(_ERROR_START) or (b'"choices"' not in body and b'"error"' in body[:200]):
-        raise _error_in_200(body, target)
-
-
-def _refuse_error_event(first: bytes, target: Target) -> None:
-    """The same in a stream whose first event is the error."""
-    if first.startswith(b"data:") and first[5:].lstrip().startswith(_ERROR_START):
-        raise _error_in_200(first[5:].strip(), target)
-
-
-def _error_in_200(body: bytes, target: Target) -> UpstreamStatusError:
-    return UpstreamStatusError(502, body, {}, f"{target} answered with an error in status 200")
-
-
 def is_rate_limit(failure: UpstreamError) -> bool:
     """Whether the target refused because it has been asked too often."""
     return isinstance(failure, UpstreamStatusError) and failure.status == 429
 
 
-def _worth_another(failure: UpstreamError) -> bool:
+def _worth_another(failure: UpstreamError, klass: Klass) -> bool:
     """Whether the same target may answer if asked again."""
+    if isinstance(failure, UpstreamTimeoutError):
+        # The answer of an evaluation is as long the next time, and is paid for once more.
+        return klass == "live" or failure.phase == "connect"
     if isinstance(failure, UpstreamStatusError):
+        if is_spent(failure):
+            return False
+        told = failure.headers.get("x-should-retry", "").lower()
+        if told in ("true", "false"):
+            return told == "true"
         return failure.status in (408, 409, 429) or failure.status >= 500
-    return True
+    return not isinstance(failure, UpstreamAuthError)
 
 
-async def _status_error(reply: Reply, target: Target) -> UpstreamStatusError:
+async def _status_error(reply: Reply, target: Target) -> UpstreamError | None:
+    """Return the error that a status stands for, the reply closed; None for a success."""
+    status = reply.status
+    if 200 <= status <= 203:
+        return None
     body = b""
-    async for chunk in reply.chunks():
-        body += chunk
-        if len(body) > MAX_ERROR_BYTES:
-            break
+    try:
+        if not 400 <= status < 600:
+            return UpstreamProtocolError(f"{target} answered with status {status}, no answer")
+        async for chunk in reply.chunks():
+            body += chunk
+            if len(body) > MAX_ERROR_BYTES:
+                break
+    finally:
+        await reply.aclose()
     return UpstreamStatusError(
-        reply.status,
+        status,
         body,
         {name.lower(): value for name, value in reply.headers.items()},
-        f"{target} answered with status {reply.status}",
+        f"{target} answered with status {status}",
     )
 
 
 def _too_slow(
-    target: Target, phase: str, timeout: Timeout, starting: str = ""
+    target: Target, phase: str, limits: TimeLimits, section: str, starting: str = ""
 ) -> UpstreamTimeoutError:
-    seconds = getattr(timeout, phase)
+    seconds = getattr(limits, phase) or FIRST_BYTE_S
     words = {
         "first_byte": f"no first byte within {seconds:g} s",
         "between_chunks": f"no further chunk within {seconds:g} s",
         "total": f"not done within {seconds:g} s",
     }
+    kind: type[UpstreamTimeoutError] = UpstreamTimeoutError
+    said = f"{target}: {words[phase]}"
     if starting:
-        return TargetStartingError(f"{target}: {words[phase]}; {starting}", phase=phase)
-    return UpstreamTimeoutError(f"{target}: {words[phase]}", phase=phase)
+        kind, said = TargetStartingError, f"{said}; {starting}"
+    return _explained(kind(said, phase=phase), section)
+
+
+def _explained(error: UpstreamTimeoutError, section: str) -> UpstreamTimeoutError:
+    """Return the error with a message that says where the config has the limit."""
+    if not section:
+        return error
+    return type(error)(
+        f"{error.message} (the config's {section}.timeout.{error.phase})", phase=error.phase
+    )
+
+
+def _unreadable(target: Target, failure: Exception) -> UpstreamProtocolError:
+    """Return the error of an answer over which its provider's code failed."""
+    log.error("the answer of %s could not be read", target, exc_info=failure)
+    return UpstreamProtocolError(f"{target}: the answer cannot be read")
 
 
 def _with(failure: UpstreamError, trail: _Trail) -> UpstreamError:

@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from providers.errors import TargetBusyError, UpstreamError, UpstreamStatusError
-from router.dispatch import retry_after
+from router.dispatch import is_spent, retry_after
 from router.routing import Target
 
 # RFC 6928's ten would do; this is a run's concurrency where its document says nothing.
@@ -42,9 +42,6 @@ _PAUSE_S, _PAUSE_MAX_S = 1.0, 60.0
 LONGEST_PAUSE_S = 600.0
 # A request that was refused so often counts as failed.
 TRIES = 10
-
-# Status 429 that waiting does not mend.
-_SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
 
 class Window:
@@ -206,8 +203,7 @@ class Pacing:
             return 0.0
         if not isinstance(error, UpstreamStatusError) or error.status != 429:
             return None
-        own = error.as_openai()["error"]
-        if own["code"] in _SPENT or own["type"] in _SPENT:
+        if is_spent(error) or error.headers.get("x-should-retry", "").lower() == "false":
             return None
         asked = retry_after(error.headers, self._now()) or 0.0
         return asked if asked <= LONGEST_PAUSE_S else None

@@ -66,7 +66,9 @@ class Routes:
 
     def _build(self) -> Table:
         routes = self._config.routes | self._overrides
-        return Table(routes, self._config.providers, self._price_of)
+        providers = self._config.providers
+        timeouts = {name: one.timeout for name, one in providers.items()}
+        return Table(routes, providers, self._price_of, timeouts)
 
     def view(self) -> list[RouteView]:
         """Every route, in the order of the config, new ones last."""

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError, closest
-from router.config import IN_PLACE, Breaker, Hedge, Retries, Route, Supports, Timeout
+from router.config import IN_PLACE, Breaker, Hedge, Retries, Route, Supports
 from router.config import Target as Arm
 
 
@@ -41,20 +42,47 @@ class Room(NamedTuple):
     waiting: int
 
 
+class TimeLimits(NamedTuple):
+    """Seconds that a target may take, as the config has it; see Timeout.
+
+    Attributes:
+        first_byte: None for FIRST_BYTE_S of a stream, and `total` of a whole answer.
+    """
+
+    connect: float = 5.0
+    first_byte: float | None = None
+    between_chunks: float = 60.0
+    total: float = 600.0
+
+
+FIRST_BYTE_S = 120.0
+
+
 class Policy(NamedTuple):
-    """How a plan's targets are asked; the same object for every request of a route."""
+    """How a plan's targets are asked; the same object for every request of a route.
+
+    Attributes:
+        timeout: of the plan, and of targets that `timeouts` does not name.
+        timeouts: of targets whose providers have time-outs of their own.
+        section: where the config has these time-outs, `routes.NAME` or `providers.NAME`; "" for
+            nowhere.
+        fallback_on: the route's, see Route.
+    """
 
     retries: Retries = Retries()
-    timeout: Timeout = Timeout()
+    timeout: TimeLimits = TimeLimits()
     breaker: Breaker = Breaker()
     hedge: Hedge | None = None
     rooms: Mapping[Target, Room] = {}
+    timeouts: Mapping[Target, TimeLimits] = {}
+    section: str = ""
+    fallback_on: frozenset[str | int] = frozenset()
 
 
 # A run's own workers: nobody waits for one answer, what fails would fail again, and there is no
 # other host to ask meanwhile. Only a worker that hangs must not hold a run for ever.
 _OWN_WORKERS = Policy(
-    Retries(attempts=1), Timeout(first_byte=3600.0, total=3600.0), Breaker(failures=sys.maxsize)
+    Retries(attempts=1), TimeLimits(first_byte=3600.0, total=3600.0), Breaker(failures=sys.maxsize)
 )
 
 
@@ -110,10 +138,49 @@ def _idle(_: Target) -> Load:
     return Load()
 
 
+def limits_of(*said: Timeout) -> TimeLimits:
+    """Return the time-outs that the first of these to speak of each gives."""
+    given = {
+        name: value
+        for timeout in reversed(said)
+        for name in TimeLimits._fields
+        if (value := getattr(timeout, name)) is not None
+    }
+    return TimeLimits(**given)
+
+
+def _policy(
+    name: str, route: Route, arms: Iterable[tuple[Target, Arm]], said_of: Mapping[str, Timeout]
+) -> Policy:
+    names = [*(one for one, _ in arms), *(Target.parse(model) for model in route.fallback)]
+    timeouts = {
+        one: limits_of(route.timeout, said_of[one.provider])
+        for one in names
+        if said_of.get(one.provider, Timeout()) != Timeout()
+    }
+    timeout = limits_of(route.timeout)
+    if timeouts and route.timeout.total is None:
+        # A provider that may take longer has the time for it.
+        longest = max(timeouts.get(one, timeout).total for one in names)
+        timeout = timeout._replace(total=longest)
+    return Policy(
+        route.retries,
+        timeout,
+        route.breaker,
+        route.hedge,
+        _rooms(arms),
+        timeouts,
+        f"routes.{name}",
+        frozenset(route.fallback_on),
+    )
+
+
 class _Arms:
     """A route made ready: cumulative weights, and the order that follows each choice."""
 
-    def __init__(self, route: Route, price_of: PriceOf) -> None:
+    def __init__(
+        self, name: str, route: Route, price_of: PriceOf, said_of: Mapping[str, Timeout]
+    ) -> None:
         arms = [(Target.parse(arm.model), arm) for arm in route.targets if arm.weight]
         if route.strategy == "cheapest":
             arms.sort(key=lambda pair: _cheapest_first(price_of(pair[0])))
@@ -123,7 +190,7 @@ class _Arms:
         self.bounds = list(itertools.accumulate(arm.weight for _, arm in arms))
         count = len(arms)
         self.orders = [self._order([*range(n, count), *range(n)]) for n in range(count)]
-        self.policy = Policy(route.retries, route.timeout, route.breaker, route.hedge, _rooms(arms))
+        self.policy = _policy(name, route, arms, said_of)
         self.limited = {name: arm.supports for name, arm in arms if arm.supports != Supports()}
 
     def _order(self, places: Sequence[int]) -> tuple[Target, ...]:
@@ -186,6 +253,7 @@ class Table:
         providers: the names of the configured providers.
         price_of: dollars per million tokens of a target, input and output together; None when
             unknown. For the strategy `cheapest`.
+        timeouts: of providers that have some of their own.
     """
 
     def __init__(
@@ -193,11 +261,18 @@ class Table:
         routes: Mapping[str, Route],
         providers: Iterable[str],
         price_of: PriceOf = lambda _: None,
+        timeouts: Mapping[str, Timeout] | None = None,
     ) -> None:
+        said_of = timeouts or {}
         self.routes = dict(routes)
-        self._arms = {name: _Arms(route, price_of) for name, route in routes.items()}
+        self._arms = {name: _Arms(name, one, price_of, said_of) for name, one in routes.items()}
         self._providers = frozenset(providers)
-        self._policy = Policy()
+        self._policies = {
+            name: Policy(
+                timeout=limits_of(said_of.get(name, Timeout())), section=f"providers.{name}"
+            )
+            for name in self._providers
+        }
         self._in_place: Collection[str] | None = None
 
     def in_place(self, models: Collection[str]) -> Table:
@@ -264,7 +339,7 @@ class Table:
         arms = self._arms.get(model)
         if arms is None:
             target = self._direct(model)
-            policy = _OWN_WORKERS if target.provider == IN_PLACE else self._policy
+            policy = self._policies.get(target.provider, _OWN_WORKERS)
             return Plan(model, (target,), policy)
         targets = arms.choose(draw, load_of)
         if needs is not None and arms.limited:

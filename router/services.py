@@ -23,6 +23,7 @@ from router.datasets import Datasets
 from router.dispatch import Dispatcher
 from router.experiments import Experiments
 from router.keys import Keys
+from router.masking import Masks
 from router.prices import PriceBook
 from router.routes import Routes
 from router.runs import Runs
@@ -73,7 +74,7 @@ class Services:
         self.store: Store = SqliteStore(config.storage.sqlite_path())
         self.prices = PriceBook(config.prices, config.providers, config.routes)
         self.routes = Routes(config, source, self.store, self.prices.per_million)
-        self.dispatcher = Dispatcher(self.providers)
+        self.dispatcher = Dispatcher(self.providers, masks=Masks(config))
         self.keys = Keys(self.store)
         self.cache = Cache(config.cache.max_bytes)
         kinds = {name: one.kind for name, one in config.providers.items()}

@@ -84,6 +84,7 @@ class TargetState:
         self._times: deque[float] = deque(maxlen=_KEPT)
         self._slow: float | None = None
         self._failures = 0
+        self._cut_off = 0
         self._closed_again_at = 0.0
         self._breaker: BreakerState = "closed"
         self._retries = _BURST
@@ -159,14 +160,30 @@ class TargetState:
         self._closed_again_at = now + breaker.open
         return True
 
-    def succeeded(self, seconds: float) -> None:
-        """An answer began after `seconds`."""
+    def succeeded(self, seconds: float, *, whole: bool = True) -> None:
+        """An answer began after `seconds`; `whole` if it is complete as well."""
+        if whole:
+            self._cut_off = 0
         self._failures = 0
         self._breaker = "closed"
         before = self._latency
         self._latency = seconds if before is None else before + _EWMA * (seconds - before)
         self._times.append(seconds)
         self._slow = None
+
+    def completed(self) -> None:
+        """A stream came to its end."""
+        self._cut_off = 0
+
+    def cut_off(self, now: float, breaker: Breaker) -> None:
+        """A stream that had begun broke off, by the target's own fault.
+
+        These count by themselves: every stream that breaks off began well.
+        """
+        self._cut_off += 1
+        if self._cut_off >= breaker.failures:
+            self._failures = breaker.failures
+            self.failed(now, breaker)
 
     def failed(self, now: float, breaker: Breaker) -> None:
         """The target failed, by its own fault."""

@@ -31,6 +31,7 @@ from providers.errors import StoreError
 from providers.usage import ABSENT, Tokens, read_usage, usage_of_answer
 from router import tokens
 from router.config import Config, Route
+from router.dispatch import ERROR_EVENT
 from router.prices import PriceBook
 from router.record import Keep, Record
 from router.redact import redact
@@ -48,9 +49,6 @@ TAIL_BYTES = 16 * 1024  # what `tail_of` leaves of an answer
 MAX_BODY_BYTES = 2**20  # longer bodies are not kept
 PRUNE_EVERY_S = 600.0
 PRUNE_AT_ONCE = 1000
-
-# The error code of a stream in which the target sent an error after it had begun to answer.
-ERROR_EVENT = "upstream_error_event"
 
 # The last events of a stream that are looked at first: finish reason, usage and [DONE] are there.
 _LAST_EVENTS = 5

@@ -35,7 +35,7 @@ from evaluators.base import Answer, Judging, Output, Sample
 from evaluators.document import RunDocument
 from evaluators.metrics import registry
 from providers import errors
-from providers.base import Call, ProviderConfig, Secret
+from providers.base import Call, ProviderConfig, Secret, Timeout
 from providers.compatible import HOSTS, CompatibleConfig
 from providers.errors import ConfigError, EvalrouterError, MissingExtraError
 from providers.kinds import KINDS
@@ -232,6 +232,8 @@ def kinds() -> str:
     classes = {one.config for one in KINDS.values()}
     for kind in sorted(classes, key=lambda one: (len(one.__mro__), one.__name__)):
         first, *inner = structs_below(kind)
+        # `timeout`, of every kind, has its section among the routes.
+        inner = [one for one in inner if one is not Timeout]
         base = kind.__mro__[1]
         assert base is ProviderConfig or base in classes, f"no section has {base.__name__}'s keys"
         named = ", ".join(f"`{name}`" for name in sorted(KINDS) if KINDS[name].config is first)

@@ -8,6 +8,7 @@ and comes back byte for byte.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import re
 import time
@@ -38,19 +39,21 @@ from providers.errors import (
     EvalrouterError,
     MethodNotAllowedError,
     RequestError,
+    UpstreamAuthError,
     UpstreamError,
     UpstreamStatusError,
 )
 from providers.usage import lacks_usage
 from providers.wire import UNREADABLE, Message
-from router import tokens
+from router import answers, tokens
 from router.api.connection import ClientWatch, Headers, answer, read_body
 from router.api.errors import body_of, from_exception
 from router.api.guard import refuse_other_origins
 from router.cache import Entry, Use, key_of, wanted
 from router.config import Route
-from router.dispatch import Attempt, Opened, Work
+from router.dispatch import Attempt, Opened, Work, is_spent, retry_after
 from router.keys import NOBODY, NOTHING, Expected, Holder
+from router.masking import hide
 from router.record import Keep, Record, Trace
 from router.routing import Needs, Plan, Table, Target, share
 from router.services import Services
@@ -72,6 +75,14 @@ REQUIRED: Mapping[Path, str] = {
 
 # An event larger than this is passed on in pieces rather than kept in memory.
 MAX_HELD_BYTES = 1024 * 1024
+# What hosts call the id that they have for a request.
+_REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid")
+_RATE_LIMIT = re.compile(r"(?:x-|anthropic-)?ratelimit-([a-z0-9-]{1,64})")
+# Of a host's headers about rate limits, those that are passed on, and how much of each.
+MAX_HOST_HEADERS = 16
+MAX_HOST_HEADER_BYTES = 256
+# No client is sent away for longer than this.
+MAX_RETRY_AFTER_S = 86_400.0
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # A stream longer than this is neither cached nor recorded whole.
 MAX_KEPT_BYTES = 1024 * 1024
@@ -126,7 +137,7 @@ class Completions:
         except Exception as error:  # noqa: BLE001  # the border: whatever it is, the client is told
             ours = from_exception(error, "POST", scope["path"])
             visit.fail(ours)
-            await _send_error(ours, scope, send, visit)
+            await _send_error(ours, scope, send, visit, self._now())
         finally:
             record = self._record(visit)
             if visit.grant is not NOBODY:
@@ -239,49 +250,93 @@ class Completions:
         self._keep_in_cache(opened, body, visit)
 
     async def _relay_stream(self, opened: Opened, send: Send, visit: Visit) -> None:
-        """Pass a stream on as it comes."""
+        """Pass a stream on as it comes, and see that it comes to its end."""
         headers = visit.answer_headers_of(opened)
         headers.append((b"cache-control", b"no-cache"))
         visit.status = opened.status
+        self._telemetry.open_streams += 1
+        try:
+            with opened.reading():
+                await send(
+                    {"type": "http.response.start", "status": opened.status, "headers": headers}
+                )
+                keep, held, wrong = await self._relay_chunks(opened, send, visit)
+            tail = visit.tail
+            if held and wrong is None:
+                # Some hosts leave out the blank line after their last event.
+                held, wrong = answers.last_event(hide(held, opened.secrets))
+                tail.append(held)
+            if wrong is not None:
+                raise self._dispatcher.error_event(opened, wrong)
+            if not answers.is_whole(tail):
+                raise answers.cut_off(opened.target)
+        except UpstreamError as error:
+            # What goes wrong after the end is of no use to anybody.
+            if not answers.is_done(visit.tail):
+                await self._end_with_error(error, opened, send, visit)
+                return
+            keep, held = False, b""
+        finally:
+            self._telemetry.open_streams -= 1
+        opened.completed()
+        if held and opened.hide_usage:
+            held = sse.without_usage(held)
+        await send({"type": "http.response.body", "body": held, "more_body": False})
+        self._keep_in_cache(opened, b"".join(tail) if keep else b"", visit)
+
+    async def _relay_chunks(
+        self, opened: Opened, send: Send, visit: Visit
+    ) -> tuple[bool, bytes, bytes | None]:
+        """Pass events on up to the end, or to the first error.
+
+        Returns whether all of them are in `visit.tail`, what came of an event that has no end, and
+        the data of an error.
+        """
         keep = visit.cache_key is not None or self._keeps_body(visit)
         tail = visit.tail = deque(maxlen=None if keep else TAIL_CHUNKS)
-        received = 0
-        self._telemetry.open_streams += 1
+        secrets = opened.secrets
         held = b""
-        try:
-            await send({"type": "http.response.start", "status": opened.status, "headers": headers})
-            async for chunk in opened.chunks():
-                if held:
-                    chunk, held = held + chunk, b""  # noqa: PLW2901  # the chunk, made whole
-                if not chunk.endswith(b"\n\n"):
-                    # Half an event is of no use to a client, and if the rest never comes it would
-                    # swallow the error that has to follow it.
-                    chunk, held = sse.split_complete(chunk)  # noqa: PLW2901
-                    if len(held) > MAX_HELD_BYTES:
-                        chunk, held = chunk + held, b""  # noqa: PLW2901
-                tail.append(chunk)
-                received += len(chunk)
-                if keep and received > MAX_KEPT_BYTES:
-                    # Too long for the record and the cache: only its end is of use.
-                    keep = False
-                    tail = visit.tail = deque(tail, maxlen=TAIL_CHUNKS)
-                    visit.cache_key = None
-                if opened.hide_usage:
-                    chunk = sse.without_usage(chunk)  # noqa: PLW2901
-                if chunk:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except UpstreamError as error:
-            # The status is long gone; an error event is what OpenAI's clients understand instead.
-            visit.error_code = error.code or "error"
-            event = sse.encode(body_of(error))
-            await send({"type": "http.response.body", "body": event, "more_body": False})
-        else:
-            tail.append(held)
-            await send({"type": "http.response.body", "body": held, "more_body": False})
-            self._keep_in_cache(opened, b"".join(tail) if keep else b"", visit)
-        finally:
-            visit.received = received
-            self._telemetry.open_streams -= 1
+        wrong: bytes | None = None
+        async for chunk in opened.chunks():
+            if held:
+                chunk, held = held + chunk, b""  # noqa: PLW2901  # the chunk, made whole
+            if not chunk.endswith(b"\n\n"):
+                # Half an event is of no use to a client, and if the rest never comes it would
+                # swallow the error that has to follow it.
+                chunk, held = sse.split_complete(chunk)  # noqa: PLW2901
+                if len(held) > MAX_HELD_BYTES:
+                    chunk, held = chunk + held, b""  # noqa: PLW2901
+                if not chunk:
+                    continue
+            if secrets:
+                chunk = hide(chunk, secrets)  # noqa: PLW2901
+            if b"error" in chunk:
+                chunk, wrong = sse.split_error(chunk)  # noqa: PLW2901
+            tail.append(chunk)
+            visit.received += len(chunk)
+            if keep and visit.received > MAX_KEPT_BYTES:
+                # Too long for the record and the cache: only its end is of use.
+                keep = False
+                tail = visit.tail = deque(tail, maxlen=TAIL_CHUNKS)
+                visit.cache_key = None
+            if opened.hide_usage:
+                chunk = sse.without_usage(chunk)  # noqa: PLW2901
+            if chunk:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            if wrong is not None:
+                break
+        return keep, held, wrong
+
+    async def _end_with_error(
+        self, error: UpstreamError, opened: Opened, send: Send, visit: Visit
+    ) -> None:
+        """End a stream that broke off: with an event, as the status is long gone."""
+        visit.error_code = error.code or "error"
+        opened.broke_off()
+        # The client may not read any more, and what it holds is the target's place.
+        await opened.aclose()
+        event = sse.encode(body_of(error))
+        await send({"type": "http.response.body", "body": event, "more_body": False})
 
     def _keeps_body(self, visit: Visit) -> bool:
         visit.keep = self._traffic.keep_for(visit.rules)
@@ -293,12 +348,12 @@ class Completions:
         if visit.cache_key is None or use is None or not use.write or opened.status != 200:
             return
         if opened.body is None:
-            if not sse.read_end(body[-TAIL_BYTES:]).done:
+            end = sse.read_end(body[-TAIL_BYTES:])
+            if not end.done or end.error:
                 return
             if opened.hide_usage:
                 body = sse.without_usage(body)
-        kind = opened.headers.get("content-type", "application/json")
-        entry = Entry(opened.status, kind, body, str(opened.target), self._now())
+        entry = Entry(opened.status, opened.content_type, body, str(opened.target), self._now())
         self._cache.put(visit.cache_key, entry, use.ttl)
 
     def _record(self, visit: Visit) -> Record:
@@ -431,14 +486,15 @@ class Visit:
 
     def answer_headers_of(self, opened: Opened) -> Headers:
         """The headers of a target's answer."""
-        kind = opened.headers.get("content-type", "application/json")
-        headers = self.answer_headers(kind, str(opened.target))
+        headers = self.answer_headers(opened.content_type, str(opened.target))
         headers.append((b"x-evalrouter-attempts", _in_words(opened.attempts)))
         if opened.translation.dropped:
             dropped = ", ".join(opened.translation.dropped)
             headers.append((b"x-evalrouter-dropped", _printable(dropped)))
         if self.cache_key is not None:
             headers.append((b"x-evalrouter-cache", b"miss"))
+        if passed := host_headers(opened.headers):
+            headers += passed
         return headers
 
 
@@ -539,7 +595,9 @@ def _field(
         raise RequestError(f"{name} must be {what}.", param=name, code="invalid_type") from None
 
 
-async def _send_error(error: EvalrouterError, scope: Scope, send: Send, visit: Visit) -> None:
+async def _send_error(
+    error: EvalrouterError, scope: Scope, send: Send, visit: Visit, now: float
+) -> None:
     body = body_of(error)
     headers: Headers = [
         (b"content-type", b"application/json"),
@@ -548,11 +606,53 @@ async def _send_error(error: EvalrouterError, scope: Scope, send: Send, visit: V
     if isinstance(error, UpstreamError):
         headers.append((b"x-evalrouter-route", _printable(visit.route)))
         headers.append((b"x-evalrouter-attempts", _in_words(error.attempts)))
-    for name, value in getattr(error, "headers", {}).items():
-        # Of an upstream's headers, a client needs to know when to come back, and no more.
-        if not isinstance(error, UpstreamStatusError) or name.startswith("retry-after"):
-            headers.append((name.encode(), _printable(value)))
+    told: Mapping[str, str] = getattr(error, "headers", {})
+    if isinstance(error, UpstreamStatusError | UpstreamAuthError):
+        headers += host_headers(told)
+        if isinstance(error, UpstreamStatusError):
+            headers += _when_to_return(error, now)
+        else:
+            # The next try meets the same key.
+            headers.append((b"x-should-retry", b"false"))
+    else:
+        headers += [(name.encode(), _printable(value)) for name, value in told.items()]
     await answer(scope, send, error.status, headers, body)
+
+
+def _when_to_return(error: UpstreamStatusError, now: float) -> Headers:
+    """Return what a host says of another try, in the form that OpenAI's clients read."""
+    headers: Headers = []
+    wait = retry_after(error.headers, now)
+    if wait is not None:
+        wait = min(wait, MAX_RETRY_AFTER_S)
+        headers.append((b"retry-after", b"%d" % math.ceil(wait)))
+        headers.append((b"retry-after-ms", b"%d" % math.ceil(wait * 1000)))
+    retry = "false" if is_spent(error) else error.headers.get("x-should-retry", "").lower()
+    if retry in ("true", "false"):
+        headers.append((b"x-should-retry", retry.encode()))
+    return headers
+
+
+def host_headers(told: Mapping[str, str]) -> Headers:
+    """Return the headers of a host's answer that clients get, under names of our own.
+
+    Its request id, for a question to its support, and what it says of its rate limits.
+    """
+    headers: Headers = []
+    for name in _REQUEST_IDS:
+        if name in told:
+            headers.append((b"x-evalrouter-upstream-request-id", _bounded(told[name])))
+            break
+    if "ratelimit-" in "\n".join(told):
+        found = [(match, told[name]) for name in told if (match := _RATE_LIMIT.fullmatch(name))]
+        for match, value in found[:MAX_HOST_HEADERS]:
+            name = f"x-evalrouter-upstream-ratelimit-{match[1]}"
+            headers.append((name.encode(), _bounded(value)))
+    return headers
+
+
+def _bounded(value: str) -> bytes:
+    return _printable(value)[:MAX_HOST_HEADER_BYTES]
 
 
 def _in_words(attempts: list[Attempt] | tuple[Attempt, ...]) -> bytes:

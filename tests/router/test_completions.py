@@ -333,7 +333,7 @@ def test_a_stream_cut_off_ends_with_an_error_event_and_no_done(http, url, model,
         ("flaky-reset", "second time", ["upstream_unreachable", "ok"]),
         ("hint", "hinted", ["upstream_429", "ok"]),
         ("falls-back", "ok", ["upstream_unreachable"] * 3 + ["ok"]),
-        ("bad-key", "ok", ["upstream_401", "ok"]),
+        ("bad-key", "ok", ["upstream_auth", "ok"]),
     ],
 )
 def test_retries_and_fallback(http, url, model, text, attempts):

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from providers.errors import (
+    ClientGoneError,
     TargetBusyError,
     UpstreamConnectError,
     UpstreamProtocolError,
@@ -13,9 +14,9 @@ from providers.errors import (
     UpstreamTimeoutError,
 )
 from providers.scripted import Rule, Scripted, ScriptedConfig
-from router.config import Breaker, Hedge, Retries, Timeout
+from router.config import Breaker, Hedge, Retries
 from router.dispatch import Dispatcher, Work, retry_after
-from router.routing import Plan, Policy, Room, Target
+from router.routing import Plan, Policy, Room, Target, TimeLimits
 
 MESSAGES = {"messages": msgspec.Raw(b'[{"role": "user", "content": "hi"}]')}
 
@@ -113,9 +114,42 @@ async def test_retry_after_is_honoured_in_every_form(headers, waits):
 def test_retry_after_that_makes_no_sense_is_none():
     assert retry_after({}, 0) is None
     assert retry_after({"retry-after": "nan?"}, 0) is None
-    assert retry_after({"retry-after": "-5"}, 0) == 0.0
-    assert retry_after({"retry-after": "nan"}, 0) is None
-    assert retry_after({"retry-after": "inf"}, 0) is None
+    for text in ("-5", "0", "nan", "inf", "1e400", "1_0", "٣", "9" * 400, "soon, maybe", "", " "):
+        assert retry_after({"retry-after": text}, 0) is None, text
+        assert retry_after({"retry-after-ms": text, "retry-after": "2"}, 0) == 2.0, text
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 12 Jan 1970 13:46:39 GMT",
+        "Mon, 12 Jan 99999 13:46:39 GMT",
+        "Mon, 99 Jan 2030 13:46:39 GMT",
+        "Mon, 12 Jan 2030 13:46:39 +9999999",
+        "1, 2, 3",
+    ],
+)
+def test_a_date_that_is_past_or_none_is_no_time_to_wait(date):
+    assert retry_after({"retry-after": date}, 1_000_000.0) is None
+
+
+def test_a_date_without_a_zone_is_not_in_this_machines():
+    date = "Mon, 12 Jan 1970 13:46:50 -0000"
+    assert retry_after({"retry-after": date}, 1_000_000.0) == 10.0
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "Mon, 12 Jan 1970 13:46:39 GMT", "garbage", "1e400"])
+async def test_no_hint_makes_retries_come_without_a_pause(text):
+    world = World(m=[{"status": 503, "headers": {"retry-after": text}}])
+    with pytest.raises(UpstreamStatusError):
+        await world.open("m", retries=Retries(attempts=3, backoff=1))
+    assert world.waits == [1.0, 2.0]
+
+
+async def test_a_short_hint_does_not_shorten_the_pause():
+    world = World(m=[{"status": 503, "headers": {"retry-after-ms": "0.001"}, "times": 1}, OK])
+    assert await world.text("m", retries=Retries(backoff=1)) == "ok"
+    assert world.waits == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -147,20 +181,100 @@ async def test_an_error_event_at_the_start_of_a_stream_is_retried():
 async def test_time_outs_are_told_apart(phase):
     world = World(m=[HANG])
     with pytest.raises(UpstreamTimeoutError) as caught:
-        await world.open("m", timeout=Timeout(**{phase: 0.01}), retries=Retries(attempts=1))
+        await world.open("m", timeout=TimeLimits(**{phase: 0.01}), retries=Retries(attempts=1))
     assert caught.value.phase == phase
     assert world.running() == 0
 
 
 async def test_a_quiet_stream_is_between_chunks():
     world = World(m=[{"fault": "hang_midway", "answer": "a b c"}])
-    opened = await world.open("m", stream=True, timeout=Timeout(between_chunks=0.01))
-    with pytest.raises(UpstreamTimeoutError) as caught:
+    opened = await world.open("m", stream=True, timeout=TimeLimits(between_chunks=0.01))
+    with pytest.raises(UpstreamTimeoutError) as caught, opened.reading():
         async for _ in opened.chunks():
             pass
     assert caught.value.phase == "between_chunks"
     await opened.aclose()
     assert world.running() == 0
+
+
+async def test_the_total_goes_on_while_the_client_does_not_read():
+    world = World(m=[OK])
+    opened = await world.open("m", stream=True, timeout=TimeLimits(total=0.05))
+
+    async def read_slowly():
+        with opened.reading():
+            async for _ in opened.chunks():
+                await asyncio.sleep(30)
+
+    with pytest.raises(ClientGoneError) as caught:
+        await read_slowly()
+    assert caught.value.code == "client_too_slow"
+    await opened.aclose()
+    assert world.running() == 0
+
+
+async def test_streams_that_break_off_open_the_breaker_and_whole_ones_do_not():
+    world = World(m=[OK], n=[{"answer": "n"}])
+    policy = {"stream": True, "breaker": Breaker(failures=2, open=60)}
+    for ended_well in (False, True, False, False):
+        opened = await world.open("m", "n", **policy)
+        assert opened.target.model == "m"
+        (opened.completed if ended_well else opened.broke_off)()
+        await opened.aclose()
+    opened = await world.open("m", "n", **policy)
+    await opened.aclose()
+    assert world.results(opened.attempts) == [("m", "breaker_open"), ("n", "ok")]
+
+
+@pytest.mark.parametrize(("klass", "times"), [("live", 3), ("eval", 1)])
+async def test_a_time_out_of_an_evaluation_is_not_repeated_at_once(klass, times):
+    world = World(m=[HANG], n=[OK])
+    limits = TimeLimits(first_byte=0.01)
+    opened = await world.open("m", "n", klass=klass, timeout=limits)
+    await opened.aclose()
+    assert world.asked == ["m"] * times + ["n"]
+
+
+@pytest.mark.parametrize("first_byte", [None, 5.0])
+async def test_the_first_byte_of_a_whole_answer_may_take_as_long_as_all_of_it(first_byte):
+    world = World(m=[HANG])
+    with pytest.raises(UpstreamTimeoutError) as caught:
+        await world.open("m", timeout=TimeLimits(first_byte=first_byte, total=0.02))
+    assert caught.value.phase == "total"
+    assert world.asked == ["m"]
+
+
+async def test_a_providers_time_outs_are_those_of_its_targets_only():
+    world = World(m=[HANG], n=[OK])
+    timeouts = {Target("p", "m"): TimeLimits(total=0.02)}
+    retries = Retries(attempts=1)
+    opened = await world.open("m", "n", timeouts=timeouts, section="routes.r", retries=retries)
+    assert world.results(opened.attempts) == [("m", "upstream_timeout"), ("n", "ok")]
+    await opened.aclose()
+
+
+SPENT = {"error": {"message": "pay", "type": "x", "code": "insufficient_quota"}}
+
+
+@pytest.mark.parametrize("rule", [{"status": 429, "body": SPENT}, {"status": 402}])
+@pytest.mark.parametrize("klass", ["live", "eval"])
+async def test_a_spent_quota_is_not_retried_and_falls_back(rule, klass):
+    world = World(m=[rule], n=[OK])
+    opened = await world.open("m", "n", klass=klass)
+    await opened.aclose()
+    assert world.results(opened.attempts) == [("m", "insufficient_quota"), ("n", "ok")]
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "times"),
+    [(503, "false", 1), (429, "False", 1), (503, "true", 2), (404, "true", 2), (400, "true", 2),
+     (503, "maybe", 2), (404, "maybe", 1)],
+)  # fmt: skip
+async def test_a_host_says_whether_to_retry(status, told, times):
+    world = World(m=[{"status": status, "headers": {"x-should-retry": told}}], n=[OK])
+    opened = await world.open("m", "n", retries=Retries(attempts=2))
+    await opened.aclose()
+    assert world.asked == ["m"] * times + ["n"]
 
 
 async def test_the_breaker_spares_a_broken_target_and_comes_back():
@@ -229,7 +343,7 @@ async def test_waiting_for_room_ends_with_the_total_time_out():
     first = asyncio.create_task(world.text("m", rooms=rooms))
     await asyncio.sleep(0.01)
     with pytest.raises(UpstreamTimeoutError) as caught:
-        await world.open("m", rooms=rooms, timeout=Timeout(total=0.02))
+        await world.open("m", rooms=rooms, timeout=TimeLimits(total=0.02))
     assert caught.value.phase == "total"
     assert await first == "m"
     assert world.running() == 0

@@ -279,8 +279,8 @@ async def test_models_async(aclient):
     [
         ("helo", openai.NotFoundError, 404, "model_not_found"),
         ("up/strict", openai.BadRequestError, 400, "scripted"),
-        ("up/forbidden", openai.AuthenticationError, 401, "scripted"),
-        ("up/denied", openai.PermissionDeniedError, 403, "scripted"),
+        ("up/forbidden", openai.InternalServerError, 502, "upstream_auth"),
+        ("up/denied", openai.InternalServerError, 502, "upstream_auth"),
         ("up/unprocessable", openai.UnprocessableEntityError, 422, "scripted"),
         ("up/limited", openai.RateLimitError, 429, "scripted"),
         ("reset", openai.InternalServerError, 502, "upstream_unreachable"),

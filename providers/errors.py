@@ -16,6 +16,7 @@ Catch the branch you can act on:
     │       ├── MethodNotAllowedError 405
     │       ├── ConflictError         409: the thing is in a state that forbids this
     │       ├── BodyTooLargeError     413
+    │       ├── ProtocolError         its own status: not HTTP/1.1 as the server takes it
     │       └── RateLimitError        429: too much for now, or a budget is spent
     ├── UpstreamError                 a target failed; nothing is wrong with the request
     │   ├── UpstreamConnectError      502: refused, reset, DNS, TLS
@@ -27,6 +28,7 @@ Catch the branch you can act on:
     │   ├── UpstreamStatusError       its own status and body, kept as they came
     │   └── TargetBusyError           429: all targets are full, and so are their queues
     ├── ClientGoneError               499: the client went away before the answer
+    ├── UnavailableError              503: the server has no room, or is being stopped
     ├── StoreError                    500: the database refused
     └── ArtifactError                 500: the place where files are kept refused
 
@@ -171,6 +173,20 @@ class BodyTooLargeError(RequestError):
 
     status = 413
     code = "body_too_large"
+
+
+class ProtocolError(RequestError):
+    """The bytes of a request are malformed, too large, too slow, or in another protocol.
+
+    Args:
+        status: the response's, from 400, 405, 408, 414, 431, 501, 505.
+        message: what is wrong with them.
+        code: OpenAI's `error.code`.
+    """
+
+    def __init__(self, status: int, message: str, *, code: str) -> None:
+        super().__init__(message, code=code)
+        self.status = status
 
 
 class RateLimitError(RequestError):
@@ -351,6 +367,13 @@ class ClientGoneError(EvalrouterError):
 
     status = 499
     code = "client_closed_request"
+
+
+class UnavailableError(EvalrouterError):
+    """The server has no room for another connection, or is being stopped."""
+
+    status = 503
+    code = "unavailable"
 
 
 class StoreError(EvalrouterError):

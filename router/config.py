@@ -195,7 +195,14 @@ class Server(Section, frozen=True, kw_only=True):
     Attributes:
         host, port: the address; the default is reachable from this machine only.
         max_body_bytes: larger request bodies are answered with 413.
-        drain_seconds: how long open requests may go on after SIGTERM.
+        drain_seconds: how long open requests may go on after SIGTERM; what is still open then is
+            cut with an error, and 5 seconds later at most the process has ended.
+        max_connections: connections of clients, per process; more are answered with 503. None for
+            half of what the limit of open files leaves, since each may need one to a target.
+        head_seconds: how long a request's headers may take, from their first byte to their last.
+        body_seconds: how long every 16 KB of a request's body may take.
+        send_seconds: how long a client may read nothing of a response that waits for it.
+        idle_seconds: how long a connection may stay without a request.
         require_keys: whether every request needs a key even while no key exists.
         allow_anonymous: whether `evalrouter serve` may listen on an address that others can reach
             while no key exists and none is required.
@@ -205,6 +212,11 @@ class Server(Section, frozen=True, kw_only=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 4000
     max_body_bytes: Count = 32 * 1024 * 1024
     drain_seconds: Positive = 30.0
+    max_connections: Count | None = None
+    head_seconds: Positive = 20.0
+    body_seconds: Positive = 30.0
+    send_seconds: Positive = 60.0
+    idle_seconds: Positive = 75.0
     require_keys: bool = False
     allow_anonymous: bool = False
 

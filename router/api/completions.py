@@ -155,7 +155,9 @@ class Completions:
         holder = self._keys.recognise(visit.headers.get(b"authorization"))
         if holder is None and b"origin" in visit.headers:
             refuse_other_origins(visit.headers)
-        visit.body = await read_body(receive, self._max_body_bytes)
+        visit.body = await read_body(
+            receive, self._max_body_bytes, visit.headers.get(b"content-length")
+        )
         asked = visit.asked = parse(visit.body, PATHS[scope["path"]])
         table = self._routes.table
         expected = NOTHING

@@ -20,13 +20,21 @@ WHOLE = "evalrouter.whole_answer"
 WATCH_AFTER_S = 0.02
 
 
-async def read_body(receive: Receive, most: int) -> bytes:
+async def read_body(receive: Receive, most: int, declared: bytes | None = None) -> bytes:
     """The whole request body.
+
+    Args:
+        receive: ASGI's.
+        most: bytes that it may have.
+        declared: the request's Content-Length; where it is too large, nothing is read, and a client
+            that waits for `100 Continue` does not get it.
 
     Raises:
         BodyTooLargeError: it is larger than `most` bytes.
         ClientGoneError: the client left before it was complete.
     """
+    if declared is not None and int(declared) > most:
+        raise BodyTooLargeError(f"The request body is larger than {most} bytes.")
     message: Any = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body") and len(body) <= most:

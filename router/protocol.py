@@ -1,0 +1,977 @@
+"""HTTP/1.1 on the server's side: connections, the requests on them, and their limits.
+
+httptools parses, uvicorn owns the listening sockets and the event loop. What is here reads requests,
+runs the app for each, and writes its responses in order. It also refuses what is malformed, too
+large or too slow, always with OpenAI's error object and always so that the client can read it.
+
+    Connections     all of them: how many there may be, and the walk over them that enforces time
+    Protocol        one connection
+    Exchange        one request on it and the response to it
+
+An `Upgrade` that is not performed is ignored, as RFC 9110 section 7.8 wants it: httptools stops
+parsing there, so the request's head is parsed once more without that header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import re
+from collections import deque
+from http import HTTPStatus
+from typing import Any, Literal, cast
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.config import Config as UvicornConfig
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
+from uvicorn.server import ServerState
+
+from providers import sse
+from providers.errors import EvalrouterError, ProtocolError, UnavailableError
+from router import config
+from router.api.connection import WHOLE, Headers
+from router.api.errors import body_of
+
+log = logging.getLogger("evalrouter")
+
+# What nginx and most others take is less.
+MAX_HEAD_BYTES = 64 * 1024
+MAX_TARGET_BYTES = 16 * 1024
+MAX_HEADERS = 256
+# How much is parsed at once, so that a read full of one-byte chunks does not delay other clients.
+SLICE_BYTES = 16 * 1024
+# Pieces of bodies in one turn of the event loop, beyond which the rest of a read waits for the next.
+MAX_PIECES = 64
+# Requests that may wait behind the one that is being answered; further ones are not read yet.
+MAX_PIPELINED = 32
+# Bytes of a request's body that the app has not taken, above which no more are read.
+HIGH_WATER_BYTES = 64 * 1024
+# Bytes of a body that have to come within `body_seconds`.
+BODY_STEP_BYTES = 16 * 1024
+# A refused client may still be sending. Closing at once would reset the connection, and with it
+# the response that says why, so what comes is read and dropped for a while.
+LINGER_S = 5.0
+MAX_LINGER_BYTES = 64 * 1024 * 1024
+# Connections beyond `max_connections` that are answered with 503; yet more are closed unanswered.
+MAX_REFUSED = 64
+# How long an idle connection may stay while connections are running out.
+SHED_IDLE_S = 1.0
+SWEEP_S = 1.0
+
+# Bytes that a header may consist of: a line's end within one would begin another.
+_IN_HEADERS = bytes([9, *range(32, 127), *range(128, 256)])
+_WATCHED = frozenset({b"host", b"expect", b"transfer-encoding"})
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)([^#]*)", re.IGNORECASE)
+_NO_BODY = frozenset({204, 304})
+
+State = Literal["reading", "lingering", "head", "body", "idle", "busy"]
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+STATUS_LINES = {status: _status_line(status) for status in range(100, 1000)}
+
+
+class Connections(ServerState):
+    """Every connection of a process; uvicorn's server keeps it as its state.
+
+    Args:
+        limits: the config's section `server`.
+    """
+
+    def __init__(self, limits: config.Server) -> None:
+        super().__init__()
+        self.limits = limits
+        self.max_connections = limits.max_connections or 0
+        self.refused: set[Protocol] = set()
+        self._full = False
+        self._out_of_descriptors = False
+
+    def open(self) -> None:
+        """Begin to enforce the limits; call it on the event loop, before the first connection."""
+        room = _room_for_connections()
+        if not self.max_connections:
+            self.max_connections = room
+        elif self.max_connections > room:
+            log.warning(
+                "server.max_connections is %d, but the limit of open files leaves room for %d: "
+                "each connection may need a second one to a target (ulimit -n)",
+                self.max_connections,
+                room,
+            )
+        shortest = min(
+            self.limits.head_seconds,
+            self.limits.body_seconds,
+            self.limits.send_seconds,
+            self.limits.idle_seconds,
+        )
+        self._period = min(SWEEP_S, shortest / 4)
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_later(self._period, self._sweep)
+
+    def admits(self, connection: Protocol) -> bool:
+        """Whether there is room for a new connection; where not, say so in the log once."""
+        if len(self.connections) < self.max_connections:
+            self.connections.add(cast(Any, connection))
+            return True
+        if not self._full:
+            self._full = True
+            log.error(
+                "all %d connections are in use; new ones are answered with 503 "
+                "(server.max_connections)",
+                self.max_connections,
+            )
+        self.refused.add(connection)
+        return False
+
+    @property
+    def scarce(self) -> bool:
+        """Whether idle connections have to make room for others."""
+        return self._out_of_descriptors or len(self.connections) * 4 >= self.max_connections * 3
+
+    def everyone(self) -> list[Protocol]:
+        """All connections, the refused ones included."""
+        return [*cast(set[Protocol], self.connections), *self.refused]
+
+    def _sweep(self) -> None:
+        """Enforce the time limits of every connection.
+
+        One walk a second costs less than a timer per request, and it sees the same.
+        """
+        self._loop.call_later(self._period, self._sweep)
+        now = self._loop.time()
+        self._probe_descriptors()
+        if self._full and len(self.connections) * 10 < self.max_connections * 9:
+            self._full = False
+            log.warning("there is room for new connections again")
+        idle = min(SHED_IDLE_S, self.limits.idle_seconds) if self.scarce else 0.0
+        for connection in self.everyone():
+            connection.check(now, idle or self.limits.idle_seconds)
+
+    def _probe_descriptors(self) -> None:
+        # The event loop itself closes what it cannot accept, and says nothing.
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as problem:
+            if problem.errno not in (errno.EMFILE, errno.ENFILE):
+                return
+            if not self._out_of_descriptors:
+                self._out_of_descriptors = True
+                log.error(
+                    "out of file descriptors (%s): idle connections are closed; raise the limit "
+                    "(ulimit -n) or lower server.max_connections",
+                    problem.strerror,
+                )
+        else:
+            if self._out_of_descriptors:
+                self._out_of_descriptors = False
+                log.warning("there are file descriptors again")
+
+
+def _room_for_connections() -> int:
+    """How many connections fit the limit of open files, with one to a target for each."""
+    import resource  # noqa: PLC0415  # only POSIX has it
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 1_000_000
+    # A new descriptor gets the lowest free number, so this is about how many are in use.
+    used = os.open(os.devnull, os.O_RDONLY)
+    os.close(used)
+    return max(8, (soft - used - MAX_REFUSED // 4) // 2)
+
+
+class Protocol(asyncio.Protocol):
+    """One connection. uvicorn makes one for each that it accepts."""
+
+    def __init__(
+        self,
+        config: UvicornConfig,
+        server_state: Connections,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._app = config.loaded_app
+        self._app_state = app_state
+        self._shared = server_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._asgi = {"version": config.asgi_version, "spec_version": "2.3"}
+        self.transport: asyncio.Transport = cast(Any, None)
+        self._new_parser()
+        # The request being read, the one being answered, and those that wait for their turn.
+        self._incoming: Exchange | None = None
+        self._current: Exchange | None = None
+        self._pipeline: deque[Exchange] = deque()
+        # A refusal that waits for the responses before it.
+        self._last_words = b""
+        # What the parser's callbacks found wrong.
+        self._fault: EvalrouterError | None = None
+        # Read, and not yet parsed.
+        self._rest: memoryview | None = None
+        self._continuing = False
+        # Whether a request has begun that is not complete, and whether its head is.
+        self._begun = self._in_body = False
+        # Whether the head was only parsed to find an `Upgrade` in it.
+        self._again = False
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._pieces = 0
+        self._empty_bytes = 0
+        self._reading_paused = False
+        self.write_paused = False
+        self._writable: asyncio.Event | None = None
+        # Nothing that comes is parsed any more.
+        self._deaf = False
+        # It is one more than the limit allows.
+        self._refused = False
+        self._dropped_bytes = 0
+        # What the last sweep saw, and since when it has been so.
+        self._seen: tuple[State, object, int] | None = None
+        self._since = 0.0
+        self._unsent = 0
+
+    def _new_parser(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+        # The response to the last of pipelined requests may already close the connection.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    # the transport's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or make ready to refuse."""
+        self.transport = cast(asyncio.Transport, transport)
+        self._server = get_local_addr(self.transport)
+        self._client = get_remote_addr(self.transport)
+        if not self._shared.admits(self):
+            self._deaf = self._refused = True
+            if len(self._shared.refused) > MAX_REFUSED:
+                self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what is still being read or answered."""
+        self._shared.connections.discard(cast(Any, self))
+        self._shared.refused.discard(self)
+        self._deaf = True
+        self._rest = None
+        self._pipeline.clear()
+        for exchange in (self._incoming, self._current):
+            if exchange is not None and not exchange.complete:
+                exchange.gone = True
+                exchange.wake()
+        self.resume_writing()
+        # The parser refers to its owner.
+        self._parser = cast(Any, None)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, or the beginning of it."""
+        if self._deaf:
+            self._drop(data)
+        elif self._rest is not None:
+            self._rest = memoryview(bytes(self._rest) + data)
+        elif len(data) <= SLICE_BYTES:
+            self._pieces = 0
+            self._feed(data)
+            if self._pipeline or self._rest is not None:
+                self._go_on()
+        else:
+            self._rest = memoryview(data)
+            self._feed_rest()
+
+    def _drop(self, data: bytes) -> None:
+        """Read and forget, within bounds; a connection too many is refused at its first bytes."""
+        if self._refused and not self._dropped_bytes:
+            error = UnavailableError(
+                "This server has as many connections as it takes; try again later.",
+                code="too_many_connections",
+            )
+            self._close_with(
+                _response(error, self._shared.default_headers, more=b"retry-after: 1\r\n")
+            )
+        self._dropped_bytes += len(data)
+        if self._dropped_bytes > MAX_LINGER_BYTES:
+            self.transport.abort()
+
+    def eof_received(self) -> None:
+        """Let the transport close: a client that has closed its end is taken to be gone."""
+
+    def pause_writing(self) -> None:
+        """Have responses wait until the client has read more."""
+        self.write_paused = True
+        if self._writable is None:
+            self._writable = asyncio.Event()
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Let responses go on."""
+        self.write_paused = False
+        if self._writable is not None:
+            self._writable.set()
+
+    async def writable(self) -> None:
+        """Wait until the client has read more."""
+        while self.write_paused:
+            assert self._writable is not None
+            await self._writable.wait()
+
+    # parsing
+
+    def _feed_rest(self) -> None:
+        """Parse slice by slice; what costs much, or waits for its turn anyway, waits here."""
+        self._continuing = False
+        self._pieces = 0
+        while self._rest is not None and not self._deaf:
+            piece, rest = self._rest[:SLICE_BYTES], self._rest[SLICE_BYTES:]
+            self._rest = rest if rest else None
+            self._feed(piece)
+            if len(self._pipeline) >= MAX_PIPELINED or self._pieces > MAX_PIECES:
+                break
+        if self._deaf:
+            self._rest = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Read on, or parse on, unless something has to happen first."""
+        if self._deaf:
+            self._resume_reading()
+        elif len(self._pipeline) >= MAX_PIPELINED:
+            self._pause_reading()
+        elif self._rest is not None:
+            self._pause_reading()
+            if not self._continuing:
+                self._continuing = True
+                self._loop.call_soon(self._feed_rest)
+        elif self._incoming is None or len(self._incoming.body) <= HIGH_WATER_BYTES:
+            self._resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._without_upgrade(memoryview(data)[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as problem:
+            self._refuse(self._fault or _malformed(problem))
+            return
+        if self._begun:
+            self._unfinished(len(data))
+
+    def _unfinished(self, read: int) -> None:
+        """Bound what a head, or the framing of a body, may take."""
+        if not self._in_body:
+            self._head_bytes += read
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(self._head_too_large())
+            return
+        self._body_bytes += read
+        if self._pieces:
+            self._empty_bytes = 0
+            return
+        # The extensions of a chunk, or trailers: nothing that anyone reads.
+        self._empty_bytes += read
+        if self._empty_bytes > MAX_HEAD_BYTES:
+            self._refuse(
+                ProtocolError(431, "The request's trailers are too large.", code="head_too_large")
+            )
+
+    def _head_too_large(self) -> ProtocolError:
+        if len(self._url) > MAX_TARGET_BYTES:
+            return ProtocolError(
+                414, f"The request's target has over {MAX_TARGET_BYTES} bytes.", code="uri_too_long"
+            )
+        return ProtocolError(
+            431, f"The request's headers have over {MAX_HEAD_BYTES} bytes.", code="head_too_large"
+        )
+
+    def _without_upgrade(self, rest: memoryview) -> None:
+        """Parse the request as one that asks for no upgrade, RFC 9110 section 7.8."""
+        method = self._parser.get_method()
+        headers = [(name, value) for name, value in self._headers if name != b"upgrade"]
+        self._again = self._begun = False
+        if method == b"CONNECT":
+            self._refuse(
+                ProtocolError(405, "This server is no proxy.", code="method_not_allowed")
+            )
+            return
+        if method == b"GET" and any(name == b"sec-websocket-key" for name, _ in headers):
+            self._refuse(
+                ProtocolError(
+                    400,
+                    "This server has no WebSockets; send plain HTTP requests.",
+                    code="websocket_unsupported",
+                )
+            )
+            return
+        lines = [b"%b %b HTTP/%b" % (method, self._url, self._parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in headers]
+        self._new_parser()
+        self._head_bytes = 0
+        head = b"\r\n".join(lines) + b"\r\n\r\n"
+        self._rest = memoryview(head + bytes(rest) + bytes(self._rest or b""))
+
+    # the parser's calls
+
+    def on_message_begin(self) -> None:
+        """A request has begun."""
+        self._begun = True
+        self._url = b""
+        self._headers: Headers = []
+        self._watched: dict[bytes, bytes] = {}
+
+    def on_url(self, url: bytes) -> None:
+        """The request's target, or a part of it."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer: those have a list that is dropped."""
+        name = name.lower()
+        if name in _WATCHED:
+            if name == b"host" and name in self._watched:
+                self._fault = ProtocolError(400, "The request has two Host headers.", code="bad_host")
+            self._watched[name] = value
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Begin the exchange, or find a reason not to."""
+        parser = self._parser
+        if parser.should_upgrade():
+            # httptools raises HttpParserUpgrade next.
+            self._again = True
+            return
+        headers, self._headers = self._headers, []
+        watched, self._watched = self._watched, {}
+        version = parser.get_http_version()
+        method = parser.get_method().decode("ascii")
+        url = self._url
+        if url[:1] != b"/" or b"#" in url:
+            url = self._origin_form(url, headers, watched)
+        raw_path, _, query = url.partition(b"?")
+        path = raw_path.decode("ascii")
+        if "%" in path:
+            path = unquote(path)
+        self._check_head(version, headers, watched)
+        # The parser would not go on after an exception without its being told why.
+        assert self._fault is None
+        keep_alive = parser.should_keep_alive()
+        exchange = Exchange(self, method, version, keep_alive=keep_alive)
+        exchange.scope = {
+            "type": "http",
+            "asgi": self._asgi,
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "root_path": "",
+            "headers": headers,
+            "state": self._app_state.copy(),
+            "method": method,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "extensions": {WHOLE: {"write": exchange.write_whole}},
+        }
+        if b"expect" in watched and watched[b"expect"].lower() == b"100-continue":
+            exchange.expects_continue = version == "1.1"
+        self._head_bytes = self._body_bytes = self._empty_bytes = 0
+        self._in_body = True
+        self._incoming = exchange
+        if self._current is None:
+            self._start(exchange)
+        else:
+            self._pipeline.append(exchange)
+
+    def _origin_form(self, url: bytes, headers: Headers, watched: dict[bytes, bytes]) -> bytes:
+        """Path and query of a target in another form, RFC 9112 section 3.2."""
+        if url == b"*":
+            return url
+        if url[:1] == b"/":
+            return url.partition(b"#")[0]
+        absolute = _ABSOLUTE.fullmatch(url.partition(b"#")[0])
+        if absolute is None:
+            self._fault = ProtocolError(400, "The request's target is no path.", code="bad_target")
+            raise ValueError
+        host, rest = absolute.groups()
+        # It stands above the header, so that nobody reads another host than we do.
+        for n, (name, _) in enumerate(headers):
+            if name == b"host":
+                headers[n] = (name, host)
+        watched.setdefault(b"host", host)
+        return rest if rest[:1] == b"/" else b"/" + rest
+
+    def _check_head(self, version: str, headers: Headers, watched: dict[bytes, bytes]) -> None:
+        """Refuse what only looks well-formed. An exception ends the parser, and `_fault` explains."""
+        if self._fault is None:
+            if version not in ("1.1", "1.0"):
+                self._fault = ProtocolError(
+                    505, "This server speaks HTTP/1.1.", code="http_version_not_supported"
+                )
+            elif b"host" not in watched and version == "1.1":
+                self._fault = ProtocolError(400, "The request has no Host header.", code="bad_host")
+            elif b"transfer-encoding" in watched:
+                if version == "1.0":
+                    self._fault = ProtocolError(
+                        400, "HTTP/1.0 has no Transfer-Encoding.", code="bad_framing"
+                    )
+                elif watched[b"transfer-encoding"].lower() != b"chunked":
+                    self._fault = ProtocolError(
+                        501, "The only Transfer-Encoding here is chunked.", code="bad_framing"
+                    )
+            elif len(headers) > MAX_HEADERS:
+                self._fault = ProtocolError(
+                    431, f"The request has over {MAX_HEADERS} headers.", code="head_too_large"
+                )
+            elif len(self._url) > MAX_TARGET_BYTES:
+                self._fault = self._head_too_large()
+            elif self._head_bytes + SLICE_BYTES > MAX_HEAD_BYTES:
+                # The slice that ends the head may hold a part of the body as well.
+                size = sum(len(name) + len(value) + 4 for name, value in headers)
+                if size + len(self._url) > MAX_HEAD_BYTES:
+                    self._fault = self._head_too_large()
+        if self._fault is not None:
+            raise ValueError
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the request's body."""
+        self._pieces += 1
+        exchange = self._incoming
+        assert exchange is not None
+        if exchange.complete or self._deaf:
+            return
+        if exchange.body:
+            # Only a body in several pieces needs a copy.
+            exchange.body = bytearray(exchange.body) if type(exchange.body) is bytes else exchange.body
+            exchange.body += body
+        else:
+            exchange.body = body
+        exchange.wake()
+        if len(exchange.body) > HIGH_WATER_BYTES:
+            self._pause_reading()
+
+    def on_message_complete(self) -> None:
+        """The request is complete; what follows is another one's head."""
+        if self._again:
+            return
+        exchange = self._incoming
+        assert exchange is not None
+        self._begun = self._in_body = False
+        exchange.more_body = False
+        if exchange.keep_alive and self._headers and not self._parser.should_keep_alive():
+            # A trailer asked for it, and the parser will not go on.
+            exchange.keep_alive = False
+        if not exchange.complete:
+            exchange.wake()
+
+    # answering
+
+    def _start(self, exchange: Exchange) -> None:
+        self._current = exchange
+        tasks = self._shared.tasks
+        task = self._loop.create_task(exchange.run(self._app))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def taken(self) -> None:
+        """The app has taken what there was of the request's body."""
+        if self._reading_paused:
+            self._go_on()
+
+    def answered(self, exchange: Exchange) -> None:
+        """A response is complete: go on with the next request, or close."""
+        self._shared.total_requests += 1
+        self._current = None
+        if not exchange.keep_alive:
+            self._close_gently()
+        elif self._pipeline:
+            self._start(self._pipeline.popleft())
+            self._go_on()
+        elif self._last_words:
+            self._close_with(self._last_words)
+        elif self._reading_paused:
+            self._go_on()
+
+    def _refuse(self, error: EvalrouterError) -> None:
+        """Answer with an error, after the responses that are due before it, and close."""
+        if self._deaf or self.transport.is_closing():
+            return
+        incoming = self._incoming if self._in_body else None
+        self._deaf = True
+        self._rest = None
+        self._resume_reading()
+        if incoming is not None:
+            # The app has begun with this request, and may even have answered already.
+            incoming.keep_alive = False
+            incoming.fail(error)
+            return
+        words = _response(error, self._shared.default_headers)
+        if self._current is None:
+            self._close_with(words)
+        else:
+            self._last_words = words
+
+    def _close_with(self, words: bytes) -> None:
+        self.transport.write(words)
+        self._close_gently()
+
+    def _close_gently(self) -> None:
+        """End our side, and wait until the client has ended its own."""
+        self._deaf = True
+        self._rest = None
+        self._pipeline.clear()
+        if self.transport.is_closing():
+            return
+        self.transport.write_eof()
+        self._resume_reading()
+
+    def shutdown(self) -> None:
+        """Close as soon as what is being answered is complete; uvicorn's call."""
+        if self._current is None:
+            if not self._deaf:
+                self.transport.close()
+            return
+        last = self._pipeline[-1] if self._pipeline else self._current
+        last.keep_alive = False
+
+    def cut(self) -> None:
+        """End now, with an error where one can still be sent."""
+        self._deaf = True
+        self._pipeline.clear()
+        if self._current is not None:
+            self._current.cut(stopping())
+        self.transport.close()
+
+    # time
+
+    def check(self, now: float, idle_seconds: float) -> None:
+        """Enforce the limit of whatever the connection is waiting for."""
+        unsent = self.transport.get_write_buffer_size()
+        state = self._state(unsent)
+        seen = (state, self._incoming, self._body_bytes // BODY_STEP_BYTES)
+        if seen != self._seen or (state == "reading" and unsent < self._unsent):
+            self._seen = seen
+            self._since = now
+        self._unsent = unsent
+        limits = self._shared.limits
+        limit = {
+            "reading": limits.send_seconds,
+            "lingering": LINGER_S,
+            "head": limits.head_seconds,
+            "body": limits.body_seconds,
+            "idle": idle_seconds,
+        }.get(state)
+        if limit is not None and now - self._since >= limit:
+            self._since = now
+            self._expire(state)
+
+    def _state(self, unsent: int) -> State:
+        """What the connection waits for: the client's reading or sending, or nothing of its."""
+        current = self._current
+        if unsent and (self.write_paused or current is None):
+            return "reading"
+        if current is None:
+            if self._deaf:
+                return "lingering"
+            return "head" if self._begun else "idle"
+        if current.more_body and not current.started and not self._reading_paused:
+            return "body"
+        return "busy"
+
+    def _expire(self, state: State) -> None:
+        if state == "head":
+            self._refuse(
+                ProtocolError(408, "The request's headers took too long.", code="request_timeout")
+            )
+        elif state == "body" and self._current is not None and self._current.error is None:
+            self._refuse(
+                ProtocolError(408, "The request's body took too long.", code="request_timeout")
+            )
+        elif state == "idle":
+            self.transport.close()
+        else:
+            log.debug("a connection was cut while %s", state)
+            self.transport.abort()
+
+
+class Exchange:
+    """One request, and the response to it: what the app's `receive` and `send` do.
+
+    Attributes:
+        scope: the app's.
+        body: what came of the request's body and the app has not taken.
+        more_body: whether more of it is to come.
+        error: what is wrong with the request, to be raised where the app reads it.
+        gone: whether the client has left.
+        started, complete: how far the response is.
+        keep_alive: whether another request may follow on the connection.
+        expects_continue: whether the client waits for leave to send the body.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_event",
+        "_events",
+        "_left",
+        "_method",
+        "_news",
+        "_version",
+        "body",
+        "complete",
+        "error",
+        "expects_continue",
+        "gone",
+        "keep_alive",
+        "more_body",
+        "scope",
+        "started",
+    )
+
+    scope: dict[str, Any]
+
+    def __init__(
+        self, connection: Protocol, method: str, version: str, *, keep_alive: bool
+    ) -> None:
+        self._connection = connection
+        self._method = method
+        self._version = version
+        self._event: asyncio.Event | None = None
+        self._news = False
+        # Of the response: its framing, whether it is a stream of events, how much is to come.
+        self._chunked = False
+        self._events = False
+        self._left = -1
+        self.body: bytes | bytearray = b""
+        self.more_body = True
+        self.error: EvalrouterError | None = None
+        self.gone = False
+        self.started = False
+        self.complete = False
+        self.keep_alive = keep_alive
+        self.expects_continue = False
+
+    def wake(self) -> None:
+        """Tell whoever receives that there is something new."""
+        self._news = True
+        if self._event is not None:
+            self._event.set()
+
+    def fail(self, error: EvalrouterError) -> None:
+        """The rest of the request will not come; the app learns it where it reads."""
+        if not self.complete:
+            self.error = error
+            self.wake()
+
+    async def run(self, app: Any) -> None:
+        """Have the app answer."""
+        try:
+            await app(self.scope, self.receive, self.send)
+            if not self.complete and not self.gone:
+                log.error("no whole response to %s %s", self._method, self.scope["path"])
+                await self._fall_short()
+        except Exception:
+            log.exception("unforeseen error on %s %s", self._method, self.scope["path"])
+            await self._fall_short()
+        finally:
+            # Its bound method would make a cycle of it.
+            self.scope["extensions"] = None
+
+    async def _fall_short(self) -> None:
+        """Answer in the app's place, or show that the response is not whole."""
+        if self.gone or self.complete:
+            return
+        if self.started:
+            self._connection.transport.close()
+            return
+        body = body_of(
+            EvalrouterError("Something went wrong here; the server's log says what.", code="internal")
+        )
+        self.write(500, [(b"content-type", b"application/json")], body)
+
+    async def receive(self) -> dict[str, Any]:
+        """The request's body as it comes, then the client's leaving; ASGI's call.
+
+        Raises:
+            ProtocolError: the rest of the body is malformed, or took too long.
+        """
+        if self.expects_continue:
+            self.expects_continue = False
+            if self.more_body and not self.gone:
+                self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not (self._news or self.gone or self.complete):
+            if self._event is None:
+                self._event = asyncio.Event()
+            await self._event.wait()
+            self._event.clear()
+        self._news = False
+        if self.gone or self.complete:
+            return {"type": "http.disconnect"}
+        if self.error is not None:
+            raise self.error
+        body, self.body = bytes(self.body), b""
+        self._connection.taken()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Send the head or a piece of the response; ASGI's call."""
+        if self._connection.write_paused and not self.gone:
+            await self._connection.writable()
+        if self.gone:
+            return
+        kind = message["type"]
+        if not self.started:
+            if kind != "http.response.start":
+                raise RuntimeError(f"expected http.response.start, not {kind}")
+            self._begin(message["status"], list(message.get("headers", ())))
+        elif not self.complete:
+            if kind != "http.response.body":
+                raise RuntimeError(f"expected http.response.body, not {kind}")
+            self._go_on(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            raise RuntimeError(f"{kind} after the end of the response")
+
+    def write(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole response at once."""
+        self._begin(status, [*headers, (b"content-length", b"%d" % len(body))])
+        self._go_on(body, more=False)
+
+    def write_whole(self, status: int, headers: Headers, body: bytes) -> bool:
+        """What `send` does with a response's two messages, in one go; False where it cannot."""
+        connection = self._connection
+        if self.started or connection.write_paused or not self.keep_alive or self.more_body:
+            return False
+        if self._method == "HEAD" or self._version == "1.0":
+            return False
+        if self.gone:
+            return True
+        self.started = self.complete = True
+        head = _lines(connection._shared.default_headers + headers)
+        connection.transport.write(b"%b%b\r\n%b" % (STATUS_LINES[status], head, body))
+        self.wake()
+        connection.answered(self)
+        return True
+
+    def _begin(self, status: int, headers: Headers) -> None:
+        """Write the head, and settle how the response ends."""
+        length = None
+        chunked = closing = False
+        for name, value in headers:
+            match name.lower():
+                case b"content-length":
+                    length = int(value)
+                case b"transfer-encoding":
+                    chunked = True
+                case b"connection":
+                    closing = closing or b"close" in value.lower()
+                case b"content-type":
+                    self._events = value.startswith(b"text/event-stream")
+        # What is left of the request would have to be read first, or never comes.
+        if closing or self.more_body:
+            self.keep_alive = False
+        if self._method == "HEAD" or status in _NO_BODY:
+            length = 0
+        elif length is None and self._version == "1.0":
+            # The end of the connection is the end of the body.
+            self.keep_alive = False
+        elif length is None and not chunked:
+            chunked = True
+            headers.append((b"transfer-encoding", b"chunked"))
+        if not self.keep_alive and not closing:
+            headers.append((b"connection", b"close"))
+        elif self.keep_alive and self._version == "1.0":
+            headers.append((b"connection", b"keep-alive"))
+        head = _lines(self._connection._shared.default_headers + headers)
+        self.started = True
+        self._chunked = chunked and length is None
+        self._left = -1 if length is None else length
+        self._connection.transport.write(b"%b%b\r\n" % (STATUS_LINES[status], head))
+
+    def _go_on(self, body: bytes, *, more: bool) -> None:
+        transport = self._connection.transport
+        if self._method == "HEAD":
+            pass
+        elif self._chunked:
+            if body:
+                end = b"" if more else b"0\r\n\r\n"
+                transport.write(b"%x\r\n%b\r\n%b" % (len(body), body, end))
+            elif not more:
+                transport.write(b"0\r\n\r\n")
+        else:
+            if self._left >= 0:
+                self._left -= len(body)
+                if self._left < 0 or (self._left and not more):
+                    raise RuntimeError("the response is not as long as its Content-Length")
+            if body:
+                transport.write(body)
+        if not more:
+            self.complete = True
+            self.wake()
+            self._connection.answered(self)
+
+    def cut(self, error: EvalrouterError) -> None:
+        """End the response with an error, where its framing leaves room for one."""
+        if self.gone or self.complete:
+            return
+        self.keep_alive = False
+        if not self.started:
+            self.write(error.status, [(b"content-type", b"application/json")], body_of(error))
+        elif self._events and self._left < 0:
+            self._go_on(sse.encode(body_of(error)), more=False)
+        self.gone = True
+
+
+def _lines(headers: Headers) -> bytes:
+    """Headers as they go over the wire.
+
+    Raises:
+        RuntimeError: one has a byte in it that would end it.
+    """
+    head = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if head.translate(None, _IN_HEADERS) != b"\r\n" * len(headers):
+        raise RuntimeError("a response header has a control character in it")
+    return head
+
+
+def _response(error: EvalrouterError, headers: Headers, more: bytes = b"") -> bytes:
+    """A whole response that no exchange sends."""
+    body = body_of(error)
+    return b"%b%b%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b" % (
+        STATUS_LINES[error.status],
+        _lines(headers),
+        more,
+        len(body),
+        b"connection: close\r\n",
+        body,
+    )
+
+
+def stopping() -> UnavailableError:
+    """What a client learns whose response is cut at the end of the drain."""
+    return UnavailableError("The server is being stopped.", code="server_stopping")
+
+
+def _malformed(problem: httptools.HttpParserError) -> ProtocolError:
+    """What the parser says, as far as it is a sentence of its own."""
+    if "PRI/Upgrade" in str(problem):
+        return ProtocolError(
+            505, "This server speaks HTTP/1.1.", code="http_version_not_supported"
+        )
+    if isinstance(problem, httptools.HttpParserCallbackError):
+        return ProtocolError(400, "The request is malformed.", code="malformed_request")
+    return ProtocolError(400, f"The request is malformed: {problem}.", code="malformed_request")

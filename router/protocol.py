@@ -1,8 +1,8 @@
 """HTTP/1.1 on the server's side: connections, the requests on them, and their limits.
 
-httptools parses, uvicorn owns the listening sockets and the event loop. What is here reads requests,
-runs the app for each, and writes its responses in order. It also refuses what is malformed, too
-large or too slow, always with OpenAI's error object and always so that the client can read it.
+httptools parses, uvicorn owns the listening sockets and the event loop. What is here reads
+requests, runs the app for each, and writes its responses in order. It also refuses what is
+malformed, too large or too slow, with OpenAI's error object and so that the client can read it.
 
     Connections     all of them: how many there may be, and the walk over them that enforces time
     Protocol        one connection
@@ -43,7 +43,7 @@ MAX_TARGET_BYTES = 16 * 1024
 MAX_HEADERS = 256
 # How much is parsed at once, so that a read full of one-byte chunks does not delay other clients.
 SLICE_BYTES = 16 * 1024
-# Pieces of bodies in one turn of the event loop, beyond which the rest of a read waits for the next.
+# Pieces of bodies in one turn of the event loop; beyond it, the rest of a read waits for the next.
 MAX_PIECES = 64
 # Requests that may wait behind the one that is being answered; further ones are not read yet.
 MAX_PIPELINED = 32
@@ -407,9 +407,7 @@ class Protocol(asyncio.Protocol):
         headers = [(name, value) for name, value in self._headers if name != b"upgrade"]
         self._again = self._begun = False
         if method == b"CONNECT":
-            self._refuse(
-                ProtocolError(405, "This server is no proxy.", code="method_not_allowed")
-            )
+            self._refuse(ProtocolError(405, "This server is no proxy.", code="method_not_allowed"))
             return
         if method == b"GET" and any(name == b"sec-websocket-key" for name, _ in headers):
             self._refuse(
@@ -445,7 +443,9 @@ class Protocol(asyncio.Protocol):
         name = name.lower()
         if name in _WATCHED:
             if name == b"host" and name in self._watched:
-                self._fault = ProtocolError(400, "The request has two Host headers.", code="bad_host")
+                self._fault = ProtocolError(
+                    400, "The request has two Host headers.", code="bad_host"
+                )
             self._watched[name] = value
         self._headers.append((name, value))
 
@@ -517,7 +517,7 @@ class Protocol(asyncio.Protocol):
         return rest if rest[:1] == b"/" else b"/" + rest
 
     def _check_head(self, version: str, headers: Headers, watched: dict[bytes, bytes]) -> None:
-        """Refuse what only looks well-formed. An exception ends the parser, and `_fault` explains."""
+        """Refuse what only looks well-formed: an exception ends the parser, `_fault` explains."""
         if self._fault is None:
             if version not in ("1.1", "1.0"):
                 self._fault = ProtocolError(
@@ -557,7 +557,9 @@ class Protocol(asyncio.Protocol):
             return
         if exchange.body:
             # Only a body in several pieces needs a copy.
-            exchange.body = bytearray(exchange.body) if type(exchange.body) is bytes else exchange.body
+            exchange.body = (
+                bytearray(exchange.body) if type(exchange.body) is bytes else exchange.body
+            )
             exchange.body += body
         else:
             exchange.body = body
@@ -785,6 +787,10 @@ class Exchange:
             if not self.complete and not self.gone:
                 log.error("no whole response to %s %s", self._method, self.scope["path"])
                 await self._fall_short()
+        except asyncio.CancelledError:
+            if not self.complete and not self.gone:
+                self._connection.transport.close()
+            raise
         except Exception:
             log.exception("unforeseen error on %s %s", self._method, self.scope["path"])
             await self._fall_short()
@@ -800,7 +806,9 @@ class Exchange:
             self._connection.transport.close()
             return
         body = body_of(
-            EvalrouterError("Something went wrong here; the server's log says what.", code="internal")
+            EvalrouterError(
+                "Something went wrong here; the server's log says what.", code="internal"
+            )
         )
         self.write(500, [(b"content-type", b"application/json")], body)
 
@@ -969,9 +977,7 @@ def stopping() -> UnavailableError:
 def _malformed(problem: httptools.HttpParserError) -> ProtocolError:
     """What the parser says, as far as it is a sentence of its own."""
     if "PRI/Upgrade" in str(problem):
-        return ProtocolError(
-            505, "This server speaks HTTP/1.1.", code="http_version_not_supported"
-        )
+        return ProtocolError(505, "This server speaks HTTP/1.1.", code="http_version_not_supported")
     if isinstance(problem, httptools.HttpParserCallbackError):
         return ProtocolError(400, "The request is malformed.", code="malformed_request")
     return ProtocolError(400, f"The request is malformed: {problem}.", code="malformed_request")

@@ -14,37 +14,38 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
 import uvicorn
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
 
 from providers.errors import ConfigError
-from router.api.connection import WHOLE
 from router.app import create_app
 from router.config import Config
+from router.protocol import Connections, Protocol
 from router.services import Services
 
 log = logging.getLogger("evalrouter")
 
-# What nginx and most others take is less.
-MAX_HEAD_BYTES = 64 * 1024
-# Bytes that a header may consist of: a line's end within one would begin another.
-_IN_HEADERS = bytes([9, *range(32, 127), *range(128, 256)])
 # By how many containers memory may grow before cycles are looked for, and how many of those looks
 # go by until older objects are looked at as well.
 GC_THRESHOLDS = (10_000, 10, 10)
 # A worker that dies at once must not be restarted in a tight loop.
 RESTART_AFTER_S = 1.0
+# What may pass between the end of the drain and the end of the process. Less than the 5 seconds
+# that are promised, so that the promise holds on a busy machine.
+END_S = 4.0
+# Of those, what the last bytes to clients may take.
+FLUSH_S = 0.5
+# How often the end is looked for.
+POLL_S = 0.05
+WATCH_S = 0.25
+SECOND_SIGNAL_S = 1.0
+# More is of no use, and some systems have no limit at all.
+MAX_OPEN_FILES = 65_536
 
 
 class Setup(NamedTuple):
@@ -78,101 +79,43 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, with two things that it lacks.
+class Server(uvicorn.Server):
+    """uvicorn, with connections of our own and an end that always comes.
 
-    A bound on what a request's headers may take, and the extension `connection.WHOLE`, by which an
-    app hands over a whole answer in one call: in two messages it costs a tenth of a relay's time.
+    Attributes:
+        ends_by: when the process has to have ended (seconds, monotonic); 0 until it is to end.
     """
 
-    _head_bytes = 0
-    _read_bytes = 0
-    _in_body = False
-    _all_head = True
-
-    def data_received(self, data: bytes) -> None:
-        """Parse; what comes without end before a body is not waited for any longer."""
-        self._all_head = not self._in_body
-        self._read_bytes = len(data)
-        super().data_received(data)
-        # One read can hold a whole request, body and all, and then says nothing of its head.
-        if self._all_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response("The request's headers are too large.")
-
-    def on_headers_complete(self) -> None:
-        """Begin the request, unless its headers came in one piece and are too large."""
-        if self._head_bytes + self._read_bytes > MAX_HEAD_BYTES:
-            # The last read may hold a body as well, or a part of it.
-            size = sum(len(name) + len(value) for name, value in self.headers)
-            if size > MAX_HEAD_BYTES:
-                # httptools makes a parser error of it, which uvicorn answers with 400.
-                raise ValueError("headers too large")
-        self._head_bytes = 0
-        self._all_head = False
-        self._in_body = True
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """The next bytes are another request's head."""
-        self._in_body = False
-        super().on_message_complete()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        cycle.scope["extensions"] = {WHOLE: {"write": partial(_answer, cycle)}}
-        super()._start_asgi_task(cycle, app)
-
-
-def _answer(
-    cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
-) -> bool:
-    """What `RequestResponseCycle.send` does with an answer's two messages, in one go."""
-    if cycle.response_started or cycle.flow.write_paused or not cycle.keep_alive:
-        return False
-    if cycle.scope["method"] == "HEAD":
-        return False
-    if cycle.disconnected:
-        return True
-    headers = cycle.default_headers + headers
-    head = b"".join([b"%b: %b\r\n" % header for header in headers])
-    if head.translate(None, _IN_HEADERS) != b"\r\n" * len(headers):
-        # uvicorn says what is wrong with it.
-        return False
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
-    cycle.message_event.set()
-    cycle.on_response()
-    return True
-
-
-class Server(uvicorn.Server):
-    """uvicorn, telling the app when it is to end and the routes when to be read again."""
+    server_state: Connections
 
     def __init__(self, setup: Setup) -> None:
         self.services = Services(setup.config, setup.source, share=setup.share)
+        self.ends_by = 0.0
+        self._limits = setup.config.server
+        self._drained_by = 0.0
+        self._signalled_at = 0.0
         super().__init__(
             uvicorn.Config(
                 create_app(self.services),
                 loop="uvloop",
                 interface="asgi3",
                 http=Protocol,
+                # Handshakes are refused by Protocol.
+                ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 # Who the client is plays no part in routing, and looking costs every request.
                 proxy_headers=False,
-                timeout_graceful_shutdown=round(setup.config.server.drain_seconds),
-                # An idle connection costs nothing to keep and a handshake to reopen.
-                timeout_keep_alive=75,
                 backlog=4096,
             )
         )
+        self.server_state = Connections(self._limits)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, and to the signals that uvicorn leaves alone."""
+        self.server_state.open()
         await super().startup(sockets)
         # What start-up made stays; the collector need not walk over it at every request again.
         gc.collect()
@@ -187,6 +130,43 @@ class Server(uvicorn.Server):
             # A worker outlives its supervisor by no more than its open requests.
             loop.add_reader(parent.sentinel, self._orphaned, parent.sentinel)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let open requests finish, cut what is left of them, close the app. Each has its time."""
+        self._end_within(self._limits.drain_seconds)
+        for server in self.servers:
+            server.close()
+        for sock in sockets or []:
+            sock.close()
+        state = self.server_state
+        for connection in state.everyone():
+            connection.shutdown()
+        # A set says nothing when it is empty.
+        while (state.connections or state.tasks) and time.monotonic() < self._drained_by:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+        if state.connections or state.tasks:
+            log.warning("the drain is over: %d open request(s) are cut", len(state.tasks))
+        for connection in state.everyone():
+            connection.cut()
+        for task in tuple(state.tasks):
+            task.cancel()
+        # What was written last has to leave; a client that reads nothing is not waited for.
+        flushed_by = time.monotonic() + FLUSH_S
+        while (state.connections or state.tasks) and time.monotonic() < flushed_by:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+        for connection in state.everyone():
+            connection.transport.abort()
+        try:
+            async with asyncio.timeout(max(FLUSH_S, self.ends_by - time.monotonic() - FLUSH_S)):
+                await self.lifespan.shutdown()
+        except TimeoutError:
+            log.error("the parts of the server did not close in time")
+
+    def _end_within(self, drain_seconds: float) -> None:
+        """Set when the drain is over and when the process ends, unless they are set already."""
+        if not self.ends_by:
+            self._drained_by = time.monotonic() + drain_seconds
+            self.ends_by = self._drained_by + END_S
+
     def _reload(self) -> None:
         self._reloading = asyncio.create_task(self.services.routes.reload())
 
@@ -195,9 +175,21 @@ class Server(uvicorn.Server):
         self.handle_exit(signal.SIGTERM, None)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal to end: stop taking work, let what is open finish."""
+        """A signal to end: stop taking work, let what is open finish; a second one cuts it short.
+
+        Ctrl-C reaches a worker twice, from the terminal and by way of the supervisor, so what
+        comes at once after the first signal is not a second one.
+        """
+        now = time.monotonic()
         self.services.draining = True
-        super().handle_exit(sig, frame)
+        self.should_exit = True
+        if not self._signalled_at:
+            self._signalled_at = now
+            # Before it serves there is nothing to drain.
+            self._end_within(self._limits.drain_seconds if self.started else 0.0)
+        elif now - self._signalled_at > SECOND_SIGNAL_S:
+            self._drained_by = min(self._drained_by, now)
+            self.ends_by = min(self.ends_by, now + END_S)
 
 
 def serve(setup: Setup, sock: socket.socket, workers: int = 1) -> bool:
@@ -214,12 +206,36 @@ def serve(setup: Setup, sock: socket.socket, workers: int = 1) -> bool:
 
 
 def _work(setup: Setup, sock: socket.socket) -> bool:
+    _raise_open_files()
     server = Server(setup)
     # uvicorn raises the signal once more when it is done, so that the process would not end with 0.
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, signal.SIG_IGN)
+        signal.signal(name, server.handle_exit)
+    threading.Thread(
+        target=_end_in_time, args=(server,), name="evalrouter-end", daemon=True
+    ).start()
     server.run(sockets=[sock])
     return server.started
+
+
+def _end_in_time(server: Server) -> None:
+    """End the process when its time is over, whatever the event loop or a thread hangs in."""
+    while not server.ends_by or time.monotonic() < server.ends_by:
+        time.sleep(WATCH_S)
+    log.error("the server did not end in time and is ended now")
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(1)
+
+
+def _raise_open_files() -> None:
+    """Take the most open files that the system allows: each request may need two connections."""
+    import resource  # noqa: PLC0415  # only POSIX has it
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _work_as_child(setup: Setup, sock: socket.socket, level: int) -> None:
@@ -242,8 +258,9 @@ def _keep_working(setup: Setup, sock: socket.socket, workers: int) -> bool:
         process.start()
         return process
 
-    processes = [start() for _ in range(workers)]
-    stop = threading.Event()
+    processes: list[BaseProcess] = []
+    # A handler may interrupt whatever holds a lock, so it only writes a byte.
+    woken, wake = os.pipe()
 
     def forward(sig: int, _: FrameType | None) -> None:
         for process in processes:
@@ -251,26 +268,35 @@ def _keep_working(setup: Setup, sock: socket.socket, workers: int) -> bool:
                 os.kill(process.pid, sig)
 
     def end(_: int, __: FrameType | None) -> None:
-        stop.set()
+        os.write(wake, b".")
 
     signal.signal(signal.SIGHUP, forward)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, end)
-    while not stop.wait(RESTART_AFTER_S):
+    processes += [start() for _ in range(workers)]
+    while not wait([woken], timeout=RESTART_AFTER_S):
         for n, process in enumerate(processes):
-            if not process.is_alive() and not stop.is_set():
+            if not process.is_alive():
                 log.error(
                     "worker %s ended with %s; starting another", process.pid, process.exitcode
                 )
                 processes[n] = start()
+    # The first signal, and perhaps a second: a worker tells them apart by the time between them.
+    until = time.monotonic() + setup.config.server.drain_seconds + END_S
+    while running := [process for process in processes if process.is_alive()]:
+        left = until - time.monotonic()
+        if left <= 0:
+            break
+        ready = wait([woken, *(process.sentinel for process in running)], timeout=left)
+        if woken in ready:
+            os.read(woken, 1)
+            for process in running:
+                process.terminate()
     for process in processes:
-        process.terminate()
-    until = time.monotonic() + setup.config.server.drain_seconds + 5
-    for process in processes:
-        process.join(max(0.0, until - time.monotonic()))
         if process.is_alive():
+            log.error("worker %s did not end in time and is killed", process.pid)
             process.kill()
-            process.join()
+        process.join()
     sock.close()
     return True
 

@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from litestar.exceptions import ValidationException as LitestarValidation
 
 from providers.errors import (
+    BodyTooLargeError,
     EvalrouterError,
     MethodNotAllowedError,
     NotFoundError,
@@ -52,6 +53,8 @@ def from_exception(error: Exception, method: str, path: str) -> EvalrouterError:
         extra = error.extra if isinstance(error.extra, list) else []
         told = "; ".join(f"{item.get('key')}: {item.get('message')}" for item in extra)
         return RequestError(told or error.detail, param=extra[0].get("key") if extra else None)
+    if isinstance(error, HTTPException) and error.status_code == 413:
+        return BodyTooLargeError("The request body is larger than server.max_body_bytes.")
     if isinstance(error, HTTPException):
         wrapped = RequestError(error.detail)
         wrapped.status = error.status_code

@@ -176,7 +176,7 @@ class BodyTooLargeError(RequestError):
 
 
 class ProtocolError(RequestError):
-    """The bytes of a request are malformed, too large, too slow, or in another protocol.
+    """The bytes of the request are malformed, too many, too slow, or of another protocol.
 
     Args:
         status: the response's, from 400, 405, 408, 414, 431, 501, 505.

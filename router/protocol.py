@@ -785,7 +785,9 @@ class Exchange:
         try:
             await app(self.scope, self.receive, self.send)
             if not self.complete and not self.gone:
-                log.error("no whole response to %s %s", self._method, self.scope["path"])
+                # A client that does not read makes a response short; without one, it is our fault.
+                level = logging.DEBUG if self.started else logging.ERROR
+                log.log(level, "no whole response to %s %s", self._method, self.scope["path"])
                 await self._fall_short()
         except asyncio.CancelledError:
             if not self.complete and not self.gone:

@@ -340,18 +340,19 @@ def _parameter(told: dict[str, Any]) -> str:
 
 def error_codes() -> str:
     """Every error class that a client may meet, in the order of the tree."""
-    raised = _raised_codes()
+    raised, statuses = _raised_codes()
     rows: list[Row] = []
     for kind in _below(EvalrouterError):
         asked = inspect.signature(kind.__init__).parameters
         given = asked["code"].default if "code" in asked else None
         own = {code for code in (kind.code, given) if isinstance(code, str)}
         codes = sorted(own | raised.get(kind.__name__, set()))
-        if "status" in asked:
+        if "status" in asked and kind.__name__ not in statuses:
             rows.append(("the target's", "the target's", "the target's", _in_yaml(summary(kind))))
             continue
         told = ", ".join(f"`{code}`" for code in codes) or "none"
-        rows.append((str(kind.status), f"`{kind.type}`", told, summary(kind)))
+        status = ", ".join(map(str, sorted(statuses.get(kind.__name__, {kind.status}))))
+        rows.append((status, f"`{kind.type}`", told, summary(kind)))
     return table(("status", "type", "code", "when"), rows) + "\n"
 
 
@@ -365,18 +366,21 @@ def _below(kind: type[EvalrouterError]) -> Iterator[type[EvalrouterError]]:
         yield from _below(inner)
 
 
-def _raised_codes() -> dict[str, set[str]]:
-    """The codes that are given where an error is raised, by the error's class."""
+def _raised_codes() -> tuple[dict[str, set[str]], dict[str, set[int]]]:
+    """The codes and the statuses given where an error is raised, each by the error's class."""
     found: dict[str, set[str]] = {}
+    statuses: dict[str, set[int]] = {}
     for package in ("providers", "evaluators", "router"):
         for file in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
                     continue
+                if node.func.id == "ProtocolError" and isinstance(node.args[0], ast.Constant):
+                    statuses.setdefault(node.func.id, set()).add(node.args[0].value)
                 for option in node.keywords:
                     if option.arg == "code" and isinstance(option.value, ast.Constant):
                         found.setdefault(node.func.id, set()).add(str(option.value.value))
-    return found
+    return found, statuses
 
 
 # Metrics

@@ -7,6 +7,7 @@ and comes back byte for byte.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import random
@@ -39,6 +40,7 @@ from providers.errors import (
     EvalrouterError,
     MethodNotAllowedError,
     RequestError,
+    UnavailableError,
     UpstreamAuthError,
     UpstreamError,
     UpstreamStatusError,
@@ -134,6 +136,10 @@ class Completions:
         except ClientGoneError as error:
             visit.fail(error)
             log.debug("client left, request %s", visit.request_id)
+        except asyncio.CancelledError:
+            # The server has told the client, and closed the connection.
+            visit.fail(UnavailableError("The server is being stopped.", code="server_stopping"))
+            raise
         except Exception as error:  # noqa: BLE001  # the border: whatever it is, the client is told
             ours = from_exception(error, "POST", scope["path"])
             visit.fail(ours)
@@ -281,6 +287,8 @@ class Completions:
         finally:
             self._telemetry.open_streams -= 1
         opened.completed()
+        # The client may not read any more, and what it holds is the target's place.
+        await opened.aclose()
         if held and opened.hide_usage:
             held = sse.without_usage(held)
         await send({"type": "http.response.body", "body": held, "more_body": False})

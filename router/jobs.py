@@ -230,10 +230,11 @@ class Jobs:
             found = await self.find(found.id)
         return found
 
-    async def close(self) -> None:
-        """Stop every run of this process; what is in flight is finished, for up to 5 seconds.
+    async def close(self, within: float = CLOSE_S) -> None:
+        """Stop every run of this process. Those of servers go on with the next one on this store.
 
-        Those of servers go on with the next one that has this store.
+        Args:
+            within: seconds that what is in flight is given to finish.
         """
         if self._serving is not None:
             self._serving.cancel()
@@ -241,7 +242,7 @@ class Jobs:
         for one in under_way:
             one.replay.wind_down(one.left)
         if under_way:
-            await asyncio.wait([one.work for one in under_way], timeout=CLOSE_S)
+            await asyncio.wait([one.work for one in under_way], timeout=within)
         tasks = list(self._tasks.values())
         for one in under_way:
             one.drop()

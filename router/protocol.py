@@ -16,9 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import logging
 import os
 import re
+import resource
+import sys
+import termios
 from collections import deque
 from http import HTTPStatus
 from typing import Any, Literal, cast
@@ -179,8 +183,6 @@ class Connections(ServerState):
 
 def _room_for_connections() -> int:
     """How many connections fit the limit of open files, with one to a target for each."""
-    import resource  # noqa: PLC0415  # only POSIX has it
-
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return 1_000_000
@@ -665,6 +667,8 @@ class Protocol(asyncio.Protocol):
         """Enforce the limit of whatever the connection is waiting for."""
         unsent = self.transport.get_write_buffer_size()
         state = self._state(unsent)
+        if state == "reading":
+            unsent += _unacknowledged(self.transport)
         seen = (state, self._incoming, self._body_bytes // BODY_STEP_BYTES)
         if seen != self._seen or (state == "reading" and unsent < self._unsent):
             self._seen = seen
@@ -944,6 +948,20 @@ class Exchange:
         elif self._events and self._left < 0:
             self._go_on(sse.encode(body_of(error)), more=False)
         self.gone = True
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Return how many bytes the kernel has that the client has not; 0 where it does not tell.
+
+    A kernel takes more only once a large part of its buffer is free, which a slow client may take
+    longer for than it is given to show that it reads at all.
+    """
+    number = bytearray(4)
+    try:
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, number)
+    except (OSError, ValueError):
+        return 0
+    return int.from_bytes(number, sys.byteorder)
 
 
 def _lines(headers: Headers) -> bytes:

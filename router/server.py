@@ -7,6 +7,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import tempfile
@@ -140,9 +141,13 @@ class Server(uvicorn.Server):
         state = self.server_state
         for connection in state.everyone():
             connection.shutdown()
-        # A set says nothing when it is empty.
-        while (state.connections or state.tasks) and time.monotonic() < self._drained_by:  # noqa: ASYNC110
+        # Runs get the same time for what they have in flight, and begin nothing new.
+        runs = asyncio.create_task(self.services.runs.close(self._limits.drain_seconds))
+        while time.monotonic() < self._drained_by:
+            if not state.connections and not state.tasks and runs.done():
+                break
             await asyncio.sleep(POLL_S)
+        runs.cancel()
         if state.connections or state.tasks:
             log.warning("the drain is over: %d open request(s) are cut", len(state.tasks))
         for connection in state.everyone():
@@ -157,6 +162,7 @@ class Server(uvicorn.Server):
             connection.transport.abort()
         try:
             async with asyncio.timeout(max(FLUSH_S, self.ends_by - time.monotonic() - FLUSH_S)):
+                await self.services.runs.close(0)
                 await self.lifespan.shutdown()
         except TimeoutError:
             log.error("the parts of the server did not close in time")
@@ -230,8 +236,6 @@ def _end_in_time(server: Server) -> None:
 
 def _raise_open_files() -> None:
     """Take the most open files that the system allows: each request may need two connections."""
-    import resource  # noqa: PLC0415  # only POSIX has it
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:

@@ -1,0 +1,466 @@
+"""Clients that are slow, many, or do not read: limits of time and number, and the server's end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from raw_client import RawClient, chat, request
+from raw_host import HOLD, READ, raw_host
+from servers import gateway, scripted
+
+CHAT = "/v1/chat/completions"
+MODELS = {
+    "echo": [{}],
+    "endless": [{"answer": "word " * 2_000_000, "chunks": 20_000}],
+    "whole": [{"answer": "word " * 2_000_000}],
+    "short": [{"answer": " ".join("word" for _ in range(60)), "chunk_delay_s": 0.05}],
+    "slow": [{"answer": " ".join("word" for _ in range(2000)), "chunk_delay_s": 0.05}],
+}
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with scripted(MODELS) as server:
+        yield server
+
+
+def config_of(upstream, folder, server="", routes=""):
+    return f"""
+server: {{port: 0, {server}}}
+storage: {{database: "sqlite:///{folder}/e.db"}}
+providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
+routes: {{{routes}}}
+"""
+
+
+def assert_answers(url):
+    with httpx.Client(timeout=30) as http:
+        reply = http.post(url + CHAT, content=chat("baseline/echo", "still here"))
+        assert reply.json()["choices"][0]["message"]["content"] == "still here"
+
+
+def streaming(model, **fields):
+    return request("POST", CHAT, body=chat(model, stream=True, **fields))
+
+
+# time
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"G", b"GET / HTTP/1.1\r\nhost: x\r\nx-a: ", request()[:-2]],
+    ids=["a byte", "half", "nearly"],
+)
+def test_a_head_that_is_not_completed_gets_a_408(upstream, tmp_path, sent):
+    with (
+        gateway(config_of(upstream, tmp_path, "head_seconds: 0.4")) as url,
+        RawClient(url) as client,
+    ):
+        client.send(request())
+        assert client.response().status == 200
+        client.send(sent)
+        response = client.response()
+        assert (response.status, response.error["code"]) == (408, "request_timeout")
+        assert response.headers["connection"] == "close"
+        assert client.rest() == b""
+
+
+def test_bytes_that_trickle_do_not_put_the_end_of_a_head_off(upstream, tmp_path):
+    with (
+        gateway(config_of(upstream, tmp_path, "head_seconds: 0.4")) as url,
+        RawClient(url) as client,
+    ):
+        client.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\nx-a: ")
+        trickle(client, b"y")
+        assert b" 408 " in client.rest()
+
+
+@pytest.mark.parametrize("framing", ["content-length: 5000", "transfer-encoding: chunked"])
+@pytest.mark.parametrize("path", [CHAT, "/eval"])
+def test_a_body_that_trickles_gets_a_408(upstream, tmp_path, framing, path):
+    with (
+        gateway(config_of(upstream, tmp_path, "body_seconds: 0.4")) as url,
+        RawClient(url) as client,
+    ):
+        lines = (f"POST {path} HTTP/1.1", "host: x", "content-type: application/json", framing)
+        client.send("\r\n".join([*lines, "", ""]).encode())
+        trickle(client, b"x" if "length" in framing else b"1\r\nx\r\n")
+        response = client.response()
+        assert (response.status, response.error["code"]) == (408, "request_timeout")
+        assert client.rest() == b""
+        assert_answers(url)
+
+
+def trickle(client, data):
+    """Send bit by bit until there is a response."""
+    client.socket.settimeout(0.05)
+    while True:
+        client.send(data)
+        try:
+            if client.socket.recv(1, socket.MSG_PEEK):
+                break
+        except TimeoutError:
+            continue
+    client.socket.settimeout(30)
+
+
+def test_a_large_body_may_take_longer_as_long_as_it_comes(upstream, tmp_path):
+    body = chat("baseline/echo", "x" * 400_000)
+    with (
+        gateway(config_of(upstream, tmp_path, "body_seconds: 0.8")) as url,
+        RawClient(url) as client,
+    ):
+        whole = request("POST", CHAT, body=body)
+        for start in range(0, len(whole), 20_000):
+            client.send(whole[start : start + 20_000])
+            time.sleep(0.1)
+        assert client.response().status == 200
+
+
+def test_an_idle_connection_is_closed_and_a_busy_one_is_not(upstream, tmp_path):
+    with (
+        gateway(config_of(upstream, tmp_path, "idle_seconds: 0.4")) as url,
+        RawClient(url) as silent,
+        RawClient(url) as used,
+        RawClient(url) as busy,
+    ):
+        busy.send(streaming("up/slow"))
+        used.send(request())
+        assert used.response().status == 200
+        assert silent.rest() == b""
+        assert used.rest() == b""
+        assert busy.socket.recv(1 << 16)
+        assert busy.socket.recv(1 << 16)
+
+
+# clients that do not read
+
+
+@pytest.mark.parametrize("model", ["endless", "whole"])
+def test_a_client_that_does_not_read_is_cut_and_the_target_is_free(upstream, tmp_path, model):
+    route = f"one: {{targets: [{{model: up/{model}, max_concurrency: 1, max_queue: 1}}]}}"
+    with (
+        gateway(config_of(upstream, tmp_path, "send_seconds: 0.5", route)) as url,
+        RawClient(url, receive_buffer=4096) as client,
+        httpx.Client(timeout=60) as http,
+    ):
+        client.send(request("POST", CHAT, body=chat("one", stream=model == "endless")))
+        # It gets its turn only when the place is free again.
+        reply = http.post(url + CHAT, content=chat("one"))
+        assert reply.status_code == 200
+        assert client.is_cut()
+
+
+def test_a_client_that_reads_slowly_gets_everything(upstream, tmp_path):
+    with (
+        gateway(config_of(upstream, tmp_path, "send_seconds: 0.6")) as url,
+        RawClient(url, receive_buffer=1 << 16) as client,
+    ):
+        client.send(request("POST", CHAT, body=chat("up/whole")))
+        client.socket.recv(1, socket.MSG_PEEK)
+        got = b""
+        for _ in range(40):
+            got += client.socket.recv(1 << 16)
+            time.sleep(0.05)
+        client._buffer = got
+        assert client.response().json["choices"][0]["message"]["content"] == "word " * 2_000_000
+
+
+def test_total_runs_on_while_a_client_does_not_read(upstream, tmp_path):
+    route = (
+        "one: {targets: [{model: up/endless, max_concurrency: 1, max_queue: 1}], "
+        "retries: {attempts: 1}, timeout: {total: 1}}"
+    )
+    with (
+        gateway(config_of(upstream, tmp_path, "", route)) as url,
+        RawClient(url, receive_buffer=4096) as client,
+        httpx.Client(timeout=60) as http,
+    ):
+        client.send(streaming("one"))
+        busy(url)
+        # The queue's own limit is the same second: whoever comes in vain comes again.
+        while http.post(url + CHAT, content=chat("one")).status_code == 504:
+            pass
+        # What was sent by then can be read, and how it ended.
+        response = client.response()
+        last = [event for event in response.body.split(b"\n\n") if event][-1]
+        assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "upstream_timeout"
+
+
+def busy(url):
+    """Wait until a request is at a target."""
+    with httpx.Client() as http:
+        while not re.search(
+            r'requests_at_target\{[^}]*stage="running"[^}]*\} 1', http.get(f"{url}/metrics").text
+        ):
+            time.sleep(0.02)
+
+
+# numbers
+
+
+def test_connections_beyond_the_limit_get_a_503_and_idle_ones_make_room(upstream, tmp_path):
+    with gateway(config_of(upstream, tmp_path, "max_connections: 8, idle_seconds: 60")) as url:
+        with contextlib.ExitStack() as stack:
+            busy_ones = [stack.enter_context(RawClient(url)) for _ in range(8)]
+            for client in busy_ones:
+                client.send(streaming("up/slow"))
+            for client in busy_ones:
+                assert client.socket.recv(1, socket.MSG_PEEK)
+            late = stack.enter_context(RawClient(url))
+            late.send(request("POST", CHAT, body=chat("up/echo", "x" * 500_000)))
+            response = late.response()
+            assert (response.status, response.error["code"]) == (503, "too_many_connections")
+            assert response.headers["retry-after"] == "1"
+            assert late.rest() == b""
+            # Far more than that are not even answered, and change nothing.
+            many = [stack.enter_context(RawClient(url)) for _ in range(200)]
+            for client in many[-50:]:
+                assert client.is_cut()
+        until_answered(url)
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):
+                client = stack.enter_context(RawClient(url))
+                client.send(request())
+                assert client.response().status == 200
+            until_answered(url)
+
+
+def until_answered(url):
+    with httpx.Client() as http:
+        while http.get(f"{url}/health/live", headers={"connection": "close"}).status_code == 503:
+            time.sleep(0.05)
+
+
+def test_when_descriptors_run_out_the_log_says_so_once_and_the_server_recovers(upstream, tmp_path):
+    (tmp_path / "evalrouter.yaml").write_text(
+        config_of(upstream, tmp_path, "max_connections: 5000, head_seconds: 60")
+    )
+    with serving(tmp_path, open_files=90) as (server, url):
+        with contextlib.ExitStack() as stack:
+            for _ in range(200):
+                client = stack.enter_context(RawClient(url))
+                with contextlib.suppress(ConnectionError):
+                    client.send(b"GET / HTTP/1.1\r\n")
+            wait_for(lambda: "out of file descriptors" in log_of(tmp_path))
+        wait_for(lambda: "file descriptors again" in log_of(tmp_path))
+        assert_answers(url)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    assert log_of(tmp_path).count("out of file descriptors") == 1
+    assert "Traceback" not in log_of(tmp_path)
+
+
+def test_without_a_limit_in_the_config_descriptors_do_not_run_out(upstream, tmp_path):
+    (tmp_path / "evalrouter.yaml").write_text(config_of(upstream, tmp_path, "head_seconds: 60"))
+    with serving(tmp_path, open_files=120) as (_, url):
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(RawClient(url)) for _ in range(200)]
+            for client in clients:
+                with contextlib.suppress(ConnectionError):
+                    client.send(b"GET / HTTP/1.1\r\n")
+            wait_for(lambda: "connections are in use" in log_of(tmp_path))
+        until_answered(url)
+        # Each request needs a second connection, to the target.
+        with httpx.Client() as http:
+            assert http.post(url + CHAT, content=chat("up/echo")).status_code == 200
+    assert "out of file descriptors" not in log_of(tmp_path)
+    assert log_of(tmp_path).count("connections are in use") == 1
+
+
+# the end
+
+
+@contextlib.contextmanager
+def serving(folder, *args, open_files=None):
+    """`evalrouter serve` with its log in a file."""
+
+    command = [sys.executable, "-m", "router", "serve", *args]
+    if open_files is not None:
+        command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, stderr=log)
+    try:
+        wait_for(lambda: re.search(r"http://\S+", log_of(folder)) or server.poll() is not None)
+        url = re.search(r"http://\S+", log_of(folder)).group()
+        wait_for(lambda: is_ready(url))
+        yield server, url
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.wait()
+
+
+def log_of(folder):
+    return (folder / "log").read_text()
+
+
+def is_ready(url):
+    try:
+        return httpx.get(f"{url}/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait_for(condition):
+    while not condition():
+        time.sleep(0.02)
+
+
+def drained(folder, upstream, seconds=1):
+    (folder / "evalrouter.yaml").write_text(
+        config_of(upstream, folder, f"drain_seconds: {seconds}")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("SIGTERM", ()), ("SIGINT", ()), ("SIGTERM", ("--workers", "2"))],
+    ids=["SIGTERM", "SIGINT", "workers"],
+)
+def test_the_end_of_the_drain_is_an_error_event_or_a_503(tmp_path, upstream, workers, name):
+    drained(tmp_path, upstream)
+    with (
+        serving(tmp_path, *workers) as (server, url),
+        RawClient(url) as stream,
+        RawClient(url) as deaf,
+        RawClient(url) as half,
+    ):
+        stream.send(streaming("up/slow"))
+        assert stream.socket.recv(1, socket.MSG_PEEK)
+        deaf.send(streaming("up/endless"))
+        half.send(request("POST", CHAT, body=chat("up/echo"))[:-5])
+        server.send_signal(getattr(signal, name))
+        assert server.wait(30) == 0
+        body = stream.response().body
+        last = [event for event in body.split(b"\n\n") if event][-1]
+        assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "server_stopping"
+        response = half.response()
+        assert (response.status, response.error["code"]) == (503, "server_stopping")
+    assert "Traceback" not in log_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_second_signal_ends_the_drain(tmp_path, upstream, name):
+    drained(tmp_path, upstream, 600)
+    with serving(tmp_path) as (server, url), RawClient(url) as client:
+        client.send(streaming("up/slow"))
+        assert client.socket.recv(1, socket.MSG_PEEK)
+        server.send_signal(getattr(signal, name))
+        wait_for(lambda: not is_ready(url))
+        time.sleep(1.2)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+        assert b"server_stopping" in client.response().body
+
+
+def test_ctrl_c_reaches_workers_twice_and_still_drains(tmp_path, upstream):
+    drained(tmp_path, upstream, 60)
+    with serving(tmp_path, "--workers", "2") as (server, url), RawClient(url) as client:
+        client.send(streaming("up/short"))
+        assert client.socket.recv(1, socket.MSG_PEEK)
+        for pid in [*children(server.pid), server.pid]:
+            os.kill(pid, signal.SIGINT)
+        wait_for(lambda: not is_ready(url))
+        response = client.response()
+        assert response.body.endswith(b"data: [DONE]\n\n")
+        assert server.wait(60) == 0
+
+
+def test_workers_without_a_supervisor_end_although_a_client_does_not_read(tmp_path, upstream):
+    drained(tmp_path, upstream)
+    with (
+        serving(tmp_path, "--workers", "2") as (server, url),
+        RawClient(url, receive_buffer=4096) as client,
+    ):
+        client.send(streaming("up/endless"))
+        assert client.socket.recv(1, socket.MSG_PEEK)
+        workers = children(server.pid)
+        assert len(workers) == 2
+        server.kill()
+        server.wait()
+        wait_for(lambda: not any(is_alive(pid) for pid in workers))
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one process", "workers"])
+def test_a_locked_database_does_not_keep_the_process(tmp_path, upstream, workers):
+    drained(tmp_path, upstream)
+    with (
+        serving(tmp_path, *workers) as (server, url),
+        contextlib.closing(sqlite3.connect(tmp_path / "e.db")) as other,
+    ):
+        other.execute("BEGIN EXCLUSIVE")
+        assert_answers(url)
+        pids = [*children(server.pid), server.pid]
+        server.send_signal(signal.SIGTERM)
+        server.wait(60)
+        wait_for(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_a_start_that_hangs_can_be_ended(tmp_path, upstream):
+    drained(tmp_path, upstream, 600)
+    with serving(tmp_path):
+        pass
+    with contextlib.closing(sqlite3.connect(tmp_path / "e.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with (tmp_path / "log").open("w") as log:
+            command = [sys.executable, "-m", "router", "serve"]
+            server = subprocess.Popen(command, cwd=tmp_path, stderr=log)
+        wait_for(lambda: "http://" in log_of(tmp_path))
+        server.send_signal(signal.SIGTERM)
+        server.wait(60)
+
+
+def test_a_run_at_a_host_that_hangs_does_not_keep_the_process(tmp_path):
+    rows = "".join(
+        json.dumps({"input": f"question {n}", "reference": "x"}) + "\n" for n in range(20)
+    )
+    (tmp_path / "data.jsonl").write_text(rows)
+    with raw_host([READ, HOLD]) as host:
+        drained(tmp_path, host)
+        with serving(tmp_path) as (server, url):
+            run = {
+                "dataset": "data.jsonl",
+                "routes": ["up/hangs"],
+                "prompt": "{{ input }}",
+                "metrics": ["exact_match"],
+            }
+            assert httpx.post(f"{url}/eval", json=run, timeout=30).status_code < 300
+            wait_for(lambda: host.requests)
+            with RawClient(url) as client:
+                client.send(request("POST", CHAT, body=chat("up/hangs")))
+                wait_for(lambda: any(b'"hi"' in one.body for one in host.requests))
+                server.send_signal(signal.SIGTERM)
+                assert server.wait(60) == 0
+                response = client.response()
+                assert (response.status, response.error["code"]) == (503, "server_stopping")
+    assert "Traceback" not in log_of(tmp_path)
+
+
+def children(pid):
+    """Worker processes; multiprocessing's own resource tracker is none."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+                found.append(int(child))
+    return found
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

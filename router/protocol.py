@@ -90,6 +90,10 @@ class Connections(ServerState):
 
     Args:
         limits: the config's section `server`.
+
+    Attributes:
+        refused: those beyond the limit, until they have been answered.
+        stopping: whether the server is being stopped: nothing is worth waiting for any more.
     """
 
     def __init__(self, limits: config.Server) -> None:
@@ -97,6 +101,7 @@ class Connections(ServerState):
         self.limits = limits
         self.max_connections = limits.max_connections or 0
         self.refused: set[Protocol] = set()
+        self.stopping = False
         self._full = False
         self._out_of_descriptors = False
 
@@ -641,14 +646,17 @@ class Protocol(asyncio.Protocol):
         self._pipeline.clear()
         if self.transport.is_closing():
             return
+        if self._shared.stopping and not self._in_body:
+            # A pool does not look at a connection that it does not use: no use in waiting for it.
+            self.transport.close()
+            return
         self.transport.write_eof()
         self._resume_reading()
 
     def shutdown(self) -> None:
         """Close as soon as what is being answered is complete; uvicorn's call."""
         if self._current is None:
-            if not self._deaf:
-                self.transport.close()
+            self.transport.close()
             return
         last = self._pipeline[-1] if self._pipeline else self._current
         last.keep_alive = False
@@ -874,9 +882,9 @@ class Exchange:
             return False
         if self.gone:
             return True
-        self.started = self.complete = True
         head = _lines(connection._shared.default_headers + headers)
         connection.transport.write(b"%b%b\r\n%b" % (STATUS_LINES[status], head, body))
+        self.started = self.complete = True
         self.wake()
         connection.answered(self)
         return True
@@ -911,10 +919,10 @@ class Exchange:
         elif self.keep_alive and self._version == "1.0":
             headers.append((b"connection", b"keep-alive"))
         head = _lines(self._connection._shared.default_headers + headers)
+        self._connection.transport.write(b"%b%b\r\n" % (STATUS_LINES[status], head))
         self.started = True
         self._chunked = chunked and length is None
         self._left = -1 if length is None else length
-        self._connection.transport.write(b"%b%b\r\n" % (STATUS_LINES[status], head))
 
     def _go_on(self, body: bytes, *, more: bool) -> None:
         transport = self._connection.transport

@@ -139,6 +139,7 @@ class Server(uvicorn.Server):
         for sock in sockets or []:
             sock.close()
         state = self.server_state
+        state.stopping = True
         for connection in state.everyone():
             connection.shutdown()
         # Runs get the same time for what they have in flight, and begin nothing new.

@@ -346,6 +346,18 @@ def test_the_end_of_the_drain_is_an_error_event_or_a_503(tmp_path, upstream, wor
     assert "Traceback" not in log_of(tmp_path)
 
 
+def test_a_pool_that_does_not_close_its_connections_does_not_delay_the_end(tmp_path, upstream):
+    drained(tmp_path, upstream, 600)
+    with serving(tmp_path) as (server, url), RawClient(url) as idle, RawClient(url) as used:
+        idle.send(request())
+        assert idle.response().status == 200
+        used.send(streaming("up/short"))
+        assert used.socket.recv(1, socket.MSG_PEEK)
+        server.send_signal(signal.SIGTERM)
+        assert used.response().body.endswith(b"data: [DONE]\n\n")
+        assert server.wait(60) == 0
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_second_signal_ends_the_drain(tmp_path, upstream, name):
     drained(tmp_path, upstream, 600)

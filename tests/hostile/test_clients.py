@@ -5,6 +5,7 @@ Each row is sent over a raw socket. While its connection is open, another client
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any, NamedTuple
 
@@ -477,6 +478,24 @@ def test_after_a_refusal_without_100_continue_no_body_is_taken_for_a_request(url
         assert response.status == 403
         # Whether the client sends the body now cannot be known.
         assert response.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("path", [CHAT, "/eval", "/no/such/path", "/health/live"])
+@pytest.mark.parametrize("piece", [b"10000\r\n" + b"x" * 65536 + b"\r\n", b"1\r\nx\r\n" * 9000])
+def test_a_body_without_end_has_one(http, url, path, piece):
+    with RawClient(url) as client:
+        client.send(
+            head(
+                "host: x",
+                "content-type: application/json",
+                "transfer-encoding: chunked",
+                first=f"POST {path} HTTP/1.1",
+            )
+        )
+        with contextlib.suppress(ConnectionError):
+            while True:
+                client.send(piece)
+        assert_answers(http, url)
 
 
 def test_a_20_mb_body_in_chunks_of_a_byte_holds_nobody_up(tmp_path, http):

@@ -19,10 +19,19 @@ MAX_RENDERED = 1_000_000
 _MAX_BITS = 4096
 
 Render = Callable[[Row], tuple[dict[str, Any], ...]]
+At = Callable[[str], None]
+
+
+def _nowhere(_: str) -> None:
+    """Ignore which template comes next."""
 
 
 def compile_messages(
-    messages: Sequence[Mapping[str, Any]] | None, prompt: str | None, columns: Sequence[str]
+    messages: Sequence[Mapping[str, Any]] | None,
+    prompt: str | None,
+    columns: Sequence[str],
+    *,
+    at: At = _nowhere,
 ) -> Render:
     """A function from a row to the chat messages that ask it.
 
@@ -33,13 +42,14 @@ def compile_messages(
     Templates run in Jinja's sandbox without files, randomness and changes to the row. A missing
     column or a null is an error, never an empty string or "None"; only a column that the template
     asks `is defined` of may be missing. One text is rendered to at most
-    1,000,000 characters. This stops accidents; it is no defence against someone who may post runs
-    and wants to use up the machine.
+    1,000,000 characters. What a template may take of time and memory is limited where
+    `dataset_process.py` runs it, and nowhere else.
 
     Args:
         messages: of the run document.
         prompt: of the run document.
         columns: the dataset's, `Dataset.columns`.
+        at: is called with a template's path in the document before it is compiled or rendered.
 
     Raises:
         RunDocumentError: a template that does not parse or names a missing column; `param` is its
@@ -49,10 +59,10 @@ def compile_messages(
     if messages is not None and prompt is not None:
         raise RunDocumentError("give messages or prompt, not both", param="prompt")
     if prompt is not None:
-        text = _compile(prompt, "prompt", columns)
+        text = _compile(prompt, "prompt", columns, at)
         return lambda row: ({"role": "user", "content": text(row)},)
     if messages is not None:
-        return _templates(messages, columns)
+        return _templates(messages, columns, at)
     if not set(PROMPTS) & set(columns):
         raise RunDocumentError(
             "prompt: the dataset has no column messages, prompt or input, so the run needs a "
@@ -89,7 +99,7 @@ def _own(row: Row) -> tuple[dict[str, Any], ...]:
     return ({"role": "user", "content": text},)
 
 
-def _templates(messages: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Render:
+def _templates(messages: Sequence[Mapping[str, Any]], columns: Sequence[str], at: At) -> Render:
     if not messages:
         raise RunDocumentError("messages: the list is empty; write a message", param="messages")
     compiled: list[tuple[Mapping[str, Any], Callable[[Row], Any]]] = []
@@ -104,19 +114,19 @@ def _templates(messages: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
                 f"{path}: needs a content, text or a list of content parts",
                 param=f"{path}.content",
             )
-        compiled.append((message, _content(message["content"], f"{path}.content", columns)))
+        compiled.append((message, _content(message["content"], f"{path}.content", columns, at)))
     return lambda row: tuple({**message, "content": of(row)} for message, of in compiled)
 
 
-def _content(value: Any, path: str, columns: Sequence[str]) -> Callable[[Row], Any]:
+def _content(value: Any, path: str, columns: Sequence[str], at: At) -> Callable[[Row], Any]:
     """Content parts are lists and objects with texts in them; every text is a template."""
     if isinstance(value, str):
-        return _compile(value, path, columns)
+        return _compile(value, path, columns, at)
     if isinstance(value, list):
-        items = [_content(one, f"{path}[{at}]", columns) for at, one in enumerate(value)]
+        items = [_content(one, f"{path}[{n}]", columns, at) for n, one in enumerate(value)]
         return lambda row: [of(row) for of in items]
     if isinstance(value, dict):
-        parts = {key: _content(one, f"{path}.{key}", columns) for key, one in value.items()}
+        parts = {key: _content(one, f"{path}.{key}", columns, at) for key, one in value.items()}
         return lambda row: {key: of(row) for key, of in parts.items()}
     return lambda _: value
 
@@ -162,7 +172,8 @@ def _environment() -> _Sandbox:
 _JINJA = _environment()
 
 
-def _compile(source: str, param: str, columns: Sequence[str]) -> Callable[[Row], str]:
+def _compile(source: str, param: str, columns: Sequence[str], at: At) -> Callable[[Row], str]:
+    at(param)
     try:
         parsed = _JINJA.parse(source)
         names = jinja2.meta.find_undeclared_variables(parsed) - _JINJA.globals.keys()
@@ -186,6 +197,7 @@ def _compile(source: str, param: str, columns: Sequence[str]) -> Callable[[Row],
         )
 
     def render(row: Row) -> str:
+        at(param)
         try:
             return _bounded(template, row.fields)
         except Exception as error:  # a template's expressions may raise anything
@@ -219,4 +231,6 @@ def _bounded(template: jinja2.Template, fields: Mapping[str, Any]) -> str:
 def _why(error: Exception) -> str:
     if isinstance(error, jinja2.TemplateError):
         return str(error)
+    if isinstance(error, MemoryError):
+        return "rendering the template takes more memory than it may"
     return f"{type(error).__name__}: {error}"

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from providers import compose, sse, wire
+from providers import compose, sse, wire, yaml_documents
 from providers.compose import Question
 from providers.errors import ConfigError, ModelNotFoundError, RequestError, closest
 
@@ -123,7 +123,7 @@ def load_script(path: Path) -> Script:
         ConfigError: the file cannot be read or is no script.
     """
     try:
-        return msgspec.yaml.decode(path.read_bytes(), type=Script)
+        return yaml_documents.decode_file(path, Script)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except wire.UNREADABLE as error:

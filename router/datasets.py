@@ -14,15 +14,16 @@ import re
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from evaluators.columns import Column, describe
-from evaluators.dataset import MAX_LINE_BYTES, Dataset, open_dataset
+from evaluators import dataset_process
+from evaluators.columns import Column
+from evaluators.dataset import MAX_LINE_BYTES, Dataset
+from evaluators.dataset_process import describe, in_thread, open_dataset
 from evaluators.formats import EXTENSIONS
 from evaluators.paths import is_below
 from providers.errors import (
@@ -40,6 +41,7 @@ from router.sources import Source, collect, fetched, is_address, to_jsonl
 from router.store.base import DatasetRow, Store
 
 SHOWN_HASH = 12
+READ_AT_ONCE = 2  # datasets that a program reads at a time; further ones wait
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSIONED = re.compile(rf"(?P<name>{_NAME.pattern})(@(?P<hash>[0-9a-f]{{4,64}}))?")
@@ -72,6 +74,8 @@ class Datasets:
         self._config = config
         self._now = now
         self._artifacts: Artifacts | None = None
+        # Each takes a process, memory and a thread, which others need too.
+        self._reading = asyncio.Semaphore(READ_AT_ONCE)
 
     @property
     def max_bytes(self) -> int:
@@ -167,12 +171,18 @@ class Datasets:
 
     async def _register(self, source: Source, name: str, columns: dict[str, str]) -> DatasetRow:
         name = check_name(name) if name else _made_name(source.name)
+        async with self._reading:
+            return await self._read_and_keep(source, name, columns)
+
+    async def _read_and_keep(
+        self, source: Source, name: str, columns: dict[str, str]
+    ) -> DatasetRow:
         with temporary_folder() as folder:
             path = source.path
             if await asyncio.to_thread(path.is_dir):
                 path = folder / f"{name}.jsonl"
-                await asyncio.to_thread(to_jsonl, [source.path], path, self.max_bytes)
-            dataset = await asyncio.to_thread(_open, path, columns)
+                await in_thread(to_jsonl, [source.path], path, self.max_bytes)
+            dataset = await in_thread(_open, path, columns)
             known = await self._known(name, dataset, columns)
             if known is not None:
                 return known
@@ -188,7 +198,7 @@ class Datasets:
                 mapping=columns,
                 source=source.address,
                 provenance=source.provenance,
-                statistics=await asyncio.to_thread(describe, dataset),
+                statistics=await in_thread(describe, dataset),
             )
             await self._keep(row, path)
         return row
@@ -279,9 +289,16 @@ class Datasets:
     async def open(self, named: str, *, base: Path) -> AsyncIterator[Source]:
         """Whatever a run document may name: a registered dataset first, else an address or a path.
 
+        It is meant to be read inside; few may be at a time, and further ones wait.
+
         Raises:
             As `add` and `file` do.
         """
+        async with self._named(named, base=base) as source, self._reading:
+            yield source
+
+    @asynccontextmanager
+    async def _named(self, named: str, *, base: Path) -> AsyncIterator[Source]:
         if named in SHIPPED:
             yield Source(path=SHIPPED[named], name=named, address=named)
             return
@@ -311,8 +328,8 @@ class Datasets:
             As `find` and `file` do.
         """
         row = await self.find(named)
-        async with self.file(row) as path:
-            preview = await asyncio.to_thread(_preview, path, row, rows)
+        async with self.file(row) as path, self._reading:
+            preview = await in_thread(_preview, path, row, rows)
         versions = [one.hash for one in await self._store.datasets(row.name)]
         plain = msgspec.structs.replace(row, statistics=())
         return Shown(dataset=plain, columns=row.statistics, preview=preview, versions=versions)
@@ -398,10 +415,10 @@ def _open(path: Path, columns: dict[str, str]) -> Dataset:
 
 
 def _preview(path: Path, row: DatasetRow, count: int) -> list[dict[str, Any]]:
-    rows = _open_again(path, row).rows()
-    return [
-        {name: _cut(value) for name, value in one.fields.items()} for one in islice(rows, count)
-    ]
+    if count == 0:
+        return []
+    first = dataset_process.rows(_open_again(path, row), count=count)
+    return [{name: _cut(value) for name, value in one.fields.items()} for one in first]
 
 
 def _open_again(path: Path, row: DatasetRow) -> Dataset:

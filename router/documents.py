@@ -16,11 +16,13 @@ import yaml
 
 from providers.base import Secret
 from providers.errors import InputError, closest
+from providers.yaml_documents import UNREADABLE_VALUE, Loader, check
 
 T = TypeVar("T")
 Place = tuple[str | int, ...]
 
 _WHERE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+_LONG = 100_000  # characters
 _STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
 
 
@@ -75,11 +77,16 @@ def parse_yaml(
             become a number; raises KeyError with the name that has no value.
 
     Raises:
-        error: not YAML, a key written twice, or a name without a value.
+        error: not YAML, too much of it, a key written twice, or a name without a value.
     """
     lines: dict[Place, int] = {}
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        check(text)
+        # The slower one says better where a mistake is.
+        loader_kind = Loader if len(text) > _LONG else yaml.SafeLoader
+        node = yaml.compose(text, Loader=loader_kind)
+    except msgspec.DecodeError as problem:
+        raise error(f"{source}: {problem}") from None
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
@@ -101,7 +108,14 @@ def parse_yaml(
             # A quoted scalar stays text; a plain one gets the type it would have if written out.
             tag = node.tag if node.style else resolve(yaml.ScalarNode, value, (True, False))
             node = yaml.ScalarNode(tag, value, node.start_mark, node.end_mark, node.style)
-        value = loader.construct_object(node)
+        try:
+            value = loader.construct_object(node)
+        except (yaml.YAMLError, *UNREADABLE_VALUE):
+            # Without the value, which may be a secret.
+            raise error(
+                f"{source}:{lines[place]}: {path_of(place)}: cannot be read as the number, date or "
+                "other kind of value that it looks like; put a text in quotes"
+            ) from None
         # A date in YAML is a string in JSON, which is what every field here means by it.
         return value if isinstance(value, str | int | float | bool | None) else node.value
 
@@ -112,6 +126,9 @@ def parse_yaml(
         if isinstance(node, yaml.MappingNode):
             result: dict[str, Any] = {}
             for key_node, value_node in node.value:
+                if not isinstance(key_node, yaml.ScalarNode):
+                    line = key_node.start_mark.line + 1
+                    raise error(f"{source}:{line}: {path_of(place)}: a key must be text")
                 key = str(key_node.value)
                 if key in result:
                     line = key_node.start_mark.line + 1
@@ -126,8 +143,6 @@ def parse_yaml(
 
     try:
         return Document(build(node, ()), source, lines)
-    except RecursionError:
-        raise error(f"{source}: nested too deeply, or an anchor contains itself") from None
     finally:
         loader.dispose()
 

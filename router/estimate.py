@@ -17,7 +17,6 @@ Nothing is sent. What is not known is None and said to be, never 0. Read `estima
 
 from __future__ import annotations
 
-import asyncio
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from evaluators.base import AnyMetric, Asking, Output, Usage
+from evaluators.dataset_process import in_thread
 from evaluators.document import RunDocument
 from evaluators.power import minimum_detectable_effect
 from evaluators.report import dollars
@@ -166,7 +166,7 @@ async def estimate(
     Raises:
         DatasetError, RunDocumentError: a row cannot be read or rendered, or lacks a reference.
     """
-    asked, looked_at = await asyncio.to_thread(_look, asker, document, prepared)
+    asked, looked_at = await in_thread(_look, asker, document, prepared)
     scale = prepared.count / looked_at if looked_at else 0.0
     targets = []
     for one in asked.values():
@@ -180,7 +180,7 @@ async def estimate(
             run = await store.earlier_run(prepared.dataset.hash, output.name)
             detectable.append(_detectable(output, prepared.count, run, document))
     cells = sum(one.cells for one in targets)
-    first = await asyncio.to_thread(lambda: next(iter(prepared.samples()), None))
+    first = await in_thread(lambda: next(iter(prepared.samples()), None))
     judges = await estimate_judges(store, asker, metrics, first, cells)
     cost = _sum([*(one.cost_usd for one in targets), *(one.cost_usd for one in judges)])
     found = Estimate(

@@ -18,7 +18,9 @@ import yaml
 
 from evaluators.document import RayExecution, RunDocument
 from evaluators.metrics.registry import resolve
+from providers import yaml_documents
 from providers.errors import ConfigError
+from providers.wire import UNREADABLE
 from router.demo import SHIPPED
 from router.sources import is_address
 
@@ -78,10 +80,10 @@ def read_config(path: Path | None, database: str | None) -> dict[str, Any]:
     config: Any = {}
     if path is not None:
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            config = yaml_documents.decode_file(path) or {}
         except OSError as problem:
             raise ConfigError(f"{path}: {problem.strerror}") from None
-        except (UnicodeDecodeError, yaml.YAMLError) as problem:
+        except UNREADABLE as problem:
             raise ConfigError(f"{path}: {problem}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: a config is a mapping")

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from evaluators.base import AnyMetric
+from evaluators.dataset_process import in_thread
 from evaluators.document import RunDocument, RunLimits
 from providers.errors import ConflictError, RunDocumentError
 from router import again
@@ -88,7 +89,7 @@ class Runs(Jobs):
         document, metrics = self._check(document, base)
         async with self._datasets.open(document.dataset, base=base) as source:
             document = msgspec.structs.replace(document, dataset=source.address)
-            prepared = await asyncio.to_thread(prepare, document, source, metrics)
+            prepared = await in_thread(prepare, document, source, metrics)
             found = Run(
                 id=_new_id(self._now()),
                 name=document.name or source.name,
@@ -128,7 +129,7 @@ class Runs(Jobs):
         document, metrics = self._check(document, base)
         async with self._datasets.open(document.dataset, base=base) as source:
             document = msgspec.structs.replace(document, dataset=source.address)
-            prepared = await asyncio.to_thread(prepare, document, source, metrics)
+            prepared = await in_thread(prepare, document, source, metrics)
             asker = self._asker.for_run(document)
             return await estimate(self._store, asker, document, metrics, prepared)
 
@@ -258,7 +259,7 @@ class Runs(Jobs):
             await self._store.requeue_run(*claim, cells=found.dataset_rows * cells, **changes)
         else:
             async with self._datasets.open(document.dataset, base=Path(found.base)) as source:
-                prepared = await asyncio.to_thread(prepare, document, source, metrics)
+                prepared = await in_thread(prepare, document, source, metrics)
                 again.check_same_dataset(found, prepared.count, prepared.dataset.hash)
                 await self._store.extend_run(
                     *claim,

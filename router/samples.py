@@ -1,6 +1,6 @@
 """A run's samples: everything of a dataset that could go wrong goes wrong here, before any request.
 
-    found = await asyncio.to_thread(prepare, document, source, metrics)
+    found = await in_thread(prepare, document, source, metrics)
     await store.add_run(run, found.samples())
 
 The dataset is read to its end once to be checked, once more where rows are drawn from it, and once
@@ -10,14 +10,14 @@ while its samples go into the store; it is never held.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from typing import Any
 
 import msgspec
 
+from evaluators import dataset_process
 from evaluators.base import Declared, Sample
-from evaluators.dataset import Dataset, Render, Row, compile_messages, open_dataset, to_sample
+from evaluators.dataset import Dataset
 from evaluators.document import RunDocument
-from evaluators.sampling import choose
 from providers.errors import RunDocumentError, closest
 from router.sources import Source
 
@@ -29,7 +29,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
         dataset: the file.
         count: how many samples the run has.
         named: the dataset as the run document names it.
-        render: a row's messages.
+        messages, prompt: of the run document.
         chosen: places of the rows drawn, from 0, ascending; None for the first `count`.
         needing: names of the metrics that cannot score a sample without references.
     """
@@ -37,7 +37,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     dataset: Dataset
     count: int
     named: str
-    render: Render
+    messages: tuple[dict[str, Any], ...] | None
+    prompt: str | None
     chosen: list[int] | None
     needing: list[str]
 
@@ -51,8 +52,13 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
         """
         without: list[str] = []
         missing = 0
-        for row in self._rows():
-            sample = to_sample(row, self.render)
+        for sample in dataset_process.samples(
+            self.dataset,
+            count=self.count,
+            chosen=self.chosen,
+            messages=self.messages,
+            prompt=self.prompt,
+        ):
             if self.needing and not sample.references:
                 missing += 1
                 if len(without) < 5:
@@ -66,20 +72,6 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
                 "or leave the metric out.",
                 param="dataset",
             )
-
-    def _rows(self) -> Iterator[Row]:
-        rows = self.dataset.rows()
-        if self.chosen is None:
-            # All of them are read to their end, which is where a changed file shows.
-            yield from rows if self.count == self.dataset.row_count else islice(rows, self.count)
-            return
-        at = 0
-        for place in self.chosen:
-            row = next(islice(rows, place - at, None), None)
-            if row is None:
-                return
-            at = place + 1
-            yield row
 
 
 def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) -> Prepared:
@@ -97,14 +89,16 @@ def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) 
     # What the document says of a column stands before what was said when it was registered.
     said = document.columns.values()
     columns = {own: known for own, known in source.columns.items() if known not in said}
-    dataset = open_dataset(
+    dataset = dataset_process.open_dataset(
         source.path,
         columns=columns | document.columns,
         name=document.dataset,
         # With a template of its own, a dataset needs no column of a known name.
         needs_prompt=document.messages is None and document.prompt is None,
+        messages=document.messages,
+        prompt=document.prompt,
+        templates=True,
     )
-    render = compile_messages(document.messages, document.prompt, dataset.columns)
     count, chosen = dataset.row_count, None
     if document.limit is not None:
         count = min(document.limit, count)
@@ -115,13 +109,14 @@ def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) 
                 f"sample.by: the dataset has no column {by!r}.{closest(by, dataset.columns)}",
                 param="sample.by",
             )
-        chosen = choose(document.sample, dataset.rows())
+        chosen = dataset_process.choose(document.sample, dataset)
         count = len(chosen)
     return Prepared(
         dataset=dataset,
         count=count,
         named=document.dataset,
-        render=render,
+        messages=document.messages,
+        prompt=document.prompt,
         chosen=chosen,
         needing=[metric.name for metric in metrics if metric.needs_reference],
     )

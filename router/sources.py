@@ -22,7 +22,8 @@ import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from evaluators.dataset import open_dataset
+from evaluators import dataset_process
+from evaluators.dataset_process import in_thread
 from evaluators.formats import EXTENSIONS
 from providers.errors import ArtifactError, BodyTooLargeError, DatasetError, closest
 from router.artifacts import CHUNK, S3Artifacts, parse_s3, temporary_folder
@@ -85,7 +86,7 @@ async def fetched(named: str, *, base: Path, config: Config) -> AsyncIterator[So
         raise DatasetError(f"{named}: cannot fetch {scheme}://.{closest(scheme, SCHEMES)}")
     with temporary_folder() as folder:
         if scheme == "hf":
-            yield await asyncio.to_thread(_from_hub, named, config, folder)
+            yield await in_thread(_from_hub, named, config, folder)
         elif scheme == "s3":
             yield await _from_s3(named, config, folder)
         else:
@@ -142,7 +143,8 @@ def to_jsonl(paths: list[Path], target: Path, most: int) -> None:
     try:
         with target.open("wb") as file:
             for path in paths:
-                for row in open_dataset(path, needs_prompt=False).rows():
+                dataset = dataset_process.open_dataset(path, needs_prompt=False)
+                for row in dataset_process.rows(dataset):
                     size += file.write(json.dumps(row.fields, ensure_ascii=False).encode() + b"\n")
                     if size > most:
                         raise too_large(str(path), most)

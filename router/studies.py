@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from evaluators.base import Answer, Sample
-from evaluators.dataset import open_dataset
+from evaluators.dataset_process import in_thread, open_dataset, rows
 from evaluators.judge import pairwise
 from evaluators.judge.calibration import Calibration, Item, calibrate
 from evaluators.judge.cases import Case, read_cases
@@ -146,7 +146,7 @@ class Studies:
         self._asker.check_route(plan.judge)
         path = str(Path.cwd() / plan.dataset)
         plan = msgspec.structs.replace(plan, dataset=path, rubric=_absolute(plan.rubric))
-        cases, digest = await asyncio.to_thread(_read, plan)
+        cases, digest = await in_thread(_read, plan)
         if isinstance(cases[0], Pair):
             grading = _duelling(plan).signature
         else:
@@ -223,7 +223,7 @@ class Studies:
         document = dict(study.document)
         digest = document.pop("hash")
         plan = msgspec.convert(document, CalibrationPlan)
-        cases, now = await asyncio.to_thread(_read, plan)
+        cases, now = await in_thread(_read, plan)
         if now != digest:
             raise ConflictError(f"{plan.dataset} is not what it was when {study.id} began")
         live.cases = len(cases)
@@ -377,7 +377,8 @@ class _Gradings:
 def _read(plan: CalibrationPlan) -> tuple[list[Case | Pair], str]:
     """The cases and the SHA-256 of what they were read from."""
     dataset = open_dataset(Path(plan.dataset), needs_prompt=False)
-    return read_cases(dataset, columns=plan.columns, limit=plan.limit), dataset.hash
+    cases = read_cases(rows(dataset), dataset.path, columns=plan.columns, limit=plan.limit)
+    return cases, dataset.hash
 
 
 def _duelling(plan: _Plan) -> Duelling:

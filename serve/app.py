@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ray import serve as ray_serve
 from ray.serve import Application
 
+from providers import yaml_documents
 from providers.errors import ConfigError, MissingExtraError
+from providers.wire import UNREADABLE
 from serve.config import Model, Shareable, SharedCopies, VllmModel, read
 from serve.ingress import Hosted, Ingress
 from serve.replica import Replica
@@ -50,11 +51,10 @@ def build(config: Mapping[str, Any]) -> Application:
 
 def _section(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
+        data = yaml_documents.decode_file(path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     entries = data.get("models") if isinstance(data, dict) else None
     if "${" in str(entries):

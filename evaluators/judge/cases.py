@@ -14,15 +14,16 @@ A row has one of:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from evaluators.base import Answer, Sample, Scorable
-from evaluators.dataset import Dataset
 from evaluators.judge import prometheus
 from evaluators.judge.duel import Pair
 from evaluators.judge.pairwise import Winner
 from evaluators.judge.rubrics import Rubric, load, read_rubric
+from evaluators.rows import Row
 from providers.errors import DatasetError, RunDocumentError, closest
 
 _PEOPLE: Mapping[str, Winner] = {
@@ -56,12 +57,17 @@ class Case(NamedTuple):
 
 
 def read_cases(
-    dataset: Dataset, *, columns: Mapping[str, str] = {}, limit: int | None = None
+    rows: Iterable[Row],
+    path: Path,
+    *,
+    columns: Mapping[str, str] = {},
+    limit: int | None = None,
 ) -> list[Case | Pair]:
     """All rows; answers with scores, or pairs with labels, never both.
 
     Args:
-        dataset: opened with `needs_prompt=False`.
+        rows: of a dataset opened with `needs_prompt=False`.
+        path: the dataset's, for messages.
         columns: the dataset's own column names to those above.
         limit: only the first so many.
 
@@ -69,10 +75,10 @@ def read_cases(
         DatasetError: a row lacks something, or both kinds are in one dataset.
     """
     found: list[Case | Pair] = []
-    for row in dataset.rows():
+    for row in rows:
         if limit is not None and len(found) == limit:
             break
-        where = f"{dataset.path}: row {row.number}"
+        where = f"{path}: row {row.number}"
         fields = {**row.fields}
         for own, known in columns.items():
             if own not in fields:
@@ -85,7 +91,7 @@ def read_cases(
             _pair(row.id, fields, where) if "label" in fields else _case(row.id, fields, where)
         )
     if len({type(one) for one in found}) > 1:
-        raise DatasetError(f"{dataset.path}: some rows have a label and some have a score")
+        raise DatasetError(f"{path}: some rows have a label and some have a score")
     return found
 
 

@@ -25,6 +25,7 @@ import msgspec
 
 from evaluators.judge import fence
 from evaluators.judge.prompts import fill, fingerprint, placeholders
+from providers import yaml_documents
 from providers.errors import RunDocumentError, closest
 
 _FOLDER = Path(__file__).with_name("built_in")
@@ -123,7 +124,7 @@ def _built_in(name: str) -> Kind:
 
 
 def _read(path: Path) -> Kind:
-    kind = msgspec.yaml.decode(path.read_bytes(), type=Kind)
+    kind = yaml_documents.decode_file(path, Kind)
     if kind.labels:
         kind = msgspec.structs.replace(
             kind, low=min(kind.labels.values()), high=max(kind.labels.values())

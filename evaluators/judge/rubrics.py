@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from providers import yaml_documents
 from providers.errors import RunDocumentError, closest
 
 _FOLDER = Path(__file__).with_name("stock")
@@ -96,7 +97,7 @@ def load(named: str | Mapping[Any, Any], *, base: Path | None = None) -> Rubric:
     if path.suffix not in {".yaml", ".yml", ".json"}:
         raise _wrong(f"there is no rubric {named!r}.{closest(named, STOCK)}")
     try:
-        data = msgspec.yaml.decode(path.read_bytes())
+        data = yaml_documents.decode_file(path)
     except OSError as error:
         raise _wrong(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # a null in the path, or not YAML

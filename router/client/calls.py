@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from providers import yaml_documents
 from providers.errors import (
     ArtifactError,
     EvalrouterError,
@@ -72,7 +73,7 @@ def create(document: RunDocument, changes: Mapping[str, Any], *, dry_run: bool =
 
 def _read(path: str | Path) -> Mapping[str, Any]:
     try:
-        document = msgspec.yaml.decode(Path(path).read_bytes())
+        document = yaml_documents.decode_file(Path(path))
     except OSError as error:
         raise RunDocumentError(f"{path}: {error.strerror}") from None
     except UNREADABLE as error:

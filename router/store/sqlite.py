@@ -25,6 +25,7 @@ import msgspec
 from sqlite_utils import Database
 
 from evaluators.base import Answer, Cell, Sample, Score
+from evaluators.dataset_process import in_thread
 from providers.errors import StoreError
 from router.record import Record
 from router.store import (
@@ -139,7 +140,7 @@ class SqliteStore:
         number = await self._write("add a run", rows.insert_run, run, self._clock())
         try:
             added = 0
-            while chunk := await asyncio.to_thread(rows.sample_chunk, left, added + 1):
+            while chunk := await in_thread(rows.sample_chunk, left, added + 1):
                 await self._write("add samples", rows.insert_samples, number, chunk, self._clock())
                 added += len(chunk)
             await self._write("add a run", rows.set_hidden, number, None)
@@ -281,7 +282,7 @@ class SqliteStore:
         """
         left = iter(samples)
         count = await self._write("extend a run", sqlite_runs.extension, run_id)
-        while chunk := await asyncio.to_thread(rows.sample_chunk, left, count + 1):
+        while chunk := await in_thread(rows.sample_chunk, left, count + 1):
             await self._write("add samples", sqlite_runs.insert_more_samples, run_id, chunk)
             count += len(chunk)
         await self._write("extend a run", sqlite_runs.extend, run_id, now, stale_after, changes)

@@ -1,0 +1,353 @@
+"""The process that reads datasets and renders templates, within limits of memory.
+
+`dataset_process.py` starts it, writes jobs to its standard input (a socket) and reads frames from
+there: a byte for the kind, four bytes of length, JSON. It may be killed at any moment. A small
+area of shared memory says what it is at, so that whoever kills it can name the row and template.
+
+It ends when its parent does (on Linux even in the middle of a regular expression).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from mmap import mmap
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from evaluators.base import Sample
+from evaluators.columns import Column, describe
+from evaluators.dataset import Dataset, compile_messages, open_dataset, to_sample
+from evaluators.rows import Row
+from evaluators.sampling import Sampling, choose
+from providers.errors import DatasetError, EvalrouterError
+
+HEADER = struct.Struct(">cI")
+ITEMS, LAST, LAST_AND_GONE, AT_WORK, ERROR = b"+", b".", b"x", b"~", b"!"
+
+# Of the shared memory: the row's number, how long the text behind it is, and the text, which is
+# the path of the template that is being rendered; empty while something is read.
+PLACE = struct.Struct(">QB")
+PLACE_BYTES = 256
+
+MAX_ITEM_BYTES = 64 * 2**20
+_FRAME_BYTES = 256 * 1024
+_FRAME_ITEMS = 256
+_FRAME_S = 0.5
+# A process that has grown so much does not give the memory back; another one takes its place.
+_MAX_IDLE_BYTES = 300 * 2**20
+_IDLE_S = 60.0
+_NICENESS = 5
+_PR_SET_PDEATHSIG = 1
+
+
+class Open(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Check a file, and the templates of a run over it; gives one Dataset.
+
+    Attributes:
+        memory: bytes that the process may take for it, beyond what it has.
+        templates: whether `messages` and `prompt` are checked.
+    """
+
+    memory: int
+    path: str
+    columns: dict[str, str]
+    name: str
+    needs_prompt: bool
+    max_line_bytes: int
+    templates: bool
+    messages: tuple[dict[str, Any], ...] | None = None
+    prompt: str | None = None
+
+
+class Rows(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Gives the first `count` Rows."""
+
+    memory: int
+    dataset: Dataset
+    count: int | None = None
+
+
+class Samples(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Gives a Sample for each of the first `count` rows, or of those at the places `chosen`."""
+
+    memory: int
+    dataset: Dataset
+    count: int
+    chosen: list[int] | None
+    messages: tuple[dict[str, Any], ...] | None
+    prompt: str | None
+
+
+class Choose(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Gives the places of the rows that are drawn."""
+
+    memory: int
+    dataset: Dataset
+    sampling: Sampling
+
+
+class Describe(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Gives a Column for each column."""
+
+    memory: int
+    dataset: Dataset
+
+
+Job = Open | Rows | Samples | Choose | Describe
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An error on its way to the parent; `kind` names its class in `providers.errors`."""
+
+    kind: str
+    message: str
+    param: str | None = None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError
+
+
+def _built(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError
+
+
+# JSON and not MessagePack, which has no numbers above 64 bits; a dataset may.
+encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_jobs: msgspec.json.Decoder[Job] = msgspec.json.Decoder(Job, dec_hook=_built)
+decode_dataset = msgspec.json.Decoder(list[Dataset], dec_hook=_built).decode
+decode_failure = msgspec.json.Decoder(Failure).decode
+decode_rows = msgspec.json.Decoder(list[Row]).decode
+decode_samples = msgspec.json.Decoder(list[Sample]).decode
+decode_columns = msgspec.json.Decoder(list[Column]).decode
+decode_places = msgspec.json.Decoder(list[int]).decode
+
+
+class Place:
+    """What the process is at, for the parent to see."""
+
+    def __init__(self, fd: int) -> None:
+        self._shared = mmap(fd, PLACE_BYTES)
+        self._row = 0
+
+    def reading(self, row: int) -> None:
+        """A row is about to be read or rendered."""
+        self._row = row
+        self._shared[: PLACE.size] = PLACE.pack(row, 0)
+
+    def rendering(self, param: str) -> None:
+        """A template is about to be rendered for that row."""
+        text = param.encode("utf-8", "replace")[: PLACE_BYTES - PLACE.size - 1]
+        data = PLACE.pack(self._row, len(text)) + text
+        self._shared[: len(data)] = data
+
+
+class _Output:
+    """Gathers what a job gives, and sends it often enough for the parent to see that it goes on."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._items: list[bytes] = []
+        self._size = 0
+        self._sent_at = time.monotonic()
+
+    def add(self, item: Any) -> None:
+        data = encode(item)
+        if len(data) > MAX_ITEM_BYTES:
+            raise DatasetError(
+                f"a row with its messages takes {len(data)} bytes, more than {MAX_ITEM_BYTES}"
+            )
+        self._items.append(data)
+        self._size += len(data)
+        if self._size > _FRAME_BYTES or len(self._items) == _FRAME_ITEMS:
+            self.send(ITEMS)
+        else:
+            self.tick()
+
+    def tick(self) -> None:
+        """Send what there is, even nothing, when the parent has not heard for a while."""
+        if time.monotonic() - self._sent_at > _FRAME_S:
+            self.send(ITEMS if self._items else AT_WORK)
+
+    def send(self, kind: bytes) -> None:
+        body = b"[" + b",".join(self._items) + b"]"
+        self._items, self._size = [], 0
+        self.frame(kind, body)
+
+    def frame(self, kind: bytes, body: bytes) -> None:
+        self._channel.sendall(HEADER.pack(kind, len(body)))
+        self._channel.sendall(body)
+        self._sent_at = time.monotonic()
+
+
+def main() -> None:
+    """Serve jobs until the parent closes its end, or none has come for a minute."""
+    parent, place_fd = int(sys.argv[1]), int(sys.argv[2])
+    _die_with(parent)
+    os.nice(_NICENESS)
+    channel = socket.socket(fileno=os.dup(0))
+    place = Place(place_fd)
+    while True:
+        channel.settimeout(_IDLE_S)
+        job = _receive(channel)
+        channel.settimeout(None)
+        if job is None:
+            return
+        output = _Output(channel)
+        place.reading(0)
+        try:
+            _limit_memory(job.memory)
+            _carry_out(job, output, place)
+        except EvalrouterError as error:
+            failure = Failure(type(error).__name__, error.message, error.param)
+            output.frame(ERROR, encode(failure))
+            return
+        except MemoryError:
+            _lift_memory_limit()
+            failure = Failure("MemoryError", f"{job.memory // 2**20} MiB")
+            output.frame(ERROR, encode(failure))
+            return
+        except ConnectionError:
+            return  # the parent waits no more
+        _lift_memory_limit()
+        grown = _resident_bytes() > _MAX_IDLE_BYTES
+        output.send(LAST_AND_GONE if grown else LAST)
+        if grown:
+            return
+
+
+def _carry_out(job: Job, output: _Output, place: Place) -> None:
+    match job:
+        case Open():
+            _open(job, output, place)
+        case Rows():
+            for row in islice(job.dataset.rows(), job.count):
+                output.add(row)
+        case Samples():
+            _samples(job, output, place)
+        case Choose():
+            for one in choose(job.sampling, _ticking(job.dataset.rows(), output)):
+                output.add(one)
+        case Describe():
+            for column in describe(job.dataset):
+                output.add(column)
+
+
+def _open(job: Open, output: _Output, place: Place) -> None:
+    dataset = open_dataset(
+        Path(job.path),
+        columns=job.columns,
+        name=job.name,
+        needs_prompt=job.needs_prompt,
+        max_line_bytes=job.max_line_bytes,
+    )
+    if job.templates:
+        output.send(AT_WORK)
+        compile_messages(job.messages, job.prompt, dataset.columns, at=place.rendering)
+    output.add(dataset)
+
+
+def _samples(job: Samples, output: _Output, place: Place) -> None:
+    output.send(AT_WORK)
+    render = compile_messages(job.messages, job.prompt, job.dataset.columns, at=place.rendering)
+    place.reading(0)
+    rows = _ticking(job.dataset.rows(), output)
+    for row in _picked(rows, job):
+        place.reading(row.number)
+        output.add(to_sample(row, render))
+        place.reading(row.number)
+
+
+def _picked(rows: Iterator[Row], job: Samples) -> Iterator[Row]:
+    if job.chosen is None:
+        # All of them are read to their end, which is where a changed file shows.
+        yield from rows if job.count == job.dataset.row_count else islice(rows, job.count)
+        return
+    at = 0
+    for place in job.chosen:
+        row = next(islice(rows, place - at, None), None)
+        if row is None:
+            return
+        at = place + 1
+        yield row
+
+
+def _ticking(rows: Iterator[Row], output: _Output) -> Iterator[Row]:
+    for row in rows:
+        output.tick()
+        yield row
+
+
+def _receive(channel: socket.socket) -> Job | None:
+    """The next job; None when none is to come."""
+    try:
+        header = _exactly(channel, HEADER.size)
+        body = _exactly(channel, HEADER.unpack(header)[1])
+    except (TimeoutError, EOFError, ConnectionError):
+        return None
+    return _jobs.decode(body)
+
+
+def _exactly(channel: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        more = channel.recv(size - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return bytes(data)
+
+
+def _limit_memory(more: int) -> None:
+    """Refuse this process more address space than it has and so much."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415  # not on Windows
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        most = pages * resource.getpagesize() + more
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+
+
+def _lift_memory_limit() -> None:
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415  # not on Windows
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+
+
+def _resident_bytes() -> int:
+    with suppress(OSError, ValueError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _die_with(parent: int) -> None:
+    """On Linux, be killed when the parent is; and be the first to go where memory runs out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "linux":
+        return
+    prctl: Callable[..., int] = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")

@@ -1,0 +1,85 @@
+"""YAML that would grow, or nest, without end is refused wherever YAML is read."""
+
+import msgspec
+import pytest
+
+from evaluators.judge.kinds import load_kind
+from evaluators.judge.rubrics import load
+from evaluators.tasks.registry import find
+from providers.errors import ConfigError, EvalrouterError
+from providers.script import load_script
+from providers.yaml_documents import MAX_BYTES, decode, decode_file
+from router.client.calls import create
+from router.config import load as load_config
+from router.packing import read_config
+from router.run_document import parse_run
+
+ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+MERGED = "a0: &a0 {k: x}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12)
+)
+BOMBS = {
+    "aliases": ALIASES,
+    "merged": MERGED,
+    "long texts": f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 100_000)}]\n",
+    "itself": "a: &a {b: *a}\n",
+    "brackets": "[" * 200_000,
+    "braces": '{"a":' * 200_000,
+    "dashes": "- " * 50_000 + "x",
+    "many": "[" + "1," * 1_000_000 + "1]",
+    "large": "# " + "x" * MAX_BYTES,
+}
+ODD = ["2001-99-99", "1" * 5000, "!!float x", "!!bool x", "!!timestamp x", "!!int x"]
+
+READERS = {
+    "config": load_config,
+    "run": parse_run,
+    "client": lambda path: create(path, {}),
+    "script": load_script,
+    "kind": lambda path: load_kind(str(path)),
+    "rubric": lambda path: load(str(path)),
+    "task": lambda path: find(str(path)),
+    "packing": lambda path: read_config(path, None),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("reader", READERS)
+def test_bombs(tmp_path, reader, bomb):
+    path = tmp_path / "d.yaml"
+    path.write_text(BOMBS[bomb])
+    with pytest.raises(EvalrouterError) as caught:
+        READERS[reader](path)
+    assert "d.yaml" in caught.value.message
+    assert len(caught.value.message) < 500
+
+
+@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("reader", READERS)
+def test_values_that_cannot_be_read(tmp_path, reader, value):
+    path = tmp_path / "d.yaml"
+    path.write_text(f"models: {value}\n")
+    with pytest.raises(EvalrouterError) as caught:
+        READERS[reader](path)
+    assert "d.yaml" in caught.value.message
+
+
+def test_aliases_in_moderation(tmp_path):
+    text = "base: &base {kind: compatible}\nuses: [*base, *base, {<<: *base, x: 1}]\n"
+    base = {"kind": "compatible"}
+    assert decode(text) == {"base": base, "uses": [base, base, base | {"x": 1}]}
+    assert decode("", dict | None) is None
+    path = tmp_path / "d.yaml"
+    path.write_text(text)
+    assert decode_file(path) == decode(text)
+    with pytest.raises(msgspec.DecodeError, match="line 2: nested too deeply, more than 100"):
+        decode("\n" + "[" * 200)
+
+
+def test_a_key_that_is_no_text(tmp_path):
+    path = tmp_path / "d.yaml"
+    path.write_text("? [a]\n: 1\n")
+    with pytest.raises(ConfigError, match=r"d\.yaml:1: : a key must be text|must be text"):
+        load_config(path)

@@ -109,6 +109,7 @@ def open_dataset(
     """
     size, held = _size(path)
     job = worker.Open(
+        folder=_folder(),
         memory=limits.memory + 2 * held,
         path=str(path),
         columns=dict(columns or {}),
@@ -126,7 +127,9 @@ def open_dataset(
 def rows(dataset: Dataset, *, count: int | None = None, limits: Limits = LIMITS) -> Iterator[Row]:
     """The rows, as `Dataset.rows` gives them; only the first `count` of them."""
     size, held = _size(dataset.path)
-    job = worker.Rows(memory=limits.memory + 2 * held, dataset=dataset, count=count)
+    job = worker.Rows(
+        folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset, count=count
+    )
     return _Pass(dataset.path, size, 0, limits).items(job, worker.decode_rows)
 
 
@@ -155,6 +158,7 @@ def samples(
     """
     size, held = _size(dataset.path)
     job = worker.Samples(
+        folder=_folder(),
         memory=limits.memory + 2 * held,
         dataset=dataset,
         count=count,
@@ -168,15 +172,24 @@ def samples(
 def choose(sampling: Sampling, dataset: Dataset, *, limits: Limits = LIMITS) -> list[int]:
     """The places of the rows drawn, as `evaluators.sampling.choose` gives them."""
     size, held = _size(dataset.path)
-    job = worker.Choose(memory=limits.memory + 2 * held, dataset=dataset, sampling=sampling)
+    job = worker.Choose(
+        folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset, sampling=sampling
+    )
     return list(_Pass(dataset.path, size, 0, limits).items(job, worker.decode_places))
 
 
 def describe(dataset: Dataset, *, limits: Limits = LIMITS) -> tuple[Column, ...]:
     """What the columns hold, as `evaluators.columns.describe` says."""
     size, held = _size(dataset.path)
-    job = worker.Describe(memory=limits.memory + 2 * held, dataset=dataset)
+    job = worker.Describe(folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset)
     return tuple(_Pass(dataset.path, size, 0, limits).items(job, worker.decode_columns))
+
+
+def _folder() -> str:
+    """The working directory: a process that is used again was started in an earlier one."""
+    with suppress(OSError):
+        return str(Path.cwd())
+    return ""
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -51,15 +51,25 @@ _NICENESS = 5
 _PR_SET_PDEATHSIG = 1
 
 
-class Open(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class _Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something to do.
+
+    Attributes:
+        folder: the parent's working directory, which relative paths start from.
+        memory: bytes that the process may take for it, beyond what it has.
+    """
+
+    folder: str
+    memory: int
+
+
+class Open(_Job, frozen=True, kw_only=True, tag=True):
     """Check a file, and the templates of a run over it; gives one Dataset.
 
     Attributes:
-        memory: bytes that the process may take for it, beyond what it has.
         templates: whether `messages` and `prompt` are checked.
     """
 
-    memory: int
     path: str
     columns: dict[str, str]
     name: str
@@ -70,18 +80,16 @@ class Open(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     prompt: str | None = None
 
 
-class Rows(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Rows(_Job, frozen=True, kw_only=True, tag=True):
     """Gives the first `count` Rows."""
 
-    memory: int
     dataset: Dataset
     count: int | None = None
 
 
-class Samples(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Samples(_Job, frozen=True, kw_only=True, tag=True):
     """Gives a Sample for each of the first `count` rows, or of those at the places `chosen`."""
 
-    memory: int
     dataset: Dataset
     count: int
     chosen: list[int] | None
@@ -89,18 +97,16 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     prompt: str | None
 
 
-class Choose(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Choose(_Job, frozen=True, kw_only=True, tag=True):
     """Gives the places of the rows that are drawn."""
 
-    memory: int
     dataset: Dataset
     sampling: Sampling
 
 
-class Describe(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Describe(_Job, frozen=True, kw_only=True, tag=True):
     """Gives a Column for each column."""
 
-    memory: int
     dataset: Dataset
 
 
@@ -211,6 +217,8 @@ def main() -> None:
         output = _Output(channel)
         place.reading(0)
         try:
+            with suppress(OSError):
+                os.chdir(job.folder)
             _limit_memory(job.memory)
             _carry_out(job, output, place)
         except EvalrouterError as error:

@@ -24,6 +24,7 @@ import yaml
 from evaluators.document import RunDocument
 from evaluators.paths import is_below
 from providers.errors import RunDocumentError, closest
+from providers.yaml_documents import UNREADABLE_VALUE, check
 
 TASKS = ("classification", "question_answering", "summarization", "text_generation", "translation")
 ENTRY_POINTS = "evalrouter.tasks"
@@ -188,11 +189,15 @@ def _from_file(name: str, base: Path, within: Sequence[str | Path] | None) -> Ta
     if len(content) > MAX_BYTES:
         raise _wrong(f"task: {name}: a task has at most {MAX_BYTES:,} bytes")
     try:
+        check(content)
+    except msgspec.DecodeError as error:
+        raise _wrong(f"task: {name}: not YAML that can be used: {error}") from None
+    try:
         # An anchor that is used again and again makes a small file a huge document.
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)):
             raise _wrong(f"task: {name}: write texts out instead of YAML aliases (*name)")
         data = yaml.safe_load(content)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, *UNREADABLE_VALUE) as error:
         # Its own text shows the line, which may be a secret of a file that is no task.
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -40,7 +40,7 @@ def check(data: bytes | str) -> None:
     """
     if len(data) > MAX_BYTES:
         raise msgspec.DecodeError(f"it has more than {MAX_BYTES} bytes")
-    sizes: dict[str, int] = {}
+    sizes: dict[str | None, int] = {}
     # Of each collection that is open: its anchor, and how many values it has so far.
     open_: list[tuple[str | None, int]] = [(None, 0)]
     try:
@@ -51,7 +51,7 @@ def check(data: bytes | str) -> None:
                     raise msgspec.DecodeError(
                         _at(event, f"the anchor {anchor} is nested in itself")
                     )
-                size = sizes.get(event.anchor, 0)
+                size = sizes.get(anchor, 0)
             elif isinstance(event, yaml.ScalarEvent):
                 size = 1 + len(event.value) // _TEXT_BYTES
                 if anchor is not None:

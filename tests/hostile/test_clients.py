@@ -6,6 +6,7 @@ Each row is sent over a raw socket. While its connection is open, another client
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from typing import Any, NamedTuple
 
@@ -383,9 +384,23 @@ ROWS = [
 ]
 
 
+SHORT = [row for row in ROWS if sum(map(len, row.sent)) < 3000]
+
+
+@pytest.mark.parametrize("row", SHORT, ids=lambda row: row.name)
+def test_how_the_bytes_arrive_makes_no_difference(http, url, row):
+    assert_gets(http, url, row._replace(sent=bytewise(b"".join(row.sent))))
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_what_a_client_gets(http, url, row):
+    assert_gets(http, url, row)
+
+
+def assert_gets(http, url, row):
     with RawClient(url) as client:
+        # A packet for each piece, rather than what the kernel makes of them.
+        client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.send(*row.sent)
         assert_answers(http, url)
         for status, code in row.responses:

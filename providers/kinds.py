@@ -16,6 +16,7 @@ from providers.gemini import Gemini
 from providers.huggingface import HuggingFace
 from providers.llama_cpp import LlamaCpp
 from providers.llamafile import Llamafile, LlamafileConfig
+from providers.masking import Masks
 from providers.mistral import Mistral, MistralConfig
 from providers.ollama import Ollama
 from providers.openai import OpenAI, OpenAIConfig
@@ -71,4 +72,6 @@ def make(name: str, config: ProviderConfig, transport: Transport) -> Provider:
         ConfigError: the entry contradicts itself.
     """
     provider = KINDS[config.kind].build(name, config, transport)
-    return Recorder(provider, Path(config.record)) if config.record else provider
+    if not config.record:
+        return provider
+    return Recorder(provider, Path(config.record), Masks(config))

@@ -22,6 +22,7 @@ import msgspec
 from providers import wire
 from providers.base import Call, Lifecycle, Provider, Reply
 from providers.errors import ConfigError
+from providers.masking import Masks
 
 MAX_BYTES = 16 * 2**20
 HIDDEN = "[secret]"
@@ -92,7 +93,8 @@ def line_of(call: Call, status: int, content_type: str, body: bytes) -> bytes:
 class Recorder:
     """A provider that records another one's answers as they pass."""
 
-    def __init__(self, provider: Provider, path: Path) -> None:
+    def __init__(self, provider: Provider, path: Path, masks: Masks | None = None) -> None:
+        self._masks = masks or Masks()
         self.name = provider.name
         self.takes_stream_usage = getattr(provider, "takes_stream_usage", True)
         self._provider = provider
@@ -127,7 +129,7 @@ class Recorder:
     async def keep(self, call: Call, reply: Reply, body: bytes) -> None:
         """Append one line."""
         content_type = reply.headers.get("content-type", "application/json")
-        line = line_of(call, reply.status, content_type, body)
+        line = self._masks.mask(line_of(call, reply.status, content_type, body))
         async with self._writing:
             await asyncio.to_thread(self._append, line)
 

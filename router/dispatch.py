@@ -34,11 +34,11 @@ from providers.errors import (
     UpstreamStatusError,
     UpstreamTimeoutError,
 )
+from providers.masking import Masks, hide
 from providers.usage import with_usage
 from router import answers
 from router.alarms import Alarms, Deadline
 from router.config import Retries
-from router.masking import Masks, hide
 from router.routing import FIRST_BYTE_S, Load, Plan, Policy, Target, TimeLimits
 from router.targets import Klass, Places, TargetState
 

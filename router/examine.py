@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -13,7 +14,10 @@ from providers.compatible import CompatibleConfig
 from providers.conformance import Host, Report, Result, examine
 from providers.errors import ConfigError, NotFoundError, closest
 from providers.kinds import KINDS
+from providers.masking import Masks
 from router.services import Services
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 WRONG_KEY = "sk-evalrouter-wrong-key"
 # Too long for every model that runs on a machine of one's own; asked for by --long only.
@@ -53,7 +57,16 @@ async def examine_provider(
         wrong_key=_with_wrong_key(services, name, config),
         long_words=LONG_WORDS if long else 0,
     )
-    return await examine(host, CHECKS, kind=config.kind, told=told)
+    masks = services.masks
+    report = await examine(
+        host, CHECKS, kind=config.kind, told=lambda one: told(_masked(one, Result, masks))
+    )
+    return _masked(report, Report, masks)
+
+
+def _masked(found: S, kind: type[S], masks: Masks) -> S:
+    """Return a result or a report without the secrets that the host echoed."""
+    return msgspec.json.decode(masks.mask(wire.encode(found)), type=kind)
 
 
 def _with_wrong_key(

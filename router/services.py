@@ -15,6 +15,7 @@ from pathlib import Path
 
 from providers.base import Lifecycle, Provider
 from providers.kinds import make
+from providers.masking import Masks
 from providers.transport import Transport
 from router.cache import Cache
 from router.complete import Asker
@@ -23,7 +24,6 @@ from router.datasets import Datasets
 from router.dispatch import Dispatcher
 from router.experiments import Experiments
 from router.keys import Keys
-from router.masking import Masks
 from router.prices import PriceBook
 from router.routes import Routes
 from router.runs import Runs
@@ -48,6 +48,7 @@ class Services:
     Attributes:
         config: what it was made from.
         providers: name to provider.
+        masks: the secrets of the config, to take out of what hosts say.
         routes: the routes as they stand, and how to change them.
         dispatcher: sends work to providers.
         keys: who may ask.
@@ -74,7 +75,8 @@ class Services:
         self.store: Store = SqliteStore(config.storage.sqlite_path())
         self.prices = PriceBook(config.prices, config.providers, config.routes)
         self.routes = Routes(config, source, self.store, self.prices.per_million)
-        self.dispatcher = Dispatcher(self.providers, masks=Masks(config))
+        self.masks = Masks(config)
+        self.dispatcher = Dispatcher(self.providers, masks=self.masks)
         self.keys = Keys(self.store)
         self.cache = Cache(config.cache.max_bytes)
         kinds = {name: one.kind for name, one in config.providers.items()}

@@ -45,6 +45,7 @@ from providers.errors import (
     UpstreamError,
     UpstreamStatusError,
 )
+from providers.masking import hide
 from providers.usage import lacks_usage
 from providers.wire import UNREADABLE, Message
 from router import answers, tokens
@@ -55,7 +56,6 @@ from router.cache import Entry, Use, key_of, wanted
 from router.config import Route
 from router.dispatch import Attempt, Opened, Work, is_spent, retry_after
 from router.keys import NOBODY, NOTHING, Expected, Holder
-from router.masking import hide
 from router.record import Keep, Record, Trace
 from router.routing import Needs, Plan, Table, Target, share
 from router.services import Services

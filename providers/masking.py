@@ -10,7 +10,7 @@ import base64
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import msgspec
 
@@ -78,7 +78,7 @@ def _secrets(value: Any, field: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, tuple | list):
         for one in value:
             yield from _secrets(one, field)
-    elif isinstance(value, str) and "://" in value and "@" in value:
+    elif isinstance(value, str) and "://" in value:
         yield from _of_url(value)
 
 
@@ -86,8 +86,12 @@ def _of_url(url: str) -> Iterator[tuple[str, str]]:
     try:
         parts = urlsplit(url)
         given = parts.username or "", parts.password or ""
+        query = parse_qsl(parts.query)
     except ValueError:
         return
+    for name, text in query:
+        if _lets_in(name):
+            yield name, text
     userinfo = ":".join(map(unquote, given))
     # A user's name alone is how some hosts take a key.
     for one in (*given, *map(unquote, given), _basic(userinfo) if any(given) else ""):

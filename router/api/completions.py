@@ -503,7 +503,7 @@ class Visit:
             headers.append((b"x-evalrouter-dropped", _printable(dropped)))
         if self.cache_key is not None:
             headers.append((b"x-evalrouter-cache", b"miss"))
-        if passed := host_headers(opened.headers):
+        if passed := host_headers(opened.headers, opened.secrets):
             headers += passed
         return headers
 
@@ -643,7 +643,7 @@ def _when_to_return(error: UpstreamStatusError, now: float) -> Headers:
     return headers
 
 
-def host_headers(told: Mapping[str, str]) -> Headers:
+def host_headers(told: Mapping[str, str], secrets: tuple[bytes, ...] = ()) -> Headers:
     """Return the headers of a host's answer that clients get, under names of our own.
 
     Its request id, for a question to its support, and what it says of its rate limits.
@@ -651,18 +651,19 @@ def host_headers(told: Mapping[str, str]) -> Headers:
     headers: Headers = []
     for name in _REQUEST_IDS:
         if name in told:
-            headers.append((b"x-evalrouter-upstream-request-id", _bounded(told[name])))
+            request_id = _bounded(told[name], secrets)
+            headers.append((b"x-evalrouter-upstream-request-id", request_id))
             break
     if "ratelimit-" in "\n".join(told):
         found = [(match, told[name]) for name in told if (match := _RATE_LIMIT.fullmatch(name))]
         for match, value in found[:MAX_HOST_HEADERS]:
             name = f"x-evalrouter-upstream-ratelimit-{match[1]}"
-            headers.append((name.encode(), _bounded(value)))
+            headers.append((name.encode(), _bounded(value, secrets)))
     return headers
 
 
-def _bounded(value: str) -> bytes:
-    return _printable(value)[:MAX_HOST_HEADER_BYTES]
+def _bounded(value: str, secrets: tuple[bytes, ...]) -> bytes:
+    return hide(_printable(value), secrets)[:MAX_HOST_HEADER_BYTES]
 
 
 def _in_words(attempts: list[Attempt] | tuple[Attempt, ...]) -> bytes:

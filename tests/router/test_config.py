@@ -134,3 +134,26 @@ def test_no_file_means_the_embedded_default(tmp_path, monkeypatch):
     assert set(load(None, {}).providers) == {"baseline", "hf"}
     (tmp_path / "evalrouter.yaml").write_text("server: {port: 1234}")
     assert load(None, {}).server.port == 1234
+
+
+@pytest.mark.parametrize(
+    "entry", ["content_filtre", 399, 500, "422", "rate_limit", 422.5, "[]", "true", "null"]
+)
+def test_fallback_on_takes_known_codes_and_client_statuses(entry):
+    text = "routes: {{r: {{targets: [{{model: baseline/echo}}], fallback_on: [{}]}}}}"
+    entry = f'"{entry}"' if entry == "422" else entry
+    with pytest.raises(ConfigError, match=r"fallback_on"):
+        parse(text.format(entry), "c.yaml", {})
+    found = parse(text.format("content_filter, context_length_exceeded, 422"), "c.yaml", {})
+    assert found.routes["r"].fallback_on == ("content_filter", "context_length_exceeded", 422)
+
+
+@pytest.mark.parametrize("entry", ["first_byte: 0", "total: -1", "total: .nan", "totel: 1"])
+@pytest.mark.parametrize("section", ["providers", "routes"])
+def test_time_outs_are_checked_in_both_places(section, entry):
+    texts = {
+        "providers": "providers: {{p: {{kind: baseline, timeout: {{{}}}}}}}",
+        "routes": "routes: {{r: {{targets: [{{model: baseline/echo}}], timeout: {{{}}}}}}}",
+    }
+    with pytest.raises(ConfigError, match="timeout"):
+        parse(texts[section].format(entry), "c.yaml", {})

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.errors import ModelNotFoundError
-from router.config import Route, Target
-from router.routing import Table, share
+from router.config import Route, Target, parse
+from router.routing import Table, TimeLimits, share
+from router.routing import Target as Named
 
 
 def table(weights=(90, 10), fallback=("c/z",)):
@@ -72,3 +73,30 @@ def test_a_key_does_not_fall_into_the_same_arm_of_every_route():
     keys = [f"k{n}" for n in range(200)]
     same = sum((share(key, "r1") < 0.5) == (share(key, "r2") < 0.5) for key in keys)
     assert 60 < same < 140
+
+
+def test_a_routes_time_outs_come_before_its_providers_and_both_before_the_defaults():
+    text = """
+providers:
+  slow: {kind: baseline, timeout: {connect: 9, total: 1800}}
+  usual: {kind: baseline}
+routes:
+  says: {targets: [{model: slow/a}], fallback: [usual/b], timeout: {total: 60, first_byte: 7}}
+  leaves: {targets: [{model: slow/a}], fallback: [usual/b]}
+"""
+    config = parse(text, "c.yaml", {})
+    timeouts = {name: one.timeout for name, one in config.providers.items()}
+    table = Table(config.routes, config.providers, timeouts=timeouts)
+    slow = Named("slow", "a")
+    says, leaves = table.plan("says", 0.0).policy, table.plan("leaves", 0.0).policy
+    assert says.timeouts == {slow: TimeLimits(connect=9, first_byte=7, total=60)}
+    assert says.timeout == TimeLimits(first_byte=7, total=60)
+    assert leaves.timeouts == {slow: TimeLimits(connect=9, total=1800)}
+    # The request may go on for as long as its most patient target.
+    assert leaves.timeout == TimeLimits(total=1800)
+    assert table.plan("slow/x", 0.0).policy.timeout == TimeLimits(connect=9, total=1800)
+    assert table.plan("usual/x", 0.0).policy.timeout == TimeLimits()
+    assert (leaves.section, table.plan("slow/x", 0.0).policy.section) == (
+        "routes.leaves",
+        "providers.slow",
+    )

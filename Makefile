@@ -35,6 +35,15 @@ test: .venv/all
 test-ray: .venv/all
 	$(PYTEST) tests/serve
 
+# Parsers on bytes that atheris finds, and every operation of the schema: each for this long.
+FUZZ_SECONDS ?= 60
+FUZZERS := sse answer envelope config http
+
+fuzz: .venv/fuzz
+	for name in $(FUZZERS); do \
+	  $(BIN)/python tests/fuzz/fuzzer.py $$name --seconds $(FUZZ_SECONDS) || exit 1; done
+	$(BIN)/python tests/fuzz/schema.py --seconds $(FUZZ_SECONDS)
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,7 +57,7 @@ bench: .venv/dev
 constraints: .venv/uv
 	$(UV) compile --quiet --upgrade --no-annotate --no-header \
 	  --no-emit-package torch --extra dev --extra parquet --extra metrics --extra evaluate \
-	  --extra local --extra local-test --extra ray pyproject.toml --output-file constraints.txt
+	  --extra local --extra local-test --extra ray --extra fuzz pyproject.toml --output-file constraints.txt
 
 .venv/uv:
 	$(PYTHON) -m venv .venv
@@ -65,6 +74,10 @@ constraints: .venv/uv
 
 .venv/all: .venv/dev
 	$(INSTALL) -e '.[dev,parquet,metrics$(MODELS)]'
+	touch $@
+
+.venv/fuzz: .venv/all
+	$(INSTALL) -e '.[dev,parquet,metrics,fuzz$(MODELS)]'
 	touch $@
 
 # Real servers in environments of their own; each adds its column to docs/reference/providers.md.

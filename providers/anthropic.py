@@ -105,6 +105,12 @@ class Anthropic(Compatible):
             f"{self._base}/messages",
             provider=self.name,
             headers=self._headers,
+            more={
+                name: value
+                for name, value in call.headers.items()
+                # OpenAI's say nothing here.
+                if name not in self._headers and not name.startswith("openai-")
+            },
             body=wire.encode(fields),
             connect_timeout=call.connect_timeout,
             resend=self._resend,

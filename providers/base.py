@@ -126,6 +126,8 @@ class Call(msgspec.Struct, kw_only=True):
         on_unsupported: what to do with fields the host cannot express, where the provider's own
             config does not say.
         traceparent: W3C Trace Context to send upstream, "" for none.
+        headers: the client's headers that are sent on, names in lower case. They are bounded, and
+            the config's own headers win over them.
     """
 
     path: Path
@@ -136,6 +138,7 @@ class Call(msgspec.Struct, kw_only=True):
     connect_timeout: float = 10.0
     on_unsupported: OnUnsupported = "drop"
     traceparent: str = ""
+    headers: Mapping[str, str] = {}
 
 
 class Reply(Protocol):

@@ -257,7 +257,9 @@ class Baseline:
         question = read_question(path, call.envelope)
         if not question.prompts:
             raise RequestError(
-                "messages: there is no user message to read", param="messages", code="missing_field"
+                "messages: there is no user message to read",
+                param="messages",
+                code="missing_required_parameter",
             )
         choices = []
         for prompt in question.prompts:

@@ -201,6 +201,10 @@ class Compatible:
 
     async def _post(self, call: Call, fields: Mapping[str, Any], done: Translation) -> Reply:
         more = {"x-request-id": call.request_id} if call.request_id else {}
+        if call.headers:
+            more |= {
+                name: value for name, value in call.headers.items() if name not in self._headers
+            }
         if call.traceparent:
             more["traceparent"] = call.traceparent
         listing = call.path == "models"

@@ -17,6 +17,7 @@ Catch the branch you can act on:
     │       ├── ConflictError         409: the thing is in a state that forbids this
     │       ├── BodyTooLargeError     413
     │       ├── ProtocolError         its own status: not HTTP/1.1 as the server takes it
+    │       ├── UnsupportedMediaTypeError 415: a coding of the body that is not decoded here
     │       └── RateLimitError        429: too much for now, or a budget is spent
     ├── UpstreamError                 a target failed; nothing is wrong with the request
     │   ├── UpstreamConnectError      502: refused, reset, DNS, TLS
@@ -155,10 +156,19 @@ class ModelNotFoundError(NotFoundError):
 
 
 class MethodNotAllowedError(RequestError):
-    """The path exists, the method does not."""
+    """The path exists, the method does not.
+
+    Args:
+        message: which method, and where.
+        allowed: the methods that do, for the header `allow`.
+    """
 
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: Iterable[str]) -> None:
+        super().__init__(message)
+        self.headers = {"allow": ", ".join(sorted(allowed))}
 
 
 class ConflictError(RequestError):
@@ -187,6 +197,14 @@ class ProtocolError(RequestError):
     def __init__(self, status: int, message: str, *, code: str) -> None:
         super().__init__(message, code=code)
         self.status = status
+
+
+class UnsupportedMediaTypeError(RequestError):
+    """The request body has a coding that is not decoded here."""
+
+    status = 415
+    code = "unsupported_content_encoding"
+    headers: Mapping[str, str] = {"accept-encoding": "gzip, deflate"}
 
 
 class RateLimitError(RequestError):

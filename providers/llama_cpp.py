@@ -154,7 +154,9 @@ class LlamaCpp(Llamafile):
             )
         if call.path == "chat/completions" and "messages" not in call.envelope:
             return error_reply(
-                RequestError("messages is required", param="messages", code="missing_field")
+                RequestError(
+                    "messages is required", param="messages", code="missing_required_parameter"
+                )
             )
         reply = await super().send(call)
         if reply.status == 500:

@@ -119,7 +119,9 @@ def read_request(envelope: Mapping[str, msgspec.Raw], shape: type[Request]) -> R
         raw = envelope.get(name)
         if raw is None:
             if required:
-                raise RequestError(f"{name} is required", param=name, code="missing_field")
+                raise RequestError(
+                    f"{name} is required", param=name, code="missing_required_parameter"
+                )
             continue
         try:
             values[name] = decoder.decode(raw)

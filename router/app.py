@@ -2,14 +2,14 @@
 
     create_app(Services(config))  ->  an ASGI app
 
-A request for one of the model paths goes straight to `api/completions.py` (keys, plan, dispatch,
-relay). Everything else goes by `api/guard.py`, which asks for a key where one is needed, through
-Litestar: the lists below are all there is.
+`api/front.py` sends a request for one of the model paths straight to `api/completions.py` (keys,
+plan, dispatch, relay). Everything else goes by `api/guard.py`, which checks the key where one is
+needed, to Litestar: the lists below are all there is.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -17,7 +17,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp
 
 from router.api import (
     compare,
@@ -27,6 +27,7 @@ from router.api import (
     evals,
     experiments,
     exporting,
+    front,
     guard,
     health,
     judges,
@@ -38,6 +39,7 @@ from router.api import (
     tasks,
     traffic,
 )
+from router.api.origins import Hosts, Origins
 from router.services import Services
 
 
@@ -45,6 +47,7 @@ def create_app(services: Services) -> ASGIApp:
     """The ASGI app over a process's parts, which its lifespan opens and closes."""
     config = services.config
     examined = providers.Examined()
+    listings = models.Listings(services)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -54,6 +57,7 @@ def create_app(services: Services) -> ASGIApp:
                 services.runs.serve()
                 yield
             finally:
+                await listings.close()
                 await services.keys.close()
 
     app = Litestar(
@@ -101,12 +105,14 @@ def create_app(services: Services) -> ASGIApp:
             metrics.metrics,
             providers.list_providers,
             providers.conformance,
+            providers.examine,
             pages.home,
             pages.run_page,
         ],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False),
             "examined": Provide(lambda: examined, sync_to_thread=False),
+            "listings": Provide(lambda: listings, sync_to_thread=False),
         },
         exception_handlers={Exception: errors.handle},
         lifespan=[lifespan],
@@ -123,14 +129,12 @@ def create_app(services: Services) -> ASGIApp:
         debug=False,
     )
     completions.describe(app.openapi_schema)
-    hot = completions.Completions(services)
-
-    guarded = guard.Guard(app, services.keys)
-
-    def front(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # A lifespan scope has no path; nothing but HTTP is served below /v1. Not async itself: one
-        # coroutine less per request.
-        app = hot if scope.get("path") in completions.PATHS else guarded
-        return app(scope, receive, send)
-
-    return front
+    hosts = Hosts(config.server)
+    origins = Origins(config.server.allow_origins)
+    server = front.Front(
+        completions.Completions(services, hosts, origins),
+        guard.Guard(app, services.keys, hosts, origins),
+        origins,
+        config.server.max_body_bytes,
+    )
+    return origins.exposing(server) if origins.configured else server

@@ -37,6 +37,15 @@ _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=@-]+)*/?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+# Headers of a client that are the router's own business: whose it is, how it is framed.
+_NEVER_PASSED = frozenset(
+    {
+        *("accept", "accept-encoding", "api-key", "authorization", "connection", "cookie"),
+        *("content-encoding", "content-length", "content-type", "expect", "forwarded", "host"),
+        *("keep-alive", "origin", "proxy-authorization", "proxy-connection", "te", "trailer"),
+        *("traceparent", "transfer-encoding", "upgrade", "x-api-key", "x-request-id"),
+    }
+)
 # What says where a request ends or goes.
 _OWN_HEADERS = frozenset(
     {"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding"}
@@ -46,6 +55,9 @@ _STICKY = "^(user|conversation|header:[A-Za-z0-9-]+)$"
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+_HostPattern = Annotated[str, msgspec.Meta(pattern=r"^(\*|(\*\.)?[A-Za-z0-9.:\[\]-]{1,253})$")]
+_Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|https?://[A-Za-z0-9.:\[\]-]{1,253})$")]
+_HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -206,6 +218,13 @@ class Server(Section, frozen=True, kw_only=True):
         require_keys: whether every request needs a key even while no key exists.
         allow_anonymous: whether `evalrouter serve` may listen on an address that others can reach
             while no key exists and none is required.
+        allowed_hosts: names that clients may call the server by (the header `Host`) while no key is
+            required, besides this machine's own: `router.example.com`, `*.example.com`, or `*` for
+            any. Without this, a page whose name is made to lead here could use the server.
+        allow_origins: sites whose pages may call the server from a browser (CORS):
+            `https://app.example.com`, or `*` for any.
+        pass_headers: headers of clients that are sent on to providers, besides `OpenAI-Beta`,
+            `OpenAI-Organization` and `OpenAI-Project`.
     """
 
     host: str = "127.0.0.1"
@@ -219,6 +238,9 @@ class Server(Section, frozen=True, kw_only=True):
     idle_seconds: Positive = 75.0
     require_keys: bool = False
     allow_anonymous: bool = False
+    allowed_hosts: tuple[_HostPattern, ...] = ()
+    allow_origins: tuple[_Origin, ...] = ()
+    pass_headers: tuple[_HeaderName, ...] = ()
 
 
 class S3(Section, frozen=True, kw_only=True):
@@ -616,6 +638,13 @@ def _models(document: Document, environ: Mapping[str, str]) -> dict[str, hosting
 
 def _check_meaning(document: Document, config: Config) -> None:
     """What types cannot say: names that must exist, URLs that must be URLs."""
+    for n, header in enumerate(config.server.pass_headers):
+        if header.lower() in _NEVER_PASSED:
+            raise ConfigError(
+                f"{document.at(('server', 'pass_headers', n))}: {header} is the router's own "
+                "business and is not passed on",
+                param="server.pass_headers",
+            )
     for name, provider in config.providers.items():
         if not isinstance(provider, CompatibleConfig):
             continue

@@ -44,6 +44,8 @@ from router.targets import Klass, Places, TargetState
 
 log = logging.getLogger("evalrouter")
 
+# Clients name the models of a provider as they like; this many targets of a class are remembered.
+MAX_STATES = 2000
 # An error body is for reading; a host that sends more than this is not telling us anything.
 MAX_ERROR_BYTES = 1024 * 1024
 # What a client that finds every queue full is told to wait.
@@ -89,6 +91,7 @@ class Work(NamedTuple):
             trip those of live traffic.
         on_unsupported: what a provider does with fields its host cannot express, unless its config
             says: evaluations refuse, serving leaves them out and says so.
+        headers: the client's that are sent on to the provider, names in lower case.
         pacing: is told how every request ends; with it, a rate limit is not tried again here.
         attempts: gets the attempts as they end, so that they are known whatever becomes of it.
     """
@@ -102,6 +105,7 @@ class Work(NamedTuple):
     traceparent: str = ""
     on_unsupported: OnUnsupported = "drop"
     pacing: Pacing | None = None
+    headers: Mapping[str, str] = {}
     attempts: list[Attempt] | None = None
 
 
@@ -366,9 +370,22 @@ class Dispatcher:
         states = self._states[klass]
         state = states.get(target)
         if state is None:
+            if len(states) >= MAX_STATES:
+                self._forget_idle(klass)
             places = self._places.setdefault(target, Places())
             state = states[target] = TargetState(target, klass, places)
         return state
+
+    def _forget_idle(self, klass: Klass) -> None:
+        """Forget half of the targets that nothing is under way at: made-up names go first."""
+        states = self._states[klass]
+        idle = [target for target, state in states.items() if not state.load.running]
+        # A name that never answered has no latency.
+        idle.sort(key=lambda target: states[target].load.latency is not None)
+        for target in idle[: MAX_STATES // 2]:
+            del states[target]
+            if not any(target in others for others in self._states.values()):
+                self._places.pop(target, None)
 
     async def open(self, plan: Plan, work: Work) -> Opened:
         """Try the plan's targets until one begins to answer.
@@ -578,6 +595,7 @@ class Dispatcher:
             connect_timeout=limits.connect,
             traceparent=work.traceparent,
             on_unsupported=work.on_unsupported,
+            headers=work.headers,
         )
         reply: Reply | None = None
         opened: Opened | None = None

@@ -2,7 +2,7 @@
 
     keys = Keys(store)
     await keys.load()
-    holder = keys.recognise(authorization)   # sync, no IO: raises for a stranger
+    holder = keys.recognise(headers)   # sync, no IO: raises for a stranger
     grant = keys.admit(holder, route)         # raises, or lets the request through
     try:
         ...
@@ -30,7 +30,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -361,13 +361,13 @@ class Keys:
 
     # the hot path
 
-    def recognise(self, authorization: bytes | None) -> Holder | None:
-        """Whose key this is, for `admit`; None while no key is needed.
+    def recognise(self, headers: Mapping[bytes, bytes]) -> Holder | None:
+        """Whose key a request presents, for `admit`; None while no key is needed.
 
         Raises:
             AuthenticationError: 401, a key is needed and this is none that can be used.
         """
-        return self._find(bearer(authorization), self.now()) if self.required else None
+        return self._find(presented(headers), self.now()) if self.required else None
 
     def admit(self, holder: Holder | None, route: str, expected: Expected = NOTHING) -> Grant:
         """Let a request through, or not. No IO; takes microseconds.
@@ -407,7 +407,8 @@ class Keys:
     def _find(self, key: bytes | None, now: float) -> Holder:
         if not key:
             raise AuthenticationError(
-                "You must provide an API key, in the header 'Authorization: Bearer er-...'."
+                "You must provide an API key, in the header 'Authorization: Bearer er-...' "
+                "(or 'x-api-key', or 'api-key')."
             )
         holder = self._by_hash.get(digest_of(key))
         if holder is None:
@@ -552,6 +553,18 @@ def bearer(authorization: bytes | None) -> bytes | None:
     if authorization is None or authorization[:7].lower() != b"bearer ":
         return None
     return authorization[7:].strip()
+
+
+def presented(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """Return the key that a request presents; None for none.
+
+    OpenAI's clients send it as a bearer token, Anthropic's as `x-api-key`, Azure's as `api-key`.
+    """
+    authorization = headers.get(b"authorization")
+    if authorization is not None:
+        return bearer(authorization)
+    key = headers.get(b"x-api-key") or headers.get(b"api-key")
+    return None if key is None else key.strip()
 
 
 # making and listing keys

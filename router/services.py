@@ -77,7 +77,7 @@ class Services:
         self.routes = Routes(config, source, self.store, self.prices.per_million)
         self.masks = Masks(config)
         self.dispatcher = Dispatcher(self.providers, masks=self.masks)
-        self.keys = Keys(self.store)
+        self.keys = Keys(self.store, required=config.server.require_keys)
         self.cache = Cache(config.cache.max_bytes)
         kinds = {name: one.kind for name, one in config.providers.items()}
         self.telemetry = Telemetry(config.telemetry, kinds, share=share)

@@ -246,7 +246,10 @@ class Telemetry:
             series.output_tokens += record.completion_tokens or 0
             series.cached_tokens += record.cached_tokens
         for attempt in record.attempts:
-            self._attempts[record.klass, attempt.target, attempt.result] += 1
+            tried = (record.klass, attempt.target, attempt.result)
+            if tried not in self._attempts and len(self._attempts) >= MAX_SERIES:
+                tried = (record.klass, OTHER, attempt.result)
+            self._attempts[tried] += 1
 
     def _begin(self, key: _Key) -> _Series:
         if len(self._series) >= MAX_SERIES:

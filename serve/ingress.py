@@ -149,7 +149,7 @@ class Ingress:
         path = request.url.path.removeprefix(prefix).rstrip("/")
         if path in _PATHS:
             if request.method != "POST":
-                raise MethodNotAllowedError(f"{path} takes POST")
+                raise MethodNotAllowedError(f"{path} takes POST", allowed=("POST",))
             return await self._relay(_PATHS[path], request)
         if path in ("/health", "/v1/health"):
             return _json({"status": "ok"})

@@ -589,7 +589,9 @@ def _texts(asked: Asked) -> tuple[str, ...]:
     users = [text for role, text in asked.messages if role == "user"]
     if not users:
         raise RequestError(
-            "messages: there is no user message to read", param="messages", code="missing_field"
+            "messages: there is no user message to read",
+            param="messages",
+            code="missing_required_parameter",
         )
     return (users[-1],)
 

@@ -161,7 +161,7 @@ def request(
     version: str = "1.1",
 ) -> bytes:
     """The bytes of a request: a `Host` and the framing of its body are added."""
-    lines = [f"{method} {target} HTTP/{version}", "host: test", *headers]
+    lines = [f"{method} {target} HTTP/{version}", "host: localhost", *headers]
     chunked = b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in chunks)
     if chunked:
         lines.append("transfer-encoding: chunked")

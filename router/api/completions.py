@@ -8,6 +8,7 @@ and comes back byte for byte.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import random
@@ -50,8 +51,9 @@ from providers.usage import lacks_usage
 from providers.wire import UNREADABLE, Message
 from router import answers, tokens
 from router.api.connection import ClientWatch, Headers, answer, read_body
+from router.api.content_codings import decoded
 from router.api.errors import body_of, from_exception
-from router.api.guard import refuse_other_origins
+from router.api.origins import Hosts, Origins
 from router.cache import Entry, Use, key_of, wanted
 from router.config import Route
 from router.dispatch import Attempt, Opened, Work, is_spent, retry_after
@@ -77,6 +79,24 @@ REQUIRED: Mapping[Path, str] = {
 
 # An event larger than this is passed on in pieces rather than kept in memory.
 MAX_HELD_BYTES = 1024 * 1024
+# Names become labels, headers and rows.
+MAX_NAME_BYTES = 256
+# Headers of clients that are sent on to providers, with those that the config adds.
+PASSED_HEADERS = frozenset({b"openai-beta", b"openai-organization", b"openai-project"})
+MAX_PASSED_BYTES = 1024
+NO_HEADERS: Mapping[str, str] = {}
+# A larger body is not read again for halves of characters: it would hold up other requests.
+MAX_SURROGATES_BYTES = 256 * 1024
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+# Python's reader takes halves of characters; NaN and the like are no JSON.
+_scan = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 # What hosts call the id that they have for a request.
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid")
 _RATE_LIMIT = re.compile(r"(?:x-|anthropic-)?ratelimit-([a-z0-9-]{1,64})")
@@ -109,6 +129,8 @@ class Completions:
     def __init__(
         self,
         services: Services,
+        hosts: Hosts,
+        origins: Origins,
         *,
         random: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
@@ -123,6 +145,11 @@ class Completions:
         self._cache = services.cache
         self._cache_ttl = services.config.cache.ttl
         self._max_body_bytes = services.config.server.max_body_bytes
+        self._hosts = hosts
+        self._origins = origins
+        self._passed = PASSED_HEADERS.union(
+            name.lower().encode() for name in services.config.server.pass_headers
+        )
         self._random = random
         self._now = now
         self._clock = clock
@@ -158,12 +185,14 @@ class Completions:
         """The main path: who asks, what for, then cache or plan, dispatch and relay."""
         _check_method(scope)
         # Before the body is read, so that strangers cannot fill our memory.
-        holder = self._keys.recognise(visit.headers.get(b"authorization"))
-        if holder is None and b"origin" in visit.headers:
-            refuse_other_origins(visit.headers)
-        visit.body = await read_body(
-            receive, self._max_body_bytes, visit.headers.get(b"content-length")
-        )
+        headers = visit.headers
+        holder = self._keys.recognise(headers)
+        if holder is None:
+            self._hosts.check(headers.get(b"host"))
+            self._origins.check(headers)
+        if b"content-encoding" in headers:
+            receive = decoded(headers, receive, self._max_body_bytes)
+        visit.body = await read_body(receive, self._max_body_bytes, headers.get(b"content-length"))
         asked = visit.asked = parse(visit.body, PATHS[scope["path"]])
         table = self._routes.table
         expected = NOTHING
@@ -183,6 +212,7 @@ class Completions:
             visit.request_id,
             want_usage=asked.stream and asked.path != "embeddings" and lacks_usage(asked.envelope),
             traceparent=visit.traceparent(),
+            headers=NO_HEADERS if self._passed.isdisjoint(headers) else self._pass(headers),
             attempts=visit.attempts,
         )
         with ClientWatch(receive):
@@ -195,6 +225,14 @@ class Completions:
                     await self._relay_body(opened, opened.body, scope, send, visit)
             finally:
                 await opened.aclose()
+
+    def _pass(self, headers: Mapping[bytes, bytes]) -> dict[str, str]:
+        """Return the client's headers that go on to the provider."""
+        return {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in headers.items()
+            if name in self._passed and len(value) <= MAX_PASSED_BYTES
+        }
 
     def _expected(self, asked: Asked, body: bytes, table: Table, holder: Holder) -> Expected:
         """What the request may take, at the dearest of its route's targets."""
@@ -559,7 +597,9 @@ def whole_number(envelope: Mapping[str, msgspec.Raw], name: str) -> int:
 
 def _check_method(scope: Any) -> None:
     if scope["method"] != "POST":
-        raise MethodNotAllowedError(f"{scope['method']} is not allowed here; use POST.")
+        raise MethodNotAllowedError(
+            f"{scope['method']} is not allowed here; use POST.", allowed=("POST", "OPTIONS")
+        )
 
 
 class Asked(NamedTuple):
@@ -580,17 +620,63 @@ def parse(body: bytes, path: Path) -> Asked:
     try:
         envelope = _decode_envelope(body)
     except UNREADABLE as error:
-        raise RequestError(
-            f"The request body is not a JSON object: {error}", code="bad_json"
-        ) from None
+        lenient = _with_lone_surrogates(body)
+        if lenient is None:
+            raise RequestError(
+                f"The request body is not a JSON object: {error}", code="bad_json"
+            ) from None
+        envelope = lenient
     model = _field(envelope, "model", _decode_text, "a string")
     if not model:
-        raise RequestError("You must provide a model.", param="model", code="missing_field")
+        raise _missing("model")
+    if len(model) > MAX_NAME_BYTES or len(model.encode()) > MAX_NAME_BYTES:
+        raise RequestError(
+            f"model must not be longer than {MAX_NAME_BYTES} bytes.",
+            param="model",
+            code="string_above_max_length",
+        )
     needed = REQUIRED[path]
     if needed not in envelope:
-        raise RequestError(f"You must provide {needed}.", param=needed, code="missing_field")
+        raise _missing(needed)
     stream = _field(envelope, "stream", _decode_flag, "true or false")
     return Asked(path, model, bool(stream), envelope)
+
+
+def _with_lone_surrogates(body: bytes) -> dict[str, msgspec.Raw] | None:
+    """Return the fields of an object that has halves of surrogate pairs; None for any other.
+
+    JavaScript cuts emoji in two and sends such halves, escaped. They are JSON, although msgspec
+    refuses them because they are no text, and they pass as the bytes they are.
+    """
+    if len(body) > MAX_SURROGATES_BYTES or _SURROGATE.search(body) is None:
+        return None
+    try:
+        text = body.decode()
+        fields: dict[str, msgspec.Raw] = {}
+        at = _skip(text, 0, "{")
+        while text[at] != "}":
+            name, at = _scan(text, at)
+            start = _skip(text, at, ":")
+            _, at = _scan(text, start)
+            fields[str(name)] = msgspec.Raw(text[start:at].encode())
+            at = _skip(text, at, "" if text[_skip(text, at, "")] == "}" else ",")
+        return fields if not text[at + 1 :].strip() and isinstance(name, str) else None
+    except (ValueError, IndexError, RecursionError, StopIteration, UnboundLocalError):
+        return None
+
+
+def _skip(text: str, at: int, mark: str) -> int:
+    """Return where the first character is that follows white space, a mark, and white space."""
+    at = _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing as well
+    if not text.startswith(mark, at):
+        raise ValueError(f"no {mark!r}")
+    return _SPACE.match(text, at + len(mark)).end()  # type: ignore[union-attr]
+
+
+def _missing(name: str) -> RequestError:
+    return RequestError(
+        f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
+    )
 
 
 def _field(

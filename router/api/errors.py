@@ -9,6 +9,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.exceptions import ValidationException as LitestarValidation
+from litestar.types import Send
 
 from providers.errors import (
     BodyTooLargeError,
@@ -46,7 +47,10 @@ def from_exception(error: Exception, method: str, path: str) -> EvalrouterError:
     if isinstance(error, EvalrouterError):
         return error
     if isinstance(error, MethodNotAllowedException):
-        return MethodNotAllowedError(f"{method} is not allowed on {path}")
+        allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow") or ""
+        return MethodNotAllowedError(
+            f"{method} is not allowed on {path}", allowed=[*allowed.split(", "), "OPTIONS"]
+        )
     if isinstance(error, NotFoundException):
         return NotFoundError(f"There is no {path} here. GET /schema lists every path.")
     if isinstance(error, LitestarValidation):
@@ -63,6 +67,21 @@ def from_exception(error: Exception, method: str, path: str) -> EvalrouterError:
     return EvalrouterError(
         "Something went wrong here; the server's log says what.", code="internal"
     )
+
+
+async def refuse(error: RequestError, send: Send, **more: str) -> None:
+    """Answer a request that goes no further, with `more` headers."""
+    body = body_of(error)
+    headers = {**error.headers, **more}
+    headers |= {"content-type": "application/json", "content-length": str(len(body))}
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.status,
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

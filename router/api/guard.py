@@ -1,28 +1,31 @@
 """Who may see what, outside the model paths (`completions.py` asks `Keys.admit` by itself).
 
 While keys are required: `/health/*` is open to all, `/v1/models` to every key, and everything else
-(evaluations, traffic, metrics, pages, the schema, paths that do not exist) to keys made with
-`--admin`, because it shows what others asked. What is not listed here is closed.
+(evaluations, traffic, metrics, pages, the schema) to keys made with `--admin`, because it shows
+what others requested. What is not listed here is closed; what does not exist is a 404 to every key.
 
-Without keys, only a browser that was sent by another site's page is turned away.
+Without keys, two requests are refused: those that call the server by a name it does not go by, and
+those that a browser sends for another site's page (`origins.py`).
 
-A key is presented as `Authorization: Bearer er-...`. A browser asks its user for a name and a
-password instead (HTTP Basic): any name will do, and the key is the password.
+A key is presented as `Authorization: Bearer er-...`, `x-api-key` or `api-key`. A browser asks its
+user for a name and a password instead (HTTP Basic): any name will do, and the key is the password.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-from litestar.types import ASGIApp, Receive, Send
+from litestar import Litestar
+from litestar.types import Receive, Send
 
 from providers.errors import AuthenticationError, PermissionDeniedError, RequestError
-from router.api.errors import body_of
-from router.keys import Keys, bearer
+from router.api.errors import refuse
+from router.api.origins import Hosts, Origins
+from router.keys import Keys, presented
 
 OPEN = "/health/"
 ANY_KEY = "/v1/models"
@@ -33,9 +36,12 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class Guard:
     """An ASGI app in front of another one, which only gets what its caller may see."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    def __init__(self, app: Litestar, keys: Keys, hosts: Hosts, origins: Origins) -> None:
         self._app = app
         self._keys = keys
+        self._hosts = hosts
+        self._origins = origins
+        self._paths = [(_pattern(route.path_format), route.methods) for route in app.routes]
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with OpenAI's error object."""
@@ -50,41 +56,46 @@ class Guard:
 
     def _check(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
         if path.startswith(OPEN):
+            # Load balancers call a machine by its address.
+            if not self._keys.required:
+                self._hosts.check(headers.get(b"host"), addresses=True)
             return
         if not self._keys.required:
+            self._hosts.check(headers.get(b"host"))
             if method not in SAFE_METHODS:
-                refuse_other_origins(headers)
+                self._origins.check(headers)
             return
-        authorization = headers.get(b"authorization")
-        key = bearer(authorization)
+        key = presented(headers)
         if key is None:
-            key = basic(authorization)
+            key = basic(headers.get(b"authorization"))
             if key is not None and method not in SAFE_METHODS:
-                refuse_other_origins(headers)
+                self._origins.check(headers)
         row = self._keys.identify(key)
-        if not (row.admin or path == ANY_KEY or path.startswith(ANY_KEY + "/")):
+        if row.admin or path == ANY_KEY or path.startswith(ANY_KEY + "/"):
+            return
+        # What does not exist is no secret: it gets its 404 or 405 from the app.
+        if self._exists(method, path):
             raise PermissionDeniedError(
                 "This key may ask models only; this needs one made with "
                 "'evalrouter key create NAME --admin'.",
                 code="admin_required",
             )
 
+    def _exists(self, method: str, path: str) -> bool:
+        return any(method in methods and form.fullmatch(path) for form, methods in self._paths)
 
-def refuse_other_origins(headers: Mapping[bytes, bytes]) -> None:
-    """For requests that need no key, or one that a browser adds by itself.
 
-    Any site can make its visitors' browsers send those, to a server on their own machine too.
+def _pattern(path: str) -> re.Pattern[str]:
+    """Return what matches the paths of a route such as `/eval/{run_id}`."""
+    parts = re.split(r"\{[^}]*\}", path)
+    return re.compile(".+".join(re.escape(part) for part in parts))
 
-    Raises:
-        PermissionDeniedError: a browser says that another site's page sent it.
-    """
-    origin = headers.get(b"origin")
-    if origin is not None and urlsplit(origin.decode("latin-1")).netloc != headers.get(
-        b"host", b""
-    ).decode("latin-1"):
-        raise PermissionDeniedError(
-            "This request comes from a page of another site.", code="other_origin"
-        )
+
+async def _refuse(error: RequestError, request: Mapping[bytes, bytes], send: Send) -> None:
+    more = {}
+    if isinstance(error, AuthenticationError) and b"text/html" in request.get(b"accept", b""):
+        more["www-authenticate"] = 'Basic realm="evalrouter: any name, your key as password"'
+    await refuse(error, send, **more)
 
 
 def basic(authorization: bytes | None) -> bytes | None:
@@ -96,19 +107,3 @@ def basic(authorization: bytes | None) -> bytes | None:
     except binascii.Error:
         return None
     return password if colon else None
-
-
-async def _refuse(error: RequestError, request: Mapping[bytes, bytes], send: Send) -> None:
-    headers = dict(error.headers)
-    if isinstance(error, AuthenticationError) and b"text/html" in request.get(b"accept", b""):
-        headers["www-authenticate"] = 'Basic realm="evalrouter: any name, your key as password"'
-    body = body_of(error)
-    headers |= {"content-type": "application/json", "content-length": str(len(body))}
-    await send(
-        {
-            "type": "http.response.start",
-            "status": error.status,
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-        }
-    )
-    await send({"type": "http.response.body", "body": body, "more_body": False})

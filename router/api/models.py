@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 import msgspec
-from litestar import get
+from litestar import Request, get
+from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from providers.base import Call, Provider
+from providers.base import Call
 from providers.errors import EvalrouterError, ModelNotFoundError
 from providers.wire import UNREADABLE, ModelList
+from router.api.completions import MAX_NAME_BYTES
+from router.api.guard import basic
 from router.api.injected import Injected
+from router.keys import presented
 from router.services import Services
 
-# A host that is down must not keep the list of the others from a client.
-LISTING_S = 3.0
+# How long a host may take for its list; nobody waits for it but where there is no list yet.
+LISTING_S = 10.0
+FIRST_S = 0.5
+# How long a list is good for, and how long until one that could not be read is tried again.
+FRESH_S = 60.0
+RETRY_S = 10.0
+# Of one provider; a host may list what it likes.
+MAX_LISTED = 10_000
 
 _decode = msgspec.json.Decoder(ModelList).decode
 
@@ -40,7 +52,8 @@ class Models(msgspec.Struct):
 
     Attributes:
         data: routes first, then the providers' models.
-        unreachable: providers whose list could not be had, with the reason.
+        unreachable: providers whose list could not be read, with the reason. Their models may be
+            missing, or be those of the last time.
     """
 
     data: list[ModelRow]
@@ -48,63 +61,157 @@ class Models(msgspec.Struct):
     object: str = "list"
 
 
+class Listing(NamedTuple):
+    """What a provider listed when it was last read.
+
+    Attributes:
+        models: the models' own names.
+        why: why the list could not be read; "" when it could. Then `models` are those of the last
+            time that it could.
+        read_at: seconds, monotonic.
+    """
+
+    models: tuple[str, ...]
+    why: str
+    read_at: float
+
+
+_NOT_YET = Listing((), "its list is still being read", 0.0)
+
+
+class Listings:
+    """The providers' lists of models, read in the background.
+
+    A list is read when it is first needed, and again once it is older than `FRESH_S`. Meanwhile the
+    last one is shown. Each provider gets one such request at a time, however many clients wait.
+
+    Args:
+        services: the process's parts.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
+        self._services = services
+        self._clock = clock
+        self._listings: dict[str, Listing] = {}
+        self._reading: dict[str, asyncio.Task[None]] = {}
+
+    async def close(self) -> None:
+        """Stop reading."""
+        tasks = list(self._reading.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def of(self, names: Collection[str]) -> dict[str, Listing]:
+        """Return providers' lists; waits `FIRST_S` at most, and only for those never read."""
+        for name in names:
+            self._read_if_due(name)
+        first = [self._reading[name] for name in names if name not in self._listings]
+        if first:
+            await asyncio.wait(first, timeout=FIRST_S)
+        return {name: self._listings.get(name, _NOT_YET) for name in names}
+
+    def _read_if_due(self, name: str) -> None:
+        if name in self._reading:
+            return
+        known = self._listings.get(name)
+        if known is not None:
+            lasts = RETRY_S if known.why else FRESH_S
+            if self._clock() - known.read_at < lasts:
+                return
+        task = self._reading[name] = asyncio.create_task(self._read(name))
+        task.add_done_callback(lambda _: self._reading.pop(name))
+
+    async def _read(self, name: str) -> None:
+        found, why = await _read_list(self._services, name)
+        known = self._listings.get(name)
+        models = known.models if why and known is not None else tuple(found)
+        self._listings[name] = Listing(models, why, self._clock())
+
+
+ListingsHere = NamedDependency[Listings]
+AnyRequest = Request[Any, Any, Any]
+
+
 @get("/v1/models", tags=["models"], summary="List routes and models")
-async def list_models(services: Injected) -> Models:
-    """Every name that `model` may be."""
-    return await _models(services)
-
-
-async def _models(services: Services) -> Models:
+async def list_models(services: Injected, listings: ListingsHere, request: AnyRequest) -> Models:
+    """Every name that `model` may be in a request with this key."""
+    allowed = _allowed(services, request)
+    if allowed is not None:
+        found = (_row_of(services, name) for name in allowed)
+        return Models([row for row in found if row is not None], {})
     rows = [ModelRow(name, "evalrouter") for name in services.routes.table.names]
     unreachable: dict[str, str] = {}
-    found = await asyncio.gather(
-        *(_models_of(services, name, one) for name, one in services.providers.items())
-    )
-    for name, models, why in found:
-        rows += [ModelRow(f"{name}/{model}", name) for model in models]
-        if why:
-            unreachable[name] = why
+    for name, listing in (await listings.of(services.providers)).items():
+        rows += [ModelRow(f"{name}/{model}", name) for model in listing.models]
+        if listing.why:
+            unreachable[name] = listing.why
     return Models(rows, unreachable)
 
 
 @get("/v1/models/{model:path}", tags=["models"], summary="Look one model up")
-async def show_model(services: Injected, model: FromPath[str]) -> ModelRow:
+async def show_model(
+    services: Injected, listings: ListingsHere, request: AnyRequest, model: FromPath[str]
+) -> ModelRow:
     """One route or `provider/model`, as OpenAI's client asks for it."""
     name = model.lstrip("/")
-    listed = {row.id: row for row in (await _models(services)).data}
-    if name not in listed:
-        # Raises for names no request could be sent to either.
-        plan = services.routes.table.plan(name, 0.0)
-        if name in services.routes.table.names:
-            return ModelRow(name, "evalrouter")
-        raise ModelNotFoundError(
-            f"{plan.targets[0].provider} does not list a model {plan.targets[0].model!r}.",
-            param="model",
-        )
-    return listed[name]
+    allowed = _allowed(services, request)
+    # Raises for names that no request could be sent to.
+    [target, *_] = services.routes.table.plan(name, 0.0).targets
+    row = _row_of(services, name)
+    if row is None or (allowed is not None and name not in allowed):
+        raise ModelNotFoundError(f"This key may not use the model {name!r}.", param="model")
+    if allowed is not None or row.owned_by == "evalrouter":
+        return row
+    listing = (await listings.of([target.provider]))[target.provider]
+    if target.model in listing.models:
+        return row
+    why = f": {listing.why}" if listing.why else ""
+    raise ModelNotFoundError(
+        f"{target.provider} does not list a model {target.model!r}{why}.", param="model"
+    )
 
 
-async def _models_of(
-    services: Services, name: str, provider: Provider
-) -> tuple[str, list[str], str]:
+def _allowed(services: Services, request: AnyRequest) -> tuple[str, ...] | None:
+    """The names that the request's key is confined to; None for any."""
+    if not services.keys.required:
+        return None
+    headers = dict(request.scope["headers"])
+    key = presented(headers)
+    row = services.keys.identify(key or basic(headers.get(b"authorization")))
+    return None if row.routes is None else tuple(row.routes)
+
+
+def _row_of(services: Services, name: str) -> ModelRow | None:
+    """A route or `provider/model` of a configured provider; None for any other name."""
+    if name in services.routes.table.routes:
+        return ModelRow(name, "evalrouter")
+    provider, slash, model = name.partition("/")
+    return ModelRow(name, provider) if slash and model and provider in services.providers else None
+
+
+async def _read_list(services: Services, name: str) -> tuple[list[str], str]:
+    """A provider's models, or why they cannot be listed."""
     configured = services.config.providers[name].models
     if configured:
-        return name, list(configured), ""
+        return list(configured), ""
     call = Call(path="models", model="", envelope={}, connect_timeout=LISTING_S)
     reply: Any = None
     try:
         async with asyncio.timeout(LISTING_S):
-            reply = await provider.send(call)
+            reply = await services.providers[name].send(call)
             body = await reply.read()
         if reply.status != 200:
-            return name, [], f"status {reply.status}"
-        return name, [model.id for model in _decode(body).data], ""
+            return [], f"status {reply.status}"
+        names = [model.id for model in _decode(body).data]
     except TimeoutError:
-        return name, [], f"no list within {LISTING_S:g} s"
+        return [], f"no list within {LISTING_S:g} s"
     except EvalrouterError as error:
-        return name, [], error.message
+        return [], error.message
     except UNREADABLE:
-        return name, [], "its list is not OpenAI's"
+        return [], "its list is not OpenAI's"
     finally:
         if reply is not None:
             await reply.aclose()
+    return [one for one in names if len(one.encode()) <= MAX_NAME_BYTES][:MAX_LISTED], ""

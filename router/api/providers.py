@@ -1,17 +1,21 @@
-"""`GET /providers` and `GET /providers/{name}/conformance`."""
+"""`/providers`: list the providers, and examine how well one speaks OpenAI's API."""
 
 from __future__ import annotations
 
 import asyncio
 
 import msgspec
-from litestar import get
+from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from providers.conformance import Report
+from providers.errors import NotFoundError
 from router.api.injected import Injected
 from router.examine import examine_provider
+
+# Reports of models that clients may name as they like.
+MAX_REPORTS = 100
 
 
 class ProviderRow(msgspec.Struct):
@@ -38,19 +42,33 @@ async def list_providers(services: Injected) -> list[ProviderRow]:
     return [ProviderRow(name, one.kind) for name, one in services.config.providers.items()]
 
 
-@get("/providers/{name:str}/conformance", tags=["providers"], summary="How well a provider does")
+@get("/providers/{name:str}/conformance", tags=["providers"], summary="The last conformance report")
 async def conformance(
-    services: Injected,
-    examined: ExaminedHere,
-    name: FromPath[str],
-    model: FromQuery[str] = "",
-    again: FromQuery[bool] = False,
+    examined: ExaminedHere, name: FromPath[str], model: FromQuery[str] = ""
 ) -> Report:
-    """The conformance suite's report. Asked once per provider and model; `again=true` asks anew.
+    """The report of the last examination since the server started; 404 when there was none."""
+    report = examined.reports.get((name, model))
+    if report is None:
+        raise NotFoundError(
+            f"{name} was not examined yet. POST /providers/{name}/conformance does it, which takes "
+            "some seconds, and with a paid host some cents at most."
+        )
+    return report
 
-    Takes some seconds, and with a paid host some cents at most.
-    """
+
+@post(
+    "/providers/{name:str}/conformance",
+    status_code=200,
+    tags=["providers"],
+    summary="Examine how well a provider speaks OpenAI's API",
+)
+async def examine(
+    services: Injected, examined: ExaminedHere, name: FromPath[str], model: FromQuery[str] = ""
+) -> Report:
+    """Run the conformance suite. Takes some seconds, and with a paid host some cents at most."""
     async with examined.lock:
-        if again or (name, model) not in examined.reports:
-            examined.reports[name, model] = await examine_provider(services, name, model=model)
-        return examined.reports[name, model]
+        report = await examine_provider(services, name, model=model)
+        if len(examined.reports) >= MAX_REPORTS:
+            del examined.reports[next(iter(examined.reports))]
+        examined.reports[name, model] = report
+        return report

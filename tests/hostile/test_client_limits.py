@@ -60,7 +60,7 @@ def streaming(model, **fields):
 
 @pytest.mark.parametrize(
     "sent",
-    [b"G", b"GET / HTTP/1.1\r\nhost: x\r\nx-a: ", request()[:-2]],
+    [b"G", b"GET / HTTP/1.1\r\nhost: localhost\r\nx-a: ", request()[:-2]],
     ids=["a byte", "half", "nearly"],
 )
 def test_a_head_that_is_not_completed_gets_a_408(upstream, tmp_path, sent):
@@ -82,7 +82,7 @@ def test_bytes_that_trickle_do_not_put_the_end_of_a_head_off(upstream, tmp_path)
         gateway(config_of(upstream, tmp_path, "head_seconds: 0.4")) as url,
         RawClient(url) as client,
     ):
-        client.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\nx-a: ")
+        client.send(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nx-a: ")
         trickle(client, b"y")
         assert b" 408 " in client.rest()
 
@@ -94,7 +94,12 @@ def test_a_body_that_trickles_gets_a_408(upstream, tmp_path, framing, path):
         gateway(config_of(upstream, tmp_path, "body_seconds: 0.4")) as url,
         RawClient(url) as client,
     ):
-        lines = (f"POST {path} HTTP/1.1", "host: x", "content-type: application/json", framing)
+        lines = (
+            f"POST {path} HTTP/1.1",
+            "host: localhost",
+            "content-type: application/json",
+            framing,
+        )
         client.send("\r\n".join([*lines, "", ""]).encode())
         trickle(client, b"x" if "length" in framing else b"1\r\nx\r\n")
         response = client.response()

@@ -76,7 +76,7 @@ def bytewise(data: bytes) -> tuple[bytes, ...]:
     return tuple(data[n : n + 1] for n in range(len(data)))
 
 
-TINY = head("host: x", "transfer-encoding: chunked")
+TINY = head("host: localhost", "transfer-encoding: chunked")
 WEBSOCKET = (
     "connection: Upgrade",
     "upgrade: websocket",
@@ -141,13 +141,13 @@ ROWS = [
         "Content-Length too large, nothing sent",
         413,
         "body_too_large",
-        head("host: x", "content-length: 9999999999"),
+        head("host: localhost", "content-length: 9999999999"),
     ),
     refused(
         "Content-Length too large before 100 Continue",
         413,
         "body_too_large",
-        head("host: x", "expect: 100-continue", "content-length: 9999999999"),
+        head("host: localhost", "expect: 100-continue", "content-length: 9999999999"),
     ),
     refused(
         "chunked body that grows too large",
@@ -167,7 +167,7 @@ ROWS = [
         413,
         "body_too_large",
         head(
-            "host: x",
+            "host: localhost",
             "content-type: application/json",
             "transfer-encoding: chunked",
             first="POST /eval HTTP/1.1",
@@ -178,9 +178,11 @@ ROWS = [
         "body to a path without one",
         405,
         "method_not_allowed",
-        head("host: x", "content-length: 3", first=f"PUT {CHAT} HTTP/1.1"),
+        head("host: localhost", "content-length: 3", first=f"PUT {CHAT} HTTP/1.1"),
     ),
-    refused("head too large", 431, "head_too_large", head("host: x", "x-a: " + "y" * 70_000)),
+    refused(
+        "head too large", 431, "head_too_large", head("host: localhost", "x-a: " + "y" * 70_000)
+    ),
     refused(
         "head too large, and no end",
         431,
@@ -208,7 +210,7 @@ ROWS = [
         "too many headers",
         431,
         "head_too_large",
-        head("host: x", *["a: b"] * 300, first="GET / HTTP/1.1"),
+        head("host: localhost", *["a: b"] * 300, first="GET / HTTP/1.1"),
     ),
     Row("many headers", (request("GET", "/health/live", *["a: b"] * 200),), (OK,), open=True),
     refused("target too long", 414, "uri_too_long", request("GET", "/" + "a" * 20_000)),
@@ -249,7 +251,7 @@ ROWS = [
         open=False,
     ),
     *(
-        refused(name, status, code, head("host: x", *lines) + b"0\r\n\r\n" + LIVE)
+        refused(name, status, code, head("host: localhost", *lines) + b"0\r\n\r\n" + LIVE)
         for name, status, code, lines in [
             (
                 "Content-Length twice",
@@ -297,7 +299,7 @@ ROWS = [
             ("no name", 400, "malformed_request", (": b",)),
             ("no colon", 400, "malformed_request", ("abc",)),
             ("a control character in a name", 400, "malformed_request", ("a\x01: b",)),
-            ("two hosts", 400, "bad_host", ("host: y",)),
+            ("two hosts", 400, "bad_host", ("host: localhost:1",)),
         ]
     ),
     *(
@@ -316,44 +318,53 @@ ROWS = [
     # Heads.
     refused("TLS", 400, "malformed_request", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
     refused("no HTTP at all", 400, "malformed_request", b"NONSENSE\r\n\r\n"),
-    refused("unknown method", 400, "malformed_request", head("host: x", first="FOO / HTTP/1.1")),
-    refused("only LF", 400, "malformed_request", b"GET / HTTP/1.1\nhost: x\n\n"),
+    refused(
+        "unknown method", 400, "malformed_request", head("host: localhost", first="FOO / HTTP/1.1")
+    ),
+    refused("only LF", 400, "malformed_request", b"GET / HTTP/1.1\nhost: localhost\n\n"),
     refused(
         "a blank in the target",
         400,
         "malformed_request",
-        head("host: x", first="GET /a b HTTP/1.1"),
+        head("host: localhost", first="GET /a b HTTP/1.1"),
     ),
     refused(
         "bytes beyond ASCII in the target",
         400,
         "malformed_request",
-        b"GET /v1/\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /v1/\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ),
     refused(
         "a target without a slash",
         400,
         "malformed_request",
-        head("host: x", first="GET health/live HTTP/1.1"),
+        head("host: localhost", first="GET health/live HTTP/1.1"),
     ),
     refused(
         "another scheme",
         400,
         "bad_target",
-        head("host: x", first="GET ftp://x/health/live HTTP/1.1"),
+        head("host: localhost", first="GET ftp://x/health/live HTTP/1.1"),
     ),
     refused("no Host", 400, "bad_host", b"GET /health/live HTTP/1.1\r\n\r\n"),
     Row("blank lines first", (b"\r\n\r\n" + LIVE,), (OK,), open=True),
-    Row("absolute target", (request("GET", "http://x:1/health/live?a=b"),), (OK,), open=True),
+    Row(
+        "absolute target", (request("GET", "http://localhost:1/health/live?a=b"),), (OK,), open=True
+    ),
     # It stands above the Host header, which named the site that the request comes from.
     Row(
         "absolute target of another host",
-        (request("POST", f"http://evil{CHAT}", "origin: http://test", body=GOOD),),
+        (request("POST", f"http://127.0.0.1:9{CHAT}", "origin: http://localhost", body=b""),),
         ((403, "other_origin"),),
         open=True,
     ),
-    Row("absolute target in capitals", (request("GET", "HTTP://x/health/live"),), (OK,), open=True),
-    Row("absolute target without a path", (request("GET", "http://x"),), (OK,), open=True),
+    Row(
+        "absolute target in capitals",
+        (request("GET", "HTTP://LOCALHOST/health/live"),),
+        (OK,),
+        open=True,
+    ),
+    Row("absolute target without a path", (request("GET", "http://localhost"),), (OK,), open=True),
     Row("a fragment in the target", (request("GET", "/health/live?a#b"),), (OK,), open=True),
     Row("OPTIONS *", (request("OPTIONS", "*"),), ((404, "not_found"),), open=True),
     # Order.
@@ -469,7 +480,7 @@ def test_a_response_to_head_has_no_body(url, path):
 @pytest.mark.parametrize("size", ["9999999999", str(MAX_BODY + 1)])
 def test_100_continue_is_not_sent_before_413_or_401(url, size):
     with RawClient(url) as client:
-        client.send(head("host: x", "expect: 100-continue", f"content-length: {size}"))
+        client.send(head("host: localhost", "expect: 100-continue", f"content-length: {size}"))
         response = client.response(skip_100=False)
         assert (response.status, response.error["code"]) == (413, "body_too_large")
         assert client.rest() == b""
@@ -477,7 +488,7 @@ def test_100_continue_is_not_sent_before_413_or_401(url, size):
 
 def test_100_continue_comes_before_the_body_is_sent(url):
     with RawClient(url) as client:
-        client.send(head("host: x", "expect: 100-continue", f"content-length: {len(GOOD)}"))
+        client.send(head("host: localhost", "expect: 100-continue", f"content-length: {len(GOOD)}"))
         assert client.response(skip_100=False).status == 100
         client.send(GOOD)
         assert client.response(skip_100=False).status == 200
@@ -487,7 +498,9 @@ def test_100_continue_comes_before_the_body_is_sent(url):
 def test_after_a_refusal_without_100_continue_no_body_is_taken_for_a_request(url):
     with RawClient(url) as client:
         client.send(
-            head("host: x", "expect: 100-continue", "content-length: 50", "origin: http://a")
+            head(
+                "host: localhost", "expect: 100-continue", "content-length: 50", "origin: http://a"
+            )
         )
         response = client.response(skip_100=False)
         assert response.status == 403
@@ -501,7 +514,7 @@ def test_a_body_without_end_has_one(http, url, path, piece):
     with RawClient(url) as client:
         client.send(
             head(
-                "host: x",
+                "host: localhost",
                 "content-type: application/json",
                 "transfer-encoding: chunked",
                 first=f"POST {path} HTTP/1.1",
@@ -529,8 +542,8 @@ storage: {{database: "sqlite:///{tmp_path}/e.db"}}
             assert_answers(http, url)
             answered += 1
         sender.join()
-        # A second for every read of 256 KB would be 50 reads.
-        assert answered > 50
+        # Parsed in one go, all of it would hold up the first of them.
+        assert answered > 5
         assert client.response().status == 200
 
 

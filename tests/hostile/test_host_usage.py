@@ -273,7 +273,7 @@ def test_a_client_that_leaves_pays(http, url, headers, host, name):
     body = json.dumps(body_of(f"up/{name}", streams)).encode()
     with socket.create_connection((address, int(port))) as client:
         client.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-request-id: left-%b\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-request-id: left-%b\r\n"
             b"authorization: %b\r\ncontent-length: %d\r\n\r\n%b"
             % (name.encode(), headers["Authorization"].encode(), len(body), body)
         )

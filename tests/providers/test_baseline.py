@@ -194,7 +194,7 @@ async def test_models():
     [
         (call("led-3", messages=[]), 404, "model", "model_not_found", "lead-3"),
         (call("lead-3", "embeddings", input="a"), 400, "model", "unsupported_model", "embeddings"),
-        (call("echo"), 400, "messages", "missing_field", "required"),
+        (call("echo"), 400, "messages", "missing_required_parameter", "required"),
         (call("echo", messages=[]), 400, "messages", "invalid_type", "length"),
         (call("echo", messages="hello"), 400, "messages", "invalid_type", "array"),
         (call("echo", messages=[{"content": "a"}]), 400, "messages", "invalid_type", "role"),
@@ -202,7 +202,7 @@ async def test_models():
             call("echo", messages=[{"role": "system", "content": "a"}]),
             400,
             "messages",
-            "missing_field",
+            "missing_required_parameter",
             "user",
         ),
         (

@@ -170,12 +170,13 @@ def test_over_http(tmp_path, http):
         with gateway(text) as url:
             listed = http.get(f"{url}/providers").json()
             assert {"name": "up", "kind": "compatible"} in listed
-            first = http.get(f"{url}/providers/up/conformance").json()
+            assert http.get(f"{url}/providers/up/conformance").status_code == 404
+            first = http.post(f"{url}/providers/up/conformance").json()
             assert len(first["results"]) == len(CHECKS)
             total = upstream.log.total
             assert http.get(f"{url}/providers/up/conformance").json() == first
             assert upstream.log.total == total, "asked once"
-            http.get(f"{url}/providers/up/conformance", params={"again": "true"})
+            http.post(f"{url}/providers/up/conformance")
             assert upstream.log.total > total
             assert http.get(f"{url}/providers/nobody/conformance").status_code == 404
             assert "sk-x" not in json.dumps(first)

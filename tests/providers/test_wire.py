@@ -102,7 +102,7 @@ ASKED = envelope(messages=[{"role": "user"}])
 @pytest.mark.parametrize(
     ("fields", "shape", "param", "code"),
     [
-        (envelope(), ChatRequest, "messages", "missing_field"),
+        (envelope(), ChatRequest, "messages", "missing_required_parameter"),
         (envelope(messages=[{"role": 1}]), ChatRequest, "messages", "invalid_type"),
         (envelope(messages=[{"role": "user"}], n=1e9), ChatRequest, "n", "invalid_type"),
         ({"stop": msgspec.Raw(b'"\xff"'), **ASKED}, ChatRequest, "stop", "invalid_type"),

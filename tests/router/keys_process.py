@@ -25,7 +25,7 @@ async def main(path: str) -> None:
 
     def spend(times: int) -> None:
         for _ in range(times):
-            keys.admit(keys.recognise(authorization), "r").settle(10, 0.25)
+            keys.admit(keys.recognise({b"authorization": authorization}), "r").settle(10, 0.25)
 
     spend(40)
     await keys.refresh()

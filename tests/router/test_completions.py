@@ -199,10 +199,10 @@ def test_a_stream_is_the_upstreams_bytes(http, url, upstream):
         (b"", 400, "bad_json", None),
         (b'{"model": "\xff"}', 400, "invalid_type", "model"),
         (b'{"a": ' + b"[" * 50_000, 400, "bad_json", None),
-        (b'{"messages": []}', 400, "missing_field", "model"),
-        (b'{"model": "", "messages": []}', 400, "missing_field", "model"),
+        (b'{"messages": []}', 400, "missing_required_parameter", "model"),
+        (b'{"model": "", "messages": []}', 400, "missing_required_parameter", "model"),
         (b'{"model": 7, "messages": []}', 400, "invalid_type", "model"),
-        (b'{"model": "up/n"}', 400, "missing_field", "messages"),
+        (b'{"model": "up/n"}', 400, "missing_required_parameter", "messages"),
         (b'{"model": "up/n", "messages": [], "stream": "yes"}', 400, "invalid_type", "stream"),
         (b'{"model": "up7/n", "messages": []}', 404, "model_not_found", "model"),
         (b'{"model": "flakey", "messages": []}', 404, "model_not_found", "model"),
@@ -373,7 +373,8 @@ def test_a_client_that_leaves_takes_the_upstream_request_with_it(url, upstream, 
     gone, asked = before["outcomes"].get("client_gone", 0), before["models"].get("slow", 0)
     with socket.create_connection((host, int(port))) as client:
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            f"POST /v1/chat/completions HTTP/1.1\r\n"
+            f"host: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         client.sendall(head.encode() + body)
         wait_until(lambda: upstream.log.counts["models"].get("slow", 0) == asked + 1)

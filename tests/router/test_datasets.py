@@ -328,7 +328,7 @@ def test_a_large_upload_is_refused_before_it_is_sent(server):
     host, port = server.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
-            b"PUT /datasets/d?filename=d.jsonl HTTP/1.1\r\nHost: x\r\n"
+            b"PUT /datasets/d?filename=d.jsonl HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Length: 10737418240\r\n\r\n"
         )
         told = connection.recv(65536)
@@ -340,7 +340,8 @@ def test_an_upload_that_breaks_off_is_not_registered(server, http):
     host, port = server.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
-            b"PUT /datasets/d?filename=d.jsonl HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+            b"PUT /datasets/d?filename=d.jsonl HTTP/1.1\r\n"
+            b"Host: localhost\r\nContent-Length: 1000\r\n\r\n"
             b'{"input": "x"}\n'
         )
     assert http.get(f"{server}/datasets").json()["data"] == []

@@ -51,10 +51,11 @@ def test_slow_loris_clients_hold_nobody_up(http, url):
     clients = [connect(url) for _ in range(200)]
     try:
         for client in clients[:100]:
-            client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-a: ")
+            client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-a: ")
         for client in clients[100:]:
             client.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{"
+                b"POST /v1/chat/completions HTTP/1.1\r\n"
+                b"host: localhost\r\ncontent-length: 99\r\n\r\n{"
             )
         for _ in range(20):
             assert fine(http, url)
@@ -69,7 +70,7 @@ def test_slow_loris_clients_hold_nobody_up(http, url):
 def test_a_flood_of_headers_is_refused(http, url, line):
     with connect(url) as client:
         client.settimeout(20)
-        client.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\nx-first: ")
+        client.sendall(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nx-first: ")
         answer = b""
         try:
             for _ in range(2000):
@@ -87,9 +88,9 @@ def test_a_flood_of_headers_is_refused(http, url, line):
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"NONSENSE\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
-        b"POST /v1/models HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /v1/\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: -5\r\n\r\n",
+        b"POST /v1/models HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /v1/\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_answered_with_a_refusal(http, url, sent):
@@ -112,7 +113,10 @@ def test_a_client_that_does_not_read_its_stream_fills_no_memory(http, url):
     clients = [connect(url) for _ in range(20)]
     try:
         for client in clients:
-            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+            head = (
+                b"POST /v1/chat/completions HTTP/1.1\r\n"
+                b"host: localhost\r\ncontent-length: %d\r\n\r\n"
+            )
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.sendall(head % len(body) + body)
         for _ in range(50):
@@ -139,8 +143,8 @@ def test_a_whole_request_in_one_read_is_not_taken_for_headers(tmp_path):
             # Stopped, the server finds everything waiting when it goes on.
             server.send_signal(signal.SIGSTOP)
             client.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b"
-                % (len(body), body)
+                b"POST /v1/chat/completions HTTP/1.1\r\n"
+                b"host: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
             )
             server.send_signal(signal.SIGCONT)
             assert client.recv(15) == b"HTTP/1.1 200 OK"
@@ -153,7 +157,7 @@ def asking(model, text="still here", *, method=b"POST", more=b""):
     """The bytes of a request."""
     message = {"role": "user", "content": text}
     body = json.dumps({"model": model, "messages": [message]}).encode()
-    head = b"%b /v1/chat/completions HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n"
+    head = b"%b /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n%bcontent-length: %d\r\n\r\n"
     return head % (method, more, len(body)) + body
 
 
@@ -207,7 +211,7 @@ def test_a_connection_is_closed_where_the_client_wants_it_closed(url, model):
 
 def test_an_answer_to_head_has_no_body(url):
     with connect(url) as client:
-        client.sendall(b"HEAD /v1/chat/completions HTTP/1.1\r\nhost: x\r\n\r\n")
+        client.sendall(b"HEAD /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n\r\n")
         client.settimeout(10)
         head = client.recv(65536)
         assert head.startswith(b"HTTP/1.1 405 ")

@@ -34,6 +34,11 @@ from router.store.sqlite import SqliteStore
 WEDNESDAY = datetime(2026, 11, 18, 10, 30, tzinfo=UTC).timestamp()
 
 
+def recognise(keys, authorization):
+    """The holder of the key in an Authorization header; None for none."""
+    return keys.recognise({} if authorization is None else {b"authorization": authorization})
+
+
 class Clock:
     def __init__(self, now: float = WEDNESDAY) -> None:
         self.now = now
@@ -79,7 +84,7 @@ async def make(store, clock, name="app", **fields) -> bytes:
 
 def refused(keys, authorization, route="r") -> RateLimitError:
     with pytest.raises(RateLimitError) as caught:
-        keys.admit(keys.recognise(authorization), route)
+        keys.admit(recognise(keys, authorization), route)
     return caught.value
 
 
@@ -89,9 +94,9 @@ def refused(keys, authorization, route="r") -> RateLimitError:
 async def test_nobody_needs_a_key_while_there_is_none(store, clock):
     async with loaded(store, clock) as keys:
         assert not keys.required
-        assert keys.admit(keys.recognise(None), "r") is NOBODY
+        assert keys.admit(recognise(keys, None), "r") is NOBODY
         # Clients that cannot do without a key send any.
-        grant = keys.admit(keys.recognise(b"Bearer sk-any"), "r")
+        grant = keys.admit(recognise(keys, b"Bearer sk-any"), "r")
         assert grant.headers() == []
         assert (grant.key_id, grant.key_name) == ("", "")
         grant.settle(10, 1.0)
@@ -101,7 +106,7 @@ async def test_nobody_needs_a_key_while_there_is_none(store, clock):
 async def test_a_config_may_require_keys_before_there_is_one(store, clock):
     async with loaded(store, clock, required=True) as keys:
         with pytest.raises(AuthenticationError):
-            keys.admit(keys.recognise(None), "r")
+            keys.admit(recognise(keys, None), "r")
         await keys.refresh()
         assert keys.required
 
@@ -114,7 +119,7 @@ async def test_without_the_right_key_the_answer_is_401(store, clock, presented):
     await make(store, clock)
     async with loaded(store, clock) as keys:
         with pytest.raises(AuthenticationError) as caught:
-            keys.admit(keys.recognise(presented), "r")
+            keys.admit(recognise(keys, presented), "r")
     assert caught.value.status == 401
     assert caught.value.code == "invalid_api_key"
     assert "wrong" not in caught.value.message
@@ -123,26 +128,26 @@ async def test_without_the_right_key_the_answer_is_401(store, clock, presented):
 async def test_the_key_lets_in_and_names_its_owner(store, clock):
     authorization = await make(store, clock)
     async with loaded(store, clock) as keys:
-        grant = keys.admit(keys.recognise(authorization), "any/model")
+        grant = keys.admit(recognise(keys, authorization), "any/model")
         assert grant.key_name == "app"
         assert grant.key_id.startswith("key_")
         assert grant.headers() == []
-        keys.admit(keys.recognise(b"bearer  " + authorization[7:] + b" "), "r")
+        keys.admit(recognise(keys, b"bearer  " + authorization[7:] + b" "), "r")
         # The hash, which is in the database, is no key.
         with pytest.raises(AuthenticationError):
             keys.admit(
-                keys.recognise(b"Bearer " + digest_of(authorization[7:]).hex().encode()), "r"
+                recognise(keys, b"Bearer " + digest_of(authorization[7:]).hex().encode()), "r"
             )
 
 
 async def test_only_the_routes_it_was_made_for(store, clock):
     authorization = await make(store, clock, routes=("good", "p/m"))
     async with loaded(store, clock) as keys:
-        keys.admit(keys.recognise(authorization), "good")
-        keys.admit(keys.recognise(authorization), "p/m")
+        keys.admit(recognise(keys, authorization), "good")
+        keys.admit(recognise(keys, authorization), "p/m")
         for route in ("goo", "good2", "p/m2", ""):
             with pytest.raises(PermissionDeniedError) as caught:
-                keys.admit(keys.recognise(authorization), route)
+                keys.admit(recognise(keys, authorization), route)
             assert (caught.value.status, caught.value.param) == (403, "model")
 
 
@@ -150,10 +155,10 @@ async def test_a_key_ends_when_it_expires(store, clock):
     authorization = await make(store, clock, expires_at=clock.now + 10)
     async with loaded(store, clock) as keys:
         clock.now += 9.999
-        grant = keys.admit(keys.recognise(authorization), "r")
+        grant = keys.admit(recognise(keys, authorization), "r")
         clock.now += 0.001
         with pytest.raises(AuthenticationError, match="expired"):
-            keys.admit(keys.recognise(authorization), "r")
+            keys.admit(recognise(keys, authorization), "r")
         grant.settle(1, 0.5)
         assert keys.required
 
@@ -161,13 +166,13 @@ async def test_a_key_ends_when_it_expires(store, clock):
 async def test_a_revoked_key_ends_and_does_not_open_the_door(store, clock):
     authorization = await make(store, clock)
     async with loaded(store, clock) as keys:
-        grant = keys.admit(keys.recognise(authorization), "r")
+        grant = keys.admit(recognise(keys, authorization), "r")
         await store.revoke_key("app", clock.now)
         await keys.refresh()
         with pytest.raises(AuthenticationError, match="revoked"):
-            keys.admit(keys.recognise(authorization), "r")
+            keys.admit(recognise(keys, authorization), "r")
         with pytest.raises(AuthenticationError):
-            keys.admit(keys.recognise(None), "r")
+            keys.admit(recognise(keys, None), "r")
         grant.settle(5, 0.5)
     assert (await store.key_state()).spent[grant.key_id].usd == 0.5
 
@@ -181,7 +186,7 @@ async def test_keys_made_and_revoked_elsewhere_are_noticed(store, path, clock):
     authorization = await make(other, clock)
     while not keys.required:
         await asyncio.sleep(0.005)
-    keys.admit(keys.recognise(authorization), "r")
+    keys.admit(recognise(keys, authorization), "r")
     await other.revoke_key("app", clock.now)
     with suppress(AuthenticationError):
         while True:
@@ -194,12 +199,12 @@ async def test_keys_made_and_revoked_elsewhere_are_noticed(store, path, clock):
 async def test_limits_go_on_when_other_keys_change(store, clock):
     authorization = await make(store, clock, rpm=2, parallel=1)
     async with loaded(store, clock) as keys:
-        grant = keys.admit(keys.recognise(authorization), "r")
+        grant = keys.admit(recognise(keys, authorization), "r")
         await make(store, clock, "another")
         await keys.refresh()
         assert "at a time" in refused(keys, authorization).message
         grant.settle(0, 0.0)
-        keys.admit(keys.recognise(authorization), "r").settle(0, 0.0)
+        keys.admit(recognise(keys, authorization), "r").settle(0, 0.0)
         assert "requests per minute" in refused(keys, authorization).message
 
 
@@ -210,7 +215,7 @@ async def test_requests_per_minute(store, clock):
     authorization = await make(store, clock, rpm=3)
     async with loaded(store, clock) as keys:
         for _ in range(3):
-            keys.admit(keys.recognise(authorization), "r").settle(1, 0.0)
+            keys.admit(recognise(keys, authorization), "r").settle(1, 0.0)
         error = refused(keys, authorization)
         assert error.status == 429
         assert error.code == "rate_limit_exceeded"
@@ -225,15 +230,15 @@ async def test_requests_per_minute(store, clock):
         clock.now += 19.9
         refused(keys, authorization)
         clock.now += 0.2
-        keys.admit(keys.recognise(authorization), "r")
+        keys.admit(recognise(keys, authorization), "r")
         refused(keys, authorization)
 
 
 async def test_tokens_per_minute_are_taken_when_they_are_known(store, clock):
     authorization = await make(store, clock, tpm=600)
     async with loaded(store, clock) as keys:
-        grant = keys.admit(keys.recognise(authorization), "r")
-        keys.admit(keys.recognise(authorization), "r").settle(None, None)
+        grant = keys.admit(recognise(keys, authorization), "r")
+        keys.admit(recognise(keys, authorization), "r").settle(None, None)
         assert dict(grant.headers())[b"x-ratelimit-remaining-tokens"] == b"600"
         grant.settle(900, 0.0)
         error = refused(keys, authorization)
@@ -241,14 +246,14 @@ async def test_tokens_per_minute_are_taken_when_they_are_known(store, clock):
         # 300 tokens of debt and one to go on with, at ten a second.
         assert error.retry_after == pytest.approx(30.1)
         clock.now += 30.2
-        keys.admit(keys.recognise(authorization), "r")
+        keys.admit(recognise(keys, authorization), "r")
 
 
 async def test_headers_tell_what_is_left(store, clock):
     authorization = await make(store, clock, rpm=60, tpm=600)
     async with loaded(store, clock) as keys:
-        keys.admit(keys.recognise(authorization), "r").settle(15, 0.0)
-        assert keys.admit(keys.recognise(authorization), "r").headers() == [
+        keys.admit(recognise(keys, authorization), "r").settle(15, 0.0)
+        assert keys.admit(recognise(keys, authorization), "r").headers() == [
             (b"x-ratelimit-limit-requests", b"60"),
             (b"x-ratelimit-remaining-requests", b"58"),
             (b"x-ratelimit-reset-requests", b"2s"),
@@ -261,17 +266,17 @@ async def test_headers_tell_what_is_left(store, clock):
 async def test_so_many_at_a_time(store, clock):
     authorization = await make(store, clock, parallel=2)
     async with loaded(store, clock) as keys:
-        first, second = (keys.admit(keys.recognise(authorization), "r") for _ in range(2))
+        first, second = (keys.admit(recognise(keys, authorization), "r") for _ in range(2))
         for _ in range(3):  # being refused takes no place
             error = refused(keys, authorization)
         assert error.retry_after == 1
         first.settle(None, None)
-        keys.admit(keys.recognise(authorization), "r")
+        keys.admit(recognise(keys, authorization), "r")
         refused(keys, authorization)
         second.settle(None, None)
         with pytest.raises(AssertionError):
             second.settle(None, None)
-        keys.admit(keys.recognise(authorization), "r")
+        keys.admit(recognise(keys, authorization), "r")
         refused(keys, authorization)
 
 
@@ -280,11 +285,11 @@ async def test_what_is_refused_uses_nothing_up(store, clock):
     async with loaded(store, clock) as keys:
         for _ in range(5):
             with pytest.raises(PermissionDeniedError):
-                keys.admit(keys.recognise(authorization), "other")
-        keys.admit(keys.recognise(authorization), "r").settle(0, 0.0)
+                keys.admit(recognise(keys, authorization), "other")
+        keys.admit(recognise(keys, authorization), "r").settle(0, 0.0)
         refused(keys, authorization)
         clock.now += 60
-        keys.admit(keys.recognise(authorization), "r").settle(0, 0.0)
+        keys.admit(recognise(keys, authorization), "r").settle(0, 0.0)
     assert [one.requests for one in (await store.key_state()).spent.values()] == [2]
 
 
@@ -294,17 +299,17 @@ async def test_what_is_refused_uses_nothing_up(store, clock):
 async def test_a_budget_ends_and_begins_anew(store, clock):
     authorization = await make(store, clock, budget_usd=1.0, budget_period="day")
     async with loaded(store, clock) as keys:
-        keys.admit(keys.recognise(authorization), "r").settle(1, 0.75)
+        keys.admit(recognise(keys, authorization), "r").settle(1, 0.75)
         # The last request may go over: what it costs is known afterwards.
-        keys.admit(keys.recognise(authorization), "r").settle(1, 0.75)
+        keys.admit(recognise(keys, authorization), "r").settle(1, 0.75)
         error = refused(keys, authorization)
         assert error.code == "insufficient_quota"
         assert error.retry_after == pytest.approx(13.5 * 3600)
         assert "$1 per day" in error.message
         clock.now += 13.5 * 3600
         await keys.refresh()
-        keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
-        keys.admit(keys.recognise(authorization), "r")
+        keys.admit(recognise(keys, authorization), "r").settle(1, 0.5)
+        keys.admit(recognise(keys, authorization), "r")
     spent = (await listed(store, clock.now))[0].spent
     assert (spent.usd, spent.requests) == (0.5, 1)
     assert (await listed(store, clock.now + 86400))[0].spent.usd == 0
@@ -313,7 +318,7 @@ async def test_a_budget_ends_and_begins_anew(store, clock):
 async def test_waiting_does_not_help_a_total_budget(store, clock):
     authorization = await make(store, clock, budget_usd=1.0)
     async with loaded(store, clock) as keys:
-        keys.admit(keys.recognise(authorization), "r").settle(1, 1.0)
+        keys.admit(recognise(keys, authorization), "r").settle(1, 1.0)
         clock.now += 1e9
         error = refused(keys, authorization)
         assert error.retry_after is None
@@ -323,8 +328,8 @@ async def test_waiting_does_not_help_a_total_budget(store, clock):
 async def test_a_request_without_a_price_is_counted_apart(store, clock):
     authorization = await make(store, clock, budget_usd=1.0)
     async with loaded(store, clock) as keys:
-        keys.admit(keys.recognise(authorization), "r").settle(7, None)
-        keys.admit(keys.recognise(authorization), "r").settle(None, 0.25)
+        keys.admit(recognise(keys, authorization), "r").settle(7, None)
+        keys.admit(recognise(keys, authorization), "r").settle(None, 0.25)
         await keys.refresh()
     spent = (await listed(store, clock.now))[0].spent
     assert (spent.usd, spent.tokens, spent.requests, spent.unpriced) == (0.25, 7, 2, 1)
@@ -333,11 +338,11 @@ async def test_a_request_without_a_price_is_counted_apart(store, clock):
 async def test_a_budget_survives_a_restart(store, clock):
     authorization = await make(store, clock, budget_usd=1.0, budget_period="month")
     async with loaded(store, clock) as keys:
-        keys.admit(keys.recognise(authorization), "r").settle(1, 1.0)
+        keys.admit(recognise(keys, authorization), "r").settle(1, 1.0)
     async with loaded(store, clock) as keys:
         assert refused(keys, authorization).code == "insufficient_quota"
         clock.now = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
-        keys.admit(keys.recognise(authorization), "r")
+        keys.admit(recognise(keys, authorization), "r")
 
 
 async def test_processes_share_a_budget(store, path, clock):
@@ -346,8 +351,8 @@ async def test_processes_share_a_budget(store, path, clock):
     await other.open()
     async with loaded(store, clock) as one, loaded(other, clock) as two:
         for _ in range(20):
-            one.admit(one.recognise(authorization), "r").settle(1, 0.25)
-            two.admit(two.recognise(authorization), "r").settle(1, 0.25)
+            one.admit(recognise(one, authorization), "r").settle(1, 0.25)
+            two.admit(recognise(two, authorization), "r").settle(1, 0.25)
         await asyncio.gather(one.refresh(), two.refresh())
         await asyncio.gather(one.refresh(), two.refresh())
         for keys in (one, two):
@@ -359,7 +364,7 @@ async def test_processes_share_a_budget(store, path, clock):
 async def test_a_request_counts_in_the_period_in_which_it_ends(store, clock):
     authorization = await make(store, clock, budget_usd=1.0, budget_period="day")
     async with loaded(store, clock) as keys:
-        grant = keys.admit(keys.recognise(authorization), "r")
+        grant = keys.admit(recognise(keys, authorization), "r")
         clock.now += 86400
         grant.settle(1, 1.0)
         assert refused(keys, authorization).code == "insufficient_quota"
@@ -386,8 +391,8 @@ async def test_what_is_spent_while_the_store_is_read_is_not_forgotten(store, clo
     authorization = await make(store, clock, budget_usd=1.0)
     busy = Busy(store)
     async with loaded(busy, clock) as keys:
-        keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
-        busy.meanwhile = lambda: keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
+        keys.admit(recognise(keys, authorization), "r").settle(1, 0.5)
+        busy.meanwhile = lambda: keys.admit(recognise(keys, authorization), "r").settle(1, 0.5)
         await keys.refresh()
         busy.meanwhile = lambda: None
         assert refused(keys, authorization).code == "insufficient_quota"
@@ -415,10 +420,10 @@ async def test_what_the_store_refuses_is_kept_and_told_later(store, clock, caplo
     refusing = Refusing(store)
     async with loaded(refusing, clock) as keys:
         refusing.full = True
-        keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
+        keys.admit(recognise(keys, authorization), "r").settle(1, 0.5)
         with pytest.raises(StoreError):
             await keys.refresh()
-        keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
+        keys.admit(recognise(keys, authorization), "r").settle(1, 0.5)
         assert refused(keys, authorization).code == "insufficient_quota"
         refusing.full = False
         await keys.refresh()
@@ -426,7 +431,7 @@ async def test_what_the_store_refuses_is_kept_and_told_later(store, clock, caplo
         assert [one.usd for one in (await store.key_state()).spent.values()] == [1.0]
         refusing.full = True
         with pytest.raises(RateLimitError):
-            keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
+            keys.admit(recognise(keys, authorization), "r").settle(1, 0.5)
     assert "not written down" not in caplog.text  # nothing was left to tell
 
 
@@ -436,7 +441,7 @@ async def test_a_watch_outlives_a_store_that_refuses(store, clock, caplog):
     keys = Keys(refusing, clock=clock, every=0.005)
     await keys.load()
     refusing.full = True
-    keys.admit(keys.recognise(authorization), "r").settle(1, 0.5)
+    keys.admit(recognise(keys, authorization), "r").settle(1, 0.5)
     while "the disk is full" not in caplog.text:
         await asyncio.sleep(0.005)
     refusing.full = False
@@ -469,7 +474,7 @@ async def test_a_kill_loses_no_more_than_was_not_written_yet(store, path, clock)
     assert (spent.usd, spent.tokens, spent.requests) == (10.0, 400, 40)
     async with loaded(store, clock) as keys:
         authorization = f"Bearer {key}".encode()
-        keys.admit(keys.recognise(authorization), "r").settle(1, 1.0)
+        keys.admit(recognise(keys, authorization), "r").settle(1, 1.0)
         assert refused(keys, authorization).code == "insufficient_quota"
 
 
@@ -742,12 +747,12 @@ async def test_no_number_stops_revocation(store, clock, tokens, usd):
     authorization = await make(store, clock, name="app")
     other = await make(store, clock, name="other")
     async with loaded(store, clock) as keys:
-        keys.admit(keys.recognise(authorization), "r").settle(tokens, usd)
-        keys.admit(keys.recognise(other), "r").settle(5, 0.25)
+        keys.admit(recognise(keys, authorization), "r").settle(tokens, usd)
+        keys.admit(recognise(keys, other), "r").settle(5, 0.25)
         await store.revoke_key("app", clock.now)
         await keys.refresh()
         with pytest.raises(AuthenticationError, match="revoked"):
-            keys.recognise(authorization)
+            recognise(keys, authorization)
     spent = {one.key.name: one.spent for one in await listed(store, clock.now)}
     assert (spent["other"].usd, spent["other"].tokens) == (0.25, 5)
     assert (spent["app"].requests, spent["app"].usd, spent["app"].unpriced) == (1, 0, 1)
@@ -773,14 +778,14 @@ async def test_a_row_that_the_store_refuses_blocks_no_other(store, path, clock):
         )
     async with loaded(store, clock) as keys:
         for authorization in (poisoned, other):
-            keys.admit(keys.recognise(authorization), "r").settle(5, 0.25)
+            keys.admit(recognise(keys, authorization), "r").settle(5, 0.25)
         await store.revoke_key("poisoned", clock.now)
         with pytest.raises(StoreError, match="no"):
             await keys.refresh()
         spent = {one.key.name: one.spent for one in await listed(store, clock.now)}
         assert (spent["other"].usd, spent["poisoned"].usd) == (0.25, 0.0)
         with pytest.raises(AuthenticationError, match="revoked"):
-            keys.recognise(poisoned)
+            recognise(keys, poisoned)
         # What was refused stays, and nothing is written twice.
         with sqlite3.connect(path) as db:
             db.execute("DROP TRIGGER poison")
@@ -797,7 +802,7 @@ async def test_revocation_is_seen_while_another_process_keeps_the_database_locke
     await keys.load()
     other = sqlite3.connect(path, isolation_level=None)
     try:
-        grant = keys.admit(keys.recognise(authorization), "r")
+        grant = keys.admit(recognise(keys, authorization), "r")
         other.execute("BEGIN IMMEDIATE")
         grant.settle(5, 0.25)
         while keys._writing is None or keys._writing.done() or keys._unwritten:
@@ -809,7 +814,7 @@ async def test_revocation_is_seen_while_another_process_keeps_the_database_locke
         while keys._by_id[grant.key_id].row.revoked_at is None:
             await asyncio.sleep(0.005)
         with pytest.raises(AuthenticationError, match="revoked"):
-            keys.recognise(authorization)
+            recognise(keys, authorization)
     finally:
         other.close()
     await keys.close()
@@ -823,7 +828,7 @@ async def test_revocation_is_seen_while_another_process_keeps_the_database_locke
 async def test_requests_at_a_time_cannot_pass_a_budget_together(store, clock):
     authorization = await make(store, clock, budget_usd=1.0)
     async with loaded(store, clock) as keys:
-        holder = keys.recognise(authorization)
+        holder = recognise(keys, authorization)
         assert holder.is_metered
         expected = Expected(prompt=10, completion=90, usd=0.4)
         grants = [keys.admit(holder, "r", expected) for _ in range(3)]
@@ -840,7 +845,7 @@ async def test_requests_at_a_time_cannot_pass_a_budget_together(store, clock):
 async def test_requests_at_a_time_cannot_pass_a_limit_of_tokens_together(store, clock):
     authorization = await make(store, clock, tpm=150)
     async with loaded(store, clock) as keys:
-        holder = keys.recognise(authorization)
+        holder = recognise(keys, authorization)
         expected = Expected(prompt=10, completion=90)
         grants = [keys.admit(holder, "r", expected) for _ in range(2)]
         assert (b"x-ratelimit-remaining-tokens", b"0") in grants[-1].headers()
@@ -855,7 +860,7 @@ async def test_requests_at_a_time_cannot_pass_a_limit_of_tokens_together(store, 
 async def test_answers_without_a_limit_are_expected_to_be_as_long_as_the_last(store, clock):
     authorization = await make(store, clock, tpm=100_000)
     async with loaded(store, clock) as keys:
-        holder = keys.recognise(authorization)
+        holder = recognise(keys, authorization)
         expected = Expected(prompt=10, completion=1000)
         keys.admit(holder, "r", expected).settle(5010, 0.0)
         assert holder.usual_completion == 5000
@@ -868,8 +873,8 @@ async def test_answers_without_a_limit_are_expected_to_be_as_long_as_the_last(st
 async def test_what_was_estimated_is_counted(store, clock):
     authorization = await make(store, clock)
     async with loaded(store, clock) as keys:
-        keys.admit(keys.recognise(authorization), "r").settle(5, 0.25, estimated=True)
-        keys.admit(keys.recognise(authorization), "r").settle(5, 0.25)
+        keys.admit(recognise(keys, authorization), "r").settle(5, 0.25, estimated=True)
+        keys.admit(recognise(keys, authorization), "r").settle(5, 0.25)
         await keys.refresh()
         [key] = await listed(store, clock.now)
         assert (key.spent.requests, key.spent.estimated) == (2, 1)

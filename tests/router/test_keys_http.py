@@ -44,9 +44,6 @@ ADMIN_ONLY = [
     "/schema",
     "/runs/x",
     "/routes",
-    "/nowhere",
-    "/v1/nowhere",
-    "/v1/modelsx",
 ]
 
 

@@ -208,7 +208,7 @@ def test_a_client_that_leaves_has_a_record(http, url, model, status):
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))) as client:
         client.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-request-id: leaver\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-request-id: leaver\r\n"
             b"content-length: %d\r\n\r\n%b" % (len(body), body)
         )
         time.sleep(0.3)

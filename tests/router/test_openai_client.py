@@ -313,7 +313,7 @@ async def test_errors_async(aclient):
 def test_bad_requests_of_our_own(client):
     with pytest.raises(openai.BadRequestError) as caught:
         client.post("/chat/completions", body={"model": "up/hello"}, cast_to=object)
-    assert (caught.value.code, caught.value.param) == ("missing_field", "messages")
+    assert (caught.value.code, caught.value.param) == ("missing_required_parameter", "messages")
 
 
 def test_a_rate_limit_says_when_to_come_back(client):

@@ -94,7 +94,7 @@ def test_the_request_id_comes_back(host):
     ("method", "path", "body", "status", "code"),
     [
         ("POST", "/chat/completions", {"model": "lama", **GREEDY}, 404, "model_not_found"),
-        ("POST", "/chat/completions", {"model": "llama"}, 400, "missing_field"),
+        ("POST", "/chat/completions", {"model": "llama"}, 400, "missing_required_parameter"),
         ("POST", "/chat/completions", {"messages": []}, 400, "invalid_body"),
         ("POST", "/embeddings", {"model": "llama", "input": "a"}, 400, "unsupported_model"),
         ("GET", "/chat/completions", None, 405, "method_not_allowed"),

@@ -202,7 +202,7 @@ async def test_penalties_and_biases_change_the_text(llama):
 @pytest.mark.parametrize(
     ("fields", "param", "code"),
     [
-        ({}, "messages", "missing_field"),
+        ({}, "messages", "missing_required_parameter"),
         ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
         (
             {"messages": MESSAGES, "response_format": {"type": "json_object"}},

@@ -1,0 +1,126 @@
+"""What comes before every resource: which app answers a path, preflights, HEAD, compressed bodies.
+
+Requests to the model paths go straight to `completions.py`. Everything else goes by `guard.py`
+to Litestar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable
+from typing import Any
+
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from providers.errors import RequestError
+from router.api import completions
+from router.api.content_codings import decoded
+from router.api.errors import refuse
+from router.api.origins import PREFLIGHT, Origins
+
+# Clients whose base URL has no `/v1`.
+_WITHOUT_V1 = frozenset(path.removeprefix("/v1") for path in completions.PATHS) | {"/models"}
+_SLASHES = re.compile(r"//+")
+
+
+class Front:
+    """The ASGI app of the process.
+
+    Args:
+        models: answers the model paths.
+        others: answers everything else.
+        origins: the sites whose pages may call the server.
+        max_body_bytes: the most that a body may have as it comes.
+    """
+
+    def __init__(
+        self, models: ASGIApp, others: ASGIApp, origins: Origins, max_body_bytes: int
+    ) -> None:
+        self._models = models
+        self._others = others
+        self._origins = origins
+        self._max_body_bytes = max_body_bytes
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer a request; not async itself: one coroutine less for each."""
+        # A lifespan scope has no path.
+        if scope.get("path") in completions.PATHS and scope.get("method") != "OPTIONS":
+            return self._models(scope, receive, send)
+        return self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._others(scope, receive, send)
+            return
+        path = _canonical(scope["path"])
+        if path != scope["path"]:
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        method = scope["method"]
+        headers = dict(scope["headers"])
+        if method == "OPTIONS" and PREFLIGHT in headers:
+            await self._preflight(headers, send)
+        elif path in completions.PATHS:
+            await self._models(scope, receive, send)
+        elif method == "HEAD":
+            await _head(self._others, scope, receive, send)
+        elif b"content-encoding" in headers:
+            await self._decoded(scope, headers, receive, send)
+        else:
+            await self._others(scope, receive, send)
+
+    async def _preflight(self, headers: dict[bytes, bytes], send: Send) -> None:
+        """Answer a browser that wants to know what a page may send; needs no key."""
+        try:
+            answer = self._origins.preflight(headers)
+        except RequestError as error:
+            await refuse(error, send)
+            return
+        await send({"type": "http.response.start", "status": 204, "headers": answer})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _decoded(
+        self, scope: Any, headers: dict[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
+        """Pass a compressed body on as what it holds."""
+        try:
+            body = decoded(headers, receive, self._max_body_bytes)
+        except RequestError as error:
+            await refuse(error, send)
+            return
+        kept = [
+            pair
+            for pair in scope["headers"]
+            if pair[0] not in (b"content-encoding", b"content-length")
+        ]
+        scope = {**scope, "headers": kept}
+        await self._others(scope, body, send)
+
+
+def _canonical(path: str) -> str:
+    """Return the path as it is registered: single slashes, none at the end, `/v1` in front."""
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    if len(path) > 1 and path.endswith("/"):
+        path = path.rstrip("/")
+    if path in _WITHOUT_V1 or path.startswith("/models/"):
+        return "/v1" + path
+    # A base URL of `…/v1/` and a client that adds another one.
+    return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
+
+
+async def _head(app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None:
+    """Answer HEAD as GET is answered, without the body; a stream ends with its headers."""
+    begun = False
+
+    async def receive_until_begun() -> Any:
+        return {"type": "http.disconnect"} if begun else await receive()
+
+    async def send_head(message: Any) -> None:
+        nonlocal begun
+        if message["type"] == "http.response.start":
+            begun = True
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    scope = {**scope, "method": "GET"}
+    await app(scope, receive_until_begun, send_head)

@@ -1,0 +1,507 @@
+"""What holds on every path: who may call the server by which name, from which page, and how."""
+
+import gzip
+import json
+import socket
+import threading
+import time
+import zlib
+
+import pytest
+from openai import OpenAI
+from raw_client import RawClient, request
+from raw_host import answer, by_model, raw_host
+from servers import evalrouter, gateway, scripted
+
+CHAT = "/v1/chat/completions"
+ASK = {"model": "baseline/echo", "messages": [{"role": "user", "content": "Hi."}]}
+COMPLETION = json.dumps(
+    {
+        "object": "chat.completion",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+        ],
+    }
+).encode()
+MODELS = {"m": [{"answer": "Hello"}]}
+
+
+def config(tmp_path, url="http://127.0.0.1:9/v1", *, server="", **sections):
+    more = "\n".join(f"{name}: {json.dumps(value)}" for name, value in sections.items())
+    return f"""
+server: {{port: 0{", " + server if server else ""}}}
+storage: {{database: "sqlite:///{tmp_path}/e.db", artifacts: "{tmp_path}/artifacts"}}
+providers: {{up: {{kind: compatible, base_url: "{url}", api_key: sk-up}}}}
+routes: {{r: {{targets: [{{model: baseline/echo}}]}}, s: {{targets: [{{model: up/m}}]}}}}
+{more}
+"""
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    with (
+        scripted(MODELS) as upstream,
+        gateway(
+            config(
+                tmp_path_factory.mktemp("front"),
+                upstream.url,
+                server='allowed_hosts: [router.test, "*.inner.test"], '
+                'allow_origins: ["https://app.test"], pass_headers: [x-team]',
+            )
+        ) as url,
+    ):
+        yield url
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("host", "passes"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:4000", True),
+        ("localhost.", True),
+        ("127.0.0.1:1", True),
+        ("127.3.2.1", True),
+        ("[::1]:4000", True),
+        ("[0:0:0:0:0:0:0:1]", True),
+        ("[::ffff:127.0.0.1]", True),
+        ("router.test", True),
+        ("Router.Test.:80", True),
+        ("a.inner.test", True),
+        ("inner.test", False),
+        ("evil.test", False),
+        ("router.test.evil.test", False),
+        ("localhost.evil.test", False),
+        ("127.0.0.1.evil.test", False),
+        ("10.0.0.1", False),
+        ("0.0.0.0", False),
+        ("localhost:80@evil.test", False),
+        ("localhost evil.test", False),
+        ("[::1", False),
+        (":80", False),
+        ("", False),
+        ("x" * 5000, False),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", CHAT),
+        ("POST", "/chat/completions/"),
+        ("GET", "/v1/models"),
+        ("GET", "/"),
+        ("GET", "/metrics"),
+        ("GET", "/traffic"),
+        ("HEAD", "/eval"),
+        ("GET", "/nowhere"),
+        ("POST", "/eval"),
+    ],
+)
+def test_without_keys_only_known_names_are_answered(url, host, passes, method, path):
+    sent = request(method, path, f"host: {host}", body=json.dumps(ASK).encode())
+    sent = sent.replace(b"host: localhost\r\n", b"", 1)
+    with RawClient(url) as client:
+        client.send(sent)
+        response = client.response(to_head=method == "HEAD")
+    refused = response.status in (400, 403)
+    if passes:
+        assert response.status != 403
+    else:
+        assert refused
+    if response.status == 403 and method != "HEAD":
+        assert response.error["code"] == "host_not_allowed"
+        assert "server.allowed_hosts" in response.error["message"]
+        assert len(response.body) < 1000
+
+
+def test_a_forwarded_name_does_not_count(http, url):
+    headers = {"host": "evil.test", "x-forwarded-host": "localhost", "forwarded": "host=localhost"}
+    assert http.get(f"{url}/v1/models", headers=headers).status_code == 403
+
+
+def test_health_is_answered_to_addresses_but_not_to_names(http, url):
+    assert http.get(f"{url}/health/live", headers={"host": "10.1.2.3:4000"}).status_code == 200
+    assert http.get(f"{url}/health/live", headers={"host": "evil.test"}).status_code == 403
+
+
+def test_with_keys_any_name_is_answered(http, tmp_path):
+    with gateway(config(tmp_path, server="require_keys: true")) as url:
+        assert http.get(f"{url}/v1/models", headers={"host": "evil.test"}).status_code == 401
+
+
+def test_no_get_costs_anything(http, tmp_path):
+    with scripted(MODELS) as upstream, gateway(config(tmp_path, upstream.url)) as url:
+        for query in ("", "?again=true", "?model=m&again=true"):
+            assert http.get(f"{url}/providers/up/conformance{query}").status_code in (400, 404)
+        assert upstream.log.total == 0
+
+
+# Pages of other sites
+
+
+ALLOWED = {"origin": "https://app.test"}
+OTHER = {"origin": "https://evil.test"}
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/models", "/eval", "/nowhere", "/chat/completions"])
+def test_a_preflight_is_answered_before_keys(http, tmp_path, path):
+    server = 'require_keys: true, allow_origins: ["https://app.test"]'
+    with gateway(config(tmp_path, server=server)) as url:
+        headers = ALLOWED | {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization,content-type",
+        }
+        reply = http.options(url + path, headers=headers)
+        assert (reply.status_code, reply.content) == (204, b"")
+        assert reply.headers["access-control-allow-origin"] == "https://app.test"
+        assert "POST" in reply.headers["access-control-allow-methods"]
+        assert reply.headers["access-control-allow-headers"] == "authorization,content-type"
+        reply = http.options(url + path, headers=headers | OTHER)
+        assert reply.status_code == 403
+        assert "server.allow_origins" in reply.json()["error"]["message"]
+        assert "access-control-allow-origin" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(ASK, 200), (ASK | {"stream": True}, 200), ({"model": "nobody"}, 400), (b"{", 400)],
+)
+def test_answers_errors_and_streams_can_be_read_by_an_allowed_page(http, url, body, status):
+    content = body if isinstance(body, bytes) else json.dumps(body)
+    reply = http.post(url + CHAT, content=content, headers=ALLOWED)
+    assert reply.status_code == status
+    assert reply.headers["access-control-allow-origin"] == "https://app.test"
+    assert reply.headers["vary"] == "origin"
+    assert "x-request-id" in reply.headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/eval", "/nowhere"])
+def test_so_can_everything_else(http, url, path):
+    reply = http.get(url + path, headers=ALLOWED)
+    assert reply.headers["access-control-allow-origin"] == "https://app.test"
+    assert "access-control-allow-origin" not in http.get(url + path, headers=OTHER).headers
+
+
+def test_another_sites_page_is_refused_with_the_setting(http, url):
+    for path, body in ((CHAT, ASK), ("/eval", {})):
+        reply = http.post(url + path, json=body, headers=OTHER)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (403, "other_origin")
+        assert "server.allow_origins" in reply.json()["error"]["message"]
+
+
+def test_any_origin(http, tmp_path):
+    with gateway(config(tmp_path, server='allow_origins: ["*"]')) as url:
+        reply = http.post(url + CHAT, json=ASK, headers=OTHER)
+        assert reply.status_code == 200
+        assert reply.headers["access-control-allow-origin"] == "*"
+
+
+# Names of models
+
+
+LONG = "x" * 257
+
+
+@pytest.mark.parametrize("model", [LONG, "baseline/" + LONG, "é" * 129, "x" * 1_000_000])
+def test_a_name_that_is_too_long(http, url, model):
+    reply = http.post(url + CHAT, json=ASK | {"model": model})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "model")
+    assert reply.json()["error"]["code"] == "string_above_max_length"
+    assert len(reply.content) < 1000
+    assert sum(len(name) + len(value) for name, value in reply.headers.items()) < 2000
+    time.sleep(0.05)
+    assert len(http.get(f"{url}/metrics").content) < 1_000_000
+
+
+def test_a_thousand_names_leave_little_behind(http, tmp_path):
+    with scripted(MODELS) as upstream, gateway(config(tmp_path, upstream.url)) as url:
+        for n in range(2100):
+            http.post(url + CHAT, json=ASK | {"model": f"up/{'n' * 200}{n}"})
+        text = http.get(f"{url}/metrics").text
+        series = [line for line in text.splitlines() if line.startswith("evalrouter_attempts")]
+        assert len(series) <= 2010
+        for family in ("evalrouter_target_in_flight", "evalrouter_breaker_open"):
+            assert sum(line.startswith(family) for line in text.splitlines()) <= 4010
+
+
+# Keys
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory):
+    """A server with a client's key that is confined to the route r, and one without confinement."""
+    folder = tmp_path_factory.mktemp("keys")
+    file = folder / "evalrouter.yaml"
+    file.write_text(config(folder))
+    made = {
+        name: evalrouter("key", "create", name, "--config", file, *options).stdout.split()
+        for name, options in {
+            "some": ["--route", "r"],
+            "all": [],
+            "boss": ["--admin"],
+        }.items()
+    }
+    keys = {
+        name: next(word for word in words if word.startswith("er-")) for name, words in made.items()
+    }
+    with gateway(file.read_text()) as url:
+        yield url, keys
+
+
+@pytest.mark.parametrize("header", ["x-api-key", "api-key", "X-Api-Key"])
+def test_keys_in_other_headers(http, locked, header):
+    url, keys = locked
+    for path in (CHAT, "/chat/completions"):
+        reply = http.post(url + path, json=ASK, headers={header: keys["all"]})
+        assert reply.status_code == 200
+        assert http.post(url + path, json=ASK, headers={header: "er-no"}).status_code == 401
+    assert http.get(f"{url}/eval", headers={header: keys["boss"]}).status_code == 200
+    assert http.get(f"{url}/eval", headers={header: keys["all"]}).status_code == 403
+
+
+@pytest.mark.parametrize("name", ["some", "all"])
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/v1/nowhere", 404),
+        ("POST", "/v1/audio/speech", 404),
+        ("DELETE", "/v1/models", 405),
+        ("PUT", "/eval", 405),
+        ("GET", "/eval", 403),
+        ("GET", "/eval/xyz", 403),
+        ("POST", "/eval", 403),
+        ("GET", "/traffic/x", 403),
+        ("GET", "/schema", 403),
+        ("GET", "/metrics", 403),
+        ("GET", "/", 403),
+    ],
+)
+def test_what_does_not_exist_is_not_forbidden(http, locked, name, method, path, status):
+    url, keys = locked
+    headers = {"authorization": f"Bearer {keys[name]}"}
+    reply = http.request(method, url + path, headers=headers)
+    assert reply.status_code == status
+    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+    if status == 405:
+        assert reply.headers["allow"]
+    assert http.request(method, url + path).status_code == 401
+
+
+def test_the_list_shows_what_the_key_may_use(locked):
+    url, keys = locked
+
+    def ids(name):
+        client = OpenAI(base_url=f"{url}/v1", api_key=keys[name], max_retries=0)
+        return [one.id for one in client.models.list()], client
+
+    some, client = ids("some")
+    assert some == ["r"]
+    assert client.models.retrieve("r").id == "r"
+    for hidden in ("s", "baseline/echo", "nobody"):
+        with pytest.raises(Exception, match=r"404|model"):
+            client.models.retrieve(hidden)
+    every, client = ids("all")
+    assert {"r", "s", "baseline/echo"} <= set(every)
+    assert client.models.retrieve("baseline/echo").owned_by == "baseline"
+
+
+# Lists of models
+
+
+def test_a_hung_host_delays_no_list(http, tmp_path):
+    hung = socket.create_server(("127.0.0.1", 0))
+    try:
+        address = f"http://127.0.0.1:{hung.getsockname()[1]}/v1"
+        with gateway(config(tmp_path, address)) as url:
+            for _ in range(3):
+                data = http.get(f"{url}/v1/models").json()
+                assert {"r", "s", "baseline/echo"} <= {row["id"] for row in data["data"]}
+                assert data["unreachable"]["up"]
+            # A route needs nobody's list.
+            assert http.get(f"{url}/v1/models/r").json()["id"] == "r"
+    finally:
+        hung.close()
+
+
+def test_a_list_is_read_once_and_outlives_its_host(http, tmp_path):
+    with scripted(MODELS) as upstream, gateway(config(tmp_path, upstream.url)) as url:
+        for _ in range(5):
+            data = http.get(f"{url}/v1/models").json()["data"]
+            assert "up/m" in {row["id"] for row in data}
+        assert http.get(f"{url}/v1/models/up/m").json()["id"] == "up/m"
+        assert upstream.log.total <= 1
+
+
+# Paths and methods
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/chat/completions", "/chat/completions/", "//v1//chat/completions", "/v1/v1/chat/completions",
+     "/v1/chat/completions//"],
+)  # fmt: skip
+def test_base_urls_of_all_kinds(http, url, path):
+    reply = http.post(url + path, json=ASK)
+    assert reply.status_code == 200
+    assert reply.json()["choices"][0]["message"]["content"] == "Hi."
+
+
+@pytest.mark.parametrize("base", ["", "/", "/v1", "/v1/", "//v1"])
+def test_openais_client_with_any_base(url, base):
+    client = OpenAI(base_url=url + base, api_key="x", max_retries=0)
+    assert client.chat.completions.create(**ASK).choices[0].message.content == "Hi."
+    assert "r" in [one.id for one in client.models.list()]
+    assert client.models.retrieve("r").id == "r"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models", "/models/", "/eval", "/", "/health/live", "/metrics", "/routes/r", "/schema"],
+)
+def test_head_wherever_get_is_served(http, url, path):
+    got, head = http.get(url + path), http.head(url + path)
+    assert (head.status_code, head.content) == (got.status_code, b"") == (200, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+
+
+def test_head_of_a_stream_of_events_ends(http, url):
+    run = http.post(
+        f"{url}/eval",
+        json={
+            "dataset": "evalrouter:summaries",
+            "routes": ["baseline/lead-1"],
+            "metrics": ["length"],
+        },
+    ).json()
+    reply = http.head(f"{url}/eval/{run['id']}/events")
+    assert (reply.status_code, reply.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", CHAT, {"POST", "OPTIONS"}),
+        ("HEAD", CHAT, {"POST", "OPTIONS"}),
+        ("DELETE", "/v1/models", {"GET", "OPTIONS"}),
+        ("PATCH", "/eval", {"GET", "POST", "OPTIONS"}),
+    ],
+)
+def test_a_method_that_is_not_allowed(http, url, method, path, allowed):
+    reply = http.request(method, url + path)
+    assert reply.status_code == 405
+    assert allowed <= set(reply.headers["allow"].split(", "))
+
+
+# Bodies
+
+
+CODINGS = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "GZIP": gzip.compress,
+    "deflate": zlib.compress,
+    "identity": lambda body: body,
+}
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_compressed_requests(http, url, coding):
+    text = "word " * 20_000
+    body = json.dumps(ASK | {"messages": [{"role": "user", "content": text}]}).encode()
+    headers = {"content-encoding": coding, "content-type": "application/json"}
+    reply = http.post(url + CHAT, content=CODINGS[coding](body), headers=headers)
+    assert reply.json()["choices"][0]["message"]["content"] == text
+    # Through Litestar too: the document is read, and wrong.
+    reply = http.post(f"{url}/eval", content=CODINGS[coding](b'{"a": 1}'), headers=headers)
+    assert (reply.status_code, "unknown key" in reply.text) == (400, True), reply.text
+
+
+@pytest.mark.parametrize("path", [CHAT, "/eval"])
+@pytest.mark.parametrize(
+    ("coding", "body", "status", "code"),
+    [
+        ("lzma", b"x", 415, "unsupported_content_encoding"),
+        ("gzip, gzip", b"x", 415, "unsupported_content_encoding"),
+        ("x" * 5000, b"x", 415, "unsupported_content_encoding"),
+        ("gzip", b"no gzip", 400, "invalid_content_encoding"),
+        ("gzip", gzip.compress(b"{}")[:-4], 400, "invalid_content_encoding"),
+        ("deflate", b"\xff\xff", 400, "invalid_content_encoding"),
+        ("gzip", gzip.compress(b"0" * 200_000_000, 9), 413, "body_too_large"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else None,
+)
+def test_what_cannot_be_decoded(http, url, path, coding, body, status, code):
+    reply = http.post(url + path, content=body, headers={"content-encoding": coding})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
+
+
+def test_a_bomb_holds_nobody_up(http, url):
+    bomb = gzip.compress(b"0" * 200_000_000, 9)
+    sender = threading.Thread(
+        target=http.post,
+        args=(url + CHAT,),
+        kwargs={"content": bomb, "headers": {"content-encoding": "gzip"}},
+    )
+    sender.start()
+    assert http.post(url + CHAT, json=ASK).status_code == 200
+    sender.join()
+
+
+def test_a_lone_surrogate_passes_as_the_bytes_it_is(tmp_path, http):
+    with (
+        raw_host(by_model({"*": [answer(COMPLETION)]})) as host,
+        gateway(config(tmp_path, host.url)) as url,
+    ):
+        body = (
+            b'{"model":"up/m","messages":[{"role":"user","content":"a\\ud800b"}],"user":"\\udfff"}'
+        )
+        reply = http.post(url + CHAT, content=body)
+        assert reply.status_code == 200, reply.text
+        assert b'"a\\ud800b"' in host.requests[-1].body
+        assert b'"\\udfff"' in host.requests[-1].body
+
+
+# Headers
+
+
+def test_headers_that_are_passed_on(http, tmp_path):
+    server = "pass_headers: [X-Team]"
+    with (
+        raw_host(by_model({"*": [answer(COMPLETION)]})) as host,
+        gateway(config(tmp_path, host.url, server=server)) as url,
+    ):
+        headers = {
+            "OpenAI-Beta": "assistants=v2",
+            "OpenAI-Organization": "org-1",
+            "x-team": "blue",
+            "x-other": "no",
+            "cookie": "a=b",
+            "authorization": "Bearer client",
+        }
+        http.post(url + CHAT, json=ASK | {"model": "up/m"}, headers=headers)
+        sent = {name.lower(): value for name, value in host.requests[-1].headers.items()}
+        assert (sent["openai-beta"], sent["openai-organization"]) == ("assistants=v2", "org-1")
+        assert sent["x-team"] == "blue"
+        assert sent["authorization"] == "Bearer sk-up"
+        assert not {"x-other", "cookie"} & set(sent)
+        # One that is too long is none of ours.
+        http.post(url + CHAT, json=ASK | {"model": "up/m"}, headers={"x-team": "b" * 5000})
+        assert "x-team" not in {name.lower() for name in host.requests[-1].headers}
+
+
+@pytest.mark.parametrize("header", ["Authorization", "cookie", "Host", "x-api-key"])
+def test_headers_that_cannot_be_passed_on(tmp_path, header):
+    file = tmp_path / "evalrouter.yaml"
+    file.write_text(config(tmp_path, server=f"pass_headers: [{header}]"))
+    done = evalrouter("config", "check", file, check=2)
+    assert "server.pass_headers" in done.stderr + done.stdout
+
+
+def test_missing_fields_as_openai_names_them(http, url):
+    for body, name in (({"messages": []}, "model"), ({"model": "r"}, "messages")):
+        error = http.post(url + CHAT, json=body).json()["error"]
+        assert (error["code"], error["param"]) == ("missing_required_parameter", name)
+        assert error["message"] == f"Missing required parameter: '{name}'."

@@ -83,13 +83,14 @@ class Contestant(NamedTuple):
 
 
 def contestants(
-    litellm: Path | None, portkey: Path | None
+    litellm: Path | None, portkey: Path | None, before: Path | None = None
 ) -> tuple[list[Contestant], dict[str, str]]:
-    """Those that are installed, and why each of the others is not.
+    """Return those that are installed, and why each of the others is not.
 
     Args:
         litellm: the virtual environment that LiteLLM is installed in.
         portkey: the folder that was npm's `--prefix` for Portkey's gateway.
+        before: a checkout of an earlier version of evalrouter.
     """
     found = [
         Contestant(
@@ -100,6 +101,8 @@ def contestants(
         ),
         Contestant("floor", _packages("aiohttp", *SHARED), _floor),
     ]
+    if before is not None:
+        found.insert(1, _earlier(before))
     missing: dict[str, str] = {}
     peers = {
         "litellm": _find_litellm(litellm),
@@ -140,32 +143,48 @@ KEY = {
 }
 
 
-def _evalrouter(site: Site) -> Start:
+def _earlier(checkout: Path) -> Contestant:
+    """Return an earlier version of the router, run by this environment's Python and packages."""
+    git = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
+    return Contestant(
+        "before",
+        {"evalrouter": commit},
+        lambda site: _evalrouter(site, checkout.resolve()),
+        _dropped_records,
+    )
+
+
+def _evalrouter(site: Site, checkout: Path = ROOT) -> Start:
     config = site.folder / "evalrouter.yaml"
     text = EVALROUTER.format(
         upstream=site.upstream, model=MODEL, database=site.folder / "evalrouter.db"
     )
     config.write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "router"]
+    # -P, because the working folder would come before the checkout.
+    command = [sys.executable, "-P", "-m", "router"]
+    env = {"PYTHONPATH": str(checkout)}
     limits = [f"--{name}={value}" for name, value in KEY.items()]
     serve = [*command, "serve", "--config", str(config), "--port", str(site.port)]
     return Start(
         serve,
-        {"authorization": f"Bearer {_key(config, 'load-test', *limits)}"},
+        {"authorization": f"Bearer {_key(command, env, config, 'load-test', *limits)}"},
+        env,
         # A key that is confined to routes may not read the metrics.
-        manage={"authorization": f"Bearer {_key(config, 'look-after', '--admin')}"},
+        manage={"authorization": f"Bearer {_key(command, env, config, 'look-after', '--admin')}"},
     )
 
 
-def _key(config: Path, name: str, *options: str) -> str:
-    """A new key.
+def _key(program: list[str], env: Mapping[str, str], config: Path, name: str, *options: str) -> str:
+    """Return a new key.
 
     Raises:
         NotPrepared: the command line refuses, and what it says.
     """
-    command = [sys.executable, "-m", "router", "key", "create", name, *options]
-    command += ["--config", str(config), "--json"]
-    made = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    command = [*program, "key", "create", name, *options, "--config", str(config), "--json"]
+    made = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **env}
+    )
     if made.returncode:
         raise NotPrepared(f"no key: {made.stderr.strip()}")
     key: str = json.loads(made.stdout)["key"]

@@ -461,6 +461,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the report; default: loadtests/results/<date>.md")
     parser.add_argument("--litellm", type=Path, metavar="VENV", help="default: $LITELLM_VENV")
     parser.add_argument("--portkey", type=Path, metavar="PREFIX", help="default: $PORTKEY_PREFIX")
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="CHECKOUT",
+        help="an earlier version of evalrouter, measured beside this one",
+    )
     asked = parser.parse_args()
     lacking = _check_tools()
     if lacking:
@@ -468,6 +474,7 @@ def main() -> None:
     found, missing = contestants(
         litellm=asked.litellm or _from_environment("LITELLM_VENV"),
         portkey=asked.portkey or _from_environment("PORTKEY_PREFIX"),
+        before=asked.before,
     )
     for name in asked.only or ():
         if name not in [one.name for one in found]:
@@ -518,6 +525,14 @@ def _from_environment(name: str) -> Path | None:
     return Path(value) if value else None
 
 
+_FOLDERS = {
+    "--litellm": "VENV",
+    "--portkey": "PREFIX",
+    "--before": "CHECKOUT",
+    "--out": "FILE",
+}
+
+
 def _public(arguments: list[str]) -> list[str]:
     """The arguments without this machine's folders."""
     shown: list[str] = []
@@ -527,8 +542,8 @@ def _public(arguments: list[str]) -> list[str]:
         if hide:
             shown.append(hide)
             hide = ""
-        elif option in ("--litellm", "--portkey", "--out"):
-            place = {"--litellm": "VENV", "--portkey": "PREFIX", "--out": "FILE"}[option]
+        elif option in _FOLDERS:
+            place = _FOLDERS[option]
             shown.append(f"{option}={place}" if equals else option)
             hide = "" if equals else place
         else:

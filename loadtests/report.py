@@ -110,6 +110,7 @@ def aims(results: Results) -> list[Aim]:
             found.append(Aim(what, number, f"at least {limit:g} times", number >= limit))
 
     most("CPU per request, to the floor's", _ratio(results, "cpu_request", "floor"), 1.4)
+    most("CPU per request, to the earlier version's", _paired_ratio(results, "before"), 1.05)
     least("requests/s, to LiteLLM's", _ratio(results, "per_second", "litellm"), 25)
     least("requests/s, to Portkey's", _ratio(results, "per_second", "portkey"), 3.5)
     most("added latency p50 at 200 req/s", value(results, OURS, "added_p50_200"), 1, "ms")
@@ -121,6 +122,14 @@ def aims(results: Results) -> list[Aim]:
 def _ratio(results: Results, key: str, other: str) -> float | None:
     ours, theirs = value(results, OURS, key), value(results, other, key)
     return None if ours is None or not theirs else ours / theirs
+
+
+def _paired_ratio(results: Results, other: str) -> float | None:
+    """The median of the runs' own ratios: two versions of one program differ by less than runs."""
+    pairs = zip(results.get(OURS, ()), results.get(other, ()), strict=False)
+    key = "cpu_request"
+    found = [ours[key] / theirs[key] for ours, theirs in pairs if key in ours and key in theirs]
+    return median(found) if found else None
 
 
 def markdown(results: Results, *, rates: Sequence[int], heading: str, notes: Sequence[str]) -> str:

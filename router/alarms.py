@@ -19,13 +19,20 @@ _NEVER = float("inf")
 
 
 class Alarms:
-    """The alarms of one event loop, the one that is running when the first is set."""
+    """The alarms of one event loop, the one that is running when it is first used."""
 
     def __init__(self) -> None:
         self._slots: dict[int, set[Deadline]] = {}
         self._walked = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticking = False
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop. To look up the running one is a system call before Python 3.12."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def put(self, alarm: Deadline, when: float) -> None:
         """Have it ring at `when`, seconds of the loop's clock. It must not be set already."""
@@ -51,14 +58,13 @@ class Alarms:
 
     def _begin(self) -> None:
         self._ticking = True
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        self._walked = int(self._loop.time() * _PER_S)
-        self._loop.call_later(SLOT_S, self._tick)
+        loop = self.loop
+        self._walked = int(loop.time() * _PER_S)
+        loop.call_later(SLOT_S, self._tick)
 
     def _tick(self) -> None:
-        assert self._loop is not None
-        now = self._loop.time()
+        loop = self.loop
+        now = loop.time()
         due = int(now * _PER_S)
         # After a long block of the loop there are fewer slots in use than slots passed.
         passed = range(self._walked + 1, due + 1)
@@ -69,7 +75,7 @@ class Alarms:
                 alarm.slot = 0
                 alarm.ring(now)
         if self._slots:
-            self._loop.call_later(SLOT_S, self._tick)
+            loop.call_later(SLOT_S, self._tick)
         else:
             self._ticking = False
 
@@ -113,7 +119,7 @@ class Deadline:
         self._task.cancel()
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._alarms.loop)
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()

@@ -357,6 +357,11 @@ class Dispatcher:
         # Targets that answered 400 to a request for a stream's usage.
         self._without_usage: set[Target] = set()
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it works on."""
+        return self._alarms.loop
+
     def states(self, klass: Klass = "live") -> Iterable[TargetState]:
         """Every target asked so far, for metrics."""
         return tuple(self._states[klass].values())

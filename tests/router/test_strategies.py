@@ -1,0 +1,217 @@
+"""Strategies, stickiness and what targets support, over HTTP: who answered which request."""
+
+import json
+from collections import Counter
+
+import pytest
+from servers import gateway, scripted
+
+from router.api.completions import needs_of, parse, sticky_key
+from router.routing import Needs
+
+MANY = 22
+HOLD = {"match": "hold", "fault": "hang_midway", "answer": "one two three four"}
+MODELS = {
+    "a": [HOLD, {"answer": "a"}],
+    "b": [HOLD, {"answer": "b"}],
+    "slow": [{"answer": "slow", "delay_s": 1}],
+    **{f"m{n}": [{"answer": f"m{n}"}] for n in range(MANY)},
+}
+TURNS = ", ".join(f"{{model: up/m{n}}}" for n in range(MANY))
+BOTH = "targets: [{model: up/a}, {model: up/b}]"
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with scripted(MODELS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def url(upstream):
+    config = f"""
+server: {{port: 0}}
+providers:
+  up: {{kind: compatible, base_url: "{upstream.url}"}}
+prices:
+  up/a: {{input: 2, output: 8}}
+  up/b: {{input: 3, output: 4}}
+routes:
+  weighted: {{targets: [{{model: up/a, weight: 0}}, {{model: up/b, weight: 3}}]}}
+  even: {{{BOTH}}}
+  turns: {{strategy: round_robin, targets: [{TURNS}]}}
+  busy: {{strategy: least_busy, {BOTH}}}
+  quick: {{strategy: lowest_latency, targets: [{{model: up/slow}}, {{model: up/b}}]}}
+  cheap: {{strategy: cheapest, targets: [{{model: up/m0}}, {{model: up/a}}, {{model: up/b}}]}}
+  by-user: {{sticky: user, {BOTH}}}
+  by-conversation: {{sticky: conversation, {BOTH}}}
+  by-header: {{sticky: "header:X-Team", {BOTH}}}
+  able:
+    targets:
+      - {{model: up/a, supports: {{vision: false, tools: false, json_schema: false, context: 50}}}}
+      - {{model: up/b, supports: {{tools: false}}}}
+"""
+    with gateway(config) as url:
+        yield url
+
+
+def ask(http, url, route, text="hi", headers=None, **fields):
+    body = {"model": route, "messages": [{"role": "user", "content": text}], **fields}
+    return http.post(f"{url}/v1/chat/completions", json=body, headers=headers)
+
+
+def answered(http, url, route, *args, **fields):
+    reply = ask(http, url, route, *args, **fields)
+    assert reply.status_code == 200, reply.text
+    text = reply.json()["choices"][0]["message"]["content"]
+    assert reply.headers["x-evalrouter-target"] == f"up/{text}"
+    return text
+
+
+def test_weighted_draws_by_weight(http, url):
+    assert {answered(http, url, "weighted") for _ in range(5)} == {"b"}
+    # The chance that one of two equals never answers is 2**-39.
+    assert {answered(http, url, "even") for _ in range(40)} == {"a", "b"}
+
+
+def test_round_robin_takes_turns(http, url):
+    names = [f"m{n}" for n in range(MANY)]
+    assert [answered(http, url, "turns") for _ in range(2 * MANY)] == names * 2
+
+
+def test_least_busy_avoids_the_target_that_is_at_work(http, url):
+    body = {"model": "busy", "messages": [{"role": "user", "content": "hold"}], "stream": True}
+    held = http.stream("POST", f"{url}/v1/chat/completions", json=body)
+    with held as reply:
+        at_work = reply.headers["x-evalrouter-target"]
+        others = {f"up/{answered(http, url, 'busy')}" for _ in range(20)}
+        assert others == {"up/a", "up/b"} - {at_work}
+
+
+def test_lowest_latency_stays_with_the_quicker_target(http, url):
+    # Each is tried once, in an order that is drawn.
+    assert {answered(http, url, "quick") for _ in range(2)} == {"slow", "b"}
+    assert [answered(http, url, "quick") for _ in range(10)] == ["b"] * 10
+
+
+def test_cheapest_takes_the_lowest_known_price(http, url):
+    assert {answered(http, url, "cheap") for _ in range(10)} == {"b"}
+
+
+def told_apart(answer):
+    """Keys spread over both targets, and each stays with its own."""
+    first = [answer(n) for n in range(30)]
+    assert [answer(n) for n in range(30)] == first
+    assert set(first) == {"a", "b"}
+
+
+def test_sticky_by_user(http, url):
+    told_apart(lambda n: answered(http, url, "by-user", f"hi {n % 2}", user=f"u{n}"))
+
+
+def test_sticky_by_header(http, url):
+    told_apart(lambda n: answered(http, url, "by-header", headers={"x-team": f"t{n}"}))
+
+
+def test_sticky_by_conversation(http, url):
+    turns = Counter()
+
+    def answer(n):
+        # A conversation grows, and its system message may change.
+        turns[n] += 1
+        later = [{"role": "assistant", "content": "yes"}, {"role": "user", "content": "go on"}]
+        system = {"role": "system", "content": f"turn {turns[n]}"}
+        opening = {"role": "user", "content": f"hello {n}"}
+        messages = [system, opening, *later * turns[n]]
+        return answered(http, url, "by-conversation", messages=messages)
+
+    told_apart(answer)
+
+
+IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"text": IMAGE},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}},
+        {"text": "word " * 50},
+        {"max_tokens": 60},
+    ],
+)
+def test_a_request_goes_only_where_it_is_supported(http, url, fields):
+    assert {answered(http, url, "able", **fields) for _ in range(20)} == {"b"}
+
+
+def test_what_is_supported_nowhere_is_refused(http, url, upstream):
+    before = upstream.log.total
+    reply = ask(http, url, "able", tools=[{"type": "function", "function": {"name": "f"}}])
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error["code"] == "no_capable_target"
+    assert error["type"] == "invalid_request_error"
+    assert "'able'" in error["message"]
+    assert "tools" in error["message"]
+    assert upstream.log.total == before
+
+
+# The same from bytes, without a server.
+
+
+def asked(path="chat/completions", **fields):
+    return parse(json.dumps({"model": "m", **fields}).encode(), path)
+
+
+def chat(*messages, **fields):
+    return asked(messages=[{"role": role, "content": text} for role, text in messages], **fields)
+
+
+@pytest.mark.parametrize(
+    ("request_", "needs"),
+    [
+        (asked(messages=[]), Needs()),
+        (asked("completions", prompt="x" * 38), Needs(tokens=10)),
+        (chat(("user", IMAGE)), Needs(vision=True, tokens=26)),
+        # Text about images is no image.
+        (chat(("user", '"image_url"')), Needs(tokens=11)),
+        (asked(messages=[], image_url="image_url"), Needs()),
+        (asked(messages=[], tools=[{}]), Needs(tools=True)),
+        (asked(messages=[], response_format={"type": "json_object"}), Needs()),
+        (asked(messages=[], response_format={"type": "json_schema"}), Needs(json_schema=True)),
+        (asked(messages=[], max_tokens=7), Needs(tokens=7)),
+        (asked(messages=[], max_tokens=7, max_completion_tokens=9), Needs(tokens=9)),
+        (asked(messages=[], max_tokens=7, max_completion_tokens=0), Needs(tokens=7)),
+        (asked(messages=[], max_tokens="7"), Needs()),
+        (asked(messages=[], max_tokens=-7), Needs()),
+        (chat(("user", "x" * 70), max_tokens=5), Needs(tokens=30)),
+    ],
+)
+def test_what_a_request_needs_is_read_from_its_bytes(request_, needs):
+    assert needs_of(request_.envelope) == needs
+
+
+SYSTEM, HELLO = ("system", "be kind"), ("user", "hello")
+
+
+@pytest.mark.parametrize(
+    ("sticky", "request_", "key"),
+    [
+        ("user", chat(HELLO, user="u1"), '"u1"'),
+        ("user", chat(HELLO), None),
+        ("conversation", chat(HELLO), '{"role": "user", "content": "hello"}'),
+        ("conversation", chat(SYSTEM, HELLO), '{"role": "user", "content": "hello"}'),
+        (
+            "conversation",
+            chat(("developer", "be brief"), HELLO, ("user", "more")),
+            '{"role": "user", "content": "hello"}',
+        ),
+        ("conversation", chat(SYSTEM), None),
+        ("conversation", asked(messages="hello"), None),
+        ("conversation", asked("completions", prompt="hello"), None),
+        ("header:X-Team", chat(HELLO), "red"),
+        ("header:X-Other", chat(HELLO), None),
+    ],
+)
+def test_what_a_request_sticks_by(sticky, request_, key):
+    assert sticky_key(sticky, request_, {b"x-team": b"red"}) == key

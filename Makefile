@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs test test-ray fuzz test-vllm test-llama-cpp providers lint bench constraints clean
+.PHONY: demo docs site test test-ray fuzz test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -56,6 +56,13 @@ lint: .venv/dev
 docs: .venv/dev
 	$(DOCS)
 
+# The browsable site, in site/. A broken link or a page that the navigation lacks is an error,
+# and so is anything that a browser would load from another host. The variable silences an
+# advertisement of the theme's.
+site: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/tooling/mkdocs.yml
+	! grep -rE '<(script|link|img|iframe)[^>]* (src|href)="?https?:' site --include='*.html'
+
 bench: .venv/dev
 	$(BIN)/python -m loadtests.gateway
 
@@ -63,7 +70,7 @@ bench: .venv/dev
 constraints: .venv/uv
 	$(UV) compile --quiet --upgrade --no-annotate --no-header \
 	  --no-emit-package torch --extra dev --extra parquet --extra metrics --extra evaluate \
-	  --extra local --extra local-test --extra ray --extra fuzz pyproject.toml --output-file constraints.txt
+	  --extra local --extra local-test --extra ray --extra fuzz --extra docs pyproject.toml --output-file constraints.txt
 
 .venv/uv:
 	$(PYTHON) -m venv .venv
@@ -80,6 +87,11 @@ constraints: .venv/uv
 
 .venv/all: .venv/dev
 	$(INSTALL) -e '.[dev,parquet,metrics$(MODELS)]'
+	touch $@
+
+# What the site is built with; no test needs it.
+.venv/docs: .venv/core
+	$(INSTALL) -e '.[docs]'
 	touch $@
 
 .venv/fuzz: .venv/all
@@ -120,5 +132,5 @@ providers: .venv/dev
 	$(DOCS)
 
 clean:
-	rm -rf .venv .venv-llama .venv-vllm build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-llama .venv-vllm build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -46,6 +46,13 @@ fuzz: .venv/fuzz
 	  $(BIN)/python tests/fuzz/fuzzer.py $$name --seconds $(FUZZ_SECONDS) || exit 1; done
 	$(BIN)/python tests/fuzz/schema.py --seconds $(FUZZ_SECONDS)
 
+# One pure module at a time: `make mutants MODULE=routing`. Names are in tests/mutation/modules.py.
+COUNT ?= 300
+SEED ?= 0
+
+mutants: .venv/mutants
+	nice $(BIN)/python tests/mutation/mutate.py $(MODULE) --count $(COUNT) --seed $(SEED)
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,7 +77,8 @@ bench: .venv/dev
 constraints: .venv/uv
 	$(UV) compile --quiet --upgrade --no-annotate --no-header \
 	  --no-emit-package torch --extra dev --extra parquet --extra metrics --extra evaluate \
-	  --extra local --extra local-test --extra ray --extra fuzz --extra docs pyproject.toml --output-file constraints.txt
+	  --extra local --extra local-test --extra ray --extra fuzz --extra docs --extra mutants \
+	  pyproject.toml --output-file constraints.txt
 
 .venv/uv:
 	$(PYTHON) -m venv .venv
@@ -96,6 +104,10 @@ constraints: .venv/uv
 
 .venv/fuzz: .venv/all
 	$(INSTALL) -e '.[dev,parquet,metrics,fuzz$(MODELS)]'
+	touch $@
+
+.venv/mutants: .venv/dev
+	$(INSTALL) -e '.[dev,parquet,metrics,mutants]'
 	touch $@
 
 # Real servers in environments of their own; each adds its column to docs/reference/providers.md.

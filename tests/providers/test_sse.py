@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.errors import UpstreamProtocolError
-from providers.sse import DONE, Event, Parser, encode, read_end, split_complete
+from providers.sse import (
+    DONE,
+    Event,
+    Parser,
+    StreamEnd,
+    encode,
+    read_end,
+    split_complete,
+    split_error,
+    without_bom,
+    without_usage,
+)
 
 # Pieces of streams that matter to a parser, and any bytes at all between them.
 WORDS = ["data", "data:", "data: ", ":", " ", "event: x", "id: 1", "[DONE]", "\ufeff", "é€😀"]
@@ -69,6 +80,16 @@ def test_what_is_encoded_is_read_back(data, event):
         (b"event: error\ndata: a\n\n", [Event(b"a", "error")]),
         ("\ufeffdata: a\n\n".encode(), [Event(b"a")]),
         (b"\n\xef\xbb\xbfdata: a\n\n", []),
+        (b"data: a: b\n\n", [Event(b"a: b")]),
+        (b"event: a\nevent: b: c\ndata: a\n\n", [Event(b"a", "b: c")]),
+        (b"event: \xff\ndata: a\n\n", [Event(b"a", "\ufffd")]),
+        (b"event:\ndata: a\n\n", [Event(b"a")]),
+        (b"event: x\ndata: a\n\ndata: b\n\n", [Event(b"a", "x"), Event(b"b")]),
+        (b"data: a\nevent: x\n\n", [Event(b"a", "x")]),
+        (b"DATA: a\nEvent: x\nid: 1\nretry: 2\nother: 3\n\n", []),
+        # As older llama.cpp servers say what went wrong.
+        (b"error: boom\n\n", [Event(b"boom", "error")]),
+        (b'error: {"a":\nerror: 1}\n\ndata: a\n\n', [Event(b'{"a":\n1}', "error"), Event(b"a")]),
         (b"data: a\r\rdata: b\r\n\r\n", [Event(b"a"), Event(b"b")]),
         (b"data: a\n", []),
         (b"data: a\n\ndata: b", [Event(b"a")]),
@@ -156,3 +177,245 @@ def test_an_error_in_mid_stream(error, text):
 )
 def test_split_complete(data, complete, rest):
     assert split_complete(data) == (complete, rest)
+
+
+@pytest.mark.parametrize(
+    ("stream", "size"),
+    [
+        # What was read of an event and the line that follows, each line with its end.
+        (b"data: 1234", 10),
+        (b"data: 1234\n", 10),
+        (b"data: 1\ndata: 2\n", 9),
+        (b"data: 1\ndata: 2\ndata: 3\n", 11),
+        (b"error: 12\n", 9),
+        (b"error: 12\nerror: 3\n", 11),
+        (b"event: 12345678901\n", 18),
+        (b"\n" * 50, 0),
+        (b"data: 12\n\ndata: 34\n\n", 8),
+    ],
+)
+def test_what_counts_towards_the_limit(stream, size):
+    Parser(limit=size).feed(stream)
+    with pytest.raises(UpstreamProtocolError) as caught:
+        Parser(limit=size - 1).feed(stream)
+    assert caught.value.message == f"an event of the stream is over {size - 1} bytes"
+
+
+def test_an_event_has_16_mb_at_most():
+    most = b"data: " + b"x" * (16 * 2**20 - 6)
+    assert Parser().feed(most) == []
+    with pytest.raises(UpstreamProtocolError):
+        Parser().feed(most + b"x")
+
+
+def test_the_first_line_only_may_begin_with_a_mark():
+    parser = Parser()
+    assert parser.feed(b"\xef\xbb\xbfdata: a\n\n") == [Event(b"a")]
+    assert parser.feed(b"\xef\xbb\xbfdata: b\n\n") == []
+    assert without_bom(b"\xef\xbb\xbfdata\xef\xbb\xbf") == b"data\xef\xbb\xbf"
+    assert without_bom(b"data\xef\xbb\xbf") == b"data\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("data", "event", "encoded"),
+    [
+        (b"a", None, b"data: a\n\n"),
+        (b"", None, b"data: \n\n"),
+        (b"a\nb", None, b"data: a\ndata: b\n\n"),
+        (b"a\r\nb\rc", None, b"data: a\ndata: b\ndata: c\n\n"),
+        (b"a", "error", b"event: error\ndata: a\n\n"),
+        (b"a", "\u00fc", b"event: \xc3\xbc\ndata: a\n\n"),
+    ],
+)
+def test_an_event_as_bytes(data, event, encoded):
+    assert encode(data, event) == encoded
+    assert DONE == b"data: [DONE]\n\n"
+
+
+# Errors within a stream.
+
+BOOM = b'data: {"error": {"message": "boom"}}'
+WORDS_BEFORE = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "error", "data"),
+    [
+        (b"", BOOM + b"\n\n", b'{"error": {"message": "boom"}}'),
+        (WORDS_BEFORE, BOOM + b"\n\n" + WORDS_BEFORE, b'{"error": {"message": "boom"}}'),
+        (WORDS_BEFORE * 2, BOOM + b"\n\n" + DONE, b'{"error": {"message": "boom"}}'),
+        # The end of the stream may leave out the blank line.
+        (WORDS_BEFORE, BOOM, b'{"error": {"message": "boom"}}'),
+        (b"data: 1\r\n\r\n", BOOM + b"\r\n\r\n", b'{"error": {"message": "boom"}}'),
+        (b"data: 1\r\r", BOOM + b"\r\r", b'{"error": {"message": "boom"}}'),
+        (b"", b"event: error\ndata: boom\n\n", b"boom"),
+        (b"", b"event:error\ndata: boom\n\n", b"boom"),
+        (b"", b"data: boom\nevent: error\n\n", b"boom"),
+        (b"data: 1\r\r", b"data: boom\revent: error\r\r", b"boom"),
+        (WORDS_BEFORE, b"error: boom\n\n", b"boom"),
+        (b"", b'data: {"choices": [{}, {"error": "x"}]}\n\n', b'{"choices": [{}, {"error": "x"}]}'),
+        (b"", b'data: [{"error": "x"}]\n\n', b'[{"error": "x"}]'),
+        (b"", b'data: {"choices": null, "error": 1}\n\n', b'{"choices": null, "error": 1}'),
+    ],
+)
+def test_an_error_is_split_from_the_events_before_it(before, error, data):
+    assert split_error(before + error) == (before, data)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"",
+        WORDS_BEFORE + DONE,
+        b'data: {"error": null}\n\n',
+        b'data: {"error": ""}\n\n',
+        b'data: {"choices": [7, {"error": null}]}\n\n',
+        b'data: [{"error": 1}, {"error": 1}]\n\n',
+        b'data: "error"\n\n',
+        b'data: ["error"]\n\n',
+        b'data: {"error": \n\n',
+        b'data: {"a": {"error": 1}}\n\n',
+        # A text about events is no event.
+        b'data: {"choices": [{"delta": {"content": "error: \\"error\\" event: error"}}]}\n\n',
+    ],
+)
+def test_a_stream_without_an_error_is_left_as_it_is(stream):
+    assert split_error(stream) == (stream, None)
+
+
+def test_an_error_after_the_end_is_dropped():
+    assert split_error(WORDS_BEFORE + DONE + BOOM + b"\n\n") == (WORDS_BEFORE + DONE, None)
+    assert split_error(DONE + WORDS_BEFORE + BOOM) == (DONE + WORDS_BEFORE, None)
+
+
+# Usage that the client did not ask for.
+
+ONLY_USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 1}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("stream", "kept"),
+    [
+        (b"", b""),
+        (ONLY_USAGE, b""),
+        (WORDS_BEFORE + ONLY_USAGE + DONE, WORDS_BEFORE + DONE),
+        (WORDS_BEFORE + ONLY_USAGE.replace(b"\n", b"\r\n") + DONE, WORDS_BEFORE + DONE),
+        (WORDS_BEFORE + ONLY_USAGE.replace(b"\n", b"\r") + DONE, WORDS_BEFORE + DONE),
+        (ONLY_USAGE.replace(b"[]", b"null"), b""),
+        (ONLY_USAGE.replace(b'": []', b'" : [ ]'), b""),
+        (b": ping\n\n" + ONLY_USAGE, b": ping\n\n"),
+        # One that the end of the stream cuts off is not read.
+        (ONLY_USAGE.removesuffix(b"\n\n"), ONLY_USAGE.removesuffix(b"\n\n")),
+        (WORDS_BEFORE + DONE, WORDS_BEFORE + DONE),
+    ],
+)
+def test_usage_alone_is_left_out(stream, kept):
+    assert without_usage(stream) == kept
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"choices": [], "usage": null}\n\n',
+        b'data: {"choices": []}\n\n',
+        b'data: {"choices": [{}], "x": {"choices": []}, "usage": {"a": 1}}\n\n',
+        b'data: {"choices": [], "usage": \n\n',
+        b'data: [{"choices": []}]\n\n',
+        b': {"choices": []}\n\n',
+    ],
+)
+def test_an_event_with_anything_else_stays(event):
+    assert without_usage(event) == event
+
+
+# The end of a stream, one event at a time.
+
+NOTHING = StreamEnd()
+
+
+@pytest.mark.parametrize(
+    ("data", "end"),
+    [
+        (b"", NOTHING),
+        (b"{}", NOTHING),
+        (b"[]", NOTHING),
+        (b"not json", NOTHING),
+        (b"[DONE]", StreamEnd(done=True)),
+        (b'{"model": "m"}', StreamEnd(model="m")),
+        (b'{"model": 7, "system_fingerprint": null}', NOTHING),
+        (b'{"system_fingerprint": "fp"}', StreamEnd(system_fingerprint="fp")),
+        (b'{"choices": [{"finish_reason": "stop"}]}', StreamEnd(finish_reason="stop")),
+        (
+            b'{"choices": [{"finish_reason": "stop"}, {"finish_reason": "length"}]}',
+            StreamEnd(finish_reason="length"),
+        ),
+        (
+            b'{"choices": [{"finish_reason": "stop"}, {"finish_reason": null}, {}]}',
+            StreamEnd(finish_reason="stop"),
+        ),
+        (b'{"choices": [{"finish_reason": 7}]}', NOTHING),
+        (b'{"error": {"message": "boom"}}', StreamEnd(error="boom")),
+        (b'{"error": {"message": ""}}', StreamEnd(error="{'message': ''}")),
+        (b'{"error": {"code": 7}}', StreamEnd(error="{'code': 7}")),
+        (b'{"error": "boom"}', StreamEnd(error="boom")),
+        (b'{"error": ""}', NOTHING),
+        (b'{"error": null}', NOTHING),
+    ],
+)
+def test_what_one_last_event_says(data, end):
+    assert read_end(encode(data)) == end
+    assert (NOTHING.usage, NOTHING.model, NOTHING.system_fingerprint) == (None, "", "")
+    assert (NOTHING.finish_reason, NOTHING.error, NOTHING.done) == ("", "", False)
+
+
+@pytest.mark.parametrize(
+    ("stream", "error"),
+    [
+        (b'event: error\ndata: {"message": "x"}\n\n', '{"message": "x"}'),
+        (b'event: error\ndata: {"error": "y"}\n\n', "y"),
+        (b'event: error\ndata: {"error": ""}\n\n', '{"error": ""}'),
+        (b'event: other\ndata: {"message": "x"}\n\n', ""),
+        (b'error: {"code": 500}\n\n', '{"code": 500}'),
+        (b'event: error\ndata: {"error": "first"}\n\ndata: {"error": "second"}\n\n', "second"),
+        (b'event: error\ndata: {"error": "first"}\n\ndata: {}\n\n', "first"),
+    ],
+)
+def test_the_error_of_a_stream(stream, error):
+    assert read_end(stream).error == error
+
+
+def test_a_later_event_says_more_and_takes_nothing_back():
+    stream = (
+        FINISH + b'data: {"model": "m-2", "system_fingerprint": ""}\n\n' + DONE + b"data: {}\n\n"
+    )
+    assert read_end(stream) == StreamEnd(
+        model="m-2", system_fingerprint="fp", finish_reason="stop", done=True
+    )
+
+
+def test_usage_where_groq_puts_it():
+    end = read_end(b'data: {"x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}}\n\n')
+    assert end.usage is not None
+    assert (end.usage.prompt, end.usage.completion) == (3, 4)
+
+
+def test_a_tail_of_any_length_is_read():
+    long = b'data: {"model": "m", "x": "' + b"x" * 1000 + b'"}'
+    assert read_end(long).model == "m"
+
+
+@pytest.mark.parametrize(
+    ("data", "complete"),
+    [
+        (b"data: 1\r\r: ping\r", 9),
+        (b"data: 1\n\n: ping", 9),
+        (b"data: 1\n\n: ping\ndata: 2\n", 9),
+        (b"data: 1\n\n: data\n", 17),
+        (b"data: 1\n\ndata: 2\r\n\r\ndata", 20),
+        (b"data: 1\r\n\r\ndata: 2\n\ndata", 20),
+        (b"data: 1\r\rdata: 2\n\nda", 18),
+        (b"data: 1\n\ndata: 2\n\nda", 18),
+    ],
+)
+def test_where_the_last_complete_event_ends(data, complete):
+    assert split_complete(data) == (data[:complete], data[complete:])

@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from providers.errors import (
     AuthenticationError,
@@ -26,7 +24,6 @@ from providers.errors import (
     StoreError,
 )
 from router.keys import NOBODY, Expected, Keys, bearer, create, digest_of, expiry, listed
-from router.limits import Bucket, in_words, period_around
 from router.store.base import KeyRow, KeySpend
 from router.store.sqlite import SqliteStore
 
@@ -476,101 +473,6 @@ async def test_a_kill_loses_no_more_than_was_not_written_yet(store, path, clock)
         authorization = f"Bearer {key}".encode()
         keys.admit(recognise(keys, authorization), "r").settle(1, 1.0)
         assert refused(keys, authorization).code == "insufficient_quota"
-
-
-# buckets
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    limit=st.integers(1, 1000),
-    steps=st.lists(st.tuples(st.floats(0, 30), st.integers(1, 50)), max_size=120),
-)
-def test_a_bucket_keeps_its_bound_in_every_window(limit, steps):
-    """At most `limit * (1 + t / 60)` in any window of t seconds."""
-    now, bucket, taken = 1000.0, Bucket(limit, 1000.0), []
-    for pause, wishes in steps:
-        now += pause
-        through = 0
-        for _ in range(wishes):
-            if bucket.level(now) < 1:
-                break
-            bucket.take(1, now)
-            through += 1
-        taken.append((now, through))
-    for first, (start, _) in enumerate(taken):
-        total = 0
-        for end, through in taken[first:]:
-            total += through
-            assert total <= limit * (1 + (end - start) / 60) + 1e-6
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    limit=st.integers(1, 10_000),
-    amounts=st.lists(st.integers(0, 5000), max_size=20),
-    pause=st.floats(0, 1000),
-)
-def test_a_bucket_says_how_long_to_wait(limit, amounts, pause):
-    now, bucket = 1000.0, Bucket(limit, 1000.0)
-    for amount in amounts:
-        bucket.take(amount, now)
-    now += pause
-    assert bucket.level(now) <= limit
-    wait = bucket.wait(1, now)
-    if bucket.level(now) >= 1:
-        assert wait == 0
-    else:
-        assert bucket.level(now + wait / 2) < 1
-        assert bucket.level(now + wait + 1e-6) >= 1 - 1e-6
-    _, full = bucket.state(now + wait)
-    assert bucket.level(now + wait + full + 1e-6) == pytest.approx(limit)
-
-
-def test_a_clock_set_back_neither_empties_nor_stops_a_bucket():
-    bucket = Bucket(60, 1_000_000.0)
-    bucket.take(60, 1_000_000.0)
-    assert bucket.level(10.0) == 0
-    assert bucket.level(11.0) == 1
-
-
-# budget periods and words
-
-
-@pytest.mark.parametrize(
-    ("kind", "start", "end"),
-    [
-        ("day", "2026-11-18", "2026-11-19"),
-        ("week", "2026-11-16", "2026-11-23"),
-        ("month", "2026-11-01", "2026-12-01"),
-    ],
-)
-def test_periods_are_those_of_utc(kind, start, end):
-    found = period_around(kind, WEDNESDAY)
-    assert found == tuple(
-        datetime.fromisoformat(f"{one}T00:00Z").timestamp() for one in (start, end)
-    )
-
-
-@given(
-    kind=st.sampled_from(["day", "week", "month", "total"]),
-    now=st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001  # hypothesis adds the zone
-)
-def test_periods_follow_each_other_without_a_gap(kind, now):
-    moment = now.timestamp()
-    start, end = period_around(kind, moment)
-    assert start <= moment < end
-    assert period_around(kind, start) == (start, end)
-    if not math.isinf(end):
-        assert period_around(kind, end)[0] == end
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0, "0ms"), (0.0171, "18ms"), (1, "1s"), (1.5, "1.5s"), (59.9999, "1m0s"), (372, "6m12s")],
-)
-def test_durations_read_as_openai_writes_them(seconds, words):
-    assert in_words(seconds) == words
 
 
 # making keys

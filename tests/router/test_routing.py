@@ -1,14 +1,27 @@
 """Plans: which targets, in which order."""
 
+import sys
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError
-from router.config import Route, Supports, Target, parse
-from router.routing import Load, Needs, Table, TimeLimits, share
+from router.config import Breaker, Hedge, Retries, Route, Supports, Target, parse
+from router.routing import (
+    FIRST_BYTE_S,
+    Load,
+    Needs,
+    Plan,
+    Policy,
+    Room,
+    Table,
+    TimeLimits,
+    limits_of,
+    share,
+)
 from router.routing import Target as Named
 
 
@@ -272,3 +285,174 @@ def test_a_target_that_says_nothing_and_a_fallback_support_everything():
     silent = Table({"r": Route(targets=(Target(model="a/m"),))}, ["a"])
     assert not silent.watches_needs("r")
     assert silent.plan("r", 0.0, needs=Needs(vision=True)).targets == (("a", "m"),)
+
+
+# Plans, and models that are no routes.
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("a/m", ("a", "m")),
+        ("a/org/m:tag", ("a", "org/m:tag")),
+        ("a", ("a", "")),
+        ("a/", ("a", "")),
+        ("/m", ("", "m")),
+    ],
+)
+def test_a_target_is_a_provider_and_its_model(text, parsed):
+    assert Named.parse(text) == parsed
+    assert isinstance(Named.parse(text), Named)
+    assert str(Named("a", "org/m")) == "a/org/m"
+
+
+def test_defaults():
+    assert TimeLimits() == (5.0, None, 60.0, 600.0)
+    assert FIRST_BYTE_S == 120.0
+    assert Needs() == (False, False, False, 0)
+    assert Load() == (0, None)
+    policy = Policy()
+    assert (policy.retries, policy.timeout, policy.breaker) == (Retries(), TimeLimits(), Breaker())
+    assert policy.hedge is None
+    assert (policy.rooms, policy.timeouts) == ({}, {})
+    assert (policy.section, policy.fallback_on) == ("", frozenset())
+
+
+def test_a_plan_without_the_other_targets():
+    plan = table().plan("r", 0.95)
+    assert plan.first_only() == Plan("r", (Named("a", "m1"),), plan.policy)
+
+
+def test_a_policy_is_the_routes():
+    route = Route(
+        targets=(
+            Target(model="a/m0", max_concurrency=3, max_queue=7),
+            Target(model="a/m1", max_queue=9),
+            Target(model="a/m2", max_concurrency=5, weight=0),
+        ),
+        retries=Retries(attempts=2),
+        breaker=Breaker(failures=9),
+        hedge=Hedge(after=0.5),
+        timeout=Timeout(connect=1, first_byte=2, between_chunks=3, total=4),
+        fallback_on=("content_filter", 422),
+    )
+    routes = Table({"r": route, "s": Route(targets=(Target(model="a/m"),))}, ["a"])
+    plan = routes.plan("r", 0.0)
+    assert plan.route == "r"
+    assert plan.policy == Policy(
+        Retries(attempts=2),
+        TimeLimits(1, 2, 3, 4),
+        Breaker(failures=9),
+        Hedge(after=0.5),
+        {Named("a", "m0"): Room(3, 7)},
+        {},
+        "routes.r",
+        frozenset({"content_filter", 422}),
+    )
+    # One object for every request.
+    assert routes.plan("r", 0.9).policy is plan.policy
+    assert routes.room("r", Named("a", "m0")) == 3
+    assert routes.room("r", Named("a", "m1")) is None
+    assert routes.room("s", Named("a", "m0")) is None
+    assert routes.room("a/m0", Named("a", "m0")) is None
+    assert routes.names == ["r", "s"]
+    assert routes.routes == {"r": route, "s": routes.routes["s"]}
+
+
+@pytest.mark.parametrize(
+    ("given_", "limits"),
+    [
+        ([], TimeLimits()),
+        ([Timeout()], TimeLimits()),
+        ([Timeout(total=1), Timeout(total=2, connect=3)], TimeLimits(connect=3, total=1)),
+        ([Timeout(first_byte=1), Timeout(between_chunks=2)], TimeLimits(5, 1, 2, 600)),
+        ([Timeout(), Timeout(first_byte=9), Timeout(first_byte=8)], TimeLimits(first_byte=9)),
+    ],
+)
+def test_the_first_to_give_a_time_out_decides(given_, limits):
+    assert limits_of(*given_) == limits
+
+
+@pytest.mark.parametrize(
+    ("patient", "total"),
+    [({"a": 1800}, 1800), ({"c": 900}, 900), ({"a": 1800, "c": 900}, 1800), ({"a": 10}, 600)],
+)
+def test_a_route_waits_for_its_most_patient_target(patient, total):
+    timeouts = {name: Timeout(total=seconds) for name, seconds in patient.items()}
+    arms = (Target(model="a/m"), Target(model="b/m"))
+    routes = Table({"r": Route(targets=arms, fallback=("c/z",))}, "abc", timeouts=timeouts)
+    policy = routes.plan("r", 0.0).policy
+    assert policy.timeout.total == total
+    assert {one.provider: limits.total for one, limits in policy.timeouts.items()} == patient
+
+
+def test_a_provider_without_a_route():
+    routes = Table({}, ["a", "b"], timeouts={"b": Timeout(total=9)})
+    assert routes.plan("a/m", 0.0) == Plan("a/m", (Named("a", "m"),), Policy(section="providers.a"))
+    assert routes.plan("b/m", 0.0).policy == Policy(
+        timeout=TimeLimits(total=9), section="providers.b"
+    )
+    assert routes.first_targets("a/x/y") == (("a", "x/y"),)
+
+
+NO_PROVIDER = "The model {0!r} does not exist: no provider "
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("aa/m", NO_PROVIDER + "'aa'. Did you mean 'a'?"),
+        ("xyz/m", NO_PROVIDER + "'xyz'. Known: a, c."),
+        ("", "The model {0!r} does not exist: no such route. Known: a/…, c/…, r."),
+        ("rr", "The model {0!r} does not exist: no such route. Did you mean 'r'?"),
+        (
+            "models/tiny",
+            "{0} is loaded within runs only: write execution: ray in the run document, or host it "
+            "with 'evalrouter models serve' and ask that host's provider",
+        ),
+    ],
+)
+@pytest.mark.parametrize("ask", [Table.first_targets, lambda one, model: one.plan(model, 0.0)])
+def test_what_is_said_of_an_unknown_model(ask, model, message):
+    with pytest.raises(ModelNotFoundError) as caught:
+        ask(table(), model)
+    assert caught.value.message == message.format(model)
+    assert caught.value.param == "model"
+
+
+def test_models_of_a_run():
+    routes = table()
+    with_models = routes.in_place({"tiny", "small"})
+    plan = with_models.plan("models/tiny", 0.0)
+    assert plan.targets == (("models", "tiny"),)
+    # Nothing is tried again, nothing gives up on a worker, and loading a model may take an hour.
+    assert plan.policy.retries.attempts == 1
+    assert plan.policy.timeout == TimeLimits(first_byte=3600.0, total=3600.0)
+    assert plan.policy.breaker.failures == sys.maxsize
+    assert with_models.plan("r", 0.95).targets == routes.plan("r", 0.95).targets
+    with pytest.raises(ModelNotFoundError) as caught:
+        with_models.plan("models/tine", 0.0)
+    assert caught.value.message == (
+        "models/tine: the config's models: has no 'tine'. Did you mean 'tiny'?"
+    )
+    assert caught.value.param == "model"
+    with pytest.raises(ModelNotFoundError, match="within runs only"):
+        routes.plan("models/tiny", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "salt", "expected"),
+    # Sessions that stick to a target do so over releases.
+    [
+        ("user-1", "", 0.2696850216495261),
+        ("user-1", "r", 0.5491803283488539),
+        ("user-1", "s", 0.3921701184690617),
+        ("\ud800", "\ud800", 0.11047863182313977),
+    ],
+)
+def test_a_key_sticks_over_releases(key, salt, expected):
+    assert share(key, salt) == expected
+
+
+def test_no_salt_is_the_empty_one():
+    assert share("user-1") == share("user-1", "")

@@ -174,3 +174,223 @@ def test_a_run_waits_in_a_queue_of_any_length():
     places, room = Places(), Room(1, 0)
     assert TargetState(Target("p", "m"), "eval", places).can_wait(room)
     assert not TargetState(Target("p", "m"), "live", places).can_wait(room)
+
+
+# The breaker as a table: what happens at which second, and what is seen then.
+
+
+def fails(state, now):
+    state.failed(now, BREAKER)
+
+
+def answers(state, now):
+    state.succeeded(0.1)
+
+
+def begins(state, now):
+    state.succeeded(0.1, whole=False)
+
+
+def ends(state, now):
+    state.completed()
+
+
+def breaks_off(state, now):
+    state.cut_off(now, BREAKER)
+
+
+def refuses(state, now):
+    state.refused()
+
+
+def probes(state, now):
+    assert state.allows(now, BREAKER)
+
+
+def may_not(state, now):
+    assert not state.allows(now, BREAKER)
+
+
+OPENED = [(fails, 0), (fails, 1), (fails, 2)]
+CUT = [(begins, 0), (breaks_off, 0)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "now", "seen", "opened"),
+    [
+        ([], 0, "closed", 0),
+        (OPENED[:2], 2, "closed", 0),
+        (OPENED, 2, "open", 1),
+        (OPENED, 11.9, "open", 1),
+        (OPENED, 12, "half_open", 1),
+        # What fails while it is open keeps it open, and is no other opening.
+        ([*OPENED, (fails, 5)], 14.9, "open", 1),
+        ([*OPENED, (fails, 5)], 15, "half_open", 1),
+        ([*OPENED, (may_not, 11.9), (probes, 12)], 12, "half_open", 1),
+        ([*OPENED, (probes, 12), (may_not, 21.9), (probes, 22)], 22, "half_open", 1),
+        # A probe that fails opens it at once, and that is another opening.
+        ([*OPENED, (probes, 12), (fails, 13)], 13, "open", 2),
+        ([*OPENED, (probes, 12), (fails, 13)], 22.9, "open", 2),
+        ([*OPENED, (probes, 12), (fails, 13)], 23, "half_open", 2),
+        ([*OPENED, (probes, 12), (answers, 13)], 13, "closed", 1),
+        ([*OPENED, (probes, 12), (answers, 13), (fails, 14), (fails, 14)], 14, "closed", 1),
+        ([*OPENED, (probes, 12), (refuses, 13)], 13, "closed", 1),
+        ([*OPENED, (probes, 12), (refuses, 13), (probes, 13), (probes, 13)], 13, "closed", 1),
+        ([(fails, 0), (fails, 0), (refuses, 0), (fails, 0), (fails, 0)], 0, "closed", 0),
+        ([(fails, 0), (fails, 0), (begins, 0), (fails, 0), (fails, 0)], 0, "closed", 0),
+        # Streams that break off count although each began well; one that ends starts anew.
+        ([*CUT, *CUT], 0, "closed", 0),
+        ([*CUT, *CUT, *CUT], 0, "open", 1),
+        ([*CUT, *CUT, *CUT], 9.9, "open", 1),
+        ([*CUT, *CUT, *CUT], 10, "half_open", 1),
+        ([*CUT, *CUT, *CUT, (probes, 10), (breaks_off, 10)], 10, "open", 2),
+        ([*CUT, *CUT, (ends, 0), *CUT, *CUT], 0, "closed", 0),
+        ([*CUT, *CUT, (answers, 0), *CUT, *CUT], 0, "closed", 0),
+        ([*CUT, *CUT, (answers, 0), *CUT, *CUT, *CUT], 0, "open", 1),
+        ([*CUT, (fails, 0), (fails, 0)], 0, "closed", 0),
+    ],
+)
+def test_the_breaker(state, steps, now, seen, opened):
+    for step, at in steps:
+        step(state, at)
+    assert (state.state(now), state.opened) == (seen, opened)
+
+
+@pytest.mark.parametrize(
+    ("requests", "retries", "hedges"),
+    # 10 are there at first, and never more; each request brings half a retry, an eighth of a hedge.
+    [(0, 10, 10), (1, 10, 10)],
+)
+def test_budgets_are_full_at_first(state, requests, retries, hedges):
+    for _ in range(requests):
+        state.asked(Retries(budget=0.5), Hedge(budget=0.125))
+    assert sum(state.may_retry() for _ in range(50)) == retries
+    assert sum(state.may_hedge() for _ in range(50)) == hedges
+
+
+@pytest.mark.parametrize(
+    ("requests", "retries", "hedges"),
+    [(1, 0, 0), (2, 1, 0), (7, 3, 0), (8, 4, 1), (20, 10, 2), (24, 10, 3), (800, 10, 10)],
+)
+def test_budgets_grow_with_the_requests(state, requests, retries, hedges):
+    while state.may_retry() or state.may_hedge():
+        pass
+    for _ in range(requests):
+        state.asked(Retries(budget=0.5), Hedge(budget=0.125))
+    assert sum(state.may_retry() for _ in range(50)) == retries
+    assert sum(state.may_hedge() for _ in range(50)) == hedges
+
+
+def test_a_route_without_hedging_saves_up_none(state):
+    while state.may_hedge():
+        pass
+    for _ in range(100):
+        state.asked(Retries(), None)
+    assert not state.may_hedge()
+
+
+@pytest.mark.parametrize(
+    ("times", "after"),
+    [
+        ([0.1] * 19, None),
+        ([0.1] * 20, 0.1),
+        # The 95th percentile, rounded down to one of the times.
+        ([n / 10 for n in range(21)], 1.9),
+        ([n / 10 for n in reversed(range(21))], 1.9),
+        ([n / 10 for n in range(20)], 1.8),
+        # The last 128 only.
+        ([9.0] * 100 + [0.1] * 121, 0.1),
+        ([9.0] * 100 + [0.1] * 120, 9.0),
+    ],
+)
+def test_what_hedging_waits_for(state, times, after):
+    assert state.hedge_after(Hedge()) is None
+    for seconds in times:
+        state.succeeded(seconds)
+        # What was found before must not stand for what is true now.
+        state.hedge_after(Hedge())
+    assert state.hedge_after(Hedge()) == after
+    assert state.hedge_after(Hedge(after=7.0)) == 7.0
+
+
+def test_a_new_target_has_done_nothing():
+    state = TargetState(Target("p", "m"))
+    assert state.target == Target("p", "m")
+    assert (state.running, state.waiting, state.hedged, state.hedges_lost) == (0, 0, 0, 0)
+    assert state.load == (0, None)
+
+
+async def test_load_counts_those_who_wait(state):
+    state.enter()
+    state.enter()
+    waiting = [asyncio.create_task(state.wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert state.load == (5, None)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert state.load == (2, None)
+    # Those who left are not handed a place.
+    state.leave()
+    assert (state.running, state.waiting) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("taken", "waiting", "klass", "may"),
+    [
+        (0, [], "live", True),
+        (1, [], "live", True),
+        (2, [], "live", False),
+        (3, [], "live", False),
+        (1, ["live"], "live", False),
+        (1, ["live"], "eval", False),
+        # A run's request does not keep a client's from a place; another one of a run's waits.
+        (1, ["eval"], "live", True),
+        (1, ["eval"], "eval", False),
+        (1, [], "eval", True),
+    ],
+)
+def test_who_may_enter(taken, waiting, klass, may):
+    places = Places()
+    state = TargetState(Target("p", "m"), klass, places)
+    for _ in range(taken):
+        state.enter()
+    for one in waiting:
+        places.waiting[one].append((None, state))
+    assert places.may_enter(Room(2, 5), klass) is may
+    assert state.try_enter(Room(2, 5)) is may
+    assert (state.running, places.taken) == (taken + may, taken + may)
+    assert state.try_enter(None)
+
+
+@pytest.mark.parametrize(("places", "may"), [(0, False), (2, False), (3, True)])
+async def test_a_queue_has_places(state, places, may):
+    waiting = [asyncio.create_task(state.wait()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert state.can_wait(Room(1, places)) is may
+    for task in waiting:
+        task.cancel()
+
+
+async def test_a_place_handed_to_who_is_cancelled_goes_to_the_next(state):
+    state.enter()
+    first, second = (asyncio.create_task(state.wait()) for _ in range(2))
+    await asyncio.sleep(0)
+    state.leave()
+    first.cancel()
+    await asyncio.wait_for(second, 5)
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert (state.running, state.waiting, state._places.taken) == (1, 0, 1)
+
+
+async def test_a_place_is_not_handed_to_who_was_cancelled_before(state):
+    state.enter()
+    first, second = (asyncio.create_task(state.wait()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    # Its task has not run since, and still stands in the queue.
+    state.leave()
+    await asyncio.wait_for(second, 5)
+    assert (state.running, state.waiting) == (1, 0)
+    assert first.cancelled()

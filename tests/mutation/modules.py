@@ -1,0 +1,31 @@
+"""Which tests hold which module: the only place that knows where either is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Module(NamedTuple):
+    """A pure module and the tests that its mutants have to survive.
+
+    Attributes:
+        name: the module's dotted name.
+        tests: files; all of them together should take seconds.
+    """
+
+    name: str
+    tests: tuple[str, ...]
+
+
+MODULES = {
+    "routing": Module("router.routing", ("tests/router/test_routing.py",)),
+    "targets": Module("router.targets", ("tests/router/test_targets.py",)),
+    "limits": Module("router.limits", ("tests/router/test_limits.py",)),
+    "sse": Module("providers.sse", ("tests/providers/test_sse.py",)),
+    "gates": Module("evaluators.gates", ("tests/evaluators/test_gates.py",)),
+    "pacing": Module("router.pacing", ("tests/router/test_pacing.py",)),
+    "lanes": Module("evaluators.lanes", ("tests/evaluators/test_lanes.py",)),
+    "verdicts": Module("evaluators.judge.verdicts", ("tests/evaluators/judge/test_verdicts.py",)),
+    "differences": Module("evaluators.differences", ("tests/evaluators/test_stats.py",)),
+    "intervals": Module("evaluators.stats", ("tests/evaluators/test_stats.py",)),
+}

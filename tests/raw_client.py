@@ -137,6 +137,11 @@ class RawClient:
         data, self._buffer = self._buffer, b""
         return data
 
+    @property
+    def unread(self) -> bytes:
+        """What came and no response was read from."""
+        return self._buffer
+
     def is_open(self) -> bool:
         """Whether another request is answered on the connection."""
         self.send(request("GET", "/health/live"))

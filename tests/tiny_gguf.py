@@ -81,8 +81,12 @@ def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def write(path: Path, *, seed: int = 1) -> Path:
-    """Write the model; the same seed gives the same weights."""
+def write(path: Path, *, seed: int = 1, ends: bool = True) -> Path:
+    """Write the model; the same seed gives the same weights.
+
+    Answers end now and then, or with `ends=False` only where a limit or a grammar ends them: for
+    tests of requests that sample.
+    """
     learned = merges(TEXT, MERGES)
     tokens = [*SPECIAL, *byte_letters(), *("".join(pair) for pair in learned)]
     kinds = [gguf.TokenType.CONTROL] * len(SPECIAL)
@@ -133,8 +137,12 @@ def write(path: Path, *, seed: int = 1) -> Path:
         # Rarely anything but ASCII, so that most of what it says is text.
         if not token.isascii() and "\u0120" not in token:
             head[number] *= 0.1
-    # Answers end now and then.
-    head[SPECIAL.index("<|im_end|>"), 0] = 0.8
+    if ends:
+        head[SPECIAL.index("<|im_end|>"), 0] = 0.8
+    else:
+        # llama.cpp takes either for an answer's end.
+        for end in ("<|endoftext|>", "<|im_end|>"):
+            head[SPECIAL.index(end), 0] = -20
     out.add_tensor("output.weight", head)
     out.write_header_to_file()
     out.write_kv_data_to_file()

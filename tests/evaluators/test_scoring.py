@@ -148,13 +148,14 @@ async def test_a_users_function_gets_answer_references_and_row(own):
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("import os; os._exit(3)", "died on it twice (exit status 3)"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "(signal SIGSEGV)"),
-        ("import time; time.sleep(60)", "took longer than 0.5 s"),
-        ("import re; re.match('(a|a|a)+$', 'a' * 40 + 'b')", "took longer than 0.5 s"),
+        ("import time; time.sleep(60)", "took longer than 2 s"),
+        ("import re; re.match('(a|a|a)+$', 'a' * 40 + 'b')", "took longer than 2 s"),
     ],
 )
 async def test_a_bad_function_costs_its_own_scores_only(own, body, why):
     source = f"def score(answer, *_):\n    if 'bad' in answer:\n        {body}\n    return 1"
-    mine = own(source, high=1, timeout_s=0.5)
+    # The good ones have to be in time on a busy machine.
+    mine = own(source, high=1, timeout_s=2)
     found = await scored([mine, "f1"], [item("good"), item("bad"), item("good again")])
     assert [one[0].value for one in found] == [1.0, None, 1.0]
     assert why in found[1][0].error

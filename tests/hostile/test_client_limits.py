@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -21,10 +22,14 @@ from raw_host import HOLD, READ, raw_host
 from servers import gateway, scripted
 
 CHAT = "/v1/chat/completions"
+# More than the kernel takes on for a client that does not read: net.ipv4.tcp_wmem's maximum is
+# 4 MB by default.
+ANSWER_BYTES = 10_000_000
+ANSWER = "word " * (ANSWER_BYTES // 5)
 MODELS = {
     "echo": [{}],
-    "endless": [{"answer": "word " * 2_000_000, "chunks": 2000}],
-    "whole": [{"answer": "word " * 2_000_000}],
+    "endless": [{"answer": ANSWER, "chunks": 2000}],
+    "whole": [{"answer": ANSWER}],
     "short": [{"answer": " ".join("word" for _ in range(60)), "chunk_delay_s": 0.05}],
     "slow": [{"answer": " ".join("word" for _ in range(2000)), "chunk_delay_s": 0.05}],
 }
@@ -154,7 +159,10 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_not(upstream, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["endless", "whole"])
-def test_a_client_that_does_not_read_is_cut_and_the_target_is_free(upstream, tmp_path, model):
+def test_a_client_that_does_not_read_is_cut_and_the_target_is_free(
+    upstream, tmp_path, caplog, model
+):
+    caplog.set_level(logging.DEBUG, "evalrouter")
     route = f"one: {{targets: [{{model: up/{model}, max_concurrency: 1, max_queue: 1}}]}}"
     with (
         gateway(config_of(upstream, tmp_path, "send_seconds: 0.5", route)) as url,
@@ -165,22 +173,26 @@ def test_a_client_that_does_not_read_is_cut_and_the_target_is_free(upstream, tmp
         # It gets its turn only when the place is free again.
         reply = http.post(url + CHAT, content=chat("one"))
         assert reply.status_code == 200
+        # A whole answer frees the place before its client is cut. A client that begins to read
+        # until then is not cut at all, so only the server can tell when it has happened.
+        wait_for(lambda: "a connection was cut while reading" in caplog.text)
         assert client.is_cut()
+        assert len(client.unread) < ANSWER_BYTES
 
 
 def test_a_client_that_reads_slowly_gets_everything(upstream, tmp_path):
     with (
-        gateway(config_of(upstream, tmp_path, "send_seconds: 0.6")) as url,
+        gateway(config_of(upstream, tmp_path, "send_seconds: 1")) as url,
         RawClient(url, receive_buffer=1 << 16) as client,
     ):
         client.send(request("POST", CHAT, body=chat("up/whole")))
         client.socket.recv(1, socket.MSG_PEEK)
         got = b""
-        for _ in range(40):
+        for _ in range(60):
             got += client.socket.recv(1 << 16)
             time.sleep(0.05)
         client._buffer = got
-        assert client.response().json["choices"][0]["message"]["content"] == "word " * 2_000_000
+        assert client.response().json["choices"][0]["message"]["content"] == ANSWER
 
 
 def test_total_runs_on_while_a_client_does_not_read(upstream, tmp_path):

@@ -118,7 +118,7 @@ routes:
     targets: [{{model: up/slow}}]
     fallback: [up/good]
     retries: {{attempts: 1}}
-    timeout: {{first_byte: 0.2}}
+    timeout: {{first_byte: 1}}
 prices:
 {prices}"""
 

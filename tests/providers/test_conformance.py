@@ -49,7 +49,9 @@ async def test_every_translated_host_passes(kind):
 
 
 async def test_llama_cpps_server(tmp_path):
-    model = tiny_gguf.write(tmp_path / "tiny.gguf")
+    # Most questions leave the temperature open, so an end drawn by chance would change what is
+    # seen of `length` and `logprobs`.
+    model = tiny_gguf.write(tmp_path / "tiny.gguf", ends=False)
     async with transport() as client:
         command = [sys.executable, str(SERVER), "-m", str(model)]
         entry = config("llamafile", command=command, log=str(tmp_path / "log"))
@@ -111,6 +113,32 @@ async def test_a_host_that_ignores_things_in_silence_fails():
         "stream.n",
         "error.unknown_model",
     } <= of(report, "fail")
+
+
+class Ending(stand_ins.Dialect):
+    """Its model is done in just as many tokens as are allowed, this many times."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def check(self, body):
+        pass
+
+    def answer(self, body):
+        answer = super().answer(body)
+        if answer["choices"][0]["finish_reason"] == "length" and self.times:
+            self.times -= 1
+            answer["choices"][0]["finish_reason"] = "stop"
+        return answer
+
+
+@pytest.mark.parametrize(("times", "outcome"), [(2, "pass"), (1000, "fail")])
+async def test_one_answer_of_just_the_bounds_length_is_no_failure(times, outcome):
+    checks = [check for check in CHECKS if check.name.startswith("chat.max_")]
+    assert len(checks) == 2
+    async with open_host("compatible", Ending(times)) as host:
+        report = await examine(Host(host.provider, stand_ins.MODEL), checks, kind="compatible")
+    assert {result.outcome for result in report.results} == {outcome}, report
 
 
 async def test_a_host_that_is_not_there_fails_everything_but_what_was_not_asked():

@@ -270,13 +270,14 @@ async def test_a_certificate_that_nobody_vouches_for(tmp_path):
 
 @pytest.mark.parametrize("phase", ["headers", "body"])
 async def test_cancelling_closes_the_connection(phase):
-    gone = asyncio.Event()
+    came, gone = asyncio.Event(), asyncio.Event()
 
     async def handle(reader, writer):
         await read_request(reader)
         if phase == "body":
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc")
             await writer.drain()
+        came.set()
         try:
             await reader.read()
         finally:
@@ -284,11 +285,13 @@ async def test_cancelling_closes_the_connection(phase):
 
     async with host(handle) as url, client() as transport:
         task = asyncio.create_task(fetch(transport, url))
+        await came.wait()
+        # Time to begin to read the body; earlier is no harm.
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(gone.wait(), 5)
+        await gone.wait()
 
 
 async def test_chunks_come_as_they_are_sent():

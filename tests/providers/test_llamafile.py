@@ -68,7 +68,7 @@ def processes_with(text):
     return found
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -110,7 +110,7 @@ async def test_it_is_never_asked_more_than_its_slots(managed):
     done, _ = await asyncio.wait({third}, timeout=0.2)
     assert not done, "both slots are taken"
     await begun[0].aclose()
-    reply = await asyncio.wait_for(third, 10)
+    reply = await third
     await reply.aclose()
     await begun[1].aclose()
     assert managed._room._value == 2
@@ -243,7 +243,7 @@ async def test_a_command_that_ends_is_told_and_tried_later_and_later(tmp_path):
     server = await server_of(command, tmp_path, sleep=sleep)
     with pytest.raises(UpstreamConnectError, match="ended with code 3"):
         await server.ready()
-    await asyncio.wait_for(gate.wait(), 30)
+    await gate.wait()
     await server.close()
     assert waits == [0.5, 1.0, 2.0, 4.0]
     assert server.starts == 4

@@ -42,19 +42,19 @@ async def test_a_deadline_ends_its_block_and_never_early(alarms, after):
 
 async def test_a_block_that_is_done_in_time_leaves_nothing_behind(alarms):
     for _ in range(100):
-        with Deadline(alarms, now() + 0.02):
+        with Deadline(alarms, now() + 10):
             await asyncio.sleep(0)
-    await asyncio.sleep(0.1)
     assert not alarms._slots
 
 
 async def test_a_deadline_can_be_put_off_and_taken_back(alarms):
     limit = Deadline(alarms, now() + 0.02)
     with limit:
-        limit.reschedule(now() + 0.1)
+        limit.reschedule(now() + 10)
         await asyncio.sleep(0.06)
+        limit.reschedule(now() + 0.02)
         limit.reschedule(None)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.06)
         limit.reschedule(now() + 10)
         with pytest.raises(TimeoutError), limit_of(alarms, 0.02):
             await forever()

@@ -16,7 +16,8 @@ SERVER = Path(__file__).parents[1] / "llama_server.py"
 
 def test_a_judge_that_talks_nonsense_leaves_no_score_and_the_run_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model = tiny_gguf.write(tmp_path / "tiny.gguf")
+    # An answer that chance ends at its first token has no text.
+    model = tiny_gguf.write(tmp_path / "tiny.gguf", ends=False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

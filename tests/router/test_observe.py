@@ -202,8 +202,9 @@ def test_a_stream_that_breaks_off_says_so_in_its_record(http, url, model):
 
 
 @pytest.mark.parametrize(("model", "status"), [("late", 499), ("slow", 200)])
-def test_a_client_that_leaves_has_a_record(http, url, model, status):
+def test_a_client_that_leaves_has_a_record(http, url, upstream, model, status):
     stream = model == "slow"
+    asked = upstream.log.counts["models"].get(model, 0)
     body = json.dumps({"model": model, "messages": HELLO, "stream": stream}).encode()
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))) as client:
@@ -211,7 +212,10 @@ def test_a_client_that_leaves_has_a_record(http, url, model, status):
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-request-id: leaver\r\n"
             b"content-length: %d\r\n\r\n%b" % (len(body), body)
         )
-        time.sleep(0.3)
+        if stream:
+            client.recv(1)
+        while upstream.log.counts["models"].get(model, 0) == asked:
+            time.sleep(0.01)
     record = record_of(http, url, "leaver")
     assert (record["status"], record["error_code"]) == (status, "client_closed_request")
     # Either may have cost something, but this model has no price.

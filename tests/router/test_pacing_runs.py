@@ -122,13 +122,11 @@ def test_a_slow_target_does_not_hold_up_the_others(http, url, upstream):
 def test_a_target_gets_no_more_at_a_time_than_the_run_says(http, url, upstream):
     limits = {"concurrency": 16, "per_target": {"up/slow": 3}}
     run_id = begin(http, url, routes=["up/slow"], limit=12, limits=limits)
-    found = ended(http, url, run_id)
-    assert found["run"]["state"] == "completed"
-    rows = answers(http, url, run_id)
-    done = sorted(row["answered_at"] for row in rows)
-    begun = sorted(row["answered_at"] - row["answer"]["total_s"] for row in rows)
-    # The fourth is asked when the first is done, and so on.
-    assert all(asked >= done[n] - 0.05 for n, asked in enumerate(begun[3:]))
+    most = 0
+    while sum(row["answer"] is not None for row in answers(http, url, run_id)) < 12:
+        most = max(most, upstream.log.counts["outcomes"]["open"])
+    assert 0 < most <= 3
+    assert ended(http, url, run_id)["run"]["state"] == "completed"
 
 
 def test_a_limit_for_a_target_that_the_run_does_not_ask_is_refused(http, url):
@@ -140,7 +138,7 @@ def test_a_limit_for_a_target_that_the_run_does_not_ask_is_refused(http, url):
 
 
 def test_live_requests_go_first_where_a_target_has_few_places(http, url):
-    run_id = begin(http, url, routes=["narrow"], limit=10)
+    run_id = begin(http, url, routes=["narrow"], limit=20)
     while not answers(http, url, run_id):
         time.sleep(0.01)
     body = {"model": "narrow", "messages": [{"role": "user", "content": "live"}]}
@@ -155,9 +153,10 @@ def test_live_requests_go_first_where_a_target_has_few_places(http, url):
         one.start()
     for one in asking:
         one.join()
-    left = 10 - sum(row["answer"] is not None for row in answers(http, url, run_id))
+    left = 20 - sum(row["answer"] is not None for row in answers(http, url, run_id))
     assert [one.status_code for one in replies] == [200] * 3
-    # One cell was in flight when they came; in turn with the run's nine, they would have been last.
+    # One cell was in flight when they came; in turn with the run's others, they would have been
+    # last.
     assert left >= 4
     assert ended(http, url, run_id)["run"]["state"] == "completed"
 

@@ -3,7 +3,7 @@
     python -m loadtests.judging                      # prints, and writes results/
     python -m loadtests.judging --concurrency 8
 
-The answers are the 80 Vicuna questions times 4 models of ../shared/data. The judge is a stand-in
+The answers are the 80 Vicuna questions times 4 models of tests/data. The judge is a stand-in
 over HTTP that takes 20 ms and says what GPT-4 said of each answer, a point less for a third of the
 answers (by their hash, so that it is the same judge every time) and, one time in 64, nothing that
 can be read. Three things are measured:
@@ -42,7 +42,7 @@ from aiohttp import web
 from evaluators.judge import prometheus
 from loadtests.processes import free_port, started
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data" / "prometheus" / "vicuna_eval.json"
+DATA = Path(__file__).parents[1] / "tests" / "data" / "prometheus" / "vicuna_eval.json"
 RESULTS = Path(__file__).with_name("results")
 DELAY_S = 0.020
 REPEATS = 3
@@ -55,8 +55,6 @@ prices: {{host/judge: {{input: 0.5, output: 1.5}}}}
 
 def rows() -> list[dict[str, Any]]:
     """The data, one row an answer."""
-    if not DATA.exists():
-        sys.exit("../shared/data is not here")
     found: list[dict[str, Any]] = json.loads(DATA.read_text(encoding="utf-8"))
     return found
 

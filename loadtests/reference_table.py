@@ -1,6 +1,6 @@
 """The known scores of 320 real answers, computed by our metrics next to the published values.
 
-    python -m loadtests.reference_table ../shared/data/prometheus/vicuna_eval.json
+    python -m loadtests.reference_table tests/data/prometheus/vicuna_eval.json
 
 The values were computed with the reference implementations (rouge-score 0.1.2, sacreBLEU 2.6.0,
 NLTK 3.10.4 with WordNet 3.0). METEOR needs `evalrouter data install wordnet`, its first line also

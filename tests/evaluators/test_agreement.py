@@ -1,14 +1,13 @@
 """Agreement against scipy, scikit-learn and the formulas' own definitions; real ratings."""
 
 import itertools
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle_data import vicuna_rows
 from scipy import stats as scipy_stats
 from sklearn.metrics import cohen_kappa_score
 
@@ -23,14 +22,10 @@ from evaluators.agreement import (
 )
 from evaluators.stats import wilson
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "prometheus" / "vicuna_eval.json"
-
 
 @pytest.fixture(scope="module")
 def columns():
-    if not DATA.exists():
-        pytest.skip("../shared/data is not here")
-    rows = json.loads(DATA.read_text())
+    rows = vicuna_rows()
     return [list(column) for column in zip(*(row["gpt4_score"] for row in rows), strict=True)]
 
 

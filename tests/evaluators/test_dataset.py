@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle_data import DIALOGUES, VICUNA, vicuna_rows
 
 from evaluators.dataset import Dataset, open_dataset
 from providers.errors import DatasetError
-
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -318,21 +317,19 @@ def test_a_run_with_its_own_template_needs_no_prompt_column(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "dialogsum_exc.csv",
-        "dialogsum_mini_all_gt_is_whitespace.csv",
-        "dialogsum_mini_no_gt.csv",
-        "dialogsum_mini_some_missing_some_whitespace_gt.csv",
-        "mock_long_sequences_no_gt.csv",
-        "predictions_gibberish.csv",
-        "sample_translation_en_de.csv",
-        "sample_translation_en_es.csv",
+        "references.csv",
+        "blank_references.csv",
+        "no_references.csv",
+        "some_blank_references.csv",
+        "long_inputs.csv",
+        "empty_predictions.csv",
+        "english_german.csv",
+        "english_spanish.csv",
     ],
 )
-def test_lumigators_files(name):
-    path = SHARED / "lumigator" / name
-    if not path.exists():
-        pytest.skip("../shared/data is not here")
-    with path.open(newline="") as file:
+def test_files_of_lumigators_shape(name):
+    path = DIALOGUES / name
+    with path.open(newline="", encoding="utf-8") as file:
         oracle = list(csv.DictReader(file))
     dataset = open_dataset(path)
     found = list(dataset.rows())
@@ -345,20 +342,14 @@ def test_lumigators_files(name):
 
 
 def test_a_row_without_its_last_cell_is_refused():
-    path = SHARED / "lumigator" / "dialogsum_mini_empty_gt.csv"
-    if not path.exists():
-        pytest.skip("../shared/data is not here")
+    path = DIALOGUES / "rows_without_last_cell.csv"
     assert refused(path).startswith(f"{path.name}:2: the row has 1 cells, the header 2; ")
 
 
 def test_a_real_json_array():
-    path = SHARED / "prometheus" / "vicuna_eval.json"
-    if not path.exists():
-        pytest.skip("../shared/data is not here")
-    dataset = open_dataset(path, columns={"instruction": "input"})
+    dataset = open_dataset(VICUNA, columns={"instruction": "input"})
     assert dataset.row_count == 320
-    oracle = json.loads(path.read_text())
-    assert [row.input for row in dataset.rows()] == [row["instruction"] for row in oracle]
+    assert [row.input for row in dataset.rows()] == [row["instruction"] for row in vicuna_rows()]
 
 
 # Defects

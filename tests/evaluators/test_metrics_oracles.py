@@ -6,7 +6,7 @@ import pytest
 import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_pairs import vicuna_pairs
+from oracle_data import vicuna_pairs
 
 from evaluators.base import Answer, Metric, Sample, Score
 from evaluators.metrics.registry import build

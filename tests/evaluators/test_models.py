@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from reference_pairs import vicuna_pairs
+from oracle_data import vicuna_pairs
 
 from evaluators.base import Answer, Sample, Scorable
 from evaluators.metrics.model_folder import most_tokens

@@ -9,7 +9,7 @@ import pytest
 import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_pairs import vicuna_pairs
+from oracle_data import vicuna_pairs
 
 from evaluators import differences, language_data, stats, wordnet
 from evaluators.base import Answer, Metric, Sample, Score

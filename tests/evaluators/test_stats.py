@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies
+from oracle_data import vicuna_rows
 from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 from scipy import stats as scipy_stats
@@ -29,8 +28,6 @@ from evaluators.power import minimum_detectable_effect, power, sample_size
 from evaluators.resampling import RESAMPLING_LIMIT
 from evaluators.variance import split_variance
 
-VICUNA = Path(__file__).parents[2].parent / "shared" / "data" / "prometheus" / "vicuna_eval.json"
-
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
@@ -39,10 +36,8 @@ def rng(seed: int = 0) -> np.random.Generator:
 @pytest.fixture(scope="module")
 def vicuna() -> dict[str, dict[int, list[int]]]:
     """Model to question to its three GPT-4 scores."""
-    if not VICUNA.exists():
-        pytest.skip("shared/data is not beside this checkout")
     scores: dict[str, dict[int, list[int]]] = {}
-    for row in json.loads(VICUNA.read_bytes()):
+    for row in vicuna_rows():
         scores.setdefault(row["response_source"], {})[row["idx"]] = row["gpt4_score"]
     return scores
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import math
 from collections import Counter
-from pathlib import Path
 
 import hosts
 import msgspec
@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from oracle_data import DIALOGUES
 
 from providers.base import Call
 from providers.baseline import (
@@ -301,21 +302,11 @@ async def test_a_long_text_is_summarized_beside_the_event_loop():
     assert answer["choices"][0]["message"]["content"] == ARTICLE.split(" Dr.", maxsplit=1)[0]
 
 
-DIALOGSUM = Path(__file__).parents[2].parent / "shared" / "data" / "lumigator"
-
-
-@pytest.mark.skipif(not DIALOGSUM.exists(), reason="../shared/data/lumigator is not here")
-async def test_on_real_dialogues():
-    import csv
-
-    files = sorted(DIALOGSUM.rglob("*.csv"))
-    if not files:
-        pytest.skip("no CSV file under ../shared/data/lumigator")
-    with files[0].open(newline="") as lines:
-        rows = list(csv.DictReader(lines))[:50]
-    column = "examples" if "examples" in rows[0] else next(iter(rows[0]))
-    for row in rows:
-        text = row[column]
+async def test_on_dialogues():
+    with (DIALOGUES / "references.csv").open(newline="", encoding="utf-8") as lines:
+        texts = [row["examples"] for row in csv.DictReader(lines)]
+    assert len(texts) == 5
+    for text in texts:
         for model in ("lead-3", "textrank"):
             summary = (await ask(model, text))["choices"][0]["message"]["content"]
             assert summary

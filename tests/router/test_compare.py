@@ -8,7 +8,7 @@ from xml.etree import ElementTree as Xml
 
 import httpx
 import pytest
-from reference_pairs import DATA, _between
+from oracle_data import between, vicuna_rows
 from servers import evalrouter, gateway, scripted
 
 MODELS = {
@@ -72,16 +72,14 @@ providers: {{up: {{kind: compatible, base_url: "{upstream.url}", api_key: sk-sec
 def vicuna(tmp_path, monkeypatch):
     """The answers of four models to 80 questions behind the provider `recorded`, with GPT-4's
     scores in the dataset."""
-    if not DATA.exists():
-        pytest.skip("../shared/data is not here")
     monkeypatch.chdir(tmp_path)
     questions: dict[int, dict] = {}
     answers: dict[int, dict[str, str]] = {}
-    for row in json.loads(DATA.read_text(encoding="utf-8")):
+    for row in vicuna_rows():
         prompt = row["instruction"]
-        answer = _between(prompt, "###Response to evaluate:", "###Reference Answer (Score 5):")
+        answer = between(prompt, "###Response to evaluate:", "###Reference Answer (Score 5):")
         question = questions.setdefault(row["idx"], {"id": row["idx"], "rated": {}})
-        question["input"] = _between(
+        question["input"] = between(
             prompt, "###The instruction to evaluate:", "###Response to evaluate:"
         )
         question["rated"][answer] = sum(row["gpt4_score"]) / 3
@@ -105,7 +103,7 @@ metrics: [{name: "file:gpt4.py", low: 1, high: 5}]
 
 
 def test_pairing_on_the_vicuna_questions(vicuna):
-    """llama-2 - wizard = +.1917: p = .0205 paired, .131 unpaired (shared/data/README.md)."""
+    """llama-2 - wizard = +.1917: p = .0205 paired, .131 unpaired."""
     done = evalrouter("eval", "run", "vicuna.yaml", "--json")
     run_id = json.loads(done.stdout)["run"]["id"]
     done = evalrouter("eval", "compare", run_id, "--route-a", "vicuna/llama-2-chat", "--json")

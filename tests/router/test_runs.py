@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from oracle_data import DIALOGUES
 from servers import evalrouter, gateway, scripted
 
 ROWS = [{"id": f"s{n}", "input": f"Say {n}", "reference": f"Say {n}"} for n in range(12)]
@@ -421,15 +422,12 @@ def test_secrets_are_not_in_the_database_nor_in_what_is_printed(folder):
     assert b"sk-secret-key" not in kept
 
 
-def test_lumigators_own_files(folder, tmp_path):
-    data = Path(__file__).parents[2].parent / "shared" / "data" / "lumigator"
-    if not data.is_dir():
-        pytest.skip("the shared test data is not here")
-    source = data / "dialogsum_exc.csv"
+def test_a_file_of_lumigators_shape(folder):
+    source = DIALOGUES / "references.csv"
     outcome = run_file(folder, dataset=str(source), routes=["baseline/lead-3"], metrics=["rouge"])
     assert outcome["run"]["state"] == "completed"
-    done_rows = outcome["run"]["dataset_rows"]
-    assert route_of(outcome, "baseline/lead-3")["answered"] == done_rows > 0
+    assert outcome["run"]["dataset_rows"] == 5
+    assert route_of(outcome, "baseline/lead-3")["answered"] == 5
 
 
 def test_run_documents_survive_a_round_trip(folder):

@@ -1,24 +1,20 @@
 """Calibration of real ratings, and of judges whose faults are known."""
 
 import json
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from oracle_data import PAIRWISE, vicuna_rows
 
 from evaluators.judge.calibration import Calibration, Item, calibrate, change, length_slope
 from evaluators.judge.pairwise import Bout, decide, summarise
 from evaluators.judge.prometheus import read_prompt
 
-DATA = Path(__file__).parents[3].parent / "shared" / "data" / "prometheus"
-
 
 @pytest.fixture(scope="module")
 def rows():
-    if not DATA.exists():
-        pytest.skip("../shared/data is not here")
-    return json.loads((DATA / "vicuna_eval.json").read_text())
+    return vicuna_rows()
 
 
 def items(rows, judge=slice(0, 1), people=slice(1, 2)):
@@ -168,9 +164,7 @@ def test_only_the_same_winner_in_both_orders_wins():
 
 @pytest.fixture(scope="module")
 def pairs():
-    if not DATA.exists():
-        pytest.skip("../shared/data is not here")
-    lines = (DATA / "autoj_pairwise.jsonl").read_text().splitlines()
+    lines = PAIRWISE.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 

@@ -1,12 +1,10 @@
 """The published formats, to the character; rubrics; answers that try to write the prompt."""
 
-import json
-from pathlib import Path
-
 import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracle_data import vicuna_rows
 
 from evaluators.judge import fence, prometheus, rubrics
 from evaluators.judge.prompts import fill, placeholders, text
@@ -14,15 +12,12 @@ from evaluators.judge.rubrics import Rubric, load, read_rubric, stock
 from evaluators.metrics.registry import resolve
 from providers.errors import RunDocumentError
 
-DATA = Path(__file__).parents[3].parent / "shared" / "data" / "prometheus" / "vicuna_eval.json"
 RUBRIC = Rubric(criteria="Is it short?", scores={1: "No.", 2: "Rather.", 3: "Yes."})
 
 
 @pytest.fixture(scope="module")
 def published():
-    if not DATA.exists():
-        pytest.skip("../shared/data is not here")
-    return [row["instruction"] for row in json.loads(DATA.read_text())]
+    return [row["instruction"] for row in vicuna_rows()]
 
 
 def test_all_published_prompts_are_rebuilt(published):

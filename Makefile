@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs site test test-ray fuzz test-vllm test-llama-cpp providers lint bench constraints clean
+.PHONY: demo docs site test test-ray fuzz mutants test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from evaluators.base import Answer, Cell, Output, Score
-from evaluators.gates import GateResult, check, parse
+from evaluators.gates import Gate, GateResult, check, parse
 from evaluators.junit import to_junit
 from evaluators.report import summarise
 from evaluators.tally import Tally
@@ -264,3 +264,301 @@ def test_junit_tells_why_a_run_did_not_complete():
     suite = Xml.fromstring(text).find("testsuite")
     assert suite.attrib["errors"] == "1"
     assert suite.find("testcase/error").attrib["message"] == "failed: no space"
+
+
+# What is read, whole
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("rougeL >= 0.2", {"kind": "score", "output": "rougeL", "sign": ">=", "bound": 0.2}),
+        ("  rougeL<-1e3 ", {"kind": "score", "output": "rougeL", "sign": "<", "bound": -1000.0}),
+        ("rougeL > baseline", {"kind": "score", "output": "rougeL", "sign": ">"}),
+        ("latency <= 2", {"kind": "score", "output": "latency_s", "sign": "<=", "bound": 2.0}),
+        (
+            "p95(latency_s) < 2",
+            {"kind": "quantile", "output": "latency_s", "sign": "<", "bound": 2.0,
+             "quantile": 0.95},
+        ),
+        (
+            " p99.5 ( latency )>=baseline ",
+            {"kind": "quantile", "output": "latency_s", "sign": ">=", "quantile": 0.995},
+        ),
+        ("p1(rougeL) > 0", {"kind": "quantile", "output": "rougeL", "sign": ">", "bound": 0.0,
+                            "quantile": 0.01}),
+        ("coverage >= 0.99", {"kind": "coverage", "sign": ">=", "bound": 0.99}),
+        ("coverage > 0", {"kind": "coverage", "sign": ">", "bound": 0.0}),
+        ("coverage >= 1", {"kind": "coverage", "sign": ">=", "bound": 1.0}),
+        (
+            "coverage(latency) >= 0.5",
+            {"kind": "coverage", "output": "latency_s", "sign": ">=", "bound": 0.5},
+        ),
+        (
+            "rougeL non_inferior baseline by 0.01",
+            {"kind": "non_inferior", "output": "rougeL", "bound": 0.01},
+        ),
+        (
+            "latency  non_inferior  baseline  by  3",
+            {"kind": "non_inferior", "output": "latency_s", "bound": 3.0},
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_read_of_a_gate(text, fields):
+    gate = parse(text, OUTPUTS, has_baseline=True, param="gates[0]")
+    assert gate == Gate(text=text, **fields)
+
+
+def test_what_is_not_said_of_a_gate():
+    gate = Gate(text="t", kind="coverage")
+    assert (gate.output, gate.sign, gate.bound, gate.quantile) == ("", "", None, 0.0)
+    assert GateResult(gate="t", route="r", passed=True, found=None, bound=None).why == ""
+    padded = parse(" rougeL non_inferior baseline by 1 ", OUTPUTS, has_baseline=True, param="g")
+    assert padded.text == "rougeL non_inferior baseline by 1"
+
+
+def test_an_output_named_coverage_is_a_score():
+    outputs = (Output(name="coverage"), *OUTPUTS)
+    gate = parse("coverage <= 9", outputs, has_baseline=False, param="g")
+    assert (gate.kind, gate.output) == ("score", "coverage")
+    gate = parse("coverage(coverage) >= 0.9", outputs, has_baseline=False, param="g")
+    assert (gate.kind, gate.output) == ("coverage", "coverage")
+
+
+def test_a_name_in_full_goes_before_a_beginning():
+    outputs = (Output(name="latency"), Output(name="latency_s"))
+    gate = parse("latency < 1", outputs, has_baseline=False, param="g")
+    assert gate.output == "latency"
+    with pytest.raises(RunDocumentError, match="Did you mean"):
+        parse("latenc < 1", outputs, has_baseline=False, param="g")
+
+
+COVERAGE = "g: coverage is a share; write for example 'coverage >= 0.99'"
+OF_THE_FORM = (
+    "is not a gate; write for example 'rougeL >= 0.20', 'p95(latency_s) < 2', 'coverage >= 0.99' "
+    "or 'rougeL non_inferior baseline by 0.01'"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rougeL", f"g: 'rougeL' {OF_THE_FORM}"),
+        ("rougeL >= 1 2", f"g: 'rougeL >= 1 2' {OF_THE_FORM}"),
+        ("x rougeL >= 1", f"g: 'x rougeL >= 1' {OF_THE_FORM}"),
+        ("P95(rougeL) >= 1", f"g: 'P95(rougeL) >= 1' {OF_THE_FORM}"),
+        ("rougeL >= Baseline", "g: 'Baseline' is neither a number nor 'baseline'"),
+        ("rougeL >= inf", "g: 'inf' is neither a number nor 'baseline'"),
+        ("coverage >= 1.01", COVERAGE),
+        ("coverage >= -0.01", COVERAGE),
+        ("coverage < 0.5", COVERAGE),
+        ("coverage(rougeL) >= baseline", COVERAGE),
+        ("p0(rougeL) >= 1", "g: 'p0' is not a percentile; write p50 to p99"),
+        ("p100(rougeL) >= 1", "g: 'p100' is not a percentile; write p50 to p99"),
+        ("p9.9.9(rougeL) >= 1", "g: '9.9.9' is not a percentile"),
+        ("x >= 1", "g: no metric of this run produces 'x'. Known: first_byte_s, latency_s, rougeL, "
+                   "words."),
+        ("rougeL non_inferior baseline by 0", "g: the margin must be above 0"),
+        ("rougeL non_inferior baseline by much", "g: 'much' is not a number"),
+        (
+            "words non_inferior baseline by 1",
+            "g: neither direction of words is better, so nothing is inferior",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_gate_that_is_none_is_told(text, message):
+    with pytest.raises(RunDocumentError) as caught:
+        parse(text, OUTPUTS, has_baseline=True, param="g")
+    assert (caught.value.message, caught.value.param) == (message, "g")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["rougeL >= baseline", "p9(rougeL) >= baseline", "rougeL non_inferior baseline by 1"],
+)
+def test_what_a_gate_without_a_baseline_is_told(text):
+    with pytest.raises(RunDocumentError) as caught:
+        parse(text, OUTPUTS, has_baseline=False, param="g")
+    assert (caught.value.message, caught.value.param) == ("g: the run names no baseline", "g")
+
+
+# What is found, whole
+
+
+def found(gate: str, *more: str, **options: object) -> GateResult:
+    [first, *_] = results(gate, *more, **options)  # type: ignore[arg-type]
+    return first
+
+
+def half(k: int) -> float:
+    return 0.5
+
+
+def missing(n: int, route: str = "new", output: str = "rougeL", of: int = 40) -> str:
+    return (
+        f"{n} of {of} answers of {route} have no {output}; a gate 'coverage >= ...' says how many "
+        "may be missing"
+    )
+
+
+def but(*lost: int) -> Value:
+    return lambda k: None if k in lost else 0.5
+
+
+NO_INTERVAL = "there is no interval: fewer than two samples in common"
+NOTHING_COMMON = "there are no samples in common with the baseline"
+
+
+@pytest.mark.parametrize(
+    ("gate", "options", "expected"),
+    [
+        ("rougeL >= 0.5", {"new": half}, (True, 0.5, 0.5, "")),
+        ("rougeL > 0.5", {"new": half}, (False, 0.5, 0.5, "")),
+        ("rougeL <= 0.5", {"new": half}, (True, 0.5, 0.5, "")),
+        ("rougeL < 0.5", {"new": half}, (False, 0.5, 0.5, "")),
+        ("rougeL < 0.6", {"new": half}, (True, 0.5, 0.6, "")),
+        ("rougeL > 0.4", {"new": half}, (True, 0.5, 0.4, "")),
+        ("rougeL >= -1", {"new": lambda k: 0.0}, (True, 0.0, -1.0, "")),
+        ("rougeL >= 0.4", {"new": but(1, 2)}, (False, 0.5, 0.4, missing(2))),
+        ("rougeL >= 0.4", {"new": half, "failed": 3}, (False, 0.5, 0.4, missing(3))),
+        ("rougeL >= 0.4", {"new": half, "failed": 40}, (False, None, 0.4, missing(40))),
+        ("rougeL >= 0.4", {"new": half, "n": 0}, (False, None, 0.4, "new has no answers")),
+        # Against the baseline: on what both have.
+        ("rougeL >= baseline", {"new": half, "base": half}, (True, 0.5, 0.5, "")),
+        ("rougeL > baseline", {"new": half, "base": half}, (False, 0.5, 0.5, "")),
+        ("rougeL > baseline", {"new": half, "base": lambda k: 0.25}, (True, 0.5, 0.25, "")),
+        ("rougeL < baseline", {"new": half, "base": lambda k: 0.25}, (False, 0.5, 0.25, "")),
+        ("rougeL > baseline", {"new": half, "base": but(1)}, (False, 0.5, 0.5, missing(1, "base"))),
+        ("rougeL > baseline", {"new": but(1, 2), "base": but(3)}, (False, 0.5, 0.5, missing(2))),
+        (
+            "rougeL >= baseline",
+            {"new": half, "base": lambda k: None},
+            (False, 0.5, None, missing(40, "base")),
+        ),
+        (
+            "rougeL >= baseline",
+            {"new": lambda k: None, "base": half},
+            (False, None, None, missing(40)),
+        ),
+        # Percentiles: what is missing is the worst, whichever end that is.
+        ("p50(latency_s) <= 2", {"new": half}, (True, 2.0, 2.0, "")),
+        ("p50(latency_s) < 2", {"new": half}, (False, 2.0, 2.0, "")),
+        ("p97.5(latency_s) <= 3.9", {"new": half}, (True, 3.9, 3.9, "")),
+        ("p97.6(latency_s) <= 3.9", {"new": half}, (False, 4.0, 3.9, "")),
+        ("p1(latency_s) >= 0.1", {"new": half}, (True, 0.1, 0.1, "")),
+        ("p90(latency_s) <= 3.6", {"new": half, "failed": 4}, (True, 3.6, 3.6, "")),
+        ("p91(latency_s) <= 9", {"new": half, "failed": 4}, (False, None, 9.0,
+                                                              "4 answers are missing")),
+        ("p10(latency_s) >= 0", {"new": half, "failed": 4}, (False, None, 0.0,
+                                                              "4 answers are missing")),
+        ("p11(latency_s) > 0", {"new": half, "failed": 4}, (True, 0.1, 0.0, "")),
+        ("p50(latency_s) >= 1.6", {"new": half, "failed": 4}, (True, 1.6, 1.6, "")),
+        ("p50(latency_s) <= 1", {"new": half, "n": 0}, (False, None, 1.0, "0 answers are missing")),
+        ("p50(latency_s) <= baseline", {"new": half}, (True, 2.0, 2.0, "")),
+        ("p50(latency_s) < baseline", {"new": half}, (False, 2.0, 2.0, "")),
+        (
+            "p50(rougeL) <= baseline",
+            {"new": half, "base": lambda k: None},
+            (False, 0.5, None, "the baseline has too few answers"),
+        ),
+        (
+            "p50(rougeL) <= baseline",
+            {"new": lambda k: None, "base": half},
+            (False, None, 0.5, "40 answers are missing"),
+        ),
+        # Coverage: of all outputs, the one that is covered least.
+        ("coverage >= 1", {"new": half}, (True, 1.0, 1.0, "")),
+        ("coverage >= 0.95", {"new": but(1, 2)}, (True, 0.95, 0.95, "")),
+        ("coverage > 0.95", {"new": but(1, 2)}, (False, 0.95, 0.95, "")),
+        ("coverage(latency_s) >= 1", {"new": but(1, 2)}, (True, 1.0, 1.0, "")),
+        ("coverage(rougeL) >= 1", {"new": but(1, 2)}, (False, 0.95, 1.0, "")),
+        ("coverage >= 0", {"new": half, "n": 0}, (True, 0.0, 0.0, "")),
+        # Not inferior: by the end of the interval.
+        ("rougeL non_inferior baseline by 0.1", {"new": half, "base": half}, (True, 0.0, -0.1, "")),
+        (
+            "rougeL non_inferior baseline by 0.25",
+            {"new": half, "base": lambda k: 0.75},
+            (False, -0.25, -0.25, ""),
+        ),
+        (
+            "rougeL non_inferior baseline by 0.1",
+            {"new": half, "base": half, "n": 1},
+            (False, None, -0.1, NO_INTERVAL),
+        ),
+        (
+            "rougeL non_inferior baseline by 0.1",
+            {"new": but(1, 2), "base": but(3)},
+            (False, 0.0, -0.1, missing(2)),
+        ),
+        (
+            "rougeL non_inferior baseline by 0.1",
+            {"new": half, "base": but(3)},
+            (False, 0.0, -0.1, missing(1, "base")),
+        ),
+        ("latency_s non_inferior baseline by 0.1", {"new": half}, (True, 0.0, 0.1, "")),
+    ],
+)  # fmt: skip
+def test_what_a_gate_finds(gate, options, expected):
+    result = found(gate, **options)
+    assert (result.gate, result.route) == (gate, "new")
+    assert (result.passed, result.bound) == (expected[0], pytest.approx(expected[2]))
+    assert result.found == pytest.approx(expected[1])
+    assert result.why == expected[3]
+
+
+@pytest.mark.parametrize(
+    ("coverage", "why"),
+    [
+        (["coverage >= 0.95"], ""),
+        (["coverage >= 0.96"], missing(2)),
+        (["coverage(rougeL) >= 0.95"], ""),
+        # The strictest of them counts; one of another output does not.
+        (["coverage >= 0.1", "coverage(rougeL) >= 0.96"], missing(2)),
+        (["coverage(latency_s) >= 0.1"], missing(2)),
+        (["rougeL >= 0.1"], missing(2)),
+    ],
+)
+def test_how_many_answers_may_be_missing(coverage, why):
+    assert found("rougeL >= 0.5", *coverage, new=but(1, 2)).why == why
+
+
+def test_thousands_are_set_apart():
+    lost = set(range(1100))
+    result = found("rougeL >= 0.5", new=lambda k: None if k in lost else 0.5, n=1200)
+    assert result.why.startswith("1,100 of 1,200 answers of new have no rougeL; ")
+    result = found("p99(rougeL) <= 0.5", new=lambda k: None if k in lost else 0.5, n=1200)
+    assert result.why == "1,100 answers are missing"
+
+
+def test_without_samples_in_common():
+    tally = Tally(
+        routes=["z", "base", "a"],
+        metrics=METRICS[:1],
+        expected={"base": 2, "a": 2, "z": 2},
+        baseline="base",
+    )
+    for route, sample in (("base", "1"), ("base", "2"), ("a", "3"), ("a", "4"), ("z", "1")):
+        score = Score(output="rougeL", value=0.5)
+        tally.add(Cell(route, sample, 0), Answer(text="words"), [score])
+    texts = ["rougeL >= baseline", "rougeL non_inferior baseline by 1", "rougeL >= 0.5"]
+    gates = [parse(text, OUTPUTS, has_baseline=True, param="g") for text in texts]
+    results_ = check(gates, tally, summarise(tally))
+    # Gate by gate, and the routes by name.
+    assert [(one.gate, one.route) for one in results_] == [
+        (text, route) for text in texts for route in ("a", "z")
+    ]
+    assert [(one.passed, one.found, one.bound, one.why) for one in results_] == [
+        (False, 0.5, None, NOTHING_COMMON),
+        (True, 0.5, 0.5, ""),
+        (False, None, -1.0, NO_INTERVAL),
+        (False, None, -1.0, NO_INTERVAL),
+        (True, 0.5, 0.5, ""),
+        (True, 0.5, 0.5, ""),
+    ]
+
+
+def test_a_run_without_a_baseline_holds_every_route():
+    tally = Tally(routes=["new"], metrics=METRICS[:1], expected={"new": 1}, baseline=None)
+    tally.add(Cell("new", "1", 0), Answer(text=""), [Score(output="rougeL", value=0.5)])
+    gates = [parse("rougeL >= 0.5", OUTPUTS, has_baseline=False, param="g")]
+    assert [one.passed for one in check(gates, tally, summarise(tally))] == [True]

@@ -6,6 +6,7 @@ a fork, so that it costs its tests and little else.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import resource
@@ -15,15 +16,20 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 # A mutant that allocates without end must not take the machine with it.
 _MAX_MEMORY = 8 * 2**30
 _PATIENCE = 5
 # Of the tests, below the copy.
 _OUTPUT = Path("output-of-tests")
+
+
+Outcome = Literal["survived", "killed", "stopped"]
+# By pytest's exit code: 2 where the mutant cannot be imported. Others are no test's verdict.
+_OUTCOMES: Mapping[int, Outcome] = {0: "survived", 1: "killed", 2: "killed"}
 
 
 class Cost(NamedTuple):
@@ -72,14 +78,19 @@ class Copy:
         sys.path[:] = [str(folder), *sys.path[1:]]
         self._cost = self._warm_up()
 
-    def survives(self, source: str) -> bool:
-        """Whether every test passes with this source in the module's place."""
+    def outcome(self, source: str) -> Outcome:
+        """Run the tests with this source in the module's place."""
         original = self._path.read_text()
         self._path.write_text(source)
         try:
-            return _in_fork(lambda: _run(self._tests, self._cost), self._cost) == 0
+            code = _in_fork(lambda: _run(self._tests, self._cost), self._cost)
         finally:
             self._path.write_text(original)
+        if code < 0:
+            return "stopped"
+        if code not in _OUTCOMES:
+            raise BrokenTestsError(_OUTPUT.read_text())
+        return _OUTCOMES[code]
 
     def _warm_up(self) -> Cost:
         names = Path("modules.imported")
@@ -97,6 +108,9 @@ class Copy:
             # Two sources of one size and one second would share it.
             compiled.unlink()
         sys.dont_write_bytecode = True
+        # pytest collects garbage when it ends: what is here already is none.
+        gc.collect()
+        gc.freeze()
         before, start = _processor(), time.monotonic()
         if _in_fork(lambda: _run(self._tests, None), None) != 0:
             raise BrokenTestsError(_OUTPUT.read_text())

@@ -22,7 +22,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
 import survivors  # noqa: E402
-from copies import Copy, copy_tree, source_path  # noqa: E402
+from copies import Copy, Outcome, copy_tree, source_path  # noqa: E402
 from modules import MODULES  # noqa: E402
 from mutants import Mutant, drawn  # noqa: E402
 
@@ -39,14 +39,15 @@ def _start(folder: str, module: str, tests: Sequence[str]) -> None:
     _copy = Copy(own, module, tests)
 
 
-def _survives(source: str) -> bool:
+def _outcome(source: str) -> Outcome:
     assert _copy is not None
-    return _copy.survives(source)
+    return _copy.outcome(source)
 
 
-def surviving(name: str, mutants: Sequence[Mutant]) -> list[Mutant]:
-    """Return the mutants of a module that all its tests pass with."""
+def outcomes(name: str, mutants: Sequence[Mutant]) -> list[Outcome]:
+    """Return what the tests of a module make of each of its mutants."""
     module, tests = MODULES[name]
+    found = []
     with (
         tempfile.TemporaryDirectory(prefix="mutants-") as folder,
         ProcessPoolExecutor(
@@ -56,12 +57,11 @@ def surviving(name: str, mutants: Sequence[Mutant]) -> list[Mutant]:
             initargs=(folder, module, tests),
         ) as pool,
     ):
-        outcomes = []
-        for number, outcome in enumerate(pool.map(_survives, [one.source for one in mutants]), 1):
-            outcomes.append(outcome)
-            if number % 20 == 0:
-                print(f"{number} of {len(mutants)}", file=sys.stderr, flush=True)
-    return [mutant for mutant, outcome in zip(mutants, outcomes, strict=True) if outcome]
+        for outcome in pool.map(_outcome, [one.source for one in mutants]):
+            found.append(outcome)
+            if len(found) % 20 == 0:
+                print(f"{len(found)} of {len(mutants)}", file=sys.stderr, flush=True)
+    return found
 
 
 def main() -> int:
@@ -76,15 +76,17 @@ def main() -> int:
     source = (ROOT / path).read_text()
     chosen, total = drawn(str(path), source, count=given.count, seed=given.seed)
     known = survivors.explained(given.module)
-    alive = surviving(given.module, chosen)
+    ends = outcomes(given.module, chosen)
+    alive = [one for one, end in zip(chosen, ends, strict=True) if end == "survived"]
     new = [mutant for mutant in alive if mutant.change not in known]
     for mutant in new:
         print(f"{mutant.diff}\n")
     score = 1 - len(alive) / len(chosen)
     print(
-        f"{given.module}: {len(chosen) - len(alive)} of {len(chosen)} mutants killed, {score:.1%} "
-        f"({total} mutations, seed {given.seed}); of {len(alive)} survivors, "
-        f"{len(alive) - len(new)} are explained in {survivors.FILE.name}"
+        f"{given.module}: {len(chosen) - len(alive)} of {len(chosen)} mutants killed, {score:.1%}, "
+        f"{ends.count('stopped')} of them because they took too long ({total} mutations, seed "
+        f"{given.seed}); of {len(alive)} survivors, {len(alive) - len(new)} are explained in "
+        f"{survivors.FILE.name}"
     )
     gone = [change for change in known if not survivors.may_exist(change, source)]
     for change in gone:

@@ -58,8 +58,8 @@ def test_an_unknown_model_gets_the_closest_names(name, hint):
 
 
 def test_the_split_is_the_weights():
-    many = 20_000
-    plans = (table().plan("r", share(f"user-{n}", "r")) for n in range(many))
+    many, routes = 20_000, table()
+    plans = (routes.plan("r", share(f"user-{n}", "r")) for n in range(many))
     counts = Counter(str(plan.targets[0]) for plan in plans)
     # 90% of 20,000 has a standard deviation of 42; the keys are fixed, so this is no lottery.
     assert abs(counts["a/m0"] - 0.9 * many) < 200

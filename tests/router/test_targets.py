@@ -394,3 +394,12 @@ async def test_a_place_is_not_handed_to_who_was_cancelled_before(state):
     await asyncio.wait_for(second, 5)
     assert (state.running, state.waiting) == (1, 0)
     assert first.cancelled()
+
+
+def test_a_probe_that_fails_opens_it_whatever_the_config_says_by_now(state):
+    fail(state, 3)
+    assert state.allows(10, BREAKER)
+    patient = Breaker(failures=9, open=5)
+    state.failed(11, patient)
+    assert state.state(11) == "open"
+    assert state.state(16) == "half_open"

@@ -26,6 +26,6 @@ MODULES = {
     "pacing": Module("router.pacing", ("tests/router/test_pacing.py",)),
     "lanes": Module("evaluators.lanes", ("tests/evaluators/test_lanes.py",)),
     "verdicts": Module("evaluators.judge.verdicts", ("tests/evaluators/judge/test_verdicts.py",)),
-    "differences": Module("evaluators.differences", ("tests/evaluators/test_stats.py",)),
-    "intervals": Module("evaluators.stats", ("tests/evaluators/test_stats.py",)),
+    "differences": Module("evaluators.differences", ("tests/evaluators/test_differences.py",)),
+    "intervals": Module("evaluators.stats", ("tests/evaluators/test_intervals.py",)),
 }

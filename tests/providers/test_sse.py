@@ -189,6 +189,7 @@ def test_split_complete(data, complete, rest):
         (b"data: 1\ndata: 2\ndata: 3\n", 11),
         (b"error: 12\n", 9),
         (b"error: 12\nerror: 3\n", 11),
+        (b"error: 12\nerror: 3\nerror: 4\n", 13),
         (b"event: 12345678901\n", 18),
         (b"\n" * 50, 0),
         (b"data: 12\n\ndata: 34\n\n", 8),
@@ -375,6 +376,7 @@ def test_what_one_last_event_says(data, end):
         (b'event: error\ndata: {"error": "y"}\n\n', "y"),
         (b'event: error\ndata: {"error": ""}\n\n', '{"error": ""}'),
         (b'event: other\ndata: {"message": "x"}\n\n', ""),
+        (b'event: error\ndata: {"message": "\xff"}\n\n', '{"message": "\ufffd"}'),
         (b'error: {"code": 500}\n\n', '{"code": 500}'),
         (b'event: error\ndata: {"error": "first"}\n\ndata: {"error": "second"}\n\n', "second"),
         (b'event: error\ndata: {"error": "first"}\n\ndata: {}\n\n', "first"),
@@ -391,6 +393,10 @@ def test_a_later_event_says_more_and_takes_nothing_back():
     assert read_end(stream) == StreamEnd(
         model="m-2", system_fingerprint="fp", finish_reason="stop", done=True
     )
+
+
+def test_an_event_that_cannot_be_read_hides_no_other():
+    assert read_end(b"data: {\n\n" + FINISH + b"data: {\n\n" + DONE) == read_end(FINISH + DONE)
 
 
 def test_usage_where_groq_puts_it():

@@ -31,6 +31,7 @@ Catch the branch you can act on:
     ├── ClientGoneError               499: the client went away before the answer
     ├── UnavailableError              503: the server has no room, or is being stopped
     ├── StoreError                    500: the database refused
+    │   └── StoreUnavailableError     503: the database does not work at present
     └── ArtifactError                 500: the place where files are kept refused
 
 Data sits on the exception (`status`, `type`, `code`, `param`); nothing matches on message text.
@@ -42,7 +43,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -398,6 +399,32 @@ class StoreError(EvalrouterError):
     """The database refused a read or a write."""
 
     code = "store_error"
+
+
+StoreFault = Literal[
+    "locked", "slow", "full", "read_only", "failing", "unreachable", "deleted", "replaced", "corrupt"
+]
+
+
+class StoreUnavailableError(StoreError):
+    """The database does not work at present: it is locked, full, gone or damaged.
+
+    Args:
+        message: what could not be done, where, and the reason.
+        fault: what is wrong, for programs.
+        reason: the same in words, without the database's path.
+
+    Attributes:
+        fault, reason: see above.
+    """
+
+    status = 503
+    code = "store_unavailable"
+
+    def __init__(self, message: str, *, fault: StoreFault, reason: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.reason = reason
 
 
 class ArtifactError(EvalrouterError):

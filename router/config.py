@@ -269,12 +269,16 @@ class Storage(Section, frozen=True, kw_only=True):
             directory, or `s3://bucket/prefix`. Where it is not set and `S3_BUCKET` is, that bucket.
         s3: see S3.
         traffic_days: how long requests are kept on record; 0 for ever.
+        required: whether `/health/ready` says no (503) while the database does not work. With
+            `false` it says yes (200, `degraded`), so that load balancers go on sending requests for
+            models, which are answered either way.
     """
 
     database: str = "sqlite:///evalrouter.db"
     artifacts: str = "./artifacts"
     s3: S3 = S3()
     traffic_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    required: bool = True
 
     def sqlite_path(self) -> Path:
         """The database file."""

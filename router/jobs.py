@@ -256,13 +256,18 @@ class Jobs:
         self._serving = asyncio.create_task(self._serve(), name="evalrouter-runs")
 
     async def _serve(self) -> None:
+        failing = False
         while True:
             self._look.clear()
             try:
                 for found in await self._store.unfinished_runs():
                     await self._take_up(found)
+                failing = False
             except EvalrouterError as error:
-                log.error("looking for runs to carry out: %s", error)
+                # Once, not at every look.
+                if not failing:
+                    log.error("looking for runs to carry out: %s", error)
+                failing = True
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), LOOK_S)
 
@@ -270,8 +275,10 @@ class Jobs:
         if found.id in self._tasks or not self.is_free(found):
             return
         if found.wish:
-            # Whoever was to obey it died first.
-            await self._store.wish_run(found.id, found.wish, self._now(), stale_after(found.owner))
+            # Whoever was to obey it died first. What is refused is tried again at the next look.
+            with suppress(NotFoundError, StoreError):
+                stale = stale_after(found.owner)
+                await self._store.wish_run(found.id, found.wish, self._now(), stale)
         elif found.deaths >= MOST_DEATHS:
             why = (
                 f"its server died {found.deaths} times in a row without getting any further with "

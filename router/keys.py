@@ -326,10 +326,10 @@ class Keys:
     ) -> None:
         self.required = required
         self.now = clock
-        self._always_required = required
         self._store = store
         self._every = every
-        self._version = -1
+        # The database that was read last, and its version.
+        self._read_last = (0, -1)
         self._by_hash: dict[bytes, Holder] = {}
         self._by_id: dict[str, Holder] = {}
         self._unwritten: _Tallies = {}
@@ -472,9 +472,12 @@ class Keys:
     async def _read(self) -> None:
         # What is on its way to the store may be in it or not, so sums say nothing meanwhile.
         is_writing = self._writing is not None and not self._writing.done()
+        generation = self._store.generation
         state = await self._store.key_state()
-        if state.version != self._version:
-            self._take_over(await self._store.keys())
+        if (generation, state.version) != self._read_last:
+            table = await self._store.keys()
+            self._take_over(table)
+            self._read_last = (generation, table.version)
         if is_writing:
             return
         for key_id, holder in self._by_id.items():
@@ -508,13 +511,17 @@ class Keys:
             holder = self._by_id.get(row.id)
             if holder is None:
                 holder = Holder(row, now)
+            revoked_at = holder.row.revoked_at
             holder.row = row
+            if row.revoked_at is None and revoked_at is not None:
+                # In a backup that was put back, the key may still be in use.
+                holder.row = msgspec.structs.replace(row, revoked_at=revoked_at)
             by_hash[digest] = holder
         self._by_hash = by_hash
         self._by_id = {holder.row.id: holder for holder in by_hash.values()}
-        self._version = table.version
-        # Revoked and expired keys count: revoking the last one must not open the door to all.
-        self.required = self._always_required or bool(by_hash)
+        # Revoked and expired keys count, and those that a database had before it was replaced:
+        # losing the last one must not open the door to all.
+        self.required = self.required or bool(by_hash)
 
     async def _watch(self) -> None:
         while not self._stopping.is_set():

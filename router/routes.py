@@ -140,6 +140,7 @@ class Routes:
 
     async def watch(self) -> None:
         """Follow the config file and the other processes, until cancelled."""
+        failing = False
         while True:
             await asyncio.sleep(POLL_S)
             try:
@@ -147,8 +148,12 @@ class Routes:
                 if changed not in (None, self._read_at):
                     await self.reload()
                 await self.follow()
+                failing = False
             except StoreError as error:
-                log.error("cannot look for changed routes: %s", error.message)
+                # Once, not every second.
+                if not failing:
+                    log.error("cannot look for changed routes: %s", error.message)
+                failing = True
 
 
 def _changed_at(path: Path | None) -> int | None:

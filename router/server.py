@@ -41,6 +41,8 @@ RESTART_AFTER_S = 1.0
 END_S = 4.0
 # Of those, what the last bytes to clients may take.
 FLUSH_S = 0.5
+# And what the last writes may take once a locked database is not waited for any more.
+UNLOCKED_S = 1.5
 # How often the end is looked for.
 POLL_S = 0.05
 WATCH_S = 0.25
@@ -161,8 +163,10 @@ class Server(uvicorn.Server):
             await asyncio.sleep(POLL_S)
         for connection in state.everyone():
             connection.transport.abort()
+        left = max(FLUSH_S, self.ends_by - time.monotonic() - FLUSH_S)
+        self.services.store.end_within(left - UNLOCKED_S)
         try:
-            async with asyncio.timeout(max(FLUSH_S, self.ends_by - time.monotonic() - FLUSH_S)):
+            async with asyncio.timeout(left):
                 await self.services.runs.close(0)
                 await self.lifespan.shutdown()
         except TimeoutError:

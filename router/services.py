@@ -25,6 +25,7 @@ from router.dispatch import Dispatcher
 from router.experiments import Experiments
 from router.keys import Keys
 from router.prices import PriceBook
+from router.readiness import Readiness
 from router.routes import Routes
 from router.runs import Runs
 from router.store.base import Store
@@ -51,8 +52,8 @@ class Services:
         masks: the secrets of the config, to take out of what hosts say.
         routes: the routes as they stand, and how to change them.
         dispatcher: sends work to providers.
-        keys: who may ask.
         store: where runs are kept.
+        readiness: whether that store works.
         keys: the clients' keys; only a server loads them.
         datasets: registered datasets, and the artifact store.
         runs: the runs of this process.
@@ -73,6 +74,7 @@ class Services:
             name: make(name, one, self.transport) for name, one in config.providers.items()
         }
         self.store: Store = SqliteStore(config.storage.sqlite_path())
+        self.readiness = Readiness(self.store)
         self.prices = PriceBook(config.prices, config.providers, config.routes)
         self.routes = Routes(config, source, self.store, self.prices.per_million)
         self.masks = Masks(config)
@@ -153,7 +155,6 @@ class Services:
             if isinstance(provider, Lifecycle):
                 await provider.open()
         await self.routes.follow()
-        await self.keys.load()
         self._watching = asyncio.create_task(self.routes.watch(), name="evalrouter-routes")
         return self
 
@@ -162,10 +163,10 @@ class Services:
             self._watching.cancel()
         if self._publishing is not None:
             self._publishing.cancel()
+        await self.readiness.close()
         await self.runs.close()
         await self.traffic.close()
         await self.telemetry.close()
-        await self.keys.close()
         for provider in self.providers.values():
             if isinstance(provider, Lifecycle):
                 await provider.close()

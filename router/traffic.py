@@ -9,7 +9,10 @@ A task takes what was added about ten times a second. A thread reads tokens, fin
 out of each answer's last bytes, looks up the price (`settle`, unless the hot path needed that at
 once) and takes secrets out of bodies; then, on the event loop again, the record is counted; then it
 is written. No record skips the counting: when the queue is full, `add` does the work itself, which
-slows the hot path down just enough. Rows for the store may be dropped; how many is in `dropped`.
+slows the hot path down just enough.
+
+While the database does not work, rows wait for it; those that find the queue full are dropped. So
+is a row that the store refuses by itself. How many there were is in `dropped`.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import msgspec
 
 from evaluators.base import Usage
 from providers import sse, wire
-from providers.errors import StoreError
+from providers.errors import StoreError, StoreUnavailableError
 from providers.usage import ABSENT, Tokens, read_usage, usage_of_answer
 from router import tokens
 from router.config import Config, Route
@@ -44,6 +47,7 @@ EVERY_S = 0.1  # between two looks at the queue
 QUEUED = 10_000  # records that may wait to be completed, and rows that may wait to be written
 QUEUED_BYTES = 64 * 2**20  # of answers' ends in the one queue, and of bodies in the other
 SLICE = 64  # records completed at a time, so that the thread hands the interpreter back soon
+RETRY_S = 1.0  # until rows that wait for the database are tried again
 ROWS = 256  # rows written at a time: one transaction costs the same for one as for many
 TAIL_BYTES = 16 * 1024  # what `tail_of` leaves of an answer
 MAX_BODY_BYTES = 2**20  # longer bodies are not kept
@@ -88,11 +92,13 @@ class Traffic:
         clock: seconds since the epoch.
         random: for `record_sample`.
         every: seconds between two looks at the queue.
+        retry: seconds until rows are tried again that the database could not take.
         queued, queued_bytes: how many records, and rows, may wait; and how much of answers and
             bodies they may hold.
 
     Attributes:
-        dropped: rows that were never written, because the store was too slow or refused them.
+        dropped: rows that were never written: the store refused them, or was unavailable or too
+            slow for too long.
     """
 
     def __init__(
@@ -106,6 +112,7 @@ class Traffic:
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random_module.random,
         every: float = EVERY_S,
+        retry: float = RETRY_S,
         queued: int = QUEUED,
         queued_bytes: int = QUEUED_BYTES,
     ) -> None:
@@ -119,6 +126,7 @@ class Traffic:
         self._clock = clock
         self._random = random
         self._every = every
+        self._retry = retry
         self._queued = queued
         self._queued_bytes = queued_bytes
         self._added: deque[Record] = deque()
@@ -131,7 +139,8 @@ class Traffic:
         self._completed = False
         self._tasks: list[asyncio.Task[None]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-traffic")
-        self._failing = False
+        # What was logged since the last row was written, so that it is logged once.
+        self._said: set[str] = set()
 
     async def open(self) -> None:
         """Begin to complete and to write. The store must be open."""
@@ -155,6 +164,8 @@ class Traffic:
         self._rows_wait.set()
         await writing
         self._thread.shutdown(wait=False)
+        if self.dropped:
+            log.error("%d request record(s) were never written", self.dropped)
 
     # the hot path
 
@@ -229,7 +240,7 @@ class Traffic:
                 log.exception("request %s could not be counted", record.id)
         if record.keep == "none":
             return
-        size = len(record.request or b"") + len(record.response or b"")
+        size = _size(record)
         if len(self._rows) >= self._queued or self._row_bytes + size > self._queued_bytes:
             self._drop(1)
             return
@@ -245,21 +256,60 @@ class Traffic:
             self._rows_wait.clear()
             while self._rows:
                 batch = [self._rows.popleft() for _ in range(min(ROWS, len(self._rows)))]
-                self._row_bytes -= sum(
-                    len(one.request or b"") + len(one.response or b"") for one in batch
-                )
+                self._row_bytes -= sum(map(_size, batch))
                 try:
-                    await self._store.keep_traffic(batch)
-                    self._failing = False
-                except StoreError as error:
-                    self._drop(len(batch), str(error))
+                    await self._write_batch(batch)
+                except StoreUnavailableError as error:
+                    await self._wait_for_store(batch, error)
+
+    async def _write_batch(self, batch: Sequence[Record]) -> None:
+        """Write rows, all or none of them if the database does not work; else what is not refused.
+
+        Raises:
+            StoreUnavailableError: the database does not work.
+        """
+        try:
+            await self._store.keep_traffic(batch)
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:
+            if len(batch) == 1:
+                self._drop(1, str(error))
+            else:
+                await self._write_apart(batch)
+        else:
+            self._said.clear()
+
+    async def _write_apart(self, batch: Sequence[Record]) -> None:
+        """Write row by row, because one that the store refuses must not cost the others."""
+        for n, record in enumerate(batch):
+            try:
+                await self._write_batch([record])
+            except StoreUnavailableError as error:
+                await self._wait_for_store(batch[n:], error)
+                return
+
+    async def _wait_for_store(self, batch: Sequence[Record], error: StoreError) -> None:
+        """Put rows back in front of the queue; or give up on all when this is to be closed."""
+        self._rows.extendleft(reversed(batch))
+        self._row_bytes += sum(map(_size, batch))
+        if self._closing.is_set():
+            self._drop(len(self._rows), str(error))
+            self._rows.clear()
+            self._row_bytes = 0
+            return
+        self._say("request records wait for the database: %s", str(error))
+        await _either(self._closing, self._retry)
 
     def _drop(self, rows: int, why: str = "the store is too slow") -> None:
         self.dropped += rows
-        if not self._failing:
-            # Once per run of failures: the number is among the metrics.
-            self._failing = True
-            log.error("request records are being dropped: %s", why)
+        # The number is among the metrics.
+        self._say("request records are being dropped: %s", why)
+
+    def _say(self, what: str, why: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            log.error(what, why)
 
     async def _prune(self) -> None:
         while self._keep_s:
@@ -269,6 +319,10 @@ class Traffic:
             except StoreError as error:
                 log.error("old request records could not be deleted: %s", error)
             await asyncio.sleep(PRUNE_EVERY_S)
+
+
+def _size(record: Record) -> int:
+    return len(record.request or b"") + len(record.response or b"")
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

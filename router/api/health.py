@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from litestar import Response, get
 
-from providers.errors import StoreError
 from router.api.injected import Injected
 
 
@@ -16,11 +15,22 @@ async def live() -> dict[str, str]:
 
 @get("/health/ready", tags=["health"], summary="Can it take requests")
 async def ready(services: Injected) -> Response[dict[str, str]]:
-    """200 when the store answers; 503 otherwise, and while the process is about to end."""
+    """200 while the database works; 503 otherwise, and while the process is about to end.
+
+    With `storage.required: false` it is 200 as well while the database does not work: `status` is
+    `degraded` then. `database` and `reason` say what is wrong.
+    """
     if services.draining:
         return Response({"status": "not ready", "reason": "draining"}, status_code=503)
-    try:
-        await services.store.runs(limit=1)
-    except StoreError as error:
-        return Response({"status": "not ready", "reason": error.message}, status_code=503)
-    return Response({"status": "ready"})
+    fault = await services.readiness.fault()
+    if fault is None:
+        return Response({"status": "ready"})
+    required = services.config.storage.required
+    return Response(
+        {
+            "status": "not ready" if required else "degraded",
+            "reason": fault.reason,
+            "database": fault.fault,
+        },
+        status_code=503 if required else 200,
+    )

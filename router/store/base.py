@@ -18,6 +18,7 @@ import msgspec
 from evaluators.base import Answer, Cell, Judgement, Sample, Score
 from evaluators.columns import Column
 from providers.base import Translation
+from providers.errors import StoreUnavailableError
 from router.dispatch import Attempt
 from router.record import Record
 
@@ -483,6 +484,8 @@ class EarlierRun(msgspec.Struct, frozen=True, kw_only=True):
 class Store(Protocol):
     """Keeps everything that must survive a crash. Every method may raise StoreError.
 
+    It is a StoreUnavailableError where the database as a whole does not work at present.
+
     A write has reached the database (and outlives a kill -9 of this process) when its await ends.
     """
 
@@ -492,6 +495,25 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Write what is queued, then disconnect."""
+        ...
+
+    def end_within(self, seconds: float) -> None:
+        """Stop waiting for other processes that keep the database locked, so long from now."""
+        ...
+
+    # whether it works
+
+    @property
+    def generation(self) -> int:
+        """A number that changes when another database is put in the place of this one."""
+        ...
+
+    async def check(self) -> None:
+        """Raise StoreUnavailableError unless reads and writes work now."""
+        ...
+
+    def delay(self) -> StoreUnavailableError | None:
+        """What a `check` that takes its time waits for; None where that is not known."""
         ...
 
     # runs

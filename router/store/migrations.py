@@ -56,9 +56,19 @@ def migrate(db: Database, *, stop_before: str | None = None) -> None:
     db.commit()
 
 
-def _refuse_newer(applied: list[str]) -> None:
+def is_known(db: Database) -> bool:
+    """Whether the file was written by this evalrouter or an older one; only reads."""
+    applied = [step.name for step in Migrations("evalrouter").applied(db)]
+    return bool(applied) and not _newer(applied)
+
+
+def _newer(applied: list[str]) -> list[str]:
     known = {step.__name__ for step in STEPS}
-    newer = [name for name in applied if name not in known]
+    return [name for name in applied if name not in known]
+
+
+def _refuse_newer(applied: list[str]) -> None:
+    newer = _newer(applied)
     if newer:
         raise StoreError(
             f"the database was written by a newer evalrouter (it has {', '.join(newer)}, "

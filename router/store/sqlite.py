@@ -26,7 +26,7 @@ from sqlite_utils import Database
 
 from evaluators.base import Answer, Cell, Sample, Score
 from evaluators.dataset_process import in_thread
-from providers.errors import StoreError
+from providers.errors import StoreError, StoreUnavailableError
 from router.record import Record
 from router.store import (
     sqlite_datasets,
@@ -64,14 +64,13 @@ from router.store.base import (
     TrafficRow,
     Wish,
 )
-from router.store.migrations import migrate
-from router.store.writer import Writer, refusal
+from router.store.sqlite_file import DatabaseFile, write_a_page
+from router.store.writer import Writer
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 
 READERS = 4
-BUSY_S = 10.0  # how long to wait for another process that writes
 ABANDONED_S = 600.0  # after this without progress, an addition or deletion was cut off by a crash
 
 
@@ -88,11 +87,14 @@ class SqliteStore:
         self, path: Path, *, clock: Callable[[], float] = time.time, room: int = 1024
     ) -> None:
         self.path = path
+        self._file = DatabaseFile(path)
         self._clock = clock
         self._room = room
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
-        self._idle: list[Database] = []
+        self._checks: ThreadPoolExecutor | None = None
+        # Each with the generation of the file that it reads.
+        self._idle: list[tuple[int, Database]] = []
 
     async def open(self) -> None:
         """Connect, bring the schema up to date, sweep up what a crash left half done.
@@ -101,9 +103,10 @@ class SqliteStore:
             StoreError: the path is a folder, is not writable, is no SQLite file, or was written
                 by a newer evalrouter.
         """
-        db = await asyncio.to_thread(_open_for_writing, self.path)
-        self._writer = Writer(db, self.path, room=self._room)
+        db = await asyncio.to_thread(self._file.open_for_writing)
+        self._writer = Writer(db, self._file, room=self._room)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="evalrouter-store-read")
+        self._checks = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-store-check")
         try:
             before = self._clock() - ABANDONED_S
             for number in await self._read("look for abandoned runs", rows.abandoned, before):
@@ -114,16 +117,54 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Write what is queued, then disconnect. Closing twice does nothing."""
-        writer, readers = self._writer, self._readers
-        if writer is None or readers is None:
+        writer, readers, checks = self._writer, self._readers, self._checks
+        if writer is None or readers is None or checks is None:
             return
-        self._readers = None
+        self._readers = self._checks = None
         await asyncio.to_thread(readers.shutdown)
+        await asyncio.to_thread(checks.shutdown)
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[1].close()
         # Last, because the last connection to leave folds the WAL back into the file.
         await writer.close()
         self._writer = None
+
+    def end_within(self, seconds: float) -> None:
+        """Stop waiting for other processes that keep the database locked, so long from now."""
+        if self._writer is not None:
+            self._writer.end_within(seconds)
+
+    # whether it works
+
+    @property
+    def generation(self) -> int:
+        """A number that changes when another database is put in the place of this one."""
+        return self._file.generation
+
+    async def check(self) -> None:
+        """Write a page, then read.
+
+        Raises:
+            StoreUnavailableError: the database does not work, and why.
+        """
+        checks = self._checks
+        if checks is None:
+            raise StoreError("cannot check the database: it is not open")
+        # First, because it takes over what is in the place of the file.
+        await self._write("write to the database", write_a_page)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(checks, self._file.check_reading)
+        except (sqlite3.Error, OSError, StoreUnavailableError) as error:
+            raise self._file.refusal("read from the database", error) from error
+
+    def delay(self) -> StoreUnavailableError | None:
+        """What a check that takes its time waits for; None where that is not known."""
+        if self._file.is_corrupt:
+            return self._file.corrupt()
+        if self._writer is not None and self._writer.is_locked_out:
+            return self._file.locked()
+        return None
 
     # runs
 
@@ -661,24 +702,47 @@ class SqliteStore:
             try:
                 with self._reader() as db:
                     return work(db, *args, **kwargs)
-            except (sqlite3.Error, msgspec.MsgspecError, UnicodeError, OverflowError) as error:
-                raise refusal(doing, self.path, error) from error
+            except (
+                sqlite3.Error,
+                msgspec.MsgspecError,
+                UnicodeError,
+                OverflowError,
+                StoreUnavailableError,
+            ) as error:
+                raise self._file.refusal(doing, error) from error
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._readers, read)
+        except StoreUnavailableError as error:
+            if error.fault != "replaced":
+                raise
+        # Whoever writes takes the new one over.
+        await self._write(doing, _do_nothing)
+        return await loop.run_in_executor(self._readers, read)
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[Database]:
         """An idle reading connection, or a new one, inside a transaction."""
-        try:
-            db = self._idle.pop()
-        except IndexError:
-            db = _connect(self.path, read_only=True)
+        self._file.check_identity()
+        generation = self._file.generation
+        db = self._idle_reader(generation) or self._file.open_for_reading()
         try:
             db.execute("BEGIN")
             yield db
         finally:
             db.rollback()
-            self._idle.append(db)
+            self._idle.append((generation, db))
+
+    def _idle_reader(self, generation: int) -> Database | None:
+        while True:
+            try:
+                found, db = self._idle.pop()
+            except IndexError:
+                return None
+            if found == generation:
+                return db
+            db.close()
 
     async def _erase(self, number: int) -> None:
         """Delete what a hidden run left, chunk by chunk."""
@@ -686,41 +750,5 @@ class SqliteStore:
             pass
 
 
-# connections
-
-
-def _connect(path: Path, *, read_only: bool = False) -> Database:
-    # Absolute, because ":memory:" and "" mean something else to SQLite. Plugins that the user has
-    # installed for sqlite-utils have no business in here.
-    connection = sqlite3.connect(
-        path.absolute(), timeout=BUSY_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        db = Database(connection, recursive_triggers=False, execute_plugins=False)
-        if read_only:
-            db.execute("PRAGMA query_only = ON")
-    except BaseException:
-        connection.close()
-        raise
-    return db
-
-
-def _open_for_writing(path: Path) -> Database:
-    if path.is_dir():
-        raise StoreError(f"cannot open the database {path}: it is a folder, not a file")
-    try:
-        db = _connect(path)
-        try:
-            db.enable_wal()
-            db.execute("PRAGMA synchronous = NORMAL")
-            migrate(db)
-            # After migrating: a step that rebuilds a table must not set off cascades.
-            db.execute("PRAGMA foreign_keys = ON")
-        except BaseException:
-            db.close()
-            raise
-    except sqlite3.Error as error:
-        raise refusal("open", path, error) from error
-    except StoreError as error:
-        raise StoreError(f"cannot open the database {path}: {error.message}") from error
-    return db
+def _do_nothing(_: Database) -> None:
+    pass

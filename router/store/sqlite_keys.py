@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sqlite3
 from collections.abc import Sequence
@@ -12,6 +13,11 @@ from sqlite_utils import Database
 
 from providers.errors import ConflictError, NotFoundError, StoreError, closest
 from router.store.base import KeyRow, KeySpend, KeyState, KeyTable
+
+log = logging.getLogger("evalrouter")
+
+# More than any budget.
+_ALL_USD = 1e300
 
 _FIELDS = tuple(field.name for field in msgspec.structs.fields(KeyRow))
 _COLUMNS = ", ".join(_FIELDS)
@@ -42,7 +48,7 @@ def keys(db: Database) -> KeyTable:
     rows = db.execute(
         f"SELECT hash, {_COLUMNS} FROM keys ORDER BY created_at, id"  # noqa: S608 - see above
     )
-    return KeyTable(version=_version(db), by_hash={row[0]: _key(row[1:]) for row in rows})
+    return KeyTable(version=_version(db), by_hash={row[0]: _usable_key(row[1:]) for row in rows})
 
 
 def key_state(db: Database) -> KeyState:
@@ -51,19 +57,7 @@ def key_state(db: Database) -> KeyState:
         "SELECT key, since, usd, tokens, requests, unpriced, estimated FROM keys JOIN key_spend"
         " ON key = id AND since = (SELECT max(since) FROM key_spend WHERE key = id)"
     )
-    spent = {
-        row[0]: KeySpend(
-            key_id=row[0],
-            since=row[1],
-            usd=row[2],
-            tokens=row[3],
-            requests=row[4],
-            unpriced=row[5],
-            estimated=row[6],
-        )
-        for row in rows
-    }
-    return KeyState(version=_version(db), spent=spent)
+    return KeyState(version=_version(db), spent={row[0]: _spend(row) for row in rows})
 
 
 def revoke_key(db: Database, name: str, now: float) -> KeyRow:
@@ -115,4 +109,23 @@ def _key(row: Sequence[Any]) -> KeyRow:
     record["admin"] = bool(record["admin"])
     if record["routes"] is not None:
         record["routes"] = _texts.decode(record["routes"])
-    return KeyRow(**record)
+    return msgspec.convert(record, KeyRow)
+
+
+def _usable_key(row: Sequence[Any]) -> KeyRow:
+    """The same; where it cannot be read, a key that lets nobody in, because others can be."""
+    try:
+        return _key(row)
+    except (msgspec.MsgspecError, TypeError) as error:
+        log.error("the key %s cannot be read and is refused: %s", row[0], error)
+        return KeyRow(id=str(row[0]), name=str(row[1]), created_at=0.0, revoked_at=0.0)
+
+
+def _spend(row: Sequence[Any]) -> KeySpend:
+    """What a key spent; where it cannot be read, more than any budget."""
+    try:
+        spent = msgspec.convert(dict(zip(KeySpend.__struct_fields__, row, strict=True)), KeySpend)
+    except msgspec.MsgspecError:
+        since = row[1] if isinstance(row[1], float) else 0.0
+        return KeySpend(key_id=str(row[0]), since=since, usd=_ALL_USD)
+    return spent if math.isfinite(spent.usd) else msgspec.structs.replace(spent, usd=_ALL_USD)

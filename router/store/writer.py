@@ -8,6 +8,9 @@ each write in a savepoint of its own, so that one that fails takes no neighbour 
 
 Room is bounded: when `room` writes are on their way, the next caller waits (its task, never the
 event loop). A caller that is cancelled loses only the result: its write is still carried out whole.
+
+While another process keeps the database locked, the thread tries again for up to `BUSY_S`, or until
+the moment that `end_within` sets; what comes later is refused at once, as long as that lasts.
 """
 
 from __future__ import annotations
@@ -15,17 +18,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import queue
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
-from providers.errors import EvalrouterError, StoreError
+from providers.errors import StoreError
+from router.store.sqlite_file import BUSY_S, DatabaseFile
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
@@ -50,13 +55,18 @@ class _Write:
 class Writer:
     """Owns the writing connection from construction to `close()`.
 
-    Construct it on the event loop that will write. `db` must be in autocommit mode
-    (`isolation_level=None`) and usable from another thread.
+    Construct it on the event loop that will write. `db` comes from the file's `open_for_writing`.
+
     """
 
-    def __init__(self, db: Database, path: Path, *, room: int = 1024, most: int = 256) -> None:
+    def __init__(
+        self, db: Database, file: DatabaseFile, *, room: int = 1024, most: int = 256
+    ) -> None:
         self._db = db
-        self._path = path
+        self._file = file
+        # Since when another process has kept the database locked; 0 when it does not.
+        self._locked_at = 0.0
+        self._give_up_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(room)
         self._all_room = room
@@ -93,6 +103,15 @@ class Writer:
         self._add(write)
         result: _Result = await write.future
         return result
+
+    @property
+    def is_locked_out(self) -> bool:
+        """Whether another process kept the thread from writing when it last tried."""
+        return self._locked_at > 0
+
+    def end_within(self, seconds: float) -> None:
+        """Stop waiting for a locked database so long from now: each write tries once after that."""
+        self._give_up_at = time.monotonic() + seconds
 
     async def close(self) -> None:
         """Carry out what was asked for, then end the thread and close the connection."""
@@ -136,12 +155,29 @@ class Writer:
     def _begin(self, batch: list[_Write]) -> bool:
         """Begin a transaction; where that fails, so has every write."""
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
+            self._db = self._file.current(self._db)
+            self._lock()
+        except Exception as error:  # noqa: BLE001 - the thread must outlive whatever goes wrong
             for write in batch:
-                write.error = refusal(write.doing, self._path, error)
+                write.error = self._file.refusal(write.doing, error)
             return False
         return True
+
+    def _lock(self) -> None:
+        """Begin, waiting for `BUSY_S` in all if need be: what comes after that tries once."""
+        while True:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                now = time.monotonic()
+                self._locked_at = self._locked_at or now
+                if now >= min(self._locked_at + BUSY_S, self._give_up_at):
+                    raise
+            else:
+                self._locked_at = 0.0
+                return
 
     def _commit_together(self, batch: list[_Write]) -> bool:
         """The usual case, without savepoints; False when nothing was done because one failed."""
@@ -165,7 +201,7 @@ class Writer:
             with contextlib.suppress(sqlite3.Error):
                 self._db.rollback()
             if len(batch) == 1:
-                batch[0].error = refusal(batch[0].doing, self._path, error)
+                batch[0].error = self._file.refusal(batch[0].doing, error)
                 return
             # A full disk, say: what is too large must not fail what still fits.
             for write in batch:
@@ -182,7 +218,7 @@ class Writer:
             if not self._db.conn.in_transaction:
                 raise
             self._db.execute("ROLLBACK TO one_write")
-            write.error = refusal(write.doing, self._path, error)
+            write.error = self._file.refusal(write.doing, error)
         self._db.execute("RELEASE one_write")
 
     def _settle(self, batch: list[_Write]) -> None:
@@ -198,28 +234,3 @@ class Writer:
                     write.future.set_exception(write.error)
             elif write.error is not None:
                 _log.error("after its caller was cancelled: %s", write.error)
-
-
-def refusal(doing: str, path: Path, error: Exception) -> EvalrouterError:
-    """The error a caller gets when `doing` failed; what evalrouter raised itself stays as it is."""
-    if isinstance(error, EvalrouterError):
-        return error
-    reason = str(error)
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is not None:
-        match code & 0xFF:
-            case sqlite3.SQLITE_FULL:
-                reason = (
-                    "the disk is full; what was kept before is safe, free some space and resume"
-                )
-            case sqlite3.SQLITE_BUSY:
-                reason = "another process has been writing to it for too long"
-            case sqlite3.SQLITE_READONLY:
-                reason = "the file or its folder is not writable"
-            case sqlite3.SQLITE_CANTOPEN:
-                reason = "the file cannot be opened; is its folder there and writable?"
-            case sqlite3.SQLITE_NOTADB:
-                reason = "the file is not a SQLite database"
-    refused = StoreError(f"cannot {doing}: {path}: {reason}")
-    refused.__cause__ = error
-    return refused

@@ -22,6 +22,7 @@ from providers.errors import (
     PermissionDeniedError,
     RateLimitError,
     StoreError,
+    StoreUnavailableError,
 )
 from router.keys import NOBODY, Expected, Keys, bearer, create, digest_of, expiry, listed
 from router.store.base import KeyRow, KeySpend
@@ -696,6 +697,47 @@ async def test_a_row_that_the_store_refuses_blocks_no_other(store, path, clock):
         assert (spent["other"].usd, spent["poisoned"].usd) == (0.25, 0.25)
 
 
+@pytest.mark.parametrize(
+    "poison",
+    ["routes = 'not JSON'", "routes = '[1]'", "rpm = 'many'", "created_at = x'00'"],
+)
+async def test_a_key_that_cannot_be_read_lets_nobody_in_and_blocks_no_other(
+    store, path, clock, poison, caplog
+):
+    poisoned = await make(store, clock, name="poisoned", routes=("r",))
+    other = await make(store, clock, name="other")
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE keys SET {poison} WHERE name = 'poisoned'")
+    async with loaded(store, clock) as keys:
+        with pytest.raises(AuthenticationError):
+            recognise(keys, poisoned)
+        keys.admit(recognise(keys, other), "r").settle(5, 0.25)
+        with sqlite3.connect(path) as db:
+            db.execute("UPDATE keys SET revoked_at = 1.0 WHERE name = 'other'")
+        await keys.refresh()
+        with pytest.raises(AuthenticationError, match="revoked"):
+            recognise(keys, other)
+        assert keys.required
+    assert "cannot be read and is refused" in caplog.text
+
+
+@pytest.mark.parametrize("poison", ["usd = 'much'", "usd = 9e999", "tokens = 'many'"])
+async def test_spend_that_cannot_be_read_is_more_than_any_budget(store, path, clock, poison):
+    poisoned = await make(store, clock, name="poisoned", budget_usd=1.0)
+    other = await make(store, clock, name="other", budget_usd=1.0)
+    async with loaded(store, clock) as keys:
+        for authorization in (poisoned, other):
+            keys.admit(recognise(keys, authorization), "r").settle(5, 0.25)
+    with sqlite3.connect(path) as db:
+        db.execute(
+            f"UPDATE key_spend SET {poison} WHERE key = (SELECT id FROM keys ORDER BY name DESC)"
+        )
+    async with loaded(store, clock) as keys:
+        assert refused(keys, poisoned).code == "insufficient_quota"
+        keys.admit(recognise(keys, other), "r").settle(5, 0.80)
+        assert refused(keys, other).code == "insufficient_quota"
+
+
 async def test_revocation_is_seen_while_another_process_keeps_the_database_locked(
     store, path, clock
 ):
@@ -722,6 +764,50 @@ async def test_revocation_is_seen_while_another_process_keeps_the_database_locke
     await keys.close()
     [key] = await listed(store, clock.now)
     assert key.spent.usd == 0.25
+
+
+@asynccontextmanager
+async def database(path):
+    store = SqliteStore(path)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def test_a_database_in_place_of_the_keys_opens_no_door(store, path, clock, tmp_path):
+    app = await make(store, clock)
+    with sqlite3.connect(path) as source, sqlite3.connect(tmp_path / "backup.db") as target:
+        source.backup(target)
+    async with database(tmp_path / "other.db") as another:
+        other = await make(another, clock, name="other")
+    async with database(tmp_path / "empty.db"):
+        pass
+    newcomer = await make(store, clock, name="newcomer")
+    await store.revoke_key("app", clock.now)
+    async with loaded(store, clock) as keys:
+        recognise(keys, newcomer)
+        (tmp_path / "backup.db").replace(path)
+        await keys.refresh()
+        with pytest.raises(AuthenticationError, match="revoked"):
+            recognise(keys, app)
+        with pytest.raises(AuthenticationError, match="not known"):
+            recognise(keys, newcomer)
+        # Its number of changes is that of the backup.
+        (tmp_path / "other.db").replace(path)
+        await keys.refresh()
+        recognise(keys, other)
+        with pytest.raises(AuthenticationError, match="not known"):
+            recognise(keys, app)
+        path.unlink()
+        with pytest.raises(StoreUnavailableError, match="deleted"):
+            await keys.refresh()
+        recognise(keys, other)
+        (tmp_path / "empty.db").replace(path)
+        await keys.refresh()
+        with pytest.raises(AuthenticationError, match="not known"):
+            recognise(keys, other)
+        with pytest.raises(AuthenticationError, match="must provide"):
+            keys.recognise({})
 
 
 # many requests at a time

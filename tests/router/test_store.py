@@ -21,7 +21,7 @@ from sqlite_utils import Database
 
 from evaluators.base import Answer, Cell, Sample, Score, Usage
 from evaluators.columns import Column
-from providers.errors import NotFoundError, RunDocumentError, StoreError
+from providers.errors import NotFoundError, RunDocumentError, StoreError, StoreUnavailableError
 from router.store.base import DatasetRow, Progress, Run, RunFilter, Store
 from router.store.migrations import STEPS, migrate
 from router.store.sqlite import ABANDONED_S, SqliteStore
@@ -891,6 +891,94 @@ async def test_a_write_ruined_by_a_constraint_is_a_store_error_with_the_path(tmp
         assert isinstance(second, StoreError)
         assert "a.db: ruined" in second.message
         assert (await store.progress("run_1")).in_flight == 2
+
+
+# SqliteStore: a file that does not work
+
+
+async def test_a_damaged_page_is_remembered_until_every_page_can_be_read(tmp_path):
+    path = tmp_path / "a.db"
+    async with sqlite_store(path) as store:
+        await store.add_run(a_run(), some_samples(500))
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            page, size = connection.execute(
+                "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size"
+                " WHERE name = 'samples'"
+            ).fetchone()
+    whole = path.read_bytes()
+    at = (page - 1) * size
+    async with sqlite_store(path) as store:
+        await store.check()
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(b"\x7f" * size)
+        # Nothing that a check reads.
+        await store.check()
+        with pytest.raises(StoreUnavailableError, match=r"read samples: .*damaged") as caught:
+            await everything(store.samples("run_1"))
+        assert caught.value.fault == "corrupt"
+        assert str(path) not in caught.value.reason
+        with pytest.raises(StoreUnavailableError, match="damaged"):
+            await store.check()
+        assert store.delay().fault == "corrupt"
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(whole[at : at + size])
+        while True:
+            try:
+                await store.check()
+                break
+            except StoreUnavailableError:
+                await asyncio.sleep(0.02)
+        assert len(await everything(store.samples("run_1"))) == 500
+
+
+async def test_a_file_that_is_gone_is_neither_written_nor_made_anew(tmp_path):
+    path = tmp_path / "a.db"
+    async with sqlite_store(path) as store:
+        await store.add_run(a_run(), some_samples(2))
+        path.rename(tmp_path / "b.db")
+        results = await asyncio.gather(
+            *(store.runs() for _ in range(8)),
+            *(store.begin("run_1", Cell("r", f"s{n}", 0), "h", "t") for n in range(2)),
+            store.check(),
+            return_exceptions=True,
+        )
+        assert {one.fault for one in results} == {"deleted"}
+        assert len({id(one) for one in results}) == len(results)
+        assert not path.exists()
+        (tmp_path / "b.db").rename(path)
+        await store.check()
+        assert len(await store.runs()) == 1
+        assert (await store.progress("run_1")).in_flight == 0
+
+
+async def test_what_takes_the_place_of_the_file_is_noticed_by_those_who_only_read(tmp_path):
+    path, other = tmp_path / "a.db", tmp_path / "other.db"
+    async with sqlite_store(other) as store:
+        await store.add_run(a_run("run_2"), some_samples(1))
+    async with sqlite_store(path) as store:
+        await store.add_run(a_run(), some_samples(1))
+        assert [run.id for run in await store.runs()] == ["run_1"]
+        generation = store.generation
+        other.replace(path)
+        assert [run.id for run in await store.runs()] == ["run_2"]
+        assert store.generation != generation
+
+
+async def test_a_locked_database_is_waited_for_only_until_the_end(tmp_path):
+    path = tmp_path / "a.db"
+    async with sqlite_store(path) as store, locked(path):
+        write = asyncio.ensure_future(store.add_run(a_run(), []))
+        while store.delay() is None:
+            await asyncio.sleep(0.01)
+        assert store.delay().fault == "locked"
+        store.end_within(0.0)
+        with pytest.raises(StoreUnavailableError, match="locked"):
+            await write
+        with pytest.raises(StoreUnavailableError, match="locked"):
+            await store.add_run(a_run(), [])
 
 
 # SqliteStore: other processes

@@ -11,7 +11,7 @@ from servers import gateway
 
 from providers import sse
 from providers.base import Translation
-from providers.errors import StoreError
+from providers.errors import StoreError, StoreUnavailableError
 from router.config import Config, Route, Storage, parse
 from router.config import Target as Arm
 from router.dispatch import Attempt
@@ -254,18 +254,23 @@ def test_what_is_owed(prices, changes, tokens_used, cost):
 
 
 class Slow(SqliteStore):
-    """A store that holds back writes while it is told to."""
+    """A store that holds back writes while it is told to, or does not work."""
 
     def __init__(self, path):
         super().__init__(path)
         self.free = asyncio.Event()
         self.free.set()
         self.refuse = False
+        self.locked = False
+        self.tried = 0
 
     async def keep_traffic(self, records):
         await self.free.wait()
+        self.tried += 1
         if self.refuse:
             raise StoreError("the disk is full")
+        if self.locked:
+            raise StoreUnavailableError("it is locked", fault="locked", reason="it is locked")
         await super().keep_traffic(records)
 
 
@@ -449,6 +454,58 @@ async def test_a_store_that_refuses_costs_rows_only(store, prices, caplog):
     assert [row.id for row in await store.traffic(TrafficFilter())] == ["kept"]
     assert (made.dropped, len(counted)) == (1, 2)
     assert "the disk is full" in caplog.text
+
+
+async def test_rows_wait_while_the_database_does_not_work(store, prices, caplog):
+    counted = []
+    async with traffic(
+        store, prices, count=counted.append, retry=0.002, queued=10, queued_bytes=50_000
+    ) as made:
+        store.locked = True
+        for n in range(30):
+            made.add(record(answer(), id=f"req_{n}", keep="full", response=b"x" * 1000))
+            while len(counted) <= n:
+                await asyncio.sleep(0.001)
+        tried = store.tried
+        while store.tried < tried + 3:
+            await asyncio.sleep(0.001)
+        assert made.dropped >= 19
+        store.locked = False
+        while not (rows := await store.traffic(TrafficFilter(), limit=100)):
+            await asyncio.sleep(0.001)
+        made.add(record(answer(), id="later"))
+    rows = await store.traffic(TrafficFilter(), limit=100)
+    assert len(rows) + made.dropped == 31
+    # Each once, the first ones, in their order.
+    names = [row.id for row in reversed(rows)]
+    assert names == [f"req_{n}" for n in range(len(rows) - 1)] + ["later"]
+    assert caplog.text.count("wait for the database: it is locked") == 1
+    assert caplog.text.count("being dropped") == 1
+
+
+async def test_closing_waits_for_no_database_that_does_not_work(store, prices, caplog):
+    async with traffic(store, prices, retry=1e6) as made:
+        store.locked = True
+        for n in range(600):
+            made.add(record(answer(), id=f"req_{n}"))
+        while not store.tried:
+            await asyncio.sleep(0.001)
+    assert made.dropped == 600
+    assert "600 request record(s) were never written" in caplog.text
+
+
+async def test_a_row_that_is_refused_costs_no_other(store, prices, caplog):
+    async with traffic(store, prices) as made:
+        store.free.clear()
+        for n in range(40):
+            made.add(record(answer(), id=f"bad \ud800 {n}" if n % 10 == 3 else f"req_{n}"))
+        while made.queues()["settle"]:
+            await asyncio.sleep(0.001)
+        store.free.set()
+    rows = await store.traffic(TrafficFilter(), limit=100)
+    assert [row.id for row in reversed(rows)] == [f"req_{n}" for n in range(40) if n % 10 != 3]
+    assert made.dropped == 4
+    assert "being dropped" in caplog.text
 
 
 async def test_close_writes_all_that_was_added(store, prices):

@@ -1,0 +1,332 @@
+"""The database file: how to connect to it, and whether it is still the one that was opened.
+
+SQLite goes on reading and writing a file that was deleted or replaced, and whatever it writes then
+is lost. So a `DatabaseFile` remembers which file it opened, and compares before every transaction.
+A file that was moved away and is back goes on. A database that was put in the place of another one
+is taken over, without what the write-ahead log of the other one holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from providers.errors import EvalrouterError, StoreError, StoreFault, StoreUnavailableError
+from router.store.migrations import is_known, migrate
+
+log = logging.getLogger("evalrouter")
+
+BUSY_S = 10.0  # how long to wait for another process that writes
+TRY_S = 0.25  # and until the thread that writes looks whether it should go on waiting
+CHECK_BUSY_S = 1.0
+# With less room than this, the next write may be the first one to fail.
+MIN_FREE_BYTES = 2**20
+# After a look at every page that took a second, this many seconds pass until the next one.
+PAUSE_AFTER_SCAN = 5.0
+
+_LOCKED = "another process has kept the database locked for too long"
+_DAMAGED = "the database is damaged; put a backup in its place"
+
+# Device and number of a file, which stay the same when it is moved.
+_Identity = tuple[int, int]
+
+
+class DatabaseFile:
+    """A SQLite file in WAL mode, from `open_for_writing` on.
+
+    Attributes:
+        path: where it is.
+        generation: how often another database was taken over; connections belong to one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.generation = 0
+        # Absolute, because ":memory:" and "" mean something else to SQLite.
+        self._place = path.absolute()
+        self._log = Path(f"{self._place}-wal")
+        self._index = Path(f"{self._place}-shm")
+        self._opened: tuple[_Identity | None, ...] = ()
+        # Whether a read or a write found a page that cannot be, and when to look at all of them.
+        self.is_corrupt = False
+        self._scan_at = 0.0
+
+    # connecting
+
+    def open_for_writing(self) -> Database:
+        """Connect and bring the schema up to date; make the file when it is not there.
+
+        Raises:
+            StoreError: it cannot be opened, or was written by a newer evalrouter.
+        """
+        if self._place.is_dir():
+            raise StoreError(f"cannot open the database {self.path}: it is a folder, not a file")
+        try:
+            db = _connect(self._place, "rwc", BUSY_S)
+            try:
+                db.enable_wal()
+                db.execute("PRAGMA synchronous = NORMAL")
+                migrate(db)
+                # After migrating: a step that rebuilds a table must not set off cascades.
+                db.execute("PRAGMA foreign_keys = ON")
+                db.execute(f"PRAGMA busy_timeout = {TRY_S * 1000:.0f}")
+                self._opened = self._identities()
+            except BaseException:
+                db.close()
+                raise
+        except (sqlite3.Error, OSError) as error:
+            raise self.refusal("open", error) from error
+        except StoreError as error:
+            raise StoreError(f"cannot open the database {self.path}: {error.message}") from error
+        return db
+
+    def open_for_reading(self) -> Database:
+        """Connect to the file that `open_for_writing` opened."""
+        self.check_identity()
+        db = _connect(self._place, "rw", BUSY_S)
+        try:
+            db.execute("PRAGMA query_only = ON")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    # whether it is the same file
+
+    def check_identity(self) -> None:
+        """Raise unless the files that are open are those at its path. Takes some microseconds.
+
+        Raises:
+            StoreUnavailableError: one was deleted or replaced, or the folder cannot be reached.
+        """
+        try:
+            found = self._identities()
+        except OSError as error:
+            raise self._unavailable(*_unreachable(error)) from None
+        if found == self._opened:
+            return
+        if found[0] is None and not self._place.parent.is_dir():
+            raise self._unavailable("unreachable", "the database's folder is not there")
+        if found[0] is None:
+            raise self._unavailable(
+                "deleted", "the database file was deleted or moved away; put it back, or restart"
+            )
+        if found[0] != self._opened[0]:
+            raise self._unavailable("replaced", "another file is in the place of the database")
+        raise self._unavailable(
+            "deleted",
+            "the database's write-ahead log (-wal, -shm) was deleted or replaced; put it back, or "
+            "restart, which saves what is in it",
+        )
+
+    def _identities(self) -> tuple[_Identity | None, ...]:
+        return _identity(self._place), _identity(self._log), _identity(self._index)
+
+    def current(self, db: Database) -> Database:
+        """Return the connection to write to: this one, or one to a database in its file's place.
+
+        Raises:
+            StoreUnavailableError: there is none that could be written to.
+        """
+        try:
+            self.check_identity()
+        except StoreUnavailableError as error:
+            if error.fault != "replaced":
+                raise
+            return self._take_over(db)
+        return db
+
+    def _take_over(self, old: Database) -> Database:
+        if self._place.is_dir():
+            raise self._unavailable("replaced", "a folder is in the place of the database")
+        with _locked_file(self._place):
+            self._remove_old_log(old)
+        db = self.open_for_writing()
+        old.close()
+        self.generation += 1
+        self.is_corrupt = False
+        log.warning("%s was replaced by another database, which is used from now on", self.path)
+        return db
+
+    def _remove_old_log(self, old: Database) -> None:
+        """Keep SQLite from applying the log of the database that was replaced to the new one."""
+        _, old_log, old_index = self._opened
+        log_now, index_now = _identity(self._log), _identity(self._index)
+        has_own_log = log_now is not None and log_now != old_log
+        if has_own_log and index_now == old_index:
+            self._index.unlink(missing_ok=True)
+        if not self._is_whole("rw" if has_own_log else "ro&immutable=1"):
+            raise self._unavailable(
+                "replaced", "a file that is no whole database is in the place of the database"
+            )
+        if log_now == old_log:
+            # Whoever moved the old file away gets it whole.
+            with contextlib.suppress(sqlite3.Error):
+                old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._log.unlink(missing_ok=True)
+        if index_now == old_index:
+            self._index.unlink(missing_ok=True)
+
+    def _is_whole(self, mode: str) -> bool:
+        try:
+            with contextlib.closing(_connect(self._place, mode, CHECK_BUSY_S)) as db:
+                return is_known(db)
+        except (sqlite3.Error, UnicodeError):
+            # Not a database, or not copied to its end yet.
+            return False
+
+    # whether it works
+
+    def check_reading(self) -> None:
+        """Raise unless the file is there, can be read and has room. Takes well under a millisecond.
+
+        A connection of its own reads what is on the disk, not what another one remembers.
+
+        Raises:
+            StoreUnavailableError: the file is gone or damaged, or the disk is full.
+            sqlite3.Error: SQLite cannot read it; see `refusal`.
+        """
+        self.check_identity()
+        self._check_room()
+        with contextlib.closing(_connect(self._place, "rw", CHECK_BUSY_S)) as db:
+            db.execute("SELECT version FROM key_changes").fetchone()
+            db.execute("SELECT id FROM runs LIMIT 1").fetchone()
+            if self.is_corrupt:
+                self._scan(db)
+
+    def _check_room(self) -> None:
+        place = os.statvfs(self._place.parent)
+        # What is reserved for root counts for root alone; some file systems say nothing at all.
+        blocks = place.f_bfree if os.geteuid() == 0 else place.f_bavail
+        if place.f_blocks and blocks * place.f_frsize < MIN_FREE_BYTES:
+            raise self._unavailable("full", "the disk is full; free some space")
+
+    def _scan(self, db: Database) -> None:
+        """Look whether every page can be read again, after one could not."""
+        began = time.monotonic()
+        if began >= self._scan_at:
+            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            ended = time.monotonic()
+            self._scan_at = ended + (ended - began) * PAUSE_AFTER_SCAN
+            if found == "ok":
+                self.is_corrupt = False
+                return
+        raise self.corrupt()
+
+    # errors
+
+    def corrupt(self) -> StoreUnavailableError:
+        """The error while a page cannot be read."""
+        return self._unavailable("corrupt", _DAMAGED)
+
+    def locked(self) -> StoreUnavailableError:
+        """The error of a check that waits for another process."""
+        return self._unavailable("locked", _LOCKED)
+
+    def refusal(self, doing: str, error: Exception) -> EvalrouterError:
+        """The error a caller gets when `doing` failed; what a write itself raised stays as it is.
+
+        Each caller gets one of its own, because a traceback grows wherever it is raised.
+        """
+        if isinstance(error, StoreUnavailableError):
+            fault, reason = error.fault, error.reason
+        elif isinstance(error, EvalrouterError):
+            return error
+        else:
+            found = _fault(error)
+            if found is None:
+                return _caused(StoreError(f"cannot {doing}: {self.path}: {error}"), error)
+            fault, reason = found
+        if fault == "corrupt":
+            self.is_corrupt = True
+        message = f"cannot {doing}: {self.path}: {reason}"
+        return _caused(StoreUnavailableError(message, fault=fault, reason=reason), error)
+
+    def _unavailable(self, fault: StoreFault, reason: str) -> StoreUnavailableError:
+        return StoreUnavailableError(reason, fault=fault, reason=reason)
+
+
+def write_a_page(db: Database) -> None:
+    """Write the first page as it is: whatever keeps other writes from the file keeps this one."""
+    # Nothing else uses the number.
+    number = db.execute("PRAGMA user_version").fetchone()[0]
+    db.execute(f"PRAGMA user_version = {number:d}")
+
+
+def _caused(error: EvalrouterError, by: Exception) -> EvalrouterError:
+    error.__cause__ = by
+    return error
+
+
+def _fault(error: Exception) -> tuple[StoreFault, str] | None:
+    """What is wrong with the whole database; None where it is with one read or write."""
+    if isinstance(error, OSError):
+        return _unreachable(error)
+    code = getattr(error, "sqlite_errorcode", None)
+    match None if code is None else code & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return "full", (
+                "the disk is full; what was kept before is safe, free some space and resume"
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_PROTOCOL:
+            return "locked", _LOCKED
+        case sqlite3.SQLITE_READONLY:
+            return "read_only", "the file or its folder is not writable"
+        case sqlite3.SQLITE_CANTOPEN:
+            return "unreachable", ("the file cannot be opened; is its folder there and writable?")
+        case sqlite3.SQLITE_NOTADB:
+            return "corrupt", "the file is not a SQLite database"
+        case sqlite3.SQLITE_CORRUPT:
+            return "corrupt", _DAMAGED
+        case sqlite3.SQLITE_IOERR:
+            return "failing", f"the disk refuses to read or write it ({error})"
+    return None
+
+
+def _unreachable(error: OSError) -> tuple[StoreFault, str]:
+    return "unreachable", f"the database's folder cannot be reached: {error.strerror}"
+
+
+def _connect(path: Path, mode: str, timeout: float) -> Database:
+    # Plugins that the user has installed for sqlite-utils have no business in here.
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}",
+        uri=True,
+        timeout=timeout,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        return Database(connection, recursive_triggers=False, execute_plugins=False)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _identity(path: Path) -> _Identity | None:
+    """Which file is at a path; None for none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@contextlib.contextmanager
+def _locked_file(path: Path) -> Iterator[None]:
+    """Hold off the other processes that are about to take the same file over."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        # To close it drops SQLite's locks on this file in this process, which has none yet.
+        os.close(descriptor)

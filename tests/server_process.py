@@ -1,0 +1,101 @@
+"""`evalrouter serve` in a process of its own with its log in a file, and what is known of it.
+
+with serving(folder, "--workers", "2") as server:
+    httpx.get(f"{server.url}/health/live")
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "Traceback" not in server.log
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import httpx
+
+# Long enough for a busy machine; a test that waits so long fails.
+PATIENCE_S = 60.0
+
+
+class ServerProcess:
+    """A server in its folder, which has its config.
+
+    Attributes:
+        process: the server's, or its supervisor's.
+        url: its base URL.
+    """
+
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._folder = folder
+        wait_for(lambda: "http://" in self.log or process.poll() is not None)
+        found = re.search(r"http://\S+", self.log)
+        assert found is not None, self.log
+        self.url = found.group()
+
+    @property
+    def log(self) -> str:
+        return (self._folder / "log").read_text()
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that answer, then the supervisor."""
+        return [*workers_of(self.process.pid), self.process.pid]
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        return self.process.wait(PATIENCE_S)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *args: str, before: Sequence[str] = ()) -> Iterator[ServerProcess]:
+    """A server that is ready; `before` is a command that runs another one."""
+    command = [*before, sys.executable, "-m", "router", "serve", *args]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, stderr=log)
+    try:
+        server = ServerProcess(folder, process)
+        wait_for(server.is_ready)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until it holds; pytest's own limit ends a wait that has no end."""
+    while not condition():
+        time.sleep(0.02)
+
+
+def workers_of(pid: int) -> list[int]:
+    """Worker processes; multiprocessing's own resource tracker is none."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+                found.append(int(child))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -401,9 +401,10 @@ class StoreError(EvalrouterError):
     code = "store_error"
 
 
-StoreFault = Literal[
-    "locked", "slow", "full", "read_only", "failing", "unreachable", "deleted", "replaced", "corrupt"
-]
+StoreFault = (
+    Literal["locked", "slow", "full", "read_only", "failing"]
+    | Literal["unreachable", "deleted", "replaced", "corrupt"]
+)
 
 
 class StoreUnavailableError(StoreError):

@@ -54,7 +54,7 @@ class Services:
         dispatcher: sends work to providers.
         store: where runs are kept.
         readiness: whether that store works.
-        keys: the clients' keys; only a server loads them.
+        keys: the clients' keys; a server loads and closes them (`app.py`), a command needs none.
         datasets: registered datasets, and the artifact store.
         runs: the runs of this process.
         experiments: runs under one name.

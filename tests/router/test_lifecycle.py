@@ -7,12 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import httpx
 import pytest
 from servers import gateway, process, scripted
+
+from router.app import create_app
+from router.config import parse
+from router.services import Services
 
 MODELS = {
     "a": [{"answer": "from a", "delay_s": 0.005}],
@@ -46,6 +51,38 @@ def answer_of(http, url, model="ab"):
     reply = http.post(f"{url}/v1/chat/completions", json=chat(model))
     assert reply.status_code == 200, reply.text
     return reply.json()["choices"][0]["message"]["content"]
+
+
+@asynccontextmanager
+async def running(app):
+    """An app between the start and the end of its lifespan."""
+    received, sent = asyncio.Queue(), asyncio.Queue()
+    task = asyncio.create_task(app({"type": "lifespan", "state": {}}, received.get, sent.put))
+    for name in ("startup", "shutdown"):
+        await received.put({"type": f"lifespan.{name}"})
+        assert (await sent.get())["type"] == f"lifespan.{name}.complete"
+        if name == "startup":
+            yield
+    await task
+
+
+def task_names():
+    return sorted(
+        task.get_name() for task in asyncio.all_tasks() if "evalrouter" in task.get_name()
+    )
+
+
+async def test_each_background_task_runs_once_in_a_server(tmp_path):
+    config = parse(f'storage: {{database: "sqlite:///{tmp_path}/e.db"}}', "test.yaml", {})
+    services = Services(config)
+    async with services:
+        # A command that evaluates has no clients, so it reads no keys.
+        assert "evalrouter-keys" not in task_names()
+    async with running(create_app(Services(config))):
+        names = task_names()
+        assert "evalrouter-keys" in names
+        assert len(names) == len(set(names))
+    assert task_names() == []
 
 
 def wait_for(condition):

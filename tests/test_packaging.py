@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import importlib.resources
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ HEAVY = ("torch", "ray", "pandas", "pyarrow", "vllm", "llama_cpp", "transformers
 def test_each_name_resolves_to_this_project(name):
     module = importlib.import_module(name)
     assert Path(module.__file__).is_relative_to(ROOT)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_each_package_tells_type_checkers_that_it_is_typed(name):
+    assert importlib.resources.files(name).joinpath("py.typed").is_file()
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -1,4 +1,4 @@
-"""`AsyncAsyncClient`: the methods of `synchronous.py`, awaited; read there what each one does."""
+"""`AsyncClient`: the methods of `synchronous.py`, awaited; read there what each one does."""
 
 from __future__ import annotations
 

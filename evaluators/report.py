@@ -4,7 +4,7 @@
     for row in rows:
         tally.add(row.cell, row.answer, row.scores)
     report = summarise(tally)
-    to_json(report)                                # or evaluators.table.to_table(report)
+    msgspec.json.encode(report)                    # or evaluators.table.to_table(report)
 
 A failed answer is counted, shown and never averaged in. A score is over the samples that have one,
 a difference over the samples that both routes have one for, and `n` says how many those are.
@@ -287,11 +287,6 @@ def infos_of(tally: Tally) -> tuple[OutputInfo, ...]:
         for metric in tally.metrics
         for output in metric.outputs
     )
-
-
-def to_json(report: Report) -> bytes:
-    """The report as one JSON object; `msgspec.json.decode(data, type=Report)` reads it back."""
-    return msgspec.json.encode(report)
 
 
 def decimals(output: OutputInfo, *values: float | None) -> int:

@@ -152,13 +152,10 @@ class Cache:
         clock: seconds since the epoch.
 
     Attributes:
-        hits, misses: how many `get`s found something, and how many did not.
         size: bytes that the entries take now.
     """
 
     def __init__(self, max_bytes: int, *, clock: Callable[[], float] = time.time) -> None:
-        self.hits = 0
-        self.misses = 0
         self.size = 0
         self._max_bytes = max_bytes
         self._clock = clock
@@ -177,9 +174,7 @@ class Cache:
                 self._drop(key)
             elif max_age is None or now - entry.at <= max_age:
                 self._kept.move_to_end(key)
-                self.hits += 1
                 return entry
-        self.misses += 1
         return None
 
     def put(self, key: bytes, entry: Entry, ttl: float) -> None:

@@ -538,7 +538,6 @@ class Dispatcher:
             if after is not None and not (await asyncio.wait({first}, timeout=after))[0]:
                 other = self._second(state, plan, place, work)
                 if other is not None:
-                    state.hedged += 1
                     attempts[asyncio.create_task(self._attempt(other, plan, work, trail))] = other
             running = set(attempts)
             while running and winner is None:
@@ -560,7 +559,6 @@ class Dispatcher:
         if not task.done():
             task.cancel()
             if won:
-                where.hedges_lost += 1
                 trail.cancelled = "hedge_lost"
         await asyncio.gather(task, return_exceptions=True)
         if not task.cancelled() and task.exception() is None:

@@ -94,10 +94,9 @@ class Grant:
 
     Attributes:
         key_id: whose; "" when no key is needed.
-        key_name: what people call that key; "" likewise.
     """
 
-    __slots__ = ("_expected", "_holder", "_keys", "_open", "key_id", "key_name")
+    __slots__ = ("_expected", "_holder", "_keys", "_open", "key_id")
 
     def __init__(
         self, keys: Keys | None, holder: Holder | None, expected: Expected = NOTHING
@@ -107,7 +106,6 @@ class Grant:
         self._holder = holder
         self._open = True
         self.key_id = holder.row.id if holder else ""
-        self.key_name = holder.row.name if holder else ""
 
     def headers(self) -> Headers:
         """OpenAI's `x-ratelimit-*` headers, as things stand now; a new list."""

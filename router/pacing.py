@@ -25,7 +25,7 @@ import asyncio
 import random as random_module
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from providers.errors import TargetBusyError, UpstreamError, UpstreamStatusError
 from router.dispatch import is_spent, retry_after
@@ -164,11 +164,6 @@ class Pacing:
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._windows: dict[Target, Window] = {}
-
-    @property
-    def windows(self) -> Mapping[Target, Window]:
-        """Every window so far, for metrics."""
-        return self._windows
 
     def window(self, target: Target) -> Window:
         """The target's."""

@@ -604,7 +604,6 @@ class Protocol(asyncio.Protocol):
 
     def answered(self, exchange: Exchange) -> None:
         """A response is complete: go on with the next request, or close."""
-        self._shared.total_requests += 1
         self._current = None
         if not exchange.keep_alive:
             self._close_gently()

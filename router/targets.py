@@ -67,16 +67,11 @@ class TargetState:
     Attributes:
         target: which.
         running: requests in flight.
-        hedged, hedges_lost: second attempts made, and attempts cancelled because another won.
-        opened: how often the breaker has opened.
     """
 
     def __init__(self, target: Target, klass: Klass = "live", places: Places | None = None) -> None:
         self.target = target
         self.running = 0
-        self.hedged = 0
-        self.hedges_lost = 0
-        self.opened = 0
         self._klass: Klass = klass
         self._places = places or Places()
         self._waiters = self._places.waiting[klass]
@@ -189,8 +184,6 @@ class TargetState:
         """The target failed, by its own fault."""
         self._failures += 1
         if self._failures >= breaker.failures or self._breaker == "half_open":
-            if self._breaker != "open":
-                self.opened += 1
             self._breaker = "open"
             self._closed_again_at = now + breaker.open
 

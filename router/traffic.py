@@ -49,7 +49,7 @@ QUEUED_BYTES = 64 * 2**20  # of answers' ends in the one queue, and of bodies in
 SLICE = 64  # records completed at a time, so that the thread hands the interpreter back soon
 RETRY_S = 1.0  # until rows that wait for the database are tried again
 ROWS = 256  # rows written at a time: one transaction costs the same for one as for many
-TAIL_BYTES = 16 * 1024  # what `tail_of` leaves of an answer
+TAIL_BYTES = 16 * 1024  # of an answer's end
 MAX_BODY_BYTES = 2**20  # longer bodies are not kept
 PRUNE_EVERY_S = 600.0
 PRUNE_AT_ONCE = 1000
@@ -73,11 +73,6 @@ class _Answer(msgspec.Struct):
 _read_answer = msgspec.json.Decoder(_Answer).decode
 _read_object = msgspec.json.Decoder(msgspec.Raw).decode
 _read_text = msgspec.json.Decoder(str | None).decode
-
-
-def tail_of(body: bytes) -> bytes:
-    """What a record needs of a whole JSON body: all of it when it is short, else its end."""
-    return body if len(body) <= TAIL_BYTES else body[-TAIL_BYTES:]
 
 
 class Traffic:

@@ -395,8 +395,6 @@ async def test_a_hedge_answers_for_a_slow_target():
     assert str(opened.target) == "p/n"
     assert sorted(world.results(opened.attempts)) == [("m", "hedge_lost"), ("n", "ok")]
     await opened.aclose()
-    states = {str(one.target): one for one in world.dispatcher.states()}
-    assert (states["p/m"].hedged, states["p/m"].hedges_lost) == (1, 1)
     assert world.running() == 0
 
 

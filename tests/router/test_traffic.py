@@ -20,7 +20,7 @@ from router.record import Record, Trace
 from router.routing import Target
 from router.store.base import TrafficFilter
 from router.store.sqlite import SqliteStore
-from router.traffic import MAX_BODY_BYTES, TAIL_BYTES, Traffic, settle, tail_of
+from router.traffic import MAX_BODY_BYTES, TAIL_BYTES, Traffic, settle
 
 PROVIDERS = """
 providers:
@@ -92,7 +92,7 @@ def record(tail=b"", **changes):
                 "status": 200,
                 "total_s": 0.5,
             }
-            | {"tail": tail_of(tail)}
+            | {"tail": tail[-TAIL_BYTES:]}
             | changes
         )
     )

@@ -110,12 +110,14 @@ class Completed(NamedTuple):
         try_later: whether the target only has too many requests now: asked again once its window
             (`pacing.py`) lets it, it may well answer.
         body: what the target sent, where that was an answer.
+        status: that of the HTTP response with which the router would end such a request.
     """
 
     answer: Answer
     attempts: tuple[Attempt, ...]
     try_later: bool = False
     body: bytes = b""
+    status: int = 200
 
 
 class Asker:
@@ -265,7 +267,7 @@ class Asker:
             path=prepared.work.path,
             route=prepared.plan.route,
             target=Target.parse(answer.target) if answer.target else None,
-            status=200 if answer.text is not None else 502,
+            status=completed.status,
             error_code=answer.error_code or "",
             klass="eval",
             attempts=completed.attempts,
@@ -297,14 +299,14 @@ class Asker:
         except UpstreamError as error:
             later = self.pacing.wait_of(error) is not None
             failed = _failed(error, time.perf_counter() - started)
-            return Completed(failed, error.attempts, later), b""
+            return Completed(failed, error.attempts, later, status=error.status), b""
         body = opened.body or b""
         try:
             answer = await self._read(opened, started, prepared.work.path)
             return Completed(answer, tuple(opened.attempts), body=body), body
         except EvalrouterError as error:
             answer = _failed(error, time.perf_counter() - started, str(opened.target))
-            return Completed(answer, tuple(opened.attempts)), body
+            return Completed(answer, tuple(opened.attempts), status=error.status), body
         finally:
             await opened.aclose()
 

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -109,6 +110,17 @@ def metric(http, url, name, **labels):
             if sample.name == f"evalrouter_{name}" and sample.labels == labels:
                 return sample.value
     return None
+
+
+def counted_statuses(http, url, labels):
+    """How many requests with these labels ended with which status."""
+    text = http.get(f"{url}/metrics").text
+    return {
+        sample.labels["status"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "evalrouter_requests_total" and labels.items() <= sample.labels.items()
+    }
 
 
 # Records
@@ -295,15 +307,13 @@ def test_open_streams_are_counted_while_they_are_open(http, url):
         time.sleep(0.01)
 
 
-def test_evaluations_are_a_class_of_their_own(http, url, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    rows = "".join(
-        json.dumps({"input": f"Question {n}.", "reference": "a"}) + "\n" for n in range(3)
-    )
-    (tmp_path / "d.jsonl").write_text(rows)
+def evaluate(http, url, route, samples):
+    """Evaluate a route on so many samples, in the working directory."""
+    rows = (json.dumps({"input": f"Question {n}.", "reference": "a"}) for n in range(samples))
+    Path("d.jsonl").write_text("\n".join(rows))
     document = {
         "dataset": "d.jsonl",
-        "routes": ["plain"],
+        "routes": [route],
         "prompt": "{{ input }}",
         "metrics": ["length"],
     }
@@ -314,6 +324,11 @@ def test_evaluations_are_a_class_of_their_own(http, url, tmp_path, monkeypatch):
         "failed",
     }:
         time.sleep(0.02)
+
+
+def test_evaluations_are_a_class_of_their_own(http, url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evaluate(http, url, "plain", samples=3)
     labels = {"route": "plain", "target": "up/m", "status": "200"}
     while metric(http, url, "requests_total", **labels | {"class": "eval"}) != 3:
         time.sleep(0.02)
@@ -321,6 +336,25 @@ def test_evaluations_are_a_class_of_their_own(http, url, tmp_path, monkeypatch):
     tokens = labels | {"class": "eval", "type": "input"}
     del tokens["status"]
     assert metric(http, url, "tokens_total", **tokens) == 3000
+
+
+@pytest.mark.parametrize(
+    ("route", "status"), [("refuses", "422"), ("down", "503"), ("late", "504")]
+)
+def test_a_failed_request_of_an_evaluation_is_counted_with_its_status(
+    http, upstream, tmp_path, monkeypatch, route, status
+):
+    monkeypatch.chdir(tmp_path)
+    config = config_of(upstream, tmp_path / "o.db").replace(
+        "{model: up/late}]", "{model: up/late}], timeout: {total: 0.1}"
+    )
+    with gateway(config) as url:
+        evaluate(http, url, route, samples=1)
+        while not (counted := counted_statuses(http, url, {"class": "eval", "route": route})):
+            time.sleep(0.01)
+        # As a live request is answered.
+        assert ask(http, url, route).status_code == int(status)
+        assert counted == {status: 1}
 
 
 def test_a_scrape_of_any_worker_shows_all(upstream, tmp_path):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -130,9 +131,10 @@ class Scorer:
         await self._close()
 
     async def _close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
         pools = (self._pool, *(pool for _, pool in self._own))
-        await together(*(pool.close() for pool in pools))
+        # The thread ends with the answer that it is at.
+        ending = asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+        await together(ending, *(pool.close() for pool in pools))
 
     async def score(self, batch: Sequence[Scorable]) -> list[tuple[Score, ...]]:
         """One tuple of scores per answer, in order, with every output of every metric."""
@@ -156,21 +158,24 @@ class Scorer:
             return [()] * len(items)
         done: list[tuple[Score, ...]] = []
         if self._left_s > 0:
-            loop = asyncio.get_running_loop()
-            done = await loop.run_in_executor(self._thread, self._here, items)
+            loop, stop = asyncio.get_running_loop(), threading.Event()
+            try:
+                done = await loop.run_in_executor(self._thread, self._here, items, stop)
+            finally:
+                stop.set()
         rest = items[len(done) :]
         if rest:
             done += _told(self._plain, await self._pool.score(rest))
         return done
 
-    def _here(self, items: Sequence[Scorable]) -> list[tuple[Score, ...]]:
-        """Score as many as there is time for; at least one."""
+    def _here(self, items: Sequence[Scorable], stop: threading.Event) -> list[tuple[Score, ...]]:
+        """Score as many as there is time for, until told to stop; at least one."""
         done = []
         for item in items:
             started = time.thread_time()
             done.append(score(self._plain, item))
             self._spent(time.thread_time() - started)
-            if self._left_s <= 0:
+            if self._left_s <= 0 or stop.is_set():
                 break
         return done
 

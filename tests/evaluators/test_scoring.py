@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -294,6 +295,22 @@ async def test_closing_in_mid_batch_leaves_no_process(own):
         with pytest.raises(asyncio.CancelledError):
             await task
     assert children() == before
+
+
+def scoring_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("scoring")]
+
+
+async def test_closing_in_mid_batch_leaves_no_thread():
+    many = [item("a cat sat " * 500, "the cat sat " * 500)] * 5_000
+    async with Scorer(["rouge"], here_s=float("inf")) as scorer:
+        task = asyncio.create_task(scorer.score(many))
+        while not scoring_threads():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert scoring_threads() == []
 
 
 async def test_a_cancelled_batch_does_not_leak_into_the_next(own):

@@ -30,6 +30,7 @@ from providers.base import BytesReply, Call, OnUnsupported, Reply, Translation
 from providers.compatible import Compatible, CompatibleConfig
 from providers.compose import error_reply
 from providers.errors import RequestError
+from providers.off_loop import off_loop
 from providers.rewrite import RewrittenReply
 from providers.translate import Edits, read
 from providers.transport import Transport
@@ -88,7 +89,9 @@ class Anthropic(Compatible):
                 )
             )
         try:
-            fields, translation = request_of(
+            fields, translation = await off_loop(
+                call.size,
+                request_of,
                 call,
                 provider=self.name,
                 policy=self._policy or call.on_unsupported,

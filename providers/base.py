@@ -140,6 +140,11 @@ class Call(msgspec.Struct, kw_only=True):
     traceparent: str = ""
     headers: Mapping[str, str] = {}
 
+    @property
+    def size(self) -> int:
+        """Bytes of the values in the envelope."""
+        return sum(map(len, self.envelope.values()))
+
 
 class Reply(Protocol):
     """A provider's answer, begun but not yet read. Always `aclose()` it.

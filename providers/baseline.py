@@ -244,7 +244,7 @@ class Baseline:
         if _RULES.lacking.keys() & call.envelope.keys():
             policy = self._policy or call.on_unsupported
             translation = translate(_RULES, call, provider=self.name, policy=policy)[1]
-        if sum(map(len, call.envelope.values())) > THREAD_BYTES:
+        if call.size > THREAD_BYTES:
             question, answer = await asyncio.to_thread(self._answer, call.path, call)
         else:
             question, answer = self._answer(call.path, call)

@@ -6,6 +6,7 @@ than by one POST, gets a file of its own instead.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from providers.base import AS_IT_CAME, Call, ProviderConfig, Reply, Secret, Tran
 from providers.compose import error_reply
 from providers.errors import RequestError
 from providers.nested import Nested, text_for_parts
+from providers.off_loop import LARGE_BYTES
 from providers.rewrite import Rewriter, RewrittenReply
 from providers.translate import Converter, Edits, Rules, read, translate, without_names
 from providers.transport import Transport
@@ -180,24 +182,31 @@ class Compatible:
         """
         if call.path == "models":
             return await self._post(call, {}, AS_IT_CAME)
-        policy = self._policy or call.on_unsupported
-        edits = Edits(policy, self._supported)
         try:
-            fitted = self.fit_nested(call, edits)
-            rules = self.rules(fitted)
-            if rules is None and fitted is call:
-                return await self._post(call, {**call.envelope, "model": call.model}, AS_IT_CAME)
-            fields, translation = translate(
-                rules or _NO_RULES,
-                fitted,
-                provider=self.name,
-                policy=policy,
-                kept=self._supported,
-                edits=edits,
-            )
+            if call.size > LARGE_BYTES:
+                fields, translation = await asyncio.to_thread(self._translate, call)
+            else:
+                fields, translation = self._translate(call)
         except RequestError as error:
             return error_reply(error)
         return await self._post(call, fields, translation)
+
+    def _translate(self, call: Call) -> tuple[dict[str, Any], Translation]:
+        """Return the fields to send, and what became of the client's."""
+        policy = self._policy or call.on_unsupported
+        edits = Edits(policy, self._supported)
+        fitted = self.fit_nested(call, edits)
+        rules = self.rules(fitted)
+        if rules is None and fitted is call:
+            return {**call.envelope, "model": call.model}, AS_IT_CAME
+        return translate(
+            rules or _NO_RULES,
+            fitted,
+            provider=self.name,
+            policy=policy,
+            kept=self._supported,
+            edits=edits,
+        )
 
     async def _post(self, call: Call, fields: Mapping[str, Any], done: Translation) -> Reply:
         more = {"x-request-id": call.request_id} if call.request_id else {}

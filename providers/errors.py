@@ -290,6 +290,12 @@ class UpstreamProtocolError(UpstreamError):
     code = "upstream_invalid_response"
 
 
+class UpstreamTooLargeError(UpstreamProtocolError):
+    """The target's answer has more bytes than are read; it would be as long the next time."""
+
+    code = "upstream_answer_too_large"
+
+
 class UpstreamAuthError(UpstreamError):
     """The target refused the key that the config has for it, which the client knows nothing of.
 
@@ -331,10 +337,16 @@ class UpstreamStatusError(UpstreamError):
             text = self.body[:500].decode("utf-8", "replace").strip()
             own = {"message": f"{self.message}: {text}" if text else self.message}
         code = own.get("code")
-        own["code"] = code if isinstance(code, str) or code is None else str(code)
+        if type(code) is int:
+            code = str(code)
+        own["code"] = code if isinstance(code, str) else None
         if not isinstance(own.get("message"), str):
             own["message"] = self.message
-        return {"error": {"type": self.type, "param": None, "code": None} | own}
+        if not isinstance(own.get("type"), str):
+            own["type"] = self.type
+        if not isinstance(own.get("param"), str):
+            own["param"] = None
+        return {"error": own}
 
 
 class TargetBusyError(UpstreamError):

@@ -18,8 +18,25 @@ Object = dict[str, Any]
 _ONCE = frozenset({"role", "id", "type", "name", "finish_reason", "object", "model"})
 
 
+# Of a list whose items have an `index`, such as the tool calls of a choice.
+MAX_ITEMS = 1000
+
+
+class _Text:
+    """A text that grows: its pieces are joined once, at the end."""
+
+    __slots__ = ("pieces",)
+
+    def __init__(self, *pieces: str) -> None:
+        self.pieces = [*pieces]
+
+
 def fold(chunks: Iterable[Object]) -> Object:
-    """The chat or text completion that the chunks of a stream amount to."""
+    """Return the chat or text completion that the chunks of a stream amount to.
+
+    Raises:
+        AttributeError, TypeError, ValueError: they are no chunks of a completion.
+    """
     whole: Object = {}
     choices: dict[int, Object] = {}
     for chunk in chunks:
@@ -29,6 +46,8 @@ def fold(chunks: Iterable[Object]) -> Object:
         for said in chunk.get("choices") or ():
             index = said.get("index") or 0
             _merge(choices.setdefault(index, {"index": index}), said)
+    for choice in choices.values():
+        _join(choice)
     if str(whole.get("object", "")).startswith("chat.completion"):
         whole["object"] = "chat.completion"
         for choice in choices.values():
@@ -46,8 +65,10 @@ def _merge(into: Object, said: Object) -> None:
         before = into.get(name)
         if value is None:
             into.setdefault(name, None)
+        elif isinstance(value, str) and isinstance(before, _Text):
+            before.pieces.append(value)
         elif isinstance(value, str) and isinstance(before, str) and name not in _ONCE:
-            into[name] = before + value
+            into[name] = _Text(before, value)
         elif isinstance(value, dict) and isinstance(before, dict):
             _merge(before, value)
         elif isinstance(value, list):
@@ -67,9 +88,20 @@ def _merge_list(into: list[Any], said: list[Any]) -> None:
             continue
         match = next((one for one in into if one.get("index") == item["index"]), None)
         if match is None:
+            if len(into) >= MAX_ITEMS:
+                raise ValueError(f"a list has over {MAX_ITEMS} items")
             match = {"index": item["index"]}
             into.append(match)
         _merge(match, item)
+
+
+def _join(value: Object | list[Any]) -> None:
+    """Put whole texts in place of those that grew."""
+    for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(one, _Text):
+            value[key] = "".join(one.pieces)
+        elif isinstance(one, dict | list):
+            _join(one)
 
 
 def unfold(whole: Object, *, include_usage: bool) -> Iterator[bytes]:

@@ -164,6 +164,9 @@ class Response:
             part = connection.take()
             parts.append(part)
             size += len(part)
+        # The error's traceback has this frame, which may live on for a while.
+        parts.clear()
+        part = b""
         raise TooLarge(self.max_bytes)
 
     async def chunks(self) -> AsyncIterator[bytes]:

@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from providers import wire
-from providers.base import Call, Reply
+from providers.base import Call, OnUnsupported, Reply, Translation
 from providers.compatible import Compatible, CompatibleConfig
 from providers.compose import count_tokens, error_reply
 from providers.errors import RequestError, UpstreamError
 from providers.gemini import ToolCallsRewriter
+from providers.off_loop import off_loop
 from providers.rewrite import Rewriter
 from providers.translate import Edits, Rules, translate
 from providers.transport import Transport
@@ -88,13 +89,16 @@ class Ollama(Compatible):
         edits = Edits(policy, self._supported)
         try:
             await self._check_room(call, edits)
-            call = self.fit_nested(call, edits)
-            fields, translation = translate(
-                _RULES[call.path], call, provider=self.name, policy=policy, edits=edits
-            )
+            fields, translation = await off_loop(call.size, self._fitted, call, policy, edits)
         except RequestError as error:
             return error_reply(error)
         return await self._post(call, fields, translation)
+
+    def _fitted(
+        self, call: Call, policy: OnUnsupported, edits: Edits
+    ) -> tuple[dict[str, Any], Translation]:
+        call = self.fit_nested(call, edits)
+        return translate(_RULES[call.path], call, provider=self.name, policy=policy, edits=edits)
 
     def rewriter(self, call: Call) -> Rewriter | None:
         """Only a request with tools can be answered with tool calls."""
@@ -105,9 +109,9 @@ class Ollama(Compatible):
         what = {"chat/completions": "messages", "completions": "prompt"}.get(call.path)
         raw = call.envelope.get(what or "")
         # A word takes a byte and a space at least; most requests end here, without a question.
-        if what is None or raw is None or len(bytes(raw)) < 2 * DEFAULT_CONTEXT:
+        if what is None or raw is None or len(raw) < 2 * DEFAULT_CONTEXT:
             return
-        words = _words(raw)
+        words = await off_loop(len(raw), _words, raw)
         if words <= DEFAULT_CONTEXT:
             return
         context = await self._context(call.model)

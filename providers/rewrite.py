@@ -11,6 +11,8 @@ from typing import Protocol
 
 from providers import sse
 from providers.base import Reply, Translation
+from providers.errors import UpstreamProtocolError
+from providers.off_loop import off_loop
 
 _KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -31,6 +33,14 @@ class Rewriter(Protocol):
         ...
 
 
+# What a rewriter meets in an answer whose fields have other types than its host documents.
+_ODD = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
+def _unreadable(error: Exception) -> UpstreamProtocolError:
+    return UpstreamProtocolError(f"the answer cannot be read: {error}")
+
+
 class RewrittenReply:
     """The Reply around a host's Reply. Error answers (400 and above) are left as they are."""
 
@@ -48,7 +58,11 @@ class RewrittenReply:
         """The whole body, rewritten."""
         if self._streams or self.status >= 400:
             return b"".join([chunk async for chunk in self.chunks()])
-        return self._rewriter.whole(await self._reply.read())
+        body = await self._reply.read()
+        try:
+            return await off_loop(len(body), self._rewriter.whole, body)
+        except _ODD as error:
+            raise _unreadable(error) from error
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The rewritten events as the host's bytes complete them."""
@@ -61,7 +75,10 @@ class RewrittenReply:
             return
         parser = sse.Parser()
         async for chunk in self._reply.chunks():
-            out = b"".join(self._rewriter.event(event) for event in parser.feed(chunk))
+            try:
+                out = b"".join(self._rewriter.event(event) for event in parser.feed(chunk))
+            except _ODD as error:
+                raise _unreadable(error) from error
             if out:
                 yield out
             elif chunk.startswith(b":"):

@@ -131,6 +131,26 @@ def without_bom(data: bytes) -> bytes:
     return data.removeprefix(_BOM)
 
 
+def split_end(data: bytes) -> tuple[bytes, bytes | None, bool]:
+    """Return the events up to the answer's end or an error, the error's data, and whether it ended.
+
+    The end is [DONE], which is returned too; what follows it is no part of the answer.
+
+    Args:
+        data: complete events.
+    """
+    if b"[DONE]" in data:
+        end = 0
+        for raw in _EVENTS.findall(data):
+            end += len(raw)
+            events = Parser(limit=len(raw) + 2).feed(raw + b"\n\n")
+            if any(event.data == b"[DONE]" for event in events):
+                before, wrong = split_error(data[:end])
+                return before, wrong, wrong is None
+    before, wrong = split_error(data)
+    return before, wrong, False
+
+
 def split_error(data: bytes) -> tuple[bytes, bytes | None]:
     """Return the complete events before the first that is an error, and the data of that one.
 

@@ -23,6 +23,7 @@ from providers.errors import (
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
+    UpstreamTooLargeError,
 )
 
 # Decoded bytes after which others have their turn (about a millisecond), and what a step counts for
@@ -224,6 +225,9 @@ class _DecodedReply(HttpReply):
         async for piece in self.chunks():
             size += len(piece)
             if size > limit:
+                # The error's traceback has this frame, which may live on for a while.
+                parts.clear()
+                piece = b""  # noqa: PLW2901
                 raise translate(http1.TooLarge(limit), self._provider)
             parts.append(piece)
         return b"".join(parts)
@@ -250,7 +254,7 @@ def translate(error: Exception, provider: str) -> UpstreamError:
     if isinstance(error, Undecodable):
         return UpstreamProtocolError(f"{provider}: the answer {error}")
     if isinstance(error, http1.TooLarge):
-        return UpstreamProtocolError(
+        return UpstreamTooLargeError(
             f"{provider}: the answer has more than {error.limit} bytes (http.max_answer_bytes)"
         )
     if isinstance(error, http1.Malformed) and error.begun:

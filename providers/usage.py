@@ -17,6 +17,9 @@ import msgspec
 
 from providers.wire import UNREADABLE
 
+# More than any model takes and gives in one request: a total, or a count of reasoning tokens, that
+# is so far above the other counts is wrong.
+MAX_REMAINDER = 10_000_000
 # Above this, a JSON number is not exact for every reader, and no request comes near it.
 MAX_COUNT = 2**53
 
@@ -238,6 +241,8 @@ def tokens_of(usage: Any) -> Tokens | None:
 def _completed(usage: dict[str, Any], found: Tokens) -> Tokens:
     """The same with what follows from the total: hosts count some tokens beside the others."""
     prompt, completion, total, cached, written = found
+    if total is not None and total - (prompt or 0) - (completion or 0) > MAX_REMAINDER:
+        total = None
     if prompt is None:
         if completion is not None and total is not None and total > completion:
             prompt = total - completion
@@ -250,7 +255,7 @@ def _completed(usage: dict[str, Any], found: Tokens) -> Tokens:
             completion = total - prompt
         return Tokens(prompt, completion, total, cached, written)
     reasoning = _at(usage, "completion_tokens_details.reasoning_tokens") or 0
-    if total is None and reasoning > completion:
+    if total is None and completion < reasoning <= MAX_REMAINDER:
         completion += reasoning
     beside = 0 if total is None else total - prompt - completion
     if beside > 0 and beside == cached + written:

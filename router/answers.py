@@ -27,6 +27,11 @@ MAX_BEGINNING_BYTES = 16 * 2**20
 # Of a stream's last chunks, those that are looked at for its end.
 LAST_CHUNKS = 8
 
+# The most that OpenAI's `n` asks for.
+MAX_CHOICES = 128
+# Of the events that say a whole answer.
+MAX_EVENTS_BYTES = 64 * 2**20
+
 _ABSENT = msgspec.Raw(b"")
 # What stands for "no error" where a host always writes the field.
 _NO_ERROR = frozenset({b"null", b"false", b"0", b'""', b"{}", b"[]"})
@@ -131,7 +136,7 @@ def _from_events(body: bytes, path: Path, target: Target) -> bytes:
         raise UpstreamProtocolError(f"{target}: the answer is not {what}: {told}")
     beginning = Beginning(target)
     beginning.feed(body)
-    before, wrong = sse.split_error(body)
+    before, wrong, _ = sse.split_end(body)
     if wrong is not None:
         raise error_in_200(wrong, target)
     if not is_whole([before]):
@@ -153,7 +158,17 @@ def events_of(body: bytes, path: Path, target: Target) -> bytes:
     """Return the events of a stream that says a whole answer, for a host that does not stream."""
     kind = {"object": "text_completion" if path == "completions" else "chat.completion"}
     try:
-        return b"".join(unfold(_decode_object(body) | kind, include_usage=True))
+        answer = _decode_object(body) | kind
+        if len(answer.get("choices") or ()) > MAX_CHOICES:
+            raise UpstreamProtocolError(f"{target}: the answer has over {MAX_CHOICES} choices")
+        events, size = [], 0
+        for event in unfold(answer, include_usage=True):
+            events.append(event)
+            size += len(event)
+            # Every event repeats the fields that stand beside the choices.
+            if size > MAX_EVENTS_BYTES:
+                raise UpstreamProtocolError(f"{target}: the answer is too long to be streamed")
+        return b"".join(events)
     except (*UNREADABLE, AttributeError, TypeError, ValueError, KeyError) as error:
         raise UpstreamProtocolError(f"{target}: the answer cannot be read") from error
 

@@ -15,6 +15,7 @@ import random as random_module
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -33,8 +34,10 @@ from providers.errors import (
     UpstreamProtocolError,
     UpstreamStatusError,
     UpstreamTimeoutError,
+    UpstreamTooLargeError,
 )
 from providers.masking import Masks, hide
+from providers.off_loop import LARGE_BYTES, off_loop
 from providers.usage import with_usage
 from router import answers
 from router.alarms import Alarms, Deadline
@@ -60,6 +63,8 @@ _clock = time.monotonic
 MAX_BEGINNING_S = 15.0
 # What a whole answer to a request for a stream may take.
 MAX_WHOLE_BYTES = 64 * 2**20
+# How long a host may leave a response open after [DONE].
+DRAIN_S = 1.0
 # Longer hints are no dates.
 MAX_HINT_CHARS = 64
 
@@ -250,6 +255,18 @@ class Opened:
             )
         phase = "total" if _clock() >= self._deadline else "between_chunks"
         return _too_slow(self.target, phase, self._limits, self._policy.section)
+
+    async def drain(self) -> None:
+        """Read on after [DONE] to the end of the response, so that its connection can be reused.
+
+        Nothing that comes is an answer any more. Within `reading`, and for DRAIN_S at most: a host
+        that leaves its connection open loses it.
+        """
+        assert self._rest is not None, "a JSON answer has a body, not chunks"
+        assert self._alarms is not None, "set by the dispatcher, with the time-outs"
+        with suppress(TimeoutError, EvalrouterError), Deadline(self._alarms, _clock() + DRAIN_S):
+            while await anext(self._rest, b""):
+                pass
 
     def completed(self) -> None:
         """The stream came to its end."""
@@ -609,7 +626,11 @@ class Dispatcher:
                 if work.stream and work.path != "embeddings":
                     opened = await _begin(reply, work.path, target, limit, deadline)
                 else:
-                    body = answers.whole(await reply.read(), work.path, target)
+                    body = await reply.read()
+                    if len(body) > LARGE_BYTES:
+                        body = await asyncio.to_thread(answers.whole, body, work.path, target)
+                    else:
+                        body = answers.whole(body, work.path, target)
                     opened = Opened(reply, target, body=body)
         except TimeoutError:
             phase = "total" if _clock() >= deadline else "first_byte"
@@ -725,8 +746,10 @@ async def _begin(
             parts.append(chunk)
             size += len(chunk)
             if size > MAX_WHOLE_BYTES:
-                raise UpstreamProtocolError(f"{target}: the answer is over {MAX_WHOLE_BYTES} bytes")
-        events = answers.events_of(answers.whole(b"".join(parts), path, target), path, target)
+                # The error's traceback has this frame, which may live on for a while.
+                parts.clear()
+                raise UpstreamTooLargeError(f"{target}: the answer is over {MAX_WHOLE_BYTES} bytes")
+        events = await off_loop(size, _as_events, b"".join(parts), path, target)
         opened = Opened(reply, target, body=None, first=events, rest=rest)
         opened._made_of_whole = True
         return opened
@@ -738,6 +761,10 @@ async def _begin(
             raise beginning.empty()
         parts.append(chunk)
     return Opened(reply, target, body=None, first=b"".join(parts), rest=rest)
+
+
+def _as_events(body: bytes, path: Path, target: Target) -> bytes:
+    return answers.events_of(answers.whole(body, path, target), path, target)
 
 
 def _begun(opened: Opened, trail: _Trail, started: float) -> Opened:
@@ -883,7 +910,7 @@ def _worth_another(failure: UpstreamError, klass: Klass) -> bool:
         if told in ("true", "false"):
             return told == "true"
         return failure.status in (408, 409, 429) or failure.status >= 500
-    return not isinstance(failure, UpstreamAuthError)
+    return not isinstance(failure, UpstreamAuthError | UpstreamTooLargeError)
 
 
 async def _status_error(reply: Reply, target: Target) -> UpstreamError | None:

@@ -335,6 +335,8 @@ class Keys:
         self._stopping = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
+        # How many times the spend was taken away to be written.
+        self._writes = 0
         # What fails at present, so that it is logged once and not every second.
         self._failing: set[str] = set()
 
@@ -470,13 +472,14 @@ class Keys:
     async def _read(self) -> None:
         # What is on its way to the store may be in it or not, so sums say nothing meanwhile.
         is_writing = self._writing is not None and not self._writing.done()
+        writes = self._writes
         generation = self._store.generation
         state = await self._store.key_state()
         if (generation, state.version) != self._read_last:
             table = await self._store.keys()
             self._take_over(table)
             self._read_last = (generation, table.version)
-        if is_writing:
+        if is_writing or writes != self._writes:
             return
         for key_id, holder in self._by_id.items():
             holder.learn(state.spent.get(key_id), self._unwritten)
@@ -485,6 +488,7 @@ class Keys:
         """Raises the first error; what was refused stays here, without holding up the rest."""
         if not self._unwritten:
             return
+        self._writes += 1
         writing, self._unwritten = self._unwritten, {}
         rows = [tally.row(*place) for place, tally in writing.items()]
         try:

@@ -103,6 +103,8 @@ _RATE_LIMIT = re.compile(r"(?:x-|anthropic-)?ratelimit-([a-z0-9-]{1,64})")
 # Of a host's headers about rate limits, those that are passed on, and how much of each.
 MAX_HOST_HEADERS = 16
 MAX_HOST_HEADER_BYTES = 256
+# Of the names that were left out; the record has all of them.
+MAX_DROPPED_BYTES = 2048
 # No client is sent away for longer than this.
 MAX_RETRY_AFTER_S = 86_400.0
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -358,6 +360,7 @@ class Completions:
         tail = visit.tail = deque(maxlen=None if keep else TAIL_CHUNKS)
         secrets = opened.secrets
         held = b""
+        done = False
         wrong: bytes | None = None
         async for chunk in opened.chunks():
             if held:
@@ -372,8 +375,8 @@ class Completions:
                     continue
             if secrets:
                 chunk = hide(chunk, secrets)  # noqa: PLW2901
-            if b"error" in chunk:
-                chunk, wrong = sse.split_error(chunk)  # noqa: PLW2901
+            if b"[DONE]" in chunk or b"error" in chunk:
+                chunk, wrong, done = sse.split_end(chunk)  # noqa: PLW2901
             tail.append(chunk)
             visit.received += len(chunk)
             if keep and visit.received > MAX_KEPT_BYTES:
@@ -385,8 +388,11 @@ class Completions:
                 chunk = sse.without_usage(chunk)  # noqa: PLW2901
             if chunk:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            if wrong is not None:
+            if done or wrong is not None:
+                held = b""
                 break
+        if done:
+            await opened.drain()
         return keep, held, wrong
 
     async def _end_with_error(
@@ -552,7 +558,7 @@ class Visit:
         headers.append((b"x-evalrouter-attempts", _in_words(opened.attempts)))
         if opened.translation.dropped:
             dropped = ", ".join(opened.translation.dropped)
-            headers.append((b"x-evalrouter-dropped", _printable(dropped)))
+            headers.append((b"x-evalrouter-dropped", _printable(dropped)[:MAX_DROPPED_BYTES]))
         if self.cache_key is not None:
             headers.append((b"x-evalrouter-cache", b"miss"))
         if passed := host_headers(opened.headers, opened.secrets):

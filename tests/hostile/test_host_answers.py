@@ -66,6 +66,10 @@ def error(name, *parts, headers=JSON):
     return Row(name, parts, result="upstream_502", headers=headers, message="overloaded")
 
 
+# Each would be said by hundreds of megabytes of events.
+MANY_CHOICES = chat(choices=[{"index": 0, "message": {"content": "a"}}] * 129)
+MANY_BYTES = chat("word " * 2000, note="x" * 40_000)
+
 WHOLE = [
     Row("html", (HTML,), headers=b"content-type: text/html\r\n", message="not JSON"),
     Row("html-as-json", (HTML,), message="not JSON"),
@@ -125,6 +129,8 @@ BEGINNINGS = [
     Row("not-json", (b"data: hello\n\n",), headers=EVENTS, message="not a chunk"),
     Row("half-an-event", (b'data: {"choices":[{"ind',), headers=EVENTS),
     Row("html-events", (HTML,), headers=EVENTS, message="not JSON"),
+    Row("choices-galore", (MANY_CHOICES,), message="over 128 choices"),
+    Row("fields-galore", (MANY_BYTES,), message="too long"),
 ]
 
 
@@ -280,6 +286,9 @@ GOOD_STREAMS = {
     "about-errors": [chunk({"content": "Hello"}), chunk({"content": '{"error": 1}'}), DONE],
     "nothing-after-done": [*FINISHED, DONE, event(ERROR)],
     "nothing-after-done-together": [*FINISHED, DONE + event(ERROR)],
+    "chunks-after-done": [*FINISHED, DONE, chunk({"content": "more"}), event(ERROR)],
+    "chunks-after-done-together": [*FINISHED, DONE + chunk({"content": "more"}), event(ERROR)],
+    "half-a-chunk-after-done": [*FINISHED, DONE + b'data: {"choices":[{"ind'],
     "no-space": [part.replace(b"data: ", b"data:") for part in [*FINISHED, DONE]],
     "two-choices": [
         event({"choices": [{"index": 0, "delta": {"content": "Hello"}, "finish_reason": None}]}),

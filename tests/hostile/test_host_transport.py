@@ -49,6 +49,7 @@ BODY = chat()
 LENGTH = b"content-length: %d\r\n" % len(BODY)
 EVENTS = chat_stream(usage=False)
 INVALID, UNREACHABLE = "upstream_invalid_response", "upstream_unreachable"
+TOO_LARGE = "upstream_answer_too_large"
 MAX_ANSWER = 1_000_000
 
 # Before the body: name to the bytes that stand for the answer. None is an answer.
@@ -257,10 +258,14 @@ STREAM_FAULTS = {
     },
 }
 
+TOO_LONG = {*(f"{framing}-large" for framing in FRAMINGS), "length-large-said", "length-huge-cut"}
 FAILURES = {
     **{name: (steps, INVALID) for name, steps in HEADS.items()},
     **{name: (steps, UNREACHABLE) for name, steps in LOST.items()},
-    **{name: (steps, INVALID) for name, steps in WHOLE_FAULTS.items()},
+    **{
+        name: (steps, TOO_LARGE if name in TOO_LONG or name.endswith("-bomb") else INVALID)
+        for name, steps in WHOLE_FAULTS.items()
+    },
 }
 
 
@@ -340,9 +345,13 @@ def test_what_is_no_answer_is_a_failed_attempt(http, url, name):
     assert [one["result"] for one in kept["attempts"]] == [code]
 
     reply = post(http, url, f"{model_of(name)}-retry")
-    assert reply.json()["choices"][0]["message"]["content"] == "Hello"
-    attempts = reply.headers["x-evalrouter-attempts"].split(", ")
-    assert [one.split()[1] for one in attempts] == [code, "ok"]
+    if code == TOO_LARGE:
+        # It would be as long the next time.
+        assert [one["result"] for one in record(http, url, reply)["attempts"]] == [code]
+    else:
+        assert reply.json()["choices"][0]["message"]["content"] == "Hello"
+        attempts = reply.headers["x-evalrouter-attempts"].split(", ")
+        assert [one.split()[1] for one in attempts] == [code, "ok"]
 
     stream = name in HEADS
     reply = post(http, url, f"{model_of(name)}-fallback", stream=stream)

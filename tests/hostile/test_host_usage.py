@@ -48,6 +48,15 @@ COUNTED = {
     "moonshot": (False, whole(USAGE | {"cached_tokens": 900}), CACHED),
     "anthropic": (False, whole(USAGE | {"cache_read_input_tokens": 900}), CACHED),
     "xai": (False, whole(USAGE | {"total_tokens": 3100}), 0.0052),
+    "total": (False, whole(USAGE | {"total_tokens": 10**12}), PLAIN),
+    "reasoning": (
+        False,
+        whole(
+            {"prompt_tokens": 1000, "completion_tokens": 100}
+            | {"completion_tokens_details": {"reasoning_tokens": 10**12}}
+        ),
+        PLAIN,
+    ),
     "stream": (True, stream(*END, usage_event(), DONE), PLAIN),
     "null": (True, stream(*END, usage_event(choices=None), DONE), PLAIN),
     "last": (True, stream(*TEXT, chunk({}, "stop", usage=USAGE), DONE), PLAIN),
@@ -74,21 +83,28 @@ def odd(number):
     return b'{"prompt_tokens":%b,"completion_tokens":%b,"total_tokens":%b}' % ((number,) * 3)
 
 
-ESTIMATED = {
-    "silent": (False, answer(chat(usage=None))),
-    "silent-stream": (True, stream(*END, DONE)),
-    "empty": (True, stream(*END, event({"choices": [], "usage": {}}), DONE)),
-    "cut": (True, [*stream(*TEXT)[:-1], CLOSE]),
-} | {
-    f"odd-{n}-{streams}": (
-        streams,
-        stream(*END, b'data: {"choices":[],"usage":%b}\n\n' % odd(number), DONE)
-        if streams
-        else answer(chat(usage=None)[:-1] + b',"usage":%b}' % odd(number)),
-    )
-    for n, number in enumerate(ODD)
-    for streams in (False, True)
-}
+ESTIMATED = (
+    {
+        "silent": (False, answer(chat(usage=None))),
+        "silent-stream": (True, stream(*END, DONE)),
+        "empty": (True, stream(*END, event({"choices": [], "usage": {}}), DONE)),
+        "cut": (True, [*stream(*TEXT)[:-1], CLOSE]),
+    }
+    | {
+        # Nothing but what is beyond belief.
+        "no-total": (False, answer(chat(usage={"total_tokens": 10**12}))),
+    }
+    | {
+        f"odd-{n}-{streams}": (
+            streams,
+            stream(*END, b'data: {"choices":[],"usage":%b}\n\n' % odd(number), DONE)
+            if streams
+            else answer(chat(usage=None)[:-1] + b',"usage":%b}' % odd(number)),
+        )
+        for n, number in enumerate(ODD)
+        for streams in (False, True)
+    }
+)
 LONG = "The committee met on Thursday to discuss the new regulations. " * 20
 NEVER = threading.Event()
 LEFT = {

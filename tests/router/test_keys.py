@@ -810,6 +810,46 @@ async def test_a_database_in_place_of_the_keys_opens_no_door(store, path, clock,
             keys.recognise({})
 
 
+class HoldingStore(SqliteStore):
+    """A store one of whose answers about keys is late: what it says was true before."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.holding = False
+        self.held = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def key_state(self):
+        state = await super().key_state()
+        if self.holding:
+            self.holding = False
+            self.held.set()
+            await self.go_on.wait()
+        return state
+
+
+async def test_what_was_spent_is_not_forgotten_while_it_is_written(path, clock):
+    store = HoldingStore(path)
+    await store.open()
+    try:
+        authorization = await make(store, clock, budget_usd=1.0)
+        keys = Keys(store, clock=clock, every=0.001)
+        await keys.load()
+        keys.admit(recognise(keys, authorization), "r").settle(5, 1.5)
+        store.holding = True
+        await store.held.wait()
+        # The spend may be on its way, or be written, while an older sum is still being read.
+        await keys.refresh()
+        store.go_on.set()
+        for _ in range(20):
+            with pytest.raises(RateLimitError, match="budget"):
+                keys.admit(recognise(keys, authorization), "r")
+            await asyncio.sleep(0)
+        await keys.close()
+    finally:
+        await store.close()
+
+
 # many requests at a time
 
 

@@ -1,0 +1,31 @@
+"""Runs what takes long for a large request or answer on a thread, so that others have their turn.
+
+fields = await off_loop(call.size, translate, rules, call)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+# Reading and writing this much JSON takes the time of a few requests.
+LARGE_BYTES = 64 * 1024
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def off_loop(size: int, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """Return what a function returns, called on a thread if its input is large.
+
+    Args:
+        size: bytes of the input.
+        work: the function. It goes on to its end if the caller is cancelled, so what it may take
+            has to be bounded.
+        args: its arguments.
+        options: its keyword arguments.
+    """
+    if size > LARGE_BYTES:
+        return await asyncio.to_thread(work, *args, **options)
+    return work(*args, **options)

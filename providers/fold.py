@@ -95,8 +95,8 @@ def _merge_list(into: list[Any], said: list[Any]) -> None:
         _merge(match, item)
 
 
-def _join(value: Object | list[Any]) -> None:
-    """Put whole texts in place of those that grew."""
+def _join(value: Any) -> None:
+    """Put whole texts in place of those that grew, in an object or a list."""
     for key, one in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(one, _Text):
             value[key] = "".join(one.pieces)

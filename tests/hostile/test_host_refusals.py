@@ -449,3 +449,23 @@ def test_a_client_that_does_not_read_holds_no_place_for_ever(serve):
     ]
     assert running
     assert all(one.endswith(" 0.0") for one in running)
+
+
+# The shape of errors
+
+
+@pytest.mark.parametrize(
+    ("fields", "type_", "param", "code"),
+    [
+        ({"type": 5, "param": ["x"], "code": {"x": 1}}, "upstream_error", None, None),
+        ({"type": None, "param": {"a": 1}, "code": True}, "upstream_error", None, None),
+        ({"type": "t", "param": "p", "code": 400}, "t", "p", "400"),
+        ({"type": [], "param": 7, "code": 1.5}, "upstream_error", None, None),
+    ],
+)
+def test_the_fields_of_an_error_have_openais_types(serve, fields, type_, param, code):
+    body = json.dumps({"error": {"message": "no", **fields}}).encode()
+    served = serve({"m": [framed(body, "length", status="400 Bad Request")]})
+    reply = served.ask("r-m")
+    assert reply.status_code == 400
+    assert reply.json()["error"] == {"message": "no", "type": type_, "param": param, "code": code}

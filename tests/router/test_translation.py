@@ -6,6 +6,8 @@ import time
 import httpx
 import msgspec
 import pytest
+from raw_host import DONE, answer, by_model, chat, event, raw_host
+from raw_host import stream as raw_stream
 from servers import gateway, in_thread
 from stand_ins import KEY, MODEL, MistralDialect, StandIn
 
@@ -119,3 +121,38 @@ def test_the_record_survives_json():
     done = Translation(passed=("a",), renamed={"b": "c"}, converted={"d": "e"}, dropped={"f": "g"})
     assert msgspec.json.decode(msgspec.json.encode(done), type=Translation) == done
     assert msgspec.json.decode(b"{}", type=Translation) == AS_IT_CAME
+
+
+def test_the_header_is_bounded_however_much_is_left_out(host, tmp_path, http):
+    odd = {f"field_{n}": n for n in range(2000)}
+    body = {"model": f"mistral/{MODEL}", "messages": [{"role": "user", "content": "hi"}], **odd}
+    with gateway(config(host, tmp_path)) as url:
+        reply = http.post(f"{url}/v1/chat/completions", json=body)
+        assert reply.status_code == 200
+        assert 1000 < len(reply.headers["x-evalrouter-dropped"]) <= 2048
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"tool_calls": ["not a call"]},
+        {"tool_calls": [{"function": "not an object"}]},
+        {"tool_calls": 7},
+        {"content": [{"type": "thinking", "thinking": "not a list"}]},
+        "not a message",
+    ],
+    ids=str,
+)
+def test_an_answer_of_odd_types_is_no_fault_of_ours(tmp_path, http, caplog, message, stream):
+    choice = {"index": 0, "finish_reason": "stop"}
+    whole = answer(chat(choices=[{**choice, "message": message}]))
+    events = raw_stream(event({"choices": [{**choice, "delta": message}]}), DONE)
+    with (
+        raw_host(by_model({"odd": [events if stream else whole]})) as raw,
+        gateway(config(raw, tmp_path)) as url,
+    ):
+        body = {"model": "mistral/odd", "messages": [{"role": "user", "content": "hi"}]}
+        reply = http.post(f"{url}/v1/chat/completions", json={**body, "stream": stream})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_invalid_response")
+    assert "Traceback" not in caplog.text

@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs site test test-ray fuzz mutants test-vllm test-llama-cpp providers lint bench constraints clean
+.PHONY: demo docs client site test test-ray fuzz mutants test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -62,6 +62,10 @@ lint: .venv/dev
 # The generated parts of docs/reference. A metric whose package is not installed keeps its part.
 docs: .venv/dev
 	$(DOCS)
+
+# The synchronous client, written from the asynchronous one.
+client: .venv/dev
+	$(BIN)/python tests/generate_synchronous_client.py
 
 # The browsable site, in site/. A broken link or a page that the navigation lacks is an error,
 # and so is anything that a browser would load from another host. The variable silences an

@@ -1,4 +1,7 @@
-"""`AsyncClient`: the methods of `synchronous.py`, awaited; read there what each one does."""
+"""`AsyncClient`: the SDK for programs with an event loop.
+
+`make client` writes `synchronous.py` from this file: what is awaited here, it waits for.
+"""
 
 from __future__ import annotations
 
@@ -105,13 +108,14 @@ class AsyncClient:
 
     async def tasks(self) -> Rows[dict[str, Any]]:
         """The tasks that a run document's `task` may name."""
-        return Rows((await self._ask(Call("GET", "/eval/tasks")))["data"])
+        found = await self._ask(Call("GET", "/eval/tasks"))
+        return Rows(found["data"])
 
     async def _ask(self, call: Call, **more: Any) -> Any:
         """The answer's JSON."""
         sent = call.sent()
         sent["url"] = self._base_url + sent["url"]
-        sent["headers"] = {**self._headers, **sent.get("headers", {})}
+        sent["headers"] = {**self._headers, **sent["headers"]}
         try:
             response = await self._http.request(**{"timeout": self._timeout, **sent, **more})
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -128,7 +132,7 @@ class AsyncRuns:
     async def create(self, document: RunDocument, **changes: Any) -> Run:
         """Begin a run; `changes` are keys of the document that are written anew.
 
-        client.runs.create("nightly.yaml", limit=10, name="tried")
+        await client.runs.create("nightly.yaml", limit=10, name="tried")
         """
         return cast("Run", await self._client._ask(calls.create(document, changes)))
 
@@ -149,7 +153,8 @@ class AsyncRuns:
         """Runs, newest first; `before` is the id of the last run of the page before."""
         params = {"experiment": experiment, "tag": tag, "state": state}
         call = Call("GET", "/eval", {**params, "limit": limit, "before": before})
-        return Rows((await self._client._ask(call))["data"])
+        found = await self._client._ask(call)
+        return Rows(found["data"])
 
     async def report(self, run_id: str) -> Outcome:
         """The run, its report as far as it has got, and its gates."""
@@ -238,7 +243,7 @@ class AsyncRuns:
     def samples(self, run_id: str, *, route: str | None = None, page: int = 100) -> AsyncSamples:
         """The run's answers with their scores, sample by sample, read `page` samples at a time.
 
-        for row in client.runs.samples(run_id):
+        async for row in client.runs.samples(run_id):
             print(row["sample"]["id"], row["route"], row["answer"])
         """
         return AsyncSamples(self._client, run_id, route, page)
@@ -331,7 +336,8 @@ class AsyncDatasets:
 
     async def list(self, name: str | None = None) -> Rows[Dataset]:
         """Versions, newest first."""
-        return Rows((await self._client._ask(Call("GET", "/datasets", {"name": name})))["data"])
+        found = await self._client._ask(Call("GET", "/datasets", {"name": name}))
+        return Rows(found["data"])
 
     async def upload(
         self,
@@ -361,9 +367,8 @@ class AsyncDatasets:
 
     async def show(self, name: str, *, rows: int = 5) -> ShownDataset:
         """A version, what its columns hold, and its first rows."""
-        return cast(
-            "ShownDataset", await self._client._ask(calls.dataset(name, params={"rows": rows}))
-        )
+        call = calls.dataset(name, params={"rows": rows})
+        return cast("ShownDataset", await self._client._ask(call))
 
     async def download(self, name: str, path: str | Path) -> Path:
         """Write its file to `path`, byte for byte as it came."""
@@ -386,7 +391,8 @@ class AsyncDatasets:
     async def delete(self, name: str, *, every: bool = False) -> Sequence[str]:
         """Forget a version, or with `every` all of a name; which, as `name@hash`."""
         call = calls.dataset(name, method="DELETE", params={"all": every})
-        return cast("Sequence[str]", (await self._client._ask(call))["deleted"])
+        found = await self._client._ask(call)
+        return cast("Sequence[str]", found["deleted"])
 
 
 class AsyncExperiments:
@@ -397,7 +403,8 @@ class AsyncExperiments:
 
     async def list(self, *, tag: str | None = None) -> Rows[Experiment]:
         """Experiments, the one with the newest run first."""
-        return Rows((await self._client._ask(Call("GET", "/experiments", {"tag": tag})))["data"])
+        found = await self._client._ask(Call("GET", "/experiments", {"tag": tag}))
+        return Rows(found["data"])
 
     async def leaderboard(self, name: str) -> Leaderboard:
         """Tables of what is comparable, what is not and why, and how to read them."""
@@ -418,7 +425,8 @@ class AsyncExperiments:
     async def delete(self, name: str, *, runs: bool = False) -> int:
         """Forget it; how many runs were deleted with it, which is none unless asked for."""
         call = calls.experiment(name, method="DELETE", runs=runs)
-        return int((await self._client._ask(call))["deleted_runs"])
+        found = await self._client._ask(call)
+        return int(found["deleted_runs"])
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:

@@ -44,6 +44,7 @@ class Call(NamedTuple):
     path: str
     params: Mapping[str, Any] = {}
     body: Any = None
+    headers: Mapping[str, str] = {}
 
     def sent(self) -> dict[str, Any]:
         """As httpx takes it."""
@@ -52,10 +53,12 @@ class Call(NamedTuple):
             for key, value in self.params.items()
             if value is not None
         }
+        headers = dict(self.headers)
         sent: dict[str, Any] = {"method": self.method, "url": self.path, "params": params}
         if self.body is not None:
             sent["content"] = msgspec.json.encode(self.body)
-            sent["headers"] = {"content-type": "application/json"}
+            headers["content-type"] = "application/json"
+        sent["headers"] = headers
         return sent
 
 
@@ -103,7 +106,10 @@ def upload(
         "filename": path.name,
         "column": [f"{own}={known}" for own, known in (columns or {}).items()],
     }
-    return dataset(name or path.stem, method="PUT", params=params), path
+    # So that a file that is too large is refused before it has been sent.
+    headers = {"content-length": str(path.stat().st_size)}
+    call = dataset(name or path.stem, method="PUT", params=params)
+    return call._replace(headers=headers), path
 
 
 def experiment(name: str, *, method: str = "GET", body: Any = None, **params: Any) -> Call:

@@ -1,3 +1,4 @@
+# Generated from `asynchronous.py` by `make client`: change that file, not this one.
 """`Client`: the SDK for programs that wait. `asynchronous.py` has the same methods, awaited."""
 
 from __future__ import annotations
@@ -104,13 +105,14 @@ class Client:
 
     def tasks(self) -> Rows[dict[str, Any]]:
         """The tasks that a run document's `task` may name."""
-        return Rows(self._ask(Call("GET", "/eval/tasks"))["data"])
+        found = self._ask(Call("GET", "/eval/tasks"))
+        return Rows(found["data"])
 
     def _ask(self, call: Call, **more: Any) -> Any:
         """The answer's JSON."""
         sent = call.sent()
         sent["url"] = self._base_url + sent["url"]
-        sent["headers"] = {**self._headers, **sent.get("headers", {})}
+        sent["headers"] = {**self._headers, **sent["headers"]}
         try:
             response = self._http.request(**{"timeout": self._timeout, **sent, **more})
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -148,7 +150,8 @@ class Runs:
         """Runs, newest first; `before` is the id of the last run of the page before."""
         params = {"experiment": experiment, "tag": tag, "state": state}
         call = Call("GET", "/eval", {**params, "limit": limit, "before": before})
-        return Rows(self._client._ask(call)["data"])
+        found = self._client._ask(call)
+        return Rows(found["data"])
 
     def report(self, run_id: str) -> Outcome:
         """The run, its report as far as it has got, and its gates."""
@@ -182,7 +185,12 @@ class Runs:
                 progress(news)
         return self.report(run_id)
 
-    def events(self, run_id: str, *, timeout: float | None = None) -> Iterator[Progress]:
+    def events(
+        self,
+        run_id: str,
+        *,
+        timeout: float | None = None,
+    ) -> Iterator[Progress]:
         """Its progress whenever there is news, until it stops; otherwise as `wait`."""
         client = self._client
         call = calls.run(run_id, "events")
@@ -311,7 +319,7 @@ class Samples:
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        return frame(map(flat_sample, self))
+        return frame([flat_sample(row) for row in self])
 
 
 class Datasets:
@@ -322,7 +330,8 @@ class Datasets:
 
     def list(self, name: str | None = None) -> Rows[Dataset]:
         """Versions, newest first."""
-        return Rows(self._client._ask(Call("GET", "/datasets", {"name": name}))["data"])
+        found = self._client._ask(Call("GET", "/datasets", {"name": name}))
+        return Rows(found["data"])
 
     def upload(
         self,
@@ -339,8 +348,8 @@ class Datasets:
             columns: the file's own column names mapped to known ones, {"article": "input"}.
         """
         call, file = calls.upload(path, name, columns)
-        with file.open("rb") as content:
-            return cast("Dataset", self._client._ask(call, content=content, timeout=None))
+        content = _chunks(file)
+        return cast("Dataset", self._client._ask(call, content=content, timeout=None))
 
     def register(
         self, source: str, *, name: str = "", columns: Mapping[str, str] | None = None
@@ -352,7 +361,8 @@ class Datasets:
 
     def show(self, name: str, *, rows: int = 5) -> ShownDataset:
         """A version, what its columns hold, and its first rows."""
-        return cast("ShownDataset", self._client._ask(calls.dataset(name, params={"rows": rows})))
+        call = calls.dataset(name, params={"rows": rows})
+        return cast("ShownDataset", self._client._ask(call))
 
     def download(self, name: str, path: str | Path) -> Path:
         """Write its file to `path`, byte for byte as it came."""
@@ -375,7 +385,8 @@ class Datasets:
     def delete(self, name: str, *, every: bool = False) -> Sequence[str]:
         """Forget a version, or with `every` all of a name; which, as `name@hash`."""
         call = calls.dataset(name, method="DELETE", params={"all": every})
-        return cast("Sequence[str]", self._client._ask(call)["deleted"])
+        found = self._client._ask(call)
+        return cast("Sequence[str]", found["deleted"])
 
 
 class Experiments:
@@ -386,7 +397,8 @@ class Experiments:
 
     def list(self, *, tag: str | None = None) -> Rows[Experiment]:
         """Experiments, the one with the newest run first."""
-        return Rows(self._client._ask(Call("GET", "/experiments", {"tag": tag}))["data"])
+        found = self._client._ask(Call("GET", "/experiments", {"tag": tag}))
+        return Rows(found["data"])
 
     def leaderboard(self, name: str) -> Leaderboard:
         """Tables of what is comparable, what is not and why, and how to read them."""
@@ -407,4 +419,11 @@ class Experiments:
     def delete(self, name: str, *, runs: bool = False) -> int:
         """Forget it; how many runs were deleted with it, which is none unless asked for."""
         call = calls.experiment(name, method="DELETE", runs=runs)
-        return int(self._client._ask(call)["deleted_runs"])
+        found = self._client._ask(call)
+        return int(found["deleted_runs"])
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(calls.CHUNK_BYTES):
+            yield chunk

@@ -1,10 +1,9 @@
 """The Python SDK against real servers: every method, refusals, reconnection, pandas."""
 
-import ast
 import asyncio
-import inspect
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,10 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from generate_synchronous_client import SOURCE, TARGET, synchronous
 from servers import gateway, process, scripted
 
 from providers import errors
-from router.client import AsyncClient, Client, Rows, asynchronous, synchronous
+from router.client import AsyncClient, Client, Rows
 
 ROWS = [{"id": f"s{n}", "input": f"Say {n}", "reference": f"Say {n}"} for n in range(12)]
 MODELS = {
@@ -275,6 +275,33 @@ def serve_bytes(answer):
     return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_an_upload_says_how_long_it_is_and_whose(folder, kind):
+    """So that a server refuses a file that is too large before it has all of it."""
+    headers, path = {}, folder / "data.jsonl"
+
+    async def answer(reader, writer):
+        await reader.readline()
+        while line := (await reader.readline()).strip():
+            name, _, value = line.decode().lower().partition(": ")
+            headers[name] = value
+        await reader.readuntil(path.read_bytes())
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        if kind is Client:
+            with Client(url, api_key="er-1") as client:
+                await asyncio.to_thread(client.datasets.upload, path)
+        else:
+            async with AsyncClient(url, api_key="er-1") as client:
+                await client.datasets.upload(path)
+    assert headers["authorization"] == "bearer er-1"
+    assert headers["content-length"] == str(path.stat().st_size)
+    assert "transfer-encoding" not in headers
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "told"),
     [
@@ -356,21 +383,43 @@ async def test_the_other_client_does_the_same(url, folder):
             await client.runs.report("run_none")
 
 
-def test_both_clients_have_the_same_methods_and_words():
-    """The second is the first, awaited: signatures and docstrings must not drift apart."""
+def test_the_synchronous_client_is_generated_from_the_asynchronous_one():
+    committed = TARGET.read_text(encoding="utf-8")
+    assert committed == synchronous(SOURCE.read_text(encoding="utf-8")), "run `make client`"
+    assert committed.startswith("# Generated from `asynchronous.py` by `make client`")
+    assert not re.search(r"async(?!hronous)|await\b(?!ed)", committed.partition('"""\n')[2])
 
-    def methods(module):
-        found = {}
-        for owner in ast.parse(inspect.getsource(module)).body:
-            if isinstance(owner, ast.ClassDef):
-                for one in owner.body:
-                    if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef):
-                        name = one.name.replace("__a", "__")
-                        owned = owner.name.removeprefix("Async")
-                        found[owned, name] = (
-                            ast.unparse(one.args).replace("Async", ""),
-                            ast.get_docstring(one),
-                        )
-        return found
 
-    assert methods(synchronous) == methods(asynchronous)
+def test_names_and_keywords_are_replaced_and_nothing_else():
+    source = '''"""A module."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+
+class AsyncOne:
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """For `async for` over an AsyncOne."""
+        async for row in await self.aread(time.time()):
+            yield row
+        await asyncio.sleep(1)
+        await asyncio.to_thread(self.path.open, "await it")
+'''
+    assert (
+        synchronous(source).partition("annotations\n")[2]
+        == '''
+import time
+from collections.abc import Iterator
+
+
+class One:
+    def __iter__(self) -> Iterator[str]:
+        """For `for` over an One."""
+        yield from self.read(time.time())
+        time.sleep(1)
+        self.path.open("await it")
+'''
+    )

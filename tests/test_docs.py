@@ -32,7 +32,10 @@ from tooling.markdown import REFERENCE, ROOT
 from tooling.metrics import example
 from tooling.pages import PART, PARTS
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 # Pages whose commands and Python are run, each in a folder of its own.
 RUN = [
     PAGES[0],

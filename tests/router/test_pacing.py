@@ -1,11 +1,12 @@
 """The window of requests at a target: how it grows, shrinks, pauses, and whom it lets in."""
 
 import asyncio
+import time
 
 import pytest
 
-from providers.errors import UpstreamStatusError, UpstreamTimeoutError
-from router.pacing import LONGEST_PAUSE_S, START_MOST, Pacing, Window
+from providers.errors import TargetBusyError, UpstreamStatusError, UpstreamTimeoutError
+from router.pacing import LONGEST_PAUSE_S, START, START_MOST, TRIES, Pacing, Window
 from router.routing import Target
 
 TARGET = Target("up", "m")
@@ -186,16 +187,23 @@ def status(code, body=b"{}", **headers):
     return UpstreamStatusError(code, body, named, "no")
 
 
+BUSY = TargetBusyError("full", retry_after=9)
+
+
 @pytest.mark.parametrize(
     ("error", "wait"),
     [
+        (BUSY, 0.0),
         (status(429), 0.0),
         (status(429, retry_after="7"), 7.0),
         (status(429, retry_after="1.5"), 1.5),
         (status(429, retry_after_ms="250", retry_after="9"), 0.25),
         (status(429, retry_after="Thu, 01 Jan 1970 00:16:50 GMT"), 10.0),
         (status(429, retry_after="soon"), 0.0),
+        (status(429, retry_after=str(LONGEST_PAUSE_S)), LONGEST_PAUSE_S),
         (status(429, retry_after=str(LONGEST_PAUSE_S + 1)), None),
+        (status(429, x_should_retry="False", retry_after="7"), None),
+        (status(429, x_should_retry="true", retry_after="7"), 7.0),
         (status(429, b'{"error": {"message": "x", "code": "insufficient_quota"}}'), None),
         (status(503, retry_after="7"), None),
         (UpstreamTimeoutError("slow", phase="total"), None),
@@ -216,3 +224,192 @@ async def test_the_dispatchers_word_reaches_the_targets_window():
     assert window.paused_until > loop.time() - 0.01
     pacing.ended(Target("up", "other"), status(429), loop.time())
     assert pacing.window(TARGET).episodes == 1
+
+
+def test_what_documents_and_reports_name():
+    assert (START, START_MOST, LONGEST_PAUSE_S, TRIES) == (16, 256, 600.0, 10)
+
+
+def test_a_window_at_first(clock):
+    window = Window()
+    assert (window.size, window.in_flight, window.episodes, window.paused_until) == (16, 0, 0, 0)
+    # A clock that has just begun, and answers of its first moment, count as well.
+    clock.now = 0.0
+    window = window_of(clock, size=2, in_flight=2)
+    window.succeeded(0.0)
+    assert window.size == 3
+
+
+@pytest.mark.parametrize(
+    ("size", "in_flight", "grown"),
+    [(4, 4, 5), (4, 9, 5), (4, 3, 4), (4.9, 4, 5.9), (1, 0, 1), (1, 1, 2)],
+)
+def test_growth_by_one_answer(clock, size, in_flight, grown):
+    window = window_of(clock, size=size, in_flight=in_flight)
+    window.succeeded(100.0)
+    assert window.size == pytest.approx(grown)
+
+
+@pytest.mark.parametrize(("sent_at", "size"), [(99.0, 4), (100.0, 4), (100.1, 4.25), (200.0, 4.25)])
+def test_growth_after_a_refusal_is_by_a_part_of_one(clock, sent_at, size):
+    window = window_of(clock, size=8, in_flight=8)
+    window.refused(100.0, None)
+    window.succeeded(sent_at)
+    assert window.size == size
+
+
+@pytest.mark.parametrize(("sent_at", "size"), [(99.0, 8), (100.0, 8), (100.1, 9)])
+def test_growth_after_a_failure(clock, sent_at, size):
+    window = window_of(clock, size=8, in_flight=8)
+    window.failed()
+    window.succeeded(sent_at)
+    assert window.size == size
+
+
+@pytest.mark.parametrize(
+    ("size", "in_flight", "shrunk"), [(8, 8, 4), (8, 6, 3), (8, 9, 4), (3, 3, 1.5), (1, 1, 1)]
+)
+def test_shrinking(clock, size, in_flight, shrunk):
+    window = window_of(clock, size=size, in_flight=in_flight)
+    window.refused(100.0, None)
+    assert (window.size, window.episodes) == (shrunk, 1)
+
+
+@pytest.mark.parametrize(
+    ("random", "pauses"), [(0.0, [0.5, 1, 2, 4]), (0.5, [0.75, 1.5, 3, 6]), (1.0, [1, 2, 4, 8])]
+)
+def test_pauses_have_jitter(clock, random, pauses):
+    window = Window(start=4, clock=clock, random=lambda: random)
+    seen = []
+    for _ in pauses:
+        clock.now += 200
+        window.refused(clock.now, None)
+        seen.append(window.paused_until - clock.now)
+    assert seen == pauses
+
+
+def test_a_shorter_pause_takes_nothing_from_a_longer_one(clock):
+    window = window_of(clock, size=8, in_flight=8)
+    window.refused(100.0, 30.0)
+    window.refused(100.0, 1.0)
+    clock.now += 1
+    window.refused(101.0, None)
+    assert window.paused_until == 130.0
+
+
+async def test_nobody_enters_during_a_pause(clock):
+    window = window_of(clock, size=8, in_flight=0)
+    window.paused_until = clock.now + 0.01
+    entering = asyncio.ensure_future(window.enter())
+    await asyncio.sleep(0.03)
+    assert not entering.done()
+    clock.now += 1
+    await asyncio.wait_for(entering, 5)
+    assert window.in_flight == 1
+
+
+async def waiters(window, count):
+    """Tasks that enter, in this order, and the list of those that have."""
+    entered = []
+
+    async def enter(n):
+        await window.enter()
+        entered.append(n)
+
+    tasks = [asyncio.create_task(enter(n)) for n in range(count)]
+    await asyncio.sleep(0)
+    return tasks, entered
+
+
+async def test_a_full_window_wakes_nobody():
+    window = Window(start=1)
+    await window.enter()
+    tasks, entered = await waiters(window, 3)
+    window.expect(1)
+    await asyncio.sleep(0)
+    for _ in tasks:
+        window.leave()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    # In the order in which they came, although all were woken or might have been.
+    assert entered == [0, 1, 2]
+    assert window.in_flight == 1
+
+
+async def test_a_wider_window_wakes_as_many_as_fit():
+    window = Window(start=1)
+    await window.enter()
+    tasks, entered = await waiters(window, 4)
+    window.expect(4)
+    await asyncio.gather(*tasks[:3])
+    await asyncio.sleep(0)
+    assert (entered, window.in_flight) == ([0, 1, 2], 4)
+    window.leave()
+    await tasks[3]
+    window.leave()
+    assert window.in_flight == 3
+
+
+async def test_growth_wakes_who_waits(clock):
+    window = window_of(clock, size=1, in_flight=1)
+    tasks, entered = await waiters(window, 1)
+    window.succeeded(100.0)
+    await tasks[0]
+    assert entered == [0]
+
+
+async def test_a_turn_that_comes_as_its_waiter_leaves_is_passed_on():
+    window = Window(start=1)
+    await window.enter()
+    tasks, entered = await waiters(window, 2)
+    window.leave()
+    tasks[0].cancel()
+    await asyncio.wait_for(tasks[1], 5)
+    assert (entered, window.in_flight) == ([1], 1)
+    assert tasks[0].cancelled()
+
+
+def full(pacing):
+    window = pacing.window(TARGET)
+    window.in_flight = int(window.size)
+    return window
+
+
+@pytest.mark.parametrize(
+    ("error", "grows"),
+    [
+        (UpstreamTimeoutError("slow", phase="total"), False),
+        (status(500), False),
+        (status(503), False),
+        # What the target refuses says nothing about how much it takes.
+        (status(499), True),
+        (status(404), True),
+        (status(429, x_should_retry="false"), True),
+        (None, True),
+    ],
+)
+def test_how_a_request_ended(error, grows):
+    pacing = Pacing()
+    window = full(pacing)
+    sent_at = time.monotonic()
+    pacing.ended(TARGET, error, sent_at)
+    before = window.size
+    window.in_flight = int(before)
+    pacing.ended(TARGET, None, sent_at)
+    assert (window.size > before) is grows
+    assert window.episodes == 0
+    assert pacing.windows == {TARGET: window}
+
+
+@pytest.mark.parametrize(
+    ("error", "low", "high"),
+    [(status(429), 0.5, 1), (BUSY, 0.5, 1), (status(429, retry_after="30"), 30, 30)],
+)
+def test_how_long_a_refusal_pauses(error, low, high):
+    pacing = Pacing()
+    window = full(pacing)
+    before = time.monotonic()
+    pacing.ended(TARGET, error, before)
+    after = time.monotonic()
+    assert before + low <= window.paused_until <= after + high
+    assert window.size == 8

@@ -1,12 +1,13 @@
 """Lanes side by side: order, bounds, fairness, and what is done again."""
 
 import asyncio
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators.lanes import Lane, work_through
+from evaluators.lanes import AHEAD, Lane, Open, work_through
 
 
 async def items(name, count):
@@ -34,6 +35,314 @@ class Gate:
         return self.limit
 
 
+async def turns(count):
+    """Let everything else go on: what stands still after so many turns does so for good."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def finish(work):
+    """Wait for what needs no clock; a mutant that never ends is found without one."""
+    task = asyncio.ensure_future(work)
+    for _ in range(200):
+        await turns(20)
+        if task.done():
+            return await task
+    task.cancel()
+    raise AssertionError("it stands still")
+
+
+async def count_up(count):
+    for n in range(count):
+        yield n
+
+
+class Work:
+    """Items that wait at a stage until it is opened, and how many of each lane have come there."""
+
+    def __init__(self, mosts, counts, *, places, **options):
+        self.gates = [Gate(most) for most in mosts]
+        self.begun = [0] * len(mosts)
+        self.inside = [0] * len(mosts)
+        self.done = [0] * len(mosts)
+        self.order = []
+        self.before, self.open, self.after = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        lanes = [
+            Lane(items(n, count), gate)
+            for n, (gate, count) in enumerate(zip(self.gates, counts, strict=True))
+        ]
+        self.task = asyncio.ensure_future(work_through(lanes, self.do, places=places, **options))
+
+    async def do(self, item, place):
+        lane, _ = item
+        self.begun[lane] += 1
+        await self.before.wait()
+        await place.take()
+        self.inside[lane] += 1
+        self.order.append(item)
+        await self.open.wait()
+        self.inside[lane] -= 1
+        place.leave()
+        await self.after.wait()
+        self.done[lane] += 1
+        return True
+
+    async def end(self):
+        for event in (self.before, self.open, self.after):
+            event.set()
+        await finish(self.task)
+        assert [gate.inside for gate in self.gates] == [0] * len(self.gates)
+
+
+@pytest.mark.parametrize(
+    ("places", "mosts", "counts", "inside"),
+    [
+        (1, [9], [5], [1]),
+        (4, [9], [9], [4]),
+        (4, [2], [9], [2]),
+        (16, [99], [99], [16]),
+        (8, [99, 99], [20, 20], [4, 4]),
+        # What does not divide goes to the first.
+        (5, [99, 99], [9, 9], [3, 2]),
+        (8, [99, 99, 99], [20, 20, 20], [3, 3, 2]),
+        # What a gate or the end of a lane leaves unused goes to the others.
+        (8, [1, 99], [20, 20], [1, 7]),
+        (8, [99, 1], [20, 20], [7, 1]),
+        (8, [2, 3, 99], [20, 20, 20], [2, 3, 3]),
+        (9, [99, 2, 99], [20, 20, 20], [4, 2, 3]),
+        (8, [99, 99], [1, 20], [1, 7]),
+        (8, [99, 99], [20, 2], [6, 2]),
+        (8, [99, 99], [0, 20], [0, 8]),
+        (3, [99, 99], [3, 0], [3, 0]),
+        # Fewer places than lanes.
+        (2, [9, 9, 9], [5, 5, 5], [1, 1, 0]),
+    ],
+)
+async def test_places_are_shared_out(places, mosts, counts, inside):
+    work = Work(mosts, counts, places=places)
+    work.before.set()
+    await turns(300)
+    assert work.inside == inside
+    await work.end()
+    assert work.done == counts
+
+
+@pytest.mark.parametrize(
+    ("places", "begun"),
+    # One ahead for eight places, and one more; with fewer places, none before it has its place.
+    [(1, 1), (7, 7), (AHEAD, 2), (15, 2), (16, 3), (24, 4)],
+)
+async def test_items_are_prepared_ahead(places, begun):
+    assert AHEAD == 8
+    work = Work([99], [99], places=places)
+    await turns(300)
+    assert work.begun == [begun]
+    assert work.inside == [0]
+    await work.end()
+    assert work.done == [99]
+
+
+@pytest.mark.parametrize(("places", "begun"), [(1, 2), (2, 4), (7, 14), (8, 17), (16, 34)])
+async def test_as_many_again_may_have_left_their_place(places, begun):
+    work = Work([99], [99], places=places)
+    work.before.set()
+    work.open.set()
+    await turns(500)
+    assert (work.begun, work.inside, work.done) == ([begun], [0], [0])
+    await work.end()
+    assert work.done == [99]
+
+
+async def test_a_place_that_becomes_free_goes_to_the_poorest():
+    work = Work([99, 99], [20, 1], places=8)
+    work.before.set()
+    await turns(300)
+    assert work.inside == [7, 1]
+    work.open.set()
+    work.after.set()
+    await finish(work.task)
+    assert [n for lane, n in work.order if lane == 0] == list(range(20))
+
+
+async def test_lanes_take_turns_where_places_are_few():
+    order = []
+
+    async def do(item, place):
+        await place.take()
+        order.append(item[0])
+        await asyncio.sleep(0)
+        return True
+
+    await finish(work_through([Lane(items(name, 4)) for name in "abc"], do, places=1))
+    # The first comes before there are others; from then on whoever has waited longest is next.
+    assert "".join(order[1:10]) == "abcabcabc"
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+async def test_nothing_more_is_begun_once_it_is_halted(after):
+    begun, closed = [], []
+
+    async def numbers():
+        try:
+            for n in range(99):
+                yield n
+        finally:
+            closed.append(True)
+
+    async def do(item, place):
+        begun.append(item)
+        await place.take()
+        return True
+
+    await finish(work_through([Lane(numbers())], do, places=1, halted=lambda: len(begun) >= after))
+    # One that had been begun comes to its end.
+    assert begun == list(range(after + bool(after)))
+    assert closed == [True]
+
+
+async def test_what_was_left_is_not_begun_again_once_it_is_halted():
+    begun = []
+
+    async def do(item, place):
+        begun.append(item)
+        await place.take()
+        return False
+
+    await finish(work_through([Lane(count_up(9))], do, places=1, halted=lambda: len(begun) >= 4))
+    assert len(begun) == 5
+
+
+async def test_a_stream_that_is_no_generator():
+    class Numbers:
+        def __init__(self):
+            self.left = [3, 2, 1]
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop()
+
+    done = []
+
+    async def do(item, place):
+        await place.take()
+        done.append(item)
+        return True
+
+    await finish(work_through([Lane(Numbers())], do, places=2))
+    assert done == [1, 2, 3]
+
+
+async def test_a_stream_is_closed_when_something_fails():
+    closed = []
+
+    async def numbers():
+        try:
+            for n in range(9):
+                yield n
+        finally:
+            closed.append(True)
+
+    async def do(item, place):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no") as caught:
+        await finish(work_through([Lane(numbers())], do, places=2))
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert closed == [True]
+
+
+async def test_a_stream_that_fails_ends_everything():
+    async def broken():
+        yield 1
+        raise ValueError("broken")
+
+    work = []
+
+    async def do(item, place):
+        await place.take()
+        work.append(item)
+        await asyncio.Event().wait()
+
+    with pytest.raises(ValueError, match="broken"):
+        await finish(work_through([Lane(broken())], do, places=1))
+    assert work == [1]
+
+
+@pytest.mark.parametrize(("gated", "times"), [(True, 3), (False, 0)])
+async def test_a_place_is_taken_once_and_given_back_once(gated, times):
+    class Counting(Open):
+        entered = left = 0
+
+        async def enter(self):
+            self.entered += 1
+
+        def leave(self):
+            self.left += 1
+
+    gate = Counting()
+
+    async def do(item, place):
+        await place.take()
+        await place.take()
+        place.leave()
+        place.leave()
+        # It is not early any more, and cannot have another.
+        await place.take()
+        return True
+
+    lanes = [Lane(count_up(3), gate)]
+    await finish(work_through(lanes, do, places=1, gated=lambda _: gated))
+    assert (gate.entered, gate.left) == (times, times)
+
+
+async def test_an_item_that_takes_no_place():
+    async def do(item, place):
+        place.leave()
+        return True
+
+    gate = Gate(1)
+    await finish(work_through([Lane(count_up(40), gate)], do, places=16))
+    assert gate.inside == 0
+
+
+async def test_items_without_a_gate_are_done_in_turn():
+    order, running = [], []
+
+    async def do(item, place):
+        await place.take()
+        running.append(item)
+        order.append((item, len(running)))
+        await turns(3)
+        running.remove(item)
+        place.leave()
+        return False
+
+    lanes = [Lane(count_up(4), Gate(0))]
+    await finish(work_through(lanes, do, places=4, gated=lambda _: False))
+    assert order == [(n, 1) for n in range(4)]
+
+
+async def test_an_open_gate_lets_everyone_through():
+    gate = Open()
+    await finish(gate.enter())
+    gate.leave()
+    assert gate.most() == sys.maxsize
+    assert isinstance(Lane(count_up(0)).gate, Open)
+
+
+async def test_without_lanes_there_is_nothing_to_do():
+    async def do(item, place):
+        raise AssertionError
+
+    await finish(work_through([], do, places=1))
+    await finish(work_through([Lane(count_up(0))], do, places=1))
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=4), st.integers(1, 6), st.integers(1, 3))
 def test_everything_is_done_once_in_order_and_within_the_bounds(counts, places, most):
@@ -53,13 +362,13 @@ def test_everything_is_done_once_in_order_and_within_the_bounds(counts, places, 
             return True
 
         lanes = [Lane(items(n, count), gates[n]) for n, count in enumerate(counts)]
-        await work_through(lanes, do, places=places)
+        await finish(work_through(lanes, do, places=places))
         for n, count in enumerate(counts):
             assert [at for lane, at in started if lane == n] == list(range(count))
         assert peak <= places
         assert [gate.inside for gate in gates] == [0] * len(counts)
 
-    asyncio.run(main())
+    asyncio.run(finish(main()))
 
 
 async def test_a_lane_that_stands_still_holds_up_no_other():
@@ -75,7 +384,7 @@ async def test_a_lane_that_stands_still_holds_up_no_other():
         return True
 
     lanes = [Lane(items("stuck", 40)), Lane(items("quick", 40))]
-    await asyncio.wait_for(work_through(lanes, do, places=4), 10)
+    await finish(work_through(lanes, do, places=4))
     assert done[:40] == [("quick", n) for n in range(40)]
     assert len(done) == 80
 
@@ -89,14 +398,14 @@ async def test_what_a_gate_leaves_unused_goes_to_the_others():
         if item[0] == "wide":
             running += 1
             peak = max(peak, running)
-            await asyncio.sleep(0.001)
+            await turns(20)
             running -= 1
         else:
-            await asyncio.sleep(0.01)
+            await turns(60)
         return True
 
     lanes = [Lane(items("narrow", 20), Gate(1)), Lane(items("wide", 60))]
-    await work_through(lanes, do, places=8)
+    await finish(work_through(lanes, do, places=8))
     assert peak == 7
 
 
@@ -109,7 +418,7 @@ async def test_fewer_places_than_lanes_go_round():
         await asyncio.sleep(0)
         return True
 
-    await work_through([Lane(items(name, 4)) for name in "abc"], do, places=1)
+    await finish(work_through([Lane(items(name, 4)) for name in "abc"], do, places=1))
     assert sorted(started[:6], key=lambda item: item[1])[:3] == [(name, 0) for name in "abc"]
 
 
@@ -121,7 +430,7 @@ async def test_what_could_not_be_done_comes_first_the_next_time():
         tried.append(item[1])
         return tried.count(item[1]) > item[1] % 3
 
-    await work_through([Lane(items("a", 4))], do, places=1)
+    await finish(work_through([Lane(items("a", 4))], do, places=1))
     # The next one had been read already when the first came back.
     assert tried[:5] == [0, 1, 2, 1, 2]
     assert sorted(tried) == [0, 1, 1, 2, 2, 2, 3]
@@ -136,7 +445,7 @@ async def test_the_last_item_can_be_done_again():
         tried.append(item)
         return len(tried) == 3
 
-    await work_through([Lane(items("a", 1))], do, places=2)
+    await finish(work_through([Lane(items("a", 1))], do, places=2))
     assert len(tried) == 3
 
 
@@ -149,7 +458,7 @@ async def test_items_that_need_no_gate_pass_a_shut_one():
         return True
 
     shut = Gate(0)
-    await work_through([Lane(items("a", 3), shut)], do, places=1, gated=lambda _: False)
+    await finish(work_through([Lane(items("a", 3), shut)], do, places=1, gated=lambda _: False))
     assert len(done) == 3
 
 
@@ -164,7 +473,7 @@ async def test_a_failure_ends_everything_and_gives_the_gates_back():
         return True
 
     with pytest.raises(ValueError, match="no"):
-        await work_through([Lane(items("a", 9), gate), Lane(items("b", 1))], do, places=4)
+        await finish(work_through([Lane(items("a", 9), gate), Lane(items("b", 1))], do, places=4))
     await asyncio.sleep(0)
     assert gate.inside == 0
 
@@ -178,7 +487,7 @@ async def test_cancelling_gives_the_gates_back():
         return True
 
     work = asyncio.create_task(work_through([Lane(items("a", 9), gate)], do, places=1))
-    await asyncio.sleep(0.01)
+    await turns(100)
     assert gate.inside == 2
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -204,7 +513,7 @@ async def test_a_place_that_is_given_back_early_goes_to_the_next():
         return True
 
     gate = Gate(2)
-    await work_through([Lane(items("a", 8), gate)], do, places=2)
+    await finish(work_through([Lane(items("a", 8), gate)], do, places=2))
     assert peak == 2
     assert len(kept) == 8
     assert gate.inside == 0

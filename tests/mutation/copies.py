@@ -145,7 +145,8 @@ def _run(tests: Sequence[str], cost: Cost | None) -> int:
         "mutants", derandomize=True, database=None, deadline=None, max_examples=25, phases=phases
     )
     hypothesis.settings.load_profile("mutants")
-    seconds = 120.0 if cost is None else 5 + _PATIENCE * cost.wall
+    # For one test: no less than all of them took.
+    seconds = 120.0 if cost is None else 2 + cost.wall
     # What is imported before it starts has no assertions of interest.
     early = "ignore::pytest.PytestAssertRewriteWarning"
     options = ["-x", "-q", "-p", "no:cacheprovider", "-W", early, f"--timeout={seconds:.0f}"]
@@ -172,7 +173,7 @@ def _in_fork(run: Callable[[], int], cost: Cost | None) -> int:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-    return _wait(process, None if cost is None else 20 + 4 * _PATIENCE * cost.wall)
+    return _wait(process, None if cost is None else 20 + _PATIENCE * cost.wall)
 
 
 def _limit(cost: Cost | None) -> None:

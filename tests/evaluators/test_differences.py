@@ -504,6 +504,45 @@ def test_samples_are_paired_by_name_and_repeats_averaged():
     assert unpaired_difference([1.0], []) is None
 
 
+def test_two_clusters_have_a_spread():
+    found = paired_difference(A, B, clusters=list("aaabbb"))
+    assert near(
+        found,
+        (
+            0.20833333333333334,
+            0.10244829386521101,
+            0.3142183728014557,
+            0.5,
+            6,
+            4,
+            1,
+            1,
+            0.8338894450624493,
+            0.1173548888053821,
+        ),
+    )
+
+
+def test_blocks_of_many_samples_are_drawn_with_the_seed():
+    draw = np.random.Generator(np.random.PCG64(1))
+    rows = np.stack(
+        [draw.normal(1, 1, RESAMPLING_LIMIT + 9), np.ones(RESAMPLING_LIMIT + 9)], axis=1
+    )
+    first, second = (
+        paired_corpus_difference(
+            rows, rows[::-1] + 0.01, ratio, resamples=9, permutations=9, seed=seed
+        )
+        for seed in (3, 3)
+    )
+    assert first == second
+
+
+def test_equal_values_have_no_direction():
+    found = unpaired_difference([0.5, 0.5], [0.5])
+    assert (found.difference, found.low, found.high, found.p_welch) == (0.0, None, None, None)
+    assert (found.p_mann_whitney, found.cliffs_delta) == (1.0, 0.0)
+
+
 def test_equal_corpora_are_not_different():
     found = paired_corpus_difference(ROWS, ROWS, ratio)
     assert (found.difference, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)

@@ -136,6 +136,33 @@ def test_intervals_of_next_to_nothing(interval, expected):
     assert (found.estimate, found.low, found.high, found.n, found.method) == expected
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_one_resample_is_on_one_side_of_the_mean(seed):
+    found = stats.bca_interval(LONG, resamples=1, seed=seed)
+    assert found.low == found.high
+    assert found.estimate != found.low
+
+
+def test_the_level_with_clusters():
+    found = stats.mean_interval(SKEWED, clusters=CLUSTERS, level=0.8)
+    assert found == stats.t_interval(SKEWED, clusters=CLUSTERS, level=0.8)
+    assert found != stats.mean_interval(SKEWED, clusters=CLUSTERS)
+
+
+def test_an_interval_does_not_change():
+    with pytest.raises(AttributeError):
+        stats.mean_interval(SKEWED).n = 3
+
+
+def test_blocks_of_many_samples_are_drawn_with_the_seed():
+    draw = np.random.Generator(np.random.PCG64(1))
+    rows = np.stack(
+        [draw.normal(1, 1, RESAMPLING_LIMIT + 9), np.ones(RESAMPLING_LIMIT + 9)], axis=1
+    )
+    first, second = (stats.corpus_interval(rows, ratio, resamples=9, seed=3) for _ in range(2))
+    assert first == second
+
+
 def test_what_an_interval_is_without_a_method():
     assert stats.Interval(estimate=None, low=None, high=None, n=0).method == "none"
 

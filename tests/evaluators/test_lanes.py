@@ -164,6 +164,48 @@ async def test_a_place_that_becomes_free_goes_to_the_poorest():
     assert [n for lane, n in work.order if lane == 0] == list(range(20))
 
 
+async def test_a_lane_that_waits_for_its_stream_keeps_its_share():
+    inside, opened = [0, 0, 0], asyncio.Event()
+
+    async def slow():
+        yield 1, 0
+        yield 1, 1
+        await opened.wait()
+
+    async def do(item, place):
+        await place.take()
+        inside[item[0]] += 1
+        await opened.wait()
+        return True
+
+    lanes = [Lane(items(0, 20)), Lane(slow()), Lane(items(2, 20))]
+    task = asyncio.ensure_future(work_through(lanes, do, places=8))
+    await turns(300)
+    assert inside == [3, 2, 2]
+    opened.set()
+    await finish(task)
+    assert inside == [20, 2, 20]
+
+
+async def test_places_that_are_given_back_together_are_all_taken_again():
+    inside, batches = 0, [asyncio.Event() for _ in range(3)]
+
+    async def do(item, place):
+        nonlocal inside
+        await place.take()
+        inside += 1
+        await batches[item // 4].wait()
+        inside -= 1
+        return True
+
+    task = asyncio.ensure_future(work_through([Lane(count_up(12))], do, places=4))
+    for batch in batches:
+        await turns(300)
+        assert inside == 4
+        batch.set()
+    await finish(task)
+
+
 async def test_lanes_take_turns_where_places_are_few():
     order = []
 

@@ -23,6 +23,11 @@ def explained(module: str, file: Path = FILE) -> dict[str, str]:
     return known
 
 
+def modules(file: Path = FILE) -> set[str]:
+    """Return the modules that have survivors."""
+    return set(tomllib.loads(file.read_text()))
+
+
 def may_exist(change: str, source: str) -> bool:
     """Whether the lines that a change replaces are still in the source."""
     lines = {line.strip() for line in source.splitlines()}

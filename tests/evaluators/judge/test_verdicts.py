@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluators.judge import prometheus, rubrics
-from evaluators.judge.verdicts import choice, expected, score
+from evaluators.judge.verdicts import Choice, Verdict, choice, expected, score
 
 RUBRIC = rubrics.stock("helpfulness")
 PROMPT = prometheus.absolute(RUBRIC, instruction="Sum up.", response="It rained.").user
@@ -259,3 +259,196 @@ def test_the_expected_score_is_over_the_scores_only():
 def test_json_of_any_shape_is_read_or_unparsed():
     for value in ([], 4, "4", {"score": [4]}, {"score": {"score": 4}}, {"score": "four"}):
         assert score(json.dumps(value), 5, 9).value is None
+
+
+# Whole verdicts: the value, and why there is none.
+
+NO_VERDICT = Verdict(None, "no verdict")
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        ("[RESULT] 4", Verdict(4, "")),
+        ("[RESULT] 7", Verdict(None, "out of range: 7")),
+        ("[RESULT] 0", Verdict(None, "out of range: 0")),
+        ("[RESULT] -3", Verdict(None, "out of range: -3")),
+        ("", NO_VERDICT),
+        ("none", NO_VERDICT),
+        # A tag counts more than words, words more than a number that stands alone.
+        ("[RESULT] 2\nScore: 3\n4", Verdict(2)),
+        ("Score: 3\n4", Verdict(3)),
+        ("Score: 3\n4 out of 5\n2", Verdict(4)),
+        ("4 out of 5, so the score is 3\n2", Verdict(3)),
+        ("3 out of 10\n2", Verdict(2)),
+        ("the last\n\n 2 \n", Verdict(2)),
+        ("2\nthe last", NO_VERDICT),
+        # Ranges and several numbers are no verdict.
+        ("Score: 1 to 5", NO_VERDICT),
+        ("Score: 1 TO 5", NO_VERDICT),
+        ("Score: 3 and 4", NO_VERDICT),
+        ("Score: 3 or 4", NO_VERDICT),
+        ("Score: 1\u20135", NO_VERDICT),
+        ("Score: 1 \u2014 5", NO_VERDICT),
+        ("Score: 1 - -5", NO_VERDICT),
+        # A judge's thoughts and fences.
+        ("<think>[RESULT] 1</THINK>[RESULT] 2", Verdict(2)),
+        ("<thinking>\n[RESULT] 1\n</Thinking>\n", NO_VERDICT),
+        ("[RESULT] 3 <think>it may be 4", Verdict(3)),
+        ('```json\n{\n "score": 4\n}\n```', Verdict(4)),
+        ('```\n{"score": 4}\n```\n', Verdict(4)),
+        ('  {"score": 4}  ', Verdict(4)),
+        ('```json\n{"score": 4}\n``` but [RESULT] 2', Verdict(2)),
+        ('{"score": 4} but [RESULT] 2', Verdict(2)),
+        ("{score: 4}", Verdict(4)),
+        # Fields of JSON: the first of these that holds a number.
+        ('{"result": 4}', Verdict(4)),
+        ('{"rating": 4}', Verdict(4)),
+        ('{"verdict": 4}', Verdict(4)),
+        ('{"grade": 4}', Verdict(4)),
+        ('{"SCORE": 4}', NO_VERDICT),
+        ('{"points": 4, "reason": "[RESULT] 3"}', NO_VERDICT),
+        ('{"grade": 1, "verdict": 2, "rating": 3, "result": 4, "score": 5}', Verdict(5)),
+        ('{"grade": 1, "verdict": 2, "rating": 3, "result": 4}', Verdict(4)),
+        ('{"grade": 1, "verdict": 2, "rating": 3}', Verdict(3)),
+        ('{"grade": 1, "verdict": 2}', Verdict(2)),
+        ('{"score": "fine", "grade": 2}', Verdict(2)),
+        ('{"score": null, "grade": 2}', Verdict(2)),
+        ('{"score": true, "grade": 2}', Verdict(2)),
+        ('{"score": " +3 "}', Verdict(3)),
+        ('{"score": "-3"}', Verdict(None, "out of range: -3")),
+        ('{"score": "12345"}', NO_VERDICT),
+        ('{"score": "4.0"}', NO_VERDICT),
+        ('{"score": 4.0}', Verdict(4)),
+        ('{"score": 4.5, "grade": 2}', NO_VERDICT),
+        ('{"score": 9}', Verdict(None, "out of range: 9")),
+    ],
+)
+def test_a_verdict_and_its_reason(answer, verdict):
+    assert score(answer, 1, 5) == verdict
+
+
+def test_the_ends_of_the_range_are_scores():
+    assert [score(f"[RESULT] {n}", 2, 4).value for n in range(1, 6)] == [None, 2, 3, 4, None]
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("[RESULT] A", Choice("A", "")),
+        ("[RESULT] C", Choice(None, "no verdict")),
+        ("", Choice(None, "no verdict")),
+        ('{"choice": "C"}', Choice(None, "no such choice")),
+        ('{"choice": " b "}', Choice("B")),
+        ('{"result": "B"}', Choice("B")),
+        ('{"verdict": "B"}', Choice("B")),
+        ('{"better": "B"}', Choice("B")),
+        ('{"winner": "B"}', Choice("B")),
+        ('{"answer": "B"}', Choice("B")),
+        ('{"label": "B"}', Choice("B")),
+        ('{"LABEL": "B", "reason": "A"}', Choice(None, "no verdict")),
+        ('{"choice": "A", "label": "B"}', Choice("B")),
+        ('{"label": "B", "choice": "A"}', Choice("A")),
+        ('{"choice": null}', Choice(None, "no such choice")),
+        # Tags, brackets, words, and a letter that stands alone, in this order.
+        ("[RESULT] A\n[Response B] the better is B.", Choice("A")),
+        ("[CHOICE] A", Choice("A")),
+        ("[verdict]: A", Choice("A")),
+        ("[Response A] the better is B.", Choice("A")),
+        ("[assistant A] the better is B.", Choice("A")),
+        ("[answer A] the better is B.", Choice("A")),
+        ("Winner: A. Response B is better.", Choice("A")),
+        ("I prefer A.", Choice("A")),
+        ("I preferred A.", Choice("A")),
+        ("I choose A.", Choice("A")),
+        ("Option A wins.\nB", Choice("A")),
+        ("Assistant A was clearly the better.\nB", Choice("A")),
+        ("Response A is much stronger.\nB", Choice("A")),
+        ("Response A is a bit long.\nB", Choice("B")),
+        ("Answer: option **B**", Choice("B")),
+        ("so\nresponse b", Choice("B")),
+        ("so b", Choice(None, "no verdict")),
+        ("<think>[RESULT] A</think>\nB", Choice("B")),
+    ],
+)
+def test_a_choice_and_its_reason(answer, found):
+    assert choice(answer, ("A", "B")) == found
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer", "label"),
+    [
+        (("pas", "pass"), "pass", "pass"),
+        (("pas", "pass"), "pas", "pas"),
+        (("no", "not sure"), "Verdict: not sure", "not sure"),
+        (("no", "not sure"), "Verdict: NO", "no"),
+        (("a+", "a"), "Verdict: A+ because", None),
+        (("c.d", "e"), "Verdict: cxd", None),
+        # A single letter has to be in upper case, unless it stands alone; words do not.
+        (("A", "B"), "Verdict: a", None),
+        (("A", "bad"), "Verdict: a", "A"),
+        (("A", "B"), "a", "A"),
+    ],
+)
+def test_labels_of_any_length(labels, answer, label):
+    assert choice(answer, labels).label == label
+
+
+# What comes back of the prompt, and how much is read.
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "value"),
+    [
+        # A line of twelve characters is an echo; a shorter one may be the judge's own.
+        ("Say this:\n Score is: 4. ", "Score is: 4.", None),
+        ("Say this:\n Score is: 4 ", "Score is: 4", 4),
+        ("Say this:\n Score is: 4. ", "  Score is: 4.  \nScore is: 2.", 2),
+        ("Say this:\n Score is: 4. ", "so Score is: 4.", 4),
+        # The whole prompt, wherever it stands.
+        (" [RESULT] 4 ", "you said [RESULT] 4 and I [RESULT] 2", 2),
+        (" [RESULT] 4 ", "you said [RESULT] 4 and I do not", None),
+        ("  \n ", "[RESULT] 4", 4),
+        ("", "[RESULT] 4", 4),
+        ("", "XXXX4", None),
+    ],
+)
+def test_what_comes_back_of_the_prompt(prompt, answer, value):
+    assert score(answer, 1, 5, prompt=prompt).value == value
+    if not prompt:
+        assert score(answer, 1, 5).value == value
+        assert choice("XXXXA", ("A", "B")).label is None
+
+
+def test_an_answer_is_read_from_its_end():
+    assert score("4" + " " * 99_999, 1, 5).value == 4
+    assert score("4" + " " * 100_000, 1, 5).value is None
+
+
+# The score by probabilities.
+
+
+@pytest.mark.parametrize(
+    ("tokens", "value"),
+    [
+        ([("4", {"4": 0.0})], 4.0),
+        ([("4", {"4": math.log(0.5), "2": math.log(0.25)})], (4 * 0.5 + 2 * 0.25) / 0.75),
+        ([("4", {"4": math.log(0.25), " 4": math.log(0.25), "1": math.log(0.5)})], 2.5),
+        ([("\u01204", {"\u01204": math.log(0.5), "\u25812": math.log(0.5)})], 3.0),
+        ([("4", {"+4": math.log(0.5), "2": math.log(0.5)})], 3.0),
+        # The last token that is a score, and no other.
+        ([("2", {"2": 0.0}), ("4", {"4": 0.0}), (".", {".": 0.0})], 4.0),
+        ([("2", {"2": 0.0}), ("9", {"9": 0.0}), ("0", {"4": 0.0})], 2.0),
+        ([("2", {"2": 0.0}), ("5", {"5": 0.0})], 5.0),
+        ([("2", {"2": 0.0}), ("1", {"1": 0.0})], 1.0),
+        # What cannot be: a probability above 1, or of 0.
+        ([("4", {"4": 0.5, "2": 0.0})], 3.0),
+        ([("4", {"4": -math.inf})], None),
+        ([("2", {"2": 0.0}), ("4", {"4": -math.inf})], None),
+        ([("4", {"x": 0.0})], None),
+        ([("4.5", {"4": 0.0})], None),
+        ([("00004", {"4": 0.0})], None),
+    ],
+)
+def test_the_expected_score(tokens, value):
+    assert expected(tokens, 1, 5) == (None if value is None else pytest.approx(value))

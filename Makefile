@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client site test test-ray fuzz mutants test-vllm test-llama-cpp providers lint bench constraints clean
+.PHONY: demo docs client dist site test test-ray fuzz mutants test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -67,6 +67,17 @@ docs: .venv/dev
 client: .venv/dev
 	$(BIN)/python tests/generate_synchronous_client.py
 
+# Wheel and sdist in dist/, checked, and the demo of what the wheel installs, in an empty folder.
+# The wheel is built from the sdist, so both are whole.
+dist: .venv/dist
+	rm -rf dist .venv-dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv .venv-dist
+	$(UV) install --quiet --python .venv-dist/bin/python -c constraints.txt dist/*.whl
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cd "$$folder" && \
+	  env -u PYTHONPATH $(CURDIR)/.venv-dist/bin/evalrouter demo
+
 # The browsable site, in site/. A broken link or a page that the navigation lacks is an error,
 # and so is anything that a browser would load from another host. The variable silences an
 # advertisement of the theme's.
@@ -81,7 +92,7 @@ bench: .venv/dev
 constraints: .venv/uv
 	$(UV) compile --quiet --upgrade --no-annotate --no-header \
 	  --no-emit-package torch --extra dev --extra parquet --extra metrics --extra evaluate \
-	  --extra local --extra local-test --extra ray --extra fuzz --extra docs --extra mutants \
+	  --extra local --extra local-test --extra ray --extra fuzz --extra dist --extra docs --extra mutants \
 	  pyproject.toml --output-file constraints.txt
 
 .venv/uv:
@@ -102,6 +113,10 @@ constraints: .venv/uv
 	touch $@
 
 # What the site is built with; no test needs it.
+.venv/dist: .venv/core
+	$(INSTALL) -e '.[dist]'
+	touch $@
+
 .venv/docs: .venv/core
 	$(INSTALL) -e '.[docs]'
 	touch $@
@@ -148,5 +163,5 @@ providers: .venv/dev
 	$(DOCS)
 
 clean:
-	rm -rf .venv .venv-llama .venv-vllm build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-dist .venv-llama .venv-vllm build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

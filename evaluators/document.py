@@ -17,6 +17,9 @@ ExperimentName = Annotated[str, msgspec.Meta(pattern=r"^(\w[\w.-]*)?$", max_leng
 Tag = Annotated[str, msgspec.Meta(pattern=r"^[\w.:/=+-]+$", max_length=100)]
 Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=100)]
 Notes = Annotated[str, msgspec.Meta(max_length=100_000)]
+# Every route, metric and gate is compared with the others.
+MAX_PARTS = 256
+_Few = msgspec.Meta(max_length=MAX_PARTS)
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,14 +95,14 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     dataset: Annotated[str, msgspec.Meta(min_length=1)]
-    routes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    metrics: tuple[str | dict[str, Any], ...]
+    routes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_PARTS)]
+    metrics: Annotated[tuple[str | dict[str, Any], ...], _Few]
     name: str = ""
     task: str | dict[str, Any] | None = None
     experiment: ExperimentName = ""
     tags: Tags = ()
     notes: Notes = ""
-    messages: tuple[dict[str, Any], ...] | None = None
+    messages: Annotated[tuple[dict[str, Any], ...], _Few] | None = None
     prompt: str | None = None
     columns: dict[str, str] = {}
     parameters: dict[str, Any] = {}
@@ -107,7 +110,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     sample: Sampling | None = None
     baseline: str | None = None
-    gates: tuple[str, ...] = ()
+    gates: Annotated[tuple[str, ...], _Few] = ()
     fallback: bool = False
     cache: bool = True
     stop_when: StopWhen | None = None

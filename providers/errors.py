@@ -47,6 +47,14 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+# Characters of an error that is sent: messages quote what the client sent, which may be anything.
+MAX_MESSAGE = 8192
+MAX_PARAM = 256
+
+
+def _bounded(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
 
 class EvalrouterError(Exception):
     """Base of the tree. `message` is for people; the attributes are for programs.
@@ -73,9 +81,9 @@ class EvalrouterError(Exception):
         """The error as OpenAI's error object, ready for JSON."""
         return {
             "error": {
-                "message": self.message,
+                "message": _bounded(self.message, MAX_MESSAGE),
                 "type": self.type,
-                "param": self.param,
+                "param": None if self.param is None else _bounded(self.param, MAX_PARAM),
                 "code": self.code,
             }
         }

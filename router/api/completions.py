@@ -679,12 +679,14 @@ def _with_lone_surrogates(body: bytes) -> dict[str, msgspec.Raw] | None:
         at = _skip(text, 0, "{")
         while text[at] != "}":
             name, at = _scan(text, at)
+            # A value may be anything; names are read, stored and shown.
+            name.encode()
             start = _skip(text, at, ":")
             _, at = _scan(text, start)
             fields[str(name)] = msgspec.Raw(text[start:at].encode())
             at = _skip(text, at, "" if text[_skip(text, at, "")] == "}" else ",")
-        return fields if not text[at + 1 :].strip() and isinstance(name, str) else None
-    except (ValueError, IndexError, RecursionError, StopIteration, UnboundLocalError):
+        return None if text[at + 1 :].strip() else fields
+    except (AttributeError, IndexError, RecursionError, StopIteration, ValueError):
         return None
 
 
@@ -784,9 +786,10 @@ def _in_words(attempts: list[Attempt] | tuple[Attempt, ...]) -> bytes:
 
 def _printable(text: str) -> bytes:
     """The text as a header value: a newline in a model's name must not begin another header."""
-    return text.encode("ascii", "backslashreplace").replace(b"\r", b" ").replace(b"\n", b" ")
+    return text.encode("ascii", "backslashreplace").translate(_WITHOUT_CONTROLS)
 
 
+_WITHOUT_CONTROLS = bytes(code if 32 <= code < 127 else 32 for code in range(256))
 # Of names there are few, and each is told with every answer.
 _name = lru_cache(maxsize=4096)(_printable)
 

@@ -16,6 +16,8 @@ _GZIP, _ZLIB, _RAW = 31, 15, -15
 _CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
 # At most so much comes out at a time: a body of zeros would grow a thousandfold.
 _PIECE = 1024 * 1024
+# Members of a gzip body, each of which costs more than its bytes do.
+_MAX_MEMBERS = 1000
 # Decoding less than this is quicker than a thread that does it.
 _OFF_LOOP = 16 * 1024
 
@@ -54,6 +56,7 @@ class _Decoder:
         self._decompress: Any = None
         self._pending = b""
         self._size = 0
+        self._members = 0
         self._more = True
         self._done = False
 
@@ -90,6 +93,12 @@ class _Decoder:
             if self._deflate and self._decompress is not None:
                 raise self._broken()
             # Several gzip members in a row are one body.
+            self._members += 1
+            if self._members > _MAX_MEMBERS:
+                raise RequestError(
+                    f"The body has over {_MAX_MEMBERS} gzip members.",
+                    code="invalid_content_encoding",
+                )
             window = _window(self._pending) if self._deflate else _GZIP
             self._decompress = zlib.decompressobj(window)
         try:

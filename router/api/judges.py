@@ -12,6 +12,7 @@ from litestar.response import Response
 from evaluators.judge.calibration import Change
 from providers.errors import NotFoundError
 from router.api.injected import Injected
+from router.api.pages import PAGE_HEADERS
 from router.store.base import JudgementRow, Study, StudyKind
 from router.study_view import compared, html
 
@@ -70,6 +71,7 @@ async def show_study(services: Injected, study_id: FromPath[str]) -> Study:
     tags=["judges"],
     summary="A study of judges as HTML",
     media_type=MediaType.HTML,
+    response_headers=PAGE_HEADERS,
 )
 async def study_fragment(services: Injected, study_id: FromPath[str]) -> Response[str]:
     """A section to be put into a page."""

@@ -8,12 +8,24 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 from litestar import MediaType, Request, get
+from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath
 
 from evaluators.comparison import Comparison
 from router.api.injected import Injected
 
 WEB = Path(__file__).parent.parent / "web"
+# A page loads nothing, runs nothing, and is part of no other site's page.
+PAGE_HEADERS = [
+    ResponseHeader(
+        name="content-security-policy",
+        value="default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'",
+    ),
+    ResponseHeader(name="x-content-type-options", value="nosniff"),
+    ResponseHeader(name="x-frame-options", value="DENY"),
+    ResponseHeader(name="referrer-policy", value="no-referrer"),
+]
 
 
 def _number(value: float | None, *, sign: bool = False) -> str:
@@ -37,7 +49,7 @@ _pages.filters |= {"number": _number, "utc": _utc}
 _pages.globals |= {"verdict_class": _verdict_class}
 
 
-@get("/", media_type=MediaType.HTML, include_in_schema=False)
+@get("/", media_type=MediaType.HTML, include_in_schema=False, response_headers=PAGE_HEADERS)
 async def home(services: Injected, request: Request[Any, Any, Any]) -> str:
     """What can be asked, and what was evaluated."""
     config = services.config
@@ -55,7 +67,12 @@ async def home(services: Injected, request: Request[Any, Any, Any]) -> str:
     )
 
 
-@get("/runs/{run_id:str}", media_type=MediaType.HTML, include_in_schema=False)
+@get(
+    "/runs/{run_id:str}",
+    media_type=MediaType.HTML,
+    include_in_schema=False,
+    response_headers=PAGE_HEADERS,
+)
 async def run_page(services: Injected, run_id: FromPath[str]) -> str:
     """One run's report."""
     outcome = await services.runs.outcome(run_id)

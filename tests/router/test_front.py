@@ -428,6 +428,7 @@ def test_compressed_requests(http, url, coding):
         ("x" * 5000, b"x", 415, "unsupported_content_encoding"),
         ("gzip", b"no gzip", 400, "invalid_content_encoding"),
         ("gzip", gzip.compress(b"{}")[:-4], 400, "invalid_content_encoding"),
+        ("gzip", gzip.compress(b"") * 2000, 400, "invalid_content_encoding"),
         ("deflate", b"\xff\xff", 400, "invalid_content_encoding"),
         ("gzip", gzip.compress(b"0" * 200_000_000, 9), 413, "body_too_large"),
     ],
@@ -464,7 +465,55 @@ def test_a_lone_surrogate_passes_as_the_bytes_it_is(tmp_path, http):
         assert b'"\\udfff"' in host.requests[-1].body
 
 
+@pytest.mark.parametrize("kind", ["compatible", "mistral", "anthropic"])
+def test_a_name_with_a_lone_surrogate_is_no_text(tmp_path, http, kind):
+    with (
+        raw_host(by_model({"*": [answer(COMPLETION)]})) as host,
+        gateway(config(tmp_path, host.url).replace("kind: compatible", f"kind: {kind}")) as url,
+    ):
+        reply = http.post(url + CHAT, content=b'{"model":"up/m","messages":[],"\\ud800":1}')
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_json")
+        assert host.requests == []
+
+
+def test_names_with_control_characters_end_no_answer(tmp_path, http):
+    with (
+        raw_host(by_model({"*": [answer(COMPLETION)]})) as host,
+        gateway(config(tmp_path, host.url).replace("kind: compatible", "kind: mistral")) as url,
+    ):
+        odd = {"a\0b": 1, "c\r\nx-evil: 1": 1, "d\x7f": 1, "é\u2028": 1}
+        reply = http.post(url + CHAT, json={**ASK, "model": "up/m", **odd})
+        assert reply.status_code == 200, reply.text
+        assert "x-evil" not in reply.headers
+        assert reply.headers["x-evalrouter-dropped"] == r"a b, c  x-evil: 1, d , \xe9\u2028"
+
+
 # Headers
+
+
+def test_pages_load_nothing_and_are_in_no_frame(http, url):
+    reply = http.get(f"{url}/")
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in reply.headers["content-security-policy"]
+    assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_error_does_not_repeat_all_that_was_sent(http, url):
+    for path, body in [(CHAT, {**ASK, "model": "x/" + "a" * 200}), ("/eval", {"a" * 100_000: 1})]:
+        reply = http.post(url + path, json=body)
+        assert 400 <= reply.status_code < 500
+        assert len(reply.content) < 20_000
+
+
+@pytest.mark.parametrize("field", ["routes", "metrics", "gates", "messages"])
+def test_a_document_of_very_many_parts_is_refused(http, url, field):
+    one = {"messages": {"role": "user", "content": "a"}}.get(field, "length")
+    document = {"dataset": "d.jsonl", "routes": ["r"], "metrics": ["length"], field: [one] * 257}
+    for query in ("", "?dry_run=true"):
+        reply = http.post(f"{url}/eval{query}", json=document)
+        assert reply.status_code == 400
+        assert field in reply.json()["error"]["message"]
+        assert "256" in reply.json()["error"]["message"]
 
 
 def test_headers_that_are_passed_on(http, tmp_path):

@@ -398,7 +398,7 @@ def test_how_a_request_ended(error, grows):
     pacing.ended(TARGET, None, sent_at)
     assert (window.size > before) is grows
     assert window.episodes == 0
-    assert pacing.windows == {TARGET: window}
+    assert pacing.window(TARGET) is window
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,10 @@ def test_a_target_without_weight_is_never_tried(name):
     assert table.first_targets("r") == (("a", "m1"),)
 
 
+def test_a_draw_that_rounds_up_to_the_whole_weight_chooses_the_last():
+    assert order(strategy("weighted", weights=(0, 5e-324, 0, 0)), 0.9) == [1]
+
+
 def test_a_repeated_target_keeps_its_chances_and_is_tried_once():
     arms = tuple(Target(model=f"a/{name}") for name in ("m0", "m1", "m0"))
     table = Table({"r": Route(targets=arms, strategy="least_busy")}, ["a"])

@@ -25,6 +25,7 @@ MODULES = {
     "gates": Module("evaluators.gates", ("tests/evaluators/test_gates.py",)),
     "pacing": Module("router.pacing", ("tests/router/test_pacing.py",)),
     "lanes": Module("evaluators.lanes", ("tests/evaluators/test_lanes.py",)),
+    "target_lanes": Module("router.lanes", ("tests/router/test_target_lanes.py",)),
     "verdicts": Module("evaluators.judge.verdicts", ("tests/evaluators/judge/test_verdicts.py",)),
     "differences": Module("evaluators.differences", ("tests/evaluators/test_differences.py",)),
     "intervals": Module("evaluators.stats", ("tests/evaluators/test_intervals.py",)),

@@ -15,6 +15,7 @@ from providers.sse import (
     encode,
     read_end,
     split_complete,
+    split_end,
     split_error,
     without_bom,
     without_usage,
@@ -289,6 +290,37 @@ def test_an_error_after_the_end_is_dropped():
     assert split_error(DONE + WORDS_BEFORE + BOOM) == (DONE + WORDS_BEFORE, None)
 
 
+@pytest.mark.parametrize(
+    ("stream", "before", "error", "ended"),
+    [
+        (b"", b"", None, False),
+        (WORDS_BEFORE, WORDS_BEFORE, None, False),
+        (WORDS_BEFORE + DONE, WORDS_BEFORE + DONE, None, True),
+        (DONE, DONE, None, True),
+        # What follows the end is no part of the answer, whatever it is.
+        (WORDS_BEFORE + DONE + WORDS_BEFORE, WORDS_BEFORE + DONE, None, True),
+        (WORDS_BEFORE + DONE + BOOM + b"\n\n", WORDS_BEFORE + DONE, None, True),
+        (WORDS_BEFORE + DONE + DONE, WORDS_BEFORE + DONE, None, True),
+        (b"data:[DONE]\r\n\r\ndata: 1\r\n\r\n", b"data:[DONE]\r\n\r\n", None, True),
+        (WORDS_BEFORE + b"data: [DONE]", WORDS_BEFORE + b"data: [DONE]", None, True),
+        # An error before it ends the answer first.
+        (
+            WORDS_BEFORE + BOOM + b"\n\n" + DONE,
+            WORDS_BEFORE,
+            b'{"error": {"message": "boom"}}',
+            False,
+        ),
+        (WORDS_BEFORE + BOOM, WORDS_BEFORE, b'{"error": {"message": "boom"}}', False),
+        # The word alone is no end.
+        (b'data: "[DONE]"\n\n' + WORDS_BEFORE, b'data: "[DONE]"\n\n' + WORDS_BEFORE, None, False),
+        (b"data: [done]\n\n", b"data: [done]\n\n", None, False),
+        (b": [DONE]\n\n" + WORDS_BEFORE, b": [DONE]\n\n" + WORDS_BEFORE, None, False),
+    ],
+)
+def test_where_an_answer_ends(stream, before, error, ended):
+    assert split_end(stream) == (before, error, ended)
+
+
 # Usage that the client did not ask for.
 
 ONLY_USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 1}}\n\n'
@@ -397,6 +429,17 @@ def test_a_later_event_says_more_and_takes_nothing_back():
 
 def test_an_event_that_cannot_be_read_hides_no_other():
     assert read_end(b"data: {\n\n" + FINISH + b"data: {\n\n" + DONE) == read_end(FINISH + DONE)
+
+
+def test_the_end_of_a_stream_does_not_change():
+    with pytest.raises(AttributeError):
+        NOTHING.done = True
+    with pytest.raises(TypeError):
+        StreamEnd(None)
+
+
+def test_what_follows_the_end_is_read_too():
+    assert read_end(DONE + FINISH) == read_end(FINISH + DONE)
 
 
 def test_usage_where_groq_puts_it():

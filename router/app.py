@@ -10,7 +10,7 @@ needed, to Litestar: the lists below are all there is.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
 from litestar import Litestar
@@ -19,6 +19,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.types import ASGIApp
 
+from providers.errors import EvalrouterError
 from router.api import (
     compare,
     completions,
@@ -49,10 +50,17 @@ def create_app(services: Services) -> ASGIApp:
     examined = providers.Examined()
     listings = models.Listings(services)
 
+    start = front.Start()
+
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        async with services:
-            await services.keys.load()
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(services)
+                await services.keys.load()
+            except EvalrouterError as error:
+                start.error = error
+                raise
             try:
                 services.runs.serve()
                 yield
@@ -136,5 +144,6 @@ def create_app(services: Services) -> ASGIApp:
         guard.Guard(app, services.keys, hosts, origins),
         origins,
         config.server.max_body_bytes,
+        start,
     )
     return origins.exposing(server) if origins.configured else server

@@ -13,7 +13,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -22,6 +22,7 @@ from types import FrameType
 from typing import NamedTuple
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
 from providers.errors import ConfigError
 from router.app import create_app
@@ -225,7 +226,11 @@ def _work(setup: Setup, sock: socket.socket) -> bool:
     threading.Thread(
         target=_end_in_time, args=(server,), name="evalrouter-end", daemon=True
     ).start()
-    server.run(sockets=[sock])
+    try:
+        server.run(sockets=[sock])
+    except SystemExit as end:
+        if end.code != STARTUP_FAILURE:
+            raise
     return server.started
 
 
@@ -250,7 +255,7 @@ def _raise_open_files() -> None:
 def _work_as_child(setup: Setup, sock: socket.socket, level: int) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     if not _work(setup, sock):
-        raise SystemExit(1)
+        raise SystemExit(STARTUP_FAILURE)
 
 
 def _supervise(setup: Setup, sock: socket.socket, workers: int) -> bool:
@@ -283,13 +288,11 @@ def _keep_working(setup: Setup, sock: socket.socket, workers: int) -> bool:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, end)
     processes += [start() for _ in range(workers)]
-    while not wait([woken], timeout=RESTART_AFTER_S):
-        for n, process in enumerate(processes):
-            if not process.is_alive():
-                log.error(
-                    "worker %s ended with %s; starting another", process.pid, process.exitcode
-                )
-                processes[n] = start()
+    started = _replace_dead(processes, start, woken)
+    if not started:
+        log.error("no worker can start")
+        for process in processes:
+            process.terminate()
     # The first signal, and perhaps a second: a worker tells them apart by the time between them.
     until = time.monotonic() + setup.config.server.drain_seconds + END_S
     while running := [process for process in processes if process.is_alive()]:
@@ -307,6 +310,31 @@ def _keep_working(setup: Setup, sock: socket.socket, workers: int) -> bool:
             process.kill()
         process.join()
     sock.close()
+    return started
+
+
+def _replace_dead(
+    processes: list[BaseProcess], start: Callable[[], BaseProcess], woken: int
+) -> bool:
+    """Start a worker for each that has ended, until woken; return False if none can start.
+
+    Args:
+        processes: the workers; changed in place.
+        start: starts one.
+        woken: a file that can be read once the server is to end.
+    """
+    # Those of the first that have not failed to start: where all have, others would as well.
+    hopeful = {*processes}
+    while not wait([woken], timeout=RESTART_AFTER_S):
+        for n, process in enumerate(processes):
+            if process.is_alive():
+                continue
+            if process.exitcode == STARTUP_FAILURE:
+                hopeful.discard(process)
+                if not hopeful:
+                    return False
+            log.error("worker %s ended with %s; starting another", process.pid, process.exitcode)
+            processes[n] = start()
     return True
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from providers.errors import RequestError
+from providers.errors import EvalrouterError, RequestError
 from router.api import completions
 from router.api.content_codings import decoded
 from router.api.errors import refuse
@@ -23,6 +23,16 @@ _WITHOUT_V1 = frozenset(path.removeprefix("/v1") for path in completions.PATHS) 
 _SLASHES = re.compile(r"//+")
 
 
+class Start:
+    """How the start of the app went.
+
+    Attributes:
+        error: why it did not start, where that is for the operator to mend; None otherwise.
+    """
+
+    error: EvalrouterError | None = None
+
+
 class Front:
     """The ASGI app of the process.
 
@@ -31,11 +41,18 @@ class Front:
         others: answers everything else.
         origins: the sites whose pages may call the server.
         max_body_bytes: the most that a body may have as it comes.
+        start: says why the app did not start.
     """
 
     def __init__(
-        self, models: ASGIApp, others: ASGIApp, origins: Origins, max_body_bytes: int
+        self,
+        models: ASGIApp,
+        others: ASGIApp,
+        origins: Origins,
+        max_body_bytes: int,
+        start: Start,
     ) -> None:
+        self._start = start
         self._models = models
         self._others = others
         self._origins = origins
@@ -50,7 +67,7 @@ class Front:
 
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._others(scope, receive, send)
+            await self._others(scope, receive, self._briefly(send))
             return
         path = _canonical(scope["path"])
         if path != scope["path"]:
@@ -67,6 +84,16 @@ class Front:
             await self._decoded(scope, headers, receive, send)
         else:
             await self._others(scope, receive, send)
+
+    def _briefly(self, send: Send) -> Send:
+        """Return a `send` that says why the app did not start in a line, without a traceback."""
+
+        async def send_briefly(message: Any) -> None:
+            if message["type"] == "lifespan.startup.failed" and self._start.error is not None:
+                message = {**message, "message": f"cannot start: {self._start.error.message}"}
+            await send(message)
+
+        return send_briefly
 
     async def _preflight(self, headers: dict[bytes, bytes], send: Send) -> None:
         """Answer a browser that wants to know what a page may send; needs no key."""

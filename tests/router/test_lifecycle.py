@@ -284,3 +284,22 @@ def test_an_address_in_use_is_said_plainly(upstream, tmp_path):
         assert done.returncode == 2
         assert "in use" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("database", ["a folder", "no database"])
+def test_a_database_that_cannot_be_opened_is_said_in_a_line(tmp_path, workers, database):
+    path = tmp_path / "e.db"
+    if database == "a folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"not a database" * 1000)
+    config = tmp_path / "evalrouter.yaml"
+    config.write_text(f'server: {{port: 0}}\nstorage: {{database: "sqlite:///{path}"}}\n')
+    command = [sys.executable, "-m", "router", "serve", "--config", config, "--workers", workers]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 1
+    assert "cannot start: cannot open" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -175,8 +175,9 @@ def read_usage(raw: bytes | msgspec.Raw) -> Tokens | None:
         or completion < 0
         or total != prompt + completion
         or total > MAX_COUNT
-        or not 0 <= cached <= MAX_COUNT
-        or not 0 <= written <= MAX_COUNT
+        or cached < 0
+        or written < 0
+        or cached + written > prompt
         or usual.prompt_cache_hit_tokens
         or usual.cached_tokens
         or usual.cache_read_input_tokens
@@ -235,7 +236,11 @@ def tokens_of(usage: Any) -> Tokens | None:
     total = _at(usage, "total_tokens")
     if prompt is None and completion is None and total is None:
         return None
-    return _completed(usage, Tokens(prompt, completion, total, cached, written))
+    found = _completed(usage, Tokens(prompt, completion, total, cached, written))
+    if found.prompt is not None and found.cached + found.written > found.prompt:
+        # More than there is: nothing is known of either.
+        return found._replace(cached=0, written=0)
+    return found
 
 
 def _completed(usage: dict[str, Any], found: Tokens) -> Tokens:

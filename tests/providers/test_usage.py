@@ -33,6 +33,15 @@ ROWS = {
         PLAIN | {"prompt_tokens_details": {"cached_tokens": 500, "cache_creation_tokens": 300}},
         Tokens(1000, 100, 1100, 500, 300),
     ),
+    "more cached than there is": (
+        PLAIN | {"prompt_tokens_details": {"cached_tokens": 10**9}},
+        Tokens(1000, 100, 1100),
+    ),
+    "more cached than there is, moonshot": (
+        PLAIN | {"cached_tokens": 1001},
+        Tokens(1000, 100, 1100),
+    ),
+    "a total beyond belief": (PLAIN | {"total_tokens": 10**12}, Tokens(1000, 100, 1100)),
     "azure, null details": (PLAIN | {"prompt_tokens_details": None}, Tokens(1000, 100, 1100)),
     "groq, times beside tokens": (
         PLAIN | {"queue_time": 0.1, "prompt_time": 0.2, "total_time": 0.3},

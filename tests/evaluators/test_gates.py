@@ -454,6 +454,8 @@ NOTHING_COMMON = "there are no samples in common with the baseline"
         ("p11(latency_s) > 0", {"new": half, "failed": 4}, (True, 0.1, 0.0, "")),
         ("p50(latency_s) >= 1.6", {"new": half, "failed": 4}, (True, 1.6, 1.6, "")),
         ("p50(latency_s) <= 1", {"new": half, "n": 0}, (False, None, 1.0, "0 answers are missing")),
+        ("p50(latency_s) <= 0.1", {"new": half, "n": 1}, (True, 0.1, 0.1, "")),
+        ("p50(latency_s) >= 0.1", {"new": half, "n": 1}, (True, 0.1, 0.1, "")),
         ("p50(latency_s) <= baseline", {"new": half}, (True, 2.0, 2.0, "")),
         ("p50(latency_s) < baseline", {"new": half}, (False, 2.0, 2.0, "")),
         (
@@ -555,6 +557,26 @@ def test_without_samples_in_common():
         (True, 0.5, 0.5, ""),
         (True, 0.5, 0.5, ""),
     ]
+
+
+def test_coverage_of_nothing_is_not_known():
+    tally = Tally(routes=["new"], metrics=[], expected={"new": 1}, baseline=None)
+    tally.add(Cell("new", "1", 0), Answer(text=""))
+    [result] = check(
+        [parse("coverage >= 0", [], has_baseline=False, param="g")], tally, summarise(tally)
+    )
+    assert (result.passed, result.found, result.bound) == (False, None, 0.0)
+
+
+def test_gates_are_made_by_name_and_do_not_change():
+    with pytest.raises(TypeError):
+        Gate("t", "score")
+    with pytest.raises(TypeError):
+        GateResult("t", "r", True, None, None)
+    with pytest.raises(AttributeError):
+        Gate(text="t", kind="score").text = "u"
+    with pytest.raises(AttributeError):
+        found("rougeL >= 0.5", new=half).passed = False
 
 
 def test_a_run_without_a_baseline_holds_every_route():

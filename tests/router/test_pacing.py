@@ -308,6 +308,13 @@ async def test_nobody_enters_during_a_pause(clock):
     assert window.in_flight == 1
 
 
+async def test_a_pause_that_is_over_holds_up_nobody(clock):
+    window = window_of(clock, size=1, in_flight=0)
+    window.paused_until = clock.now
+    await asyncio.wait_for(window.enter(), 5)
+    assert window.in_flight == 1
+
+
 async def waiters(window, count):
     """Tasks that enter, in this order, and the list of those that have."""
     entered = []

@@ -134,6 +134,7 @@ def test_when_a_target_is_asked_no_more(share, good, bad, stopped):
         ("r", "It is down", "r: up/m failed 20 of 20 requests (the last: It is down), "),
         ("r", "", "r: up/m failed 20 of 20 requests, "),
         ("r", None, "r: up/m failed 20 of 20 requests, "),
+        ("r", "as in X..", "r: up/m failed 20 of 20 requests (the last: as in X), "),
         ("r", "..", "r: up/m failed 20 of 20 requests, "),
         ("r", "x" * 201, f"r: up/m failed 20 of 20 requests (the last: {'x' * 200}), "),
     ],
@@ -155,7 +156,7 @@ def test_the_lanes_of_a_run():
         dataset="d.jsonl",
         routes=("s", "dataset/answer", "r", "b/x"),
         metrics=(),
-        limits=RunLimits(concurrency=100, per_target={"a/1": 50, "b/x": 7}, failure_share=0.1),
+        limits=RunLimits(concurrency=102, per_target={"a/1": 50, "b/x": 7}, failure_share=0.1),
     )
     pacing = Pacing()
     lanes = lanes_of(document, table, pacing)
@@ -167,6 +168,7 @@ def test_the_lanes_of_a_run():
     ]
     # A quarter of the run's concurrency each, but for what the route or the run sets lower.
     assert [lane.most() for lane in lanes] == [3, 3, 25, 7]
+    assert pacing.window(Target("a", "2")).size == 25
     assert ended(lanes[3], *[GOOD] * 17, *[BAD] * 3).startswith("b/x failed 3 of 20 requests")
 
 

@@ -440,11 +440,11 @@ def _parameter_warnings(routes: Sequence[RouteReport]) -> Iterable[str]:
     """Routes that were not asked the same, because some targets cannot express all of it."""
     for route in routes:
         alike = [one.route for one in routes if one.route != route.route and not one.dropped]
-        others = f", as {', '.join(alike)} were" if alike else ""
+        others = f" as {', '.join(alike)}" if alike else ""
         for name, count in route.dropped.items():
             yield (
                 f"{route.route}: {count:,} of {route.answered:,} answers were made without {name}, "
-                f"which the target cannot express; it was not asked the same{others}."
+                f"which the target cannot express; it did not get the same request{others}."
             )
 
 

@@ -198,7 +198,7 @@ class Scorer:
         self, metric: Asking, items: Sequence[Scorable]
     ) -> list[tuple[Score, ...]]:
         if self._embed is None:
-            return [unscored(metric, "there is no router to ask here")] * len(items)
+            return [unscored(metric, "no router is available here")] * len(items)
         found = await metric.ask(items, self._embed)
         return [tuple(checked(metric, scores)) for scores in found]
 
@@ -206,7 +206,7 @@ class Scorer:
         self, metric: Judging, items: Sequence[Scorable]
     ) -> list[tuple[Score, ...]]:
         if self._judge is None:
-            return [unscored(metric, "there is no router to ask here")] * len(items)
+            return [unscored(metric, "no router is available here")] * len(items)
         found = await metric.judge(items, self._judge)
         return [tuple(checked(metric, scores)) for scores in found]
 

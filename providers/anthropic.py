@@ -216,7 +216,7 @@ def _leave_one(sent: dict[str, Any], edits: Edits) -> None:
     """Leave `temperature` or `top_p` out, for a model that refuses the two together."""
     for name in ("temperature", "top_p"):
         if read(sent[name], name) in (1, None):
-            edits.convert(name, "left out: it asks for what the host does anyway")
+            edits.convert(name, "left out: the host does this anyway")
             break
     else:
         name = "top_p"
@@ -234,7 +234,7 @@ def _too_hot(raw: msgspec.Raw) -> bool:
 def _lack(name: str, raw: msgspec.Raw, why: str, sent: dict[str, Any], edits: Edits) -> None:
     value = read(raw, name)
     if value is None or value in _NEUTRAL.get(name, ()):
-        edits.convert(name, "left out: it asks for what the host does anyway")
+        edits.convert(name, "left out: the host does this anyway")
     else:
         _drop(name, raw, why, sent, edits)
 
@@ -456,7 +456,7 @@ def _tool_choice(choice: Any, sent: dict[str, Any], edits: Edits) -> None:
 
 def _parallel(value: Any, sent: dict[str, Any], edits: Edits) -> None:
     if value is not False:
-        edits.convert("parallel_tool_calls", "left out: it asks for what the host does anyway")
+        edits.convert("parallel_tool_calls", "left out: the host does this anyway")
         return
     sent.setdefault("tool_choice", {"type": "auto"})["disable_parallel_tool_use"] = True
     edits.convert("parallel_tool_calls", "to tool_choice.disable_parallel_tool_use")
@@ -465,7 +465,7 @@ def _parallel(value: Any, sent: dict[str, Any], edits: Edits) -> None:
 def _response_format(value: Any, sent: dict[str, Any], edits: Edits) -> None:
     kind = value.get("type") if isinstance(value, dict) else None
     if value is None or kind == "text":
-        edits.convert("response_format", "left out: it asks for what the host does anyway")
+        edits.convert("response_format", "left out: the host does this anyway")
     elif kind == "json_schema":
         schema = (value.get("json_schema") or {}).get("schema")
         _output_config(sent)["format"] = {"type": "json_schema", "schema": schema}

@@ -136,7 +136,7 @@ def translate(
         elif (why := _lacks(rules, name)) and name not in kept:
             value = _try(raw)
             if value is None or value in rules.neutral.get(name, ()):
-                edits.convert(name, "left out: it asks for what the host does anyway")
+                edits.convert(name, "left out: the host does this anyway")
             elif not edits.drop(name, why):
                 _pass(name, raw, fields, edits)
         else:

@@ -91,10 +91,11 @@ def extension(
     """
     document = msgspec.convert(found.document, RunDocument)
     if limit is None and repeats is None:
-        raise RunDocumentError("say how much more: limit (samples) or repeats", param="limit")
+        raise RunDocumentError("name what to extend: limit (samples) or repeats", param="limit")
     if repeats is not None and repeats <= document.repeats:
         raise RunDocumentError(
-            f"repeats: the run has {document.repeats} already; ask for more", param="repeats"
+            f"repeats: the run has {document.repeats} already; give a larger number",
+            param="repeats",
         )
     if limit is not None:
         if document.sample is not None:
@@ -105,7 +106,7 @@ def extension(
             )
         if limit <= found.dataset_rows:
             raise RunDocumentError(
-                f"limit: the run has {found.dataset_rows} samples already; ask for more",
+                f"limit: the run has {found.dataset_rows} samples already; give a larger number",
                 param="limit",
             )
         document = msgspec.structs.replace(document, limit=limit)

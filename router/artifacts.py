@@ -252,7 +252,7 @@ class LocalArtifacts:
     def _refused(self, doing: str, key: str, error: OSError) -> ArtifactError:
         reason = error.strerror or str(error)
         if error.errno in FULL:
-            reason = f"no room left ({reason}); nothing of it was kept; free some space"
+            reason = f"no space left ({reason}); nothing of it was stored; free some space"
         return ArtifactError(f"cannot {doing} {key} in {self.root}: {reason}")
 
 

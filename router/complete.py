@@ -352,7 +352,9 @@ class Asker:
         body = opened.body
         if body is None:
             # A host that streams although it was not asked to: nothing of it can be relied upon.
-            raise UpstreamStatusError(502, b"", {}, f"{opened.target} streamed an unasked stream")
+            raise UpstreamStatusError(
+                502, b"", {}, f"{opened.target} sent a stream, which was not requested"
+            )
         total = time.perf_counter() - started
         completion = read_completion(body) if path == "chat/completions" else _read_text(body)
         text = answer_text(completion)

@@ -340,20 +340,19 @@ def _notes(experiment: Experiment, reports: Sequence[tuple[Run, Report]]) -> Ite
     if judged:
         families = len({run.id for run, report in reports if report.comparisons})
         yield (
-            "Differences are those of each run from its own baseline, with 95% intervals of their "
-            "own; verdicts are corrected by Holm over the comparisons of that run."
+            "Each difference is taken from the same run's baseline, with its own 95% interval; "
+            "verdicts are corrected by Holm over the comparisons of that run."
         )
         if families > 1:
             yield (
-                f"Nothing is corrected over the experiment: with {families:,} runs and "
-                f"{len(judged):,} comparisons, each run has its own {ALPHA:.0%} chance of a "
-                "difference that is none, and the more runs are tried, the likelier is one that "
-                "looks best by luck. Repeat what matters on samples that chose nothing."
+                f"Verdicts are not corrected over the experiment: with {families:,} runs and "
+                f"{len(judged):,} comparisons, each run has its own {ALPHA:.0%} chance of showing "
+                "a difference that does not exist, and the more runs you try, the likelier it is "
+                "that one looks best by luck. Repeat what matters on other samples."
             )
     if len(reports) > 1:
         yield (
-            "Ranks are not tests: whether two runs differ is what "
-            "`evalrouter eval compare RUN RUN` says."
+            "Ranks are not tests: `evalrouter eval compare RUN RUN` shows whether two runs differ."
         )
     partial = sorted(
         {

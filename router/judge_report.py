@@ -73,8 +73,8 @@ def _warnings(
     if not report.calibrated:
         other = " (it has for another)" if known else ""
         yield (
-            f"{report.judge} has not been calibrated for this grading{other}: nobody knows how far "
-            "its scores agree with people's. See: evalrouter judge calibrate."
+            f"{report.judge} has not been calibrated for this grading{other}, so how well its "
+            "scores agree with people's is unknown. See: evalrouter judge calibrate."
         )
     if report.failed:
         yield f"{report.judge}: {report.failed:,} of {report.calls:,} requests failed."
@@ -82,7 +82,7 @@ def _warnings(
         share = report.asked_again / report.calls
         yield (
             f"{report.judge}: {report.asked_again:,} of {report.calls:,} requests ({share:.0%}) "
-            "asked again, because the verdict before could not be read."
+            "were repeated, because the verdict could not be read."
         )
     if report.unpriced:
         yield f"{report.judge}: the price of {report.unpriced:,} judgements is unknown."

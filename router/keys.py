@@ -227,7 +227,7 @@ class Holder:
         row = self.row
         if row.routes is not None and route not in row.routes:
             raise PermissionDeniedError(
-                f"This key may not ask for {route!r}.", param="model", code="model_not_allowed"
+                f"This key may not use {route!r}.", param="model", code="model_not_allowed"
             )
         if row.budget_usd is not None:
             if not self.since <= now < self.until:

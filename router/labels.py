@@ -68,7 +68,7 @@ async def finish(store: Store, datasets: Datasets, run: Run, *, name: str) -> Da
     routes = run.document["routes"]
     if len(routes) != 1 or run.document.get("repeats", 1) != 1:
         raise ConflictError(
-            f"{run.id} asked more than one route, or more than once: which is its label?"
+            f"{run.id} has several routes or repeats, so a sample has more than one label"
         )
     progress = await store.progress(run.id)
     if progress.answered < run.cells:

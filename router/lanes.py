@@ -91,7 +91,7 @@ class TargetLane:
             self.stopped = (
                 f"{named} failed {self._failed} of {self._ended} requests"
                 f"{f' (the last: {why[:200]})' if why else ''}, more than limits.failure_share, "
-                f"{self._failure_share:g}; its other cells were not asked"
+                f"{self._failure_share:g}; its other cells were not sent"
             )
 
 

@@ -95,8 +95,8 @@ def read_config(path: Path | None, database: str | None) -> dict[str, Any]:
     said = said.removeprefix(_SQLITE)
     if not said.startswith(("/", "${")):
         raise ConfigError(
-            "storage.database: what is kept in the job's own folder goes with it; name a file by "
-            "its full path on the cluster's head, as sqlite:////data/evalrouter.db, there or with "
+            "storage.database: the job's own folder is deleted with the job; name a file by its "
+            "full path on the cluster's head, as sqlite:////data/evalrouter.db, there or with "
             "--database",
             param="storage.database",
         )

@@ -288,8 +288,8 @@ class Runs(Jobs):
                 return found
             if found.runner == "command" and self.is_free(found):
                 raise ConflictError(
-                    f"nobody carries {found.id} out any more; "
-                    f"go on with: evalrouter eval resume {found.id}"
+                    f"no process executes {found.id} any more; "
+                    f"continue it with: evalrouter eval resume {found.id}"
                 )
             await asyncio.sleep(FOLLOW_S)
 

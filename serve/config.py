@@ -257,7 +257,7 @@ def contradiction(models: Mapping[str, Model]) -> tuple[tuple[str, ...], str] | 
     for name, model in models.items():
         for adapter in model.adapters:
             if not _ADAPTER_NAME.fullmatch(adapter):
-                message = f"{adapter!r} is no name for an adapter: MODEL:ADAPTER is asked for"
+                message = f"{adapter!r} cannot name an adapter: clients use it as MODEL:ADAPTER"
                 return ("models", name, "adapters", adapter), message
         for known in (name, *(f"{name}:{adapter}" for adapter in model.adapters)):
             if known in owners:

@@ -266,7 +266,7 @@ class Transformers:
             if len(one) + wanted > self._limit:
                 raise RequestError(
                     f"This model has room for {self._limit} tokens; the prompt has {len(one)} and "
-                    f"{wanted} more are asked for.",
+                    f"{wanted} more are requested.",
                     param="messages" if asked.messages else "prompt",
                     code="context_length_exceeded",
                 )
@@ -275,8 +275,7 @@ class Transformers:
     def _chat(self, asked: Asked) -> list[int]:
         if not (self._template or self._tokenizer.chat_template):
             raise RequestError(
-                f"{self.name} has no chat template; ask it by completions, or set "
-                "options.chat_template",
+                f"{self.name} has no chat template; use completions, or set options.chat_template",
                 param="messages",
                 code="no_chat_template",
             )

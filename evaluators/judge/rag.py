@@ -140,7 +140,7 @@ class Rag:
             Score(
                 output="rag_unparsed",
                 value=share,
-                error="" if share is not None else "nothing was asked",
+                error="" if share is not None else "no request was sent",
             ),
         )
 

@@ -23,7 +23,7 @@ Labels = Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=24)]
 Matrix = NDArray[np.float64]
 
 OTHER = "(other)"
-"""The column of the confusion matrix for answers that are none of the labels."""
+"""The column of the confusion matrix for answers that are not a label."""
 
 
 class Classification:
@@ -96,7 +96,7 @@ class Classification:
             return unscored(self.outputs)
         wanted = [at for one in accepted if (at := self._index.get(_plain(one))) is not None]
         if not wanted:
-            return unscored(self.outputs, "the reference is none of the labels")
+            return unscored(self.outputs, "the reference is not one of the labels")
         truth, found = wanted[0], self._label(answer.text or "")
         width = len(self._labels) + 1
         cells = [0.0] * (len(self._labels) * width)

@@ -26,7 +26,7 @@ class Language:
     """
 
     name = "language"
-    outputs = (Output(name="language", description="Share of answers in the language asked for."),)
+    outputs = (Output(name="language", description="Share of answers in the expected language."),)
     needs_reference = False
     source = "Lui and Baldwin 2012, langid.py; computed by py3langid"
 
@@ -66,10 +66,11 @@ class Language:
             return (Score(output="language", value=0.0),)
         expected = self._expected(sample)
         if not expected:
-            return unscored(self.outputs, "it cannot be told which language was asked for")
+            return unscored(self.outputs, "the expected language cannot be detected")
         found = self._language(text)
         if not found:
-            return unscored(self.outputs, f"fewer than {_FEWEST} letters: no language can be told")
+            why = f"the answer has fewer than {_FEWEST} letters, too few to detect its language"
+            return unscored(self.outputs, why)
         return (Score(output="language", value=float(found == expected)),)
 
     def _expected(self, sample: Sample) -> str:

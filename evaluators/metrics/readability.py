@@ -42,7 +42,7 @@ class Readability:
             low=-15.59,
             high=None,
             unit="years",
-            description="Years of school that an English text asks for.",
+            description="Years of school that an English text requires.",
         ),
     )
     needs_reference = False

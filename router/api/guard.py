@@ -76,7 +76,7 @@ class Guard:
         # What does not exist is no secret: it gets its 404 or 405 from the app.
         if self._exists(method, path):
             raise PermissionDeniedError(
-                "This key may ask models only; this needs one made with "
+                "This key may only use models; this request needs a key created with "
                 "'evalrouter key create NAME --admin'.",
                 code="admin_required",
             )

@@ -70,7 +70,7 @@ class Hosts:
         shown = host[:_SHOWN].decode("latin-1")
         raise PermissionDeniedError(
             f"The request's Host header is {shown!r}. While no key is required, this server "
-            "goes by localhost and by the names that server.allowed_hosts lists in its config.",
+            "answers to localhost and to the names that server.allowed_hosts lists in its config.",
             code="host_not_allowed",
         )
 

@@ -68,7 +68,7 @@ async def show_traffic(services: Injected, request_id: FromPath[str]) -> Traffic
     if row is None:
         raise NotFoundError(
             f"There is no record of request {request_id!r}. Records appear a moment after the "
-            "answer's end, are kept for storage.traffic_days, and routes can do without them."
+            "answer's end and are stored for storage.traffic_days; a route may store none."
         )
     return row
 

@@ -112,7 +112,7 @@ def eval_resume(  # noqa: PLR0917 - one parameter for each option
 @config_option
 @json_option
 def eval_rescore(run_id: str, metrics: str, config_path: Path | None, as_json: bool) -> None:
-    """Score a run's answers by more metrics; nothing is asked again.
+    """Score a run's answers with more metrics; no request is sent.
 
     A metric that the run has already is scored anew; the others keep their scores.
     """
@@ -127,7 +127,9 @@ def eval_rescore(run_id: str, metrics: str, config_path: Path | None, as_json: b
 @evaluate.command("extend")
 @click.argument("run_id")
 @click.option("--limit", type=click.IntRange(1), help="How many samples it is to have.")
-@click.option("--repeats", type=click.IntRange(1, 1000), help="How often each is to be asked.")
+@click.option(
+    "--repeats", type=click.IntRange(1, 1000), help="How many answers each sample is to have."
+)
 @junit_option
 @config_option
 @json_option
@@ -252,7 +254,7 @@ def _carry_out(
         outcome: Outcome = with_services(config, work)
     except KeyboardInterrupt:
         for run_id in started:
-            err.print(f"\nstopped; go on with: evalrouter eval resume {run_id}", highlight=False)
+            err.print(f"\nstopped; continue with: evalrouter eval resume {run_id}", highlight=False)
         sys.exit(1)
     except Exception:
         for run_id in started:

@@ -35,7 +35,9 @@ def key() -> None:
 
 @key.command("create")
 @click.argument("name")
-@click.option("--route", "routes", multiple=True, help="A model it may ask for. Default: all.")
+@click.option(
+    "--route", "routes", multiple=True, help="A model that the key may use. Default: all."
+)
 @click.option("--rpm", type=click.IntRange(min=1), help="Requests per minute.")
 @click.option("--tpm", type=click.IntRange(min=1), help="Tokens per minute.")
 @click.option("--parallel", type=click.IntRange(min=1), help="Requests at a time.")
@@ -45,7 +47,7 @@ def key() -> None:
     type=click.Choice(get_args(BudgetPeriod)),
     default="total",
     show_default=True,
-    help="When the budget begins anew (UTC).",
+    help="The period of the budget, in UTC.",
 )
 @click.option("--expires", help="12h, 30d, 2w, or a date. Default: never.")
 @click.option("--admin", is_flag=True, help="May also see and manage evaluations and traffic.")

@@ -38,9 +38,11 @@ def dataset_label(  # noqa: PLR0917 - one parameter for each option
 ) -> None:
     """Ask a route every row of a dataset; its answers are the references of a new version."""
     if run_id is None and (route is None or named is None):
-        raise ConfigError("--route and --dataset say what to label; or --run, what to go on with")
+        raise ConfigError(
+            "name what to label with --route and --dataset, or what to continue with --run"
+        )
     if run_id is not None and (route or named or prompt or limit):
-        raise ConfigError("--run goes on with what its run asked; give nothing but --name with it")
+        raise ConfigError("--run continues a labelling run; the only option it takes is --name")
     if name:
         # Before anything is paid for.
         check_name(name)
@@ -69,7 +71,7 @@ def dataset_label(  # noqa: PLR0917 - one parameter for each option
         row: DatasetRow = with_services(load(config_path), label)
     except KeyboardInterrupt:
         for one in started:
-            told = f"\nstopped; go on with: evalrouter dataset label --run {one}"
+            told = f"\nstopped; continue with: evalrouter dataset label --run {one}"
             err.print(told, highlight=False)
         sys.exit(1)
     if as_json:

@@ -154,7 +154,7 @@ def _task(before: Any, name: str | None, options: dict[str, str], base: Path) ->
     if name is not None:
         task: dict[str, Any] = {"name": _from_here(name, base)}
     elif before is None:
-        raise RunDocumentError("--task-option: there is no task to tell it to; name one: --task")
+        raise RunDocumentError("--task-option needs a task; name one with --task")
     else:
         task = {"name": before} if isinstance(before, str) else dict(before)
         if "version" in task:

@@ -25,7 +25,7 @@ from router.packing import pack, read_config
     metavar="URL",
     help="Ray's Jobs API. Default: http://127.0.0.1 at RAY_DASHBOARD_PORT, or at 8265.",
 )
-@click.option("--database", help="Where the run is kept there: sqlite:////full/path.db.")
+@click.option("--database", help="The database on the cluster: sqlite:////full/path.db.")
 @click.option("--env", "names", multiple=True, help="A variable to send along. Repeatable.")
 @click.option("--no-follow", is_flag=True, help="Do not wait for it; print the job's name.")
 @config_option

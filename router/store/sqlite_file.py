@@ -274,7 +274,7 @@ def _fault(error: Exception) -> tuple[StoreFault, str] | None:
     match None if code is None else code & 0xFF:
         case sqlite3.SQLITE_FULL:
             return "full", (
-                "the disk is full; what was kept before is safe, free some space and resume"
+                "the disk is full; what was stored before is safe; free some space and resume"
             )
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_PROTOCOL:
             return "locked", _LOCKED

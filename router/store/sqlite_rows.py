@@ -325,7 +325,7 @@ def keep_scores(db: Database, run_id: str, cell: Cell, scores: Sequence[Score]) 
         _key(db, run_id, cell),
     ).fetchone()
     if row is None or row[1] != "answered":
-        state = "was never asked" if row is None else f"is {row[1]}"
+        state = "does not exist" if row is None else f"is {row[1]}"
         raise StoreError(f"{_name(cell)} has no answer that could be scored: it {state}")
     db.conn.executemany(
         "INSERT OR REPLACE INTO scores (answer, output, value, statistics, passed, error, note)"

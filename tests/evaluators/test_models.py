@@ -270,7 +270,7 @@ async def test_a_route_that_fails_leaves_no_value_and_the_run_goes_on():
 
 async def test_without_a_router_there_is_nobody_to_ask():
     found = await asked([item("a", "b")], None)
-    assert found[0].error == "there is no router to ask here"
+    assert found[0].error == "no router is available here"
 
 
 def test_either_a_route_or_a_model():

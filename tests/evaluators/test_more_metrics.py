@@ -242,7 +242,7 @@ def test_language():
     assert values("language", ENGLISH, sample(said="Warum fährt die Fähre heute nicht?")) == [0]
     column = {"name": "language", "column": "lang"}
     assert values(column, GERMAN, sample(lang="DE")) == [1]
-    assert "cannot be told" in why(column, GERMAN, sample())
+    assert "cannot be detected" in why(column, GERMAN, sample())
     assert "fewer than 12 letters" in why({"name": "language", "expect": "de"}, "Ja.", sample())
     assert value({"name": "language", "expect": "de"}, " ") == 0
     with pytest.raises(RunDocumentError, match="code of two letters"):
@@ -283,7 +283,7 @@ def test_labels_are_read_as_declared():
     assert accuracy("I am not sure about it", "not sure", match="word") == 1
     assert accuracy("", "Positive") == 0
     assert accuracy("negative", "odd", "Negative") == 1
-    assert why(spec, "x", sample("odd")) == "the reference is none of the labels"
+    assert why(spec, "x", sample("odd")) == "the reference is not one of the labels"
     for labels in (["a", "A"], ["a", "..."]):
         with pytest.raises(RunDocumentError, match="two are equal"):
             build({"name": "classification", "labels": labels})

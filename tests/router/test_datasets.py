@@ -229,7 +229,7 @@ def test_a_full_disk_registers_nothing(tmp_path, news, monkeypatch):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 1
-    assert "no room left (File too large); nothing of it was kept" in done.stderr
+    assert "no space left (File too large); nothing of it was stored" in done.stderr
     assert "Traceback" not in done.stderr
     monkeypatch.chdir(tmp_path)
     assert evalrouter("dataset", "list").stdout == "No datasets yet.\n"

@@ -122,9 +122,9 @@ def test_labelling_that_was_killed_goes_on(evalrouter, upstream, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "--route and --dataset say what to label"),
-        (("--route", "up/good"), "--route and --dataset say what to label"),
-        (("--run", "x", "--limit", "3"), "--run goes on with what its run asked"),
+        ((), "name what to label with --route"),
+        (("--route", "up/good"), "name what to label with --route"),
+        (("--run", "x", "--limit", "3"), "--run continues a labelling run"),
         (("--route", "up/good", "--dataset", "nwes"), "Did you mean 'news'?"),
         (("--route", "up", "--dataset", "news"), "routes[0]: The model 'up' does not exist"),
         (

@@ -94,7 +94,7 @@ def test_secrets_are_not_read(tmp_path, monkeypatch):
 def test_a_database_that_would_go_with_the_job_is_refused(tmp_path, storage):
     path = tmp_path / "evalrouter.yaml"
     path.write_text(storage)
-    with pytest.raises(ConfigError, match=r"storage\.database: what is kept"):
+    with pytest.raises(ConfigError, match=r"storage\.database: the job's own folder"):
         read_config(path, None)
 
 

@@ -378,7 +378,7 @@ async def test_scores_come_back_and_are_replaced_by_output(store):
 async def test_only_an_answer_can_be_scored(store):
     await store.add_run(a_run(), some_samples())
     score = [Score(output="o", value=1.0)]
-    with pytest.raises(StoreError, match="no answer that could be scored: it was never asked"):
+    with pytest.raises(StoreError, match="no answer that could be scored: it does not exist"):
         await store.keep_scores("run_1", Cell("r", "s0", 0), score)
     await store.begin("run_1", Cell("r", "s0", 0), "h", "t")
     with pytest.raises(StoreError, match="it is sent"):

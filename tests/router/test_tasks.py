@@ -70,7 +70,7 @@ def test_what_is_wrong_is_told_in_one_line_with_its_place(folder):
     (folder / "bad.yaml").write_text("dataset: d\nroutes: [a]\ntask: {name: translation, tp: x}\n")
     assert "bad.yaml:3: task: translation has no option 'tp'. Known: to." in told("bad.yaml")
     assert "name a run document, or a task" in told()
-    assert "there is no task to tell it to" in told("--metrics", "rouge", "--task-option", "a=b")
+    assert "--task-option needs a task" in told("--metrics", "rouge", "--task-option", "a=b")
     assert "'x' is not name=value" in told("--task", "summarization", "--column", "x")
     (folder / "done.yaml").write_text(
         "dataset: d\nroutes: [a]\nmetrics: [chrf]\ntask: {name: translation, version: abc}\n"

@@ -95,7 +95,7 @@ COPY = "engine: transformers, share: {name: small}, cpus: 2, replicas: {max: 2}"
             r"yaml:3: models\.a:b: 'a:b' is a name of a too",
         ),
         ("'a:b': {engine: vllm, source: x, adapters: {b: y}}", r"models\.a:b\.adapters: one of"),
-        ("a: {engine: vllm, source: x, adapters: {'b:c': y}}", r"adapters\.b:c: 'b:c' is no"),
+        ("a: {engine: vllm, source: x, adapters: {'b:c': y}}", r"adapters\.b:c: 'b:c' cannot name"),
     ],
 )
 def test_entries_that_contradict_each_other_are_named(entries, message):

@@ -153,6 +153,43 @@ async def test_as_many_again_may_have_left_their_place(places, begun):
     assert work.done == [99]
 
 
+async def test_no_more_are_prepared_ahead_later_on():
+    begun, hold = [], asyncio.Event()
+
+    async def do(item, place):
+        begun.append(item)
+        if item >= 10:
+            await hold.wait()
+        await place.take()
+        return True
+
+    task = asyncio.ensure_future(work_through([Lane(count_up(40))], do, places=8))
+    await turns(500)
+    assert begun == list(range(12))
+    hold.set()
+    await finish(task)
+    assert begun == list(range(40))
+
+
+async def test_some_items_need_the_gate_and_others_do_not():
+    gate, inside = Gate(1), {}
+
+    async def do(item, place):
+        await place.take()
+        inside[item] = gate.inside
+        await turns(3)
+        return True
+
+    lanes = [Lane(count_up(6), gate)]
+    await finish(work_through(lanes, do, places=1, gated=lambda item: item < 3))
+    assert [inside[n] for n in range(3)] == [1, 1, 1]
+    assert sorted(inside) == list(range(6))
+    inside.clear()
+    shut = [Lane(count_up(6), Gate(0))]
+    await finish(work_through(shut, do, places=1, gated=lambda item: item > 99))
+    assert sorted(inside) == list(range(6))
+
+
 async def test_a_place_that_becomes_free_goes_to_the_poorest():
     work = Work([99, 99], [20, 1], places=8)
     work.before.set()

@@ -297,7 +297,10 @@ NO_VERDICT = Verdict(None, "no verdict")
         ("[RESULT] 3 <think>it may be 4", Verdict(3)),
         ('```json\n{\n "score": 4\n}\n```', Verdict(4)),
         ('```\n{"score": 4}\n```\n', Verdict(4)),
+        ('```json\n{"score": 4,\n"feedback": "[RESULT] 2"}\n```', Verdict(4)),
+        ('```\n{"score": 4,\n"feedback": "[RESULT] 2"}\n```', Verdict(4)),
         ('  {"score": 4}  ', Verdict(4)),
+        ("4 OUT OF 5", Verdict(4)),
         ('```json\n{"score": 4}\n``` but [RESULT] 2', Verdict(2)),
         ('{"score": 4} but [RESULT] 2', Verdict(2)),
         ("{score: 4}", Verdict(4)),
@@ -368,6 +371,8 @@ def test_the_ends_of_the_range_are_scores():
         ("Answer: option **B**", Choice("B")),
         ("so\nresponse b", Choice("B")),
         ("so b", Choice(None, "no verdict")),
+        ("so\nB</s>", Choice("B")),
+        ('so\n"B"', Choice("B")),
         ("<think>[RESULT] A</think>\nB", Choice("B")),
     ],
 )
@@ -384,6 +389,7 @@ def test_a_choice_and_its_reason(answer, found):
         (("no", "not sure"), "Verdict: NO", "no"),
         (("a+", "a"), "Verdict: A+ because", None),
         (("c.d", "e"), "Verdict: cxd", None),
+        (("XXXX", "B"), "", None),
         # A single letter has to be in upper case, unless it stands alone; words do not.
         (("A", "B"), "Verdict: a", None),
         (("A", "bad"), "Verdict: a", "A"),
@@ -408,6 +414,7 @@ def test_labels_of_any_length(labels, answer, label):
         # The whole prompt, wherever it stands.
         (" [RESULT] 4 ", "you said [RESULT] 4 and I [RESULT] 2", 2),
         (" [RESULT] 4 ", "you said [RESULT] 4 and I do not", None),
+        ("Judge it.", "Judge it.4", 4),
         ("  \n ", "[RESULT] 4", 4),
         ("", "[RESULT] 4", 4),
         ("", "XXXX4", None),
@@ -447,6 +454,7 @@ def test_an_answer_is_read_from_its_end():
         ([("2", {"2": 0.0}), ("4", {"4": -math.inf})], None),
         ([("4", {"x": 0.0})], None),
         ([("4.5", {"4": 0.0})], None),
+        ([("X4", {"4": 0.0})], None),
         ([("00004", {"4": 0.0})], None),
     ],
 )

@@ -537,6 +537,34 @@ def test_blocks_of_many_samples_are_drawn_with_the_seed():
     assert first == second
 
 
+def test_exchanges_are_drawn_where_they_are_too_many():
+    found = paired_corpus_difference(ROWS, OTHER, ratio, permutations=5)
+    assert found.p_value == pytest.approx(0.5)
+    assert found.p_value != paired_corpus_difference(ROWS, OTHER, ratio, permutations=8).p_value
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.3e-3, 1e8 / 3, 1e12 / 7])
+@pytest.mark.parametrize("whole", [[3, -1, -2, 1], [1, 2, 3, -4], [7, 1, 2, -3, -3]])
+def test_sums_that_are_equal_but_for_rounding_are_equal(whole, scale):
+    zeros = [0.0] * len(whole)
+    expected = paired_difference([float(n) for n in whole], zeros).p_value
+    assert paired_difference([n * scale for n in whole], zeros).p_value == expected
+
+
+def test_equal_differences_have_no_effect_size():
+    found = paired_difference([0.1, 0.1, 0.1], [0.0, 0.0, 0.0])
+    assert (found.effect_size, found.detectable) == (None, None)
+
+
+def test_differences_are_made_by_name_and_do_not_change():
+    paired, unpaired = paired_difference(A, B), unpaired_difference(A, B)
+    for found in (paired, unpaired):
+        with pytest.raises(AttributeError):
+            found.difference = 0.0
+        with pytest.raises(TypeError):
+            type(found)(*(getattr(found, name) for name in found.__struct_fields__))
+
+
 def test_equal_values_have_no_direction():
     found = unpaired_difference([0.5, 0.5], [0.5])
     assert (found.difference, found.low, found.high, found.p_welch) == (0.0, None, None, None)

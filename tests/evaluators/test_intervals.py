@@ -149,7 +149,9 @@ def test_the_level_with_clusters():
     assert found != stats.mean_interval(SKEWED, clusters=CLUSTERS)
 
 
-def test_an_interval_does_not_change():
+def test_an_interval_is_made_by_name_and_does_not_change():
+    with pytest.raises(TypeError):
+        stats.Interval(None, None, None, 0)
     with pytest.raises(AttributeError):
         stats.mean_interval(SKEWED).n = 3
 

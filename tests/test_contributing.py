@@ -94,8 +94,7 @@ def copy(tmp_path_factory):
     """The project with every recipe of the page carried out."""
     folder = tmp_path_factory.mktemp("copy")
     for name in COPIED:
-        left_out = shutil.ignore_patterns("__pycache__", "data", "results/*.md")
-        shutil.copytree(ROOT / name, folder / name, ignore=left_out)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     for step in steps(TEXT):
         step.apply(folder)

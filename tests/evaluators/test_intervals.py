@@ -143,6 +143,20 @@ def test_one_resample_is_on_one_side_of_the_mean(seed):
     assert found.estimate != found.low
 
 
+@pytest.mark.parametrize(
+    ("seed", "low", "high"), [(9, 2.86312967, 3.05491884), (2, 1.58465391, 1.58749993)]
+)
+def test_two_resamples_on_one_side_of_the_mean(seed, low, high):
+    found = stats.bca_interval(LONG, resamples=2, seed=seed)
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_no_share_is_below_0_or_above_1():
+    for n in range(1, 99):
+        assert stats.wilson(0, n).low == 0.0
+        assert stats.wilson(n, n).high == 1.0
+
+
 def test_the_level_with_clusters():
     found = stats.mean_interval(SKEWED, clusters=CLUSTERS, level=0.8)
     assert found == stats.t_interval(SKEWED, clusters=CLUSTERS, level=0.8)
@@ -226,6 +240,8 @@ def test_clusters_are_numbered_and_added_up():
     index, count = stats.cluster_index(["b", "a", "b", "c"], 4)
     assert (index.tolist(), count) == ([0, 1, 0, 2], 3)
     assert index.dtype == np.intp
+    none, count = stats.cluster_index([], 0)
+    assert (none.dtype, len(none), count) == (np.intp, 0, 0)
     rows = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
     assert stats.cluster_sums(rows, ["x", "y", "x"]).tolist() == [[5.0, 50.0], [2.0, 20.0]]
     assert stats.cluster_sums(np.empty((3, 0)), ["x", "y", "x"]).shape == (2, 0)

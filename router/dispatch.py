@@ -40,7 +40,7 @@ from providers.masking import Masks, hide
 from providers.off_loop import LARGE_BYTES, off_loop
 from providers.usage import with_usage
 from router import answers
-from router.alarms import Alarms, Deadline
+from router.alarms import Deadline
 from router.config import Retries
 from router.routing import FIRST_BYTE_S, Load, Plan, Policy, Target, TimeLimits
 from router.targets import Klass, Places, TargetState
@@ -151,11 +151,11 @@ class Opened:
     """
 
     __slots__ = (
-        "_alarms",
         "_deadline",
         "_first",
         "_limit",
         "_limits",
+        "_loop",
         "_made_of_whole",
         "_policy",
         "_reply",
@@ -201,7 +201,7 @@ class Opened:
         self._policy = _NO_POLICY
         self._limits = _NO_POLICY.timeout
         self._deadline = 0.0
-        self._alarms: Alarms | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._state: TargetState | None = None
         self._limit: _Reading | None = None
         self._waits = False
@@ -213,8 +213,8 @@ class Opened:
         It ends with UpstreamTimeoutError when the target is too slow, and with ClientGoneError
         when the time is over because the client does not read.
         """
-        assert self._alarms is not None, "set by the dispatcher, with the time-outs"
-        self._limit = _Reading(self, self._alarms, self._deadline)
+        assert self._loop is not None, "set by the dispatcher, with the time-outs"
+        self._limit = _Reading(self, self._loop, self._deadline)
         return self._limit
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -263,8 +263,8 @@ class Opened:
         that leaves its connection open loses it.
         """
         assert self._rest is not None, "a JSON answer has a body, not chunks"
-        assert self._alarms is not None, "set by the dispatcher, with the time-outs"
-        with suppress(TimeoutError, EvalrouterError), Deadline(self._alarms, _clock() + DRAIN_S):
+        assert self._loop is not None, "set by the dispatcher, with the time-outs"
+        with suppress(TimeoutError, EvalrouterError), Deadline(self._loop, _clock() + DRAIN_S):
             while await anext(self._rest, b""):
                 pass
 
@@ -294,8 +294,8 @@ class _Reading(Deadline):
 
     __slots__ = ("_opened",)
 
-    def __init__(self, opened: Opened, alarms: Alarms, when: float) -> None:
-        super().__init__(alarms, when)
+    def __init__(self, opened: Opened, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        super().__init__(loop, when)
         self._opened = opened
 
     def __exit__(
@@ -363,7 +363,7 @@ class Dispatcher:
         random: Callable[[], float] = random_module.random,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._alarms = Alarms()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._providers = providers
         self._masks = masks or Masks()
         self._sleep = sleep
@@ -376,8 +376,13 @@ class Dispatcher:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that it works on."""
-        return self._alarms.loop
+        """The event loop that it works on: the one that is running when it is first asked for.
+
+        To look up the running one is a system call before Python 3.12.
+        """
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def states(self, klass: Klass = "live") -> Iterable[TargetState]:
         """Every target asked so far, for metrics."""
@@ -619,7 +624,7 @@ class Dispatcher:
         )
         reply: Reply | None = None
         opened: Opened | None = None
-        limit = Deadline(self._alarms, min(deadline, _clock() + first_byte))
+        limit = Deadline(self.loop, min(deadline, _clock() + first_byte))
         try:
             with limit:
                 reply, ask_usage = await self._reply(provider, call, work, target)
@@ -651,7 +656,7 @@ class Dispatcher:
         opened._policy = policy
         opened._limits = limits
         opened._deadline = deadline
-        opened._alarms = self._alarms
+        opened._loop = self.loop
         # Events that were made of a whole answer have its usage in any case.
         opened.hide_usage = ask_usage or (opened._made_of_whole and work.want_usage)
         return opened

@@ -5,11 +5,11 @@
 
 Anything with these methods can take its place (a pool on a cluster, say): see `Scores`.
 
-pebble's ProcessPool was tried instead. It takes less of this process per answer (25 to 45 µs against
-55), but its time limit is that of a task and not of each answer in it, so that one answer that hangs
-would cost a model its whole batch; its workers outlive a parent that was killed; they start over
-multiprocessing, which imports the parent's main module anew; and it does not tell the time that
-loading takes from that of the first answer. Made up for, that is most of this module.
+pebble's ProcessPool was tried instead. It takes less of this process per answer (25 to 45 µs
+against 55), but its time limit is that of a task and not of each answer in it, so that one answer
+that hangs would cost a model its whole batch; its workers outlive a parent that was killed; they
+start over multiprocessing, which imports the parent's main module anew; and it does not tell the
+time that loading takes from that of the first answer. Made up for, that is most of this module.
 """
 
 from __future__ import annotations

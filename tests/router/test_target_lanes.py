@@ -143,7 +143,7 @@ def test_why_a_target_is_asked_no_more(route, error, said):
     answer = Answer(text=None, error=error)
     lane = lane_of(route=route, failure_share=0.25)
     assert lane.stopped == ""
-    expected = f"{said}more than limits.failure_share, 0.25; its other cells were not asked"
+    expected = f"{said}more than limits.failure_share, 0.25; its other cells were not sent"
     assert ended(lane, *[answer] * 20) == expected
     # The first reason stays.
     assert ended(lane, BAD, BAD) == expected

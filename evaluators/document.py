@@ -9,13 +9,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from evaluators.sampling import Sampling
+from evaluators.sampling import Rows, Sampling
 from evaluators.sequential import StopWhen
 
 # Names stand in URLs and in shells.
 ExperimentName = Annotated[str, msgspec.Meta(pattern=r"^(\w[\w.-]*)?$", max_length=100)]
 Tag = Annotated[str, msgspec.Meta(pattern=r"^[\w.:/=+-]+$", max_length=100)]
 Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=100)]
+Repeats = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+# US dollars, seconds.
+Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Notes = Annotated[str, msgspec.Meta(max_length=100_000)]
 # Every route, metric and gate is compared with the others.
 MAX_PARTS = 256
@@ -36,9 +39,9 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
-    cost_usd: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    cost_usd: Amount | None = None
+    tokens: Annotated[int, msgspec.Meta(ge=1, le=10**15)] | None = None
+    seconds: Amount | None = None
     per_target: dict[str, Annotated[int, msgspec.Meta(ge=1, le=1024)]] = {}
     failure_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
 
@@ -57,8 +60,8 @@ class RayExecution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     address: str = ""
     workers: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 2
-    cpus: Annotated[float, msgspec.Meta(gt=0)] = 0.5
-    gpus: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    cpus: Annotated[float, msgspec.Meta(gt=0, le=100_000)] = 0.5
+    gpus: Annotated[float, msgspec.Meta(ge=0, le=100_000)] = 0.0
 
 
 class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,8 +109,8 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     prompt: str | None = None
     columns: dict[str, str] = {}
     parameters: dict[str, Any] = {}
-    repeats: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
-    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    repeats: Repeats = 1
+    limit: Rows | None = None
     sample: Sampling | None = None
     baseline: str | None = None
     gates: Annotated[tuple[str, ...], _Few] = ()

@@ -53,8 +53,8 @@ _MOST_PROCESSES = 8
 # The child has our import path, whatever ours came from, and nothing of ours has begun in it.
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from evaluators.worker import main; main()"
 
-_scores = msgspec.msgpack.Decoder(tuple[Score, ...])
-_ready = msgspec.msgpack.Decoder(Ready)
+_scores = msgspec.json.Decoder(tuple[Score, ...])
+_ready = msgspec.json.Decoder(Ready)
 
 Spec = str | dict[str, Any]
 _Result = TypeVar("_Result")

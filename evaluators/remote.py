@@ -8,8 +8,8 @@ from evaluators.base import Score
 from evaluators.metrics.registry import build
 from evaluators.worker import Batch, Setup, encode, load, serve
 
-_setup = msgspec.msgpack.Decoder(Setup)
-_batch = msgspec.msgpack.Decoder(Batch)
+_setup = msgspec.json.Decoder(Setup)
+_batch = msgspec.json.Decoder(Batch)
 
 
 class RemoteScorer:

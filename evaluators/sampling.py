@@ -24,6 +24,9 @@ from evaluators.rows import Row
 from providers.errors import RunDocumentError
 
 MAX_STRATA = 10_000
+# More than a dataset has.
+MAX_ROWS = 1_000_000_000
+Rows = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)]
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,7 +40,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             value first). A value too rare for a place gets none.
     """
 
-    n: Annotated[int, msgspec.Meta(ge=1)]
+    n: Rows
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     by: str | None = None
 

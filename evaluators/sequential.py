@@ -54,11 +54,11 @@ class StopWhen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         min_samples: do not stop before so many samples.
     """
 
-    half_width: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    half_width: Annotated[float, msgspec.Meta(gt=0, le=1e15)] | None = None
     output: str | None = None
     decided: str | None = None
     alpha: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.05
-    min_samples: Annotated[int, msgspec.Meta(ge=2)] = 20
+    min_samples: Annotated[int, msgspec.Meta(ge=2, le=10**9)] = 20
 
     def __post_init__(self) -> None:
         """Refuse what asks for nothing or for two things."""

@@ -1,6 +1,6 @@
 """A worker process: it builds metrics from their specs, and scores what comes in on its stdin.
 
-The parent (`pool.py`) writes frames (four bytes of length, then MessagePack): first a Setup, then
+The parent (`pool.py`) writes frames (four bytes of length, then JSON): first a Setup, then
 Batches. This answers with one frame Ready, then one frame of scores for each answer, in order, each
 as soon as it is known, so that the parent sees which answer a metric died or hangs on.
 
@@ -31,7 +31,8 @@ _NICENESS = 10
 _PR_SET_PDEATHSIG = 1
 
 LENGTH = struct.Struct(">I")
-encode = msgspec.msgpack.Encoder().encode
+# Not MessagePack: its integers end at 64 bits, those of a dataset's rows do not.
+encode = msgspec.json.Encoder().encode
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -113,7 +114,7 @@ def main() -> None:
         frames.write(LENGTH.pack(len(body)) + body)
         frames.flush()
 
-    setup = msgspec.msgpack.decode(waiting.get(), type=Setup)
+    setup = msgspec.json.decode(waiting.get(), type=Setup)
     try:
         metrics = [load(build(spec)) for spec in setup.specs]
     except EvalrouterError as error:
@@ -123,7 +124,7 @@ def main() -> None:
         tell(Ready(error=f"{type(error).__name__}: {error}"))
         return
     tell(Ready())
-    decode = msgspec.msgpack.Decoder(Batch).decode
+    decode = msgspec.json.Decoder(Batch).decode
     while True:
         serve(metrics, decode(waiting.get()).items, tell)
 

@@ -20,7 +20,7 @@ import binascii
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -54,7 +54,7 @@ class AnthropicConfig(CompatibleConfig, frozen=True, kw_only=True):
         max_tokens: sent where the request sets no bound; the API insists on one.
     """
 
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)] = 4096
+    max_tokens: wire.Count = 4096
 
 
 class Anthropic(Compatible):

@@ -68,7 +68,9 @@ class Translation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 AS_IT_CAME = Translation()
 
 
-_Positive = Annotated[float, msgspec.Meta(gt=0)]
+# Seconds or US dollars: 30 years and more. Sums and products of such numbers stay numbers.
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class Timeout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,10 +85,10 @@ class Timeout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             said. It goes on while the client does not read.
     """
 
-    connect: _Positive | None = None
-    first_byte: _Positive | None = None
-    between_chunks: _Positive | None = None
-    total: _Positive | None = None
+    connect: Positive | None = None
+    first_byte: Positive | None = None
+    between_chunks: Positive | None = None
+    total: Positive | None = None
 
 
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,7 +110,7 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     models: tuple[str, ...] = ()
     on_unsupported: OnUnsupported | None = None
     record: str = ""
-    price_per_hour: _Positive | None = None
+    price_per_hour: Positive | None = None
     timeout: Timeout = Timeout()
 
 

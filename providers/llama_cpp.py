@@ -291,11 +291,11 @@ def _take(chunk: Mapping[str, Any], texts: list[str]) -> bool:
 def _asked(call: Call) -> str:
     """The text that is asked, without the template around it."""
     raw = call.envelope.get("messages") or call.envelope.get("prompt") or msgspec.Raw(b"null")
-    found: Any = msgspec.json.decode(raw)
-    if isinstance(found, str):
-        return found
     try:
+        found: Any = msgspec.json.decode(raw)
+        if isinstance(found, str):
+            return found
         messages = msgspec.convert(found, list[wire.Message])
-    except msgspec.ValidationError:
+    except wire.UNREADABLE:
         return ""
     return "\n".join(wire.message_text(message.content) for message in messages)

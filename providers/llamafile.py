@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import msgspec
 
 from providers import wire
-from providers.base import BytesReply, Call, Reply, Translation
+from providers.base import BytesReply, Call, Positive, Reply, Translation
 from providers.compatible import Compatible, CompatibleConfig
 from providers.compose import model_list
 from providers.errors import ConfigError, UpstreamConnectError, UpstreamError
@@ -57,9 +57,9 @@ class LlamafileConfig(CompatibleConfig, frozen=True, kw_only=True):
     model: str = ""
     binary: str = "llama-server"
     args: tuple[str, ...] = ()
-    slots: Annotated[int, msgspec.Meta(ge=0)] = 0
+    slots: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     log: str = ""
-    start_timeout: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+    start_timeout: Positive = 300.0
 
 
 def command_of(name: str, config: LlamafileConfig) -> list[str]:

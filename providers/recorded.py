@@ -40,7 +40,7 @@ from providers.compose import (
 )
 from providers.errors import ConfigError, ModelNotFoundError, NotFoundError, RequestError, closest
 from providers.fold import fold, unfold
-from providers.recording import Pair
+from providers.recording import Pair, values_of
 
 _IGNORED = frozenset({"model", "stream", "stream_options", "user"})
 
@@ -121,7 +121,7 @@ class Recorded:
             return error_reply(error)
 
     def _replay(self, call: Call) -> Reply:
-        key = fingerprint(call.path, _fields(call.envelope))
+        key = fingerprint(call.path, values_of(call.envelope))
         pairs = self._pairs[call.model].get(key)
         if not pairs:
             raise NotFoundError(
@@ -177,13 +177,6 @@ def fingerprint(path: str, request: Mapping[str, Any]) -> str:
     """What makes two requests the same; whatever the order of their fields."""
     kept = {name: value for name, value in request.items() if name not in _IGNORED}
     return hashlib.sha256(path.encode() + b"\n" + _encode_sorted(kept)).hexdigest()
-
-
-def _fields(envelope: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
-    try:
-        return {name: msgspec.json.decode(raw) for name, raw in envelope.items()}
-    except wire.UNREADABLE as error:
-        raise RequestError(f"the request is not JSON: {error}", code="bad_json") from error
 
 
 def _reply_of(pair: Pair, call: Call) -> Reply:

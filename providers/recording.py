@@ -69,11 +69,22 @@ def hide(text: str) -> str:
     return _SECRETS.sub(HIDDEN, text)
 
 
+def values_of(envelope: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+    """Return a request's fields; one that only its host can read (`1e400`) as its text."""
+    return {name: _value(raw) for name, raw in envelope.items()}
+
+
+def _value(raw: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except wire.UNREADABLE:
+        return bytes(raw).decode("utf-8", "replace")
+
+
 def line_of(call: Call, status: int, content_type: str, body: bytes) -> bytes:
     """The line that records an answer, its line end included."""
-    request = {
-        name: msgspec.json.decode(raw) for name, raw in call.envelope.items() if name != "model"
-    }
+    request = values_of(call.envelope)
+    request.pop("model", None)
     pair = Pair(
         path=call.path,
         model=call.model,

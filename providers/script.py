@@ -26,6 +26,7 @@ import msgspec
 from msgspec import UNSET
 
 from providers import compose, sse, wire, yaml_documents
+from providers.base import NotNegative
 from providers.compose import Question
 from providers.errors import ConfigError, ModelNotFoundError, RequestError, closest
 
@@ -40,8 +41,8 @@ CutFault = Literal["reset_midway", "truncate", "hang_midway"]
 ContentFault = Literal["invalid_json", "half_utf8", "error_event", "error_in_200", "no_usage"]
 _CONTENT_FAULTS = ("invalid_json", "half_utf8", "error_event", "error_in_200", "no_usage")
 
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Many = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = NotNegative
+Many = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
 _PLACEHOLDER = re.compile(r"\{(input|n)\}")
 # Stands at the end of the text whose last character is to be cut in half.
@@ -92,7 +93,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     chunk_delay_s: Seconds = 0
     chunks: Many | None = None
     fault: SilentFault | CutFault | ContentFault | None = None
-    fault_after: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    fault_after: Annotated[int, msgspec.Meta(ge=0, le=10**12)] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself; msgspec adds the path to the message."""

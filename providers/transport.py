@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from providers import http1
-from providers.base import AS_IT_CAME, Translation
+from providers.base import AS_IT_CAME, NotNegative, Translation
 from providers.content_coding import Decoder, Undecodable, decoder_for
 from providers.errors import (
     UpstreamConnectError,
@@ -47,10 +47,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             codings such as gzip were decoded.
     """
 
-    connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    keepalive: Annotated[float, msgspec.Meta(ge=0)] = 30.0
-    max_header_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 65_536
-    max_answer_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 64 * 1024 * 1024
+    connections: Annotated[int, msgspec.Meta(ge=1, le=10**9)] | None = None
+    keepalive: NotNegative = 30.0
+    max_header_bytes: Annotated[int, msgspec.Meta(ge=1024, le=10**9)] = 65_536
+    max_answer_bytes: Annotated[int, msgspec.Meta(ge=1024, le=10**12)] = 64 * 1024 * 1024
 
 
 class Transport:

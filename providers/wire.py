@@ -63,9 +63,12 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-Count = Annotated[int, msgspec.Meta(ge=1)] | None
+# No model has so much room; what counts tokens must not be led past what it can count.
+MAX_COUNT = 10_000_000
+Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+Dimensions = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 Texts = Annotated[list[str], msgspec.Meta(min_length=1)]
-Choices = Annotated[int, msgspec.Meta(ge=1, le=128)] | None
+Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
 
 
 class ChatRequest(msgspec.Struct):
@@ -74,9 +77,9 @@ class ChatRequest(msgspec.Struct):
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Count = None
-    max_completion_tokens: Count = None
-    n: Choices = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    n: Choices | None = None
     stop: str | list[str] | None = None
 
 
@@ -86,8 +89,8 @@ class CompletionRequest(msgspec.Struct):
     prompt: str | Texts
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Count = None
-    n: Choices = None
+    max_tokens: Count | None = None
+    n: Choices | None = None
     stop: str | list[str] | None = None
 
 
@@ -95,7 +98,7 @@ class EmbeddingRequest(msgspec.Struct):
     """A POST to `embeddings`. Inputs given as token numbers are not supported."""
 
     input: str | Texts
-    dimensions: Count = None
+    dimensions: Dimensions | None = None
     encoding_format: str | None = None
 
 
@@ -128,6 +131,11 @@ def read_request(envelope: Mapping[str, msgspec.Raw], shape: type[Request]) -> R
         except UNREADABLE as error:
             raise RequestError(f"{name}: {error}", param=name, code="invalid_type") from error
     return shape(**values)
+
+
+def count_of(value: Any) -> int | None:
+    """Return a value that is a Count; None for every other one."""
+    return value if type(value) is int and 1 <= value <= MAX_COUNT else None
 
 
 _decode_stream_options = msgspec.json.Decoder(StreamOptions | None).decode

@@ -24,10 +24,17 @@ _TEXT_BYTES = 64
 # number of five thousand digits, `!!bool perhaps`.
 UNREADABLE_VALUE = (ValueError, ArithmeticError, TypeError, LookupError, AttributeError)
 
+_KINDS = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
+
 _T = TypeVar("_T")
 
 # The one that is written in C is ten times as fast; a few platforms do not have it.
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def kind_of(data: Any) -> str:
+    """Return what a document is, in JSON's words."""
+    return "null" if data is None else _KINDS.get(type(data), "an object")
 
 
 def check(data: bytes | str) -> None:

@@ -24,7 +24,7 @@ import msgspec
 from evaluators.base import Scorable, Score
 from evaluators.document import RayExecution
 from evaluators.pool import SAMPLE_S, Scores, Spec, together
-from evaluators.worker import Batch, Setup
+from evaluators.worker import Batch, Setup, encode
 from providers.errors import EvalrouterError, MissingExtraError
 from serve.frames import LENGTH, Call, Cancel, Connect, Crew, Done, Message, decode_done, framed
 
@@ -34,8 +34,7 @@ _SCORER = "evaluators.remote:RemoteScorer"
 # Workers that may die of one answer.
 _TRIES = 3
 
-_encode = msgspec.msgpack.Encoder().encode
-_scores = msgspec.msgpack.Decoder(list[tuple[Score, ...]])
+_scores = msgspec.json.Decoder(list[tuple[Score, ...]])
 
 
 class ClusterError(EvalrouterError):
@@ -206,7 +205,7 @@ class _Scorers:
     ) -> None:
         self._cluster = cluster
         self._execution = execution
-        self._setup = _encode(Setup(tuple(specs)))
+        self._setup = encode(Setup(tuple(specs)))
         self._gpus = gpus
         self._limit_s = limit_s
         self._name = f"scorers-{id(self)}"
@@ -240,7 +239,7 @@ class _Scorers:
         found = await self._cluster.call(
             self._name,
             "score",
-            _encode(Batch(tuple(items))),
+            encode(Batch(tuple(items))),
             limit_s=self._limit_s * len(items),
             tries=_TRIES,
         )

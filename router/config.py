@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from providers.base import ProviderConfig, Secret, Timeout
+from providers.base import NotNegative, Positive, ProviderConfig, Secret, Timeout
 from providers.baseline import BaselineConfig
 from providers.compatible import CompatibleConfig
 from providers.errors import ConfigError, closest
 from providers.kinds import KINDS
 from providers.transport import Limits
-from router.documents import Document, Place, convert, parse_yaml
+from providers.yaml_documents import kind_of
+from router.documents import Document, Place, convert, parse_yaml, require_object
 from serve import config as hosting
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -53,8 +54,8 @@ _OWN_HEADERS = frozenset(
 )
 _STICKY = "^(user|conversation|header:[A-Za-z0-9-]+)$"
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+# SQLite's integers, and a float's whole numbers, go further.
+Count = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
 _HostPattern = Annotated[str, msgspec.Meta(pattern=r"^(\*|(\*\.)?[A-Za-z0-9.:\[\]-]{1,253})$")]
 _Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|https?://[A-Za-z0-9.:\[\]-]{1,253})$")]
 _HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")]
@@ -92,9 +93,9 @@ class Target(Section, frozen=True, kw_only=True):
     """
 
     model: str
-    weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    weight: NotNegative = 1.0
     max_concurrency: Count | None = None
-    max_queue: Annotated[int, msgspec.Meta(ge=0)] = 100
+    max_queue: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 100
     supports: Supports = Supports()
     price_per_hour: Positive | None = None
 
@@ -113,7 +114,7 @@ class Retries(Section, frozen=True, kw_only=True):
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     backoff: Positive = 0.5
     backoff_max: Positive = 8.0
-    budget: Annotated[float, msgspec.Meta(ge=0)] = 0.2
+    budget: NotNegative = 0.2
 
 
 class Breaker(Section, frozen=True, kw_only=True):
@@ -277,7 +278,7 @@ class Storage(Section, frozen=True, kw_only=True):
     database: str = "sqlite:///evalrouter.db"
     artifacts: str = "./artifacts"
     s3: S3 = S3()
-    traffic_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    traffic_days: NotNegative = 30.0
     required: bool = True
 
     def sqlite_path(self) -> Path:
@@ -359,10 +360,10 @@ class Rate(Section, frozen=True, kw_only=True):
         cache_write: per million prompt tokens that the host put into its cache; None for `input`.
     """
 
-    input: Annotated[float, msgspec.Meta(ge=0)]
-    output: Annotated[float, msgspec.Meta(ge=0)]
-    cached_input: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    cache_write: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    input: NotNegative
+    output: NotNegative
+    cached_input: NotNegative | None = None
+    cache_write: NotNegative | None = None
 
 
 class LongRate(Rate, frozen=True, kw_only=True):
@@ -506,8 +507,7 @@ def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
     document = parse_yaml(text, source, error=ConfigError, substitute=substitute)
     if document.data is None:
         document = document._replace(data={})
-    if not isinstance(document.data, dict):
-        raise ConfigError(f"{source}: a config is a mapping with the keys {_keys(Config)}")
+    require_object(document, error=ConfigError, name="config")
     # Empty sections (`providers:` with nothing below) mean their default.
     document = document._replace(data={k: v for k, v in document.data.items() if v is not None})
     _check_top(document)
@@ -537,7 +537,9 @@ def _check_top(document: Document) -> None:
     known = [field.name for field in msgspec.structs.fields(Config)]
     for key in document.data:
         if key not in known:
-            raise ConfigError(f"{document.at((key,))}: unknown key{closest(key, known)}", param=key)
+            raise ConfigError(
+                f"{document.at((key,))}: unknown key.{closest(key, known)}", param=key
+            )
 
 
 def _section(document: Document, name: str, kind: type[S]) -> S:
@@ -736,7 +738,7 @@ def parse_route(name: str, data: Any, config: Config) -> Route:
     """
     document = Document({"routes": {name: data}}, "", {})
     if not isinstance(data, dict):
-        raise ConfigError(f"a route is an object with {_keys(Route)}")
+        raise ConfigError(f"a route must be an object (got {kind_of(data)}) with {_keys(Route)}")
     routes = _entries(document, "routes", Route)
     _check_routes(document, routes, config.providers)
     found: Route = routes[name]

@@ -16,7 +16,7 @@ import yaml
 
 from providers.base import Secret
 from providers.errors import InputError, closest
-from providers.yaml_documents import UNREADABLE_VALUE, Loader, check
+from providers.yaml_documents import UNREADABLE_VALUE, Loader, check, kind_of
 
 T = TypeVar("T")
 Place = tuple[str | int, ...]
@@ -43,7 +43,7 @@ class Document(NamedTuple):
         """The place in words, for the start of an error message."""
         path = path_of(place)
         if not self.source:
-            return path
+            return path or "the document"
         line = next(
             (self.lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in self.lines),
             None,
@@ -147,6 +147,17 @@ def parse_yaml(
         loader.dispose()
 
 
+def require_object(document: Document, *, error: type[InputError], name: str = "document") -> None:
+    """Check that a document is one with keys.
+
+    Raises:
+        error: it is something else.
+    """
+    if not isinstance(document.data, Mapping):
+        where = f"{document.source}: " if document.source else ""
+        raise error(f"{where}the {name} must be an object (got {kind_of(document.data)})")
+
+
 def convert(document: Document, kind: type[T], *, place: Place = (), error: type[InputError]) -> T:
     """The part of the document at `place` as a `kind`.
 
@@ -154,13 +165,16 @@ def convert(document: Document, kind: type[T], *, place: Place = (), error: type
         error: naming every unknown key with the closest known one, or the first ill-typed value.
             Its `param` is the path of the first problem.
     """
+    if not place and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        require_object(document, error=error)
     data = document.data
     for step in place:
         data = data[step]
     problems = list(_unknown_keys(data, kind, place))
     if problems:
         text = "; ".join(
-            f"{document.at(at)}: unknown key{closest(str(at[-1]), known)}" for at, known in problems
+            f"{document.at(at)}: unknown key.{closest(str(at[-1]), known)}"
+            for at, known in problems
         )
         raise error(text, param=path_of(problems[0][0]))
     try:

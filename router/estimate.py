@@ -30,6 +30,7 @@ from evaluators.dataset_process import in_thread
 from evaluators.document import RunDocument
 from evaluators.power import minimum_detectable_effect
 from evaluators.report import dollars
+from providers.wire import count_of
 from router.check import asked_routes, outputs_of
 from router.complete import Asker
 from router.judge_estimate import JudgeEstimate, estimate_judges
@@ -309,14 +310,15 @@ def _completion_tokens(
     earlier: Sequence[EarlierAnswer], document: RunDocument
 ) -> tuple[float | None, bool, str]:
     """Tokens of a mean answer, whether that is an upper bound, and where it is from."""
-    most = document.parameters.get("max_completion_tokens", document.parameters.get("max_tokens"))
+    given = document.parameters
+    most = count_of(given.get("max_completion_tokens", given.get("max_tokens")))
     counted = [one.completion_tokens for one in earlier if one.completion_tokens is not None]
     if counted:
         mean = statistics.fmean(counted)
         # A limit that earlier answers did not have.
-        mean = min(mean, most) if isinstance(most, int) else mean
+        mean = mean if most is None else min(mean, most)
         return mean, False, f"mean of {len(counted)} earlier answers"
-    if isinstance(most, int):
+    if most is not None:
         return float(most), True, f"at most max_tokens, {most}"
     return None, False, "unknown: no earlier answers and no max_tokens"
 

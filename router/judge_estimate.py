@@ -14,6 +14,7 @@ import msgspec
 from evaluators.base import Answer, AnyMetric, Judging, Sample, Scorable, Usage
 from evaluators.judge.graded import Graded, UnjudgeableError
 from evaluators.judge.panel import Request
+from providers.wire import count_of
 from router.complete import Asker
 from router.store.base import Store
 
@@ -63,9 +64,9 @@ async def estimate_judges(
             each = await store.judgement_tokens(judge, metric.name)
             at_most = each is None
             if each is None and request is not None:
-                most = request.parameters.get("max_tokens")
+                most = count_of(request.parameters.get("max_tokens"))
                 size = len(request.text.encode(errors="replace"))
-                each = (size / _BYTES_PER_TOKEN, float(most)) if isinstance(most, int) else None
+                each = None if most is None else (size / _BYTES_PER_TOKEN, float(most))
             calls = metric.calls // len(metric.judges) * cells
             found.append(_of(asker, metric.name, judge, calls, each=each, at_most=at_most))
     return found

@@ -581,6 +581,10 @@ def presented(headers: Mapping[bytes, bytes]) -> bytes | None:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,63}")
 _AFTER = re.compile(r"(\d{1,6})([hdw])")
 _SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
+# Requests, tokens or dollars: more is no limit.
+MAX_LIMIT = 10**9
+# A date has four digits for its year.
+MAX_YEARS = 1000
 
 
 async def create(store: Store, name: str, *, now: float, **fields: Any) -> tuple[str, KeyRow]:
@@ -611,12 +615,18 @@ def _check(row: KeyRow) -> None:
             f"or {PREFIX}"
         )
     for name, limit in (("rpm", row.rpm), ("tpm", row.tpm), ("parallel", row.parallel)):
-        if limit is not None and limit < 1:
-            raise InputError(f"{name} must be at least 1; without it there is no limit")
-    if row.budget_usd is not None and not 0 < row.budget_usd < float("inf"):
-        raise InputError("a budget is a positive number of US dollars")
+        if limit is not None and not 1 <= limit <= MAX_LIMIT:
+            raise InputError(
+                f"{name} must be from 1 to {MAX_LIMIT:,}; without it there is no limit"
+            )
+    if row.budget_usd is not None and not 0 < row.budget_usd <= MAX_LIMIT:
+        raise InputError(f"a budget is a positive number of US dollars, at most {MAX_LIMIT:,}")
     if row.expires_at is not None and row.expires_at <= row.created_at:
         raise InputError("the key would have expired already")
+    if row.expires_at is not None and row.expires_at > row.created_at + MAX_YEARS * 365 * 86400:
+        raise InputError(
+            f"the time must be within {MAX_YEARS} years; without it the key never expires"
+        )
     if row.admin and row.routes is not None:
         raise InputError(
             "a key for administration may evaluate any route, so it cannot be confined to some"

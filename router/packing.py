@@ -86,7 +86,9 @@ def read_config(path: Path | None, database: str | None) -> dict[str, Any]:
         except UNREADABLE as problem:
             raise ConfigError(f"{path}: {problem}") from None
     if not isinstance(config, dict):
-        raise ConfigError(f"{path}: a config is a mapping")
+        raise ConfigError(
+            f"{path}: the config must be an object (got {yaml_documents.kind_of(config)})"
+        )
     storage = config.get("storage") or {}
     if database is not None:
         storage = {**storage, "database": database}

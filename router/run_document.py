@@ -8,7 +8,7 @@ from pathlib import Path
 from evaluators.document import RunDocument
 from evaluators.tasks.registry import fill
 from providers.errors import RunDocumentError
-from router.documents import Document, convert, parse_yaml
+from router.documents import Document, convert, parse_yaml, require_object
 
 
 def parse_run(path: Path) -> Document:
@@ -26,8 +26,7 @@ def parse_run(path: Path) -> Document:
     except OSError as problem:
         raise RunDocumentError(f"{path}: {problem.strerror}") from None
     document = parse_yaml(text, str(path), error=RunDocumentError)
-    if not isinstance(document.data, dict):
-        raise RunDocumentError(f"{path}: a run document is a mapping with dataset, routes, metrics")
+    require_object(document, error=RunDocumentError)
     return document
 
 

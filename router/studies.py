@@ -39,6 +39,7 @@ from evaluators.judge.prometheus import SAMPLING, Style
 from evaluators.judge.rubrics import Rubric, load
 from evaluators.metrics.reference import asked, references
 from evaluators.ratings import Board, Game, rate, schedule
+from evaluators.sampling import Rows
 from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
 from router.complete import Asker
 from router.hardware import hardware_costs
@@ -74,7 +75,7 @@ class _Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     parameters: dict[str, Any] = {}
     retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 2
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
-    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    limit: Rows | None = None
 
 
 class CalibrationPlan(_Plan, frozen=True, kw_only=True):

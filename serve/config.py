@@ -17,9 +17,9 @@ import msgspec
 
 from providers.errors import ConfigError, closest
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Share = Annotated[float, msgspec.Meta(ge=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
 Task = Literal["", "chat", "summarization", "translation", "text2text", "embedding"]
 Device = Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
@@ -41,11 +41,11 @@ class Replicas(Section, frozen=True, kw_only=True):
         idle: seconds of less load before a copy is removed.
     """
 
-    min: Annotated[int, msgspec.Meta(ge=0)] = 1
+    min: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 1
     max: Count | None = None
     target: Positive = 4.0
-    up_delay: Annotated[float, msgspec.Meta(ge=0)] = 5.0
-    idle: Annotated[float, msgspec.Meta(ge=0)] = 300.0
+    up_delay: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 5.0
+    idle: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 300.0
 
     @property
     def most(self) -> int:
@@ -93,7 +93,7 @@ class Model(Section, frozen=True, kw_only=True):
     gpus: Share | None = None
     replicas: Replicas = Replicas()
     concurrency: Count = 16
-    queue: Annotated[int, msgspec.Meta(ge=0)] = 200
+    queue: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 200
     cold_start: Positive = 100.0
     adapters: dict[str, Annotated[str, msgspec.Meta(min_length=1)]] = {}
 
@@ -133,7 +133,7 @@ class TransformersOptions(Section, frozen=True, kw_only=True):
     threads: Count | None = None
     max_model_len: Count | None = None
     max_batch_size: Count = 8
-    batch_wait: Annotated[float, msgspec.Meta(ge=0)] = 0.005
+    batch_wait: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.005
     truncate: bool = True
     prefix: str | None = None
     chat_template: str = ""
@@ -166,9 +166,9 @@ class LlamacppOptions(Section, frozen=True, kw_only=True):
         chat_template: a Jinja template; "" for the model's own.
     """
 
-    context: Annotated[int, msgspec.Meta(ge=0)] = 0
+    context: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     parallel: Count = 4
-    gpu_layers: Annotated[int, msgspec.Meta(ge=-1)] = -1
+    gpu_layers: Annotated[int, msgspec.Meta(ge=-1, le=10**9)] = -1
     threads: Count | None = None
     embedding: bool = False
     chat_template: str = ""

@@ -46,8 +46,9 @@ class _Drawn(msgspec.Struct):
 
     temperature: _Temperature = None
     top_p: _Probability = None
-    top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
-    seed: int | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=-1, le=wire.MAX_COUNT)] | None = None
+    # As OpenAI's.
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     frequency_penalty: _Penalty = None
     presence_penalty: _Penalty = None
     logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None = None
@@ -144,13 +145,21 @@ def read(path: TextPath, envelope: Mapping[str, msgspec.Raw]) -> Asked:
 
 def _refuse_lacking(envelope: Mapping[str, msgspec.Raw]) -> None:
     for name in _LACKING.keys() & envelope.keys():
-        if msgspec.json.decode(envelope[name]) not in _LACKING[name]:
+        if _value(envelope[name]) not in _LACKING[name]:
             raise RequestError(
                 f"{name}: the transformers engine cannot do this; the engines vllm and llamacpp "
                 "may",
                 param=name,
                 code="unsupported_parameter",
             )
+
+
+def _value(raw: msgspec.Raw) -> Any:
+    """A field's value; one that cannot be read is as good as any that is wanted."""
+    try:
+        return msgspec.json.decode(raw)
+    except wire.UNREADABLE:
+        return msgspec.UNSET
 
 
 def _message(number: int, message: wire.Message) -> tuple[str, str]:

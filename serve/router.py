@@ -51,10 +51,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     config: str | dict[str, Any]
-    replicas: Annotated[int, msgspec.Meta(ge=1)] = 1
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=10**9)] = 1
     machine: str = ""
     folder: str = ""
-    cpus: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    cpus: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 1.0
 
 
 class Start(NamedTuple):

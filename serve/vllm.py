@@ -156,7 +156,10 @@ class Server(LLMServer):  # type: ignore[misc]  # its types are not installed ev
                 code="unsupported_model",
             )
         method, kind = _REQUESTS[asked.path]
-        fields = msgspec.json.decode(asked.body)
+        try:
+            fields = msgspec.json.decode(asked.body)
+        except wire.UNREADABLE as error:
+            raise RequestError(f"The request cannot be read: {error}", code="bad_json") from None
         # The client may have named the source, which vLLM does not know.
         adapter = adapter_of(asked.model, self._adapters)
         fields["model"] = f"{self._name}:{adapter}" if adapter else self._name

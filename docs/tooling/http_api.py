@@ -50,7 +50,11 @@ def _parameter(told: dict[str, Any]) -> str:
     schema = told["schema"]
     options = [one for one in schema.get("oneOf", [schema]) if one.get("type") != "null"]
     values = [f"`{value}`" for one in options for value in one.get("enum", ()) if value]
-    limits = [options[0][name] for name in ("minimum", "maximum") if name in options[0]]
+    # A bound that only keeps a number within SQLite's is nothing that a reader has to know.
+    known = {
+        name: bound for name, bound in options[0].items() if name != "maximum" or bound < 10**9
+    }
+    limits = [known[name] for name in ("minimum", "maximum") if name in known]
     says = " or ".join(values) or " to ".join(f"{one:g}" for one in limits)
     default = schema.get("default")
     says += f"{', ' if says else ''}default `{msgspec.json.encode(default).decode()}`" * (

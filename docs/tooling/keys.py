@@ -141,8 +141,13 @@ def words(type_: types.Type) -> str:  # noqa: PLR0912  # one branch per type
 def _bounds(type_: types.IntType | types.FloatType) -> str:
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
     bounds = {sign: getattr(type_, name) for name, sign in signs.items()}
-    told = [f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None]
+    told = [f"{sign} {bound:g}" for sign, bound in bounds.items() if _is_met(bound)]
     return f" {' and '.join(told)}" if told else ""
+
+
+def _is_met(bound: float | None) -> bool:
+    """Return whether a reader has to know a bound; some only keep arithmetic within its limits."""
+    return bound is not None and bound < 10**9
 
 
 def config() -> str:

@@ -48,9 +48,9 @@ class BertScore:
         self,
         *,
         model: Annotated[str, msgspec.Meta(min_length=1), Opens("model")] = "roberta-large",
-        layers: Annotated[int, msgspec.Meta(ge=1)] | None = None,
+        layers: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None,
         baseline: Annotated[str, Opens("file")] | None = None,
-        batch_size: Annotated[int, msgspec.Meta(ge=1)] = 32,
+        batch_size: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 32,
     ) -> None:
         if find_spec("bert_score") is None:
             raise MissingExtraError("The metric bertscore", "local")

@@ -42,7 +42,7 @@ def embedding_similarity(
     *,
     route: str | None = None,
     model: Annotated[str, Opens("model")] | None = None,
-    batch_size: int = 32,
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 32,
 ) -> ByRoute | ByModel:
     """The metric: with a `route` of the router, or a local `model` (a folder or a hub name).
 

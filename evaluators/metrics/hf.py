@@ -61,7 +61,7 @@ class HuggingFace:
         higher_is_better: bool | None = True,
         low: float | None = None,
         high: float | None = None,
-        timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0,
+        timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0,
     ) -> None:
         if find_spec("evaluate") is None:
             raise MissingExtraError(f"The metric hf:{metric}", "evaluate")

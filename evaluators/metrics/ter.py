@@ -35,7 +35,7 @@ class Ter:
     def __init__(
         self,
         *,
-        max_words: Annotated[int, msgspec.Meta(ge=1)] = 150,
+        max_words: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 150,
         normalized: bool = False,
         no_punct: bool = False,
         asian_support: bool = False,

@@ -56,7 +56,7 @@ class UserMetric:
         low: float | None = None,
         high: float | None = None,
         needs_reference: bool = False,
-        timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0,
+        timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 10.0,
     ) -> None:
         self._path = Path(where.removeprefix("file:")) if where.startswith("file:") else None
         self.name = where if self._path is None else f"file:{self._path.name}"

@@ -11,10 +11,10 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
 from providers.errors import RequestError
-from providers.wire import UNREADABLE
+from router.api.bodies import document_of
 from router.api.injected import Injected
 from router.datasets import Shown, parse_columns
-from router.documents import Document, convert
+from router.documents import convert
 from router.sources import too_large
 from router.store.base import DatasetRow
 
@@ -56,11 +56,7 @@ async def list_datasets(services: Injected, name: FromQuery[str | None] = None) 
 @post("/datasets", tags=["datasets"], summary="Register a dataset")
 async def register_dataset(services: Injected, request: Request[Any, Any, Any]) -> DatasetRow:
     """Fetch what the body names and keep it. The same content again changes nothing."""
-    try:
-        data = msgspec.json.decode(await request.body())
-    except UNREADABLE as error:
-        raise RequestError(f"The body is not JSON: {error}", code="bad_json") from None
-    wanted = convert(Document(data, "", {}), Registration, error=RequestError)
+    wanted = convert(await document_of(request), Registration, error=RequestError)
     await services.datasets.confine(wanted.source)
     return await services.datasets.add(wanted.source, name=wanted.name, columns=wanted.columns)
 

@@ -15,10 +15,13 @@ from litestar.response import ServerSentEvent
 from litestar.types import SSEData
 
 from evaluators.base import Answer, Sample, Score
+from evaluators.document import Repeats
+from evaluators.sampling import Rows
 from providers.errors import ConflictError, RunDocumentError
-from providers.wire import UNREADABLE
+from router.api.bodies import document_of
 from router.api.injected import Injected
-from router.documents import Document, convert
+from router.api.paging import Offset, PageSize
+from router.documents import convert
 from router.estimate import Estimate
 from router.outcome import Outcome
 from router.run_document import complete_run
@@ -29,7 +32,6 @@ from router.store.base import STOPPED, Progress, Run, RunFilter, RunState
 POLL_S = 0.5
 
 T = TypeVar("T")
-PageSize = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 class RunList(msgspec.Struct):
@@ -88,7 +90,8 @@ async def create_run(
     take in calls, tokens, money and time, and the smallest difference that it would show.
     """
     roots = services.config.evaluation.roots
-    document = complete_run(await _written(request), base=Path(), within=roots)
+    written = await document_of(request, error=RunDocumentError, default=b"{}")
+    document = complete_run(written, base=Path(), within=roots)
     if dry_run:
         found = await services.runs.estimate(document, base=Path(), runner="server")
         return Response(found, status_code=200)
@@ -179,8 +182,8 @@ async def rescore_run(
 class Extended(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many samples, and how many repeats of each, a run is to have; None for as it is."""
 
-    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    repeats: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    limit: Rows | None = None
+    repeats: Repeats | None = None
 
 
 @post("/eval/{run_id:str}/extend", tags=["eval"], summary="Extend a run", status_code=202)
@@ -203,16 +206,8 @@ class _Resumed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def _body(request: Request[Any, Any, Any], kind: type[T]) -> T:
     """The request's JSON body as a `kind`; without a body, as it is by default."""
-    return convert(await _written(request), kind, error=RunDocumentError)
-
-
-async def _written(request: Request[Any, Any, Any]) -> Document:
-    """The request's JSON body; an empty object without one."""
-    try:
-        data = msgspec.json.decode(await request.body() or b"{}")
-    except UNREADABLE as error:
-        raise RunDocumentError(f"The body is not JSON: {error}", code="bad_json") from None
-    return Document(data, "", {})
+    document = await document_of(request, error=RunDocumentError, default=b"{}")
+    return convert(document, kind, error=RunDocumentError)
 
 
 @get(
@@ -251,7 +246,7 @@ async def list_samples(
     run_id: FromPath[str],
     route: FromQuery[str | None] = None,
     limit: PageSize = 100,
-    after: Annotated[int, QueryParameter(ge=0)] = 0,
+    after: Offset = 0,
 ) -> SamplePage:
     """Cells by sample; `after` counts samples, and a page holds whole samples only."""
     run = await services.runs.find(run_id)

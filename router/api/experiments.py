@@ -9,9 +9,9 @@ from litestar import Request, delete, get, patch
 from litestar.params import FromPath, FromQuery
 
 from providers.errors import RequestError
-from providers.wire import UNREADABLE
+from router.api.bodies import document_of
 from router.api.injected import Injected
-from router.documents import Document, convert
+from router.documents import convert
 from router.experiments import Change, Leaderboard
 from router.store.base import Experiment
 
@@ -47,11 +47,7 @@ async def change_experiment(
     services: Injected, request: Request[Any, Any, Any], name: FromPath[str]
 ) -> Experiment:
     """The body is `{"tags": [...], "notes": "..."}`, or one of them."""
-    try:
-        data = msgspec.json.decode(await request.body() or b"{}")
-    except UNREADABLE as error:
-        raise RequestError(f"The body is not JSON: {error}", code="bad_json") from None
-    change = convert(Document(data, "", {}), Change, error=RequestError)
+    change = convert(await document_of(request, default=b"{}"), Change, error=RequestError)
     return await services.experiments.change(name, change)
 
 

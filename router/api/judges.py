@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 from litestar import MediaType, get
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, FromQuery
 from litestar.response import Response
 
 from evaluators.judge.calibration import Change
 from providers.errors import NotFoundError
 from router.api.injected import Injected
 from router.api.pages import PAGE_HEADERS
+from router.api.paging import Offset, PageSize
 from router.store.base import JudgementRow, Study, StudyKind
 from router.study_view import compared, html
-
-PageSize = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 class StudyList(msgspec.Struct):
@@ -102,7 +99,7 @@ async def list_judgements(
     run_id: FromPath[str],
     sample_id: FromQuery[str | None] = None,
     limit: PageSize = 100,
-    after: Annotated[int, QueryParameter(ge=0)] = 0,
+    after: Offset = 0,
 ) -> JudgementPage:
     """Of a run, in the order they came: the answers as they were kept, before any was read."""
     run = await services.runs.find(run_id)

@@ -8,8 +8,8 @@ import msgspec
 from litestar import Request, delete, get, put
 from litestar.params import FromPath
 
-from providers.errors import NotFoundError, RequestError
-from providers.wire import UNREADABLE
+from providers.errors import NotFoundError
+from router.api.bodies import document_of
 from router.api.injected import Injected
 from router.routes import RouteView
 
@@ -41,11 +41,8 @@ async def put_route(
     services: Injected, name: FromPath[str], request: Request[Any, Any, Any]
 ) -> RouteView:
     """Set a route, new or not, without dropping a request. The body is as in the config file."""
-    try:
-        data = msgspec.json.decode(await request.body())
-    except UNREADABLE as error:
-        raise RequestError(f"The body is not JSON: {error}", code="bad_json") from None
-    return RouteView(name, "override", await services.routes.put(name, data))
+    document = await document_of(request)
+    return RouteView(name, "override", await services.routes.put(name, document.data))
 
 
 @delete("/routes/{name:str}", tags=["routes"], summary="Undo a change of a route")

@@ -12,6 +12,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from providers.errors import NotFoundError, RequestError
 from router.api.injected import Injected
+from router.api.paging import MAX_OFFSET, PageSize
 from router.store.base import TrafficFilter, TrafficRow
 
 _STATUS = re.compile(r"[1-5](?:\d\d|xx)")
@@ -39,8 +40,8 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     klass: Annotated[str | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
     until: FromQuery[str | None] = None,
-    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 50,
-    before: FromQuery[int | None] = None,
+    limit: PageSize = 50,
+    before: Annotated[int | None, QueryParameter(ge=0, le=MAX_OFFSET)] = None,
 ) -> TrafficList:
     """Requests, newest first, about a tenth of a second after they ended.
 

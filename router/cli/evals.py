@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from evaluators.junit import told
+from evaluators.sampling import MAX_ROWS
 from evaluators.table import to_table
 from providers.errors import EvalrouterError
 from router.cli.border import (
@@ -126,7 +127,7 @@ def eval_rescore(run_id: str, metrics: str, config_path: Path | None, as_json: b
 
 @evaluate.command("extend")
 @click.argument("run_id")
-@click.option("--limit", type=click.IntRange(1), help="How many samples it is to have.")
+@click.option("--limit", type=click.IntRange(1, MAX_ROWS), help="How many samples it is to have.")
 @click.option(
     "--repeats", type=click.IntRange(1, 1000), help="How many answers each sample is to have."
 )

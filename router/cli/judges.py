@@ -16,6 +16,7 @@ from evaluators.judge.metrics import Template, UseReference
 from evaluators.judge.prometheus import Style
 from evaluators.judge.show import change_sheets, interval, table
 from evaluators.report import dollars
+from evaluators.sampling import MAX_ROWS
 from providers.errors import EvalrouterError, RunDocumentError
 from router.cli.border import (
     Commands,
@@ -64,7 +65,7 @@ retries_option = click.option(
 concurrency_option = click.option(
     "--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True
 )
-limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only so many rows.")
+limit_option = click.option("--limit", type=click.IntRange(1, MAX_ROWS), help="Only so many rows.")
 
 
 @click.group("judge", cls=Commands)
@@ -182,7 +183,13 @@ def judge_compare(
 @click.argument("routes", nargs=-1)
 @click.option("--judge", "route", required=True, help="The route that judges.")
 @click.option("--full", is_flag=True, help="All pairs on every sample, instead of a ring.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the schedule.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Of the schedule.",
+)
 @rubric_option
 @style_option
 @template_option

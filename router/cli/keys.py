@@ -23,7 +23,7 @@ from router.cli.border import (
     with_services,
 )
 from router.config import load
-from router.keys import PREFIX, ListedKey, create, expiry, listed
+from router.keys import MAX_LIMIT, PREFIX, ListedKey, create, expiry, listed
 from router.services import Services
 from router.store.base import BudgetPeriod, KeyRow
 
@@ -38,9 +38,9 @@ def key() -> None:
 @click.option(
     "--route", "routes", multiple=True, help="A model that the key may use. Default: all."
 )
-@click.option("--rpm", type=click.IntRange(min=1), help="Requests per minute.")
-@click.option("--tpm", type=click.IntRange(min=1), help="Tokens per minute.")
-@click.option("--parallel", type=click.IntRange(min=1), help="Requests at a time.")
+@click.option("--rpm", type=click.IntRange(1, MAX_LIMIT), help="Requests per minute.")
+@click.option("--tpm", type=click.IntRange(1, MAX_LIMIT), help="Tokens per minute.")
+@click.option("--parallel", type=click.IntRange(1, MAX_LIMIT), help="Requests at a time.")
 @click.option("--budget", type=float, help="US dollars per period.")
 @click.option(
     "--per",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from evaluators.sampling import MAX_ROWS
 from providers.errors import ConfigError
 from router.cli.border import config_option, err, json_option, out, print_json, with_services
 from router.cli.evals import carry_out
@@ -23,7 +24,7 @@ from router.store.base import DatasetRow
 @click.option("--run", "run_id", help="Go on with labelling that was stopped; no --dataset then.")
 @click.option("--name", default="", help="Default: the dataset's name, which gets a new version.")
 @click.option("--prompt", help="A Jinja template over the row's columns.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many rows.")
+@click.option("--limit", type=click.IntRange(1, MAX_ROWS), help="Only the first so many rows.")
 @config_option
 @json_option
 def dataset_label(  # noqa: PLR0917 - one parameter for each option

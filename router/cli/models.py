@@ -50,7 +50,7 @@ def models() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 @click.option("--address", default="", help="A running Ray cluster, or 'auto'. Default: our own.")
-@click.option("--cpus", type=click.IntRange(min=1), help="Cores of our own Ray. Default: all.")
+@click.option("--cpus", type=click.IntRange(1, 10_000), help="Cores of our own Ray. Default: all.")
 @click.option("--access-log", is_flag=True, help="A line in Ray's logs for each request.")
 def models_serve(
     config_path: Path, host: str, port: int, address: str, cpus: int | None, *, access_log: bool

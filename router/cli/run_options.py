@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 import click
 
 from evaluators.document import RunDocument
+from evaluators.sampling import MAX_ROWS
 from evaluators.tasks.registry import find
 from providers.errors import RunDocumentError
 from router.documents import Document
@@ -67,7 +68,9 @@ _OPTIONS = (
         multiple=True,
         help="A column of the dataset and what it is: article=input. Repeatable.",
     ),
-    click.option("--limit", type=click.IntRange(min=1), help="Only the first so many samples."),
+    click.option(
+        "--limit", type=click.IntRange(1, MAX_ROWS), help="Only the first so many samples."
+    ),
     click.option("--ray-address", help="Score on this Ray cluster; 'auto' for the one here."),
     click.option("--name", help="What people call the run."),
     click.option("--experiment", help="The experiment that it belongs to."),
@@ -129,10 +132,11 @@ def read_run(path: Path | None, given: dict[str, Any]) -> Asked:
         said = data.get("execution")
         chosen = said if isinstance(said, dict) else {}
         data["execution"] = {**chosen, "address": given["ray_address"]}
-    if given["tags"]:
-        data["tags"] = list(dict.fromkeys((*data.get("tags", ()), *given["tags"])))
-    if given["columns"]:
-        data["columns"] = {**data.get("columns", {}), **dict(given["columns"])}
+    # What is of another kind in the document is left for its check to refuse.
+    if given["tags"] and isinstance(tags := data.get("tags", []), list):
+        data["tags"] = list(dict.fromkeys((*tags, *given["tags"])))
+    if given["columns"] and isinstance(columns := data.get("columns", {}), dict):
+        data["columns"] = {**columns, **dict(given["columns"])}
     if given["dataset"] is not None:
         data["dataset"] = _from_here(given["dataset"], base)
     if given["task"] is not None or given["task_options"]:
@@ -156,7 +160,10 @@ def _task(before: Any, name: str | None, options: dict[str, str], base: Path) ->
     elif before is None:
         raise RunDocumentError("--task-option needs a task; name one with --task")
     else:
-        task = {"name": before} if isinstance(before, str) else dict(before)
+        task = {"name": before} if isinstance(before, str) else before
+        if not isinstance(task, dict) or not isinstance(task.get("name"), str):
+            return before  # for its check to refuse
+        task = dict(task)
         if "version" in task:
             raise RunDocumentError(
                 "--task-option: the task has filled in this document already; change its texts"

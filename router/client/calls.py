@@ -69,7 +69,7 @@ def run(run_id: str, action: str = "", *, method: str = "GET") -> Call:
 
 def create(document: RunDocument, changes: Mapping[str, Any], *, dry_run: bool = False) -> Call:
     """A new run, from a document or a file of one, with keys that are changed."""
-    read = _read(document) if isinstance(document, str | Path) else document
+    read = _read(document) if isinstance(document, str | Path) else _as_object(document)
     params = {"dry_run": True} if dry_run else {}
     return Call("POST", "/eval", params, {**read, **changes})
 
@@ -81,8 +81,13 @@ def _read(path: str | Path) -> Mapping[str, Any]:
         raise RunDocumentError(f"{path}: {error.strerror}") from None
     except UNREADABLE as error:
         raise RunDocumentError(f"{path}: not YAML: {error}") from None
+    return _as_object(document, f"{path}: ")
+
+
+def _as_object(document: Any, where: str = "") -> Mapping[str, Any]:
     if not isinstance(document, Mapping):
-        raise RunDocumentError(f"{path}: a run document is a mapping with dataset, routes, metrics")
+        kind = yaml_documents.kind_of(document)
+        raise RunDocumentError(f"{where}the document must be an object (got {kind})")
     return document
 
 

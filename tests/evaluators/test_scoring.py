@@ -118,6 +118,12 @@ async def test_two_batches_at_once_do_not_mix(own):
 # Users' own
 
 
+async def test_an_integer_of_any_size_reaches_a_metric(own):
+    mine = own("def score(answer, references, row): return float(row['big'] == 10**30)")
+    found = await scored([mine], [item(big=10**30)])
+    assert found[0][0].value == 1.0
+
+
 async def test_a_users_function_gets_answer_references_and_row(own):
     mine = own(
         """

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import fake_model
+import msgspec
 import pytest
 from aiohttp import web
 from hosts import ask, call, config, stream, transport
@@ -26,6 +27,7 @@ class Server:
         app.add_routes(
             [
                 web.post("/v1/chat/completions", self.chat),
+                web.post("/v1/completions", self.completion),
                 web.get("/v1/models", self.models),
                 web.post("/extras/tokenize/count", self.count),
             ]
@@ -64,6 +66,16 @@ class Server:
             return response
         finally:
             self.at_once -= 1
+
+    async def completion(self, request):
+        await request.read()
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        choice = {"index": 0, "text": "word", "finish_reason": "stop"}
+        for one in (json.dumps({"choices": [choice]}), "[DONE]"):
+            await response.write(f"data: {one}\n\n".encode())
+        await response.write_eof()
+        return response
 
 
 @pytest.fixture
@@ -109,6 +121,16 @@ async def test_a_streams_usage_is_counted_and_marked(provider, server):
     assert "stream_options" not in server.received[-1]
     plain = await stream(provider, model="tiny")
     assert not any("usage" in chunk for chunk in plain.chunks)
+
+
+async def test_half_a_character_costs_a_stream_its_usage_at_most(provider):
+    asked = call("completions", model="tiny", stream=True, stream_options={"include_usage": True})
+    asked.envelope["prompt"] = msgspec.Raw(b'"cut \\ud83d"')
+    reply = await provider.send(asked)
+    body = await reply.read()
+    await reply.aclose()
+    assert b'"word"' in body
+    assert body.endswith(b"data: [DONE]\n\n")
 
 
 async def test_an_answer_that_another_request_cut_short_is_an_error(provider, server):

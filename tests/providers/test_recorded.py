@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from hosts import ask, config, stream, texts, transport
+from hosts import ask, call, config, stream, texts, transport
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import gateway, scripted
@@ -84,6 +84,23 @@ async def test_what_was_not_recorded_is_said(tmp_path):
         assert said.status == 404
         assert said.json["error"]["code"] == "not_recorded"
         assert (await ask(replay, model="tyni", seed=1)).json["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("value", ["1e400", '"half \\ud83d"', "1" + "0" * 5000])
+async def test_a_field_that_cannot_be_read_is_recorded_as_its_text(tmp_path, value):
+    path = tmp_path / "odd.jsonl"
+    asked = call(model="tiny")
+    asked.envelope["seed"] = msgspec.Raw(value.encode())
+    async with transport() as client:
+        script = msgspec.convert(SCRIPT, dict)
+        live = await opened("scripted", client, script=script, record=str(path))
+        reply = await live.send(asked)
+        body = await reply.read()
+        await live.close()
+        [line] = lines(path)
+        assert line["request"]["seed"] == value
+        replay = await opened("recorded", client, file=str(path))
+        assert await (await replay.send(asked)).read() == body
 
 
 async def test_what_is_written(tmp_path):

@@ -109,6 +109,12 @@ ASKED = envelope(messages=[{"role": "user"}])
         ({"stop": msgspec.Raw(b"[" * 100_000), **ASKED}, ChatRequest, "stop", "invalid_type"),
         (envelope(input=[[1, 2]]), EmbeddingRequest, "input", "invalid_type"),
         (envelope(input=[]), EmbeddingRequest, "input", "invalid_type"),
+        (envelope(input="a", dimensions=10**6), EmbeddingRequest, "dimensions", "invalid_type"),
+        *(
+            ({name: msgspec.Raw(value), **ASKED}, ChatRequest, name, "invalid_type")
+            for name in ("max_tokens", "max_completion_tokens", "n")
+            for value in (b"10000001", b"1" + b"0" * 400, b"1e400", b"0", b"-1", b"true", b"1.0")
+        ),
     ],
 )
 def test_a_wrong_field_is_named(fields, shape, param, code):

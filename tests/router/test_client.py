@@ -148,7 +148,7 @@ def test_a_document_from_a_file_and_an_estimate(client, folder):
     with pytest.raises(errors.RunDocumentError, match=r"gone\.yaml: No such file"):
         client.runs.create("gone.yaml")
     (folder / "list.yaml").write_text("- a\n")
-    with pytest.raises(errors.RunDocumentError, match="is a mapping"):
+    with pytest.raises(errors.RunDocumentError, match=r"must be an object \(got an array\)"):
         client.runs.create("list.yaml")
     (folder / "broken.yaml").write_text("a: [")
     with pytest.raises(errors.RunDocumentError, match="not YAML"):

@@ -192,7 +192,7 @@ def test_a_machine_that_is_not_there_is_told_at_once(cluster, hosted, tmp_path):
         ({}, "missing required field `config`"),
         ({"config": {}, "replicas": "0"}, "replicas"),
         ({"config": {}, "copies": 2}, "unknown field `copies`"),
-        ({"config": {"servers": {}}}, "servers: unknown key Did you mean 'server'"),
+        ({"config": {"servers": {}}}, "servers: unknown key. Did you mean 'server'"),
         ({"config": "none.yaml"}, "none.yaml: no such file"),
         ({"config": {}, "folder": "here"}, "folder: must name, in full"),
     ],

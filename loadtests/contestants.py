@@ -134,7 +134,7 @@ storage: {{database: "sqlite:///{database}"}}
 """
 KEY = {
     "rpm": "100000000",
-    "tpm": "100000000000",
+    "tpm": "1000000000",
     "parallel": "100000",
     "budget": "1000000",
     "per": "month",

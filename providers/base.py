@@ -130,6 +130,8 @@ class Call(msgspec.Struct, kw_only=True):
         traceparent: W3C Trace Context to send upstream, "" for none.
         headers: the client's headers that are sent on, names in lower case. They are bounded, and
             the config's own headers win over them.
+        reasoning: whether the model refuses what OpenAI's reasoning models refuse, as the route's
+            target says; None where it does not.
     """
 
     path: Path
@@ -141,6 +143,7 @@ class Call(msgspec.Struct, kw_only=True):
     on_unsupported: OnUnsupported = "drop"
     traceparent: str = ""
     headers: Mapping[str, str] = {}
+    reasoning: bool | None = None
 
     @property
     def size(self) -> int:

@@ -91,7 +91,9 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
             takes strings only: texts are joined, other parts count as unsupported.
         reasoning: whether the models refuse what OpenAI's reasoning models refuse (`max_tokens`,
             sampling parameters): true or false for all of them, or a list of those that do. Without
-            it the kinds `openai` and `azure` go by the model's name, and others send what came.
+            it the kinds `openai` and `azure` go by the model's name, and others send what came. The
+            `reasoning` of a route's target wins over it. Kinds with rules of their own
+            (`anthropic`, `gemini`, `llama_cpp`, `llamafile`, `mistral`, `ollama`) do not take it.
         resend_on_stale: whether a request is sent once more, within one attempt, where a pooled
             connection ends after the request was written and before any byte of an answer came: the
             host may then have received it twice. None means yes for the kinds that run on one's own
@@ -153,14 +155,17 @@ class Compatible:
 
     def rules(self, call: Call) -> Rules | None:
         """How this call's fields have to change; None sends them as they came."""
-        if call.path == "chat/completions" and self.configured_reasoning(call.model):
-            return reasoning.rules_of(call)
+        if call.path == "chat/completions" and self.configured_reasoning(call):
+            rules = reasoning.rules_of(call)
+            return rules if self._rules is None else self._rules.with_more(rules)
         return self._rules
 
-    def configured_reasoning(self, model: str) -> bool | None:
-        """Whether a model reasons, as far as the config says."""
+    def configured_reasoning(self, call: Call) -> bool | None:
+        """Return whether a call's model reasons: as its target says, else as the provider does."""
+        if call.reasoning is not None:
+            return call.reasoning
         if isinstance(self._reasoning, tuple):
-            return model in self._reasoning or None
+            return call.model in self._reasoning or None
         return self._reasoning
 
     def fit_nested(self, call: Call, edits: Edits) -> Call:

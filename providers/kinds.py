@@ -32,10 +32,15 @@ class Kind(NamedTuple):
 
     `build` takes (name, config, transport); it is typed loosely because each kind's config class
     is its own, and `config` beside it says which.
+
+    Attributes:
+        reasoning: whether the settings `reasoning` of a provider and of a target change anything;
+            other kinds have rules of their own for every model.
     """
 
     config: type[ProviderConfig]
     build: Callable[[str, Any, Transport], Provider]
+    reasoning: bool = False
 
 
 def _in_process(make: Callable[[str, Any], Provider]) -> Callable[[str, Any, Transport], Provider]:
@@ -47,18 +52,20 @@ KINDS: Mapping[str, Kind] = {
     "scripted": Kind(ScriptedConfig, _in_process(Scripted)),
     "recorded": Kind(RecordedConfig, _in_process(Recorded)),
     "anthropic": Kind(AnthropicConfig, Anthropic),
-    "openai": Kind(OpenAIConfig, OpenAI),
-    "azure": Kind(AzureConfig, Azure),
+    "openai": Kind(OpenAIConfig, OpenAI, reasoning=True),
+    "azure": Kind(AzureConfig, Azure, reasoning=True),
     "mistral": Kind(MistralConfig, Mistral),
     "gemini": Kind(CompatibleConfig, Gemini),
-    "huggingface": Kind(CompatibleConfig, HuggingFace),
+    "huggingface": Kind(CompatibleConfig, HuggingFace, reasoning=True),
     "llama_cpp": Kind(LlamafileConfig, LlamaCpp),
     "llamafile": Kind(LlamafileConfig, Llamafile),
     "ollama": Kind(CompatibleConfig, Ollama),
-    "ray_serve": Kind(CompatibleConfig, RayServe),
+    "ray_serve": Kind(CompatibleConfig, RayServe, reasoning=True),
     **{
         host.kind: Kind(
-            CompatibleConfig, partial(Compatible, default_url=host.base_url, rules=host.rules)
+            CompatibleConfig,
+            partial(Compatible, default_url=host.base_url, rules=host.rules),
+            reasoning=True,
         )
         for host in HOSTS
     },

@@ -67,7 +67,7 @@ class OpenAI(Compatible):
 
     def reasons(self, call: Call) -> bool:
         """Whether the model reasons: as the config says, else by its name."""
-        configured = self.configured_reasoning(call.model)
+        configured = self.configured_reasoning(call)
         return reasoning.is_named_so(call.model) if configured is None else configured
 
     def fit_nested(self, call: Call, edits: Edits) -> Call:

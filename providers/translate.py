@@ -92,6 +92,17 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     implied: Mapping[str, str] = {}
     convert: Mapping[str, Converter] = {}
 
+    def with_more(self, more: Rules) -> Rules:
+        """Return both hosts' differences together; `more` wins where they name the same field."""
+        return Rules(
+            known=self.known,
+            renamed={**self.renamed, **more.renamed},
+            lacking={**self.lacking, **more.lacking},
+            neutral={**self.neutral, **more.neutral},
+            implied={**self.implied, **more.implied},
+            convert={**self.convert, **more.convert},
+        )
+
 
 def translate(
     rules: Rules,

@@ -231,10 +231,13 @@ class Asker:
             plan = plan.first_only()
         envelope = {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
         target = plan.targets[0]
-        asked = {"target": str(target), "fields": fields}
+        asked: dict[str, Any] = {"target": str(target), "fields": fields}
         if target.provider == IN_PLACE:
             # What stands behind another host's name is not known; here it is.
             asked["model"] = entry_of(self._models, target.model)
+        if target in plan.policy.reasoning:
+            # The host gets other fields, and its answer has another translation.
+            asked["reasoning"] = plan.policy.reasoning[target]
         digest = hashlib.sha256(_encode_sorted(asked)).hexdigest()
         # The time-outs of a route are the user's; the id ties the target's logs to the run's.
         work = Work(

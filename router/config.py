@@ -22,7 +22,7 @@ from providers.errors import ConfigError, closest
 from providers.kinds import KINDS
 from providers.transport import Limits
 from providers.yaml_documents import kind_of
-from router.documents import Document, Place, convert, parse_yaml, require_object
+from router.documents import Document, Place, convert, parse_yaml, path_of, require_object
 from serve import config as hosting
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -90,6 +90,9 @@ class Target(Section, frozen=True, kw_only=True):
         max_queue: requests that may wait for room; more are sent elsewhere or answered with 429.
         supports: see Supports.
         price_per_hour: US dollars that its machine costs an hour, instead of the provider's.
+        reasoning: whether the model refuses what OpenAI's reasoning models refuse (`max_tokens`,
+            sampling parameters), for a deployment whose name does not show it. None for what the
+            provider's `reasoning` says, or else the name.
     """
 
     model: str
@@ -98,6 +101,7 @@ class Target(Section, frozen=True, kw_only=True):
     max_queue: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 100
     supports: Supports = Supports()
     price_per_hour: Positive | None = None
+    reasoning: bool | None = None
 
 
 class Retries(Section, frozen=True, kw_only=True):
@@ -659,6 +663,8 @@ def _check_meaning(document: Document, config: Config) -> None:
             raise ConfigError(f"{document.at(place[:2])}: a compatible host needs a base_url")
         if provider.base_url and (wrong := _wrong_with_url(provider.base_url)):
             raise ConfigError(f"{document.at(place)}: {wrong}", param=".".join(place))
+        if provider.reasoning is not None:
+            _check_reasoning(document, ("providers", name), name, provider)
         _check_headers(document, ("providers", name), provider)
     _check_routes(document, config.routes, config.providers)
     if "://" in config.storage.artifacts and not _S3_URL.fullmatch(config.storage.artifacts):
@@ -723,7 +729,12 @@ def _check_routes(
                 f"{document.at(place)}: a route's name has letters, digits and . _ : - only"
             )
         for n, target in enumerate(route.targets):
-            _check_target(document, providers, (*place, "targets", n, "model"), target.model)
+            at = (*place, "targets", n)
+            _check_target(document, providers, (*at, "model"), target.model)
+            if target.reasoning is not None:
+                provider = target.model.partition("/")[0]
+                _check_reasoning(document, at, provider, providers[provider])
+        _check_settings_agree(document, place, route)
         for n, model in enumerate(route.fallback):
             _check_target(document, providers, (*place, "fallback", n), model)
         if not any(target.weight for target in route.targets):
@@ -743,6 +754,30 @@ def parse_route(name: str, data: Any, config: Config) -> Route:
     _check_routes(document, routes, config.providers)
     found: Route = routes[name]
     return found
+
+
+def _check_reasoning(document: Document, at: Place, name: str, provider: ProviderConfig) -> None:
+    """Refuse a setting that would change nothing. Kinds without a host may stand for any."""
+    if isinstance(provider, CompatibleConfig) and not KINDS[provider.kind].reasoning:
+        place = (*at, "reasoning")
+        raise ConfigError(
+            f"{document.at(place)}: changes nothing, since the provider {name!r} is of the kind "
+            f"{provider.kind!r}, which has rules of its own for every model; leave it out",
+            param=path_of(place),
+        )
+
+
+def _check_settings_agree(document: Document, route_place: Place, route: Route) -> None:
+    """Refuse two targets of a route that are one model and say different things of it."""
+    found: dict[str, bool | None] = {}
+    for n, target in enumerate(route.targets):
+        if found.setdefault(target.model, target.reasoning) is not target.reasoning:
+            place = (*route_place, "targets", n)
+            raise ConfigError(
+                f"{document.at(place)}: {target.model} is a target of this route twice, with "
+                "different `reasoning`; write the same in both, or make two routes",
+                param=path_of(place),
+            )
 
 
 def _check_target(

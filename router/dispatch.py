@@ -622,6 +622,8 @@ class Dispatcher:
             on_unsupported=work.on_unsupported,
             headers=work.headers,
         )
+        if policy.reasoning:
+            call.reasoning = policy.reasoning.get(target)
         reply: Reply | None = None
         opened: Opened | None = None
         limit = Deadline(self.loop, min(deadline, _clock() + first_byte))

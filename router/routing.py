@@ -67,6 +67,7 @@ class Policy(NamedTuple):
         section: where the config has these time-outs, `routes.NAME` or `providers.NAME`; "" for
             nowhere.
         fallback_on: the route's, see Route.
+        reasoning: the `reasoning` of targets that have one; see the config's Target.
     """
 
     retries: Retries = Retries()
@@ -77,6 +78,7 @@ class Policy(NamedTuple):
     timeouts: Mapping[Target, TimeLimits] = {}
     section: str = ""
     fallback_on: frozenset[str | int] = frozenset()
+    reasoning: Mapping[Target, bool] = {}
 
 
 # A run's own workers: nobody waits for one answer, what fails would fail again, and there is no
@@ -172,6 +174,12 @@ def _policy(
         timeouts,
         f"routes.{name}",
         frozenset(route.fallback_on),
+        # Those without a share of the requests as well: `fallback` may name them.
+        {
+            Target.parse(arm.model): arm.reasoning
+            for arm in route.targets
+            if arm.reasoning is not None
+        },
     )
 
 

@@ -2,14 +2,17 @@
 
 import json
 
+import msgspec
 import pytest
-from hosts import ask, open_host
+from hosts import ask, call, open_host
 from hypothesis import given
 from hypothesis import strategies as st
-from stand_ins import Dialect, GeminiDialect, GroqDialect, MistralDialect
+from stand_ins import AnthropicDialect, Dialect, GeminiDialect, GroqDialect, MistralDialect
 
 from providers import reasoning
+from providers.compatible import CompatibleConfig
 from providers.gemini import ToolCallsRewriter
+from providers.kinds import KINDS
 from providers.nested import ToolCallIndexes
 from providers.sse import Event
 
@@ -224,6 +227,60 @@ async def test_reasoning_models_get_what_they_take(kind, fields, model, reasons)
         sent = host.server.received[-1]
     assert ("max_completion_tokens" in sent, "temperature" in sent) == (reasons, not reasons)
     assert list(said.translation.dropped) == (["temperature"] if reasons else [])
+
+
+NAMED_SO, OTHER = "o3-mini", "my-deployment"
+
+
+@pytest.mark.parametrize("kind", ["openai", "azure", "compatible", "vllm", "ray_serve"])
+@pytest.mark.parametrize(
+    ("target", "provider", "model", "reasons"),
+    [
+        (True, None, OTHER, True),
+        (True, False, OTHER, True),
+        (True, [NAMED_SO], OTHER, True),
+        (False, None, NAMED_SO, False),
+        (False, True, NAMED_SO, False),
+        (False, [NAMED_SO], NAMED_SO, False),
+        (None, True, OTHER, True),
+        (None, False, NAMED_SO, False),
+        (None, None, OTHER, False),
+    ],
+)
+async def test_a_targets_reasoning_wins_over_its_providers_and_that_over_the_name(
+    kind, target, provider, model, reasons
+):
+    fields = {} if provider is None else {"reasoning": provider}
+    async with open_host(kind, Azure() if kind == "azure" else Anything(), **fields) as host:
+        asked = call(model=model, max_tokens=50, temperature=0)
+        reply = await host.provider.send(msgspec.structs.replace(asked, reasoning=target))
+        await reply.read()
+        sent = host.server.received[-1]
+    assert ("max_completion_tokens" in sent, "temperature" in sent) == (reasons, not reasons)
+    assert reply.translation.renamed == ({"max_tokens": "max_completion_tokens"} if reasons else {})
+    assert list(reply.translation.dropped) == (["temperature"] if reasons else [])
+
+
+async def test_groq_lacks_what_it_lacks_of_a_reasoning_model_too():
+    async with open_host("groq", GroqDialect(), reasoning=True) as host:
+        named = [{"role": "user", "name": "ada", "content": "hi"}]
+        said = await ask(host, messages=named, n=2, temperature=0, max_tokens=5)
+        assert said.status == 200, said.body
+        sent = host.server.received[-1]
+    assert sent["max_completion_tokens"] == 5
+    assert {"messages.name", "n", "temperature"} == set(said.translation.dropped)
+
+
+@pytest.mark.parametrize(
+    "kind", sorted(name for name, one in KINDS.items() if issubclass(one.config, CompatibleConfig))
+)
+async def test_the_kinds_that_have_reasoning_rules_are_those_that_say_so(kind):
+    dialect = {"anthropic": AnthropicDialect(), "azure": Azure()}.get(kind, Anything())
+    async with open_host(kind, dialect, reasoning=True) as host:
+        reply = await host.provider.send(call(max_tokens=5))
+        assert await reply.read()
+        sent = host.server.received[-1]
+    assert ("max_completion_tokens" in sent) is KINDS[kind].reasoning
 
 
 def call_of(**fields):

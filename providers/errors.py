@@ -50,6 +50,8 @@ import msgspec
 # Characters of an error that is sent: messages quote what the client sent, which may be anything.
 MAX_MESSAGE = 8192
 MAX_PARAM = 256
+# Names of things are shorter; comparing longer ones with them would take long.
+_MAX_COMPARED = 300
 
 
 def _bounded(text: str, limit: int) -> str:
@@ -461,7 +463,9 @@ def closest(name: str, known: Iterable[str], *, most: int = 3) -> str:
     near, or "" when nothing is known.
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=most, cutoff=0.6)
+    near: list[str] = []
+    if len(name) <= _MAX_COMPARED:
+        near = difflib.get_close_matches(name, names, n=most, cutoff=0.6)
     if near:
         return f" Did you mean {_either(near)}?"
     if names and len(names) <= 12:

@@ -18,7 +18,11 @@ import msgspec
 
 from providers.base import Call, OnUnsupported, Translation
 from providers.errors import RequestError
+from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import UNREADABLE
+
+# OpenAI's API has some forty, and the conversations of other hosts add a few paths.
+MAX_FIELDS = 256
 
 
 class Edits:
@@ -48,8 +52,10 @@ class Edits:
 
         Raises:
             RequestError: something was dropped and the policy is to refuse; `param` names it and
-                the code is `unsupported_parameter`.
+                the code is `unsupported_parameter`. Or the record would have names that are none,
+                or too many of them.
         """
+        self._check_names()
         if self.dropped and self._policy == "error":
             told = "; ".join(f"{name} ({why})" for name, why in self.dropped.items())
             raise RequestError(
@@ -64,6 +70,18 @@ class Edits:
             converted=self.converted,
             dropped=self.dropped,
         )
+
+    def _check_names(self) -> None:
+        """The record is kept with the answer, and its names are shown in a header."""
+        names = (*self.passed, *self.converted, *self.dropped)
+        if len(names) > MAX_FIELDS:
+            raise RequestError(
+                f"The request has {len(names):,} different fields, of at most {MAX_FIELDS} where "
+                "they have to be translated; leave some out."
+            )
+        for name in names:
+            if not (name.isascii() and len(name) <= MAX_NAME_BYTES and name.isprintable()):
+                check_name(name, "field name")
 
 
 # Takes a decoded value, reports to Edits, gives the value to send; OMIT leaves the field out.

@@ -7,6 +7,8 @@ little memory whatever they say, and refuses those that are too much.
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -17,6 +19,10 @@ MAX_BYTES = 4 * 2**20
 MAX_VALUES = 300_000
 MAX_DEPTH = 100
 
+# Documents up to this many characters may be read by PyYAML's slower reader, which says better
+# where a mistake is, and takes escapes that the other one refuses: halves of surrogate pairs.
+SLOWLY_READ = 100_000
+_HALF = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 # What of a text counts as one more value.
 _TEXT_BYTES = 64
 
@@ -47,40 +53,47 @@ def check(data: bytes | str) -> None:
     """
     if len(data) > MAX_BYTES:
         raise msgspec.DecodeError(f"it has more than {MAX_BYTES} bytes")
+    try:
+        _check_events(data, Loader)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        if len(data) <= SLOWLY_READ:
+            with suppress(yaml.YAMLError, UnicodeDecodeError):
+                _check_events(data, yaml.SafeLoader)
+
+
+def _check_events(data: bytes | str, loader: Any) -> None:
     sizes: dict[str | None, int] = {}
     # Of each collection that is open: its anchor, and how many values it has so far.
     open_: list[tuple[str | None, int]] = [(None, 0)]
-    try:
-        for event in yaml.parse(data, Loader=Loader):
-            size, anchor = 0, getattr(event, "anchor", None)
-            if isinstance(event, yaml.AliasEvent):
-                if any(one == anchor for one, _ in open_):
-                    raise msgspec.DecodeError(
-                        _at(event, f"the anchor {anchor} is nested in itself")
-                    )
-                size = sizes.get(anchor, 0)
-            elif isinstance(event, yaml.ScalarEvent):
-                size = 1 + len(event.value) // _TEXT_BYTES
-                if anchor is not None:
-                    sizes[anchor] = size
-            elif isinstance(event, yaml.CollectionStartEvent):
-                open_.append((anchor, 1))
-                if len(open_) > MAX_DEPTH:
-                    raise msgspec.DecodeError(
-                        _at(event, f"nested too deeply, more than {MAX_DEPTH} levels")
-                    )
-            elif isinstance(event, yaml.CollectionEndEvent):
-                anchor, size = open_.pop()
-                if anchor is not None:
-                    sizes[anchor] = size
-            within, so_far = open_[-1]
-            open_[-1] = within, so_far + size
-            if so_far + size > MAX_VALUES:
+    for event in yaml.parse(data, Loader=loader):
+        size, anchor = 0, getattr(event, "anchor", None)
+        if isinstance(event, yaml.AliasEvent):
+            if any(one == anchor for one, _ in open_):
+                raise msgspec.DecodeError(_at(event, f"the anchor {anchor} is nested in itself"))
+            size = sizes.get(anchor, 0)
+        elif isinstance(event, yaml.ScalarEvent):
+            if _HALF.search(event.value):
+                why = "a \\u escape is half of a surrogate pair, which is no character"
+                raise msgspec.DecodeError(_at(event, why))
+            size = 1 + len(event.value) // _TEXT_BYTES
+            if anchor is not None:
+                sizes[anchor] = size
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_.append((anchor, 1))
+            if len(open_) > MAX_DEPTH:
                 raise msgspec.DecodeError(
-                    _at(event, f"more than {MAX_VALUES} values, with aliases (*name) written out")
+                    _at(event, f"nested too deeply, more than {MAX_DEPTH} levels")
                 )
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_.pop()
+            if anchor is not None:
+                sizes[anchor] = size
+        within, so_far = open_[-1]
+        open_[-1] = within, so_far + size
+        if so_far + size > MAX_VALUES:
+            raise msgspec.DecodeError(
+                _at(event, f"more than {MAX_VALUES} values, with aliases (*name) written out")
+            )
 
 
 @overload
@@ -96,6 +109,13 @@ def decode_file(path: Path, kind: Any = Any) -> Any:
     """
     with path.open("rb") as file:
         return decode(file.read(MAX_BYTES + 1), kind)
+
+
+def joined(text: str) -> str:
+    """Return a checked text with its surrogate pairs, as JSON escapes an emoji, as characters."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def _at(event: Any, what: str) -> str:

@@ -14,11 +14,29 @@ from evaluators.gates import Gate
 from evaluators.metrics import registry
 from evaluators.sequential import check_stop
 from providers.errors import ConflictError, ModelNotFoundError, RunDocumentError, closest
+from providers.names import MAX_ADDRESS_BYTES, check_name
 from router.complete import Asker
 from router.store.base import Run
 
 # The router sets these itself; a parameter of the same name would be lost in silence.
 _RESERVED = ("messages", "model", "stream")
+
+
+def check_names(document: RunDocument) -> None:
+    """Refuse names that cannot be any, but for those that metrics have. Raises RunDocumentError."""
+    check_name(document.dataset, "dataset", RunDocumentError, max_bytes=MAX_ADDRESS_BYTES)
+    _check(document.name, "name")
+    _check(document.experiment, "experiment")
+    for n, tag in enumerate(document.tags):
+        _check(tag, f"tags[{n}]")
+    for n, route in enumerate(document.routes):
+        _check(route, f"routes[{n}]")
+    for parameter in document.parameters:
+        _check(parameter, "parameters")
+
+
+def _check(name: str, place: str) -> None:
+    check_name(name, place, RunDocumentError)
 
 
 def resolve_metrics(document: RunDocument, base: Path) -> RunDocument:
@@ -36,7 +54,10 @@ def build_metrics(document: RunDocument) -> list[AnyMetric]:
     seen: dict[str, str] = {}
     for n, spec in enumerate(document.metrics):
         metric = registry.build(spec, param=f"metrics[{n}]")
+        for route in routes_of(metric):
+            _check(route, f"metrics[{n}]")
         for output in metric.outputs:
+            _check(output.name, f"metrics[{n}]")
             if output.name in seen:
                 raise RunDocumentError(
                     f"metrics[{n}]: {seen[output.name]} already produces {output.name!r}",
@@ -109,10 +130,18 @@ def check_routes(asker: Asker, document: RunDocument, metrics: Sequence[AnyMetri
             f"({', '.join(document.routes)})",
             param="baseline",
         )
+    check_per_target(asker, document)
+
+
+def check_per_target(asker: Asker, document: RunDocument) -> None:
+    """Limits of targets must name some of the run's. Raises RunDocumentError."""
+    if not document.limits.per_target:
+        return
     targets = [
         str(one) for route in asked_routes(document) for one in asker.table.first_targets(route)
     ]
     for name in document.limits.per_target:
+        _check(name, "limits.per_target")
         if name not in targets:
             raise RunDocumentError(
                 f"limits.per_target: the run's routes have no target {name!r}."

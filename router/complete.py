@@ -20,6 +20,7 @@ from providers.errors import (
     UpstreamProtocolError,
     UpstreamStatusError,
 )
+from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import (
     UNREADABLE,
     AnswerMessage,
@@ -167,7 +168,8 @@ class Asker:
         return table if self.in_place is None else table.in_place(self.in_place.names)
 
     def check_route(self, route: str) -> None:
-        """Raises ModelNotFoundError when `route` is neither a route nor `provider/model`."""
+        """Check that a name is a route or `provider/model`. Raises RequestError."""
+        check_name(route, "route")
         self.table.plan(route, 0.0)
 
     def prepare(
@@ -368,9 +370,9 @@ class Asker:
         return Answer(
             text=text,
             target=str(opened.target),
-            model=completion.model or "",
-            system_fingerprint=completion.system_fingerprint or "",
-            finish_reason=completion.choices[0].finish_reason or "",
+            model=(completion.model or "")[:MAX_NAME_BYTES],
+            system_fingerprint=(completion.system_fingerprint or "")[:MAX_NAME_BYTES],
+            finish_reason=(completion.choices[0].finish_reason or "")[:MAX_NAME_BYTES],
             logprob_sum=logprob_sum,
             logprob_tokens=logprob_tokens,
             first_byte_s=opened.first_byte_s,

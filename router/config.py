@@ -20,6 +20,7 @@ from providers.baseline import BaselineConfig
 from providers.compatible import CompatibleConfig
 from providers.errors import ConfigError, closest
 from providers.kinds import KINDS
+from providers.names import check_name
 from providers.transport import Limits
 from providers.yaml_documents import kind_of
 from router.documents import Document, Place, convert, parse_yaml, path_of, require_object
@@ -52,7 +53,7 @@ _OWN_HEADERS = frozenset(
     {"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding"}
     | {"upgrade"}
 )
-_STICKY = "^(user|conversation|header:[A-Za-z0-9-]+)$"
+_STICKY = "^(user|conversation|header:[A-Za-z0-9-]{1,64})$"
 
 # SQLite's integers, and a float's whole numbers, go further.
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
@@ -192,9 +193,7 @@ class Route(Section, frozen=True, kw_only=True):
 
     targets: Annotated[tuple[Target, ...], msgspec.Meta(min_length=1)]
     strategy: Strategy = "weighted"
-    sticky: (
-        Annotated[str, msgspec.Meta(pattern="^(user|conversation|header:[A-Za-z0-9-]+)$")] | None
-    ) = None
+    sticky: Annotated[str, msgspec.Meta(pattern=_STICKY)] | None = None
     fallback: tuple[str, ...] = ()
     fallback_on: tuple[FallbackOn, ...] = ()
     retries: Retries = Retries()
@@ -747,6 +746,7 @@ def parse_route(name: str, data: Any, config: Config) -> Route:
     Raises:
         ConfigError: naming the path within the route and the remedy.
     """
+    check_name(name, "name", ConfigError)
     document = Document({"routes": {name: data}}, "", {})
     if not isinstance(data, dict):
         raise ConfigError(f"a route must be an object (got {kind_of(data)}) with {_keys(Route)}")
@@ -783,6 +783,7 @@ def _check_settings_agree(document: Document, route_place: Place, route: Route) 
 def _check_target(
     document: Document, providers: Mapping[str, ProviderConfig], place: Place, model: str
 ) -> None:
+    check_name(model, document.at(place), ConfigError, param=path_of(place))
     provider, slash, rest = model.partition("/")
     if not slash or not rest:
         raise ConfigError(f"{document.at(place)}: {model!r} is not of the form provider/model")

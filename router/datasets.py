@@ -34,6 +34,7 @@ from providers.errors import (
     RequestError,
     closest,
 )
+from providers.names import MAX_ADDRESS_BYTES, check_name
 from router.artifacts import Artifacts, file_chunks, open_artifacts, temporary_folder
 from router.config import Config
 from router.demo import SHIPPED
@@ -115,6 +116,8 @@ class Datasets:
             ConflictError: this content is registered under this name with other columns.
             ArtifactError, StoreError: it cannot be kept. Nothing is registered.
         """
+        check_name(named, "source", DatasetError, max_bytes=MAX_ADDRESS_BYTES)
+        _check_chosen(name)
         async with fetched(named, base=base or Path(), config=self._config) as source:
             known = {**source.provenance, **(provenance or {})}
             source_of = msgspec.structs.replace(source, provenance=known)
@@ -133,6 +136,8 @@ class Datasets:
         Raises:
             As `add` does, and whatever `chunks` raises.
         """
+        check_name(filename, "filename")
+        _check_chosen(name)
         shown = Path(filename).name
         suffix = Path(shown).suffix.lower()
         if suffix not in EXTENSIONS:
@@ -166,11 +171,12 @@ class Datasets:
         Raises:
             As `add` does.
         """
+        check_dataset_name(name)
         made = Source(path=path, name=name, address=source, provenance=dict(provenance))
         return await self._register(made, name, {})
 
     async def _register(self, source: Source, name: str, columns: dict[str, str]) -> DatasetRow:
-        name = check_name(name) if name else _made_name(source.name)
+        name = name or _made_name(source.name)
         async with self._reading:
             return await self._read_and_keep(source, name, columns)
 
@@ -443,15 +449,21 @@ def _cut(value: Any) -> Any:
     return value if len(text) <= _PREVIEW_CHARACTERS else text[:_PREVIEW_CHARACTERS] + "…"
 
 
-def check_name(name: str) -> str:
-    """The name, where it can be a dataset's. Raises DatasetError."""
+def _check_chosen(name: str) -> None:
+    """Check a name before anything is fetched or read; "" leaves it to be made of the source's."""
+    if name:
+        check_dataset_name(name)
+
+
+def check_dataset_name(name: str) -> None:
+    """Refuse a name that no dataset can have. Raises DatasetError."""
+    check_name(name, "name", DatasetError)
     if not _NAME.fullmatch(name):
         raise DatasetError(
             f"{name!r} cannot be a dataset's name: up to 128 letters, digits and . _ -, a letter "
             "or digit first",
             param="name",
         )
-    return name
 
 
 def name_of(named: str) -> str:

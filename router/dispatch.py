@@ -42,13 +42,11 @@ from providers.usage import with_usage
 from router import answers
 from router.alarms import Deadline
 from router.config import Retries
-from router.routing import FIRST_BYTE_S, Load, Plan, Policy, Target, TimeLimits
+from router.routing import FIRST_BYTE_S, MAX_TARGETS, Load, Plan, Policy, Target, TimeLimits
 from router.targets import Klass, Places, TargetState
 
 log = logging.getLogger("evalrouter")
 
-# Clients name the models of a provider as they like; this many targets of a class are remembered.
-MAX_STATES = 2000
 # An error body is for reading; a host that sends more than this is not telling us anything.
 MAX_ERROR_BYTES = 1024 * 1024
 # What a client that finds every queue full is told to wait.
@@ -65,6 +63,8 @@ MAX_BEGINNING_S = 15.0
 MAX_WHOLE_BYTES = 64 * 2**20
 # How long a host may leave a response open after [DONE].
 DRAIN_S = 1.0
+# A host's `content-type` is passed on; longer ones are replaced.
+MAX_CONTENT_TYPE_CHARS = 256
 # Longer hints are no dates.
 MAX_HINT_CHARS = 64
 
@@ -73,8 +73,6 @@ ERROR_EVENT = "upstream_error_event"
 
 # Of an answer that the dispatcher has not set its route's yet.
 _NO_POLICY = Policy()
-# Clients choose model names: what is remembered of targets must not grow without end.
-MAX_WITHOUT_USAGE = 1000
 
 
 class Pacing(Protocol):
@@ -187,7 +185,8 @@ class Opened:
         self.headers = reply.headers
         usual = "text/event-stream" if body is None else "application/json"
         kind = reply.headers.get("content-type", usual)
-        self.content_type = kind if kind.startswith(usual) else usual
+        fits = kind.startswith(usual) and len(kind) <= MAX_CONTENT_TYPE_CHARS
+        self.content_type = kind if fits else usual
         self.translation = reply.translation
         self.target = target
         self.attempts: list[Attempt] = []
@@ -397,7 +396,7 @@ class Dispatcher:
         states = self._states[klass]
         state = states.get(target)
         if state is None:
-            if len(states) >= MAX_STATES:
+            if len(states) >= MAX_TARGETS:
                 self._forget_idle(klass)
             places = self._places.setdefault(target, Places())
             state = states[target] = TargetState(target, klass, places)
@@ -409,10 +408,18 @@ class Dispatcher:
         idle = [target for target, state in states.items() if not state.load.running]
         # A name that never answered has no latency.
         idle.sort(key=lambda target: states[target].load.latency is not None)
-        for target in idle[: MAX_STATES // 2]:
-            del states[target]
-            if not any(target in others for others in self._states.values()):
-                self._places.pop(target, None)
+        for target in idle[: MAX_TARGETS // 2]:
+            self._forget(klass, target)
+
+    def _forget(self, klass: Klass, target: Target) -> None:
+        self._states[klass].pop(target, None)
+        if not any(target in others for others in self._states.values()):
+            self._places.pop(target, None)
+
+    def _forget_if_unknown(self, state: TargetState, plan: Plan, klass: Klass) -> None:
+        """Remember nothing of a name that a client chose, if the provider does not know it."""
+        if state.is_blank and plan.route == str(state.target):
+            self._forget(klass, state.target)
 
     async def open(self, plan: Plan, work: Work) -> Opened:
         """Try the plan's targets until one begins to answer.
@@ -514,6 +521,7 @@ class Dispatcher:
         finally:
             if opened is None:
                 state.leave()
+                self._forget_if_unknown(state, plan, work.klass)
 
     async def _attempt(
         self, state: TargetState, plan: Plan, work: Work, trail: _Trail
@@ -714,7 +722,7 @@ class Dispatcher:
         return error
 
     def _remember_without_usage(self, target: Target) -> None:
-        if len(self._without_usage) >= MAX_WITHOUT_USAGE:
+        if len(self._without_usage) >= MAX_TARGETS:
             self._without_usage.clear()
         self._without_usage.add(target)
 

@@ -16,13 +16,19 @@ import yaml
 
 from providers.base import Secret
 from providers.errors import InputError, closest
-from providers.yaml_documents import UNREADABLE_VALUE, Loader, check, kind_of
+from providers.yaml_documents import (
+    SLOWLY_READ,
+    UNREADABLE_VALUE,
+    Loader,
+    check,
+    joined,
+    kind_of,
+)
 
 T = TypeVar("T")
 Place = tuple[str | int, ...]
 
 _WHERE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
-_LONG = 100_000  # characters
 _STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
 
 
@@ -83,7 +89,7 @@ def parse_yaml(
     try:
         check(text)
         # The slower one says better where a mistake is.
-        loader_kind = Loader if len(text) > _LONG else yaml.SafeLoader
+        loader_kind = Loader if len(text) > SLOWLY_READ else yaml.SafeLoader
         node = yaml.compose(text, Loader=loader_kind)
     except msgspec.DecodeError as problem:
         raise error(f"{source}: {problem}") from None
@@ -96,6 +102,7 @@ def parse_yaml(
     resolve: Callable[..., str] = loader.resolve
 
     def scalar(node: yaml.ScalarNode, place: Place) -> Any:
+        node.value = joined(node.value)
         if substitute is not None and "${" in node.value:
             try:
                 value = substitute(node.value)
@@ -129,7 +136,7 @@ def parse_yaml(
                 if not isinstance(key_node, yaml.ScalarNode):
                     line = key_node.start_mark.line + 1
                     raise error(f"{source}:{line}: {path_of(place)}: a key must be text")
-                key = str(key_node.value)
+                key = joined(str(key_node.value))
                 if key in result:
                     line = key_node.start_mark.line + 1
                     raise error(f"{source}:{line}: {path_of((*place, key))} is written twice")

@@ -15,6 +15,7 @@ from providers.conformance import Host, Report, Result, examine
 from providers.errors import ConfigError, NotFoundError, closest
 from providers.kinds import KINDS
 from providers.masking import Masks
+from providers.names import check_name
 from router.services import Services
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -47,7 +48,9 @@ async def examine_provider(
     Raises:
         NotFoundError: there is no such provider.
         ConfigError: it lists no models, so one has to be named.
+        RequestError: `model` cannot be a name.
     """
+    check_name(model, "model")
     if name not in services.providers:
         raise NotFoundError(f"no provider {name!r}.{closest(name, services.providers)}")
     provider, config = services.providers[name], services.config.providers[name]

@@ -20,6 +20,7 @@ from evaluators.comparison import ALPHA, Verdict
 from evaluators.document import Notes, RunDocument, Tags
 from evaluators.report import OutputInfo, Report
 from providers.errors import ConflictError, InputError, NotFoundError, closest
+from providers.names import check_name
 from router.outcome import outcome
 from router.store.base import STOPPED, Experiment, Run, RunFilter, Store
 
@@ -148,7 +149,9 @@ class Experiments:
         return found[0]
 
     async def change(self, name: str, change: Change) -> Experiment:
-        """Set tags or notes. Raises NotFoundError."""
+        """Set tags or notes. Raises NotFoundError, or RequestError for a tag that is none."""
+        for n, tag in enumerate(change.tags or ()):
+            check_name(tag, f"tags[{n}]")
         found = await self.find(name)
         await self._store.set_experiment(
             name,

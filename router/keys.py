@@ -43,6 +43,7 @@ from providers.errors import (
     PermissionDeniedError,
     RateLimitError,
 )
+from providers.names import check_name
 from router.limits import Bucket, in_words, period_around
 from router.store.base import KeyRow, KeySpend, KeyTable, Store
 
@@ -614,6 +615,8 @@ def _check(row: KeyRow) -> None:
             f"a key's name has 1 to 64 letters, digits and . _ @ : - and does not begin with key_ "
             f"or {PREFIX}"
         )
+    for route in row.routes or ():
+        check_name(route, "routes", InputError)
     for name, limit in (("rpm", row.rpm), ("tpm", row.tpm), ("parallel", row.parallel)):
         if limit is not None and not 1 <= limit <= MAX_LIMIT:
             raise InputError(

@@ -21,6 +21,7 @@ from typing import Any
 from evaluators.document import RunDocument
 from evaluators.rows import REFERENCES
 from providers.errors import ConflictError
+from providers.names import as_name
 from router.artifacts import temporary_folder
 from router.datasets import Datasets
 from router.runs import Runs
@@ -44,7 +45,7 @@ async def begin(
         metrics=(),
         prompt=prompt,
         limit=limit,
-        name=f"labels of {dataset}",
+        name=as_name(f"labels of {dataset}"),
     )
     return await runs.create(document, base=base)
 

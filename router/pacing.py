@@ -26,10 +26,11 @@ import random as random_module
 import time
 from collections import deque
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from providers.errors import TargetBusyError, UpstreamError, UpstreamStatusError
 from router.dispatch import is_spent, retry_after
-from router.routing import Target
+from router.routing import MAX_TARGETS, Target
 
 # RFC 6928's ten would do; this is a run's concurrency where its document says nothing.
 START = 16
@@ -164,13 +165,18 @@ class Pacing:
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._windows: dict[Target, Window] = {}
+        # Of all that runs hold: what is told of a target must reach them.
+        self._held: WeakValueDictionary[Target, Window] = WeakValueDictionary()
 
     def window(self, target: Target) -> Window:
         """The target's."""
         found = self._windows.get(target)
         if found is None:
             # By the dispatcher's clock.
-            found = self._windows[target] = Window()
+            found = self._held.get(target) or Window()
+            if len(self._windows) >= MAX_TARGETS:
+                del self._windows[next(iter(self._windows))]
+            self._windows[target] = self._held[target] = found
         return found
 
     def ended(self, target: Target, error: UpstreamError | None, sent_at: float) -> None:

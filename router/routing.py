@@ -18,6 +18,10 @@ from providers.errors import ModelNotFoundError, RequestError, closest
 from router.config import IN_PLACE, Breaker, Hedge, Retries, Route, Supports
 from router.config import Target as Arm
 
+# Clients name the models of a provider as they like: no more targets than this are remembered, and
+# no family of metrics has more series.
+MAX_TARGETS = 2000
+
 
 class Target(NamedTuple):
     """One model of one provider."""

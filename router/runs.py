@@ -23,11 +23,14 @@ from evaluators.base import AnyMetric
 from evaluators.dataset_process import in_thread
 from evaluators.document import RunDocument, RunLimits
 from providers.errors import ConflictError, RunDocumentError
+from providers.names import as_name
 from router import again
 from router.again import Spec
 from router.check import (
     build_metrics,
+    check_names,
     check_parameters,
+    check_per_target,
     check_routes,
     check_stop_when,
     parse_gates,
@@ -85,6 +88,7 @@ class Runs(Jobs):
             RunDocumentError, DatasetError, MissingExtraError: what is wrong, and where; nothing
                 was kept and nothing was sent.
         """
+        check_names(document)
         await self._confine(runner, document, base)
         document, metrics = self._check(document, base)
         async with self._datasets.open(document.dataset, base=base) as source:
@@ -92,7 +96,7 @@ class Runs(Jobs):
             prepared = await in_thread(prepare, document, source, metrics)
             found = Run(
                 id=_new_id(self._now()),
-                name=document.name or source.name,
+                name=document.name or as_name(source.name),
                 state="queued",
                 document=msgspec.to_builtins(document),
                 dataset=document.dataset,
@@ -125,6 +129,7 @@ class Runs(Jobs):
         Raises:
             RunDocumentError, DatasetError, MissingExtraError: what is wrong, and where.
         """
+        check_names(document)
         await self._confine(runner, document, base)
         document, metrics = self._check(document, base)
         async with self._datasets.open(document.dataset, base=base) as source:
@@ -181,6 +186,8 @@ class Runs(Jobs):
         changes: dict[str, Any] = {"runner": runner}
         if limits:
             changes["document"] = _with_limits(found.document, limits)
+            changed = msgspec.convert(changes["document"], RunDocument)
+            check_per_target(self._asker.for_run(changed), changed)
         await self._store.requeue_run(
             found.id, self._now(), stale_after(found.owner), retry_failed=retry_failed, **changes
         )

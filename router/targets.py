@@ -97,6 +97,12 @@ class TargetState:
         """What plans are made from."""
         return Load(self.running + len(self._waiters), self._latency)
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing to remember: no answer, no failure, nothing under way."""
+        idle = not self.running and not self._waiters
+        return idle and self._latency is None and not self._failures and self._breaker == "closed"
+
     def try_enter(self, room: Room | None) -> bool:
         """Take a place; False when all are taken (or others already wait for one)."""
         if room is not None and not self._places.may_enter(room, self._klass):

@@ -25,6 +25,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,6 +43,7 @@ from prometheus_client.registry import Collector
 from providers.errors import MissingExtraError
 from router import config
 from router.record import Record, Trace
+from router.routing import MAX_TARGETS
 
 if TYPE_CHECKING:
     from router.traces import Traces
@@ -59,8 +61,7 @@ FIRST_BYTE = (
     *(30.0, 120.0),
 )
 
-# Clients choose model names, and every new one is a new series for whoever scrapes.
-MAX_SERIES = 2000
+# Instead of names beyond MAX_TARGETS, and of those that a provider does not know.
 OTHER = "other"
 
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
@@ -219,12 +220,13 @@ class Telemetry:
 
     def count(self, record: Record) -> None:
         """Count a completed record. On the event loop, in about two microseconds."""
-        # A model that does not exist is whatever a client made up.
-        route = "" if record.error_code == "model_not_found" else record.route
-        key = (record.klass, route, record.asked())
+        made_up = _made_up(record) if record.error_code else None
+        key = (record.klass, record.route, record.asked())
+        if made_up is not None:
+            key = (record.klass, made_up, made_up)
         series = self._series.get(key)
         if series is None:
-            series = self._begin(key)
+            series = _series_of(self._series, key)
         status = record.status
         series.statuses[status] = series.statuses.get(status, 0) + 1
         if record.error_code:
@@ -246,18 +248,8 @@ class Telemetry:
             series.output_tokens += record.completion_tokens or 0
             series.cached_tokens += record.cached_tokens
         for attempt in record.attempts:
-            tried = (record.klass, attempt.target, attempt.result)
-            if tried not in self._attempts and len(self._attempts) >= MAX_SERIES:
-                tried = (record.klass, OTHER, attempt.result)
-            self._attempts[tried] += 1
-
-    def _begin(self, key: _Key) -> _Series:
-        if len(self._series) >= MAX_SERIES:
-            key = (key[0], OTHER, OTHER)
-        found = self._series.get(key)
-        if found is None:
-            found = self._series[key] = _Series(*key)
-        return found
+            tried = (record.klass, made_up or attempt.target, attempt.result)
+            self._attempts[_capped(self._attempts, tried)] += 1
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """All metrics as text, in the format the scraper accepts, and its content type."""
@@ -287,7 +279,8 @@ class Telemetry:
 
     def _read(self, name: str, watch: _Watch) -> Iterable[Reading]:
         try:
-            return [(labels, float(value)) for labels, value in watch.read()]
+            readings = islice(watch.read(), MAX_TARGETS)
+            return [(labels, float(value)) for labels, value in readings]
         except Exception:
             # The other metrics are still true, and a gap shows that this one is not known.
             log.exception("the metric %s could not be read", name)
@@ -314,12 +307,9 @@ class Telemetry:
         }
         for snapshot in self._snapshots():
             for one in snapshot.series:
-                key = (one.klass, one.route, one.target)
-                if key not in series:
-                    series[key] = _Series(*key)
-                series[key].add(one)
+                _series_of(series, (one.klass, one.route, one.target)).add(one)
             for klass, target, result, number in snapshot.attempts:
-                attempts[klass, target, result] += number
+                attempts[_capped(attempts, (klass, target, result))] += number
             worker = () if self._share is None else (str(snapshot.pid),)
             for name, readings in snapshot.watched.items():
                 for labels, value in readings:
@@ -334,6 +324,34 @@ class Telemetry:
             tried.add_metric(labels, number)
         yield tried
         yield from watched.values()
+
+
+def _made_up(record: Record) -> str | None:
+    """Return what to call a name that a client made up; None for one that somebody knows."""
+    if record.error_code == "model_not_found":
+        return ""
+    if record.error_code == "upstream_404" and record.target is None:
+        asked = record.asked()
+        # A route's targets are the config's.
+        if asked == record.route:
+            return f"{asked.partition('/')[0]}/{OTHER}"
+    return None
+
+
+def _series_of(series: dict[_Key, _Series], key: _Key) -> _Series:
+    """Return the series of a key, or the one of all that are too many."""
+    if key not in series and len(series) >= MAX_TARGETS:
+        key = (key[0], OTHER, OTHER)
+    if key not in series:
+        series[key] = _Series(*key)
+    return series[key]
+
+
+def _capped(attempts: Counter[tuple[str, str, str]], tried: tuple[str, str, str]) -> _Key:
+    """Return what an attempt counts as."""
+    if tried not in attempts and len(attempts) >= MAX_TARGETS:
+        return tried[0], OTHER, tried[2]
+    return tried
 
 
 def _traces(settings: config.Telemetry, kinds: Mapping[str, str]) -> Traces:

@@ -31,6 +31,7 @@ import msgspec
 from evaluators.base import Usage
 from providers import sse, wire
 from providers.errors import StoreError, StoreUnavailableError
+from providers.names import MAX_NAME_BYTES
 from providers.usage import ABSENT, Tokens, read_usage, usage_of_answer
 from router import tokens
 from router.config import Config, Route
@@ -349,6 +350,8 @@ def settle(record: Record, prices: PriceBook) -> None:
         streamed = not tail.startswith(b"{") if record.stream else tail.startswith(b"data:")
         read = _read_stream if streamed else _read_body
         read(record, tail)
+        if len(record.model + record.finish_reason + record.system_fingerprint) > MAX_NAME_BYTES:
+            _shorten(record)
         if record.total_tokens is None and b'"x_groq"' in tail:
             found = _field(tail, b'"x_groq"', _read_object, b"}")
             _take_usage(record, None if found is None else usage_of_answer(ABSENT, found))
@@ -360,6 +363,12 @@ def settle(record: Record, prices: PriceBook) -> None:
     record.cost_usd = _cost(record, prices)
     if len(record.attempts) > 1 or record.target is None:
         _add_lost(record, prices, body)
+
+
+def _shorten(record: Record) -> None:
+    """A host may send anything for a name; what is kept of it with every request is bounded."""
+    for name in ("model", "finish_reason", "system_fingerprint"):
+        setattr(record, name, getattr(record, name)[:MAX_NAME_BYTES])
 
 
 def _is_complete(record: Record) -> bool:

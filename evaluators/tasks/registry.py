@@ -24,7 +24,8 @@ import yaml
 from evaluators.document import RunDocument
 from evaluators.paths import is_below
 from providers.errors import RunDocumentError, closest
-from providers.yaml_documents import UNREADABLE_VALUE, check
+from providers.names import MAX_ADDRESS_BYTES, check_name
+from providers.yaml_documents import UNREADABLE_VALUE, Loader, check
 
 TASKS = ("classification", "question_answering", "summarization", "text_generation", "translation")
 ENTRY_POINTS = "evalrouter.tasks"
@@ -194,9 +195,9 @@ def _from_file(name: str, base: Path, within: Sequence[str | Path] | None) -> Ta
         raise _wrong(f"task: {name}: not YAML that can be used: {error}") from None
     try:
         # An anchor that is used again and again makes a small file a huge document.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader)):
             raise _wrong(f"task: {name}: write texts out instead of YAML aliases (*name)")
-        data = yaml.safe_load(content)
+        data = yaml.load(content, Loader)  # noqa: S506  # a safe one
     except (yaml.YAMLError, RecursionError, *UNREADABLE_VALUE) as error:
         # Its own text shows the line, which may be a secret of a file that is no task.
         mark = getattr(error, "problem_mark", None)
@@ -260,6 +261,7 @@ def _read(spec: Any) -> tuple[str, dict[str, Any]]:
     options = {"name": spec} if isinstance(spec, str) else spec
     if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
         raise _wrong("task: a task is a name, or an object with 'name' and its options")
+    check_name(options["name"], "task", RunDocumentError, max_bytes=MAX_ADDRESS_BYTES)
     return options["name"], {key: value for key, value in options.items() if key != "name"}
 
 

@@ -46,6 +46,7 @@ from providers.errors import (
     UpstreamStatusError,
 )
 from providers.masking import hide
+from providers.names import MAX_NAME_BYTES, check_name
 from providers.usage import lacks_usage
 from providers.wire import UNREADABLE, Message
 from router import answers, tokens
@@ -79,8 +80,6 @@ REQUIRED: Mapping[Path, str] = {
 
 # An event larger than this is passed on in pieces rather than kept in memory.
 MAX_HELD_BYTES = 1024 * 1024
-# Names become labels, headers and rows.
-MAX_NAME_BYTES = 256
 # Headers of clients that are sent on to providers, with those that the config adds.
 PASSED_HEADERS = frozenset({b"openai-beta", b"openai-organization", b"openai-project"})
 MAX_PASSED_BYTES = 1024
@@ -103,8 +102,8 @@ _RATE_LIMIT = re.compile(r"(?:x-|anthropic-)?ratelimit-([a-z0-9-]{1,64})")
 # Of a host's headers about rate limits, those that are passed on, and how much of each.
 MAX_HOST_HEADERS = 16
 MAX_HOST_HEADER_BYTES = 256
-# Of the names that were left out; the record has all of them.
-MAX_DROPPED_BYTES = 2048
+# Of our own headers, those that list names; many clients take no more than 8 KB of all headers.
+MAX_LIST_BYTES = 2048
 # No client is sent away for longer than this.
 MAX_RETRY_AFTER_S = 86_400.0
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -558,7 +557,7 @@ class Visit:
         headers.append((b"x-evalrouter-attempts", _in_words(opened.attempts)))
         if opened.translation.dropped:
             dropped = ", ".join(opened.translation.dropped)
-            headers.append((b"x-evalrouter-dropped", _printable(dropped)[:MAX_DROPPED_BYTES]))
+            headers.append((b"x-evalrouter-dropped", _list(dropped)))
         if self.cache_key is not None:
             headers.append((b"x-evalrouter-cache", b"miss"))
         if passed := host_headers(opened.headers, opened.secrets):
@@ -652,12 +651,8 @@ def parse(body: bytes, path: Path) -> Asked:
     model = _field(envelope, "model", _decode_text, "a string")
     if not model:
         raise _missing("model")
-    if len(model) > MAX_NAME_BYTES or len(model.encode()) > MAX_NAME_BYTES:
-        raise RequestError(
-            f"model must not be longer than {MAX_NAME_BYTES} bytes.",
-            param="model",
-            code="string_above_max_length",
-        )
+    if not (model.isascii() and len(model) <= MAX_NAME_BYTES and model.isprintable()):
+        check_name(model, "model")
     needed = REQUIRED[path]
     if needed not in envelope:
         raise _missing(needed)
@@ -779,9 +774,16 @@ def _bounded(value: str, secrets: tuple[bytes, ...]) -> bytes:
 
 def _in_words(attempts: list[Attempt] | tuple[Attempt, ...]) -> bytes:
     """`openai/gpt-4o-mini 503 0.120s, mistral/small ok 0.310s`."""
-    return _printable(
-        ", ".join(f"{one.target} {one.result} {one.seconds:.3f}s" for one in attempts)
-    )
+    return _list(", ".join(f"{one.target} {one.result} {one.seconds:.3f}s" for one in attempts))
+
+
+def _list(text: str) -> bytes:
+    """Return a list of names as a header's value, without its end where it is too long."""
+    value = _printable(text)
+    if len(value) <= MAX_LIST_BYTES:
+        return value
+    end = MAX_LIST_BYTES - len(", ...")
+    return value[: max(value.rfind(b", ", 0, end), 0) or end] + b", ..."
 
 
 def _printable(text: str) -> bytes:

@@ -14,8 +14,8 @@ from litestar.params import FromPath
 
 from providers.base import Call
 from providers.errors import EvalrouterError, ModelNotFoundError
+from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import UNREADABLE, ModelList
-from router.api.completions import MAX_NAME_BYTES
 from router.api.guard import basic
 from router.api.injected import Injected
 from router.keys import presented
@@ -156,6 +156,7 @@ async def show_model(
 ) -> ModelRow:
     """One route or `provider/model`, as OpenAI's client asks for it."""
     name = model.lstrip("/")
+    check_name(name, "model")
     allowed = _allowed(services, request)
     # Raises for names that no request could be sent to.
     [target, *_] = services.routes.table.plan(name, 0.0).targets

@@ -25,6 +25,13 @@ err = Console(stderr=True)
 class Commands(click.Group):
     """A group whose errors are one line on stderr, and whose typos are answered."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse bytes that are no text: neither the database nor an output could have them."""
+        for arg in args:
+            if not _is_text(arg):
+                raise click.UsageError(f"{arg!r} is not UTF-8; rename what it names", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an expected failure ends with its exit code, not with a traceback."""
         try:
@@ -32,6 +39,14 @@ class Commands(click.Group):
         except EvalrouterError as error:
             err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
             ctx.exit(2 if isinstance(error, InputError) else 1)
+
+
+def _is_text(arg: str) -> bool:
+    try:
+        arg.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def escape(text: str) -> str:

@@ -12,7 +12,7 @@ from providers.errors import ConfigError
 from router.cli.border import config_option, err, json_option, out, print_json, with_services
 from router.cli.evals import carry_out
 from router.config import load
-from router.datasets import SHOWN_HASH, check_name, name_of
+from router.datasets import SHOWN_HASH, check_dataset_name, name_of
 from router.labels import begin, finish
 from router.services import Services
 from router.store.base import DatasetRow
@@ -46,7 +46,7 @@ def dataset_label(  # noqa: PLR0917 - one parameter for each option
         raise ConfigError("--run continues a labelling run; the only option it takes is --name")
     if name:
         # Before anything is paid for.
-        check_name(name)
+        check_dataset_name(name)
     started: list[str] = []
 
     async def label(services: Services) -> DatasetRow:

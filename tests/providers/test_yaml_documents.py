@@ -1,5 +1,7 @@
 """YAML that would grow, or nest, without end is refused wherever YAML is read."""
 
+import json
+
 import msgspec
 import pytest
 
@@ -54,6 +56,34 @@ def test_bombs(tmp_path, reader, bomb):
         READERS[reader](path)
     assert "d.yaml" in caught.value.message
     assert len(caught.value.message) < 500
+
+
+@pytest.mark.parametrize("bomb", ["aliases", "many", "itself"])
+@pytest.mark.parametrize("reader", READERS)
+def test_bombs_behind_an_escape_that_only_one_reader_takes(tmp_path, reader, bomb):
+    path = tmp_path / "d.yaml"
+    path.write_text(f'half: "\\ud800"\nb:\n{BOMBS[bomb]}')
+    with pytest.raises(EvalrouterError) as caught:
+        READERS[reader](path)
+    assert "d.yaml" in caught.value.message
+    assert len(caught.value.message) < 500
+
+
+@pytest.mark.parametrize("place", ['"{}": 1', 'name: "{}"', 'tags: ["{}"]'])
+@pytest.mark.parametrize("reader", READERS)
+def test_half_of_a_surrogate_pair_is_refused(tmp_path, reader, place):
+    path = tmp_path / "d.yaml"
+    path.write_text(place.format("a\\ud800b"))
+    with pytest.raises(EvalrouterError) as caught:
+        READERS[reader](path)
+    assert "d.yaml" in caught.value.message
+    caught.value.message.encode()
+
+
+def test_a_pair_of_them_is_the_character_that_json_means(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"name": "a😀", "😀": 1}))
+    assert parse_run(path).data == {"name": "a😀", "😀": 1}
 
 
 @pytest.mark.parametrize("value", ODD)

@@ -18,8 +18,8 @@ from providers.base import Secret
 from router.config import Telemetry as Settings
 from router.dispatch import Attempt
 from router.record import Record
-from router.routing import Target
-from router.telemetry import MAX_SERIES, Telemetry
+from router.routing import MAX_TARGETS, Target
+from router.telemetry import Telemetry
 
 MINI = Target("mine", "gpt-4o-mini")
 
@@ -136,11 +136,11 @@ def test_invented_model_names_do_not_become_series(telemetry):
                 route=f"x{n}", target=None, attempts=[], status=404, error_code="model_not_found"
             )
         )
-    for n in range(MAX_SERIES + 50):
+    for n in range(MAX_TARGETS + 50):
         telemetry.count(record(route=f"mine/{n}", target=Target("mine", str(n)), attempts=[]))
     lines = telemetry.exposition()[0].decode().splitlines()
     counts = [line for line in lines if line.startswith("evalrouter_request_seconds_count{")]
-    assert len(counts) <= MAX_SERIES + 1
+    assert len(counts) <= MAX_TARGETS + 1
     nothing = 'evalrouter_requests_total{class="live",route="",status="404",target=""} 50.0'
     other = 'evalrouter_requests_total{class="live",route="other",status="200",target="other"} 51.0'
     assert {nothing, other} <= set(lines)
@@ -203,7 +203,7 @@ import sys
 from pathlib import Path
 from router.config import Telemetry as Settings
 from router.record import Record
-from router.routing import Target
+from router.routing import MAX_TARGETS, Target
 from router.telemetry import Telemetry
 
 telemetry = Telemetry(Settings(), {}, share=Path(sys.argv[1]))

@@ -1,0 +1,69 @@
+"""What can be a name: of a model, a route, a run, a dataset, a tag, a field of a request.
+
+    check_name(model, "model")      # RequestError, with what is wrong and what to do
+
+Names become rows, labels of metrics and headers. Whoever may choose them must not be able to fill
+memory with them, or to write lines of their own into a log.
+"""
+
+from __future__ import annotations
+
+import re
+
+from providers.errors import InputError, RequestError
+
+MAX_NAME_BYTES = 256
+# Of paths and URLs, which name a place.
+MAX_ADDRESS_BYTES = 8192
+# Control characters, what ends a line in some readers, and halves of surrogate pairs: the last are
+# no text, and neither SQLite nor a header can have them.
+_REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def check_name(
+    name: str,
+    place: str,
+    error: type[InputError] = RequestError,
+    *,
+    param: str | None = None,
+    max_bytes: int = MAX_NAME_BYTES,
+) -> None:
+    """Refuse what cannot be a name.
+
+    Args:
+        name: what was given.
+        place: where, to begin the message with.
+        error: what to raise.
+        param: the place for programs; None for `place`.
+        max_bytes: of UTF-8.
+
+    Raises:
+        error: it is too long, or has a character that no name has.
+    """
+    why, code = _fault(name, max_bytes)
+    if why:
+        # Errors of documents have a code of their own kind.
+        raise error(f"{place}: {why}", param=param or place, code=error.code or code)
+
+
+def as_name(text: str) -> str:
+    """Return a name made of what was not chosen as one, such as the name of a file."""
+    kept = _REFUSED.sub("\N{REPLACEMENT CHARACTER}", text).encode()[:MAX_NAME_BYTES]
+    return kept.decode(errors="ignore")
+
+
+def _fault(name: str, max_bytes: int) -> tuple[str, str]:
+    """Return what is wrong with a name, and its code; "" twice when nothing is."""
+    # A character has a byte at least, and what is far too long is not searched.
+    if len(name) > max_bytes:
+        return _too_long(f"{len(name):,} characters", max_bytes)
+    if found := _REFUSED.search(name):
+        why = f"has the character U+{ord(found[0]):04X} at {found.start()}, which no name can have"
+        return f"{why}; leave it out", "invalid_value"
+    size = len(name.encode())
+    return ("", "") if size <= max_bytes else _too_long(f"{size:,} bytes", max_bytes)
+
+
+def _too_long(size: str, max_bytes: int) -> tuple[str, str]:
+    why = f"is too long: {size}, of at most {max_bytes:,} bytes of UTF-8; choose a shorter name"
+    return why, "string_above_max_length"

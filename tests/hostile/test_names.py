@@ -1,0 +1,291 @@
+"""Names from outside that are too long or no text: refused wherever one can be given.
+
+Every operation that takes a body is in `PLACES`, with each string in it that names something.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from raw_client import RawClient, request
+from servers import gateway, scripted
+
+LONG = "N" * 1_000_000
+JUST_TOO_LONG = {"ascii": "N" * 257, "two bytes each": "é" * 129, "four bytes each": "𝒜" * 65}
+NO_TEXT = {"null": "a\x00b", "line feed": "a\nb", "half a surrogate pair": "a\ud800b"}
+ODD = [LONG, *NO_TEXT.values(), *JUST_TOO_LONG.values()]
+# Where it stands in JSON: keys and indexes; a last step that is a KEY is the name of a field.
+KEY = object()
+
+
+class Op(NamedTuple):
+    """An operation, a body that it takes, and the places of names in it."""
+
+    method: str
+    path: str
+    body: Any = None
+    places: tuple[tuple[Any, ...], ...] = ()
+    query: Mapping[str, str] = MappingProxyType({})
+    names_in_query: tuple[str, ...] = ()
+
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+RUN = {
+    "dataset": "d.jsonl",
+    "routes": ["r", "up/echo"],
+    "metrics": ["length"],
+    "name": "n",
+    "experiment": "e",
+    "tags": ["t"],
+    "columns": {"input": "input"},
+    "parameters": {"temperature": 0},
+    "baseline": "r",
+    "gates": ["words >= 0"],
+    "limits": {"per_target": {"up/echo": 1}},
+    "limit": 1,
+}
+JUDGED = {**RUN, "metrics": [{"name": "prometheus", "judge": "r", "rubric": "helpfulness"}]}
+RUN_PLACES = (
+    ("dataset",),
+    ("routes", 1),
+    ("metrics", 0),
+    ("name",),
+    ("experiment",),
+    ("tags", 0),
+    ("columns", KEY),
+    ("columns", "input"),
+    ("parameters", KEY),
+    ("baseline",),
+    ("gates", 0),
+    ("limits", "per_target", KEY),
+    ("limits", KEY),
+    ("task",),
+    (KEY,),
+)
+OPERATIONS = [
+    *(
+        Op("POST", f"/v1/{path}", {"model": "r", field: value}, (("model",),))
+        for path, field, value in (
+            ("chat/completions", "messages", MESSAGES),
+            ("completions", "prompt", "hi"),
+            ("embeddings", "input", "hi"),
+        )
+    ),
+    Op(
+        "PUT",
+        "/routes/{name}",
+        {"targets": [{"model": "up/echo"}], "fallback": ["baseline/echo"], "sticky": "header:x"},
+        (("targets", 0, "model"), ("fallback", 0), ("sticky",), ("targets", 0, KEY), (KEY,)),
+    ),
+    Op("POST", "/eval", RUN, RUN_PLACES),
+    Op("POST", "/eval", RUN, RUN_PLACES, {"dry_run": "true"}),
+    Op("POST", "/eval", JUDGED, (("metrics", 0, "judge"), ("metrics", 0, "rubric"))),
+    Op(
+        "POST",
+        "/eval",
+        {**RUN, "task": {"name": "summarization"}},
+        (("task", "name"), ("task", KEY)),
+    ),
+    Op("POST", "/eval/{run_id}/rescore", {"metrics": ["length"]}, (("metrics", 0), (KEY,))),
+    Op(
+        "POST",
+        "/eval/{run_id}/rescore",
+        {"metrics": [{"name": "prometheus", "judge": "r"}]},
+        (("metrics", 0, "name"), ("metrics", 0, "judge"), ("metrics", 0, KEY)),
+    ),
+    Op("POST", "/eval/{run_id}/extend", {"limit": 2}, ((KEY,),)),
+    Op(
+        "POST",
+        "/eval/{run_id}/resume",
+        {"limits": {"per_target": {"up/echo": 1}}},
+        (("limits", "per_target", KEY), ("limits", KEY), (KEY,)),
+    ),
+    *(Op("POST", f"/eval/{{run_id}}/{action}") for action in ("pause", "cancel", "export")),
+    Op(
+        "POST",
+        "/datasets",
+        {"source": "d.jsonl", "name": "n", "columns": {"input": "input"}},
+        (("source",), ("name",), ("columns", KEY), ("columns", "input"), (KEY,)),
+    ),
+    Op(
+        "PUT",
+        "/datasets/{name}",
+        query={"filename": "d.jsonl", "column": "a=input"},
+        names_in_query=("filename", "column"),
+    ),
+    Op("PATCH", "/experiments/{name}", {"tags": ["t"]}, (("tags", 0), (KEY,))),
+    Op("POST", "/providers/{name}/conformance", query={"model": "echo"}, names_in_query=("model",)),
+]
+IN_BODIES = [
+    pytest.param(op, place, id=f"{op.method} {op.path} {place_in_words} {n}")
+    for n, op in enumerate(OPERATIONS)
+    for place in op.places
+    for place_in_words in [".".join("KEY" if one is KEY else str(one) for one in place)]
+]
+IN_QUERIES = [
+    pytest.param(op, name, id=f"{op.method} {op.path} {name}")
+    for op in OPERATIONS
+    for name in op.names_in_query
+]
+
+
+class World(NamedTuple):
+    url: str
+    run: str
+    folder: Any
+    http: httpx.Client
+
+    def send(self, op: Op, content: bytes | None, query: Mapping[str, str] | None = None):
+        known = {"run_id": self.run, "name": "up" if "conformance" in op.path else "e"}
+        url = self.url + op.path.format(**known)
+        headers = {"content-type": "application/json"}
+        sent = op.query if query is None else query
+        return self.http.request(op.method, url, content=content, params=sent, headers=headers)
+
+    def left(self) -> tuple[Any, ...]:
+        """What is kept: rows of every table and how large they are, files, the metrics' series."""
+        with sqlite3.connect(self.folder / "e.db") as db:
+            tables = db.execute("SELECT name FROM sqlite_master WHERE type='table'")
+            names = [name for (name,) in tables]
+            kept = {}
+            for name in names:
+                rows = [str(row) for row in db.execute(f"SELECT * FROM {name}")]
+                # Requests are on record, without what was refused in them.
+                count = None if name.startswith(("traffic", "sqlite")) else len(rows)
+                kept[name] = count, max(map(len, rows), default=0) // 10_000
+        files = sorted(str(one) for one in self.folder.rglob("*") if "e.db" not in one.name)
+        text = self.http.get(f"{self.url}/metrics").text
+        series = {line.rpartition(" ")[0] for line in text.splitlines() if line[:1] != "#"}
+        return kept, files, series, self.http.get(f"{self.url}/routes").text
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("names")
+    (folder / "d.jsonl").write_text('{"input": "hi", "reference": "x"}\n' * 3)
+    with pytest.MonkeyPatch.context() as patch, scripted({"echo": [{}]}) as upstream:
+        patch.chdir(folder)
+        text = f"""
+server: {{port: 0}}
+storage: {{database: "sqlite:///{folder / "e.db"}", artifacts: "{folder / "artifacts"}"}}
+providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
+routes: {{r: {{targets: [{{model: up/echo}}]}}}}
+"""
+        with gateway(text) as url, httpx.Client(timeout=60) as http:
+            begun = http.post(f"{url}/eval", json=RUN)
+            assert begun.status_code == 202, begun.text
+            run = begun.json()["id"]
+            while http.get(f"{url}/eval/{run}").json()["run"]["state"] != "completed":
+                time.sleep(0.02)
+            found = World(url, run, folder, http)
+            # Every status and code is among the counts, with other names than those of the tests.
+            models = [op for op in OPERATIONS if op.path.startswith("/v1/")]
+            others = [one.translate({ord("N"): "W", ord("a"): "w"}) for one in ODD]
+            for op in models:
+                for content in (b"{", *(with_name(op, ("model",), one) for one in others)):
+                    found.send(op, content)
+            while counted(found) < len(models) * (len(ODD) + 1):
+                time.sleep(0.02)
+            yield found
+
+
+def counted(world: World) -> int:
+    """How many requests of clients are among the counts, which come a moment after the answers."""
+    text = world.http.get(f"{world.url}/metrics").text
+    found = re.findall(r'evalrouter_requests_total\{class="live".*\} (\d+)', text)
+    return sum(map(int, found))
+
+
+def with_name(op: Op, place: tuple[Any, ...], name: str) -> bytes:
+    """The operation's body with another name in a place."""
+    body = copy.deepcopy(op.body)
+    inner = body
+    for step in place[:-1]:
+        inner = inner[step]
+    if place[-1] is KEY:
+        inner[name] = next(iter(inner.values()))
+    else:
+        inner[place[-1]] = prefixed(inner, place, name)
+    # Halves of surrogate pairs are escaped.
+    return json.dumps(body).encode()
+
+
+def prefixed(inner: Any, place: tuple[Any, ...], name: str) -> str:
+    """The name, behind what makes it one of its kind: a provider, a header."""
+    last = place[-1]
+    before = inner[last] if isinstance(last, int) or last in inner else ""
+    head = before[: before.rfind("/") + 1] if isinstance(before, str) and "/" in before else ""
+    return ("header:" if last == "sticky" else head) + name
+
+
+def check_refused(reply, statuses=(400, 422)):
+    assert reply.status_code in statuses, reply.text[:300]
+    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+    assert len(reply.content) < 10_000
+    assert sum(len(one) + len(value) for one, value in reply.headers.items()) < 2_000
+
+
+def test_every_operation_that_takes_a_body_is_tried(world):
+    schema = world.http.get(f"{world.url}/schema/openapi.json").json()
+    found = {
+        (method.upper(), path)
+        for path, item in schema["paths"].items()
+        for method in item
+        if method in ("post", "put", "patch")
+    }
+    assert found == {(op.method, op.path) for op in OPERATIONS}
+
+
+@pytest.mark.parametrize(("op", "place"), IN_BODIES)
+def test_a_name_that_is_none_is_refused_and_leaves_nothing(world, op, place):
+    before = world.left()
+    for name in ODD:
+        check_refused(world.send(op, with_name(op, place, name)))
+    assert world.left() == before
+
+
+@pytest.mark.parametrize(("op", "parameter"), IN_QUERIES)
+@pytest.mark.parametrize("name", [*JUST_TOO_LONG.values(), "a\x00b", "a\nb"], ids=range(5))
+def test_names_in_a_query(world, op, parameter, name):
+    before = world.left()
+    end = {"filename": ".jsonl", "column": "=input"}.get(parameter, "")
+    query = {**op.query, parameter: name + end}
+    check_refused(world.send(op, b'{"a": "x"}\n', query))
+    assert world.left() == before
+
+
+@pytest.mark.parametrize("op", [op for op in OPERATIONS if "{" in op.path])
+@pytest.mark.parametrize("name", ["N" * 257, "%F0%9F%98%80" * 65, "a%00b", "a%0Ab", "a%ED%A0%80b"])
+def test_names_in_a_path(world, op, name):
+    before = world.left()
+    path = op.path.partition("{")[0] + name + op.path.partition("}")[2]
+    content = None if op.body is None else json.dumps(op.body).encode()
+    reply = world.http.request(op.method, world.url + path, content=content, params=op.query)
+    check_refused(reply, (400, 404, 422))
+    assert world.left() == before
+
+
+@pytest.mark.parametrize("path", ["/routes/", "/datasets/", "/v1/models/", "/eval/"])
+def test_a_megabyte_of_a_path(world, path):
+    with RawClient(world.url) as client:
+        client.send(request("PUT", path + LONG))
+        response = client.response()
+    assert response.status == 414
+    assert set(response.error) == {"message", "type", "param", "code"}
+    assert len(response.body) < 10_000
+
+
+@pytest.mark.parametrize("model", ["up/" + "N" * 257, "%F0%9F%98%80" * 65, "up/a%00b", "up/a%0Ab"])
+def test_the_model_of_a_look_up(world, model):
+    reply = world.http.get(f"{world.url}/v1/models/{model}")
+    check_refused(reply, (400,))
+    assert reply.json()["error"]["param"] == "model"

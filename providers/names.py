@@ -40,10 +40,11 @@ def check_name(
     Raises:
         error: it is too long, or has a character that no name has.
     """
-    why, code = _fault(name, max_bytes)
-    if why:
-        # Errors of documents have a code of their own kind.
-        raise error(f"{place}: {why}", param=param or place, code=error.code or code)
+    fault = _fault(name, max_bytes)
+    if fault is not None:
+        # Errors of documents have a code of their own.
+        code = error.code or fault.code
+        raise error(f"{place}: {fault.message}", param=param or place, code=code)
 
 
 def as_name(text: str) -> str:
@@ -52,18 +53,23 @@ def as_name(text: str) -> str:
     return kept.decode(errors="ignore")
 
 
-def _fault(name: str, max_bytes: int) -> tuple[str, str]:
-    """Return what is wrong with a name, and its code; "" twice when nothing is."""
+def _fault(name: str, max_bytes: int) -> RequestError | None:
+    """Return what keeps a text from being a name; None when nothing does."""
     # A character has a byte at least, and what is far too long is not searched.
     if len(name) > max_bytes:
         return _too_long(f"{len(name):,} characters", max_bytes)
     if found := _REFUSED.search(name):
-        why = f"has the character U+{ord(found[0]):04X} at {found.start()}, which no name can have"
-        return f"{why}; leave it out", "invalid_value"
+        return RequestError(
+            f"has the character U+{ord(found[0]):04X} at {found.start()}, which no name can have; "
+            "leave it out",
+            code="invalid_value",
+        )
     size = len(name.encode())
-    return ("", "") if size <= max_bytes else _too_long(f"{size:,} bytes", max_bytes)
+    return None if size <= max_bytes else _too_long(f"{size:,} bytes", max_bytes)
 
 
-def _too_long(size: str, max_bytes: int) -> tuple[str, str]:
-    why = f"is too long: {size}, of at most {max_bytes:,} bytes of UTF-8; choose a shorter name"
-    return why, "string_above_max_length"
+def _too_long(size: str, max_bytes: int) -> RequestError:
+    return RequestError(
+        f"is too long: {size}, of at most {max_bytes:,} bytes of UTF-8; choose a shorter name",
+        code="string_above_max_length",
+    )

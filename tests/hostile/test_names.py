@@ -17,10 +17,18 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 from raw_client import RawClient, request
-from servers import gateway, scripted
+from raw_host import READ, answer, raw_host
+from servers import evalrouter, gateway, scripted
+
+from providers.errors import ConfigError
+from router.config import parse
 
 LONG = "N" * 1_000_000
-JUST_TOO_LONG = {"ascii": "N" * 257, "two bytes each": "é" * 129, "four bytes each": "𝒜" * 65}
+JUST_TOO_LONG = {
+    "ascii": "N" * 257,
+    "two bytes each": "é" * 129,
+    "four bytes each": "\U0001d49c" * 65,
+}
 NO_TEXT = {"null": "a\x00b", "line feed": "a\nb", "half a surrogate pair": "a\ud800b"}
 ODD = [LONG, *NO_TEXT.values(), *JUST_TOO_LONG.values()]
 # Where it stands in JSON: keys and indexes; a last step that is a KEY is the name of a field.
@@ -289,3 +297,138 @@ def test_the_model_of_a_look_up(world, model):
     reply = world.http.get(f"{world.url}/v1/models/{model}")
     check_refused(reply, (400,))
     assert reply.json()["error"]["param"] == "model"
+
+
+# What hosts and clients make of the response's headers and of records
+
+
+def config_of(folder, kind, url, routes="{}"):
+    return f"""
+server: {{port: 0}}
+storage: {{database: "sqlite:///{folder / "e.db"}"}}
+providers: {{up: {{kind: {kind}, base_url: "{url}"}}}}
+routes: {routes}
+"""
+
+
+def size_of(headers):
+    return sum(len(name) + len(value) for name, value in headers.items())
+
+
+ASKED = {"model": "up/echo", "messages": MESSAGES}
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({LONG: 1}, 400),
+        ({"a\nb: c": 1}, 400),
+        ({f"x{n}": 1 for n in range(300)}, 400),
+        ({f"{n:0>200}": 1 for n in range(100)}, 200),
+    ],
+    ids=["long", "line feed", "many", "together long"],
+)
+def test_fields_that_a_host_lacks_fit_into_the_record_and_the_header(
+    tmp_path, http, fields, status
+):
+    with (
+        scripted({"echo": [{}]}) as upstream,
+        gateway(config_of(tmp_path, "gemini", upstream.url)) as url,
+    ):
+        reply = http.post(f"{url}/v1/chat/completions", json={**ASKED, **fields})
+        assert reply.status_code == status, reply.text[:300]
+        assert size_of(reply.headers) < 4_000
+        assert len(reply.content) < 10_000
+        if status == 200:
+            shown = reply.headers["x-evalrouter-dropped"].split(", ")
+            assert shown[-1] == "..."
+            assert set(shown[:-1]) <= set(fields)
+        while not (rows := http.get(f"{url}/traffic").json()["data"]):
+            time.sleep(0.02)
+        assert len(json.dumps(rows)) < 40_000
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_many_attempts_at_long_names_fit_into_a_header(tmp_path, http, answers):
+    targets = [{"model": f"up/{n}{'é' * 120}"} for n in range(12)]
+    route = {"targets": targets, "fallback": ["baseline/echo"] if answers else []}
+    with (
+        scripted({"echo": [{}]}) as upstream,
+        gateway(config_of(tmp_path, "compatible", upstream.url, json.dumps({"r": route}))) as url,
+    ):
+        reply = http.post(f"{url}/v1/chat/completions", json={**ASKED, "model": "r"})
+    assert reply.status_code == (200 if answers else 404)
+    assert size_of(reply.headers) < 4_000
+    assert reply.headers["x-evalrouter-attempts"].endswith("s, ...")
+
+
+def test_what_a_host_sends_for_names_is_bounded(tmp_path, http):
+    long = "N" * 3_000
+    body = json.dumps(
+        {
+            "object": "chat.completion",
+            "model": long,
+            "system_fingerprint": long,
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": "x"},
+                    "finish_reason": long,
+                }
+            ],
+        }
+    ).encode()
+    kind = f"application/json; charset={'x' * 5_000}"
+    with (
+        raw_host([READ, *answer(body, headers=f"content-type: {kind}\r\n".encode())]) as host,
+        gateway(config_of(tmp_path, "compatible", host.url)) as url,
+    ):
+        reply = http.post(f"{url}/v1/chat/completions", json=ASKED)
+        assert reply.status_code == 200
+        assert reply.content == body
+        assert reply.headers["content-type"] == "application/json"
+        while not (rows := http.get(f"{url}/traffic").json()["data"]):
+            time.sleep(0.02)
+    assert len(json.dumps(rows)) < 5_000
+    assert rows[0]["model"] == "N" * 256
+
+
+# The command line
+
+
+RUN_IT = "eval run --dataset d.jsonl --metrics length"
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "words"),
+    [
+        ("eval show", "a\udcffb", "not UTF-8"),
+        ("dataset add d.jsonl --column", "a\udcff=input", "not UTF-8"),
+        (f"{RUN_IT} --routes baseline/echo --name", "N" * 257, "name: is too long"),
+        (f"{RUN_IT} --routes", "baseline/a\x01", "routes[0]: has the character U+0001"),
+        ("key create k --route", "N" * 257, "routes: is too long"),
+        ("dataset add d.jsonl --name", "N" * 257, "name: is too long"),
+    ],
+    ids=["text", "column", "run", "route", "key", "dataset"],
+)
+def test_commands_refuse_such_names_too(tmp_path, monkeypatch, command, name, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.jsonl").write_text('{"input": "hi"}\n')
+    said = evalrouter(*command.split(), name, check=2)
+    # Long lines are folded.
+    assert words in " ".join(said.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("route", "path"),
+    [
+        ({"targets": [{"model": "baseline/" + "N" * 300}]}, "routes.r.targets[0].model"),
+        ({"targets": [{"model": "baseline/a\nb"}]}, "routes.r.targets[0].model"),
+        ({"targets": [{"model": "baseline/echo"}], "fallback": ["baseline/\x7f"]}, "fallback[0]"),
+        ({"targets": [{"model": "baseline/echo"}], "sticky": "header:" + "N" * 65}, "sticky"),
+    ],
+)
+def test_the_config_file_too(route, path):
+    with pytest.raises(ConfigError) as caught:
+        parse(f"routes: {{r: {json.dumps(route)}}}", "c.yaml", {})
+    assert path in caught.value.message

@@ -16,7 +16,7 @@ from providers.errors import (
 from providers.scripted import Rule, Scripted, ScriptedConfig
 from router.config import Breaker, Hedge, Retries
 from router.dispatch import Dispatcher, Work, retry_after
-from router.routing import Plan, Policy, Room, Target, TimeLimits
+from router.routing import MAX_TARGETS, Plan, Policy, Room, Target, TimeLimits
 
 MESSAGES = {"messages": msgspec.Raw(b'[{"role": "user", "content": "hi"}]')}
 
@@ -427,3 +427,63 @@ async def test_cancelling_a_hedged_request_cancels_both():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert world.running() == 0
+
+
+async def refused(world, name, route=None, **policy):
+    """The status that a request for `p/NAME` fails with."""
+    plan = Plan(route or f"p/{name}", (Target("p", name),), Policy(Retries(attempts=1), **policy))
+    work = Work("chat/completions", MESSAGES, stream=False, request_id="id")
+    with pytest.raises(UpstreamStatusError) as caught:
+        await world.dispatcher.open(plan, work)
+    return caught.value.status
+
+
+def remembered(world):
+    return [str(one.target) for one in world.dispatcher.states()]
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 429])
+async def test_nothing_is_remembered_of_names_that_a_provider_refuses(status):
+    world = World(m=[{"status": status}])
+    assert await refused(world, "m") == status
+    assert await refused(world, "unheard-of") == 404
+    assert remembered(world) == []
+
+
+async def test_the_targets_of_routes_are_remembered_as_are_answers_and_failures():
+    world = World(known=[{"times": 1, **OK}, {"status": 404}], down=[{"status": 500}])
+    assert await refused(world, "typo", route="r") == 404
+    assert await world.text("known") == "ok"
+    assert await refused(world, "known") == 404
+    assert await refused(world, "down") == 500
+    assert remembered(world) == ["p/typo", "p/known", "p/down"]
+
+
+async def test_a_name_is_remembered_while_another_request_for_it_is_under_way():
+    world = World(m=[{"times": 1, **HANG}, {"status": 404}])
+    first = asyncio.create_task(refused(world, "m"))
+    while not world.running():
+        await asyncio.sleep(0)
+    while world.asked != ["m"]:
+        await asyncio.sleep(0)
+    assert await refused(world, "m") == 404
+    assert world.running() == 1
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert remembered(world) == []
+
+
+async def test_no_more_targets_are_remembered_than_there_may_be():
+    class Down:
+        name = "p"
+
+        async def send(self, call):
+            raise UpstreamConnectError(f"no {call.model}")
+
+    dispatcher = Dispatcher({"p": Down()})
+    work = Work("chat/completions", MESSAGES, stream=False, request_id="id")
+    for n in range(MAX_TARGETS + 10):
+        plan = Plan(f"p/{n}", (Target("p", str(n)),), Policy(Retries(attempts=1)))
+        with pytest.raises(UpstreamConnectError):
+            await dispatcher.open(plan, work)
+    assert MAX_TARGETS // 2 <= len(list(dispatcher.states())) <= MAX_TARGETS

@@ -1,13 +1,15 @@
 """The window of requests at a target: how it grows, shrinks, pauses, and whom it lets in."""
 
 import asyncio
+import gc
 import time
+import weakref
 
 import pytest
 
 from providers.errors import TargetBusyError, UpstreamStatusError, UpstreamTimeoutError
 from router.pacing import LONGEST_PAUSE_S, START, START_MOST, TRIES, Pacing, Window
-from router.routing import Target
+from router.routing import MAX_TARGETS, Target
 
 TARGET = Target("up", "m")
 
@@ -420,3 +422,14 @@ def test_how_long_a_refusal_pauses(error, low, high):
     after = time.monotonic()
     assert before + low <= window.paused_until <= after + high
     assert window.size == 8
+
+
+def test_the_windows_of_many_targets_are_bounded_and_those_of_runs_stay():
+    pacing = Pacing()
+    held = pacing.window(TARGET)
+    forgotten = weakref.ref(pacing.window(Target("up", "other")))
+    for n in range(MAX_TARGETS):
+        pacing.window(Target("up", f"n{n}"))
+    gc.collect()
+    assert forgotten() is None
+    assert pacing.window(TARGET) is held

@@ -146,6 +146,68 @@ def test_invented_model_names_do_not_become_series(telemetry):
     assert {nothing, other} <= set(lines)
 
 
+def test_names_that_a_provider_does_not_know_are_counted_together(telemetry):
+    for n in range(50):
+        name = f"mine/x{n}"
+        failed = Attempt(name, "upstream_404", 404, 0.1)
+        telemetry.count(
+            record(
+                route=name, target=None, attempts=[failed], status=404, error_code="upstream_404"
+            )
+        )
+    typo = Attempt("mine/typo", "upstream_404", 404, 0.1)
+    telemetry.count(record(target=None, attempts=[typo], status=404, error_code="upstream_404"))
+    found = scraped(telemetry)
+    others = {"class": "live", "route": "mine/other", "target": "mine/other"}
+    assert value(found, "requests_total", **others, status="404") == 50
+    tried = {"class": "live", "target": "mine/other", "result": "upstream_404"}
+    assert value(found, "attempts_total", **tried) == 50
+    # What a route names is the config's.
+    assert value(found, "requests_total", **LIVE | {"target": "mine/typo"}, status="404") == 1
+    assert "mine/x" not in telemetry.exposition()[0].decode()
+
+
+def lines_of(text, family):
+    return [line for line in text.splitlines() if line.startswith(f"evalrouter_{family}{{")]
+
+
+def test_every_family_has_one_cap_whatever_there_is_to_show(telemetry):
+    many = range(MAX_TARGETS + 50)
+    telemetry.watch(
+        "breaker_open", lambda: [((f"mine/{n}",), 1.0) for n in many], labels=("target",)
+    )
+    for n in many:
+        failed = Attempt(f"mine/{n}", "upstream_timeout", None, 0.1)
+        telemetry.count(
+            record(
+                route="r", target=None, attempts=[failed], status=504, error_code="upstream_timeout"
+            )
+        )
+    text = telemetry.exposition()[0].decode()
+    for family in ("requests_total", "errors_total", "cost_usd_total", "attempts_total"):
+        assert len(lines_of(text, family)) == MAX_TARGETS + 1, family
+    assert len(lines_of(text, "breaker_open")) == MAX_TARGETS
+
+
+def test_the_cap_holds_for_all_workers_together(tmp_path):
+    share = MAX_TARGETS * 3 // 4
+    for worker in range(2):
+        telemetry = Telemetry(Settings(), {}, share=tmp_path)
+        for n in range(share):
+            name = f"{worker}-{n}"
+            tried = [Attempt(f"mine/{name}", "ok", 200, 0.1)]
+            telemetry.count(record(target=Target("mine", name), attempts=tried))
+        telemetry.publish()
+        if worker == 0:
+            [file] = tmp_path.glob("*.json")
+            file.rename(tmp_path / "1.json")
+    text = telemetry.exposition()[0].decode()
+    for family in ("requests_total", "attempts_total"):
+        lines = lines_of(text, family)
+        assert len(lines) == MAX_TARGETS + 1, family
+        assert sum(float(line.rpartition(" ")[2]) for line in lines) == 2 * share
+
+
 def test_any_name_can_be_a_label(telemetry):
     name = 'a"b\\c\nd é 模型'
     telemetry.count(record(route=name))
@@ -203,7 +265,7 @@ import sys
 from pathlib import Path
 from router.config import Telemetry as Settings
 from router.record import Record
-from router.routing import MAX_TARGETS, Target
+from router.routing import Target
 from router.telemetry import Telemetry
 
 telemetry = Telemetry(Settings(), {}, share=Path(sys.argv[1]))

@@ -112,10 +112,22 @@ def decode_file(path: Path, kind: Any = Any) -> Any:
 
 
 def joined(text: str) -> str:
-    """Return a checked text with its surrogate pairs, as JSON escapes an emoji, as characters."""
+    """Return a text with its surrogate pairs, as JSON escapes an emoji, as characters.
+
+    Raises:
+        UnicodeDecodeError: it has half of a pair.
+    """
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+class JoiningLoader(yaml.SafeLoader):
+    """PyYAML's slower reader, with surrogate pairs as characters."""
+
+    def construct_scalar(self, node: Any) -> str:
+        """Return a scalar's text. Raises UnicodeDecodeError for half of a pair."""
+        return joined(super().construct_scalar(node))
 
 
 def _at(event: Any, what: str) -> str:

@@ -25,7 +25,7 @@ from evaluators.document import RunDocument
 from evaluators.paths import is_below
 from providers.errors import RunDocumentError, closest
 from providers.names import MAX_ADDRESS_BYTES, check_name
-from providers.yaml_documents import UNREADABLE_VALUE, Loader, check
+from providers.yaml_documents import UNREADABLE_VALUE, JoiningLoader, check
 
 TASKS = ("classification", "question_answering", "summarization", "text_generation", "translation")
 ENTRY_POINTS = "evalrouter.tasks"
@@ -195,9 +195,9 @@ def _from_file(name: str, base: Path, within: Sequence[str | Path] | None) -> Ta
         raise _wrong(f"task: {name}: not YAML that can be used: {error}") from None
     try:
         # An anchor that is used again and again makes a small file a huge document.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)):
             raise _wrong(f"task: {name}: write texts out instead of YAML aliases (*name)")
-        data = yaml.load(content, Loader)  # noqa: S506  # a safe one
+        data = yaml.load(content, JoiningLoader)  # noqa: S506  # it is a SafeLoader
     except (yaml.YAMLError, RecursionError, *UNREADABLE_VALUE) as error:
         # Its own text shows the line, which may be a secret of a file that is no task.
         mark = getattr(error, "problem_mark", None)

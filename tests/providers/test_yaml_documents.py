@@ -86,6 +86,12 @@ def test_a_pair_of_them_is_the_character_that_json_means(tmp_path):
     assert parse_run(path).data == {"name": "a😀", "😀": 1}
 
 
+def test_a_pair_of_them_in_a_task(tmp_path):
+    path = tmp_path / "task.yaml"
+    path.write_text(json.dumps({"description": "a😀", "metrics": ["length"]}))
+    assert find(str(path)).description == "a😀"
+
+
 @pytest.mark.parametrize("value", ODD)
 @pytest.mark.parametrize("reader", READERS)
 def test_values_that_cannot_be_read(tmp_path, reader, value):

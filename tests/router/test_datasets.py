@@ -377,7 +377,7 @@ def test_requests_may_name_files_below_the_roots_only(server, http, tmp_path):
     assert (registered.status_code, registered.json()["name"]) == (201, "in")
     for source in (
         "out.jsonl", str(outside), "data/../out.jsonl", "data/link.jsonl", "/etc/passwd",
-        "s3://other/x.csv", "a\0b.csv", "x" * 300,
+        "s3://other/x.csv", "x" * 300,
     ):  # fmt: skip
         for path, body in [
             ("/datasets", {"source": source}),

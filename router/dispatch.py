@@ -629,9 +629,8 @@ class Dispatcher:
             traceparent=work.traceparent,
             on_unsupported=work.on_unsupported,
             headers=work.headers,
+            reasoning=policy.reasoning.get(target) if policy.reasoning else None,
         )
-        if policy.reasoning:
-            call.reasoning = policy.reasoning.get(target)
         reply: Reply | None = None
         opened: Opened | None = None
         limit = Deadline(self.loop, min(deadline, _clock() + first_byte))

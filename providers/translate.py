@@ -21,8 +21,8 @@ from providers.errors import RequestError
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import UNREADABLE
 
-# OpenAI's API has some forty, and the conversations of other hosts add a few paths.
-MAX_FIELDS = 256
+# Of all fields in the record of a translation, which is kept with the answer.
+MAX_NAMES_CHARS = 64 * 1024
 
 
 class Edits:
@@ -52,8 +52,8 @@ class Edits:
 
         Raises:
             RequestError: something was dropped and the policy is to refuse; `param` names it and
-                the code is `unsupported_parameter`. Or the record would have names that are none,
-                or too many of them.
+                the code is `unsupported_parameter`. Or the names of the fields are too long for the
+                record.
         """
         self._check_names()
         if self.dropped and self._policy == "error":
@@ -74,14 +74,16 @@ class Edits:
     def _check_names(self) -> None:
         """The record is kept with the answer, and its names are shown in a header."""
         names = (*self.passed, *self.converted, *self.dropped)
-        if len(names) > MAX_FIELDS:
-            raise RequestError(
-                f"The request has {len(names):,} different fields, of at most {MAX_FIELDS} where "
-                "they have to be translated; leave some out."
-            )
         for name in names:
-            if not (name.isascii() and len(name) <= MAX_NAME_BYTES and name.isprintable()):
+            # What characters it has is the host's business.
+            if len(name) > MAX_NAME_BYTES:
                 check_name(name, "field name")
+        size = sum(map(len, names))
+        if size > MAX_NAMES_CHARS:
+            raise RequestError(
+                f"The names of the request's fields have {size:,} characters together, of at most "
+                f"{MAX_NAMES_CHARS:,} where the request is translated; leave some fields out."
+            )
 
 
 # Takes a decoded value, reports to Edits, gives the value to send; OMIT leaves the field out.

@@ -322,11 +322,10 @@ ASKED = {"model": "up/echo", "messages": MESSAGES}
     ("fields", "status"),
     [
         ({LONG: 1}, 400),
-        ({"a\nb: c": 1}, 400),
-        ({f"x{n}": 1 for n in range(300)}, 400),
+        ({f"{n:0>200}": 1 for n in range(400)}, 400),
         ({f"{n:0>200}": 1 for n in range(100)}, 200),
     ],
-    ids=["long", "line feed", "many", "together long"],
+    ids=["long", "many", "together long"],
 )
 def test_fields_that_a_host_lacks_fit_into_the_record_and_the_header(
     tmp_path, http, fields, status

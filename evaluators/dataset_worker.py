@@ -234,7 +234,9 @@ def main() -> None:
             return  # the parent waits no more
         _lift_memory_limit()
         grown = _resident_bytes() > _MAX_IDLE_BYTES
-        output.send(LAST_AND_GONE if grown else LAST)
+        with suppress(ConnectionError):
+            # The parent may have had enough before the end.
+            output.send(LAST_AND_GONE if grown else LAST)
         if grown:
             return
 

@@ -328,6 +328,7 @@ class UpstreamStatusError(UpstreamError):
     Attributes:
         body: the answer's bytes as they came.
         headers: the answer's headers, names in lower case.
+        hint: what the operator may have to mend, "" where that is not known.
     """
 
     def __init__(self, status: int, body: bytes, headers: dict[str, str], message: str) -> None:
@@ -335,6 +336,13 @@ class UpstreamStatusError(UpstreamError):
         self.status = status
         self.body = body
         self.headers = headers
+        self.hint = ""
+
+    @property
+    def is_openais(self) -> bool:
+        """Whether the body is an error object like OpenAI's, rather than a web server's page."""
+        own = _error_object(self.body)
+        return own is not None and not own.keys().isdisjoint(("type", "code"))
 
     def as_openai(self) -> dict[str, dict[str, Any]]:
         """The target's own error in OpenAI's shape, whatever its host's habits.
@@ -352,6 +360,9 @@ class UpstreamStatusError(UpstreamError):
         own["code"] = code if isinstance(code, str) else None
         if not isinstance(own.get("message"), str):
             own["message"] = self.message
+        if self.hint:
+            told = own["message"].removeprefix(f"{self.message}: ")
+            own["message"] = f"{self.message}: {told} ({self.hint})"
         if not isinstance(own.get("type"), str):
             own["type"] = self.type
         if not isinstance(own.get("param"), str):

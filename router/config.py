@@ -678,6 +678,9 @@ def _check_meaning(document: Document, config: Config) -> None:
         )
 
 
+_API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/messages")
+
+
 def _wrong_with_url(url: str) -> str:
     """Return why requests cannot be sent below a base URL; "" when they can."""
     if not url.isascii() or not url.isprintable() or " " in url:
@@ -694,6 +697,9 @@ def _wrong_with_url(url: str) -> str:
         return "has a user's name in it, which would not be sent; use api_key or headers"
     if parts.query or parts.fragment:
         return "must end with a path: paths of the API follow it"
+    for path in _API_PATHS:
+        if parts.path.rstrip("/").endswith(path):
+            return f"must end before {path}, which follows it in requests"
     return ""
 
 

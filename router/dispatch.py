@@ -535,7 +535,16 @@ class Dispatcher:
             ended = _clock()
             error = self._told(failure, target, plan.policy.section)
             if _own_fault(error):
+                was_broken = state.is_broken
                 state.failed(ended, plan.policy.breaker)
+                if state.is_broken and not was_broken:
+                    log.warning(
+                        "%s gets no requests for %g s, because it failed %d times in a row: %s",
+                        target,
+                        plan.policy.breaker.open,
+                        plan.policy.breaker.failures,
+                        error.message,
+                    )
             else:
                 state.refused()
             if work.pacing is not None:
@@ -547,6 +556,8 @@ class Dispatcher:
             trail.note(target, trail.cancelled, None, _clock() - began, paid=True)
             raise
         took = _clock() - began
+        if state.is_broken:
+            log.warning("%s answers again", target)
         state.succeeded(took, whole=opened.body is not None)
         if work.pacing is not None:
             work.pacing.ended(target, None, began)
@@ -712,6 +723,11 @@ class Dispatcher:
             return _auth_error(failure, target)
         if is_spent(failure):
             failure.code = SPENT
+        if failure.status in (404, 405) and not failure.is_openais:
+            failure.hint = (
+                f"does providers.{target.provider}.base_url lead to the host's API? It usually "
+                "ends in /v1"
+            )
         return failure
 
     def error_event(self, opened: Opened, data: bytes) -> UpstreamStatusError:

@@ -150,6 +150,11 @@ class TargetState:
             return "half_open"
         return self._breaker
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether the breaker is open or half-open: the last requests failed."""
+        return self._breaker != "closed"
+
     def allows(self, now: float, breaker: Breaker) -> bool:
         """Whether a request may go to the target. Half-open, one may, to see if it is back."""
         if self._breaker == "closed":

@@ -104,6 +104,7 @@ MAX_HOST_HEADERS = 16
 MAX_HOST_HEADER_BYTES = 256
 # Of our own headers, those that list names; many clients take no more than 8 KB of all headers.
 MAX_LIST_BYTES = 2048
+_BRACKET = ord("[")
 # No client is sent away for longer than this.
 MAX_RETRY_AFTER_S = 86_400.0
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -656,6 +657,9 @@ def parse(body: bytes, path: Path) -> Asked:
     needed = REQUIRED[path]
     if needed not in envelope:
         raise _missing(needed)
+    if needed == "messages" and memoryview(envelope[needed])[0] != _BRACKET:
+        # Hosts answer this in many ways, some by a status that speaks against the host.
+        raise RequestError("messages must be an array.", param=needed, code="invalid_type")
     stream = _field(envelope, "stream", _decode_flag, "true or false")
     return Asked(path, model, bool(stream), envelope)
 

@@ -469,3 +469,43 @@ def test_the_fields_of_an_error_have_openais_types(serve, fields, type_, param, 
     reply = served.ask("r-m")
     assert reply.status_code == 400
     assert reply.json()["error"] == {"message": "no", "type": type_, "param": param, "code": code}
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        (b'{"detail":"Not Found"}', True),
+        (b"<html>404 page not found</html>", True),
+        (b"", True),
+        (error("The model `m` does not exist", code="model_not_found"), False),
+    ],
+    ids=["fastapi", "html", "empty", "openai"],
+)
+def test_a_path_that_a_host_does_not_have_points_at_base_url(serve, body, hint):
+    served = serve({"m": [framed(body, "length", status="404 Not Found")]})
+    reply = served.ask("r-m")
+    assert reply.status_code == 404
+    message = reply.json()["error"]["message"]
+    assert ("providers.up.base_url" in message) == hint
+    assert ("up/m answered with status 404" in message) == hint
+
+
+def test_a_breaker_that_opens_and_closes_is_logged(serve, caplog):
+    served = serve(
+        {
+            "m": [
+                *[framed(error("overloaded"), "length", status="500 Oops")] * 2,
+                answer(chat("back")),
+            ]
+        },
+        breaker={"failures": 2, "open": 0.05},
+        retries={"attempts": 1},
+    )
+    for _ in range(2):
+        assert served.ask("r-m").status_code == 500
+    [line] = [one for one in caplog.messages if "gets no requests" in one]
+    assert "up/m" in line
+    assert "overloaded" in line or "500" in line
+    while served.ask("r-m").status_code != 200:
+        time.sleep(0.01)
+    assert [one for one in caplog.messages if one == "up/m answers again"]

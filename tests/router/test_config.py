@@ -97,7 +97,7 @@ def test_embedded_default_takes_providers_from_the_environment():
         ("routes: {r: {targets: [{model: baseline/x, wieght: 1}]}}", ["[0].wieght", "'weight'"]),
         ("routes: {'a/b': {targets: [{model: baseline/x}]}}", ["routes.a/b"]),
         ("storage: {database: 'mysql://x'}", ["storage.database", "sqlite:///"]),
-        ("- 1", ["mapping"]),
+        ("- 1", ["must be an object"]),
         ("a: [", ["c.yaml:1:", "not valid YAML"]),
         ("server: &a {host: *a}", ["nested"]),
     ],
@@ -157,3 +157,12 @@ def test_time_outs_are_checked_in_both_places(section, entry):
     }
     with pytest.raises(ConfigError, match="timeout"):
         parse(texts[section].format(entry), "c.yaml", {})
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/embeddings/", "/models", "/v1/messages", "/completions"]
+)
+def test_a_base_url_ends_before_the_paths_of_the_api(path):
+    text = f"providers: {{a: {{kind: compatible, base_url: 'http://h.example{path}'}}}}"
+    with pytest.raises(ConfigError, match=r"base_url.* must end before /"):
+        parse(text, "test", {})

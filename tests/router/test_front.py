@@ -555,6 +555,22 @@ def test_headers_that_cannot_be_passed_on(tmp_path, header):
     assert "server.pass_headers" in done.stderr + done.stdout
 
 
+@pytest.mark.parametrize("messages", ["hello", {"role": "user", "content": "hi"}, 5, None, True])
+def test_messages_that_are_no_array_reach_no_host(http, tmp_path, messages):
+    with (
+        raw_host(by_model({"*": [answer(COMPLETION)]})) as host,
+        gateway(config(tmp_path, host.url)) as url,
+    ):
+        reply = http.post(url + CHAT, json={"model": "up/m", "messages": messages})
+        error = reply.json()["error"]
+        assert (reply.status_code, error["param"], error["code"]) == (
+            400,
+            "messages",
+            "invalid_type",
+        )
+        assert host.requests == []
+
+
 def test_missing_fields_as_openai_names_them(http, url):
     for body, name in (({"messages": []}, "model"), ({"model": "r"}, "messages")):
         error = http.post(url + CHAT, json=body).json()["error"]

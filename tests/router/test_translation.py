@@ -114,7 +114,7 @@ def test_a_report_names_the_routes_that_were_asked_everything():
     told = [warning for warning in report.warnings if "without seed" in warning]
     assert len(told) == 1
     assert told[0].startswith("a: 1 of 1")
-    assert told[0].endswith("as b were.")
+    assert told[0].endswith("did not get the same request as b.")
 
 
 def test_the_record_survives_json():

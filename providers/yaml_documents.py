@@ -55,9 +55,9 @@ def check(data: bytes | str) -> None:
         raise msgspec.DecodeError(f"it has more than {MAX_BYTES} bytes")
     try:
         _check_events(data, Loader)
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, UnicodeError):
         if len(data) <= SLOWLY_READ:
-            with suppress(yaml.YAMLError, UnicodeDecodeError):
+            with suppress(yaml.YAMLError, UnicodeError):
                 _check_events(data, yaml.SafeLoader)
 
 

@@ -53,11 +53,13 @@ def check(data: bytes | str) -> None:
     """
     if len(data) > MAX_BYTES:
         raise msgspec.DecodeError(f"it has more than {MAX_BYTES} bytes")
+    if isinstance(data, str) and _HALF.search(data):
+        raise msgspec.DecodeError("it has bytes that are no UTF-8, or half of a surrogate pair")
     try:
         _check_events(data, Loader)
-    except (yaml.YAMLError, UnicodeError):
+    except (yaml.YAMLError, UnicodeDecodeError):
         if len(data) <= SLOWLY_READ:
-            with suppress(yaml.YAMLError, UnicodeError):
+            with suppress(yaml.YAMLError, UnicodeDecodeError):
                 _check_events(data, yaml.SafeLoader)
 
 

@@ -93,9 +93,6 @@ def parse_yaml(
         node = yaml.compose(text, Loader=loader_kind)
     except msgspec.DecodeError as problem:
         raise error(f"{source}: {problem}") from None
-    except UnicodeError:
-        # Half of a surrogate pair, or a byte that was no UTF-8.
-        raise error(f"{source}: not valid YAML: it has what is no character") from None
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source

@@ -56,10 +56,11 @@ def in_thread(server: _Server) -> Iterator[_Server]:
 
 @contextmanager
 def gateway(config: Config | str, environ: Mapping[str, str] | None = None) -> Iterator[str]:
-    """A server for a config, in a thread of its own; yields its base URL."""
+    """A server for a config, in a thread of its own, on a free port; yields its base URL."""
     if isinstance(config, str):
         config = parse(config, "test.yaml", environ or {})
-    with background(config) as url:
+    server = msgspec.structs.replace(config.server, port=0)
+    with background(msgspec.structs.replace(config, server=server)) as url:
         yield url
 
 

@@ -44,9 +44,14 @@ class ServerProcess:
         return (self._folder / "log").read_text()
 
     @property
+    def workers(self) -> list[int]:
+        """The processes that answer, where there are several."""
+        return _workers_of(self.process.pid)
+
+    @property
     def pids(self) -> list[int]:
-        """The processes that answer, then the supervisor."""
-        return [*workers_of(self.process.pid), self.process.pid]
+        """All processes that answer, and their supervisor."""
+        return [*self.workers, self.process.pid]
 
     def is_ready(self) -> bool:
         try:
@@ -65,13 +70,19 @@ class ServerProcess:
 @contextlib.contextmanager
 def serving(folder: Path, *args: str, before: Sequence[str] = ()) -> Iterator[ServerProcess]:
     """A server that is ready; `before` is a command that runs another one."""
+    with starting(folder, *args, before=before) as server:
+        wait_for(server.is_ready)
+        yield server
+
+
+@contextlib.contextmanager
+def starting(folder: Path, *args: str, before: Sequence[str] = ()) -> Iterator[ServerProcess]:
+    """A server that has an address and may not answer yet."""
     command = [*before, sys.executable, "-m", "router", "serve", *args]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, stderr=log)
     try:
-        server = ServerProcess(folder, process)
-        wait_for(server.is_ready)
-        yield server
+        yield ServerProcess(folder, process)
     finally:
         if process.poll() is None:
             process.kill()
@@ -84,13 +95,23 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def workers_of(pid: int) -> list[int]:
+def _workers_of(pid: int) -> list[int]:
     """Worker processes; multiprocessing's own resource tracker is none."""
     found = []
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         with contextlib.suppress(OSError):
             if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
                 found.append(int(child))
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process that it started, and those that they did."""
+    found = []
+    for child in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for one in map(int, child.read_text().split()):
+                found += [one, *descendants(one)]
     return found
 
 

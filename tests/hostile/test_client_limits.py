@@ -1,24 +1,18 @@
-"""Clients that are slow, many, or do not read: limits of time and number, and the server's end."""
+"""Clients that are slow, many, or do not read: limits of time and number."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
 import re
 import signal
 import socket
-import sqlite3
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 from raw_client import RawClient, chat, request
-from raw_host import HOLD, READ, raw_host
+from server_process import serving, wait_for
 from servers import gateway, scripted
 
 CHAT = "/v1/chat/completions"
@@ -255,235 +249,43 @@ def until_answered(url):
             time.sleep(0.05)
 
 
+def open_files(number):
+    return ("sh", "-c", f'ulimit -n {number}; exec "$@"', "sh")
+
+
 def test_when_descriptors_run_out_the_log_says_so_once_and_the_server_recovers(upstream, tmp_path):
     (tmp_path / "evalrouter.yaml").write_text(
         config_of(upstream, tmp_path, "max_connections: 5000, head_seconds: 60")
     )
-    with serving(tmp_path, open_files=90) as (server, url):
+    with serving(tmp_path, before=open_files(90)) as server:
+        url = server.url
         with contextlib.ExitStack() as stack:
             for _ in range(200):
                 client = stack.enter_context(RawClient(url))
                 with contextlib.suppress(ConnectionError):
                     client.send(b"GET / HTTP/1.1\r\n")
-            wait_for(lambda: "out of file descriptors" in log_of(tmp_path))
-        wait_for(lambda: "file descriptors again" in log_of(tmp_path))
+            wait_for(lambda: "out of file descriptors" in server.log)
+        wait_for(lambda: "file descriptors again" in server.log)
         assert_answers(url)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 0
-    assert log_of(tmp_path).count("out of file descriptors") == 1
-    assert "Traceback" not in log_of(tmp_path)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert server.log.count("out of file descriptors") == 1
+    assert "Traceback" not in server.log
 
 
 def test_without_a_limit_in_the_config_descriptors_do_not_run_out(upstream, tmp_path):
     (tmp_path / "evalrouter.yaml").write_text(config_of(upstream, tmp_path, "head_seconds: 60"))
-    with serving(tmp_path, open_files=120) as (_, url):
+    with serving(tmp_path, before=open_files(120)) as server:
+        url = server.url
         with contextlib.ExitStack() as stack:
             clients = [stack.enter_context(RawClient(url)) for _ in range(200)]
             for client in clients:
                 with contextlib.suppress(ConnectionError):
                     client.send(b"GET / HTTP/1.1\r\n")
-            wait_for(lambda: "connections are in use" in log_of(tmp_path))
+            wait_for(lambda: "connections are in use" in server.log)
         until_answered(url)
         # Each request needs a second connection, to the target.
         with httpx.Client() as http:
             assert http.post(url + CHAT, content=chat("up/echo")).status_code == 200
-    assert "out of file descriptors" not in log_of(tmp_path)
-    assert log_of(tmp_path).count("connections are in use") == 1
-
-
-# the end
-
-
-@contextlib.contextmanager
-def serving(folder, *args, open_files=None):
-    """`evalrouter serve` with its log in a file."""
-
-    command = [sys.executable, "-m", "router", "serve", *args]
-    if open_files is not None:
-        command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, stderr=log)
-    try:
-        wait_for(lambda: re.search(r"http://\S+", log_of(folder)) or server.poll() is not None)
-        url = re.search(r"http://\S+", log_of(folder)).group()
-        wait_for(lambda: is_ready(url))
-        yield server, url
-    finally:
-        if server.poll() is None:
-            server.kill()
-        server.wait()
-
-
-def log_of(folder):
-    return (folder / "log").read_text()
-
-
-def is_ready(url):
-    try:
-        return httpx.get(f"{url}/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def wait_for(condition):
-    while not condition():
-        time.sleep(0.02)
-
-
-def drained(folder, upstream, seconds=1):
-    (folder / "evalrouter.yaml").write_text(
-        config_of(upstream, folder, f"drain_seconds: {seconds}")
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "workers"),
-    [("SIGTERM", ()), ("SIGINT", ()), ("SIGTERM", ("--workers", "2"))],
-    ids=["SIGTERM", "SIGINT", "workers"],
-)
-def test_the_end_of_the_drain_is_an_error_event_or_a_503(tmp_path, upstream, workers, name):
-    drained(tmp_path, upstream)
-    with (
-        serving(tmp_path, *workers) as (server, url),
-        RawClient(url) as stream,
-        RawClient(url) as deaf,
-        RawClient(url) as half,
-    ):
-        stream.send(streaming("up/slow"))
-        assert stream.socket.recv(1, socket.MSG_PEEK)
-        deaf.send(streaming("up/endless"))
-        half.send(request("POST", CHAT, body=chat("up/echo"))[:-5])
-        server.send_signal(getattr(signal, name))
-        assert server.wait(30) == 0
-        body = stream.response().body
-        last = [event for event in body.split(b"\n\n") if event][-1]
-        assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "server_stopping"
-        response = half.response()
-        assert (response.status, response.error["code"]) == (503, "server_stopping")
-    assert "Traceback" not in log_of(tmp_path)
-
-
-def test_a_pool_that_does_not_close_its_connections_does_not_delay_the_end(tmp_path, upstream):
-    drained(tmp_path, upstream, 600)
-    with serving(tmp_path) as (server, url), RawClient(url) as idle, RawClient(url) as used:
-        idle.send(request())
-        assert idle.response().status == 200
-        used.send(streaming("up/short"))
-        assert used.socket.recv(1, socket.MSG_PEEK)
-        server.send_signal(signal.SIGTERM)
-        assert used.response().body.endswith(b"data: [DONE]\n\n")
-        assert server.wait(60) == 0
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_second_signal_ends_the_drain(tmp_path, upstream, name):
-    drained(tmp_path, upstream, 600)
-    with serving(tmp_path) as (server, url), RawClient(url) as client:
-        client.send(streaming("up/slow"))
-        assert client.socket.recv(1, socket.MSG_PEEK)
-        server.send_signal(getattr(signal, name))
-        wait_for(lambda: not is_ready(url))
-        time.sleep(1.2)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
-        assert b"server_stopping" in client.response().body
-
-
-def test_ctrl_c_reaches_workers_twice_and_still_drains(tmp_path, upstream):
-    drained(tmp_path, upstream, 60)
-    with serving(tmp_path, "--workers", "2") as (server, url), RawClient(url) as client:
-        client.send(streaming("up/short"))
-        assert client.socket.recv(1, socket.MSG_PEEK)
-        for pid in [*children(server.pid), server.pid]:
-            os.kill(pid, signal.SIGINT)
-        wait_for(lambda: not is_ready(url))
-        response = client.response()
-        assert response.body.endswith(b"data: [DONE]\n\n")
-        assert server.wait(60) == 0
-
-
-def test_workers_without_a_supervisor_end_although_a_client_does_not_read(tmp_path, upstream):
-    drained(tmp_path, upstream)
-    with (
-        serving(tmp_path, "--workers", "2") as (server, url),
-        RawClient(url, receive_buffer=4096) as client,
-    ):
-        client.send(streaming("up/endless"))
-        assert client.socket.recv(1, socket.MSG_PEEK)
-        workers = children(server.pid)
-        assert len(workers) == 2
-        server.kill()
-        server.wait()
-        wait_for(lambda: not any(is_alive(pid) for pid in workers))
-
-
-@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one process", "workers"])
-def test_a_locked_database_does_not_keep_the_process(tmp_path, upstream, workers):
-    drained(tmp_path, upstream)
-    with (
-        serving(tmp_path, *workers) as (server, url),
-        contextlib.closing(sqlite3.connect(tmp_path / "e.db")) as other,
-    ):
-        other.execute("BEGIN EXCLUSIVE")
-        assert_answers(url)
-        pids = [*children(server.pid), server.pid]
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
-        wait_for(lambda: not any(is_alive(pid) for pid in pids))
-
-
-def test_a_start_that_hangs_can_be_ended(tmp_path, upstream):
-    drained(tmp_path, upstream, 600)
-    with serving(tmp_path):
-        pass
-    with contextlib.closing(sqlite3.connect(tmp_path / "e.db")) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with (tmp_path / "log").open("w") as log:
-            command = [sys.executable, "-m", "router", "serve"]
-            server = subprocess.Popen(command, cwd=tmp_path, stderr=log)
-        wait_for(lambda: "http://" in log_of(tmp_path))
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
-
-
-def test_a_run_at_a_host_that_hangs_does_not_keep_the_process(tmp_path):
-    rows = "".join(
-        json.dumps({"input": f"question {n}", "reference": "x"}) + "\n" for n in range(20)
-    )
-    (tmp_path / "data.jsonl").write_text(rows)
-    with raw_host([READ, HOLD]) as host:
-        drained(tmp_path, host)
-        with serving(tmp_path) as (server, url):
-            run = {
-                "dataset": "data.jsonl",
-                "routes": ["up/hangs"],
-                "prompt": "{{ input }}",
-                "metrics": ["exact_match"],
-            }
-            assert httpx.post(f"{url}/eval", json=run, timeout=30).status_code < 300
-            wait_for(lambda: host.requests)
-            with RawClient(url) as client:
-                client.send(request("POST", CHAT, body=chat("up/hangs")))
-                wait_for(lambda: any(b'"hi"' in one.body for one in host.requests))
-                server.send_signal(signal.SIGTERM)
-                assert server.wait(60) == 0
-                response = client.response()
-                assert (response.status, response.error["code"]) == (503, "server_stopping")
-    assert "Traceback" not in log_of(tmp_path)
-
-
-def children(pid):
-    """Worker processes; multiprocessing's own resource tracker is none."""
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        with contextlib.suppress(OSError):
-            if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
-                found.append(int(child))
-    return found
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    assert "out of file descriptors" not in server.log
+    assert server.log.count("connections are in use") == 1

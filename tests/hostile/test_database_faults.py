@@ -11,6 +11,7 @@ import contextlib
 import os
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -376,7 +377,7 @@ def test_a_backup_that_is_put_in_its_place_is_taken_over(upstream, tmp_path, cou
         assert found.get("/traffic/req-lost-0", found.admin).status_code == 404
         assert "replaced by another database" in found.server.log
         assert "Traceback" not in found.server.log
-        found.server.process.terminate()
+        found.server.signal(signal.SIGTERM)
         assert found.server.wait() == 0
     assert rows_of(found.database) == {"req-old", "req-meanwhile", "req-new"}
 
@@ -417,3 +418,24 @@ def test_a_backup_without_a_key_lets_nobody_in_and_revokes_nothing_back(upstream
         wait_for(lambda: said_of(found)[0] == 200)
         wait_for(lambda: found.chat(found.admin).status_code == 401)
         assert found.chat("").status_code == 401
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_log_that_was_deleted_is_saved_by_a_restart(upstream, tmp_path, count):
+    with world(tmp_path, config_of(upstream, tmp_path), "--workers", count) as found:
+        names = {f"req-{n}" for n in range(8)}
+        for name in names:
+            assert found.chat(found.app, name).status_code == 200
+        for name in names:
+            wait_for(
+                lambda name=name: found.get(f"/traffic/{name}", found.admin).status_code == 200
+            )
+        for end in ("-wal", "-shm"):
+            Path(f"{found.database}{end}").unlink()
+        wait_for(lambda: found.statuses() == {503})
+        assert "restart" in said_of(found)[1]["reason"]
+        found.server.signal(signal.SIGTERM)
+        assert found.server.wait() == 0
+    with serving(tmp_path) as server:
+        assert World(server, tmp_path, found.admin, found.app).chat(found.app).status_code == 200
+    assert names <= rows_of(found.database)

@@ -14,11 +14,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from providers import sse, wire
 from providers.errors import UpstreamProtocolError
-from providers.usage import Tokens, tokens_of
+from providers.host_json import decode_object
+from providers.usage import Tokens, count_of, tokens_of
 
 _FINISH = {
     "end_turn": "stop",
@@ -29,8 +28,6 @@ _FINISH = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class MessagesRewriter:
@@ -56,7 +53,7 @@ class MessagesRewriter:
     def whole(self, body: bytes) -> bytes:
         """A message as a chat completion."""
         try:
-            message = _decode(body)
+            message = decode_object(body)
         except wire.UNREADABLE as error:
             raise UpstreamProtocolError(f"{self._provider}: the answer is not JSON") from error
         if message.get("type") != "message" or not isinstance(message.get("content"), list):
@@ -102,7 +99,7 @@ class MessagesRewriter:
     def event(self, event: sse.Event) -> bytes:
         """One event of a stream; most become one chunk."""
         try:
-            said = _decode(event.data)
+            said = decode_object(event.data)
         except wire.UNREADABLE as error:
             raise UpstreamProtocolError(f"{self._provider}: an event is not JSON") from error
         kind = said.get("type")
@@ -136,7 +133,7 @@ class MessagesRewriter:
 
     def _start_block(self, said: dict[str, Any]) -> bytes:
         block = dict(said.get("content_block") or {})
-        self._blocks[said.get("index") or 0] = block
+        self._blocks[count_of(said.get("index")) or 0] = block
         if block.get("type") == "tool_use":
             block["index"] = self._calls
             self._calls += 1
@@ -147,7 +144,7 @@ class MessagesRewriter:
         return b""
 
     def _delta(self, said: dict[str, Any]) -> bytes:
-        block = self._blocks.setdefault(said.get("index") or 0, {})
+        block = self._blocks.setdefault(count_of(said.get("index")) or 0, {})
         delta = said.get("delta") or {}
         kind = delta.get("type")
         if kind == "text_delta":
@@ -231,7 +228,7 @@ def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": read, "cache_creation_tokens": written},
     }
-    thinking = _object(usage.get("output_tokens_details")).get("thinking_tokens")
+    thinking = count_of(_object(usage.get("output_tokens_details")).get("thinking_tokens"))
     if thinking is not None:
         found["completion_tokens_details"] = {"reasoning_tokens": thinking}
     return found
@@ -240,7 +237,7 @@ def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
 def model_list(provider: str, body: bytes) -> bytes:
     """Anthropic's list of models as OpenAI's."""
     try:
-        rows = _decode(body)["data"]
+        rows = decode_object(body)["data"]
         models = [
             wire.Model(row["id"], created=_seconds(row), owned_by="anthropic") for row in rows
         ]

@@ -47,6 +47,8 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from providers.host_json import decode
+
 # Characters of an error that is sent: messages quote what the client sent, which may be anything.
 MAX_MESSAGE = 8192
 MAX_PARAM = 256
@@ -389,7 +391,7 @@ class TargetBusyError(UpstreamError):
 def _error_object(body: bytes) -> dict[str, Any] | None:
     """The error in a host's error body, or None when there is none to be found."""
     try:
-        found = msgspec.json.decode(body)
+        found = decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     if isinstance(found, list) and len(found) == 1:

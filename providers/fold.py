@@ -11,6 +11,7 @@ from typing import Any
 
 from providers import sse, wire
 from providers.compose import words
+from providers.usage import count_of
 
 Object = dict[str, Any]
 
@@ -44,7 +45,7 @@ def fold(chunks: Iterable[Object]) -> Object:
             if name != "choices" and (value is not None or name not in whole):
                 whole[name] = value
         for said in chunk.get("choices") or ():
-            index = said.get("index") or 0
+            index = count_of(said.get("index")) or 0
             _merge(choices.setdefault(index, {"index": index}), said)
     for choice in choices.values():
         _join(choice)

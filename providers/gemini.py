@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from providers import sse, wire
 from providers.base import Call
 from providers.compatible import Compatible, CompatibleConfig
+from providers.host_json import decode_object
 from providers.nested import Nested, ToolCallIndexes
 from providers.rewrite import Rewriter
 from providers.translate import Rules
 from providers.transport import Transport
+from providers.usage import count_of
 
 BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai"
 
@@ -45,8 +45,6 @@ _CHAT = Rules(
 )
 _EMBEDDINGS = Rules(known=frozenset({"model", "input", "dimensions", "encoding_format"}))
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
-
 
 class Gemini(Compatible):
     """Gemini's OpenAI endpoint."""
@@ -73,7 +71,7 @@ class ToolCallsRewriter:
     def whole(self, body: bytes) -> bytes:
         """A complete answer; what is no chat completion is left as it is."""
         try:
-            answer = _decode(body)
+            answer = decode_object(body)
         except wire.UNREADABLE:
             return body
         return wire.encode(answer) if self._fix(answer, "message") else body
@@ -83,7 +81,7 @@ class ToolCallsRewriter:
         if event.data == b"[DONE]":
             return sse.DONE
         try:
-            chunk = _decode(event.data)
+            chunk = decode_object(event.data)
         except wire.UNREADABLE:
             return sse.encode(event.data)
         return sse.encode(wire.encode(chunk) if self._fix(chunk, "delta") else event.data)
@@ -96,7 +94,7 @@ class ToolCallsRewriter:
         """Whether anything had to be changed."""
         changed = False
         for choice in answer.get("choices") or ():
-            index = choice.get("index") or 0
+            index = count_of(choice.get("index")) or 0
             if calls := (choice.get(part) or {}).get("tool_calls"):
                 self._called.add(index)
                 if part == "delta":

@@ -32,9 +32,11 @@ from providers.errors import (
     UpstreamProtocolError,
     closest,
 )
+from providers.host_json import decode_object
 from providers.llamafile import Llamafile, LlamafileConfig
 from providers.translate import Edits, Rules, system_for_developer
 from providers.transport import Transport
+from providers.usage import count_of
 
 _LISTING_S = 5.0
 
@@ -118,11 +120,10 @@ _RULES = {"chat/completions": _CHAT, "completions": _COMPLETIONS, "embeddings": 
 
 
 class _Count(msgspec.Struct):
-    count: int
+    count: Any
 
 
 _read_count = msgspec.json.Decoder(_Count).decode
-_read_models = msgspec.json.Decoder(wire.ModelList).decode
 
 
 class LlamaCpp(Llamafile):
@@ -173,7 +174,7 @@ class LlamaCpp(Llamafile):
         finally:
             await reply.aclose()
         try:
-            return tuple(model.id for model in _read_models(body).data)
+            return tuple(wire.read_models(body))
         except wire.UNREADABLE:
             return ()
 
@@ -199,7 +200,7 @@ class LlamaCpp(Llamafile):
                 await reply.aclose()
             if reply.status == 200:
                 with contextlib.suppress(*wire.UNREADABLE):
-                    return _read_count(answer).count
+                    return count_of(_read_count(answer).count)
         return None
 
 
@@ -241,7 +242,7 @@ class _WholeStream:
                     yield await self._end(last, "".join(texts), finished=finished)
                     return
                 with contextlib.suppress(*wire.UNREADABLE):
-                    last = msgspec.json.decode(event.data, type=dict[str, Any])
+                    last = decode_object(event.data)
                     finished |= _take(last, texts)
                 yield sse.encode(event.data)
         raise UpstreamProtocolError(f"{self._provider.name}: the stream ended without [DONE]")

@@ -28,6 +28,7 @@ from providers.base import BytesReply, Call, Positive, Reply, Translation
 from providers.compatible import Compatible, CompatibleConfig
 from providers.compose import model_list
 from providers.errors import ConfigError, UpstreamConnectError, UpstreamError
+from providers.host_json import decode_object
 from providers.managed import ManagedServer
 from providers.translate import Edits, Rules, system_for_developer
 from providers.transport import Transport
@@ -35,8 +36,6 @@ from providers.transport import Transport
 BASE_URL = "http://127.0.0.1:8080/v1"
 
 _PROBE_S = 2.0
-
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class LlamafileConfig(CompatibleConfig, frozen=True, kw_only=True):
@@ -251,7 +250,7 @@ class Llamafile(Compatible):
         if reply.status != 200:
             return None
         try:
-            return _decode(body)
+            return decode_object(body)
         except wire.UNREADABLE:
             return None
 

@@ -22,17 +22,17 @@ from providers import sse, wire
 from providers.base import Call
 from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import UpstreamProtocolError
+from providers.host_json import decode_object
 from providers.nested import Nested, ToolCallIndexes
 from providers.rewrite import Rewriter
 from providers.translate import Edits, Rules, system_for_developer, without_names
 from providers.transport import Transport
+from providers.usage import count_of
 
 BASE_URL = "https://api.mistral.ai/v1"
 
 _ID = re.compile(r"[A-Za-z0-9]{9}")
 _ALPHABET = string.digits + string.ascii_letters
-
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def tool_call_id(client_id: str) -> str:
@@ -194,7 +194,7 @@ class _Answers:
     def whole(self, body: bytes) -> bytes:
         """A complete answer."""
         try:
-            answer = _decode(body)
+            answer = decode_object(body)
         except wire.UNREADABLE as error:
             raise UpstreamProtocolError(f"{self._provider}: the answer is not JSON") from error
         return wire.encode(answer) if self._fix(answer, "message") else body
@@ -205,7 +205,7 @@ class _Answers:
             usage = self._usage
             return sse.DONE if usage is None else sse.encode(wire.encode(usage)) + sse.DONE
         try:
-            chunk = _decode(event.data)
+            chunk = decode_object(event.data)
         except wire.UNREADABLE:
             return sse.encode(event.data)
         changed = self._fix(chunk, "delta") | self._move_usage(chunk)
@@ -229,7 +229,8 @@ class _Answers:
             said = choice.get(part) or {}
             changed |= self._fix_content(said) | self._fix_calls(said)
             if part == "delta":
-                changed |= self._indexes.fix(choice.get("index") or 0, said.get("tool_calls"))
+                index = count_of(choice.get("index")) or 0
+                changed |= self._indexes.fix(index, said.get("tool_calls"))
             reason = choice.get("finish_reason")
             if reason == "error":
                 raise UpstreamProtocolError(f"{self._provider}: the model ended with an error")

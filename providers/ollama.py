@@ -8,6 +8,7 @@ beginning of a longer prompt off without a word. The OpenAI endpoint has no way 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -18,10 +19,12 @@ from providers.compatible import Compatible, CompatibleConfig
 from providers.compose import count_tokens, error_reply
 from providers.errors import RequestError, UpstreamError
 from providers.gemini import ToolCallsRewriter
+from providers.host_json import decode
 from providers.off_loop import off_loop
 from providers.rewrite import Rewriter
 from providers.translate import Edits, Rules, translate
 from providers.transport import Transport
+from providers.usage import ABSENT, count_of
 
 BASE_URL = "http://127.0.0.1:11434/v1"
 DEFAULT_CONTEXT = 4096
@@ -60,7 +63,7 @@ _RULES = {"chat/completions": _CHAT, "completions": _COMPLETIONS, "embeddings": 
 class _Running(msgspec.Struct):
     name: str = ""
     model: str = ""
-    context_length: int | None = None
+    context_length: msgspec.Raw = ABSENT
 
 
 class _Processes(msgspec.Struct):
@@ -126,20 +129,20 @@ class Ollama(Compatible):
     async def _context(self, model: str) -> int:
         """The context a model runs with, or would be started with."""
         processes = await self._ask("GET", "/api/ps", None)
-        if processes is not None:
+        with suppress(*wire.UNREADABLE):
             for one in _read_processes(processes).models:
                 if model in (one.name, one.model, one.model.removesuffix(":latest")):
-                    return one.context_length or DEFAULT_CONTEXT
+                    return _count(one.context_length) or DEFAULT_CONTEXT
         shown = await self._ask("POST", "/api/show", wire.encode({"model": model}))
-        if shown is not None:
+        with suppress(*wire.UNREADABLE):
             for line in _read_shown(shown).parameters.splitlines():
                 name, _, value = line.strip().partition(" ")
-                if name == "num_ctx" and value.strip().isdecimal():
-                    return int(value)
+                if name == "num_ctx" and (context := _count(value.strip().encode())):
+                    return context
         return DEFAULT_CONTEXT
 
-    async def _ask(self, method: str, path: str, body: bytes | None) -> bytes | None:
-        """A body of Ollama's own API; None when it does not tell."""
+    async def _ask(self, method: str, path: str, body: bytes | None) -> bytes:
+        """A body of Ollama's own API; b"" when it does not tell."""
         try:
             reply = await self._transport.request(
                 method,
@@ -150,19 +153,19 @@ class Ollama(Compatible):
                 connect_timeout=2.0,
             )
         except UpstreamError:
-            return None
+            return b""
         try:
             answer = await reply.read()
         finally:
             await reply.aclose()
-        return answer if reply.status == 200 and _is_object(answer) else None
+        return answer if reply.status == 200 else b""
 
 
-def _is_object(body: bytes) -> bool:
+def _count(raw: bytes | msgspec.Raw) -> int | None:
     try:
-        return isinstance(msgspec.json.decode(body), dict)
+        return count_of(decode(raw))
     except wire.UNREADABLE:
-        return False
+        return None
 
 
 def _words(raw: msgspec.Raw) -> int:

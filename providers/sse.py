@@ -16,6 +16,7 @@ import msgspec
 
 from providers import wire
 from providers.errors import UpstreamProtocolError
+from providers.host_json import decode
 from providers.usage import ABSENT, Tokens, usage_of_answer
 
 DONE = b"data: [DONE]\n\n"
@@ -173,7 +174,7 @@ def _is_error(event: Event) -> bool:
     if event.event == "error":
         return True
     try:
-        found = msgspec.json.decode(event.data)
+        found = decode(event.data)
     except wire.UNREADABLE:
         return False
     if isinstance(found, list) and len(found) == 1:
@@ -199,7 +200,7 @@ def without_usage(data: bytes) -> bytes:
 def _only_usage(event: bytes) -> bool:
     events = Parser().feed(event)
     try:
-        found = msgspec.json.decode(events[0].data) if events else None
+        found = decode(events[0].data) if events else None
     except wire.UNREADABLE:
         return False
     return isinstance(found, dict) and not found.get("choices") and bool(found.get("usage"))

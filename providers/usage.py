@@ -271,13 +271,18 @@ def _completed(usage: dict[str, Any], found: Tokens) -> Tokens:
     return Tokens(prompt, completion, prompt + completion, cached, written)
 
 
+def count_of(value: Any) -> int | None:
+    """Return a host's count; None where the value cannot be one."""
+    # Not bool, which is an int in Python.
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None
+
+
 def _at(usage: dict[str, Any], path: str) -> int | None:
     name, _, rest = path.partition(".")
     value = usage.get(name)
     if rest:
         value = value.get(rest) if isinstance(value, dict) else None
-    # Not bool, which is an int in Python.
-    return value if type(value) is int and 0 <= value <= MAX_COUNT else None
+    return count_of(value)
 
 
 def _field_by_field(raw: bytes | msgspec.Raw) -> Any:

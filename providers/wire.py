@@ -274,16 +274,39 @@ class ModelList(msgspec.Struct):
     object: str = "list"
 
 
-class _Read(ChatCompletion, kw_only=True):
-    # Not looked at: a count that is no number must not cost the answer. `usage.py` reads it.
-    usage: msgspec.Raw = msgspec.Raw()  # type: ignore[assignment]
+class _Listed(msgspec.Struct):
+    id: str
+
+
+class _ListedModels(msgspec.Struct):
+    data: list[_Listed]
+
+
+_decode_models = msgspec.json.Decoder(_ListedModels).decode
+
+
+def read_models(body: bytes) -> list[str]:
+    """The names in a host's list of models. Raises what UNREADABLE names."""
+    return [one.id for one in _decode_models(body).data]
+
+
+class _ReadChoice(msgspec.Struct):
+    message: AnswerMessage
+    finish_reason: str | None = None
+
+
+# Without the numbers: one that cannot be must not cost the answer. `usage.py` reads the counts.
+class _Read(msgspec.Struct):
+    choices: list[_ReadChoice]
+    model: str | None = None
+    system_fingerprint: str | None = None
 
 
 _decode_completion = msgspec.json.Decoder(_Read).decode
 
 
 def read_completion(body: bytes) -> ChatCompletion:
-    """A chat completion's body, without its usage, which `usage.py` reads.
+    """A chat completion's texts, and who gave them; the numbers are not read.
 
     Raises:
         UpstreamProtocolError: it is not JSON, or has no choices (an error sent with status 200).
@@ -293,11 +316,11 @@ def read_completion(body: bytes) -> ChatCompletion:
     except UNREADABLE as error:
         raise UpstreamProtocolError(f"the answer is not a chat completion: {error}") from error
     return ChatCompletion(
-        id=completion.id,
-        object=completion.object,
-        created=completion.created,
         model=completion.model,
-        choices=completion.choices,
+        choices=[
+            Choice(index=n, message=one.message, finish_reason=one.finish_reason)
+            for n, one in enumerate(completion.choices)
+        ],
         system_fingerprint=completion.system_fingerprint,
     )
 

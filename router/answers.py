@@ -19,6 +19,7 @@ from providers import sse
 from providers.base import Path
 from providers.errors import UpstreamProtocolError, UpstreamStatusError
 from providers.fold import fold, unfold
+from providers.host_json import decode_object
 from providers.wire import UNREADABLE
 from router.routing import Target
 
@@ -76,7 +77,6 @@ _decode_completion = msgspec.json.Decoder(_Completion).decode
 _decode_embeddings = msgspec.json.Decoder(_Embeddings).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_ending = msgspec.json.Decoder(_Ending).decode
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -147,7 +147,7 @@ def _from_events(body: bytes, path: Path, target: Target) -> bytes:
     # Some hosts leave out what kind of object it is.
     kind = {"object": "text_completion" if path == "completions" else "chat.completion.chunk"}
     try:
-        folded = _encode(fold([_decode_object(one) | kind for one in data]))
+        folded = _encode(fold([decode_object(one) | kind for one in data]))
     except (*UNREADABLE, AttributeError, TypeError, ValueError, KeyError) as error:
         # `fold` takes events that are well formed; a host's need not be.
         raise UpstreamProtocolError(f"{target}: its stream cannot be read") from error
@@ -158,7 +158,7 @@ def events_of(body: bytes, path: Path, target: Target) -> bytes:
     """Return the events of a stream that says a whole answer, for a host that does not stream."""
     kind = {"object": "text_completion" if path == "completions" else "chat.completion"}
     try:
-        answer = _decode_object(body) | kind
+        answer = decode_object(body) | kind
         if len(answer.get("choices") or ()) > MAX_CHOICES:
             raise UpstreamProtocolError(f"{target}: the answer has over {MAX_CHOICES} choices")
         events, size = [], 0

@@ -20,7 +20,9 @@ from providers.errors import (
     UpstreamProtocolError,
     UpstreamStatusError,
 )
+from providers.host_json import decode
 from providers.names import MAX_NAME_BYTES, check_name
+from providers.usage import ABSENT, count_of
 from providers.wire import (
     UNREADABLE,
     AnswerMessage,
@@ -75,8 +77,8 @@ class _Text(msgspec.Struct):
 
 
 class _Vector(msgspec.Struct):
-    index: int
     embedding: list[float]
+    index: msgspec.Raw = ABSENT
 
 
 class _Vectors(msgspec.Struct):
@@ -346,12 +348,11 @@ class Asker:
             raise UpstreamProtocolError(f"the answer is no list of embeddings: {error}") from error
         finally:
             await opened.aclose()
-        vectors = {one.index: one.embedding for one in data}
-        if sorted(vectors) != list(range(len(texts))):
+        if len(data) != len(texts):
             raise UpstreamProtocolError(
                 f"{len(texts)} texts were answered with {len(data)} vectors"
             )
-        return [vectors[index] for index in range(len(texts))]
+        return _in_order(data)
 
     async def _read(self, opened: Opened, started: float, path: str) -> Answer:
         body = opened.body
@@ -398,6 +399,29 @@ def _read_text(body: bytes) -> ChatCompletion:
     )
 
 
+def _in_order(data: Sequence[_Vector]) -> list[list[float]]:
+    """The vectors in the order of their texts: as their indexes say, or else as they came.
+
+    Raises:
+        UpstreamProtocolError: the indexes leave out a text.
+    """
+    indexes = [index for one in data if (index := _index_of(one)) is not None]
+    if len(indexes) < len(data):
+        return [one.embedding for one in data]
+    if sorted(indexes) != list(range(len(data))):
+        raise UpstreamProtocolError(f"the indexes of {len(data)} vectors are {indexes}")
+    vectors = dict(zip(indexes, data, strict=True))
+    return [vectors[n].embedding for n in range(len(data))]
+
+
+def _index_of(vector: _Vector) -> int | None:
+    """The vector's index; None where it has none, or a number that cannot be one."""
+    try:
+        return count_of(decode(vector.index))
+    except UNREADABLE:
+        return None
+
+
 def _logprobs(body: bytes) -> tuple[float | None, int | None]:
     """The first choice's sum of log probabilities and number of tokens, where it has them."""
     if b'"logprob"' not in body:
@@ -409,7 +433,12 @@ def _logprobs(body: bytes) -> tuple[float | None, int | None]:
         return None, None
     logprobs = choices[0].logprobs if choices else None
     tokens = (logprobs and logprobs.content) or []
-    return (math.fsum(token.logprob for token in tokens), len(tokens)) if tokens else (None, None)
+    try:
+        total = math.fsum(token.logprob for token in tokens)
+    except OverflowError:
+        # So little probability is a wrong report.
+        return None, None
+    return (total, len(tokens)) if tokens else (None, None)
 
 
 def _failed(error: EvalrouterError, seconds: float, target: str = "") -> Answer:

@@ -25,8 +25,6 @@ WRONG_KEY = "sk-evalrouter-wrong-key"
 LONG_WORDS = 200_000
 LISTING_S = 5.0
 
-_read_models = msgspec.json.Decoder(wire.ModelList).decode
-
 
 async def examine_provider(
     services: Services,
@@ -91,9 +89,9 @@ async def _first_model(provider: Provider, config: ProviderConfig) -> str:
     finally:
         await reply.aclose()
     try:
-        models = _read_models(body).data if reply.status == 200 else []
+        models = wire.read_models(body) if reply.status == 200 else []
     except wire.UNREADABLE:
         models = []
     if not models:
         raise ConfigError(f"{provider.name} lists no models: name one with --model")
-    return models[0].id
+    return models[0]

@@ -380,7 +380,9 @@ def _cost(record: Record, prices: PriceBook) -> float | None:
         return 0.0
     if record.prompt_tokens is None and record.completion_tokens is None:
         return 0.0 if prices.is_free(record.target) else None
-    usage = Usage(prompt_tokens=record.prompt_tokens, completion_tokens=record.completion_tokens)
+    # Nothing but the prompt is paid for where there is no completion, whatever one would cost.
+    completion = 0 if record.path == "embeddings" else record.completion_tokens
+    usage = Usage(prompt_tokens=record.prompt_tokens, completion_tokens=completion)
     return prices.cost(
         record.target, usage, cached=record.cached_tokens, written=record.written_tokens
     )

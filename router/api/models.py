@@ -15,7 +15,7 @@ from litestar.params import FromPath
 from providers.base import Call
 from providers.errors import EvalrouterError, ModelNotFoundError
 from providers.names import MAX_NAME_BYTES, check_name
-from providers.wire import UNREADABLE, ModelList
+from providers.wire import UNREADABLE, read_models
 from router.api.guard import basic
 from router.api.injected import Injected
 from router.keys import presented
@@ -29,8 +29,6 @@ FRESH_S = 60.0
 RETRY_S = 10.0
 # Of one provider; a host may list what it likes.
 MAX_LISTED = 10_000
-
-_decode = msgspec.json.Decoder(ModelList).decode
 
 
 class ModelRow(msgspec.Struct):
@@ -205,7 +203,7 @@ async def _read_list(services: Services, name: str) -> tuple[list[str], str]:
             body = await reply.read()
         if reply.status != 200:
             return [], f"status {reply.status}"
-        names = [model.id for model in _decode(body).data]
+        names = read_models(body)
     except TimeoutError:
         return [], f"no list within {LISTING_S:g} s"
     except EvalrouterError as error:

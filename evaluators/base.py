@@ -46,7 +46,7 @@ class Cell(NamedTuple):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens as the target counted them; None where it did not say."""
+    """Tokens as the target counted them, else as estimated; None where neither is known."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -64,8 +64,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         model: the model version the target says it is, "" when it says nothing.
         system_fingerprint: as the target reports it, "" otherwise.
         finish_reason: as the target reports it, "" otherwise.
-        usage: tokens, as the target counted them.
+        usage: tokens, as the target counted them, else as estimated.
         cost_usd: what the call cost in US dollars; None when the price is unknown.
+        estimated: whether tokens are estimated, and with them the cost, because a target did not
+            count them.
         logprob_sum: natural logarithm of the probability of the whole answer, summed over its
             tokens; None when the target did not say.
         logprob_tokens: over how many tokens that is; None when the target did not say.
@@ -85,6 +87,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str = ""
     usage: Usage = Usage()
     cost_usd: float | None = None
+    estimated: bool = False
     logprob_sum: float | None = None
     logprob_tokens: int | None = None
     first_byte_s: float | None = None

@@ -53,12 +53,19 @@ class ErrorGroup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens as the targets counted them; `unknown` answers came without a count."""
+    """Tokens as the targets counted them, else as estimated.
+
+    Attributes:
+        prompt, completion, total: of the answers whose tokens are known.
+        unknown: answers without a count.
+        estimated: answers whose tokens are estimated, because their target did not count them.
+    """
 
     prompt: int
     completion: int
     total: int
     unknown: int
+    estimated: int = 0
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,11 +75,13 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
         total_usd: None when the price of any answer is unknown.
         known_usd: the part that is known, failed answers with a price included.
         unknown: answers (not failed ones) whose price is unknown.
+        estimated: answers whose cost is known, and estimated because their tokens are.
     """
 
     total_usd: float | None
     known_usd: float
     unknown: int
+    estimated: int = 0
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
@@ -301,13 +310,14 @@ def decimals(output: OutputInfo, *values: float | None) -> int:
     return min(max(2 - math.floor(math.log10(largest)), 0), 9)
 
 
-def dollars(amount: float) -> str:
+def dollars(amount: float, *, estimated: bool = False) -> str:
     """US dollars to the cent, or to two digits when there is less than a dollar."""
+    sign = "≈ $" if estimated else "$"
     if amount >= 1000:
-        return f"${amount:,.0f}"
+        return f"{sign}{amount:,.0f}"
     if amount >= 1 or amount <= 0:
-        return f"${amount:.2f}"
-    return f"${amount:.{1 - math.floor(math.log10(amount))}f}"
+        return f"{sign}{amount:.2f}"
+    return f"{sign}{amount:.{1 - math.floor(math.log10(amount))}f}"
 
 
 def _confusion(output: Output, found: PerSample) -> Confusion:
@@ -342,11 +352,13 @@ def _route_report(
             completion=counted.completion_tokens,
             total=counted.total_tokens,
             unknown=counted.tokens_unknown,
+            estimated=counted.estimated,
         ),
         cost=Cost(
             total_usd=None if counted.cost_unknown else counted.cost_usd,
             known_usd=counted.cost_usd,
             unknown=counted.cost_unknown,
+            estimated=counted.cost_estimated,
         ),
         times=Times(p50_s=p50, p95_s=p95, n=len(seconds)),
         scores=scores,
@@ -487,6 +499,12 @@ def _route_warnings(route: RouteReport) -> Iterable[str]:
         yield (
             f"{route.route}: the price of {route.cost.unknown:,} of {route.answered:,} answers is "
             f"unknown{known}."
+        )
+    if route.tokens.estimated:
+        money = ", and so their cost," if route.cost.estimated else ""
+        yield (
+            f"{route.route}: the tokens of {route.tokens.estimated:,} of {route.answered:,} "
+            f"answers{money} are estimated, because the target did not count them."
         )
     if route.cached:
         yield (

@@ -206,13 +206,13 @@ def _seconds(value: float) -> str:
 def _tokens(route: RouteReport) -> str:
     if route.tokens.unknown == route.answered:
         return ABSENT
-    at_least = "≥ " if route.tokens.unknown else ""
-    return f"{at_least}{route.tokens.prompt:,} / {route.tokens.completion:,}"
+    sign = "≥ " if route.tokens.unknown else "≈ " if route.tokens.estimated else ""
+    return f"{sign}{route.tokens.prompt:,} / {route.tokens.completion:,}"
 
 
 def _cost(route: RouteReport) -> str:
     if route.cost.total_usd is not None:
-        return dollars(route.cost.total_usd)
+        return dollars(route.cost.total_usd, estimated=bool(route.cost.estimated))
     return f"≥ {dollars(route.cost.known_usd)}" if route.cost.known_usd else "unknown"
 
 

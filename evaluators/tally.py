@@ -101,6 +101,7 @@ class RouteTally:
         self.prompt_tokens = self.completion_tokens = self.total_tokens = self.tokens_unknown = 0
         self.cost_usd = 0.0
         self.cost_unknown = 0
+        self.estimated = self.cost_estimated = 0
         self.seconds = array("d")
         self.dropped: Counter[str] = Counter()
 
@@ -117,6 +118,9 @@ class RouteTally:
         self.answered += 1
         self.cached += answer.cached
         self.cost_unknown += answer.cost_usd is None
+        self.estimated += answer.estimated
+        # What is free has a cost that nobody had to estimate.
+        self.cost_estimated += answer.estimated and bool(answer.cost_usd)
         self.targets[answer.target] += 1
         self.dropped.update(answer.translation.dropped.keys())
         if answer.total_s is not None and not answer.cached:

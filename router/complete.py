@@ -123,6 +123,20 @@ class Completed(NamedTuple):
     status: int = 200
 
 
+class Embedded(NamedTuple):
+    """What came of a request for embeddings.
+
+    Attributes:
+        vectors: one for each text, in order; none where there is an error.
+        answer: what it took; its text is not of use.
+        error: why there are no vectors.
+    """
+
+    vectors: list[list[float]]
+    answer: Answer
+    error: UpstreamError | None
+
+
 class Asker:
     """Turns samples into requests and replies into answers.
 
@@ -267,12 +281,26 @@ class Asker:
         """
         at = time.time()
         completed, body = await self._ask(prepared)
+        return self._charged(prepared.plan, prepared.work, at, completed, body)
+
+    def _charged(
+        self, plan: Plan, work: Work, at: float, completed: Completed, body: bytes
+    ) -> Completed:
+        """Return what came of a request with its tokens and cost; the metrics get a record of it.
+
+        Args:
+            plan: where it went.
+            work: what was sent.
+            at: when it was sent, seconds since the epoch.
+            completed: what came of it.
+            body: what the target sent.
+        """
         answer = completed.answer
         record = Record(
-            id=prepared.work.request_id,
+            id=work.request_id,
             at=at,
-            path=prepared.work.path,
-            route=prepared.plan.route,
+            path=work.path,
+            route=plan.route,
             target=Target.parse(answer.target) if answer.target else None,
             status=completed.status,
             error_code=answer.error_code or "",
@@ -284,7 +312,7 @@ class Asker:
             keep="none",
             tail=body,
             received=len(body),
-            body=_encode(prepared.work.envelope),
+            body=_encode(work.envelope),
         )
         settle(record, self.prices)
         self._traffic.add(record)
@@ -295,7 +323,9 @@ class Asker:
             completion_tokens=record.completion_tokens,
             total_tokens=record.billed_tokens(),
         )
-        answer = msgspec.structs.replace(answer, usage=used, cost_usd=record.cost_usd)
+        answer = msgspec.structs.replace(
+            answer, usage=used, cost_usd=record.cost_usd, estimated=record.estimated
+        )
         return completed._replace(answer=answer)
 
     async def _ask(self, prepared: Prepared) -> tuple[Completed, bytes]:
@@ -323,12 +353,11 @@ class Asker:
             return await self.in_place.open(plan, work)
         return await self._dispatcher.open(plan, work)
 
-    async def embed(self, route: str, texts: Sequence[str]) -> list[list[float]]:
-        """One vector for each text, in order, always from the same target of the route.
+    async def embed(self, route: str, texts: Sequence[str]) -> Embedded:
+        """Request one vector for each text, always from the same target of the route.
 
         Raises:
             ModelNotFoundError: `route` is neither a route nor `provider/model`.
-            UpstreamError: the target failed, or gave something else than one vector per text.
         """
         # Vectors of two models have nothing to do with each other.
         plan = self.table.plan(route, share("", route)).first_only()
@@ -341,18 +370,28 @@ class Asker:
             klass="eval",
             on_unsupported="error",
         )
-        opened = await self._open(plan, work)
+        at, started = time.time(), time.perf_counter()
         try:
-            data = _decode_vectors(opened.body or b"").data
-        except UNREADABLE as error:
-            raise UpstreamProtocolError(f"the answer is no list of embeddings: {error}") from error
-        finally:
-            await opened.aclose()
-        if len(data) != len(texts):
-            raise UpstreamProtocolError(
-                f"{len(texts)} texts were answered with {len(data)} vectors"
-            )
-        return _in_order(data)
+            opened = await self._open(plan, work)
+        except UpstreamError as error:
+            failed = _failed(error, time.perf_counter() - started)
+            completed = Completed(failed, error.attempts, status=error.status)
+            return Embedded([], self._charged(plan, work, at, completed, b"").answer, error)
+        body, seconds = opened.body or b"", time.perf_counter() - started
+        await opened.aclose()
+        vectors: list[list[float]] = []
+        wrong: UpstreamError | None = None
+        answer = Answer(
+            text="", target=str(opened.target), first_byte_s=opened.first_byte_s, total_s=seconds
+        )
+        completed = Completed(answer, tuple(opened.attempts))
+        try:
+            vectors = _read_vectors(body, len(texts))
+        except UpstreamProtocolError as error:
+            wrong = error
+            failed = _failed(error, seconds, str(opened.target))
+            completed = completed._replace(answer=failed, status=error.status)
+        return Embedded(vectors, self._charged(plan, work, at, completed, body).answer, wrong)
 
     async def _read(self, opened: Opened, started: float, path: str) -> Answer:
         body = opened.body
@@ -381,6 +420,21 @@ class Asker:
             attempts=len(opened.attempts),
             translation=opened.translation,
         )
+
+
+def _read_vectors(body: bytes, count: int) -> list[list[float]]:
+    """Return the vectors of an answer, in order.
+
+    Raises:
+        UpstreamProtocolError: it is none, or has other than `count` vectors.
+    """
+    try:
+        data = _decode_vectors(body).data
+    except UNREADABLE as error:
+        raise UpstreamProtocolError(f"the answer is no list of embeddings: {error}") from error
+    if len(data) != count:
+        raise UpstreamProtocolError(f"{count} texts were answered with {len(data)} vectors")
+    return _in_order(data)
 
 
 def _read_text(body: bytes) -> ChatCompletion:

@@ -299,12 +299,16 @@ class Datasets(Section, frozen=True, kw_only=True):
         private_addresses: whether `http://` and `https://` datasets may come from addresses that
             are not public (this machine's, this network's).
         hub: where `hf://` datasets come from; else `HF_ENDPOINT`, else `https://huggingface.co`.
+        hf_token: lets requests over HTTP read the private and gated datasets of the hub that it
+            opens; without it, requests read public ones only. Commands use it too, else the
+            `HF_TOKEN` of whoever types them.
     """
 
     roots: tuple[str, ...] = (".",)
     max_bytes: Count = 1024 * 1024 * 1024
     private_addresses: bool = False
     hub: str = ""
+    hf_token: Secret = Secret("")
 
 
 class Evaluation(Section, frozen=True, kw_only=True):
@@ -654,6 +658,7 @@ def _check_meaning(document: Document, config: Config) -> None:
                 "business and is not passed on",
                 param="server.pass_headers",
             )
+    _check_token(document, ("datasets", "hf_token"), config.datasets.hf_token)
     for name, provider in config.providers.items():
         if not isinstance(provider, CompatibleConfig):
             continue
@@ -703,14 +708,19 @@ def _wrong_with_url(url: str) -> str:
     return ""
 
 
+def _check_token(document: Document, place: Place, token: Secret) -> None:
+    """Refuse a secret that is sent in a header and cannot be."""
+    if not _HEADER_VALUE.fullmatch(token.reveal()):
+        raise ConfigError(
+            f"{document.at(place)}: has characters that no header can have, such as a line break "
+            "at its end",
+            param=".".join(map(str, place)),
+        )
+
+
 def _check_headers(document: Document, place: Place, provider: CompatibleConfig) -> None:
     """Refuse what would break a request's head. Values are secrets, so they are not shown."""
-    if not _HEADER_VALUE.fullmatch(provider.api_key.reveal()):
-        raise ConfigError(
-            f"{document.at((*place, 'api_key'))}: has characters that no header can have, such as "
-            "a line break at its end",
-            param=".".join(map(str, (*place, "api_key"))),
-        )
+    _check_token(document, (*place, "api_key"), provider.api_key)
     for name, value in provider.headers.items():
         where = (*place, "headers", name)
         param = ".".join(map(str, where))

@@ -1,7 +1,7 @@
 """Registered datasets: files kept in the artifact store under a name, a version for each content.
 
-    row = await datasets.add("news.csv", name="news", columns={"article": "input"})
-    async with datasets.open("news@1a2b3c", base=Path()) as source: ...
+    row = await datasets.add("news.csv", name="news", over_http=False)
+    async with datasets.open("news@1a2b3c", base=Path(), over_http=False) as source: ...
 
 A version is the SHA-256 of its bytes. A run keeps its samples itself, so that nothing that happens
 to a dataset changes what a run has asked.
@@ -101,6 +101,7 @@ class Datasets:
         columns: Mapping[str, str] | None = None,
         base: Path | None = None,
         provenance: Mapping[str, Any] | None = None,
+        over_http: bool,
     ) -> DatasetRow:
         """Register a file or an address as a dataset, or a new version of one.
 
@@ -110,6 +111,7 @@ class Datasets:
             columns: the file's own column names to known ones.
             base: the folder that relative paths start from; None for the working directory.
             provenance: what is known of how it was made.
+            over_http: whether a client named it; see `fetched`.
 
         Raises:
             DatasetError, NotFoundError, BodyTooLargeError: it cannot be had, or not be used.
@@ -118,7 +120,9 @@ class Datasets:
         """
         check_name(named, "source", DatasetError, max_bytes=MAX_ADDRESS_BYTES)
         _check_chosen(name)
-        async with fetched(named, base=base or Path(), config=self._config) as source:
+        async with fetched(
+            named, base=base or Path(), config=self._config, over_http=over_http
+        ) as source:
             known = {**source.provenance, **(provenance or {})}
             source_of = msgspec.structs.replace(source, provenance=known)
             return await self._register(source_of, name, dict(columns or {}))
@@ -292,19 +296,25 @@ class Datasets:
             yield path
 
     @asynccontextmanager
-    async def open(self, named: str, *, base: Path) -> AsyncIterator[Source]:
+    async def open(self, named: str, *, base: Path, over_http: bool) -> AsyncIterator[Source]:
         """Whatever a run document may name: a registered dataset first, else an address or a path.
 
         It is meant to be read inside; few may be at a time, and further ones wait.
 
+        Args:
+            named: what the document has.
+            base: the folder that relative paths start from.
+            over_http: whether a client named it; see `fetched`.
+
         Raises:
             As `add` and `file` do.
         """
-        async with self._named(named, base=base) as source, self._reading:
+        opened = self._named(named, base=base, over_http=over_http)
+        async with opened as source, self._reading:
             yield source
 
     @asynccontextmanager
-    async def _named(self, named: str, *, base: Path) -> AsyncIterator[Source]:
+    async def _named(self, named: str, *, base: Path, over_http: bool) -> AsyncIterator[Source]:
         if named in SHIPPED:
             yield Source(path=SHIPPED[named], name=named, address=named)
             return
@@ -318,7 +328,8 @@ class Datasets:
                     columns=row.mapping,
                 )
             return
-        async with fetched(named, base=base, config=self._config) as source:
+        fetching = fetched(named, base=base, config=self._config, over_http=over_http)
+        async with fetching as source:
             if not is_address(named) and _NAME.fullmatch(named) and not source.path.exists():
                 names = {one.name for one in await self._store.datasets()}
                 if near := closest(named, names):

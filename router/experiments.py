@@ -39,6 +39,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         task: of the run's document, "" for none.
         estimate, low, high, n, coverage: as in the run's report.
         cost_usd: of all the route's answers; None when a price is unknown.
+        cost_estimated: whether a part of that is estimated, because a target did not count tokens.
         seconds: median time of an answer that was not cached; None when all were.
         baseline: the route of the same run that it was compared with; None for none.
         difference, difference_low, difference_high: from that baseline, with its 95% interval.
@@ -57,6 +58,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     coverage: float
     cost_usd: float | None
+    cost_estimated: bool
     seconds: float | None
     baseline: str | None = None
     difference: float | None = None
@@ -313,6 +315,7 @@ def _entries(output: str, members: Iterable[tuple[Run, Report]]) -> Iterable[Ent
                 n=score.n,
                 coverage=score.coverage,
                 cost_usd=route.cost.total_usd,
+                cost_estimated=bool(route.cost.estimated),
                 seconds=route.times.p50_s,
                 baseline=report.baseline if against else None,
                 difference=against.difference if against else None,

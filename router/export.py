@@ -220,6 +220,7 @@ _ANSWER = {
     "system_fingerprint": "string",
     "finish_reason": "string",
     "cost_usd": "float64",
+    "estimated": "bool",
     "logprob_sum": "float64",
     "logprob_tokens": "int64",
     "first_byte_s": "float64",

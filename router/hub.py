@@ -5,8 +5,7 @@
 
 A revision is resolved to a commit first, and every file is taken from that commit. The files are
 the repository's parquet files; where it has none, those that the hub itself makes of it (its branch
-`refs/convert/parquet`). A private or gated dataset needs a token where huggingface_hub looks for
-one: `HF_TOKEN`, or `hf auth login`.
+`refs/convert/parquet`). A private or gated dataset needs a token.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import msgspec
@@ -76,12 +75,27 @@ def parse_hub(address: str) -> HubName:
     return HubName(repository=repository, **{name: values[0] for name, values in asked.items()})
 
 
-def fetch(name: HubName, endpoint: str, folder: Path, most: int) -> HubFiles:
+class Access(NamedTuple):
+    """How the hub is reached.
+
+    Attributes:
+        endpoint: its address, `https://huggingface.co`.
+        token: what lets somebody read private and gated datasets; None for the one that
+            huggingface_hub finds (`HF_TOKEN`, or `hf auth login`), False for none at all.
+        remedy: what to set where a token is missing.
+    """
+
+    endpoint: str
+    token: str | Literal[False] | None = None
+    remedy: str = "HF_TOKEN"
+
+
+def fetch(name: HubName, access: Access, folder: Path, most: int) -> HubFiles:
     """Download the dataset's files into `folder`. Blocks.
 
     Args:
         name: what to fetch.
-        endpoint: the hub, `https://huggingface.co`.
+        access: the hub, and with whose token.
         folder: an empty one.
         most: bytes that the files may have together.
 
@@ -96,8 +110,8 @@ def fetch(name: HubName, endpoint: str, folder: Path, most: int) -> HubFiles:
     except ImportError:
         raise MissingExtraError("Datasets of the Hugging Face hub", "hub") from None
     disable_progress_bars()
-    api = HfApi(endpoint=endpoint)
-    with _Told(name, endpoint):
+    api = HfApi(endpoint=access.endpoint, token=access.token)
+    with _Told(name, access):
         info = api.dataset_info(name.repository, revision=name.revision, files_metadata=True)
         card: Any = info.card_data or {}
         parquet = _parquet_of(info)
@@ -118,7 +132,8 @@ def fetch(name: HubName, endpoint: str, folder: Path, most: int) -> HubFiles:
                     repo_type="dataset",
                     revision=info.sha,
                     local_dir=folder,
-                    endpoint=endpoint,
+                    endpoint=access.endpoint,
+                    token=access.token,
                 )
             )
             for file in files
@@ -209,9 +224,10 @@ def _by_names(files: list[str]) -> _Files:
 class _Told:
     """huggingface_hub's errors as ours."""
 
-    def __init__(self, name: HubName, endpoint: str) -> None:
+    def __init__(self, name: HubName, access: Access) -> None:
         self._name = name
-        self._endpoint = endpoint
+        self._endpoint = access.endpoint
+        self._remedy = access.remedy
 
     def __enter__(self) -> None:
         pass
@@ -223,14 +239,14 @@ class _Told:
         match error:
             case errors.GatedRepoError():
                 raise DatasetError(
-                    f"{name}: is gated; ask for access on the hub and set HF_TOKEN"
+                    f"{name}: is gated; ask for access on the hub and set {self._remedy}"
                 ) from error
             case errors.RevisionNotFoundError():
                 raise DatasetError(f"{name}: has no such revision") from error
             case errors.RepositoryNotFoundError():
                 raise DatasetError(
                     f"{name}: there is no such dataset on {self._endpoint}, or it is private and "
-                    "HF_TOKEN is not set"
+                    f"needs a token; set {self._remedy}"
                 ) from error
             case errors.HFValidationError():
                 raise DatasetError(f"{name}: {error}") from error

@@ -15,7 +15,7 @@ from evaluators.tally import Tally
 from router.check import build_metrics, parse_gates
 from router.hardware import HardwareCost
 from router.judge_report import JudgeReport, judge_reports
-from router.store.base import ENDED, Run, Store
+from router.store.base import ENDED, EmbeddingUse, Run, Store
 
 _MOST_KEPT = 64
 
@@ -24,12 +24,13 @@ _Key = tuple[str, str, float | None]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """A run with its report, what its gates found, and what its judges and machines took."""
+    """A run with its report, what its gates found, and what judges, embeddings, machines took."""
 
     run: Run
     report: Report
     gates: list[GateResult]
     judges: list[JudgeReport] = []
+    embeddings: list[EmbeddingUse] = []
     hardware: list[HardwareCost] = []
 
     @property
@@ -119,4 +120,5 @@ async def outcome(store: Store, found: Run) -> Outcome:
     results = await asyncio.to_thread(
         gate_rules.check, parse_gates(document, metrics), tally, report
     )
-    return Outcome(found, report, results, judges)
+    embeddings = await store.embedding_use(found.id)
+    return Outcome(found, report, results, judges, embeddings)

@@ -32,6 +32,7 @@ from router.cluster import Cluster
 from router.complete import Asker
 from router.config import IN_PLACE
 from router.dispatch import Attempt
+from router.embedding import EmbeddingClient
 from router.judging import Bench
 from router.lanes import TargetLane, lanes_of
 from router.pacing import TRIES
@@ -157,7 +158,7 @@ class Replay:
                 document,
                 self._metrics,
                 stack,
-                embed=self._asker.embed,
+                embed=EmbeddingClient(self._store, self._asker, found.id, pay=self._pay),
                 bench=bench,
                 pool=pool,
             )
@@ -349,6 +350,9 @@ class Replay:
         for use in await self._store.judge_use(self._run.id):
             self._live.cost_usd += use.cost_usd
             self._live.tokens += use.tokens
+        for embedded in await self._store.embedding_use(self._run.id):
+            self._live.cost_usd += embedded.cost_usd
+            self._live.tokens += embedded.tokens
         self._before_s = self._run.ran_s
 
     def _is_halted(self) -> bool:

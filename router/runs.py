@@ -12,6 +12,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -47,6 +48,7 @@ from router.jobs import Jobs, Runner, stale_after
 from router.outcome import Outcome, Outcomes
 from router.replay import Live
 from router.samples import prepare
+from router.sources import Source
 from router.store.base import STOPPED, Run, Store
 
 # How often a run of another process is looked at.
@@ -91,7 +93,7 @@ class Runs(Jobs):
         check_names(document)
         await self._confine(runner, document, base)
         document, metrics = self._check(document, base)
-        async with self._datasets.open(document.dataset, base=base) as source:
+        async with self._open(runner, document, base) as source:
             document = msgspec.structs.replace(document, dataset=source.address)
             prepared = await in_thread(prepare, document, source, metrics)
             found = Run(
@@ -132,7 +134,7 @@ class Runs(Jobs):
         check_names(document)
         await self._confine(runner, document, base)
         document, metrics = self._check(document, base)
-        async with self._datasets.open(document.dataset, base=base) as source:
+        async with self._open(runner, document, base) as source:
             document = msgspec.structs.replace(document, dataset=source.address)
             prepared = await in_thread(prepare, document, source, metrics)
             asker = self._asker.for_run(document)
@@ -149,6 +151,12 @@ class Runs(Jobs):
         if runner == "server":
             datasets = None if base is None else self._datasets
             await confine(document, self._allowed, datasets=datasets, base=base)
+
+    def _open(
+        self, runner: Runner, document: RunDocument, base: Path
+    ) -> AbstractAsyncContextManager[Source]:
+        """Open a document's dataset for whoever named it."""
+        return self._datasets.open(document.dataset, base=base, over_http=runner == "server")
 
     def _check(self, document: RunDocument, base: Path) -> tuple[RunDocument, list[AnyMetric]]:
         """Everything that can be checked without the dataset. Raises RunDocumentError."""
@@ -265,7 +273,7 @@ class Runs(Jobs):
         if limit is None:
             await self._store.requeue_run(*claim, cells=found.dataset_rows * cells, **changes)
         else:
-            async with self._datasets.open(document.dataset, base=Path(found.base)) as source:
+            async with self._open(runner, document, Path(found.base)) as source:
                 prepared = await in_thread(prepare, document, source, metrics)
                 again.check_same_dataset(found, prepared.count, prepared.dataset.hash)
                 await self._store.extend_run(

@@ -1,6 +1,7 @@
 """From what a user names to a file of rows on this machine: a path, http(s)://, s3:// or hf://.
 
-    async with fetched("hf://org/name?split=test", base=Path(), config=config) as source:
+    named = "hf://org/name?split=test"
+    async with fetched(named, base=Path(), config=config, over_http=False) as source:
         open_dataset(source.path)
 
 What had to be fetched lies in a temporary folder and is gone afterwards.
@@ -27,8 +28,8 @@ from evaluators.dataset_process import in_thread
 from evaluators.formats import EXTENSIONS
 from providers.errors import ArtifactError, BodyTooLargeError, DatasetError, closest
 from router.artifacts import CHUNK, S3Artifacts, parse_s3, temporary_folder
-from router.config import Config
-from router.hub import fetch, parse_hub
+from router.config import Config, Datasets
+from router.hub import Access, fetch, parse_hub
 
 SCHEMES = ("http", "https", "s3", "hf")
 TIMEOUT = aiohttp.ClientTimeout(total=3600, connect=10, sock_read=60)
@@ -63,13 +64,16 @@ def is_address(named: str) -> bool:
 
 
 @asynccontextmanager
-async def fetched(named: str, *, base: Path, config: Config) -> AsyncIterator[Source]:
+async def fetched(
+    named: str, *, base: Path, config: Config, over_http: bool
+) -> AsyncIterator[Source]:
     """The dataset's file on this machine.
 
     Args:
         named: a path, or an address of one of SCHEMES.
         base: the folder that relative paths start from.
         config: `datasets` says what may be fetched, `storage.s3` how S3 is reached.
+        over_http: whether a client named it, who must not use the token of this machine's user.
 
     Raises:
         DatasetError, NotFoundError: it cannot be had, and why.
@@ -86,7 +90,7 @@ async def fetched(named: str, *, base: Path, config: Config) -> AsyncIterator[So
         raise DatasetError(f"{named}: cannot fetch {scheme}://.{closest(scheme, SCHEMES)}")
     with temporary_folder() as folder:
         if scheme == "hf":
-            yield await in_thread(_from_hub, named, config, folder)
+            yield await in_thread(_from_hub, named, config.datasets, folder, over_http=over_http)
         elif scheme == "s3":
             yield await _from_s3(named, config, folder)
         else:
@@ -159,9 +163,9 @@ def _no_room(what: str, path: Path, error: OSError) -> ArtifactError:
 # The hub
 
 
-def _from_hub(named: str, config: Config, folder: Path) -> Source:
-    datasets = config.datasets
-    found = fetch(parse_hub(named), datasets.hub, folder, datasets.max_bytes)
+def _from_hub(named: str, datasets: Datasets, folder: Path, *, over_http: bool) -> Source:
+    access = _access(datasets, over_http=over_http)
+    found = fetch(parse_hub(named), access, folder, datasets.max_bytes)
     name = found.name.repository.rpartition("/")[2]
     path = found.paths[0]
     if len(found.paths) > 1:
@@ -174,6 +178,15 @@ def _from_hub(named: str, config: Config, folder: Path) -> Source:
         address=str(found.name),
         provenance={"hub": datasets.hub, "commit": found.commit},
     )
+
+
+def _access(datasets: Datasets, *, over_http: bool) -> Access:
+    """Return how the hub is reached for a command, or for a client."""
+    configured = datasets.hf_token.reveal() or None
+    if not over_http:
+        return Access(datasets.hub, configured)
+    remedy = "datasets.hf_token in the server's config"
+    return Access(datasets.hub, configured or False, remedy)
 
 
 # S3

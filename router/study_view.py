@@ -142,7 +142,8 @@ def _hardware(machines: Sequence[HardwareCost]) -> Sheet:
 def _cost(uses: Sequence[JudgeUse]) -> str:
     if any(one.unpriced for one in uses):
         return "unknown"
-    return dollars(sum(one.cost_usd for one in uses))
+    estimated = any(one.estimated and one.cost_usd for one in uses)
+    return dollars(sum(one.cost_usd for one in uses), estimated=estimated)
 
 
 def _mean_s(uses: Sequence[JudgeUse]) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -32,8 +32,18 @@ def hub(
     *,
     cards: Mapping[str, Any] | None = None,
     files: Mapping[str, tuple[int, dict[str, str], bytes]] | None = None,
+    tokens: Collection[str] | None = None,
+    received: list[str] | None = None,
 ) -> Iterator[str]:
-    """Yields the base URL. `files` are answers to plain paths: status, headers, body."""
+    """Yields the base URL.
+
+    Args:
+        repositories: what there is.
+        cards: of a repository, the metadata of its README.
+        files: answers to plain paths: status, headers, body.
+        tokens: those that let somebody see the repositories; None where they are public.
+        received: gets the `Authorization` of every request, "" for none.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -53,7 +63,12 @@ def hub(
 
         def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)
-            if files and path in files:
+            authorization = self.headers.get("authorization", "")
+            if received is not None:
+                received.append(authorization)
+            if tokens is not None and authorization.removeprefix("Bearer ") not in tokens:
+                self.answer(404, b"", {"x-error-code": "RepoNotFound"})
+            elif files and path in files:
                 status, headers, body = files[path]
                 self.answer(status, body, headers)
             elif match := _INFO.fullmatch(path):
@@ -73,6 +88,8 @@ def hub(
             if repo not in repositories:
                 self.answer(404, b"", {"x-error-code": "RepoNotFound"})
                 return
+            by_commit = {commit_of(name): name for name in repositories[repo]}
+            revision = by_commit.get(revision, revision)
             if revision not in repositories[repo]:
                 self.answer(404, b"", {"x-error-code": "RevisionNotFound"})
                 return

@@ -95,10 +95,14 @@ def s3_server(bucket: str) -> Iterator[S3]:
 
 
 @contextmanager
-def process(folder: Path, *args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(
+    folder: Path, *args: str, environ: Mapping[str, str] = {}
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`evalrouter serve` in a process of its own, ready; yields it and its base URL."""
     command = [sys.executable, "-m", "router", "serve", *args]
-    server = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ | environ
+    )
     try:
         assert server.stderr is not None
         found = re.search(r"http://\S+", server.stderr.readline())

@@ -60,7 +60,7 @@ def embedding_similarity(
 class ByRoute:
     """Cosine of the embeddings that a route gives. A text that it refuses leaves no value.
 
-    Its cost is not counted in the run's.
+    What they cost is shown beside the run's answers, and counts for its limits.
     """
 
     name = "embedding_similarity"

@@ -58,7 +58,9 @@ async def register_dataset(services: Injected, request: Request[Any, Any, Any]) 
     """Fetch what the body names and keep it. The same content again changes nothing."""
     wanted = convert(await document_of(request), Registration, error=RequestError)
     await services.datasets.confine(wanted.source)
-    return await services.datasets.add(wanted.source, name=wanted.name, columns=wanted.columns)
+    return await services.datasets.add(
+        wanted.source, name=wanted.name, columns=wanted.columns, over_http=True
+    )
 
 
 @put(

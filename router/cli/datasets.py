@@ -55,7 +55,7 @@ def dataset_add(
     mapping = parse_columns(columns)
 
     async def add(services: Services) -> DatasetRow:
-        return await services.datasets.add(source, name=name, columns=mapping)
+        return await services.datasets.add(source, name=name, columns=mapping, over_http=False)
 
     row: DatasetRow = with_services(load(config_path), add)
     if as_json:

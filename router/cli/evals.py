@@ -28,7 +28,7 @@ from router.cli.border import (
     with_services,
 )
 from router.cli.estimates import print_estimate
-from router.cli.judges import judge_line, machine_line
+from router.cli.judges import embedding_line, judge_line, machine_line
 from router.cli.junit import junit_option, write_junit
 from router.cli.run_options import filter_options, read_run, run_options
 from router.config import Config, load
@@ -333,6 +333,8 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     out.print(to_table(outcome.report, width=out.width))
     for judge in outcome.judges:
         out.print(judge_line(judge), highlight=False)
+    for use in outcome.embeddings:
+        out.print(embedding_line(use), highlight=False)
     for machine in outcome.hardware:
         out.print(machine_line(machine), highlight=False)
     for gate in outcome.gates:

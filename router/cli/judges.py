@@ -32,7 +32,7 @@ from router.datasets import parse_columns
 from router.hardware import HardwareCost
 from router.judge_report import JudgeReport
 from router.services import Services
-from router.store.base import Study
+from router.store.base import EmbeddingUse, JudgeUse, Study
 from router.studies import CalibrationPlan, DuelPlan, Progress, calibration_of
 from router.study_view import compared, html, sheets, title, warnings
 
@@ -311,7 +311,7 @@ def judge_line(judge: JudgeReport) -> str:
     if judge.reused:
         parts.append(f"{judge.reused:,} paid for before")
     parts.append(f"{judge.tokens:,} tokens")
-    parts.append("price unknown" if judge.unpriced else dollars(judge.cost_usd))
+    parts.append(money_of(judge))
     if judge.requests_per_s is not None:
         parts.append(f"{judge.requests_per_s:.1f} requests/s")
     if judge.pearson is not None:
@@ -319,6 +319,23 @@ def judge_line(judge: JudgeReport) -> str:
     else:
         parts.append("calibrated" if judge.calibrated else "uncalibrated")
     return ", ".join(parts)
+
+
+def money_of(use: JudgeUse | EmbeddingUse) -> str:
+    """Return what requests of a run cost, as far as that is known."""
+    if use.unpriced:
+        return "price unknown"
+    return dollars(use.cost_usd, estimated=bool(use.estimated and use.cost_usd))
+
+
+def embedding_line(use: EmbeddingUse) -> str:
+    """What embeddings took in a run, in one line."""
+    failed = f" ({use.failed:,} failed)" if use.failed else ""
+    target = f" by {use.target}" if use.target not in ("", use.route) else ""
+    return (
+        f"embeddings {use.route}{target}: {use.requests:,} requests{failed}, "
+        f"{use.tokens:,} tokens, {money_of(use)}"
+    )
 
 
 def machine_line(machine: HardwareCost) -> str:

@@ -93,6 +93,7 @@ def flat_sample(row: SampleRow) -> dict[str, Any]:
         "prompt_tokens": usage.get("prompt_tokens"),
         "completion_tokens": usage.get("completion_tokens"),
         "cost_usd": answer.get("cost_usd"),
+        "estimated": answer.get("estimated"),
         "first_byte_s": answer.get("first_byte_s"),
         "total_s": answer.get("total_s"),
         "cached": answer.get("cached"),

@@ -140,6 +140,7 @@ class Answer(TypedDict):
     finish_reason: str
     usage: dict[str, int | None]
     cost_usd: float | None
+    estimated: bool
     first_byte_s: float | None
     total_s: float | None
     attempts: int

@@ -204,6 +204,7 @@ class JudgeUse(msgspec.Struct, frozen=True, kw_only=True):
         reused: how many of them were not paid for again.
         cost_usd, tokens: of the others, as far as they are known.
         unpriced: how many have no known cost.
+        estimated: how many have estimated tokens, because their target did not count them.
         mean_s: mean seconds of a request.
         target, model: of some answer, "" without one.
         first_at, last_at: when the first and the last came, seconds since the epoch.
@@ -223,6 +224,29 @@ class JudgeUse(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     first_at: float
     last_at: float
+    estimated: int = 0
+
+
+class EmbeddingUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What the embeddings took that a run's metrics requested of one route.
+
+    Attributes:
+        route, target: which; `target` is "" where none answered.
+        requests: how many.
+        failed: how many of them gave no vectors that can be used.
+        tokens, cost_usd: as far as they are known.
+        unpriced: how many have no known cost.
+        estimated: how many have estimated tokens.
+    """
+
+    route: str
+    target: str
+    requests: int
+    failed: int
+    tokens: int
+    cost_usd: float
+    unpriced: int
+    estimated: int
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -749,6 +773,14 @@ class Store(Protocol):
 
     async def judgement_tokens(self, judge: str, metric: str) -> tuple[float, float] | None:
         """Mean prompt and completion tokens of the judge's last judgements for a metric."""
+        ...
+
+    async def add_embedding_use(self, run_id: str, use: EmbeddingUse) -> None:
+        """Add to what a run's embeddings took. Raises NotFoundError."""
+        ...
+
+    async def embedding_use(self, run_id: str) -> list[EmbeddingUse]:
+        """Return what a run's embeddings took, by route and target. Raises NotFoundError."""
         ...
 
     async def served(self, owner: str) -> list[Served]:

@@ -18,6 +18,7 @@ The shape, chosen so that a million answers stay small and the pages of a run st
     keys      one row per client's key, which itself is not kept; key_changes counts their changes
     key_spend (key, since): what a key spent in the budget period that began then
     judgements  what judges answered, by their owner; judge_studies: calibrations and the like
+    embeddings  (run, route, target): what embeddings for a run's metrics took
     traffic   one row per request; traffic_bodies (number) where bodies are kept
 
 Times are seconds since the epoch; columns that hold JSON are text.
@@ -481,6 +482,31 @@ def m021_estimated_spend(db: Database) -> None:
     db.execute("ALTER TABLE key_spend ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0")
 
 
+def m022_estimated_answers(db: Database) -> None:
+    """Whether the tokens of an answer are an estimate; of older ones it is not known."""
+    db.execute("ALTER TABLE answers ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0")
+
+
+def m023_embeddings(db: Database) -> None:
+    """What the embeddings took that metrics of a run requested."""
+    db.execute(
+        """
+        CREATE TABLE embeddings (
+            run INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+            route TEXT NOT NULL,
+            target TEXT NOT NULL,
+            requests INTEGER NOT NULL,
+            failed INTEGER NOT NULL,
+            tokens INTEGER NOT NULL,
+            cost_usd REAL NOT NULL,
+            unpriced INTEGER NOT NULL,
+            estimated INTEGER NOT NULL,
+            PRIMARY KEY (run, route, target)
+        ) WITHOUT ROWID
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -498,4 +524,6 @@ STEPS = (
     m017_judgements,
     m018_judge_studies,
     m021_estimated_spend,
+    m022_estimated_answers,
+    m023_embeddings,
 )

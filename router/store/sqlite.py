@@ -44,6 +44,7 @@ from router.store.base import (
     DatasetRow,
     EarlierAnswer,
     EarlierRun,
+    EmbeddingUse,
     Experiment,
     JudgementRow,
     JudgeUse,
@@ -570,6 +571,14 @@ class SqliteStore:
     async def judgement_tokens(self, judge: str, metric: str) -> tuple[float, float] | None:
         """Mean prompt and completion tokens of the judge's last judgements for a metric."""
         return await self._read("read a judge's tokens", sqlite_judgements.tokens_of, judge, metric)
+
+    async def add_embedding_use(self, run_id: str, use: EmbeddingUse) -> None:
+        """Add to what a run's embeddings took. Raises NotFoundError."""
+        await self._write("count embeddings", sqlite_runs.add_embedding_use, run_id, use)
+
+    async def embedding_use(self, run_id: str) -> list[EmbeddingUse]:
+        """Return what a run's embeddings took, by route and target. Raises NotFoundError."""
+        return await self._read("count embeddings", sqlite_runs.embedding_use, run_id)
 
     async def served(self, owner: str) -> list[Served]:
         """How long each target was at work for a run or a study."""

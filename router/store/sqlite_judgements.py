@@ -99,6 +99,7 @@ def use(db: Database, owner: str) -> list[JudgeUse]:
             model=model or "",
             first_at=first,
             last_at=last,
+            estimated=estimated,
         )
         for (
             metric,
@@ -115,6 +116,7 @@ def use(db: Database, owner: str) -> list[JudgeUse]:
             model,
             first,
             last,
+            estimated,
         ) in db.execute(
             "SELECT metric, judge, count(*), sum(attempt > 0), sum(NOT answered), sum(reused),"
             " coalesce(sum(CASE WHEN reused THEN 0 ELSE cost_usd END), 0),"
@@ -124,7 +126,9 @@ def use(db: Database, owner: str) -> list[JudgeUse]:
             "  ELSE coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0) END) AS INTEGER),"
             " avg(CASE WHEN reused THEN NULL ELSE total_s END),"
             " max(json_extract(answer, '$.target')), max(json_extract(answer, '$.model')),"
-            " min(at), max(at)"
+            " min(at), max(at),"
+            # Older ones do not say.
+            " sum(NOT reused AND coalesce(json_extract(answer, '$.estimated'), 0))"
             " FROM judgements WHERE owner = ? GROUP BY metric, judge ORDER BY metric, judge",
             (owner,),
         )

@@ -40,7 +40,7 @@ _ANSWER = """
     answers.system_fingerprint, answers.finish_reason, answers.prompt_tokens,
     answers.completion_tokens, answers.total_tokens, answers.cost_usd, answers.first_byte_s,
     answers.total_s, answers.attempt_count, answers.cached, answers.logprob_sum,
-    answers.logprob_tokens, answers.translation
+    answers.logprob_tokens, answers.translation, answers.estimated
 """
 
 
@@ -296,6 +296,7 @@ def keep_answer(db: Database, run_id: str, kept: Kept) -> None:
         _finite(answer.logprob_sum, "logprob_sum"),
         answer.logprob_tokens,
         None if answer.translation == AS_IT_CAME else _json(answer.translation),
+        answer.estimated,
         *_key(db, run_id, cell),
     )
 
@@ -307,7 +308,7 @@ def keep_answer(db: Database, run_id: str, kept: Kept) -> None:
                 " system_fingerprint = ?, finish_reason = ?, prompt_tokens = ?,"
                 " completion_tokens = ?, total_tokens = ?, cost_usd = ?, first_byte_s = ?,"
                 " total_s = ?, attempt_count = ?, cached = ?, logprob_sum = ?,"
-                " logprob_tokens = ?, translation = ?"
+                " logprob_tokens = ?, translation = ?, estimated = ?"
                 " WHERE run = ? AND position = ? AND route = ? AND repeat = ? AND state = 'sent'",
                 values,
             ).rowcount
@@ -498,6 +499,7 @@ def _answer(row: Sequence[Any]) -> Answer:
         logprob_sum=row[15],
         logprob_tokens=row[16],
         translation=AS_IT_CAME if row[17] is None else _translation.decode(row[17]),
+        estimated=bool(row[18]),
     )
 
 

@@ -13,7 +13,7 @@ from sqlite_utils import Database
 
 from providers.errors import ConflictError
 from router.store import sqlite_rows as rows
-from router.store.base import OpenSample, Run, ScoredAnswer, Spent, Wish
+from router.store.base import EmbeddingUse, OpenSample, Run, ScoredAnswer, Spent, Wish
 
 # A process that was asleep was not carrying anything out.
 _LONGEST_BEAT_S = 10.0
@@ -157,6 +157,29 @@ def spent(db: Database, run_id: str) -> Spent:
         (rows.run_number(db, run_id),),
     ).fetchone()
     return Spent(cost_usd=cost_usd or 0.0, tokens=int(tokens))
+
+
+def add_embedding_use(db: Database, run_id: str, use: EmbeddingUse) -> None:
+    """Add to what the run's embeddings took."""
+    db.execute(
+        "INSERT INTO embeddings (run, route, target, requests, failed, tokens, cost_usd, unpriced,"
+        " estimated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " requests = requests + excluded.requests, failed = failed + excluded.failed,"
+        " tokens = tokens + excluded.tokens, cost_usd = cost_usd + excluded.cost_usd,"
+        " unpriced = unpriced + excluded.unpriced, estimated = estimated + excluded.estimated",
+        (rows.run_number(db, run_id), *msgspec.structs.astuple(use)),
+    )
+
+
+def embedding_use(db: Database, run_id: str) -> list[EmbeddingUse]:
+    """What the run's embeddings took, by route and target."""
+    found = db.execute(
+        "SELECT route, target, requests, failed, tokens, cost_usd, unpriced, estimated"
+        " FROM embeddings WHERE run = ? ORDER BY route, target",
+        (rows.run_number(db, run_id),),
+    )
+    names = EmbeddingUse.__struct_fields__
+    return [EmbeddingUse(**dict(zip(names, row, strict=True))) for row in found]
 
 
 # What is left to do

@@ -97,7 +97,7 @@ def test_embedded_default_takes_providers_from_the_environment():
         ("routes: {r: {targets: [{model: baseline/x, wieght: 1}]}}", ["[0].wieght", "'weight'"]),
         ("routes: {'a/b': {targets: [{model: baseline/x}]}}", ["routes.a/b"]),
         ("storage: {database: 'mysql://x'}", ["storage.database", "sqlite:///"]),
-        ("- 1", ["must be an object"]),
+        ("- 1", ["must be an object (got an array)"]),
         ("a: [", ["c.yaml:1:", "not valid YAML"]),
         ("server: &a {host: *a}", ["nested"]),
     ],

@@ -89,13 +89,12 @@ class World:
 
 @contextmanager
 def serving(world):
-    with pytest.MonkeyPatch.context() as environ:
-        path = [str(world.log.parent / "audit"), *filter(None, sys.path)]
-        environ.setenv("PYTHONPATH", ":".join(path))
-        environ.setenv("HF_HUB_OFFLINE", "1")
-        with process(world.inside) as (_, url):
-            world.url = url
-            yield world
+    path = [str(world.log.parent / "audit"), *filter(None, sys.path)]
+    # Not of this process: the hub's library would stay offline in it for all tests that follow.
+    environ = {"PYTHONPATH": ":".join(path), "HF_HUB_OFFLINE": "1"}
+    with process(world.inside, environ=environ) as (_, url):
+        world.url = url
+        yield world
 
 
 @pytest.fixture(scope="module")

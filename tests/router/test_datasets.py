@@ -84,11 +84,11 @@ async def samples_of(services, dataset: str, **fields):
 
 
 async def test_a_version_for_each_content(services, news):
-    first = await services.datasets.add(str(news), columns=COLUMNS)
+    first = await services.datasets.add(str(news), columns=COLUMNS, over_http=False)
     assert (first.name, first.hash, first.rows) == ("news", sha(news.read_bytes()), 6)
-    assert await services.datasets.add(str(news), columns=COLUMNS) == first
+    assert await services.datasets.add(str(news), columns=COLUMNS, over_http=False) == first
     news.write_bytes(jsonl(ROWS[:2]))
-    second = await services.datasets.add(str(news), columns=COLUMNS)
+    second = await services.datasets.add(str(news), columns=COLUMNS, over_http=False)
     assert [row.hash for row in await services.store.datasets("news")] == [second.hash, first.hash]
     assert await services.datasets.find("news") == second
     assert await services.datasets.find(f"news@{first.hash[:8]}") == first
@@ -98,13 +98,13 @@ async def test_a_version_for_each_content(services, news):
 
 
 async def test_a_run_names_a_version_and_keeps_it(services, news):
-    first = await services.datasets.add(str(news), columns=COLUMNS)
+    first = await services.datasets.add(str(news), columns=COLUMNS, over_http=False)
     run, samples = await samples_of(services, "news")
     assert run.dataset == run.document["dataset"] == f"news@{first.hash[:12]}"
     assert (run.name, run.dataset_hash) == ("news", first.hash)
     assert [sample.references for sample in samples] == [(row["truth"],) for row in ROWS]
     news.write_bytes(jsonl(ROWS[:2]))
-    await services.datasets.add(str(news), columns=COLUMNS)
+    await services.datasets.add(str(news), columns=COLUMNS, over_http=False)
     assert len((await samples_of(services, "news"))[1]) == 2
     assert len((await samples_of(services, f"news@{first.hash[:6]}"))[1]) == 6
     await services.datasets.delete("news", every=True)
@@ -113,14 +113,14 @@ async def test_a_run_names_a_version_and_keeps_it(services, news):
 
 
 async def test_a_documents_columns_stand_before_the_registered_ones(services, news):
-    await services.datasets.add(str(news), columns=COLUMNS)
+    await services.datasets.add(str(news), columns=COLUMNS, over_http=False)
     _, samples = await samples_of(services, "news", columns={"topic": "reference"})
     assert [sample.references[0] for sample in samples] == [row["topic"] for row in ROWS]
 
 
 async def test_the_same_file_under_two_names_is_kept_until_the_last_goes(services, news):
-    one = await services.datasets.add(str(news), name="one")
-    await services.datasets.add(str(news), name="two")
+    one = await services.datasets.add(str(news), name="one", over_http=False)
+    await services.datasets.add(str(news), name="two", over_http=False)
     await services.datasets.delete("one")
     assert await kept(services) == [one.path]
     await services.datasets.delete("two")
@@ -130,7 +130,7 @@ async def test_the_same_file_under_two_names_is_kept_until_the_last_goes(service
 async def test_a_folder_saved_by_datasets(services, tmp_path):
     datasets = pytest.importorskip("datasets", reason="the extra evaluate is not installed")
     datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved", num_shards=2)
-    row = await services.datasets.add(str(tmp_path / "saved"), columns=COLUMNS)
+    row = await services.datasets.add(str(tmp_path / "saved"), columns=COLUMNS, over_http=False)
     assert (row.rows, row.format) == (6, "jsonl")
     _, samples = await samples_of(services, "saved")
     assert [sample.fields["q"] for sample in samples] == [row["q"] for row in ROWS]
@@ -147,7 +147,7 @@ async def test_what_columns_hold(services, tmp_path):
         {"input": "c", "n": [1]},
     ]
     (tmp_path / "d.jsonl").write_bytes(jsonl(rows))
-    await services.datasets.add(str(tmp_path / "d.jsonl"))
+    await services.datasets.add(str(tmp_path / "d.jsonl"), over_http=False)
     shown = await services.datasets.show("d", rows=2)
     text, number = shown.columns
     assert (text.kinds, text.missing, text.blank, text.distinct) == ({"text": 4}, 0, 1, 3)
@@ -162,7 +162,7 @@ async def test_what_columns_hold(services, tmp_path):
 
 
 async def test_what_cannot_be_found(services, news):
-    row = await services.datasets.add(str(news))
+    row = await services.datasets.add(str(news), over_http=False)
     with pytest.raises(NotFoundError, match=r"no dataset 'nwes'\. Did you mean 'news'"):
         await services.datasets.find("nwes")
     with pytest.raises(
@@ -174,9 +174,9 @@ async def test_what_cannot_be_found(services, news):
 
 
 async def test_a_name_with_several_versions_is_not_deleted_by_accident(services, news):
-    first = await services.datasets.add(str(news))
+    first = await services.datasets.add(str(news), over_http=False)
     news.write_bytes(jsonl(ROWS[:2]))
-    await services.datasets.add(str(news))
+    await services.datasets.add(str(news), over_http=False)
     with pytest.raises(ConflictError, match=r"'news' has 2 versions: news@.*; name one"):
         await services.datasets.delete("news")
     assert await services.datasets.delete(f"news@{first.hash}") == [first]
@@ -184,16 +184,16 @@ async def test_a_name_with_several_versions_is_not_deleted_by_accident(services,
 
 
 async def test_one_content_has_one_meaning_under_a_name(services, news):
-    await services.datasets.add(str(news), columns=COLUMNS)
+    await services.datasets.add(str(news), columns=COLUMNS, over_http=False)
     with pytest.raises(ConflictError, match=r"registered with the columns .*delete it first"):
-        await services.datasets.add(str(news), columns={"topic": "input"})
+        await services.datasets.add(str(news), columns={"topic": "input"}, over_http=False)
 
 
 @pytest.mark.parametrize("name", ["a b", "../x", "", "-x", "x" * 129, "a/b"])
 async def test_names(services, news, name):
     if name:
         with pytest.raises(DatasetError, match="cannot be a dataset's name"):
-            await services.datasets.add(str(news), name=name)
+            await services.datasets.add(str(news), name=name, over_http=False)
     assert await services.store.datasets() == []
 
 
@@ -204,12 +204,12 @@ async def test_what_the_database_refuses_is_not_kept(services, news, tmp_path):
             " BEGIN SELECT RAISE(ABORT, 'not this one'); END"
         )
     with pytest.raises(StoreError, match="not this one"):
-        await services.datasets.add(str(news), name="b")
+        await services.datasets.add(str(news), name="b", over_http=False)
     assert await kept(services) == []
     # What another version needs stays.
-    row = await services.datasets.add(str(news), name="a")
+    row = await services.datasets.add(str(news), name="a", over_http=False)
     with pytest.raises(StoreError):
-        await services.datasets.add(str(news), name="b")
+        await services.datasets.add(str(news), name="b", over_http=False)
     assert await kept(services) == [row.path]
 
 
@@ -414,7 +414,7 @@ async def test_s3_addresses_below_a_root(tmp_path):
 
 
 async def test_an_unusable_document_does_not_keep_the_file_it_fetched(services, news):
-    await services.datasets.add(str(news), columns=COLUMNS)
+    await services.datasets.add(str(news), columns=COLUMNS, over_http=False)
     with pytest.raises(RunDocumentError):
         await samples_of(services, "news", prompt="{{ nothing }}")
     assert await services.store.runs() == []

@@ -169,7 +169,7 @@ def test_deleting_an_experiment_keeps_its_runs_unless_asked(run, http, url):
         ("PATCH", "none", {"notes": ""}, 404, "no experiment 'none'"),
         ("PATCH", "study", {"tags": ["a b"]}, 400, "tags[0]: expected `str` matching"),
         ("PATCH", "study", {"note": "x"}, 400, "Did you mean 'notes'?"),
-        ("PATCH", "study", [1], 400, "expected `object`"),
+        ("PATCH", "study", [1], 400, "must be an object (got an array)"),
     ],
 )
 def test_bad_requests(run, http, url, method, path, body, status, told):

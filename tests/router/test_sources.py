@@ -80,7 +80,7 @@ def config(url):
 async def rows(named: str, config: Config) -> tuple[list[dict], str]:
     from evaluators.dataset import open_dataset
 
-    async with fetched(named, base=Path(), config=config) as source:
+    async with fetched(named, base=Path(), config=config, over_http=False) as source:
         dataset = open_dataset(source.path, needs_prompt=False)
         return [row.fields for row in dataset.rows()], source.address
 
@@ -109,7 +109,8 @@ async def test_the_hub(config, named, expected, revision):
 
 
 async def test_where_a_hubs_dataset_came_from_is_known(config):
-    async with fetched("hf://org/splits?split=train", base=Path(), config=config) as source:
+    named = "hf://org/splits?split=train"
+    async with fetched(named, base=Path(), config=config, over_http=False) as source:
         assert source.name == "splits-train"
         assert source.provenance == {"hub": config.datasets.hub, "commit": commit_of("main")}
 

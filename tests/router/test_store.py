@@ -22,7 +22,7 @@ from sqlite_utils import Database
 from evaluators.base import Answer, Cell, Sample, Score, Usage
 from evaluators.columns import Column
 from providers.errors import NotFoundError, RunDocumentError, StoreError, StoreUnavailableError
-from router.store.base import DatasetRow, Progress, Run, RunFilter, Store
+from router.store.base import DatasetRow, EmbeddingUse, Progress, Run, RunFilter, Store
 from router.store.migrations import STEPS, migrate
 from router.store.sqlite import ABANDONED_S, SqliteStore
 
@@ -307,6 +307,7 @@ FULL_ANSWER = Answer(
     finish_reason="stop",
     usage=Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3),
     cost_usd=0.1 + 0.2,
+    estimated=True,
     logprob_sum=-1 / 7,
     logprob_tokens=2,
     first_byte_s=1 / 3,
@@ -794,6 +795,57 @@ async def test_a_file_of_an_older_version_is_migrated_with_its_rows(tmp_path, st
         await store.add_run(a_run("run_2"), some_samples())
         await answered(store, Cell("r", "s0", 0), run_id="run_2")
         assert await store.datasets() == []
+
+
+async def test_answers_of_an_older_version_are_no_estimates(tmp_path):
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        db = Database(connection)
+        migrate(db, stop_before="m022_estimated_answers")
+        row = msgspec.to_builtins(a_run(dataset_rows=1))
+        columns = db.table("runs").columns_dict
+        db.table("runs").insert(
+            {name: row[name] for name in row if name in columns} | {"number": 1}
+        )
+        db.table("counts").insert({"run": 1})
+        db.execute("INSERT INTO samples (run, position, sample_id, refs, messages, fields)"
+                   " VALUES (1, 1, 's0', '[]', '[]', '{}')")  # fmt: skip
+        db.execute("INSERT INTO routes (id, name) VALUES (1, 'r')")
+        db.execute("INSERT INTO answers (run, position, route, repeat, state, asked_at, target,"
+                   " request_hash, text, model, system_fingerprint, finish_reason, attempt_count,"
+                   " cached) VALUES (1, 1, 1, 0, 'answered', 1.0, 'p/m', 'h', 'old', '', '', '', 1,"
+                   " 0)")  # fmt: skip
+    async with sqlite_store(path) as store:
+        [one] = await everything(store.results("run_1"))
+        assert (one.answer.text, one.answer.estimated) == ("old", False)
+        assert await store.embedding_use("run_1") == []
+
+
+async def test_what_embeddings_took_is_added_up_by_route_and_target(store):
+    await store.add_run(a_run(), [])
+    use = EmbeddingUse(
+        route="r",
+        target="p/m",
+        requests=1,
+        failed=0,
+        tokens=2**40,
+        cost_usd=0.25,
+        unpriced=0,
+        estimated=1,
+    )
+    other = msgspec.structs.replace(use, route="q")
+    for one in (use, other, use):
+        await store.add_embedding_use("run_1", one)
+    assert await store.embedding_use("run_1") == [
+        other,
+        msgspec.structs.replace(use, requests=2, tokens=2**41, cost_usd=0.5, estimated=2),
+    ]
+    for work in (store.add_embedding_use("run_9", use), store.embedding_use("run_9")):
+        with pytest.raises(NotFoundError):
+            await work
+    await store.delete_run("run_1")
+    await store.add_run(a_run(), [])
+    assert await store.embedding_use("run_1") == []
 
 
 async def test_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path):

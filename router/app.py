@@ -50,7 +50,7 @@ def create_app(services: Services) -> ASGIApp:
     examined = providers.Examined()
     listings = models.Listings(services)
 
-    start = front.Start()
+    start = front.StartFailure()
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

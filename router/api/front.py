@@ -23,8 +23,8 @@ _WITHOUT_V1 = frozenset(path.removeprefix("/v1") for path in completions.PATHS) 
 _SLASHES = re.compile(r"//+")
 
 
-class Start:
-    """How the start of the app went.
+class StartFailure:
+    """Why the app did not start, if it did not.
 
     Attributes:
         error: why it did not start, where that is for the operator to mend; None otherwise.
@@ -50,7 +50,7 @@ class Front:
         others: ASGIApp,
         origins: Origins,
         max_body_bytes: int,
-        start: Start,
+        start: StartFailure,
     ) -> None:
         self._start = start
         self._models = models

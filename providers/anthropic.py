@@ -30,10 +30,10 @@ from providers.base import BytesReply, Call, OnUnsupported, Reply, Translation
 from providers.compatible import Compatible, CompatibleConfig
 from providers.compose import error_reply
 from providers.errors import RequestError
+from providers.http.transport import Transport
 from providers.off_loop import off_loop
 from providers.rewrite import RewrittenReply
 from providers.translate import Edits, read
-from providers.transport import Transport
 
 BASE_URL = "https://api.anthropic.com/v1"
 API_VERSION = "2023-06-01"

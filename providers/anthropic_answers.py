@@ -14,9 +14,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from providers import sse, wire
+from providers import wire
 from providers.errors import UpstreamProtocolError
 from providers.host_json import decode_object
+from providers.http import sse
 from providers.usage import Tokens, count_of, tokens_of
 
 _FINISH = {

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from providers.base import Call
 from providers.errors import ConfigError
+from providers.http.transport import Transport
 from providers.openai import OpenAI, OpenAIConfig
-from providers.transport import Transport
 
 
 class AzureConfig(OpenAIConfig, frozen=True, kw_only=True):

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET
 
-from providers import sse, wire
+from providers import wire
 from providers.base import BytesReply
 from providers.errors import EvalrouterError
+from providers.http import sse
 
 TextPath = Literal["chat/completions", "completions"]
 

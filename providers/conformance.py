@@ -23,9 +23,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from providers import sse, wire
+from providers import wire
 from providers.base import Call, Path, Provider, Reply, Translation
 from providers.errors import EvalrouterError, UpstreamStatusError
+from providers.http import sse
 
 Outcome = Literal["pass", "fail", "unsupported"]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from providers import sse, wire
+from providers import wire
 from providers.compose import words
+from providers.http import sse
 from providers.usage import count_of
 
 Object = dict[str, Any]

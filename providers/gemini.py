@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from providers import sse, wire
+from providers import wire
 from providers.base import Call
 from providers.compatible import Compatible, CompatibleConfig
 from providers.host_json import decode_object
+from providers.http import sse
+from providers.http.transport import Transport
 from providers.nested import Nested, ToolCallIndexes
 from providers.rewrite import Rewriter
 from providers.translate import Rules
-from providers.transport import Transport
 from providers.usage import count_of
 
 BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai"

@@ -10,8 +10,8 @@ from providers.base import BytesReply, Call, Reply
 from providers.compatible import CompatibleConfig
 from providers.compose import model_list
 from providers.errors import UpstreamConnectError
+from providers.http.transport import Transport
 from providers.ray_serve import RayServe
-from providers.transport import Transport
 
 
 class HuggingFace(RayServe):

@@ -13,6 +13,7 @@ from providers.base import Provider, ProviderConfig
 from providers.baseline import Baseline, BaselineConfig
 from providers.compatible import HOSTS, Compatible, CompatibleConfig
 from providers.gemini import Gemini
+from providers.http.transport import Transport
 from providers.huggingface import HuggingFace
 from providers.llama_cpp import LlamaCpp
 from providers.llamafile import Llamafile, LlamafileConfig
@@ -24,7 +25,6 @@ from providers.ray_serve import RayServe
 from providers.recorded import Recorded, RecordedConfig
 from providers.recording import Recorder
 from providers.scripted import Scripted, ScriptedConfig
-from providers.transport import Transport
 
 
 class Kind(NamedTuple):

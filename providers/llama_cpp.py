@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from providers import sse, wire
+from providers import wire
 from providers.base import BytesReply, Call, Reply
 from providers.compose import error_reply
 from providers.errors import (
@@ -33,9 +33,10 @@ from providers.errors import (
     closest,
 )
 from providers.host_json import decode_object
+from providers.http import sse
+from providers.http.transport import Transport
 from providers.llamafile import Llamafile, LlamafileConfig
 from providers.translate import Edits, Rules, system_for_developer
-from providers.transport import Transport
 from providers.usage import count_of
 
 _LISTING_S = 5.0

@@ -18,15 +18,16 @@ from typing import Any
 
 import msgspec
 
-from providers import sse, wire
+from providers import wire
 from providers.base import Call
 from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import UpstreamProtocolError
 from providers.host_json import decode_object
+from providers.http import sse
+from providers.http.transport import Transport
 from providers.nested import Nested, ToolCallIndexes
 from providers.rewrite import Rewriter
 from providers.translate import Edits, Rules, system_for_developer, without_names
-from providers.transport import Transport
 from providers.usage import count_of
 
 BASE_URL = "https://api.mistral.ai/v1"

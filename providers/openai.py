@@ -12,9 +12,9 @@ from functools import partial
 from providers import reasoning
 from providers.base import Call
 from providers.compatible import Compatible, CompatibleConfig, converted
+from providers.http.transport import Transport
 from providers.nested import has_foreign, without_foreign
 from providers.translate import Edits, Rules
-from providers.transport import Transport
 
 BASE_URL = "https://api.openai.com/v1"
 

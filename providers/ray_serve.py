@@ -17,7 +17,7 @@ from providers import wire
 from providers.base import BytesReply, Call, Reply
 from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import TargetStartingError, UpstreamError
-from providers.transport import Transport
+from providers.http.transport import Transport
 
 BASE_URL = "http://127.0.0.1:8000/v1"
 # An answer that is not here by then may be waiting for a cold start.

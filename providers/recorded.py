@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from providers import sse, wire
+from providers import wire
 from providers.base import BytesReply, Call, ProviderConfig, Reply
 from providers.compose import (
     Answer,
@@ -40,6 +40,7 @@ from providers.compose import (
 )
 from providers.errors import ConfigError, ModelNotFoundError, NotFoundError, RequestError, closest
 from providers.fold import fold, unfold
+from providers.http import sse
 from providers.recording import Pair, values_of
 
 _IGNORED = frozenset({"model", "stream", "stream_options", "user"})

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
-from providers import sse
 from providers.base import Reply, Translation
 from providers.errors import UpstreamProtocolError
+from providers.http import sse
 from providers.off_loop import off_loop
 
 _KEEP_ALIVE = b": keep-alive\n\n"

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from providers import sse
 from providers.base import Path
 from providers.errors import UpstreamProtocolError, UpstreamStatusError
 from providers.fold import fold, unfold
 from providers.host_json import decode_object
+from providers.http import sse
 from providers.wire import UNREADABLE
 from router.routing import Target
 

@@ -19,9 +19,9 @@ from providers.base import NotNegative, Positive, ProviderConfig, Secret, Timeou
 from providers.baseline import BaselineConfig
 from providers.compatible import CompatibleConfig
 from providers.errors import ConfigError, closest
+from providers.http.transport import Limits
 from providers.kinds import KINDS
 from providers.names import check_name
-from providers.transport import Limits
 from providers.yaml_documents import kind_of
 from router.documents import Document, Place, convert, parse_yaml, path_of, require_object
 from serve import config as hosting

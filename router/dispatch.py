@@ -22,7 +22,6 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from providers import sse
 from providers.base import Call, Explains, OnUnsupported, Path, Provider, Reply
 from providers.errors import (
     ClientGoneError,
@@ -36,6 +35,7 @@ from providers.errors import (
     UpstreamTimeoutError,
     UpstreamTooLargeError,
 )
+from providers.http import sse
 from providers.masking import Masks, hide
 from providers.off_loop import LARGE_BYTES, off_loop
 from providers.usage import with_usage

@@ -33,8 +33,8 @@ from uvicorn.config import Config as UvicornConfig
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from providers import sse
 from providers.errors import EvalrouterError, ProtocolError, UnavailableError
+from providers.http import sse
 from router import config
 from router.api.connection import WHOLE, Headers
 from router.api.errors import body_of

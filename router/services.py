@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from providers.base import Lifecycle, Provider
+from providers.http.transport import Transport
 from providers.kinds import make
 from providers.masking import Masks
-from providers.transport import Transport
 from router.cache import Cache
 from router.complete import Asker
 from router.config import Config

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from providers import sse
 from providers.errors import UpstreamProtocolError
+from providers.http import sse
 from providers.wire import UNREADABLE
 
 # Most characters of a text, and most bytes of a request, that are read.

@@ -29,8 +29,9 @@ from typing import Any
 import msgspec
 
 from evaluators.base import Usage
-from providers import sse, wire
+from providers import wire
 from providers.errors import StoreError, StoreUnavailableError
+from providers.http import sse
 from providers.names import MAX_NAME_BYTES
 from providers.usage import ABSENT, Tokens, read_usage, usage_of_answer
 from router import tokens

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from providers import sse, wire
+from providers import wire
+from providers.http import sse
 from serve.requests import TextPath
 from serve.writing import Piece, TokenScore
 

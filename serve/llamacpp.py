@@ -25,7 +25,7 @@ import xllamacpp
 from providers.base import Call, Reply, Secret
 from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import ConfigError
-from providers.transport import Limits, Transport
+from providers.http.transport import Limits, Transport
 from serve.config import LlamacppModel, adapter_of
 from serve.sources import fetch_file, fingerprint
 

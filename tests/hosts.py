@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import msgspec
 from stand_ins import KEY, MODEL, Dialect, StandIn
 
-from providers import sse, wire
+from providers import wire
 from providers.base import Call, Provider, ProviderConfig, Secret, Translation
+from providers.http import sse
+from providers.http.transport import Transport
 from providers.kinds import KINDS, make
-from providers.transport import Transport
 
 
 class Host(NamedTuple):

@@ -15,8 +15,8 @@ from evaluators.document import RunDocument
 from providers.base import Call, ProviderConfig, Secret, Timeout
 from providers.compatible import HOSTS, CompatibleConfig
 from providers.errors import ConfigError
+from providers.http.transport import Transport
 from providers.kinds import KINDS
-from providers.transport import Transport
 from router.config import Config
 from serve.config import ENGINES, Model, Replicas
 from tooling.markdown import Row, UndocumentedError, table

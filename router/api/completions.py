@@ -33,7 +33,6 @@ from litestar.openapi.spec import (
 )
 from litestar.types import Receive, Scope, Send
 
-from providers import sse
 from providers.base import Path
 from providers.errors import (
     ClientGoneError,
@@ -45,6 +44,7 @@ from providers.errors import (
     UpstreamError,
     UpstreamStatusError,
 )
+from providers.http import sse
 from providers.masking import hide
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.usage import lacks_usage

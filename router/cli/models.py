@@ -13,7 +13,7 @@ import msgspec
 from rich.table import Table
 
 from providers.errors import ConfigError, MissingExtraError, UpstreamProtocolError
-from providers.transport import Transport
+from providers.http.transport import Transport
 from providers.wire import UNREADABLE, Model
 from router.cli.border import Commands, err, json_option, out, print_json
 from router.config import load

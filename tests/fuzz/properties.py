@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from providers import sse
 from providers.errors import ConfigError, RequestError, UpstreamError
-from providers.transport import Limits, Transport
+from providers.http import sse
+from providers.http.transport import Limits, Transport
 from router import answers
 from router.api import completions
 from router.config import parse as parse_config

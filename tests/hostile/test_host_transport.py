@@ -35,7 +35,7 @@ from raw_host import (
 from servers import gateway
 
 from providers.errors import UpstreamProtocolError
-from providers.transport import Limits, Transport
+from providers.http.transport import Limits, Transport
 
 try:
     from compression import zstd

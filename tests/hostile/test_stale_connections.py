@@ -10,7 +10,7 @@ from raw_host import CLOSE, READ, RESET, ReadBytes, answer, each, raw_host
 from servers import gateway
 
 from providers.errors import UpstreamConnectError
-from providers.transport import Limits, Transport
+from providers.http.transport import Limits, Transport
 
 ENDS = {"fin": [CLOSE], "reset": [RESET], "stray-bytes": [b"HTTP/1.1 408 X\r\n\r\n", CLOSE]}
 

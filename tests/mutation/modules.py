@@ -21,7 +21,7 @@ MODULES = {
     "routing": Module("router.routing", ("tests/router/test_routing.py",)),
     "targets": Module("router.targets", ("tests/router/test_targets.py",)),
     "limits": Module("router.limits", ("tests/router/test_limits.py",)),
-    "sse": Module("providers.sse", ("tests/providers/test_sse.py",)),
+    "sse": Module("providers.http.sse", ("tests/providers/http/test_sse.py",)),
     "gates": Module("evaluators.gates", ("tests/evaluators/test_gates.py",)),
     "pacing": Module("router.pacing", ("tests/router/test_pacing.py",)),
     "lanes": Module("evaluators.lanes", ("tests/evaluators/test_lanes.py",)),

@@ -10,11 +10,12 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 from stand_ins import KEY, AnthropicDialect
 
-from providers import sse, wire
+from providers import wire
 from providers.anthropic import request_of
 from providers.anthropic_answers import MessagesRewriter, usage_of
 from providers.errors import RequestError, UpstreamProtocolError
 from providers.fold import fold
+from providers.http import sse
 
 OLD = "claude-sonnet-4-5-20250929"
 PIXEL = "data:image/png;base64,aGVsbG8="

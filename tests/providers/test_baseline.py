@@ -30,7 +30,7 @@ from providers.baseline import (
 )
 from providers.compose import count_tokens
 from providers.errors import ConfigError
-from providers.sse import Parser, read_end
+from providers.http.sse import Parser, read_end
 
 ARTICLE = """\
 The council of Aldermere voted on Tuesday to keep the town library open. Dr. Okafor, who leads \

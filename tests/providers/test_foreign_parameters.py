@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from providers.base import Call
+from providers.http.transport import Limits, Transport
 from providers.openai import OpenAI, OpenAIConfig
 from providers.translate import translate
-from providers.transport import Limits, Transport
 
 
 def call(model="gpt-4o", **fields):

@@ -12,9 +12,9 @@ from stand_ins import AnthropicDialect, Dialect, GeminiDialect, GroqDialect, Mis
 from providers import reasoning
 from providers.compatible import CompatibleConfig
 from providers.gemini import ToolCallsRewriter
+from providers.http.sse import Event
 from providers.kinds import KINDS
 from providers.nested import ToolCallIndexes
-from providers.sse import Event
 
 # A conversation with all that other hosts and SDKs put into one.
 CONVERSATION = [

@@ -17,10 +17,10 @@ import pytest
 from providers.base import Call, Provider
 from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import ConfigError, UpstreamConnectError, UpstreamProtocolError
+from providers.http.sse import Parser, read_end
+from providers.http.transport import Transport
 from providers.script import vector
 from providers.scripted import Rule, Script, Scripted, ScriptedConfig, ScriptedServer, load_script
-from providers.sse import Parser, read_end
-from providers.transport import Transport
 from providers.usage import Tokens
 from providers.wire import Usage
 

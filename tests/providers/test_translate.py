@@ -8,7 +8,7 @@ from hosts import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers import sse, wire
+from providers import wire
 from providers.anthropic_answers import MessagesRewriter
 from providers.base import BytesReply, Translation
 from providers.compatible import _GROQ
@@ -16,6 +16,7 @@ from providers.errors import RequestError, UpstreamProtocolError
 from providers.fold import fold, unfold
 from providers.gemini import _CHAT as GEMINI
 from providers.gemini import ToolCallsRewriter
+from providers.http import sse
 from providers.mistral import _CHAT as MISTRAL
 from providers.mistral import _Answers
 from providers.rewrite import RewrittenReply

@@ -5,8 +5,8 @@ import json
 import msgspec
 import pytest
 
+from providers.http.sse import encode, read_end
 from providers.kinds import KINDS
-from providers.sse import encode, read_end
 from providers.usage import (
     ABSENT,
     DIALECTS,

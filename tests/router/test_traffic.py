@@ -9,9 +9,9 @@ import httpx
 import pytest
 from servers import gateway
 
-from providers import sse
 from providers.base import Translation
 from providers.errors import StoreError, StoreUnavailableError
+from providers.http import sse
 from router.config import Config, Route, Storage, parse
 from router.config import Target as Arm
 from router.dispatch import Attempt

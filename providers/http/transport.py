@@ -15,9 +15,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from providers import http1
 from providers.base import AS_IT_CAME, NotNegative, Translation
-from providers.content_coding import Decoder, Undecodable, decoder_for
 from providers.errors import (
     UpstreamConnectError,
     UpstreamError,
@@ -25,6 +23,8 @@ from providers.errors import (
     UpstreamTimeoutError,
     UpstreamTooLargeError,
 )
+from providers.http import http1
+from providers.http.content_coding import Decoder, Undecodable, decoder_for
 
 # Decoded bytes after which others have their turn (about a millisecond), and what a step counts for
 # beyond what it gives.

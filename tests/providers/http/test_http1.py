@@ -16,7 +16,7 @@ from providers.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from providers.transport import Limits, Transport
+from providers.http.transport import Limits, Transport
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.errors import UpstreamProtocolError
-from providers.sse import (
+from providers.http.sse import (
     DONE,
     Event,
     Parser,

@@ -1,0 +1,1 @@
+"""Carries requests to hosts: connections, content codings, event streams."""

@@ -28,12 +28,12 @@ from providers import wire
 from providers.anthropic_answers import MessagesRewriter, model_list
 from providers.base import BytesReply, Call, OnUnsupported, Reply, Translation
 from providers.compatible import Compatible, CompatibleConfig
-from providers.compose import error_reply
 from providers.errors import RequestError
 from providers.http.transport import Transport
 from providers.off_loop import off_loop
-from providers.rewrite import RewrittenReply
-from providers.translate import Edits, read
+from providers.translation.compose import error_reply
+from providers.translation.rewrite import RewrittenReply
+from providers.translation.translate import Edits, read
 
 BASE_URL = "https://api.anthropic.com/v1"
 API_VERSION = "2023-06-01"

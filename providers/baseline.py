@@ -28,7 +28,8 @@ import numpy.typing as npt
 import sentencex
 
 from providers.base import AS_IT_CAME, BytesReply, Call, ProviderConfig, Reply
-from providers.compose import (
+from providers.errors import ConfigError, ModelNotFoundError, RequestError, closest
+from providers.translation.compose import (
     TOKEN,
     Answer,
     Question,
@@ -40,8 +41,7 @@ from providers.compose import (
     usage_of,
     whole,
 )
-from providers.errors import ConfigError, ModelNotFoundError, RequestError, closest
-from providers.translate import Rules, translate
+from providers.translation.translate import Rules, translate
 
 # Part of the fingerprint: raise it with every change that can change an answer.
 VERSION = 1

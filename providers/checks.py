@@ -15,7 +15,7 @@ import msgspec
 
 from providers import wire
 from providers.conformance import Check, Failed, Host, Said, Streamed, Unsupported, show
-from providers.fold import fold
+from providers.translation.fold import fold
 
 _FINISHES = {"stop", "length", "tool_calls", "content_filter", "function_call"}
 # A white square of one pixel.

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from providers import reasoning
 from providers.base import AS_IT_CAME, Call, ProviderConfig, Reply, Secret, Translation
-from providers.compose import error_reply
 from providers.errors import RequestError
 from providers.http.transport import Transport
-from providers.nested import Nested, text_for_parts
 from providers.off_loop import LARGE_BYTES
-from providers.rewrite import Rewriter, RewrittenReply
-from providers.translate import Converter, Edits, Rules, read, translate, without_names
+from providers.translation import reasoning
+from providers.translation.compose import error_reply
+from providers.translation.nested import Nested, text_for_parts
+from providers.translation.rewrite import Rewriter, RewrittenReply
+from providers.translation.translate import Converter, Edits, Rules, read, translate, without_names
 
 _encode = msgspec.json.Encoder().encode
 

@@ -14,9 +14,9 @@ from providers.compatible import Compatible, CompatibleConfig
 from providers.host_json import decode_object
 from providers.http import sse
 from providers.http.transport import Transport
-from providers.nested import Nested, ToolCallIndexes
-from providers.rewrite import Rewriter
-from providers.translate import Rules
+from providers.translation.nested import Nested, ToolCallIndexes
+from providers.translation.rewrite import Rewriter
+from providers.translation.translate import Rules
 from providers.usage import count_of
 
 BASE_URL = "https://generativelanguage.googleapis.com/v1beta/openai"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from providers.base import BytesReply, Call, Reply
 from providers.compatible import CompatibleConfig
-from providers.compose import model_list
 from providers.errors import UpstreamConnectError
 from providers.http.transport import Transport
 from providers.ray_serve import RayServe
+from providers.translation.compose import model_list
 
 
 class HuggingFace(RayServe):

@@ -24,7 +24,6 @@ import msgspec
 
 from providers import wire
 from providers.base import BytesReply, Call, Reply
-from providers.compose import error_reply
 from providers.errors import (
     ModelNotFoundError,
     RequestError,
@@ -36,7 +35,8 @@ from providers.host_json import decode_object
 from providers.http import sse
 from providers.http.transport import Transport
 from providers.llamafile import Llamafile, LlamafileConfig
-from providers.translate import Edits, Rules, system_for_developer
+from providers.translation.compose import error_reply
+from providers.translation.translate import Edits, Rules, system_for_developer
 from providers.usage import count_of
 
 _LISTING_S = 5.0

@@ -26,12 +26,12 @@ import msgspec
 from providers import wire
 from providers.base import BytesReply, Call, Positive, Reply, Translation
 from providers.compatible import Compatible, CompatibleConfig
-from providers.compose import model_list
 from providers.errors import ConfigError, UpstreamConnectError, UpstreamError
 from providers.host_json import decode_object
 from providers.http.transport import Transport
 from providers.managed import ManagedServer
-from providers.translate import Edits, Rules, system_for_developer
+from providers.translation.compose import model_list
+from providers.translation.translate import Edits, Rules, system_for_developer
 
 BASE_URL = "http://127.0.0.1:8080/v1"
 

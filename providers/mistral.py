@@ -25,9 +25,9 @@ from providers.errors import UpstreamProtocolError
 from providers.host_json import decode_object
 from providers.http import sse
 from providers.http.transport import Transport
-from providers.nested import Nested, ToolCallIndexes
-from providers.rewrite import Rewriter
-from providers.translate import Edits, Rules, system_for_developer, without_names
+from providers.translation.nested import Nested, ToolCallIndexes
+from providers.translation.rewrite import Rewriter
+from providers.translation.translate import Edits, Rules, system_for_developer, without_names
 from providers.usage import count_of
 
 BASE_URL = "https://api.mistral.ai/v1"

@@ -16,14 +16,14 @@ import msgspec
 from providers import wire
 from providers.base import Call, OnUnsupported, Reply, Translation
 from providers.compatible import Compatible, CompatibleConfig
-from providers.compose import count_tokens, error_reply
 from providers.errors import RequestError, UpstreamError
 from providers.gemini import ToolCallsRewriter
 from providers.host_json import decode
 from providers.http.transport import Transport
 from providers.off_loop import off_loop
-from providers.rewrite import Rewriter
-from providers.translate import Edits, Rules, translate
+from providers.translation.compose import count_tokens, error_reply
+from providers.translation.rewrite import Rewriter
+from providers.translation.translate import Edits, Rules, translate
 from providers.usage import ABSENT, count_of
 
 BASE_URL = "http://127.0.0.1:11434/v1"

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from providers import reasoning
 from providers.base import Call
 from providers.compatible import Compatible, CompatibleConfig, converted
 from providers.http.transport import Transport
-from providers.nested import has_foreign, without_foreign
-from providers.translate import Edits, Rules
+from providers.translation import reasoning
+from providers.translation.nested import has_foreign, without_foreign
+from providers.translation.translate import Edits, Rules
 
 BASE_URL = "https://api.openai.com/v1"
 

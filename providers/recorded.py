@@ -28,7 +28,10 @@ import msgspec
 
 from providers import wire
 from providers.base import BytesReply, Call, ProviderConfig, Reply
-from providers.compose import (
+from providers.errors import ConfigError, ModelNotFoundError, NotFoundError, RequestError, closest
+from providers.http import sse
+from providers.recording import Pair, values_of
+from providers.translation.compose import (
     Answer,
     TextPath,
     error_reply,
@@ -38,10 +41,7 @@ from providers.compose import (
     usage_of,
     whole,
 )
-from providers.errors import ConfigError, ModelNotFoundError, NotFoundError, RequestError, closest
-from providers.fold import fold, unfold
-from providers.http import sse
-from providers.recording import Pair, values_of
+from providers.translation.fold import fold, unfold
 
 _IGNORED = frozenset({"model", "stream", "stream_options", "user"})
 

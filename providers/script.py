@@ -25,11 +25,12 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from providers import compose, wire, yaml_documents
+from providers import wire, yaml_documents
 from providers.base import NotNegative
-from providers.compose import Question
 from providers.errors import ConfigError, ModelNotFoundError, RequestError, closest
 from providers.http import sse
+from providers.translation import compose
+from providers.translation.compose import Question
 
 Text = TypeVar("Text", str, bytes)
 AskPath = Literal["chat/completions", "completions", "embeddings"]

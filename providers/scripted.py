@@ -29,7 +29,6 @@ from aiohttp import web
 
 from providers import wire
 from providers.base import BytesReply, Call, ProviderConfig, Reply
-from providers.compose import error_reply, model_list
 from providers.errors import (
     ConfigError,
     RequestError,
@@ -47,6 +46,7 @@ from providers.script import (
     read_ask,
 )
 from providers.script_log import KEPT, Log
+from providers.translation.compose import error_reply, model_list
 
 __all__ = ["Rule", "Script", "Scripted", "ScriptedConfig", "ScriptedServer", "load_script"]
 

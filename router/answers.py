@@ -17,9 +17,9 @@ import msgspec
 
 from providers.base import Path
 from providers.errors import UpstreamProtocolError, UpstreamStatusError
-from providers.fold import fold, unfold
 from providers.host_json import decode_object
 from providers.http import sse
+from providers.translation.fold import fold, unfold
 from providers.wire import UNREADABLE
 from router.routing import Target
 

@@ -19,8 +19,8 @@ import msgspec
 
 from evaluators.pool import together
 from providers.base import BytesReply, Call, Reply
-from providers.compose import model_list
 from providers.errors import ConfigError, UpstreamProtocolError, WorkerLostError
+from providers.translation.compose import model_list
 from router.cluster import Cluster
 from router.config import IN_PLACE
 from router.dispatch import Attempt, Dispatcher, Opened, Work

@@ -28,8 +28,8 @@ import transformers as hf
 
 from providers import wire
 from providers.base import BytesReply, Call, Reply
-from providers.compose import error_reply, model_list
 from providers.errors import ConfigError, RequestError
+from providers.translation.compose import error_reply, model_list
 from serve.answers import Answer, usage_of
 from serve.config import TransformersModel, adapter_of
 from serve.decoding import Draw, GivenUpError, Row, Watch, WatchBeams

@@ -14,8 +14,8 @@ from providers import wire
 from providers.anthropic import request_of
 from providers.anthropic_answers import MessagesRewriter, usage_of
 from providers.errors import RequestError, UpstreamProtocolError
-from providers.fold import fold
 from providers.http import sse
+from providers.translation.fold import fold
 
 OLD = "claude-sonnet-4-5-20250929"
 PIXEL = "data:image/png;base64,aGVsbG8="

@@ -28,9 +28,9 @@ from providers.baseline import (
     similarity,
     textrank,
 )
-from providers.compose import count_tokens
 from providers.errors import ConfigError
 from providers.http.sse import Parser, read_end
+from providers.translation.compose import count_tokens
 
 ARTICLE = """\
 The council of Aldermere voted on Tuesday to keep the town library open. Dr. Okafor, who leads \

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stand_ins import AnthropicDialect, Dialect, GeminiDialect, GroqDialect, MistralDialect
 
-from providers import reasoning
 from providers.compatible import CompatibleConfig
 from providers.gemini import ToolCallsRewriter
 from providers.http.sse import Event
 from providers.kinds import KINDS
-from providers.nested import ToolCallIndexes
+from providers.translation import reasoning
+from providers.translation.nested import ToolCallIndexes
 
 # A conversation with all that other hosts and SDKs put into one.
 CONVERSATION = [

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from providers.base import Call
-from providers.translate import Rules
+from providers.translation.translate import Rules
 
 # A model's name may stand behind a prefix: of a gateway (`openai/o3-mini`), of a fine-tuned model
 # (`ft:gpt-5:...`), of a deployment (`prod-o3-mini`). `gpt-35-turbo` is Azure's name for 3.5.

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from providers import wire
-from providers.compose import words
 from providers.http import sse
+from providers.translation.compose import words
 from providers.usage import count_of
 
 Object = dict[str, Any]

@@ -13,14 +13,14 @@ from providers.anthropic_answers import MessagesRewriter
 from providers.base import BytesReply, Translation
 from providers.compatible import _GROQ
 from providers.errors import RequestError, UpstreamProtocolError
-from providers.fold import fold, unfold
 from providers.gemini import _CHAT as GEMINI
 from providers.gemini import ToolCallsRewriter
 from providers.http import sse
 from providers.mistral import _CHAT as MISTRAL
 from providers.mistral import _Answers
-from providers.rewrite import RewrittenReply
-from providers.translate import OMIT, Rules, translate
+from providers.translation.fold import fold, unfold
+from providers.translation.rewrite import RewrittenReply
+from providers.translation.translate import OMIT, Rules, translate
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from providers.translate import Edits
+from providers.translation.translate import Edits
 
 Object = dict[str, Any]
 

@@ -6,7 +6,7 @@ import pytest
 from providers.base import Call
 from providers.http.transport import Limits, Transport
 from providers.openai import OpenAI, OpenAIConfig
-from providers.translate import translate
+from providers.translation.translate import translate
 
 
 def call(model="gpt-4o", **fields):

@@ -1,0 +1,1 @@
+"""Turns OpenAI's requests and answers into a host's, and back."""

@@ -306,7 +306,7 @@ def _serving(folder: Path, rows: int, delay: float) -> Iterator[str]:
     ]
     (folder / "data.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     log = folder / "log"
-    scripted = [sys.executable, "-m", "providers.scripted", str(folder / "script.yaml")]
+    scripted = [sys.executable, "-m", "providers.offline.scripted", str(folder / "script.yaml")]
     serving = [sys.executable, "-m", "router", "serve"]
     with (
         started([*scripted, "--port", str(upstream)], log=log, cwd=folder),

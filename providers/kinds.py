@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from providers.anthropic import Anthropic, AnthropicConfig
 from providers.azure import Azure, AzureConfig
 from providers.base import Provider, ProviderConfig
-from providers.baseline import Baseline, BaselineConfig
 from providers.compatible import HOSTS, Compatible, CompatibleConfig
 from providers.gemini import Gemini
 from providers.http.transport import Transport
@@ -19,12 +18,13 @@ from providers.llama_cpp import LlamaCpp
 from providers.llamafile import Llamafile, LlamafileConfig
 from providers.masking import Masks
 from providers.mistral import Mistral, MistralConfig
+from providers.offline.baseline import Baseline, BaselineConfig
+from providers.offline.recorded import Recorded, RecordedConfig
+from providers.offline.recording import Recorder
+from providers.offline.scripted import Scripted, ScriptedConfig
 from providers.ollama import Ollama
 from providers.openai import OpenAI, OpenAIConfig
 from providers.ray_serve import RayServe
-from providers.recorded import Recorded, RecordedConfig
-from providers.recording import Recorder
-from providers.scripted import Scripted, ScriptedConfig
 
 
 class Kind(NamedTuple):

@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from providers.base import NotNegative, Positive, ProviderConfig, Secret, Timeout
-from providers.baseline import BaselineConfig
 from providers.compatible import CompatibleConfig
 from providers.errors import ConfigError, closest
 from providers.http.transport import Limits
 from providers.kinds import KINDS
 from providers.names import check_name
+from providers.offline.baseline import BaselineConfig
 from providers.yaml_documents import kind_of
 from router.documents import Document, Place, convert, parse_yaml, path_of, require_object
 from serve import config as hosting

@@ -18,7 +18,7 @@ import httpx
 import msgspec
 
 from providers.base import Secret
-from providers.scripted import Script, ScriptedServer
+from providers.offline.scripted import Script, ScriptedServer
 from router.config import S3, Config, parse
 from router.server import background
 

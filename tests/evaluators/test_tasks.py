@@ -11,8 +11,8 @@ from evaluators.metrics import registry as metrics
 from evaluators.rows import Row
 from evaluators.tasks.registry import TASKS, Broken, Task, fill, find, known
 from evaluators.template import compile_messages
-from providers.baseline import MODELS
 from providers.errors import MissingExtraError, RunDocumentError
+from providers.offline.baseline import MODELS
 
 BASE = {"dataset": "d.csv", "routes": ["a", "b"]}
 NEEDED = {"classification": {"labels": ["spam", "ham"]}}

@@ -9,7 +9,7 @@ from evaluators.judge.kinds import load_kind
 from evaluators.judge.rubrics import load
 from evaluators.tasks.registry import find
 from providers.errors import ConfigError, EvalrouterError
-from providers.script import load_script
+from providers.offline.script import load_script
 from providers.yaml_documents import MAX_BYTES, decode, decode_file
 from router.client.calls import create
 from router.config import load as load_config

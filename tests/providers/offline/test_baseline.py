@@ -17,7 +17,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from oracle_data import DIALOGUES
 
 from providers.base import Call
-from providers.baseline import (
+from providers.errors import ConfigError
+from providers.http.sse import Parser, read_end
+from providers.offline.baseline import (
     MAX_CHARACTERS,
     Baseline,
     BaselineConfig,
@@ -28,8 +30,6 @@ from providers.baseline import (
     similarity,
     textrank,
 )
-from providers.errors import ConfigError
-from providers.http.sse import Parser, read_end
 from providers.translation.compose import count_tokens
 
 ARTICLE = """\

@@ -11,7 +11,7 @@ from servers import gateway, scripted
 
 from providers.errors import ConfigError
 from providers.kinds import make
-from providers.recording import HIDDEN, hide
+from providers.offline.recording import HIDDEN, hide
 
 SCRIPT = {
     "tiny": [{"answers": ["first answer here", "second"]}],

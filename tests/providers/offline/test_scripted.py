@@ -19,12 +19,19 @@ from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import ConfigError, UpstreamConnectError, UpstreamProtocolError
 from providers.http.sse import Parser, read_end
 from providers.http.transport import Transport
-from providers.script import vector
-from providers.scripted import Rule, Script, Scripted, ScriptedConfig, ScriptedServer, load_script
+from providers.offline.script import vector
+from providers.offline.scripted import (
+    Rule,
+    Script,
+    Scripted,
+    ScriptedConfig,
+    ScriptedServer,
+    load_script,
+)
 from providers.usage import Tokens
 from providers.wire import Usage
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @asynccontextmanager
@@ -406,7 +413,7 @@ async def test_the_server_ends_while_a_request_hangs():
 
 
 def test_the_log_keeps_a_bounded_number_of_bodies():
-    from providers.script_log import KEPT, Log
+    from providers.offline.script_log import KEPT, Log
 
     log = Log()
     for number in range(KEPT + 5):
@@ -427,7 +434,7 @@ models:
 async def test_as_a_process(tmp_path):
     (tmp_path / "script.yaml").write_text(SCRIPT)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", "-m", "providers.scripted", tmp_path / "script.yaml",
+        sys.executable, "-W", "error", "-m", "providers.offline.scripted", tmp_path / "script.yaml",
         cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -474,7 +481,7 @@ def test_a_script_that_cannot_be_used(tmp_path, text, words):
 
 async def test_a_process_that_cannot_start(tmp_path):
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "providers.scripted", tmp_path / "none.yaml",
+        sys.executable, "-m", "providers.offline.scripted", tmp_path / "none.yaml",
         cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()

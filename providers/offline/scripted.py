@@ -6,7 +6,7 @@ Ships with evalrouter, so that users and tests fake a model the same way. A `Scr
     async with ScriptedServer(Script(models={"tiny": (Rule(answer="yes"),)})) as server:
         ...  # server.url is http://127.0.0.1:PORT/v1, server.log is what it received
 
-    python -m providers.scripted SCRIPT.yaml --port 9000
+    python -m providers.offline.scripted SCRIPT.yaml --port 9000
 
 The server shows its log under `GET /scripted/log`, to other processes too.
 """
@@ -35,7 +35,7 @@ from providers.errors import (
     UpstreamConnectError,
     UpstreamProtocolError,
 )
-from providers.script import (
+from providers.offline.script import (
     AskPath,
     Counts,
     Performance,
@@ -45,7 +45,7 @@ from providers.script import (
     perform,
     read_ask,
 )
-from providers.script_log import KEPT, Log
+from providers.offline.script_log import KEPT, Log
 from providers.translation.compose import error_reply, model_list
 
 __all__ = ["Rule", "Script", "Scripted", "ScriptedConfig", "ScriptedServer", "load_script"]
@@ -301,7 +301,9 @@ async def _serve(script: Script, host: str, port: int) -> None:
 
 def main() -> int:
     """Serve a script until SIGTERM. Returns the exit code: 2 when it cannot start."""
-    parser = argparse.ArgumentParser(prog="python -m providers.scripted", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m providers.offline.scripted", description=main.__doc__
+    )
     parser.add_argument("script", type=Path, help="YAML or JSON file")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")

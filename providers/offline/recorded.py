@@ -30,7 +30,7 @@ from providers import wire
 from providers.base import BytesReply, Call, ProviderConfig, Reply
 from providers.errors import ConfigError, ModelNotFoundError, NotFoundError, RequestError, closest
 from providers.http import sse
-from providers.recording import Pair, values_of
+from providers.offline.recording import Pair, values_of
 from providers.translation.compose import (
     Answer,
     TextPath,

@@ -1,0 +1,1 @@
+"""Answers without a host: baselines, scripts and recordings."""

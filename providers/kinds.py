@@ -14,8 +14,8 @@ from providers.compatible import HOSTS, Compatible, CompatibleConfig
 from providers.gemini import Gemini
 from providers.http.transport import Transport
 from providers.huggingface import HuggingFace
-from providers.llama_cpp import LlamaCpp
-from providers.llamafile import Llamafile, LlamafileConfig
+from providers.local_servers.llama_cpp import LlamaCpp
+from providers.local_servers.llamafile import Llamafile, LlamafileConfig
 from providers.masking import Masks
 from providers.mistral import Mistral, MistralConfig
 from providers.offline.baseline import Baseline, BaselineConfig

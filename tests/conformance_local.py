@@ -20,7 +20,7 @@ import tiny_gguf
 from conformance_reports import Server, ServerReport, examine_server
 from isolation import isolate
 
-from providers.managed import ManagedServer
+from providers.local_servers.managed import ManagedServer
 
 # What these servers do in their own way, with models of random weights.
 KNOWN: dict[str, set[str]] = {

@@ -34,7 +34,7 @@ from providers.errors import (
 from providers.host_json import decode_object
 from providers.http import sse
 from providers.http.transport import Transport
-from providers.llamafile import Llamafile, LlamafileConfig
+from providers.local_servers.llamafile import Llamafile, LlamafileConfig
 from providers.translation.compose import error_reply
 from providers.translation.translate import Edits, Rules, system_for_developer
 from providers.usage import count_of

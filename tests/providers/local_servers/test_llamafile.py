@@ -19,10 +19,10 @@ from stand_ins import Dialect
 from providers.base import AS_IT_CAME
 from providers.errors import ConfigError, UpstreamConnectError
 from providers.kinds import make
-from providers.llamafile import command_of
-from providers.managed import ManagedServer
+from providers.local_servers.llamafile import command_of
+from providers.local_servers.managed import ManagedServer
 
-SERVER = Path(__file__).parents[1] / "llama_server.py"
+SERVER = Path(__file__).parents[2] / "llama_server.py"
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import ConfigError, UpstreamConnectError, UpstreamError
 from providers.host_json import decode_object
 from providers.http.transport import Transport
-from providers.managed import ManagedServer
+from providers.local_servers.managed import ManagedServer
 from providers.translation.compose import model_list
 from providers.translation.translate import Edits, Rules, system_for_developer
 

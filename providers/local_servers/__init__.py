@@ -1,0 +1,1 @@
+"""Runs model servers of this machine as subprocesses."""

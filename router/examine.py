@@ -9,9 +9,9 @@ import msgspec
 
 from providers import wire
 from providers.base import Call, Provider, ProviderConfig, Secret
-from providers.checks import CHECKS
 from providers.compatible import CompatibleConfig
-from providers.conformance import Host, Report, Result, examine
+from providers.conformance.checks import CHECKS
+from providers.conformance.suite import Host, Report, Result, examine
 from providers.errors import ConfigError, NotFoundError, closest
 from providers.kinds import KINDS
 from providers.masking import Masks
@@ -34,7 +34,7 @@ async def examine_provider(
     long: bool = False,
     told: Callable[[Result], None] = lambda _: None,
 ) -> Report:
-    """Ask a provider all questions of `providers/checks.py`.
+    """Ask a provider all questions of `providers/conformance/checks.py`.
 
     Args:
         services: where the provider is.

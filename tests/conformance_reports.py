@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 from providers.base import Lifecycle  # noqa: E402
-from providers.checks import CHECKS  # noqa: E402
-from providers.conformance import Host, Report, examine  # noqa: E402
+from providers.conformance.checks import CHECKS  # noqa: E402
+from providers.conformance.suite import Host, Report, examine  # noqa: E402
 from providers.kinds import make  # noqa: E402
 from tooling.conformance import REPORTS, ServerReport  # noqa: E402  # the path is set above
 

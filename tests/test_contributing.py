@@ -120,7 +120,7 @@ def test_the_recipes_tests_pass(copy):
         "tests/evaluators/test_ends_with.py",
         "tests/evaluators/test_metrics.py",
         "tests/router/test_about.py",
-        "tests/providers/test_reference.py",
+        "tests/providers/conformance/test_reference.py",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in done.stdout

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from providers.checks import CHECKS
-from providers.conformance import Report
+from providers.conformance.checks import CHECKS
+from providers.conformance.suite import Report
 from tooling.markdown import REFERENCE
 
 REPORTS = REFERENCE / "conformance"

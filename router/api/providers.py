@@ -9,7 +9,7 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from providers.conformance import Report
+from providers.conformance.suite import Report
 from providers.errors import NotFoundError
 from router.api.injected import Injected
 from router.examine import examine_provider

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from providers.conformance import Report, Result
+from providers.conformance.suite import Report, Result
 from router.cli.border import (
     Commands,
     config_option,

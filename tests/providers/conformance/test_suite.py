@@ -12,11 +12,11 @@ import tiny_gguf
 from hosts import config, open_host, transport
 from servers import gateway, scripted
 
-from providers.checks import CHECKS
-from providers.conformance import Host, examine
+from providers.conformance.checks import CHECKS
+from providers.conformance.suite import Host, examine
 from providers.kinds import make
 
-SERVER = Path(__file__).parents[1] / "llama_server.py"
+SERVER = Path(__file__).parents[2] / "llama_server.py"
 DIALECTS = {
     "mistral": stand_ins.MistralDialect,
     "groq": stand_ins.GroqDialect,

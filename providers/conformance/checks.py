@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from providers import wire
-from providers.conformance import Check, Failed, Host, Said, Streamed, Unsupported, show
+from providers.conformance.suite import Check, Failed, Host, Said, Streamed, Unsupported, show
 from providers.translation.fold import fold
 
 _FINISHES = {"stop", "length", "tool_calls", "content_filter", "function_call"}

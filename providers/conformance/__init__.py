@@ -1,0 +1,1 @@
+"""Examines how well a host speaks OpenAI's API."""

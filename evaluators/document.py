@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from evaluators.sampling import Rows, Sampling
+from evaluators.data.sampling import Rows, Sampling
 from evaluators.sequential import StopWhen
 
 # Names stand in URLs and in shells.

@@ -33,8 +33,8 @@ from typing import Any
 
 from rouge_score.rouge_scorer import RougeScorer
 
-from evaluators import language_data
 from evaluators.base import Answer, Sample, Scorable, Usage
+from evaluators.data import language_data
 from evaluators.metrics.registry import METRICS, build
 from evaluators.scoring import Scorer
 from loadtests.open_loop import measure

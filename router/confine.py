@@ -13,9 +13,9 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
+from evaluators.data.paths import is_below
 from evaluators.document import RunDocument
 from evaluators.metrics.registry import Opening, openings
-from evaluators.paths import is_below
 from providers.errors import RunDocumentError
 from router.config import Evaluation
 from router.datasets import Datasets

@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from evaluators import dataset_process
-from evaluators.columns import Column
-from evaluators.dataset import MAX_LINE_BYTES, Dataset
-from evaluators.dataset_process import describe, in_thread, open_dataset
-from evaluators.formats import EXTENSIONS
-from evaluators.paths import is_below
+from evaluators.data import dataset_process
+from evaluators.data.columns import Column
+from evaluators.data.dataset import MAX_LINE_BYTES, Dataset
+from evaluators.data.dataset_process import describe, in_thread, open_dataset
+from evaluators.data.formats import EXTENSIONS
+from evaluators.data.paths import is_below
 from providers.errors import (
     ArtifactError,
     ConflictError,
@@ -54,7 +54,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         dataset: the version.
-        columns: see evaluators.columns.Column.
+        columns: see evaluators.data.columns.Column.
         preview: the first rows as they were read.
         versions: hashes of all versions of the name, newest first.
     """

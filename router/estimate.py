@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from evaluators.base import AnyMetric, Asking, Output, Usage
-from evaluators.dataset_process import in_thread
+from evaluators.data.dataset_process import in_thread
 from evaluators.document import RunDocument
 from evaluators.power import minimum_detectable_effect
 from evaluators.report import dollars

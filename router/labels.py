@@ -18,8 +18,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from evaluators.data.rows import REFERENCES
 from evaluators.document import RunDocument
-from evaluators.rows import REFERENCES
 from providers.errors import ConflictError
 from providers.names import as_name
 from router.artifacts import temporary_folder

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from evaluators.base import AnyMetric
-from evaluators.dataset_process import in_thread
+from evaluators.data.dataset_process import in_thread
 from evaluators.document import RunDocument, RunLimits
 from providers.errors import ConflictError, RunDocumentError
 from providers.names import as_name

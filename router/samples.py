@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from evaluators import dataset_process
 from evaluators.base import Declared, Sample
-from evaluators.dataset import Dataset
+from evaluators.data import dataset_process
+from evaluators.data.dataset import Dataset
 from evaluators.document import RunDocument
 from providers.errors import RunDocumentError, closest
 from router.sources import Source

@@ -23,9 +23,9 @@ import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from evaluators import dataset_process
-from evaluators.dataset_process import in_thread
-from evaluators.formats import EXTENSIONS
+from evaluators.data import dataset_process
+from evaluators.data.dataset_process import in_thread
+from evaluators.data.formats import EXTENSIONS
 from providers.errors import ArtifactError, BodyTooLargeError, DatasetError, closest
 from router.artifacts import CHUNK, S3Artifacts, parse_s3, temporary_folder
 from router.config import Config, Datasets

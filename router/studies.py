@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from evaluators.base import Answer, Sample
-from evaluators.dataset_process import in_thread, open_dataset, rows
+from evaluators.data.dataset_process import in_thread, open_dataset, rows
+from evaluators.data.sampling import Rows
 from evaluators.judge import pairwise
 from evaluators.judge.calibration import Calibration, Item, calibrate
 from evaluators.judge.cases import Case, read_cases
@@ -39,7 +40,6 @@ from evaluators.judge.prometheus import SAMPLING, Style
 from evaluators.judge.rubrics import Rubric, load
 from evaluators.metrics.reference import asked, references
 from evaluators.ratings import Board, Game, rate, schedule
-from evaluators.sampling import Rows
 from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
 from router.complete import Asker
 from router.hardware import hardware_costs

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evaluators.base import Answer, Sample, Scorable
+from evaluators.data.rows import Row
 from evaluators.judge import prometheus
 from evaluators.judge.duel import Pair
 from evaluators.judge.pairwise import Winner
 from evaluators.judge.rubrics import Rubric, load, read_rubric
-from evaluators.rows import Row
 from providers.errors import DatasetError, RunDocumentError, closest
 
 _PEOPLE: Mapping[str, Winner] = {

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from evaluators.base import Answer, Judgement, Sample
+from evaluators.data.paths import Opens
 from evaluators.judge import prometheus as published
 from evaluators.judge import rubrics, verdicts
 from evaluators.judge.graded import Graded, Grading, UnjudgeableError
@@ -23,7 +24,6 @@ from evaluators.judge.kinds import BUILT_IN, Kind, load_kind
 from evaluators.judge.panel import Combine, Panel, Read, Reading
 from evaluators.judge.prompts import fingerprint
 from evaluators.metrics.reference import asked, references
-from evaluators.paths import Opens
 from providers.errors import RunDocumentError
 
 Judges = str | tuple[str, ...]

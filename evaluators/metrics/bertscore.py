@@ -17,9 +17,9 @@ from typing import Annotated, Any
 import msgspec
 
 from evaluators.base import Output, Sample, Scorable, Score
+from evaluators.data.paths import Opens, is_file, is_folder
 from evaluators.metrics.model_folder import fingerprint, most_tokens, not_loaded
 from evaluators.metrics.reference import references, unscored
-from evaluators.paths import Opens, is_file, is_folder
 from providers.errors import MissingExtraError, RunDocumentError
 
 _OUTPUTS = {

@@ -19,9 +19,9 @@ from typing import Annotated, Any
 import msgspec
 
 from evaluators.base import Answer, Embed, Output, Sample, Scorable, Score
+from evaluators.data.paths import Opens, is_folder
 from evaluators.metrics.model_folder import fingerprint, not_loaded
 from evaluators.metrics.reference import references, unscored
-from evaluators.paths import Opens, is_folder
 from providers.errors import EvalrouterError, MissingExtraError, RunDocumentError
 
 _OUTPUTS = (

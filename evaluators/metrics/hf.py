@@ -21,8 +21,8 @@ from typing import Annotated, Any
 import msgspec
 
 from evaluators.base import Answer, Output, Sample, Scorable, Score
+from evaluators.data.paths import Opens
 from evaluators.metrics.reference import references, unscored
-from evaluators.paths import Opens
 from providers.errors import MissingExtraError, RunDocumentError
 
 OutputNames = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]

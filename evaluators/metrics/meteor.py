@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from itertools import pairwise
 from typing import Literal
 
-from evaluators import language_data, wordnet
 from evaluators.base import Answer, Output, Sample, Score
+from evaluators.data import language_data, wordnet
 from evaluators.metrics.reference import references, unscored
 from providers.errors import MissingExtraError, RunDocumentError
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 
 from evaluators.base import AnyMetric
-from evaluators.paths import Opened, Opens, is_file, is_folder
+from evaluators.data.paths import Opened, Opens, is_file, is_folder
 from providers.errors import RunDocumentError, closest
 
 # Imported when built: a server that evaluates nothing does not load sacreBLEU.
@@ -130,7 +130,7 @@ class Opening(NamedTuple):
     """Something that a metric opens when it is built or loaded.
 
     Attributes:
-        what: see evaluators.paths.Opens.
+        what: see evaluators.data.paths.Opens.
         value: the path or the name.
         param: where in the document it is.
     """

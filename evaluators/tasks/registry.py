@@ -21,8 +21,8 @@ from typing import Any
 import msgspec
 import yaml
 
+from evaluators.data.paths import is_below
 from evaluators.document import RunDocument
-from evaluators.paths import is_below
 from providers.errors import RunDocumentError, closest
 from providers.names import MAX_ADDRESS_BYTES, check_name
 from providers.yaml_documents import UNREADABLE_VALUE, JoiningLoader, check

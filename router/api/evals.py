@@ -15,8 +15,8 @@ from litestar.response import ServerSentEvent
 from litestar.types import SSEData
 
 from evaluators.base import Answer, Sample, Score
+from evaluators.data.sampling import Rows
 from evaluators.document import Repeats
-from evaluators.sampling import Rows
 from providers.errors import ConflictError, RunDocumentError
 from router.api.bodies import document_of
 from router.api.injected import Injected

@@ -10,7 +10,7 @@ import click
 import msgspec
 from rich.table import Column, Table
 
-from evaluators import columns as statistics
+from evaluators.data import columns as statistics
 from providers.errors import DatasetError
 from router.cli.border import (
     Commands,

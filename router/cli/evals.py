@@ -13,8 +13,8 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from evaluators.data.sampling import MAX_ROWS
 from evaluators.junit import told
-from evaluators.sampling import MAX_ROWS
 from evaluators.table import to_table
 from providers.errors import EvalrouterError
 from router.cli.border import (

@@ -12,11 +12,11 @@ import click
 import msgspec
 from rich.table import Column, Table
 
+from evaluators.data.sampling import MAX_ROWS
 from evaluators.judge.metrics import Template, UseReference
 from evaluators.judge.prometheus import Style
 from evaluators.judge.show import change_sheets, interval, table
 from evaluators.report import dollars
-from evaluators.sampling import MAX_ROWS
 from providers.errors import EvalrouterError, RunDocumentError
 from router.cli.border import (
     Commands,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from evaluators.sampling import MAX_ROWS
+from evaluators.data.sampling import MAX_ROWS
 from providers.errors import ConfigError
 from router.cli.border import config_option, err, json_option, out, print_json, with_services
 from router.cli.evals import carry_out

@@ -7,7 +7,7 @@ from typing import get_args
 
 import click
 
-from evaluators import language_data
+from evaluators.data import language_data
 from router.cli.border import (
     Commands,
     out,

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 import click
 
+from evaluators.data.sampling import MAX_ROWS
 from evaluators.document import RunDocument
-from evaluators.sampling import MAX_ROWS
 from evaluators.tasks.registry import find
 from providers.errors import RunDocumentError
 from router.documents import Document

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from evaluators.base import Answer, Cell, Judgement, Sample, Score
-from evaluators.columns import Column
+from evaluators.data.columns import Column
 from providers.base import Translation
 from providers.errors import StoreUnavailableError
 from router.dispatch import Attempt

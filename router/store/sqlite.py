@@ -25,7 +25,7 @@ import msgspec
 from sqlite_utils import Database
 
 from evaluators.base import Answer, Cell, Sample, Score
-from evaluators.dataset_process import in_thread
+from evaluators.data.dataset_process import in_thread
 from providers.errors import StoreError, StoreUnavailableError
 from router.record import Record
 from router.store import (

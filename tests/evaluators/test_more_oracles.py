@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_data import vicuna_pairs
 
-from evaluators import differences, language_data, stats, wordnet
+from evaluators import differences, stats
 from evaluators.base import Answer, Metric, Sample, Score
+from evaluators.data import language_data, wordnet
 from evaluators.metrics.registry import build
 
 

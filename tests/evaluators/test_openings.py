@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from metric_options import NEEDED, declared, options
 
+from evaluators.data.paths import is_below
 from evaluators.metrics.registry import Opening, openings
-from evaluators.paths import is_below
 
 # Builds and loads each metric with each option a path, and says whether something was opened there.
 PROGRAM = """

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from evaluators.base import AnyMetric
+from evaluators.data.rows import Row
+from evaluators.data.template import compile_messages
 from evaluators.document import RunDocument
 from evaluators.metrics import registry as metrics
-from evaluators.rows import Row
 from evaluators.tasks.registry import TASKS, Broken, Task, fill, find, known
-from evaluators.template import compile_messages
 from providers.errors import MissingExtraError, RunDocumentError
 from providers.offline.baseline import MODELS
 

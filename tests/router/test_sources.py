@@ -78,7 +78,7 @@ def config(url):
 
 
 async def rows(named: str, config: Config) -> tuple[list[dict], str]:
-    from evaluators.dataset import open_dataset
+    from evaluators.data.dataset import open_dataset
 
     async with fetched(named, base=Path(), config=config, over_http=False) as source:
         dataset = open_dataset(source.path, needs_prompt=False)

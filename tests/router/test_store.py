@@ -20,7 +20,7 @@ import pytest
 from sqlite_utils import Database
 
 from evaluators.base import Answer, Cell, Sample, Score, Usage
-from evaluators.columns import Column
+from evaluators.data.columns import Column
 from providers.errors import NotFoundError, RunDocumentError, StoreError, StoreUnavailableError
 from router.store.base import DatasetRow, EmbeddingUse, Progress, Run, RunFilter, Store
 from router.store.migrations import STEPS, migrate

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluators import dataset_process
-from evaluators.dataset_process import Limits, describe, in_thread, open_dataset, rows, samples
-from evaluators.sampling import Sampling
+from evaluators.data import dataset_process
+from evaluators.data.dataset_process import Limits, describe, in_thread, open_dataset, rows, samples
+from evaluators.data.sampling import Sampling
 from providers.errors import DatasetError, RunDocumentError
 
 FOR_EVER = (
@@ -220,7 +220,7 @@ def test_the_process_ends_with_its_parent(tmp_path, lines, number):
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from evaluators.dataset_process import open_dataset, samples
+        from evaluators.data.dataset_process import open_dataset, samples
         dataset = open_dataset(Path(sys.argv[1]))
         print("ready", flush=True)
         list(samples(dataset, count=1, prompt=sys.argv[2]))
@@ -229,7 +229,7 @@ def test_the_process_ends_with_its_parent(tmp_path, lines, number):
     parent = subprocess.Popen(
         [sys.executable, "-c", program, str(path), FOR_EVER],
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     with parent:
         assert parent.stdout.readline() == b"ready\n"

@@ -34,12 +34,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
-from evaluators import dataset_worker as worker
 from evaluators.base import Sample
-from evaluators.columns import Column
-from evaluators.dataset import MAX_LINE_BYTES, Dataset
-from evaluators.rows import Row
-from evaluators.sampling import Sampling
+from evaluators.data import dataset_worker as worker
+from evaluators.data.columns import Column
+from evaluators.data.dataset import MAX_LINE_BYTES, Dataset
+from evaluators.data.rows import Row
+from evaluators.data.sampling import Sampling
 from providers import errors
 from providers.errors import DatasetError, EvalrouterError, RunDocumentError
 
@@ -49,7 +49,8 @@ _Item = TypeVar("_Item")
 
 # The child has our import path, whatever ours came from, and nothing of ours has begun in it.
 _PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[3:]; from evaluators.dataset_worker import main; main()"
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from evaluators.data.dataset_worker import main; main()"
 )
 # Of our environment; no key of ours is among it.
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
@@ -91,7 +92,7 @@ def open_dataset(
     templates: bool = False,
     limits: Limits = LIMITS,
 ) -> Dataset:
-    """Read a dataset to its end, as `evaluators.dataset.open_dataset` does.
+    """Read a dataset to its end, as `evaluators.data.dataset.open_dataset` does.
 
     Args:
         path: as there.
@@ -170,7 +171,7 @@ def samples(
 
 
 def choose(sampling: Sampling, dataset: Dataset, *, limits: Limits = LIMITS) -> list[int]:
-    """The places of the rows drawn, as `evaluators.sampling.choose` gives them."""
+    """The places of the rows drawn, as `evaluators.data.sampling.choose` gives them."""
     size, held = _size(dataset.path)
     job = worker.Choose(
         folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset, sampling=sampling
@@ -179,7 +180,7 @@ def choose(sampling: Sampling, dataset: Dataset, *, limits: Limits = LIMITS) -> 
 
 
 def describe(dataset: Dataset, *, limits: Limits = LIMITS) -> tuple[Column, ...]:
-    """What the columns hold, as `evaluators.columns.describe` says."""
+    """What the columns hold, as `evaluators.data.columns.describe` says."""
     size, held = _size(dataset.path)
     job = worker.Describe(folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset)
     return tuple(_Pass(dataset.path, size, 0, limits).items(job, worker.decode_columns))

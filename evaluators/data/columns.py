@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from evaluators.dataset import Dataset
-from evaluators.records import kind
+from evaluators.data.dataset import Dataset
+from evaluators.data.records import kind
 
 MAX_DISTINCT = 1000
 _SHOWN = 5

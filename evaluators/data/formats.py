@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from evaluators.columnar import read_arrow, read_parquet
-from evaluators.delimited import read_delimited
-from evaluators.records import Digest, Record, decoded, kind, lines
+from evaluators.data.csv_tsv import read_delimited
+from evaluators.data.parquet import read_arrow, read_parquet
+from evaluators.data.records import Digest, Record, decoded, kind, lines
 from providers.errors import DatasetError
 
 EXTENSIONS: Mapping[str, str] = {

@@ -26,10 +26,10 @@ from typing import Any
 import msgspec
 
 from evaluators.base import Sample
-from evaluators.columns import Column, describe
-from evaluators.dataset import Dataset, compile_messages, open_dataset, to_sample
-from evaluators.rows import Row
-from evaluators.sampling import Sampling, choose
+from evaluators.data.columns import Column, describe
+from evaluators.data.dataset import Dataset, compile_messages, open_dataset, to_sample
+from evaluators.data.rows import Row
+from evaluators.data.sampling import Sampling, choose
 from providers.errors import DatasetError, EvalrouterError
 
 HEADER = struct.Struct(">cI")

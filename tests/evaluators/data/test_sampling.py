@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from evaluators.dataset import open_dataset
-from evaluators.sampling import MAX_STRATA, Sampling, allocate, choose
+from evaluators.data.dataset import open_dataset
+from evaluators.data.sampling import MAX_STRATA, Sampling, allocate, choose
 from providers.errors import RunDocumentError
 
 

@@ -19,8 +19,8 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from evaluators.records import kind
-from evaluators.rows import Row
+from evaluators.data.records import kind
+from evaluators.data.rows import Row
 from providers.errors import RunDocumentError
 
 MAX_STRATA = 10_000

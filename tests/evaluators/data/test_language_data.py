@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from evaluators import language_data
+from evaluators.data import language_data
 from evaluators.metrics.registry import build
 from providers.errors import InputError, RunDocumentError
 from router.cli import main

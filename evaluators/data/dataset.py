@@ -23,11 +23,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from evaluators.columnar import STATE
-from evaluators.formats import ARROW, EXTENSIONS, read
-from evaluators.records import MAX_COLUMNS
-from evaluators.rows import KNOWN, Row, own_id, to_row
-from evaluators.template import Render, compile_messages, to_sample
+from evaluators.data.formats import ARROW, EXTENSIONS, read
+from evaluators.data.parquet import STATE
+from evaluators.data.records import MAX_COLUMNS
+from evaluators.data.rows import KNOWN, Row, own_id, to_row
+from evaluators.data.template import Render, compile_messages, to_sample
 from providers.errors import DatasetError, closest
 
 __all__ = ["Dataset", "Render", "Row", "compile_messages", "open_dataset", "to_sample"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluators.dataset import Row, compile_messages, to_sample
+from evaluators.data.dataset import Row, compile_messages, to_sample
 from providers.errors import RunDocumentError
 
 

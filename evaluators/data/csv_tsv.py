@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluators.records import MAX_COLUMNS, Digest, Record, lines
+from evaluators.data.records import MAX_COLUMNS, Digest, Record, lines
 from providers.errors import DatasetError
 
 

@@ -12,7 +12,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from evaluators.base import Sample
-from evaluators.rows import PROMPTS, Row
+from evaluators.data.rows import PROMPTS, Row
 from providers.errors import RunDocumentError, closest
 
 MAX_RENDERED = 1_000_000

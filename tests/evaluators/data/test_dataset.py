@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_data import DIALOGUES, VICUNA, vicuna_rows
 
-from evaluators.dataset import Dataset, open_dataset
+from evaluators.data.dataset import Dataset, open_dataset
 from providers.errors import DatasetError
 
 
@@ -564,7 +564,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path):
         import sys
         from pathlib import Path
         sys.modules["pyarrow"] = None  # what Python does for a package that is not there
-        from evaluators.dataset import open_dataset
+        from evaluators.data.dataset import open_dataset
         from providers.errors import MissingExtraError
         try:
             open_dataset(Path(sys.argv[1]))
@@ -576,7 +576,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert done.stdout.strip() == (
         "Reading parquet needs the extra 'parquet': pip install 'evalrouter[parquet]'"

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from evaluators.records import Record, kind
+from evaluators.data.records import Record, kind
 from providers.errors import DatasetError
 
 PROMPTS = ("messages", "prompt", "input")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evaluators.records import MAX_COLUMNS, Digest, Record
+from evaluators.data.records import MAX_COLUMNS, Digest, Record
 from providers.errors import DatasetError, MissingExtraError
 
 STATE = "state.json"  # which the folder has, and names its files

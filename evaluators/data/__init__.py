@@ -1,0 +1,1 @@
+"""Reads datasets and makes samples of their rows."""

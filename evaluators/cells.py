@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from evaluators.comparison import Comparison, Verdict
 from evaluators.report import OutputInfo, decimals
+from evaluators.stats.comparison import Comparison, Verdict
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints
     from rich.console import RenderableType

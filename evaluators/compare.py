@@ -19,11 +19,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators import differences, stats
 from evaluators.base import Output
-from evaluators.comparison import Comparison, Verdict, comparison, judged
 from evaluators.report import OutputInfo, infos_of
-from evaluators.resampling import Floats
+from evaluators.stats import differences, intervals
+from evaluators.stats.comparison import Comparison, Verdict, comparison, judged
+from evaluators.stats.resampling import Floats
 from evaluators.tally import PerSample, Tally
 
 METHOD = (
@@ -269,7 +269,7 @@ def _score(output: Output, found: PerSample, chosen: NDArray[np.bool_]) -> float
         return None
     if output.corpus is None:
         return float(found.values[chosen].mean())
-    return stats.corpus_score(output.corpus, found.statistics[chosen].sum(axis=0))
+    return intervals.corpus_score(output.corpus, found.statistics[chosen].sum(axis=0))
 
 
 def _moved(

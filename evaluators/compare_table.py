@@ -20,8 +20,8 @@ from evaluators.cells import (
     verdict_of,
 )
 from evaluators.compare import Comparisons, Contrast, Side
-from evaluators.comparison import Comparison
 from evaluators.report import OutputInfo, decimals
+from evaluators.stats.comparison import Comparison
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints
     from rich.console import Group, RenderableType

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from evaluators.data.sampling import Rows, Sampling
-from evaluators.sequential import StopWhen
+from evaluators.stats.sequential import StopWhen
 
 # Names stand in URLs and in shells.
 ExperimentName = Annotated[str, msgspec.Meta(pattern=r"^(\w[\w.-]*)?$", max_length=100)]

@@ -24,8 +24,8 @@ import msgspec
 import numpy as np
 
 from evaluators.base import Output
-from evaluators.comparison import Comparison
 from evaluators.report import Report, RouteReport, RouteScore
+from evaluators.stats.comparison import Comparison
 from evaluators.tally import Tally
 from providers.errors import RunDocumentError, closest
 

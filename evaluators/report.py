@@ -18,9 +18,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import numpy as np
 
-from evaluators import differences, stats
 from evaluators.base import Output
-from evaluators.comparison import (
+from evaluators.stats import differences, intervals
+from evaluators.stats.comparison import (
     ALPHA,
     Clusters,
     Comparison,
@@ -28,9 +28,9 @@ from evaluators.comparison import (
     comparison,
     judged,
 )
-from evaluators.resampling import RESAMPLING_LIMIT
+from evaluators.stats.resampling import RESAMPLING_LIMIT
+from evaluators.stats.variance import Variance, split_variance
 from evaluators.tally import PerSample, RouteTally, Tally
-from evaluators.variance import Variance, split_variance
 
 FEW_SAMPLES = 20
 """Below so many samples, bootstrap intervals tend to be too narrow and a warning says so."""
@@ -136,7 +136,7 @@ class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
     estimate: float | None
     low: float | None
     high: float | None
-    method: stats.Method
+    method: intervals.Method
     n: int
     scored: int
     expected: int
@@ -391,23 +391,25 @@ def _route_score(
     )
 
 
-def _interval(output: Output, found: PerSample, clusters: Clusters, seed: int) -> stats.Interval:
+def _interval(
+    output: Output, found: PerSample, clusters: Clusters, seed: int
+) -> intervals.Interval:
     values = found.values[found.present]
     chosen = clusters_of(clusters, found.present)
     if output.corpus is not None:
         rows = found.statistics[found.present]
-        return stats.corpus_interval(rows, output.corpus, clusters=chosen, seed=seed)
+        return intervals.corpus_interval(rows, output.corpus, clusters=chosen, seed=seed)
     if (output.low, output.high) == (0.0, 1.0) and np.isin(values, (0.0, 1.0)).all():
         # Nothing else sees past "all right" or "all wrong"; Wilson's interval does.
         if chosen is None:
-            return stats.wilson(int(values.sum()), len(values))
+            return intervals.wilson(int(values.sum()), len(values))
         units = len(set(chosen))
         if values.sum() in {0, len(values)}:
-            return stats.wilson(units if values.any() else 0, units)
-    return _within(output, stats.mean_interval(values, clusters=chosen))
+            return intervals.wilson(units if values.any() else 0, units)
+    return _within(output, intervals.mean_interval(values, clusters=chosen))
 
 
-def _within(output: Output, interval: stats.Interval) -> stats.Interval:
+def _within(output: Output, interval: intervals.Interval) -> intervals.Interval:
     """No end beyond the range that the output declares."""
     low, high = interval.low, interval.high
     if low is None or high is None:

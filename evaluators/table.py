@@ -25,8 +25,8 @@ from evaluators.cells import (
     printable,
     verdict_of,
 )
-from evaluators.comparison import Comparison, Verdict
 from evaluators.report import OutputInfo, Report, RouteReport, RouteScore, decimals, dollars
+from evaluators.stats.comparison import Comparison, Verdict
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints
     from rich.console import Group, RenderableType

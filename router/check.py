@@ -12,7 +12,7 @@ from evaluators.base import AnyMetric, Asking, Declared, Judging, Output
 from evaluators.document import RunDocument
 from evaluators.gates import Gate
 from evaluators.metrics import registry
-from evaluators.sequential import check_stop
+from evaluators.stats.sequential import check_stop
 from providers.errors import ConflictError, ModelNotFoundError, RunDocumentError, closest
 from providers.names import MAX_ADDRESS_BYTES, check_name
 from router.complete import Asker

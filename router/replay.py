@@ -19,7 +19,7 @@ from evaluators.lanes import Lane, Place
 from evaluators.pool import Pool, Scores
 from evaluators.run import Answered, Result, Task, Unanswered, run
 from evaluators.scoring import Scorer
-from evaluators.sequential import StopRule
+from evaluators.stats.sequential import StopRule
 from router.check import (
     BROUGHT,
     asked_routes,

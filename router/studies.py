@@ -39,7 +39,7 @@ from evaluators.judge.panel import Panel
 from evaluators.judge.prometheus import SAMPLING, Style
 from evaluators.judge.rubrics import Rubric, load
 from evaluators.metrics.reference import asked, references
-from evaluators.ratings import Board, Game, rate, schedule
+from evaluators.stats.ratings import Board, Game, rate, schedule
 from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
 from router.complete import Asker
 from router.hardware import hardware_costs

@@ -20,10 +20,10 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
-from evaluators import stats
-from evaluators.agreement import Pairs, krippendorff
-from evaluators.differences import Paired, paired_difference
-from evaluators.stats import Interval
+from evaluators.stats import intervals
+from evaluators.stats.agreement import Pairs, krippendorff
+from evaluators.stats.differences import Paired, paired_difference
+from evaluators.stats.intervals import Interval
 
 FEW = 30
 """Below so many items a calibration says little, and a warning says so."""
@@ -262,7 +262,7 @@ def pairwise_accuracy(
     rows = np.array([row for row in sums.values() if row[1]]).reshape(-1, 2)
     if not len(rows):
         return Interval(estimate=None, low=None, high=None, n=0)
-    return stats.corpus_interval(rows, lambda total: total[0] / total[1])
+    return intervals.corpus_interval(rows, lambda total: total[0] / total[1])
 
 
 def repeats(scores: Sequence[Sequence[float]]) -> Repeats | None:
@@ -276,8 +276,8 @@ def repeats(scores: Sequence[Sequence[float]]) -> Repeats | None:
     return Repeats(
         most=most,
         alpha=krippendorff(raters, level="interval"),
-        deviation=stats.mean_interval([float(np.std(one, ddof=1)) for one in several]),
-        exact=stats.wilson(same, len(several)),
+        deviation=intervals.mean_interval([float(np.std(one, ddof=1)) for one in several]),
+        exact=intervals.wilson(same, len(several)),
         pearson=Pairs([one[0] for one in several], [one[1] for one in several]).pearson(),
     )
 
@@ -296,7 +296,7 @@ def length_slope(words: Sequence[int], gap: Sequence[float]) -> Interval:
         spread = n * xx - x * x
         return (n * xy - x * y) / spread if spread > 1e-12 * max(1.0, n * xx) else 0.0
 
-    return stats.corpus_interval(rows, slope)
+    return intervals.corpus_interval(rows, slope)
 
 
 def change(first: Sequence[Item], second: Sequence[Item]) -> Change:
@@ -355,9 +355,9 @@ def _groups(named: Sequence[tuple[str, Item]]) -> tuple[Group, ...]:
         found.append(
             Group(
                 name=name,
-                judge=stats.mean_interval(judge, clusters=clusters),
-                people=stats.mean_interval(people, clusters=clusters),
-                bias=stats.mean_interval(np.subtract(judge, people), clusters=clusters),
+                judge=intervals.mean_interval(judge, clusters=clusters),
+                people=intervals.mean_interval(people, clusters=clusters),
+                bias=intervals.mean_interval(np.subtract(judge, people), clusters=clusters),
                 pearson=Pairs(judge, people, clusters=clusters).pearson(),
             )
         )

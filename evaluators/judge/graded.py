@@ -13,14 +13,14 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from evaluators.agreement import (
+from evaluators.base import Answer, AskJudge, Output, Sample, Scorable, Score
+from evaluators.judge.panel import Panel, Polled, Read, Request, poll
+from evaluators.stats.agreement import (
     alpha_of_sums,
     alpha_statistics,
     fleiss_of_sums,
     fleiss_statistics,
 )
-from evaluators.base import Answer, AskJudge, Output, Sample, Scorable, Score
-from evaluators.judge.panel import Panel, Polled, Read, Request, poll
 
 
 class Grading(NamedTuple):

@@ -16,9 +16,9 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from evaluators import stats
-from evaluators.agreement import Floats
-from evaluators.stats import Interval
+from evaluators.stats import intervals
+from evaluators.stats.agreement import Floats
+from evaluators.stats.intervals import Interval
 
 Label = Literal["A", "B", "tie"]
 Winner = Literal["first", "second", "tie"]
@@ -118,18 +118,18 @@ def summarise(bouts: Sequence[Bout]) -> PairwiseReport:
         wins=credit.count(1.0),
         ties=credit.count(0.5),
         losses=credit.count(0.0),
-        win_rate=stats.mean_interval(credit),
+        win_rate=intervals.mean_interval(credit),
         length_controlled=controlled,
         length_slope=slope,
-        flip_rate=stats.wilson(flips, len(decided)),
-        position_a=stats.wilson(named.count("A"), len(named)),
+        flip_rate=intervals.wilson(flips, len(decided)),
+        position_a=intervals.wilson(named.count("A"), len(named)),
         agreement=_share([winner == bout.people for bout, winner in known]) if known else None,
-        accuracy=stats.mean_interval(
+        accuracy=intervals.mean_interval(
             [0.5 if winner == "tie" else float(winner == bout.people) for bout, winner in settled]
         )
         if settled
         else None,
-        one_order=stats.mean_interval(
+        one_order=intervals.mean_interval(
             [
                 0.5
                 if bout.forward == "tie"
@@ -147,7 +147,7 @@ def _credit(winner: Winner) -> float:
 
 
 def _share(hits: Sequence[bool]) -> Interval:
-    return stats.wilson(sum(hits), len(hits))
+    return intervals.wilson(sum(hits), len(hits))
 
 
 def _length_controlled(

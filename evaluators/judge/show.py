@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evaluators.judge.calibration import MEASURES, Calibration, Change, Repeats
 from evaluators.judge.pairwise import PairwiseReport
-from evaluators.ratings import Board
-from evaluators.stats import Interval
+from evaluators.stats.intervals import Interval
+from evaluators.stats.ratings import Board
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints
     from rich.table import Table

@@ -11,7 +11,7 @@ from litestar import MediaType, Request, get
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath
 
-from evaluators.comparison import Comparison
+from evaluators.stats.comparison import Comparison
 from router.api.injected import Injected
 
 WEB = Path(__file__).parent.parent / "web"

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 from rich.table import Column, Table
 
-from evaluators.comparison import Verdict
 from evaluators.report import decimals
+from evaluators.stats.comparison import Verdict
 from providers.errors import RequestError
 from router.cli.border import (
     Commands,

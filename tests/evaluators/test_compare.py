@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 from evaluators.base import Answer, Cell, Output, Score
 from evaluators.compare import Comparisons, Contrast, Side, compare
 from evaluators.compare_table import to_compare_table
-from evaluators.differences import holm
+from evaluators.stats.differences import holm
 from evaluators.tally import Tally
 
 A = Side(run="run_a", name="today", route="summarizer")

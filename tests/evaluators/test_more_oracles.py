@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_data import vicuna_pairs
 
-from evaluators import differences, stats
 from evaluators.base import Answer, Metric, Sample, Score
 from evaluators.data import language_data, wordnet
 from evaluators.metrics.registry import build
+from evaluators.stats import differences, intervals
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +307,7 @@ def test_paired_tests_are_sacrebleus(pairs):
         for name, chosen in texts.items()
     }
     ours = differences.paired_corpus_difference(rows["odd"], rows["even"], output.corpus)
-    interval = stats.corpus_interval(rows["even"], output.corpus)
+    interval = intervals.corpus_interval(rows["even"], output.corpus)
     tests = {
         kind: PairedTest(
             list(texts.items()),

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from evaluators import report as reports
 from evaluators.base import Answer, Cell, Output, Score, Usage
-from evaluators.comparison import Comparison
-from evaluators.differences import holm
 from evaluators.report import Report, RouteScore, summarise
+from evaluators.stats.comparison import Comparison
+from evaluators.stats.differences import holm
 from evaluators.table import to_table
 from evaluators.tally import Tally
 

@@ -27,6 +27,10 @@ MODULES = {
     "lanes": Module("evaluators.lanes", ("tests/evaluators/test_lanes.py",)),
     "target_lanes": Module("router.lanes", ("tests/router/test_target_lanes.py",)),
     "verdicts": Module("evaluators.judge.verdicts", ("tests/evaluators/judge/test_verdicts.py",)),
-    "differences": Module("evaluators.differences", ("tests/evaluators/test_differences.py",)),
-    "intervals": Module("evaluators.stats", ("tests/evaluators/test_intervals.py",)),
+    "differences": Module(
+        "evaluators.stats.differences", ("tests/evaluators/stats/test_differences.py",)
+    ),
+    "intervals": Module(
+        "evaluators.stats.intervals", ("tests/evaluators/stats/test_intervals.py",)
+    ),
 }

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from evaluators.stats import t_quantile
+from evaluators.stats.intervals import t_quantile
 
 MOST_SAMPLES = 10**9
 """`sample_size` looks no further."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from evaluators.differences import (
+from evaluators.stats.differences import (
     EXACT_LIMIT,
     PERMUTATIONS,
     Outcomes,
@@ -20,7 +20,7 @@ from evaluators.differences import (
     unpaired_difference,
     wilcoxon,
 )
-from evaluators.resampling import RESAMPLING_LIMIT
+from evaluators.stats.resampling import RESAMPLING_LIMIT
 
 A = [0.9, 0.8, 0.4, 0.7, 0.6, 0.65]
 B = [0.5, 0.9, 0.1, 0.6, 0.6, 0.1]

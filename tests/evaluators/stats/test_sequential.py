@@ -11,7 +11,7 @@ import pytest
 
 from evaluators.base import Answer, Cell, Output, Score
 from evaluators.document import RunDocument
-from evaluators.sequential import ASYMPTOTIC_MINIMUM, StopRule, StopWhen
+from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM, StopRule, StopWhen
 from providers.errors import RunDocumentError
 
 ROUGE = Output(name="rougeL")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from evaluators.ratings import Game, chance, rate, schedule
+from evaluators.stats.ratings import Game, chance, rate, schedule
 
 TRUE = {"a": 1150.0, "b": 1050.0, "c": 950.0, "d": 850.0}
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluators.stats import Interval, wilson
+from evaluators.stats.intervals import Interval, wilson
 
 RESAMPLES = 1000
 """Bootstrap draws of an interval."""

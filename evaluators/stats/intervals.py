@@ -23,8 +23,8 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluators.resampling import RESAMPLING_LIMIT, Floats, in_blocks, multiplicities
-from evaluators.resampling import resamples as index_resamples
+from evaluators.stats.resampling import RESAMPLING_LIMIT, Floats, in_blocks, multiplicities
+from evaluators.stats.resampling import resamples as index_resamples
 
 Corpus: TypeAlias = Callable[[Sequence[float]], float]
 Method = Literal["none", "hall", "bca", "t", "clustered t", "wilson", "percentile"]

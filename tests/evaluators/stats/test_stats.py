@@ -13,8 +13,8 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 from scipy import stats as scipy_stats
 
-from evaluators import stats
-from evaluators.differences import (
+from evaluators.stats import intervals
+from evaluators.stats.differences import (
     holm,
     mcnemar,
     paired_corpus_difference,
@@ -24,9 +24,9 @@ from evaluators.differences import (
     unpaired_difference,
     wilcoxon,
 )
-from evaluators.power import minimum_detectable_effect, power, sample_size
-from evaluators.resampling import RESAMPLING_LIMIT
-from evaluators.variance import split_variance
+from evaluators.stats.power import minimum_detectable_effect, power, sample_size
+from evaluators.stats.resampling import RESAMPLING_LIMIT
+from evaluators.stats.variance import split_variance
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -54,7 +54,7 @@ def test_bca_agrees_with_scipy(shape, n):
         "skewed": draw.exponential(1, n),
         "binary": (np.arange(n) % 3 == 0).astype(float),
     }[shape]
-    ours = stats.bca_interval(values, resamples=20_000)
+    ours = intervals.bca_interval(values, resamples=20_000)
     theirs = scipy_stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="BCa", rng=rng(1)
     ).confidence_interval
@@ -69,7 +69,7 @@ def test_bca_agrees_with_scipy(shape, n):
 
 def test_bca_is_not_the_percentile_interval():
     values = rng(3).exponential(1, 30)
-    ours = stats.bca_interval(values, resamples=20_000)
+    ours = intervals.bca_interval(values, resamples=20_000)
     plain = scipy_stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=rng(1)
     ).confidence_interval
@@ -77,7 +77,9 @@ def test_bca_is_not_the_percentile_interval():
     assert ours.low > plain.low + 0.005
 
 
-@pytest.mark.parametrize("interval", [stats.mean_interval, stats.bca_interval, stats.t_interval])
+@pytest.mark.parametrize(
+    "interval", [intervals.mean_interval, intervals.bca_interval, intervals.t_interval]
+)
 def test_small_and_constant_inputs(interval):
     empty = interval([])
     assert (empty.estimate, empty.low, empty.high, empty.n) == (None, None, None, 0)
@@ -90,22 +92,22 @@ def test_small_and_constant_inputs(interval):
 @pytest.mark.parametrize("scale", [1e-200, 1e-9, 1.0, 1e100])
 def test_scale_does_not_matter(scale):
     values = np.array([1.0, 2.0, 2.5, 9.0])
-    plain, scaled = stats.mean_interval(values), stats.mean_interval(values * scale)
+    plain, scaled = intervals.mean_interval(values), intervals.mean_interval(values * scale)
     assert scaled.low == pytest.approx(plain.low * scale)
     assert scaled.high == pytest.approx(plain.high * scale)
 
 
 def test_two_distinct_samples_have_a_finite_interval():
-    interval = stats.bca_interval([0.0, 1.0])
+    interval = intervals.bca_interval([0.0, 1.0])
     assert 0.0 <= interval.low < interval.estimate < interval.high <= 1.0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_values_that_are_not_numbers_are_refused(bad):
     with pytest.raises(ValueError, match="finite"):
-        stats.mean_interval([0.1, bad])
+        intervals.mean_interval([0.1, bad])
     with pytest.raises(ValueError, match="finite"):
-        stats.corpus_interval([[1.0, bad]], sum)
+        intervals.corpus_interval([[1.0, bad]], sum)
     with pytest.raises(ValueError, match="finite"):
         paired_difference([0.1, bad], [0.1, 0.2])
 
@@ -119,36 +121,38 @@ def test_clustered_errors_agree_with_statsmodels():
     fitted = sm.OLS(values, np.ones(len(values))).fit(
         cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True
     )
-    ours = stats.t_interval(values, clusters=clusters.tolist())
-    assert stats.standard_error(values, clusters=clusters.tolist()) == pytest.approx(fitted.bse[0])
+    ours = intervals.t_interval(values, clusters=clusters.tolist())
+    assert intervals.standard_error(values, clusters=clusters.tolist()) == pytest.approx(
+        fitted.bse[0]
+    )
     assert (ours.low, ours.high) == pytest.approx(tuple(fitted.conf_int()[0]))
     assert (ours.estimate, ours.n, ours.method) == (pytest.approx(values.mean()), 40, "clustered t")
-    assert stats.mean_interval(values, clusters=clusters.tolist()) == ours
+    assert intervals.mean_interval(values, clusters=clusters.tolist()) == ours
 
 
 def test_copies_of_a_sample_are_no_evidence():
-    once = stats.t_interval([0.1, 0.5, 0.9, 0.4])
-    thrice = stats.t_interval([0.1, 0.5, 0.9, 0.4] * 3, clusters=["a", "b", "c", "d"] * 3)
+    once = intervals.t_interval([0.1, 0.5, 0.9, 0.4])
+    thrice = intervals.t_interval([0.1, 0.5, 0.9, 0.4] * 3, clusters=["a", "b", "c", "d"] * 3)
     assert (thrice.low, thrice.high, thrice.n) == pytest.approx((once.low, once.high, once.n))
-    one = stats.mean_interval([0.1, 0.5], clusters=["a", "a"])
+    one = intervals.mean_interval([0.1, 0.5], clusters=["a", "a"])
     assert (one.estimate, one.low, one.n) == (pytest.approx(0.3), None, 1)
 
 
 def test_clusters_must_match_values():
     with pytest.raises(ValueError, match="2 values but 1 clusters"):
-        stats.mean_interval([0.1, 0.2], clusters=["a"])
+        intervals.mean_interval([0.1, 0.2], clusters=["a"])
 
 
 def test_seed_decides():
     values = rng(5).normal(size=40)
-    assert stats.bca_interval(values, seed=4) == stats.bca_interval(values, seed=4)
-    assert stats.bca_interval(values, seed=4) != stats.bca_interval(values, seed=5)
+    assert intervals.bca_interval(values, seed=4) == intervals.bca_interval(values, seed=4)
+    assert intervals.bca_interval(values, seed=4) != intervals.bca_interval(values, seed=5)
 
 
 def test_t_interval_agrees_with_scipy():
     values = rng(6).normal(3, 1, 25)
     theirs = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    ours = stats.t_interval(values, level=0.9)
+    ours = intervals.t_interval(values, level=0.9)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
 
 
@@ -157,9 +161,9 @@ def test_coverage_by_simulation():
     covered = {"bca": 0, "skewed": 0, "t": 0}
     for _ in range(300):
         normal, skewed = draw.normal(2, 1, 50), draw.exponential(1, 50)
-        bca = stats.bca_interval(normal, resamples=1000)
-        student = stats.t_interval(normal)
-        lopsided = stats.bca_interval(skewed, resamples=1000)
+        bca = intervals.bca_interval(normal, resamples=1000)
+        student = intervals.t_interval(normal)
+        lopsided = intervals.bca_interval(skewed, resamples=1000)
         covered["bca"] += bca.low <= 2 <= bca.high
         covered["t"] += student.low <= 2 <= student.high
         covered["skewed"] += lopsided.low <= 1 <= lopsided.high
@@ -181,7 +185,7 @@ SHAPES = {
 @pytest.mark.parametrize("n", [20, 100, 500])
 def test_nominal_95_percent_are_95_percent(shape, n):
     sample, mean = SHAPES[shape]
-    found = [stats.mean_interval(values) for values in sample(rng(n + 1), (1000, n))]
+    found = [intervals.mean_interval(values) for values in sample(rng(n + 1), (1000, n))]
     covered = sum(one.low <= mean <= one.high for one in found) / 1000
     assert 0.93 <= covered <= 0.97
 
@@ -189,21 +193,21 @@ def test_nominal_95_percent_are_95_percent(shape, n):
 def test_the_bootstrap_interval_is_too_narrow_for_few_samples():
     """Why it is not the one in reports."""
     draw = rng(23).exponential(1, (1000, 20))
-    bca = [stats.bca_interval(values, resamples=1000) for values in draw]
+    bca = [intervals.bca_interval(values, resamples=1000) for values in draw]
     assert 0.86 <= sum(one.low <= 1 <= one.high for one in bca) / 1000 <= 0.925
 
 
 def test_hall_is_student_for_symmetric_values_and_leans_with_the_tail_otherwise():
     even = np.array([-3.0, -1.0, 0.0, 1.0, 3.0])
-    ours, student = stats.mean_interval(even), stats.t_interval(even)
+    ours, student = intervals.mean_interval(even), intervals.t_interval(even)
     assert (ours.low, ours.high) == pytest.approx((student.low, student.high))
     skewed = rng(24).exponential(1, 25)
-    ours, student = stats.mean_interval(skewed), stats.t_interval(skewed)
+    ours, student = intervals.mean_interval(skewed), intervals.t_interval(skewed)
     assert ours.method == "hall"
     assert ours.low > student.low
     assert ours.high > student.high
     # Hall's cubic function (1992, equation 2), applied to the ends, gives Student's quantile back.
-    n, mean, error = 25, skewed.mean(), stats.standard_error(skewed)
+    n, mean, error = 25, skewed.mean(), intervals.standard_error(skewed)
     skew = scipy_stats.skew(skewed)
     for end, quantile in ((ours.low, 0.975), (ours.high, 0.025)):
         t = (mean - end) / error
@@ -216,7 +220,7 @@ def test_a_million_samples_fit_in_memory():
     other = values + rng(9).normal(0.001, 0.1, 1_000_000)
     tracemalloc.start()
     try:
-        interval = stats.mean_interval(values)
+        interval = intervals.mean_interval(values)
         paired = paired_difference(other, values)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -231,11 +235,11 @@ def test_resampling_just_below_the_limit_is_chunked_and_agrees_with_t():
     values = rng(10).exponential(1, RESAMPLING_LIMIT)
     tracemalloc.start()
     try:
-        bca = stats.bca_interval(values)
+        bca = intervals.bca_interval(values)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    student = stats.t_interval(values)
+    student = intervals.t_interval(values)
     assert (bca.method, student.method) == ("bca", "t")
     assert bca.low == pytest.approx(student.low, abs=0.002)
     assert bca.high == pytest.approx(student.high, abs=0.002)
@@ -250,19 +254,19 @@ def test_resampling_just_below_the_limit_is_chunked_and_agrees_with_t():
     [(17, 20, 0.6396, 0.9476), (5, 5, 0.5655, 1.0), (11, 23, 0.2924, 0.6704)],
 )
 def test_wilson_published(successes, n, low, high):
-    ours = stats.wilson(successes, n)
+    ours = intervals.wilson(successes, n)
     assert (ours.low, ours.high) == pytest.approx((low, high), abs=5e-5)
     theirs = scipy_stats.binomtest(successes, n).proportion_ci(method="wilson")
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
 
 
 def test_wilson_at_the_edges():
-    assert stats.wilson(0, 0).estimate is None
-    none = stats.wilson(0, 7)
+    assert intervals.wilson(0, 0).estimate is None
+    none = intervals.wilson(0, 7)
     assert none.low == 0.0
     assert 0.0 < none.high < 1.0
     with pytest.raises(ValueError, match="impossible"):
-        stats.wilson(3, 2)
+        intervals.wilson(3, 2)
 
 
 # the vicuna questions
@@ -275,8 +279,8 @@ def test_standard_errors_of_the_vicuna_scores(vicuna):
         for question, scores in answers.items()
     ]
     values = [value for _, value in cells]
-    naive = stats.standard_error(values)
-    clustered = stats.standard_error(values, clusters=[question for question, _ in cells])
+    naive = intervals.standard_error(values)
+    clustered = intervals.standard_error(values, clusters=[question for question, _ in cells])
     assert naive == pytest.approx(0.0437, abs=5e-5)
     assert clustered == pytest.approx(0.0642, abs=5e-5)
 
@@ -457,8 +461,8 @@ def test_whole_clusters_are_drawn_for_corpus_scores():
     clusters = np.repeat(np.arange(30), 8).tolist()
     values = draw.normal(0, 1, 30)[clusters] + draw.normal(0, 0.3, 240)
     rows = np.stack([values, np.ones(240)], axis=1)
-    ours = stats.corpus_interval(rows, lambda s: s[0] / s[1], clusters=clusters)
-    student = stats.t_interval(values, clusters=clusters)
+    ours = intervals.corpus_interval(rows, lambda s: s[0] / s[1], clusters=clusters)
+    student = intervals.t_interval(values, clusters=clusters)
     assert ours.n == 30
     assert ours.high - ours.low == pytest.approx(student.high - student.low, rel=0.12)
     paired = paired_corpus_difference(
@@ -510,7 +514,7 @@ def test_corpus_interval_agrees_with_sacrebleu():
     metric = BLEU()
     theirs = metric.corpus_score(good, [references], n_bootstrap=1000)
     rows = bleu_statistics(metric, good, references)
-    ours = stats.corpus_interval(rows, bleu_corpus(metric))
+    ours = intervals.corpus_interval(rows, bleu_corpus(metric))
     assert ours.estimate == pytest.approx(theirs.score)
     assert (ours.high - ours.low) / 2 == pytest.approx(theirs._ci, rel=0.1)
     assert (ours.n, ours.method) == (60, "percentile")
@@ -569,8 +573,8 @@ def test_identical_corpora_are_not_different():
 
 
 def test_corpus_with_few_samples():
-    assert stats.corpus_interval([], sum).estimate is None
-    one = stats.corpus_interval([[1.0, 2.0]], sum)
+    assert intervals.corpus_interval([], sum).estimate is None
+    one = intervals.corpus_interval([[1.0, 2.0]], sum)
     assert (one.estimate, one.low, one.high) == (3.0, None, None)
     assert paired_corpus_difference([], [], sum) is None
     pair = paired_corpus_difference([[1.0]], [[0.0]], sum)
@@ -581,17 +585,17 @@ def test_corpus_misuse_is_refused():
     with pytest.raises(ValueError, match="cannot be paired"):
         paired_corpus_difference([[1.0]], [[1.0], [2.0]], sum)
     with pytest.raises(ValueError, match="one row"):
-        stats.corpus_interval([1.0, 2.0], sum)
+        intervals.corpus_interval([1.0, 2.0], sum)
     with pytest.raises(ValueError, match="corpus score"):
-        stats.corpus_interval([[1.0]], lambda _: float("nan"))
+        intervals.corpus_interval([[1.0]], lambda _: float("nan"))
 
 
 def test_many_samples_are_resampled_in_blocks():
     n = 3 * RESAMPLING_LIMIT + 17
     values = rng(19).exponential(1, n)
     rows = np.stack([values, np.ones(n)], axis=1)
-    corpus = stats.corpus_interval(rows, lambda s: s[0] / s[1], resamples=400)
-    student = stats.t_interval(values)
+    corpus = intervals.corpus_interval(rows, lambda s: s[0] / s[1], resamples=400)
+    student = intervals.t_interval(values)
     assert corpus.estimate == pytest.approx(student.estimate)
     assert corpus.n == n
     assert corpus.high - corpus.low == pytest.approx(student.high - student.low, rel=0.15)
@@ -692,7 +696,10 @@ def test_variance_split_without_repeats_or_spread():
     )
 )
 def test_never_nan(values):
-    for interval in (stats.mean_interval(values), stats.bca_interval(values, resamples=200)):
+    for interval in (
+        intervals.mean_interval(values),
+        intervals.bca_interval(values, resamples=200),
+    ):
         assert np.isfinite([interval.estimate, interval.low, interval.high]).all()
         assert interval.low <= interval.high
     paired = paired_difference(values, values[::-1], permutations=199)

@@ -11,7 +11,7 @@ from oracle_data import vicuna_rows
 from scipy import stats as scipy_stats
 from sklearn.metrics import cohen_kappa_score
 
-from evaluators.agreement import (
+from evaluators.stats.agreement import (
     Pairs,
     alpha_of_sums,
     alpha_statistics,
@@ -20,7 +20,7 @@ from evaluators.agreement import (
     fleiss_statistics,
     krippendorff,
 )
-from evaluators.stats import wilson
+from evaluators.stats.intervals import wilson
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from evaluators.agreement import Floats
-from evaluators.stats import Interval
+from evaluators.stats.agreement import Floats
+from evaluators.stats.intervals import Interval
 
 RESAMPLES = 400
 _SCALE = 400 / math.log(10)

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators import differences
 from evaluators.base import Output
+from evaluators.stats import differences
 from evaluators.tally import PerSample
 
 ALPHA = 0.05

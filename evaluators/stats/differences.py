@@ -18,16 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evaluators.power import minimum_detectable_effect
-from evaluators.resampling import (
-    RESAMPLING_LIMIT,
-    Floats,
-    all_masks,
-    in_blocks,
-    multiplicities,
-    random_masks,
-)
-from evaluators.stats import (
+from evaluators.stats.intervals import (
     Corpus,
     cluster_index,
     cluster_sums,
@@ -37,6 +28,15 @@ from evaluators.stats import (
     mean_interval,
     standard_error,
     t_quantile,
+)
+from evaluators.stats.power import minimum_detectable_effect
+from evaluators.stats.resampling import (
+    RESAMPLING_LIMIT,
+    Floats,
+    all_masks,
+    in_blocks,
+    multiplicities,
+    random_masks,
 )
 
 EXACT_LIMIT = 14

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evaluators.stats import finite
+from evaluators.stats.intervals import finite
 
 
 class Variance(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""Computes what a score is worth: intervals, differences, agreement."""

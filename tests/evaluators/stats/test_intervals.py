@@ -1,0 +1,289 @@
+"""Numbers of the intervals, kept as they are: `test_stats.py` shows that they are right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from evaluators.stats import intervals
+from evaluators.stats.resampling import RESAMPLING_LIMIT
+
+SKEWED = [1.0, 2.0, 2.5, 9.0]
+CLUSTERS = ["a", "a", "b", "c"]
+LONG = [0.1, 0.4, 0.4, 0.45, 0.5, 0.7, 0.75, 1.3, 2.2, 4.0, 4.1, 9.5]
+ZEROS_AND_ONES = [0, 0, 1, 1, 1, 0, 1, 1, 1, 1.0]
+ROWS = [[1, 2], [3, 4], [5, 5], [2, 9]]
+
+
+def ratio(sums):
+    return sums[0] / sums[1]
+
+
+def near(numbers):
+    """The same numbers, up to rounding; None stays None."""
+    return tuple(
+        pytest.approx(one, rel=1e-6, abs=1e-12) if isinstance(one, float) else one
+        for one in numbers
+    )
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        (lambda: intervals.mean_interval(SKEWED), (3.625, -0.316275358, 23.2965491, 4, "hall")),
+        (
+            lambda: intervals.mean_interval(SKEWED, level=0.8),
+            (3.625, 1.34418475, 9.30526595, 4, "hall"),
+        ),
+        (lambda: intervals.mean_interval([0, 1]), (0.5, -5.85310237, 6.85310237, 2, "hall")),
+        (lambda: intervals.mean_interval([1, 2, 3]), (2.0, -0.484137712, 4.48413771, 3, "hall")),
+        (
+            lambda: intervals.mean_interval(SKEWED, clusters=CLUSTERS),
+            (3.625, -5.52307902, 12.773079, 3, "clustered t"),
+        ),
+        (
+            lambda: intervals.mean_interval([-9, 0, 1, 1.5]),
+            (-1.625, -27.6773387, 3.6783351, 4, "hall"),
+        ),
+        (lambda: intervals.mean_interval(LONG), (2.03333333, 0.774475496, 9.08742831, 12, "hall")),
+        (lambda: intervals.bca_interval(LONG), (2.03333333, 1.0020642, 4.1437195, 12, "bca")),
+        (
+            lambda: intervals.bca_interval(LONG, level=0.8),
+            (2.03333333, 1.27916667, 3.39583333, 12, "bca"),
+        ),
+        (
+            lambda: intervals.bca_interval(LONG, resamples=100),
+            (2.03333333, 1.19443897, 4.85649998, 12, "bca"),
+        ),
+        (
+            lambda: intervals.bca_interval(LONG, seed=1),
+            (2.03333333, 0.971547755, 4.3842941, 12, "bca"),
+        ),
+        (lambda: intervals.bca_interval(ZEROS_AND_ONES), (0.7, 0.4, 0.9, 10, "bca")),
+        (lambda: intervals.bca_interval([0, 1]), (0.5, 0.0, 1.0, 2, "bca")),
+        (lambda: intervals.bca_interval([-5, 3, 4]), (0.666666667, -5.0, 3.66666667, 3, "bca")),
+        (lambda: intervals.t_interval(SKEWED), (3.625, -2.16258434, 9.41258434, 4, "t")),
+        (lambda: intervals.t_interval(SKEWED, level=0.8), (3.625, 0.646604554, 6.60339545, 4, "t")),
+        (
+            lambda: intervals.t_interval(SKEWED, clusters=CLUSTERS),
+            (3.625, -5.52307902, 12.773079, 3, "clustered t"),
+        ),
+        (lambda: intervals.t_interval([0, 1]), (0.5, -5.85310237, 6.85310237, 2, "t")),
+        (
+            lambda: intervals.corpus_interval(ROWS, ratio),
+            (0.55, 0.272727273, 0.941176471, 4, "percentile"),
+        ),
+        (
+            lambda: intervals.corpus_interval(ROWS, ratio, level=0.8),
+            (0.55, 0.333333333, 0.858928571, 4, "percentile"),
+        ),
+        (
+            lambda: intervals.corpus_interval(ROWS, ratio, resamples=100),
+            (0.55, 0.256269592, 0.916339869, 4, "percentile"),
+        ),
+        (
+            lambda: intervals.corpus_interval(ROWS, ratio, seed=1),
+            (0.55, 0.272727273, 0.941176471, 4, "percentile"),
+        ),
+        (
+            lambda: intervals.corpus_interval(ROWS, ratio, clusters=CLUSTERS),
+            (0.55, 0.222222222, 1.0, 3, "percentile"),
+        ),
+        (
+            lambda: intervals.corpus_interval(ROWS[:2], ratio),
+            (0.666666667, 0.5, 0.75, 2, "percentile"),
+        ),
+        (lambda: intervals.wilson(17, 20), (0.85, 0.639581135, 0.947631254, 20, "wilson")),
+        (
+            lambda: intervals.wilson(17, 20, level=0.8),
+            (0.85, 0.721552134, 0.92532698, 20, "wilson"),
+        ),
+        (lambda: intervals.wilson(0, 20), (0.0, 0.0, 0.161125158, 20, "wilson")),
+        (lambda: intervals.wilson(20, 20), (1.0, 0.838874842, 1.0, 20, "wilson")),
+        (lambda: intervals.wilson(1, 1), (1.0, 0.206549314, 1.0, 1, "wilson")),
+        (lambda: intervals.wilson(1, 3), (0.333333333, 0.0614919447, 0.792340399, 3, "wilson")),
+    ],
+)
+def test_intervals(interval, expected):
+    found = interval()
+    assert (found.estimate, found.low, found.high, found.n, found.method) == near(expected)
+
+
+@pytest.mark.parametrize(
+    "interval", [intervals.mean_interval, intervals.bca_interval, intervals.t_interval]
+)
+def test_the_usual_level_and_how_it_is_drawn(interval):
+    assert interval(LONG) == interval(LONG, level=0.95)
+    assert intervals.bca_interval(LONG) == intervals.bca_interval(LONG, resamples=2000, seed=0)
+    usual = intervals.corpus_interval(ROWS, ratio)
+    assert usual == intervals.corpus_interval(ROWS, ratio, level=0.95, resamples=1000, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        (lambda: intervals.mean_interval([]), (None, None, None, 0, "none")),
+        (lambda: intervals.mean_interval([0.3]), (0.3, None, None, 1, "none")),
+        (lambda: intervals.mean_interval([0.1] * 3), (0.1, 0.1, 0.1, 3, "t")),
+        (lambda: intervals.bca_interval([]), (None, None, None, 0, "none")),
+        (lambda: intervals.bca_interval([0.3]), (0.3, None, None, 1, "none")),
+        (lambda: intervals.bca_interval([0.1] * 3), (0.1, 0.1, 0.1, 3, "bca")),
+        (lambda: intervals.t_interval([]), (None, None, None, 0, "none")),
+        (lambda: intervals.t_interval([], clusters=[]), (None, None, None, 0, "none")),
+        (lambda: intervals.t_interval([0.3]), (0.3, None, None, 1, "none")),
+        (lambda: intervals.t_interval([0.1] * 3), (0.1, 0.1, 0.1, 3, "t")),
+        (lambda: intervals.t_interval([0.1] * 3, clusters="aab"), (0.1, 0.1, 0.1, 2, "t")),
+        (lambda: intervals.t_interval([0.1] * 3, clusters="aaa"), (0.1, None, None, 1, "none")),
+        (lambda: intervals.t_interval([0.25, 0.75], clusters="aa"), (0.5, None, None, 1, "none")),
+        (lambda: intervals.wilson(0, 0), (None, None, None, 0, "none")),
+        (lambda: intervals.corpus_interval([], ratio), (None, None, None, 0, "none")),
+        (lambda: intervals.corpus_interval(ROWS[:1], ratio), (0.5, None, None, 1, "none")),
+        (
+            lambda: intervals.corpus_interval(ROWS[:2], ratio, clusters="aa"),
+            (4 / 6, None, None, 1, "none"),
+        ),
+    ],
+)
+def test_intervals_of_next_to_nothing(interval, expected):
+    found = interval()
+    assert (found.estimate, found.low, found.high, found.n, found.method) == expected
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_resample_is_on_one_side_of_the_mean(seed):
+    found = intervals.bca_interval(LONG, resamples=1, seed=seed)
+    assert found.low == found.high
+    assert found.estimate != found.low
+
+
+@pytest.mark.parametrize(
+    ("seed", "low", "high"), [(9, 2.86312967, 3.05491884), (2, 1.58465391, 1.58749993)]
+)
+def test_two_resamples_on_one_side_of_the_mean(seed, low, high):
+    found = intervals.bca_interval(LONG, resamples=2, seed=seed)
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_no_share_is_below_0_or_above_1():
+    for n in range(1, 99):
+        assert intervals.wilson(0, n).low == 0.0
+        assert intervals.wilson(n, n).high == 1.0
+
+
+def test_the_level_with_clusters():
+    found = intervals.mean_interval(SKEWED, clusters=CLUSTERS, level=0.8)
+    assert found == intervals.t_interval(SKEWED, clusters=CLUSTERS, level=0.8)
+    assert found != intervals.mean_interval(SKEWED, clusters=CLUSTERS)
+
+
+def test_an_interval_is_made_by_name_and_does_not_change():
+    with pytest.raises(TypeError):
+        intervals.Interval(None, None, None, 0)
+    with pytest.raises(AttributeError):
+        intervals.mean_interval(SKEWED).n = 3
+
+
+def test_blocks_of_many_samples_are_drawn_with_the_seed():
+    draw = np.random.Generator(np.random.PCG64(1))
+    rows = np.stack(
+        [draw.normal(1, 1, RESAMPLING_LIMIT + 9), np.ones(RESAMPLING_LIMIT + 9)], axis=1
+    )
+    first, second = (intervals.corpus_interval(rows, ratio, resamples=9, seed=3) for _ in range(2))
+    assert first == second
+
+
+def test_what_an_interval_is_without_a_method():
+    assert intervals.Interval(estimate=None, low=None, high=None, n=0).method == "none"
+
+
+@pytest.mark.parametrize(("n", "method"), [(RESAMPLING_LIMIT, "bca"), (RESAMPLING_LIMIT + 1, "t")])
+def test_many_samples_are_not_resampled(n, method):
+    values = np.arange(n) % 7
+    interval = intervals.bca_interval(values, resamples=20, level=0.8)
+    assert interval.method == method
+    if method == "t":
+        assert interval == intervals.t_interval(values, level=0.8)
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "error"),
+    [
+        ([0.0, 1.0], None, 0.5),
+        (SKEWED, None, 1.818596070),
+        (SKEWED, ["a", "a", "b", "c"], 2.126148587),
+        (SKEWED, ["a", "b", "a", "b"], 1.875),
+        (SKEWED, [1, 2, 3, 4], 1.818596070),
+        ([3.0, 3.0, 3.0], ["a", "b", "b"], 0.0),
+    ],
+)
+def test_standard_errors(values, clusters, error):
+    assert intervals.standard_error(values, clusters=clusters) == pytest.approx(error)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: intervals.standard_error([1.0]), "a standard error needs at least two samples"),
+        (lambda: intervals.standard_error([]), "a standard error needs at least two samples"),
+        (
+            lambda: intervals.standard_error([1.0, 2.0], clusters="aa"),
+            "a clustered standard error needs at least two clusters",
+        ),
+        (lambda: intervals.wilson(3, 2), "3 successes of 2 are impossible"),
+        (lambda: intervals.wilson(-1, 2), "-1 successes of 2 are impossible"),
+        (lambda: intervals.finite([[1.0]]), "expected one number per sample, got shape (1, 1)"),
+        (lambda: intervals.finite(1.0), "expected one number per sample, got shape ()"),
+        (lambda: intervals.finite([1.0, float("inf")]), "values must be finite numbers"),
+        (
+            lambda: intervals.matrix([1.0]),
+            "expected one row of statistics per sample, got shape (1,)",
+        ),
+        (lambda: intervals.matrix([[1.0, float("nan")]]), "statistics must be finite numbers"),
+        (lambda: intervals.cluster_index("aa", 3), "3 values but 2 clusters"),
+        (
+            lambda: intervals.corpus_score(lambda _: float("inf"), np.ones(1)),
+            "a corpus score must be a finite number",
+        ),
+    ],
+)
+def test_what_is_refused(call, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is below
+        call()
+    assert str(caught.value) == message
+
+
+def test_clusters_are_numbered_and_added_up():
+    index, count = intervals.cluster_index(["b", "a", "b", "c"], 4)
+    assert (index.tolist(), count) == ([0, 1, 0, 2], 3)
+    assert index.dtype == np.intp
+    none, count = intervals.cluster_index([], 0)
+    assert (none.dtype, len(none), count) == (np.intp, 0, 0)
+    rows = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
+    assert intervals.cluster_sums(rows, ["x", "y", "x"]).tolist() == [[5.0, 50.0], [2.0, 20.0]]
+    assert intervals.cluster_sums(np.empty((3, 0)), ["x", "y", "x"]).shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("statistics", "shape"),
+    [([], (0, 0)), ([[]], (0, 0)), (np.empty((0, 3)), (0, 3)), ([[1, 2]], (1, 2))],
+)
+def test_statistics_have_rows_and_columns(statistics, shape):
+    found = intervals.matrix(statistics)
+    assert (found.shape, found.dtype) == (shape, np.float64)
+    assert intervals.finite([1, 2]).dtype == np.float64
+
+
+@pytest.mark.parametrize("share", [0.025, 0.5, 0.975, 0.999])
+@pytest.mark.parametrize("freedom", [1, 2.5, 30])
+def test_quantiles_of_students_distribution(share, freedom):
+    expected = scipy_stats.t.ppf(share, freedom)
+    assert intervals.t_quantile(share, freedom) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_corpus_score_gets_plain_numbers():
+    seen = []
+    intervals.corpus_score(lambda sums: seen.append(sums) or 1, np.array([1.0, 2.0]))
+    assert seen == [[1.0, 2.0]]
+    assert isinstance(seen[0], list)
+    assert isinstance(intervals.corpus_score(lambda _: 1, np.ones(1)), float)

@@ -35,8 +35,8 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from evaluators.base import Answer, Sample, Scorable, Usage
 from evaluators.data import language_data
+from evaluators.execution.scoring import Scorer
 from evaluators.metrics.registry import METRICS, build
-from evaluators.scoring import Scorer
 from loadtests.open_loop import measure
 from loadtests.processes import free_port, started
 from providers.errors import EvalrouterError

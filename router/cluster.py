@@ -23,14 +23,14 @@ import msgspec
 
 from evaluators.base import Scorable, Score
 from evaluators.document import RayExecution
-from evaluators.pool import SAMPLE_S, Scores, Spec, together
-from evaluators.worker import Batch, Setup, encode
+from evaluators.execution.worker import Batch, Setup, encode
+from evaluators.execution.worker_pool import SAMPLE_S, Scores, Spec, together
 from providers.errors import EvalrouterError, MissingExtraError
 from serve.frames import LENGTH, Call, Cancel, Connect, Crew, Done, Message, decode_done, framed
 
 # Answers that go to a worker at a time.
 _CHUNK = 16
-_SCORER = "evaluators.remote:RemoteScorer"
+_SCORER = "evaluators.execution.remote:RemoteScorer"
 # Workers that may die of one answer.
 _TRIES = 3
 
@@ -99,7 +99,7 @@ class Cluster:
         sample_s: float = SAMPLE_S,
         **_: object,
     ) -> Scores:
-        """What scores with these metrics on the cluster; called as `evaluators.pool.Pool` is."""
+        """What scores with these metrics on the cluster; called as Pool is."""
         # Models come one by one, without a number of processes.
         gpus = self._execution.gpus if processes is None else 0.0
         return _Scorers(self, self._execution, specs, gpus, sample_s)

@@ -11,7 +11,8 @@ Nothing is sent. What is not known is None and said to be, never 0. Read `estima
   the target, else `max_tokens`, which makes it an upper bound.
 - *Money*: the price book's, without discounts for what a host finds in its own cache.
 - *Time*: the mean time of earlier answers, with as many requests at a time as the limits let
-  through, places shared between lanes as `evaluators/lanes.py` does. Rate limits are not foreseen.
+  through, places shared between lanes as `evaluators/execution/scheduler.py` does. Rate limits are
+  not foreseen.
 - *Smallest difference*: what a paired comparison finds with 80 % probability at the 5 % level.
 """
 

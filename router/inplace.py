@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from evaluators.pool import together
+from evaluators.execution.worker_pool import together
 from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, UpstreamProtocolError, WorkerLostError
 from providers.translation.compose import model_list

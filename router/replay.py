@@ -15,10 +15,10 @@ import msgspec
 
 from evaluators.base import Answer, AnyMetric, Cell, Embed, Judging, Sample, Score
 from evaluators.document import RunDocument
-from evaluators.lanes import Lane, Place
-from evaluators.pool import Pool, Scores
-from evaluators.run import Answered, Result, Task, Unanswered, run
-from evaluators.scoring import Scorer
+from evaluators.execution.evaluation import Answered, Result, Task, Unanswered, run
+from evaluators.execution.scheduler import Lane, Place
+from evaluators.execution.scoring import Scorer
+from evaluators.execution.worker_pool import Pool, Scores
 from evaluators.stats.sequential import StopRule
 from router.check import (
     BROUGHT,

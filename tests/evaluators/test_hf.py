@@ -6,8 +6,8 @@ from statistics import fmean
 import pytest
 
 from evaluators.base import Answer, Sample, Scorable
+from evaluators.execution.scoring import Scorer, score
 from evaluators.metrics.registry import build
-from evaluators.scoring import Scorer, score
 from providers.errors import RunDocumentError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of datasets and pyarrow

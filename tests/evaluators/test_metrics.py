@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluators.base import Answer, Sample, Usage
+from evaluators.execution.scoring import Scorable
+from evaluators.execution.scoring import score as score_all
 from evaluators.metrics.registry import METRICS, PREFIXES, build
-from evaluators.scoring import Scorable
-from evaluators.scoring import score as score_all
 from providers.errors import RunDocumentError
 
 TEXT_METRICS = ["rouge", "bleu", "chrf", "exact_match", "f1", "contains"]

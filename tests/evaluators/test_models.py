@@ -9,10 +9,10 @@ import pytest
 from oracle_data import vicuna_pairs
 
 from evaluators.base import Answer, Sample, Scorable
+from evaluators.execution.scoring import Scorer
+from evaluators.execution.worker import checked
 from evaluators.metrics.model_folder import most_tokens
 from evaluators.metrics.registry import build
-from evaluators.scoring import Scorer
-from evaluators.worker import checked
 from providers.errors import RunDocumentError, UpstreamConnectError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch, transformers and pandas

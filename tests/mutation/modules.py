@@ -24,7 +24,9 @@ MODULES = {
     "sse": Module("providers.http.sse", ("tests/providers/http/test_sse.py",)),
     "gates": Module("evaluators.gates", ("tests/evaluators/test_gates.py",)),
     "pacing": Module("router.pacing", ("tests/router/test_pacing.py",)),
-    "lanes": Module("evaluators.lanes", ("tests/evaluators/test_lanes.py",)),
+    "lanes": Module(
+        "evaluators.execution.scheduler", ("tests/evaluators/execution/test_scheduler.py",)
+    ),
     "target_lanes": Module("router.lanes", ("tests/router/test_target_lanes.py",)),
     "verdicts": Module("evaluators.judge.verdicts", ("tests/evaluators/judge/test_verdicts.py",)),
     "differences": Module(

@@ -14,7 +14,7 @@ from enum import Enum
 import msgspec
 
 from evaluators.base import Answer, Cell, Sample, Scorable, Score
-from evaluators.lanes import Lane, Place, work_through
+from evaluators.execution.scheduler import Lane, Place, work_through
 
 # A batch amortises the hand-over to the scoring thread; more than this delays progress.
 SCORING_BATCH = 64

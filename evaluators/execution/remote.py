@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from evaluators.base import Score
+from evaluators.execution.worker import Batch, Setup, encode, load, serve
 from evaluators.metrics.registry import build
-from evaluators.worker import Batch, Setup, encode, load, serve
 
 _setup = msgspec.json.Decoder(Setup)
 _batch = msgspec.json.Decoder(Batch)

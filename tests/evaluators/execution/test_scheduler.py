@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators.lanes import AHEAD, Lane, Open, work_through
+from evaluators.execution.scheduler import AHEAD, Lane, Open, work_through
 
 
 async def items(name, count):

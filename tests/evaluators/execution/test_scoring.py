@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from evaluators.base import Answer, Sample, Scorable, Score
+from evaluators.execution.scoring import Scorer, score
+from evaluators.execution.worker_pool import Pool
 from evaluators.metrics.registry import build
-from evaluators.pool import Pool
-from evaluators.scoring import Scorer, score
 from providers.errors import RunDocumentError
 
 SPECS = ["rouge", "bleu", {"name": "regex", "pattern": "a"}, "f1"]
@@ -332,7 +332,7 @@ async def test_a_cancelled_batch_does_not_leak_into_the_next(own):
 PARENT = """
 import asyncio, sys
 from evaluators.base import Answer, Sample, Scorable
-from evaluators.scoring import Scorer
+from evaluators.execution.scoring import Scorer
 
 async def main():
     some = [Scorable(Sample(id="1", messages=()), Answer(text="x"))] * 4

@@ -34,9 +34,9 @@ from evaluators.base import (
     Scorable,
     Score,
 )
+from evaluators.execution.worker import checked, score, unscored
+from evaluators.execution.worker_pool import Pool, Scores, Spec, available_processors, together
 from evaluators.metrics.registry import build
-from evaluators.pool import Pool, Scores, Spec, available_processors, together
-from evaluators.worker import checked, score, unscored
 from providers.errors import RunDocumentError
 
 __all__ = ["Scorable", "Scorer", "score"]

@@ -28,7 +28,7 @@ from typing import Any, Protocol, TypeVar, cast
 import msgspec
 
 from evaluators.base import Scorable, Score
-from evaluators.worker import LENGTH, Batch, Ready, Setup, encode
+from evaluators.execution.worker import LENGTH, Batch, Ready, Setup, encode
 
 LOAD_S = 120.0
 SAMPLE_S = 120.0
@@ -51,7 +51,9 @@ _GRACE_S = 1.0
 _MOST_PROCESSES = 8
 
 # The child has our import path, whatever ours came from, and nothing of ours has begun in it.
-_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from evaluators.worker import main; main()"
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[1:]; from evaluators.execution.worker import main; main()"
+)
 
 _scores = msgspec.json.Decoder(tuple[Score, ...])
 _ready = msgspec.json.Decoder(Ready)

@@ -1,0 +1,1 @@
+"""Has samples answered and scored, in lanes and worker processes."""

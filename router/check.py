@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from evaluators import gates as gate_rules
 from evaluators.base import AnyMetric, Asking, Declared, Judging, Output
 from evaluators.document import RunDocument
-from evaluators.gates import Gate
 from evaluators.metrics import registry
+from evaluators.reports import gates as gate_rules
+from evaluators.reports.gates import Gate
 from evaluators.stats.sequential import check_stop
 from providers.errors import ConflictError, ModelNotFoundError, RunDocumentError, closest
 from providers.names import MAX_ADDRESS_BYTES, check_name

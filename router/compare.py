@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from evaluators.base import Answer, AnyMetric, Output, Sample
-from evaluators.compare import Comparisons, Join, Side, compare
 from evaluators.document import RunDocument
-from evaluators.tally import Tally
+from evaluators.reports.accumulator import Tally
+from evaluators.reports.compare import Comparisons, Join, Side, compare
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
 from router.check import build_metrics

@@ -29,7 +29,7 @@ import msgspec
 from evaluators.base import AnyMetric, Asking, Output, Usage
 from evaluators.data.dataset_process import in_thread
 from evaluators.document import RunDocument
-from evaluators.report import dollars
+from evaluators.reports.report import dollars
 from evaluators.stats.power import minimum_detectable_effect
 from providers.wire import count_of
 from router.check import asked_routes, outputs_of

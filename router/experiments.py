@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from evaluators.document import Notes, RunDocument, Tags
-from evaluators.report import OutputInfo, Report
+from evaluators.reports.report import OutputInfo, Report
 from evaluators.stats.comparison import ALPHA, Verdict
 from providers.errors import ConflictError, InputError, NotFoundError, closest
 from providers.names import check_name

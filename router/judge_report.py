@@ -8,7 +8,7 @@ import msgspec
 
 from evaluators.base import AnyMetric, Judging
 from evaluators.judge.family import family
-from evaluators.report import RouteReport
+from evaluators.reports.report import RouteReport
 from router.store.base import JudgeUse, Run, Store, Study
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from evaluators import gates as gate_rules
 from evaluators.document import RunDocument
-from evaluators.gates import GateResult
-from evaluators.report import Report, summarise
-from evaluators.tally import Tally
+from evaluators.reports import gates as gate_rules
+from evaluators.reports.accumulator import Tally
+from evaluators.reports.gates import GateResult
+from evaluators.reports.report import Report, summarise
 from router.check import build_metrics, parse_gates
 from router.hardware import HardwareCost
 from router.judge_report import JudgeReport, judge_reports

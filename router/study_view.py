@@ -17,7 +17,7 @@ from evaluators.judge.show import (
     fragment,
     pairwise_sheets,
 )
-from evaluators.report import dollars
+from evaluators.reports.report import dollars
 from providers.errors import ConflictError
 from router.hardware import HardwareCost
 from router.store.base import JudgeUse, Study

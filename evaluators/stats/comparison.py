@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Output
+from evaluators.reports.accumulator import PerSample
 from evaluators.stats import differences
-from evaluators.tally import PerSample
 
 ALPHA = 0.05
 """A difference is called one when its p-value, corrected by Holm over the report, is below this."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from litestar import get
 from litestar.params import FromQuery, QueryParameter
 
-from evaluators.compare import Comparisons, Join
+from evaluators.reports.compare import Comparisons, Join
 from providers.errors import RequestError
 from router.api.injected import Injected
 from router.compare import Wanted, compare_runs

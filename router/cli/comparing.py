@@ -7,8 +7,8 @@ from typing import Literal
 
 import click
 
-from evaluators.compare import Comparisons
-from evaluators.compare_table import to_compare_table
+from evaluators.reports.compare import Comparisons
+from evaluators.reports.compare_table import to_compare_table
 from router.cli.border import config_option, json_option, out, print_json, with_services
 from router.compare import Wanted, compare_runs
 from router.config import load

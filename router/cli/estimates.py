@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from evaluators.report import dollars
+from evaluators.reports.report import dollars
 from router.cli.border import escape, out
 from router.estimate import Detectable, Estimate, TargetEstimate
 

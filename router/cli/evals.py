@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from evaluators.data.sampling import MAX_ROWS
-from evaluators.junit import told
-from evaluators.table import to_table
+from evaluators.reports.junit import told
+from evaluators.reports.table import to_table
 from providers.errors import EvalrouterError
 from router.cli.border import (
     Commands,

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from rich.table import Column, Table
 
-from evaluators.report import decimals
+from evaluators.reports.report import decimals
 from evaluators.stats.comparison import Verdict
 from providers.errors import RequestError
 from router.cli.border import (

@@ -16,7 +16,7 @@ from evaluators.data.sampling import MAX_ROWS
 from evaluators.judge.metrics import Template, UseReference
 from evaluators.judge.prometheus import Style
 from evaluators.judge.show import change_sheets, interval, table
-from evaluators.report import dollars
+from evaluators.reports.report import dollars
 from providers.errors import EvalrouterError, RunDocumentError
 from router.cli.border import (
     Commands,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from evaluators.junit import to_junit
+from evaluators.reports.junit import to_junit
 from providers.errors import InputError
 from router.outcome import Outcome
 

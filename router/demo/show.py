@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.syntax import Syntax
 
-from evaluators.table import to_table
+from evaluators.reports.table import to_table
 from router.config import Server, embedded
 from router.outcome import Outcome
 from router.server import background

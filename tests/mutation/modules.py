@@ -22,7 +22,7 @@ MODULES = {
     "targets": Module("router.targets", ("tests/router/test_targets.py",)),
     "limits": Module("router.limits", ("tests/router/test_limits.py",)),
     "sse": Module("providers.http.sse", ("tests/providers/http/test_sse.py",)),
-    "gates": Module("evaluators.gates", ("tests/evaluators/test_gates.py",)),
+    "gates": Module("evaluators.reports.gates", ("tests/evaluators/reports/test_gates.py",)),
     "pacing": Module("router.pacing", ("tests/router/test_pacing.py",)),
     "lanes": Module(
         "evaluators.execution.scheduler", ("tests/evaluators/execution/test_scheduler.py",)

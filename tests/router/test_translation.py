@@ -12,8 +12,8 @@ from servers import gateway, in_thread
 from stand_ins import KEY, MODEL, MistralDialect, StandIn
 
 from evaluators.base import Answer, Cell
-from evaluators.report import summarise
-from evaluators.tally import Tally
+from evaluators.reports.accumulator import Tally
+from evaluators.reports.report import summarise
 from providers.base import AS_IT_CAME, Translation
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as Xml
 
-from evaluators.gates import GateResult
+from evaluators.reports.gates import GateResult
 
 
 def to_junit(

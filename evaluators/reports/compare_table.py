@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from evaluators.cells import (
+from evaluators.reports.cells import (
     ABSENT,
     caveats,
     difference,
@@ -19,8 +19,8 @@ from evaluators.cells import (
     signed,
     verdict_of,
 )
-from evaluators.compare import Comparisons, Contrast, Side
-from evaluators.report import OutputInfo, decimals
+from evaluators.reports.compare import Comparisons, Contrast, Side
+from evaluators.reports.report import OutputInfo, decimals
 from evaluators.stats.comparison import Comparison
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints

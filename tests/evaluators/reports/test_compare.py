@@ -12,10 +12,10 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from evaluators.base import Answer, Cell, Output, Score
-from evaluators.compare import Comparisons, Contrast, Side, compare
-from evaluators.compare_table import to_compare_table
+from evaluators.reports.accumulator import Tally
+from evaluators.reports.compare import Comparisons, Contrast, Side, compare
+from evaluators.reports.compare_table import to_compare_table
 from evaluators.stats.differences import holm
-from evaluators.tally import Tally
 
 A = Side(run="run_a", name="today", route="summarizer")
 B = Side(run="run_b", name="yesterday", route="summarizer")

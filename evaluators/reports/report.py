@@ -4,7 +4,7 @@
     for row in rows:
         tally.add(row.cell, row.answer, row.scores)
     report = summarise(tally)
-    msgspec.json.encode(report)                    # or evaluators.table.to_table(report)
+    msgspec.json.encode(report)                    # or evaluators.reports.table.to_table(report)
 
 A failed answer is counted, shown and never averaged in. A score is over the samples that have one,
 a difference over the samples that both routes have one for, and `n` says how many those are.
@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from evaluators.base import Output
+from evaluators.reports.accumulator import PerSample, RouteTally, Tally
 from evaluators.stats import differences, intervals
 from evaluators.stats.comparison import (
     ALPHA,
@@ -30,7 +31,6 @@ from evaluators.stats.comparison import (
 )
 from evaluators.stats.resampling import RESAMPLING_LIMIT
 from evaluators.stats.variance import Variance, split_variance
-from evaluators.tally import PerSample, RouteTally, Tally
 
 FEW_SAMPLES = 20
 """Below so many samples, bootstrap intervals tend to be too narrow and a warning says so."""

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Output
-from evaluators.report import OutputInfo, infos_of
+from evaluators.reports.accumulator import PerSample, Tally
+from evaluators.reports.report import OutputInfo, infos_of
 from evaluators.stats import differences, intervals
 from evaluators.stats.comparison import Comparison, Verdict, comparison, judged
 from evaluators.stats.resampling import Floats
-from evaluators.tally import PerSample, Tally
 
 METHOD = (
     "Difference a - b over the samples of both, with its 95% interval and p-value as in reports: "

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from evaluators import report as reports
 from evaluators.base import Answer, Cell, Output, Score, Usage
-from evaluators.report import Report, RouteScore, summarise
+from evaluators.reports import report as reports
+from evaluators.reports.accumulator import Tally
+from evaluators.reports.report import Report, RouteScore, summarise
+from evaluators.reports.table import to_table
 from evaluators.stats.comparison import Comparison
 from evaluators.stats.differences import holm
-from evaluators.table import to_table
-from evaluators.tally import Tally
 
 
 class Declared(msgspec.Struct, frozen=True):

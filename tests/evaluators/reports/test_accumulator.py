@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluators.base import Answer, Cell, Output, Score, Usage
-from evaluators.tally import EXAMPLE_LENGTH, Tally
+from evaluators.reports.accumulator import EXAMPLE_LENGTH, Tally
 from providers.base import Translation
 
 

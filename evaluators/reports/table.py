@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from evaluators.cells import (
+from evaluators.reports.cells import (
     ABSENT,
     MARKS,
     STYLES,
@@ -25,7 +25,7 @@ from evaluators.cells import (
     printable,
     verdict_of,
 )
-from evaluators.report import OutputInfo, Report, RouteReport, RouteScore, decimals, dollars
+from evaluators.reports.report import OutputInfo, Report, RouteReport, RouteScore, decimals, dollars
 from evaluators.stats.comparison import Comparison, Verdict
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from evaluators.base import Answer, Cell, Output, Score
-from evaluators.gates import Gate, GateResult, check, parse
-from evaluators.junit import to_junit
-from evaluators.report import summarise
-from evaluators.tally import Tally
+from evaluators.reports.accumulator import Tally
+from evaluators.reports.gates import Gate, GateResult, check, parse
+from evaluators.reports.junit import to_junit
+from evaluators.reports.report import summarise
 from providers.errors import RunDocumentError
 
 OUTPUTS = (

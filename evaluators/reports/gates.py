@@ -24,9 +24,9 @@ import msgspec
 import numpy as np
 
 from evaluators.base import Output
-from evaluators.report import Report, RouteReport, RouteScore
+from evaluators.reports.accumulator import Tally
+from evaluators.reports.report import Report, RouteReport, RouteScore
 from evaluators.stats.comparison import Comparison
-from evaluators.tally import Tally
 from providers.errors import RunDocumentError, closest
 
 _NAME = r"[\w.:-]+"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from evaluators.report import OutputInfo, decimals
+from evaluators.reports.report import OutputInfo, decimals
 from evaluators.stats.comparison import Comparison, Verdict
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints

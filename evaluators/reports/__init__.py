@@ -1,0 +1,1 @@
+"""Summarises a run's scores: reports, comparisons and gates."""

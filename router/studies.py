@@ -25,7 +25,6 @@ from evaluators.data.sampling import Rows
 from evaluators.judge import pairwise
 from evaluators.judge.calibration import Calibration, Item, calibrate
 from evaluators.judge.cases import Case, read_cases
-from evaluators.judge.duel import Duelling, Pair, duel
 from evaluators.judge.graded import Graded, Grading, UnjudgeableError
 from evaluators.judge.kinds import load_kind
 from evaluators.judge.metrics import (
@@ -35,6 +34,7 @@ from evaluators.judge.metrics import (
     prometheus_grading,
 )
 from evaluators.judge.pairwise import Bout
+from evaluators.judge.pairwise_judging import Duelling, Pair, duel
 from evaluators.judge.panel import Panel
 from evaluators.judge.prometheus import SAMPLING, Style
 from evaluators.judge.rubrics import Rubric, load

@@ -10,7 +10,7 @@ import msgspec
 from evaluators.judge.calibration import Calibration, Change, change
 from evaluators.judge.family import family
 from evaluators.judge.pairwise import PairwiseReport
-from evaluators.judge.show import (
+from evaluators.judge.sheets import (
     Sheet,
     board_sheets,
     calibration_sheets,

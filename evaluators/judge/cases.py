@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from evaluators.base import Answer, Sample, Scorable
 from evaluators.data.rows import Row
 from evaluators.judge import prometheus
-from evaluators.judge.duel import Pair
 from evaluators.judge.pairwise import Winner
+from evaluators.judge.pairwise_judging import Pair
 from evaluators.judge.rubrics import Rubric, load, read_rubric
 from providers.errors import DatasetError, RunDocumentError, closest
 

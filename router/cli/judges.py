@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from evaluators.data.sampling import MAX_ROWS
 from evaluators.judge.metrics import Template, UseReference
 from evaluators.judge.prometheus import Style
-from evaluators.judge.show import change_sheets, interval, table
+from evaluators.judge.sheets import change_sheets, interval, table
 from evaluators.reports.report import dollars
 from providers.errors import EvalrouterError, RunDocumentError
 from router.cli.border import (

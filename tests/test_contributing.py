@@ -118,7 +118,7 @@ def test_the_recipes_tests_pass(copy):
         copy,
         *("-m", "pytest", "-q", "-p", "no:cacheprovider"),
         "tests/evaluators/test_ends_with.py",
-        "tests/evaluators/test_metrics.py",
+        "tests/evaluators/metrics/test_metrics.py",
         "tests/router/test_about.py",
         "tests/providers/conformance/test_reference.py",
     )

@@ -3,7 +3,8 @@
     baseline: Annotated[str, Opens("file")] | None = None     # an option of a metric
 
 Whoever takes documents from strangers reads these declarations (`registry.openings`), so an option
-that is used as a path must have one; `tests/evaluators/test_openings.py` finds those that do not.
+that is used as a path must have one; `tests/evaluators/metrics/test_openings.py` finds those that
+do not.
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ def test_the_registry_imports_no_metric():
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert done.stdout.split("\n")[:2] == ["[]", "True"]
 

@@ -118,7 +118,7 @@ async def bare(source: str, clients: int, seconds: float) -> Measured:
     # Torch is this process's only; the one that measures the others does without.
     from providers.base import Call  # noqa: PLC0415
     from serve.config import TransformersModel  # noqa: PLC0415
-    from serve.transformers import Transformers  # noqa: PLC0415
+    from serve.engines.transformers import Transformers  # noqa: PLC0415
 
     model = TransformersModel(engine="transformers", source=source, concurrency=clients)
     engine = Transformers("m", model)

@@ -121,7 +121,7 @@ def _deployment(deployment: str, models: Mapping[str, Model]) -> Application:
     options = _options(deployment, model)
     if isinstance(model, VllmModel):
         try:
-            from serve import vllm  # noqa: PLC0415  # an extra, and slow to import
+            from serve.engines import vllm  # noqa: PLC0415  # an extra, and slow to import
         except ImportError as error:
             raise MissingExtraError(f"{name} (engine vllm)", "vllm") from error
         return vllm.deployment(name, model, options)

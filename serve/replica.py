@@ -9,8 +9,8 @@ import msgspec
 
 from providers.base import Call, Lifecycle, Provider, Reply
 from providers.errors import MissingExtraError
-from serve.batching import batched
 from serve.config import LlamacppModel, Model, TransformersModel, VllmModel
+from serve.engines.batching import batched
 from serve.frames import Asked
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -44,15 +44,15 @@ def load(name: str, model: Model) -> Provider:
     """
     try:
         if isinstance(model, TransformersModel):
-            from serve.transformers import Transformers  # noqa: PLC0415  # imports torch
+            from serve.engines.transformers import Transformers  # noqa: PLC0415  # imports torch
 
             return Transformers(name, model, batch=batched)
         if isinstance(model, VllmModel):
-            from serve.vllm import Loaded  # noqa: PLC0415  # an extra
+            from serve.engines.vllm import Loaded  # noqa: PLC0415  # an extra
 
             return Loaded(name, model)
         assert isinstance(model, LlamacppModel)
-        from serve.llamacpp import Llamacpp  # noqa: PLC0415  # an extra
+        from serve.engines.llamacpp import Llamacpp  # noqa: PLC0415  # an extra
 
         return Llamacpp(name, model)
     except ModuleNotFoundError as error:

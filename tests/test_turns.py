@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serve.turns import Turns
+from serve.engines.turn_lock import Turns
 
 
 def test_one_at_a_time():

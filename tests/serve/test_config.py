@@ -9,7 +9,8 @@ from servers import s3_server
 
 from providers.errors import ConfigError
 from router.config import parse
-from serve import config, sources
+from serve import config
+from serve.engines import model_files
 
 
 def models(text, environ=None):
@@ -133,14 +134,14 @@ def test_rays_own_config_is_checked_too():
 
 def test_a_source_is_a_path_a_name_on_the_hub_or_s3(tmp_path):
     (tmp_path / "a.gguf").write_bytes(b"x")
-    assert sources.fetch(str(tmp_path)) == str(tmp_path)
-    assert sources.fetch("facebook/bart-large-cnn") == "facebook/bart-large-cnn"
-    assert sources.fetch_file(str(tmp_path / "a.gguf")) == tmp_path / "a.gguf"
+    assert model_files.fetch(str(tmp_path)) == str(tmp_path)
+    assert model_files.fetch("facebook/bart-large-cnn") == "facebook/bart-large-cnn"
+    assert model_files.fetch_file(str(tmp_path / "a.gguf")) == tmp_path / "a.gguf"
     with pytest.raises(ConfigError, match="no such file or folder"):
-        sources.fetch(str(tmp_path / "b"))
+        model_files.fetch(str(tmp_path / "b"))
     for wrong in (str(tmp_path), "org/repo"):
         with pytest.raises(ConfigError, match=r"not a file; .*org/repo/file\.gguf"):
-            sources.fetch_file(wrong)
+            model_files.fetch_file(wrong)
 
 
 def test_a_fingerprint_changes_with_the_weights(tmp_path):
@@ -151,9 +152,9 @@ def test_a_fingerprint_changes_with_the_weights(tmp_path):
         content = bytearray(size)
         content[at] = 1
         file.write_bytes(content)
-        found.add(sources.fingerprint(tmp_path))
+        found.add(model_files.fingerprint(tmp_path))
     assert len(found) == 3
-    assert sources.fingerprint(tmp_path) in found
+    assert model_files.fingerprint(tmp_path) in found
 
 
 @pytest.fixture
@@ -175,13 +176,13 @@ def s3(monkeypatch):
 def test_a_folder_in_s3_is_copied_once(tmp_path, s3):
     s3.put_object(Bucket="models", Key="tiny/config.json", Body=b"{}")
     s3.put_object(Bucket="models", Key="tiny/deep/weights", Body=b"w")
-    found = Path(sources.fetch("s3://models/tiny", cache=tmp_path))
+    found = Path(model_files.fetch("s3://models/tiny", cache=tmp_path))
     assert (found / "deep" / "weights").read_bytes() == b"w"
-    assert sources.fetch("s3://models/tiny", cache=tmp_path) == str(found)
+    assert model_files.fetch("s3://models/tiny", cache=tmp_path) == str(found)
     s3.put_object(Bucket="models", Key="tiny/deep/weights", Body=b"new")
-    again = Path(sources.fetch("s3://models/tiny", cache=tmp_path))
+    again = Path(model_files.fetch("s3://models/tiny", cache=tmp_path))
     assert (again / "deep" / "weights").read_bytes() == b"new"
     s3.put_object(Bucket="models", Key="a.gguf", Body=b"g")
-    assert Path(sources.fetch("s3://models/a.gguf", cache=tmp_path)).read_bytes() == b"g"
+    assert Path(model_files.fetch("s3://models/a.gguf", cache=tmp_path)).read_bytes() == b"g"
     with pytest.raises(ConfigError, match="nothing is there"):
-        sources.fetch("s3://models/none", cache=tmp_path)
+        model_files.fetch("s3://models/none", cache=tmp_path)

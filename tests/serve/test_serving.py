@@ -17,7 +17,7 @@ from servers import gateway
 
 from providers.base import Call
 from serve.config import TransformersModel
-from serve.transformers import Transformers
+from serve.engines.transformers import Transformers
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
-from serve.requests import Sampling
-from serve.writing import Piece, TokenScore, Writer
+from serve.engines.requests import Sampling
+from serve.engines.text_writer import Piece, TokenScore, Writer
 
 
 class GivenUpError(Exception):

@@ -12,8 +12,8 @@ from msgspec import UNSET, UnsetType
 
 from providers import wire
 from providers.http import sse
-from serve.requests import TextPath
-from serve.writing import Piece, TokenScore
+from serve.engines.requests import TextPath
+from serve.engines.text_writer import Piece, TokenScore
 
 
 class _ScoredChoice(wire.Choice, kw_only=True):

@@ -27,7 +27,7 @@ from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import ConfigError
 from providers.http.transport import Limits, Transport
 from serve.config import LlamacppModel, adapter_of
-from serve.sources import fetch_file, fingerprint
+from serve.engines.model_files import fetch_file, fingerprint
 
 _FINGERPRINT = re.compile(rb'"system_fingerprint":"[^"]*"')
 

@@ -21,7 +21,7 @@ import peft
 from peft.tuners.lora import LoraLayer
 
 from providers.errors import ConfigError
-from serve.sources import fetch_folder, fingerprint
+from serve.engines.model_files import fetch_folder, fingerprint
 
 # peft's name for "no adapter".
 _NONE = "__base__"

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from providers.errors import RequestError
-from serve.requests import read
+from serve.engines.requests import read
 
 MESSAGES = [{"role": "user", "content": "a"}]
 NEVER = [b"1" + b"0" * 30, b"1" + b"0" * 400, b"1e400", b'"5"', b"true", b"0.5", b"[]", b"{}"]

@@ -21,10 +21,10 @@ import transformers as hf
 from providers.base import Call
 from providers.errors import ConfigError
 from serve.config import TransformersModel, TransformersOptions
-from serve.decoding import Draw, GivenUpError, Row, Watch
-from serve.requests import Asked, Sampling
-from serve.transformers import Transformers
-from serve.writing import Writer
+from serve.engines.decoding import Draw, GivenUpError, Row, Watch
+from serve.engines.requests import Asked, Sampling
+from serve.engines.text_writer import Writer
+from serve.engines.transformers import Transformers
 
 MESSAGES = [{"role": "user", "content": "tell me a story"}]
 TEXT = "the sea is wide and the wind is cold. " * 2

@@ -16,8 +16,8 @@ import tiny_gguf
 from providers.base import Call
 from providers.errors import ConfigError
 from serve.config import LlamacppModel, LlamacppOptions
+from serve.engines.llamacpp import Llamacpp
 from serve.kept import Kept
-from serve.llamacpp import Llamacpp
 
 GREEDY = {
     "messages": [{"role": "user", "content": "tell me a story"}],

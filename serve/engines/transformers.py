@@ -30,16 +30,16 @@ from providers import wire
 from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, RequestError
 from providers.translation.compose import error_reply, model_list
-from serve.answers import Answer, usage_of
 from serve.config import TransformersModel, adapter_of
-from serve.decoding import Draw, GivenUpError, Row, Watch, WatchBeams
-from serve.requests import Asked, Sampling, read
-from serve.sources import fetch, fingerprint
-from serve.turns import Turns
-from serve.writing import Piece, Writer
+from serve.engines.answers import Answer, usage_of
+from serve.engines.decoding import Draw, GivenUpError, Row, Watch, WatchBeams
+from serve.engines.model_files import fetch, fingerprint
+from serve.engines.requests import Asked, Sampling, read
+from serve.engines.text_writer import Piece, Writer
+from serve.engines.turn_lock import Turns
 
 if TYPE_CHECKING:
-    from serve.lora import Adapters
+    from serve.engines.lora import Adapters
 
 # A tokenizer without a limit says a number of 30 digits.
 _NO_LIMIT = 10**9
@@ -546,7 +546,7 @@ def _task_settings(task: str, config: Any) -> dict[str, Any]:
 def _adapters(model: Any, sources: Mapping[str, str], owner: str) -> Adapters | None:
     if not sources:
         return None
-    from serve.lora import Adapters  # noqa: PLC0415  # peft takes a second to import
+    from serve.engines.lora import Adapters  # noqa: PLC0415  # peft takes a second to import
 
     return Adapters(model, sources, owner)
 

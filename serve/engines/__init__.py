@@ -1,0 +1,1 @@
+"""Runs models in this process: transformers, vLLM and llama.cpp."""

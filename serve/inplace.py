@@ -10,8 +10,8 @@ import os
 
 from providers.base import Lifecycle
 from serve.config import read
+from serve.deployment.replica import call_of, load
 from serve.frames import Answered, decode_asked, decode_load, encode
-from serve.replica import call_of, load
 
 
 class Engine:

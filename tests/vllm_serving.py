@@ -24,10 +24,10 @@ import tiny_models
 
 from providers.errors import ConfigError
 from serve.config import read
+from serve.deployment.host import hosting
 from serve.driver import AsyncWorker
 from serve.engines.vllm import llm_config
 from serve.frames import Asked, Load, decode_answered, encode
-from serve.host import hosting
 
 ADAPTERS = {"pirate": "./pirate", "poet": "s3://bucket/poet"}
 MESSAGES = [{"role": "user", "content": "tell me a story"}]

@@ -60,7 +60,7 @@ def models_serve(
     if not config.models:
         raise ConfigError(f"{config_path}: has no models: to host", param="models")
     try:
-        from serve.host import hosting  # noqa: PLC0415  # imports Ray, an extra
+        from serve.deployment.host import hosting  # noqa: PLC0415  # imports Ray, an extra
     except ModuleNotFoundError as error:
         raise MissingExtraError("hosting models", "ray") from error
 

@@ -28,9 +28,9 @@ from providers import wire
 from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, RequestError, closest
 from serve.config import VllmModel, adapter_of
+from serve.deployment.replica import Head
 from serve.engines.model_files import fetch, fetch_folder
 from serve.frames import Asked
-from serve.replica import Head
 
 _REQUESTS: Mapping[str, tuple[str, Any]] = {
     "chat/completions": ("chat", ChatCompletionRequest),

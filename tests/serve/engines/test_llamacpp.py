@@ -16,8 +16,8 @@ import tiny_gguf
 from providers.base import Call
 from providers.errors import ConfigError
 from serve.config import LlamacppModel, LlamacppOptions
+from serve.deployment.shared_model import Kept
 from serve.engines.llamacpp import Llamacpp
-from serve.kept import Kept
 
 GREEDY = {
     "messages": [{"role": "user", "content": "tell me a story"}],

@@ -18,8 +18,8 @@ from ray import serve as ray_serve
 from ray.exceptions import RayError
 
 from providers.errors import ConfigError, EvalrouterError
-from serve.app import NAME, application
 from serve.config import Model
+from serve.deployment.app import NAME, application
 
 # Bodies go from process to process by value; the store of large objects stays nearly empty.
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
@@ -109,8 +109,10 @@ def _trace() -> None:
         return
     # Without the exporter, Ray's processes would not start.
     with suppress(ModuleNotFoundError):
-        importlib.import_module("serve.tracing")
-        os.environ.setdefault("RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH", "serve.tracing:processors")
+        importlib.import_module("serve.deployment.tracing")
+        os.environ.setdefault(
+            "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH", "serve.deployment.tracing:processors"
+        )
 
 
 def deploy(models: Mapping[str, Model], *, host: str, port: int, access_log: bool = False) -> None:

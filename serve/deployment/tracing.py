@@ -1,7 +1,7 @@
 """Ray Serve's own spans, sent to an OpenTelemetry collector.
 
     OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318
-    RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH=serve.tracing:processors
+    RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH=serve.deployment.tracing:processors
 
 With these two in the environment of every machine, Ray makes a span of each request in its proxy,
 in the ingress and in the copy that works on it, below the span whose `traceparent` came with the

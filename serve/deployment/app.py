@@ -1,6 +1,6 @@
 """Hosted models as an application of Ray Serve: START READING HERE.
 
-    serve run serve.app:build config=evalrouter.yaml
+    serve run serve.deployment.app:build config=evalrouter.yaml
     evalrouter models serve evalrouter.yaml
 
 One deployment per model, whose copies run an engine (`replica.py` with `transformers.py` or
@@ -23,9 +23,9 @@ from providers import yaml_documents
 from providers.errors import ConfigError, MissingExtraError
 from providers.wire import UNREADABLE
 from serve.config import Model, Shareable, SharedCopies, VllmModel, read
-from serve.ingress import Hosted, Ingress
-from serve.replica import Replica
-from serve.sharing import SharedReplica
+from serve.deployment.ingress import Hosted, Ingress
+from serve.deployment.replica import Replica
+from serve.deployment.sharing import SharedReplica
 
 NAME = "evalrouter"
 

@@ -16,7 +16,7 @@ from serve.config import read
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "ray.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "ray.md"
 
 
 def documents():
@@ -45,7 +45,11 @@ def test_serve_configs_are_rays_and_their_args_ours():
                 msgspec.convert(application.args, Settings)
             else:
                 assert read(application.args["models"], {})
-    assert sorted(imported) == ["serve.app:build", "serve.app:build", "serve.router:build"]
+    assert sorted(imported) == [
+        "serve.deployment.app:build",
+        "serve.deployment.app:build",
+        "serve.router:build",
+    ]
 
 
 def test_the_routers_manifest_fits_together():

@@ -36,9 +36,9 @@ from providers.errors import (
     closest,
 )
 from serve.config import adapter_of
+from serve.deployment.replica import Head
+from serve.deployment.sharing import ModelFailedError
 from serve.frames import Asked
-from serve.replica import Head
-from serve.sharing import ModelFailedError
 
 T = TypeVar("T")
 

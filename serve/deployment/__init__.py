@@ -1,0 +1,1 @@
+"""Deploys models on Ray Serve. Start reading in `app.py`."""

@@ -1,4 +1,4 @@
-"""Work on a Ray cluster, through a process that speaks to it (`serve/driver.py`).
+"""Work on a Ray cluster, through a process that speaks to it (`serve/batch/driver.py`).
 
     async with Cluster(execution) as cluster:
         scorer = Scorer(metrics, pool=cluster.pool)
@@ -26,7 +26,17 @@ from evaluators.document import RayExecution
 from evaluators.execution.worker import Batch, Setup, encode
 from evaluators.execution.worker_pool import SAMPLE_S, Scores, Spec, together
 from providers.errors import EvalrouterError, MissingExtraError
-from serve.frames import LENGTH, Call, Cancel, Connect, Crew, Done, Message, decode_done, framed
+from serve.batch.protocol import (
+    LENGTH,
+    Call,
+    Cancel,
+    Connect,
+    Crew,
+    Done,
+    Message,
+    decode_done,
+    framed,
+)
 
 # Answers that go to a worker at a time.
 _CHUNK = 16
@@ -64,7 +74,7 @@ class Cluster:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "serve.driver",
+            "serve.batch.driver",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             # Ray's own processes are looked for in its folder of the environment.

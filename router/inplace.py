@@ -25,12 +25,12 @@ from router.cluster import Cluster
 from router.config import IN_PLACE
 from router.dispatch import Attempt, Dispatcher, Opened, Work
 from router.routing import Plan
+from serve.batch.protocol import Asked, Load, decode_answered, encode
 from serve.config import Model, VllmModel
-from serve.frames import Asked, Load, decode_answered, encode
 
 # Workers that may die of one request.
 _TRIES = 3
-_ENGINE = "serve.inplace:Engine"
+_ENGINE = "serve.batch.inplace:Engine"
 # Where and how often a model is loaded has no part in what it answers.
 _PLACEMENT = frozenset({"cpus", "gpus", "replicas", "concurrency", "queue", "cold_start", "share"})
 

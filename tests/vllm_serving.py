@@ -23,11 +23,11 @@ import ray
 import tiny_models
 
 from providers.errors import ConfigError
+from serve.batch.driver import AsyncWorker
+from serve.batch.protocol import Asked, Load, decode_answered, encode
 from serve.config import read
 from serve.deployment.host import hosting
-from serve.driver import AsyncWorker
 from serve.engines.vllm import llm_config
-from serve.frames import Asked, Load, decode_answered, encode
 
 ADAPTERS = {"pirate": "./pirate", "poet": "s3://bucket/poet"}
 MESSAGES = [{"role": "user", "content": "tell me a story"}]
@@ -126,7 +126,7 @@ def check_in_place(source: str, adapters: dict[str, str]) -> None:
         entries = entry(source, max_model_len=1024, enforce_eager=True, dtype="float32")
         load = Load("tiny", {**entries["tiny"], "adapters": adapters})
         actor = ray.remote(AsyncWorker).options(num_cpus=0, max_concurrency=9)
-        worker = actor.remote("serve.inplace:Engine", encode(load))
+        worker = actor.remote("serve.batch.inplace:Engine", encode(load))
         assert ray.get(worker.ready.remote()) == ""
         body = json.dumps({"messages": MESSAGES, "temperature": 0, "max_tokens": 10}).encode()
         models = ("tiny", "tiny:pirate", "tiny:poet") * 2

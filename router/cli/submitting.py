@@ -49,7 +49,7 @@ def eval_submit(  # noqa: PLR0917 - one parameter for each option
         raise ConfigError(f"--env: {missing[0]} is not set here")
     address = ray_jobs or f"http://127.0.0.1:{os.environ.get('RAY_DASHBOARD_PORT') or 8265}"
     try:
-        from serve.submission import follow, submit  # noqa: PLC0415  # imports Ray, an extra
+        from serve.batch.submission import follow, submit  # noqa: PLC0415  # imports Ray, an extra
     except ModuleNotFoundError as error:
         raise MissingExtraError("submitting runs", "ray") from error
 

@@ -35,10 +35,10 @@ from providers.errors import (
     RequestError,
     closest,
 )
+from serve.batch.protocol import Asked
 from serve.config import adapter_of
 from serve.deployment.replica import Head
 from serve.deployment.sharing import ModelFailedError
-from serve.frames import Asked
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ import msgspec
 
 from providers.base import Call, Lifecycle, Provider, Reply
 from providers.errors import MissingExtraError
+from serve.batch.protocol import Asked
 from serve.config import LlamacppModel, Model, TransformersModel, VllmModel
 from serve.engines.batching import batched
-from serve.frames import Asked
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

@@ -17,10 +17,10 @@ from ray import serve as ray_serve
 from providers import wire
 from providers.base import Lifecycle
 from providers.errors import EvalrouterError
+from serve.batch.protocol import Asked
 from serve.config import Model
 from serve.deployment.replica import Head, call_of, head_of, load
 from serve.deployment.shared_model import Kept
-from serve.frames import Asked
 
 # A model that could not be loaded is not tried again before.
 _AGAIN_S = 30.0

@@ -27,10 +27,10 @@ from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 from providers import wire
 from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, RequestError, closest
+from serve.batch.protocol import Asked
 from serve.config import VllmModel, adapter_of
 from serve.deployment.replica import Head
 from serve.engines.model_files import fetch, fetch_folder
-from serve.frames import Asked
 
 _REQUESTS: Mapping[str, tuple[str, Any]] = {
     "chat/completions": ("chat", ChatCompletionRequest),

@@ -17,8 +17,8 @@ from router.dispatch import Work
 from router.inplace import InPlace, entry_of, names_of
 from router.pacing import Pacing
 from router.routing import Table
+from serve.batch.protocol import Answered, Done, decode_asked, encode
 from serve.engines.batching import batched
-from serve.frames import Answered, Done, decode_asked, encode
 
 MODELS = """
 models:

@@ -1,6 +1,6 @@
 """A process that spreads calls over a Ray cluster, for a parent that must not import Ray.
 
-    python -m serve.driver
+    python -m serve.batch.driver
 
 The parent writes frames (`frames.py`) to its stdin: one Connect, then Crews, Calls and Cancels.
 Crews and Calls are answered by one Done with their number, in whatever order they end. A call whose
@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import ray
 
-from serve.frames import LENGTH, Call, Cancel, Connect, Crew, Done, decode_message, framed
+from serve.batch.protocol import LENGTH, Call, Cancel, Connect, Crew, Done, decode_message, framed
 
 # Models take their time to load.
 _START_S = 600.0

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 
 from providers.base import Lifecycle
+from serve.batch.protocol import Answered, decode_asked, decode_load, encode
 from serve.config import read
 from serve.deployment.replica import call_of, load
-from serve.frames import Answered, decode_asked, decode_load, encode
 
 
 class Engine:

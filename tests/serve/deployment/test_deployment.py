@@ -29,7 +29,7 @@ def documents():
 def test_serve_configs_are_rays_and_their_args_ours():
     from ray.serve.schema import ServeDeploySchema
 
-    from serve.router import Settings
+    from router.ray_app import Settings
 
     configs = [one for one in documents() if "applications" in one]
     configs += [
@@ -41,14 +41,14 @@ def test_serve_configs_are_rays_and_their_args_ours():
     for config in configs:
         for application in ServeDeploySchema.model_validate(config).applications:
             imported.append(application.import_path)
-            if application.import_path == "serve.router:build":
+            if application.import_path == "router.ray_app:build":
                 msgspec.convert(application.args, Settings)
             else:
                 assert read(application.args["models"], {})
     assert sorted(imported) == [
         "serve.deployment.app:build",
         "serve.deployment.app:build",
-        "serve.router:build",
+        "router.ray_app:build",
     ]
 
 

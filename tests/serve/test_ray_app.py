@@ -47,7 +47,7 @@ DEPLOY = """\
 import json, sys
 import ray
 from ray import serve
-from serve.router import build
+from router.ray_app import build
 
 address, name, args = sys.argv[1:]
 ray.init(address, namespace="serve", log_to_driver=False, logging_level="WARNING")
@@ -198,7 +198,7 @@ def test_a_machine_that_is_not_there_is_told_at_once(cluster, hosted, tmp_path):
     ],
 )
 def test_args_that_cannot_be_used_are_told(args, told, tmp_path, monkeypatch):
-    from serve.router import build
+    from router.ray_app import build
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=re.escape(told)):
@@ -206,7 +206,7 @@ def test_args_that_cannot_be_used_are_told(args, told, tmp_path, monkeypatch):
 
 
 def test_a_config_in_the_args_takes_variables_of_the_copies(tmp_path, monkeypatch):
-    from serve.router import Start
+    from router.ray_app import Start
 
     monkeypatch.setenv("COPIES_DATABASE", str(tmp_path / "here.db"))
     config = {"storage": {"database": "sqlite:///${COPIES_DATABASE}"}}

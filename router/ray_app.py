@@ -1,6 +1,6 @@
 """The router itself as an application of Ray Serve, in as many copies as its clients need.
 
-    serve run serve.router:build config=evalrouter.yaml replicas=2
+    serve run router.ray_app:build config=evalrouter.yaml replicas=2
 
 Ray's HTTP proxy hands each request to one of the copies, which are all that `evalrouter serve`
 runs, its workers included. What they share is a SQLite file, so all of them run on one machine:

@@ -31,7 +31,7 @@ from providers.wire import (
     answer_text,
     read_completion,
 )
-from router.config import IN_PLACE
+from router.config.schema import IN_PLACE
 from router.dispatch import Attempt, Dispatcher, Opened, Work
 from router.inplace import InPlace, entry_of
 from router.pacing import Pacing

@@ -41,7 +41,7 @@ from providers.off_loop import LARGE_BYTES, off_loop
 from providers.usage import with_usage
 from router import answers
 from router.alarms import Deadline
-from router.config import Retries
+from router.config.schema import Retries
 from router.routing import FIRST_BYTE_S, MAX_TARGETS, Load, Plan, Policy, Target, TimeLimits
 from router.targets import Klass, Places, TargetState
 

@@ -22,7 +22,7 @@ from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, UpstreamProtocolError, WorkerLostError
 from providers.translation.compose import model_list
 from router.cluster import Cluster
-from router.config import IN_PLACE
+from router.config.schema import IN_PLACE
 from router.dispatch import Attempt, Dispatcher, Opened, Work
 from router.routing import Plan
 from serve.batch.protocol import Asked, Load, decode_answered, encode

@@ -18,7 +18,7 @@ import msgspec
 from evaluators.document import RunDocument
 from providers.errors import ConflictError, EvalrouterError, NotFoundError, StoreError
 from router.complete import Asker
-from router.config import Evaluation
+from router.config.schema import Evaluation
 from router.confine import confine
 from router.owner import is_dead, this_owner
 from router.replay import Live, Replay, Stop

@@ -20,7 +20,7 @@ import msgspec
 
 from evaluators.base import Usage
 from providers.base import ProviderConfig
-from router.config import Price, Rate, Route
+from router.config.schema import Price, Rate, Route
 from router.routing import Target
 
 FILE = Path(__file__).with_name("prices.json")

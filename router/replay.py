@@ -30,7 +30,7 @@ from router.check import (
 )
 from router.cluster import Cluster
 from router.complete import Asker
-from router.config import IN_PLACE
+from router.config.schema import IN_PLACE
 from router.dispatch import Attempt
 from router.embedding import EmbeddingClient
 from router.judging import Bench

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from providers.errors import ConfigError, NotFoundError, StoreError
-from router.config import Config, Route, load, parse_route
+from router.config.schema import Config, Route, load, parse_route
 from router.routing import PriceOf, Table
 from router.store.base import Store
 

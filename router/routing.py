@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError, closest
-from router.config import IN_PLACE, Breaker, Hedge, Retries, Route, Supports
-from router.config import Target as Arm
+from router.config.schema import IN_PLACE, Breaker, Hedge, Retries, Route, Supports
+from router.config.schema import Target as Arm
 
 # Clients name the models of a provider as they like: no more targets than this are remembered, and
 # no family of metrics has more series.

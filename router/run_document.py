@@ -8,7 +8,7 @@ from pathlib import Path
 from evaluators.document import RunDocument
 from evaluators.tasks.registry import fill
 from providers.errors import RunDocumentError
-from router.documents import Document, convert, parse_yaml, require_object
+from router.config.documents import Document, convert, parse_yaml, require_object
 
 
 def parse_run(path: Path) -> Document:

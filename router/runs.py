@@ -38,10 +38,10 @@ from router.check import (
     resolve_metrics,
 )
 from router.complete import Asker
-from router.config import Evaluation
+from router.config.documents import Document, convert
+from router.config.schema import Evaluation
 from router.confine import confine
 from router.datasets import Datasets
-from router.documents import Document, convert
 from router.estimate import Estimate, estimate
 from router.hardware import hardware_costs
 from router.jobs import Jobs, Runner, stale_after

@@ -26,7 +26,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from providers.errors import ConfigError
 from router.app import create_app
-from router.config import Config
+from router.config.schema import Config
 from router.protocol import Connections, Protocol
 from router.services import Services
 

@@ -19,7 +19,7 @@ from providers.kinds import make
 from providers.masking import Masks
 from router.cache import Cache
 from router.complete import Asker
-from router.config import Config
+from router.config.schema import Config
 from router.datasets import Datasets
 from router.dispatch import Dispatcher
 from router.experiments import Experiments

@@ -28,7 +28,7 @@ from evaluators.data.dataset_process import in_thread
 from evaluators.data.formats import EXTENSIONS
 from providers.errors import ArtifactError, BodyTooLargeError, DatasetError, closest
 from router.artifacts import CHUNK, S3Artifacts, parse_s3, temporary_folder
-from router.config import Config, Datasets
+from router.config.schema import Config, Datasets
 from router.hub import Access, fetch, parse_hub
 
 SCHEMES = ("http", "https", "s3", "hf")

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from typing import Literal
 
-from router.config import Breaker, Hedge, Retries
+from router.config.schema import Breaker, Hedge, Retries
 from router.routing import Load, Room, Target
 
 Klass = Literal["live", "eval"]

@@ -41,7 +41,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from providers.errors import MissingExtraError
-from router import config
+from router.config import schema
 from router.record import Record, Trace
 from router.routing import MAX_TARGETS
 
@@ -152,7 +152,7 @@ class Telemetry:
 
     def __init__(
         self,
-        settings: config.Telemetry,
+        settings: schema.Telemetry,
         kinds: Mapping[str, str],
         *,
         share: Path | None = None,
@@ -354,7 +354,7 @@ def _capped(attempts: Counter[tuple[str, str, str]], tried: tuple[str, str, str]
     return tried
 
 
-def _traces(settings: config.Telemetry, kinds: Mapping[str, str]) -> Traces:
+def _traces(settings: schema.Telemetry, kinds: Mapping[str, str]) -> Traces:
     try:
         from router.traces import Traces  # noqa: PLC0415 - an extra, imported when it is asked for
     except ImportError as error:

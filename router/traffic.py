@@ -35,7 +35,7 @@ from providers.http import sse
 from providers.names import MAX_NAME_BYTES
 from providers.usage import ABSENT, Tokens, read_usage, usage_of_answer
 from router import tokens
-from router.config import Config, Route
+from router.config.schema import Config, Route
 from router.dispatch import ERROR_EVENT
 from router.prices import PriceBook
 from router.record import Keep, Record

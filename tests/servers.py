@@ -19,7 +19,7 @@ import msgspec
 
 from providers.base import Secret
 from providers.offline.scripted import Script, ScriptedServer
-from router.config import S3, Config, parse
+from router.config.schema import S3, Config, parse
 from router.server import background
 
 _Server = TypeVar("_Server", bound=AbstractAsyncContextManager[Any])

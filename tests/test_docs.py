@@ -24,8 +24,8 @@ from evaluators.metrics import registry
 from evaluators.tasks.registry import fill
 from providers.errors import MissingExtraError
 from providers.kinds import KINDS
-from router import config as config_module
-from router.config import Config, parse
+from router.config import schema as config_module
+from router.config.schema import Config, parse
 from tooling import commands as command_line
 from tooling import http_api
 from tooling.markdown import REFERENCE, ROOT

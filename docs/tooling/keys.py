@@ -17,7 +17,7 @@ from providers.compatible import HOSTS, CompatibleConfig
 from providers.errors import ConfigError
 from providers.http.transport import Transport
 from providers.kinds import KINDS
-from router.config import Config
+from router.config.schema import Config
 from serve.config import ENGINES, Model, Replicas
 from tooling.markdown import Row, UndocumentedError, table
 

@@ -9,7 +9,7 @@ from litestar import Request
 
 from providers.errors import InputError, RequestError
 from providers.wire import UNREADABLE
-from router.documents import Document
+from router.config.documents import Document
 
 
 async def document_of(

@@ -55,7 +55,7 @@ from router.api.content_codings import decoded
 from router.api.errors import body_of, from_exception
 from router.api.origins import Hosts, Origins
 from router.cache import Entry, Use, key_of, wanted
-from router.config import Price, Route
+from router.config.schema import Price, Route
 from router.dispatch import Attempt, Opened, Work, is_spent, retry_after
 from router.keys import NOBODY, NOTHING, Expected, Holder
 from router.prices import at_most

@@ -13,8 +13,8 @@ from litestar.response import Stream
 from providers.errors import RequestError
 from router.api.bodies import document_of
 from router.api.injected import Injected
+from router.config.documents import convert
 from router.datasets import Shown, parse_columns
-from router.documents import convert
 from router.sources import too_large
 from router.store.base import DatasetRow
 

@@ -21,7 +21,7 @@ from providers.errors import ConflictError, RunDocumentError
 from router.api.bodies import document_of
 from router.api.injected import Injected
 from router.api.paging import Offset, PageSize
-from router.documents import convert
+from router.config.documents import convert
 from router.estimate import Estimate
 from router.outcome import Outcome
 from router.run_document import complete_run

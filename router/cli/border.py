@@ -13,7 +13,7 @@ import uvloop
 from rich.console import Console
 
 from providers.errors import EvalrouterError, InputError
-from router.config import Config
+from router.config.schema import Config
 from router.services import Services
 
 _encode = msgspec.json.Encoder().encode

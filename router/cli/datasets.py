@@ -21,7 +21,7 @@ from router.cli.border import (
     print_json,
     with_services,
 )
-from router.config import load
+from router.config.schema import load
 from router.datasets import SHOWN_HASH, Shown, parse_columns
 from router.services import Services
 from router.store.base import DatasetRow

@@ -22,8 +22,8 @@ from router.cli.border import (
     print_json,
     with_services,
 )
-from router.config import load
-from router.documents import Document, convert
+from router.config.documents import Document, convert
+from router.config.schema import load
 from router.experiments import Board, Change, Entry, Leaderboard
 from router.services import Services
 from router.store.base import Experiment

@@ -8,7 +8,7 @@ import click
 
 from router.artifacts import open_artifacts
 from router.cli.border import config_option, json_option, out, print_json, with_services
-from router.config import load
+from router.config.schema import load
 from router.export import Manifest, export_run, verify
 from router.services import Services
 

@@ -27,7 +27,7 @@ from router.cli.border import (
     print_json,
     with_services,
 )
-from router.config import Config, load
+from router.config.schema import Config, load
 from router.datasets import parse_columns
 from router.hardware import HardwareCost
 from router.judge_report import JudgeReport

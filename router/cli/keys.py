@@ -22,7 +22,7 @@ from router.cli.border import (
     print_json,
     with_services,
 )
-from router.config import load
+from router.config.schema import load
 from router.keys import MAX_LIMIT, PREFIX, ListedKey, create, expiry, listed
 from router.services import Services
 from router.store.base import BudgetPeriod, KeyRow

@@ -12,7 +12,7 @@ from router.cli.border import (
     Commands,
     out,
 )
-from router.config import load
+from router.config.schema import load
 
 
 @click.command()

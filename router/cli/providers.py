@@ -19,7 +19,7 @@ from router.cli.border import (
     print_json,
     with_services,
 )
-from router.config import load
+from router.config.schema import load
 from router.examine import examine_provider
 from router.services import Services
 

@@ -17,7 +17,7 @@ from evaluators.data.sampling import MAX_ROWS
 from evaluators.document import RunDocument
 from evaluators.tasks.registry import find
 from providers.errors import RunDocumentError
-from router.documents import Document
+from router.config.documents import Document
 from router.run_document import complete_run, parse_run
 from router.store.base import RunState
 

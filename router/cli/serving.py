@@ -16,7 +16,7 @@ from router.cli.border import (
     err,
     with_services,
 )
-from router.config import Config, load, source_of
+from router.config.schema import Config, load, source_of
 from router.services import Services
 
 

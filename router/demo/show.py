@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 
 from evaluators.reports.table import to_table
-from router.config import Server, embedded
+from router.config.schema import Server, embedded
 from router.outcome import Outcome
 from router.server import background
 from router.store.base import ENDED

@@ -16,7 +16,7 @@ from providers.http import sse
 from providers.http.transport import Limits, Transport
 from router import answers
 from router.api import completions
-from router.config import parse as parse_config
+from router.config.schema import parse as parse_config
 from router.keys import bearer
 from router.routing import Target
 

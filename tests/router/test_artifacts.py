@@ -16,7 +16,7 @@ from servers import s3_server
 from providers.base import Secret
 from providers.errors import ArtifactError, ConfigError, NotFoundError
 from router.artifacts import PART, Artifact, LocalArtifacts, open_artifacts, parse_s3
-from router.config import S3, parse
+from router.config.schema import S3, parse
 
 ROOT = Path(__file__).parents[2]
 BUCKET = "artifacts-of-tests"

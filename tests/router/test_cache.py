@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.cache import Cache, Entry, Use, key_of, wanted
-from router.config import RouteCache
+from router.config.schema import RouteCache
 
 ROUTE = RouteCache(ttl=60)
 

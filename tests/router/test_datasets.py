@@ -28,7 +28,7 @@ from providers.errors import (
     StoreError,
 )
 from router.cli import main
-from router.config import Config, Datasets, Storage, parse
+from router.config.schema import Config, Datasets, Storage, parse
 from router.services import Services
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from providers.errors import (
     UpstreamTimeoutError,
 )
 from providers.offline.scripted import Rule, Scripted, ScriptedConfig
-from router.config import Breaker, Hedge, Retries
+from router.config.schema import Breaker, Hedge, Retries
 from router.dispatch import Dispatcher, Work, retry_after
 from router.routing import MAX_TARGETS, Plan, Policy, Room, Target, TimeLimits
 

@@ -15,7 +15,7 @@ from evaluators.document import RunDocument
 from providers.errors import ArtifactError, ConflictError, NotFoundError
 from router.artifacts import open_artifacts
 from router.cli import main
-from router.config import S3, parse
+from router.config.schema import S3, parse
 from router.export import ExportedRow, export_run, verify
 from router.services import Services
 

@@ -8,7 +8,7 @@ from servers import scripted
 from evaluators.base import Answer, Judgement, Usage
 from evaluators.document import RunDocument
 from providers.compatible import CompatibleConfig
-from router.config import parse
+from router.config.schema import parse
 from router.hardware import cost, hardware_costs
 from router.prices import PriceBook
 from router.services import Services

@@ -12,7 +12,7 @@ from servers import gateway
 
 from providers.base import AS_IT_CAME
 from providers.errors import ConfigError, WorkerLostError
-from router.config import parse
+from router.config.schema import parse
 from router.dispatch import Work
 from router.inplace import InPlace, entry_of, names_of
 from router.pacing import Pacing

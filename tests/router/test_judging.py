@@ -11,7 +11,7 @@ from servers import scripted
 from evaluators.base import Inquiry
 from providers.errors import StoreError
 from router.complete import Asker
-from router.config import parse
+from router.config.schema import parse
 from router.judging import Bench
 from router.services import Services
 from router.store.sqlite import SqliteStore

@@ -17,7 +17,7 @@ from servers import gateway, scripted
 from providers.errors import ConfigError
 from router.cli import main
 from router.cli.serving import refuse_open_door
-from router.config import parse
+from router.config.schema import parse
 from router.keys import create, digest_of, listed
 from router.store.sqlite import SqliteStore
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluators.base import Usage
-from router.config import parse
+from router.config.schema import parse
 from router.prices import PriceBook, list_prices
 from router.routing import Target
 

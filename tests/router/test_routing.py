@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError
-from router.config import Breaker, Hedge, Retries, Route, Supports, Target, parse
+from router.config.schema import Breaker, Hedge, Retries, Route, Supports, Target, parse
 from router.routing import (
     FIRST_BYTE_S,
     Load,

@@ -12,7 +12,7 @@ from servers import s3_server
 
 from providers.errors import BodyTooLargeError, DatasetError, NotFoundError
 from router.artifacts import S3Artifacts
-from router.config import Config, Datasets, Storage
+from router.config.schema import Config, Datasets, Storage
 from router.hub import HubName, choose_files, parse_hub
 from router.sources import fetched, is_public, without_secrets
 

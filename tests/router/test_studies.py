@@ -15,7 +15,7 @@ from servers import gateway, scripted
 from evaluators.document import RunDocument
 from evaluators.judge.calibration import Item
 from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
-from router.config import parse
+from router.config.schema import parse
 from router.services import Services
 from router.studies import CalibrationPlan, DuelPlan, board_of, calibration_of, items_of
 from router.study_view import compared, html, sheets

@@ -6,8 +6,8 @@ import pytest
 
 from evaluators.base import Answer
 from evaluators.document import RunDocument, RunLimits
-from router.config import Route
-from router.config import Target as Arm
+from router.config.schema import Route
+from router.config.schema import Target as Arm
 from router.lanes import TargetLane, lanes_of
 from router.pacing import Pacing
 from router.routing import Table, Target

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.config import Breaker, Hedge, Retries
+from router.config.schema import Breaker, Hedge, Retries
 from router.routing import Room, Target
 from router.targets import Places, TargetState
 

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from servers import gateway
 
 from providers.base import Secret
-from router.config import Telemetry as Settings
+from router.config.schema import Telemetry as Settings
 from router.dispatch import Attempt
 from router.record import Record
 from router.routing import MAX_TARGETS, Target
@@ -263,7 +263,7 @@ def test_two_of_them_know_nothing_of_each_other():
 OTHER_WORKER = """
 import sys
 from pathlib import Path
-from router.config import Telemetry as Settings
+from router.config.schema import Telemetry as Settings
 from router.record import Record
 from router.routing import Target
 from router.telemetry import Telemetry

@@ -12,8 +12,8 @@ from servers import gateway
 from providers.base import Translation
 from providers.errors import StoreError, StoreUnavailableError
 from providers.http import sse
-from router.config import Config, Route, Storage, parse
-from router.config import Target as Arm
+from router.config.schema import Config, Route, Storage, parse
+from router.config.schema import Target as Arm
 from router.dispatch import Attempt
 from router.prices import PriceBook
 from router.record import Record, Trace

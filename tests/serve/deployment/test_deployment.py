@@ -11,7 +11,7 @@ import yaml
 
 pytest.importorskip("ray")
 
-from router.config import parse
+from router.config.schema import parse
 from serve.config import read
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

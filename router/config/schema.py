@@ -23,7 +23,7 @@ from providers.kinds import KINDS
 from providers.names import check_name
 from providers.offline.baseline import BaselineConfig
 from providers.yaml_documents import kind_of
-from router.documents import Document, Place, convert, parse_yaml, path_of, require_object
+from router.config.documents import Document, Place, convert, parse_yaml, path_of, require_object
 from serve import config as hosting
 
 S = TypeVar("S", bound=msgspec.Struct)

@@ -4,7 +4,7 @@ import pytest
 
 from providers.compatible import CompatibleConfig
 from providers.errors import ConfigError
-from router.config import embedded, load, parse
+from router.config.schema import embedded, load, parse
 
 GOOD = """
 server:

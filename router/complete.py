@@ -36,7 +36,7 @@ from router.dispatch import Attempt, Dispatcher, Opened, Work
 from router.inplace import InPlace, entry_of
 from router.pacing import Pacing
 from router.prices import PriceBook
-from router.record import Record
+from router.records import Record
 from router.routes import Routes
 from router.routing import Plan, Table, Target, share
 from router.traffic import Traffic, settle

@@ -42,7 +42,7 @@ from prometheus_client.registry import Collector
 
 from providers.errors import MissingExtraError
 from router.config import schema
-from router.record import Record, Trace
+from router.records import Record, Trace
 from router.routing import MAX_TARGETS
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from router.config import schema
-from router.record import Record, Trace
+from router.records import Record, Trace
 
 CLOSE_S = 3.0  # how long a server that ends waits for its collector
 

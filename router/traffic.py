@@ -38,7 +38,7 @@ from router import tokens
 from router.config.schema import Config, Route
 from router.dispatch import ERROR_EVENT
 from router.prices import PriceBook
-from router.record import Keep, Record
+from router.records import Keep, Record
 from router.redact import redact
 from router.routing import Target
 from router.store.base import Store

@@ -59,7 +59,7 @@ from router.config.schema import Price, Route
 from router.dispatch import Attempt, Opened, Work, is_spent, retry_after
 from router.keys import NOBODY, NOTHING, Expected, Holder
 from router.prices import at_most
-from router.record import Keep, Record, Trace
+from router.records import Keep, Record, Trace
 from router.routing import Needs, Plan, Table, Target, share
 from router.services import Services
 from router.traffic import TAIL_BYTES, settle

@@ -20,7 +20,7 @@ from evaluators.data.columns import Column
 from providers.base import Translation
 from providers.errors import StoreUnavailableError
 from router.dispatch import Attempt
-from router.record import Record
+from router.records import Record
 
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 ENDED: frozenset[RunState] = frozenset({"completed", "failed", "cancelled"})
@@ -437,7 +437,7 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"klass": "cl
         bodies: whether bodies were kept; `request` and `response` are only read with one row.
         trace_id: 32 hexadecimal digits, "" without a trace.
 
-    The others are as in `router.record.Record`.
+    The others are as in `router.records.Record`.
     """
 
     number: int

@@ -27,7 +27,7 @@ from sqlite_utils import Database
 from evaluators.base import Answer, Cell, Sample, Score
 from evaluators.data.dataset_process import in_thread
 from providers.errors import StoreError, StoreUnavailableError
-from router.record import Record
+from router.records import Record
 from router.store import (
     sqlite_datasets,
     sqlite_experiments,

@@ -14,7 +14,7 @@ from sqlite_utils import Database
 
 from providers.base import AS_IT_CAME, Translation
 from router.dispatch import Attempt
-from router.record import Record
+from router.records import Record
 from router.store.base import TrafficFilter, TrafficRow
 
 

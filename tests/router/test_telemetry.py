@@ -17,7 +17,7 @@ from servers import gateway
 from providers.base import Secret
 from router.config.schema import Telemetry as Settings
 from router.dispatch import Attempt
-from router.record import Record
+from router.records import Record
 from router.routing import MAX_TARGETS, Target
 from router.telemetry import Telemetry
 
@@ -264,7 +264,7 @@ OTHER_WORKER = """
 import sys
 from pathlib import Path
 from router.config.schema import Telemetry as Settings
-from router.record import Record
+from router.records import Record
 from router.routing import Target
 from router.telemetry import Telemetry
 

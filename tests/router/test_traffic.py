@@ -16,7 +16,7 @@ from router.config.schema import Config, Route, Storage, parse
 from router.config.schema import Target as Arm
 from router.dispatch import Attempt
 from router.prices import PriceBook
-from router.record import Record, Trace
+from router.records import Record, Trace
 from router.routing import Target
 from router.store.base import TrafficFilter
 from router.store.sqlite import SqliteStore

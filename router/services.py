@@ -25,10 +25,10 @@ from router.dispatch import Dispatcher
 from router.experiments import Experiments
 from router.keys import Keys
 from router.prices import PriceBook
-from router.readiness import Readiness
 from router.routes import Routes
 from router.runs import Runs
 from router.store.base import Store
+from router.store.readiness import Readiness
 from router.store.sqlite import SqliteStore
 from router.studies import Studies
 from router.targets import Klass

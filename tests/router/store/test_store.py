@@ -26,7 +26,7 @@ from router.store.base import DatasetRow, EmbeddingUse, Progress, Run, RunFilter
 from router.store.migrations import STEPS, migrate
 from router.store.sqlite import ABANDONED_S, SqliteStore
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Clock:

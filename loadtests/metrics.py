@@ -40,7 +40,7 @@ from evaluators.metrics.registry import METRICS, build
 from loadtests.open_loop import measure
 from loadtests.processes import free_port, started
 from providers.errors import EvalrouterError
-from router.demo import SHIPPED
+from router.datasets.shipped import SHIPPED
 
 RESULTS = Path(__file__).parent / "results"
 COSTS = RESULTS / "metric-costs.json"

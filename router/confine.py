@@ -18,7 +18,7 @@ from evaluators.document import RunDocument
 from evaluators.metrics.registry import Opening, openings
 from providers.errors import RunDocumentError
 from router.config.schema import Evaluation
-from router.datasets import Datasets
+from router.datasets.registry import Datasets
 
 
 async def confine(

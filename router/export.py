@@ -21,7 +21,7 @@ import msgspec
 
 from evaluators.base import Sample
 from providers.errors import ArtifactError, ConflictError, MissingExtraError
-from router.artifacts import Artifacts, Kept, file_chunks, temporary_folder
+from router.datasets.artifacts import Artifacts, Kept, file_chunks, temporary_folder
 from router.store.base import Run, ScoredAnswer, Store
 
 FORMAT = 1

@@ -22,10 +22,10 @@ from evaluators.data.rows import REFERENCES
 from evaluators.document import RunDocument
 from providers.errors import ConflictError
 from providers.names import as_name
-from router.artifacts import temporary_folder
-from router.datasets import Datasets
+from router.datasets.artifacts import temporary_folder
+from router.datasets.registry import Datasets
+from router.datasets.sources import collect
 from router.runs import Runs
-from router.sources import collect
 from router.store.base import DatasetRow, Run, Store
 
 _FLUSHED_ROWS = 500

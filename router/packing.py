@@ -21,8 +21,8 @@ from evaluators.metrics.registry import resolve
 from providers import yaml_documents
 from providers.errors import ConfigError
 from providers.wire import UNREADABLE
-from router.demo import SHIPPED
-from router.sources import is_address
+from router.datasets.shipped import SHIPPED
+from router.datasets.sources import is_address
 
 RUN, CONFIG, FILES = "run.json", "evalrouter.yaml", "files"
 

@@ -41,14 +41,14 @@ from router.complete import Asker
 from router.config.documents import Document, convert
 from router.config.schema import Evaluation
 from router.confine import confine
-from router.datasets import Datasets
+from router.datasets.registry import Datasets
+from router.datasets.sources import Source
 from router.estimate import Estimate, estimate
 from router.hardware import hardware_costs
 from router.jobs import Jobs, Runner, stale_after
 from router.outcome import Outcome, Outcomes
 from router.replay import Live
 from router.samples import prepare
-from router.sources import Source
 from router.store.base import STOPPED, Run, Store
 
 # How often a run of another process is looked at.

@@ -19,7 +19,7 @@ from evaluators.data import dataset_process
 from evaluators.data.dataset import Dataset
 from evaluators.document import RunDocument
 from providers.errors import RunDocumentError, closest
-from router.sources import Source
+from router.datasets.sources import Source
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from providers.masking import Masks
 from router.cache import Cache
 from router.complete import Asker
 from router.config.schema import Config
-from router.datasets import Datasets
+from router.datasets.registry import Datasets
 from router.dispatch import Dispatcher
 from router.experiments import Experiments
 from router.keys import Keys

@@ -14,8 +14,8 @@ from providers.errors import RequestError
 from router.api.bodies import document_of
 from router.api.injected import Injected
 from router.config.documents import convert
-from router.datasets import Shown, parse_columns
-from router.sources import too_large
+from router.datasets.registry import Shown, parse_columns
+from router.datasets.sources import too_large
 from router.store.base import DatasetRow
 
 

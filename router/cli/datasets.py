@@ -22,7 +22,7 @@ from router.cli.border import (
     with_services,
 )
 from router.config.schema import load
-from router.datasets import SHOWN_HASH, Shown, parse_columns
+from router.datasets.registry import SHOWN_HASH, Shown, parse_columns
 from router.services import Services
 from router.store.base import DatasetRow
 

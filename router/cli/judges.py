@@ -28,7 +28,7 @@ from router.cli.border import (
     with_services,
 )
 from router.config.schema import Config, load
-from router.datasets import parse_columns
+from router.datasets.registry import parse_columns
 from router.hardware import HardwareCost
 from router.judge_report import JudgeReport
 from router.services import Services

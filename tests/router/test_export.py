@@ -13,9 +13,9 @@ from servers import gateway, s3_server, scripted
 
 from evaluators.document import RunDocument
 from providers.errors import ArtifactError, ConflictError, NotFoundError
-from router.artifacts import open_artifacts
 from router.cli import main
 from router.config.schema import S3, parse
+from router.datasets.artifacts import open_artifacts
 from router.export import ExportedRow, export_run, verify
 from router.services import Services
 

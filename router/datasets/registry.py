@@ -35,10 +35,10 @@ from providers.errors import (
     closest,
 )
 from providers.names import MAX_ADDRESS_BYTES, check_name
-from router.artifacts import Artifacts, file_chunks, open_artifacts, temporary_folder
 from router.config.schema import Config
-from router.demo import SHIPPED
-from router.sources import Source, collect, fetched, is_address, to_jsonl
+from router.datasets.artifacts import Artifacts, file_chunks, open_artifacts, temporary_folder
+from router.datasets.shipped import SHIPPED
+from router.datasets.sources import Source, collect, fetched, is_address, to_jsonl
 from router.store.base import DatasetRow, Store
 
 SHOWN_HASH = 12

@@ -15,10 +15,10 @@ from servers import s3_server
 
 from providers.base import Secret
 from providers.errors import ArtifactError, ConfigError, NotFoundError
-from router.artifacts import PART, Artifact, LocalArtifacts, open_artifacts, parse_s3
 from router.config.schema import S3, parse
+from router.datasets.artifacts import PART, Artifact, LocalArtifacts, open_artifacts, parse_s3
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BUCKET = "artifacts-of-tests"
 
 
@@ -155,7 +155,7 @@ def test_a_full_disk(tmp_path):
         import asyncio, resource, sys
         from pathlib import Path
         from providers.errors import ArtifactError
-        from router.artifacts import LocalArtifacts
+        from router.datasets.artifacts import LocalArtifacts
 
         async def blocks():
             for _ in range(5):

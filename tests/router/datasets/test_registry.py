@@ -31,7 +31,7 @@ from router.cli import main
 from router.config.schema import Config, Datasets, Storage, parse
 from router.services import Services
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ROWS = [{"q": f"ask {n}", "truth": str(n), "topic": "ab"[n % 2]} for n in range(6)]
 COLUMNS = {"q": "input", "truth": "reference"}
 

@@ -11,10 +11,10 @@ from hub_server import commit_of, hub
 from servers import s3_server
 
 from providers.errors import BodyTooLargeError, DatasetError, NotFoundError
-from router.artifacts import S3Artifacts
 from router.config.schema import Config, Datasets, Storage
-from router.hub import HubName, choose_files, parse_hub
-from router.sources import fetched, is_public, without_secrets
+from router.datasets.artifacts import S3Artifacts
+from router.datasets.huggingface import HubName, choose_files, parse_hub
+from router.datasets.sources import fetched, is_public, without_secrets
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="the parquet extra is not installed")
 pa = pytest.importorskip("pyarrow")

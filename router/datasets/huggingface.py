@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import msgspec
 
 from providers.errors import ArtifactError, DatasetError, MissingExtraError, closest
-from router.artifacts import FULL
+from router.datasets.artifacts import FULL
 
 CONVERTED = "refs/convert/parquet"
 

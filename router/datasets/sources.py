@@ -27,9 +27,9 @@ from evaluators.data import dataset_process
 from evaluators.data.dataset_process import in_thread
 from evaluators.data.formats import EXTENSIONS
 from providers.errors import ArtifactError, BodyTooLargeError, DatasetError, closest
-from router.artifacts import CHUNK, S3Artifacts, parse_s3, temporary_folder
 from router.config.schema import Config, Datasets
-from router.hub import Access, fetch, parse_hub
+from router.datasets.artifacts import CHUNK, S3Artifacts, parse_s3, temporary_folder
+from router.datasets.huggingface import Access, fetch, parse_hub
 
 SCHEMES = ("http", "https", "s3", "hf")
 TIMEOUT = aiohttp.ClientTimeout(total=3600, connect=10, sock_read=60)

@@ -1,0 +1,1 @@
+"""Finds datasets, and keeps those that are registered."""

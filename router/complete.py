@@ -32,14 +32,14 @@ from providers.wire import (
     read_completion,
 )
 from router.config.schema import IN_PLACE
-from router.dispatch import Attempt, Dispatcher, Opened, Work
+from router.gateway.dispatch import Attempt, Dispatcher, Opened, Work
+from router.gateway.prices import PriceBook
+from router.gateway.recorder import Traffic, settle
+from router.gateway.route_table import Routes
+from router.gateway.routing import Plan, Table, Target, share
 from router.inplace import InPlace, entry_of
 from router.pacing import Pacing
-from router.prices import PriceBook
 from router.records import Record
-from router.routes import Routes
-from router.routing import Plan, Table, Target, share
-from router.traffic import Traffic, settle
 from serve.config import Model
 
 AskPath = Literal["chat/completions", "completions"]

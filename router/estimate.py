@@ -34,9 +34,9 @@ from evaluators.stats.power import minimum_detectable_effect
 from providers.wire import count_of
 from router.check import asked_routes, outputs_of
 from router.complete import Asker
+from router.gateway.prices import PriceBook
+from router.gateway.routing import Target
 from router.judge_estimate import JudgeEstimate, estimate_judges
-from router.prices import PriceBook
-from router.routing import Target
 from router.samples import Prepared
 from router.store.base import EarlierAnswer, EarlierRun, Store
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
-from router.prices import PriceBook
-from router.routing import Target
+from router.gateway.prices import PriceBook
+from router.gateway.routing import Target
 from router.store.base import Served, Store
 
 

@@ -23,8 +23,8 @@ from providers.errors import ConfigError, UpstreamProtocolError, WorkerLostError
 from providers.translation.compose import model_list
 from router.cluster import Cluster
 from router.config.schema import IN_PLACE
-from router.dispatch import Attempt, Dispatcher, Opened, Work
-from router.routing import Plan
+from router.gateway.dispatch import Attempt, Dispatcher, Opened, Work
+from router.gateway.routing import Plan
 from serve.batch.protocol import Asked, Load, decode_answered, encode
 from serve.config import Model, VllmModel
 

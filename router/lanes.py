@@ -13,8 +13,8 @@ import sys
 from evaluators.base import Answer
 from evaluators.document import RunDocument, RunLimits
 from router.check import asked_routes
+from router.gateway.routing import Table, Target
 from router.pacing import Pacing
-from router.routing import Table, Target
 
 # Fewer answers say too little about a target.
 _ENOUGH = 20

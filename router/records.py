@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from providers.base import Path, Translation
-from router.dispatch import Attempt
-from router.routing import Target
-from router.targets import Klass
+from router.gateway.dispatch import Attempt
+from router.gateway.routing import Target
+from router.gateway.targets import Klass
 
 Keep = Literal["none", "metadata", "full"]
 

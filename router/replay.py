@@ -31,12 +31,12 @@ from router.check import (
 from router.cluster import Cluster
 from router.complete import Asker
 from router.config.schema import IN_PLACE
-from router.dispatch import Attempt
 from router.embedding import EmbeddingClient
+from router.gateway.dispatch import Attempt
+from router.gateway.routing import share
 from router.judging import Bench
 from router.lanes import TargetLane, lanes_of
 from router.pacing import TRIES
-from router.routing import share
 from router.store.base import Run, RunState, ScoredAnswer, Store
 
 # Batches scored at a time where judges are asked, or a cluster scores.

@@ -17,23 +17,23 @@ from providers.base import Lifecycle, Provider
 from providers.http.transport import Transport
 from providers.kinds import make
 from providers.masking import Masks
-from router.cache import Cache
 from router.complete import Asker
 from router.config.schema import Config
 from router.datasets.registry import Datasets
-from router.dispatch import Dispatcher
 from router.experiments import Experiments
-from router.keys import Keys
-from router.prices import PriceBook
-from router.routes import Routes
+from router.gateway.cache import Cache
+from router.gateway.dispatch import Dispatcher
+from router.gateway.keys import Keys
+from router.gateway.prices import PriceBook
+from router.gateway.recorder import Traffic
+from router.gateway.route_table import Routes
+from router.gateway.targets import Klass
+from router.gateway.telemetry import Telemetry
 from router.runs import Runs
 from router.store.base import Store
 from router.store.readiness import Readiness
 from router.store.sqlite import SqliteStore
 from router.studies import Studies
-from router.targets import Klass
-from router.telemetry import Telemetry
-from router.traffic import Traffic
 
 PUBLISH_EVERY_S = 1.0
 

@@ -49,20 +49,20 @@ from providers.masking import hide
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.usage import lacks_usage
 from providers.wire import UNREADABLE, Message
-from router import answers, tokens
 from router.api.connection import ClientWatch, Headers, answer, read_body
 from router.api.content_codings import decoded
 from router.api.errors import body_of, from_exception
 from router.api.origins import Hosts, Origins
-from router.cache import Entry, Use, key_of, wanted
 from router.config.schema import Price, Route
-from router.dispatch import Attempt, Opened, Work, is_spent, retry_after
-from router.keys import NOBODY, NOTHING, Expected, Holder
-from router.prices import at_most
+from router.gateway import answer_checks, tokens
+from router.gateway.cache import Entry, Use, key_of, wanted
+from router.gateway.dispatch import Attempt, Opened, Work, is_spent, retry_after
+from router.gateway.keys import NOBODY, NOTHING, Expected, Holder
+from router.gateway.prices import at_most
+from router.gateway.recorder import TAIL_BYTES, settle
+from router.gateway.routing import Needs, Plan, Table, Target, share
 from router.records import Keep, Record, Trace
-from router.routing import Needs, Plan, Table, Target, share
 from router.services import Services
-from router.traffic import TAIL_BYTES, settle
 
 log = logging.getLogger("evalrouter")
 
@@ -326,15 +326,15 @@ class Completions:
             tail = visit.tail
             if held and wrong is None:
                 # Some hosts leave out the blank line after their last event.
-                held, wrong = answers.last_event(hide(held, opened.secrets))
+                held, wrong = answer_checks.last_event(hide(held, opened.secrets))
                 tail.append(held)
             if wrong is not None:
                 raise self._dispatcher.error_event(opened, wrong)
-            if not answers.is_whole(tail):
-                raise answers.cut_off(opened.target)
+            if not answer_checks.is_whole(tail):
+                raise answer_checks.cut_off(opened.target)
         except UpstreamError as error:
             # What goes wrong after the end is of no use to anybody.
-            if not answers.is_done(visit.tail):
+            if not answer_checks.is_done(visit.tail):
                 await self._end_with_error(error, opened, send, visit)
                 return
             keep, held = False, b""

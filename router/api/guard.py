@@ -25,7 +25,7 @@ from litestar.types import Receive, Send
 from providers.errors import AuthenticationError, PermissionDeniedError, RequestError
 from router.api.errors import refuse
 from router.api.origins import Hosts, Origins
-from router.keys import Keys, presented
+from router.gateway.keys import Keys, presented
 
 OPEN = "/health/"
 ANY_KEY = "/v1/models"

@@ -18,7 +18,7 @@ from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import UNREADABLE, read_models
 from router.api.guard import basic
 from router.api.injected import Injected
-from router.keys import presented
+from router.gateway.keys import presented
 from router.services import Services
 
 # How long a host may take for its list; nobody waits for it but where there is no list yet.

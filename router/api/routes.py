@@ -11,7 +11,7 @@ from litestar.params import FromPath
 from providers.errors import NotFoundError
 from router.api.bodies import document_of
 from router.api.injected import Injected
-from router.routes import RouteView
+from router.gateway.route_table import RouteView
 
 
 class RouteList(msgspec.Struct):

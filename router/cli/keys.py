@@ -23,7 +23,7 @@ from router.cli.border import (
     with_services,
 )
 from router.config.schema import load
-from router.keys import MAX_LIMIT, PREFIX, ListedKey, create, expiry, listed
+from router.gateway.keys import MAX_LIMIT, PREFIX, ListedKey, create, expiry, listed
 from router.services import Services
 from router.store.base import BudgetPeriod, KeyRow
 

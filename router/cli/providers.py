@@ -20,7 +20,7 @@ from router.cli.border import (
     with_services,
 )
 from router.config.schema import load
-from router.examine import examine_provider
+from router.gateway.conformance import examine_provider
 from router.services import Services
 
 

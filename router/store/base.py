@@ -19,7 +19,7 @@ from evaluators.base import Answer, Cell, Judgement, Sample, Score
 from evaluators.data.columns import Column
 from providers.base import Translation
 from providers.errors import StoreUnavailableError
-from router.dispatch import Attempt
+from router.gateway.dispatch import Attempt
 from router.records import Record
 
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
@@ -135,7 +135,7 @@ class ScoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
         asked_at, answered_at: seconds since the epoch, UTC; `answered_at` is None in flight.
         interrupted: how often its request was in flight when the run's process died; each time it
             was sent once more.
-        attempts: the requests sent for the answer, as `router.dispatch.Attempt`.
+        attempts: the requests sent for the answer, as `router.gateway.dispatch.Attempt`.
     """
 
     cell: Cell

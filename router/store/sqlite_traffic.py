@@ -13,7 +13,7 @@ import msgspec
 from sqlite_utils import Database
 
 from providers.base import AS_IT_CAME, Translation
-from router.dispatch import Attempt
+from router.gateway.dispatch import Attempt
 from router.records import Record
 from router.store.base import TrafficFilter, TrafficRow
 

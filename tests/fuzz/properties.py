@@ -14,11 +14,11 @@ from typing import Any
 from providers.errors import ConfigError, RequestError, UpstreamError
 from providers.http import sse
 from providers.http.transport import Limits, Transport
-from router import answers
 from router.api import completions
 from router.config.schema import parse as parse_config
-from router.keys import bearer
-from router.routing import Target
+from router.gateway import answer_checks
+from router.gateway.keys import bearer
+from router.gateway.routing import Target
 
 _TARGET = Target("up", "m")
 _GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -54,8 +54,8 @@ def answer(data: bytes) -> None:
     """What is taken for an answer has choices, or vectors; the rest is an UpstreamError."""
     for path in ("chat/completions", "completions", "embeddings"):
         try:
-            body = answers.whole(data, path, _TARGET)
-            answers.events_of(body, path, _TARGET)
+            body = answer_checks.whole(data, path, _TARGET)
+            answer_checks.events_of(body, path, _TARGET)
         except UpstreamError:
             continue
         said = json.loads(body)

@@ -18,9 +18,9 @@ class Module(NamedTuple):
 
 
 MODULES = {
-    "routing": Module("router.routing", ("tests/router/test_routing.py",)),
-    "targets": Module("router.targets", ("tests/router/test_targets.py",)),
-    "limits": Module("router.limits", ("tests/router/test_limits.py",)),
+    "routing": Module("router.gateway.routing", ("tests/router/gateway/test_routing.py",)),
+    "targets": Module("router.gateway.targets", ("tests/router/gateway/test_targets.py",)),
+    "limits": Module("router.gateway.limits", ("tests/router/gateway/test_limits.py",)),
     "sse": Module("providers.http.sse", ("tests/providers/http/test_sse.py",)),
     "gates": Module("evaluators.reports.gates", ("tests/evaluators/reports/test_gates.py",)),
     "pacing": Module("router.pacing", ("tests/router/test_pacing.py",)),

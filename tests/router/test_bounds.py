@@ -13,7 +13,7 @@ from raw_host import answer, by_model, chat, raw_host
 from servers import evalrouter, gateway
 
 from providers.errors import InputError
-from router.keys import create, expiry
+from router.gateway.keys import create, expiry
 from router.store.sqlite import SqliteStore
 
 HUGE = "1" + "0" * 30

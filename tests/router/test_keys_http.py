@@ -18,7 +18,7 @@ from providers.errors import ConfigError
 from router.cli import main
 from router.cli.serving import refuse_open_door
 from router.config.schema import parse
-from router.keys import create, digest_of, listed
+from router.gateway.keys import create, digest_of, listed
 from router.store.sqlite import SqliteStore
 
 MODELS = {

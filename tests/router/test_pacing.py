@@ -8,8 +8,8 @@ import weakref
 import pytest
 
 from providers.errors import TargetBusyError, UpstreamStatusError, UpstreamTimeoutError
+from router.gateway.routing import MAX_TARGETS, Target
 from router.pacing import LONGEST_PAUSE_S, START, START_MOST, TRIES, Pacing, Window
-from router.routing import MAX_TARGETS, Target
 
 TARGET = Target("up", "m")
 

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Literal
 
 from router.config.schema import Breaker, Hedge, Retries
-from router.routing import Load, Room, Target
+from router.gateway.routing import Load, Room, Target
 
 Klass = Literal["live", "eval"]
 BreakerState = Literal["closed", "open", "half_open"]

@@ -34,13 +34,13 @@ from providers.errors import StoreError, StoreUnavailableError
 from providers.http import sse
 from providers.names import MAX_NAME_BYTES
 from providers.usage import ABSENT, Tokens, read_usage, usage_of_answer
-from router import tokens
 from router.config.schema import Config, Route
-from router.dispatch import ERROR_EVENT
-from router.prices import PriceBook
+from router.gateway import tokens
+from router.gateway.dispatch import ERROR_EVENT
+from router.gateway.prices import PriceBook
+from router.gateway.redact import redact
+from router.gateway.routing import Target
 from router.records import Keep, Record
-from router.redact import redact
-from router.routing import Target
 from router.store.base import Store
 
 log = logging.getLogger("evalrouter")

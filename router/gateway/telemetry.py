@@ -42,11 +42,11 @@ from prometheus_client.registry import Collector
 
 from providers.errors import MissingExtraError
 from router.config import schema
+from router.gateway.routing import MAX_TARGETS
 from router.records import Record, Trace
-from router.routing import MAX_TARGETS
 
 if TYPE_CHECKING:
-    from router.traces import Traces
+    from router.gateway.tracing import Traces
 
 log = logging.getLogger("evalrouter")
 
@@ -356,7 +356,7 @@ def _capped(attempts: Counter[tuple[str, str, str]], tried: tuple[str, str, str]
 
 def _traces(settings: schema.Telemetry, kinds: Mapping[str, str]) -> Traces:
     try:
-        from router.traces import Traces  # noqa: PLC0415 - an extra, imported when it is asked for
+        from router.gateway.tracing import Traces  # noqa: PLC0415 - an extra, imported when it is asked for
     except ImportError as error:
         raise MissingExtraError("telemetry.otlp_endpoint", "otel") from error
     return Traces(settings, kinds)

@@ -18,7 +18,7 @@ import msgspec
 
 from providers.errors import ConfigError, NotFoundError, StoreError
 from router.config.schema import Config, Route, load, parse_route
-from router.routing import PriceOf, Table
+from router.gateway.routing import PriceOf, Table
 from router.store.base import Store
 
 log = logging.getLogger("evalrouter")

@@ -8,7 +8,7 @@ import weakref
 import pytest
 import uvloop
 
-from router.alarms import Deadline
+from router.gateway.deadlines import Deadline
 
 
 class CountingLoop(asyncio.SelectorEventLoop):

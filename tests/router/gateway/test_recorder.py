@@ -14,13 +14,13 @@ from providers.errors import StoreError, StoreUnavailableError
 from providers.http import sse
 from router.config.schema import Config, Route, Storage, parse
 from router.config.schema import Target as Arm
-from router.dispatch import Attempt
-from router.prices import PriceBook
+from router.gateway.dispatch import Attempt
+from router.gateway.prices import PriceBook
+from router.gateway.recorder import MAX_BODY_BYTES, TAIL_BYTES, Traffic, settle
+from router.gateway.routing import Target
 from router.records import Record, Trace
-from router.routing import Target
 from router.store.base import TrafficFilter
 from router.store.sqlite import SqliteStore
-from router.traffic import MAX_BODY_BYTES, TAIL_BYTES, Traffic, settle
 
 PROVIDERS = """
 providers:

@@ -7,7 +7,7 @@ import pytest
 from servers import gateway, scripted
 
 from router.api.completions import needs_of, parse, sticky_key
-from router.routing import Needs
+from router.gateway.routing import Needs
 
 MANY = 22
 HOLD = {"match": "hold", "fault": "hang_midway", "answer": "one two three four"}

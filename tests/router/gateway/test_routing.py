@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError
 from router.config.schema import Breaker, Hedge, Retries, Route, Supports, Target, parse
-from router.routing import (
+from router.gateway.routing import (
     FIRST_BYTE_S,
     Load,
     Needs,
@@ -22,7 +22,7 @@ from router.routing import (
     limits_of,
     share,
 )
-from router.routing import Target as Named
+from router.gateway.routing import Target as Named
 
 
 def table(weights=(90, 10), fallback=("c/z",)):

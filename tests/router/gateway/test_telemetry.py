@@ -16,10 +16,10 @@ from servers import gateway
 
 from providers.base import Secret
 from router.config.schema import Telemetry as Settings
-from router.dispatch import Attempt
+from router.gateway.dispatch import Attempt
+from router.gateway.routing import MAX_TARGETS, Target
+from router.gateway.telemetry import Telemetry
 from router.records import Record
-from router.routing import MAX_TARGETS, Target
-from router.telemetry import Telemetry
 
 MINI = Target("mine", "gpt-4o-mini")
 
@@ -265,8 +265,8 @@ import sys
 from pathlib import Path
 from router.config.schema import Telemetry as Settings
 from router.records import Record
-from router.routing import Target
-from router.telemetry import Telemetry
+from router.gateway.routing import Target
+from router.gateway.telemetry import Telemetry
 
 telemetry = Telemetry(Settings(), {}, share=Path(sys.argv[1]))
 telemetry.count(Record(id="x", at=0.0, route="r", target=Target("mine", "gpt-4o-mini"), status=200,

@@ -44,7 +44,7 @@ from providers.errors import (
     RateLimitError,
 )
 from providers.names import check_name
-from router.limits import Bucket, in_words, period_around
+from router.gateway.limits import Bucket, in_words, period_around
 from router.store.base import KeyRow, KeySpend, KeyTable, Store
 
 log = logging.getLogger("evalrouter")

@@ -24,7 +24,7 @@ from providers.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from router.keys import NOBODY, Expected, Keys, bearer, create, digest_of, expiry, listed
+from router.gateway.keys import NOBODY, Expected, Keys, bearer, create, digest_of, expiry, listed
 from router.store.base import KeyRow, KeySpend
 from router.store.sqlite import SqliteStore
 
@@ -456,7 +456,7 @@ async def test_a_kill_loses_no_more_than_was_not_written_yet(store, path, clock)
         [sys.executable, str(Path(__file__).with_name("keys_process.py")), str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env={"PYTHONPATH": "."},
         text=True,
     )

@@ -8,8 +8,8 @@ import pytest
 
 from evaluators.base import Usage
 from router.config.schema import parse
-from router.prices import PriceBook, list_prices
-from router.routing import Target
+from router.gateway.prices import PriceBook, list_prices
+from router.gateway.routing import Target
 
 CONFIG = """
 providers:
@@ -142,5 +142,7 @@ def test_invented_model_names_do_not_fill_memory(book):
 
 
 def test_the_file_is_data_only():
-    text = (Path(__file__).parents[2] / "router" / "prices.json").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "router" / "gateway" / "prices.json").read_text(
+        encoding="utf-8"
+    )
     assert not re.search(r"NaN|Infinity", text)

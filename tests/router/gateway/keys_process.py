@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from router.keys import Keys
+from router.gateway.keys import Keys
 from router.store.sqlite import SqliteStore
 
 

@@ -39,11 +39,11 @@ from providers.http import sse
 from providers.masking import Masks, hide
 from providers.off_loop import LARGE_BYTES, off_loop
 from providers.usage import with_usage
-from router import answers
-from router.alarms import Deadline
 from router.config.schema import Retries
-from router.routing import FIRST_BYTE_S, MAX_TARGETS, Load, Plan, Policy, Target, TimeLimits
-from router.targets import Klass, Places, TargetState
+from router.gateway import answer_checks
+from router.gateway.deadlines import Deadline
+from router.gateway.routing import FIRST_BYTE_S, MAX_TARGETS, Load, Plan, Policy, Target, TimeLimits
+from router.gateway.targets import Klass, Places, TargetState
 
 log = logging.getLogger("evalrouter")
 
@@ -653,9 +653,9 @@ class Dispatcher:
                 else:
                     body = await reply.read()
                     if len(body) > LARGE_BYTES:
-                        body = await asyncio.to_thread(answers.whole, body, work.path, target)
+                        body = await asyncio.to_thread(answer_checks.whole, body, work.path, target)
                     else:
-                        body = answers.whole(body, work.path, target)
+                        body = answer_checks.whole(body, work.path, target)
                     opened = Opened(reply, target, body=body)
         except TimeoutError:
             phase = "total" if _clock() >= deadline else "first_byte"
@@ -732,7 +732,7 @@ class Dispatcher:
 
     def error_event(self, opened: Opened, data: bytes) -> UpstreamStatusError:
         """Return the error that a target sent in the middle of its stream."""
-        error = answers.error_in_200(self._masks.mask(data), opened.target)
+        error = answer_checks.error_in_200(self._masks.mask(data), opened.target)
         error.code = ERROR_EVENT
         return error
 
@@ -763,12 +763,12 @@ async def _begin(
     """
     rest = aiter(reply.chunks())
     first = await anext(rest, b"")
-    if answers.begins_plainly(first):
+    if answer_checks.begins_plainly(first):
         return Opened(reply, target, body=None, first=first, rest=rest)
     came = sse.without_bom(first)
     while not came.lstrip() and (more := await anext(rest, b"")):
-        came = (came + more)[-answers.MAX_BEGINNING_BYTES :]
-    if not answers.looks_like_events(came):
+        came = (came + more)[-answer_checks.MAX_BEGINNING_BYTES :]
+    if not answer_checks.looks_like_events(came):
         # Not a stream at all: a host that has not read `stream`, or an error page.
         limit.reschedule(deadline)
         parts, size = [came], len(came)
@@ -783,7 +783,7 @@ async def _begin(
         opened = Opened(reply, target, body=None, first=events, rest=rest)
         opened._made_of_whole = True
         return opened
-    beginning = answers.Beginning(target)
+    beginning = answer_checks.Beginning(target)
     parts, chunk, began = [came], came, _clock()
     while not beginning.feed(chunk) and _clock() - began < MAX_BEGINNING_S:
         chunk = await anext(rest, b"")
@@ -794,7 +794,7 @@ async def _begin(
 
 
 def _as_events(body: bytes, path: Path, target: Target) -> bytes:
-    return answers.events_of(answers.whole(body, path, target), path, target)
+    return answer_checks.events_of(answer_checks.whole(body, path, target), path, target)
 
 
 def _begun(opened: Opened, trail: _Trail, started: float) -> Opened:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.config.schema import Breaker, Hedge, Retries
-from router.routing import Room, Target
-from router.targets import Places, TargetState
+from router.gateway.routing import Room, Target
+from router.gateway.targets import Places, TargetState
 
 BREAKER = Breaker(failures=3, open=10)
 

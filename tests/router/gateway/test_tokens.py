@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from router.tokens import MAX_BODY, of_answer, of_request, of_stream, of_text
+from router.gateway.tokens import MAX_BODY, of_answer, of_request, of_stream, of_text
 
 COUNTED = {
     "english": (

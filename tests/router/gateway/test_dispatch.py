@@ -15,8 +15,8 @@ from providers.errors import (
 )
 from providers.offline.scripted import Rule, Scripted, ScriptedConfig
 from router.config.schema import Breaker, Hedge, Retries
-from router.dispatch import Dispatcher, Work, retry_after
-from router.routing import MAX_TARGETS, Plan, Policy, Room, Target, TimeLimits
+from router.gateway.dispatch import Dispatcher, Work, retry_after
+from router.gateway.routing import MAX_TARGETS, Plan, Policy, Room, Target, TimeLimits
 
 MESSAGES = {"messages": msgspec.Raw(b'[{"role": "user", "content": "hi"}]')}
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.limits import Bucket, in_words, period_around
+from router.gateway.limits import Bucket, in_words, period_around
 
 # A Wednesday, half past ten in the morning.
 WEDNESDAY = datetime(2026, 11, 18, 10, 30, tzinfo=UTC).timestamp()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.redact import redact
+from router.gateway.redact import redact
 
 SECRET = "s3cr3t-Value_0123456789"
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.cache import Cache, Entry, Use, key_of, wanted
 from router.config.schema import RouteCache
+from router.gateway.cache import Cache, Entry, Use, key_of, wanted
 
 ROUTE = RouteCache(ttl=60)
 

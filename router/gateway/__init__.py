@@ -1,0 +1,1 @@
+"""Routes requests to targets: the hot path, its limits and its records."""

@@ -15,7 +15,7 @@ from evaluators.base import Answer, AnyMetric, Judging, Sample, Scorable, Usage
 from evaluators.judge.graded import Graded, UnjudgeableError
 from evaluators.judge.panel import Request
 from providers.wire import count_of
-from router.complete import Asker
+from router.evals.requests import Asker
 from router.store.base import Store
 
 _BYTES_PER_TOKEN = 4

@@ -21,7 +21,7 @@ import msgspec
 
 from evaluators.base import Answer, Inquiry, Judgement
 from providers.wire import UNREADABLE
-from router.complete import Asker
+from router.evals.requests import Asker
 from router.store.base import JudgementRow, Store
 
 # A verdict is among the last tokens; all alternatives of a whole answer would be megabytes.

@@ -17,10 +17,11 @@ from providers.base import Lifecycle, Provider
 from providers.http.transport import Transport
 from providers.kinds import make
 from providers.masking import Masks
-from router.complete import Asker
 from router.config.schema import Config
 from router.datasets.registry import Datasets
-from router.experiments import Experiments
+from router.evals.experiments import Experiments
+from router.evals.requests import Asker
+from router.evals.runs import Runs
 from router.gateway.cache import Cache
 from router.gateway.dispatch import Dispatcher
 from router.gateway.keys import Keys
@@ -29,7 +30,6 @@ from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
 from router.gateway.targets import Klass
 from router.gateway.telemetry import Telemetry
-from router.runs import Runs
 from router.store.base import Store
 from router.store.readiness import Readiness
 from router.store.sqlite import SqliteStore

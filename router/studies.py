@@ -41,8 +41,8 @@ from evaluators.judge.rubrics import Rubric, load
 from evaluators.metrics.reference import asked, references
 from evaluators.stats.ratings import Board, Game, rate, schedule
 from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
-from router.complete import Asker
-from router.hardware import hardware_costs
+from router.evals.hardware_cost import hardware_costs
+from router.evals.requests import Asker
 from router.judging import Bench
 from router.store.base import Store, Study, StudyKind
 

@@ -19,7 +19,7 @@ from evaluators.judge.sheets import (
 )
 from evaluators.reports.report import dollars
 from providers.errors import ConflictError
-from router.hardware import HardwareCost
+from router.evals.hardware_cost import HardwareCost
 from router.store.base import JudgeUse, Study
 from router.studies import board_of, items_of
 

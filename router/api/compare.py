@@ -10,7 +10,7 @@ from litestar.params import FromQuery, QueryParameter
 from evaluators.reports.compare import Comparisons, Join
 from providers.errors import RequestError
 from router.api.injected import Injected
-from router.compare import Wanted, compare_runs
+from router.evals.compare import Wanted, compare_runs
 
 
 @get("/eval/compare", tags=["eval"], summary="Compare two runs, or routes of one")

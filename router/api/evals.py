@@ -22,9 +22,9 @@ from router.api.bodies import document_of
 from router.api.injected import Injected
 from router.api.paging import Offset, PageSize
 from router.config.documents import convert
-from router.estimate import Estimate
-from router.outcome import Outcome
-from router.run_document import complete_run
+from router.evals.estimate import Estimate
+from router.evals.results import Outcome
+from router.evals.run_document import complete_run
 from router.services import Services
 from router.store.base import STOPPED, Progress, Run, RunFilter, RunState
 

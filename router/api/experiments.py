@@ -12,7 +12,7 @@ from providers.errors import RequestError
 from router.api.bodies import document_of
 from router.api.injected import Injected
 from router.config.documents import convert
-from router.experiments import Change, Leaderboard
+from router.evals.experiments import Change, Leaderboard
 from router.store.base import Experiment
 
 

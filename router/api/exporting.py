@@ -6,7 +6,7 @@ from litestar import post
 from litestar.params import FromPath
 
 from router.api.injected import Injected
-from router.export import Manifest, export_run
+from router.evals.export import Manifest, export_run
 
 
 @post("/eval/{run_id:str}/export", tags=["eval"], summary="Export a run", status_code=200)

@@ -7,7 +7,7 @@ from rich.table import Column, Table
 
 from evaluators.reports.report import dollars
 from router.cli.border import escape, out
-from router.estimate import Detectable, Estimate, TargetEstimate
+from router.evals.estimate import Detectable, Estimate, TargetEstimate
 
 UNKNOWN = "unknown"
 

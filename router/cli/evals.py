@@ -32,10 +32,10 @@ from router.cli.judges import embedding_line, judge_line, machine_line
 from router.cli.junit import junit_option, write_junit
 from router.cli.run_options import filter_options, read_run, run_options
 from router.config.schema import Config, load
-from router.estimate import Estimate
-from router.outcome import Outcome
-from router.replay import Live
-from router.runs import Runs
+from router.evals.estimate import Estimate
+from router.evals.executor import Live
+from router.evals.results import Outcome
+from router.evals.runs import Runs
 from router.services import Services
 from router.store.base import STOPPED, Run, RunFilter
 

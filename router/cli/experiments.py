@@ -24,7 +24,7 @@ from router.cli.border import (
 )
 from router.config.documents import Document, convert
 from router.config.schema import load
-from router.experiments import Board, Change, Entry, Leaderboard
+from router.evals.experiments import Board, Change, Entry, Leaderboard
 from router.services import Services
 from router.store.base import Experiment
 

@@ -9,7 +9,7 @@ import click
 from router.cli.border import config_option, json_option, out, print_json, with_services
 from router.config.schema import load
 from router.datasets.artifacts import open_artifacts
-from router.export import Manifest, export_run, verify
+from router.evals.export import Manifest, export_run, verify
 from router.services import Services
 
 

@@ -29,7 +29,7 @@ from router.cli.border import (
 )
 from router.config.schema import Config, load
 from router.datasets.registry import parse_columns
-from router.hardware import HardwareCost
+from router.evals.hardware_cost import HardwareCost
 from router.judge_report import JudgeReport
 from router.services import Services
 from router.store.base import EmbeddingUse, JudgeUse, Study

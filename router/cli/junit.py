@@ -8,7 +8,7 @@ import click
 
 from evaluators.reports.junit import to_junit
 from providers.errors import InputError
-from router.outcome import Outcome
+from router.evals.results import Outcome
 
 _KEY = "evalrouter.junit"
 

@@ -13,7 +13,7 @@ from router.cli.border import config_option, err, json_option, out, print_json, 
 from router.cli.evals import carry_out
 from router.config.schema import load
 from router.datasets.registry import SHOWN_HASH, check_dataset_name, name_of
-from router.labels import begin, finish
+from router.evals.labelling import begin, finish
 from router.services import Services
 from router.store.base import DatasetRow
 

@@ -18,7 +18,7 @@ from evaluators.document import RunDocument
 from evaluators.tasks.registry import find
 from providers.errors import RunDocumentError
 from router.config.documents import Document
-from router.run_document import complete_run, parse_run
+from router.evals.run_document import complete_run, parse_run
 from router.store.base import RunState
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

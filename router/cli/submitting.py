@@ -14,7 +14,7 @@ from providers.errors import ConfigError, MissingExtraError
 from router.cli.border import config_option, err, out
 from router.cli.run_options import read_run, run_options
 from router.config.schema import source_of
-from router.packing import pack, read_config
+from router.evals.bundle import pack, read_config
 
 
 @click.command("submit")

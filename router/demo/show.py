@@ -13,7 +13,7 @@ from rich.syntax import Syntax
 
 from evaluators.reports.table import to_table
 from router.config.schema import Server, embedded
-from router.outcome import Outcome
+from router.evals.results import Outcome
 from router.server import background
 from router.store.base import ENDED
 

@@ -1,4 +1,4 @@
-"""How long each target was at work for a run or a study; see `router/hardware.py`."""
+"""How long each target was at work for a run or a study; see `router/evals/hardware_cost.py`."""
 
 from __future__ import annotations
 

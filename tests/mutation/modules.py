@@ -23,11 +23,11 @@ MODULES = {
     "limits": Module("router.gateway.limits", ("tests/router/gateway/test_limits.py",)),
     "sse": Module("providers.http.sse", ("tests/providers/http/test_sse.py",)),
     "gates": Module("evaluators.reports.gates", ("tests/evaluators/reports/test_gates.py",)),
-    "pacing": Module("router.pacing", ("tests/router/test_pacing.py",)),
+    "pacing": Module("router.evals.concurrency", ("tests/router/evals/test_concurrency.py",)),
     "lanes": Module(
         "evaluators.execution.scheduler", ("tests/evaluators/execution/test_scheduler.py",)
     ),
-    "target_lanes": Module("router.lanes", ("tests/router/test_target_lanes.py",)),
+    "target_lanes": Module("router.evals.lanes", ("tests/router/evals/test_target_lanes.py",)),
     "verdicts": Module("evaluators.judge.verdicts", ("tests/evaluators/judge/test_verdicts.py",)),
     "differences": Module(
         "evaluators.stats.differences", ("tests/evaluators/stats/test_differences.py",)

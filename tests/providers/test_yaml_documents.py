@@ -13,8 +13,8 @@ from providers.offline.script import load_script
 from providers.yaml_documents import MAX_BYTES, decode, decode_file
 from router.client.calls import create
 from router.config.schema import load as load_config
-from router.packing import read_config
-from router.run_document import parse_run
+from router.evals.bundle import read_config
+from router.evals.run_document import parse_run
 
 ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)

@@ -10,8 +10,8 @@ from servers import scripted
 
 from evaluators.base import Inquiry
 from providers.errors import StoreError
-from router.complete import Asker
 from router.config.schema import parse
+from router.evals.requests import Asker
 from router.judging import Bench
 from router.services import Services
 from router.store.sqlite import SqliteStore

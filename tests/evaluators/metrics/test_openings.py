@@ -1,7 +1,7 @@
 """Options that open files say so: those of every metric are given a path, and openings are logged.
 
-Over HTTP, only what is declared is confined (`router/confine.py`), so an option that opens a path
-without saying so would let a client read any file.
+Over HTTP, only what is declared is confined (`router/evals/confinement.py`), so an option that
+opens a path without saying so would let a client read any file.
 """
 
 import json

@@ -22,8 +22,8 @@ from evaluators.reports.accumulator import Tally
 from evaluators.reports.compare import Comparisons, Join, Side, compare
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
-from router.check import build_metrics
-from router.runs import Runs
+from router.evals.runs import Runs
+from router.evals.validation import build_metrics
 from router.store.base import Run, ScoredAnswer, Store
 
 _CHUNK = 100  # samples that a thread digests at a time; their texts may be long

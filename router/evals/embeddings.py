@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from evaluators.base import Answer
-from router.complete import Asker
+from router.evals.requests import Asker
 from router.store.base import EmbeddingUse, Store
 
 

@@ -15,7 +15,7 @@ from evaluators.base import Declared
 from evaluators.document import RunDocument
 from evaluators.metrics import registry
 from providers.errors import ConflictError, RunDocumentError
-from router.check import (
+from router.evals.validation import (
     build_metrics,
     check_signatures,
     check_stop_when,

@@ -21,7 +21,7 @@ from evaluators.reports.report import OutputInfo, Report
 from evaluators.stats.comparison import ALPHA, Verdict
 from providers.errors import ConflictError, InputError, NotFoundError, closest
 from providers.names import check_name
-from router.outcome import outcome
+from router.evals.results import outcome
 from router.store.base import STOPPED, Experiment, Run, RunFilter, Store
 
 MOST_RUNS = 200

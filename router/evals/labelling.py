@@ -25,7 +25,7 @@ from providers.names import as_name
 from router.datasets.artifacts import temporary_folder
 from router.datasets.registry import Datasets
 from router.datasets.sources import collect
-from router.runs import Runs
+from router.evals.runs import Runs
 from router.store.base import DatasetRow, Run, Store
 
 _FLUSHED_ROWS = 500

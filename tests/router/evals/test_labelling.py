@@ -16,7 +16,7 @@ from servers import scripted
 from router.cli import main
 
 ROWS = [{"q": f"ask {n}", "truth": "old", "n": n} for n in range(5)]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODELS = {
     "good": [{"answer": "new"}],
     "slow": [{"answer": "new", "delay_s": 0.1}],

@@ -20,7 +20,13 @@ from evaluators.execution.scheduler import Lane, Place
 from evaluators.execution.scoring import Scorer
 from evaluators.execution.worker_pool import Pool, Scores
 from evaluators.stats.sequential import StopRule
-from router.check import (
+from router.config.schema import IN_PLACE
+from router.evals.cluster import Cluster
+from router.evals.concurrency import TRIES
+from router.evals.embeddings import EmbeddingClient
+from router.evals.lanes import TargetLane, lanes_of
+from router.evals.requests import Asker
+from router.evals.validation import (
     BROUGHT,
     asked_routes,
     build_metrics,
@@ -28,15 +34,9 @@ from router.check import (
     outputs_of,
     routes_of,
 )
-from router.cluster import Cluster
-from router.complete import Asker
-from router.config.schema import IN_PLACE
-from router.embedding import EmbeddingClient
 from router.gateway.dispatch import Attempt
 from router.gateway.routing import share
 from router.judging import Bench
-from router.lanes import TargetLane, lanes_of
-from router.pacing import TRIES
 from router.store.base import Run, RunState, ScoredAnswer, Store
 
 # Batches scored at a time where judges are asked, or a cluster scores.

@@ -17,11 +17,11 @@ import msgspec
 
 from evaluators.document import RunDocument
 from providers.errors import ConflictError, EvalrouterError, NotFoundError, StoreError
-from router.complete import Asker
 from router.config.schema import Evaluation
-from router.confine import confine
-from router.owner import is_dead, this_owner
-from router.replay import Live, Replay, Stop
+from router.evals.confinement import confine
+from router.evals.executor import Live, Replay, Stop
+from router.evals.lease import is_dead, this_owner
+from router.evals.requests import Asker
 from router.store.base import ENDED, STOPPED, Run, RunState, Store, Wish
 
 log = logging.getLogger("evalrouter")

@@ -16,7 +16,7 @@ from providers.errors import ArtifactError, ConflictError, NotFoundError
 from router.cli import main
 from router.config.schema import S3, parse
 from router.datasets.artifacts import open_artifacts
-from router.export import ExportedRow, export_run, verify
+from router.evals.export import ExportedRow, export_run, verify
 from router.services import Services
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="the parquet extra is not installed")

@@ -8,9 +8,9 @@ from evaluators.base import Answer
 from evaluators.document import RunDocument, RunLimits
 from router.config.schema import Route
 from router.config.schema import Target as Arm
+from router.evals.concurrency import Pacing
+from router.evals.lanes import TargetLane, lanes_of
 from router.gateway.routing import Table, Target
-from router.lanes import TargetLane, lanes_of
-from router.pacing import Pacing
 
 TARGET = Target("up", "m")
 

@@ -9,8 +9,8 @@ from evaluators.base import Answer, Judgement, Usage
 from evaluators.document import RunDocument
 from providers.compatible import CompatibleConfig
 from router.config.schema import parse
+from router.evals.hardware_cost import cost, hardware_costs
 from router.gateway.prices import PriceBook
-from router.hardware import cost, hardware_costs
 from router.services import Services
 from router.store.base import JudgementRow, Served
 from router.store.sqlite import SqliteStore

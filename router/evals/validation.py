@@ -15,7 +15,7 @@ from evaluators.reports.gates import Gate
 from evaluators.stats.sequential import check_stop
 from providers.errors import ConflictError, ModelNotFoundError, RunDocumentError, closest
 from providers.names import MAX_ADDRESS_BYTES, check_name
-from router.complete import Asker
+from router.evals.requests import Asker
 from router.store.base import Run
 
 # The router sets these itself; a parameter of the same name would be lost in silence.

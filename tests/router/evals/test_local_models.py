@@ -13,10 +13,10 @@ from servers import gateway
 from providers.base import AS_IT_CAME
 from providers.errors import ConfigError, WorkerLostError
 from router.config.schema import parse
+from router.evals.concurrency import Pacing
+from router.evals.local_models import InPlace, entry_of, names_of
 from router.gateway.dispatch import Work
 from router.gateway.routing import Table
-from router.inplace import InPlace, entry_of, names_of
-from router.pacing import Pacing
 from serve.batch.protocol import Answered, Done, decode_asked, encode
 from serve.engines.batching import batched
 

@@ -11,8 +11,8 @@ import yaml
 from servers import evalrouter
 
 from providers.errors import ConfigError
-from router.packing import pack, read_config
-from router.run_document import complete_run, parse_run
+from router.evals.bundle import pack, read_config
+from router.evals.run_document import complete_run, parse_run
 
 ROWS = """\
 {"id": "1", "input": "The ferry was late. Fog lay on the river.", "reference": "Fog."}

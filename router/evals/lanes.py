@@ -12,9 +12,9 @@ import sys
 
 from evaluators.base import Answer
 from evaluators.document import RunDocument, RunLimits
-from router.check import asked_routes
+from router.evals.concurrency import Pacing
+from router.evals.validation import asked_routes
 from router.gateway.routing import Table, Target
-from router.pacing import Pacing
 
 # Fewer answers say too little about a target.
 _ENOUGH = 20

@@ -25,9 +25,20 @@ from evaluators.data.dataset_process import in_thread
 from evaluators.document import RunDocument, RunLimits
 from providers.errors import ConflictError, RunDocumentError
 from providers.names import as_name
-from router import again
-from router.again import Spec
-from router.check import (
+from router.config.documents import Document, convert
+from router.config.schema import Evaluation
+from router.datasets.registry import Datasets
+from router.datasets.sources import Source
+from router.evals import amendments
+from router.evals.amendments import Spec
+from router.evals.confinement import confine
+from router.evals.estimate import Estimate, estimate
+from router.evals.executor import Live
+from router.evals.hardware_cost import hardware_costs
+from router.evals.requests import Asker
+from router.evals.results import Outcome, Outcomes
+from router.evals.samples import prepare
+from router.evals.validation import (
     build_metrics,
     check_names,
     check_parameters,
@@ -37,18 +48,7 @@ from router.check import (
     parse_gates,
     resolve_metrics,
 )
-from router.complete import Asker
-from router.config.documents import Document, convert
-from router.config.schema import Evaluation
-from router.confine import confine
-from router.datasets.registry import Datasets
-from router.datasets.sources import Source
-from router.estimate import Estimate, estimate
-from router.hardware import hardware_costs
-from router.jobs import Jobs, Runner, stale_after
-from router.outcome import Outcome, Outcomes
-from router.replay import Live
-from router.samples import prepare
+from router.evals.worker import Jobs, Runner, stale_after
 from router.store.base import STOPPED, Run, Store
 
 # How often a run of another process is looked at.
@@ -225,7 +225,7 @@ class Runs(Jobs):
         # Before they are built, which reads their files; those that stay, once it is known which.
         given = msgspec.structs.replace(document, metrics=tuple(metrics) or document.metrics)
         await self._confine(runner, given, None)
-        change = again.rescore(found, metrics, base)
+        change = amendments.rescore(found, metrics, base)
         merged = msgspec.convert(change.changes["document"], RunDocument)
         await self._confine(runner, merged, None)
         if change.needing:
@@ -266,7 +266,7 @@ class Runs(Jobs):
         found = await self.find(run_id)
         stored = msgspec.convert(found.document, RunDocument)
         await self._confine(runner, stored, None if limit is None else Path(found.base))
-        document, metrics = again.extension(found, limit=limit, repeats=repeats)
+        document, metrics = amendments.extension(found, limit=limit, repeats=repeats)
         claim = (found.id, self._now(), stale_after(found.owner))
         changes: dict[str, Any] = {"document": msgspec.to_builtins(document), "runner": runner}
         cells = len(document.routes) * document.repeats
@@ -275,7 +275,7 @@ class Runs(Jobs):
         else:
             async with self._open(runner, document, Path(found.base)) as source:
                 prepared = await in_thread(prepare, document, source, metrics)
-                again.check_same_dataset(found, prepared.count, prepared.dataset.hash)
+                amendments.check_same_dataset(found, prepared.count, prepared.dataset.hash)
                 await self._store.extend_run(
                     *claim,
                     samples=islice(prepared.samples(), found.dataset_rows, None),

@@ -8,8 +8,8 @@ import weakref
 import pytest
 
 from providers.errors import TargetBusyError, UpstreamStatusError, UpstreamTimeoutError
+from router.evals.concurrency import LONGEST_PAUSE_S, START, START_MOST, TRIES, Pacing, Window
 from router.gateway.routing import MAX_TARGETS, Target
-from router.pacing import LONGEST_PAUSE_S, START, START_MOST, TRIES, Pacing, Window
 
 TARGET = Target("up", "m")
 

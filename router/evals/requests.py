@@ -32,13 +32,13 @@ from providers.wire import (
     read_completion,
 )
 from router.config.schema import IN_PLACE
+from router.evals.concurrency import Pacing
+from router.evals.local_models import InPlace, entry_of
 from router.gateway.dispatch import Attempt, Dispatcher, Opened, Work
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic, settle
 from router.gateway.route_table import Routes
 from router.gateway.routing import Plan, Table, Target, share
-from router.inplace import InPlace, entry_of
-from router.pacing import Pacing
 from router.records import Record
 from serve.config import Model
 

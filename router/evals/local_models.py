@@ -21,8 +21,8 @@ from evaluators.execution.worker_pool import together
 from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, UpstreamProtocolError, WorkerLostError
 from providers.translation.compose import model_list
-from router.cluster import Cluster
 from router.config.schema import IN_PLACE
+from router.evals.cluster import Cluster
 from router.gateway.dispatch import Attempt, Dispatcher, Opened, Work
 from router.gateway.routing import Plan
 from serve.batch.protocol import Asked, Load, decode_answered, encode

@@ -1,0 +1,1 @@
+"""Evaluates routes: runs, their work and their results."""

@@ -20,6 +20,7 @@ from providers.masking import Masks
 from router.config.schema import Config
 from router.datasets.registry import Datasets
 from router.evals.experiments import Experiments
+from router.evals.judges.studies import Studies
 from router.evals.requests import Asker
 from router.evals.runs import Runs
 from router.gateway.cache import Cache
@@ -33,7 +34,6 @@ from router.gateway.telemetry import Telemetry
 from router.store.base import Store
 from router.store.readiness import Readiness
 from router.store.sqlite import SqliteStore
-from router.studies import Studies
 
 PUBLISH_EVERY_S = 1.0
 

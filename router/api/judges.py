@@ -12,8 +12,8 @@ from providers.errors import NotFoundError
 from router.api.injected import Injected
 from router.api.pages import PAGE_HEADERS
 from router.api.paging import Offset, PageSize
+from router.evals.judges.study_report import compared, html
 from router.store.base import JudgementRow, Study, StudyKind
-from router.study_view import compared, html
 
 
 class StudyList(msgspec.Struct):

@@ -30,11 +30,11 @@ from router.cli.border import (
 from router.config.schema import Config, load
 from router.datasets.registry import parse_columns
 from router.evals.hardware_cost import HardwareCost
-from router.judge_report import JudgeReport
+from router.evals.judges.report import JudgeReport
+from router.evals.judges.studies import CalibrationPlan, DuelPlan, Progress, calibration_of
+from router.evals.judges.study_report import compared, html, sheets, title, warnings
 from router.services import Services
 from router.store.base import EmbeddingUse, JudgeUse, Study
-from router.studies import CalibrationPlan, DuelPlan, Progress, calibration_of
-from router.study_view import compared, html, sheets, title, warnings
 
 html_option = click.option(
     "--html",

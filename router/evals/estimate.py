@@ -32,12 +32,12 @@ from evaluators.document import RunDocument
 from evaluators.reports.report import dollars
 from evaluators.stats.power import minimum_detectable_effect
 from providers.wire import count_of
+from router.evals.judges.estimate import JudgeEstimate, estimate_judges
 from router.evals.requests import Asker
 from router.evals.samples import Prepared
 from router.evals.validation import asked_routes, outputs_of
 from router.gateway.prices import PriceBook
 from router.gateway.routing import Target
-from router.judge_estimate import JudgeEstimate, estimate_judges
 from router.store.base import EarlierAnswer, EarlierRun, Store
 
 # Samples that are rendered; of more, every second one, every third one, ...

@@ -24,6 +24,7 @@ from router.config.schema import IN_PLACE
 from router.evals.cluster import Cluster
 from router.evals.concurrency import TRIES
 from router.evals.embeddings import EmbeddingClient
+from router.evals.judges.requests import Bench
 from router.evals.lanes import TargetLane, lanes_of
 from router.evals.requests import Asker
 from router.evals.validation import (
@@ -36,7 +37,6 @@ from router.evals.validation import (
 )
 from router.gateway.dispatch import Attempt
 from router.gateway.routing import share
-from router.judging import Bench
 from router.store.base import Run, RunState, ScoredAnswer, Store
 
 # Batches scored at a time where judges are asked, or a cluster scores.

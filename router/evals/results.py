@@ -13,8 +13,8 @@ from evaluators.reports.accumulator import Tally
 from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report, summarise
 from router.evals.hardware_cost import HardwareCost
+from router.evals.judges.report import JudgeReport, judge_reports
 from router.evals.validation import build_metrics, parse_gates
-from router.judge_report import JudgeReport, judge_reports
 from router.store.base import ENDED, EmbeddingUse, Run, Store
 
 _MOST_KEPT = 64

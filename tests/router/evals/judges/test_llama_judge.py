@@ -11,7 +11,7 @@ import httpx
 import tiny_gguf
 from servers import gateway
 
-SERVER = Path(__file__).parents[1] / "llama_server.py"
+SERVER = Path(__file__).parents[3] / "llama_server.py"
 
 
 def test_a_judge_that_talks_nonsense_leaves_no_score_and_the_run_says_so(tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ from servers import scripted
 from evaluators.base import Inquiry
 from providers.errors import StoreError
 from router.config.schema import parse
+from router.evals.judges.requests import Bench
 from router.evals.requests import Asker
-from router.judging import Bench
 from router.services import Services
 from router.store.sqlite import SqliteStore
 

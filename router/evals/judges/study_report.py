@@ -20,8 +20,8 @@ from evaluators.judge.sheets import (
 from evaluators.reports.report import dollars
 from providers.errors import ConflictError
 from router.evals.hardware_cost import HardwareCost
+from router.evals.judges.studies import board_of, items_of
 from router.store.base import JudgeUse, Study
-from router.studies import board_of, items_of
 
 
 def sheets(study: Study) -> list[Sheet]:

@@ -16,9 +16,15 @@ from evaluators.document import RunDocument
 from evaluators.judge.calibration import Item
 from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
 from router.config.schema import parse
+from router.evals.judges.studies import (
+    CalibrationPlan,
+    DuelPlan,
+    board_of,
+    calibration_of,
+    items_of,
+)
+from router.evals.judges.study_report import compared, html, sheets
 from router.services import Services
-from router.studies import CalibrationPlan, DuelPlan, board_of, calibration_of, items_of
-from router.study_view import compared, html, sheets
 
 WORDS = ["awful", "poor", "fair", "good", "great"]
 FEEDBACK = "Feedback: The answer is {}, as it is what was asked for in part. [RESULT] {}"

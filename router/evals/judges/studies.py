@@ -42,8 +42,8 @@ from evaluators.metrics.reference import asked, references
 from evaluators.stats.ratings import Board, Game, rate, schedule
 from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
 from router.evals.hardware_cost import hardware_costs
+from router.evals.judges.requests import Bench
 from router.evals.requests import Asker
-from router.judging import Bench
 from router.store.base import Store, Study, StudyKind
 
 _Case = TypeVar("_Case")

@@ -1,0 +1,1 @@
+"""Has judges asked for runs, calibrations and comparisons."""

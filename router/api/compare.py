@@ -9,7 +9,7 @@ from litestar.params import FromQuery, QueryParameter
 
 from evaluators.reports.compare import Comparisons, Join
 from providers.errors import RequestError
-from router.api.injected import Injected
+from router.api.injection import Injected
 from router.evals.compare import Wanted, compare_runs
 
 

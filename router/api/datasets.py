@@ -12,7 +12,7 @@ from litestar.response import Stream
 
 from providers.errors import RequestError
 from router.api.bodies import document_of
-from router.api.injected import Injected
+from router.api.injection import Injected
 from router.config.documents import convert
 from router.datasets.registry import Shown, parse_columns
 from router.datasets.sources import too_large

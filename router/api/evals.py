@@ -19,7 +19,7 @@ from evaluators.data.sampling import Rows
 from evaluators.document import Repeats
 from providers.errors import ConflictError, RunDocumentError
 from router.api.bodies import document_of
-from router.api.injected import Injected
+from router.api.injection import Injected
 from router.api.paging import Offset, PageSize
 from router.config.documents import convert
 from router.evals.estimate import Estimate

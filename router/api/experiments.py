@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery
 
 from providers.errors import RequestError
 from router.api.bodies import document_of
-from router.api.injected import Injected
+from router.api.injection import Injected
 from router.config.documents import convert
 from router.evals.experiments import Change, Leaderboard
 from router.store.base import Experiment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from litestar import Response, get
 
-from router.api.injected import Injected
+from router.api.injection import Injected
 
 
 @get("/health/live", tags=["health"], summary="Is the process alive")

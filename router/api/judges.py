@@ -9,7 +9,7 @@ from litestar.response import Response
 
 from evaluators.judge.calibration import Change
 from providers.errors import NotFoundError
-from router.api.injected import Injected
+from router.api.injection import Injected
 from router.api.pages import PAGE_HEADERS
 from router.api.paging import Offset, PageSize
 from router.evals.judges.study_report import compared, html

@@ -6,7 +6,7 @@ from typing import Any
 
 from litestar import Request, Response, get
 
-from router.api.injected import Injected
+from router.api.injection import Injected
 
 
 @get("/metrics", tags=["observe"], summary="Metrics for Prometheus")

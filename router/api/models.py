@@ -17,7 +17,7 @@ from providers.errors import EvalrouterError, ModelNotFoundError
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import UNREADABLE, read_models
 from router.api.guard import basic
-from router.api.injected import Injected
+from router.api.injection import Injected
 from router.gateway.keys import presented
 from router.services import Services
 

@@ -12,7 +12,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath
 
 from evaluators.stats.comparison import Comparison
-from router.api.injected import Injected
+from router.api.injection import Injected
 
 WEB = Path(__file__).parent.parent / "web"
 # A page loads nothing, runs nothing, and is part of no other site's page.

@@ -11,7 +11,7 @@ from litestar.params import FromPath, FromQuery
 
 from providers.conformance.suite import Report
 from providers.errors import NotFoundError
-from router.api.injected import Injected
+from router.api.injection import Injected
 from router.gateway.conformance import examine_provider
 
 # Reports of models that clients may name as they like.

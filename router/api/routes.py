@@ -10,7 +10,7 @@ from litestar.params import FromPath
 
 from providers.errors import NotFoundError
 from router.api.bodies import document_of
-from router.api.injected import Injected
+from router.api.injection import Injected
 from router.gateway.route_table import RouteView
 
 

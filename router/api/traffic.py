@@ -11,7 +11,7 @@ from litestar import get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from providers.errors import NotFoundError, RequestError
-from router.api.injected import Injected
+from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
 from router.store.base import TrafficFilter, TrafficRow
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar import post
 from litestar.params import FromPath
 
-from router.api.injected import Injected
+from router.api.injection import Injected
 from router.evals.export import Manifest, export_run
 
 

@@ -27,7 +27,7 @@ from ray.serve import Application
 
 from providers.errors import ConfigError, closest
 from router.app import create_app
-from router.cli.serving import refuse_open_door
+from router.cli.serve import refuse_open_door
 from router.config.schema import Config, load, parse
 from router.services import Services
 

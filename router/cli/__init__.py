@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import click
 
-from router.cli.border import Commands
-from router.cli.comparing import eval_compare
+from router.cli.commands import Commands
+from router.cli.compare import eval_compare
 from router.cli.datasets import dataset
 from router.cli.evals import evaluate
 from router.cli.experiments import experiment
-from router.cli.exporting import eval_export
+from router.cli.export import eval_export
+from router.cli.getting_started import config, data, demo
 from router.cli.judges import judge
 from router.cli.keys import key
 from router.cli.labelling import dataset_label
-from router.cli.local import config, data, demo
 from router.cli.models import models
 from router.cli.providers import providers
-from router.cli.serving import serve
-from router.cli.submitting import eval_submit
+from router.cli.serve import serve
+from router.cli.submit import eval_submit
 from router.cli.tasks import tasks
 
 

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from evaluators.data import columns as statistics
 from providers.errors import DatasetError
-from router.cli.border import (
+from router.cli.commands import (
     Commands,
     config_option,
     escape,

@@ -6,7 +6,7 @@ from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from evaluators.reports.report import dollars
-from router.cli.border import escape, out
+from router.cli.commands import escape, out
 from router.evals.estimate import Detectable, Estimate, TargetEstimate
 
 UNKNOWN = "unknown"

@@ -17,7 +17,7 @@ from evaluators.data.sampling import MAX_ROWS
 from evaluators.reports.junit import told
 from evaluators.reports.table import to_table
 from providers.errors import EvalrouterError
-from router.cli.border import (
+from router.cli.commands import (
     Commands,
     config_option,
     err,

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from evaluators.reports.report import decimals
 from evaluators.stats.comparison import Verdict
 from providers.errors import RequestError
-from router.cli.border import (
+from router.cli.commands import (
     Commands,
     config_option,
     escape,

@@ -18,7 +18,7 @@ from evaluators.judge.prometheus import Style
 from evaluators.judge.sheets import change_sheets, interval, table
 from evaluators.reports.report import dollars
 from providers.errors import EvalrouterError, RunDocumentError
-from router.cli.border import (
+from router.cli.commands import (
     Commands,
     config_option,
     err,

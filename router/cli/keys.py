@@ -13,7 +13,7 @@ import msgspec
 from rich.table import Column, Table
 
 from providers.errors import InputError
-from router.cli.border import (
+from router.cli.commands import (
     Commands,
     config_option,
     err,

@@ -9,7 +9,7 @@ import click
 
 from evaluators.data.sampling import MAX_ROWS
 from providers.errors import ConfigError
-from router.cli.border import config_option, err, json_option, out, print_json, with_services
+from router.cli.commands import config_option, err, json_option, out, print_json, with_services
 from router.cli.evals import carry_out
 from router.config.schema import load
 from router.datasets.registry import SHOWN_HASH, check_dataset_name, name_of

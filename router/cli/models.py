@@ -15,7 +15,7 @@ from rich.table import Table
 from providers.errors import ConfigError, MissingExtraError, UpstreamProtocolError
 from providers.http.transport import Transport
 from providers.wire import UNREADABLE, Model
-from router.cli.border import Commands, err, json_option, out, print_json
+from router.cli.commands import Commands, err, json_option, out, print_json
 from router.config.schema import load
 
 _LISTING_S = 5.0

@@ -9,7 +9,7 @@ import click
 from rich.table import Table
 
 from providers.conformance.suite import Report, Result
-from router.cli.border import (
+from router.cli.commands import (
     Commands,
     config_option,
     err,

@@ -6,7 +6,7 @@ import click
 from rich.padding import Padding
 
 from evaluators.tasks.registry import Broken, Option, known
-from router.cli.border import escape, json_option, out, print_json
+from router.cli.commands import escape, json_option, out, print_json
 
 
 @click.command("tasks")

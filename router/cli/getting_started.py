@@ -8,7 +8,7 @@ from typing import get_args
 import click
 
 from evaluators.data import language_data
-from router.cli.border import (
+from router.cli.commands import (
     Commands,
     out,
 )
@@ -18,7 +18,7 @@ from router.config.schema import load
 @click.command()
 def demo() -> None:
     """Route, evaluate and compare, offline, in under a minute."""
-    from router.demo.show import show  # noqa: PLC0415  # Litestar takes a while to import
+    from router.cli.demo import show  # noqa: PLC0415  # Litestar takes a while to import
 
     show(out)
 

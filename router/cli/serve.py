@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from providers.errors import ConfigError
-from router.cli.border import (
+from router.cli.commands import (
     config_option,
     err,
     with_services,

@@ -86,7 +86,7 @@ def _public(report: Report) -> Report:
 @asynccontextmanager
 async def stand_in(name: str, dialect: Any, source: str) -> AsyncIterator[Server]:
     """A strict stand-in as a server to ask."""
-    from stand_ins import KEY, MODEL, StandIn
+    from fake_hosts import KEY, MODEL, StandIn
 
     async with StandIn(dialect) as host:
         fields: dict[str, Any] = {"base_url": host.url}
@@ -97,7 +97,7 @@ async def stand_in(name: str, dialect: Any, source: str) -> AsyncIterator[Server
 
 async def examine_all() -> None:
     """Run the suite against every server that needs nothing but the dev extra."""
-    import stand_ins
+    import fake_hosts
     import tiny_gguf
 
     await examine_server(Server("baseline", "baseline/lead-1", "0.1", "baseline", {}, "lead-1"))
@@ -114,11 +114,11 @@ async def examine_all() -> None:
             told = f"xllamacpp {version('xllamacpp')}, tiny random Llama"
             await examine_server(Server(name, title, told, "llamafile", fields, "tiny"))
     dialects: dict[str, Callable[[], Any]] = {
-        "mistral": stand_ins.MistralDialect,
-        "groq": stand_ins.GroqDialect,
-        "gemini": stand_ins.GeminiDialect,
-        "ollama": stand_ins.OllamaDialect,
-        "anthropic": stand_ins.AnthropicDialect,
+        "mistral": fake_hosts.MistralDialect,
+        "groq": fake_hosts.GroqDialect,
+        "gemini": fake_hosts.GeminiDialect,
+        "ollama": fake_hosts.OllamaDialect,
+        "anthropic": fake_hosts.AnthropicDialect,
     }
     for name, dialect in dialects.items():
         async with stand_in(name, dialect(), "stand-in of 2026-11") as server:

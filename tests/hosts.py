@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import msgspec
-from stand_ins import KEY, MODEL, Dialect, StandIn
+from fake_hosts import KEY, MODEL, Dialect, StandIn
 
 from providers import wire
 from providers.base import Call, Provider, ProviderConfig, Secret, Translation

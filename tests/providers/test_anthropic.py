@@ -5,10 +5,10 @@ import json
 import pytest
 from anthropic import types
 from anthropic.types import RawMessageStreamEvent, message_create_params
+from fake_hosts import KEY, AnthropicDialect
 from hosts import ask, call, open_host, stream, texts
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
-from stand_ins import KEY, AnthropicDialect
 
 from providers import wire
 from providers.anthropic import request_of

@@ -4,8 +4,8 @@ import socket
 
 import msgspec
 import pytest
+from fake_hosts import KEY, MODEL, Dialect, GeminiDialect, GroqDialect, OllamaDialect, words
 from hosts import ask, call, config, open_host, stream, transport
-from stand_ins import KEY, MODEL, Dialect, GeminiDialect, GroqDialect, OllamaDialect, words
 
 from providers.base import AS_IT_CAME
 from providers.errors import ConfigError, UpstreamConnectError

@@ -4,11 +4,11 @@ import json
 
 import msgspec
 import pytest
+from fake_hosts import KEY, MODEL, MistralDialect
 from hosts import ask, call, config, open_host, stream, texts
 from hypothesis import given
 from hypothesis import strategies as st
 from mistralai.client import models as sdk
-from stand_ins import KEY, MODEL, MistralDialect
 
 from providers.errors import UpstreamProtocolError
 from providers.mistral import tool_call_id

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fake_hosts
 import pytest
-import stand_ins
 import tiny_gguf
 from hosts import config, open_host, transport
 from servers import gateway, scripted
@@ -18,11 +18,11 @@ from providers.kinds import make
 
 SERVER = Path(__file__).parents[2] / "llama_server.py"
 DIALECTS = {
-    "mistral": stand_ins.MistralDialect,
-    "groq": stand_ins.GroqDialect,
-    "gemini": stand_ins.GeminiDialect,
-    "anthropic": stand_ins.AnthropicDialect,
-    "ollama": stand_ins.OllamaDialect,
+    "mistral": fake_hosts.MistralDialect,
+    "groq": fake_hosts.GroqDialect,
+    "gemini": fake_hosts.GeminiDialect,
+    "anthropic": fake_hosts.AnthropicDialect,
+    "ollama": fake_hosts.OllamaDialect,
 }
 
 
@@ -36,7 +36,7 @@ async def test_every_translated_host_passes(kind):
         wrong = config(kind, base_url=host.server.url, api_key="wrong")
         asked = Host(
             host.provider,
-            stand_ins.MODEL,
+            fake_hosts.MODEL,
             wrong_key=lambda: make(kind, wrong, client),
             long_words=6000,
         )
@@ -45,7 +45,7 @@ async def test_every_translated_host_passes(kind):
     allowed = {"error.bad_key"} if kind == "ollama" else set()
     assert of(report, "fail") <= allowed, [r for r in report.results if r.outcome == "fail"]
     assert len(of(report, "pass")) >= 40
-    assert report.answered_as == stand_ins.MODEL
+    assert report.answered_as == fake_hosts.MODEL
 
 
 async def test_llama_cpps_server(tmp_path):
@@ -71,14 +71,14 @@ async def test_llama_cpps_server(tmp_path):
     )
 
 
-class Sloppy(stand_ins.Dialect):
+class Sloppy(fake_hosts.Dialect):
     """Everything that can be wrong in silence."""
 
     def check(self, body):
         for name in ("n", "logprobs", "response_format", "tools", "tool_choice", "stop"):
             body.pop(name, None)
         body["messages"] = body["messages"][-1:]
-        body["model"] = stand_ins.MODEL
+        body["model"] = fake_hosts.MODEL
         body["max_tokens"] = body["max_completion_tokens"] = None
 
     def answer(self, body):
@@ -88,12 +88,12 @@ class Sloppy(stand_ins.Dialect):
         return answer
 
     def events(self, body, answer):
-        return [("", one) for one in stand_ins.chunks(answer, usage="beside")[:-1]]
+        return [("", one) for one in fake_hosts.chunks(answer, usage="beside")[:-1]]
 
 
 async def test_a_host_that_ignores_things_in_silence_fails():
     async with open_host("compatible", Sloppy()) as host:
-        report = await examine(Host(host.provider, stand_ins.MODEL), CHECKS, kind="compatible")
+        report = await examine(Host(host.provider, fake_hosts.MODEL), CHECKS, kind="compatible")
     assert {
         "chat.finish",
         "chat.usage",
@@ -115,7 +115,7 @@ async def test_a_host_that_ignores_things_in_silence_fails():
     } <= of(report, "fail")
 
 
-class Ending(stand_ins.Dialect):
+class Ending(fake_hosts.Dialect):
     """Its model is done in just as many tokens as are allowed, this many times."""
 
     def __init__(self, times):
@@ -137,7 +137,7 @@ async def test_one_answer_of_just_the_bounds_length_is_no_failure(times, outcome
     checks = [check for check in CHECKS if check.name.startswith("chat.max_")]
     assert len(checks) == 2
     async with open_host("compatible", Ending(times)) as host:
-        report = await examine(Host(host.provider, stand_ins.MODEL), checks, kind="compatible")
+        report = await examine(Host(host.provider, fake_hosts.MODEL), checks, kind="compatible")
     assert {result.outcome for result in report.results} == {outcome}, report
 
 

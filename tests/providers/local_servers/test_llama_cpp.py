@@ -7,8 +7,8 @@ import fake_model
 import msgspec
 import pytest
 from aiohttp import web
+from fake_hosts import chunks
 from hosts import ask, call, config, stream, transport
-from stand_ins import chunks
 
 from providers.errors import UpstreamProtocolError
 from providers.kinds import make

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import tiny_gguf
+from fake_hosts import Dialect
 from hosts import ask, config, open_host, stream, texts, transport
-from stand_ins import Dialect
 
 from providers.base import AS_IT_CAME
 from providers.errors import ConfigError, UpstreamConnectError

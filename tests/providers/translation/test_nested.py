@@ -4,10 +4,10 @@ import json
 
 import msgspec
 import pytest
+from fake_hosts import AnthropicDialect, Dialect, GeminiDialect, GroqDialect, MistralDialect
 from hosts import ask, call, open_host
 from hypothesis import given
 from hypothesis import strategies as st
-from stand_ins import AnthropicDialect, Dialect, GeminiDialect, GroqDialect, MistralDialect
 
 from providers.compatible import CompatibleConfig
 from providers.gemini import ToolCallsRewriter

@@ -6,10 +6,10 @@ import time
 import httpx
 import msgspec
 import pytest
+from fake_hosts import KEY, MODEL, MistralDialect, StandIn
 from raw_host import DONE, answer, by_model, chat, event, raw_host
 from raw_host import stream as raw_stream
 from servers import gateway, in_thread
-from stand_ins import KEY, MODEL, MistralDialect, StandIn
 
 from evaluators.base import Answer, Cell
 from evaluators.reports.accumulator import Tally

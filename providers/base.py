@@ -2,7 +2,8 @@
 
 A provider takes a `Call` (the client's JSON object, still as bytes per field) and answers with a
 `Reply` (status, headers, body as chunks). Everything else (plans, retries, time-outs, records)
-belongs to the router. To fake a model, use `scripted.py`; it ships for that purpose.
+belongs to the router. To fake a model, use `providers/offline/scripted.py`; it ships for that
+purpose.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """OpenAI itself: the compatible wire, headers that say who pays, and its reasoning models' limits.
 
-What a reasoning model takes is in `reasoning.py`; other models get what came, untouched but for
-the names that other hosts and SDKs put into messages.
+What a reasoning model takes is in `providers/translation/reasoning.py`; other models get what came,
+untouched but for the names that other hosts and SDKs put into messages.
 """
 
 from __future__ import annotations

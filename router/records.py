@@ -1,4 +1,4 @@
-"""The record that every request leaves. `traffic.py` completes it and keeps it."""
+"""The record that every request leaves. `router/gateway/recorder.py` completes it and keeps it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Hosts for local models on Ray Serve. Start reading in `app.py`."""
+"""Hosts for local models on Ray Serve. Start reading in `serve/deployment/app.py`."""

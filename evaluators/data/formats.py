@@ -4,7 +4,7 @@
         record.number, record.where, record.fields
 
 A defect of the file is a DatasetError whose message begins with `path:line:`. What the columns
-mean is decided in `rows.py`; CSV is read in `delimited.py`, parquet and arrow in `columnar.py`.
+mean is decided in `rows.py`; CSV is read in `csv_tsv.py`, parquet and arrow in `parquet.py`.
 """
 
 from __future__ import annotations

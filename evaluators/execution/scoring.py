@@ -3,7 +3,7 @@
     async with Scorer(document.metrics) as scorer:
         scores = await scorer.score(batch)
 
-Where a metric is scored follows from what it is (see `base.py`):
+Where a metric is scored follows from what it is (see `evaluators/base.py`):
 
 - a plain `Metric` in a thread of this process where the whole run takes less than half a second
   of scoring, going by its first answers; else in worker processes, one per processor. A small run

@@ -3,7 +3,8 @@
     one = comparison(("new", output), ours, baseline, clusters, seed=0)
     judged([one, ...], outputs)
 
-Reports compare the routes of a run with its baseline, `compare.py` routes of two runs.
+Reports compare the routes of a run with its baseline, `evaluators/reports/compare.py` routes of two
+runs.
 """
 
 from __future__ import annotations

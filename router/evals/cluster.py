@@ -5,7 +5,7 @@
 
 Ray is never imported here. Who scored what is of no consequence to the run: scores come back, and
 are kept, one time each; a worker that dies has its answers scored by another. Models that a run
-loads itself are asked through here too (`inplace.py`).
+loads itself are asked through here too (`local_models.py`).
 """
 
 from __future__ import annotations

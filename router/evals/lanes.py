@@ -1,8 +1,8 @@
 """The lanes of a run: one for each target of each route, with its limits and its own end.
 
 A target that fails too often ends its own lanes; the rest of the run goes on. See
-`evaluators/execution/scheduler.py` for how lanes share a run's concurrency, and `pacing.py` for
-rate limits.
+`evaluators/execution/scheduler.py` for how lanes share a run's concurrency, and `concurrency.py`
+for rate limits.
 """
 
 from __future__ import annotations

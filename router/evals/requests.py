@@ -111,7 +111,7 @@ class Completed(NamedTuple):
         answer: the answer, or why there is none.
         attempts: in order.
         try_later: whether the target only has too many requests now: asked again once its window
-            (`pacing.py`) lets it, it may well answer.
+            (`concurrency.py`) lets it, it may well answer.
         body: what the target sent, where that was an answer.
         status: that of the HTTP response with which the router would end such a request.
     """

@@ -1,6 +1,6 @@
 """Runs of evaluations: checked before anything is paid for, queued, resumed, extended, reported.
 
-Read `create`, then `Jobs.carry_out` in `jobs.py`. Everything that a run needs to go on after a
+Read `create`, then `Jobs.carry_out` in `worker.py`. Everything that a run needs to go on after a
 crash is in the store. What a server began is queued there, and any server on the same store takes
 it up (`serve`); what a command began, that command carries out.
 """

@@ -2,7 +2,7 @@
 
     python -m serve.batch.driver
 
-The parent writes frames (`frames.py`) to its stdin: one Connect, then Crews, Calls and Cancels.
+The parent writes frames (`protocol.py`) to its stdin: one Connect, then Crews, Calls and Cancels.
 Crews and Calls are answered by one Done with their number, in whatever order they end. A call whose
 worker dies, or whose machine does, is done again on another, as often as it says; the parent sees
 one answer. It ends when its stdin does.

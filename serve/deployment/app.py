@@ -3,9 +3,10 @@
     serve run serve.deployment.app:build config=evalrouter.yaml
     evalrouter models serve evalrouter.yaml
 
-One deployment per model, whose copies run an engine (`replica.py` with `transformers.py` or
-`llamacpp.py`; `vllm.py`), behind one ingress (`ingress.py`) that speaks OpenAI's API. Ray Serve
-places the copies, adds and removes them, and restarts those that die.
+One deployment per model, whose copies run an engine (`replica.py` with
+`serve/engines/transformers.py` or `serve/engines/llamacpp.py`; `serve/engines/vllm.py`), behind one
+ingress (`ingress.py`) that speaks OpenAI's API. Ray Serve places the copies, adds and removes them,
+and restarts those that die.
 """
 
 from __future__ import annotations

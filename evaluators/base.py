@@ -180,7 +180,7 @@ class Metric(Declared, Protocol):
 
 
 @runtime_checkable
-class Loading(Protocol):
+class PreloadedMetric(Protocol):
     """What a metric adds when it is slow to load, or may be stuck: it is scored by a worker only.
 
     Everything else may be scored in the server's own process for the first moments of a run.
@@ -192,7 +192,7 @@ class Loading(Protocol):
 
 
 @runtime_checkable
-class Own(Declared, Loading, Protocol):
+class IsolatedMetric(Declared, PreloadedMetric, Protocol):
     """A metric that gets a worker process of its own: it holds a model, or is somebody else's code.
 
     Attributes:
@@ -221,7 +221,7 @@ class Embed(Protocol):
 
 
 @runtime_checkable
-class Asking(Declared, Protocol):
+class EmbeddingMetric(Declared, Protocol):
     """A metric that asks a route of the router, and so is scored where the router is.
 
     Attributes:
@@ -235,7 +235,7 @@ class Asking(Declared, Protocol):
         ...
 
 
-class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
+class JudgeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request to a judge, with what tells it from others.
 
     Attributes:
@@ -275,13 +275,13 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 class AskJudge(Protocol):
     """Asks a judge. The router provides it, and keeps every answer before it gives it back."""
 
-    async def __call__(self, inquiry: Inquiry) -> Judgement:
+    async def __call__(self, inquiry: JudgeRequest) -> Judgement:
         """The judge's answer; a target's failure is one with `error`."""
         ...
 
 
 @runtime_checkable
-class Judging(Declared, Protocol):
+class JudgeMetric(Declared, Protocol):
     """A metric that asks judges, and so is scored where the router is.
 
     Attributes:
@@ -299,4 +299,4 @@ class Judging(Declared, Protocol):
         ...
 
 
-AnyMetric = Metric | Own | Asking | Judging
+AnyMetric = Metric | IsolatedMetric | EmbeddingMetric | JudgeMetric

@@ -35,7 +35,7 @@ RESULTS = Path(__file__).with_name("results")
 FEW, MANY = 1_000, 5_000
 
 
-def carry_out(rows: int, workers: int) -> float:
+def execute(rows: int, workers: int) -> float:
     """Seconds that a run of so many answers takes; `workers` 0 scores without Ray."""
     found = items(500)
     with Path("data.jsonl").open("w", encoding="utf-8") as file:
@@ -60,7 +60,7 @@ def carry_out(rows: int, workers: int) -> float:
         async with Services(parse("", "distributed.yaml", {})) as services:
             run = await services.runs.create(document, base=Path())
             began = time.perf_counter()
-            ended = await services.runs.carry_out(run.id)
+            ended = await services.runs.execute(run.id)
             seconds = time.perf_counter() - began
             if ended.state != "completed":
                 raise SystemExit(f"{ended.state}: {ended.error or ended.stopped}")
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--run", nargs=2, type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
-        print(carry_out(*args.run))
+        print(execute(*args.run))
         return
     text = report(args.repeats)
     out = args.out or RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-distributed.md"

@@ -18,7 +18,7 @@ from providers import wire
 from providers.errors import UpstreamProtocolError
 from providers.host_json import decode_object
 from providers.http import sse
-from providers.usage import Tokens, count_of, tokens_of
+from providers.usage import TokenCounts, count_of, tokens_of
 
 _FINISH = {
     "end_turn": "stop",
@@ -221,7 +221,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
     """OpenAI's usage. Anthropic counts cached tokens apart from `input_tokens`."""
-    prompt, completion, _, read, written = tokens_of(usage) or Tokens()
+    prompt, completion, _, read, written = tokens_of(usage) or TokenCounts()
     prompt, completion = prompt or 0, completion or 0
     found: dict[str, Any] = {
         "prompt_tokens": prompt,

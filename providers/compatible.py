@@ -25,7 +25,7 @@ from providers.translation.translate import Converter, Edits, Rules, read, trans
 _encode = msgspec.json.Encoder().encode
 
 
-class Host(NamedTuple):
+class HostRow(NamedTuple):
     """A row: what a user need not write in the config, and how the host's fields differ."""
 
     kind: str
@@ -62,11 +62,11 @@ _GROQ = Rules(
 )
 
 HOSTS = (
-    Host("compatible", "", "any host with OpenAI's API"),
-    Host("groq", "https://api.groq.com/openai/v1", "Groq", _GROQ),
-    Host("openrouter", "https://openrouter.ai/api/v1", "OpenRouter"),
-    Host("together", "https://api.together.xyz/v1", "Together AI"),
-    Host("vllm", "http://127.0.0.1:8000/v1", "vLLM's OpenAI server"),
+    HostRow("compatible", "", "any host with OpenAI's API"),
+    HostRow("groq", "https://api.groq.com/openai/v1", "Groq", _GROQ),
+    HostRow("openrouter", "https://openrouter.ai/api/v1", "OpenRouter"),
+    HostRow("together", "https://api.together.xyz/v1", "Together AI"),
+    HostRow("vllm", "http://127.0.0.1:8000/v1", "vLLM's OpenAI server"),
 )
 
 

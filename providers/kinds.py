@@ -27,7 +27,7 @@ from providers.openai import OpenAI, OpenAIConfig
 from providers.ray_serve import RayServe
 
 
-class Kind(NamedTuple):
+class ProviderKind(NamedTuple):
     """How to read a provider's config and how to make the provider of it.
 
     `build` takes (name, config, transport); it is typed loosely because each kind's config class
@@ -47,22 +47,22 @@ def _in_process(make: Callable[[str, Any], Provider]) -> Callable[[str, Any, Tra
     return lambda name, config, _transport: make(name, config)
 
 
-KINDS: Mapping[str, Kind] = {
-    "baseline": Kind(BaselineConfig, _in_process(Baseline)),
-    "scripted": Kind(ScriptedConfig, _in_process(Scripted)),
-    "recorded": Kind(RecordedConfig, _in_process(Recorded)),
-    "anthropic": Kind(AnthropicConfig, Anthropic),
-    "openai": Kind(OpenAIConfig, OpenAI, reasoning=True),
-    "azure": Kind(AzureConfig, Azure, reasoning=True),
-    "mistral": Kind(MistralConfig, Mistral),
-    "gemini": Kind(CompatibleConfig, Gemini),
-    "huggingface": Kind(CompatibleConfig, HuggingFace, reasoning=True),
-    "llama_cpp": Kind(LlamafileConfig, LlamaCpp),
-    "llamafile": Kind(LlamafileConfig, Llamafile),
-    "ollama": Kind(CompatibleConfig, Ollama),
-    "ray_serve": Kind(CompatibleConfig, RayServe, reasoning=True),
+KINDS: Mapping[str, ProviderKind] = {
+    "baseline": ProviderKind(BaselineConfig, _in_process(Baseline)),
+    "scripted": ProviderKind(ScriptedConfig, _in_process(Scripted)),
+    "recorded": ProviderKind(RecordedConfig, _in_process(Recorded)),
+    "anthropic": ProviderKind(AnthropicConfig, Anthropic),
+    "openai": ProviderKind(OpenAIConfig, OpenAI, reasoning=True),
+    "azure": ProviderKind(AzureConfig, Azure, reasoning=True),
+    "mistral": ProviderKind(MistralConfig, Mistral),
+    "gemini": ProviderKind(CompatibleConfig, Gemini),
+    "huggingface": ProviderKind(CompatibleConfig, HuggingFace, reasoning=True),
+    "llama_cpp": ProviderKind(LlamafileConfig, LlamaCpp),
+    "llamafile": ProviderKind(LlamafileConfig, Llamafile),
+    "ollama": ProviderKind(CompatibleConfig, Ollama),
+    "ray_serve": ProviderKind(CompatibleConfig, RayServe, reasoning=True),
     **{
-        host.kind: Kind(
+        host.kind: ProviderKind(
             CompatibleConfig,
             partial(Compatible, default_url=host.base_url, rules=host.rules),
             reasoning=True,

@@ -63,7 +63,7 @@ def with_usage(envelope: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     return {**envelope, "stream_options": asking}
 
 
-class Tokens(NamedTuple):
+class TokenCounts(NamedTuple):
     """What one request took.
 
     Attributes:
@@ -159,7 +159,7 @@ _NO_DETAILS = _Details()
 _decode_usual = msgspec.json.Decoder(_Usual).decode
 
 
-def read_usage(raw: bytes | msgspec.Raw) -> Tokens | None:
+def read_usage(raw: bytes | msgspec.Raw) -> TokenCounts | None:
     """Return the tokens in the JSON of a `usage`; None when it has none."""
     # The usual shape takes a tenth of the time this way, and every request passes here.
     try:
@@ -184,10 +184,10 @@ def read_usage(raw: bytes | msgspec.Raw) -> Tokens | None:
         or usual.cache_creation_input_tokens
     ):
         return _read_any(raw)
-    return Tokens(prompt, completion, total, cached, written)
+    return TokenCounts(prompt, completion, total, cached, written)
 
 
-def _read_any(raw: bytes | msgspec.Raw) -> Tokens | None:
+def _read_any(raw: bytes | msgspec.Raw) -> TokenCounts | None:
     """The same for any shape, names by names."""
     try:
         fields = _decode(raw)
@@ -204,7 +204,7 @@ class _Groq(msgspec.Struct):
 _decode_groq = msgspec.json.Decoder(_Groq).decode
 
 
-def usage_of_answer(usage: msgspec.Raw, x_groq: msgspec.Raw = ABSENT) -> Tokens | None:
+def usage_of_answer(usage: msgspec.Raw, x_groq: msgspec.Raw = ABSENT) -> TokenCounts | None:
     """Return the tokens in an answer's `usage`, or in the object where Groq puts it."""
     found = None if usage is ABSENT else read_usage(usage)
     if found is not None or x_groq is ABSENT:
@@ -216,7 +216,7 @@ def usage_of_answer(usage: msgspec.Raw, x_groq: msgspec.Raw = ABSENT) -> Tokens 
     return read_usage(inner)
 
 
-def tokens_of(usage: Any) -> Tokens | None:
+def tokens_of(usage: Any) -> TokenCounts | None:
     """Return the tokens in a decoded `usage`; None when it has none."""
     if not isinstance(usage, dict):
         return None
@@ -236,14 +236,14 @@ def tokens_of(usage: Any) -> Tokens | None:
     total = _at(usage, "total_tokens")
     if prompt is None and completion is None and total is None:
         return None
-    found = _completed(usage, Tokens(prompt, completion, total, cached, written))
+    found = _completed(usage, TokenCounts(prompt, completion, total, cached, written))
     if found.prompt is not None and found.cached + found.written > found.prompt:
         # More than there is: nothing is known of either.
         return found._replace(cached=0, written=0)
     return found
 
 
-def _completed(usage: dict[str, Any], found: Tokens) -> Tokens:
+def _completed(usage: dict[str, Any], found: TokenCounts) -> TokenCounts:
     """The same with what follows from the total: hosts count some tokens beside the others."""
     prompt, completion, total, cached, written = found
     if total is not None and total - (prompt or 0) - (completion or 0) > MAX_REMAINDER:
@@ -251,14 +251,14 @@ def _completed(usage: dict[str, Any], found: Tokens) -> Tokens:
     if prompt is None:
         if completion is not None and total is not None and total > completion:
             prompt = total - completion
-        return Tokens(prompt, completion, total, cached, written)
+        return TokenCounts(prompt, completion, total, cached, written)
     if completion is None:
         # An embedding has no completion, and hosts leave the count out.
         if total is None:
             total = prompt
         elif total > prompt:
             completion = total - prompt
-        return Tokens(prompt, completion, total, cached, written)
+        return TokenCounts(prompt, completion, total, cached, written)
     reasoning = _at(usage, "completion_tokens_details.reasoning_tokens") or 0
     if total is None and completion < reasoning <= MAX_REMAINDER:
         completion += reasoning
@@ -268,7 +268,7 @@ def _completed(usage: dict[str, Any], found: Tokens) -> Tokens:
     elif beside > 0:
         # Reasoning: xAI and Gemini count it in the total alone.
         completion += beside
-    return Tokens(prompt, completion, prompt + completion, cached, written)
+    return TokenCounts(prompt, completion, prompt + completion, cached, written)
 
 
 def count_of(value: Any) -> int | None:

@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType
 
 from providers.errors import RequestError, UpstreamProtocolError
 
-Request = TypeVar("Request", bound=msgspec.Struct)
+_Request = TypeVar("_Request", bound=msgspec.Struct)
 
 encode = msgspec.json.Encoder().encode
 
@@ -38,7 +38,7 @@ class Part(msgspec.Struct):
 Content = str | list[Part] | None
 
 
-class Usage(msgspec.Struct, omit_defaults=True):
+class CompletionUsage(msgspec.Struct, omit_defaults=True):
     """Tokens as an answer of ours reports them. What hosts report is read by `usage.py`."""
 
     prompt_tokens: int | None = None
@@ -65,7 +65,7 @@ class StreamOptions(msgspec.Struct):
 
 # No model has so much room; what counts tokens must not be led past what it can count.
 MAX_COUNT = 10_000_000
-Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
 Dimensions = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 Texts = Annotated[list[str], msgspec.Meta(min_length=1)]
 Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
@@ -77,8 +77,8 @@ class ChatRequest(msgspec.Struct):
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
     n: Choices | None = None
     stop: str | list[str] | None = None
 
@@ -89,7 +89,7 @@ class CompletionRequest(msgspec.Struct):
     prompt: str | Texts
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Count | None = None
+    max_tokens: _Count | None = None
     n: Choices | None = None
     stop: str | list[str] | None = None
 
@@ -111,7 +111,7 @@ def _decoders(shape: type[msgspec.Struct]) -> dict[str, tuple[bool, msgspec.json
     }
 
 
-def read_request(envelope: Mapping[str, msgspec.Raw], shape: type[Request]) -> Request:
+def read_request(envelope: Mapping[str, msgspec.Raw], shape: type[_Request]) -> _Request:
     """The fields of `shape` out of a request's raw fields.
 
     Raises:
@@ -134,7 +134,7 @@ def read_request(envelope: Mapping[str, msgspec.Raw], shape: type[Request]) -> R
 
 
 def count_of(value: Any) -> int | None:
-    """Return a value that is a Count; None for every other one."""
+    """Return a value that is a _Count; None for every other one."""
     return value if type(value) is int and 1 <= value <= MAX_COUNT else None
 
 
@@ -187,7 +187,7 @@ class ChatCompletion(msgspec.Struct, kw_only=True):
     model: str | None = None
     choices: list[Choice]
     system_fingerprint: str | None = None
-    usage: Usage | UnsetType | None = UNSET
+    usage: CompletionUsage | UnsetType | None = UNSET
 
 
 class TextChoice(msgspec.Struct, kw_only=True):
@@ -208,7 +208,7 @@ class TextCompletion(msgspec.Struct, kw_only=True):
     model: str | None = None
     choices: list[TextChoice]
     system_fingerprint: str | None = None
-    usage: Usage | UnsetType | None = UNSET
+    usage: CompletionUsage | UnsetType | None = UNSET
 
 
 class Delta(msgspec.Struct, omit_defaults=True):
@@ -238,7 +238,7 @@ class ChatChunk(msgspec.Struct, kw_only=True):
     model: str | None = None
     choices: list[ChunkChoice] = []
     system_fingerprint: str | None = None
-    usage: Usage | UnsetType | None = UNSET
+    usage: CompletionUsage | UnsetType | None = UNSET
 
 
 class Embedding(msgspec.Struct):
@@ -254,7 +254,7 @@ class EmbeddingList(msgspec.Struct):
 
     data: list[Embedding]
     model: str
-    usage: Usage | UnsetType = UNSET
+    usage: CompletionUsage | UnsetType = UNSET
     object: str = "list"
 
 

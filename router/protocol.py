@@ -71,7 +71,7 @@ _WATCHED = frozenset({b"host", b"expect", b"transfer-encoding"})
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)([^#]*)", re.IGNORECASE)
 _NO_BODY = frozenset({204, 304})
 
-State = Literal["reading", "lingering", "head", "body", "idle", "busy"]
+ConnectionState = Literal["reading", "lingering", "head", "body", "idle", "busy"]
 
 
 def _status_line(status: int) -> bytes:
@@ -242,7 +242,7 @@ class Protocol(asyncio.Protocol):
         self._refused = False
         self._dropped_bytes = 0
         # What the last sweep saw, and since when it has been so.
-        self._seen: tuple[State, object, int] | None = None
+        self._seen: tuple[ConnectionState, object, int] | None = None
         self._since = 0.0
         self._unsent = 0
 
@@ -693,7 +693,7 @@ class Protocol(asyncio.Protocol):
             self._since = now
             self._expire(state)
 
-    def _state(self, unsent: int) -> State:
+    def _state(self, unsent: int) -> ConnectionState:
         """What the connection waits for: the client's reading or sending, or nothing of its."""
         current = self._current
         if unsent and (self.write_paused or current is None):
@@ -706,7 +706,7 @@ class Protocol(asyncio.Protocol):
             return "body"
         return "busy"
 
-    def _expire(self, state: State) -> None:
+    def _expire(self, state: ConnectionState) -> None:
         if state == "head":
             self._refuse(
                 ProtocolError(408, "The request's headers took too long.", code="request_timeout")

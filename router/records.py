@@ -10,9 +10,9 @@ import msgspec
 from providers.base import Path, Translation
 from router.gateway.dispatch import Attempt
 from router.gateway.routing import Target
-from router.gateway.targets import Klass
+from router.gateway.targets import TrafficClass
 
-Keep = Literal["none", "metadata", "full"]
+KeepBodies = Literal["none", "metadata", "full"]
 
 
 class Trace(NamedTuple):
@@ -49,7 +49,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         status: HTTP status the client got; 499 when it left before there was one.
         error_code: what went wrong, "" when nothing did. A stream can fail after status 200.
         stream: whether the answer is server-sent events.
-        klass: `live` or `eval`.
+        traffic_class: `live` or `eval`.
         cached: whether the response cache answered.
         key_id: whose key, "" without one.
         attempts: what was tried, in order.
@@ -82,14 +82,14 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     status: int = 0
     error_code: str = ""
     stream: bool = False
-    klass: Klass = "live"
+    traffic_class: TrafficClass = "live"
     cached: bool = False
     key_id: str = ""
     attempts: Sequence[Attempt] = ()
     first_byte_s: float | None = None
     total_s: float = 0.0
     translation: Translation | None = None
-    keep: Keep = "metadata"
+    keep: KeepBodies = "metadata"
     request: bytes | None = None
     response: bytes | None = None
     tail: bytes = b""

@@ -52,7 +52,7 @@ SECOND_SIGNAL_S = 1.0
 MAX_OPEN_FILES = 65_536
 
 
-class Setup(NamedTuple):
+class ServerSetup(NamedTuple):
     """What a serving process starts from.
 
     Attributes:
@@ -83,7 +83,7 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-class Server(uvicorn.Server):
+class UvicornServer(uvicorn.Server):
     """uvicorn, with connections of our own and an end that always comes.
 
     Attributes:
@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
 
     server_state: Connections
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: ServerSetup) -> None:
         self.services = Services(setup.config, setup.source, share=setup.share)
         self.ends_by = 0.0
         self._limits = setup.config.server
@@ -204,7 +204,7 @@ class Server(uvicorn.Server):
             self.ends_by = min(self.ends_by, now + END_S)
 
 
-def serve(setup: Setup, sock: socket.socket, workers: int = 1) -> bool:
+def serve(setup: ServerSetup, sock: socket.socket, workers: int = 1) -> bool:
     """Serve until SIGTERM or SIGINT, then let open requests finish; False if it never started.
 
     Args:
@@ -217,9 +217,9 @@ def serve(setup: Setup, sock: socket.socket, workers: int = 1) -> bool:
     return _work(setup, sock)
 
 
-def _work(setup: Setup, sock: socket.socket) -> bool:
+def _work(setup: ServerSetup, sock: socket.socket) -> bool:
     _raise_open_files()
-    server = Server(setup)
+    server = UvicornServer(setup)
     # uvicorn raises the signal once more when it is done, so that the process would not end with 0.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, server.handle_exit)
@@ -234,7 +234,7 @@ def _work(setup: Setup, sock: socket.socket) -> bool:
     return server.started
 
 
-def _end_in_time(server: Server) -> None:
+def _end_in_time(server: UvicornServer) -> None:
     """End the process when its time is over, whatever the event loop or a thread hangs in."""
     while not server.ends_by or time.monotonic() < server.ends_by:
         time.sleep(WATCH_S)
@@ -252,18 +252,18 @@ def _raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _work_as_child(setup: Setup, sock: socket.socket, level: int) -> None:
+def _work_as_child(setup: ServerSetup, sock: socket.socket, level: int) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     if not _work(setup, sock):
         raise SystemExit(STARTUP_FAILURE)
 
 
-def _supervise(setup: Setup, sock: socket.socket, workers: int) -> bool:
+def _supervise(setup: ServerSetup, sock: socket.socket, workers: int) -> bool:
     with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
         return _keep_working(setup._replace(share=Path(folder)), sock, workers)
 
 
-def _keep_working(setup: Setup, sock: socket.socket, workers: int) -> bool:
+def _keep_working(setup: ServerSetup, sock: socket.socket, workers: int) -> bool:
     context = multiprocessing.get_context("spawn")
     level = logging.getLogger().level
 
@@ -341,7 +341,7 @@ def _replace_dead(
 @contextmanager
 def background(config: Config, source: Path | None = None) -> Iterator[str]:
     """A server in a thread of its own, for as long as the block lasts; yields its base URL."""
-    server = Server(Setup(config, source))
+    server = UvicornServer(ServerSetup(config, source))
     sock = listen(config.server.host, config.server.port)
     thread = threading.Thread(target=server.run, args=([sock],), name="evalrouter-server")
     thread.start()

@@ -18,19 +18,19 @@ from providers.http.transport import Transport
 from providers.kinds import make
 from providers.masking import Masks
 from router.config.schema import Config
-from router.datasets.registry import Datasets
+from router.datasets.registry import DatasetRegistry
 from router.evals.experiments import Experiments
 from router.evals.judges.studies import Studies
-from router.evals.requests import Asker
+from router.evals.requests import EvalRequester
 from router.evals.runs import Runs
-from router.gateway.cache import Cache
+from router.gateway.cache import ResponseCache
 from router.gateway.dispatch import Dispatcher
 from router.gateway.keys import Keys
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
-from router.gateway.targets import Klass
-from router.gateway.telemetry import Telemetry
+from router.gateway.targets import TrafficClass
+from router.gateway.telemetry import ProcessMetrics
 from router.store.base import Store
 from router.store.readiness import Readiness
 from router.store.sqlite import SqliteStore
@@ -80,9 +80,9 @@ class Services:
         self.masks = Masks(config)
         self.dispatcher = Dispatcher(self.providers, masks=self.masks)
         self.keys = Keys(self.store, required=config.server.require_keys)
-        self.cache = Cache(config.cache.max_bytes)
+        self.cache = ResponseCache(config.cache.max_bytes)
         kinds = {name: one.kind for name, one in config.providers.items()}
-        self.telemetry = Telemetry(config.telemetry, kinds, share=share)
+        self.telemetry = ProcessMetrics(config.telemetry, kinds, share=share)
         traces = self.telemetry.traces
         self.traffic = Traffic(
             self.store,
@@ -91,8 +91,10 @@ class Services:
             count=self.telemetry.count,
             trace=None if traces is None else traces.send,
         )
-        asker = Asker(self.routes, self.dispatcher, self.prices, self.traffic, config.models)
-        self.datasets = Datasets(self.store, config)
+        asker = EvalRequester(
+            self.routes, self.dispatcher, self.prices, self.traffic, config.models
+        )
+        self.datasets = DatasetRegistry(self.store, config)
         self.runs = Runs(self.store, asker, self.datasets, config.evaluation)
         self.experiments = Experiments(self.store)
         self.studies = Studies(self.store, asker)
@@ -121,13 +123,19 @@ class Services:
         watch("cache_entries", lambda: [((), len(cache))], help="Answers in the response cache.")
 
     def _watch_targets(self) -> None:
-        classes: tuple[Klass, ...] = ("live", "eval")
-        states = [(klass, partial(self.dispatcher.states, klass)) for klass in classes]
+        classes: tuple[TrafficClass, ...] = ("live", "eval")
+        states = [
+            (traffic_class, partial(self.dispatcher.states, traffic_class))
+            for traffic_class in classes
+        ]
         self.telemetry.watch(
             "breaker_open",
             lambda: [
-                ((klass, str(one.target)), one.state(asyncio.get_running_loop().time()) != "closed")
-                for klass, targets in states
+                (
+                    (traffic_class, str(one.target)),
+                    one.state(asyncio.get_running_loop().time()) != "closed",
+                )
+                for traffic_class, targets in states
                 for one in targets()
             ],
             labels=("class", "target"),
@@ -136,8 +144,8 @@ class Services:
         self.telemetry.watch(
             "requests_at_target",
             lambda: [
-                ((klass, str(one.target), stage), number)
-                for klass, targets in states
+                ((traffic_class, str(one.target), stage), number)
+                for traffic_class, targets in states
                 for one in targets()
                 for stage, number in (("running", one.running), ("waiting", one.waiting))
             ],

@@ -19,18 +19,18 @@ from providers.errors import ConfigError, closest
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
-Task = Literal["", "chat", "summarization", "translation", "text2text", "embedding"]
+ModelTask = Literal["", "chat", "summarization", "translation", "text2text", "embedding"]
 Device = Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ModelsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of everything the section may say."""
 
 
-class Replicas(Section, frozen=True, kw_only=True):
+class Replicas(ModelsSection, frozen=True, kw_only=True):
     """How many copies of a model run. Ray Serve adds and removes them by the requests in flight.
 
     Attributes:
@@ -42,7 +42,7 @@ class Replicas(Section, frozen=True, kw_only=True):
     """
 
     min: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 1
-    max: Count | None = None
+    max: _Count | None = None
     target: Positive = 4.0
     up_delay: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 5.0
     idle: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 300.0
@@ -53,7 +53,7 @@ class Replicas(Section, frozen=True, kw_only=True):
         return self.max or max(self.min, 1)
 
 
-class SharedCopies(Section, frozen=True, kw_only=True):
+class SharedCopies(ModelsSection, frozen=True, kw_only=True):
     """Copies that several models share: each of them loads a model when it is first asked for.
 
     Attributes:
@@ -63,10 +63,10 @@ class SharedCopies(Section, frozen=True, kw_only=True):
     """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    keep: Count = 2
+    keep: _Count = 2
 
 
-class Model(Section, frozen=True, kw_only=True):
+class ModelConfig(ModelsSection, frozen=True, kw_only=True):
     """What every hosted model has.
 
     Attributes:
@@ -92,13 +92,13 @@ class Model(Section, frozen=True, kw_only=True):
     cpus: Share = 1.0
     gpus: Share | None = None
     replicas: Replicas = Replicas()
-    concurrency: Count = 16
+    concurrency: _Count = 16
     queue: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 200
     cold_start: Positive = 100.0
     adapters: dict[str, Annotated[str, msgspec.Meta(min_length=1)]] = {}
 
 
-class Shareable(Model, frozen=True, kw_only=True):
+class Shareable(ModelConfig, frozen=True, kw_only=True):
     """A model that need not have copies of its own.
 
     Attributes:
@@ -108,7 +108,7 @@ class Shareable(Model, frozen=True, kw_only=True):
     share: SharedCopies | None = None
 
 
-class TransformersOptions(Section, frozen=True, kw_only=True):
+class TransformersOptions(ModelsSection, frozen=True, kw_only=True):
     """How the transformers engine runs a model.
 
     Attributes:
@@ -130,9 +130,9 @@ class TransformersOptions(Section, frozen=True, kw_only=True):
 
     device: Device = "auto"
     dtype: Dtype = "auto"
-    threads: Count | None = None
-    max_model_len: Count | None = None
-    max_batch_size: Count = 8
+    threads: _Count | None = None
+    max_model_len: _Count | None = None
+    max_batch_size: _Count = 8
     batch_wait: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.005
     truncate: bool = True
     prefix: str | None = None
@@ -150,11 +150,11 @@ class TransformersModel(Shareable, frozen=True, kw_only=True):
         options: see TransformersOptions.
     """
 
-    task: Task = ""
+    task: ModelTask = ""
     options: TransformersOptions = TransformersOptions()
 
 
-class LlamacppOptions(Section, frozen=True, kw_only=True):
+class LlamacppOptions(ModelsSection, frozen=True, kw_only=True):
     """How llama.cpp runs a GGUF file.
 
     Attributes:
@@ -167,9 +167,9 @@ class LlamacppOptions(Section, frozen=True, kw_only=True):
     """
 
     context: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
-    parallel: Count = 4
+    parallel: _Count = 4
     gpu_layers: Annotated[int, msgspec.Meta(ge=-1, le=10**9)] = -1
-    threads: Count | None = None
+    threads: _Count | None = None
     embedding: bool = False
     chat_template: str = ""
 
@@ -184,7 +184,7 @@ class LlamacppModel(Shareable, frozen=True, kw_only=True):
     options: LlamacppOptions = LlamacppOptions()
 
 
-class VllmModel(Model, frozen=True, kw_only=True):
+class VllmModel(ModelConfig, frozen=True, kw_only=True):
     """A model that vLLM runs, through Ray's own `ray.serve.llm`.
 
     Attributes:
@@ -199,14 +199,14 @@ class VllmModel(Model, frozen=True, kw_only=True):
 
 
 # What `engine:` may say, and how its entry is read.
-ENGINES: Mapping[str, type[Model]] = {
+ENGINES: Mapping[str, type[ModelConfig]] = {
     "transformers": TransformersModel,
     "llamacpp": LlamacppModel,
     "vllm": VllmModel,
 }
 
 
-def check(name: str, entry: Any) -> type[Model]:
+def check(name: str, entry: Any) -> type[ModelConfig]:
     """How to read an entry of the section.
 
     Raises:
@@ -222,7 +222,7 @@ def check(name: str, entry: Any) -> type[Model]:
     return ENGINES[engine]
 
 
-def complete(model: Model, environ: Mapping[str, str]) -> Model:
+def complete(model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
     """The model with its GPUs as the environment says, where its entry does not.
 
     `RAY_WORKER_GPUS_FRACTION` counts unless it is 0, else `RAY_WORKER_GPUS`.
@@ -247,7 +247,7 @@ _ADAPTER_NAME = re.compile(r"[^:#/\s]+")
 _OF_THE_COPY = ("share", "cpus", "gpus", "replicas", "concurrency", "queue")
 
 
-def contradiction(models: Mapping[str, Model]) -> tuple[tuple[str, ...], str] | None:
+def contradiction(models: Mapping[str, ModelConfig]) -> tuple[tuple[str, ...], str] | None:
     """What types cannot say is wrong with the entries: place and message, None if nothing is.
 
     Two models may answer to one name, or say different things of the copies that they share.
@@ -279,7 +279,7 @@ def contradiction(models: Mapping[str, Model]) -> tuple[tuple[str, ...], str] | 
     return None
 
 
-def read(entries: Any, environ: Mapping[str, str]) -> dict[str, Model]:
+def read(entries: Any, environ: Mapping[str, str]) -> dict[str, ModelConfig]:
     """A section that no config file stands around, as Ray Serve's own config passes it on.
 
     Raises:
@@ -287,7 +287,7 @@ def read(entries: Any, environ: Mapping[str, str]) -> dict[str, Model]:
     """
     if not isinstance(entries, dict) or not entries:
         raise ConfigError("models: must map names to settings", param="models")
-    found: dict[str, Model] = {}
+    found: dict[str, ModelConfig] = {}
     for name, entry in entries.items():
         try:
             model = msgspec.convert(entry, check(name, entry))

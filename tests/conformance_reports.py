@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 from providers.base import Lifecycle  # noqa: E402
 from providers.conformance.checks import CHECKS  # noqa: E402
-from providers.conformance.suite import Host, Report, examine  # noqa: E402
+from providers.conformance.suite import ConformanceReport, ExaminedHost, examine  # noqa: E402
 from providers.kinds import make  # noqa: E402
 from tooling.conformance import REPORTS, ServerReport  # noqa: E402  # the path is set above
 
@@ -59,7 +59,7 @@ async def examine_server(server: Server) -> ServerReport:
         if isinstance(provider, Lifecycle):
             await provider.open()
         try:
-            host = Host(
+            host = ExaminedHost(
                 provider, server.model, wrong_key=wrong, long_words=server.long_words, timeout=120
             )
             report = await examine(host, CHECKS, kind=server.kind)
@@ -76,11 +76,11 @@ async def examine_server(server: Server) -> ServerReport:
     return result
 
 
-def _public(report: Report) -> Report:
+def _public(report: ConformanceReport) -> ConformanceReport:
     """Without this machine's folders, which servers tell as the name of their model."""
     folder = re.escape(tempfile.gettempdir())
     text = re.sub(rf"{folder}/[^/\"]+/", "", msgspec.json.encode(report).decode())
-    return msgspec.json.decode(text, type=Report)
+    return msgspec.json.decode(text, type=ConformanceReport)
 
 
 @asynccontextmanager

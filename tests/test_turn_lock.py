@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serve.engines.turn_lock import Turns
+from serve.engines.turn_lock import TurnLock
 
 
 def test_one_at_a_time():
-    turns, inside, seen = Turns(), [], []
+    turns, inside, seen = TurnLock(), [], []
 
     def work(name):
         with turns.one():
@@ -25,7 +25,7 @@ def test_one_at_a_time():
 
 
 def test_steps_alternate_once_all_are_there():
-    turns, steps = Turns(), []
+    turns, steps = TurnLock(), []
     begun = threading.Barrier(2)
 
     def second():
@@ -49,7 +49,7 @@ def test_steps_alternate_once_all_are_there():
 
 
 def test_a_turn_that_fails_is_handed_over():
-    turns, done = Turns(), threading.Event()
+    turns, done = TurnLock(), threading.Event()
 
     def other():
         with turns.one():

@@ -24,7 +24,7 @@ import tiny_models
 
 from providers.errors import ConfigError
 from serve.batch.driver import AsyncWorker
-from serve.batch.protocol import Asked, Load, decode_answered, encode
+from serve.batch.protocol import EngineRequest, LoadModel, decode_answered, encode
 from serve.config import read
 from serve.deployment.host import hosting
 from serve.engines.vllm import llm_config
@@ -124,13 +124,13 @@ def check_in_place(source: str, adapters: dict[str, str]) -> None:
     ray.init(address="local", include_dashboard=False, logging_level="WARNING")
     try:
         entries = entry(source, max_model_len=1024, enforce_eager=True, dtype="float32")
-        load = Load("tiny", {**entries["tiny"], "adapters": adapters})
+        load = LoadModel("tiny", {**entries["tiny"], "adapters": adapters})
         actor = ray.remote(AsyncWorker).options(num_cpus=0, max_concurrency=9)
         worker = actor.remote("serve.batch.inplace:Engine", encode(load))
         assert ray.get(worker.ready.remote()) == ""
         body = json.dumps({"messages": MESSAGES, "temperature": 0, "max_tokens": 10}).encode()
         models = ("tiny", "tiny:pirate", "tiny:poet") * 2
-        asked = [Asked("chat/completions", name, body, "") for name in models]
+        asked = [EngineRequest("chat/completions", name, body, "") for name in models]
         calls = [worker.call.remote("send", encode(one), 100.0) for one in asked]
         texts = []
         for answered in map(decode_answered, ray.get(calls)):

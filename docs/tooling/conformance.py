@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from providers.conformance.checks import CHECKS
-from providers.conformance.suite import Report
+from providers.conformance.suite import ConformanceReport
 from tooling.markdown import REFERENCE
 
 REPORTS = REFERENCE / "conformance"
@@ -31,7 +31,7 @@ class ServerReport(msgspec.Struct, kw_only=True):
     title: str
     version: str
     stand_in: bool
-    report: Report
+    report: ConformanceReport
 
 
 def table_of_reports() -> str:

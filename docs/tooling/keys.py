@@ -18,7 +18,7 @@ from providers.errors import ConfigError
 from providers.http.transport import Transport
 from providers.kinds import KINDS
 from router.config.schema import Config
-from serve.config import ENGINES, Model, Replicas
+from serve.config import ENGINES, ModelConfig, Replicas
 from tooling.markdown import Row, UndocumentedError, table
 
 
@@ -166,7 +166,7 @@ def engines() -> list[str]:
     for name, kind in ENGINES.items():
         first, *inner = structs_below(kind)
         told = f"{summary(kind)} `engine: {name}`. All keys of [Model](#model), and:"
-        parts.append(f"### {first.__name__}\n\n{told}\n\n{struct(kind, without=Model)}\n")
+        parts.append(f"### {first.__name__}\n\n{told}\n\n{struct(kind, without=ModelConfig)}\n")
         parts += [
             f"### {one.__name__}\n\n{summary(one)}\n\n{struct(one)}\n"
             for one in inner

@@ -14,7 +14,7 @@ import msgspec
 import yaml
 from msgspec import inspect as types
 
-from evaluators.base import Answer, Judging, Output, Sample
+from evaluators.base import Answer, JudgeMetric, Output, Sample
 from evaluators.metrics import registry
 from providers.errors import MissingExtraError
 from tooling.keys import words
@@ -50,7 +50,7 @@ def metrics() -> str:
                 "over the corpus" if output.corpus else "mean",
                 "yes" if metric.needs_reference else "no",
                 blank[output.name],
-                "asks" if isinstance(metric, Judging) else cost(name),
+                "asks" if isinstance(metric, JudgeMetric) else cost(name),
             )
             rows += table(row, []).splitlines()[:1]
     head = ("metric", "output", "range", "better", "route's score", "needs reference", "blank")

@@ -6,13 +6,13 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from evaluators.data.records import MAX_COLUMNS, Digest, Record, lines
+from evaluators.data.records import MAX_COLUMNS, Digest, FileRecord, lines
 from providers.errors import DatasetError
 
 
 def read_delimited(
     path: Path, digest: Digest, max_line_bytes: int, *, delimiter: str
-) -> Iterator[Record]:
+) -> Iterator[FileRecord]:
     """Rows under a header, after RFC 4180 with any delimiter. Blank lines are no rows."""
     table = _Table(path, lines(path, digest, max_line_bytes), delimiter, max_line_bytes)
     header: list[str] = []
@@ -28,7 +28,7 @@ def read_delimited(
                 f"that contains {delimiter!r} or a newline in double quotes"
             )
         row += 1
-        yield Record(row, where, dict(zip(header, cells, strict=True)))
+        yield FileRecord(row, where, dict(zip(header, cells, strict=True)))
 
 
 def _header(names: list[str], where: str) -> list[str]:

@@ -61,7 +61,7 @@ _LOOK_S = 0.25
 _MB = 10**6
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class DatasetLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What one pass over a dataset may take.
 
     Attributes:
@@ -78,7 +78,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 2**30
 
 
-LIMITS = Limits()
+LIMITS = DatasetLimits()
 
 
 def open_dataset(
@@ -90,7 +90,7 @@ def open_dataset(
     messages: Sequence[dict[str, Any]] | None = None,
     prompt: str | None = None,
     templates: bool = False,
-    limits: Limits = LIMITS,
+    limits: DatasetLimits = LIMITS,
 ) -> Dataset:
     """Read a dataset to its end, as `evaluators.data.dataset.open_dataset` does.
 
@@ -102,14 +102,14 @@ def open_dataset(
         messages: of the run document.
         prompt: of the run document.
         templates: whether `messages` and `prompt` are to be checked against the columns.
-        limits: see Limits.
+        limits: see DatasetLimits.
 
     Raises:
         DatasetError, MissingExtraError: anything wrong with the file, or it takes too much.
         RunDocumentError: anything wrong with a template, or it takes too much.
     """
     size, held = _size(path)
-    job = worker.Open(
+    job = worker.OpenDataset(
         folder=_folder(),
         memory=limits.memory + 2 * held,
         path=str(path),
@@ -125,10 +125,12 @@ def open_dataset(
     return dataset
 
 
-def rows(dataset: Dataset, *, count: int | None = None, limits: Limits = LIMITS) -> Iterator[Row]:
+def rows(
+    dataset: Dataset, *, count: int | None = None, limits: DatasetLimits = LIMITS
+) -> Iterator[Row]:
     """The rows, as `Dataset.rows` gives them; only the first `count` of them."""
     size, held = _size(dataset.path)
-    job = worker.Rows(
+    job = worker.ReadRows(
         folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset, count=count
     )
     return _Pass(dataset.path, size, 0, limits).items(job, worker.decode_rows)
@@ -141,7 +143,7 @@ def samples(
     chosen: list[int] | None = None,
     messages: Sequence[dict[str, Any]] | None = None,
     prompt: str | None = None,
-    limits: Limits = LIMITS,
+    limits: DatasetLimits = LIMITS,
 ) -> Iterator[Sample]:
     """The rows with their messages.
 
@@ -151,14 +153,14 @@ def samples(
         chosen: places of the rows, from 0, ascending; None for the first `count`.
         messages: of the run document.
         prompt: of the run document.
-        limits: see Limits.
+        limits: see DatasetLimits.
 
     Raises:
         DatasetError: the file changed since it was checked, or takes too much.
         RunDocumentError: a row that cannot be rendered, or takes too much.
     """
     size, held = _size(dataset.path)
-    job = worker.Samples(
+    job = worker.ReadSamples(
         folder=_folder(),
         memory=limits.memory + 2 * held,
         dataset=dataset,
@@ -170,19 +172,19 @@ def samples(
     return _Pass(dataset.path, size, count, limits).items(job, worker.decode_samples)
 
 
-def choose(sampling: Sampling, dataset: Dataset, *, limits: Limits = LIMITS) -> list[int]:
+def choose(sampling: Sampling, dataset: Dataset, *, limits: DatasetLimits = LIMITS) -> list[int]:
     """The places of the rows drawn, as `evaluators.data.sampling.choose` gives them."""
     size, held = _size(dataset.path)
-    job = worker.Choose(
+    job = worker.ChooseRows(
         folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset, sampling=sampling
     )
     return list(_Pass(dataset.path, size, 0, limits).items(job, worker.decode_places))
 
 
-def describe(dataset: Dataset, *, limits: Limits = LIMITS) -> tuple[Column, ...]:
+def describe(dataset: Dataset, *, limits: DatasetLimits = LIMITS) -> tuple[Column, ...]:
     """What the columns hold, as `evaluators.data.columns.describe` says."""
     size, held = _size(dataset.path)
-    job = worker.Describe(folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset)
+    job = worker.DescribeColumns(folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset)
     return tuple(_Pass(dataset.path, size, 0, limits).items(job, worker.decode_columns))
 
 
@@ -259,13 +261,15 @@ async def in_thread(
 class _Pass:
     """One job at a process, and what is said when it takes too much."""
 
-    def __init__(self, path: Path, size: int, rendered: int, limits: Limits) -> None:
+    def __init__(self, path: Path, size: int, rendered: int, limits: DatasetLimits) -> None:
         self._path = path
         self._limits = limits
         self._read_s = limits.read_s + limits.read_s_per_mb * size / _MB
         self._all_s = 2 * self._read_s + limits.row_s * rendered
 
-    def items(self, job: worker.Job, decode: Callable[[bytes], Sequence[_Item]]) -> Iterator[_Item]:
+    def items(
+        self, job: worker.DatasetJob, decode: Callable[[bytes], Sequence[_Item]]
+    ) -> Iterator[_Item]:
         """What the job gives, one by one. The process is free again, or killed, at the end."""
         data = worker.encode(job)
         process, kind, body = self._begin(data)

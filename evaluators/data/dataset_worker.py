@@ -63,7 +63,7 @@ class _Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     memory: int
 
 
-class Open(_Job, frozen=True, kw_only=True, tag=True):
+class OpenDataset(_Job, frozen=True, kw_only=True, tag=True):
     """Check a file, and the templates of a run over it; gives one Dataset.
 
     Attributes:
@@ -80,14 +80,14 @@ class Open(_Job, frozen=True, kw_only=True, tag=True):
     prompt: str | None = None
 
 
-class Rows(_Job, frozen=True, kw_only=True, tag=True):
+class ReadRows(_Job, frozen=True, kw_only=True, tag=True):
     """Gives the first `count` Rows."""
 
     dataset: Dataset
     count: int | None = None
 
 
-class Samples(_Job, frozen=True, kw_only=True, tag=True):
+class ReadSamples(_Job, frozen=True, kw_only=True, tag=True):
     """Gives a Sample for each of the first `count` rows, or of those at the places `chosen`."""
 
     dataset: Dataset
@@ -97,20 +97,20 @@ class Samples(_Job, frozen=True, kw_only=True, tag=True):
     prompt: str | None
 
 
-class Choose(_Job, frozen=True, kw_only=True, tag=True):
+class ChooseRows(_Job, frozen=True, kw_only=True, tag=True):
     """Gives the places of the rows that are drawn."""
 
     dataset: Dataset
     sampling: Sampling
 
 
-class Describe(_Job, frozen=True, kw_only=True, tag=True):
+class DescribeColumns(_Job, frozen=True, kw_only=True, tag=True):
     """Gives a Column for each column."""
 
     dataset: Dataset
 
 
-Job = Open | Rows | Samples | Choose | Describe
+DatasetJob = OpenDataset | ReadRows | ReadSamples | ChooseRows | DescribeColumns
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -135,7 +135,7 @@ def _built(kind: type, value: Any) -> Any:
 
 # JSON and not MessagePack, which has no numbers above 64 bits; a dataset may.
 encode = msgspec.json.Encoder(enc_hook=_plain).encode
-_jobs: msgspec.json.Decoder[Job] = msgspec.json.Decoder(Job, dec_hook=_built)
+_jobs: msgspec.json.Decoder[DatasetJob] = msgspec.json.Decoder(DatasetJob, dec_hook=_built)
 decode_dataset = msgspec.json.Decoder(list[Dataset], dec_hook=_built).decode
 decode_failure = msgspec.json.Decoder(Failure).decode
 decode_rows = msgspec.json.Decoder(list[Row]).decode
@@ -144,7 +144,7 @@ decode_columns = msgspec.json.Decoder(list[Column]).decode
 decode_places = msgspec.json.Decoder(list[int]).decode
 
 
-class Place:
+class WorkerPosition:
     """What the process is at, for the parent to see."""
 
     def __init__(self, fd: int) -> None:
@@ -207,7 +207,7 @@ def main() -> None:
     _die_with(parent)
     os.nice(_NICENESS)
     channel = socket.socket(fileno=os.dup(0))
-    place = Place(place_fd)
+    place = WorkerPosition(place_fd)
     while True:
         channel.settimeout(_IDLE_S)
         job = _receive(channel)
@@ -220,7 +220,7 @@ def main() -> None:
             with suppress(OSError):
                 os.chdir(job.folder)
             _limit_memory(job.memory)
-            _carry_out(job, output, place)
+            _execute(job, output, place)
         except EvalrouterError as error:
             failure = Failure(type(error).__name__, error.message, error.param)
             output.frame(ERROR, encode(failure))
@@ -241,24 +241,24 @@ def main() -> None:
             return
 
 
-def _carry_out(job: Job, output: _Output, place: Place) -> None:
+def _execute(job: DatasetJob, output: _Output, place: WorkerPosition) -> None:
     match job:
-        case Open():
+        case OpenDataset():
             _open(job, output, place)
-        case Rows():
+        case ReadRows():
             for row in islice(job.dataset.rows(), job.count):
                 output.add(row)
-        case Samples():
+        case ReadSamples():
             _samples(job, output, place)
-        case Choose():
+        case ChooseRows():
             for one in choose(job.sampling, _ticking(job.dataset.rows(), output)):
                 output.add(one)
-        case Describe():
+        case DescribeColumns():
             for column in describe(job.dataset):
                 output.add(column)
 
 
-def _open(job: Open, output: _Output, place: Place) -> None:
+def _open(job: OpenDataset, output: _Output, place: WorkerPosition) -> None:
     dataset = open_dataset(
         Path(job.path),
         columns=job.columns,
@@ -272,7 +272,7 @@ def _open(job: Open, output: _Output, place: Place) -> None:
     output.add(dataset)
 
 
-def _samples(job: Samples, output: _Output, place: Place) -> None:
+def _samples(job: ReadSamples, output: _Output, place: WorkerPosition) -> None:
     output.send(AT_WORK)
     render = compile_messages(job.messages, job.prompt, job.dataset.columns, at=place.rendering)
     place.reading(0)
@@ -283,7 +283,7 @@ def _samples(job: Samples, output: _Output, place: Place) -> None:
         place.reading(row.number)
 
 
-def _picked(rows: Iterator[Row], job: Samples) -> Iterator[Row]:
+def _picked(rows: Iterator[Row], job: ReadSamples) -> Iterator[Row]:
     if job.chosen is None:
         # All of them are read to their end, which is where a changed file shows.
         yield from rows if job.count == job.dataset.row_count else islice(rows, job.count)
@@ -303,7 +303,7 @@ def _ticking(rows: Iterator[Row], output: _Output) -> Iterator[Row]:
         yield row
 
 
-def _receive(channel: socket.socket) -> Job | None:
+def _receive(channel: socket.socket) -> DatasetJob | None:
     """The next job; None when none is to come."""
     try:
         header = _exactly(channel, HEADER.size)

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from evaluators.data.csv_tsv import read_delimited
 from evaluators.data.parquet import read_arrow, read_parquet
-from evaluators.data.records import Digest, Record, decoded, kind, lines
+from evaluators.data.records import Digest, FileRecord, decoded, kind, lines
 from providers.errors import DatasetError
 
 EXTENSIONS: Mapping[str, str] = {
@@ -43,7 +43,7 @@ _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read(path: Path, format: str, *, digest: Digest, max_line_bytes: int) -> Iterator[Record]:  # noqa: A002  # the field's word
+def read(path: Path, format: str, *, digest: Digest, max_line_bytes: int) -> Iterator[FileRecord]:  # noqa: A002  # the field's word
     """The file's records in order, in bounded memory.
 
     Args:
@@ -127,7 +127,7 @@ def _object(value: Any, where: str, hint: str) -> dict[str, Any]:
     return value
 
 
-def _jsonl(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[Record]:
+def _jsonl(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[FileRecord]:
     hint = "write one object per line (a file that is one JSON array is named .json)"
     for number, text in lines(path, digest, max_line_bytes):
         line = text.strip(" \t\r\n")
@@ -144,10 +144,10 @@ def _jsonl(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[Record]:
         if end != len(line):
             column = indent + end + 1
             raise DatasetError(f"{where}: more text after the value at column {column}; {hint}")
-        yield Record(number, where, _object(value, where, hint))
+        yield FileRecord(number, where, _object(value, where, hint))
 
 
-def _json(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[Record]:
+def _json(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[FileRecord]:
     with path.open("rb") as file:
         raw = file.read(MAX_JSON_BYTES + 1)
     if len(raw) > MAX_JSON_BYTES:
@@ -167,7 +167,7 @@ def _json(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[Record]:
         ) from error
 
 
-def _elements(path: Path, text: str, max_bytes: int) -> Iterator[Record]:
+def _elements(path: Path, text: str, max_bytes: int) -> Iterator[FileRecord]:
     """The objects of a JSON array, parsed one by one so that each has a line."""
 
     def skip(at: int) -> int:
@@ -190,7 +190,7 @@ def _elements(path: Path, text: str, max_bytes: int) -> Iterator[Record]:
         value, end = _value(text, at, where)
         if end - at > max_bytes:
             raise DatasetError(f"{where}: row {number} is longer than {max_bytes} bytes; split it")
-        yield Record(number, where, _object(value, where, "write an array of objects"))
+        yield FileRecord(number, where, _object(value, where, "write an array of objects"))
         at = skip(end)
         closing = text.startswith("]", at)
         if not closing:
@@ -201,7 +201,7 @@ def _elements(path: Path, text: str, max_bytes: int) -> Iterator[Record]:
         raise json.JSONDecodeError("more text after the array", text, skip(at + 1))
 
 
-_Reader = Callable[[Path, Digest, int], Iterator[Record]]
+_Reader = Callable[[Path, Digest, int], Iterator[FileRecord]]
 _READERS: Mapping[str, _Reader] = {
     "jsonl": _jsonl,
     "json": _json,

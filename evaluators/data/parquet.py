@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evaluators.data.records import MAX_COLUMNS, Digest, Record
+from evaluators.data.records import MAX_COLUMNS, Digest, FileRecord
 from providers.errors import DatasetError, MissingExtraError
 
 STATE = "state.json"  # which the folder has, and names its files
@@ -22,7 +22,7 @@ MAX_GROUP_BYTES = 2 * 1024 * 1024 * 1024
 _BATCH = 64
 
 
-def read_parquet(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[Record]:
+def read_parquet(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[FileRecord]:
     """The file's rows in order. `formats.read` says what is raised."""
     try:
         from pyarrow import parquet  # noqa: PLC0415  # an optional package of 170 MB
@@ -68,16 +68,16 @@ def _check_batch(batch: Any, path: Path, number: int, max_line_bytes: int) -> No
         )
 
 
-def _record(path: Path, number: int, fields: dict[str, Any]) -> Record:
+def _record(path: Path, number: int, fields: dict[str, Any]) -> FileRecord:
     where = f"{path}: row {number}"
     _json_only(fields, where)
-    return Record(number, where, fields)
+    return FileRecord(number, where, fields)
 
 
 # Arrow
 
 
-def read_arrow(path: Path, digest: Digest, _max_line_bytes: int) -> Iterator[Record]:
+def read_arrow(path: Path, digest: Digest, _max_line_bytes: int) -> Iterator[FileRecord]:
     """The folder's rows in order. `formats.read` says what is raised."""
     try:
         import pyarrow as pa  # noqa: PLC0415  # an optional package of 170 MB

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-Opened = Literal["file", "model", "program", "hub_metric"]
+OpenedKind = Literal["file", "model", "program", "hub_metric"]
 
 
 class Opens(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Opens(msgspec.Struct, frozen=True):
         names: texts that stand for something that ships with evalrouter, and open no other file.
     """
 
-    what: Opened
+    what: OpenedKind
     names: tuple[str, ...] = ()
 
 

@@ -22,7 +22,7 @@ class Digest(Protocol):
         ...
 
 
-class Record(NamedTuple):
+class FileRecord(NamedTuple):
     """One row as the file has it.
 
     `number` is the line for JSON lines and the row, from 1, for everything else; `where` is the

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from evaluators.data.records import Record, kind
+from evaluators.data.records import FileRecord, kind
 from providers.errors import DatasetError
 
 PROMPTS = ("messages", "prompt", "input")
@@ -45,7 +45,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
 
 
-def to_row(record: Record, columns: Mapping[str, str], *, needs_prompt: bool) -> Row:
+def to_row(record: FileRecord, columns: Mapping[str, str], *, needs_prompt: bool) -> Row:
     """Read a record's columns.
 
     Args:
@@ -83,7 +83,7 @@ def own_id(fields: Mapping[str, Any], where: str) -> str | None:
     return str(value)
 
 
-def _named(record: Record, columns: Mapping[str, str]) -> dict[str, Any]:
+def _named(record: FileRecord, columns: Mapping[str, str]) -> dict[str, Any]:
     fields = _unpacked(record.fields)
     for own, known in columns.items():
         if own == known or own not in fields:

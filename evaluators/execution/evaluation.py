@@ -14,13 +14,13 @@ from enum import Enum
 import msgspec
 
 from evaluators.base import Answer, Cell, Sample, Scorable, Score
-from evaluators.execution.scheduler import Lane, Place, work_through
+from evaluators.execution.scheduler import Lane, LanePlace, work_through
 
 # A batch amortises the hand-over to the scoring thread; more than this delays progress.
 SCORING_BATCH = 64
 
 
-class Task(msgspec.Struct, frozen=True):
+class CellTask(msgspec.Struct, frozen=True):
     """A cell to fill. With an `answer` (kept by an earlier attempt) it only lacks scores.
 
     Attributes:
@@ -36,7 +36,7 @@ class Task(msgspec.Struct, frozen=True):
     scores: tuple[Score, ...] = ()
 
 
-class Result(msgspec.Struct, frozen=True):
+class CellResult(msgspec.Struct, frozen=True):
     """A filled cell. `scores` is empty when the answer is an error."""
 
     cell: Cell
@@ -44,7 +44,7 @@ class Result(msgspec.Struct, frozen=True):
     scores: tuple[Score, ...]
 
 
-class Answered(msgspec.Struct, frozen=True):
+class AnsweredItem(msgspec.Struct, frozen=True):
     """An answer with a text, to be scored, and the scores that it has already."""
 
     item: Scorable
@@ -58,14 +58,14 @@ class Unanswered(Enum):
     DROPPED = "to be left, because the run or the lane is at its end"
 
 
-Complete = Callable[[Cell, Sample, Place], Awaitable[Answer | Unanswered]]
+Complete = Callable[[Cell, Sample, LanePlace], Awaitable[Answer | Unanswered]]
 KeepScores = Callable[[Mapping[Cell, tuple[Score, ...]]], Awaitable[None]]
-Tell = Callable[[Result], None]
-ScoreBatch = Callable[[Sequence[Answered]], Awaitable[list[tuple[Score, ...]]]]
+Tell = Callable[[CellResult], None]
+ScoreBatch = Callable[[Sequence[AnsweredItem]], Awaitable[list[tuple[Score, ...]]]]
 
 
 async def run(
-    lanes: Sequence[Lane[Task]],
+    lanes: Sequence[Lane[CellTask]],
     *,
     complete: Complete,
     score: ScoreBatch,
@@ -95,7 +95,7 @@ async def run(
     Raises:
         Whatever an argument raises: a run that cannot keep its results stops.
     """
-    answered: asyncio.Queue[tuple[Task, Answer] | None] = asyncio.Queue(2 * SCORING_BATCH)
+    answered: asyncio.Queue[tuple[CellTask, Answer] | None] = asyncio.Queue(2 * SCORING_BATCH)
 
     async def replay() -> None:
         await work_through(
@@ -107,7 +107,7 @@ async def run(
         )
         await answered.put(None)
 
-    async def fill(task: Task, place: Place) -> bool:
+    async def fill(task: CellTask, place: LanePlace) -> bool:
         answer = task.answer
         if answer is None:
             if halted():
@@ -125,7 +125,7 @@ async def run(
         async with asyncio.TaskGroup() as finishing:
             while replaying:
                 await room.acquire()
-                batch: list[tuple[Task, Answer]] = []
+                batch: list[tuple[CellTask, Answer]] = []
                 while len(batch) < SCORING_BATCH:
                     if batch and answered.empty():
                         break
@@ -136,16 +136,16 @@ async def run(
                     batch.append(item)
                 finishing.create_task(finish(batch)).add_done_callback(lambda _: room.release())
 
-    async def finish(batch: list[tuple[Task, Answer]]) -> None:
+    async def finish(batch: list[tuple[CellTask, Answer]]) -> None:
         good = [(task, answer) for task, answer in batch if answer.text is not None]
         scored = await score(
-            [Answered(Scorable(task.sample, answer), task.scores) for task, answer in good]
+            [AnsweredItem(Scorable(task.sample, answer), task.scores) for task, answer in good]
         )
         of = {task.cell: scores for (task, _), scores in zip(good, scored, strict=True)}
         if of:
             await keep_scores(of)
         for task, answer in batch:
-            tell(Result(task.cell, answer, of.get(task.cell, ())))
+            tell(CellResult(task.cell, answer, of.get(task.cell, ())))
 
     try:
         async with asyncio.TaskGroup() as group:

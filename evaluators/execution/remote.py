@@ -5,18 +5,18 @@ from __future__ import annotations
 import msgspec
 
 from evaluators.base import Score
-from evaluators.execution.worker import Batch, Setup, encode, load, serve
+from evaluators.execution.worker import ScoringBatch, WorkerSetup, encode, load, serve
 from evaluators.metrics.registry import build
 
-_setup = msgspec.json.Decoder(Setup)
-_batch = msgspec.json.Decoder(Batch)
+_setup = msgspec.json.Decoder(WorkerSetup)
+_batch = msgspec.json.Decoder(ScoringBatch)
 
 
 class RemoteScorer:
     """Metrics, loaded once.
 
     Args:
-        argument: a Setup.
+        argument: a WorkerSetup.
 
     Raises:
         EvalrouterError: a metric cannot be loaded.
@@ -26,7 +26,7 @@ class RemoteScorer:
         self._metrics = [load(build(spec)) for spec in _setup.decode(argument).specs]
 
     def score(self, payload: bytes) -> bytes:
-        """A Batch to a list of scores, one tuple for each answer, in order."""
+        """A ScoringBatch to a list of scores, one tuple for each answer, in order."""
         found: list[tuple[Score, ...]] = []
         serve(self._metrics, _batch.decode(payload).items, found.append)
         return encode(found)

@@ -25,7 +25,7 @@ _Item = TypeVar("_Item")
 AHEAD = 8
 
 
-class Gate(Protocol):
+class LaneGate(Protocol):
     """Says when a lane may do one more."""
 
     async def enter(self) -> None:
@@ -41,7 +41,7 @@ class Gate(Protocol):
         ...
 
 
-class Open:
+class OpenGate:
     """A gate that is always open."""
 
     async def enter(self) -> None:
@@ -55,7 +55,7 @@ class Open:
         return sys.maxsize
 
 
-class Place(Protocol):
+class LanePlace(Protocol):
     """An item's place among those under way."""
 
     async def take(self) -> None:
@@ -67,7 +67,7 @@ class Place(Protocol):
         ...
 
 
-Do = Callable[[_Item, Place], Awaitable[bool]]
+Do = Callable[[_Item, LanePlace], Awaitable[bool]]
 
 
 class Lane(NamedTuple, Generic[_Item]):
@@ -75,11 +75,11 @@ class Lane(NamedTuple, Generic[_Item]):
 
     Attributes:
         items: read only as fast as they are done.
-        gate: see Gate.
+        gate: see LaneGate.
     """
 
     items: AsyncIterable[_Item]
-    gate: Gate = Open()
+    gate: LaneGate = OpenGate()
 
 
 class _NoPlace:
@@ -95,7 +95,7 @@ class _NoPlace:
 class _Places:
     """A number of places, shared out between the lanes that have items left."""
 
-    def __init__(self, places: int, gates: Sequence[Gate]) -> None:
+    def __init__(self, places: int, gates: Sequence[LaneGate]) -> None:
         self._free = self.all = places
         self._taken = [0] * len(gates)
         self._gates = dict(enumerate(gates))
@@ -256,10 +256,10 @@ class _Driver(Generic[_Item]):
         if places < AHEAD:
             await place.take()
         # A callback, because a task that is cancelled before its first step has no `finally`.
-        task = self._group.create_task(self._carry_out(item, place))
+        task = self._group.create_task(self._execute(item, place))
         task.add_done_callback(lambda _: self._over(place))
 
-    async def _carry_out(self, item: _Item, place: Place) -> None:
+    async def _execute(self, item: _Item, place: LanePlace) -> None:
         if not await self._do(item, place):
             self._left.append(item)
 
@@ -293,7 +293,7 @@ class _Driver(Generic[_Item]):
 
 
 class _Place:
-    """A lane's place for one item; see Place."""
+    """A lane's place for one item; see LanePlace."""
 
     def __init__(self, lane: _Driver[Any]) -> None:
         self._lane = lane

@@ -9,9 +9,10 @@ Where a metric is scored follows from what it is (see `evaluators/base.py`):
   of scoring, going by its first answers; else in worker processes, one per processor. A small run
   is over before a worker has started, and does not pay for one; a large one would make live
   requests wait for the interpreter's lock, up to three times as long at the 99th percentile.
-- a `Loading` one in those worker processes from the start.
-- an `Own` one (a model, or somebody else's code) in a worker process that has nothing else.
-- an `Asking` or a `Judging` one here, as it only waits for the router.
+- a `PreloadedMetric` one in those worker processes from the start.
+- an `IsolatedMetric` one (a model, or somebody else's code) in a worker process that has nothing
+    else.
+- an `EmbeddingMetric` or a `JudgeMetric` one here, as it only waits for the router.
 """
 
 from __future__ import annotations
@@ -25,17 +26,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 from evaluators.base import (
     AnyMetric,
-    Asking,
     AskJudge,
     Embed,
-    Judging,
-    Loading,
-    Own,
+    EmbeddingMetric,
+    IsolatedMetric,
+    JudgeMetric,
+    PreloadedMetric,
     Scorable,
     Score,
 )
 from evaluators.execution.worker import checked, score, unscored
-from evaluators.execution.worker_pool import Pool, Scores, Spec, available_processors, together
+from evaluators.execution.worker_pool import (
+    Scores,
+    WorkerPool,
+    WorkerSpec,
+    available_processors,
+    together,
+)
 from evaluators.metrics.registry import build
 from providers.errors import RunDocumentError
 
@@ -63,40 +70,40 @@ class Scorer:
         judge: how to ask a judge; None where no metric does.
         processes: worker processes for plain metrics, at most.
         here_s: seconds of scoring that a whole run may spend in this process.
-        pool: makes what scores elsewhere, called as `Pool` is; with another one than `Pool`,
-            nothing is scored in this process.
+        pool: makes what scores elsewhere, called as `WorkerPool` is; with another one than
+            `WorkerPool`, nothing is scored in this process.
     """
 
     def __init__(
         self,
-        specs: Sequence[Spec],
+        specs: Sequence[WorkerSpec],
         *,
         answers: int | None = None,
         embed: Embed | None = None,
         judge: AskJudge | None = None,
         processes: int | None = None,
         here_s: float = HERE_S,
-        pool: Callable[..., Scores] = Pool,
+        pool: Callable[..., Scores] = WorkerPool,
     ) -> None:
         self._metrics = [build(spec) for spec in specs]
         self._order = [output.name for metric in self._metrics for output in metric.outputs]
         self._embed = embed
         self._judge = judge
         self._answers = answers
-        self._left_s = here_s if pool is Pool else 0.0
+        self._left_s = here_s if pool is WorkerPool else 0.0
         self._cheapest_s = math.inf
         self._done_here = 0
-        plain: list[Spec] = []
+        plain: list[WorkerSpec] = []
         self._plain: list[AnyMetric] = []
-        self._asking: list[Asking] = []
-        self._judging: list[Judging] = []
-        self._own: list[tuple[Own, Scores]] = []
+        self._asking: list[EmbeddingMetric] = []
+        self._judging: list[JudgeMetric] = []
+        self._own: list[tuple[IsolatedMetric, Scores]] = []
         for metric, spec in zip(self._metrics, specs, strict=True):
-            if isinstance(metric, Asking):
+            if isinstance(metric, EmbeddingMetric):
                 self._asking.append(metric)
-            elif isinstance(metric, Judging):
+            elif isinstance(metric, JudgeMetric):
                 self._judging.append(metric)
-            elif isinstance(metric, Own):
+            elif isinstance(metric, IsolatedMetric):
                 own = pool(
                     [spec], load_s=metric.load_s, sample_s=metric.sample_s, chunk=_MODEL_BATCH
                 )
@@ -104,7 +111,7 @@ class Scorer:
             else:
                 self._plain.append(metric)
                 plain.append(spec)
-                if isinstance(metric, Loading):
+                if isinstance(metric, PreloadedMetric):
                     self._left_s = 0.0
         self._pool = pool(plain, processes=processes or available_processors())
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
@@ -190,12 +197,12 @@ class Scorer:
                 self._left_s = 0.0
 
     async def _score_own(
-        self, metric: Own, pool: Scores, items: Sequence[Scorable]
+        self, metric: IsolatedMetric, pool: Scores, items: Sequence[Scorable]
     ) -> list[tuple[Score, ...]]:
         return _told([metric], await pool.score(items))
 
     async def _score_asking(
-        self, metric: Asking, items: Sequence[Scorable]
+        self, metric: EmbeddingMetric, items: Sequence[Scorable]
     ) -> list[tuple[Score, ...]]:
         if self._embed is None:
             return [unscored(metric, "no router is available here")] * len(items)
@@ -203,7 +210,7 @@ class Scorer:
         return [tuple(checked(metric, scores)) for scores in found]
 
     async def _score_judging(
-        self, metric: Judging, items: Sequence[Scorable]
+        self, metric: JudgeMetric, items: Sequence[Scorable]
     ) -> list[tuple[Score, ...]]:
         if self._judge is None:
             return [unscored(metric, "no router is available here")] * len(items)

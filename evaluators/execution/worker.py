@@ -1,8 +1,8 @@
 """A worker process: it builds metrics from their specs, and scores what comes in on its stdin.
 
-The parent (`worker_pool.py`) writes frames (four bytes of length, then JSON): first a Setup, then
-Batches. This answers with one frame Ready, then one frame of scores for each answer, in order, each
-as soon as it is known, so that the parent sees which answer a metric died or hangs on.
+The parent (`worker_pool.py`) writes frames (four bytes of length, then JSON): first a WorkerSetup,
+then Batches. This answers with one frame Ready, then one frame of scores for each answer, in order,
+each as soon as it is known, so that the parent sees which answer a metric died or hangs on.
 
 It ends when its stdin does, so it never outlives its parent, even one that was killed.
 """
@@ -22,7 +22,15 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from evaluators.base import AnyMetric, Asking, Judging, Loading, Own, Scorable, Score
+from evaluators.base import (
+    AnyMetric,
+    EmbeddingMetric,
+    IsolatedMetric,
+    JudgeMetric,
+    PreloadedMetric,
+    Scorable,
+    Score,
+)
 from evaluators.metrics.registry import build
 from providers.errors import EvalrouterError
 
@@ -35,7 +43,7 @@ LENGTH = struct.Struct(">I")
 encode = msgspec.json.Encoder().encode
 
 
-class Setup(msgspec.Struct, frozen=True):
+class WorkerSetup(msgspec.Struct, frozen=True):
     """What a worker is for: the specs of its metrics, as the run document has them."""
 
     specs: tuple[str | dict[str, Any], ...]
@@ -47,7 +55,7 @@ class Ready(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-class Batch(msgspec.Struct, frozen=True):
+class ScoringBatch(msgspec.Struct, frozen=True):
     """Answers to score."""
 
     items: tuple[Scorable, ...]
@@ -64,10 +72,12 @@ def score(metrics: Sequence[AnyMetric], item: Scorable) -> tuple[Score, ...]:
 
 def _scores(metric: AnyMetric, item: Scorable) -> Iterable[Score]:
     try:
-        if isinstance(metric, Own):
+        if isinstance(metric, IsolatedMetric):
             [scores] = metric.score_batch([item])
         else:
-            assert not isinstance(metric, Asking | Judging), "scored where the router is"
+            assert not isinstance(metric, EmbeddingMetric | JudgeMetric), (
+                "scored where the router is"
+            )
             scores = metric.score(item.sample, item.answer)
     except Exception as error:  # noqa: BLE001  # a user's metric may raise anything
         return unscored(metric, f"{type(error).__name__}: {error}")
@@ -114,7 +124,7 @@ def main() -> None:
         frames.write(LENGTH.pack(len(body)) + body)
         frames.flush()
 
-    setup = msgspec.json.decode(waiting.get(), type=Setup)
+    setup = msgspec.json.decode(waiting.get(), type=WorkerSetup)
     try:
         metrics = [load(build(spec)) for spec in setup.specs]
     except EvalrouterError as error:
@@ -124,14 +134,14 @@ def main() -> None:
         tell(Ready(error=f"{type(error).__name__}: {error}"))
         return
     tell(Ready())
-    decode = msgspec.json.Decoder(Batch).decode
+    decode = msgspec.json.Decoder(ScoringBatch).decode
     while True:
         serve(metrics, decode(waiting.get()).items, tell)
 
 
 def load(metric: AnyMetric) -> AnyMetric:
     """The metric, ready to score."""
-    if isinstance(metric, Loading):
+    if isinstance(metric, PreloadedMetric):
         metric.load()
     return metric
 
@@ -141,7 +151,7 @@ def serve(
 ) -> None:
     """Score a batch, and tell each answer's scores as soon as they are known, in order."""
     [first, *others] = metrics
-    if others or not isinstance(first, Own):
+    if others or not isinstance(first, IsolatedMetric):
         for item in items:
             tell(score(metrics, item))
         return

@@ -1,6 +1,6 @@
 """Worker processes that score: bounded, with time limits, restarted when one dies.
 
-    async with Pool([spec, ...], processes=2) as pool:
+    async with WorkerPool([spec, ...], processes=2) as pool:
         scores = await pool.score(items)
 
 Anything with these methods can take its place (a pool on a cluster, say): see `Scores`.
@@ -28,7 +28,7 @@ from typing import Any, Protocol, TypeVar, cast
 import msgspec
 
 from evaluators.base import Scorable, Score
-from evaluators.execution.worker import LENGTH, Batch, Ready, Setup, encode
+from evaluators.execution.worker import LENGTH, Ready, ScoringBatch, WorkerSetup, encode
 
 LOAD_S = 120.0
 SAMPLE_S = 120.0
@@ -58,7 +58,7 @@ _PROGRAM = (
 _scores = msgspec.json.Decoder(tuple[Score, ...])
 _ready = msgspec.json.Decoder(Ready)
 
-Spec = str | dict[str, Any]
+WorkerSpec = str | dict[str, Any]
 _Result = TypeVar("_Result")
 
 
@@ -93,7 +93,7 @@ def available_processors() -> int:
     return min(len(allowed(0)) if allowed else os.cpu_count() or 1, _MOST_PROCESSES)
 
 
-class Pool:
+class WorkerPool:
     """Scores with some metrics in worker processes, which start when they are first needed.
 
     Args:
@@ -106,14 +106,14 @@ class Pool:
 
     def __init__(
         self,
-        specs: Sequence[Spec],
+        specs: Sequence[WorkerSpec],
         *,
         processes: int = 1,
         load_s: float = LOAD_S,
         sample_s: float = SAMPLE_S,
         chunk: int = _CHUNK,
     ) -> None:
-        self._setup = Setup(tuple(specs))
+        self._setup = WorkerSetup(tuple(specs))
         self._load_s = load_s
         self._sample_s = sample_s
         self._chunk = chunk
@@ -121,7 +121,7 @@ class Pool:
         self._given_up = ""
         self._lost = 0
 
-    async def __aenter__(self) -> Pool:
+    async def __aenter__(self) -> WorkerPool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -163,7 +163,7 @@ class Pool:
             if worker is None:
                 return [*found, *[self._given_up] * (len(items) - len(found))]
             try:
-                await worker.send(Batch(tuple(items[len(found) :])))
+                await worker.send(ScoringBatch(tuple(items[len(found) :])))
                 while len(found) < len(items):
                     async with asyncio.timeout(self._sample_s):
                         found.append(_scores.decode(await worker.receive()))

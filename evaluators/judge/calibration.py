@@ -140,7 +140,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class JudgeChange(msgspec.Struct, frozen=True, kw_only=True):
     """Two judges, or one on two dates, over the items that both scored.
 
     Attributes:
@@ -299,7 +299,7 @@ def length_slope(words: Sequence[int], gap: Sequence[float]) -> Interval:
     return intervals.corpus_interval(rows, slope)
 
 
-def change(first: Sequence[Item], second: Sequence[Item]) -> Change:
+def change(first: Sequence[Item], second: Sequence[Item]) -> JudgeChange:
     """What became of a judge's scores between two dates, or how two judges differ.
 
     Args:
@@ -312,7 +312,7 @@ def change(first: Sequence[Item], second: Sequence[Item]) -> Change:
     after = [_mean(other.judge) for _, other in both]
     people = [(n, _mean(one.people)) for n, (one, _) in enumerate(both) if one.people]
     truth = [score for _, score in people]
-    return Change(
+    return JudgeChange(
         n=len(both),
         agreement=agreement(after, before, _clusters([one for one, _ in both])),
         difference=paired_difference(after, before),

@@ -22,7 +22,7 @@ from evaluators.base import Answer, Sample, Scorable
 from evaluators.data.rows import Row
 from evaluators.judge import prometheus
 from evaluators.judge.pairwise import Winner
-from evaluators.judge.pairwise_judging import Pair
+from evaluators.judge.pairwise_judging import AnswerPair
 from evaluators.judge.rubrics import Rubric, load, read_rubric
 from providers.errors import DatasetError, RunDocumentError, closest
 
@@ -62,7 +62,7 @@ def read_cases(
     *,
     columns: Mapping[str, str] = {},
     limit: int | None = None,
-) -> list[Case | Pair]:
+) -> list[Case | AnswerPair]:
     """All rows; answers with scores, or pairs with labels, never both.
 
     Args:
@@ -74,7 +74,7 @@ def read_cases(
     Raises:
         DatasetError: a row lacks something, or both kinds are in one dataset.
     """
-    found: list[Case | Pair] = []
+    found: list[Case | AnswerPair] = []
     for row in rows:
         if limit is not None and len(found) == limit:
             break
@@ -125,12 +125,12 @@ def _case(row_id: str, fields: Mapping[str, Any], where: str) -> Case:
     )
 
 
-def _pair(row_id: str, fields: Mapping[str, Any], where: str) -> Pair:
+def _pair(row_id: str, fields: Mapping[str, Any], where: str) -> AnswerPair:
     people = _PEOPLE.get(str(fields["label"]).strip().lower())
     if people is None:
         raise DatasetError(f"{where}: label is a, b or tie (0, 1 or 2), not {fields['label']!r}")
     reference = fields.get("reference")
-    return Pair(
+    return AnswerPair(
         id=row_id,
         instruction=_text(fields, "instruction", where),
         first=_text(fields, "response_a", where),

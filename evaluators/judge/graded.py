@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evaluators.base import Answer, AskJudge, Output, Sample, Scorable, Score
-from evaluators.judge.panel import Panel, Polled, Read, Request, poll
+from evaluators.judge.panel import Panel, PanelRequest, Polled, Read, poll
 from evaluators.stats.agreement import (
     alpha_of_sums,
     alpha_statistics,
@@ -60,7 +60,7 @@ class UnjudgeableError(Exception):
 
 
 class Graded:
-    """A grading by a panel. See `evaluators.base.Judging`."""
+    """A grading by a panel. See `evaluators.base.JudgeMetric`."""
 
     def __init__(self, metric: str, grading: Grading, panel: Panel) -> None:
         self.name = f"{metric}:{grading.name}"
@@ -90,10 +90,10 @@ class Graded:
             )
         return self._scores(await poll(self._panel, ask, request, self._grading.read))
 
-    def request(self, item: Scorable) -> Request:
+    def request(self, item: Scorable) -> PanelRequest:
         """What the judges are asked about an answer. Raises UnjudgeableError."""
         said = self._grading.ask(item.sample, item.answer)
-        return Request(
+        return PanelRequest(
             metric=self.name,
             sample_id=item.sample.id,
             messages=() if isinstance(said, str) else tuple(said),

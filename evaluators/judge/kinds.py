@@ -40,7 +40,7 @@ _WARNING = (
 )
 
 
-class Kind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JudgeKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A judge's questions.
 
     Attributes:
@@ -97,7 +97,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return fingerprint(self.system, self.prompt, _WARNING, read)
 
 
-def load_kind(named: str) -> Kind:
+def load_kind(named: str) -> JudgeKind:
     """A built-in kind by its name, or a YAML file by its path.
 
     Raises:
@@ -119,12 +119,12 @@ def load_kind(named: str) -> Kind:
 
 
 @cache
-def _built_in(name: str) -> Kind:
+def _built_in(name: str) -> JudgeKind:
     return _read(_FOLDER / f"{name}.yaml")
 
 
-def _read(path: Path) -> Kind:
-    kind = yaml_documents.decode_file(path, Kind)
+def _read(path: Path) -> JudgeKind:
+    kind = yaml_documents.decode_file(path, JudgeKind)
     if kind.labels:
         kind = msgspec.structs.replace(
             kind, low=min(kind.labels.values()), high=max(kind.labels.values())

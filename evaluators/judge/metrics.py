@@ -20,14 +20,14 @@ from evaluators.data.paths import Opens
 from evaluators.judge import prometheus as published
 from evaluators.judge import rubrics, verdicts
 from evaluators.judge.graded import Graded, Grading, UnjudgeableError
-from evaluators.judge.kinds import BUILT_IN, Kind, load_kind
+from evaluators.judge.kinds import BUILT_IN, JudgeKind, load_kind
 from evaluators.judge.panel import Combine, Panel, Read, Reading
 from evaluators.judge.prompts import fingerprint
 from evaluators.metrics.reference import asked, references
 from providers.errors import RunDocumentError
 
 Judges = str | tuple[str, ...]
-Many = Annotated[int, msgspec.Meta(ge=1, le=100)]
+_Many = Annotated[int, msgspec.Meta(ge=1, le=100)]
 Few = Annotated[int, msgspec.Meta(ge=0, le=10)]
 UseReference = Literal["auto", "always", "never"]
 Template = Literal["chat", "raw"]
@@ -46,7 +46,7 @@ def prometheus(
     reference: UseReference = "auto",
     instruction: str | None = None,
     output: str | None = None,
-    repeats: Many = 1,
+    repeats: _Many = 1,
     retries: Few = 2,
     combine: Combine = "mean",
     parameters: dict[str, Any] = {},  # noqa: B006  (never changed)
@@ -153,7 +153,7 @@ def judge(
     context: str = "context",
     instruction: str | None = None,
     output: str | None = None,
-    repeats: Many = 1,
+    repeats: _Many = 1,
     retries: Few = 2,
     combine: Combine = "mean",
     parameters: dict[str, Any] = {},  # noqa: B006  (never changed)
@@ -187,7 +187,7 @@ def judge(
 
 
 def kind_grading(
-    kind: Kind,
+    kind: JudgeKind,
     *,
     context: str = "context",
     instruction: str | None = None,

@@ -26,7 +26,7 @@ Winner = Literal["first", "second", "tie"]
 _RESAMPLES = 400
 
 
-class Bout(msgspec.Struct, frozen=True, kw_only=True):
+class PairwiseComparison(msgspec.Struct, frozen=True, kw_only=True):
     """One pair of answers to the same question.
 
     Attributes:
@@ -99,7 +99,7 @@ def decide(forward: Label | None, backward: Label | None) -> Winner | None:
     return "tie"
 
 
-def summarise(bouts: Sequence[Bout]) -> PairwiseReport:
+def summarise(bouts: Sequence[PairwiseComparison]) -> PairwiseReport:
     """The numbers of many pairs; everything is from the first answer's side."""
     read = [(bout, bout.winner) for bout in bouts]
     decided = [(bout, winner) for bout, winner in read if winner is not None]

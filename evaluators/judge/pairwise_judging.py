@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from evaluators.base import AskJudge, Inquiry
+from evaluators.base import AskJudge, JudgeRequest
 from evaluators.judge import prometheus, verdicts
-from evaluators.judge.pairwise import Bout, Label, Winner
+from evaluators.judge.pairwise import Label, PairwiseComparison, Winner
 from evaluators.judge.prometheus import Style
 from evaluators.judge.prompts import fingerprint
 from evaluators.judge.rubrics import Rubric
@@ -23,7 +23,7 @@ from evaluators.judge.rubrics import Rubric
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-class Pair(NamedTuple):
+class AnswerPair(NamedTuple):
     """Two answers to the same question.
 
     Attributes:
@@ -47,7 +47,7 @@ class Pair(NamedTuple):
     category: str = ""
 
 
-class Duelling(NamedTuple):
+class PairwiseGrading(NamedTuple):
     """How two answers are compared.
 
     Attributes:
@@ -75,13 +75,15 @@ class Duelling(NamedTuple):
         )
 
 
-async def duel(pair: Pair, how: Duelling, judge: str, ask: AskJudge) -> Bout:
+async def compare_pair(
+    pair: AnswerPair, how: PairwiseGrading, judge: str, ask: AskJudge
+) -> PairwiseComparison:
     """Both verdicts; one that cannot be read, or was not given, is None."""
     forward, backward = await asyncio.gather(
         _verdict(pair, how, judge, ask, swapped=False),
         _verdict(pair, how, judge, ask, swapped=True),
     )
-    return Bout(
+    return PairwiseComparison(
         id=pair.id,
         first=pair.names[0],
         second=pair.names[1],
@@ -94,7 +96,7 @@ async def duel(pair: Pair, how: Duelling, judge: str, ask: AskJudge) -> Bout:
 
 
 async def _verdict(
-    pair: Pair, how: Duelling, judge: str, ask: AskJudge, *, swapped: bool
+    pair: AnswerPair, how: PairwiseGrading, judge: str, ask: AskJudge, *, swapped: bool
 ) -> Label | None:
     first, second = (pair.second, pair.first) if swapped else (pair.first, pair.second)
     question = prometheus.relative(
@@ -107,7 +109,7 @@ async def _verdict(
     )
     for attempt in range(1 + how.retries):
         judgement = await ask(
-            Inquiry(
+            JudgeRequest(
                 judge=judge,
                 metric="swapped" if swapped else "pairwise",
                 sample_id=pair.id,

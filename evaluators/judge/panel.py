@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from evaluators.base import AskJudge, Inquiry, Judgement
+from evaluators.base import AskJudge, Judgement, JudgeRequest
 
 Combine = Literal["mean", "median", "majority"]
 
@@ -43,7 +43,7 @@ class Panel(NamedTuple):
         return len(self.judges) * self.repeats
 
 
-class Request(NamedTuple):
+class PanelRequest(NamedTuple):
     """What every judge of the panel is asked.
 
     Attributes:
@@ -100,7 +100,7 @@ class Polled(NamedTuple):
 Read = Callable[[Judgement, str], Reading]
 
 
-async def poll(panel: Panel, ask: AskJudge, request: Request, read: Read) -> Polled:
+async def poll(panel: Panel, ask: AskJudge, request: PanelRequest, read: Read) -> Polled:
     """Ask every judge, every time it is to be asked.
 
     Args:
@@ -145,13 +145,13 @@ def combined(verdicts: Mapping[str, Sequence[float]], combine: Combine) -> float
 
 
 async def _verdict(
-    panel: Panel, ask: AskJudge, request: Request, read: Read, *, judge: str, repeat: int
+    panel: Panel, ask: AskJudge, request: PanelRequest, read: Read, *, judge: str, repeat: int
 ) -> tuple[Reading, bool]:
     """The first verdict that can be read, and whether the judge answered at all."""
     reading = Reading(None)
     for attempt in range(1 + panel.retries):
         judgement = await ask(
-            Inquiry(
+            JudgeRequest(
                 judge=judge,
                 metric=request.metric,
                 sample_id=request.sample_id,

@@ -39,7 +39,7 @@ _TEMPLATES: Mapping[Style, str] = {
 }
 
 
-class Question(NamedTuple):
+class JudgePrompt(NamedTuple):
     """What a judge is asked: a system text and a user text."""
 
     system: str
@@ -62,7 +62,7 @@ def absolute(
     response: str,
     reference: str | None = None,
     style: Style = "prometheus-2",
-) -> Question:
+) -> JudgePrompt:
     """Ask for a score of one response.
 
     Args:
@@ -82,7 +82,7 @@ def absolute(
         lowest=rubric.low,
         highest=rubric.high,
     )
-    return Question(_system(style, "absolute"), user)
+    return JudgePrompt(_system(style, "absolute"), user)
 
 
 def relative(
@@ -93,7 +93,7 @@ def relative(
     response_b: str,
     reference: str | None = None,
     style: Style = "prometheus-2",
-) -> Question:
+) -> JudgePrompt:
     """Ask which of two responses is better; arguments as for `absolute`.
 
     Prometheus 1 was not trained for it; it is asked with its own system text all the same.
@@ -107,10 +107,10 @@ def relative(
         reference=fence.quote(reference or ""),
         rubric=rubric.heading(),
     )
-    return Question(_system(style, "relative"), user)
+    return JudgePrompt(_system(style, "relative"), user)
 
 
-def messages(question: Question, style: Style) -> list[dict[str, str]]:
+def messages(question: JudgePrompt, style: Style) -> list[dict[str, str]]:
     """For a chat endpoint, which applies the model's own template.
 
     Mistral's template refuses a system message, so Prometheus 2 gets its system text before the
@@ -124,7 +124,7 @@ def messages(question: Question, style: Style) -> list[dict[str, str]]:
     ]
 
 
-def raw(question: Question, style: Style) -> str:
+def raw(question: JudgePrompt, style: Style) -> str:
     """For a completions endpoint: the chat template applied, less the token that begins a text.
 
     Hosts add that token (`<s>`) themselves; with it in the text it would be there twice.

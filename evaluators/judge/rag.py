@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from evaluators.base import AskJudge, Inquiry, Output, Scorable, Score
+from evaluators.base import AskJudge, JudgeRequest, Output, Scorable, Score
 from evaluators.judge import fence
 from evaluators.judge.metrics import Few, joined, told
 from evaluators.judge.prompts import fill, fingerprint, text
@@ -202,7 +202,7 @@ class _Steps:
         metric = self._metric
         for attempt in range(1 + metric._retries):
             judgement = await self._ask(
-                Inquiry(
+                JudgeRequest(
                     judge=metric._judge,
                     metric=metric.name,
                     sample_id=self._id,

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluators.judge.calibration import MEASURES, Calibration, Change, Repeats
+from evaluators.judge.calibration import MEASURES, Calibration, JudgeChange, Repeats
 from evaluators.judge.pairwise import PairwiseReport
 from evaluators.stats.intervals import Interval
-from evaluators.stats.ratings import Board
+from evaluators.stats.ratings import Ratings
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints
     from rich.table import Table
@@ -110,7 +110,7 @@ def pairwise_sheets(report: PairwiseReport, names: Sequence[str] = ()) -> Iterat
     yield Sheet(f"Both orders, from the side of {first}", ("measure", "value"), rows)
 
 
-def board_sheets(board: Board) -> Iterator[Sheet]:
+def board_sheets(board: Ratings) -> Iterator[Sheet]:
     """Ratings, and who won how much against whom."""
     names = tuple(board.ratings)
     yield Sheet(
@@ -136,7 +136,7 @@ def board_sheets(board: Board) -> Iterator[Sheet]:
     )
 
 
-def change_sheets(change: Change) -> Iterator[Sheet]:
+def change_sheets(change: JudgeChange) -> Iterator[Sheet]:
     """Two judges, or one on two dates."""
     moved = change.difference
     rows = [(MEASURES[name], interval(found)) for name, found in change.agreement.items()]

@@ -52,21 +52,21 @@ _OUT_OF = re.compile(
 _ALONE = re.compile(rf"\A{_DRESS}*{_NUMBER}[\s:*_`\"'\u201d\u2019)\]}}.!<>/s-]*\Z")
 
 
-class Verdict(NamedTuple):
+class ScoreVerdict(NamedTuple):
     """A score, or why there is none: `value` is None and `why` says what was wrong."""
 
     value: int | None
     why: str = ""
 
 
-class Choice(NamedTuple):
+class LabelVerdict(NamedTuple):
     """One of the labels, or why there is none."""
 
     label: str | None
     why: str = ""
 
 
-def score(answer: str, low: int, high: int, *, prompt: str = "") -> Verdict:
+def score(answer: str, low: int, high: int, *, prompt: str = "") -> ScoreVerdict:
     """The last score that the answer gives.
 
     A result tag counts more than words around a number, and those more than a number that stands
@@ -89,10 +89,10 @@ def score(answer: str, low: int, high: int, *, prompt: str = "") -> Verdict:
     ):
         if found is not None:
             return _checked(int(found["number"]), low, high)
-    return Verdict(None, "no verdict")
+    return ScoreVerdict(None, "no verdict")
 
 
-def choice(answer: str, labels: Sequence[str], *, prompt: str = "") -> Choice:
+def choice(answer: str, labels: Sequence[str], *, prompt: str = "") -> LabelVerdict:
     """The last of the labels that the answer decides for.
 
     Args:
@@ -133,7 +133,7 @@ def choice(answer: str, labels: Sequence[str], *, prompt: str = "") -> Choice:
         if found is not None:
             return _known(found["label"], labels)
     found = re.match(alone, _last_line(text))
-    return _known(found["label"], labels) if found else Choice(None, "no verdict")
+    return _known(found["label"], labels) if found else LabelVerdict(None, "no verdict")
 
 
 _SCORE_FIELDS = ("score", "result", "rating", "verdict", "grade")
@@ -228,16 +228,16 @@ def _last_line(text: str) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def _checked(value: int | None, low: int, high: int) -> Verdict:
+def _checked(value: int | None, low: int, high: int) -> ScoreVerdict:
     if value is None:
-        return Verdict(None, "no verdict")
+        return ScoreVerdict(None, "no verdict")
     if not low <= value <= high:
-        return Verdict(None, f"out of range: {value}")
-    return Verdict(value)
+        return ScoreVerdict(None, f"out of range: {value}")
+    return ScoreVerdict(value)
 
 
-def _known(label: str | None, labels: Sequence[str]) -> Choice:
+def _known(label: str | None, labels: Sequence[str]) -> LabelVerdict:
     for one in labels:
         if label is not None and one.casefold() == label.strip().casefold():
-            return Choice(one)
-    return Choice(None, "no verdict" if label is None else "no such choice")
+            return LabelVerdict(one)
+    return LabelVerdict(None, "no verdict" if label is None else "no such choice")

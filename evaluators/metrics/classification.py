@@ -20,7 +20,7 @@ from evaluators.metrics.reference import references, unscored
 from providers.errors import RunDocumentError
 
 Labels = Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=24)]
-Matrix = NDArray[np.float64]
+_Matrix = NDArray[np.float64]
 
 OTHER = "(other)"
 """The column of the confusion matrix for answers that are not a label."""
@@ -61,7 +61,7 @@ class Classification:
         self._by_word = match == "word"
         shape = (len(labels), len(labels) + 1)
 
-        def over(score: Callable[[Matrix], float]) -> Callable[[Sequence[float]], float]:
+        def over(score: Callable[[_Matrix], float]) -> Callable[[Sequence[float]], float]:
             return lambda sums: score(np.asarray(sums, dtype=np.float64).reshape(shape))
 
         self.outputs = (
@@ -125,7 +125,7 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).strip(string.punctuation + string.whitespace)
 
 
-def macro_f1(matrix: Matrix) -> float:
+def macro_f1(matrix: _Matrix) -> float:
     """Mean F1 of the labels that occur; a label never given nor due has none.
 
     `matrix` has a row for each label that was due, and a column for each that was given and one
@@ -136,14 +136,14 @@ def macro_f1(matrix: Matrix) -> float:
     return float((2 * hits[occurs] / (due + given)[occurs]).mean()) if occurs.any() else 0.0
 
 
-def micro_f1(matrix: Matrix) -> float:
+def micro_f1(matrix: _Matrix) -> float:
     """F1 of all decisions: equal to accuracy when every answer is a label."""
     hits, due, given = _margins(matrix)
     total = float(due.sum() + given.sum())
     return 2 * float(hits.sum()) / total if total else 0.0
 
 
-def kappa(matrix: Matrix, *, weights: str = "none") -> float:
+def kappa(matrix: _Matrix, *, weights: str = "none") -> float:
     """Cohen's kappa; 0 when chance alone would agree fully, where it is undefined."""
     size = matrix.shape[1]
     square = np.zeros((size, size))
@@ -161,6 +161,6 @@ def kappa(matrix: Matrix, *, weights: str = "none") -> float:
     return 1.0 - float((distance * square).sum()) / expected if expected else 0.0
 
 
-def _margins(matrix: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+def _margins(matrix: _Matrix) -> tuple[_Matrix, _Matrix, _Matrix]:
     """Of each label: how often it was rightly given, due, given."""
     return np.diagonal(matrix), matrix.sum(axis=1), matrix[:, :-1].sum(axis=0)

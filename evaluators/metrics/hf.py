@@ -25,14 +25,14 @@ from evaluators.data.paths import Opens
 from evaluators.metrics.reference import references, unscored
 from providers.errors import MissingExtraError, RunDocumentError
 
-OutputNames = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+HubOutputNames = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 # `evaluate` makes a folder of this name.
 ConfigName = Annotated[str, msgspec.Meta(pattern=r"^\w[\w.-]*$", max_length=100)]
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
-class HuggingFace:
+class HuggingFaceMetric:
     """Each answer by itself through the metric's `compute`; a route's score is the mean.
 
     So a metric that is defined over a whole corpus, as BLEU is, gives another number here than
@@ -56,7 +56,7 @@ class HuggingFace:
         *,
         path: Annotated[str, Opens("program")] | None = None,
         config: ConfigName | None = None,
-        outputs: OutputNames | None = None,
+        outputs: HubOutputNames | None = None,
         options: dict[str, Any] | None = None,
         higher_is_better: bool | None = True,
         low: float | None = None,

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 
 from evaluators.base import AnyMetric
-from evaluators.data.paths import Opened, Opens, is_file, is_folder
+from evaluators.data.paths import OpenedKind, Opens, is_file, is_folder
 from providers.errors import RunDocumentError, closest
 
 # Imported when built: a server that evaluates nothing does not load sacreBLEU.
@@ -57,7 +57,7 @@ METRICS: Mapping[str, str] = {
 
 # Names that begin so are not listed: what follows is the metric's own name or path.
 PREFIXES: Mapping[str, str] = {
-    "hf:": "evaluators.metrics.hf:HuggingFace",
+    "hf:": "evaluators.metrics.hf:HuggingFaceMetric",
     "file:": "evaluators.metrics.user:UserMetric",
 }
 ENTRY_POINTS = "evalrouter.metrics"
@@ -66,10 +66,10 @@ _USER = "evaluators.metrics.user:UserMetric"
 # Without such an end, what may also be the name of one that ships is no path.
 _YAML = (".yaml", ".yml", ".json")
 
-Spec = str | Mapping[str, Any]
+MetricSpec = str | Mapping[str, Any]
 
 
-def build(spec: Spec, *, param: str = "metrics") -> AnyMetric:
+def build(spec: MetricSpec, *, param: str = "metrics") -> AnyMetric:
     """A metric from its name, or from an object with `name` and options.
 
     Besides the names of METRICS there are `hf:NAME`, `file:PATH` and users' entry points.
@@ -94,7 +94,7 @@ def build(spec: Spec, *, param: str = "metrics") -> AnyMetric:
     return metric
 
 
-def resolve(spec: Spec, base: Path, *, param: str = "metrics") -> Spec:
+def resolve(spec: MetricSpec, base: Path, *, param: str = "metrics") -> MetricSpec:
     """The spec with the paths in it made absolute, so that it means the same everywhere.
 
     Args:
@@ -135,12 +135,12 @@ class Opening(NamedTuple):
         param: where in the document it is.
     """
 
-    what: Opened
+    what: OpenedKind
     value: str
     param: str
 
 
-def openings(spec: Spec, *, param: str = "metrics") -> Iterator[Opening]:
+def openings(spec: MetricSpec, *, param: str = "metrics") -> Iterator[Opening]:
     """Yield what the metric would open, what it opens by default included; nothing is opened.
 
     Users' entry points are installed on purpose, and are not among it.
@@ -187,7 +187,7 @@ def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
     return get_type_hints(made_by, include_extras=True)
 
 
-def _read(spec: Spec, param: str) -> tuple[str, dict[str, Any]]:
+def _read(spec: MetricSpec, param: str) -> tuple[str, dict[str, Any]]:
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = options.pop("name", None)
     if not isinstance(name, str):

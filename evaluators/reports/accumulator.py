@@ -44,7 +44,7 @@ class Measured(Protocol):
         ...
 
 
-class PerSample(NamedTuple):
+class SampleScores(NamedTuple):
     """A column with repeats averaged, one row per sample of the run, NaN where it has none."""
 
     values: NDArray[np.float64]  # shape (samples,)
@@ -52,7 +52,7 @@ class PerSample(NamedTuple):
     present: NDArray[np.bool_]  # shape (samples,)
 
 
-class Column:
+class ScoreColumn:
     """The scores of one output and route: sample numbers, and values or statistics, aligned."""
 
     def __init__(self, *, corpus: bool) -> None:
@@ -86,10 +86,10 @@ class Column:
         self.statistics.extend(numbers)
 
 
-class RouteTally:
+class RouteScores:
     """What is counted of one route, and its columns by output."""
 
-    def __init__(self, expected: int, columns: dict[str, Column]) -> None:
+    def __init__(self, expected: int, columns: dict[str, ScoreColumn]) -> None:
         self.expected = expected
         self.columns = columns
         self.answered = 0
@@ -140,7 +140,7 @@ class RouteTally:
             self.columns[score.output].add(sample, score)
 
 
-class Tally:
+class ScoreAccumulator:
     """Collects a run's rows in any order, keeping numbers only: 12 bytes a score and no texts.
 
     Args:
@@ -176,10 +176,10 @@ class Tally:
         self.clusters = clusters or {}
         self.samples: dict[str, int] = {}
         self.routes = {
-            route: RouteTally(
+            route: RouteScores(
                 expected[route],
                 {
-                    output.name: Column(corpus=output.corpus is not None)
+                    output.name: ScoreColumn(corpus=output.corpus is not None)
                     for metric in metrics
                     for output in metric.outputs
                 },
@@ -200,7 +200,7 @@ class Tally:
         sample = self.samples.setdefault(cell.sample_id, len(self.samples))
         self.routes[cell.route].add(sample, answer, scores)
 
-    def per_sample(self, route: str, output: str) -> PerSample:
+    def per_sample(self, route: str, output: str) -> SampleScores:
         """One row for each sample of the run, in the order of `samples`; repeats are averaged."""
         return _per_sample(self.routes[route].columns[output], len(self.samples))
 
@@ -219,7 +219,7 @@ class Tally:
         return np.array(found, dtype=np.intp)
 
 
-def _per_sample(column: Column, samples: int) -> PerSample:
+def _per_sample(column: ScoreColumn, samples: int) -> SampleScores:
     index = np.asarray(column.samples, dtype=np.intp)
     counts = np.bincount(index, minlength=samples)
     present = counts > 0
@@ -233,7 +233,7 @@ def _per_sample(column: Column, samples: int) -> PerSample:
     statistics = np.asarray(column.statistics, dtype=np.float64)
     rows = statistics.reshape(len(index), column.width or 0)
     per_statistic = [means(numbers) for numbers in rows.T]
-    return PerSample(
+    return SampleScores(
         values=means(np.asarray(column.values, dtype=np.float64)),
         statistics=np.stack(per_statistic, axis=1) if per_statistic else np.empty((samples, 0)),
         present=present,

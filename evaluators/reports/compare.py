@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Output
-from evaluators.reports.accumulator import PerSample, Tally
+from evaluators.reports.accumulator import SampleScores, ScoreAccumulator
 from evaluators.reports.report import OutputInfo, infos_of
 from evaluators.stats import differences, intervals
 from evaluators.stats.comparison import Comparison, Verdict, comparison, judged
@@ -141,7 +141,7 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(
-    tally: Tally,
+    tally: ScoreAccumulator,
     pairs: Sequence[tuple[Side, Side]],
     *,
     joined: Join,
@@ -186,7 +186,9 @@ def compare(
     )
 
 
-def _unpaired(one: Comparison, output: Output, ours: PerSample, theirs: PerSample) -> Comparison:
+def _unpaired(
+    one: Comparison, output: Output, ours: SampleScores, theirs: SampleScores
+) -> Comparison:
     """The comparison of two sides without a sample in common; n stays 0."""
     found = None
     if output.corpus is None:
@@ -198,7 +200,7 @@ def _unpaired(one: Comparison, output: Output, ours: PerSample, theirs: PerSampl
     )
 
 
-def _values(ours: PerSample, theirs: PerSample) -> tuple[Floats, Floats]:
+def _values(ours: SampleScores, theirs: SampleScores) -> tuple[Floats, Floats]:
     return ours.values[ours.present], theirs.values[theirs.present]
 
 
@@ -206,8 +208,8 @@ def _contrast(
     pair: tuple[Side, Side],
     output: Output,
     one: Comparison,
-    ours: PerSample,
-    theirs: PerSample,
+    ours: SampleScores,
+    theirs: SampleScores,
 ) -> Contrast:
     both = ours.present & theirs.present
     paired = bool(one.n)
@@ -243,7 +245,7 @@ def _contrast(
     return msgspec.structs.replace(contrast, **_other_tests(ours, theirs))
 
 
-def _other_tests(ours: PerSample, theirs: PerSample) -> Mapping[str, float | None]:
+def _other_tests(ours: SampleScores, theirs: SampleScores) -> Mapping[str, float | None]:
     both = ours.present & theirs.present
     a, b = ours.values[both], theirs.values[both]
     tests: dict[str, float | None] = {}
@@ -264,7 +266,7 @@ def _other_tests(ours: PerSample, theirs: PerSample) -> Mapping[str, float | Non
     return tests
 
 
-def _score(output: Output, found: PerSample, chosen: NDArray[np.bool_]) -> float | None:
+def _score(output: Output, found: SampleScores, chosen: NDArray[np.bool_]) -> float | None:
     if not chosen.any():
         return None
     if output.corpus is None:
@@ -273,7 +275,7 @@ def _score(output: Output, found: PerSample, chosen: NDArray[np.bool_]) -> float
 
 
 def _moved(
-    ours: PerSample, theirs: PerSample, samples: Sequence[str], most: int
+    ours: SampleScores, theirs: SampleScores, samples: Sequence[str], most: int
 ) -> tuple[Moved, ...]:
     gaps = np.abs(ours.values - theirs.values)
     gaps[~np.isfinite(gaps)] = 0.0

@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from evaluators.base import Output
-from evaluators.reports.accumulator import Tally
+from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.report import Report, RouteReport, RouteScore
 from evaluators.stats.comparison import Comparison
 from providers.errors import RunDocumentError, closest
@@ -170,7 +170,7 @@ def _number(text: str, otherwise: str, param: str) -> float:
     return number
 
 
-def check(gates: Sequence[Gate], tally: Tally, report: Report) -> list[GateResult]:
+def check(gates: Sequence[Gate], tally: ScoreAccumulator, report: Report) -> list[GateResult]:
     """Hold every gate against every route but the baseline.
 
     Args:
@@ -186,7 +186,7 @@ def check(gates: Sequence[Gate], tally: Tally, report: Report) -> list[GateResul
 
 
 class _Judge:
-    def __init__(self, gates: Sequence[Gate], tally: Tally, report: Report) -> None:
+    def __init__(self, gates: Sequence[Gate], tally: ScoreAccumulator, report: Report) -> None:
         self._tally = tally
         self._routes = {one.route: one for one in report.routes}
         self._baseline = self._routes[report.baseline] if report.baseline else None

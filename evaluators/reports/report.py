@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from evaluators.base import Output
-from evaluators.reports.accumulator import PerSample, RouteTally, Tally
+from evaluators.reports.accumulator import RouteScores, SampleScores, ScoreAccumulator
 from evaluators.stats import differences, intervals
 from evaluators.stats.comparison import (
     ALPHA,
@@ -52,7 +52,7 @@ class ErrorGroup(msgspec.Struct, frozen=True, kw_only=True):
     example: str
 
 
-class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+class TokenSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens as the targets counted them, else as estimated.
 
     Attributes:
@@ -68,7 +68,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     estimated: int = 0
 
 
-class Cost(msgspec.Struct, frozen=True, kw_only=True):
+class CostSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What the answers cost in US dollars; a cached answer costs what it cost when it was made.
 
     Attributes:
@@ -175,8 +175,8 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
     cached: int
     errors: tuple[ErrorGroup, ...]
     targets: dict[str, float]
-    tokens: Tokens
-    cost: Cost
+    tokens: TokenSummary
+    cost: CostSummary
     times: Times
     scores: tuple[RouteScore, ...]
     confusions: tuple[Confusion, ...] = ()
@@ -220,7 +220,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     method: str = METHOD
 
 
-def summarise(tally: Tally, *, seed: int = 0) -> Report:
+def summarise(tally: ScoreAccumulator, *, seed: int = 0) -> Report:
     """Turn what was collected into a report; the same rows and seed give the same report.
 
     Args:
@@ -280,7 +280,7 @@ def summarise(tally: Tally, *, seed: int = 0) -> Report:
     )
 
 
-def infos_of(tally: Tally) -> tuple[OutputInfo, ...]:
+def infos_of(tally: ScoreAccumulator) -> tuple[OutputInfo, ...]:
     """What a reader needs to know of the tally's outputs."""
     return tuple(
         OutputInfo(
@@ -320,7 +320,7 @@ def dollars(amount: float, *, estimated: bool = False) -> str:
     return f"{sign}{amount:.{1 - math.floor(math.log10(amount))}f}"
 
 
-def _confusion(output: Output, found: PerSample) -> Confusion:
+def _confusion(output: Output, found: SampleScores) -> Confusion:
     sums = found.statistics[found.present].sum(axis=0)
     rows = sums.reshape(-1, len(output.confusion))
     counts = tuple(tuple(row) for row in rows.tolist())
@@ -329,7 +329,7 @@ def _confusion(output: Output, found: PerSample) -> Confusion:
 
 def _route_report(
     route: str,
-    counted: RouteTally,
+    counted: RouteScores,
     scores: tuple[RouteScore, ...],
     confusions: tuple[Confusion, ...],
 ) -> RouteReport:
@@ -347,14 +347,14 @@ def _route_report(
             for code, count in counted.errors.most_common()
         ),
         targets={name: count / counted.answered for name, count in counted.targets.most_common()},
-        tokens=Tokens(
+        tokens=TokenSummary(
             prompt=counted.prompt_tokens,
             completion=counted.completion_tokens,
             total=counted.total_tokens,
             unknown=counted.tokens_unknown,
             estimated=counted.estimated,
         ),
-        cost=Cost(
+        cost=CostSummary(
             total_usd=None if counted.cost_unknown else counted.cost_usd,
             known_usd=counted.cost_usd,
             unknown=counted.cost_unknown,
@@ -368,7 +368,7 @@ def _route_report(
 
 
 def _route_score(
-    output: Output, counted: RouteTally, found: PerSample, clusters: Clusters, seed: int
+    output: Output, counted: RouteScores, found: SampleScores, clusters: Clusters, seed: int
 ) -> RouteScore:
     interval = _interval(output, found, clusters, seed)
     column = counted.columns[output.name]
@@ -392,7 +392,7 @@ def _route_score(
 
 
 def _interval(
-    output: Output, found: PerSample, clusters: Clusters, seed: int
+    output: Output, found: SampleScores, clusters: Clusters, seed: int
 ) -> intervals.Interval:
     values = found.values[found.present]
     chosen = clusters_of(clusters, found.present)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Output
-from evaluators.reports.accumulator import PerSample
+from evaluators.reports.accumulator import SampleScores
 from evaluators.stats import differences
 
 ALPHA = 0.05
@@ -63,7 +63,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def comparison(
-    cell: tuple[str, Output], ours: PerSample, baseline: PerSample, clusters: Clusters, seed: int
+    cell: tuple[str, Output],
+    ours: SampleScores,
+    baseline: SampleScores,
+    clusters: Clusters,
+    seed: int,
 ) -> Comparison:
     """The numbers of one comparison; `judged` adds what depends on the others.
 

@@ -48,7 +48,7 @@ PERMUTATIONS = 9_999
 PerSample: TypeAlias = Mapping[Any, float | Sequence[float]] | Sequence[float] | Floats
 
 
-class Outcomes(NamedTuple):
+class WinCounts(NamedTuple):
     """On how many samples the first is larger than the second, equal to it, smaller than it."""
 
     wins: int
@@ -221,13 +221,13 @@ def paired_corpus_difference(
     )
 
 
-def outcomes(a: ArrayLike, b: ArrayLike) -> Outcomes:
+def outcomes(a: ArrayLike, b: ArrayLike) -> WinCounts:
     """Wins, ties and losses of a against b, sample by sample; equal up to rounding is a tie."""
     first, second = finite(a), finite(b)
     ties = np.isclose(first, second, rtol=1e-9, atol=1e-12)
     wins = int(np.count_nonzero(~ties & (first > second)))
     tied = int(np.count_nonzero(ties))
-    return Outcomes(wins=wins, ties=tied, losses=len(first) - wins - tied)
+    return WinCounts(wins=wins, ties=tied, losses=len(first) - wins - tied)
 
 
 def paired_t(differences: ArrayLike) -> float:

@@ -38,7 +38,7 @@ class Game(NamedTuple):
     question: str
 
 
-class Board(msgspec.Struct, frozen=True, kw_only=True):
+class Ratings(msgspec.Struct, frozen=True, kw_only=True):
     """The ratings of everybody who played.
 
     Attributes:
@@ -82,7 +82,7 @@ def schedule(
     return found
 
 
-def rate(games: Sequence[Game], *, seed: int = 0) -> Board:
+def rate(games: Sequence[Game], *, seed: int = 0) -> Ratings:
     """Ratings by maximum likelihood (Bradley and Terry 1952; Hunter 2004, Ann. Stat. 32:384-406).
 
     Args:
@@ -97,7 +97,7 @@ def rate(games: Sequence[Game], *, seed: int = 0) -> Board:
     place = {name: n for n, name in enumerate(names)}
     k = len(names)
     if k < 2:
-        return Board(ratings={}, games=0, matrix=(), surely=())
+        return Ratings(ratings={}, games=0, matrix=(), surely=())
     questions: dict[str, int] = {}
     number = [questions.setdefault(game.question, len(questions)) for game in games]
     points = np.zeros((len(questions), k, k))
@@ -121,7 +121,7 @@ def rate(games: Sequence[Game], *, seed: int = 0) -> Board:
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     order = np.argsort(-estimate, kind="stable")
     played = total + total.T
-    return Board(
+    return Ratings(
         ratings={
             names[n]: Interval(
                 estimate=float(estimate[n]),

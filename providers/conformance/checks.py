@@ -1,7 +1,7 @@
 """The questions of the conformance suite, in the order in which they are asked.
 
-Each is a function from a Host to its evidence; it raises Failed or Unsupported. Their names are
-the function's with the first `_` as a dot: `tools_one` is `tools.one`.
+Each is a function from an ExaminedHost to its evidence; it raises Failed or Unsupported. Their
+names are the function's with the first `_` as a dot: `tools_one` is `tools.one`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from typing import Any
 import msgspec
 
 from providers import wire
-from providers.conformance.suite import Check, Failed, Host, Said, Streamed, Unsupported, show
+from providers.conformance.suite import (
+    Check,
+    ExaminedHost,
+    Failed,
+    StreamedAnswer,
+    Unsupported,
+    WholeAnswer,
+    show,
+)
 from providers.translation.fold import fold
 
 _FINISHES = {"stop", "length", "tool_calls", "content_filter", "function_call"}
@@ -74,19 +82,19 @@ def _expect(good: object, evidence: str) -> None:
 # models
 
 
-async def models_list(host: Host) -> str:
+async def models_list(host: ExaminedHost) -> str:
     """GET /v1/models gives a list of names."""
     return show(", ".join(await _names(host)))
 
 
-async def models_named(host: Host) -> str:
+async def models_named(host: ExaminedHost) -> str:
     """The model that is asked is in the list."""
     names = await _names(host)
     _expect(any(name.removeprefix("models/") == host.model for name in names), show(names))
     return host.model
 
 
-async def _names(host: Host) -> list[str]:
+async def _names(host: ExaminedHost) -> list[str]:
     said = await host.ask("models", feature="models")
     names = [model["id"] for model in said.body["data"]]
     _expect(names and all(isinstance(name, str) for name in names), show(said.body))
@@ -96,14 +104,14 @@ async def _names(host: Host) -> list[str]:
 # chat
 
 
-async def chat_answer(host: Host) -> str:
+async def chat_answer(host: ExaminedHost) -> str:
     """A user message is answered with text."""
     host.first = said = await host.ask(**_HELLO)
     _expect(said.message.get("role") == "assistant", f"role {said.message.get('role')!r}")
     return show(said.text)
 
 
-async def chat_shape(host: Host) -> str:
+async def chat_shape(host: ExaminedHost) -> str:
     """The answer has id, object, created and model."""
     body = (host.first or await host.ask(**_HELLO)).body
     found = {name: body.get(name) for name in ("id", "object", "created", "model")}
@@ -113,14 +121,14 @@ async def chat_shape(host: Host) -> str:
     return show(found)
 
 
-async def chat_finish(host: Host) -> str:
+async def chat_finish(host: ExaminedHost) -> str:
     """The finish reason is one of OpenAI's."""
     reason = (host.first or await host.ask(**_HELLO)).choice.get("finish_reason")
     _expect(reason in _FINISHES, f"finish_reason {reason!r}")
     return str(reason)
 
 
-async def chat_usage(host: Host) -> str:
+async def chat_usage(host: ExaminedHost) -> str:
     """Usage is there, and its parts add up."""
     return _usage((host.first or await host.ask(**_HELLO)).body.get("usage"))
 
@@ -133,23 +141,23 @@ def _usage(usage: Any) -> str:
     return show(usage)
 
 
-async def chat_parts(host: Host) -> str:
+async def chat_parts(host: ExaminedHost) -> str:
     """Content may be a list of text parts."""
     parts = [{"type": "text", "text": "Say "}, {"type": "text", "text": "hello."}]
     return show((await host.ask(messages=_user(parts), max_tokens=16, feature="messages")).text)
 
 
-async def chat_system(host: Host) -> str:
+async def chat_system(host: ExaminedHost) -> str:
     """A system message is taken, and counts."""
     return await _longer(host, "system")
 
 
-async def chat_developer(host: Host) -> str:
+async def chat_developer(host: ExaminedHost) -> str:
     """A developer message is taken, and counts."""
     return await _longer(host, "developer")
 
 
-async def _longer(host: Host, role: str) -> str:
+async def _longer(host: ExaminedHost, role: str) -> str:
     """An instruction in a role must make the prompt longer, or it was thrown away."""
     messages = [{"role": role, "content": "Answer in one short word. " * 4}, *_user("Say hello.")]
     said = await host.ask(messages=messages, max_tokens=16, feature="messages")
@@ -161,39 +169,39 @@ async def _longer(host: Host, role: str) -> str:
     return f"prompt tokens {tokens[0]} without it, {tokens[1]} with it"
 
 
-def _prompt_tokens(said: Said) -> Any:
+def _prompt_tokens(said: WholeAnswer) -> Any:
     return (said.body.get("usage") or {}).get("prompt_tokens")
 
 
-async def chat_turns(host: Host) -> str:
+async def chat_turns(host: ExaminedHost) -> str:
     """A conversation of several turns is taken."""
     messages = [*_user("Hi."), {"role": "assistant", "content": "Hello!"}, *_user("And you?")]
     return show((await host.ask(messages=messages, max_tokens=16)).text)
 
 
-async def chat_unicode(host: Host) -> str:
+async def chat_unicode(host: ExaminedHost) -> str:
     """Letters of every kind in the request are taken, and the answer is valid Unicode."""
     said = await host.ask(messages=_user(_UNICODE), max_tokens=24)
     return show(said.text.encode("utf-8").decode("utf-8"))
 
 
-async def chat_name(host: Host) -> str:
+async def chat_name(host: ExaminedHost) -> str:
     """A message may carry a name."""
     messages = [{"role": "user", "name": "ada", "content": "Say hello."}]
     return show((await host.ask(messages=messages, max_tokens=16, feature="messages")).text)
 
 
-async def chat_max_tokens(host: Host) -> str:
+async def chat_max_tokens(host: ExaminedHost) -> str:
     """`max_tokens` bounds the answer, and the finish reason says so."""
     return await _bounded(host, "max_tokens")
 
 
-async def chat_max_completion_tokens(host: Host) -> str:
+async def chat_max_completion_tokens(host: ExaminedHost) -> str:
     """`max_completion_tokens` does the same."""
     return await _bounded(host, "max_completion_tokens")
 
 
-async def _bounded(host: Host, name: str) -> str:
+async def _bounded(host: ExaminedHost, name: str) -> str:
     bound: dict[str, Any] = {name: 3}
     told = ""
     for _ in range(_BOUNDED_TRIES):
@@ -208,17 +216,17 @@ async def _bounded(host: Host, name: str) -> str:
     raise Failed(told)
 
 
-async def chat_stop(host: Host) -> str:
+async def chat_stop(host: ExaminedHost) -> str:
     """`stop` ends the answer before the given text."""
     return await _stopped(host, as_list=False)
 
 
-async def chat_stop_list(host: Host) -> str:
+async def chat_stop_list(host: ExaminedHost) -> str:
     """`stop` may be a list."""
     return await _stopped(host, as_list=True)
 
 
-async def _stopped(host: Host, *, as_list: bool) -> str:
+async def _stopped(host: ExaminedHost, *, as_list: bool) -> str:
     text = (await host.ask(**_STORY)).text
     middle = text[len(text) // 3 :]
     stop = next((word[:4] for word in middle.split() if word.isascii()), "")
@@ -231,14 +239,14 @@ async def _stopped(host: Host, *, as_list: bool) -> str:
     return f"stopped before {stop!r}: {show(said.text)}"
 
 
-async def chat_deterministic(host: Host) -> str:
+async def chat_deterministic(host: ExaminedHost) -> str:
     """Temperature 0 gives one answer twice."""
     one = await host.ask(**_STORY, feature="temperature")
     two = await host.ask(**_STORY, feature="temperature")
     return _same(one.text, two.text)
 
 
-async def chat_seed(host: Host) -> str:
+async def chat_seed(host: ExaminedHost) -> str:
     """One seed gives one answer twice, at temperature 1."""
     fields: dict[str, Any] = {**_STORY, "temperature": 1, "seed": 42}
     one = await host.ask(**fields, feature="seed")
@@ -251,7 +259,7 @@ def _same(one: str, two: str) -> str:
     return show(one)
 
 
-async def chat_n(host: Host) -> str:
+async def chat_n(host: ExaminedHost) -> str:
     """`n: 2` gives two choices."""
     said = await host.ask(**{**_HELLO, "n": 2, "temperature": 1}, feature="n")
     found = len(said.body.get("choices") or ())
@@ -259,7 +267,7 @@ async def chat_n(host: Host) -> str:
     return show([choice["message"]["content"] for choice in said.body["choices"]])
 
 
-async def chat_logprobs(host: Host) -> str:
+async def chat_logprobs(host: ExaminedHost) -> str:
     """`logprobs` and `top_logprobs` give log probabilities for every token."""
     said = await host.ask(**_HELLO, logprobs=True, top_logprobs=2, feature="logprobs")
     tokens: Any = (said.choice.get("logprobs") or {}).get("content")
@@ -270,19 +278,19 @@ async def chat_logprobs(host: Host) -> str:
     return show(first)
 
 
-async def chat_logit_bias(host: Host) -> str:
+async def chat_logit_bias(host: ExaminedHost) -> str:
     """`logit_bias` is taken."""
     said = await host.ask(**_HELLO, logit_bias={"10": -100}, feature="logit_bias")
     return show(said.text)
 
 
-async def chat_penalties(host: Host) -> str:
+async def chat_penalties(host: ExaminedHost) -> str:
     """`frequency_penalty` and `presence_penalty` are taken."""
     fields: dict[str, Any] = {"frequency_penalty": 0.5, "presence_penalty": 0.5}
     return show((await host.ask(**_HELLO, **fields, feature="frequency_penalty")).text)
 
 
-async def chat_unknown_field(host: Host) -> str:
+async def chat_unknown_field(host: ExaminedHost) -> str:
     """A field that nobody knows is refused or ignored, but does no harm."""
     try:
         said = await host.ask(**_HELLO, evalrouter_no_such_field=1, feature="messages")
@@ -295,7 +303,7 @@ async def chat_unknown_field(host: Host) -> str:
 # formats
 
 
-async def format_json_object(host: Host) -> str:
+async def format_json_object(host: ExaminedHost) -> str:
     """`response_format: json_object` gives a JSON object."""
     said = await host.ask(
         messages=_user("Give me a JSON object with one short key."),
@@ -309,7 +317,7 @@ async def format_json_object(host: Host) -> str:
     return show(said.text)
 
 
-async def format_json_schema(host: Host) -> str:
+async def format_json_schema(host: ExaminedHost) -> str:
     """`response_format: json_schema` gives what the schema says."""
     said = await host.ask(
         messages=_user("Name a color as JSON."),
@@ -338,17 +346,17 @@ _ASK_WEATHER: dict[str, Any] = {
 }
 
 
-async def tools_one(host: Host) -> str:
+async def tools_one(host: ExaminedHost) -> str:
     """A tool that is named is called, with arguments that fit."""
     return _call(await host.ask(**_ASK_WEATHER, tool_choice=_FORCED, feature="tools"))
 
 
-async def tools_required(host: Host) -> str:
+async def tools_required(host: ExaminedHost) -> str:
     """`tool_choice: required` calls a tool."""
     return _call(await host.ask(**_ASK_WEATHER, tool_choice="required", feature="tools"))
 
 
-def _call(said: Said) -> str:
+def _call(said: WholeAnswer) -> str:
     calls: Any = said.message.get("tool_calls")
     _expect(calls, f"no tool call: {show(said.message)}")
     return _good_call(calls[0], said.choice.get("finish_reason"))
@@ -367,7 +375,7 @@ def _good_call(call: dict[str, Any], reason: Any) -> str:
     return f"{show(call)}, finish_reason {reason!r}"
 
 
-async def tools_finish(host: Host) -> str:
+async def tools_finish(host: ExaminedHost) -> str:
     """The finish reason of a tool call is `tool_calls`."""
     said = await host.ask(**_ASK_WEATHER, tool_choice="required", feature="tools")
     _call(said)
@@ -376,14 +384,14 @@ async def tools_finish(host: Host) -> str:
     return str(reason)
 
 
-async def tools_auto(host: Host) -> str:
+async def tools_auto(host: ExaminedHost) -> str:
     """Tools are taken without a choice; the model may call them or answer."""
     said = await host.ask(**_ASK_WEATHER, feature="tools")
     calls = said.message.get("tool_calls")
     return f"called {show(calls)}" if calls else f"answered {show(said.message.get('content'))}"
 
 
-async def tools_parallel(host: Host) -> str:
+async def tools_parallel(host: ExaminedHost) -> str:
     """Two tools may be called in one answer."""
     said = await host.ask(
         messages=_user("What is the weather in Paris, and what in Oslo? Ask for both at once."),
@@ -401,17 +409,17 @@ async def tools_parallel(host: Host) -> str:
     return show(calls)
 
 
-async def tools_result(host: Host) -> str:
+async def tools_result(host: ExaminedHost) -> str:
     """The result of a call is taken, and answered."""
     return await _answered_result(host, "a1b2c3d4e")
 
 
-async def tools_foreign_id(host: Host) -> str:
+async def tools_foreign_id(host: ExaminedHost) -> str:
     """A call's id may be another host's, so that a conversation can change hosts."""
     return await _answered_result(host, "call_" + "x1Y2" * 6)
 
 
-async def _answered_result(host: Host, identifier: str) -> str:
+async def _answered_result(host: ExaminedHost, identifier: str) -> str:
     function = {"name": "get_weather", "arguments": '{"city":"Paris"}'}
     call = {"id": identifier, "type": "function", "function": function}
     messages = [
@@ -423,7 +431,7 @@ async def _answered_result(host: Host, identifier: str) -> str:
     return show(said.message)
 
 
-async def tools_stream(host: Host) -> str:
+async def tools_stream(host: ExaminedHost) -> str:
     """A streamed call's arguments add up to JSON."""
     streamed = await host.stream(**_ASK_WEATHER, tool_choice=_FORCED, feature="tools")
     whole = fold(streamed.chunks)
@@ -436,7 +444,7 @@ async def tools_stream(host: Host) -> str:
 # streams
 
 
-async def stream_answer(host: Host) -> str:
+async def stream_answer(host: ExaminedHost) -> str:
     """A stream is server-sent events that end with [DONE]."""
     streamed = await host.stream(**_HELLO)
     kind = streamed.content_type
@@ -445,7 +453,7 @@ async def stream_answer(host: Host) -> str:
     return f"{len(streamed.chunks)} chunks: {show(streamed.text)}"
 
 
-async def stream_shape(host: Host) -> str:
+async def stream_shape(host: ExaminedHost) -> str:
     """Every chunk has id, model and the object `chat.completion.chunk`, one id throughout."""
     streamed = await host.stream(**_HELLO)
     for chunk in streamed.chunks:
@@ -456,7 +464,7 @@ async def stream_shape(host: Host) -> str:
     return show(streamed.chunks[0])
 
 
-async def stream_role(host: Host) -> str:
+async def stream_role(host: ExaminedHost) -> str:
     """The first chunk names the role."""
     streamed = await host.stream(**_HELLO)
     first = streamed.choices[0]
@@ -464,7 +472,7 @@ async def stream_role(host: Host) -> str:
     return show(first)
 
 
-async def stream_finish(host: Host) -> str:
+async def stream_finish(host: ExaminedHost) -> str:
     """One chunk has a finish reason, and no text follows it."""
     streamed = await host.stream(**_HELLO)
     reasons = [choice.get("finish_reason") for choice in streamed.choices]
@@ -475,7 +483,7 @@ async def stream_finish(host: Host) -> str:
     return str(found[0])
 
 
-async def stream_usage(host: Host) -> str:
+async def stream_usage(host: ExaminedHost) -> str:
     """`include_usage` gives a last chunk with usage and without choices."""
     streamed = await host.stream(
         **_HELLO, stream_options={"include_usage": True}, feature="stream_options"
@@ -487,14 +495,14 @@ async def stream_usage(host: Host) -> str:
     return told + (" (estimated)" if found[-1]["usage"].get("estimated") else "")
 
 
-async def stream_same(host: Host) -> str:
+async def stream_same(host: ExaminedHost) -> str:
     """At temperature 0, a stream says what a whole answer says."""
     said = await host.ask(**_STORY, feature="temperature")
     streamed = await host.stream(**_STORY)
     return _same(said.text, streamed.text)
 
 
-async def stream_pieces(host: Host) -> str:
+async def stream_pieces(host: ExaminedHost) -> str:
     """A stream comes in pieces, not all at once."""
     streamed = await host.stream(**_STORY)
     spoken = [one for one in streamed.choices if (one.get("delta") or {}).get("content")]
@@ -503,7 +511,7 @@ async def stream_pieces(host: Host) -> str:
     return f"{len(spoken)} pieces in {streamed.reads} reads"
 
 
-async def stream_unicode(host: Host) -> str:
+async def stream_unicode(host: ExaminedHost) -> str:
     """No character is cut in two between chunks."""
     streamed = await host.stream(messages=_user(f"Repeat: {_UNICODE}"), max_tokens=48)
     # Each event was decoded by itself, so a cut character would be a replacement at its edges.
@@ -513,7 +521,7 @@ async def stream_unicode(host: Host) -> str:
     return show(streamed.text)
 
 
-def _spoken(streamed: Streamed) -> list[str]:
+def _spoken(streamed: StreamedAnswer) -> list[str]:
     return [
         content
         for choice in streamed.choices
@@ -521,7 +529,7 @@ def _spoken(streamed: Streamed) -> list[str]:
     ]
 
 
-async def stream_n(host: Host) -> str:
+async def stream_n(host: ExaminedHost) -> str:
     """`n: 2` streams two choices."""
     streamed = await host.stream(**{**_HELLO, "n": 2}, feature="n")
     found = {one.get("index") for chunk in streamed.chunks for one in chunk.get("choices") or ()}
@@ -529,7 +537,7 @@ async def stream_n(host: Host) -> str:
     return "indexes 0 and 1"
 
 
-async def stream_cancel(host: Host) -> str:
+async def stream_cancel(host: ExaminedHost) -> str:
     """A stream that is cut by the client does not keep the next request waiting."""
     reply = await host.begin(messages=_user("Tell me a very long story."), max_tokens=2000)
     chunks = reply.chunks()
@@ -543,7 +551,7 @@ async def stream_cancel(host: Host) -> str:
 # more
 
 
-async def more_vision(host: Host) -> str:
+async def more_vision(host: ExaminedHost) -> str:
     """An image part is taken."""
     parts = [
         {"type": "text", "text": "What is this?"},
@@ -559,20 +567,20 @@ async def more_vision(host: Host) -> str:
     return show(said.text)
 
 
-async def more_parallel(host: Host) -> str:
+async def more_parallel(host: ExaminedHost) -> str:
     """Four requests at once are all answered."""
     answers = await asyncio.gather(*(host.ask(**_HELLO) for _ in range(4)))
     return show([one.text[:20] for one in answers])
 
 
-async def more_completion(host: Host) -> str:
+async def more_completion(host: ExaminedHost) -> str:
     """/v1/completions continues a prompt."""
     said = await host.ask("completions", prompt="Once upon", max_tokens=8, feature="completions")
     _expect(isinstance(said.choice.get("text"), str), show(said.body))
     return show(said.choice["text"])
 
 
-async def more_completion_stream(host: Host) -> str:
+async def more_completion_stream(host: ExaminedHost) -> str:
     """/v1/completions streams."""
     streamed = await host.stream(
         "completions", prompt="Once upon", max_tokens=8, feature="completions"
@@ -581,7 +589,7 @@ async def more_completion_stream(host: Host) -> str:
     return show(streamed.text)
 
 
-async def more_embedding(host: Host) -> str:
+async def more_embedding(host: ExaminedHost) -> str:
     """/v1/embeddings gives a vector of numbers."""
     said = await host.ask("embeddings", input="hello", feature="embeddings")
     vector = said.body["data"][0]["embedding"]
@@ -589,7 +597,7 @@ async def more_embedding(host: Host) -> str:
     return f"{len(vector)} numbers"
 
 
-async def more_embeddings(host: Host) -> str:
+async def more_embeddings(host: ExaminedHost) -> str:
     """Several inputs give as many vectors, in their order."""
     said = await host.ask("embeddings", input=["a", "b", "a"], feature="embeddings")
     rows = said.body["data"]
@@ -600,7 +608,7 @@ async def more_embeddings(host: Host) -> str:
     return f"3 vectors of {len(two)} numbers"
 
 
-async def more_embedding_base64(host: Host) -> str:
+async def more_embedding_base64(host: ExaminedHost) -> str:
     """`encoding_format: base64` gives little-endian floats."""
     said = await host.ask(
         "embeddings", input="hello", encoding_format="base64", feature="encoding_format"
@@ -617,14 +625,14 @@ async def more_embedding_base64(host: Host) -> str:
 # errors
 
 
-async def error_unknown_model(host: Host) -> str:
+async def error_unknown_model(host: ExaminedHost) -> str:
     """A model that does not exist is an error, not another model's answer."""
     error = await host.refused(model="evalrouter-no-such-model", **_HELLO)
     _expect(400 <= error.status < 500, f"status {error.status}: {_told(error)}")
     return f"status {error.status}: {_told(error)}"
 
 
-async def error_bad_key(host: Host) -> str:
+async def error_bad_key(host: ExaminedHost) -> str:
     """A wrong key is refused with 401 or 403."""
     if host.wrong_key is None:
         raise Unsupported("there is no key in the config")
@@ -633,21 +641,21 @@ async def error_bad_key(host: Host) -> str:
     return f"status {error.status}: {_told(error)}"
 
 
-async def error_no_messages(host: Host) -> str:
+async def error_no_messages(host: ExaminedHost) -> str:
     """A request without messages is refused with 400 or 422."""
     error = await host.refused(max_tokens=8)
     _expect(error.status in (400, 422), f"status {error.status}: {_told(error)}")
     return f"status {error.status}: {_told(error)}"
 
 
-async def error_bad_type(host: Host) -> str:
+async def error_bad_type(host: ExaminedHost) -> str:
     """A bound that is a word is refused with 400 or 422."""
     error = await host.refused(**{**_HELLO, "max_tokens": "many"})
     _expect(error.status in (400, 422), f"status {error.status}: {_told(error)}")
     return f"status {error.status}: {_told(error)}"
 
 
-async def error_shape(host: Host) -> str:
+async def error_shape(host: ExaminedHost) -> str:
     """An error body is OpenAI's object, with a message."""
     error = await host.refused(max_tokens=8)
     try:
@@ -660,7 +668,7 @@ async def error_shape(host: Host) -> str:
     return show(body)
 
 
-async def error_long_prompt(host: Host) -> str:
+async def error_long_prompt(host: ExaminedHost) -> str:
     """A prompt that is too long is refused, not cut."""
     if not host.long_words:
         raise Unsupported("not asked: it may cost money; ask for it with --long")
@@ -669,7 +677,7 @@ async def error_long_prompt(host: Host) -> str:
     return f"status {error.status}: {_told(error)}"
 
 
-async def error_then_answer(host: Host) -> str:
+async def error_then_answer(host: ExaminedHost) -> str:
     """After all that, the host still answers."""
     return show((await host.ask(**_HELLO)).text)
 

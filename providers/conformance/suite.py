@@ -28,14 +28,14 @@ from providers.base import Call, Path, Provider, Reply, Translation
 from providers.errors import EvalrouterError, UpstreamStatusError
 from providers.http import sse
 
-Outcome = Literal["pass", "fail", "unsupported"]
+CheckOutcome = Literal["pass", "fail", "unsupported"]
 
 # Statuses by which a host says that it cannot do what it was asked.
 _CANNOT = frozenset({400, 404, 405, 415, 422, 501})
 _EVIDENCE = 300
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to one question.
 
     Attributes:
@@ -48,12 +48,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     title: str
-    outcome: Outcome
+    outcome: CheckOutcome
     evidence: str
     seconds: float
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class ConformanceReport(msgspec.Struct, frozen=True, kw_only=True):
     """All answers about one model of one provider.
 
     Attributes:
@@ -72,7 +72,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     answered_as: str
     fingerprint: str
     date: str
-    results: tuple[Result, ...]
+    results: tuple[CheckResult, ...]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -89,7 +89,7 @@ class Unsupported(Exception):  # noqa: N818  # the outcome's name; never leaves 
     """The host says that it cannot; the text is its evidence."""
 
 
-class Said(NamedTuple):
+class WholeAnswer(NamedTuple):
     """A whole answer: its JSON and what became of the request's fields."""
 
     status: int
@@ -122,7 +122,7 @@ class Said(NamedTuple):
         return content
 
 
-class Streamed(NamedTuple):
+class StreamedAnswer(NamedTuple):
     """A streamed answer: its chunks as JSON, in how many reads they came, and whether it ended."""
 
     chunks: list[dict[str, Any]]
@@ -150,7 +150,7 @@ class Streamed(NamedTuple):
         ]
 
 
-class Host:
+class ExaminedHost:
     """The provider under examination, as the checks ask it.
 
     Args:
@@ -174,12 +174,12 @@ class Host:
         self.model = model
         self.wrong_key = wrong_key
         self.long_words = long_words
-        self.first: Said | None = None
+        self.first: WholeAnswer | None = None
         self._timeout = timeout
 
     async def ask(
         self, path: Path = "chat/completions", *, feature: str = "", **fields: Any
-    ) -> Said:
+    ) -> WholeAnswer:
         """A whole answer.
 
         `feature` names the field that the check is about: where the host, or the provider, says it
@@ -187,11 +187,11 @@ class Host:
         """
         async with self._sent(path, fields, stream=False, feature=feature) as reply:
             body = await reply.read()
-        return Said(reply.status, _object(body), reply.translation)
+        return WholeAnswer(reply.status, _object(body), reply.translation)
 
     async def stream(
         self, path: Path = "chat/completions", *, feature: str = "", **fields: Any
-    ) -> Streamed:
+    ) -> StreamedAnswer:
         """A streamed answer, read to its end."""
         fields = {"stream": True, **fields}
         parser, events, reads = sse.Parser(), [], 0
@@ -206,7 +206,7 @@ class Host:
         if errors:
             raise Failed(f"an error in the stream: {show(errors[0])}")
         kind = reply.headers.get("content-type", "")
-        return Streamed(chunks, reads, done, kind, reply.translation)
+        return StreamedAnswer(chunks, reads, done, kind, reply.translation)
 
     async def refused(
         self,
@@ -295,18 +295,18 @@ class Check(NamedTuple):
 
     name: str
     title: str
-    ask: Callable[[Host], Awaitable[str]]
+    ask: Callable[[ExaminedHost], Awaitable[str]]
 
 
 async def examine(
-    host: Host,
+    host: ExaminedHost,
     checks: Sequence[Check],
     *,
     kind: str,
-    told: Callable[[Result], None] = lambda _: None,
+    told: Callable[[CheckResult], None] = lambda _: None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     clock: Callable[[], float] = time.monotonic,
-) -> Report:
+) -> ConformanceReport:
     """Ask all questions, one after the other.
 
     Args:
@@ -322,7 +322,7 @@ async def examine(
         began = clock()
         outcome, evidence = await _outcome(check, host)
         results.append(
-            Result(
+            CheckResult(
                 name=check.name,
                 title=check.title,
                 outcome=outcome,
@@ -332,7 +332,7 @@ async def examine(
         )
         told(results[-1])
     first = host.first.body if host.first else {}
-    return Report(
+    return ConformanceReport(
         provider=host.provider.name,
         kind=kind,
         model=host.model,
@@ -343,7 +343,7 @@ async def examine(
     )
 
 
-async def _outcome(check: Check, host: Host) -> tuple[Outcome, str]:
+async def _outcome(check: Check, host: ExaminedHost) -> tuple[CheckOutcome, str]:
     try:
         return "pass", await check.ask(host)
     except Failed as failure:

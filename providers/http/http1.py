@@ -193,7 +193,7 @@ class Response:
 class _Connection(asyncio.Protocol):
     """One connection, one exchange at a time."""
 
-    def __init__(self, pool: Pool, origin: Origin) -> None:
+    def __init__(self, pool: ConnectionPool, origin: Origin) -> None:
         self._pool = pool
         self._max_header_bytes = pool.max_header_bytes
         self._origin = origin
@@ -482,7 +482,7 @@ class _Connection(asyncio.Protocol):
             self.complete = True
 
 
-class Pool:
+class ConnectionPool:
     """Connections by origin; the most recently used one is used again first.
 
     Made in the loop that it is used in.

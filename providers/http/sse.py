@@ -17,7 +17,7 @@ import msgspec
 from providers import wire
 from providers.errors import UpstreamProtocolError
 from providers.host_json import decode
-from providers.usage import ABSENT, Tokens, usage_of_answer
+from providers.usage import ABSENT, TokenCounts, usage_of_answer
 
 DONE = b"data: [DONE]\n\n"
 
@@ -218,7 +218,7 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
         done: whether `[DONE]` came; without it, or a finish reason, the answer is not whole.
     """
 
-    usage: Tokens | None = None
+    usage: TokenCounts | None = None
     model: str = ""
     system_fingerprint: str = ""
     finish_reason: str = ""

@@ -34,7 +34,7 @@ STEP_COST = 4096
 MAX_STARTS = 1000
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds of the HTTP client. Of the config's `http` section.
 
     Attributes:
@@ -56,15 +56,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Transport:
     """One HTTP client for all providers of a process. `open()` it inside the running loop."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
-        self._pool: http1.Pool | None = None
+    def __init__(self, limits: HttpLimits | None = None) -> None:
+        self._limits = limits or HttpLimits()
+        self._pool: http1.ConnectionPool | None = None
         # Requests to one URL with the same headers begin with the same bytes.
         self._starts: dict[tuple[str, str], _Start] = {}
 
     async def open(self) -> None:
         """Make the connection pool."""
-        self._pool = http1.Pool(
+        self._pool = http1.ConnectionPool(
             connections=self._limits.connections,
             keepalive=self._limits.keepalive,
             max_header_bytes=self._limits.max_header_bytes,

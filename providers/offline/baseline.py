@@ -31,9 +31,9 @@ from providers.base import AS_IT_CAME, BytesReply, Call, ProviderConfig, Reply
 from providers.errors import ConfigError, ModelNotFoundError, RequestError, closest
 from providers.translation.compose import (
     TOKEN,
-    Answer,
-    Question,
+    ComposedAnswer,
     TextPath,
+    TextRequest,
     error_reply,
     events,
     model_list,
@@ -54,7 +54,7 @@ THREAD_BYTES = 8_000
 # A stream gives the event loop a turn after this many events.
 _TURN = 64
 
-Matrix = npt.NDArray[np.float64]
+_Matrix = npt.NDArray[np.float64]
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 _STOP_WORDS = frozenset(
@@ -102,7 +102,7 @@ def textrank(text: str, *, count: int = 3) -> str:
     return " ".join(found[i] for i in sorted(best))
 
 
-def similarity(bags: list[Counter[str]]) -> Matrix:
+def similarity(bags: list[Counter[str]]) -> _Matrix:
     """How similar each two bags of words are; shape (bags, bags), 0 on the diagonal."""
     spread = Counter(word for bag in bags for word in bag)
     column = {word: i for i, word in enumerate(w for w, count in spread.items() if count > 1)}
@@ -118,7 +118,7 @@ def similarity(bags: list[Counter[str]]) -> Matrix:
     return similar
 
 
-def rank(weights: Matrix, *, damping: float = 0.85) -> list[float]:
+def rank(weights: _Matrix, *, damping: float = 0.85) -> list[float]:
     """PageRank on an undirected weighted graph, in the paper's form (no division by n).
 
     Rounded, so that sentences with the same neighbours tie whatever the order of addition.
@@ -132,7 +132,7 @@ def rank(weights: Matrix, *, damping: float = 0.85) -> list[float]:
     scores = np.ones(len(weights))
     # The distance shrinks by the damping each round: 200 rounds are beyond float precision.
     for _ in range(200):
-        new: Matrix = (1 - damping) + damping * (flow @ scores)
+        new: _Matrix = (1 - damping) + damping * (flow @ scores)
         if np.abs(new - scores).max(initial=0) < 1e-10:
             break
         scores = new
@@ -253,7 +253,7 @@ class Baseline:
             return BytesReply(pieces, translation=translation)
         return BytesReply(whole(answer), translation=translation)
 
-    def _answer(self, path: TextPath, call: Call) -> tuple[Question, Answer]:
+    def _answer(self, path: TextPath, call: Call) -> tuple[TextRequest, ComposedAnswer]:
         question = read_question(path, call.envelope)
         if not question.prompts:
             raise RequestError(
@@ -266,7 +266,7 @@ class Baseline:
             text = MODELS[call.model](prompt)
             choices += [end_early(text, question.stop, question.max_tokens)] * question.n
         kind = "chatcmpl" if path == "chat/completions" else "cmpl"
-        return question, Answer(
+        return question, ComposedAnswer(
             path=path,
             id=f"{kind}-{self._new_id()}",
             created=int(self._clock()),

@@ -30,9 +30,9 @@ from providers import wire
 from providers.base import BytesReply, Call, ProviderConfig, Reply
 from providers.errors import ConfigError, ModelNotFoundError, NotFoundError, RequestError, closest
 from providers.http import sse
-from providers.offline.recording import Pair, values_of
+from providers.offline.recording import RecordedExchange, values_of
 from providers.translation.compose import (
-    Answer,
+    ComposedAnswer,
     TextPath,
     error_reply,
     events,
@@ -45,7 +45,7 @@ from providers.translation.fold import fold, unfold
 
 _IGNORED = frozenset({"model", "stream", "stream_options", "user"})
 
-_read_pair = msgspec.json.Decoder(Pair).decode
+_read_pair = msgspec.json.Decoder(RecordedExchange).decode
 _read_row = msgspec.json.Decoder(dict[str, Any]).decode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
@@ -84,7 +84,7 @@ class Recorded:
         self._config = config
         self._clock = clock
         self._new_id = new_id
-        self._pairs: dict[str, dict[str, list[Pair]]] = {}
+        self._pairs: dict[str, dict[str, list[RecordedExchange]]] = {}
         self._columns: dict[str, dict[str, str]] = {}
         self._turns: Counter[tuple[str, str]] = Counter()
 
@@ -147,7 +147,7 @@ class Recorded:
         texts = [self._row(answers, prompt) for prompt in question.prompts]
         if not texts:
             raise RequestError("messages: there is no user message", param="messages")
-        answer = Answer(
+        answer = ComposedAnswer(
             path=path,
             id=f"recorded-{self._new_id()}",
             created=int(self._clock()),
@@ -180,7 +180,7 @@ def fingerprint(path: str, request: Mapping[str, Any]) -> str:
     return hashlib.sha256(path.encode() + b"\n" + _encode_sorted(kept)).hexdigest()
 
 
-def _reply_of(pair: Pair, call: Call) -> Reply:
+def _reply_of(pair: RecordedExchange, call: Call) -> Reply:
     """A recorded answer, streamed or whole as it is asked now."""
     headers = {"content-type": pair.content_type}
     streamed = pair.content_type.startswith("text/event-stream")
@@ -208,9 +208,9 @@ async def _as_stream(chunks: Iterator[bytes]) -> Any:
         await asyncio.sleep(0)
 
 
-def _read_recording(path: Path) -> dict[str, dict[str, list[Pair]]]:
+def _read_recording(path: Path) -> dict[str, dict[str, list[RecordedExchange]]]:
     """Model to fingerprint to pairs, in the order of the file."""
-    found: dict[str, dict[str, list[Pair]]] = {}
+    found: dict[str, dict[str, list[RecordedExchange]]] = {}
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue

@@ -42,7 +42,7 @@ _SECRETS = re.compile(
 )
 
 
-class Pair(msgspec.Struct, kw_only=True, omit_defaults=True):
+class RecordedExchange(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A request and its answer, one line of a recording.
 
     Attributes:
@@ -85,7 +85,7 @@ def line_of(call: Call, status: int, content_type: str, body: bytes) -> bytes:
     """The line that records an answer, its line end included."""
     request = values_of(call.envelope)
     request.pop("model", None)
-    pair = Pair(
+    pair = RecordedExchange(
         path=call.path,
         model=call.model,
         request=request,

@@ -30,10 +30,10 @@ from providers.base import NotNegative
 from providers.errors import ConfigError, ModelNotFoundError, RequestError, closest
 from providers.http import sse
 from providers.translation import compose
-from providers.translation.compose import Question
+from providers.translation.compose import TextRequest
 
 Text = TypeVar("Text", str, bytes)
-AskPath = Literal["chat/completions", "completions", "embeddings"]
+ScriptPath = Literal["chat/completions", "completions", "embeddings"]
 
 # In place of an answer, before its headers.
 SilentFault = Literal["reset", "refuse_after_accept", "hang"]
@@ -44,7 +44,7 @@ ContentFault = Literal["invalid_json", "half_utf8", "error_event", "error_in_200
 _CONTENT_FAULTS = ("invalid_json", "half_utf8", "error_event", "error_in_200", "no_usage")
 
 Seconds = NotNegative
-Many = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+_Many = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
 _PLACEHOLDER = re.compile(r"\{(input|n)\}")
 # Stands at the end of the text whose last character is to be cut in half.
@@ -82,18 +82,18 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     match: str | None = None
-    times: Many | None = None
+    times: _Many | None = None
     answer: str | None = None
     answers: tuple[str, ...] = ()
     finish_reason: str = "stop"
-    usage: wire.Usage | None = None
+    usage: wire.CompletionUsage | None = None
     status: Annotated[int, msgspec.Meta(ge=200, le=599)] = 200
     body: Any = None
     headers: dict[str, str | int | float] = {}
     delay_s: Seconds = 0
     first_byte_delay_s: Seconds = 0
     chunk_delay_s: Seconds = 0
-    chunks: Many | None = None
+    chunks: _Many | None = None
     fault: SilentFault | CutFault | ContentFault | None = None
     fault_after: Annotated[int, msgspec.Meta(ge=0, le=10**12)] | None = None
 
@@ -177,13 +177,13 @@ class Counts:
 class Ask(NamedTuple):
     """A request, read. `text` is what rules match and `{input}` stands for."""
 
-    path: AskPath
+    path: ScriptPath
     model: str
     text: str
-    what: Question | wire.EmbeddingRequest
+    what: TextRequest | wire.EmbeddingRequest
 
 
-def read_ask(path: AskPath, model: str, envelope: Mapping[str, msgspec.Raw]) -> Ask:
+def read_ask(path: ScriptPath, model: str, envelope: Mapping[str, msgspec.Raw]) -> Ask:
     """Read a request.
 
     Raises:
@@ -233,7 +233,7 @@ def perform(turn: Turn, ask: Ask, *, created: int) -> Performance:
     rule = turn.rule
     if silent := _SILENT.get(rule.fault):
         return Performance(rule, 0, {}, [], None, silent)
-    streamed = _answers(rule) and isinstance(ask.what, Question) and ask.what.stream
+    streamed = _answers(rule) and isinstance(ask.what, TextRequest) and ask.what.stream
     if streamed:
         pieces = _stream(turn, ask, created)
     else:
@@ -255,7 +255,7 @@ def _answers(rule: Rule) -> bool:
 
 def _stream(turn: Turn, ask: Ask, created: int) -> list[bytes]:
     rule, question = turn.rule, ask.what
-    assert isinstance(question, Question)
+    assert isinstance(question, TextRequest)
     if rule.fault == "error_in_200":
         return [sse.encode(_error(rule))]
     pieces = list(
@@ -281,7 +281,7 @@ def _body(turn: Turn, ask: Ask, created: int) -> bytes:
         return rule.body.encode() if isinstance(rule.body, str) else wire.encode(rule.body)
     if rule.status >= 400 or rule.fault in ("error_event", "error_in_200"):
         return _error(rule)
-    if isinstance(ask.what, Question):
+    if isinstance(ask.what, TextRequest):
         body = compose.whole(_answer(turn, ask, ask.what, created))
     else:
         body = _embeddings(ask.model, ask.what, rule)
@@ -290,7 +290,7 @@ def _body(turn: Turn, ask: Ask, created: int) -> bytes:
     return body.replace(_WHOLE, _HALF) if rule.fault == "half_utf8" else body
 
 
-def _answer(turn: Turn, ask: Ask, question: Question, created: int) -> compose.Answer:
+def _answer(turn: Turn, ask: Ask, question: TextRequest, created: int) -> compose.ComposedAnswer:
     rule = turn.rule
     template = rule.answers[turn.used % len(rule.answers)] if rule.answers else rule.answer
     filled = {"input": ask.text, "n": str(turn.number)}
@@ -302,7 +302,7 @@ def _answer(turn: Turn, ask: Ask, question: Question, created: int) -> compose.A
     texts = [text] * (max(1, len(question.prompts)) * question.n)
     usage = rule.usage or compose.usage_of(question, texts)
     chat = ask.path == "chat/completions"
-    return compose.Answer(
+    return compose.ComposedAnswer(
         path="chat/completions" if chat else "completions",
         id=f"{'chatcmpl' if chat else 'cmpl'}-scripted-{turn.number}",
         created=created,
@@ -316,7 +316,7 @@ def _answer(turn: Turn, ask: Ask, question: Question, created: int) -> compose.A
 def _embeddings(model: str, request: wire.EmbeddingRequest, rule: Rule) -> bytes:
     inputs = _inputs(request)
     tokens = sum(map(compose.count_tokens, inputs))
-    usage = rule.usage or wire.Usage(prompt_tokens=tokens, total_tokens=tokens)
+    usage = rule.usage or wire.CompletionUsage(prompt_tokens=tokens, total_tokens=tokens)
     vectors = [vector(text, request.dimensions or _DIMENSIONS) for text in inputs]
     as_base64 = request.encoding_format == "base64"
     data = [

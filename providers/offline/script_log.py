@@ -15,7 +15,7 @@ from providers import wire
 KEPT = 10_000
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key"})
 
-Outcome = Literal["complete", "broken", "client_gone", "server_closed"]
+ResponseEnding = Literal["complete", "broken", "client_gone", "server_closed"]
 
 
 class Received(msgspec.Struct, kw_only=True):
@@ -36,7 +36,7 @@ class Received(msgspec.Struct, kw_only=True):
     model: str
     headers: dict[str, str]
     body: msgspec.Raw | str
-    outcome: Outcome | Literal["open"] = "open"
+    outcome: ResponseEnding | Literal["open"] = "open"
 
 
 class Log:
@@ -67,7 +67,7 @@ class Log:
     def close(
         self,
         received: Received,
-        outcome: Outcome,
+        outcome: ResponseEnding,
     ) -> None:
         """Note how a request ended."""
         received.outcome = outcome

@@ -36,11 +36,11 @@ from providers.errors import (
     UpstreamProtocolError,
 )
 from providers.offline.script import (
-    AskPath,
     Counts,
     Performance,
     Rule,
     Script,
+    ScriptPath,
     load_script,
     perform,
     read_ask,
@@ -172,7 +172,7 @@ class ScriptedServer:
         self._clock = clock
         self._closing = False
         app = web.Application(client_max_size=_MAX_BODY)
-        paths: tuple[AskPath, ...] = ("chat/completions", "completions", "embeddings")
+        paths: tuple[ScriptPath, ...] = ("chat/completions", "completions", "embeddings")
         app.add_routes([web.post(f"/v1/{path}", self._handler(path)) for path in paths])
         app.add_routes([web.get("/v1/models", self._list), web.get("/scripted/log", self._show)])
         # Without cancellation, a client that leaves while the script hangs is never noticed.
@@ -201,7 +201,7 @@ class ScriptedServer:
             return _refusal(RequestError(f"last must be a number, not {last!r}", param="last"))
         return _json(self.log.as_json(int(last)))
 
-    def _handler(self, path: AskPath) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _handler(self, path: ScriptPath) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             body = await request.read()
             envelope = _envelope(body)
@@ -225,7 +225,7 @@ class ScriptedServer:
     async def _answer(
         self,
         request: web.Request,
-        path: AskPath,
+        path: ScriptPath,
         envelope: Mapping[str, msgspec.Raw] | None,
         model: str,
     ) -> tuple[web.StreamResponse, bool]:

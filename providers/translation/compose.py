@@ -1,7 +1,8 @@
 """Composes OpenAI answers, whole or streamed, for the models that live in this process.
 
-`read_question(path, envelope)` says what is asked; an `Answer` says what is answered; `whole` and
-`events` put it into bytes. The texts of the events, joined, are the text of the whole. No IO.
+`read_question(path, envelope)` says what is asked; a `ComposedAnswer` says what is answered;
+`whole` and `events` put it into bytes. The texts of the events, joined, are the text of the whole.
+No IO.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks of a text model.
 
     Attributes:
@@ -59,7 +60,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool = False
 
 
-def read_question(path: TextPath, envelope: Mapping[str, msgspec.Raw]) -> Question:
+def read_question(path: TextPath, envelope: Mapping[str, msgspec.Raw]) -> TextRequest:
     """What a request to `path` asks.
 
     Raises:
@@ -85,10 +86,10 @@ def _question(
     prompts: Iterable[str],
     texts: Iterable[str],
     bounds: Iterable[int],
-) -> Question:
+) -> TextRequest:
     stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
     options = request.stream_options
-    return Question(
+    return TextRequest(
         prompts=tuple(prompts),
         prompt_tokens=sum(map(count_tokens, texts)),
         n=request.n or 1,
@@ -99,7 +100,7 @@ def _question(
     )
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ComposedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """An answer before it is put into bytes.
 
     Attributes:
@@ -117,21 +118,21 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     model: str
     choices: tuple[tuple[str, str], ...]
-    usage: wire.Usage | None
+    usage: wire.CompletionUsage | None
     system_fingerprint: str | None = None
 
 
-def usage_of(question: Question, texts: Iterable[str]) -> wire.Usage:
+def usage_of(question: TextRequest, texts: Iterable[str]) -> wire.CompletionUsage:
     """The tokens of a question and of the texts that answer it."""
     completion = sum(map(count_tokens, texts))
-    return wire.Usage(
+    return wire.CompletionUsage(
         prompt_tokens=question.prompt_tokens,
         completion_tokens=completion,
         total_tokens=question.prompt_tokens + completion,
     )
 
 
-def whole(answer: Answer) -> bytes:
+def whole(answer: ComposedAnswer) -> bytes:
     """The body of an answer that is not streamed."""
     usage = answer.usage or UNSET
     if answer.path == "completions":
@@ -148,7 +149,7 @@ def whole(answer: Answer) -> bytes:
 
 
 def events(
-    answer: Answer, *, include_usage: bool, cut: Callable[[str], Sequence[str]] = words
+    answer: ComposedAnswer, *, include_usage: bool, cut: Callable[[str], Sequence[str]] = words
 ) -> Iterator[bytes]:
     """The events of a streamed answer, `[DONE]` included.
 
@@ -174,7 +175,7 @@ def events(
 
 
 def _event(
-    answer: Answer,
+    answer: ComposedAnswer,
     usage: msgspec.UnsetType | None,
     index: int,
     *,
@@ -194,7 +195,7 @@ def _event(
     return sse.encode(wire.encode(chunk))
 
 
-def _head(answer: Answer) -> dict[str, Any]:
+def _head(answer: ComposedAnswer) -> dict[str, Any]:
     return {
         "id": answer.id,
         "created": answer.created,

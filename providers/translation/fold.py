@@ -14,7 +14,7 @@ from providers.http import sse
 from providers.translation.compose import words
 from providers.usage import count_of
 
-Object = dict[str, Any]
+_Object = dict[str, Any]
 
 # Texts that are said once and not piece by piece.
 _ONCE = frozenset({"role", "id", "type", "name", "finish_reason", "object", "model"})
@@ -33,14 +33,14 @@ class _Text:
         self.pieces = [*pieces]
 
 
-def fold(chunks: Iterable[Object]) -> Object:
+def fold(chunks: Iterable[_Object]) -> _Object:
     """Return the chat or text completion that the chunks of a stream amount to.
 
     Raises:
         AttributeError, TypeError, ValueError: they are no chunks of a completion.
     """
-    whole: Object = {}
-    choices: dict[int, Object] = {}
+    whole: _Object = {}
+    choices: dict[int, _Object] = {}
     for chunk in chunks:
         for name, value in chunk.items():
             if name != "choices" and (value is not None or name not in whole):
@@ -62,7 +62,7 @@ def fold(chunks: Iterable[Object]) -> Object:
     return whole
 
 
-def _merge(into: Object, said: Object) -> None:
+def _merge(into: _Object, said: _Object) -> None:
     for name, value in said.items():
         before = into.get(name)
         if value is None:
@@ -106,7 +106,7 @@ def _join(value: Any) -> None:
             _join(one)
 
 
-def unfold(whole: Object, *, include_usage: bool) -> Iterator[bytes]:
+def unfold(whole: _Object, *, include_usage: bool) -> Iterator[bytes]:
     """The events of a stream that says a completion, `[DONE]` included."""
     head = {name: value for name, value in whole.items() if name not in ("choices", "usage")}
     chat = head.get("object") == "chat.completion"
@@ -123,7 +123,7 @@ def unfold(whole: Object, *, include_usage: bool) -> Iterator[bytes]:
     yield sse.DONE
 
 
-def _deltas(choice: Object) -> Iterator[Object]:
+def _deltas(choice: _Object) -> Iterator[_Object]:
     """What is said of a choice, in the order in which a model would say it."""
     message = dict(choice.get("message") or {})
     content = message.pop("content", None)
@@ -141,12 +141,12 @@ def _deltas(choice: Object) -> Iterator[Object]:
     yield _ending(choice, {"delta": {}}, "message")
 
 
-def _texts(choice: Object) -> Iterator[Object]:
+def _texts(choice: _Object) -> Iterator[_Object]:
     for piece in words(choice.get("text") or ""):
         yield {"text": piece}
     yield _ending(choice, {"text": ""}, "text")
 
 
-def _ending(choice: Object, empty: Object, said: str) -> Object:
+def _ending(choice: _Object, empty: _Object, said: str) -> _Object:
     rest = {name: value for name, value in choice.items() if name not in (said, "index")}
     return {**empty, **rest}

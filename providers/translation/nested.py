@@ -16,7 +16,7 @@ import msgspec
 
 from providers.translation.translate import Edits
 
-Object = dict[str, Any]
+_Object = dict[str, Any]
 
 _WHY = "the host does not know this name there"
 # Roles without a row of their own.
@@ -58,7 +58,7 @@ class Nested(msgspec.Struct, frozen=True, kw_only=True):
             for one in tools
         ]
 
-    def _fit_message(self, message: Object, edits: Edits) -> Object:
+    def _fit_message(self, message: _Object, edits: Edits) -> _Object:
         role = message.get("role")
         known = self.messages.get(role if isinstance(role, str) else _OTHERS)
         if known is None:
@@ -88,7 +88,7 @@ class Nested(msgspec.Struct, frozen=True, kw_only=True):
         path = "messages.tool_calls.function"
         return {**fitted, "function": self._only(function, known, path, edits)}
 
-    def _only(self, given: Object, known: frozenset[str], path: str, edits: Edits) -> Object:
+    def _only(self, given: _Object, known: frozenset[str], path: str, edits: Edits) -> _Object:
         foreign = given.keys() - known
         if not foreign:
             return given
@@ -114,7 +114,7 @@ def leaves_out(value: Any, path: str, why: str, edits: Edits) -> bool:
     return edits.drop(path, why)
 
 
-def _is_object(value: Any) -> TypeGuard[Object]:
+def _is_object(value: Any) -> TypeGuard[_Object]:
     return isinstance(value, dict)
 
 
@@ -150,7 +150,7 @@ def without_foreign(value: Any, edits: Edits, path: str = "messages") -> Any:
         return [without_foreign(one, edits, path) for one in value]
     if not _is_object(value):
         return value
-    fitted: Object = {}
+    fitted: _Object = {}
     for name, inner in value.items():
         place = f"{path}.{name}"
         foreign = name in _FOREIGN_TO_OPENAI or place == "messages.tool_calls.index"
@@ -172,7 +172,7 @@ def text_for_parts(messages: Any, edits: Edits) -> Any:
     return [_text_for_parts(one, edits) if _is_object(one) else one for one in messages]
 
 
-def _text_for_parts(message: Object, edits: Edits) -> Object:
+def _text_for_parts(message: _Object, edits: Edits) -> _Object:
     content = message.get("content")
     if not isinstance(content, list):
         return message
@@ -213,7 +213,7 @@ class ToolCallIndexes:
                 changed = True
         return changed
 
-    def _index_of(self, choice: int, call: Object) -> int:
+    def _index_of(self, choice: int, call: _Object) -> int:
         by_id = self._by_id.setdefault(choice, {})
         given, identity = call.get("index"), call.get("id")
         if not isinstance(identity, str) or not identity:

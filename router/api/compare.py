@@ -10,7 +10,7 @@ from litestar.params import FromQuery, QueryParameter
 from evaluators.reports.compare import Comparisons, Join
 from providers.errors import RequestError
 from router.api.injection import Injected
-from router.evals.compare import Wanted, compare_runs
+from router.evals.compare import ComparisonRequest, compare_runs
 
 
 @get("/eval/compare", tags=["eval"], summary="Compare two runs, or routes of one")
@@ -32,5 +32,5 @@ async def compare(
     names = [name for name in (one.strip() for one in runs.split(",")) if name]
     if not 1 <= len(names) <= 2:
         raise RequestError("runs: name one run, or two as runs=a,b", param="runs")
-    wanted = Wanted(route_a=route_a, route_b=route_b, join=join, movers=movers)
+    wanted = ComparisonRequest(route_a=route_a, route_b=route_b, join=join, movers=movers)
     return await compare_runs(services.runs, services.store, names, wanted)

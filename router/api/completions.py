@@ -55,13 +55,19 @@ from router.api.errors import body_of, from_exception
 from router.api.origins import Hosts, Origins
 from router.config.schema import Price, Route
 from router.gateway import answer_checks, tokens
-from router.gateway.cache import Entry, Use, key_of, wanted
-from router.gateway.dispatch import Attempt, Opened, Work, is_spent, retry_after
+from router.gateway.cache import CachedResponse, CacheUse, key_of, wanted
+from router.gateway.dispatch import (
+    Attempt,
+    UpstreamRequest,
+    UpstreamResponse,
+    is_spent,
+    retry_after,
+)
 from router.gateway.keys import NOBODY, NOTHING, Expected, Holder
 from router.gateway.prices import at_most
 from router.gateway.recorder import TAIL_BYTES, settle
 from router.gateway.routing import Needs, Plan, Table, Target, share
-from router.records import Keep, Record, Trace
+from router.records import KeepBodies, Record, Trace
 from router.services import Services
 
 log = logging.getLogger("evalrouter")
@@ -163,7 +169,7 @@ class Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every failure becomes OpenAI's error object."""
-        visit = Visit(scope, self._now(), self._clock())
+        visit = RequestContext(scope, self._now(), self._clock())
         try:
             await self._answer(scope, receive, send, visit)
         except ClientGoneError as error:
@@ -187,7 +193,9 @@ class Completions:
                 )
             self._traffic.add(record)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, visit: Visit) -> None:
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, visit: RequestContext
+    ) -> None:
         """The main path: who asks, what for, then cache or plan, dispatch and relay."""
         _check_method(scope)
         # Before the body is read, so that strangers cannot fill our memory.
@@ -211,7 +219,7 @@ class Completions:
         if visit.use is not None and await self._from_cache(asked, visit.use, scope, send, visit):
             return
         visit.trace = self._telemetry.child_traceparent(visit.headers.get(b"traceparent"))
-        work = Work(
+        work = UpstreamRequest(
             asked.path,
             asked.envelope,
             asked.stream,
@@ -240,7 +248,9 @@ class Completions:
             if name in self._passed and len(value) <= MAX_PASSED_BYTES
         }
 
-    def _expected(self, asked: Asked, body: bytes, table: Table, holder: Holder) -> Expected:
+    def _expected(
+        self, asked: ParsedRequest, body: bytes, table: Table, holder: Holder
+    ) -> Expected:
         """What the request may take, at the dearest of its route's targets."""
         # Only a large body may have pictures in it that a count of bytes would take for words.
         large = len(body) > MAX_COUNTED_BYTES
@@ -269,7 +279,7 @@ class Completions:
         return prices
 
     async def _from_cache(
-        self, asked: Asked, use: Use, scope: Scope, send: Send, visit: Visit
+        self, asked: ParsedRequest, use: CacheUse, scope: Scope, send: Send, visit: RequestContext
     ) -> bool:
         """Answer from the response cache; False when it has nothing that will do."""
         visit.cache_key = key_of(
@@ -288,7 +298,7 @@ class Completions:
         await answer(scope, send, entry.status, headers, entry.body)
         return True
 
-    def _plan(self, table: Table, asked: Asked, visit: Visit) -> Plan:
+    def _plan(self, table: Table, asked: ParsedRequest, visit: RequestContext) -> Plan:
         """The plan for what is asked: by turn, by sticky key, or by chance."""
         needs = needs_of(asked.envelope) if table.watches_needs(asked.model) else None
         if turns := table.takes_turns(asked.model):
@@ -302,7 +312,7 @@ class Completions:
         return table.plan(asked.model, draw, load_of=self._dispatcher.load_of, needs=needs)
 
     async def _relay_body(
-        self, opened: Opened, body: bytes, scope: Scope, send: Send, visit: Visit
+        self, opened: UpstreamResponse, body: bytes, scope: Scope, send: Send, visit: RequestContext
     ) -> None:
         """Pass a whole answer on."""
         headers = visit.answer_headers_of(opened)
@@ -311,7 +321,9 @@ class Completions:
         await answer(scope, send, opened.status, headers, body)
         self._keep_in_cache(opened, body, visit)
 
-    async def _relay_stream(self, opened: Opened, send: Send, visit: Visit) -> None:
+    async def _relay_stream(
+        self, opened: UpstreamResponse, send: Send, visit: RequestContext
+    ) -> None:
         """Pass a stream on as it comes, and see that it comes to its end."""
         headers = visit.answer_headers_of(opened)
         headers.append((b"cache-control", b"no-cache"))
@@ -349,7 +361,7 @@ class Completions:
         self._keep_in_cache(opened, b"".join(tail) if keep else b"", visit)
 
     async def _relay_chunks(
-        self, opened: Opened, send: Send, visit: Visit
+        self, opened: UpstreamResponse, send: Send, visit: RequestContext
     ) -> tuple[bool, bytes, bytes | None]:
         """Pass events on up to the end, or to the first error.
 
@@ -396,7 +408,7 @@ class Completions:
         return keep, held, wrong
 
     async def _end_with_error(
-        self, error: UpstreamError, opened: Opened, send: Send, visit: Visit
+        self, error: UpstreamError, opened: UpstreamResponse, send: Send, visit: RequestContext
     ) -> None:
         """End a stream that broke off: with an event, as the status is long gone."""
         visit.error_code = error.code or "error"
@@ -406,11 +418,11 @@ class Completions:
         event = sse.encode(body_of(error))
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
-    def _keeps_body(self, visit: Visit) -> bool:
+    def _keeps_body(self, visit: RequestContext) -> bool:
         visit.keep = self._traffic.keep_for(visit.rules)
         return visit.keep == "full"
 
-    def _keep_in_cache(self, opened: Opened, body: bytes, visit: Visit) -> None:
+    def _keep_in_cache(self, opened: UpstreamResponse, body: bytes, visit: RequestContext) -> None:
         """Keep a good answer; a stream only when it came to its proper end."""
         use = visit.use
         if visit.cache_key is None or use is None or not use.write or opened.status != 200:
@@ -421,10 +433,12 @@ class Completions:
                 return
             if opened.hide_usage:
                 body = sse.without_usage(body)
-        entry = Entry(opened.status, opened.content_type, body, str(opened.target), self._now())
+        entry = CachedResponse(
+            opened.status, opened.content_type, body, str(opened.target), self._now()
+        )
         self._cache.put(visit.cache_key, entry, use.ttl)
 
-    def _record(self, visit: Visit) -> Record:
+    def _record(self, visit: RequestContext) -> Record:
         """What is to be known of the request when it has ended."""
         opened, asked, hit = visit.opened, visit.asked, visit.hit
         keep = visit.keep or self._traffic.keep_for(visit.rules)
@@ -459,7 +473,7 @@ class Completions:
         )
 
 
-class Visit:
+class RequestContext:
     """One request on its way through: what was asked, and what has come of it so far.
 
     Attributes:
@@ -511,19 +525,19 @@ class Visit:
         self.started = started
         self.grant = NOBODY
         self.body = b""
-        self.asked: Asked | None = None
+        self.asked: ParsedRequest | None = None
         self.rules: Route | None = None
-        self.use: Use | None = None
+        self.use: CacheUse | None = None
         self.cache_key: bytes | None = None
-        self.hit: Entry | None = None
+        self.hit: CachedResponse | None = None
         self.trace: Trace | None = None
-        self.opened: Opened | None = None
+        self.opened: UpstreamResponse | None = None
         self.attempts: list[Attempt] = []
         self.status = 0
         self.error_code = ""
         self.tail: deque[bytes] = deque()
         self.received = 0
-        self.keep: Keep | None = None
+        self.keep: KeepBodies | None = None
 
     @property
     def route(self) -> str:
@@ -552,7 +566,7 @@ class Visit:
         ]
         return headers if self.grant is NOBODY else headers + self.grant.headers()
 
-    def answer_headers_of(self, opened: Opened) -> Headers:
+    def answer_headers_of(self, opened: UpstreamResponse) -> Headers:
         """The headers of a target's answer."""
         headers = self.answer_headers(opened.content_type, str(opened.target))
         headers.append((b"x-evalrouter-attempts", _in_words(opened.attempts)))
@@ -566,7 +580,7 @@ class Visit:
         return headers
 
 
-def sticky_key(sticky: str, asked: Asked, headers: Mapping[bytes, bytes]) -> str | None:
+def sticky_key(sticky: str, asked: ParsedRequest, headers: Mapping[bytes, bytes]) -> str | None:
     """What keeps a client on one target; None when the request does not have it."""
     if sticky == "user":
         raw = asked.envelope.get("user")
@@ -625,7 +639,7 @@ def _check_method(scope: Any) -> None:
         )
 
 
-class Asked(NamedTuple):
+class ParsedRequest(NamedTuple):
     """A request body, as far as the router reads it."""
 
     path: Path
@@ -634,7 +648,7 @@ class Asked(NamedTuple):
     envelope: dict[str, msgspec.Raw]
 
 
-def parse(body: bytes, path: Path) -> Asked:
+def parse(body: bytes, path: Path) -> ParsedRequest:
     """Read the fields the router needs; leave the others as bytes.
 
     Raises:
@@ -661,7 +675,7 @@ def parse(body: bytes, path: Path) -> Asked:
         # Hosts answer this in many ways, some by a status that speaks against the host.
         raise RequestError("messages must be an array.", param=needed, code="invalid_type")
     stream = _field(envelope, "stream", _decode_flag, "true or false")
-    return Asked(path, model, bool(stream), envelope)
+    return ParsedRequest(path, model, bool(stream), envelope)
 
 
 def _with_lone_surrogates(body: bytes) -> dict[str, msgspec.Raw] | None:
@@ -716,7 +730,7 @@ def _field(
 
 
 async def _send_error(
-    error: EvalrouterError, scope: Scope, send: Send, visit: Visit, now: float
+    error: EvalrouterError, scope: Scope, send: Send, visit: RequestContext, now: float
 ) -> None:
     body = body_of(error)
     headers: Headers = [

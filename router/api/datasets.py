@@ -14,7 +14,7 @@ from providers.errors import RequestError
 from router.api.bodies import document_of
 from router.api.injection import Injected
 from router.config.documents import convert
-from router.datasets.registry import Shown, parse_columns
+from router.datasets.registry import DatasetView, parse_columns
 from router.datasets.sources import too_large
 from router.store.base import DatasetRow
 
@@ -40,7 +40,7 @@ class DatasetList(msgspec.Struct):
     object: str = "list"
 
 
-class Deleted(msgspec.Struct):
+class DeletedVersions(msgspec.Struct):
     """Versions that are forgotten, as `name@hash`."""
 
     deleted: list[str]
@@ -96,7 +96,7 @@ async def show_dataset(
     services: Injected,
     name: FromPath[str],
     rows: Annotated[int, QueryParameter(ge=0, le=100)] = 5,
-) -> Shown:
+) -> DatasetView:
     """A version (`name`, or `name@hash`), what its columns hold, and its first rows."""
     return await services.datasets.show(name, rows=rows)
 
@@ -130,7 +130,7 @@ async def delete_dataset(
     services: Injected,
     name: FromPath[str],
     every: Annotated[bool, QueryParameter(name="all")] = False,
-) -> Deleted:
+) -> DeletedVersions:
     """Forget one version, or with `all` every version of a name. Runs keep their samples."""
     gone = await services.datasets.delete(name, every=every)
-    return Deleted([f"{row.name}@{row.hash}" for row in gone])
+    return DeletedVersions([f"{row.name}@{row.hash}" for row in gone])

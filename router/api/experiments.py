@@ -12,7 +12,7 @@ from providers.errors import RequestError
 from router.api.bodies import document_of
 from router.api.injection import Injected
 from router.config.documents import convert
-from router.evals.experiments import Change, Leaderboard
+from router.evals.experiments import ExperimentChange, Leaderboard
 from router.store.base import Experiment
 
 
@@ -23,7 +23,7 @@ class ExperimentList(msgspec.Struct):
     object: str = "list"
 
 
-class Deleted(msgspec.Struct):
+class DeletedExperiment(msgspec.Struct):
     """What was deleted: the experiment, and so many of its runs."""
 
     name: str
@@ -47,7 +47,9 @@ async def change_experiment(
     services: Injected, request: Request[Any, Any, Any], name: FromPath[str]
 ) -> Experiment:
     """The body is `{"tags": [...], "notes": "..."}`, or one of them."""
-    change = convert(await document_of(request, default=b"{}"), Change, error=RequestError)
+    change = convert(
+        await document_of(request, default=b"{}"), ExperimentChange, error=RequestError
+    )
     return await services.experiments.change(name, change)
 
 
@@ -56,6 +58,6 @@ async def change_experiment(
 )
 async def delete_experiment(
     services: Injected, name: FromPath[str], runs: FromQuery[bool] = False
-) -> Deleted:
+) -> DeletedExperiment:
     """Its runs stay, in no experiment; `runs=true` deletes them too."""
-    return Deleted(name, await services.experiments.delete(name, runs=runs))
+    return DeletedExperiment(name, await services.experiments.delete(name, runs=runs))

@@ -7,7 +7,7 @@ from litestar import MediaType, get
 from litestar.params import FromPath, FromQuery
 from litestar.response import Response
 
-from evaluators.judge.calibration import Change
+from evaluators.judge.calibration import JudgeChange
 from providers.errors import NotFoundError
 from router.api.injection import Injected
 from router.api.pages import PAGE_HEADERS
@@ -34,7 +34,7 @@ class CalibrationView(msgspec.Struct):
     """
 
     study: Study
-    change: Change | None
+    change: JudgeChange | None
     earlier: str
 
 

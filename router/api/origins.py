@@ -28,7 +28,7 @@ _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 # Seconds a browser may reuse a preflight's answer. Chrome never keeps one longer than this.
 _MAX_AGE = b"7200"
 
-Headers = list[tuple[bytes, bytes]]
+ResponseHeaders = list[tuple[bytes, bytes]]
 
 
 class Hosts:
@@ -151,14 +151,14 @@ class Origins:
                 code="other_origin",
             )
 
-    def preflight(self, headers: Mapping[bytes, bytes]) -> Headers:
+    def preflight(self, headers: Mapping[bytes, bytes]) -> ResponseHeaders:
         """Return the headers that answer a preflight: what the page may send.
 
         Raises:
             PermissionDeniedError: the page is another site's, and the config does not list it.
         """
         self.check(headers)
-        answer: Headers = [
+        answer: ResponseHeaders = [
             (b"access-control-allow-methods", _METHODS),
             (b"access-control-max-age", _MAX_AGE),
         ]
@@ -191,9 +191,9 @@ class Origins:
 
         return exposed
 
-    def _exposing(self, origin: bytes | None, headers: Headers) -> Headers:
+    def _exposing(self, origin: bytes | None, headers: ResponseHeaders) -> ResponseHeaders:
         if self._any:
-            more: Headers = [(b"access-control-allow-origin", b"*")]
+            more: ResponseHeaders = [(b"access-control-allow-origin", b"*")]
         elif origin is not None:
             more = [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
         else:

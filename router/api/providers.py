@@ -9,7 +9,7 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from providers.conformance.suite import Report
+from providers.conformance.suite import ConformanceReport
 from providers.errors import NotFoundError
 from router.api.injection import Injected
 from router.gateway.conformance import examine_provider
@@ -29,7 +29,7 @@ class Examined:
     """The last report about each provider and model, and one examination at a time."""
 
     def __init__(self) -> None:
-        self.reports: dict[tuple[str, str], Report] = {}
+        self.reports: dict[tuple[str, str], ConformanceReport] = {}
         self.lock = asyncio.Lock()
 
 
@@ -45,7 +45,7 @@ async def list_providers(services: Injected) -> list[ProviderRow]:
 @get("/providers/{name:str}/conformance", tags=["providers"], summary="The last conformance report")
 async def conformance(
     examined: ExaminedHere, name: FromPath[str], model: FromQuery[str] = ""
-) -> Report:
+) -> ConformanceReport:
     """The report of the last examination since the server started; 404 when there was none."""
     report = examined.reports.get((name, model))
     if report is None:
@@ -64,7 +64,7 @@ async def conformance(
 )
 async def examine(
     services: Injected, examined: ExaminedHere, name: FromPath[str], model: FromQuery[str] = ""
-) -> Report:
+) -> ConformanceReport:
     """Run the conformance suite. Takes some seconds, and with a paid host some cents at most."""
     async with examined.lock:
         report = await examine_provider(services, name, model=model)

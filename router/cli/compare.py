@@ -11,7 +11,7 @@ from evaluators.reports.compare import Comparisons
 from evaluators.reports.compare_table import to_compare_table
 from router.cli.commands import config_option, json_option, out, print_json, with_services
 from router.config.schema import load
-from router.evals.compare import Wanted, compare_runs
+from router.evals.compare import ComparisonRequest, compare_runs
 from router.services import Services
 
 
@@ -45,7 +45,7 @@ def eval_compare(  # noqa: PLR0917 - one parameter for each option
     as_json: bool,
 ) -> None:
     """Compare two runs, or the routes of one, sample by sample."""
-    wanted = Wanted(route_a=route_a, route_b=route_b, join=join, movers=movers)
+    wanted = ComparisonRequest(route_a=route_a, route_b=route_b, join=join, movers=movers)
     names = [run_a] if run_b is None else [run_a, run_b]
 
     async def work(services: Services) -> Comparisons:

@@ -22,7 +22,7 @@ from router.cli.commands import (
     with_services,
 )
 from router.config.schema import load
-from router.datasets.registry import SHOWN_HASH, Shown, parse_columns
+from router.datasets.registry import SHOWN_HASH, DatasetView, parse_columns
 from router.services import Services
 from router.store.base import DatasetRow
 
@@ -99,10 +99,10 @@ def dataset_list(name: str | None, config_path: Path | None, as_json: bool) -> N
 def dataset_show(name: str, rows: int, config_path: Path | None, as_json: bool) -> None:
     """Show what a dataset's columns hold, and its first rows. NAME may be NAME@HASH."""
 
-    async def read(services: Services) -> Shown:
+    async def read(services: Services) -> DatasetView:
         return await services.datasets.show(name, rows=rows)
 
-    shown: Shown = with_services(load(config_path), read)
+    shown: DatasetView = with_services(load(config_path), read)
     if as_json:
         print_json(shown)
         return

@@ -33,7 +33,7 @@ from router.cli.junit import junit_option, write_junit
 from router.cli.run_options import filter_options, read_run, run_options
 from router.config.schema import Config, load
 from router.evals.estimate import Estimate
-from router.evals.executor import Live
+from router.evals.executor import RunProgress
 from router.evals.results import Outcome
 from router.evals.runs import Runs
 from router.services import Services
@@ -73,7 +73,7 @@ def eval_run(
     async def create(runs: Runs) -> Run:
         return await runs.create(asked.document, base=asked.base)
 
-    _carry_out(load(config_path), create, as_json=as_json)
+    _execute(load(config_path), create, as_json=as_json)
 
 
 @evaluate.command("resume")
@@ -103,7 +103,7 @@ def eval_resume(  # noqa: PLR0917 - one parameter for each option
             run_id, runner="command", retry_failed=retry_failed, limits=changed
         )
 
-    _carry_out(load(config_path), resume, as_json=as_json)
+    _execute(load(config_path), resume, as_json=as_json)
 
 
 @evaluate.command("rescore")
@@ -122,7 +122,7 @@ def eval_rescore(run_id: str, metrics: str, config_path: Path | None, as_json: b
     async def rescore(runs: Runs) -> Run:
         return await runs.rescore(run_id, names, base=Path(), runner="command")
 
-    _carry_out(load(config_path), rescore, as_json=as_json)
+    _execute(load(config_path), rescore, as_json=as_json)
 
 
 @evaluate.command("extend")
@@ -142,7 +142,7 @@ def eval_extend(
     async def extend(runs: Runs) -> Run:
         return await runs.extend(run_id, runner="command", limit=limit, repeats=repeats)
 
-    _carry_out(load(config_path), extend, as_json=as_json)
+    _execute(load(config_path), extend, as_json=as_json)
 
 
 @evaluate.command("watch")
@@ -155,7 +155,7 @@ def eval_watch(run_id: str, config_path: Path | None, as_json: bool) -> None:
 
     async def follow(services: Services) -> Outcome:
         run = await services.runs.find(run_id)
-        live = Live(cells=run.cells)
+        live = RunProgress(cells=run.cells)
         task = asyncio.create_task(services.runs.follow(run.id, live))
         try:
             await _watch(run, live, task)
@@ -236,7 +236,7 @@ def _print_stopped(run: Run) -> None:
     out.print(f"{run.id} {state}", highlight=False)
 
 
-def _carry_out(
+def _execute(
     config: Config,
     begin: Callable[[Runs], Awaitable[Run]],
     *,
@@ -248,7 +248,7 @@ def _carry_out(
     async def work(services: Services) -> Outcome:
         run = await begin(services.runs)
         started.append(run.id)
-        await carry_out(services, run)
+        await execute(services, run)
         return await services.runs.outcome(run.id)
 
     try:
@@ -266,10 +266,10 @@ def _carry_out(
         sys.exit(1)
 
 
-async def carry_out(services: Services, run: Run) -> Run:
+async def execute(services: Services, run: Run) -> Run:
     """Carry a run out with progress on stderr; interrupted, finish what is in flight."""
-    live = Live(cells=run.cells)
-    task = asyncio.create_task(services.runs.carry_out(run.id, live=live))
+    live = RunProgress(cells=run.cells)
+    task = asyncio.create_task(services.runs.execute(run.id, live=live))
     try:
         await _watch(run, live, task)
         return await task
@@ -283,7 +283,7 @@ async def carry_out(services: Services, run: Run) -> Run:
             await task
 
 
-async def _watch(run: Run, live: Live, task: asyncio.Task[Run]) -> None:
+async def _watch(run: Run, live: RunProgress, task: asyncio.Task[Run]) -> None:
     if not err.is_terminal:
         await _watch_plainly(run, live, task)
         return
@@ -298,7 +298,7 @@ async def _watch(run: Run, live: Live, task: asyncio.Task[Run]) -> None:
             )
 
 
-async def _watch_plainly(run: Run, live: Live, task: asyncio.Task[Run]) -> None:
+async def _watch_plainly(run: Run, live: RunProgress, task: asyncio.Task[Run]) -> None:
     """One line at the start, then one per tenth."""
     err.print(f"{run.id}: {live.cells} requests", highlight=False)
     told = 0

@@ -24,7 +24,12 @@ from router.cli.commands import (
 )
 from router.config.documents import Document, convert
 from router.config.schema import load
-from router.evals.experiments import Board, Change, Entry, Leaderboard
+from router.evals.experiments import (
+    ExperimentChange,
+    Leaderboard,
+    LeaderboardEntry,
+    LeaderboardTable,
+)
 from router.services import Services
 from router.store.base import Experiment
 
@@ -133,7 +138,7 @@ def experiment_delete(name: str, runs: bool, config_path: Path | None) -> None:
 
 
 def _change(name: str, data: dict[str, object], config_path: Path | None) -> Experiment:
-    change = convert(Document(data, "", {}), Change, error=RequestError)
+    change = convert(Document(data, "", {}), ExperimentChange, error=RequestError)
 
     async def work(services: Services) -> Experiment:
         return await services.experiments.change(name, change)
@@ -173,7 +178,7 @@ def _print(board: Leaderboard) -> None:
         out.print(f"!  {escape(note)}", highlight=False)
 
 
-def _table(board: Board, numbers: Mapping[str, str]) -> Table:
+def _table(board: LeaderboardTable, numbers: Mapping[str, str]) -> Table:
     arrow = {True: " ↑", False: " ↓", None: ""}[board.output.higher_is_better]
     table = Table(
         Column("", justify="right"),
@@ -198,7 +203,7 @@ def _table(board: Board, numbers: Mapping[str, str]) -> Table:
 
 
 def _interval(
-    board: Board, value: float, low: float | None, high: float | None, *, sign: str = ""
+    board: LeaderboardTable, value: float, low: float | None, high: float | None, *, sign: str = ""
 ) -> str:
     form = f"{sign},.{decimals(board.output, value)}f"
     if low is None or high is None:
@@ -206,7 +211,7 @@ def _interval(
     return escape(f"{value:{form}} [{low:{form}}, {high:{form}}]")
 
 
-def _against(board: Board, entry: Entry) -> str:
+def _against(board: LeaderboardTable, entry: LeaderboardEntry) -> str:
     if entry.difference is None:
         return ""
     low, high = entry.difference_low, entry.difference_high

@@ -31,7 +31,7 @@ from router.config.schema import Config, load
 from router.datasets.registry import parse_columns
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.report import JudgeReport
-from router.evals.judges.studies import CalibrationPlan, DuelPlan, Progress, calibration_of
+from router.evals.judges.studies import CalibrationPlan, PairwisePlan, StudyProgress, calibration_of
 from router.evals.judges.study_report import compared, html, sheets, title, warnings
 from router.services import Services
 from router.store.base import EmbeddingUse, JudgeUse, Study
@@ -140,7 +140,7 @@ def judge_calibrate(
     async def begin(services: Services) -> Study:
         return await services.studies.calibration(plan)
 
-    _carry_out(load(config_path), begin, as_json=as_json, html_path=html_path)
+    _execute(load(config_path), begin, as_json=as_json, html_path=html_path)
 
 
 @judge.command("compare")
@@ -239,7 +239,7 @@ def judge_resume(
     async def find(services: Services) -> Study:
         return await services.store.study(study_id)
 
-    _carry_out(load(config_path), find, as_json=as_json, html_path=html_path)
+    _execute(load(config_path), find, as_json=as_json, html_path=html_path)
 
 
 @judge.command("list")
@@ -358,15 +358,15 @@ def _duel(
     html_path: Path | None,
 ) -> None:
     options["judge"] = options.pop("route")
-    plan = DuelPlan(routes=routes, **options)
+    plan = PairwisePlan(routes=routes, **options)
 
     async def begin(services: Services) -> Study:
         return await services.studies.duels(plan, kind)
 
-    _carry_out(config, begin, as_json=as_json, html_path=html_path)
+    _execute(config, begin, as_json=as_json, html_path=html_path)
 
 
-def _carry_out(
+def _execute(
     config: Config,
     begin: Callable[[Services], Awaitable[Study]],
     *,
@@ -379,8 +379,8 @@ def _carry_out(
     async def work(services: Services) -> Study:
         study = await begin(services)
         started.append(study.id)
-        live = Progress()
-        task = asyncio.create_task(services.studies.carry_out(study.id, live=live))
+        live = StudyProgress()
+        task = asyncio.create_task(services.studies.execute(study.id, live=live))
         try:
             await _watch(study.id, live, task)
             return await task
@@ -398,7 +398,7 @@ def _carry_out(
     _print(study, as_json=as_json, html_path=html_path)
 
 
-async def _watch(study_id: str, live: Progress, task: asyncio.Task[Study]) -> None:
+async def _watch(study_id: str, live: StudyProgress, task: asyncio.Task[Study]) -> None:
     """One line at the start, then one per tenth."""
     told = -1
     while not task.done():

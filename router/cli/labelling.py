@@ -10,7 +10,7 @@ import click
 from evaluators.data.sampling import MAX_ROWS
 from providers.errors import ConfigError
 from router.cli.commands import config_option, err, json_option, out, print_json, with_services
-from router.cli.evals import carry_out
+from router.cli.evals import execute
 from router.config.schema import load
 from router.datasets.registry import SHOWN_HASH, check_dataset_name, name_of
 from router.evals.labelling import begin, finish
@@ -64,7 +64,7 @@ def dataset_label(  # noqa: PLR0917 - one parameter for each option
         if progress.answered < run.cells:
             if run_id is not None:
                 run = await runs.resume(run.id, runner="command", retry_failed=True)
-            run = await carry_out(services, run)
+            run = await execute(services, run)
         called = name or name_of(run.dataset)
         return await finish(services.store, services.datasets, run, name=called)
 

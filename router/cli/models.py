@@ -21,7 +21,7 @@ from router.config.schema import load
 _LISTING_S = 5.0
 
 
-class Row(Model):
+class ListedModel(Model):
     """A row of the list, with what hosts of ours add.
 
     Attributes:
@@ -34,7 +34,7 @@ class Row(Model):
 
 
 class _Rows(msgspec.Struct):
-    data: list[Row]
+    data: list[ListedModel]
 
 
 _decode = msgspec.json.Decoder(_Rows).decode
@@ -98,7 +98,7 @@ def models_list(url: str, as_json: bool) -> None:
     out.print(table)
 
 
-async def _list(url: str) -> list[Row]:
+async def _list(url: str) -> list[ListedModel]:
     transport = Transport()
     await transport.open()
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from providers.conformance.suite import Report, Result
+from providers.conformance.suite import CheckResult, ConformanceReport
 from router.cli.commands import (
     Commands,
     config_option,
@@ -41,16 +41,16 @@ def providers_test(
     """Ask a provider how well it speaks OpenAI's API; some fifty checks with their evidence."""
     table = Table("check", "", "evidence", title=name)
 
-    def told(result: Result) -> None:
+    def told(result: CheckResult) -> None:
         colors = {"pass": "green", "fail": "bold red", "unsupported": "yellow"}
         outcome = f"[{colors[result.outcome]}]{result.outcome}[/]"
         table.add_row(escape(result.title), outcome, escape(result.evidence[:160]))
         err.print(f"{result.name}: {result.outcome}", highlight=False)
 
-    async def examine(services: Services) -> Report:
+    async def examine(services: Services) -> ConformanceReport:
         return await examine_provider(services, name, model=model, long=long, told=told)
 
-    report: Report = with_services(load(config_path), examine)
+    report: ConformanceReport = with_services(load(config_path), examine)
     if as_json:
         print_json(report)
     else:

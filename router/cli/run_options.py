@@ -24,7 +24,7 @@ from router.store.base import RunState
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class Pair(click.ParamType[tuple[str, str]]):
+class NameValue(click.ParamType[tuple[str, str]]):
     """`name=value`."""
 
     name = "name=value"
@@ -41,7 +41,7 @@ class Pair(click.ParamType[tuple[str, str]]):
         return name, rest
 
 
-class Asked(NamedTuple):
+class RunSource(NamedTuple):
     """A run document, and the folder that its relative paths start from."""
 
     document: RunDocument
@@ -53,7 +53,7 @@ _OPTIONS = (
     click.option(
         "--task-option",
         "task_options",
-        type=Pair(),
+        type=NameValue(),
         multiple=True,
         help="An option of the task, such as to=German; lists with commas. Repeatable.",
     ),
@@ -64,7 +64,7 @@ _OPTIONS = (
     click.option(
         "--column",
         "columns",
-        type=Pair(),
+        type=NameValue(),
         multiple=True,
         help="A column of the dataset and what it is: article=input. Repeatable.",
     ),
@@ -100,7 +100,7 @@ def filter_options(command: _Command) -> _Command:
     return command
 
 
-def read_run(path: Path | None, given: dict[str, Any]) -> Asked:
+def read_run(path: Path | None, given: dict[str, Any]) -> RunSource:
     """The run that a command line asks for.
 
     Args:
@@ -141,7 +141,7 @@ def read_run(path: Path | None, given: dict[str, Any]) -> Asked:
         data["dataset"] = _from_here(given["dataset"], base)
     if given["task"] is not None or given["task_options"]:
         data["task"] = _task(data.get("task"), given["task"], dict(given["task_options"]), base)
-    return Asked(complete_run(document._replace(data=data), base=base), base)
+    return RunSource(complete_run(document._replace(data=data), base=base), base)
 
 
 def _listed(text: str) -> list[str]:

@@ -29,7 +29,7 @@ from router.services import Services
 )
 def serve(config_path: Path | None, host: str | None, port: int | None, workers: int) -> None:
     """Start the server."""
-    from router.server import Setup, listen, serve  # noqa: PLC0415  # Litestar takes long to import
+    from router.server import ServerSetup, listen, serve  # noqa: PLC0415  # Litestar takes long to import
 
     config = load(config_path)
     changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
@@ -41,7 +41,7 @@ def serve(config_path: Path | None, host: str | None, port: int | None, workers:
         refuse_open_door(config, bound_host)
         shown = f"[{bound_host}]" if ":" in bound_host else bound_host
         err.print(f"evalrouter on http://{shown}:{bound_port} (Ctrl-C stops)", highlight=False)
-        if not serve(Setup(config, source_of(config_path)), sock, workers):
+        if not serve(ServerSetup(config, source_of(config_path)), sock, workers):
             sys.exit(1)
 
 

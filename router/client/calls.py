@@ -25,7 +25,7 @@ from providers.errors import (
 )
 from providers.wire import UNREADABLE
 
-RunDocument = Mapping[str, Any] | str | Path
+RunDocumentSource = Mapping[str, Any] | str | Path
 
 # A report over many samples takes the server a while.
 TIMEOUT_S = 120.0
@@ -37,7 +37,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 CHUNK_BYTES = 1 << 20
 
 
-class Call(NamedTuple):
+class ApiCall(NamedTuple):
     """One request. `params` that are None are left out."""
 
     method: str
@@ -62,16 +62,18 @@ class Call(NamedTuple):
         return sent
 
 
-def run(run_id: str, action: str = "", *, method: str = "GET") -> Call:
+def run(run_id: str, action: str = "", *, method: str = "GET") -> ApiCall:
     """A run, or something to do with it."""
-    return Call(method, f"/eval/{quote(run_id, safe='')}" + (f"/{action}" if action else ""))
+    return ApiCall(method, f"/eval/{quote(run_id, safe='')}" + (f"/{action}" if action else ""))
 
 
-def create(document: RunDocument, changes: Mapping[str, Any], *, dry_run: bool = False) -> Call:
+def create(
+    document: RunDocumentSource, changes: Mapping[str, Any], *, dry_run: bool = False
+) -> ApiCall:
     """A new run, from a document or a file of one, with keys that are changed."""
     read = _read(document) if isinstance(document, str | Path) else _as_object(document)
     params = {"dry_run": True} if dry_run else {}
-    return Call("POST", "/eval", params, {**read, **changes})
+    return ApiCall("POST", "/eval", params, {**read, **changes})
 
 
 def _read(path: str | Path) -> Mapping[str, Any]:
@@ -91,14 +93,14 @@ def _as_object(document: Any, where: str = "") -> Mapping[str, Any]:
     return document
 
 
-def dataset(name: str, *, method: str = "GET", params: Mapping[str, Any] | None = None) -> Call:
+def dataset(name: str, *, method: str = "GET", params: Mapping[str, Any] | None = None) -> ApiCall:
     """A dataset, `name` or `name@hash`."""
-    return Call(method, f"/datasets/{quote(name, safe='@')}", params or {})
+    return ApiCall(method, f"/datasets/{quote(name, safe='@')}", params or {})
 
 
 def upload(
     source: str | Path, name: str | None, columns: Mapping[str, str] | None
-) -> tuple[Call, Path]:
+) -> tuple[ApiCall, Path]:
     """An upload without its content, and the file that is the content.
 
     Raises:
@@ -117,14 +119,14 @@ def upload(
     return call._replace(headers=headers), path
 
 
-def experiment(name: str, *, method: str = "GET", body: Any = None, **params: Any) -> Call:
+def experiment(name: str, *, method: str = "GET", body: Any = None, **params: Any) -> ApiCall:
     """An experiment."""
-    return Call(method, f"/experiments/{quote(name, safe='')}", params, body)
+    return ApiCall(method, f"/experiments/{quote(name, safe='')}", params, body)
 
 
-def compare(runs: tuple[str, ...], params: Mapping[str, Any]) -> Call:
+def compare(runs: tuple[str, ...], params: Mapping[str, Any]) -> ApiCall:
     """Two runs, or the routes of one."""
-    return Call("GET", "/eval/compare", {"runs": ",".join(runs), **params})
+    return ApiCall("GET", "/eval/compare", {"runs": ",".join(runs), **params})
 
 
 def headers(api_key: str | None) -> dict[str, str]:

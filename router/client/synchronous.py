@@ -13,7 +13,7 @@ import httpx
 
 from providers.errors import EvalrouterError
 from router.client import calls
-from router.client.calls import Call, RunDocument
+from router.client.calls import ApiCall, RunDocumentSource
 from router.client.rows import Rows, entry_rows, flat_sample, frame, score_rows
 from router.client.types import (
     Comparisons,
@@ -43,7 +43,7 @@ class Client:
         http: an HTTP client of your own (proxies, certificates); it is not closed.
 
     Every method raises an exception of `providers.errors` when the server refuses, and
-    UpstreamConnectError or UpstreamTimeoutError when it does not answer. A `RunDocument` is a
+    UpstreamConnectError or UpstreamTimeoutError when it does not answer. A `RunDocumentSource` is a
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
@@ -105,10 +105,10 @@ class Client:
 
     def tasks(self) -> Rows[dict[str, Any]]:
         """The tasks that a run document's `task` may name."""
-        found = self._ask(Call("GET", "/eval/tasks"))
+        found = self._ask(ApiCall("GET", "/eval/tasks"))
         return Rows(found["data"])
 
-    def _ask(self, call: Call, **more: Any) -> Any:
+    def _ask(self, call: ApiCall, **more: Any) -> Any:
         """The answer's JSON."""
         sent = call.sent()
         sent["url"] = self._base_url + sent["url"]
@@ -126,14 +126,14 @@ class Runs:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def create(self, document: RunDocument, **changes: Any) -> Run:
+    def create(self, document: RunDocumentSource, **changes: Any) -> Run:
         """Begin a run; `changes` are keys of the document that are written anew.
 
         client.runs.create("nightly.yaml", limit=10, name="tried")
         """
         return cast("Run", self._client._ask(calls.create(document, changes)))
 
-    def estimate(self, document: RunDocument, **changes: Any) -> Estimate:
+    def estimate(self, document: RunDocumentSource, **changes: Any) -> Estimate:
         """What the run would take in calls, tokens, money and time; nothing is kept or sent."""
         call = calls.create(document, changes, dry_run=True)
         return cast("Estimate", self._client._ask(call))
@@ -149,7 +149,7 @@ class Runs:
     ) -> Rows[Run]:
         """Runs, newest first; `before` is the id of the last run of the page before."""
         params = {"experiment": experiment, "tag": tag, "state": state}
-        call = Call("GET", "/eval", {**params, "limit": limit, "before": before})
+        call = ApiCall("GET", "/eval", {**params, "limit": limit, "before": before})
         found = self._client._ask(call)
         return Rows(found["data"])
 
@@ -330,7 +330,7 @@ class Datasets:
 
     def list(self, name: str | None = None) -> Rows[Dataset]:
         """Versions, newest first."""
-        found = self._client._ask(Call("GET", "/datasets", {"name": name}))
+        found = self._client._ask(ApiCall("GET", "/datasets", {"name": name}))
         return Rows(found["data"])
 
     def upload(
@@ -356,7 +356,7 @@ class Datasets:
     ) -> Dataset:
         """Have the server fetch one: a path of its own, https://, s3:// or hf://."""
         body = {"source": source, "name": name, "columns": dict(columns or {})}
-        call = Call("POST", "/datasets", {}, body)
+        call = ApiCall("POST", "/datasets", {}, body)
         return cast("Dataset", self._client._ask(call, timeout=None))
 
     def show(self, name: str, *, rows: int = 5) -> ShownDataset:
@@ -397,7 +397,7 @@ class Experiments:
 
     def list(self, *, tag: str | None = None) -> Rows[Experiment]:
         """Experiments, the one with the newest run first."""
-        found = self._client._ask(Call("GET", "/experiments", {"tag": tag}))
+        found = self._client._ask(ApiCall("GET", "/experiments", {"tag": tag}))
         return Rows(found["data"])
 
     def leaderboard(self, name: str) -> Leaderboard:

@@ -26,7 +26,7 @@ from providers.yaml_documents import (
 )
 
 T = TypeVar("T")
-Place = tuple[str | int, ...]
+DocumentPath = tuple[str | int, ...]
 
 _WHERE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
@@ -43,9 +43,9 @@ class Document(NamedTuple):
 
     data: Any
     source: str
-    lines: Mapping[Place, int]
+    lines: Mapping[DocumentPath, int]
 
-    def at(self, place: Place) -> str:
+    def at(self, place: DocumentPath) -> str:
         """The place in words, for the start of an error message."""
         path = path_of(place)
         if not self.source:
@@ -58,7 +58,7 @@ class Document(NamedTuple):
         return f"{head}: {path}" if path else head
 
 
-def path_of(place: Place) -> str:
+def path_of(place: DocumentPath) -> str:
     """`('routes', 'a', 'targets', 0)` as `routes.a.targets[0]`."""
     text = ""
     for step in place:
@@ -85,7 +85,7 @@ def parse_yaml(
     Raises:
         error: not YAML, too much of it, a key written twice, or a name without a value.
     """
-    lines: dict[Place, int] = {}
+    lines: dict[DocumentPath, int] = {}
     try:
         check(text)
         # The slower one says better where a mistake is.
@@ -101,7 +101,7 @@ def parse_yaml(
     loader = yaml.SafeLoader("")
     resolve: Callable[..., str] = loader.resolve
 
-    def scalar(node: yaml.ScalarNode, place: Place) -> Any:
+    def scalar(node: yaml.ScalarNode, place: DocumentPath) -> Any:
         node.value = joined(node.value)
         if substitute is not None and "${" in node.value:
             try:
@@ -126,7 +126,7 @@ def parse_yaml(
         # A date in YAML is a string in JSON, which is what every field here means by it.
         return value if isinstance(value, str | int | float | bool | None) else node.value
 
-    def build(node: yaml.Node | None, place: Place) -> Any:
+    def build(node: yaml.Node | None, place: DocumentPath) -> Any:
         if node is None:
             return None
         lines[place] = node.start_mark.line + 1
@@ -165,7 +165,9 @@ def require_object(document: Document, *, error: type[InputError], name: str = "
         raise error(f"{where}the {name} must be an object (got {kind_of(document.data)})")
 
 
-def convert(document: Document, kind: type[T], *, place: Place = (), error: type[InputError]) -> T:
+def convert(
+    document: Document, kind: type[T], *, place: DocumentPath = (), error: type[InputError]
+) -> T:
     """The part of the document at `place` as a `kind`.
 
     Raises:
@@ -189,7 +191,7 @@ def convert(document: Document, kind: type[T], *, place: Place = (), error: type
     except msgspec.ValidationError as problem:
         message = str(problem)
         found = _WHERE.search(message)
-        inner: Place = ()
+        inner: DocumentPath = ()
         if found:
             message = message[: found.start()]
             inner = tuple(
@@ -208,7 +210,9 @@ def _decode_secret(kind: type, value: Any) -> Any:
     raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
 
 
-def _unknown_keys(data: Any, kind: Any, place: Place) -> Iterator[tuple[Place, list[str]]]:
+def _unknown_keys(
+    data: Any, kind: Any, place: DocumentPath
+) -> Iterator[tuple[DocumentPath, list[str]]]:
     """Walk data and type side by side; msgspec alone would name one unknown key and no remedy."""
     if get_origin(kind) is Annotated:
         kind = get_args(kind)[0]

@@ -18,12 +18,19 @@ import msgspec
 from providers.base import NotNegative, Positive, ProviderConfig, Secret, Timeout
 from providers.compatible import CompatibleConfig
 from providers.errors import ConfigError, closest
-from providers.http.transport import Limits
+from providers.http.transport import HttpLimits
 from providers.kinds import KINDS
 from providers.names import check_name
 from providers.offline.baseline import BaselineConfig
 from providers.yaml_documents import kind_of
-from router.config.documents import Document, Place, convert, parse_yaml, path_of, require_object
+from router.config.documents import (
+    Document,
+    DocumentPath,
+    convert,
+    parse_yaml,
+    path_of,
+    require_object,
+)
 from serve import config as hosting
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -56,7 +63,7 @@ _OWN_HEADERS = frozenset(
 _STICKY = "^(user|conversation|header:[A-Za-z0-9-]{1,64})$"
 
 # SQLite's integers, and a float's whole numbers, go further.
-Count = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
 _HostPattern = Annotated[str, msgspec.Meta(pattern=r"^(\*|(\*\.)?[A-Za-z0-9.:\[\]-]{1,253})$")]
 _Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|https?://[A-Za-z0-9.:\[\]-]{1,253})$")]
 _HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")]
@@ -78,10 +85,10 @@ class Supports(Section, frozen=True, kw_only=True):
     vision: bool = True
     tools: bool = True
     json_schema: bool = True
-    context: Count | None = None
+    context: _Count | None = None
 
 
-class Target(Section, frozen=True, kw_only=True):
+class RouteTarget(Section, frozen=True, kw_only=True):
     """A model of a provider, as one arm of a route.
 
     Attributes:
@@ -98,7 +105,7 @@ class Target(Section, frozen=True, kw_only=True):
 
     model: str
     weight: NotNegative = 1.0
-    max_concurrency: Count | None = None
+    max_concurrency: _Count | None = None
     max_queue: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 100
     supports: Supports = Supports()
     price_per_hour: Positive | None = None
@@ -130,7 +137,7 @@ class Breaker(Section, frozen=True, kw_only=True):
         open: seconds until one request is let through to see whether the target is back.
     """
 
-    failures: Count = 5
+    failures: _Count = 5
     open: Positive = 15.0
 
 
@@ -146,7 +153,7 @@ class Hedge(Section, frozen=True, kw_only=True):
     budget: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
 
 
-Record = Literal["none", "metadata", "full"]
+KeepBodies = Literal["none", "metadata", "full"]
 # What a target may say of a request that another one can still answer: an error's code, as any host
 # writes it, or a status.
 FallbackOn = (
@@ -191,7 +198,7 @@ class Route(Section, frozen=True, kw_only=True):
         cache: see RouteCache; None for no cache unless a request asks for it.
     """
 
-    targets: Annotated[tuple[Target, ...], msgspec.Meta(min_length=1)]
+    targets: Annotated[tuple[RouteTarget, ...], msgspec.Meta(min_length=1)]
     strategy: Strategy = "weighted"
     sticky: Annotated[str, msgspec.Meta(pattern=_STICKY)] | None = None
     fallback: tuple[str, ...] = ()
@@ -200,7 +207,7 @@ class Route(Section, frozen=True, kw_only=True):
     timeout: Timeout = Timeout()
     breaker: Breaker = Breaker()
     hedge: Hedge | None = None
-    record: Record | None = None
+    record: KeepBodies | None = None
     record_sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     cache: RouteCache | None = None
 
@@ -233,9 +240,9 @@ class Server(Section, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 4000
-    max_body_bytes: Count = 32 * 1024 * 1024
+    max_body_bytes: _Count = 32 * 1024 * 1024
     drain_seconds: Positive = 30.0
-    max_connections: Count | None = None
+    max_connections: _Count | None = None
     head_seconds: Positive = 20.0
     body_seconds: Positive = 30.0
     send_seconds: Positive = 60.0
@@ -305,7 +312,7 @@ class Datasets(Section, frozen=True, kw_only=True):
     """
 
     roots: tuple[str, ...] = (".",)
-    max_bytes: Count = 1024 * 1024 * 1024
+    max_bytes: _Count = 1024 * 1024 * 1024
     private_addresses: bool = False
     hub: str = ""
     hf_token: Secret = Secret("")
@@ -380,7 +387,7 @@ class LongRate(Rate, frozen=True, kw_only=True):
         above: with more prompt tokens than this.
     """
 
-    above: Count
+    above: _Count
 
 
 class Price(Rate, frozen=True, kw_only=True):
@@ -401,7 +408,7 @@ class Cache(Section, frozen=True, kw_only=True):
         ttl: seconds, where a request asks for the cache and its route says nothing.
     """
 
-    max_bytes: Count = 64 * 1024 * 1024
+    max_bytes: _Count = 64 * 1024 * 1024
     ttl: Positive = 3600.0
 
 
@@ -445,12 +452,12 @@ class Config(Section, frozen=True, kw_only=True):
     storage: Storage = Storage()
     datasets: Datasets = Datasets()
     evaluation: Evaluation = Evaluation()
-    http: Limits = Limits()
+    http: HttpLimits = HttpLimits()
     prices: dict[str, Price] = {}
-    record: Record = "metadata"
+    record: KeepBodies = "metadata"
     cache: Cache = Cache()
     telemetry: Telemetry = Telemetry()
-    models: dict[str, hosting.Model] = {}
+    models: dict[str, hosting.ModelConfig] = {}
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -523,11 +530,11 @@ def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
         storage=_with_s3(_section(document, "storage", Storage), document, environ),
         datasets=_with_hub(_section(document, "datasets", Datasets), environ),
         evaluation=_section(document, "evaluation", Evaluation),
-        http=_section(document, "http", Limits),
+        http=_section(document, "http", HttpLimits),
         providers=_providers(document),
         routes=_entries(document, "routes", Route),
         prices=_entries(document, "prices", Price),
-        record=_scalar(document, "record", Record, "metadata"),
+        record=_scalar(document, "record", KeepBodies, "metadata"),
         cache=_section(document, "cache", Cache),
         telemetry=_section(document, "telemetry", Telemetry),
         models=_models(document, environ),
@@ -629,11 +636,11 @@ def _providers(document: Document) -> dict[str, ProviderConfig]:
     return found
 
 
-def _models(document: Document, environ: Mapping[str, str]) -> dict[str, hosting.Model]:
+def _models(document: Document, environ: Mapping[str, str]) -> dict[str, hosting.ModelConfig]:
     entries = document.data.get("models", {})
     if not isinstance(entries, dict):
         raise ConfigError(f"{document.at(('models',))}: must map names to settings", param="models")
-    found: dict[str, hosting.Model] = {}
+    found: dict[str, hosting.ModelConfig] = {}
     for name, entry in entries.items():
         place = ("models", name)
         try:
@@ -708,7 +715,7 @@ def _wrong_with_url(url: str) -> str:
     return ""
 
 
-def _check_token(document: Document, place: Place, token: Secret) -> None:
+def _check_token(document: Document, place: DocumentPath, token: Secret) -> None:
     """Refuse a secret that is sent in a header and cannot be."""
     if not _HEADER_VALUE.fullmatch(token.reveal()):
         raise ConfigError(
@@ -718,7 +725,7 @@ def _check_token(document: Document, place: Place, token: Secret) -> None:
         )
 
 
-def _check_headers(document: Document, place: Place, provider: CompatibleConfig) -> None:
+def _check_headers(document: Document, place: DocumentPath, provider: CompatibleConfig) -> None:
     """Refuse what would break a request's head. Values are secrets, so they are not shown."""
     _check_token(document, (*place, "api_key"), provider.api_key)
     for name, value in provider.headers.items():
@@ -738,7 +745,7 @@ def _check_routes(
     document: Document, routes: Mapping[str, Route], providers: Mapping[str, ProviderConfig]
 ) -> None:
     for name, route in routes.items():
-        place: Place = ("routes", name)
+        place: DocumentPath = ("routes", name)
         if not _ROUTE_NAME.fullmatch(name):
             raise ConfigError(
                 f"{document.at(place)}: a route's name has letters, digits and . _ : - only"
@@ -772,7 +779,9 @@ def parse_route(name: str, data: Any, config: Config) -> Route:
     return found
 
 
-def _check_reasoning(document: Document, at: Place, name: str, provider: ProviderConfig) -> None:
+def _check_reasoning(
+    document: Document, at: DocumentPath, name: str, provider: ProviderConfig
+) -> None:
     """Refuse a setting that would change nothing. Kinds without a host may stand for any."""
     if isinstance(provider, CompatibleConfig) and not KINDS[provider.kind].reasoning:
         place = (*at, "reasoning")
@@ -783,7 +792,7 @@ def _check_reasoning(document: Document, at: Place, name: str, provider: Provide
         )
 
 
-def _check_settings_agree(document: Document, route_place: Place, route: Route) -> None:
+def _check_settings_agree(document: Document, route_place: DocumentPath, route: Route) -> None:
     """Refuse two targets of a route that are one model and say different things of it."""
     found: dict[str, bool | None] = {}
     for n, target in enumerate(route.targets):
@@ -797,7 +806,7 @@ def _check_settings_agree(document: Document, route_place: Place, route: Route) 
 
 
 def _check_target(
-    document: Document, providers: Mapping[str, ProviderConfig], place: Place, model: str
+    document: Document, providers: Mapping[str, ProviderConfig], place: DocumentPath, model: str
 ) -> None:
     check_name(model, document.at(place), ConfigError, param=path_of(place))
     provider, slash, rest = model.partition("/")

@@ -51,7 +51,7 @@ class Artifact(msgspec.Struct, frozen=True):
     size: int
 
 
-class Kept(msgspec.Struct, frozen=True):
+class StoredFile(msgspec.Struct, frozen=True):
     """What `put` wrote. `sha256` is of its bytes, hex."""
 
     key: str
@@ -68,7 +68,7 @@ class Artifacts(Protocol):
 
     root: str
 
-    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> Kept:
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> StoredFile:
         """Keep a file, in place of one that is there. Raises what `chunks` raises."""
         ...
 
@@ -165,7 +165,7 @@ class LocalArtifacts:
         self.root = str(folder)
         self._folder = folder
 
-    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> Kept:
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> StoredFile:
         """Written beside, flushed to the disk, then given its name in one step."""
         target = self._folder / _checked(key)
         beside = self._folder / _INCOMING / uuid.uuid4().hex
@@ -203,7 +203,7 @@ class LocalArtifacts:
             with suppress(OSError):
                 file.close()
             beside.unlink(missing_ok=True)
-        return Kept(key, size, digest.hexdigest())
+        return StoredFile(key, size, digest.hexdigest())
 
     async def get(self, key: str) -> AsyncGenerator[bytes]:
         """Raises NotFoundError."""
@@ -285,7 +285,7 @@ class S3Artifacts:
         self._boto3 = boto3
         self._errors = (BotoCoreError, ClientError)
 
-    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> Kept:
+    async def put(self, key: str, chunks: AsyncIterable[bytes]) -> StoredFile:
         """In one request where it is small, in parts where it is not."""
         digest, size = hashlib.sha256(), 0
         upload: str | None = None
@@ -324,7 +324,7 @@ class S3Artifacts:
                 with suppress(ArtifactError, NotFoundError):
                     await asyncio.shield(self._call("abort_multipart_upload", key, UploadId=upload))
             raise
-        return Kept(key, size, digest.hexdigest())
+        return StoredFile(key, size, digest.hexdigest())
 
     async def get(self, key: str) -> AsyncGenerator[bytes]:
         """Raises NotFoundError."""

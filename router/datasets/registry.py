@@ -49,7 +49,7 @@ _VERSIONED = re.compile(rf"(?P<name>{_NAME.pattern})(@(?P<hash>[0-9a-f]{{4,64}})
 _PREVIEW_CHARACTERS = 500
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
     """A version, what its columns hold, and its first rows (texts cut at 500 characters).
 
     Attributes:
@@ -65,7 +65,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     versions: list[str]
 
 
-class Datasets:
+class DatasetRegistry:
     """All registered datasets of a store. The artifact store is opened when it is first needed."""
 
     def __init__(
@@ -338,7 +338,7 @@ class Datasets:
                     )
             yield source
 
-    async def show(self, named: str, *, rows: int = 5) -> Shown:
+    async def show(self, named: str, *, rows: int = 5) -> DatasetView:
         """A version with its statistics and first rows.
 
         Raises:
@@ -349,7 +349,9 @@ class Datasets:
             preview = await in_thread(_preview, path, row, rows)
         versions = [one.hash for one in await self._store.datasets(row.name)]
         plain = msgspec.structs.replace(row, statistics=())
-        return Shown(dataset=plain, columns=row.statistics, preview=preview, versions=versions)
+        return DatasetView(
+            dataset=plain, columns=row.statistics, preview=preview, versions=versions
+        )
 
     # Deleting
 

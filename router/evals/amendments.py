@@ -25,7 +25,7 @@ from router.evals.validation import (
 )
 from router.store.base import Run
 
-Spec = str | dict[str, Any]
+RescoreSpec = str | dict[str, Any]
 
 
 class Rescore(NamedTuple):
@@ -42,7 +42,7 @@ class Rescore(NamedTuple):
     needing: list[str]
 
 
-def rescore(found: Run, wanted: Sequence[Spec], base: Path) -> Rescore:
+def rescore(found: Run, wanted: Sequence[RescoreSpec], base: Path) -> Rescore:
     """Metrics to be scored now. One of the same name is replaced; all others keep their scores.
 
     Args:
@@ -76,7 +76,7 @@ def rescore(found: Run, wanted: Sequence[Spec], base: Path) -> Rescore:
     )
 
 
-def _name(spec: Spec) -> str:
+def _name(spec: RescoreSpec) -> str:
     return registry.build(spec).name
 
 

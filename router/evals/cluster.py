@@ -23,17 +23,17 @@ import msgspec
 
 from evaluators.base import Scorable, Score
 from evaluators.document import RayExecution
-from evaluators.execution.worker import Batch, Setup, encode
-from evaluators.execution.worker_pool import SAMPLE_S, Scores, Spec, together
+from evaluators.execution.worker import ScoringBatch, WorkerSetup, encode
+from evaluators.execution.worker_pool import SAMPLE_S, Scores, WorkerSpec, together
 from providers.errors import EvalrouterError, MissingExtraError
 from serve.batch.protocol import (
     LENGTH,
-    Call,
     Cancel,
     Connect,
     Crew,
     Done,
-    Message,
+    DriverMessage,
+    WorkerCall,
     decode_done,
     framed,
 )
@@ -103,7 +103,7 @@ class Cluster:
 
     def pool(
         self,
-        specs: Sequence[Spec],
+        specs: Sequence[WorkerSpec],
         *,
         processes: int | None = None,
         sample_s: float = SAMPLE_S,
@@ -151,9 +151,9 @@ class Cluster:
             ClusterError: the cluster was lost.
         """
         number = next(self._numbers)
-        return await self._ask(Call(number, crew, method, payload, limit_s, tries))
+        return await self._ask(WorkerCall(number, crew, method, payload, limit_s, tries))
 
-    async def _ask(self, message: Crew | Call) -> Done:
+    async def _ask(self, message: Crew | WorkerCall) -> Done:
         number = message.number
         future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
@@ -169,13 +169,13 @@ class Cluster:
         finally:
             self._waiting.pop(number, None)
 
-    def _begin_write(self, message: Message) -> None:
+    def _begin_write(self, message: DriverMessage) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
         if not self._process.stdin.is_closing():
             self._process.stdin.write(framed(message))
 
-    async def _write(self, message: Message) -> None:
+    async def _write(self, message: DriverMessage) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
         with suppress(ConnectionError):
@@ -209,13 +209,13 @@ class _Scorers:
         self,
         cluster: Cluster,
         execution: RayExecution,
-        specs: Sequence[Spec],
+        specs: Sequence[WorkerSpec],
         gpus: float,
         limit_s: float,
     ) -> None:
         self._cluster = cluster
         self._execution = execution
-        self._setup = encode(Setup(tuple(specs)))
+        self._setup = encode(WorkerSetup(tuple(specs)))
         self._gpus = gpus
         self._limit_s = limit_s
         self._name = f"scorers-{id(self)}"
@@ -249,7 +249,7 @@ class _Scorers:
         found = await self._cluster.call(
             self._name,
             "score",
-            encode(Batch(tuple(items))),
+            encode(ScoringBatch(tuple(items))),
             limit_s=self._limit_s * len(items),
             tries=_TRIES,
         )

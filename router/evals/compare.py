@@ -1,6 +1,6 @@
 """Comparing runs: which routes are held against which, on which samples, and what else differs.
 
-    found = await compare_runs(services, ["run_a", "run_b"], Wanted())
+    found = await compare_runs(services, ["run_a", "run_b"], ComparisonRequest())
 
 Rows are read from the store as they are counted; nothing of a run is held but its numbers.
 """
@@ -18,7 +18,7 @@ import msgspec
 
 from evaluators.base import Answer, AnyMetric, Output, Sample
 from evaluators.document import RunDocument
-from evaluators.reports.accumulator import Tally
+from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.compare import Comparisons, Join, Side, compare
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
@@ -29,7 +29,7 @@ from router.store.base import Run, ScoredAnswer, Store
 _CHUNK = 100  # samples that a thread digests at a time; their texts may be long
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to compare.
 
     Attributes:
@@ -85,7 +85,7 @@ class _Asked(msgspec.Struct):
 
 
 async def compare_runs(
-    runs: Runs, store: Store, run_ids: Sequence[str], wanted: Wanted
+    runs: Runs, store: Store, run_ids: Sequence[str], wanted: ComparisonRequest
 ) -> Comparisons:
     """Hold one run against another, or routes of one run against each other.
 
@@ -108,7 +108,7 @@ async def compare_runs(
     join = _join(first.run, second.run, wanted.join)
     metrics = _common(first, second)
     chosen = dict.fromkeys(side for pair in pairs for side in pair)
-    tally = Tally(
+    tally = ScoreAccumulator(
         routes=[side.key for side in chosen],
         metrics=metrics,
         expected={side.key: 0 for side in chosen},
@@ -135,7 +135,7 @@ async def _half(runs: Runs, run_id: str) -> _Half:
     return _Half(run, document, build_metrics(document))
 
 
-def _pairs(first: _Half, second: _Half, wanted: Wanted) -> list[tuple[Side, Side]]:
+def _pairs(first: _Half, second: _Half, wanted: ComparisonRequest) -> list[tuple[Side, Side]]:
     a, b = wanted.route_a, wanted.route_b
     for half, route, param in ((first, a, "route_a"), (second, b, "route_b")):
         if route is not None and route not in half.document.routes:
@@ -237,7 +237,7 @@ async def _count(
     store: Store,
     run_id: str,
     asked: Mapping[Side, _Asked],
-    tally: Tally,
+    tally: ScoreAccumulator,
     names: Mapping[str, str] | None,
 ) -> None:
     """Add a run's rows; samples that the other run does not have keep a name of their own."""

@@ -18,14 +18,14 @@ from evaluators.document import RunDocument
 from evaluators.metrics.registry import Opening, openings
 from providers.errors import RunDocumentError
 from router.config.schema import Evaluation
-from router.datasets.registry import Datasets
+from router.datasets.registry import DatasetRegistry
 
 
 async def confine(
     document: RunDocument,
     allowed: Evaluation,
     *,
-    datasets: Datasets | None,
+    datasets: DatasetRegistry | None,
     base: Path | None = None,
 ) -> None:
     """Refuse a document that names something outside what the config allows; nothing is opened.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from evaluators.base import Answer
-from router.evals.requests import Asker
+from router.evals.requests import EvalRequester
 from router.store.base import EmbeddingUse, Store
 
 
@@ -20,7 +20,7 @@ class EmbeddingClient:
     """
 
     def __init__(
-        self, store: Store, asker: Asker, run_id: str, *, pay: Callable[[Answer], None]
+        self, store: Store, asker: EvalRequester, run_id: str, *, pay: Callable[[Answer], None]
     ) -> None:
         self._store = store
         self._asker = asker

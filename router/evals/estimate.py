@@ -26,15 +26,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from evaluators.base import AnyMetric, Asking, Output, Usage
+from evaluators.base import AnyMetric, EmbeddingMetric, Output, Usage
 from evaluators.data.dataset_process import in_thread
 from evaluators.document import RunDocument
 from evaluators.reports.report import dollars
 from evaluators.stats.power import minimum_detectable_effect
 from providers.wire import count_of
 from router.evals.judges.estimate import JudgeEstimate, estimate_judges
-from router.evals.requests import Asker
-from router.evals.samples import Prepared
+from router.evals.requests import EvalRequester
+from router.evals.samples import PreparedDataset
 from router.evals.validation import asked_routes, outputs_of
 from router.gateway.prices import PriceBook
 from router.gateway.routing import Target
@@ -158,10 +158,10 @@ class _Asked(NamedTuple):
 
 async def estimate(
     store: Store,
-    asker: Asker,
+    asker: EvalRequester,
     document: RunDocument,
     metrics: Sequence[AnyMetric],
-    prepared: Prepared,
+    prepared: PreparedDataset,
 ) -> Estimate:
     """Estimate a checked run.
 
@@ -210,7 +210,7 @@ async def estimate(
 
 
 def _look(
-    asker: Asker, document: RunDocument, prepared: Prepared
+    asker: EvalRequester, document: RunDocument, prepared: PreparedDataset
 ) -> tuple[dict[tuple[str, Target], _Asked], int]:
     """What goes where, and how many samples were looked at. Blocks."""
     step = -(-prepared.count // LOOKED_AT)
@@ -336,7 +336,9 @@ class _Load(msgspec.Struct):
     most: int
 
 
-def _with_times(targets: list[TargetEstimate], asker: Asker, document: RunDocument) -> float | None:
+def _with_times(
+    targets: list[TargetEstimate], asker: EvalRequester, document: RunDocument
+) -> float | None:
     """Seconds that the run takes; `targets` get theirs. None when a speed is unknown.
 
     A fluid model: lanes share the places as in a run until the first has nothing left, and so on.
@@ -451,7 +453,7 @@ def _notes(found: Estimate, document: RunDocument, metrics: Sequence[AnyMetric])
     notes += [
         f"{metric.name} asks {metric.route} too, which is not counted here"
         for metric in metrics
-        if isinstance(metric, Asking)
+        if isinstance(metric, EmbeddingMetric)
     ]
     notes += map(_judge_note, found.judges)
     if document.stop_when is not None:

@@ -1,6 +1,6 @@
 """Carries a run out: asks what is not answered, scores what is not scored.
 
-Read `Replay.carry_out`. Who owns the run and what state it ends in is `runs.py`'s.
+Read `Replay.execute`. Who owns the run and what state it ends in is `runs.py`'s.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import NamedTuple
 
 import msgspec
 
-from evaluators.base import Answer, AnyMetric, Cell, Embed, Judging, Sample, Score
+from evaluators.base import Answer, AnyMetric, Cell, Embed, JudgeMetric, Sample, Score
 from evaluators.document import RunDocument
-from evaluators.execution.evaluation import Answered, Result, Task, Unanswered, run
-from evaluators.execution.scheduler import Lane, Place
+from evaluators.execution.evaluation import AnsweredItem, CellResult, CellTask, Unanswered, run
+from evaluators.execution.scheduler import Lane, LanePlace
 from evaluators.execution.scoring import Scorer
-from evaluators.execution.worker_pool import Pool, Scores
+from evaluators.execution.worker_pool import Scores, WorkerPool
 from evaluators.stats.sequential import StopRule
 from router.config.schema import IN_PLACE
 from router.evals.cluster import Cluster
 from router.evals.concurrency import TRIES
 from router.evals.embeddings import EmbeddingClient
-from router.evals.judges.requests import Bench
+from router.evals.judges.requests import JudgeClient
 from router.evals.lanes import TargetLane, lanes_of
-from router.evals.requests import Asker
+from router.evals.requests import EvalRequester
 from router.evals.validation import (
-    BROUGHT,
+    PRECOMPUTED,
     asked_routes,
     build_metrics,
     check_signatures,
@@ -45,7 +45,7 @@ _BATCHES = 8
 _KEPT_AT_ONCE = 256
 
 
-class Live(msgspec.Struct):
+class RunProgress(msgspec.Struct):
     """How far a run is that this process carries out. Changes as it goes.
 
     Attributes:
@@ -94,9 +94,9 @@ class Replay:
     def __init__(
         self,
         store: Store,
-        asker: Asker,
+        asker: EvalRequester,
         found: Run,
-        live: Live,
+        live: RunProgress,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -124,7 +124,7 @@ class Replay:
         """Ask nothing more, finish what is in flight. The first reason counts."""
         self.stop = self.stop or Stop(state, why)
 
-    async def carry_out(self) -> Stop | None:
+    async def execute(self) -> Stop | None:
         """Until every cell is done; why it stopped early, None when it did not.
 
         Raises:
@@ -139,13 +139,13 @@ class Replay:
             await self._add_up_what_was_spent()
         await self._watch_for_an_answer()
         async with AsyncExitStack() as stack:
-            pool: Callable[..., Scores] = Pool
+            pool: Callable[..., Scores] = WorkerPool
             if document.execution != "local":
                 cluster = await stack.enter_async_context(Cluster(document.execution))
                 pool = cluster.pool
                 asks = before.answered + before.failed < found.cells and not found.only_scores
                 await self._load_models(cluster, asks=asks)
-            bench = Bench(
+            bench = JudgeClient(
                 self._store,
                 self._asker,
                 found.id,
@@ -167,13 +167,13 @@ class Replay:
                 await scorers.scorer(tuple(range(len(self._metrics))))
             await run(
                 [Lane(self._tasks(lane), lane) for lane in self._lanes]
-                + [Lane(self._brought()) for route in document.routes if route == BROUGHT],
+                + [Lane(self._brought()) for route in document.routes if route == PRECOMPUTED],
                 complete=self._complete,
                 score=scorers.score,
                 keep_scores=self._keep_scores,
                 tell=self._tell,
                 concurrency=document.limits.concurrency,
-                batches=_BATCHES if pool is not Pool or self._asks_judges() else 1,
+                batches=_BATCHES if pool is not WorkerPool or self._asks_judges() else 1,
                 halted=self._is_halted,
             )
         left = live.cells - live.done
@@ -200,9 +200,9 @@ class Replay:
             await self._asker.in_place.load(cluster, names)
 
     def _asks_judges(self) -> bool:
-        return any(isinstance(one, Judging) for one in self._metrics)
+        return any(isinstance(one, JudgeMetric) for one in self._metrics)
 
-    async def _tasks(self, lane: TargetLane) -> AsyncGenerator[Task]:
+    async def _tasks(self, lane: TargetLane) -> AsyncGenerator[CellTask]:
         """The lane's cells, in the order of the dataset."""
         document, route = self._document, lane.route
         cells = len(document.routes) * document.repeats
@@ -216,23 +216,23 @@ class Replay:
                     cell = Cell(route, one.sample.id, repeat)
                     kept = one.unscored.get((route, repeat))
                     if kept is not None:
-                        yield Task(cell, one.sample, kept.answer, kept.scores)
+                        yield CellTask(cell, one.sample, kept.answer, kept.scores)
                     elif not lane.stopped and not self._run.only_scores:
-                        yield Task(cell, one.sample)
+                        yield CellTask(cell, one.sample)
 
-    async def _brought(self) -> AsyncGenerator[Task]:
+    async def _brought(self) -> AsyncGenerator[CellTask]:
         """The cells that the dataset has answered, their answers kept."""
         async with aclosing(
             self._store.open_samples(self._run.id, len(self._document.routes))
         ) as open_samples:
-            batch: list[Task] = []
+            batch: list[CellTask] = []
             async for one in open_samples:
-                kept = one.unscored.get((BROUGHT, 0))
-                cell = Cell(BROUGHT, one.sample.id, 0)
+                kept = one.unscored.get((PRECOMPUTED, 0))
+                cell = Cell(PRECOMPUTED, one.sample.id, 0)
                 if kept is not None:
-                    yield Task(cell, one.sample, kept.answer, kept.scores)
-                elif (BROUGHT, 0) not in one.settled and not self._run.only_scores:
-                    batch.append(Task(cell, one.sample, _answer_of(one.sample)))
+                    yield CellTask(cell, one.sample, kept.answer, kept.scores)
+                elif (PRECOMPUTED, 0) not in one.settled and not self._run.only_scores:
+                    batch.append(CellTask(cell, one.sample, _answer_of(one.sample)))
                 if len(batch) == _KEPT_AT_ONCE:
                     await self._keep_brought(batch)
                     for task in batch:
@@ -242,7 +242,7 @@ class Replay:
             for task in batch:
                 yield task
 
-    async def _keep_brought(self, batch: Sequence[Task]) -> None:
+    async def _keep_brought(self, batch: Sequence[CellTask]) -> None:
         await asyncio.gather(
             *(
                 self._store.keep_answer(self._run.id, task.cell, "", task.answer, ())
@@ -255,7 +255,7 @@ class Replay:
         """The lane that a cell belongs to."""
         return self._by_target[route, self._table.plan(route, share(sample.id, route)).targets[0]]
 
-    async def _complete(self, cell: Cell, sample: Sample, place: Place) -> Answer | Unanswered:
+    async def _complete(self, cell: Cell, sample: Sample, place: LanePlace) -> Answer | Unanswered:
         """Ask, and keep the answer before anybody sees it."""
         run_id, document = self._run.id, self._document
         prepared = self._asker.prepare(
@@ -298,7 +298,7 @@ class Replay:
     async def _keep_scores(self, scored: Mapping[Cell, tuple[Score, ...]]) -> None:
         await self._store.keep_all_scores(self._run.id, scored)
 
-    def _tell(self, result: Result) -> None:
+    def _tell(self, result: CellResult) -> None:
         if result.answer.text is None:
             self._live.failed += 1
         else:
@@ -309,7 +309,7 @@ class Replay:
             if why := self._rule.reason():
                 self.wind_down("completed", why)
 
-    def _count(self, rule: StopRule, result: Result | ScoredAnswer) -> None:
+    def _count(self, rule: StopRule, result: CellResult | ScoredAnswer) -> None:
         if result.answer is not None:
             cluster = self._clusters.get(result.cell.sample_id, "")
             rule.add(result.cell, result.answer, result.scores, cluster=cluster)
@@ -375,7 +375,7 @@ def _answer_of(sample: Sample) -> Answer:
     if sample.answer is None:
         missing = "the dataset brings no answer for this sample"
         return Answer(text=None, error=missing, error_code="no_answer", attempts=0)
-    return Answer(text=sample.answer, target=BROUGHT, attempts=0)
+    return Answer(text=sample.answer, target=PRECOMPUTED, attempts=0)
 
 
 class _Scorers:
@@ -393,7 +393,7 @@ class _Scorers:
         stack: AsyncExitStack,
         *,
         embed: Embed,
-        bench: Bench,
+        bench: JudgeClient,
         pool: Callable[..., Scores],
     ) -> None:
         self._run = found
@@ -424,7 +424,7 @@ class _Scorers:
                 )
         return self._scorers[wanted]
 
-    async def score(self, batch: Sequence[Answered]) -> list[tuple[Score, ...]]:
+    async def score(self, batch: Sequence[AnsweredItem]) -> list[tuple[Score, ...]]:
         """All scores of each answer, those it had included."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, one in enumerate(batch):
@@ -439,7 +439,7 @@ class _Scorers:
                 scores[place] += new
         return scores
 
-    def _lacking(self, one: Answered) -> tuple[int, ...]:
+    def _lacking(self, one: AnsweredItem) -> tuple[int, ...]:
         had = {score.output for score in one.scores}
         return tuple(
             n

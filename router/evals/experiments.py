@@ -30,7 +30,7 @@ KEPT_REPORTS = 512
 _PAGE = 100
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class LeaderboardEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One route of one run in a table.
 
     Attributes:
@@ -68,7 +68,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict | None = None
 
 
-class Board(msgspec.Struct, frozen=True, kw_only=True):
+class LeaderboardTable(msgspec.Struct, frozen=True, kw_only=True):
     """Scores of one output that can be set side by side.
 
     Attributes:
@@ -87,7 +87,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     dataset_hash: str
     samples: int
     apart: str
-    entries: tuple[Entry, ...]
+    entries: tuple[LeaderboardEntry, ...]
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,12 +110,12 @@ class Leaderboard(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     experiment: Experiment
-    boards: tuple[Board, ...]
+    boards: tuple[LeaderboardTable, ...]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ExperimentChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is to change of an experiment; None leaves it as it is."""
 
     tags: Tags | None = None
@@ -150,7 +150,7 @@ class Experiments:
             raise NotFoundError(f"there is no experiment {name!r}.{closest(name, known)}")
         return found[0]
 
-    async def change(self, name: str, change: Change) -> Experiment:
+    async def change(self, name: str, change: ExperimentChange) -> Experiment:
         """Set tags or notes. Raises NotFoundError, or RequestError for a tag that is none."""
         for n, tag in enumerate(change.tags or ()):
             check_name(tag, f"tags[{n}]")
@@ -244,7 +244,7 @@ def _asked(run: Run) -> _Asked:
     )
 
 
-def _boards(reports: Sequence[tuple[Run, Report]]) -> tuple[Board, ...]:
+def _boards(reports: Sequence[tuple[Run, Report]]) -> tuple[LeaderboardTable, ...]:
     """One table for each (samples, output, signature)."""
     groups: dict[tuple[_Asked, str, str], list[tuple[Run, Report]]] = {}
     outputs: dict[str, OutputInfo] = {}
@@ -266,7 +266,7 @@ def _boards(reports: Sequence[tuple[Run, Report]]) -> tuple[Board, ...]:
         entries = _ranked(outputs[name], list(_entries(name, groups[key])))
         if entries:
             boards.append(
-                Board(
+                LeaderboardTable(
                     output=outputs[name],
                     signature=signature,
                     dataset=groups[key][0][0].dataset,
@@ -294,7 +294,7 @@ def _difference(first: tuple[_Asked, str, str], other: tuple[_Asked, str, str]) 
     return f"measured otherwise: {other[2]} instead of {first[2]}"
 
 
-def _entries(output: str, members: Iterable[tuple[Run, Report]]) -> Iterable[Entry]:
+def _entries(output: str, members: Iterable[tuple[Run, Report]]) -> Iterable[LeaderboardEntry]:
     for run, report in members:
         task = run.document.get("task")
         compared = {one.route: one for one in report.comparisons if one.output == output}
@@ -303,7 +303,7 @@ def _entries(output: str, members: Iterable[tuple[Run, Report]]) -> Iterable[Ent
             if score.estimate is None:
                 continue
             against = compared.get(route.route)
-            yield Entry(
+            yield LeaderboardEntry(
                 rank=None,
                 run_id=run.id,
                 run=run.name,
@@ -326,12 +326,12 @@ def _entries(output: str, members: Iterable[tuple[Run, Report]]) -> Iterable[Ent
             )
 
 
-def _ranked(output: OutputInfo, entries: list[Entry]) -> tuple[Entry, ...]:
+def _ranked(output: OutputInfo, entries: list[LeaderboardEntry]) -> tuple[LeaderboardEntry, ...]:
     if output.higher_is_better is None:
         return tuple(sorted(entries, key=lambda one: (one.run_id, one.route)))
     sign = -1.0 if output.higher_is_better else 1.0
     entries.sort(key=lambda one: (sign * one.estimate, one.run_id, one.route))
-    ranked: list[Entry] = []
+    ranked: list[LeaderboardEntry] = []
     for place, one in enumerate(entries, 1):
         tied = ranked and ranked[-1].estimate == one.estimate
         rank = ranked[-1].rank if tied else place

@@ -21,7 +21,7 @@ import msgspec
 
 from evaluators.base import Sample
 from providers.errors import ArtifactError, ConflictError, MissingExtraError
-from router.datasets.artifacts import Artifacts, Kept, file_chunks, temporary_folder
+from router.datasets.artifacts import Artifacts, StoredFile, file_chunks, temporary_folder
 from router.store.base import Run, ScoredAnswer, Store
 
 FORMAT = 1
@@ -144,12 +144,12 @@ async def verify(artifacts: Artifacts, prefix: str) -> Manifest:
     return manifest
 
 
-async def _measure(artifacts: Artifacts, key: str) -> Kept:
+async def _measure(artifacts: Artifacts, key: str) -> StoredFile:
     digest, size = hashlib.sha256(), 0
     async for chunk in artifacts.get(key):
         size += len(chunk)
         await asyncio.to_thread(digest.update, chunk)
-    return Kept(key, size, digest.hexdigest())
+    return StoredFile(key, size, digest.hexdigest())
 
 
 async def _one(chunk: bytes) -> AsyncIterator[bytes]:

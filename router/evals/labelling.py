@@ -1,7 +1,7 @@
 """Ground truth from a route's answers: a new dataset version with a `reference` column.
 
     run = await begin(runs, route="openai/gpt-4o", dataset="news", prompt="...")
-    await runs.carry_out(run.id)
+    await runs.execute(run.id)
     row = await finish(store, datasets, run.id, name="news")
 
 The run is one like any other, with no metrics: it is stopped and resumed as any, and what it asked
@@ -23,7 +23,7 @@ from evaluators.document import RunDocument
 from providers.errors import ConflictError
 from providers.names import as_name
 from router.datasets.artifacts import temporary_folder
-from router.datasets.registry import Datasets
+from router.datasets.registry import DatasetRegistry
 from router.datasets.sources import collect
 from router.evals.runs import Runs
 from router.store.base import DatasetRow, Run, Store
@@ -50,7 +50,7 @@ async def begin(
     return await runs.create(document, base=base)
 
 
-async def finish(store: Store, datasets: Datasets, run: Run, *, name: str) -> DatasetRow:
+async def finish(store: Store, datasets: DatasetRegistry, run: Run, *, name: str) -> DatasetRow:
     """Register the run's samples with its answers as their references.
 
     Columns stay as they were, without `reference` and `references`; rows without an id get the

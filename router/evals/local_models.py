@@ -23,10 +23,10 @@ from providers.errors import ConfigError, UpstreamProtocolError, WorkerLostError
 from providers.translation.compose import model_list
 from router.config.schema import IN_PLACE
 from router.evals.cluster import Cluster
-from router.gateway.dispatch import Attempt, Dispatcher, Opened, Work
+from router.gateway.dispatch import Attempt, Dispatcher, UpstreamRequest, UpstreamResponse
 from router.gateway.routing import Plan
-from serve.batch.protocol import Asked, Load, decode_answered, encode
-from serve.config import Model, VllmModel
+from serve.batch.protocol import EngineRequest, LoadModel, decode_answered, encode
+from serve.config import ModelConfig, VllmModel
 
 # Workers that may die of one request.
 _TRIES = 3
@@ -37,7 +37,7 @@ _PLACEMENT = frozenset({"cpus", "gpus", "replicas", "concurrency", "queue", "col
 _encode_body = msgspec.json.Encoder().encode
 
 
-def names_of(models: Mapping[str, Model]) -> list[str]:
+def names_of(models: Mapping[str, ModelConfig]) -> list[str]:
     """What may stand after `models/`."""
     return [
         known
@@ -46,13 +46,13 @@ def names_of(models: Mapping[str, Model]) -> list[str]:
     ]
 
 
-def entry_of(models: Mapping[str, Model], name: str) -> dict[str, Any]:
+def entry_of(models: Mapping[str, ModelConfig], name: str) -> dict[str, Any]:
     """What decides on a model's answers, for the hash of its requests."""
     entry = msgspec.to_builtins(models[_base(name, models)])
     return {key: value for key, value in entry.items() if key not in _PLACEMENT}
 
 
-def _base(name: str, models: Mapping[str, Model]) -> str:
+def _base(name: str, models: Mapping[str, ModelConfig]) -> str:
     """The model that a name's adapter belongs to."""
     return name if name in models else name.rpartition(":")[0]
 
@@ -69,7 +69,7 @@ class InPlace:
 
     name = IN_PLACE
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
+    def __init__(self, models: Mapping[str, ModelConfig]) -> None:
         self.names = names_of(models)
         self._models = models
         self._cluster: Cluster | None = None
@@ -97,14 +97,14 @@ class InPlace:
         return await cluster.crew(
             name=f"{IN_PLACE}/{name}",
             make=_ENGINE,
-            argument=encode(Load(name, msgspec.to_builtins(model))),
+            argument=encode(LoadModel(name, msgspec.to_builtins(model))),
             workers=model.replicas.most,
             cpus=0.0 if reserves else model.cpus,
             gpus=0.0 if reserves else model.gpus or 0.0,
             at_once=model.concurrency,
         )
 
-    async def open(self, plan: Plan, work: Work) -> Opened:
+    async def open(self, plan: Plan, work: UpstreamRequest) -> UpstreamResponse:
         """As `Dispatcher.open`, of a plan for one of these models."""
         lost: tuple[Attempt, ...] = ()
         while True:
@@ -134,7 +134,7 @@ class InPlace:
         if call.path == "models":
             return BytesReply(model_list(self.names))
         assert self._cluster is not None, "loaded before anything is asked"
-        asked = Asked(
+        asked = EngineRequest(
             path=call.path,
             model=call.model,
             body=_encode_body(call.envelope),

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from evaluators.base import Answer, Inquiry, Sample, Usage
+from evaluators.base import Answer, JudgeRequest, Sample, Usage
 from evaluators.document import RunDocument
 from providers.base import OnUnsupported
 from providers.errors import (
@@ -34,15 +34,15 @@ from providers.wire import (
 from router.config.schema import IN_PLACE
 from router.evals.concurrency import Pacing
 from router.evals.local_models import InPlace, entry_of
-from router.gateway.dispatch import Attempt, Dispatcher, Opened, Work
+from router.gateway.dispatch import Attempt, Dispatcher, UpstreamRequest, UpstreamResponse
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic, settle
 from router.gateway.route_table import Routes
 from router.gateway.routing import Plan, Table, Target, share
 from router.records import Record
-from serve.config import Model
+from serve.config import ModelConfig
 
-AskPath = Literal["chat/completions", "completions"]
+EvalPath = Literal["chat/completions", "completions"]
 
 # Key order must not change a request's hash.
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -90,7 +90,7 @@ _decode_text = msgspec.json.Decoder(_Text).decode
 _decode_scored = msgspec.json.Decoder(_Scored).decode
 
 
-class Prepared(NamedTuple):
+class PreparedRequest(NamedTuple):
     """A request that is ready to be sent.
 
     Attributes:
@@ -100,7 +100,7 @@ class Prepared(NamedTuple):
     """
 
     plan: Plan
-    work: Work
+    work: UpstreamRequest
     hash: str
 
 
@@ -137,7 +137,7 @@ class Embedded(NamedTuple):
     error: UpstreamError | None
 
 
-class Asker:
+class EvalRequester:
     """Turns samples into requests and replies into answers.
 
     Args:
@@ -159,7 +159,7 @@ class Asker:
         dispatcher: Dispatcher,
         prices: PriceBook,
         traffic: Traffic,
-        models: Mapping[str, Model] = {},
+        models: Mapping[str, ModelConfig] = {},
     ) -> None:
         self.pacing = Pacing()
         self._routes = routes
@@ -169,7 +169,7 @@ class Asker:
         self._models = models
         self.in_place: InPlace | None = None
 
-    def for_run(self, document: RunDocument) -> Asker:
+    def for_run(self, document: RunDocument) -> EvalRequester:
         """One that asks `models/<name>` too, where the run has workers to load them."""
         if document.execution == "local":
             return self
@@ -196,7 +196,7 @@ class Asker:
         *,
         fallback: bool,
         table: Table | None = None,
-    ) -> Prepared:
+    ) -> PreparedRequest:
         """The request for a sample. A weighted route sends one sample always to the same target.
 
         Args:
@@ -218,7 +218,7 @@ class Asker:
             on_unsupported="error",
         )
 
-    def prepare_inquiry(self, inquiry: Inquiry) -> Prepared:
+    def prepare_inquiry(self, inquiry: JudgeRequest) -> PreparedRequest:
         """The request for a judge, a weighted one always the same for the same sample.
 
         What the judge's host cannot express is left out, and its translation says so.
@@ -239,12 +239,12 @@ class Asker:
     def _prepared(
         self,
         plan: Plan,
-        path: AskPath,
+        path: EvalPath,
         fields: dict[str, Any],
         *,
         fallback: bool,
         on_unsupported: OnUnsupported,
-    ) -> Prepared:
+    ) -> PreparedRequest:
         if not fallback:
             plan = plan.first_only()
         envelope = {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
@@ -258,22 +258,22 @@ class Asker:
             asked["reasoning"] = plan.policy.reasoning[target]
         digest = hashlib.sha256(_encode_sorted(asked)).hexdigest()
         # The time-outs of a route are the user's; the id ties the target's logs to the run's.
-        work = Work(
+        work = UpstreamRequest(
             path,
             envelope,
             stream=False,
             request_id=f"eval_{digest[:24]}",
-            klass="eval",
+            traffic_class="eval",
             on_unsupported=on_unsupported,
             pacing=self.pacing,
         )
-        return Prepared(plan, work, digest)
+        return PreparedRequest(plan, work, digest)
 
-    def is_free(self, prepared: Prepared) -> bool:
+    def is_free(self, prepared: PreparedRequest) -> bool:
         """Whether the request costs nothing, so that keeping its answer saves nothing."""
         return self.prices.is_free(prepared.plan.targets[0])
 
-    async def ask(self, prepared: Prepared) -> Completed:
+    async def ask(self, prepared: PreparedRequest) -> Completed:
         """Send it. A target's failure is an Answer with `error`.
 
         Its tokens and cost are those of live requests, see `traffic.settle`; a failure that may
@@ -284,7 +284,7 @@ class Asker:
         return self._charged(prepared.plan, prepared.work, at, completed, body)
 
     def _charged(
-        self, plan: Plan, work: Work, at: float, completed: Completed, body: bytes
+        self, plan: Plan, work: UpstreamRequest, at: float, completed: Completed, body: bytes
     ) -> Completed:
         """Return what came of a request with its tokens and cost; the metrics get a record of it.
 
@@ -304,7 +304,7 @@ class Asker:
             target=Target.parse(answer.target) if answer.target else None,
             status=completed.status,
             error_code=answer.error_code or "",
-            klass="eval",
+            traffic_class="eval",
             attempts=completed.attempts,
             first_byte_s=answer.first_byte_s,
             total_s=answer.total_s or 0.0,
@@ -328,7 +328,7 @@ class Asker:
         )
         return completed._replace(answer=answer)
 
-    async def _ask(self, prepared: Prepared) -> tuple[Completed, bytes]:
+    async def _ask(self, prepared: PreparedRequest) -> tuple[Completed, bytes]:
         """What came of it, and what the target sent, whether or not that is an answer."""
         started = time.perf_counter()
         try:
@@ -347,7 +347,7 @@ class Asker:
         finally:
             await opened.aclose()
 
-    async def _open(self, plan: Plan, work: Work) -> Opened:
+    async def _open(self, plan: Plan, work: UpstreamRequest) -> UpstreamResponse:
         if plan.targets[0].provider == IN_PLACE:
             assert self.in_place is not None, "else there is no such plan"
             return await self.in_place.open(plan, work)
@@ -362,12 +362,12 @@ class Asker:
         # Vectors of two models have nothing to do with each other.
         plan = self.table.plan(route, share("", route)).first_only()
         envelope = {"input": msgspec.Raw(_encode(texts))}
-        work = Work(
+        work = UpstreamRequest(
             "embeddings",
             envelope,
             stream=False,
             request_id=f"eval_{hashlib.sha256(envelope['input']).hexdigest()[:24]}",
-            klass="eval",
+            traffic_class="eval",
             on_unsupported="error",
         )
         at, started = time.time(), time.perf_counter()
@@ -393,7 +393,7 @@ class Asker:
             completed = completed._replace(answer=failed, status=error.status)
         return Embedded(vectors, self._charged(plan, work, at, completed, body).answer, wrong)
 
-    async def _read(self, opened: Opened, started: float, path: str) -> Answer:
+    async def _read(self, opened: UpstreamResponse, started: float, path: str) -> Answer:
         body = opened.body
         if body is None:
             # A host that streams although it was not asked to: nothing of it can be relied upon.

@@ -9,7 +9,7 @@ import msgspec
 
 from evaluators.document import RunDocument
 from evaluators.reports import gates as gate_rules
-from evaluators.reports.accumulator import Tally
+from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report, summarise
 from router.evals.hardware_cost import HardwareCost
@@ -100,7 +100,7 @@ async def outcome(store: Store, found: Run) -> Outcome:
     """A run with its report as far as it has got, and its gates."""
     document = msgspec.convert(found.document, RunDocument)
     metrics = build_metrics(document)
-    tally = Tally(
+    tally = ScoreAccumulator(
         routes=document.routes,
         metrics=metrics,
         expected=dict.fromkeys(document.routes, found.dataset_rows * document.repeats),

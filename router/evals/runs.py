@@ -1,6 +1,6 @@
 """Runs of evaluations: checked before anything is paid for, queued, resumed, extended, reported.
 
-Read `create`, then `Jobs.carry_out` in `worker.py`. Everything that a run needs to go on after a
+Read `create`, then `Jobs.execute` in `worker.py`. Everything that a run needs to go on after a
 crash is in the store. What a server began is queued there, and any server on the same store takes
 it up (`serve`); what a command began, that command carries out.
 """
@@ -27,15 +27,15 @@ from providers.errors import ConflictError, RunDocumentError
 from providers.names import as_name
 from router.config.documents import Document, convert
 from router.config.schema import Evaluation
-from router.datasets.registry import Datasets
+from router.datasets.registry import DatasetRegistry
 from router.datasets.sources import Source
 from router.evals import amendments
-from router.evals.amendments import Spec
+from router.evals.amendments import RescoreSpec
 from router.evals.confinement import confine
 from router.evals.estimate import Estimate, estimate
-from router.evals.executor import Live
+from router.evals.executor import RunProgress
 from router.evals.hardware_cost import hardware_costs
-from router.evals.requests import Asker
+from router.evals.requests import EvalRequester
 from router.evals.results import Outcome, Outcomes
 from router.evals.samples import prepare
 from router.evals.validation import (
@@ -65,8 +65,8 @@ class Runs(Jobs):
     def __init__(
         self,
         store: Store,
-        asker: Asker,
-        datasets: Datasets,
+        asker: EvalRequester,
+        datasets: DatasetRegistry,
         allowed: Evaluation,
         *,
         most_at_once: int = 2,
@@ -203,7 +203,7 @@ class Runs(Jobs):
         return await self.find(found.id)
 
     async def rescore(
-        self, run_id: str, metrics: Sequence[Spec], *, base: Path, runner: Runner
+        self, run_id: str, metrics: Sequence[RescoreSpec], *, base: Path, runner: Runner
     ) -> Run:
         """Queue a run to have its answers scored by more metrics; nothing is asked for it.
 
@@ -288,7 +288,7 @@ class Runs(Jobs):
 
     # Reading
 
-    async def follow(self, run_id: str, live: Live) -> Run:
+    async def follow(self, run_id: str, live: RunProgress) -> Run:
         """Keep `live` up to date with a run that another process carries out, until it stops.
 
         Raises:

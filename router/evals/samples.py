@@ -22,7 +22,7 @@ from providers.errors import RunDocumentError, closest
 from router.datasets.sources import Source
 
 
-class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+class PreparedDataset(msgspec.Struct, frozen=True, kw_only=True):
     """A checked dataset, and which of its rows a run asks.
 
     Attributes:
@@ -74,7 +74,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) -> Prepared:
+def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) -> PreparedDataset:
     """Check a dataset's file against a run document. Blocks while it is read.
 
     Raises:
@@ -111,7 +111,7 @@ def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) 
             )
         chosen = dataset_process.choose(document.sample, dataset)
         count = len(chosen)
-    return Prepared(
+    return PreparedDataset(
         dataset=dataset,
         count=count,
         named=document.dataset,

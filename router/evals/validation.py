@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from evaluators.base import AnyMetric, Asking, Declared, Judging, Output
+from evaluators.base import AnyMetric, Declared, EmbeddingMetric, JudgeMetric, Output
 from evaluators.document import RunDocument
 from evaluators.metrics import registry
 from evaluators.reports import gates as gate_rules
@@ -15,7 +15,7 @@ from evaluators.reports.gates import Gate
 from evaluators.stats.sequential import check_stop
 from providers.errors import ConflictError, ModelNotFoundError, RunDocumentError, closest
 from providers.names import MAX_ADDRESS_BYTES, check_name
-from router.evals.requests import Asker
+from router.evals.requests import EvalRequester
 from router.store.base import Run
 
 # The router sets these itself; a parameter of the same name would be lost in silence.
@@ -85,19 +85,19 @@ def parse_gates(document: RunDocument, metrics: Sequence[Declared]) -> list[Gate
 
 
 # The route of the answers that a dataset brings along. A provider named `dataset` is hidden by it.
-BROUGHT = "dataset/answer"
+PRECOMPUTED = "dataset/answer"
 
 
 def asked_routes(document: RunDocument) -> tuple[str, ...]:
     """The run's routes that are asked."""
-    return tuple(route for route in document.routes if route != BROUGHT)
+    return tuple(route for route in document.routes if route != PRECOMPUTED)
 
 
 def routes_of(metric: AnyMetric) -> tuple[str, ...]:
     """The routes that a metric asks: its judges, or whose embeddings it compares."""
-    if isinstance(metric, Judging):
+    if isinstance(metric, JudgeMetric):
         return tuple(metric.judges)
-    return (metric.route,) if isinstance(metric, Asking) else ()
+    return (metric.route,) if isinstance(metric, EmbeddingMetric) else ()
 
 
 def check_stop_when(document: RunDocument, metrics: Sequence[Declared]) -> None:
@@ -106,12 +106,12 @@ def check_stop_when(document: RunDocument, metrics: Sequence[Declared]) -> None:
         check_stop(document.stop_when, outputs_of(metrics), baseline=document.baseline)
 
 
-def check_routes(asker: Asker, document: RunDocument, metrics: Sequence[AnyMetric]) -> None:
+def check_routes(asker: EvalRequester, document: RunDocument, metrics: Sequence[AnyMetric]) -> None:
     """The routes, those that metrics ask, and the baseline. Raises RunDocumentError."""
     for n, route in enumerate(document.routes):
         if route in document.routes[:n]:
             raise RunDocumentError(f"routes[{n}]: {route!r} is named twice", param=f"routes[{n}]")
-        if route == BROUGHT:
+        if route == PRECOMPUTED:
             continue
         try:
             asker.check_route(route)
@@ -120,9 +120,9 @@ def check_routes(asker: Asker, document: RunDocument, metrics: Sequence[AnyMetri
     for metric in metrics:
         for route in routes_of(metric):
             asker.check_route(route)
-    if BROUGHT in document.routes and document.repeats > 1:
+    if PRECOMPUTED in document.routes and document.repeats > 1:
         raise RunDocumentError(
-            f"repeats: {BROUGHT} has one answer for each sample", param="repeats"
+            f"repeats: {PRECOMPUTED} has one answer for each sample", param="repeats"
         )
     if document.baseline is not None and document.baseline not in document.routes:
         raise RunDocumentError(
@@ -133,7 +133,7 @@ def check_routes(asker: Asker, document: RunDocument, metrics: Sequence[AnyMetri
     check_per_target(asker, document)
 
 
-def check_per_target(asker: Asker, document: RunDocument) -> None:
+def check_per_target(asker: EvalRequester, document: RunDocument) -> None:
     """Limits of targets must name some of the run's. Raises RunDocumentError."""
     if not document.limits.per_target:
         return

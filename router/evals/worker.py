@@ -1,6 +1,6 @@
 """Carries queued runs out in this process, and stops runs in any.
 
-Read `Jobs.carry_out`. A run belongs to one process at a time (its owner), which gives a sign of
+Read `Jobs.execute`. A run belongs to one process at a time (its owner), which gives a sign of
 life every second and learns with it whether it is to stop. Servers look for runs that nobody has.
 """
 
@@ -19,10 +19,10 @@ from evaluators.document import RunDocument
 from providers.errors import ConflictError, EvalrouterError, NotFoundError, StoreError
 from router.config.schema import Evaluation
 from router.evals.confinement import confine
-from router.evals.executor import Live, Replay, Stop
+from router.evals.executor import Replay, RunProgress, Stop
 from router.evals.lease import is_dead, this_owner
-from router.evals.requests import Asker
-from router.store.base import ENDED, STOPPED, Run, RunState, Store, Wish
+from router.evals.requests import EvalRequester
+from router.store.base import ENDED, STOPPED, RequestedState, Run, RunState, Store
 
 log = logging.getLogger("evalrouter")
 
@@ -52,7 +52,7 @@ class _UnderWay:
         # Whether somebody else has it now; whether it was stopped by `obey`.
         self.lost = self.dropped = False
 
-    def obey(self, wish: Wish) -> None:
+    def obey(self, wish: RequestedState) -> None:
         """Begin to stop. Being asked again changes nothing."""
         if wish == "cancelled":
             self.replay.stop = Stop("cancelled")
@@ -74,7 +74,7 @@ class Jobs:
     def __init__(
         self,
         store: Store,
-        asker: Asker,
+        asker: EvalRequester,
         allowed: Evaluation,
         *,
         most_at_once: int = 2,
@@ -108,7 +108,7 @@ class Jobs:
             raise NotFoundError(f"There is no run {run_id!r}.")
         return found
 
-    async def carry_out(self, run_id: str, *, live: Live | None = None) -> Run:
+    async def execute(self, run_id: str, *, live: RunProgress | None = None) -> Run:
         """Ask what is not answered, score what is not scored, of a queued run; it as it ends.
 
         Cancelling the task stops the run; everything answered is kept and it can be resumed.
@@ -136,11 +136,11 @@ class Jobs:
                 # It may be older than what the config allows now.
                 document = msgspec.convert(found.document, RunDocument)
                 await confine(document, self._allowed, datasets=None)
-            replay = Replay(self._store, self._asker, found, live or Live())
+            replay = Replay(self._store, self._asker, found, live or RunProgress())
         except Exception as error:
             await self._end(found.id, Stop("failed"), error=str(error))
             raise
-        work = asyncio.create_task(replay.carry_out(), name=f"replay {found.id}")
+        work = asyncio.create_task(replay.execute(), name=f"replay {found.id}")
         under_way = self._under_way[found.id] = _UnderWay(replay, work, found.runner)
         beat = asyncio.create_task(self._beat(found.id, under_way), name=f"beat {found.id}")
         try:
@@ -217,7 +217,7 @@ class Jobs:
         """As `cancel`, but what is in flight is finished and kept, for up to 30 seconds."""
         return await self._stop(run_id, "paused")
 
-    async def _stop(self, run_id: str, wish: Wish) -> Run:
+    async def _stop(self, run_id: str, wish: RequestedState) -> Run:
         found = await self.find(run_id)
         if found.state in ENDED or found.state == wish:
             raise ConflictError(f"{found.id} has stopped already: it is {found.state}")
@@ -296,7 +296,7 @@ class Jobs:
 
     async def _in_background(self, run_id: str) -> None:
         try:
-            await self.carry_out(run_id)
+            await self.execute(run_id)
         except (ConflictError, NotFoundError) as error:
             # Another process was quicker, or the run was stopped or deleted meanwhile.
             log.info("%s", error)

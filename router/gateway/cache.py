@@ -5,7 +5,7 @@
     entry = cache.get(key, use.max_age) if use.read else None
     ...
     if use.write and the answer is whole and has status 200:
-        cache.put(key, Entry(...), use.ttl)
+        cache.put(key, CachedResponse(...), use.ttl)
 
 Exact: every field of the request counts, byte for byte, except the order of the outermost fields.
 In memory, one per process. Opt-in: a route says `cache: {ttl: 3600}`, or a request says
@@ -35,7 +35,7 @@ _ON = frozenset({b"true", b"1", b"on", b"yes"})
 _OFF = frozenset({b"false", b"0", b"off", b"no"})
 
 
-class Entry(NamedTuple):
+class CachedResponse(NamedTuple):
     """A kept answer, always a whole one with status 200.
 
     Attributes:
@@ -53,7 +53,7 @@ class Entry(NamedTuple):
     at: float
 
 
-class Use(NamedTuple):
+class CacheUse(NamedTuple):
     """How one request uses the cache.
 
     Attributes:
@@ -69,7 +69,7 @@ class Use(NamedTuple):
     ttl: float
 
 
-def wanted(route: RouteCache | None, headers: Mapping[bytes, bytes], ttl: float) -> Use | None:
+def wanted(route: RouteCache | None, headers: Mapping[bytes, bytes], ttl: float) -> CacheUse | None:
     """Whether and how a request uses the cache; None when it does not.
 
     Args:
@@ -95,11 +95,11 @@ def wanted(route: RouteCache | None, headers: Mapping[bytes, bytes], ttl: float)
             ttl = seconds
     control = headers.get(b"cache-control")
     if control is None:
-        return Use(True, None, True, ttl)
+        return CacheUse(True, None, True, ttl)
     return _controlled(control, ttl)
 
 
-def _controlled(control: bytes, ttl: float) -> Use | None:
+def _controlled(control: bytes, ttl: float) -> CacheUse | None:
     read, max_age = True, None
     for directive in control.lower().split(b","):
         name, _, value = directive.partition(b"=")
@@ -112,7 +112,7 @@ def _controlled(control: bytes, ttl: float) -> Use | None:
                 max_age = _seconds(value.strip(b' "'))
     if max_age == 0:
         read = False
-    return Use(read, max_age, True, ttl)
+    return CacheUse(read, max_age, True, ttl)
 
 
 def _seconds(value: bytes) -> float | None:
@@ -144,7 +144,7 @@ def key_of(
     return digest.digest()
 
 
-class Cache:
+class ResponseCache:
     """Answers by key: least recently used first out, and none older than it is good for.
 
     Args:
@@ -159,12 +159,12 @@ class Cache:
         self.size = 0
         self._max_bytes = max_bytes
         self._clock = clock
-        self._kept: OrderedDict[bytes, tuple[Entry, float]] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[CachedResponse, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, key: bytes, max_age: float | None = None) -> Entry | None:
+    def get(self, key: bytes, max_age: float | None = None) -> CachedResponse | None:
         """The kept answer; None when there is none, or none that is young enough."""
         found = self._kept.get(key)
         if found is not None:
@@ -177,7 +177,7 @@ class Cache:
                 return entry
         return None
 
-    def put(self, key: bytes, entry: Entry, ttl: float) -> None:
+    def put(self, key: bytes, entry: CachedResponse, ttl: float) -> None:
         """Keep an answer for `ttl` seconds; one that would fill the whole cache is not kept.
 
         Raises:

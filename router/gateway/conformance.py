@@ -11,7 +11,7 @@ from providers import wire
 from providers.base import Call, Provider, ProviderConfig, Secret
 from providers.compatible import CompatibleConfig
 from providers.conformance.checks import CHECKS
-from providers.conformance.suite import Host, Report, Result, examine
+from providers.conformance.suite import CheckResult, ConformanceReport, ExaminedHost, examine
 from providers.errors import ConfigError, NotFoundError, closest
 from providers.kinds import KINDS
 from providers.masking import Masks
@@ -32,8 +32,8 @@ async def examine_provider(
     *,
     model: str = "",
     long: bool = False,
-    told: Callable[[Result], None] = lambda _: None,
-) -> Report:
+    told: Callable[[CheckResult], None] = lambda _: None,
+) -> ConformanceReport:
     """Ask a provider all questions of `providers/conformance/checks.py`.
 
     Args:
@@ -52,7 +52,7 @@ async def examine_provider(
     if name not in services.providers:
         raise NotFoundError(f"no provider {name!r}.{closest(name, services.providers)}")
     provider, config = services.providers[name], services.config.providers[name]
-    host = Host(
+    host = ExaminedHost(
         provider,
         model or await _first_model(provider, config),
         wrong_key=_with_wrong_key(services, name, config),
@@ -60,9 +60,9 @@ async def examine_provider(
     )
     masks = services.masks
     report = await examine(
-        host, CHECKS, kind=config.kind, told=lambda one: told(_masked(one, Result, masks))
+        host, CHECKS, kind=config.kind, told=lambda one: told(_masked(one, CheckResult, masks))
     )
-    return _masked(report, Report, masks)
+    return _masked(report, ConformanceReport, masks)
 
 
 def _masked(found: S, kind: type[S], masks: Masks) -> S:

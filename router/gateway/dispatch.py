@@ -42,8 +42,16 @@ from providers.usage import with_usage
 from router.config.schema import Retries
 from router.gateway import answer_checks
 from router.gateway.deadlines import Deadline
-from router.gateway.routing import FIRST_BYTE_S, MAX_TARGETS, Load, Plan, Policy, Target, TimeLimits
-from router.gateway.targets import Klass, Places, TargetState
+from router.gateway.routing import (
+    FIRST_BYTE_S,
+    MAX_TARGETS,
+    Plan,
+    Policy,
+    Target,
+    TargetLoad,
+    TimeLimits,
+)
+from router.gateway.targets import ConcurrencySlots, TargetState, TrafficClass
 
 log = logging.getLogger("evalrouter")
 
@@ -75,7 +83,7 @@ ERROR_EVENT = "upstream_error_event"
 _NO_POLICY = Policy()
 
 
-class Pacing(Protocol):
+class PacingListener(Protocol):
     """Learns how requests to targets end, and waits out rate limits in the dispatcher's place."""
 
     def ended(self, target: Target, error: UpstreamError | None, sent_at: float) -> None:
@@ -83,15 +91,15 @@ class Pacing(Protocol):
         ...
 
 
-class Work(NamedTuple):
+class UpstreamRequest(NamedTuple):
     """What the client wants, whoever answers it.
 
     Attributes:
         want_usage: whether to ask for a stream's usage where the client did not; what comes of it
-            is hidden from the client (`Opened.hide_usage`).
+            is hidden from the client (`UpstreamResponse.hide_usage`).
         traceparent: W3C Trace Context for the target, "" for none.
-        klass: evaluations have breakers, queues and budgets of their own, so that they cannot
-            trip those of live traffic.
+        traffic_class: evaluations have breakers, queues and budgets of their own, so that they
+            cannot trip those of live traffic.
         on_unsupported: what a provider does with fields its host cannot express, unless its config
             says: evaluations refuse, serving leaves them out and says so.
         headers: the client's that are sent on to the provider, names in lower case.
@@ -103,11 +111,11 @@ class Work(NamedTuple):
     envelope: Mapping[str, msgspec.Raw]
     stream: bool
     request_id: str
-    klass: Klass = "live"
+    traffic_class: TrafficClass = "live"
     want_usage: bool = False
     traceparent: str = ""
     on_unsupported: OnUnsupported = "drop"
-    pacing: Pacing | None = None
+    pacing: PacingListener | None = None
     headers: Mapping[str, str] = {}
     attempts: list[Attempt] | None = None
 
@@ -131,7 +139,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     paid: bool = False
 
 
-class Opened:
+class UpstreamResponse:
     """An answer that has begun. Read `body`, or iterate `chunks()`; then `aclose()`.
 
     Attributes:
@@ -293,7 +301,9 @@ class _Reading(Deadline):
 
     __slots__ = ("_opened",)
 
-    def __init__(self, opened: Opened, loop: asyncio.AbstractEventLoop, when: float) -> None:
+    def __init__(
+        self, opened: UpstreamResponse, loop: asyncio.AbstractEventLoop, when: float
+    ) -> None:
         super().__init__(loop, when)
         self._opened = opened
 
@@ -309,7 +319,7 @@ class _Reading(Deadline):
             raise self._opened._late() from None
 
 
-class _Trail:
+class _AttemptLog:
     """What one request has been through: its attempts, the last failure, when it must end."""
 
     __slots__ = ("attempts", "cancelled", "deadline", "failure")
@@ -368,8 +378,8 @@ class Dispatcher:
         self._sleep = sleep
         self._random = random
         self._now = now
-        self._states: dict[Klass, dict[Target, TargetState]] = {"live": {}, "eval": {}}
-        self._places: dict[Target, Places] = {}
+        self._states: dict[TrafficClass, dict[Target, TargetState]] = {"live": {}, "eval": {}}
+        self._places: dict[Target, ConcurrencySlots] = {}
         # Targets that answered 400 to a request for a stream's usage.
         self._without_usage: set[Target] = set()
 
@@ -383,45 +393,47 @@ class Dispatcher:
             self._loop = asyncio.get_running_loop()
         return self._loop
 
-    def states(self, klass: Klass = "live") -> Iterable[TargetState]:
+    def states(self, traffic_class: TrafficClass = "live") -> Iterable[TargetState]:
         """Every target asked so far, for metrics."""
-        return tuple(self._states[klass].values())
+        return tuple(self._states[traffic_class].values())
 
-    def load_of(self, target: Target) -> Load:
+    def load_of(self, target: Target) -> TargetLoad:
         """What plans for live requests are made from."""
         state = self._states["live"].get(target)
-        return state.load if state else Load()
+        return state.load if state else TargetLoad()
 
-    def _state(self, klass: Klass, target: Target) -> TargetState:
-        states = self._states[klass]
+    def _state(self, traffic_class: TrafficClass, target: Target) -> TargetState:
+        states = self._states[traffic_class]
         state = states.get(target)
         if state is None:
             if len(states) >= MAX_TARGETS:
-                self._forget_idle(klass)
-            places = self._places.setdefault(target, Places())
-            state = states[target] = TargetState(target, klass, places)
+                self._forget_idle(traffic_class)
+            places = self._places.setdefault(target, ConcurrencySlots())
+            state = states[target] = TargetState(target, traffic_class, places)
         return state
 
-    def _forget_idle(self, klass: Klass) -> None:
+    def _forget_idle(self, traffic_class: TrafficClass) -> None:
         """Forget half of the targets that nothing is under way at: made-up names go first."""
-        states = self._states[klass]
+        states = self._states[traffic_class]
         idle = [target for target, state in states.items() if not state.load.running]
         # A name that never answered has no latency.
         idle.sort(key=lambda target: states[target].load.latency is not None)
         for target in idle[: MAX_TARGETS // 2]:
-            self._forget(klass, target)
+            self._forget(traffic_class, target)
 
-    def _forget(self, klass: Klass, target: Target) -> None:
-        self._states[klass].pop(target, None)
+    def _forget(self, traffic_class: TrafficClass, target: Target) -> None:
+        self._states[traffic_class].pop(target, None)
         if not any(target in others for others in self._states.values()):
             self._places.pop(target, None)
 
-    def _forget_if_unknown(self, state: TargetState, plan: Plan, klass: Klass) -> None:
+    def _forget_if_unknown(
+        self, state: TargetState, plan: Plan, traffic_class: TrafficClass
+    ) -> None:
         """Remember nothing of a name that a client chose, if the provider does not know it."""
         if state.is_blank and plan.route == str(state.target):
-            self._forget(klass, state.target)
+            self._forget(traffic_class, state.target)
 
-    async def open(self, plan: Plan, work: Work) -> Opened:
+    async def open(self, plan: Plan, work: UpstreamRequest) -> UpstreamResponse:
         """Try the plan's targets until one begins to answer.
 
         A target that is full or whose breaker is open is passed over; when all are, the request
@@ -433,11 +445,11 @@ class Dispatcher:
             TargetBusyError: every target is full, and so is every queue.
         """
         started = _clock()
-        trail = _Trail(started + plan.policy.timeout.total, work.attempts)
+        trail = _AttemptLog(started + plan.policy.timeout.total, work.attempts)
         full: list[TargetState] = []
         broken: list[TargetState] = []
         for place, target in enumerate(plan.targets):
-            state = self._state(work.klass, target)
+            state = self._state(work.traffic_class, target)
             if not state.allows(_clock(), plan.policy.breaker):
                 broken.append(state)
                 trail.note(target, "breaker_open", None, 0.0)
@@ -464,8 +476,8 @@ class Dispatcher:
         raise _with(trail.failure, trail)
 
     async def _queue(
-        self, full: list[TargetState], plan: Plan, work: Work, trail: _Trail
-    ) -> Opened | None:
+        self, full: list[TargetState], plan: Plan, work: UpstreamRequest, trail: _AttemptLog
+    ) -> UpstreamResponse | None:
         """Wait for room at the first target whose queue has a place."""
         for state in full:
             if state.can_wait(plan.policy.rooms[state.target]):
@@ -485,8 +497,8 @@ class Dispatcher:
         raise _with(busy, trail)
 
     async def _ask(
-        self, state: TargetState, plan: Plan, place: int, work: Work, trail: _Trail
-    ) -> Opened | None:
+        self, state: TargetState, plan: Plan, place: int, work: UpstreamRequest, trail: _AttemptLog
+    ) -> UpstreamResponse | None:
         """One target, as often as the policy allows; None when another target should be tried.
 
         The caller has taken a place at the target; the answer keeps it, a failure gives it back.
@@ -511,7 +523,7 @@ class Dispatcher:
                 if limited or final or _clock() >= trail.deadline:
                     raise _with(failure, trail)
                 last = n + 1 == policy.retries.attempts
-                if last or not _worth_another(failure, work.klass) or not state.may_retry():
+                if last or not _worth_another(failure, work.traffic_class) or not state.may_retry():
                     return None
                 wait = self._wait(failure, n, policy.retries)
                 if wait is None or _clock() + wait >= trail.deadline:
@@ -521,11 +533,11 @@ class Dispatcher:
         finally:
             if opened is None:
                 state.leave()
-                self._forget_if_unknown(state, plan, work.klass)
+                self._forget_if_unknown(state, plan, work.traffic_class)
 
     async def _attempt(
-        self, state: TargetState, plan: Plan, work: Work, trail: _Trail
-    ) -> Opened | None:
+        self, state: TargetState, plan: Plan, work: UpstreamRequest, trail: _AttemptLog
+    ) -> UpstreamResponse | None:
         """One request; a failure is noted on the trail and counted against the target."""
         began = _clock()
         target = state.target
@@ -566,15 +578,15 @@ class Dispatcher:
         return opened
 
     async def _hedged(
-        self, state: TargetState, plan: Plan, place: int, work: Work, trail: _Trail
-    ) -> Opened | None:
+        self, state: TargetState, plan: Plan, place: int, work: UpstreamRequest, trail: _AttemptLog
+    ) -> UpstreamResponse | None:
         """One request, and a second one elsewhere when the first is unusually slow."""
         assert plan.policy.hedge is not None
         after = state.hedge_after(plan.policy.hedge)
         first = asyncio.create_task(self._attempt(state, plan, work, trail))
         # Which attempt runs where; the first one's place belongs to the caller.
         attempts = {first: state}
-        winner: asyncio.Task[Opened | None] | None = None
+        winner: asyncio.Task[UpstreamResponse | None] | None = None
         try:
             if after is not None and not (await asyncio.wait({first}, timeout=after))[0]:
                 other = self._second(state, plan, place, work)
@@ -594,7 +606,12 @@ class Dispatcher:
                         where.leave()
 
     async def _drop(
-        self, task: asyncio.Task[Opened | None], trail: _Trail, where: TargetState, *, won: bool
+        self,
+        task: asyncio.Task[UpstreamResponse | None],
+        trail: _AttemptLog,
+        where: TargetState,
+        *,
+        won: bool,
     ) -> None:
         """End an attempt that is not needed any more, however far it has got."""
         if not task.done():
@@ -609,20 +626,24 @@ class Dispatcher:
                 opened._state = None
                 await opened.aclose()
 
-    def _second(self, state: TargetState, plan: Plan, place: int, work: Work) -> TargetState | None:
+    def _second(
+        self, state: TargetState, plan: Plan, place: int, work: UpstreamRequest
+    ) -> TargetState | None:
         """Where a second attempt goes: the next target of the plan, else the same one again."""
         if not state.may_hedge():
             return None
         now = _clock()
         for target in (*plan.targets[place + 1 :], state.target):
-            other = self._state(work.klass, target)
+            other = self._state(work.traffic_class, target)
             if other.allows(now, plan.policy.breaker) and other.try_enter(
                 plan.policy.rooms.get(target)
             ):
                 return other
         return None
 
-    async def _send(self, target: Target, work: Work, policy: Policy, trail: _Trail) -> Opened:
+    async def _send(
+        self, target: Target, work: UpstreamRequest, policy: Policy, trail: _AttemptLog
+    ) -> UpstreamResponse:
         """Send, and read up to the first event of a stream or the last byte of a JSON answer."""
         provider = self._providers[target.provider]
         limits, deadline = policy.timeout, trail.deadline
@@ -643,7 +664,7 @@ class Dispatcher:
             reasoning=policy.reasoning.get(target) if policy.reasoning else None,
         )
         reply: Reply | None = None
-        opened: Opened | None = None
+        opened: UpstreamResponse | None = None
         limit = Deadline(self.loop, min(deadline, _clock() + first_byte))
         try:
             with limit:
@@ -656,7 +677,7 @@ class Dispatcher:
                         body = await asyncio.to_thread(answer_checks.whole, body, work.path, target)
                     else:
                         body = answer_checks.whole(body, work.path, target)
-                    opened = Opened(reply, target, body=body)
+                    opened = UpstreamResponse(reply, target, body=body)
         except TimeoutError:
             phase = "total" if _clock() >= deadline else "first_byte"
             why = provider.starting(target.model) if isinstance(provider, Explains) else ""
@@ -682,7 +703,7 @@ class Dispatcher:
         return opened
 
     async def _reply(
-        self, provider: Provider, call: Call, work: Work, target: Target
+        self, provider: Provider, call: Call, work: UpstreamRequest, target: Target
     ) -> tuple[Reply, bool]:
         """Send; return a reply that has a status of success, and whether usage was requested."""
         ask_usage = (
@@ -730,7 +751,7 @@ class Dispatcher:
             )
         return failure
 
-    def error_event(self, opened: Opened, data: bytes) -> UpstreamStatusError:
+    def error_event(self, opened: UpstreamResponse, data: bytes) -> UpstreamStatusError:
         """Return the error that a target sent in the middle of its stream."""
         error = answer_checks.error_in_200(self._masks.mask(data), opened.target)
         error.code = ERROR_EVENT
@@ -755,7 +776,7 @@ class Dispatcher:
 
 async def _begin(
     reply: Reply, path: Path, target: Target, limit: Deadline, deadline: float
-) -> Opened:
+) -> UpstreamResponse:
     """Read a reply up to what shows that it has begun to answer.
 
     Raises:
@@ -764,7 +785,7 @@ async def _begin(
     rest = aiter(reply.chunks())
     first = await anext(rest, b"")
     if answer_checks.begins_plainly(first):
-        return Opened(reply, target, body=None, first=first, rest=rest)
+        return UpstreamResponse(reply, target, body=None, first=first, rest=rest)
     came = sse.without_bom(first)
     while not came.lstrip() and (more := await anext(rest, b"")):
         came = (came + more)[-answer_checks.MAX_BEGINNING_BYTES :]
@@ -780,7 +801,7 @@ async def _begin(
                 parts.clear()
                 raise UpstreamTooLargeError(f"{target}: the answer is over {MAX_WHOLE_BYTES} bytes")
         events = await off_loop(size, _as_events, b"".join(parts), path, target)
-        opened = Opened(reply, target, body=None, first=events, rest=rest)
+        opened = UpstreamResponse(reply, target, body=None, first=events, rest=rest)
         opened._made_of_whole = True
         return opened
     beginning = answer_checks.Beginning(target)
@@ -790,14 +811,14 @@ async def _begin(
         if not chunk:
             raise beginning.empty()
         parts.append(chunk)
-    return Opened(reply, target, body=None, first=b"".join(parts), rest=rest)
+    return UpstreamResponse(reply, target, body=None, first=b"".join(parts), rest=rest)
 
 
 def _as_events(body: bytes, path: Path, target: Target) -> bytes:
     return answer_checks.events_of(answer_checks.whole(body, path, target), path, target)
 
 
-def _begun(opened: Opened, trail: _Trail, started: float) -> Opened:
+def _begun(opened: UpstreamResponse, trail: _AttemptLog, started: float) -> UpstreamResponse:
     opened.attempts = trail.attempts
     opened.first_byte_s = _clock() - started
     return opened
@@ -928,11 +949,11 @@ def is_rate_limit(failure: UpstreamError) -> bool:
     return isinstance(failure, UpstreamStatusError) and failure.status == 429
 
 
-def _worth_another(failure: UpstreamError, klass: Klass) -> bool:
+def _worth_another(failure: UpstreamError, traffic_class: TrafficClass) -> bool:
     """Whether the same target may answer if asked again."""
     if isinstance(failure, UpstreamTimeoutError):
         # The answer of an evaluation is as long the next time, and is paid for once more.
-        return klass == "live" or failure.phase == "connect"
+        return traffic_class == "live" or failure.phase == "connect"
     if isinstance(failure, UpstreamStatusError):
         if is_spent(failure):
             return False
@@ -997,6 +1018,6 @@ def _unreadable(target: Target, failure: Exception) -> UpstreamProtocolError:
     return UpstreamProtocolError(f"{target}: the answer cannot be read")
 
 
-def _with(failure: UpstreamError, trail: _Trail) -> UpstreamError:
+def _with(failure: UpstreamError, trail: _AttemptLog) -> UpstreamError:
     failure.attempts = tuple(trail.attempts)
     return failure

@@ -61,7 +61,7 @@ _UNWRITTEN = "what keys spent is not written down"
 
 EVERY_S = 1.0  # between two looks at the store; also what a kill -9 may lose of a key's spend
 
-Headers = list[tuple[bytes, bytes]]
+RequestHeaders = list[tuple[bytes, bytes]]
 
 
 def digest_of(key: bytes) -> bytes:
@@ -108,7 +108,7 @@ class Grant:
         self._open = True
         self.key_id = holder.row.id if holder else ""
 
-    def headers(self) -> Headers:
+    def headers(self) -> RequestHeaders:
         """OpenAI's `x-ratelimit-*` headers, as things stand now; a new list."""
         if self._keys is None or self._holder is None:
             return []
@@ -267,9 +267,9 @@ class Holder:
         limits = {name.decode(): value.decode() for name, value in self.headers(now)}
         return RateLimitError(message, retry_after=wait, code=code, headers=limits)
 
-    def headers(self, now: float) -> Headers:
+    def headers(self, now: float) -> RequestHeaders:
         """OpenAI's `x-ratelimit-*` headers, as things stand at `now`; a new list."""
-        headers: Headers = []
+        headers: RequestHeaders = []
         if self.requests is not None:
             _describe(headers, _REQUESTS, self.requests, now)
         if self.tokens is not None:
@@ -294,7 +294,7 @@ _TOKENS = _Names.of(b"tokens")
 
 
 def _describe(
-    headers: Headers, names: _Names, bucket: Bucket, now: float, reserved: int = 0
+    headers: RequestHeaders, names: _Names, bucket: Bucket, now: float, reserved: int = 0
 ) -> None:
     level, until_full = bucket.state(now)
     headers.append((names.limit, b"%d" % bucket.limit))

@@ -33,14 +33,14 @@ from providers import wire
 from providers.errors import StoreError, StoreUnavailableError
 from providers.http import sse
 from providers.names import MAX_NAME_BYTES
-from providers.usage import ABSENT, Tokens, read_usage, usage_of_answer
+from providers.usage import ABSENT, TokenCounts, read_usage, usage_of_answer
 from router.config.schema import Config, Route
 from router.gateway import tokens
 from router.gateway.dispatch import ERROR_EVENT
 from router.gateway.prices import PriceBook
 from router.gateway.redact import redact
 from router.gateway.routing import Target
-from router.records import Keep, Record
+from router.records import KeepBodies, Record
 from router.store.base import Store
 
 log = logging.getLogger("evalrouter")
@@ -166,7 +166,7 @@ class Traffic:
 
     # the hot path
 
-    def keep_for(self, route: Route | None) -> Keep:
+    def keep_for(self, route: Route | None) -> KeepBodies:
         """What may be written down of one request; draws the route's sample.
 
         Args:
@@ -434,7 +434,7 @@ def _fit_to_keep(body: bytes | None) -> bytes | None:
     return None if body is None or len(body) > MAX_BODY_BYTES else redact(body)
 
 
-def _take_usage(record: Record, counted: Tokens | None) -> None:
+def _take_usage(record: Record, counted: TokenCounts | None) -> None:
     if counted is None:
         return
     record.prompt_tokens = counted.prompt

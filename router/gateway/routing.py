@@ -16,7 +16,7 @@ from typing import NamedTuple
 from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError, closest
 from router.config.schema import IN_PLACE, Breaker, Hedge, Retries, Route, Supports
-from router.config.schema import Target as Arm
+from router.config.schema import RouteTarget as Arm
 
 # Clients name the models of a provider as they like: no more targets than this are remembered, and
 # no family of metrics has more series.
@@ -39,7 +39,7 @@ class Target(NamedTuple):
         return cls(provider, model)
 
 
-class Room(NamedTuple):
+class ConcurrencyLimit(NamedTuple):
     """How many requests a target may have in flight, and waiting."""
 
     running: int
@@ -78,7 +78,7 @@ class Policy(NamedTuple):
     timeout: TimeLimits = TimeLimits()
     breaker: Breaker = Breaker()
     hedge: Hedge | None = None
-    rooms: Mapping[Target, Room] = {}
+    rooms: Mapping[Target, ConcurrencyLimit] = {}
     timeouts: Mapping[Target, TimeLimits] = {}
     section: str = ""
     fallback_on: frozenset[str | int] = frozenset()
@@ -124,7 +124,7 @@ class Needs(NamedTuple):
     tokens: int = 0
 
 
-class Load(NamedTuple):
+class TargetLoad(NamedTuple):
     """What is known of a target at this moment.
 
     Attributes:
@@ -136,12 +136,12 @@ class Load(NamedTuple):
     latency: float | None = None
 
 
-LoadOf = Callable[[Target], Load]
+LoadOf = Callable[[Target], TargetLoad]
 PriceOf = Callable[[Target], float | None]
 
 
-def _idle(_: Target) -> Load:
-    return Load()
+def _idle(_: Target) -> TargetLoad:
+    return TargetLoad()
 
 
 def limits_of(*said: Timeout) -> TimeLimits:
@@ -249,9 +249,9 @@ def _cheapest_first(price: float | None) -> tuple[bool, float]:
     return price is None, price or 0.0
 
 
-def _rooms(arms: Iterable[tuple[Target, Arm]]) -> dict[Target, Room]:
+def _rooms(arms: Iterable[tuple[Target, Arm]]) -> dict[Target, ConcurrencyLimit]:
     return {
-        name: Room(arm.max_concurrency, arm.max_queue)
+        name: ConcurrencyLimit(arm.max_concurrency, arm.max_queue)
         for name, arm in arms
         if arm.max_concurrency is not None
     }

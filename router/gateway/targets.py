@@ -10,9 +10,9 @@ from collections import deque
 from typing import Literal
 
 from router.config.schema import Breaker, Hedge, Retries
-from router.gateway.routing import Load, Room, Target
+from router.gateway.routing import ConcurrencyLimit, Target, TargetLoad
 
-Klass = Literal["live", "eval"]
+TrafficClass = Literal["live", "eval"]
 BreakerState = Literal["closed", "open", "half_open"]
 
 # Weight of the newest of the smoothed times: about the last ten requests count.
@@ -23,7 +23,7 @@ _KEPT, _ENOUGH = 128, 20
 _BURST = 10.0
 
 
-class Places:
+class ConcurrencySlots:
     """The places at one target that has a limited number, shared by live and evaluation requests.
 
     A place that becomes free goes to the live request that has waited longest; to one of an
@@ -35,14 +35,14 @@ class Places:
 
     def __init__(self) -> None:
         self.taken = 0
-        self.waiting: dict[Klass, deque[tuple[asyncio.Future[None], TargetState]]] = {
+        self.waiting: dict[TrafficClass, deque[tuple[asyncio.Future[None], TargetState]]] = {
             "live": deque(),
             "eval": deque(),
         }
 
-    def may_enter(self, room: Room, klass: Klass) -> bool:
+    def may_enter(self, room: ConcurrencyLimit, traffic_class: TrafficClass) -> bool:
         """Whether there is a place, and nobody who waits for one goes first."""
-        ahead = self.waiting["live"] or (klass == "eval" and self.waiting["eval"])
+        ahead = self.waiting["live"] or (traffic_class == "eval" and self.waiting["eval"])
         return self.taken < room.running and not ahead
 
     def hand_over(self) -> TargetState | None:
@@ -61,7 +61,7 @@ class TargetState:
 
     Args:
         target: which.
-        klass: whose requests.
+        traffic_class: whose requests.
         places: shared by the classes; None for places of its own.
 
     Attributes:
@@ -69,12 +69,17 @@ class TargetState:
         running: requests in flight.
     """
 
-    def __init__(self, target: Target, klass: Klass = "live", places: Places | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        traffic_class: TrafficClass = "live",
+        places: ConcurrencySlots | None = None,
+    ) -> None:
         self.target = target
         self.running = 0
-        self._klass: Klass = klass
-        self._places = places or Places()
-        self._waiters = self._places.waiting[klass]
+        self._traffic_class: TrafficClass = traffic_class
+        self._places = places or ConcurrencySlots()
+        self._waiters = self._places.waiting[traffic_class]
         self._latency: float | None = None
         self._times: deque[float] = deque(maxlen=_KEPT)
         self._slow: float | None = None
@@ -93,9 +98,9 @@ class TargetState:
         return len(self._waiters)
 
     @property
-    def load(self) -> Load:
+    def load(self) -> TargetLoad:
         """What plans are made from."""
-        return Load(self.running + len(self._waiters), self._latency)
+        return TargetLoad(self.running + len(self._waiters), self._latency)
 
     @property
     def is_blank(self) -> bool:
@@ -103,9 +108,9 @@ class TargetState:
         idle = not self.running and not self._waiters
         return idle and self._latency is None and not self._failures and self._breaker == "closed"
 
-    def try_enter(self, room: Room | None) -> bool:
+    def try_enter(self, room: ConcurrencyLimit | None) -> bool:
         """Take a place; False when all are taken (or others already wait for one)."""
-        if room is not None and not self._places.may_enter(room, self._klass):
+        if room is not None and not self._places.may_enter(room, self._traffic_class):
             return False
         self.enter()
         return True
@@ -115,9 +120,9 @@ class TargetState:
         self.running += 1
         self._places.taken += 1
 
-    def can_wait(self, room: Room) -> bool:
+    def can_wait(self, room: ConcurrencyLimit) -> bool:
         """Whether the queue has a place. A run asks for no more than its own concurrency."""
-        return self._klass == "eval" or len(self._waiters) < room.waiting
+        return self._traffic_class == "eval" or len(self._waiters) < room.waiting
 
     async def wait(self) -> None:
         """Wait for a place in order of arrival; it is taken when this returns."""

@@ -9,7 +9,7 @@
 
 prometheus-client writes the text and describes the process. The numbers themselves are plain
 dictionaries and lists: one labelled `observe` costs more than all that `count` does here.
-Nothing is global: two `Telemetry` objects know nothing of each other.
+Nothing is global: two `ProcessMetrics` objects know nothing of each other.
 
 With several workers, each writes its numbers into a folder that all share (`share`), and a scrape
 of any of them adds them up. Gauges are shown per worker; a dead worker's counts stay in the sums.
@@ -67,7 +67,7 @@ OTHER = "other"
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 
 # Values of the labels, in the order they were declared, and the number.
-Reading = tuple[tuple[str, ...], float]
+MetricReading = tuple[tuple[str, ...], float]
 
 
 # Class, route, target.
@@ -77,7 +77,7 @@ _Key = tuple[str, str, str]
 class _Series(msgspec.Struct):
     """The counts of one class, route and target."""
 
-    klass: str = ""
+    traffic_class: str = ""
     route: str = ""
     target: str = ""
     statuses: dict[int, int] = {}
@@ -119,11 +119,11 @@ class _Snapshot(msgspec.Struct):
     pid: int
     series: list[_Series]
     attempts: list[tuple[str, str, str, int]]
-    watched: dict[str, list[Reading]]
+    watched: dict[str, list[MetricReading]]
 
 
 class _Watch(NamedTuple):
-    read: Callable[[], Iterable[Reading]]
+    read: Callable[[], Iterable[MetricReading]]
     labels: tuple[str, ...]
     help: str
     counter: bool
@@ -132,7 +132,7 @@ class _Watch(NamedTuple):
 _decode_snapshot = msgspec.json.Decoder(_Snapshot).decode
 
 
-class Telemetry:
+class ProcessMetrics:
     """The numbers of one process.
 
     Args:
@@ -179,7 +179,7 @@ class Telemetry:
     def watch(
         self,
         name: str,
-        read: Callable[[], Iterable[Reading]],
+        read: Callable[[], Iterable[MetricReading]],
         *,
         labels: tuple[str, ...] = (),
         help: str = "",  # noqa: A002 - Prometheus's word
@@ -221,9 +221,9 @@ class Telemetry:
     def count(self, record: Record) -> None:
         """Count a completed record. On the event loop, in about two microseconds."""
         made_up = _made_up(record) if record.error_code else None
-        key = (record.klass, record.route, record.asked())
+        key = (record.traffic_class, record.route, record.asked())
         if made_up is not None:
-            key = (record.klass, made_up, made_up)
+            key = (record.traffic_class, made_up, made_up)
         series = self._series.get(key)
         if series is None:
             series = _series_of(self._series, key)
@@ -248,7 +248,7 @@ class Telemetry:
             series.output_tokens += record.completion_tokens or 0
             series.cached_tokens += record.cached_tokens
         for attempt in record.attempts:
-            tried = (record.klass, made_up or attempt.target, attempt.result)
+            tried = (record.traffic_class, made_up or attempt.target, attempt.result)
             self._attempts[_capped(self._attempts, tried)] += 1
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
@@ -277,7 +277,7 @@ class Telemetry:
             watched={name: list(self._read(name, watch)) for name, watch in self._watches.items()},
         )
 
-    def _read(self, name: str, watch: _Watch) -> Iterable[Reading]:
+    def _read(self, name: str, watch: _Watch) -> Iterable[MetricReading]:
         try:
             readings = islice(watch.read(), MAX_TARGETS)
             return [(labels, float(value)) for labels, value in readings]
@@ -307,9 +307,9 @@ class Telemetry:
         }
         for snapshot in self._snapshots():
             for one in snapshot.series:
-                _series_of(series, (one.klass, one.route, one.target)).add(one)
-            for klass, target, result, number in snapshot.attempts:
-                attempts[_capped(attempts, (klass, target, result))] += number
+                _series_of(series, (one.traffic_class, one.route, one.target)).add(one)
+            for traffic_class, target, result, number in snapshot.attempts:
+                attempts[_capped(attempts, (traffic_class, target, result))] += number
             worker = () if self._share is None else (str(snapshot.pid),)
             for name, readings in snapshot.watched.items():
                 for labels, value in readings:
@@ -409,7 +409,7 @@ def _families(series: Iterable[_Series]) -> Iterable[Metric]:
         "evalrouter_cache_hits", "Requests that the response cache answered.", labels=by
     )
     for one in series:
-        labels = (one.klass, one.route, one.target)
+        labels = (one.traffic_class, one.route, one.target)
         for status, number in one.statuses.items():
             requests.add_metric((*labels, str(status)), number)
         for code, number in one.errors.items():

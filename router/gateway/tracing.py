@@ -118,7 +118,7 @@ class Traces:
             "evalrouter.request_id": record.id,
             "evalrouter.route": record.route,
             "evalrouter.target": record.asked() or None,
-            "evalrouter.class": record.klass,
+            "evalrouter.class": record.traffic_class,
             "evalrouter.cached": record.cached,
             "evalrouter.cost_usd": record.cost_usd,
             "evalrouter.attempts": tuple(

@@ -28,7 +28,7 @@ ENDED: frozenset[RunState] = frozenset({"completed", "failed", "cancelled"})
 STOPPED: frozenset[RunState] = ENDED | {"paused"}
 
 # The state that a run's owner is asked to bring it to; "" for none.
-Wish = Literal["", "paused", "cancelled"]
+RequestedState = Literal["", "paused", "cancelled"]
 
 
 class Run(msgspec.Struct, kw_only=True):
@@ -78,7 +78,7 @@ class Run(msgspec.Struct, kw_only=True):
     interrupted: int = 0
     error: str = ""
     stopped: str = ""
-    wish: Wish = ""
+    wish: RequestedState = ""
     runner: Literal["server", "command"] = "command"
     only_scores: bool = False
     owner: str = ""
@@ -174,7 +174,7 @@ class JudgementRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         owner: the id of the run, or of the calibration, comparison or tournament, that asked.
-        metric, judge, sample_id, repeat, attempt: as in `evaluators.base.Inquiry`.
+        metric, judge, sample_id, repeat, attempt: as in `evaluators.base.JudgeRequest`.
         request_hash: SHA-256 over target and body, hex.
         at: when it came, seconds since the epoch.
         reused: whether another owner had paid for it already.
@@ -275,7 +275,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
         id: `cal_`, `cmp_` or `trn_` and a sortable random part.
         kind: which of them.
         judges: who judges.
-        grading: what is judged and how, as `evaluators.base.Judging.grading`.
+        grading: what is judged and how, as `evaluators.base.JudgeMetric.grading`.
         name: what people call it.
         state: `running` until its report is there.
         document: what was asked for, JSON types only; enough to go on with it.
@@ -414,7 +414,7 @@ class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which requests to list; None asks nothing.
 
     Attributes:
-        route, target, key_id, klass: as in TrafficRow.
+        route, target, key_id, traffic_class: as in TrafficRow.
         status: the lowest and the highest.
         since, until: seconds since the epoch; `until` itself is left out.
     """
@@ -422,13 +422,13 @@ class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
     route: str | None = None
     target: str | None = None
     key_id: str | None = None
-    klass: str | None = None
+    traffic_class: str | None = None
     status: tuple[int, int] | None = None
     since: float | None = None
     until: float | None = None
 
 
-class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"klass": "class"}):
+class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_class": "class"}):
     """One request as it is kept.
 
     Attributes:
@@ -449,7 +449,7 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"klass": "cl
     target: str
     status: int
     error_code: str
-    klass: str
+    traffic_class: str
     stream: bool
     cached: bool
     finish_reason: str
@@ -571,7 +571,7 @@ class Store(Protocol):
         """
         ...
 
-    async def heartbeat(self, run_id: str, owner: str, now: float) -> Wish | None:
+    async def heartbeat(self, run_id: str, owner: str, now: float) -> RequestedState | None:
         """Renew the claim, and learn what is wished; None when somebody else owns the run now."""
         ...
 
@@ -579,7 +579,9 @@ class Store(Protocol):
         """Give the run up with its last state; False when somebody else owns it now."""
         ...
 
-    async def wish_run(self, run_id: str, wish: Wish, now: float, stale_after: float) -> Run:
+    async def wish_run(
+        self, run_id: str, wish: RequestedState, now: float, stale_after: float
+    ) -> Run:
         """Ask the owner to bring the run to a state; a run without a live owner is at once."""
         ...
 

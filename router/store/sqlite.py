@@ -54,6 +54,7 @@ from router.store.base import (
     KeyTable,
     OpenSample,
     Progress,
+    RequestedState,
     Run,
     RunFilter,
     ScoredAnswer,
@@ -63,10 +64,9 @@ from router.store.base import (
     StudyKind,
     TrafficFilter,
     TrafficRow,
-    Wish,
 )
 from router.store.sqlite_file import DatabaseFile, write_a_page
-from router.store.writer import Writer
+from router.store.writer import SqliteWriter
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -91,7 +91,7 @@ class SqliteStore:
         self._file = DatabaseFile(path)
         self._clock = clock
         self._room = room
-        self._writer: Writer | None = None
+        self._writer: SqliteWriter | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._checks: ThreadPoolExecutor | None = None
         # Each with the generation of the file that it reads.
@@ -105,7 +105,7 @@ class SqliteStore:
                 by a newer evalrouter.
         """
         db = await asyncio.to_thread(self._file.open_for_writing)
-        self._writer = Writer(db, self._file, room=self._room)
+        self._writer = SqliteWriter(db, self._file, room=self._room)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="evalrouter-store-read")
         self._checks = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-store-check")
         try:
@@ -227,7 +227,7 @@ class SqliteStore:
         """
         return await self._write("claim a run", sqlite_runs.claim, run_id, owner, now, stale_after)
 
-    async def heartbeat(self, run_id: str, owner: str, now: float) -> Wish | None:
+    async def heartbeat(self, run_id: str, owner: str, now: float) -> RequestedState | None:
         """Renew the claim, and learn what is wished; None when the run is another's or gone."""
         return await self._write("renew a claim", sqlite_runs.heartbeat, run_id, owner, now)
 
@@ -239,7 +239,9 @@ class SqliteStore:
         """
         return await self._write("end a run", sqlite_runs.end, run_id, owner, now, changes)
 
-    async def wish_run(self, run_id: str, wish: Wish, now: float, stale_after: float) -> Run:
+    async def wish_run(
+        self, run_id: str, wish: RequestedState, now: float, stale_after: float
+    ) -> Run:
         """Ask the owner to bring the run to a state; a run without a live owner is at once.
 
         Raises:
@@ -425,7 +427,7 @@ class SqliteStore:
             NotFoundError: no such run or sample.
             StoreError: the cell has an answer or error already.
         """
-        kept = rows.Kept(cell, request_hash, answer, attempts, self._clock())
+        kept = rows.StoredAnswer(cell, request_hash, answer, attempts, self._clock())
         await self._write("keep an answer", rows.keep_answer, run_id, kept)
 
     async def keep_scores(self, run_id: str, cell: Cell, scores: Sequence[Score]) -> None:
@@ -481,7 +483,7 @@ class SqliteStore:
             NotFoundError: no such run.
         """
         # Positions count from 1 and route names are never empty: this sorts before all that follow.
-        place: rows.Place | None = rows.Place(after + 1, "", 0)
+        place: rows.ResultsPosition | None = rows.ResultsPosition(after + 1, "", 0)
         while place is not None:
             page, place = await self._read("read results", rows.results_page, run_id, place, route)
             for scored in page:
@@ -502,7 +504,7 @@ class SqliteStore:
             NotFoundError: no such run.
             Exception: whatever `take` raises.
         """
-        place: rows.Place | None = rows.Place(1, "", 0)
+        place: rows.ResultsPosition | None = rows.ResultsPosition(1, "", 0)
         while place is not None:
             place = await self._read("read results", rows.take_page, run_id, place, take)
 

@@ -191,7 +191,7 @@ def progress(db: Database, run_id: str) -> Progress:
 # answers and scores
 
 
-class Place(NamedTuple):
+class ResultsPosition(NamedTuple):
     """Where `results` goes on: behind this one."""
 
     position: int
@@ -260,7 +260,7 @@ def withdraw(db: Database, run_id: str, cell: Cell) -> None:
     )
 
 
-class Kept(NamedTuple):
+class StoredAnswer(NamedTuple):
     """An answer on its way into the database."""
 
     cell: Cell
@@ -270,7 +270,7 @@ class Kept(NamedTuple):
     now: float
 
 
-def keep_answer(db: Database, run_id: str, kept: Kept) -> None:
+def keep_answer(db: Database, run_id: str, kept: StoredAnswer) -> None:
     """Fill the begun cell; begin it first where it was not."""
     cell, request_hash, answer, attempts, now = kept
     values = (
@@ -387,8 +387,8 @@ _RESULTS_ORDER = " ORDER BY answers.position, routes.name, answers.repeat LIMIT 
 
 
 def results_page(
-    db: Database, run_id: str, after: Place, route: str | None
-) -> tuple[list[ScoredAnswer], Place | None]:
+    db: Database, run_id: str, after: ResultsPosition, route: str | None
+) -> tuple[list[ScoredAnswer], ResultsPosition | None]:
     """A page, and where the next one starts; None when this was the last."""
     rows = db.execute(
         _RESULTS + _RESULTS_ORDER,
@@ -404,12 +404,12 @@ def results_page(
     page = _scored(db, rows)
     if len(rows) < PAGE:
         return page, None
-    return page, Place(rows[-1][1], rows[-1][2], rows[-1][4])
+    return page, ResultsPosition(rows[-1][1], rows[-1][2], rows[-1][4])
 
 
 def take_page(
-    db: Database, run_id: str, after: Place, take: Callable[[ScoredAnswer], None]
-) -> Place | None:
+    db: Database, run_id: str, after: ResultsPosition, take: Callable[[ScoredAnswer], None]
+) -> ResultsPosition | None:
     """Hand over a page, one by one; where the next one starts."""
     page, place = results_page(db, run_id, after, None)
     for one in page:
@@ -507,12 +507,12 @@ def _answer(row: Sequence[Any]) -> Answer:
 
 
 # position, sample_id, refs, messages, fields, answer
-SampleRow = tuple[int, str, str, str, str, str | None]
+SampleValues = tuple[int, str, str, str, str, str | None]
 
 
-def sample_chunk(samples: Iterator[Sample], position: int) -> list[SampleRow]:
+def sample_chunk(samples: Iterator[Sample], position: int) -> list[SampleValues]:
     """The next samples as columns hold them, from `position` on; a bounded number of bytes."""
-    chunk: list[SampleRow] = []
+    chunk: list[SampleValues] = []
     size = 0
     for at, sample in enumerate(samples, position):
         texts = _json(sample.references), _json(sample.messages), _json(sample.fields)
@@ -524,13 +524,13 @@ def sample_chunk(samples: Iterator[Sample], position: int) -> list[SampleRow]:
     return chunk
 
 
-def insert_samples(db: Database, number: int, chunk: Sequence[SampleRow], now: float) -> None:
+def insert_samples(db: Database, number: int, chunk: Sequence[SampleValues], now: float) -> None:
     """The next samples of a run that is being added."""
     insert_sample_rows(db, number, chunk)
     set_hidden(db, number, now)
 
 
-def insert_sample_rows(db: Database, number: int, chunk: Sequence[SampleRow]) -> None:
+def insert_sample_rows(db: Database, number: int, chunk: Sequence[SampleValues]) -> None:
     """Samples of a run. Raises StoreError where two have the same id."""
     try:
         db.conn.executemany(

@@ -13,7 +13,7 @@ from sqlite_utils import Database
 
 from providers.errors import ConflictError
 from router.store import sqlite_rows as rows
-from router.store.base import EmbeddingUse, OpenSample, Run, ScoredAnswer, Spent, Wish
+from router.store.base import EmbeddingUse, OpenSample, RequestedState, Run, ScoredAnswer, Spent
 
 # A process that was asleep was not carrying anything out.
 _LONGEST_BEAT_S = 10.0
@@ -64,7 +64,7 @@ def claim(db: Database, run_id: str, owner: str, now: float, stale_after: float)
     return True
 
 
-def heartbeat(db: Database, run_id: str, owner: str, now: float) -> Wish | None:
+def heartbeat(db: Database, run_id: str, owner: str, now: float) -> RequestedState | None:
     """What the owner is asked to do; None when the run is not its own any more."""
     row = db.execute(
         "SELECT number, wish FROM runs WHERE id = ? AND owner = ? AND hidden_since IS NULL",
@@ -73,7 +73,7 @@ def heartbeat(db: Database, run_id: str, owner: str, now: float) -> Wish | None:
     if row is None:
         return None
     _beat(db, row[0], now)
-    wish: Wish = row[1]
+    wish: RequestedState = row[1]
     return wish
 
 
@@ -96,7 +96,7 @@ def end(db: Database, run_id: str, owner: str, now: float, changes: dict[str, An
     return True
 
 
-def wish(db: Database, run_id: str, wanted: Wish, now: float, stale_after: float) -> Run:
+def wish(db: Database, run_id: str, wanted: RequestedState, now: float, stale_after: float) -> Run:
     """Ask the owner to stop; without one, the run is stopped here. The run as it now is."""
     number = rows.run_number(db, run_id)
     values = {"number": number, "wish": wanted, "now": now, "stale_after": stale_after}
@@ -288,7 +288,7 @@ def extension(db: Database, run_id: str) -> int:
     return count
 
 
-def insert_more_samples(db: Database, run_id: str, chunk: Sequence[rows.SampleRow]) -> None:
+def insert_more_samples(db: Database, run_id: str, chunk: Sequence[rows.SampleValues]) -> None:
     """Samples behind the run's own. They are not its own until `extend` counts them."""
     rows.insert_sample_rows(db, _counted(db, run_id)[0], chunk)
 

@@ -52,7 +52,7 @@ class _Write:
         self.error: Exception | None = None
 
 
-class Writer:
+class SqliteWriter:
     """Owns the writing connection from construction to `close()`.
 
     Construct it on the event loop that will write. `db` comes from the file's `open_for_writing`.
@@ -195,7 +195,7 @@ class Writer:
         """The same, finding out which of them fails."""
         try:
             for write in batch:
-                self._carry_out(write)
+                self._execute(write)
             self._db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - the thread must outlive whatever a write does
             with contextlib.suppress(sqlite3.Error):
@@ -208,7 +208,7 @@ class Writer:
                 if self._begin([write]):
                     self._commit_apart([write])
 
-    def _carry_out(self, write: _Write) -> None:
+    def _execute(self, write: _Write) -> None:
         """One write in its savepoint. Raises only when the whole transaction is lost."""
         write.error = None
         self._db.execute("SAVEPOINT one_write")

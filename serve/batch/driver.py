@@ -23,7 +23,16 @@ from typing import Any, BinaryIO
 
 import ray
 
-from serve.batch.protocol import LENGTH, Call, Cancel, Connect, Crew, Done, decode_message, framed
+from serve.batch.protocol import (
+    LENGTH,
+    Cancel,
+    Connect,
+    Crew,
+    Done,
+    WorkerCall,
+    decode_message,
+    framed,
+)
 
 # Models take their time to load.
 _START_S = 600.0
@@ -180,7 +189,7 @@ class Workers:
                 coming.add_done_callback(self._coming.discard)
             self._change.notify()
 
-    async def call(self, call: Call) -> bytes:
+    async def call(self, call: WorkerCall) -> bytes:
         """One call, done again by another worker when its own dies.
 
         Raises:
@@ -228,14 +237,14 @@ class _Driver:
         self._tasks[message.number] = task
         task.add_done_callback(lambda _: self._tasks.pop(message.number))
 
-    async def _do(self, message: Crew | Call) -> None:
+    async def _do(self, message: Crew | WorkerCall) -> None:
         try:
             if isinstance(message, Crew):
                 done = Done(message.number, await self._crew(message))
             else:
                 done = Done(message.number, await self._crews[message.crew].call(message))
         except ray.exceptions.RayActorError:
-            tries = message.tries if isinstance(message, Call) else 1
+            tries = message.tries if isinstance(message, WorkerCall) else 1
             died = f"{tries} workers died of it, or took too long" if tries > 1 else "worker died"
             done = Done(message.number, error=died, died=True)
         except Exception as error:  # noqa: BLE001  # a call may raise anything

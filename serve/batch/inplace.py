@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from providers.base import Lifecycle
-from serve.batch.protocol import Answered, decode_asked, decode_load, encode
+from serve.batch.protocol import EngineResponse, decode_asked, decode_load, encode
 from serve.config import read
 from serve.deployment.replica import call_of, load
 
@@ -36,11 +36,11 @@ class Engine:
             await self._engine.open()
 
     async def send(self, payload: bytes) -> bytes:
-        """An Asked to an Answered."""
+        """An Asked to an EngineResponse."""
         reply = await self._engine.send(call_of(decode_asked(payload)))
         try:
             content_type = reply.headers.get("content-type", "application/json")
             body = await reply.read()
         finally:
             await reply.aclose()
-        return encode(Answered(reply.status, content_type, body, reply.translation))
+        return encode(EngineResponse(reply.status, content_type, body, reply.translation))

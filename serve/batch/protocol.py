@@ -46,7 +46,7 @@ class Crew(msgspec.Struct, frozen=True, tag=True):
     at_once: int | None = None
 
 
-class Call(msgspec.Struct, frozen=True, tag=True):
+class WorkerCall(msgspec.Struct, frozen=True, tag=True):
     """Call `method(payload)`, bytes to bytes, of what a crew's workers made.
 
     Attributes:
@@ -89,28 +89,28 @@ class Done(msgspec.Struct, frozen=True):
     died: bool = False
 
 
-Message = Connect | Crew | Call | Cancel
+DriverMessage = Connect | Crew | WorkerCall | Cancel
 
 encode = msgspec.msgpack.Encoder().encode
-decode_message = msgspec.msgpack.Decoder(Message).decode
+decode_message = msgspec.msgpack.Decoder(DriverMessage).decode
 decode_done = msgspec.msgpack.Decoder(Done).decode
 
 
-def framed(message: Message | Done) -> bytes:
+def framed(message: DriverMessage | Done) -> bytes:
     """A message as it is written."""
     body = encode(message)
     return LENGTH.pack(len(body)) + body
 
 
-class Load(msgspec.Struct, frozen=True):
+class LoadModel(msgspec.Struct, frozen=True):
     """Which model an engine in place loads: its name and its entry of the section `models:`."""
 
     name: str
     entry: dict[str, Any]
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """A provider's Call on its way to a copy of a model, or to an engine in place.
+class EngineRequest(msgspec.Struct, frozen=True):
+    """A provider's WorkerCall on its way to a copy of a model, or to an engine in place.
 
     Attributes:
         path: below `/v1`.
@@ -118,7 +118,7 @@ class Asked(msgspec.Struct, frozen=True):
         body: its JSON object.
         request_id: the client's, "" for none.
         traceparent: W3C Trace Context, "" for none.
-        on_unsupported: as of `Call`.
+        on_unsupported: as of `WorkerCall`.
     """
 
     path: Path
@@ -129,7 +129,7 @@ class Asked(msgspec.Struct, frozen=True):
     on_unsupported: OnUnsupported = "drop"
 
 
-class Answered(msgspec.Struct, frozen=True):
+class EngineResponse(msgspec.Struct, frozen=True):
     """The engine's whole answer."""
 
     status: int
@@ -138,6 +138,6 @@ class Answered(msgspec.Struct, frozen=True):
     translation: Translation
 
 
-decode_load = msgspec.msgpack.Decoder(Load).decode
-decode_asked = msgspec.msgpack.Decoder(Asked).decode
-decode_answered = msgspec.msgpack.Decoder(Answered).decode
+decode_load = msgspec.msgpack.Decoder(LoadModel).decode
+decode_asked = msgspec.msgpack.Decoder(EngineRequest).decode
+decode_answered = msgspec.msgpack.Decoder(EngineResponse).decode

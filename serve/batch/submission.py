@@ -36,7 +36,7 @@ class SubmissionError(EvalrouterError):
     code = "submission_failed"
 
 
-class Job(NamedTuple):
+class SubmittedJob(NamedTuple):
     """A job that was submitted.
 
     Attributes:
@@ -57,7 +57,7 @@ def submit(
     command: Sequence[str],
     environ: Mapping[str, str] | None = None,
     name: str = "",
-) -> Job:
+) -> SubmittedJob:
     """Have a command carried out on the cluster's head.
 
     Args:
@@ -79,10 +79,10 @@ def submit(
         )
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise SubmissionError(f"no job at {address}: {_first_line(error)}") from error
-    return Job(job_id, address, client)
+    return SubmittedJob(job_id, address, client)
 
 
-def follow(job: Job, write: Callable[[str], Any]) -> int:
+def follow(job: SubmittedJob, write: Callable[[str], Any]) -> int:
     """Pass a job's log on until the job ends.
 
     Args:
@@ -103,7 +103,7 @@ def follow(job: Job, write: Callable[[str], Any]) -> int:
         ) from error
 
 
-async def _follow(job: Job, write: Callable[[str], Any]) -> int:
+async def _follow(job: SubmittedJob, write: Callable[[str], Any]) -> int:
     async for piece in job.client.tail_job_logs(job.id):
         write(piece)
     # The log may end a little before the job does.

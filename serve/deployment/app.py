@@ -23,7 +23,7 @@ from ray.serve import Application
 from providers import yaml_documents
 from providers.errors import ConfigError, MissingExtraError
 from providers.wire import UNREADABLE
-from serve.config import Model, Shareable, SharedCopies, VllmModel, read
+from serve.config import ModelConfig, Shareable, SharedCopies, VllmModel, read
 from serve.deployment.ingress import Hosted, Ingress
 from serve.deployment.replica import Replica
 from serve.deployment.sharing import SharedReplica
@@ -65,7 +65,7 @@ def _section(path: Path) -> Any:
     return entries
 
 
-def application(models: Mapping[str, Model]) -> Application:
+def application(models: Mapping[str, ModelConfig]) -> Application:
     """The application of these models, which are complete (see `config.complete`)."""
     deployments = _names(models)
     hosted = {
@@ -97,11 +97,11 @@ def application(models: Mapping[str, Model]) -> Application:
     return found
 
 
-def _share(model: Model) -> SharedCopies | None:
+def _share(model: ModelConfig) -> SharedCopies | None:
     return model.share if isinstance(model, Shareable) else None
 
 
-def _names(models: Mapping[str, Model]) -> dict[str, str]:
+def _names(models: Mapping[str, ModelConfig]) -> dict[str, str]:
     """A deployment's name for each model; models' names may hold what these may not."""
     names: dict[str, str] = {}
     for name, model in models.items():
@@ -116,7 +116,7 @@ def _names(models: Mapping[str, Model]) -> dict[str, str]:
     return names
 
 
-def _deployment(deployment: str, models: Mapping[str, Model]) -> Application:
+def _deployment(deployment: str, models: Mapping[str, ModelConfig]) -> Application:
     """The deployment of one model, or of those that share its copies."""
     name, model = next(iter(models.items()))
     options = _options(deployment, model)
@@ -135,7 +135,7 @@ def _deployment(deployment: str, models: Mapping[str, Model]) -> Application:
     return found
 
 
-def _options(deployment: str, model: Model) -> dict[str, Any]:
+def _options(deployment: str, model: ModelConfig) -> dict[str, Any]:
     """What Ray Serve is told of a deployment, whatever its engine."""
     replicas = model.replicas
     options: dict[str, Any] = {

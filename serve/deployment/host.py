@@ -18,7 +18,7 @@ from ray import serve as ray_serve
 from ray.exceptions import RayError
 
 from providers.errors import ConfigError, EvalrouterError
-from serve.config import Model
+from serve.config import ModelConfig
 from serve.deployment.app import NAME, application
 
 # Bodies go from process to process by value; the store of large objects stays nearly empty.
@@ -43,7 +43,7 @@ class Where(NamedTuple):
 
 @contextmanager
 def hosting(
-    models: Mapping[str, Model],
+    models: Mapping[str, ModelConfig],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -115,7 +115,9 @@ def _trace() -> None:
         )
 
 
-def deploy(models: Mapping[str, Model], *, host: str, port: int, access_log: bool = False) -> None:
+def deploy(
+    models: Mapping[str, ModelConfig], *, host: str, port: int, access_log: bool = False
+) -> None:
     """Put models on the Ray that this process is connected to; returns when they are ready.
 
     Models that were there and are not named any more are stopped.

@@ -35,9 +35,9 @@ from providers.errors import (
     RequestError,
     closest,
 )
-from serve.batch.protocol import Asked
+from serve.batch.protocol import EngineRequest
 from serve.config import adapter_of
-from serve.deployment.replica import Head
+from serve.deployment.replica import ResponseHead
 from serve.deployment.sharing import ModelFailedError
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ _PATHS: Mapping[str, Path] = {
     "/v1/embeddings": "embeddings",
 }
 
-State = Literal["ready", "starting", "idle", "failed"]
+ModelState = Literal["ready", "starting", "idle", "failed"]
 
 
 class Hosted(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ class HostedModel(wire.Model):
         parent: of an adapter, the model that it changes.
     """
 
-    state: State = "ready"
+    state: ModelState = "ready"
     replicas: int = 0
     parent: str | None = None
 
@@ -187,7 +187,7 @@ class Ingress:
         except wire.UNREADABLE as error:
             raise RequestError(f"The body cannot be read: {error}", code="invalid_body") from error
         name, _ = self._find(peek.model)
-        asked = Asked(
+        asked = EngineRequest(
             path,
             peek.model,
             body,
@@ -208,17 +208,19 @@ class Ingress:
             raise
         return _response(answer, head)
 
-    async def _begun(self, name: str, asked: Asked) -> tuple[Head, Any]:
+    async def _begun(self, name: str, asked: EngineRequest) -> tuple[ResponseHead, Any]:
         """How the answer begins, and the stream of its bytes."""
         shared = self._hosted[name].shared
         more = {"multiplexed_model_id": name} if shared else {}
         items = self._handles[name].options(stream=True, **more).stream.remote(asked)
         try:
-            head = cast("Head", await self._patiently(name, anext(items)))
+            head = cast("ResponseHead", await self._patiently(name, anext(items)))
             if head.load == "loading":
                 self._loading[name] += 1
                 try:
-                    head = cast("Head", await self._patiently(name, anext(items), loading=True))
+                    head = cast(
+                        "ResponseHead", await self._patiently(name, anext(items), loading=True)
+                    )
                 finally:
                     self._loading[name] -= 1
         except BaseException:
@@ -228,7 +230,7 @@ class Ingress:
             (self._failed.add if head.load == "failed" else self._failed.discard)(name)
         return head, items
 
-    async def _stream(self, name: str, asked: Asked) -> Response:
+    async def _stream(self, name: str, asked: EngineRequest) -> Response:
         head, items = await self._begun(name, asked)
         if head.status != 200:
             return await _collected(head, items)
@@ -304,7 +306,7 @@ class Ingress:
             for known in self._names(name)
         ]
 
-    async def _states(self) -> dict[str, tuple[State, int, str]]:
+    async def _states(self) -> dict[str, tuple[ModelState, int, str]]:
         """Of each model its state, its copies that run, and why these failed."""
         status = await asyncio.to_thread(ray_serve.status)
         application = status.applications.get(self._application)
@@ -318,7 +320,7 @@ class Ingress:
         return states
 
 
-def _state(found: Any) -> tuple[State, int, str]:
+def _state(found: Any) -> tuple[ModelState, int, str]:
     if found is None:
         return "starting", 0, ""
     replicas = found.replica_states.get("RUNNING", 0)
@@ -351,7 +353,7 @@ def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return Response(wire.encode(value), status, dict(headers or {}), "application/json")
 
 
-async def _collected(head: Head, items: Any) -> Response:
+async def _collected(head: ResponseHead, items: Any) -> Response:
     try:
         return _response(b"".join([chunk async for chunk in items]), head)
     except BaseException:
@@ -359,5 +361,5 @@ async def _collected(head: Head, items: Any) -> Response:
         raise
 
 
-def _response(body: bytes, head: Head) -> Response:
+def _response(body: bytes, head: ResponseHead) -> Response:
     return Response(body, head.status, media_type=head.content_type)

@@ -9,21 +9,21 @@ import msgspec
 
 from providers.base import Call, Lifecycle, Provider, Reply
 from providers.errors import MissingExtraError
-from serve.batch.protocol import Asked
-from serve.config import LlamacppModel, Model, TransformersModel, VllmModel
+from serve.batch.protocol import EngineRequest
+from serve.config import LlamacppModel, ModelConfig, TransformersModel, VllmModel
 from serve.engines.batching import batched
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class Head(NamedTuple):
+class ResponseHead(NamedTuple):
     """How an answer begins.
 
     Attributes:
         status: of HTTP.
         content_type: of the body.
         load: `loading` where the copy has to load the model first (nothing of the answer yet,
-            another Head follows), `failed` where it could not.
+            another ResponseHead follows), `failed` where it could not.
     """
 
     status: int
@@ -31,7 +31,7 @@ class Head(NamedTuple):
     load: Literal["", "loading", "failed"] = ""
 
 
-def load(name: str, model: Model) -> Provider:
+def load(name: str, model: ModelConfig) -> Provider:
     """The engine of a model, loaded.
 
     Args:
@@ -48,9 +48,9 @@ def load(name: str, model: Model) -> Provider:
 
             return Transformers(name, model, batch=batched)
         if isinstance(model, VllmModel):
-            from serve.engines.vllm import Loaded  # noqa: PLC0415  # an extra
+            from serve.engines.vllm import VllmEngine  # noqa: PLC0415  # an extra
 
-            return Loaded(name, model)
+            return VllmEngine(name, model)
         assert isinstance(model, LlamacppModel)
         from serve.engines.llamacpp import Llamacpp  # noqa: PLC0415  # an extra
 
@@ -68,18 +68,18 @@ class Replica:
         model: what to load.
     """
 
-    def __init__(self, name: str, model: Model) -> None:
+    def __init__(self, name: str, model: ModelConfig) -> None:
         self._engine = load(name, model)
         self._opened = False
 
-    async def _send(self, asked: Asked) -> Reply:
+    async def _send(self, asked: EngineRequest) -> Reply:
         if isinstance(self._engine, Lifecycle) and not self._opened:
             # Here and not in the constructor, which has no event loop.
             self._opened = True
             await self._engine.open()
         return await self._engine.send(call_of(asked))
 
-    async def whole(self, asked: Asked) -> tuple[Head, bytes]:
+    async def whole(self, asked: EngineRequest) -> tuple[ResponseHead, bytes]:
         """The whole answer."""
         reply = await self._send(asked)
         try:
@@ -87,7 +87,7 @@ class Replica:
         finally:
             await reply.aclose()
 
-    async def stream(self, asked: Asked) -> AsyncIterator[Head | bytes]:
+    async def stream(self, asked: EngineRequest) -> AsyncIterator[ResponseHead | bytes]:
         """How the answer begins, then its bytes as they are made."""
         reply = await self._send(asked)
         try:
@@ -102,7 +102,7 @@ class Replica:
         """Asked by Ray Serve; a process that answers is healthy."""
 
 
-def call_of(asked: Asked) -> Call:
+def call_of(asked: EngineRequest) -> Call:
     """The request as engines take it."""
     return Call(
         path=asked.path,
@@ -114,6 +114,6 @@ def call_of(asked: Asked) -> Call:
     )
 
 
-def head_of(reply: Reply) -> Head:
+def head_of(reply: Reply) -> ResponseHead:
     """How an engine's answer begins."""
-    return Head(reply.status, reply.headers.get("content-type", "application/json"))
+    return ResponseHead(reply.status, reply.headers.get("content-type", "application/json"))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from providers.base import Lifecycle, Provider
 
 
-class Kept:
+class SharedModel:
     """A model that is loaded, and how many use it.
 
     Args:

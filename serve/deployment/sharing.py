@@ -17,10 +17,10 @@ from ray import serve as ray_serve
 from providers import wire
 from providers.base import Lifecycle
 from providers.errors import EvalrouterError
-from serve.batch.protocol import Asked
-from serve.config import Model
-from serve.deployment.replica import Head, call_of, head_of, load
-from serve.deployment.shared_model import Kept
+from serve.batch.protocol import EngineRequest
+from serve.config import ModelConfig
+from serve.deployment.replica import ResponseHead, call_of, head_of, load
+from serve.deployment.shared_model import SharedModel
 
 # A model that could not be loaded is not tried again before.
 _AGAIN_S = 30.0
@@ -42,28 +42,28 @@ class SharedReplica:
         keep: how many of them are kept loaded.
     """
 
-    def __init__(self, models: Mapping[str, Model], keep: int) -> None:
+    def __init__(self, models: Mapping[str, ModelConfig], keep: int) -> None:
         self._models = models
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, SharedModel] = {}
         self._coming: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[float, str]] = {}
         self._room = asyncio.Lock()
 
         # Ray wants a function: it keeps what it needs as an attribute of it.
-        async def fetch(name: str) -> Kept:
+        async def fetch(name: str) -> SharedModel:
             return await self._load(name)
 
         self._fetch = ray_serve.multiplexed(fetch, max_num_models_per_replica=keep)
 
-    async def stream(self, asked: Asked) -> AsyncIterator[Head | bytes]:
+    async def stream(self, asked: EngineRequest) -> AsyncIterator[ResponseHead | bytes]:
         """How the answer begins, then its bytes; first of all, where it has to be, a loading."""
         name = ray_serve.get_multiplexed_model_id()
         if name not in self._kept:
-            yield Head(102, "", "loading")
+            yield ResponseHead(102, "", "loading")
         try:
             kept = await self._get(name)
         except ModelFailedError as error:
-            yield Head(error.status, _JSON, "failed")
+            yield ResponseHead(error.status, _JSON, "failed")
             yield wire.encode(error.as_openai())
             return
         kept.enter()
@@ -82,7 +82,7 @@ class SharedReplica:
     async def check_health(self) -> None:
         """Asked by Ray Serve; a process that answers is healthy."""
 
-    async def _get(self, name: str) -> Kept:
+    async def _get(self, name: str) -> SharedModel:
         """The model, loaded; it stays at least until the caller waits for something.
 
         Raises:
@@ -100,7 +100,7 @@ class SharedReplica:
             # Whoever leaves does not end the loading: the next to ask finds it further.
             await asyncio.shield(task)
         # It was asked for just now.
-        found: Kept = await self._fetch(name)
+        found: SharedModel = await self._fetch(name)
         return found
 
     async def _bring(self, name: str) -> None:
@@ -123,7 +123,7 @@ class SharedReplica:
             raise ModelFailedError(why)
         self._failed.pop(name, None)
 
-    async def _load(self, name: str) -> Kept:
+    async def _load(self, name: str) -> SharedModel:
         engine = await asyncio.to_thread(load, name, self._models[name])
         if isinstance(engine, Lifecycle):
             await engine.open()
@@ -131,5 +131,5 @@ class SharedReplica:
         def left() -> None:
             del self._kept[name]
 
-        kept = self._kept[name] = Kept(engine, left)
+        kept = self._kept[name] = SharedModel(engine, left)
         return kept

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from providers import wire
 from providers.http import sse
-from serve.engines.requests import TextPath
+from serve.engines.requests import TextEndpoint
 from serve.engines.text_writer import Piece, TokenScore
 
 
@@ -31,7 +31,7 @@ class _ScoredChunk(wire.ChunkChoice, kw_only=True):
     logprobs: Any = None
 
 
-class Answer:
+class GeneratedAnswer:
     """The answer to one request, whole or event by event.
 
     Args:
@@ -42,7 +42,7 @@ class Answer:
     """
 
     def __init__(
-        self, path: TextPath, model: str, fingerprint: str, *, usage_events: bool = False
+        self, path: TextEndpoint, model: str, fingerprint: str, *, usage_events: bool = False
     ) -> None:
         self._chat = path == "chat/completions"
         kind = "chatcmpl" if self._chat else "cmpl"
@@ -56,7 +56,7 @@ class Answer:
         # Where the next text of each choice begins, for the older form of log probabilities.
         self._offsets: dict[int, int] = {}
 
-    def whole(self, choices: Sequence[Sequence[Piece]], usage: wire.Usage) -> bytes:
+    def whole(self, choices: Sequence[Sequence[Piece]], usage: wire.CompletionUsage) -> bytes:
         """The body, from the pieces of each choice."""
         written = [self._choice(n, _joined(pieces)) for n, pieces in enumerate(choices)]
         kind: Any = wire.ChatCompletion if self._chat else wire.TextCompletion
@@ -102,12 +102,14 @@ class Answer:
             events += self._event(wire.ChunkChoice(index=index, finish_reason=piece.finish))
         return events
 
-    def end(self, usage: wire.Usage) -> bytes:
+    def end(self, usage: wire.CompletionUsage) -> bytes:
         """The usage, where it was asked for, and the end."""
         return (self._event(None, usage) if self._usage_events else b"") + sse.DONE
 
-    def _event(self, choice: msgspec.Struct | None, usage: wire.Usage | None = None) -> bytes:
-        said: wire.Usage | UnsetType | None = usage if self._usage_events else UNSET
+    def _event(
+        self, choice: msgspec.Struct | None, usage: wire.CompletionUsage | None = None
+    ) -> bytes:
+        said: wire.CompletionUsage | UnsetType | None = usage if self._usage_events else UNSET
         kind: Any = wire.ChatChunk if self._chat else wire.TextCompletion
         chunk = kind(choices=[] if choice is None else [choice], usage=said, **self._head)
         return sse.encode(wire.encode(chunk))
@@ -137,7 +139,7 @@ def _older_form(scores: Sequence[TokenScore], offset: int) -> dict[str, Any]:
     }
 
 
-def usage_of(prompt: int, completion: int, truncated: int) -> wire.Usage:
+def usage_of(prompt: int, completion: int, truncated: int) -> wire.CompletionUsage:
     """Tokens of an answer.
 
     Args:
@@ -145,7 +147,7 @@ def usage_of(prompt: int, completion: int, truncated: int) -> wire.Usage:
         completion: written by it.
         truncated: of the prompt that were cut off, because the model has no room for them.
     """
-    return wire.Usage(
+    return wire.CompletionUsage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,

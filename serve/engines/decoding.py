@@ -1,8 +1,8 @@
 """Many choices written in one `generate` of transformers, each drawn in a way of its own.
 
 `Draw` (a logits processor) and `Watch` (a stopping criterion) are all that transformers sees; each
-choice is a `Row`. Tokens are drawn by adding Gumbel noise to the scores and taking the largest,
-which is the same as drawing from their softmax (Gumbel 1954; Maddison, Tarlow, Minka 2014,
+choice is a `Generation`. Tokens are drawn by adding Gumbel noise to the scores and taking the
+largest, which is the same as drawing from their softmax (Gumbel 1954; Maddison, Tarlow, Minka 2014,
 https://arxiv.org/abs/1411.0030). So every row has a temperature and a seed of its own in one batch.
 """
 
@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
-from serve.engines.requests import Sampling
-from serve.engines.text_writer import Piece, TokenScore, Writer
+from serve.engines.requests import TokenSampling
+from serve.engines.text_writer import Piece, TextWriter, TokenScore
 
 
 class GivenUpError(Exception):
     """Nobody waits for any row any more."""
 
 
-class Row:
+class Generation:
     """One choice, while it is written.
 
     Args:
@@ -45,8 +45,8 @@ class Row:
     def __init__(
         self,
         prompt: Sequence[int],
-        sampling: Sampling,
-        writer: Writer,
+        sampling: TokenSampling,
+        writer: TextWriter,
         *,
         adapter: str = "",
         tell: Callable[[Piece], None] | None = None,
@@ -144,7 +144,7 @@ def _likeliest(scores: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
 class Draw(LogitsProcessor):  # type: ignore[misc]  # its types are not installed everywhere
     """Has each row draw its token."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Generation]) -> None:
         self._rows = rows
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
@@ -167,7 +167,7 @@ class Watch(StoppingCriteria):  # type: ignore[misc]  # as above
         GivenUpError: all rows were given up.
     """
 
-    def __init__(self, rows: Sequence[Row], pause: Callable[[], None]) -> None:
+    def __init__(self, rows: Sequence[Generation], pause: Callable[[], None]) -> None:
         self._rows = rows
         self._pause = pause
 
@@ -195,7 +195,7 @@ class WatchBeams(StoppingCriteria):  # type: ignore[misc]  # as above
         GivenUpError: all rows were given up.
     """
 
-    def __init__(self, rows: Sequence[Row], pause: Callable[[], None]) -> None:
+    def __init__(self, rows: Sequence[Generation], pause: Callable[[], None]) -> None:
         self._rows = rows
         self._pause = pause
 
@@ -209,6 +209,6 @@ class WatchBeams(StoppingCriteria):  # type: ignore[misc]  # as above
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
-def _unless_given_up(rows: Sequence[Row]) -> None:
+def _unless_given_up(rows: Sequence[Generation]) -> None:
     if all(row.cancelled for row in rows):
         raise GivenUpError

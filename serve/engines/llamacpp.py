@@ -25,7 +25,7 @@ import xllamacpp
 from providers.base import Call, Reply, Secret
 from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import ConfigError
-from providers.http.transport import Limits, Transport
+from providers.http.transport import HttpLimits, Transport
 from serve.config import LlamacppModel, adapter_of
 from serve.engines.model_files import fetch_file, fingerprint
 
@@ -79,7 +79,7 @@ class Llamacpp:
             self._server: Any = xllamacpp.Server(params)
         except RuntimeError as error:
             raise ConfigError(f"{name}: {path} cannot be loaded: {error}") from error
-        self._transport = Transport(Limits())
+        self._transport = Transport(HttpLimits())
         address = f"{self._server.listening_address}/v1"
         self._host = Compatible(
             name,

@@ -1,7 +1,7 @@
 """What a request asks of a text model that runs in this process.
 
-`read(path, envelope)` turns OpenAI's fields into an `Asked`, and refuses what no engine here can
-do. It knows nothing of torch, so that a refusal costs nothing.
+`read(path, envelope)` turns OpenAI's fields into a `GenerationRequest`, and refuses what no engine
+here can do. It knows nothing of torch, so that a refusal costs nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from providers import wire
 from providers.errors import RequestError
 
-TextPath = Literal["chat/completions", "completions"]
+TextEndpoint = Literal["chat/completions", "completions"]
 
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)] | None
 _Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)] | None
@@ -63,7 +63,7 @@ class _Completion(wire.CompletionRequest):
     logprobs: _Top = None
 
 
-class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+class TokenSampling(msgspec.Struct, frozen=True, kw_only=True):
     """How to draw the tokens of one choice.
 
     Attributes:
@@ -89,7 +89,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to write text.
 
     Attributes:
@@ -97,21 +97,21 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         messages: role and text of each message of a chat; () for `completions`.
         prompts: the texts of `completions`; () for a chat.
         n: choices wanted for each prompt.
-        sampling: see Sampling.
+        sampling: see TokenSampling.
         stream: whether events are wanted.
         include_usage: whether a stream ends with its usage.
     """
 
-    path: TextPath
+    path: TextEndpoint
     messages: tuple[tuple[str, str], ...] = ()
     prompts: tuple[str, ...] = ()
     n: int = 1
-    sampling: Sampling = Sampling()
+    sampling: TokenSampling = TokenSampling()
     stream: bool = False
     include_usage: bool = False
 
 
-def read(path: TextPath, envelope: Mapping[str, msgspec.Raw]) -> Asked:
+def read(path: TextEndpoint, envelope: Mapping[str, msgspec.Raw]) -> GenerationRequest:
     """What a request to `path` asks.
 
     Raises:
@@ -125,7 +125,7 @@ def read(path: TextPath, envelope: Mapping[str, msgspec.Raw]) -> Asked:
         logprobs = (chat.top_logprobs or 0) if chat.logprobs else None
         if chat.top_logprobs and not chat.logprobs:
             raise RequestError("top_logprobs needs logprobs: true", param="top_logprobs")
-        return Asked(
+        return GenerationRequest(
             path=path,
             messages=tuple(_message(n, message) for n, message in enumerate(chat.messages)),
             sampling=_sampling(chat, drawn, bounds, logprobs),
@@ -135,7 +135,7 @@ def read(path: TextPath, envelope: Mapping[str, msgspec.Raw]) -> Asked:
     # Not OpenAI's default of 16 tokens, which would cut every summary short.
     bounds = [completion.max_tokens] if completion.max_tokens else []
     prompt = completion.prompt
-    return Asked(
+    return GenerationRequest(
         path=path,
         prompts=(prompt,) if isinstance(prompt, str) else tuple(prompt),
         sampling=_sampling(completion, drawn, bounds, completion.logprobs),
@@ -186,7 +186,7 @@ def _common(request: _Chat | _Completion) -> dict[str, Any]:
 
 def _sampling(
     request: _Chat | _Completion, drawn: _Drawn, bounds: list[int], logprobs: int | None
-) -> Sampling:
+) -> TokenSampling:
     stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
     try:
         bias = {int(token): value for token, value in (drawn.logit_bias or {}).items()}
@@ -194,7 +194,7 @@ def _sampling(
         raise RequestError(
             "logit_bias: its keys are token numbers", param="logit_bias", code="invalid_value"
         ) from None
-    return Sampling(
+    return TokenSampling(
         temperature=drawn.temperature,
         top_p=drawn.top_p or 1.0,
         top_k=max(drawn.top_k or 0, 0),

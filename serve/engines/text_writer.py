@@ -1,6 +1,6 @@
 """Tokens into text, one by one: where a text ends, what of it may be shown already.
 
-A `Writer` is fed the tokens of one choice and says which text became certain. It waits with a
+A `TextWriter` is fed the tokens of one choice and says which text became certain. It waits with a
 letter whose bytes are not all there, and with what may be the beginning of a stop string.
 """
 
@@ -38,7 +38,7 @@ class Piece(msgspec.Struct, frozen=True):
     finish: str = ""
 
 
-class Writer:
+class TextWriter:
     """The text of one choice.
 
     Args:

@@ -31,12 +31,12 @@ from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, RequestError
 from providers.translation.compose import error_reply, model_list
 from serve.config import TransformersModel, adapter_of
-from serve.engines.answers import Answer, usage_of
-from serve.engines.decoding import Draw, GivenUpError, Row, Watch, WatchBeams
+from serve.engines.answers import GeneratedAnswer, usage_of
+from serve.engines.decoding import Draw, Generation, GivenUpError, Watch, WatchBeams
 from serve.engines.model_files import fetch, fingerprint
-from serve.engines.requests import Asked, Sampling, read
-from serve.engines.text_writer import Piece, Writer
-from serve.engines.turn_lock import Turns
+from serve.engines.requests import GenerationRequest, TokenSampling, read
+from serve.engines.text_writer import Piece, TextWriter
+from serve.engines.turn_lock import TurnLock
 
 if TYPE_CHECKING:
     from serve.engines.lora import Adapters
@@ -46,7 +46,7 @@ _NO_LIMIT = 10**9
 _SEQ2SEQ_LIMITS = ("max_encoder_position_embeddings", "max_position_embeddings", "n_positions")
 _CAUSAL_LIMITS = ("max_position_embeddings", "n_positions", "max_sequence_length")
 
-Batch = Callable[..., Callable[[Row], Awaitable[None]]]
+Batcher = Callable[..., Callable[[Generation], Awaitable[None]]]
 
 
 class _Prompt:
@@ -70,7 +70,9 @@ class Transformers:
         ConfigError: the files are no such model.
     """
 
-    def __init__(self, name: str, model: TransformersModel, *, batch: Batch | None = None) -> None:
+    def __init__(
+        self, name: str, model: TransformersModel, *, batch: Batcher | None = None
+    ) -> None:
         self.name = name
         self._options = options = model.options
         source = fetch(model.source)
@@ -109,7 +111,7 @@ class Transformers:
         self._template = _template(options.chat_template)
         # Drops a limit of the tokenizer's own file, once: later it would be a race of threads.
         self._tokenizer("x")
-        self._turns = Turns()
+        self._turns = TurnLock()
         self._threads = ThreadPoolExecutor(model.concurrency + 1, f"generate {name}")
         self._batched = batch and batch(
             self._generate_batch,
@@ -198,7 +200,7 @@ class Transformers:
         known = self._fingerprint
         if self._adapters and adapter:
             known += f"-lora-{self._adapters.fingerprints[adapter]}"
-        answer = Answer(asked.path, call.model, known, usage_events=asked.include_usage)
+        answer = GeneratedAnswer(asked.path, call.model, known, usage_events=asked.include_usage)
         prompts = await asyncio.to_thread(self._prompts, asked)
         if asked.stream:
             return BytesReply(self._stream(answer, asked, prompts, adapter))
@@ -216,7 +218,11 @@ class Transformers:
         return BytesReply(answer.whole([row.pieces for row in rows], usage))
 
     async def _stream(
-        self, answer: Answer, asked: Asked, prompts: Sequence[_Prompt], adapter: str
+        self,
+        answer: GeneratedAnswer,
+        asked: GenerationRequest,
+        prompts: Sequence[_Prompt],
+        adapter: str,
     ) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         # Bounded by max_tokens: a model must not wait for a slow client while it holds the device.
@@ -250,7 +256,7 @@ class Transformers:
             for row in rows:
                 row.cancelled = True
 
-    def _prompts(self, asked: Asked) -> list[_Prompt]:
+    def _prompts(self, asked: GenerationRequest) -> list[_Prompt]:
         """The tokens of every prompt. Takes CPU."""
         if self._kind == "seq2seq":
             return [self._encoder_input(text) for text in _texts(asked)]
@@ -272,7 +278,7 @@ class Transformers:
                 )
         return [_Prompt(one) for one in ids]
 
-    def _chat(self, asked: Asked) -> list[int]:
+    def _chat(self, asked: GenerationRequest) -> list[int]:
         if not (self._template or self._tokenizer.chat_template):
             raise RequestError(
                 f"{self.name} has no chat template; use completions, or set options.chat_template",
@@ -317,12 +323,12 @@ class Transformers:
 
     def _rows(
         self,
-        asked: Asked,
+        asked: GenerationRequest,
         prompts: Sequence[_Prompt],
         tell: Sequence[Callable[[Piece], None]] = (),
         *,
         adapter: str = "",
-    ) -> list[Row]:
+    ) -> list[Generation]:
         rows = []
         said = asked.sampling
         if self._kind == "seq2seq" and said.temperature is None:
@@ -337,14 +343,14 @@ class Transformers:
         for number in range(len(prompts) * asked.n):
             prompt = prompts[number // asked.n]
             sampling = _of_choice(said, number)
-            writer = Writer(
+            writer = TextWriter(
                 self._decode,
                 ends=_ends(self._generation),
                 stop=sampling.stop,
                 max_tokens=self._room(sampling, prompt),
             )
             rows.append(
-                Row(
+                Generation(
                     prompt.ids,
                     sampling,
                     writer,
@@ -360,7 +366,7 @@ class Transformers:
         # A list of no tokens is not text for every tokenizer.
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
 
-    def _room(self, sampling: Sampling, prompt: _Prompt) -> int:
+    def _room(self, sampling: TokenSampling, prompt: _Prompt) -> int:
         if self._kind == "causal":
             left = self._limit - len(prompt.ids)
             return min(sampling.max_tokens or left, left)
@@ -368,14 +374,14 @@ class Transformers:
         own = self._generation.max_new_tokens or (self._generation.max_length or 21) - 1
         return min(sampling.max_tokens or own, self._limit - 1)
 
-    async def _generate_batch(self, rows: list[Row]) -> list[None]:
+    async def _generate_batch(self, rows: list[Generation]) -> list[None]:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._threads, self._generate, rows)
         return [None] * len(rows)
 
-    def _generate(self, rows: Sequence[Row]) -> None:
+    def _generate(self, rows: Sequence[Generation]) -> None:
         """Write all rows to their ends. Takes the device for as long."""
-        beams: dict[int, list[Row]] = {}
+        beams: dict[int, list[Generation]] = {}
         drawn = []
         for row in rows:
             if self._searches(row.sampling):
@@ -388,11 +394,11 @@ class Transformers:
         for alike in beams.values():
             self._generate_beams(alike)
 
-    def _searches(self, sampling: Sampling) -> bool:
+    def _searches(self, sampling: TokenSampling) -> bool:
         """Whether beams are searched: the model wants it, and the request does not want to draw."""
         return (self._generation.num_beams or 1) > 1 and not sampling.temperature
 
-    def _generate_drawn(self, rows: Sequence[Row]) -> None:
+    def _generate_drawn(self, rows: Sequence[Generation]) -> None:
         settings = copy.copy(self._generation)
         settings.num_beams = 1
         # Both belong to beams alone.
@@ -400,7 +406,7 @@ class Transformers:
         most = max(row.writer.max_tokens for row in rows)
         self._run(rows, settings, most, Watch(rows, self._turns.next), [Draw(rows)])
 
-    def _generate_beams(self, rows: Sequence[Row]) -> None:
+    def _generate_beams(self, rows: Sequence[Generation]) -> None:
         settings = copy.copy(self._generation)
         watch = WatchBeams(rows, self._turns.next)
         written = self._run(rows, settings, rows[0].writer.max_tokens, watch, [])
@@ -412,7 +418,7 @@ class Transformers:
                 row.take(token)
 
     def _run(
-        self, rows: Sequence[Row], settings: Any, most: int, watch: Any, draw: list[Any]
+        self, rows: Sequence[Generation], settings: Any, most: int, watch: Any, draw: list[Any]
     ) -> list[list[int]] | None:
         """One call of transformers; the tokens of each row, None when all were given up."""
         settings.max_new_tokens, settings.max_length = most, None
@@ -573,7 +579,7 @@ def _ends(settings: Any) -> list[int]:
     return list(ends) if isinstance(ends, list) else [] if ends is None else [ends]
 
 
-def _of_choice(sampling: Sampling, number: int) -> Sampling:
+def _of_choice(sampling: TokenSampling, number: int) -> TokenSampling:
     """Choices of one request differ although they have one seed."""
     if sampling.seed is None or not number:
         return sampling
@@ -581,7 +587,7 @@ def _of_choice(sampling: Sampling, number: int) -> Sampling:
     return msgspec.structs.replace(sampling, seed=sampling.seed + number * 0x9E3779B97F4A7C15)
 
 
-def _texts(asked: Asked) -> tuple[str, ...]:
+def _texts(asked: GenerationRequest) -> tuple[str, ...]:
     """What an encoder reads: the prompts, or the last user message."""
     if not asked.messages:
         return asked.prompts
@@ -595,7 +601,7 @@ def _texts(asked: Asked) -> tuple[str, ...]:
     return (users[-1],)
 
 
-def _usage(prompts: Sequence[_Prompt], rows: Sequence[Row]) -> wire.Usage:
+def _usage(prompts: Sequence[_Prompt], rows: Sequence[Generation]) -> wire.CompletionUsage:
     return usage_of(
         sum(len(prompt.ids) for prompt in prompts),
         sum(row.writer.tokens for row in rows),

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Turns:
+class TurnLock:
     """Whose turn it is."""
 
     def __init__(self) -> None:

@@ -27,9 +27,9 @@ from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 from providers import wire
 from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, RequestError, closest
-from serve.batch.protocol import Asked
+from serve.batch.protocol import EngineRequest
 from serve.config import VllmModel, adapter_of
-from serve.deployment.replica import Head
+from serve.deployment.replica import ResponseHead
 from serve.engines.model_files import fetch, fetch_folder
 
 _REQUESTS: Mapping[str, tuple[str, Any]] = {
@@ -121,13 +121,13 @@ def deployment(name: str, model: VllmModel, options: dict[str, Any]) -> Applicat
     named = {"name": options["name"]}
     return build_llm_deployment(
         config,
-        deployment_cls=Server,
+        deployment_cls=VllmServer,
         override_serve_options=named,
         bind_kwargs={"adapters": model.adapters},
     )
 
 
-class Server(LLMServer):  # type: ignore[misc]  # its types are not installed everywhere
+class VllmServer(LLMServer):  # type: ignore[misc]  # its types are not installed everywhere
     """Ray's server of one model, asked in the way of all our copies.
 
     Ray's own way with adapters finds them in a bucket by the names that clients say. Ours are
@@ -148,7 +148,7 @@ class Server(LLMServer):  # type: ignore[misc]  # its types are not installed ev
             await asyncio.to_thread(_add_adapters, llm_config, adapters)
         await super().__init__(llm_config)
 
-    async def _results(self, asked: Asked) -> AsyncIterator[Any]:
+    async def _results(self, asked: EngineRequest) -> AsyncIterator[Any]:
         if asked.path not in _REQUESTS:
             raise RequestError(
                 f"{asked.model} writes text; it has no embeddings",
@@ -174,23 +174,23 @@ class Server(LLMServer):  # type: ignore[misc]  # its types are not installed ev
         results: AsyncIterator[Any] = await getattr(self, method)(request)
         return results
 
-    async def whole(self, asked: Asked) -> tuple[Head, bytes]:
+    async def whole(self, asked: EngineRequest) -> tuple[ResponseHead, bytes]:
         """The whole answer."""
         try:
             results = await self._results(asked)
         except RequestError as error:
-            return Head(error.status, "application/json"), wire.encode(error.as_openai())
+            return ResponseHead(error.status, "application/json"), wire.encode(error.as_openai())
         found = await anext(results)
         if (refused := _error(found)) is not None:
             return refused
-        return Head(200, "application/json"), found.model_dump_json().encode()
+        return ResponseHead(200, "application/json"), found.model_dump_json().encode()
 
-    async def stream(self, asked: Asked) -> AsyncIterator[Head | bytes]:
+    async def stream(self, asked: EngineRequest) -> AsyncIterator[ResponseHead | bytes]:
         """How the answer begins, then its events as they are made."""
         try:
             results = await self._results(asked)
         except RequestError as error:
-            yield Head(error.status, "application/json")
+            yield ResponseHead(error.status, "application/json")
             yield wire.encode(error.as_openai())
             return
         begun = False
@@ -202,11 +202,11 @@ class Server(LLMServer):  # type: ignore[misc]  # its types are not installed ev
                     return
                 if not begun:
                     begun = True
-                    yield Head(200, "text/event-stream; charset=utf-8")
+                    yield ResponseHead(200, "text/event-stream; charset=utf-8")
                 yield one.encode() if isinstance(one, str) else one.model_dump_json().encode()
 
 
-class Loaded:
+class VllmEngine:
     """A model in an actor of its own, asked there: what a run loads itself. See `inplace.py`.
 
     Its engine's workers take what Ray reserves for them beside the actor.
@@ -227,9 +227,9 @@ class Loaded:
 
     async def open(self) -> None:
         """Start the engine; returns once the model is loaded."""
-        server: Any = Server.__new__(Server)
+        server: Any = VllmServer.__new__(VllmServer)
         # As Ray Serve does it: a constructor that is awaited.
-        made: Any = Server.__init__
+        made: Any = VllmServer.__init__
         await made(server, self._config, adapters=self._adapters)
         self._server = server
 
@@ -242,7 +242,7 @@ class Loaded:
     async def send(self, call: Call) -> Reply:
         """The whole answer."""
         body = wire.encode(call.envelope)
-        asked = Asked(call.path, call.model, body, call.request_id, call.traceparent)
+        asked = EngineRequest(call.path, call.model, body, call.request_id, call.traceparent)
         head, answer = await self._server.whole(asked)
         return BytesReply(answer, status=head.status, headers={"content-type": head.content_type})
 
@@ -269,10 +269,10 @@ def _rank(folder: Path) -> int:
         raise ConfigError(f"{folder}: is no LoRA adapter: {error}") from error
 
 
-def _error(found: Any) -> tuple[Head, bytes] | None:
+def _error(found: Any) -> tuple[ResponseHead, bytes] | None:
     """The error object of vLLM, whose code is a status; OpenAI's is a string, or null."""
     error = getattr(found, "error", None)
     if error is None:
         return None
     told = {"message": error.message, "type": error.type, "param": error.param, "code": None}
-    return Head(int(error.code), "application/json"), wire.encode({"error": told})
+    return ResponseHead(int(error.code), "application/json"), wire.encode({"error": told})

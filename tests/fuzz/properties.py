@@ -13,7 +13,7 @@ from typing import Any
 
 from providers.errors import ConfigError, RequestError, UpstreamError
 from providers.http import sse
-from providers.http.transport import Limits, Transport
+from providers.http.transport import HttpLimits, Transport
 from router.api import completions
 from router.config.schema import parse as parse_config
 from router.gateway import answer_checks
@@ -117,7 +117,7 @@ async def _http_answer(data: bytes) -> None:
 
     server = await asyncio.start_server(play, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    transport = Transport(Limits(max_answer_bytes=_CAP))
+    transport = Transport(HttpLimits(max_answer_bytes=_CAP))
     await transport.open()
     try:
         await _fetch(transport, url, strange=True)

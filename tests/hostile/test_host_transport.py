@@ -35,7 +35,7 @@ from raw_host import (
 from servers import gateway
 
 from providers.errors import UpstreamProtocolError
-from providers.http.transport import Limits, Transport
+from providers.http.transport import HttpLimits, Transport
 
 try:
     from compression import zstd
@@ -601,7 +601,7 @@ async def fetch(transport, host):
 
 @pytest.fixture
 async def transport():
-    one = Transport(Limits())
+    one = Transport(HttpLimits())
     await one.open()
     yield one
     await one.close()
@@ -632,7 +632,7 @@ async def test_what_expands_leaves_others_their_turns(transport, coding):
 @pytest.mark.parametrize("rest", [b"a:\r\n", b"a", b"\r\n"], ids=["headers", "name", "line-ends"])
 def test_what_follows_a_body_for_ever_ends(loop, rest):
     async def play():
-        one = Transport(Limits())
+        one = Transport(HttpLimits())
         await one.open()
         try:
             await fetch(one, host)

@@ -10,14 +10,14 @@ from raw_host import CLOSE, READ, RESET, ReadBytes, answer, each, raw_host
 from servers import gateway
 
 from providers.errors import UpstreamConnectError
-from providers.http.transport import Limits, Transport
+from providers.http.transport import HttpLimits, Transport
 
 ENDS = {"fin": [CLOSE], "reset": [RESET], "stray-bytes": [b"HTTP/1.1 408 X\r\n\r\n", CLOSE]}
 
 
 @asynccontextmanager
 async def client():
-    transport = Transport(Limits())
+    transport = Transport(HttpLimits())
     await transport.open()
     try:
         yield transport

@@ -11,7 +11,7 @@ from providers.usage import (
     ABSENT,
     DIALECTS,
     MAX_COUNT,
-    Tokens,
+    TokenCounts,
     lacks_usage,
     read_usage,
     usage_of_answer,
@@ -20,41 +20,41 @@ from providers.usage import (
 
 PLAIN = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
 ROWS = {
-    "plain": (PLAIN, Tokens(1000, 100, 1100)),
+    "plain": (PLAIN, TokenCounts(1000, 100, 1100)),
     "openai": (
         PLAIN | {"prompt_tokens_details": {"cached_tokens": 900, "audio_tokens": 0}},
-        Tokens(1000, 100, 1100, 900),
+        TokenCounts(1000, 100, 1100, 900),
     ),
     "openai, written": (
         PLAIN | {"prompt_tokens_details": {"cached_tokens": 500, "cache_write_tokens": 300}},
-        Tokens(1000, 100, 1100, 500, 300),
+        TokenCounts(1000, 100, 1100, 500, 300),
     ),
     "our anthropic": (
         PLAIN | {"prompt_tokens_details": {"cached_tokens": 500, "cache_creation_tokens": 300}},
-        Tokens(1000, 100, 1100, 500, 300),
+        TokenCounts(1000, 100, 1100, 500, 300),
     ),
     "more cached than there is": (
         PLAIN | {"prompt_tokens_details": {"cached_tokens": 10**9}},
-        Tokens(1000, 100, 1100),
+        TokenCounts(1000, 100, 1100),
     ),
     "more cached than there is, moonshot": (
         PLAIN | {"cached_tokens": 1001},
-        Tokens(1000, 100, 1100),
+        TokenCounts(1000, 100, 1100),
     ),
-    "a total beyond belief": (PLAIN | {"total_tokens": 10**12}, Tokens(1000, 100, 1100)),
-    "azure, null details": (PLAIN | {"prompt_tokens_details": None}, Tokens(1000, 100, 1100)),
+    "a total beyond belief": (PLAIN | {"total_tokens": 10**12}, TokenCounts(1000, 100, 1100)),
+    "azure, null details": (PLAIN | {"prompt_tokens_details": None}, TokenCounts(1000, 100, 1100)),
     "groq, times beside tokens": (
         PLAIN | {"queue_time": 0.1, "prompt_time": 0.2, "total_time": 0.3},
-        Tokens(1000, 100, 1100),
+        TokenCounts(1000, 100, 1100),
     ),
     "deepseek": (
         PLAIN | {"prompt_cache_hit_tokens": 900, "prompt_cache_miss_tokens": 100},
-        Tokens(1000, 100, 1100, 900),
+        TokenCounts(1000, 100, 1100, 900),
     ),
-    "moonshot": (PLAIN | {"cached_tokens": 900}, Tokens(1000, 100, 1100, 900)),
+    "moonshot": (PLAIN | {"cached_tokens": 900}, TokenCounts(1000, 100, 1100, 900)),
     "litellm in front of anthropic": (
         PLAIN | {"cache_read_input_tokens": 900, "cache_creation_input_tokens": 0},
-        Tokens(1000, 100, 1100, 900),
+        TokenCounts(1000, 100, 1100, 900),
     ),
     "anthropic": (
         {
@@ -63,7 +63,7 @@ ROWS = {
             "cache_read_input_tokens": 800,
             "cache_creation_input_tokens": 100,
         },
-        Tokens(1000, 100, 1100, 800, 100),
+        TokenCounts(1000, 100, 1100, 800, 100),
     ),
     "cached tokens beside the prompt's, as the total says": (
         {
@@ -72,7 +72,7 @@ ROWS = {
             "total_tokens": 1100,
             "cache_read_input_tokens": 900,
         },
-        Tokens(1000, 100, 1100, 900),
+        TokenCounts(1000, 100, 1100, 900),
     ),
     "openai's responses": (
         {
@@ -81,15 +81,15 @@ ROWS = {
             "total_tokens": 1100,
             "input_tokens_details": {"cached_tokens": 900},
         },
-        Tokens(1000, 100, 1100, 900),
+        TokenCounts(1000, 100, 1100, 900),
     ),
     "xai, reasoning beside the completion": (
         PLAIN | {"total_tokens": 3100, "completion_tokens_details": {"reasoning_tokens": 2000}},
-        Tokens(1000, 2100, 3100),
+        TokenCounts(1000, 2100, 3100),
     ),
     "openai, reasoning within the completion": (
         PLAIN | {"completion_tokens_details": {"reasoning_tokens": 90}},
-        Tokens(1000, 100, 1100),
+        TokenCounts(1000, 100, 1100),
     ),
     "reasoning beside the completion, no total": (
         {
@@ -97,22 +97,22 @@ ROWS = {
             "completion_tokens": 100,
             "completion_tokens_details": {"reasoning_tokens": 2000},
         },
-        Tokens(1000, 2100, 3100),
+        TokenCounts(1000, 2100, 3100),
     ),
     "gemini, thoughts in the total alone": (
         PLAIN | {"total_tokens": 3100},
-        Tokens(1000, 2100, 3100),
+        TokenCounts(1000, 2100, 3100),
     ),
     "gemini, nothing but thoughts": (
         {"prompt_tokens": 1000, "total_tokens": 3100},
-        Tokens(1000, 2100, 3100),
+        TokenCounts(1000, 2100, 3100),
     ),
-    "embedding": ({"prompt_tokens": 8, "total_tokens": 8}, Tokens(8, None, 8)),
-    "no total": ({"prompt_tokens": 8, "completion_tokens": 2}, Tokens(8, 2, 10)),
-    "a total that is too small": (PLAIN | {"total_tokens": 5}, Tokens(1000, 100, 1100)),
+    "embedding": ({"prompt_tokens": 8, "total_tokens": 8}, TokenCounts(8, None, 8)),
+    "no total": ({"prompt_tokens": 8, "completion_tokens": 2}, TokenCounts(8, 2, 10)),
+    "a total that is too small": (PLAIN | {"total_tokens": 5}, TokenCounts(1000, 100, 1100)),
     "the prompt from the rest": (
         {"prompt_tokens": -1, "completion_tokens": 100, "total_tokens": 1100},
-        Tokens(1000, 100, 1100),
+        TokenCounts(1000, 100, 1100),
     ),
 }
 
@@ -163,7 +163,7 @@ def test_an_odd_number_is_unknown_by_itself(name, odd):
     raw = "{" + ", ".join(f'"{one}": {value}' for one, value in values.items()) + "}"
     found = read_usage(raw.encode())
     # Each of the three follows from the other two.
-    assert found == Tokens(1000, 100, 1100)
+    assert found == TokenCounts(1000, 100, 1100)
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -201,7 +201,7 @@ def test_no_usage(raw):
 
 def test_the_largest_counts():
     largest = json.dumps({"prompt_tokens": MAX_COUNT, "completion_tokens": 0}).encode()
-    assert read_usage(largest) == Tokens(MAX_COUNT, 0, MAX_COUNT)
+    assert read_usage(largest) == TokenCounts(MAX_COUNT, 0, MAX_COUNT)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from evaluators.base import Answer, AnyMetric, Judging, Sample, Scorable, Usage
+from evaluators.base import Answer, AnyMetric, JudgeMetric, Sample, Scorable, Usage
 from evaluators.judge.graded import Graded, UnjudgeableError
-from evaluators.judge.panel import Request
+from evaluators.judge.panel import PanelRequest
 from providers.wire import count_of
-from router.evals.requests import Asker
+from router.evals.requests import EvalRequester
 from router.store.base import Store
 
 _BYTES_PER_TOKEN = 4
@@ -44,7 +44,11 @@ class JudgeEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def estimate_judges(
-    store: Store, asker: Asker, metrics: Sequence[AnyMetric], sample: Sample | None, cells: int
+    store: Store,
+    asker: EvalRequester,
+    metrics: Sequence[AnyMetric],
+    sample: Sample | None,
+    cells: int,
 ) -> list[JudgeEstimate]:
     """For each judge of each metric.
 
@@ -57,7 +61,7 @@ async def estimate_judges(
     """
     found = []
     for metric in metrics:
-        if not isinstance(metric, Judging):
+        if not isinstance(metric, JudgeMetric):
             continue
         request = _request(metric, sample)
         for judge in metric.judges:
@@ -72,7 +76,7 @@ async def estimate_judges(
     return found
 
 
-def _request(metric: Judging, sample: Sample | None) -> Request | None:
+def _request(metric: JudgeMetric, sample: Sample | None) -> PanelRequest | None:
     if sample is None or not isinstance(metric, Graded):
         return None
     try:
@@ -82,7 +86,7 @@ def _request(metric: Judging, sample: Sample | None) -> Request | None:
 
 
 def _of(
-    asker: Asker,
+    asker: EvalRequester,
     metric: str,
     judge: str,
     calls: int,

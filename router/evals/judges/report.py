@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from evaluators.base import AnyMetric, Judging
+from evaluators.base import AnyMetric, JudgeMetric
 from evaluators.judge.family import family
 from evaluators.reports.report import RouteReport
 from router.store.base import JudgeUse, Run, Store, Study
@@ -33,7 +33,7 @@ async def judge_reports(
     store: Store, found: Run, metrics: Sequence[AnyMetric], routes: Sequence[RouteReport]
 ) -> tuple[list[JudgeReport], list[str]]:
     """The judges of a run, and what a reader has to know about them."""
-    gradings = {one.name: one.grading for one in metrics if isinstance(one, Judging)}
+    gradings = {one.name: one.grading for one in metrics if isinstance(one, JudgeMetric)}
     if not gradings:
         return [], []
     reports = []

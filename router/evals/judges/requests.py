@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
-from evaluators.base import Answer, Inquiry, Judgement
+from evaluators.base import Answer, Judgement, JudgeRequest
 from providers.wire import UNREADABLE
-from router.evals.requests import Asker
+from router.evals.requests import EvalRequester
 from router.store.base import JudgementRow, Store
 
 # A verdict is among the last tokens; all alternatives of a whole answer would be megabytes.
@@ -59,7 +59,7 @@ class _Scored(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Scored).decode
 
 
-class Bench:
+class JudgeClient:
     """Asks judges on behalf of one owner.
 
     Args:
@@ -75,7 +75,7 @@ class Bench:
     def __init__(
         self,
         store: Store,
-        asker: Asker,
+        asker: EvalRequester,
         owner: str,
         *,
         places: int,
@@ -93,7 +93,7 @@ class Bench:
         # Two answers of a run may be the same text: the second waits for the first one's verdict.
         self._asked: dict[tuple[str, int, int], asyncio.Future[Judgement]] = {}
 
-    async def __call__(self, inquiry: Inquiry) -> Judgement:
+    async def __call__(self, inquiry: JudgeRequest) -> Judgement:
         """What the judge says; kept when this returns. A target's failure has `error`."""
         prepared = self._asker.prepare_inquiry(inquiry)
         key = (prepared.hash, inquiry.repeat, inquiry.attempt)
@@ -121,7 +121,7 @@ class Bench:
             del self._asked[key]
         return found
 
-    async def _known(self, inquiry: Inquiry, request_hash: str) -> Judgement | None:
+    async def _known(self, inquiry: JudgeRequest, request_hash: str) -> Judgement | None:
         row = await self._store.judgement(
             self._owner, request_hash, inquiry.repeat, inquiry.attempt, anybody=self._share
         )
@@ -132,7 +132,12 @@ class Bench:
         return row.judgement
 
     async def _keep(
-        self, inquiry: Inquiry, request_hash: str, judgement: Judgement, *, reused: bool = False
+        self,
+        inquiry: JudgeRequest,
+        request_hash: str,
+        judgement: Judgement,
+        *,
+        reused: bool = False,
     ) -> None:
         await self._store.keep_judgement(
             JudgementRow(

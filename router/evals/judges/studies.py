@@ -1,7 +1,7 @@
 """Studies of judges: calibrations against people, comparisons of two routes, tournaments.
 
     study = await studies.begin(CalibrationPlan(judge="laptop/prometheus", dataset="human.jsonl"))
-    study = await studies.carry_out(study.id, live=live)
+    study = await studies.execute(study.id, live=live)
     study.report["calibration"]
 
 A study asks as a run does: every judgement is kept before it is read, and one that is carried out
@@ -33,17 +33,17 @@ from evaluators.judge.metrics import (
     kind_grading,
     prometheus_grading,
 )
-from evaluators.judge.pairwise import Bout
-from evaluators.judge.pairwise_judging import Duelling, Pair, duel
+from evaluators.judge.pairwise import PairwiseComparison
+from evaluators.judge.pairwise_judging import AnswerPair, PairwiseGrading, compare_pair
 from evaluators.judge.panel import Panel
 from evaluators.judge.prometheus import SAMPLING, Style
 from evaluators.judge.rubrics import Rubric, load
 from evaluators.metrics.reference import asked, references
-from evaluators.stats.ratings import Board, Game, rate, schedule
+from evaluators.stats.ratings import Game, Ratings, rate, schedule
 from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
 from router.evals.hardware_cost import hardware_costs
-from router.evals.judges.requests import Bench
-from router.evals.requests import Asker
+from router.evals.judges.requests import JudgeClient
+from router.evals.requests import EvalRequester
 from router.store.base import Store, Study, StudyKind
 
 _Case = TypeVar("_Case")
@@ -96,7 +96,7 @@ class CalibrationPlan(_Plan, frozen=True, kw_only=True):
     repeats: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
 
 
-class DuelPlan(_Plan, frozen=True, kw_only=True):
+class PairwisePlan(_Plan, frozen=True, kw_only=True):
     """Let a judge compare the answers that a run has.
 
     Attributes:
@@ -112,7 +112,7 @@ class DuelPlan(_Plan, frozen=True, kw_only=True):
     seed: int = 0
 
 
-class Progress(msgspec.Struct):
+class StudyProgress(msgspec.Struct):
     """How far a study is; changes as it goes.
 
     Attributes:
@@ -133,7 +133,9 @@ class Progress(msgspec.Struct):
 class Studies:
     """The studies of a store."""
 
-    def __init__(self, store: Store, asker: Asker, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: Store, asker: EvalRequester, *, now: Callable[[], float] = time.time
+    ) -> None:
         self._store = store
         self._asker = asker
         self._now = now
@@ -148,13 +150,13 @@ class Studies:
         path = str(Path.cwd() / plan.dataset)
         plan = msgspec.structs.replace(plan, dataset=path, rubric=_absolute(plan.rubric))
         cases, digest = await in_thread(_read, plan)
-        if isinstance(cases[0], Pair):
+        if isinstance(cases[0], AnswerPair):
             grading = _duelling(plan).signature
         else:
             grading = _Gradings(plan, cases).signature
         return await self._keep("calibration", plan, grading, Path(path).stem, hash=digest)
 
-    async def duels(self, plan: DuelPlan, kind: Literal["comparison", "tournament"]) -> Study:
+    async def duels(self, plan: PairwisePlan, kind: Literal["comparison", "tournament"]) -> Study:
         """Check a comparison or a tournament, and keep it; nothing is asked yet.
 
         Raises:
@@ -182,7 +184,7 @@ class Studies:
         plan = msgspec.structs.replace(plan, run=run.id, rubric=_absolute(plan.rubric))
         return await self._keep(kind, plan, _duelling(plan).signature, run.name)
 
-    async def carry_out(self, study_id: str, *, live: Progress | None = None) -> Study:
+    async def execute(self, study_id: str, *, live: StudyProgress | None = None) -> Study:
         """Ask what is not asked yet, and report; the study with its report.
 
         Raises:
@@ -192,7 +194,7 @@ class Studies:
         study = await self._store.study(study_id)
         if study.state == "completed":
             raise ConflictError(f"{study.id} is completed: see evalrouter judge show {study.id}")
-        live = live or Progress()
+        live = live or StudyProgress()
         before = sum(use.calls for use in await self._store.judge_use(study.id))
         if study.kind == "calibration":
             report, detail = await self._calibrate(study, live)
@@ -219,7 +221,7 @@ class Studies:
         return study
 
     async def _calibrate(
-        self, study: Study, live: Progress
+        self, study: Study, live: StudyProgress
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         document = dict(study.document)
         digest = document.pop("hash")
@@ -229,10 +231,12 @@ class Studies:
             raise ConflictError(f"{plan.dataset} is not what it was when {study.id} began")
         live.cases = len(cases)
         bench = self._bench(study, plan, live)
-        if isinstance(cases[0], Pair):
-            pairs = [one for one in cases if isinstance(one, Pair)]
+        if isinstance(cases[0], AnswerPair):
+            pairs = [one for one in cases if isinstance(one, AnswerPair)]
             how = _duelling(plan)
-            bouts = await _each(pairs, lambda one: duel(one, how, plan.judge, bench), plan, live)
+            bouts = await _each(
+                pairs, lambda one: compare_pair(one, how, plan.judge, bench), plan, live
+            )
             return await _bouts_report(bouts)
         gradings = _Gradings(plan, cases)
 
@@ -249,21 +253,25 @@ class Studies:
         report = {"calibration": msgspec.to_builtins(found), "verdicts": verdicts}
         return report, {"items": msgspec.to_builtins(items)}
 
-    async def _duel(self, study: Study, live: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
-        plan = msgspec.convert(study.document, DuelPlan)
+    async def _duel(
+        self, study: Study, live: StudyProgress
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        plan = msgspec.convert(study.document, PairwisePlan)
         pairs = await self._pairs(plan)
         if not pairs:
             raise ConflictError(f"{plan.run} has no sample that two of the routes have answered")
         live.cases = len(pairs)
         bench, how = self._bench(study, plan, live), _duelling(plan)
-        bouts = await _each(pairs, lambda one: duel(one, how, plan.judge, bench), plan, live)
+        bouts = await _each(
+            pairs, lambda one: compare_pair(one, how, plan.judge, bench), plan, live
+        )
         report, detail = await _bouts_report(bouts)
         if study.kind == "tournament":
             board = await asyncio.to_thread(rate, _games(bouts))
             report = {"board": msgspec.to_builtins(board), "pairwise": report["pairwise"]}
         return report, detail
 
-    async def _pairs(self, plan: DuelPlan) -> list[Pair]:
+    async def _pairs(self, plan: PairwisePlan) -> list[AnswerPair]:
         """The answers to compare, by the schedule; what a route did not answer is left out."""
         samples: dict[str, Sample] = {}
         async for sample in self._store.samples(plan.run):
@@ -277,7 +285,7 @@ class Studies:
                 texts[cell.sample_id, cell.route] = answer.text
         wanted = schedule(plan.routes, list(samples), full=plan.full, seed=plan.seed)
         return [
-            Pair(
+            AnswerPair(
                 id=sample_id,
                 instruction=asked(samples[sample_id]),
                 first=texts[sample_id, first],
@@ -289,12 +297,12 @@ class Studies:
             if (sample_id, first) in texts and (sample_id, second) in texts
         ]
 
-    def _bench(self, study: Study, plan: _Plan, live: Progress) -> Bench:
+    def _bench(self, study: Study, plan: _Plan, live: StudyProgress) -> JudgeClient:
         def pay(answer: Answer) -> None:
             live.calls += 1
             live.cost_usd += answer.cost_usd or 0.0
 
-        return Bench(
+        return JudgeClient(
             self._store, self._asker, study.id, places=plan.concurrency, share=False, pay=pay
         )
 
@@ -318,7 +326,7 @@ class Studies:
 class _Gradings:
     """How the answers of a calibration are graded: all alike, or each by its row's own rubric."""
 
-    def __init__(self, plan: CalibrationPlan, cases: Sequence[Case | Pair]) -> None:
+    def __init__(self, plan: CalibrationPlan, cases: Sequence[Case | AnswerPair]) -> None:
         answers = [case for case in cases if isinstance(case, Case)]
         self._plan = plan
         self._own = plan.rubric is None and not plan.kind and any(one.rubric for one in answers)
@@ -338,7 +346,7 @@ class _Gradings:
                 f"rubric:{rubric.fingerprint()}", f"rubric:{OWN_RUBRICS}"
             )
 
-    async def item(self, case: Case, bench: Bench) -> Item:
+    async def item(self, case: Case, bench: JudgeClient) -> Item:
         """A case with what the judge says of it."""
         key = case.rubric.fingerprint() if self._own and case.rubric else ""
         if key not in self._made:
@@ -375,16 +383,16 @@ class _Gradings:
         )
 
 
-def _read(plan: CalibrationPlan) -> tuple[list[Case | Pair], str]:
+def _read(plan: CalibrationPlan) -> tuple[list[Case | AnswerPair], str]:
     """The cases and the SHA-256 of what they were read from."""
     dataset = open_dataset(Path(plan.dataset), needs_prompt=False)
     cases = read_cases(rows(dataset), dataset.path, columns=plan.columns, limit=plan.limit)
     return cases, dataset.hash
 
 
-def _duelling(plan: _Plan) -> Duelling:
+def _duelling(plan: _Plan) -> PairwiseGrading:
     sent = {**SAMPLING, **plan.parameters}
-    return Duelling(
+    return PairwiseGrading(
         rubric=_rubric(plan.rubric),
         style=plan.style,
         raw=plan.template == "raw",
@@ -408,7 +416,7 @@ async def _each(
     cases: Iterable[_Case],
     judge: Callable[[_Case], Awaitable[_Found]],
     plan: _Plan,
-    live: Progress,
+    live: StudyProgress,
 ) -> list[_Found]:
     """What comes of every case, in order, with enough of them under way to fill all places."""
     waiting = list(enumerate(cases))[::-1]
@@ -432,12 +440,12 @@ async def _each(
     return [found[number] for number in range(len(found))]
 
 
-async def _bouts_report(bouts: list[Bout]) -> tuple[dict[str, Any], dict[str, Any]]:
+async def _bouts_report(bouts: list[PairwiseComparison]) -> tuple[dict[str, Any], dict[str, Any]]:
     report = await asyncio.to_thread(pairwise.summarise, bouts)
     return {"pairwise": msgspec.to_builtins(report)}, {"bouts": msgspec.to_builtins(bouts)}
 
 
-def _games(bouts: Sequence[Bout]) -> list[Game]:
+def _games(bouts: Sequence[PairwiseComparison]) -> list[Game]:
     points = {"first": 1.0, "tie": 0.5, "second": 0.0}
     return [
         Game(bout.first, bout.second, points[bout.winner], bout.id)
@@ -446,9 +454,9 @@ def _games(bouts: Sequence[Bout]) -> list[Game]:
     ]
 
 
-def board_of(study: Study) -> Board:
+def board_of(study: Study) -> Ratings:
     """A tournament's ratings."""
-    return msgspec.convert(study.report["board"], Board)
+    return msgspec.convert(study.report["board"], Ratings)
 
 
 def calibration_of(study: Study) -> Calibration:

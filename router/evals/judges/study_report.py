@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from evaluators.judge.calibration import Calibration, Change, change
+from evaluators.judge.calibration import Calibration, JudgeChange, change
 from evaluators.judge.family import family
 from evaluators.judge.pairwise import PairwiseReport
 from evaluators.judge.sheets import (
@@ -70,7 +70,7 @@ def html(study: Study) -> str:
     return fragment(title(study), sheets(study), warnings(study))
 
 
-def compared(first: Study, second: Study) -> Change:
+def compared(first: Study, second: Study) -> JudgeChange:
     """Two judges, or one on two dates.
 
     Raises:

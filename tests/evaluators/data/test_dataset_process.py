@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from evaluators.data import dataset_process
-from evaluators.data.dataset_process import Limits, describe, in_thread, open_dataset, rows, samples
+from evaluators.data.dataset_process import (
+    DatasetLimits,
+    describe,
+    in_thread,
+    open_dataset,
+    rows,
+    samples,
+)
 from evaluators.data.sampling import Sampling
 from providers.errors import DatasetError, RunDocumentError
 
@@ -22,8 +29,8 @@ FOR_EVER = (
     "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}"
     "{% endfor %}{% endfor %}{% endfor %}"
 )
-SHORT = Limits(render_s=1.0)
-SMALL = Limits(memory=256 * 2**20)
+SHORT = DatasetLimits(render_s=1.0)
+SMALL = DatasetLimits(memory=256 * 2**20)
 
 
 @pytest.fixture
@@ -159,7 +166,7 @@ def test_parquet_with_very_many_rows(tmp_path):
     path = parquet_file(tmp_path / "many.parquet", {"input": column})
     assert path.stat().st_size < 2_000_000
     with pytest.raises(DatasetError, match=r"reading it took longer than [\d.]+ s"):
-        open_dataset(path, needs_prompt=False, limits=Limits(read_s=0.5, read_s_per_mb=0))
+        open_dataset(path, needs_prompt=False, limits=DatasetLimits(read_s=0.5, read_s_per_mb=0))
 
 
 def test_json_that_is_one_very_large_value(tmp_path):
@@ -197,7 +204,7 @@ def children(parent: int) -> list[int]:
 
 async def test_cancelling_ends_the_process(lines):
     path = lines([{"input": "a"}])
-    task = asyncio.create_task(in_thread(rendered, path, prompt=FOR_EVER, limits=Limits()))
+    task = asyncio.create_task(in_thread(rendered, path, prompt=FOR_EVER, limits=DatasetLimits()))
     while not any(b"dataset_worker" in commandline(one) for one in children(os.getpid())):
         await asyncio.sleep(0.01)
     task.cancel()

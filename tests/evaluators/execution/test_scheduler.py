@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators.execution.scheduler import AHEAD, Lane, Open, work_through
+from evaluators.execution.scheduler import AHEAD, Lane, OpenGate, work_through
 
 
 async def items(name, count):
@@ -354,7 +354,7 @@ async def test_a_stream_that_fails_ends_everything():
 
 @pytest.mark.parametrize(("gated", "times"), [(True, 3), (False, 0)])
 async def test_a_place_is_taken_once_and_given_back_once(gated, times):
-    class Counting(Open):
+    class Counting(OpenGate):
         entered = left = 0
 
         async def enter(self):
@@ -407,11 +407,11 @@ async def test_items_without_a_gate_are_done_in_turn():
 
 
 async def test_an_open_gate_lets_everyone_through():
-    gate = Open()
+    gate = OpenGate()
     await finish(gate.enter())
     gate.leave()
     assert gate.most() == sys.maxsize
-    assert isinstance(Lane(count_up(0)).gate, Open)
+    assert isinstance(Lane(count_up(0)).gate, OpenGate)
 
 
 async def test_without_lanes_there_is_nothing_to_do():

@@ -14,7 +14,7 @@ import pytest
 
 from evaluators.base import Answer, Sample, Scorable, Score
 from evaluators.execution.scoring import Scorer, score
-from evaluators.execution.worker_pool import Pool
+from evaluators.execution.worker_pool import WorkerPool
 from evaluators.metrics.registry import build
 from providers.errors import RunDocumentError
 
@@ -225,7 +225,7 @@ async def test_what_cannot_be_loaded_is_told_before_anything_is_asked(own, sourc
 
 
 async def test_loading_has_a_time_limit(own):
-    pool = Pool([own("import time; time.sleep(60)")], load_s=0.5)
+    pool = WorkerPool([own("import time; time.sleep(60)")], load_s=0.5)
     assert await pool.start() == "was not loaded within 0.5 s"
     assert await pool.score(items(2)) == ["was not loaded within 0.5 s"] * 2
     await pool.close()

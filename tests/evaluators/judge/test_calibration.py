@@ -8,7 +8,7 @@ import pytest
 from oracle_data import PAIRWISE, vicuna_rows
 
 from evaluators.judge.calibration import Calibration, Item, calibrate, change, length_slope
-from evaluators.judge.pairwise import Bout, decide, summarise
+from evaluators.judge.pairwise import PairwiseComparison, decide, summarise
 from evaluators.judge.prometheus import read_prompt
 
 
@@ -173,7 +173,7 @@ PEOPLE = {"0": "first", "1": "second", "2": "tie"}
 
 def bouts(pairs, forward, backward):
     return [
-        Bout(
+        PairwiseComparison(
             id=str(n),
             forward=forward(row),
             backward=backward(row),
@@ -227,7 +227,9 @@ def test_length_is_taken_out_of_the_win_rate():
         won = random.random() < 1 / (1 + np.exp(-gap / 25))
         verdicts = ("A", "B") if won else ("B", "A")
         some.append(
-            Bout(id=str(n), forward=verdicts[0], backward=verdicts[1], words=(200 + gap, 200))
+            PairwiseComparison(
+                id=str(n), forward=verdicts[0], backward=verdicts[1], words=(200 + gap, 200)
+            )
         )
     found = summarise(some)
     assert found.win_rate.estimate > 0.75
@@ -236,5 +238,5 @@ def test_length_is_taken_out_of_the_win_rate():
 
 
 def test_no_pairs_no_numbers():
-    found = summarise([Bout(id="1", forward="A", backward=None)])
+    found = summarise([PairwiseComparison(id="1", forward="A", backward=None)])
     assert (found.unparsed, found.win_rate.estimate, found.flip_rate.estimate) == (1, None, None)

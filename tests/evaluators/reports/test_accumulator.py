@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluators.base import Answer, Cell, Output, Score, Usage
-from evaluators.reports.accumulator import EXAMPLE_LENGTH, Tally
+from evaluators.reports.accumulator import EXAMPLE_LENGTH, ScoreAccumulator
 from providers.base import Translation
 
 
@@ -24,11 +24,15 @@ RATIO = Declared("ratio", (Output(name="ratio", corpus=lambda sums: sums[0] / su
 LONG = "x" * (EXAMPLE_LENGTH + 1)
 
 
-def tally(*metrics: Declared, **options) -> Tally:
-    return Tally(routes=["r"], metrics=metrics or (ONE, RATIO), expected={"r": 9}, **options)
+def tally(*metrics: Declared, **options) -> ScoreAccumulator:
+    return ScoreAccumulator(
+        routes=["r"], metrics=metrics or (ONE, RATIO), expected={"r": 9}, **options
+    )
 
 
-def add(collected: Tally, *scores: Score, sample: str = "s", repeat: int = 0, **answer) -> None:
+def add(
+    collected: ScoreAccumulator, *scores: Score, sample: str = "s", repeat: int = 0, **answer
+) -> None:
     fields = {"text": "fine", "target": "host/m"} | answer
     collected.add(Cell("r", sample, repeat), Answer(**fields), scores)
 
@@ -170,7 +174,7 @@ def test_a_cell_in_flight_is_no_sample_yet():
 # Clusters
 
 
-def clusters_of(collected: Tally, *samples: str) -> list[int] | None:
+def clusters_of(collected: ScoreAccumulator, *samples: str) -> list[int] | None:
     for sample in samples:
         add(collected, sample=sample)
     found = collected.cluster_numbers()
@@ -192,4 +196,4 @@ def test_without_clusters_there_are_no_numbers(clusters):
 
 def test_a_route_without_an_expected_number_of_cells_is_named():
     with pytest.raises(ValueError, match=r"no expected cells for \['q'\]"):
-        Tally(routes=["r", "q"], metrics=(ONE,), expected={"r": 1, "other": 1})
+        ScoreAccumulator(routes=["r", "q"], metrics=(ONE,), expected={"r": 1, "other": 1})

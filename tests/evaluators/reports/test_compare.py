@@ -12,7 +12,7 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from evaluators.base import Answer, Cell, Output, Score
-from evaluators.reports.accumulator import Tally
+from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.compare import Comparisons, Contrast, Side, compare
 from evaluators.reports.compare_table import to_compare_table
 from evaluators.stats.differences import holm
@@ -43,7 +43,7 @@ Values = Mapping[str, Mapping[str, float]]
 
 def compared(a: Values, b: Values, clusters: Mapping[str, str] | None = None) -> Comparisons:
     """Sample to output to value, for both sides."""
-    tally = Tally(
+    tally = ScoreAccumulator(
         routes=[A.key, B.key], metrics=METRICS, expected={A.key: 0, B.key: 0}, clusters=clusters
     )
     for side, values in ((A, a), (B, b)):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from evaluators.base import Answer, Cell, Output, Score
-from evaluators.reports.accumulator import Tally
+from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.gates import Gate, GateResult, check, parse
 from evaluators.reports.junit import to_junit
 from evaluators.reports.report import summarise
@@ -37,7 +37,7 @@ def results(
     *gates: str, n: int = 40, new: Value, base: Value = lambda k: k / 100, failed: int = 0
 ) -> list[GateResult]:
     """Gates held against a route `new` with these values of rougeL, its last answers failed."""
-    tally = Tally(
+    tally = ScoreAccumulator(
         routes=["base", "new"], metrics=METRICS, expected={"base": n, "new": n}, baseline="base"
     )
     for k in range(n):
@@ -119,7 +119,7 @@ def test_non_inferior_needs_the_whole_interval_above_the_margin(shift, spread, e
 
 def test_non_inferior_of_what_should_be_low():
     outputs = [Output(name="errors", higher_is_better=False, high=None)]
-    tally = Tally(
+    tally = ScoreAccumulator(
         routes=["base", "new"],
         metrics=[Declared("errors", tuple(outputs))],
         expected={"base": 30, "new": 30},
@@ -533,7 +533,7 @@ def test_thousands_are_set_apart():
 
 
 def test_without_samples_in_common():
-    tally = Tally(
+    tally = ScoreAccumulator(
         routes=["z", "base", "a"],
         metrics=METRICS[:1],
         expected={"base": 2, "a": 2, "z": 2},
@@ -560,7 +560,7 @@ def test_without_samples_in_common():
 
 
 def test_coverage_of_nothing_is_not_known():
-    tally = Tally(routes=["new"], metrics=[], expected={"new": 1}, baseline=None)
+    tally = ScoreAccumulator(routes=["new"], metrics=[], expected={"new": 1}, baseline=None)
     tally.add(Cell("new", "1", 0), Answer(text=""))
     [result] = check(
         [parse("coverage >= 0", [], has_baseline=False, param="g")], tally, summarise(tally)
@@ -580,7 +580,9 @@ def test_gates_are_made_by_name_and_do_not_change():
 
 
 def test_a_run_without_a_baseline_holds_every_route():
-    tally = Tally(routes=["new"], metrics=METRICS[:1], expected={"new": 1}, baseline=None)
+    tally = ScoreAccumulator(
+        routes=["new"], metrics=METRICS[:1], expected={"new": 1}, baseline=None
+    )
     tally.add(Cell("new", "1", 0), Answer(text=""), [Score(output="rougeL", value=0.5)])
     gates = [parse("rougeL >= 0.5", OUTPUTS, has_baseline=False, param="g")]
     assert [one.passed for one in check(gates, tally, summarise(tally))] == [True]

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from evaluators.base import Answer, Cell, Output, Score, Usage
 from evaluators.reports import report as reports
-from evaluators.reports.accumulator import Tally
+from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.report import Report, RouteScore, summarise
 from evaluators.reports.table import to_table
 from evaluators.stats.comparison import Comparison
@@ -51,10 +51,12 @@ def scores(**values: float | None) -> tuple[Score, ...]:
 
 def tally(
     *metrics: Declared, expected: int, routes: Iterable[str] = ("base", "new"), **options: Any
-) -> Tally:
+) -> ScoreAccumulator:
     names = list(routes)
     options.setdefault("baseline", "base")
-    return Tally(routes=names, metrics=metrics, expected=dict.fromkeys(names, expected), **options)
+    return ScoreAccumulator(
+        routes=names, metrics=metrics, expected=dict.fromkeys(names, expected), **options
+    )
 
 
 def score_of(report: Report, route: str, output: str) -> RouteScore:
@@ -228,7 +230,7 @@ def test_samples_of_a_cluster_are_one_observation():
     draw = np.random.Generator(np.random.PCG64(4))
     clusters = {f"{text}-{n}": f"text {text}" for text in range(30) for n in range(10)}
     collected = {
-        name: Tally(
+        name: ScoreAccumulator(
             routes=["base", "new"],
             metrics=[ROUGE],
             expected={"base": 300, "new": 300},
@@ -257,7 +259,9 @@ def test_samples_of_a_cluster_are_one_observation():
 
 def test_clusters_that_are_all_right_are_few_observations():
     clusters = {str(n): str(n % 5) for n in range(100)}
-    collected = Tally(routes=["base"], metrics=[EXACT], expected={"base": 100}, clusters=clusters)
+    collected = ScoreAccumulator(
+        routes=["base"], metrics=[EXACT], expected={"base": 100}, clusters=clusters
+    )
     for sample in clusters:
         collected.add(Cell("base", sample, 0), answer(), scores(exact_match=1.0))
     report = summarise(collected)
@@ -451,7 +455,7 @@ def test_misuse_is_refused():
     with pytest.raises(ValueError, match="same name"):
         tally(ROUGE, ROUGE, expected=1)
     with pytest.raises(ValueError, match="no expected cells"):
-        Tally(routes=["a"], metrics=[ROUGE], expected={})
+        ScoreAccumulator(routes=["a"], metrics=[ROUGE], expected={})
     collected = tally(ROUGE, expected=1)
     with pytest.raises(ValueError, match="not a route"):
         collected.add(Cell("elsewhere", "a", 0), answer())

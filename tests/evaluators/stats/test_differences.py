@@ -9,7 +9,7 @@ from scipy import stats as scipy_stats
 from evaluators.stats.differences import (
     EXACT_LIMIT,
     PERMUTATIONS,
-    Outcomes,
+    WinCounts,
     holm,
     mcnemar,
     outcomes,
@@ -392,7 +392,7 @@ def test_many_pairs_are_not_flipped(n):
     ],
 )
 def test_outcomes(a, b, counted):
-    assert outcomes(a, b) == Outcomes(*counted)
+    assert outcomes(a, b) == WinCounts(*counted)
     wins, ties, losses = counted
     assert outcomes(b, a) == (losses, ties, wins)
     paired = paired_difference(a, b)

@@ -13,7 +13,7 @@ from hosts import config, open_host, transport
 from servers import gateway, scripted
 
 from providers.conformance.checks import CHECKS
-from providers.conformance.suite import Host, examine
+from providers.conformance.suite import ExaminedHost, examine
 from providers.kinds import make
 
 SERVER = Path(__file__).parents[2] / "llama_server.py"
@@ -34,7 +34,7 @@ def of(report, outcome):
 async def test_every_translated_host_passes(kind):
     async with open_host(kind, DIALECTS[kind]()) as host, transport() as client:
         wrong = config(kind, base_url=host.server.url, api_key="wrong")
-        asked = Host(
+        asked = ExaminedHost(
             host.provider,
             fake_hosts.MODEL,
             wrong_key=lambda: make(kind, wrong, client),
@@ -58,7 +58,7 @@ async def test_llama_cpps_server(tmp_path):
         provider = make("it", entry, client)
         await provider.open()
         try:
-            asked = Host(provider, "tiny", long_words=4000)
+            asked = ExaminedHost(provider, "tiny", long_words=4000)
             report = await examine(asked, CHECKS, kind="llamafile")
         finally:
             await provider.close()
@@ -93,7 +93,9 @@ class Sloppy(fake_hosts.Dialect):
 
 async def test_a_host_that_ignores_things_in_silence_fails():
     async with open_host("compatible", Sloppy()) as host:
-        report = await examine(Host(host.provider, fake_hosts.MODEL), CHECKS, kind="compatible")
+        report = await examine(
+            ExaminedHost(host.provider, fake_hosts.MODEL), CHECKS, kind="compatible"
+        )
     assert {
         "chat.finish",
         "chat.usage",
@@ -137,14 +139,16 @@ async def test_one_answer_of_just_the_bounds_length_is_no_failure(times, outcome
     checks = [check for check in CHECKS if check.name.startswith("chat.max_")]
     assert len(checks) == 2
     async with open_host("compatible", Ending(times)) as host:
-        report = await examine(Host(host.provider, fake_hosts.MODEL), checks, kind="compatible")
+        report = await examine(
+            ExaminedHost(host.provider, fake_hosts.MODEL), checks, kind="compatible"
+        )
     assert {result.outcome for result in report.results} == {outcome}, report
 
 
 async def test_a_host_that_is_not_there_fails_everything_but_what_was_not_asked():
     async with transport() as client:
         provider = make("it", config("compatible", base_url="http://127.0.0.1:9/v1"), client)
-        report = await examine(Host(provider, "m"), CHECKS, kind="compatible")
+        report = await examine(ExaminedHost(provider, "m"), CHECKS, kind="compatible")
     assert of(report, "pass") == set()
     assert of(report, "unsupported") == {"error.bad_key", "error.long_prompt"}
 

@@ -16,7 +16,7 @@ from providers.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from providers.http.transport import Limits, Transport
+from providers.http.transport import HttpLimits, Transport
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -44,7 +44,7 @@ async def host(handle, **options):
 
 @asynccontextmanager
 async def client(**limits):
-    transport = Transport(Limits(**limits))
+    transport = Transport(HttpLimits(**limits))
     await transport.open()
     try:
         yield transport

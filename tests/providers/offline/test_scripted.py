@@ -28,8 +28,8 @@ from providers.offline.scripted import (
     ScriptedServer,
     load_script,
 )
-from providers.usage import Tokens
-from providers.wire import Usage
+from providers.usage import TokenCounts
+from providers.wire import CompletionUsage
 
 ROOT = Path(__file__).parents[3]
 
@@ -115,7 +115,10 @@ async def test_bad_requests(running):
 
 async def test_a_streamed_answer_is_the_whole_one(running):
     rule = Rule(
-        answer="One two  three.", finish_reason="length", usage=Usage(prompt_tokens=5), chunks=4
+        answer="One two  three.",
+        finish_reason="length",
+        usage=CompletionUsage(prompt_tokens=5),
+        chunks=4,
     )
     async with running({"tiny": (rule,)}, clock=lambda: 1700000000.5) as provider:
         whole = json.loads(await read(provider, call(n=2)))
@@ -123,7 +126,7 @@ async def test_a_streamed_answer_is_the_whole_one(running):
         assert whole["usage"] == {"prompt_tokens": 5}
         assert [choice["finish_reason"] for choice in whole["choices"]] == ["length"] * 2
         body = await read(provider, call(stream=True, stream_options={"include_usage": True}))
-        assert read_end(body).usage == Tokens(prompt=5, total=5)
+        assert read_end(body).usage == TokenCounts(prompt=5, total=5)
         assert read_end(body).finish_reason == "length"
         deltas = [
             choice["delta"]

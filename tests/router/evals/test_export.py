@@ -41,11 +41,11 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
 
-    async def carry_out(config) -> str:
+    async def execute(config) -> str:
         async with Services(config) as services:
             document = msgspec.convert(DOCUMENT, RunDocument)
             run = await services.runs.create(document, base=folder)
-            return (await services.runs.carry_out(run.id)).id
+            return (await services.runs.execute(run.id)).id
 
     with scripted(MODELS) as upstream:
         text = f"""
@@ -53,7 +53,7 @@ providers: {{up: {{kind: compatible, base_url: "{upstream.url}", api_key: sk-sec
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 """
         (folder / "evalrouter.yaml").write_text(text)
-        run_id = asyncio.run(carry_out(parse(text, "t", {})))
+        run_id = asyncio.run(execute(parse(text, "t", {})))
     (folder / "run.txt").write_text(run_id)
     return folder
 

@@ -15,9 +15,9 @@ from providers.errors import ConfigError, WorkerLostError
 from router.config.schema import parse
 from router.evals.concurrency import Pacing
 from router.evals.local_models import InPlace, entry_of, names_of
-from router.gateway.dispatch import Work
+from router.gateway.dispatch import UpstreamRequest
 from router.gateway.routing import Table
-from serve.batch.protocol import Answered, Done, decode_asked, encode
+from serve.batch.protocol import Done, EngineResponse, decode_asked, encode
 from serve.engines.batching import batched
 
 MODELS = """
@@ -116,7 +116,7 @@ class Crew:
             await asyncio.sleep(0)
         if not died.is_set():
             body = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}}]}'
-            return Done(1, encode(Answered(200, "application/json", body, AS_IT_CAME)))
+            return Done(1, encode(EngineResponse(200, "application/json", body, AS_IT_CAME)))
         return Done(1, error="worker died", died=True)
 
     async def crew(self, **_):
@@ -125,7 +125,9 @@ class Crew:
 
 def work(text):
     envelope = {"messages": msgspec.Raw(json.dumps(text).encode())}
-    return Work("chat/completions", envelope, stream=False, request_id="", pacing=Pacing())
+    return UpstreamRequest(
+        "chat/completions", envelope, stream=False, request_id="", pacing=Pacing()
+    )
 
 
 async def asked_of(crew, *texts):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.config.schema import RouteCache
-from router.gateway.cache import Cache, Entry, Use, key_of, wanted
+from router.gateway.cache import CachedResponse, CacheUse, ResponseCache, key_of, wanted
 
 ROUTE = RouteCache(ttl=60)
 
@@ -22,24 +22,24 @@ def headers(cache=None, control=None):
     ("route", "said", "expected"),
     [
         (None, headers(), None),
-        (ROUTE, headers(), Use(True, None, True, 60.0)),
-        (None, headers(b"true"), Use(True, None, True, 3600.0)),
-        (None, headers(b" True "), Use(True, None, True, 3600.0)),
-        (ROUTE, headers(b"true"), Use(True, None, True, 60.0)),
-        (None, headers(b"120"), Use(True, None, True, 120.0)),
-        (ROUTE, headers(b"120"), Use(True, None, True, 120.0)),
+        (ROUTE, headers(), CacheUse(True, None, True, 60.0)),
+        (None, headers(b"true"), CacheUse(True, None, True, 3600.0)),
+        (None, headers(b" True "), CacheUse(True, None, True, 3600.0)),
+        (ROUTE, headers(b"true"), CacheUse(True, None, True, 60.0)),
+        (None, headers(b"120"), CacheUse(True, None, True, 120.0)),
+        (ROUTE, headers(b"120"), CacheUse(True, None, True, 120.0)),
         (ROUTE, headers(b"false"), None),
         (ROUTE, headers(b"0"), None),
         (ROUTE, headers(b"what"), None),
         (ROUTE, headers(control=b"no-store"), None),
         (ROUTE, headers(b"true", b"no-store"), None),
-        (ROUTE, headers(control=b"no-cache"), Use(False, None, True, 60.0)),
-        (ROUTE, headers(control=b"No-Cache, max-age=9"), Use(False, 9.0, True, 60.0)),
-        (ROUTE, headers(control=b"max-age=30"), Use(True, 30.0, True, 60.0)),
-        (ROUTE, headers(control=b'max-age="30"'), Use(True, 30.0, True, 60.0)),
-        (ROUTE, headers(control=b"max-age=0"), Use(False, 0.0, True, 60.0)),
-        (ROUTE, headers(control=b"max-age=soon"), Use(True, None, True, 60.0)),
-        (ROUTE, headers(control=b"only-if-odd, private"), Use(True, None, True, 60.0)),
+        (ROUTE, headers(control=b"no-cache"), CacheUse(False, None, True, 60.0)),
+        (ROUTE, headers(control=b"No-Cache, max-age=9"), CacheUse(False, 9.0, True, 60.0)),
+        (ROUTE, headers(control=b"max-age=30"), CacheUse(True, 30.0, True, 60.0)),
+        (ROUTE, headers(control=b'max-age="30"'), CacheUse(True, 30.0, True, 60.0)),
+        (ROUTE, headers(control=b"max-age=0"), CacheUse(False, 0.0, True, 60.0)),
+        (ROUTE, headers(control=b"max-age=soon"), CacheUse(True, None, True, 60.0)),
+        (ROUTE, headers(control=b"only-if-odd, private"), CacheUse(True, None, True, 60.0)),
         # Says nothing of its own: cache-control alone does not ask for the cache.
         (None, headers(control=b"max-age=30"), None),
     ],
@@ -111,11 +111,11 @@ def clock():
 
 
 def entry(clock, body=b"answer", status=200):
-    return Entry(status, "application/json", body, "p/m", clock())
+    return CachedResponse(status, "application/json", body, "p/m", clock())
 
 
 def test_an_answer_is_kept_for_its_time(clock):
-    cache = Cache(10_000, clock=clock)
+    cache = ResponseCache(10_000, clock=clock)
     kept = entry(clock)
     assert cache.get(b"k") is None
     cache.put(b"k", kept, 60)
@@ -127,7 +127,7 @@ def test_an_answer_is_kept_for_its_time(clock):
 
 
 def test_an_answer_that_is_too_old_for_one_is_good_for_another(clock):
-    cache = Cache(10_000, clock=clock)
+    cache = ResponseCache(10_000, clock=clock)
     cache.put(b"k", entry(clock), 60)
     clock.now += 10
     assert cache.get(b"k", max_age=9) is None
@@ -136,7 +136,7 @@ def test_an_answer_that_is_too_old_for_one_is_good_for_another(clock):
 
 
 def test_the_least_recently_used_go_first(clock):
-    cache = Cache(4 * (1000 + 500), clock=clock)
+    cache = ResponseCache(4 * (1000 + 500), clock=clock)
     for name in (b"a", b"b", b"c", b"d"):
         cache.put(name, entry(clock, b"x" * 1000), 60)
     cache.get(b"a")
@@ -150,7 +150,7 @@ def test_the_least_recently_used_go_first(clock):
 
 
 def test_what_would_fill_the_whole_cache_is_not_kept(clock):
-    cache = Cache(2000, clock=clock)
+    cache = ResponseCache(2000, clock=clock)
     cache.put(b"small", entry(clock), 60)
     cache.put(b"large", entry(clock, b"x" * 1600), 60)
     assert cache.get(b"large") is None
@@ -158,7 +158,7 @@ def test_what_would_fill_the_whole_cache_is_not_kept(clock):
 
 
 def test_an_answer_that_is_put_again_replaces_the_older_one(clock):
-    cache = Cache(10_000, clock=clock)
+    cache = ResponseCache(10_000, clock=clock)
     for body in (b"first" * 10, b"second"):
         cache.put(b"k", entry(clock, body), 60)
     assert cache.get(b"k").body == b"second"
@@ -168,13 +168,13 @@ def test_an_answer_that_is_put_again_replaces_the_older_one(clock):
 @pytest.mark.parametrize("status", [201, 404, 429, 500])
 def test_failed_answers_are_refused(clock, status):
     with pytest.raises(ValueError, match=str(status)):
-        Cache(10_000, clock=clock).put(b"k", entry(clock, status=status), 60)
+        ResponseCache(10_000, clock=clock).put(b"k", entry(clock, status=status), 60)
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3000)), max_size=80))
 def test_never_larger_than_it_may_be(puts):
     clock = Clock()
-    cache = Cache(5000, clock=clock)
+    cache = ResponseCache(5000, clock=clock)
     for (name, size), _ in zip(puts, itertools.count(), strict=False):
         cache.put(bytes([name]), entry(clock, b"x" * size), 60)
         kept = [found for n in range(21) if (found := cache.get(bytes([n])))]

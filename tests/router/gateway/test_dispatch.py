@@ -15,8 +15,8 @@ from providers.errors import (
 )
 from providers.offline.scripted import Rule, Scripted, ScriptedConfig
 from router.config.schema import Breaker, Hedge, Retries
-from router.gateway.dispatch import Dispatcher, Work, retry_after
-from router.gateway.routing import MAX_TARGETS, Plan, Policy, Room, Target, TimeLimits
+from router.gateway.dispatch import Dispatcher, UpstreamRequest, retry_after
+from router.gateway.routing import MAX_TARGETS, ConcurrencyLimit, Plan, Policy, Target, TimeLimits
 
 MESSAGES = {"messages": msgspec.Raw(b'[{"role": "user", "content": "hi"}]')}
 
@@ -47,10 +47,10 @@ class World:
     async def sleep(self, seconds):
         self.waits.append(seconds)
 
-    async def open(self, *names, stream=False, klass="live", **policy):
+    async def open(self, *names, stream=False, traffic_class="live", **policy):
         targets = tuple(Target("p", name) for name in names)
         envelope = MESSAGES | {"stream": msgspec.Raw(b"true" if stream else b"false")}
-        work = Work("chat/completions", envelope, stream, "id", klass)
+        work = UpstreamRequest("chat/completions", envelope, stream, "id", traffic_class)
         return await self.dispatcher.open(Plan("r", targets, Policy(**policy)), work)
 
     async def text(self, *names, **policy):
@@ -242,11 +242,11 @@ async def test_streams_that_break_off_open_the_breaker_and_whole_ones_do_not():
     assert world.results(opened.attempts) == [("m", "breaker_open"), ("n", "ok")]
 
 
-@pytest.mark.parametrize(("klass", "times"), [("live", 3), ("eval", 1)])
-async def test_a_time_out_of_an_evaluation_is_not_repeated_at_once(klass, times):
+@pytest.mark.parametrize(("traffic_class", "times"), [("live", 3), ("eval", 1)])
+async def test_a_time_out_of_an_evaluation_is_not_repeated_at_once(traffic_class, times):
     world = World(m=[HANG], n=[OK])
     limits = TimeLimits(first_byte=0.01)
-    opened = await world.open("m", "n", klass=klass, timeout=limits)
+    opened = await world.open("m", "n", traffic_class=traffic_class, timeout=limits)
     await opened.aclose()
     assert world.asked == ["m"] * times + ["n"]
 
@@ -273,10 +273,10 @@ SPENT = {"error": {"message": "pay", "type": "x", "code": "insufficient_quota"}}
 
 
 @pytest.mark.parametrize("rule", [{"status": 429, "body": SPENT}, {"status": 402}])
-@pytest.mark.parametrize("klass", ["live", "eval"])
-async def test_a_spent_quota_is_not_retried_and_falls_back(rule, klass):
+@pytest.mark.parametrize("traffic_class", ["live", "eval"])
+async def test_a_spent_quota_is_not_retried_and_falls_back(rule, traffic_class):
     world = World(m=[rule], n=[OK])
-    opened = await world.open("m", "n", klass=klass)
+    opened = await world.open("m", "n", traffic_class=traffic_class)
     await opened.aclose()
     assert world.results(opened.attempts) == [("m", "insufficient_quota"), ("n", "ok")]
 
@@ -322,7 +322,7 @@ async def test_evaluations_do_not_trip_the_breakers_of_live_traffic():
     world = World(m=[{"status": 500}])
     policy = {"retries": Retries(attempts=1), "breaker": Breaker(failures=1, open=60)}
     with pytest.raises(UpstreamStatusError):
-        await world.open("m", klass="eval", **policy)
+        await world.open("m", traffic_class="eval", **policy)
     assert [one.state(0) for one in world.dispatcher.states("eval")] == ["open"]
     assert list(world.dispatcher.states("live")) == []
 
@@ -341,7 +341,7 @@ async def test_retries_have_a_budget():
 async def test_a_full_target_is_passed_over_and_a_full_queue_is_429():
     world = World(m=[{"delay_s": 0.01, "answer": "m"}], n=[{"answer": "n"}])
     world.gate.clear()
-    rooms = {Target("p", "m"): Room(1, 1)}
+    rooms = {Target("p", "m"): ConcurrencyLimit(1, 1)}
     first = asyncio.create_task(world.text("m", rooms=rooms))
     await world.until_running(1)
     assert await world.text("m", "n", rooms=rooms) == "n"
@@ -359,7 +359,7 @@ async def test_a_full_target_is_passed_over_and_a_full_queue_is_429():
 async def test_waiting_for_room_ends_with_the_total_time_out():
     world = World(m=[{"delay_s": 0.01, "answer": "m"}])
     world.gate.clear()
-    rooms = {Target("p", "m"): Room(1, 5)}
+    rooms = {Target("p", "m"): ConcurrencyLimit(1, 5)}
     first = asyncio.create_task(world.text("m", rooms=rooms))
     await world.until_running(1)
     with pytest.raises(UpstreamTimeoutError) as caught:
@@ -432,7 +432,7 @@ async def test_cancelling_a_hedged_request_cancels_both():
 async def refused(world, name, route=None, **policy):
     """The status that a request for `p/NAME` fails with."""
     plan = Plan(route or f"p/{name}", (Target("p", name),), Policy(Retries(attempts=1), **policy))
-    work = Work("chat/completions", MESSAGES, stream=False, request_id="id")
+    work = UpstreamRequest("chat/completions", MESSAGES, stream=False, request_id="id")
     with pytest.raises(UpstreamStatusError) as caught:
         await world.dispatcher.open(plan, work)
     return caught.value.status
@@ -481,7 +481,7 @@ async def test_no_more_targets_are_remembered_than_there_may_be():
             raise UpstreamConnectError(f"no {call.model}")
 
     dispatcher = Dispatcher({"p": Down()})
-    work = Work("chat/completions", MESSAGES, stream=False, request_id="id")
+    work = UpstreamRequest("chat/completions", MESSAGES, stream=False, request_id="id")
     for n in range(MAX_TARGETS + 10):
         plan = Plan(f"p/{n}", (Target("p", str(n)),), Policy(Retries(attempts=1)))
         with pytest.raises(UpstreamConnectError):

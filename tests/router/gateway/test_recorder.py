@@ -13,7 +13,7 @@ from providers.base import Translation
 from providers.errors import StoreError, StoreUnavailableError
 from providers.http import sse
 from router.config.schema import Config, Route, Storage, parse
-from router.config.schema import Target as Arm
+from router.config.schema import RouteTarget as Arm
 from router.gateway.dispatch import Attempt
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import MAX_BODY_BYTES, TAIL_BYTES, Traffic, settle
@@ -318,7 +318,7 @@ async def test_a_record_survives_whole(store, prices):
     row = await store.request("req_2")
     assert (row.id, row.at, row.key_id, row.route) == ("req_2", 1234.5, "key_1", "r")
     assert (row.target, row.status, row.error_code) == ("openai/gpt-4o-mini", 200, "")
-    assert (row.klass, row.stream, row.cached) == ("live", False, False)
+    assert (row.traffic_class, row.stream, row.cached) == ("live", False, False)
     assert (row.first_byte_s, row.total_s) == (0.25, 0.5)
     assert (row.prompt_tokens, row.completion_tokens, row.total_tokens) == (1000, 100, 1100)
     assert (row.cached_tokens, row.written_tokens) == (400, 0)
@@ -578,7 +578,7 @@ async def seed(store, prices):
                     route=["a", "b", "c"][n % 3],
                     key_id=["", "key_1"][n % 2],
                     status=[200, 200, 200, 404, 503][n % 5],
-                    klass="eval" if n % 10 == 0 else "live",
+                    traffic_class="eval" if n % 10 == 0 else "live",
                     target=None if n % 5 > 2 else MINI,
                     attempts=failed if n % 5 == 4 else [],
                 )
@@ -594,7 +594,7 @@ async def seed(store, prices):
         ({"target": "openai/gpt-4o-mini"}, lambda n: n % 5 <= 2),
         ({"target": "laptop/m"}, lambda n: n % 5 == 4),
         ({"key_id": "key_1"}, lambda n: n % 2 == 1),
-        ({"klass": "eval"}, lambda n: n % 10 == 0),
+        ({"traffic_class": "eval"}, lambda n: n % 10 == 0),
         ({"status": (200, 299)}, lambda n: n % 5 <= 2),
         ({"status": (400, 599)}, lambda n: n % 5 > 2),
         ({"status": (404, 404), "route": "a"}, lambda n: n % 5 == 3 and n % 3 == 0),

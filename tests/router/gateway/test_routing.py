@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError
-from router.config.schema import Breaker, Hedge, Retries, Route, Supports, Target, parse
+from router.config.schema import Breaker, Hedge, Retries, Route, RouteTarget, Supports, parse
 from router.gateway.routing import (
     FIRST_BYTE_S,
-    Load,
+    ConcurrencyLimit,
     Needs,
     Plan,
     Policy,
-    Room,
     Table,
+    TargetLoad,
     TimeLimits,
     limits_of,
     share,
@@ -26,7 +26,7 @@ from router.gateway.routing import Target as Named
 
 
 def table(weights=(90, 10), fallback=("c/z",)):
-    arms = tuple(Target(model=f"a/m{n}", weight=w) for n, w in enumerate(weights))
+    arms = tuple(RouteTarget(model=f"a/m{n}", weight=w) for n, w in enumerate(weights))
     return Table({"r": Route(targets=arms, fallback=fallback)}, ["a", "c"])
 
 
@@ -121,7 +121,7 @@ PRICES = {"a/m0": 5.0, "a/m1": None, "a/m2": 0.5, "a/m3": 0.5}
 
 
 def strategy(name, *, weights=(4, 3, 2, 1), **fields):
-    arms = tuple(Target(model=f"a/m{n}", weight=weight) for n, weight in enumerate(weights))
+    arms = tuple(RouteTarget(model=f"a/m{n}", weight=weight) for n, weight in enumerate(weights))
     route = Route(targets=arms, strategy=name, fallback=("c/z",), **fields)
     return Table({"r": route}, ["a", "c"], lambda target: PRICES[str(target)])
 
@@ -129,16 +129,21 @@ def strategy(name, *, weights=(4, 3, 2, 1), **fields):
 def order(table, draw, loads=None):
     """The numbers of the arms in the order to try them; the fallback comes last."""
     loads = {} if loads is None else loads
-    plan = table.plan("r", draw, load_of=lambda one: loads.get(int(one.model[1:]), Load()))
+    plan = table.plan("r", draw, load_of=lambda one: loads.get(int(one.model[1:]), TargetLoad()))
     *arms, last = plan.targets
     assert str(last) == "c/z"
     return [int(arm.model[1:]) for arm in arms]
 
 
 NONE_BUSY = {}
-FIRST_BUSY = {0: Load(running=3), 1: Load(running=1), 3: Load(running=1)}
-ALL_KNOWN = {0: Load(latency=0.9), 1: Load(latency=0.5), 2: Load(latency=0.1), 3: Load(latency=0.2)}
-ONE_NEW = {0: Load(latency=0.9), 1: Load(latency=0.5), 2: Load(latency=0.1)}
+FIRST_BUSY = {0: TargetLoad(running=3), 1: TargetLoad(running=1), 3: TargetLoad(running=1)}
+ALL_KNOWN = {
+    0: TargetLoad(latency=0.9),
+    1: TargetLoad(latency=0.5),
+    2: TargetLoad(latency=0.1),
+    3: TargetLoad(latency=0.2),
+}
+ONE_NEW = {0: TargetLoad(latency=0.9), 1: TargetLoad(latency=0.5), 2: TargetLoad(latency=0.1)}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +189,7 @@ ONE_NEW = {0: Load(latency=0.9), 1: Load(latency=0.5), 2: Load(latency=0.1)}
         # By price: equals in the config's order, an unknown price last.
         ("cheapest", 0.0, NONE_BUSY, [2, 3, 0, 1]),
         ("cheapest", 0.99, NONE_BUSY, [2, 3, 0, 1]),
-        ("cheapest", 0.5, {2: Load(running=9, latency=9.0)}, [2, 3, 0, 1]),
+        ("cheapest", 0.5, {2: TargetLoad(running=9, latency=9.0)}, [2, 3, 0, 1]),
     ],
 )
 def test_a_strategy_orders_the_targets_by_what_it_is_named_for(name, draw, loads, tried):
@@ -205,11 +210,11 @@ def test_a_draw_that_rounds_up_to_the_whole_weight_chooses_the_last():
 
 
 def test_a_repeated_target_keeps_its_chances_and_is_tried_once():
-    arms = tuple(Target(model=f"a/{name}") for name in ("m0", "m1", "m0"))
+    arms = tuple(RouteTarget(model=f"a/{name}") for name in ("m0", "m1", "m0"))
     table = Table({"r": Route(targets=arms, strategy="least_busy")}, ["a"])
-    busy = {"m0": Load(running=1)}
+    busy = {"m0": TargetLoad(running=1)}
     for draw in (0.0, 0.4, 0.7):
-        plan = table.plan("r", draw, load_of=lambda one: busy.get(one.model, Load()))
+        plan = table.plan("r", draw, load_of=lambda one: busy.get(one.model, TargetLoad()))
         assert [one.model for one in plan.targets] == ["m1", "m0"]
     assert table.first_targets("r") == (("a", "m0"), ("a", "m1"))
 
@@ -241,7 +246,7 @@ SUPPORTS = {
 
 
 def able(needs, names=tuple(SUPPORTS), **fields):
-    arms = tuple(Target(model=f"a/{name}", supports=SUPPORTS[name]) for name in names)
+    arms = tuple(RouteTarget(model=f"a/{name}", supports=SUPPORTS[name]) for name in names)
     table = Table({"r": Route(targets=arms, **fields)}, ["a"])
     assert table.watches_needs("r")
     assert not table.watches_needs("a/plain")
@@ -286,7 +291,7 @@ def test_what_no_target_supports_is_named(needs, named):
 
 def test_a_target_that_says_nothing_and_a_fallback_support_everything():
     assert able(Needs(True, True, True, 10**9), ["plain"], fallback=("a/more",)) == ["more"]
-    silent = Table({"r": Route(targets=(Target(model="a/m"),))}, ["a"])
+    silent = Table({"r": Route(targets=(RouteTarget(model="a/m"),))}, ["a"])
     assert not silent.watches_needs("r")
     assert silent.plan("r", 0.0, needs=Needs(vision=True)).targets == (("a", "m"),)
 
@@ -314,7 +319,7 @@ def test_defaults():
     assert TimeLimits() == (5.0, None, 60.0, 600.0)
     assert FIRST_BYTE_S == 120.0
     assert Needs() == (False, False, False, 0)
-    assert Load() == (0, None)
+    assert TargetLoad() == (0, None)
     policy = Policy()
     assert (policy.retries, policy.timeout, policy.breaker) == (Retries(), TimeLimits(), Breaker())
     assert policy.hedge is None
@@ -330,9 +335,9 @@ def test_a_plan_without_the_other_targets():
 def test_a_policy_is_the_routes():
     route = Route(
         targets=(
-            Target(model="a/m0", max_concurrency=3, max_queue=7),
-            Target(model="a/m1", max_queue=9),
-            Target(model="a/m2", max_concurrency=5, weight=0),
+            RouteTarget(model="a/m0", max_concurrency=3, max_queue=7),
+            RouteTarget(model="a/m1", max_queue=9),
+            RouteTarget(model="a/m2", max_concurrency=5, weight=0),
         ),
         retries=Retries(attempts=2),
         breaker=Breaker(failures=9),
@@ -340,7 +345,7 @@ def test_a_policy_is_the_routes():
         timeout=Timeout(connect=1, first_byte=2, between_chunks=3, total=4),
         fallback_on=("content_filter", 422),
     )
-    routes = Table({"r": route, "s": Route(targets=(Target(model="a/m"),))}, ["a"])
+    routes = Table({"r": route, "s": Route(targets=(RouteTarget(model="a/m"),))}, ["a"])
     plan = routes.plan("r", 0.0)
     assert plan.route == "r"
     assert plan.policy == Policy(
@@ -348,7 +353,7 @@ def test_a_policy_is_the_routes():
         TimeLimits(1, 2, 3, 4),
         Breaker(failures=9),
         Hedge(after=0.5),
-        {Named("a", "m0"): Room(3, 7)},
+        {Named("a", "m0"): ConcurrencyLimit(3, 7)},
         {},
         "routes.r",
         frozenset({"content_filter", 422}),
@@ -383,7 +388,7 @@ def test_the_first_to_give_a_time_out_decides(given_, limits):
 )
 def test_a_route_waits_for_its_most_patient_target(patient, total):
     timeouts = {name: Timeout(total=seconds) for name, seconds in patient.items()}
-    arms = (Target(model="a/m"), Target(model="b/m"))
+    arms = (RouteTarget(model="a/m"), RouteTarget(model="b/m"))
     routes = Table({"r": Route(targets=arms, fallback=("c/z",))}, "abc", timeouts=timeouts)
     policy = routes.plan("r", 0.0).policy
     assert policy.timeout.total == total

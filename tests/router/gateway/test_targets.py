@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.config.schema import Breaker, Hedge, Retries
-from router.gateway.routing import Room, Target
-from router.gateway.targets import Places, TargetState
+from router.gateway.routing import ConcurrencyLimit, Target
+from router.gateway.targets import ConcurrencySlots, TargetState
 
 BREAKER = Breaker(failures=3, open=10)
 
@@ -94,7 +94,7 @@ def test_latency_is_smoothed(state):
 
 
 async def test_places_are_handed_over_in_order_of_arrival(state):
-    room = Room(1, 10)
+    room = ConcurrencyLimit(1, 10)
     assert state.try_enter(room)
     order = []
 
@@ -120,7 +120,7 @@ async def test_places_are_handed_over_in_order_of_arrival(state):
 )
 def test_never_more_run_than_there_is_room_for(steps, most):
     async def play():
-        state, room, waiting = TargetState(Target("p", "m")), Room(most, 5), []
+        state, room, waiting = TargetState(Target("p", "m")), ConcurrencyLimit(most, 5), []
         inside = 0
         for step in steps:
             if step == "enter":
@@ -147,7 +147,7 @@ def test_never_more_run_than_there_is_room_for(steps, most):
 
 
 async def test_live_requests_go_before_those_of_evaluations():
-    places, room = Places(), Room(1, 5)
+    places, room = ConcurrencySlots(), ConcurrencyLimit(1, 5)
     live = TargetState(Target("p", "m"), "live", places)
     runs = TargetState(Target("p", "m"), "eval", places)
     assert runs.try_enter(room)
@@ -170,7 +170,7 @@ async def test_live_requests_go_before_those_of_evaluations():
 
 
 def test_a_run_waits_in_a_queue_of_any_length():
-    places, room = Places(), Room(1, 0)
+    places, room = ConcurrencySlots(), ConcurrencyLimit(1, 0)
     assert TargetState(Target("p", "m"), "eval", places).can_wait(room)
     assert not TargetState(Target("p", "m"), "live", places).can_wait(room)
 
@@ -335,7 +335,7 @@ async def test_load_counts_those_who_wait(state):
 
 
 @pytest.mark.parametrize(
-    ("taken", "waiting", "klass", "may"),
+    ("taken", "waiting", "traffic_class", "may"),
     [
         (0, [], "live", True),
         (1, [], "live", True),
@@ -349,15 +349,15 @@ async def test_load_counts_those_who_wait(state):
         (1, [], "eval", True),
     ],
 )
-def test_who_may_enter(taken, waiting, klass, may):
-    places = Places()
-    state = TargetState(Target("p", "m"), klass, places)
+def test_who_may_enter(taken, waiting, traffic_class, may):
+    places = ConcurrencySlots()
+    state = TargetState(Target("p", "m"), traffic_class, places)
     for _ in range(taken):
         state.enter()
     for one in waiting:
         places.waiting[one].append((None, state))
-    assert places.may_enter(Room(2, 5), klass) is may
-    assert state.try_enter(Room(2, 5)) is may
+    assert places.may_enter(ConcurrencyLimit(2, 5), traffic_class) is may
+    assert state.try_enter(ConcurrencyLimit(2, 5)) is may
     assert (state.running, places.taken) == (taken + may, taken + may)
     assert state.try_enter(None)
 
@@ -366,7 +366,7 @@ def test_who_may_enter(taken, waiting, klass, may):
 async def test_a_queue_has_places(state, places, may):
     waiting = [asyncio.create_task(state.wait()) for _ in range(2)]
     await asyncio.sleep(0)
-    assert state.can_wait(Room(1, places)) is may
+    assert state.can_wait(ConcurrencyLimit(1, places)) is may
     for task in waiting:
         task.cancel()
 

@@ -18,7 +18,7 @@ from providers.base import Secret
 from router.config.schema import Telemetry as Settings
 from router.gateway.dispatch import Attempt
 from router.gateway.routing import MAX_TARGETS, Target
-from router.gateway.telemetry import Telemetry
+from router.gateway.telemetry import ProcessMetrics
 from router.records import Record
 
 MINI = Target("mine", "gpt-4o-mini")
@@ -64,11 +64,16 @@ EVAL = LIVE | {"class": "eval"}
 
 @pytest.fixture
 def telemetry():
-    return Telemetry(Settings(), {})
+    return ProcessMetrics(Settings(), {})
 
 
 def test_requests_are_counted_by_class_route_target_and_status(telemetry):
-    for changes in ({}, {}, {"klass": "eval"}, {"status": 503, "error_code": "upstream_error"}):
+    for changes in (
+        {},
+        {},
+        {"traffic_class": "eval"},
+        {"status": 503, "error_code": "upstream_error"},
+    ):
         telemetry.count(record(**changes))
     found = scraped(telemetry)
     assert value(found, "requests_total", **LIVE, status="200") == 2
@@ -192,7 +197,7 @@ def test_every_family_has_one_cap_whatever_there_is_to_show(telemetry):
 def test_the_cap_holds_for_all_workers_together(tmp_path):
     share = MAX_TARGETS * 3 // 4
     for worker in range(2):
-        telemetry = Telemetry(Settings(), {}, share=tmp_path)
+        telemetry = ProcessMetrics(Settings(), {}, share=tmp_path)
         for n in range(share):
             name = f"{worker}-{n}"
             tried = [Attempt(f"mine/{name}", "ok", 200, 0.1)]
@@ -253,7 +258,7 @@ def test_both_formats_are_valid(telemetry):
 
 
 def test_two_of_them_know_nothing_of_each_other():
-    one, other = Telemetry(Settings(), {}), Telemetry(Settings(), {})
+    one, other = ProcessMetrics(Settings(), {}), ProcessMetrics(Settings(), {})
     one.count(record())
     assert value(scraped(other), "requests_total", **LIVE, status="200") is None
 
@@ -266,9 +271,9 @@ from pathlib import Path
 from router.config.schema import Telemetry as Settings
 from router.records import Record
 from router.gateway.routing import Target
-from router.gateway.telemetry import Telemetry
+from router.gateway.telemetry import ProcessMetrics
 
-telemetry = Telemetry(Settings(), {}, share=Path(sys.argv[1]))
+telemetry = ProcessMetrics(Settings(), {}, share=Path(sys.argv[1]))
 telemetry.count(Record(id="x", at=0.0, route="r", target=Target("mine", "gpt-4o-mini"), status=200,
                        total_s=0.001, cost_usd=0.25))
 telemetry.open_streams = 7
@@ -279,7 +284,7 @@ sys.stdin.read()
 
 
 def test_one_scrape_shows_all_workers(tmp_path):
-    mine = Telemetry(Settings(), {}, share=tmp_path)
+    mine = ProcessMetrics(Settings(), {}, share=tmp_path)
     mine.count(record())
     mine.open_streams = 1
     mine.publish()
@@ -318,7 +323,7 @@ def test_spans_reach_a_collector_in_genai_conventions():
             otlp_headers={"x-team": Secret("blue")},
             service_name="gate",
         )
-        telemetry = Telemetry(settings, KINDS)
+        telemetry = ProcessMetrics(settings, KINDS)
         trace = telemetry.child_traceparent(INCOMING)
         telemetry.traces.send(record(trace=trace, stream=True, system_fingerprint="fp"))
         failed = record(
@@ -386,7 +391,7 @@ def test_the_names_are_those_of_the_conventions():
         if isinstance(value, str)
     }
     with collecting() as collector:
-        telemetry = Telemetry(Settings(otlp_endpoint=f"{collector.url}/v1/traces/"), KINDS)
+        telemetry = ProcessMetrics(Settings(otlp_endpoint=f"{collector.url}/v1/traces/"), KINDS)
         full = record(stream=True, written_tokens=1, status=500)
         full.trace = telemetry.child_traceparent(None)
         telemetry.traces.send(full)
@@ -399,7 +404,7 @@ def test_the_names_are_those_of_the_conventions():
 
 def test_a_trace_that_nobody_wants_is_passed_on_and_not_sent():
     with collecting() as collector:
-        telemetry = Telemetry(Settings(otlp_endpoint=collector.url), KINDS)
+        telemetry = ProcessMetrics(Settings(otlp_endpoint=collector.url), KINDS)
         trace = telemetry.child_traceparent(INCOMING[:-2] + b"00")
         assert trace.header.endswith("-00")
         telemetry.traces.send(record(trace=trace))
@@ -409,13 +414,13 @@ def test_a_trace_that_nobody_wants_is_passed_on_and_not_sent():
 
 @pytest.fixture(scope="module")
 def tracing():
-    telemetry = Telemetry(Settings(otlp_endpoint="http://127.0.0.1:9"), KINDS)
+    telemetry = ProcessMetrics(Settings(otlp_endpoint="http://127.0.0.1:9"), KINDS)
     yield telemetry
     telemetry.traces.close()
 
 
 def test_a_collector_that_is_down_is_not_waited_for(caplog):
-    telemetry = Telemetry(Settings(otlp_endpoint="http://127.0.0.1:9"), KINDS)
+    telemetry = ProcessMetrics(Settings(otlp_endpoint="http://127.0.0.1:9"), KINDS)
     telemetry.traces.send(record(trace=telemetry.child_traceparent(None)))
     telemetry.traces.close(within=0.05)
     # Its thread is gone: nothing keeps trying.

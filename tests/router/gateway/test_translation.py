@@ -12,7 +12,7 @@ from raw_host import stream as raw_stream
 from servers import gateway, in_thread
 
 from evaluators.base import Answer, Cell
-from evaluators.reports.accumulator import Tally
+from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.report import summarise
 from providers.base import AS_IT_CAME, Translation
 
@@ -105,7 +105,7 @@ def test_an_evaluation_that_drops_keeps_the_record_and_the_report_says_so(host, 
 
 
 def test_a_report_names_the_routes_that_were_asked_everything():
-    tally = Tally(routes=["a", "b"], metrics=(), expected={"a": 1, "b": 1})
+    tally = ScoreAccumulator(routes=["a", "b"], metrics=(), expected={"a": 1, "b": 1})
     lost = Answer(text="x", translation=Translation(dropped={"seed": "no such thing"}))
     tally.add(Cell("a", "1", 0), lost)
     tally.add(Cell("b", "1", 0), Answer(text="x"))

@@ -16,7 +16,7 @@ import tiny_gguf
 from providers.base import Call
 from providers.errors import ConfigError
 from serve.config import LlamacppModel, LlamacppOptions
-from serve.deployment.shared_model import Kept
+from serve.deployment.shared_model import SharedModel
 from serve.engines.llamacpp import Llamacpp
 
 GREEDY = {
@@ -104,7 +104,7 @@ async def test_it_leaves_once_its_streams_are_done(made):
     one = engine(made)
     address = urlsplit(one._server.listening_address)
     await one.open()
-    kept = Kept(one, lambda: None)
+    kept = SharedModel(one, lambda: None)
     kept.enter()
     reply = await send(one, "tiny", **{**GREEDY, "max_tokens": 400}, stream=True)
     chunks = reply.chunks()

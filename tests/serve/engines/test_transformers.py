@@ -21,9 +21,9 @@ import transformers as hf
 from providers.base import Call
 from providers.errors import ConfigError
 from serve.config import TransformersModel, TransformersOptions
-from serve.engines.decoding import Draw, GivenUpError, Row, Watch
-from serve.engines.requests import Asked, Sampling
-from serve.engines.text_writer import Writer
+from serve.engines.decoding import Draw, Generation, GivenUpError, Watch
+from serve.engines.requests import GenerationRequest, TokenSampling
+from serve.engines.text_writer import TextWriter
 from serve.engines.transformers import Transformers
 
 MESSAGES = [{"role": "user", "content": "tell me a story"}]
@@ -126,8 +126,8 @@ async def test_a_seed_gives_the_same_text_in_any_batch(llama):
     messages = tuple((one["role"], one["content"]) for one in MESSAGES)
     together = []
     for seed, temperature in ((11, None), (12, 0.5), (None, 0.0)):
-        sampling = Sampling(max_tokens=30, seed=seed, temperature=temperature)
-        asked = Asked(path="chat/completions", messages=messages, sampling=sampling)
+        sampling = TokenSampling(max_tokens=30, seed=seed, temperature=temperature)
+        asked = GenerationRequest(path="chat/completions", messages=messages, sampling=sampling)
         together += llama._rows(asked, llama._prompts(asked))
     llama._generate(together)
     assert "".join(piece.text for piece in together[0].pieces) == said(alone)[0]
@@ -241,11 +241,11 @@ def test_a_row_that_is_given_up_ends_the_work(folder):
     def leave(_piece):
         rows[0].cancelled = True
 
-    writer = Writer(lambda ids: "x" * len(ids), max_tokens=5000)
+    writer = TextWriter(lambda ids: "x" * len(ids), max_tokens=5000)
     rows.append(
-        Row(
+        Generation(
             [5],
-            Sampling(temperature=0),
+            TokenSampling(temperature=0),
             writer,
             tell=leave,
             token_text=str,
@@ -265,10 +265,10 @@ def test_a_row_that_is_given_up_ends_the_work(folder):
 
 def test_tokens_are_drawn_from_the_softmax():
     scores = torch.tensor([2.0, 1.0, 0.0, -1.0])
-    row = Row(
+    row = Generation(
         [],
-        Sampling(temperature=0.7, seed=1),
-        Writer(lambda _: "", max_tokens=1),
+        TokenSampling(temperature=0.7, seed=1),
+        TextWriter(lambda _: "", max_tokens=1),
         token_text=str,
         device=torch.device("cpu"),
     )
@@ -283,10 +283,10 @@ def test_tokens_are_drawn_from_the_softmax():
 def test_unlikely_tokens_are_ruled_out():
     scores = torch.tensor([0.0, 3.0, 1.0, 2.0])
     for fields, kept in (({"top_k": 2}, {1, 3}), ({"top_p": 0.6}, {1}), ({"top_p": 0.7}, {1, 3})):
-        row = Row(
+        row = Generation(
             [],
-            Sampling(temperature=1, seed=1, **fields),
-            Writer(lambda _: "", max_tokens=1),
+            TokenSampling(temperature=1, seed=1, **fields),
+            TextWriter(lambda _: "", max_tokens=1),
             token_text=str,
             device=torch.device("cpu"),
         )
@@ -335,8 +335,8 @@ async def test_adapters_answer_as_peft_alone_does(adapted, llama, adapters, fold
 
 async def test_a_batch_may_mix_adapters_and_the_base(adapted):
     messages = tuple((one["role"], one["content"]) for one in MESSAGES)
-    sampling = Sampling(max_tokens=20, temperature=0.0)
-    asked = Asked(path="chat/completions", messages=messages, sampling=sampling)
+    sampling = TokenSampling(max_tokens=20, temperature=0.0)
+    asked = GenerationRequest(path="chat/completions", messages=messages, sampling=sampling)
     rows = []
     for name in ("pirate", "", "2.5-poet", "pirate"):
         rows += adapted._rows(asked, adapted._prompts(asked), adapter=name)
@@ -474,7 +474,7 @@ def test_text_waits_for_whole_letters_and_possible_stops():
     def decode(ids):
         return b"".join(letters[one] for one in ids).decode("utf-8", "replace")
 
-    writer = Writer(decode, ends=[9], stop=["END"], max_tokens=100)
+    writer = TextWriter(decode, ends=[9], stop=["END"], max_tokens=100)
     assert [writer.add(token).text for token in (0, 1, 2, 3, 5, 3)] == [
         "a",
         "",
@@ -485,7 +485,7 @@ def test_text_waits_for_whole_letters_and_possible_stops():
     ]
     last = writer.add(4)
     assert (last.text, last.finish) == ("", "stop")
-    cut = Writer(decode, max_tokens=2)
+    cut = TextWriter(decode, max_tokens=2)
     assert cut.add(0).text == "a"
     assert cut.add(1) == msgspec.structs.replace(cut.add(1), text="\ufffd")
 

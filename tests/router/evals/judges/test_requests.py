@@ -8,11 +8,11 @@ import gc
 import pytest
 from servers import scripted
 
-from evaluators.base import Inquiry
+from evaluators.base import JudgeRequest
 from providers.errors import StoreError
 from router.config.schema import parse
-from router.evals.judges.requests import Bench
-from router.evals.requests import Asker
+from router.evals.judges.requests import JudgeClient
+from router.evals.requests import EvalRequester
 from router.services import Services
 from router.store.sqlite import SqliteStore
 
@@ -78,10 +78,10 @@ providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
 def bench_of(services):
     """Makes benches, and collects what they were told to pay."""
 
-    asker = Asker(services.routes, services.dispatcher, services.prices, services.traffic)
+    asker = EvalRequester(services.routes, services.dispatcher, services.prices, services.traffic)
 
     def make(owner="run_1", *, places=8, share=False, store=None, paid=None, now=1000.0):
-        return Bench(
+        return JudgeClient(
             store or services.store,
             asker,
             owner,
@@ -97,7 +97,7 @@ def bench_of(services):
 def inquiry(model="counting", about="a", **fields):
     message = {"role": "user", "content": about}
     given = {"metric": "m", "sample_id": about, "messages": (message,)} | fields
-    return Inquiry(judge=f"up/{model}", **given)
+    return JudgeRequest(judge=f"up/{model}", **given)
 
 
 def prompt(model):

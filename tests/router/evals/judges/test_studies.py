@@ -18,7 +18,7 @@ from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocu
 from router.config.schema import parse
 from router.evals.judges.studies import (
     CalibrationPlan,
-    DuelPlan,
+    PairwisePlan,
     board_of,
     calibration_of,
     items_of,
@@ -97,7 +97,7 @@ def plan(**more):
 
 async def calibrated(services, **more):
     study = await services.studies.calibration(plan(**more))
-    return await services.studies.carry_out(study.id)
+    return await services.studies.execute(study.id)
 
 
 async def test_a_calibration(services, folder):
@@ -133,7 +133,7 @@ async def test_a_run_knows_that_its_judge_was_calibrated(services, folder):
             "metrics": [{"name": "prometheus", "judge": "up/honest", "rubric": rubric}],
         }
         run = await services.runs.create(RunDocument(**document), base=Path())
-        await services.runs.carry_out(run.id)
+        await services.runs.execute(run.id)
         outcome = await services.runs.outcome(run.id)
         [judge] = outcome.judges
         assert judge.calibrated is calibrated_for_it
@@ -192,24 +192,24 @@ async def test_a_tournament_and_a_comparison_of_a_runs_routes(services, folder):
     routes = tuple(f"up/says-{word}" for word in WORDS)
     document = RunDocument(dataset="data.jsonl", routes=routes, metrics=("length",))
     run = await services.runs.create(document, base=Path())
-    await services.runs.carry_out(run.id)
-    wanted = DuelPlan(judge="up/better", run=run.id, routes=routes)
+    await services.runs.execute(run.id)
+    wanted = PairwisePlan(judge="up/better", run=run.id, routes=routes)
     study = await services.studies.duels(wanted, "tournament")
-    study = await services.studies.carry_out(study.id)
+    study = await services.studies.execute(study.id)
     board = board_of(study)
     assert list(board.ratings) == list(reversed(routes))
     assert board.games == 50
     assert len([one for one in services.upstream.log.requests if one.model == "better"]) <= 100
     assert (routes[-1], routes[0]) in board.surely
-    two = DuelPlan(judge="up/better", run=run.id, routes=(routes[0], routes[4]), limit=4)
-    study = await services.studies.carry_out((await services.studies.duels(two, "comparison")).id)
+    two = PairwisePlan(judge="up/better", run=run.id, routes=(routes[0], routes[4]), limit=4)
+    study = await services.studies.execute((await services.studies.duels(two, "comparison")).id)
     assert study.report["pairwise"]["losses"] == study.report["pairwise"]["pairs"] == 4
     for wrong, message in (
         ((routes[0],), "two different"),
         ((routes[0], "up/honest"), "did not ask 'up/honest'"),
         (routes[:3], "two different"),
     ):
-        bad = DuelPlan(judge="up/better", run=run.id, routes=wrong)
+        bad = PairwisePlan(judge="up/better", run=run.id, routes=wrong)
         with pytest.raises(RunDocumentError, match=message):
             await services.studies.duels(bad, "comparison")
 
@@ -239,9 +239,9 @@ async def test_a_changed_dataset_is_not_gone_on_with(services, folder):
     study = await services.studies.calibration(plan())
     (folder / "human.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
     with pytest.raises(ConflictError, match="not what it was"):
-        await services.studies.carry_out(study.id)
+        await services.studies.execute(study.id)
     with pytest.raises(NotFoundError):
-        await services.studies.carry_out("cal_none")
+        await services.studies.execute("cal_none")
 
 
 def command(*args):

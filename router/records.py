@@ -1,4 +1,8 @@
-"""The record that every request leaves. `router/gateway/recorder.py` completes it and keeps it."""
+"""The record that every request leaves, and what it is made of: targets and attempts.
+
+Everything above the config passes these around. `gateway/recorder.py` completes a record and
+keeps it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,44 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from providers.base import Path, Translation
-from router.gateway.dispatch import Attempt
-from router.gateway.routing import Target
-from router.gateway.targets import TrafficClass
+from router.config.schema import KeepBodies
 
-KeepBodies = Literal["none", "metadata", "full"]
+TrafficClass = Literal["live", "eval"]
+
+
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One request to one target, or why it was not sent, and how it ended.
+
+    Attributes:
+        target: `provider/model`.
+        result: "ok", the error's code, "breaker_open", "target_busy", "hedge_lost" or
+            "cancelled" (the client left).
+        status: HTTP status the target answered with, None when there was none.
+        seconds: from sending to the first byte, or to the failure.
+        paid: whether the target may charge for it although it led to no answer.
+    """
+
+    target: str
+    result: str
+    status: int | None
+    seconds: float
+    paid: bool = False
+
+
+class Target(NamedTuple):
+    """One model of one provider."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+    @classmethod
+    def parse(cls, name: str) -> Target:
+        """`provider/model`; the model's own name may contain slashes."""
+        provider, _, model = name.partition("/")
+        return cls(provider, model)
 
 
 class Trace(NamedTuple):

@@ -29,8 +29,8 @@ from router.gateway.keys import Keys
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
-from router.gateway.targets import TrafficClass
 from router.gateway.telemetry import ProcessMetrics
+from router.records import TrafficClass
 from router.store.base import Store
 from router.store.readiness import Readiness
 from router.store.sqlite import SqliteStore

@@ -53,21 +53,15 @@ from router.api.connection import ClientWatch, Headers, answer, read_body
 from router.api.content_codings import decoded
 from router.api.errors import body_of, from_exception
 from router.api.origins import Hosts, Origins
-from router.config.schema import Price, Route
+from router.config.schema import KeepBodies, Price, Route
 from router.gateway import answer_checks, tokens
 from router.gateway.cache import CachedResponse, CacheUse, key_of, wanted
-from router.gateway.dispatch import (
-    Attempt,
-    UpstreamRequest,
-    UpstreamResponse,
-    is_spent,
-    retry_after,
-)
+from router.gateway.dispatch import UpstreamRequest, UpstreamResponse, is_spent, retry_after
 from router.gateway.keys import NOBODY, NOTHING, Expected, Holder
 from router.gateway.prices import at_most
 from router.gateway.recorder import TAIL_BYTES, settle
-from router.gateway.routing import Needs, Plan, Table, Target, share
-from router.records import KeepBodies, Record, Trace
+from router.gateway.routing import Needs, Plan, Table, share
+from router.records import Attempt, Record, Target, Trace
 from router.services import Services
 
 log = logging.getLogger("evalrouter")

@@ -30,7 +30,8 @@ from weakref import WeakValueDictionary
 
 from providers.errors import TargetBusyError, UpstreamError, UpstreamStatusError
 from router.gateway.dispatch import is_spent, retry_after
-from router.gateway.routing import MAX_TARGETS, Target
+from router.gateway.routing import MAX_TARGETS
+from router.records import Target
 
 # RFC 6928's ten would do; this is a run's concurrency where its document says nothing.
 START = 16

@@ -37,7 +37,7 @@ from router.evals.requests import EvalRequester
 from router.evals.samples import PreparedDataset
 from router.evals.validation import asked_routes, outputs_of
 from router.gateway.prices import PriceBook
-from router.gateway.routing import Target
+from router.records import Target
 from router.store.base import EarlierAnswer, EarlierRun, Store
 
 # Samples that are rendered; of more, every second one, every third one, ...

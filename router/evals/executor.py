@@ -35,8 +35,8 @@ from router.evals.validation import (
     outputs_of,
     routes_of,
 )
-from router.gateway.dispatch import Attempt
 from router.gateway.routing import share
+from router.records import Attempt
 from router.store.base import Run, RunState, ScoredAnswer, Store
 
 # Batches scored at a time where judges are asked, or a cluster scores.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from router.gateway.prices import PriceBook
-from router.gateway.routing import Target
+from router.records import Target
 from router.store.base import Served, Store
 
 

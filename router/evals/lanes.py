@@ -14,7 +14,8 @@ from evaluators.base import Answer
 from evaluators.document import RunDocument, RunLimits
 from router.evals.concurrency import Pacing
 from router.evals.validation import asked_routes
-from router.gateway.routing import Table, Target
+from router.gateway.routing import Table
+from router.records import Target
 
 # Fewer answers say too little about a target.
 _ENOUGH = 20

@@ -23,8 +23,9 @@ from providers.errors import ConfigError, UpstreamProtocolError, WorkerLostError
 from providers.translation.compose import model_list
 from router.config.schema import IN_PLACE
 from router.evals.cluster import Cluster
-from router.gateway.dispatch import Attempt, Dispatcher, UpstreamRequest, UpstreamResponse
+from router.gateway.dispatch import Dispatcher, UpstreamRequest, UpstreamResponse
 from router.gateway.routing import Plan
+from router.records import Attempt
 from serve.batch.protocol import EngineRequest, LoadModel, decode_answered, encode
 from serve.config import ModelConfig, VllmModel
 

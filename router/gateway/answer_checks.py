@@ -21,7 +21,7 @@ from providers.host_json import decode_object
 from providers.http import sse
 from providers.translation.fold import fold, unfold
 from providers.wire import UNREADABLE
-from router.gateway.routing import Target
+from router.records import Target
 
 # Of a stream that has not said anything yet; a first event with images or scores may be long.
 MAX_BEGINNING_BYTES = 16 * 2**20

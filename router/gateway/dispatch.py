@@ -42,16 +42,9 @@ from providers.usage import with_usage
 from router.config.schema import Retries
 from router.gateway import answer_checks
 from router.gateway.deadlines import Deadline
-from router.gateway.routing import (
-    FIRST_BYTE_S,
-    MAX_TARGETS,
-    Plan,
-    Policy,
-    Target,
-    TargetLoad,
-    TimeLimits,
-)
-from router.gateway.targets import ConcurrencySlots, TargetState, TrafficClass
+from router.gateway.routing import FIRST_BYTE_S, MAX_TARGETS, Plan, Policy, TargetLoad, TimeLimits
+from router.gateway.targets import ConcurrencySlots, TargetState
+from router.records import Attempt, Target, TrafficClass
 
 log = logging.getLogger("evalrouter")
 
@@ -118,25 +111,6 @@ class UpstreamRequest(NamedTuple):
     pacing: PacingListener | None = None
     headers: Mapping[str, str] = {}
     attempts: list[Attempt] | None = None
-
-
-class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One request to one target, or why it was not sent, and how it ended.
-
-    Attributes:
-        target: `provider/model`.
-        result: "ok", the error's code, "breaker_open", "target_busy", "hedge_lost" or
-            "cancelled" (the client left).
-        status: HTTP status the target answered with, None when there was none.
-        seconds: from sending to the first byte, or to the failure.
-        paid: whether the target may charge for it although it led to no answer.
-    """
-
-    target: str
-    result: str
-    status: int | None
-    seconds: float
-    paid: bool = False
 
 
 class UpstreamResponse:

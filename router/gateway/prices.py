@@ -21,7 +21,7 @@ import msgspec
 from evaluators.base import Usage
 from providers.base import ProviderConfig
 from router.config.schema import Price, Rate, Route
-from router.gateway.routing import Target
+from router.records import Target
 
 FILE = Path(__file__).with_name("prices.json")
 

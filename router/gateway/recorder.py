@@ -34,13 +34,12 @@ from providers.errors import StoreError, StoreUnavailableError
 from providers.http import sse
 from providers.names import MAX_NAME_BYTES
 from providers.usage import ABSENT, TokenCounts, read_usage, usage_of_answer
-from router.config.schema import Config, Route
+from router.config.schema import Config, KeepBodies, Route
 from router.gateway import tokens
 from router.gateway.dispatch import ERROR_EVENT
 from router.gateway.prices import PriceBook
 from router.gateway.redact import redact
-from router.gateway.routing import Target
-from router.records import KeepBodies, Record
+from router.records import Record, Target
 from router.store.base import Store
 
 log = logging.getLogger("evalrouter")

@@ -17,26 +17,11 @@ from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError, closest
 from router.config.schema import IN_PLACE, Breaker, Hedge, Retries, Route, Supports
 from router.config.schema import RouteTarget as Arm
+from router.records import Target
 
 # Clients name the models of a provider as they like: no more targets than this are remembered, and
 # no family of metrics has more series.
 MAX_TARGETS = 2000
-
-
-class Target(NamedTuple):
-    """One model of one provider."""
-
-    provider: str
-    model: str
-
-    def __str__(self) -> str:
-        return f"{self.provider}/{self.model}"
-
-    @classmethod
-    def parse(cls, name: str) -> Target:
-        """`provider/model`; the model's own name may contain slashes."""
-        provider, _, model = name.partition("/")
-        return cls(provider, model)
 
 
 class ConcurrencyLimit(NamedTuple):

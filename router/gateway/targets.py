@@ -10,9 +10,9 @@ from collections import deque
 from typing import Literal
 
 from router.config.schema import Breaker, Hedge, Retries
-from router.gateway.routing import ConcurrencyLimit, Target, TargetLoad
+from router.gateway.routing import ConcurrencyLimit, TargetLoad
+from router.records import Target, TrafficClass
 
-TrafficClass = Literal["live", "eval"]
 BreakerState = Literal["closed", "open", "half_open"]
 
 # Weight of the newest of the smoothed times: about the last ten requests count.

@@ -19,8 +19,7 @@ from evaluators.base import Answer, Cell, Judgement, Sample, Score
 from evaluators.data.columns import Column
 from providers.base import Translation
 from providers.errors import StoreUnavailableError
-from router.gateway.dispatch import Attempt
-from router.records import Record
+from router.records import Attempt, Record
 
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 ENDED: frozenset[RunState] = frozenset({"completed", "failed", "cancelled"})

@@ -13,8 +13,7 @@ import msgspec
 from sqlite_utils import Database
 
 from providers.base import AS_IT_CAME, Translation
-from router.gateway.dispatch import Attempt
-from router.records import Record
+from router.records import Attempt, Record
 from router.store.base import TrafficFilter, TrafficRow
 
 

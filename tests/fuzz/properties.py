@@ -18,7 +18,7 @@ from router.api import completions
 from router.config.schema import parse as parse_config
 from router.gateway import answer_checks
 from router.gateway.keys import bearer
-from router.gateway.routing import Target
+from router.records import Target
 
 _TARGET = Target("up", "m")
 _GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"

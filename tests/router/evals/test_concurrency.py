@@ -9,7 +9,8 @@ import pytest
 
 from providers.errors import TargetBusyError, UpstreamStatusError, UpstreamTimeoutError
 from router.evals.concurrency import LONGEST_PAUSE_S, START, START_MOST, TRIES, Pacing, Window
-from router.gateway.routing import MAX_TARGETS, Target
+from router.gateway.routing import MAX_TARGETS
+from router.records import Target
 
 TARGET = Target("up", "m")
 

@@ -10,7 +10,8 @@ from router.config.schema import Route
 from router.config.schema import RouteTarget as Arm
 from router.evals.concurrency import Pacing
 from router.evals.lanes import TargetLane, lanes_of
-from router.gateway.routing import Table, Target
+from router.gateway.routing import Table
+from router.records import Target
 
 TARGET = Target("up", "m")
 

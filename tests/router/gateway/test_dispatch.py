@@ -16,7 +16,8 @@ from providers.errors import (
 from providers.offline.scripted import Rule, Scripted, ScriptedConfig
 from router.config.schema import Breaker, Hedge, Retries
 from router.gateway.dispatch import Dispatcher, UpstreamRequest, retry_after
-from router.gateway.routing import MAX_TARGETS, ConcurrencyLimit, Plan, Policy, Target, TimeLimits
+from router.gateway.routing import MAX_TARGETS, ConcurrencyLimit, Plan, Policy, TimeLimits
+from router.records import Target
 
 MESSAGES = {"messages": msgspec.Raw(b'[{"role": "user", "content": "hi"}]')}
 

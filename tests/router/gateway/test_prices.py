@@ -9,7 +9,7 @@ import pytest
 from evaluators.base import Usage
 from router.config.schema import parse
 from router.gateway.prices import PriceBook, list_prices
-from router.gateway.routing import Target
+from router.records import Target
 
 CONFIG = """
 providers:

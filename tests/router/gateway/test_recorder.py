@@ -14,11 +14,9 @@ from providers.errors import StoreError, StoreUnavailableError
 from providers.http import sse
 from router.config.schema import Config, Route, Storage, parse
 from router.config.schema import RouteTarget as Arm
-from router.gateway.dispatch import Attempt
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import MAX_BODY_BYTES, TAIL_BYTES, Traffic, settle
-from router.gateway.routing import Target
-from router.records import Record, Trace
+from router.records import Attempt, Record, Target, Trace
 from router.store.base import TrafficFilter
 from router.store.sqlite import SqliteStore
 

@@ -22,7 +22,7 @@ from router.gateway.routing import (
     limits_of,
     share,
 )
-from router.gateway.routing import Target as Named
+from router.records import Target as Named
 
 
 def table(weights=(90, 10), fallback=("c/z",)):

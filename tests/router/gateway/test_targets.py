@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.config.schema import Breaker, Hedge, Retries
-from router.gateway.routing import ConcurrencyLimit, Target
+from router.gateway.routing import ConcurrencyLimit
 from router.gateway.targets import ConcurrencySlots, TargetState
+from router.records import Target
 
 BREAKER = Breaker(failures=3, open=10)
 

@@ -16,10 +16,9 @@ from servers import gateway
 
 from providers.base import Secret
 from router.config.schema import Telemetry as Settings
-from router.gateway.dispatch import Attempt
-from router.gateway.routing import MAX_TARGETS, Target
+from router.gateway.routing import MAX_TARGETS
 from router.gateway.telemetry import ProcessMetrics
-from router.records import Record
+from router.records import Attempt, Record, Target
 
 MINI = Target("mine", "gpt-4o-mini")
 
@@ -270,7 +269,7 @@ import sys
 from pathlib import Path
 from router.config.schema import Telemetry as Settings
 from router.records import Record
-from router.gateway.routing import Target
+from router.records import Target
 from router.gateway.telemetry import ProcessMetrics
 
 telemetry = ProcessMetrics(Settings(), {}, share=Path(sys.argv[1]))

@@ -27,9 +27,8 @@ from ray.serve import Application
 
 from providers.errors import ConfigError, closest
 from router.app import create_app
-from router.cli.serve import refuse_open_door
 from router.config.schema import Config, load, parse
-from router.services import Services
+from router.services import Services, refuse_open_door
 
 # Ray's own mark of the machine that the cluster began with.
 _HEAD = "node:__internal_head__"

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
 from providers.base import Lifecycle, Provider
+from providers.errors import ConfigError
 from providers.http.transport import Transport
 from providers.kinds import make
 from providers.masking import Masks
@@ -186,3 +188,25 @@ class Services:
         while True:
             self.telemetry.publish()
             await asyncio.sleep(PUBLISH_EVERY_S)
+
+
+def refuse_open_door(config: Config, address: str) -> None:
+    """Others than this machine's users must not spend its provider keys unasked.
+
+    Raises:
+        ConfigError: `address` is not this machine's own, no key exists and none is required.
+    """
+    if config.server.allow_anonymous or config.server.require_keys:
+        return
+    if ip_address(address.partition("%")[0]).is_loopback:
+        return
+
+    async def any_key() -> bool:
+        async with Services(config) as services:
+            return bool((await services.store.keys()).by_hash)
+
+    if not asyncio.run(any_key()):
+        raise ConfigError(
+            f"anybody who reaches {address} could use this server, because no key exists: make one "
+            "with 'evalrouter key create NAME', or set server.allow_anonymous: true in the config"
+        )

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from ipaddress import ip_address
 from pathlib import Path
 
 import click
 import msgspec
 
-from providers.errors import ConfigError
 from router.cli.commands import (
     config_option,
     err,
-    with_services,
 )
-from router.config.schema import Config, load, source_of
-from router.services import Services
+from router.config.schema import load, source_of
+from router.services import refuse_open_door
 
 
 @click.command()
@@ -43,24 +40,3 @@ def serve(config_path: Path | None, host: str | None, port: int | None, workers:
         err.print(f"evalrouter on http://{shown}:{bound_port} (Ctrl-C stops)", highlight=False)
         if not serve(ServerSetup(config, source_of(config_path)), sock, workers):
             sys.exit(1)
-
-
-def refuse_open_door(config: Config, address: str) -> None:
-    """Others than this machine's users must not spend its provider keys unasked.
-
-    Raises:
-        ConfigError: `address` is not this machine's own, no key exists and none is required.
-    """
-    if config.server.allow_anonymous or config.server.require_keys:
-        return
-    if ip_address(address.partition("%")[0]).is_loopback:
-        return
-
-    async def any_key(services: Services) -> bool:
-        return bool((await services.store.keys()).by_hash)
-
-    if not with_services(config, any_key):
-        raise ConfigError(
-            f"anybody who reaches {address} could use this server, because no key exists: make one "
-            "with 'evalrouter key create NAME', or set server.allow_anonymous: true in the config"
-        )

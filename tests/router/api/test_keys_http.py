@@ -16,9 +16,9 @@ from servers import gateway, scripted
 
 from providers.errors import ConfigError
 from router.cli import main
-from router.cli.serve import refuse_open_door
 from router.config.schema import parse
 from router.gateway.keys import create, digest_of, listed
+from router.services import refuse_open_door
 from router.store.sqlite import SqliteStore
 
 MODELS = {

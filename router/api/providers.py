@@ -67,7 +67,14 @@ async def examine(
 ) -> ConformanceReport:
     """Run the conformance suite. Takes some seconds, and with a paid host some cents at most."""
     async with examined.lock:
-        report = await examine_provider(services, name, model=model)
+        report = await examine_provider(
+            name,
+            providers=services.providers,
+            configs=services.config.providers,
+            transport=services.transport,
+            masks=services.masks,
+            model=model,
+        )
         if len(examined.reports) >= MAX_REPORTS:
             del examined.reports[next(iter(examined.reports))]
         examined.reports[name, model] = report

@@ -48,7 +48,16 @@ def providers_test(
         err.print(f"{result.name}: {result.outcome}", highlight=False)
 
     async def examine(services: Services) -> ConformanceReport:
-        return await examine_provider(services, name, model=model, long=long, told=told)
+        return await examine_provider(
+            name,
+            providers=services.providers,
+            configs=services.config.providers,
+            transport=services.transport,
+            masks=services.masks,
+            model=model,
+            long=long,
+            told=told,
+        )
 
     report: ConformanceReport = with_services(load(config_path), examine)
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -13,10 +13,10 @@ from providers.compatible import CompatibleConfig
 from providers.conformance.checks import CHECKS
 from providers.conformance.suite import CheckResult, ConformanceReport, ExaminedHost, examine
 from providers.errors import ConfigError, NotFoundError, closest
+from providers.http.transport import Transport
 from providers.kinds import KINDS
 from providers.masking import Masks
 from providers.names import check_name
-from router.services import Services
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -27,9 +27,12 @@ LISTING_S = 5.0
 
 
 async def examine_provider(
-    services: Services,
     name: str,
     *,
+    providers: Mapping[str, Provider],
+    configs: Mapping[str, ProviderConfig],
+    transport: Transport,
+    masks: Masks,
     model: str = "",
     long: bool = False,
     told: Callable[[CheckResult], None] = lambda _: None,
@@ -37,8 +40,11 @@ async def examine_provider(
     """Ask a provider all questions of `providers/conformance/checks.py`.
 
     Args:
-        services: where the provider is.
-        name: its name in the config.
+        name: the provider's name in the config.
+        providers: all of them by name.
+        configs: their entries in the config, by name.
+        transport: sends requests with a wrong key.
+        masks: hides what hosts echo of the config's secrets.
         model: which of its models; "" takes the first it lists.
         long: whether to send the prompt that is too long, which may cost money.
         told: is called with each result as it comes.
@@ -49,16 +55,15 @@ async def examine_provider(
         RequestError: `model` cannot be a name.
     """
     check_name(model, "model")
-    if name not in services.providers:
-        raise NotFoundError(f"no provider {name!r}.{closest(name, services.providers)}")
-    provider, config = services.providers[name], services.config.providers[name]
+    if name not in providers:
+        raise NotFoundError(f"no provider {name!r}.{closest(name, providers)}")
+    provider, config = providers[name], configs[name]
     host = ExaminedHost(
         provider,
         model or await _first_model(provider, config),
-        wrong_key=_with_wrong_key(services, name, config),
+        wrong_key=_with_wrong_key(name, config, transport),
         long_words=LONG_WORDS if long else 0,
     )
-    masks = services.masks
     report = await examine(
         host, CHECKS, kind=config.kind, told=lambda one: told(_masked(one, CheckResult, masks))
     )
@@ -71,12 +76,12 @@ def _masked(found: S, kind: type[S], masks: Masks) -> S:
 
 
 def _with_wrong_key(
-    services: Services, name: str, config: ProviderConfig
+    name: str, config: ProviderConfig, transport: Transport
 ) -> Callable[[], Provider] | None:
     if not isinstance(config, CompatibleConfig) or not config.api_key:
         return None
     wrong = msgspec.structs.replace(config, api_key=Secret(WRONG_KEY))
-    return lambda: KINDS[config.kind].build(name, wrong, services.transport)
+    return lambda: KINDS[config.kind].build(name, wrong, transport)
 
 
 async def _first_model(provider: Provider, config: ProviderConfig) -> str:

@@ -1,8 +1,8 @@
 """A worker process: it builds metrics from their specs, and scores what comes in on its stdin.
 
 The parent (`worker_pool.py`) writes frames (four bytes of length, then JSON): first a WorkerSetup,
-then Batches. This answers with one frame Ready, then one frame of scores for each answer, in order,
-each as soon as it is known, so that the parent sees which answer a metric died or hangs on.
+then ScoringBatches. This answers with one frame Ready, then one frame of scores for each answer, in
+order, each as soon as it is known, so that the parent sees which answer a metric died or hangs on.
 
 It ends when its stdin does, so it never outlives its parent, even one that was killed.
 """

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 
 from evaluators.stats import intervals
-from evaluators.stats.agreement import Floats
 from evaluators.stats.intervals import Interval
+from evaluators.stats.resampling import Floats
 
 Label = Literal["A", "B", "tie"]
 Winner = Literal["first", "second", "tie"]

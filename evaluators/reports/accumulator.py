@@ -14,12 +14,13 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Answer, Cell, Output, Score
+from evaluators.stats.comparison import SampleScores
 
 EXAMPLE_LENGTH = 200
 """Enough to recognise an error; upstream bodies can be megabytes."""
@@ -42,14 +43,6 @@ class Measured(Protocol):
     def signature(self) -> str:
         """Implementation, version and choices."""
         ...
-
-
-class SampleScores(NamedTuple):
-    """A column with repeats averaged, one row per sample of the run, NaN where it has none."""
-
-    values: NDArray[np.float64]  # shape (samples,)
-    statistics: NDArray[np.float64]  # shape (samples, k)
-    present: NDArray[np.bool_]  # shape (samples,)
 
 
 class ScoreColumn:

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Output
-from evaluators.reports.accumulator import SampleScores, ScoreAccumulator
+from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.report import OutputInfo, infos_of
 from evaluators.stats import differences, intervals
-from evaluators.stats.comparison import Comparison, Verdict, comparison, judged
+from evaluators.stats.comparison import Comparison, SampleScores, Verdict, comparison, judged
 from evaluators.stats.resampling import Floats
 
 METHOD = (

@@ -19,12 +19,13 @@ import msgspec
 import numpy as np
 
 from evaluators.base import Output
-from evaluators.reports.accumulator import RouteScores, SampleScores, ScoreAccumulator
+from evaluators.reports.accumulator import RouteScores, ScoreAccumulator
 from evaluators.stats import differences, intervals
 from evaluators.stats.comparison import (
     ALPHA,
     Clusters,
     Comparison,
+    SampleScores,
     clusters_of,
     comparison,
     judged,

@@ -15,17 +15,17 @@ is None; draws in which it is not defined are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evaluators.stats.intervals import Interval, wilson
+from evaluators.stats.resampling import Floats
 
 RESAMPLES = 1000
 """Bootstrap draws of an interval."""
 
-Floats: TypeAlias = NDArray[np.float64]
 Level = Literal["nominal", "ordinal", "interval"]
 Weights = Literal["none", "linear", "quadratic"]
 

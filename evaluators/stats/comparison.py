@@ -10,15 +10,23 @@ runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Output
-from evaluators.reports.accumulator import SampleScores
 from evaluators.stats import differences
+
+
+class SampleScores(NamedTuple):
+    """A column with repeats averaged, one row per sample of the run, NaN where it has none."""
+
+    values: NDArray[np.float64]  # shape (samples,)
+    statistics: NDArray[np.float64]  # shape (samples, k)
+    present: NDArray[np.bool_]  # shape (samples,)
+
 
 ALPHA = 0.05
 """A difference is called one when its p-value, corrected by Holm over the report, is below this."""

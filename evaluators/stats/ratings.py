@@ -19,8 +19,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from evaluators.stats.agreement import Floats
 from evaluators.stats.intervals import Interval
+from evaluators.stats.resampling import Floats
 
 RESAMPLES = 400
 _SCALE = 400 / math.log(10)

@@ -24,9 +24,9 @@ import tiny_models
 
 from providers.errors import ConfigError
 from serve.batch.driver import AsyncWorker
-from serve.batch.protocol import EngineRequest, LoadModel, decode_answered, encode
 from serve.config import read
 from serve.deployment.host import hosting
+from serve.engines.messages import EngineRequest, LoadModel, decode_answered, encode
 from serve.engines.vllm import llm_config
 
 ADAPTERS = {"pirate": "./pirate", "poet": "s3://bucket/poet"}

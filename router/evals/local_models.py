@@ -26,8 +26,8 @@ from router.evals.cluster import Cluster
 from router.gateway.dispatch import Dispatcher, UpstreamRequest, UpstreamResponse
 from router.gateway.routing import Plan
 from router.records import Attempt
-from serve.batch.protocol import EngineRequest, LoadModel, decode_answered, encode
 from serve.config import ModelConfig, VllmModel
+from serve.engines.messages import EngineRequest, LoadModel, decode_answered, encode
 
 # Workers that may die of one request.
 _TRIES = 3

@@ -1,7 +1,7 @@
 """An engine within an actor of a run, asked through the driver: no HTTP and no Ray Serve.
 
-The driver makes `Engine` in each worker of a crew (`frames.Crew.make`) and calls `send`, several at
-a time, so that the engine generates them together.
+The driver makes `Engine` in each worker of a crew (`protocol.Crew.make`) and calls `send`, several
+at a time, so that the engine generates them together.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 
 from providers.base import Lifecycle
-from serve.batch.protocol import EngineResponse, decode_asked, decode_load, encode
 from serve.config import read
-from serve.deployment.replica import call_of, load
+from serve.engines.loading import call_of, load
+from serve.engines.messages import EngineResponse, decode_asked, decode_load, encode
 
 
 class Engine:
     """A loaded model.
 
     Args:
-        argument: a Load.
+        argument: a LoadModel.
 
     Raises:
         ConfigError: the model cannot be loaded.
@@ -36,7 +36,7 @@ class Engine:
             await self._engine.open()
 
     async def send(self, payload: bytes) -> bytes:
-        """An Asked to an EngineResponse."""
+        """Have the engine answer an EngineRequest with an EngineResponse."""
         reply = await self._engine.send(call_of(decode_asked(payload)))
         try:
             content_type = reply.headers.get("content-type", "application/json")

@@ -1,4 +1,4 @@
-"""What a process without Ray and `driver.py` say to each other, and what engines in place are sent.
+"""What a process without Ray and `driver.py` say to each other.
 
 Each frame is four bytes of length (big-endian), then MessagePack. Nothing here imports Ray.
 """
@@ -6,11 +6,10 @@ Each frame is four bytes of length (big-endian), then MessagePack. Nothing here 
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 import msgspec
 
-from providers.base import OnUnsupported, Path, Translation
+from serve.engines.messages import encode
 
 LENGTH = struct.Struct(">I")
 
@@ -91,7 +90,6 @@ class Done(msgspec.Struct, frozen=True):
 
 DriverMessage = Connect | Crew | WorkerCall | Cancel
 
-encode = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(DriverMessage).decode
 decode_done = msgspec.msgpack.Decoder(Done).decode
 
@@ -100,44 +98,3 @@ def framed(message: DriverMessage | Done) -> bytes:
     """A message as it is written."""
     body = encode(message)
     return LENGTH.pack(len(body)) + body
-
-
-class LoadModel(msgspec.Struct, frozen=True):
-    """Which model an engine in place loads: its name and its entry of the section `models:`."""
-
-    name: str
-    entry: dict[str, Any]
-
-
-class EngineRequest(msgspec.Struct, frozen=True):
-    """A provider's WorkerCall on its way to a copy of a model, or to an engine in place.
-
-    Attributes:
-        path: below `/v1`.
-        model: as the client named it.
-        body: its JSON object.
-        request_id: the client's, "" for none.
-        traceparent: W3C Trace Context, "" for none.
-        on_unsupported: as of `WorkerCall`.
-    """
-
-    path: Path
-    model: str
-    body: bytes
-    request_id: str
-    traceparent: str = ""
-    on_unsupported: OnUnsupported = "drop"
-
-
-class EngineResponse(msgspec.Struct, frozen=True):
-    """The engine's whole answer."""
-
-    status: int
-    content_type: str
-    body: bytes
-    translation: Translation
-
-
-decode_load = msgspec.msgpack.Decoder(LoadModel).decode
-decode_asked = msgspec.msgpack.Decoder(EngineRequest).decode
-decode_answered = msgspec.msgpack.Decoder(EngineResponse).decode

@@ -35,10 +35,9 @@ from providers.errors import (
     RequestError,
     closest,
 )
-from serve.batch.protocol import EngineRequest
 from serve.config import adapter_of
-from serve.deployment.replica import ResponseHead
 from serve.deployment.sharing import ModelFailedError
+from serve.engines.messages import EngineRequest, ResponseHead
 
 T = TypeVar("T")
 

@@ -17,10 +17,10 @@ from ray import serve as ray_serve
 from providers import wire
 from providers.base import Lifecycle
 from providers.errors import EvalrouterError
-from serve.batch.protocol import EngineRequest
 from serve.config import ModelConfig
-from serve.deployment.replica import ResponseHead, call_of, head_of, load
 from serve.deployment.shared_model import SharedModel
+from serve.engines.loading import call_of, head_of, load
+from serve.engines.messages import EngineRequest, ResponseHead
 
 # A model that could not be loaded is not tried again before.
 _AGAIN_S = 30.0

@@ -27,9 +27,8 @@ from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 from providers import wire
 from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, RequestError, closest
-from serve.batch.protocol import EngineRequest
 from serve.config import VllmModel, adapter_of
-from serve.deployment.replica import ResponseHead
+from serve.engines.messages import EngineRequest, ResponseHead
 from serve.engines.model_files import fetch, fetch_folder
 
 _REQUESTS: Mapping[str, tuple[str, Any]] = {

@@ -17,8 +17,9 @@ from router.evals.concurrency import Pacing
 from router.evals.local_models import InPlace, entry_of, names_of
 from router.gateway.dispatch import UpstreamRequest
 from router.gateway.routing import Table
-from serve.batch.protocol import Done, EngineResponse, decode_asked, encode
+from serve.batch.protocol import Done
 from serve.engines.batching import batched
+from serve.engines.messages import EngineResponse, decode_asked, encode
 
 MODELS = """
 models:

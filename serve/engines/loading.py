@@ -1,0 +1,59 @@
+"""Loads the engine of a model, and gives it requests."""
+
+from __future__ import annotations
+
+import msgspec
+
+from providers.base import Call, Provider, Reply
+from providers.errors import MissingExtraError
+from serve.config import LlamacppModel, ModelConfig, TransformersModel, VllmModel
+from serve.engines.batching import batched
+from serve.engines.messages import EngineRequest, ResponseHead
+
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def load(name: str, model: ModelConfig) -> Provider:
+    """The engine of a model, loaded.
+
+    Args:
+        name: the model's.
+        model: what to load.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+        MissingExtraError: the engine is not installed.
+    """
+    try:
+        if isinstance(model, TransformersModel):
+            from serve.engines.transformers import Transformers  # noqa: PLC0415  # imports torch
+
+            return Transformers(name, model, batch=batched)
+        if isinstance(model, VllmModel):
+            from serve.engines.vllm import VllmEngine  # noqa: PLC0415  # an extra
+
+            return VllmEngine(name, model)
+        assert isinstance(model, LlamacppModel)
+        from serve.engines.llamacpp import Llamacpp  # noqa: PLC0415  # an extra
+
+        return Llamacpp(name, model)
+    except ModuleNotFoundError as error:
+        extra = "local" if isinstance(model, TransformersModel) else model.engine
+        raise MissingExtraError(f"{name} (engine {model.engine})", extra) from error
+
+
+def call_of(asked: EngineRequest) -> Call:
+    """The request as engines take it."""
+    return Call(
+        path=asked.path,
+        model=asked.model,
+        envelope=_decode(asked.body),
+        request_id=asked.request_id,
+        traceparent=asked.traceparent,
+        on_unsupported=asked.on_unsupported,
+    )
+
+
+def head_of(reply: Reply) -> ResponseHead:
+    """How an engine's answer begins."""
+    return ResponseHead(reply.status, reply.headers.get("content-type", "application/json"))

@@ -165,7 +165,7 @@ def engines() -> list[str]:
     told_of: set[type] = {Replicas}
     for name, kind in ENGINES.items():
         first, *inner = structs_below(kind)
-        told = f"{summary(kind)} `engine: {name}`. All keys of [Model](#model), and:"
+        told = f"{summary(kind)} `engine: {name}`. All keys of [ModelConfig](#modelconfig), and:"
         parts.append(f"### {first.__name__}\n\n{told}\n\n{struct(kind, without=ModelConfig)}\n")
         parts += [
             f"### {one.__name__}\n\n{summary(one)}\n\n{struct(one)}\n"

@@ -207,7 +207,7 @@ SYSTEM, HELLO = ("system", "be kind"), ("user", "hello")
             '{"role": "user", "content": "hello"}',
         ),
         ("conversation", chat(SYSTEM), None),
-        ("conversation", asked(messages="hello"), None),
+        ("conversation", asked(messages=["hello"]), None),
         ("conversation", asked("completions", prompt="hello"), None),
         ("header:X-Team", chat(HELLO), "red"),
         ("header:X-Other", chat(HELLO), None),

@@ -95,7 +95,7 @@ class Parser:
             self._size += len(value) + 1
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
-        elif name == b"error":
+        elif name == b"error" and value:
             self._event = "error"
             self._data.append(value)
             self._size += len(value) + 1

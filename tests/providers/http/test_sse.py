@@ -22,7 +22,19 @@ from providers.http.sse import (
 )
 
 # Pieces of streams that matter to a parser, and any bytes at all between them.
-WORDS = ["data", "data:", "data: ", ":", " ", "event: x", "id: 1", "[DONE]", "\ufeff", "é€😀"]
+WORDS = [
+    "data",
+    "data:",
+    "data: ",
+    ":",
+    " ",
+    "event: x",
+    "error",
+    "id: 1",
+    "[DONE]",
+    "\ufeff",
+    "é€😀",
+]
 ENDS = [b"\r", b"\n", b"\r\n", b"\0", b"\xe2\x82", b'{"a": 1}']
 PIECES = st.sampled_from(ENDS) | st.sampled_from(WORDS).map(str.encode)
 STREAMS = st.lists(PIECES | st.binary(max_size=6), max_size=40).map(b"".join)
@@ -34,7 +46,10 @@ def parse(*chunks: bytes, limit: int = 1000) -> list[Event]:
 
 
 def by_the_letter(stream: bytes) -> list[Event]:
-    """The standard's text followed literally on the whole stream: the oracle."""
+    """The standard's text followed literally on the whole stream: the oracle.
+
+    Lines `error: ...` are what older llama.cpp servers add to it.
+    """
     text = stream.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     events, data, kind = [], b"", b""
     for line in text.split(b"\n")[:-1]:
@@ -49,6 +64,8 @@ def by_the_letter(stream: bytes) -> list[Event]:
                 data += value + b"\n"
             elif name == b"event":
                 kind = value
+            elif name == b"error" and value:
+                data, kind = data + value + b"\n", b"error"
     return events
 
 

@@ -52,8 +52,7 @@ class DatabaseFile:
         self.generation = 0
         # Absolute, because ":memory:" and "" mean something else to SQLite.
         self._place = path.absolute()
-        self._log = Path(f"{self._place}-wal")
-        self._index = Path(f"{self._place}-shm")
+        self._log, self._index = _beside(self._place)
         self._opened: tuple[_Identity | None, ...] = ()
         # Whether a read or a write found a page that cannot be, and when to look at all of them.
         self.is_corrupt = False
@@ -78,6 +77,7 @@ class DatabaseFile:
                 # After migrating: a step that rebuilds a table must not set off cascades.
                 db.execute("PRAGMA foreign_keys = ON")
                 db.execute(f"PRAGMA busy_timeout = {TRY_S * 1000:.0f}")
+                self._log, self._index = _beside(self._place)
                 self._opened = self._identities()
             except BaseException:
                 db.close()
@@ -159,10 +159,11 @@ class DatabaseFile:
     def _remove_old_log(self, old: Database) -> None:
         """Keep SQLite from applying the log of the database that was replaced to the new one."""
         _, old_log, old_index = self._opened
-        log_now, index_now = _identity(self._log), _identity(self._index)
+        log, index = _beside(self._place)
+        log_now, index_now = _identity(log), _identity(index)
         has_own_log = log_now is not None and log_now != old_log
         if has_own_log and index_now == old_index:
-            self._index.unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
         if not self._is_whole("rw" if has_own_log else "ro&immutable=1"):
             raise self._unavailable(
                 "replaced", "a file that is no whole database is in the place of the database"
@@ -171,9 +172,9 @@ class DatabaseFile:
             # Whoever moved the old file away gets it whole.
             with contextlib.suppress(sqlite3.Error):
                 old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._log.unlink(missing_ok=True)
+            log.unlink(missing_ok=True)
         if index_now == old_index:
-            self._index.unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
 
     def _is_whole(self, mode: str) -> bool:
         try:
@@ -309,6 +310,12 @@ def _connect(path: Path, mode: str, timeout: float) -> Database:
     except BaseException:
         connection.close()
         raise
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """The database's write-ahead log and its index, beside the file that a link leads to."""
+    file = path.resolve()
+    return Path(f"{file}-wal"), Path(f"{file}-shm")
 
 
 def _identity(path: Path) -> _Identity | None:

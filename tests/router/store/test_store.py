@@ -1019,6 +1019,31 @@ async def test_what_takes_the_place_of_the_file_is_noticed_by_those_who_only_rea
         assert store.generation != generation
 
 
+async def test_a_file_behind_a_link_is_watched_as_any_other(tmp_path):
+    path, real, backup = tmp_path / "link.db", tmp_path / "data" / "a.db", tmp_path / "backup.db"
+    real.parent.mkdir()
+    path.symlink_to(real)
+    async with sqlite_store(path) as store:
+        await store.add_run(a_run(), some_samples(1))
+        with closing(sqlite3.connect(real)) as source, closing(sqlite3.connect(backup)) as target:
+            source.backup(target)
+        log = real.with_name("a.db-wal")
+        log.rename(tmp_path / "away")
+        with pytest.raises(StoreUnavailableError, match="write-ahead log"):
+            await store.check()
+        (tmp_path / "away").rename(log)
+        await store.check()
+        await store.add_run(a_run("run_2"), some_samples(200))
+        # The log that is left is that of another file.
+        backup.replace(real)
+        await store.check()
+        assert [run.id for run in await store.runs()] == ["run_1"]
+        await store.add_run(a_run("run_3"), some_samples(200))
+    with closing(sqlite3.connect(real)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("SELECT id FROM runs").fetchall() == [("run_1",), ("run_3",)]
+
+
 async def test_a_locked_database_is_waited_for_only_until_the_end(tmp_path):
     path = tmp_path / "a.db"
     async with sqlite_store(path) as store, locked(path):

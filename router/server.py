@@ -28,7 +28,7 @@ from providers.errors import ConfigError
 from router.app import create_app
 from router.config.schema import Config
 from router.protocol import Connections, Protocol
-from router.services import Services
+from router.services import Found, Services, look
 
 log = logging.getLogger("evalrouter")
 
@@ -59,11 +59,13 @@ class ServerSetup(NamedTuple):
         config: the config.
         source: the file it came from, watched for changed routes; None for the embedded default.
         share: a folder in which workers find each other's counts; None without workers.
+        found: what their supervisor found when it started; None without workers.
     """
 
     config: Config
     source: Path | None = None
     share: Path | None = None
+    found: Found | None = None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -93,7 +95,7 @@ class UvicornServer(uvicorn.Server):
     server_state: Connections
 
     def __init__(self, setup: ServerSetup) -> None:
-        self.services = Services(setup.config, setup.source, share=setup.share)
+        self.services = Services(setup.config, setup.source, share=setup.share, found=setup.found)
         self.ends_by = 0.0
         self._limits = setup.config.server
         self._drained_by = 0.0
@@ -259,8 +261,9 @@ def _work_as_child(setup: ServerSetup, sock: socket.socket, level: int) -> None:
 
 
 def _supervise(setup: ServerSetup, sock: socket.socket, workers: int) -> bool:
+    found = asyncio.run(look(setup.config))
     with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
-        return _keep_working(setup._replace(share=Path(folder)), sock, workers)
+        return _keep_working(setup._replace(share=Path(folder), found=found), sock, workers)
 
 
 def _keep_working(setup: ServerSetup, sock: socket.socket, workers: int) -> bool:

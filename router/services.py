@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 from providers.base import Lifecycle, Provider
 from providers.errors import ConfigError
@@ -40,6 +41,32 @@ from router.store.sqlite import SqliteStore
 PUBLISH_EVERY_S = 1.0
 
 
+class Found(NamedTuple):
+    """What a server's supervisor found in the database, for workers that start later.
+
+    They make no new database where that one is gone, and let nobody in where its keys are.
+
+    Attributes:
+        keys: whether there was any key.
+    """
+
+    keys: bool
+
+
+async def look(config: Config) -> Found:
+    """See what there is, and make the database where there is none.
+
+    Raises:
+        StoreError: it cannot be used.
+    """
+    store = SqliteStore(config.storage.sqlite_path())
+    await store.open()
+    try:
+        return Found(keys=bool((await store.keys()).by_hash))
+    finally:
+        await store.close()
+
+
 class Services:
     """The wired parts. Enter it inside the running event loop.
 
@@ -47,6 +74,7 @@ class Services:
         config: what to make them from.
         source: the file that the config came from; None for the embedded default.
         share: a folder of all workers of one server; None for a single process.
+        found: what there was when the server was started; None for what there is now.
 
     Attributes:
         config: what it was made from.
@@ -68,20 +96,27 @@ class Services:
     """
 
     def __init__(
-        self, config: Config, source: Path | None = None, *, share: Path | None = None
+        self,
+        config: Config,
+        source: Path | None = None,
+        *,
+        share: Path | None = None,
+        found: Found | None = None,
     ) -> None:
         self.config = config
         self.transport = Transport(config.http)
         self.providers: Mapping[str, Provider] = {
             name: make(name, one, self.transport) for name, one in config.providers.items()
         }
-        self.store: Store = SqliteStore(config.storage.sqlite_path())
+        path = config.storage.sqlite_path()
+        self.store: Store = SqliteStore(path, create=found is None)
         self.readiness = Readiness(self.store)
         self.prices = PriceBook(config.prices, config.providers, config.routes)
         self.routes = Routes(config, source, self.store, self.prices.per_million)
         self.masks = Masks(config)
         self.dispatcher = Dispatcher(self.providers, masks=self.masks)
-        self.keys = Keys(self.store, required=config.server.require_keys)
+        required = config.server.require_keys or (found is not None and found.keys)
+        self.keys = Keys(self.store, required=required)
         self.cache = ResponseCache(config.cache.max_bytes)
         kinds = {name: one.kind for name, one in config.providers.items()}
         self.telemetry = ProcessMetrics(config.telemetry, kinds, share=share)

@@ -76,19 +76,25 @@ ABANDONED_S = 600.0  # after this without progress, an addition or deletion was 
 
 
 class SqliteStore:
-    """A `Store` in one file, which is made when it is not there.
+    """A `Store` in one file.
 
     Args:
         path: the file; its folder must exist.
+        create: whether it is made when it is not there.
         clock: seconds since the epoch; stamps answers.
         room: how many writes may be on their way before the next one waits.
     """
 
     def __init__(
-        self, path: Path, *, clock: Callable[[], float] = time.time, room: int = 1024
+        self,
+        path: Path,
+        *,
+        create: bool = True,
+        clock: Callable[[], float] = time.time,
+        room: int = 1024,
     ) -> None:
         self.path = path
-        self._file = DatabaseFile(path)
+        self._file = DatabaseFile(path, create=create)
         self._clock = clock
         self._room = room
         self._writer: SqliteWriter | None = None

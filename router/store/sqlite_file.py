@@ -42,13 +42,18 @@ _Identity = tuple[int, int]
 class DatabaseFile:
     """A SQLite file in WAL mode, from `open_for_writing` on.
 
+    Args:
+        path: where it is.
+        create: whether it is made where there is none.
+
     Attributes:
         path: where it is.
         generation: how often another database was taken over; connections belong to one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, create: bool = True) -> None:
         self.path = path
+        self._create = create
         self.generation = 0
         # Absolute, because ":memory:" and "" mean something else to SQLite.
         self._place = path.absolute()
@@ -61,7 +66,7 @@ class DatabaseFile:
     # connecting
 
     def open_for_writing(self) -> Database:
-        """Connect and bring the schema up to date; make the file when it is not there.
+        """Connect and bring the schema up to date.
 
         Raises:
             StoreError: it cannot be opened, or was written by a newer evalrouter.
@@ -69,7 +74,7 @@ class DatabaseFile:
         if self._place.is_dir():
             raise StoreError(f"cannot open the database {self.path}: it is a folder, not a file")
         try:
-            db = _connect(self._place, "rwc", BUSY_S)
+            db = _connect(self._place, "rwc" if self._create else "rw", BUSY_S)
             try:
                 db.enable_wal()
                 db.execute("PRAGMA synchronous = NORMAL")
@@ -149,6 +154,8 @@ class DatabaseFile:
             raise self._unavailable("replaced", "a folder is in the place of the database")
         with _locked_file(self._place):
             self._remove_old_log(old)
+        # From now on, what is gone is not made anew: whoever reads it next may miss its keys.
+        self._create = False
         db = self.open_for_writing()
         old.close()
         self.generation += 1

@@ -439,3 +439,28 @@ def test_a_log_that_was_deleted_is_saved_by_a_restart(upstream, tmp_path, count)
     with serving(tmp_path) as server:
         assert World(server, tmp_path, found.admin, found.app).chat(found.app).status_code == 200
     assert names <= rows_of(found.database)
+
+
+def test_a_worker_that_is_restarted_makes_no_database_and_opens_no_door(upstream, tmp_path):
+    with world(tmp_path, config_of(upstream, tmp_path), "--workers", "2") as found:
+        wait_for(lambda: found.server.log.count("startup complete") == 2)
+        with deleted(found):
+            for pid in found.server.workers:
+                os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: found.server.log.count("cannot open:") >= 2)
+            assert not found.database.exists()
+        wait_for(lambda: found.server.log.count("startup complete") == 4)
+        wait_for(lambda: found.statuses() == {200})
+        assert found.chat(found.app).status_code == 200
+        # One without keys, in the place of one whose keys no worker has seen.
+        empty = tmp_path / "empty.db"
+        asyncio.run(with_store(empty, lambda store: store.keys()))
+        found.database.unlink()
+        for pid in found.server.workers:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: found.server.log.count("cannot open:") >= 4)
+        for end in ("-wal", "-shm"):
+            Path(f"{found.database}{end}").unlink()
+        empty.replace(found.database)
+        wait_for(lambda: found.server.log.count("startup complete") == 6)
+        assert {found.chat("").status_code for _ in range(EVERYBODY)} == {401}

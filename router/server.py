@@ -24,11 +24,11 @@ from typing import NamedTuple
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from providers.errors import ConfigError
+from providers.errors import ConfigError, StoreError
 from router.app import create_app
 from router.config.schema import Config
 from router.protocol import Connections, Protocol
-from router.services import Found, Services, look
+from router.services import DatabaseAtStart, Services, prepare_database
 
 log = logging.getLogger("evalrouter")
 
@@ -59,13 +59,13 @@ class ServerSetup(NamedTuple):
         config: the config.
         source: the file it came from, watched for changed routes; None for the embedded default.
         share: a folder in which workers find each other's counts; None without workers.
-        found: what their supervisor found when it started; None without workers.
+        database: the database when their supervisor started; None without workers.
     """
 
     config: Config
     source: Path | None = None
     share: Path | None = None
-    found: Found | None = None
+    database: DatabaseAtStart | None = None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -95,7 +95,9 @@ class UvicornServer(uvicorn.Server):
     server_state: Connections
 
     def __init__(self, setup: ServerSetup) -> None:
-        self.services = Services(setup.config, setup.source, share=setup.share, found=setup.found)
+        self.services = Services(
+            setup.config, setup.source, share=setup.share, database=setup.database
+        )
         self.ends_by = 0.0
         self._limits = setup.config.server
         self._drained_by = 0.0
@@ -261,9 +263,13 @@ def _work_as_child(setup: ServerSetup, sock: socket.socket, level: int) -> None:
 
 
 def _supervise(setup: ServerSetup, sock: socket.socket, workers: int) -> bool:
-    found = asyncio.run(look(setup.config))
+    try:
+        database = asyncio.run(prepare_database(setup.config))
+    except StoreError as error:
+        log.error("cannot start: %s", error.message)
+        return False
     with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
-        return _keep_working(setup._replace(share=Path(folder), found=found), sock, workers)
+        return _keep_working(setup._replace(share=Path(folder), database=database), sock, workers)
 
 
 def _keep_working(setup: ServerSetup, sock: socket.socket, workers: int) -> bool:

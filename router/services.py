@@ -41,8 +41,8 @@ from router.store.sqlite import SqliteStore
 PUBLISH_EVERY_S = 1.0
 
 
-class Found(NamedTuple):
-    """What a server's supervisor found in the database, for workers that start later.
+class DatabaseAtStart(NamedTuple):
+    """The database as a server's supervisor found it, for workers that start later.
 
     They make no new database where that one is gone, and let nobody in where its keys are.
 
@@ -53,8 +53,8 @@ class Found(NamedTuple):
     keys: bool
 
 
-async def look(config: Config) -> Found:
-    """See what there is, and make the database where there is none.
+async def prepare_database(config: Config) -> DatabaseAtStart:
+    """Open the database, made where there is none, and return what workers need to know of it.
 
     Raises:
         StoreError: it cannot be used.
@@ -62,7 +62,7 @@ async def look(config: Config) -> Found:
     store = SqliteStore(config.storage.sqlite_path())
     await store.open()
     try:
-        return Found(keys=bool((await store.keys()).by_hash))
+        return DatabaseAtStart(keys=bool((await store.keys()).by_hash))
     finally:
         await store.close()
 
@@ -74,7 +74,7 @@ class Services:
         config: what to make them from.
         source: the file that the config came from; None for the embedded default.
         share: a folder of all workers of one server; None for a single process.
-        found: what there was when the server was started; None for what there is now.
+        database: as it was when the server was started; None for as it is now.
 
     Attributes:
         config: what it was made from.
@@ -101,7 +101,7 @@ class Services:
         source: Path | None = None,
         *,
         share: Path | None = None,
-        found: Found | None = None,
+        database: DatabaseAtStart | None = None,
     ) -> None:
         self.config = config
         self.transport = Transport(config.http)
@@ -109,13 +109,13 @@ class Services:
             name: make(name, one, self.transport) for name, one in config.providers.items()
         }
         path = config.storage.sqlite_path()
-        self.store: Store = SqliteStore(path, create=found is None)
+        self.store: Store = SqliteStore(path, create=database is None)
         self.readiness = Readiness(self.store)
         self.prices = PriceBook(config.prices, config.providers, config.routes)
         self.routes = Routes(config, source, self.store, self.prices.per_million)
         self.masks = Masks(config)
         self.dispatcher = Dispatcher(self.providers, masks=self.masks)
-        required = config.server.require_keys or (found is not None and found.keys)
+        required = config.server.require_keys or (database is not None and database.keys)
         self.keys = Keys(self.store, required=required)
         self.cache = ResponseCache(config.cache.max_bytes)
         kinds = {name: one.kind for name, one in config.providers.items()}

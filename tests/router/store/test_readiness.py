@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from providers.errors import StoreUnavailableError
-from router.readiness import FRESH_S, HUNG_S, LIMIT_S, Readiness
+from router.store.readiness import FRESH_S, HUNG_S, LIMIT_S, Readiness
 
 
 class Store:

@@ -1,9 +1,11 @@
 """A run's rows as columns of numbers, collected in any order.
 
-    tally = Tally(routes=["a", "b"], metrics=metrics, expected={"a": 60, "b": 60}, baseline="a")
+    scores = ScoreAccumulator(
+        routes=["a", "b"], metrics=metrics, expected={"a": 60, "b": 60}, baseline="a"
+    )
     for row in rows:
-        tally.add(row.cell, row.answer, row.scores)
-    tally.per_sample("a", "rougeL").values
+        scores.add(row.cell, row.answer, row.scores)
+    scores.per_sample("a", "rougeL").values
 
 `report.summarise` turns it into a report.
 """

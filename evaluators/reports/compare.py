@@ -1,8 +1,8 @@
 """Two runs, or several routes of one, held against each other output by output.
 
-    tally = Tally(routes=["a", "b"], metrics=metrics, expected=expected)
+    scores = ScoreAccumulator(routes=["a", "b"], metrics=metrics, expected=expected)
     ...                                  # rows of both, joined by sample id
-    compare(tally, [(a, b)], joined="id").contrasts
+    compare(scores, [(a, b)], joined="id").contrasts
 
 What decides is the paired test that reports use, corrected by Holm over every contrast with a
 direction. Where the two have no sample in common, the means are compared as they are, by Welch's

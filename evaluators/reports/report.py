@@ -1,9 +1,11 @@
 """From a run's answers and scores to the numbers that people compare.
 
-    tally = Tally(routes=["a", "b"], metrics=metrics, expected={"a": 60, "b": 60}, baseline="a")
+    scores = ScoreAccumulator(
+        routes=["a", "b"], metrics=metrics, expected={"a": 60, "b": 60}, baseline="a"
+    )
     for row in rows:
-        tally.add(row.cell, row.answer, row.scores)
-    report = summarise(tally)
+        scores.add(row.cell, row.answer, row.scores)
+    report = summarise(scores)
     msgspec.json.encode(report)                    # or evaluators.reports.table.to_table(report)
 
 A failed answer is counted, shown and never averaged in. A score is over the samples that have one,

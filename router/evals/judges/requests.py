@@ -1,7 +1,7 @@
 """Asks judges for a run, a calibration or a comparison, and keeps every answer.
 
-    bench = Bench(store, asker, run.id, places=16, share=True, pay=count_it)
-    judgement = await bench(inquiry)
+    judge = JudgeClient(store, requester, run.id, places=16, share=True, pay=count_it)
+    judgement = await judge(request)
 
 The order is that of runs: a judge's answer is in the store before anybody reads a verdict out of
 it. It is found again by the SHA-256 of target and body, the number of the repeat and that of the

@@ -46,9 +46,9 @@ def test_serve_configs_are_rays_and_their_args_ours():
             else:
                 assert read(application.args["models"], {})
     assert sorted(imported) == [
-        "serve.deployment.app:build",
-        "serve.deployment.app:build",
         "router.ray_app:build",
+        "serve.deployment.app:build",
+        "serve.deployment.app:build",
     ]
 
 

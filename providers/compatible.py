@@ -6,7 +6,6 @@ than by one POST, gets a file of its own instead.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import msgspec
 from providers.base import AS_IT_CAME, Call, ProviderConfig, Reply, Secret, Translation
 from providers.errors import RequestError
 from providers.http.transport import Transport
-from providers.off_loop import LARGE_BYTES
+from providers.off_loop import off_loop
 from providers.translation import reasoning
 from providers.translation.compose import error_reply
 from providers.translation.nested import Nested, text_for_parts
@@ -188,10 +187,7 @@ class Compatible:
         if call.path == "models":
             return await self._post(call, {}, AS_IT_CAME)
         try:
-            if call.size > LARGE_BYTES:
-                fields, translation = await asyncio.to_thread(self._translate, call)
-            else:
-                fields, translation = self._translate(call)
+            fields, translation = await off_loop(call.size, self._translate, call)
         except RequestError as error:
             return error_reply(error)
         return await self._post(call, fields, translation)

@@ -37,9 +37,9 @@ from providers.errors import (
 )
 from providers.http import sse
 from providers.masking import Masks, hide
-from providers.off_loop import LARGE_BYTES, off_loop
+from providers.off_loop import off_loop
 from providers.usage import with_usage
-from router.config.schema import Retries
+from router.config.schema import Breaker, Retries
 from router.gateway import answer_checks
 from router.gateway.deadlines import Deadline
 from router.gateway.routing import FIRST_BYTE_S, MAX_TARGETS, Plan, Policy, TargetLoad, TimeLimits
@@ -256,8 +256,9 @@ class UpstreamResponse:
 
     def broke_off(self) -> None:
         """The stream did not come to its end, by the target's own fault."""
-        if self._state is not None:
-            self._state.cut_off(_clock(), self._policy.breaker)
+        breaker = self._policy.breaker
+        if self._state is not None and self._state.cut_off(_clock(), breaker):
+            _log_opened(self.target, breaker, "its streams broke off")
 
     async def aclose(self) -> None:
         """Give the connection and the target's place back; cut a stream that was not read whole."""
@@ -521,18 +522,10 @@ class Dispatcher:
             ended = _clock()
             error = self._told(failure, target, plan.policy.section)
             if _own_fault(error):
-                was_broken = state.is_broken
-                state.failed(ended, plan.policy.breaker)
-                if state.is_broken and not was_broken:
-                    log.warning(
-                        "%s gets no requests for %g s, because it failed %d times in a row: %s",
-                        target,
-                        plan.policy.breaker.open,
-                        plan.policy.breaker.failures,
-                        error.message,
-                    )
-            else:
-                state.refused()
+                if state.failed(ended, plan.policy.breaker):
+                    _log_opened(target, plan.policy.breaker, error.message)
+            elif state.refused():
+                _log_closed(target)
             if work.pacing is not None:
                 work.pacing.ended(target, error, began)
             trail.fail(target, error, ended - began)
@@ -542,9 +535,8 @@ class Dispatcher:
             trail.note(target, trail.cancelled, None, _clock() - began, paid=True)
             raise
         took = _clock() - began
-        if state.is_broken:
-            log.warning("%s answers again", target)
-        state.succeeded(took, whole=opened.body is not None)
+        if state.succeeded(took, whole=opened.body is not None):
+            _log_closed(target)
         if work.pacing is not None:
             work.pacing.ended(target, None, began)
         trail.note(target, "ok", opened.status, took)
@@ -647,10 +639,7 @@ class Dispatcher:
                     opened = await _begin(reply, work.path, target, limit, deadline)
                 else:
                     body = await reply.read()
-                    if len(body) > LARGE_BYTES:
-                        body = await asyncio.to_thread(answer_checks.whole, body, work.path, target)
-                    else:
-                        body = answer_checks.whole(body, work.path, target)
+                    body = await off_loop(len(body), answer_checks.whole, body, work.path, target)
                     opened = UpstreamResponse(reply, target, body=body)
         except TimeoutError:
             phase = "total" if _clock() >= deadline else "first_byte"
@@ -790,6 +779,20 @@ async def _begin(
 
 def _as_events(body: bytes, path: Path, target: Target) -> bytes:
     return answer_checks.events_of(answer_checks.whole(body, path, target), path, target)
+
+
+def _log_opened(target: Target, breaker: Breaker, reason: str) -> None:
+    log.warning(
+        "%s gets no requests for %g s, because it failed %d times in a row: %s",
+        target,
+        breaker.open,
+        breaker.failures,
+        reason,
+    )
+
+
+def _log_closed(target: Target) -> None:
+    log.warning("%s answers again", target)
 
 
 def _begun(opened: UpstreamResponse, trail: _AttemptLog, started: float) -> UpstreamResponse:

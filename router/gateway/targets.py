@@ -155,11 +155,6 @@ class TargetState:
             return "half_open"
         return self._breaker
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether the breaker is open or half-open: the last requests failed."""
-        return self._breaker != "closed"
-
     def allows(self, now: float, breaker: Breaker) -> bool:
         """Whether a request may go to the target. Half-open, one may, to see if it is back."""
         if self._breaker == "closed":
@@ -171,42 +166,62 @@ class TargetState:
         self._closed_again_at = now + breaker.open
         return True
 
-    def succeeded(self, seconds: float, *, whole: bool = True) -> None:
-        """An answer began after `seconds`; `whole` if it is complete as well."""
+    def succeeded(self, seconds: float, *, whole: bool = True) -> bool:
+        """An answer began after `seconds`; `whole` if it is complete as well.
+
+        Returns whether that closed the breaker.
+        """
         if whole:
             self._cut_off = 0
-        self._failures = 0
-        self._breaker = "closed"
+        closed = self._close()
         before = self._latency
         self._latency = seconds if before is None else before + _EWMA * (seconds - before)
         self._times.append(seconds)
         self._slow = None
+        return closed
 
     def completed(self) -> None:
         """A stream came to its end."""
         self._cut_off = 0
 
-    def cut_off(self, now: float, breaker: Breaker) -> None:
+    def cut_off(self, now: float, breaker: Breaker) -> bool:
         """A stream that had begun broke off, by the target's own fault.
 
-        These count by themselves: every stream that breaks off began well.
+        These count by themselves: every stream that breaks off began well. Returns whether that
+        opened the breaker of a target that was well.
         """
         self._cut_off += 1
-        if self._cut_off >= breaker.failures:
-            self._failures = breaker.failures
-            self.failed(now, breaker)
+        if self._cut_off < breaker.failures:
+            return False
+        self._failures = breaker.failures
+        return self.failed(now, breaker)
 
-    def failed(self, now: float, breaker: Breaker) -> None:
-        """The target failed, by its own fault."""
+    def failed(self, now: float, breaker: Breaker) -> bool:
+        """The target failed, by its own fault.
+
+        Returns whether that opened the breaker of a target that was well.
+        """
         self._failures += 1
-        if self._failures >= breaker.failures or self._breaker == "half_open":
-            self._breaker = "open"
-            self._closed_again_at = now + breaker.open
+        if self._failures < breaker.failures and self._breaker != "half_open":
+            return False
+        was_well = self._breaker == "closed"
+        self._breaker = "open"
+        self._closed_again_at = now + breaker.open
+        return was_well
 
-    def refused(self) -> None:
-        """The target is well, and refused the request: a client's mistake, or its rate limit."""
+    def refused(self) -> bool:
+        """The target is well, and refused the request: a client's mistake, or its rate limit.
+
+        Returns whether that closed the breaker.
+        """
+        return self._close()
+
+    def _close(self) -> bool:
+        """Close the breaker; return whether it was open or half-open."""
         self._failures = 0
+        was_well = self._breaker == "closed"
         self._breaker = "closed"
+        return not was_well
 
     # budgets
 

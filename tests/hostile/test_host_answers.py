@@ -502,7 +502,7 @@ def test_a_stream_that_is_reset_ends_with_an_error_event_unless_it_was_done(http
         assert served.record(reply)["error_code"] == ""
 
 
-def test_streams_that_break_off_open_the_breaker_and_are_not_cached(http, tmp_path):
+def test_streams_that_break_off_open_the_breaker_and_are_not_cached(http, tmp_path, caplog):
     more = (
         "  b: {targets: [{model: up/m}], fallback: [up/spare], cache: {ttl: 60},"
         " breaker: {failures: 2, open: 60}}\n"
@@ -516,6 +516,8 @@ def test_streams_that_break_off_open_the_breaker_and_are_not_cached(http, tmp_pa
         assert content_of(reply) == "Spare"
         assert "breaker_open" in reply.headers["x-evalrouter-attempts"]
         assert served.host.counts["m"] == 2
+    [line] = [one for one in caplog.messages if "gets no requests" in one]
+    assert line.startswith("up/m ")
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -34,6 +34,18 @@ def test_failures_in_a_row_open_the_breaker(state):
     assert not state.allows(9.9, BREAKER)
 
 
+def test_a_breaker_says_when_it_opens_and_closes(state):
+    assert [state.failed(0.0, BREAKER) for _ in range(4)] == [False, False, True, False]
+    assert state.allows(10, BREAKER)
+    # A probe that fails opens no breaker of a target that was well.
+    assert not state.failed(11, BREAKER)
+    assert state.refused()
+    assert not state.refused()
+    assert [state.cut_off(12.0, BREAKER) for _ in range(4)] == [False, False, True, False]
+    assert state.succeeded(0.1)
+    assert not state.succeeded(0.1)
+
+
 def test_a_half_open_breaker_lets_one_probe_through(state):
     fail(state, 3)
     assert state.state(10) == "half_open"

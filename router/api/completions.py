@@ -88,6 +88,8 @@ NO_HEADERS: Mapping[str, str] = {}
 MAX_SURROGATES_BYTES = 256 * 1024
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _SPACE = re.compile(r"[ \t\r\n]*")
+# Clients write the field although they have no tools.
+_NO_TOOLS = re.compile(rb"null|\[[ \t\r\n]*\]")
 
 
 def _refuse_constant(name: str) -> Any:
@@ -603,7 +605,7 @@ def needs_of(envelope: Mapping[str, msgspec.Raw]) -> Needs:
     messages = bytes(envelope.get("messages") or envelope.get("prompt") or b"")
     return Needs(
         vision=b'"image_url"' in messages,
-        tools="tools" in envelope,
+        tools=_NO_TOOLS.fullmatch(envelope.get("tools", b"null")) is None,
         json_schema=b'"json_schema"' in bytes(envelope.get("response_format") or b""),
         tokens=len(messages) // 4 + answer_limit(envelope),
     )

@@ -79,6 +79,8 @@ class Window:
         self._failed_at = float("-inf")
         self._in_a_row = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
+        # Ends a pause for those who wait.
+        self._timer: asyncio.TimerHandle | None = None
 
     # what the target tells
 
@@ -128,32 +130,53 @@ class Window:
 
     async def enter(self) -> None:
         """Wait for room, first come, first served; it is taken when this returns."""
-        while (pause := self.paused_until - self._clock()) > 0 or self.in_flight >= int(self.size):
-            if pause > 0:
+        if not self._waiters and self._has_room() and not self._pause():
+            self.in_flight += 1
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._wake()
+        try:
+            await waiter
+            # A pause may have begun since the room was handed over.
+            while pause := self._pause():  # noqa: ASYNC110 - a time that may be put off, no event
                 await asyncio.sleep(pause)
-                continue
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            except BaseException:
-                # It may have been our turn just as we were cancelled: pass it on.
-                self._wake()
-                raise
-        self.in_flight += 1
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                # The room was handed over: pass it on.
+                self.leave()
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
 
     def leave(self) -> None:
         """Give the room back."""
         self.in_flight -= 1
         self._wake()
 
+    def _has_room(self) -> bool:
+        return self.in_flight < int(self.size)
+
+    def _pause(self) -> float:
+        """Return how many seconds the target's pause still takes; 0 when it is over."""
+        return max(0.0, self.paused_until - self._clock())
+
     def _wake(self) -> None:
-        room = int(self.size) - self.in_flight
-        while room > 0 and self._waiters:
+        """Hand room over to those who wait, in the order they came, or after the pause."""
+        while self._waiters and self._has_room():
+            if pause := self._pause():
+                self._wake_after(pause)
+                return
             waiter = self._waiters.popleft()
             if not waiter.done():
+                # Taken here, so that no later request gets it before this one runs.
+                self.in_flight += 1
                 waiter.set_result(None)
-                room -= 1
+
+    def _wake_after(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._wake)
 
 
 class Pacing:

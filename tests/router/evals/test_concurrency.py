@@ -379,6 +379,54 @@ async def test_a_turn_that_comes_as_its_waiter_leaves_is_passed_on():
     assert tasks[0].cancelled()
 
 
+async def test_whoever_comes_back_at_once_goes_to_the_end_of_the_queue():
+    window, entered = Window(start=1), []
+
+    async def send(name, times):
+        for _ in range(times):
+            await window.enter()
+            entered.append(name)
+            await asyncio.sleep(0)
+            window.leave()
+
+    await asyncio.wait_for(asyncio.gather(send("a", 3), send("b", 2), send("c", 1)), 5)
+    assert entered == ["a", "b", "c", "a", "b", "a"]
+    assert window.in_flight == 0
+
+
+async def test_a_pause_lets_in_those_who_waited_in_their_order(clock):
+    window = window_of(clock, size=1, in_flight=0)
+    window.paused_until = clock.now + 0.01
+    tasks, entered = await waiters(window, 3)
+    clock.now += 1
+    for task in tasks:
+        await asyncio.wait_for(task, 5)
+        window.leave()
+    assert (entered, window.in_flight) == ([0, 1, 2], 0)
+
+
+async def test_a_pause_that_begins_as_a_turn_comes_is_waited_out(clock):
+    window = window_of(clock, size=1, in_flight=1)
+    tasks, entered = await waiters(window, 1)
+    window.leave()
+    window.paused_until = clock.now + 0.01
+    await asyncio.sleep(0.03)
+    assert entered == []
+    clock.now += 1
+    await asyncio.wait_for(tasks[0], 5)
+    assert (entered, window.in_flight) == ([0], 1)
+
+
+async def test_who_leaves_during_a_pause_keeps_no_place_in_the_queue(clock):
+    window = window_of(clock, size=1, in_flight=0)
+    window.paused_until = clock.now + 0.01
+    tasks, entered = await waiters(window, 2)
+    tasks[0].cancel()
+    clock.now += 1
+    await asyncio.wait_for(tasks[1], 5)
+    assert (entered, window.in_flight) == ([1], 1)
+
+
 def full(pacing):
     window = pacing.window(TARGET)
     window.in_flight = int(window.size)

@@ -33,17 +33,17 @@ class Measured(Protocol):
 
     @property
     def name(self) -> str:
-        """As in the run document."""
+        """The metric's name in the run document."""
         ...
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """What it produces."""
+        """The outputs that it produces."""
         ...
 
     @property
     def signature(self) -> str:
-        """Implementation, version and choices."""
+        """Its implementation, version and options."""
         ...
 
 
@@ -60,7 +60,7 @@ class ScoreColumn:
         self.notes: Counter[str] = Counter()
 
     def add(self, sample: int, score: Score) -> None:
-        """Keep a score's numbers, or why there are none."""
+        """Store a score's numbers, or the reason for their absence."""
         value = math.nan if score.value is None else score.value
         numbers = score.statistics if self.corpus else ()
         # A corpus score needs the statistics; the answer's own value only says who won.
@@ -82,7 +82,7 @@ class ScoreColumn:
 
 
 class RouteScores:
-    """What is counted of one route, and its columns by output."""
+    """The counts of one route, and its columns by output."""
 
     def __init__(self, expected: int, columns: dict[str, ScoreColumn]) -> None:
         self.expected = expected
@@ -101,7 +101,7 @@ class RouteScores:
         self.dropped: Counter[str] = Counter()
 
     def add(self, sample: int, answer: Answer, scores: Iterable[Score]) -> None:
-        """Count an answer, and keep its scores."""
+        """Count an answer, and store its scores."""
         if answer.cost_usd is not None:
             self.cost_usd += answer.cost_usd
         if answer.text is None:
@@ -114,7 +114,7 @@ class RouteScores:
         self.cached += answer.cached
         self.cost_unknown += answer.cost_usd is None
         self.estimated += answer.estimated
-        # What is free has a cost that nobody had to estimate.
+        # A free answer has a cost that did not need an estimate.
         self.cost_estimated += answer.estimated and bool(answer.cost_usd)
         self.targets[answer.target] += 1
         self.dropped.update(answer.translation.dropped.keys())
@@ -141,7 +141,7 @@ class ScoreAccumulator:
     Args:
         routes: in the order of the report.
         metrics: all metrics of the run.
-        expected: route to the number of cells that the run asks of it.
+        expected: the number of cells that the run requests, by route.
         baseline: the route that differences are taken against, or None.
         clusters: sample id to the cluster it belongs to; samples that are not named stand alone.
 
@@ -196,22 +196,22 @@ class ScoreAccumulator:
         self.routes[cell.route].add(sample, answer, scores)
 
     def per_sample(self, route: str, output: str) -> SampleScores:
-        """One row for each sample of the run, in the order of `samples`; repeats are averaged."""
+        """Return one row per sample of the run, in the order of `samples`; repeats are averaged."""
         return _per_sample(self.routes[route].columns[output], len(self.samples))
 
     def cluster_numbers(self) -> NDArray[np.intp] | None:
-        """Which cluster each sample belongs to, shape (samples,); None when all stand alone."""
+        """Number each sample's cluster, shape (samples,); None when all samples stand alone."""
         if not any(sample in self.clusters for sample in self.samples):
             return None
         number: dict[tuple[bool, str], int] = {}
-        found = [
+        numbers = [
             number.setdefault(
                 (True, self.clusters[sample]) if sample in self.clusters else (False, sample),
                 len(number),
             )
             for sample in self.samples
         ]
-        return np.array(found, dtype=np.intp)
+        return np.array(numbers, dtype=np.intp)
 
 
 def _per_sample(column: ScoreColumn, samples: int) -> SampleScores:

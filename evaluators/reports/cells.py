@@ -28,73 +28,75 @@ STYLES: Mapping[Verdict | None, str] = {
 }
 
 
-def difference(output: OutputInfo, one: Comparison) -> str:
-    """A difference with its interval."""
-    if one.difference is None:
+def difference(output: OutputInfo, compared: Comparison) -> str:
+    """Format a difference with its interval."""
+    if compared.difference is None:
         return ABSENT
-    places = decimals(output, one.difference, one.low, one.high)
-    text = signed(one.difference, places)
-    if one.low is not None and one.high is not None:
-        text += f" [{signed(one.low, places)}, {signed(one.high, places)}]"
+    digits = decimals(output, compared.difference, compared.low, compared.high)
+    text = signed(compared.difference, digits)
+    if compared.low is not None and compared.high is not None:
+        text += f" [{signed(compared.low, digits)}, {signed(compared.high, digits)}]"
     return text
 
 
-def signed(value: float, places: int) -> str:
-    """With a sign, unless it shows as zero."""
-    text = f"{value:+,.{places}f}"
+def signed(value: float, digits: int) -> str:
+    """Format a number with its sign, unless it shows as zero."""
+    text = f"{value:+,.{digits}f}"
     return text[1:] if not text.strip("+-0.,") else text  # neither +0.000 nor -0.000
 
 
-def outcomes(output: OutputInfo, one: Comparison) -> str:
-    """On how many samples better, equal, worse."""
-    if one.wins is None or output.higher_is_better is None:
+def outcomes(output: OutputInfo, compared: Comparison) -> str:
+    """Format how many samples are better, equal and worse."""
+    if compared.wins is None or output.higher_is_better is None:
         return ABSENT
-    return f"{one.wins:,}/{one.ties:,}/{one.losses:,}"
+    return f"{compared.wins:,}/{compared.ties:,}/{compared.losses:,}"
 
 
 def p_value(p_value: float | None) -> str:
-    """A p-value to three places."""
+    """Format a p-value to three places."""
     if p_value is None:
         return ABSENT
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def verdict_of(one: Comparison, *, in_full: bool) -> Text:
-    """The verdict in words, coloured."""
-    if one.n == 0:
+def verdict_of(compared: Comparison, *, in_full: bool) -> Text:
+    """Return the verdict in words, coloured."""
+    if compared.n == 0:
         return plain("  no common samples" if in_full else "  no samples")
-    if one.verdict is None:
+    if compared.verdict is None:
         return plain("  has no direction" if in_full else "  -", "dim")
-    words = one.verdict if in_full or one.verdict != "no difference shown" else "not shown"
-    return plain(f"{MARKS[one.verdict]} {words}", STYLES[one.verdict])
+    words = (
+        compared.verdict if in_full or compared.verdict != "no difference shown" else "not shown"
+    )
+    return plain(f"{MARKS[compared.verdict]} {words}", STYLES[compared.verdict])
 
 
 def output_title(output: OutputInfo) -> str:
-    """The output's name with its unit, and an arrow to what is better."""
+    """Return the output's name with its unit and an arrow in the better direction."""
     arrow = {True: " ↑", False: " ↓", None: ""}[output.higher_is_better]
     unit = f" ({output.unit})" if output.unit not in {"", output.name} else ""
     return printable(output.name) + unit + arrow
 
 
 def plural(noun: str, count: int) -> str:
-    """The noun for so many."""
+    """Return the noun in the form that the count needs."""
     return noun if count == 1 else f"{noun}s"
 
 
 def printable(text: str) -> str:
-    """Names and messages of others may hold line breaks or terminal commands."""
+    """Replace line breaks and terminal commands, which foreign names and messages may hold."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text as it is: no markup, no commands to the terminal."""
+    """Return literal text: without markup or commands to the terminal."""
     from rich.text import Text  # noqa: PLC0415  (see TYPE_CHECKING above)
 
     return Text(printable(text), style=style)
 
 
 def heading(title: str, legend: str) -> Text:
-    """A title with a faint line below."""
+    """Return a title with a faint line below."""
     text = plain(title, "bold")
     if legend:
         text.append(f"\n{printable(legend)}", "dim")
@@ -102,7 +104,7 @@ def heading(title: str, legend: str) -> Text:
 
 
 def empty_table() -> Table:
-    """A table without rows."""
+    """Return a table without rows."""
     from rich import box  # noqa: PLC0415  (see TYPE_CHECKING above)
     from rich.table import Table  # noqa: PLC0415
 
@@ -112,7 +114,7 @@ def empty_table() -> Table:
 
 
 def grid() -> Table:
-    """A table of two columns without lines."""
+    """Return a table of two columns without lines."""
     from rich.table import Table  # noqa: PLC0415  (see TYPE_CHECKING above)
 
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -122,7 +124,7 @@ def grid() -> Table:
 
 
 def caveats(warnings: Sequence[str]) -> Iterable[RenderableType]:
-    """What a reader has to know before believing the numbers."""
+    """Yield what a reader has to know before believing the numbers."""
     if not warnings:
         return
     yield heading("Caveats", "")

@@ -1,4 +1,4 @@
-"""Two runs, or several routes of one, held against each other output by output.
+"""Compares two runs, or several routes of one run, output by output.
 
     scores = ScoreAccumulator(routes=["a", "b"], metrics=metrics, expected=expected)
     ...                                  # rows of both, joined by sample id
@@ -39,12 +39,12 @@ Join = Literal["id", "position"]
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the two.
+    """One side of a comparison: a route of a run.
 
     Attributes:
         run: the run's id.
-        name: what people call the run.
-        route: the route.
+        name: the run's name.
+        route: the route's name.
     """
 
     run: str
@@ -53,12 +53,12 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """What stands for it in the tally."""
+        """The side's name in the accumulator."""
         return f"{self.run} {self.route}"
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """A sample on which the two differ much; values are means over repeats."""
+    """A sample on which the two sides differ much; values are means over repeats."""
 
     sample_id: str
     a: float
@@ -70,8 +70,8 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     """One output of side a minus the same of side b.
 
     Attributes:
-        a, b: the two.
-        output: what is compared, see `Comparisons.outputs`.
+        a, b: the two sides.
+        output: the compared output, see `Comparisons.outputs`.
         joined: whether samples were paired; False where the two have none in common.
         n: samples of both; 0 where nothing is paired.
         n_a, n_b: samples of each that have this score.
@@ -123,14 +123,14 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
-    """All contrasts.
+    """All contrasts of a comparison, and what a reader needs to know of them.
 
     Attributes:
-        outputs: what is compared.
+        outputs: the compared outputs.
         contrasts: by pair, then output.
         joined_by: how samples were paired.
         warnings: what else differs between the two, in sentences.
-        method: how the numbers were found.
+        method: how the numbers were computed.
     """
 
     outputs: tuple[OutputInfo, ...]
@@ -141,7 +141,7 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(
-    tally: ScoreAccumulator,
+    accumulator: ScoreAccumulator,
     pairs: Sequence[tuple[Side, Side]],
     *,
     joined: Join,
@@ -149,37 +149,39 @@ def compare(
     movers: int = 5,
     seed: int = 0,
 ) -> Comparisons:
-    """Hold the first of each pair against the second.
+    """Compare the first side of each pair with the second.
 
     Args:
-        tally: rows of every side, under its `key`, samples of both sides under the same ids.
+        accumulator: rows of every side, under its `key`, samples of both sides under the same ids.
         pairs: the sides to compare.
-        joined: how the ids were made the same.
-        warnings: what is already known to differ.
-        movers: how many samples to name for each contrast.
+        joined: how samples of the two sides were matched.
+        warnings: known differences between the sides, in sentences.
+        movers: the number of samples to name for each contrast.
         seed: of the resampling.
     """
-    outputs = {output.name: output for metric in tally.metrics for output in metric.outputs}
-    clusters = tally.cluster_numbers()
-    samples = list(tally.samples)
+    outputs = {output.name: output for metric in accumulator.metrics for output in metric.outputs}
+    clusters = accumulator.cluster_numbers()
+    samples = list(accumulator.samples)
     cells: list[tuple[tuple[Side, Side], Output]] = []
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     for pair in pairs:
         for output in outputs.values():
-            ours, theirs = (tally.per_sample(side.key, output.name) for side in pair)
-            one = comparison((pair[0].key, output), ours, theirs, clusters, seed)
+            ours, theirs = (accumulator.per_sample(side.key, output.name) for side in pair)
+            compared = comparison((pair[0].key, output), ours, theirs, clusters, seed)
             cells.append((pair, output))
-            found.append(
-                one if one.n or clusters is not None else _unpaired(one, output, ours, theirs)
+            comparisons.append(
+                compared
+                if compared.n or clusters is not None
+                else _unpaired(compared, output, ours, theirs)
             )
     contrasts = []
-    for (pair, output), one in zip(cells, judged(found, outputs), strict=True):
-        ours, theirs = (tally.per_sample(side.key, output.name) for side in pair)
-        contrast = _contrast(pair, output, one, ours, theirs)
+    for (pair, output), compared in zip(cells, judged(comparisons, outputs), strict=True):
+        ours, theirs = (accumulator.per_sample(side.key, output.name) for side in pair)
+        contrast = _contrast(pair, output, compared, ours, theirs)
         moved = _moved(ours, theirs, samples, movers) if contrast.joined else ()
         contrasts.append(msgspec.structs.replace(contrast, moved=moved))
     return Comparisons(
-        outputs=infos_of(tally),
+        outputs=infos_of(accumulator),
         contrasts=tuple(contrasts),
         joined_by=joined,
         warnings=(*warnings, *_warnings(contrasts)),
@@ -187,16 +189,20 @@ def compare(
 
 
 def _unpaired(
-    one: Comparison, output: Output, ours: SampleScores, theirs: SampleScores
+    compared: Comparison, output: Output, ours: SampleScores, theirs: SampleScores
 ) -> Comparison:
-    """The comparison of two sides without a sample in common; n stays 0."""
-    found = None
+    """Compare two sides without a sample in common; n stays 0."""
+    unpaired = None
     if output.corpus is None:
-        found = differences.unpaired_difference(*_values(ours, theirs))
-    if found is None or found.p_welch is None:
-        return one
+        unpaired = differences.unpaired_difference(*_values(ours, theirs))
+    if unpaired is None or unpaired.p_welch is None:
+        return compared
     return msgspec.structs.replace(
-        one, difference=found.difference, low=found.low, high=found.high, p_value=found.p_welch
+        compared,
+        difference=unpaired.difference,
+        low=unpaired.low,
+        high=unpaired.high,
+        p_value=unpaired.p_welch,
     )
 
 
@@ -207,40 +213,40 @@ def _values(ours: SampleScores, theirs: SampleScores) -> tuple[Floats, Floats]:
 def _contrast(
     pair: tuple[Side, Side],
     output: Output,
-    one: Comparison,
+    compared: Comparison,
     ours: SampleScores,
     theirs: SampleScores,
 ) -> Contrast:
     both = ours.present & theirs.present
-    paired = bool(one.n)
+    paired = bool(compared.n)
     chosen = (both, both) if paired else (ours.present, theirs.present)
     contrast = Contrast(
         a=pair[0],
         b=pair[1],
         output=output.name,
         joined=paired,
-        n=one.n,
+        n=compared.n,
         n_a=int(np.count_nonzero(ours.present)),
         n_b=int(np.count_nonzero(theirs.present)),
         mean_a=_score(output, ours, chosen[0]),
         mean_b=_score(output, theirs, chosen[1]),
-        difference=one.difference,
-        low=one.low,
-        high=one.high,
-        p_value=one.p_value,
-        p_holm=one.p_holm,
-        verdict=one.verdict,
-        wins=one.wins,
-        ties=one.ties,
-        losses=one.losses,
-        detectable=one.detectable,
-        effect_size=one.effect_size,
-        clusters=one.clusters,
+        difference=compared.difference,
+        low=compared.low,
+        high=compared.high,
+        p_value=compared.p_value,
+        p_holm=compared.p_holm,
+        verdict=compared.verdict,
+        wins=compared.wins,
+        ties=compared.ties,
+        losses=compared.losses,
+        detectable=compared.detectable,
+        effect_size=compared.effect_size,
+        clusters=compared.clusters,
     )
     if output.corpus is not None:
         return contrast
     # Every one of these takes samples for independent, which those of a cluster are not.
-    if one.clusters is not None:
+    if compared.clusters is not None:
         return contrast
     return msgspec.structs.replace(contrast, **_other_tests(ours, theirs))
 
@@ -266,20 +272,20 @@ def _other_tests(ours: SampleScores, theirs: SampleScores) -> Mapping[str, float
     return tests
 
 
-def _score(output: Output, found: SampleScores, chosen: NDArray[np.bool_]) -> float | None:
+def _score(output: Output, scores: SampleScores, chosen: NDArray[np.bool_]) -> float | None:
     if not chosen.any():
         return None
     if output.corpus is None:
-        return float(found.values[chosen].mean())
-    return intervals.corpus_score(output.corpus, found.statistics[chosen].sum(axis=0))
+        return float(scores.values[chosen].mean())
+    return intervals.corpus_score(output.corpus, scores.statistics[chosen].sum(axis=0))
 
 
 def _moved(
-    ours: SampleScores, theirs: SampleScores, samples: Sequence[str], most: int
+    ours: SampleScores, theirs: SampleScores, samples: Sequence[str], limit: int
 ) -> tuple[Moved, ...]:
     gaps = np.abs(ours.values - theirs.values)
     gaps[~np.isfinite(gaps)] = 0.0
-    largest = np.argsort(-gaps, kind="stable")[:most]
+    largest = np.argsort(-gaps, kind="stable")[:limit]
     return tuple(
         Moved(
             sample_id=samples[index],
@@ -293,23 +299,33 @@ def _moved(
 
 
 def _warnings(contrasts: Sequence[Contrast]) -> list[str]:
-    told = []
-    unpaired = sorted({one.output for one in contrasts if not one.joined and one.n_a and one.n_b})
-    if any(one.difference is None for one in contrasts if one.output in unpaired):
-        told.append(
+    sentences = []
+    unpaired = sorted(
+        {
+            contrast.output
+            for contrast in contrasts
+            if not contrast.joined and contrast.n_a and contrast.n_b
+        }
+    )
+    if any(contrast.difference is None for contrast in contrasts if contrast.output in unpaired):
+        sentences.append(
             f"No sample is common to both for {', '.join(unpaired)}, so these are not compared: "
             "scores of a corpus, and samples in clusters, need common samples."
         )
     elif unpaired:
-        told.append(
+        sentences.append(
             f"No sample is common to both for {', '.join(unpaired)}: the means are compared as if "
             "of different questions, which takes far more samples to show a difference."
         )
-    narrowed = [one for one in contrasts if one.joined and one.n < max(one.n_a, one.n_b)]
+    narrowed = [
+        contrast
+        for contrast in contrasts
+        if contrast.joined and contrast.n < max(contrast.n_a, contrast.n_b)
+    ]
     if narrowed:
-        one = min(narrowed, key=lambda one: one.n)
-        told.append(
-            f"Only the samples that both sides have a score for are compared: {one.output} on "
-            f"{one.n:,} of {one.n_a:,} and {one.n_b:,}."
+        contrast = min(narrowed, key=lambda contrast: contrast.n)
+        sentences.append(
+            f"Only the samples that both sides have a score for are compared: {contrast.output} on "
+            f"{contrast.n:,} of {contrast.n_a:,} and {contrast.n_b:,}."
         )
-    return told
+    return sentences

@@ -32,26 +32,28 @@ _ROOM_FOR_OUTCOMES = 105
 _ROOM_FOR_WORDS = 120
 
 
-def to_compare_table(found: Comparisons, *, width: int = 100) -> Group:
-    """Each pair's differences, the samples that moved most, caveats, method.
+def to_compare_table(comparisons: Comparisons, *, width: int = 100) -> Group:
+    """Draw each pair's differences, the samples that moved most, caveats and method.
 
     Args:
-        found: from `compare`.
+        comparisons: from `compare`.
         width: columns to fit.
     """
     from rich.console import Group  # noqa: PLC0415  (see TYPE_CHECKING above)
 
     parts: list[RenderableType] = []
-    infos = {one.name: one for one in found.outputs}
-    pairs = list(dict.fromkeys((one.a, one.b) for one in found.contrasts))
+    infos = {output.name: output for output in comparisons.outputs}
+    pairs = list(dict.fromkeys((contrast.a, contrast.b) for contrast in comparisons.contrasts))
     for a, b in pairs:
-        contrasts = [one for one in found.contrasts if (one.a, one.b) == (a, b)]
+        contrasts = [
+            contrast for contrast in comparisons.contrasts if (contrast.a, contrast.b) == (a, b)
+        ]
         parts += _pair((a, b), contrasts, infos, width)
         parts += _moved(contrasts, infos)
-    parts += caveats(found.warnings)
+    parts += caveats(comparisons.warnings)
     parts.append(heading("How it was compared", ""))
     method = grid()
-    method.add_row(plain("statistics", "dim"), plain(found.method, "dim"))
+    method.add_row(plain("statistics", "dim"), plain(comparisons.method, "dim"))
     parts.append(method)
     return Group(*parts)
 
@@ -84,19 +86,19 @@ def _pair(
     drawn.add_column("p un-\npaired", justify="right", no_wrap=True)
     drawn.add_column("finds\n4 in 5", justify="right", no_wrap=True)
     drawn.add_column("verdict", no_wrap=True)
-    for one in contrasts:
-        info = infos[one.output]
-        row = _row(one)
-        means = [_number(info, one.mean_a), _number(info, one.mean_b)]
+    for contrast in contrasts:
+        info = infos[contrast.output]
+        row = _row(contrast)
+        means = [_number(info, contrast.mean_a), _number(info, contrast.mean_b)]
         drawn.add_row(
             output_title(info),
             *(means if width >= _ROOM_FOR_MEANS else ()),
             difference(info, row),
             *((outcomes(info, row),) if width >= _ROOM_FOR_OUTCOMES else ()),
-            f"{one.n:,}" if one.joined else f"{one.n_a:,}/{one.n_b:,}",
-            p_value(one.p_holm),
-            p_value(one.p_welch),
-            _number(info, one.detectable),
+            f"{contrast.n:,}" if contrast.joined else f"{contrast.n_a:,}/{contrast.n_b:,}",
+            p_value(contrast.p_holm),
+            p_value(contrast.p_welch),
+            _number(info, contrast.detectable),
             verdict_of(row, in_full=width >= _ROOM_FOR_WORDS),
         )
     yield drawn
@@ -106,41 +108,41 @@ def _pair(
 def _moved(
     contrasts: Sequence[Contrast], infos: Mapping[str, OutputInfo]
 ) -> Iterable[RenderableType]:
-    moved = [one for one in contrasts if one.moved]
+    moved = [contrast for contrast in contrasts if contrast.moved]
     if not moved:
         return
     yield heading("Samples that moved most", "a, b, difference")
     drawn = grid()
-    for one in moved:
-        info = infos[one.output]
-        for sample in one.moved:
-            places = decimals(info, sample.a, sample.b)
+    for contrast in moved:
+        info = infos[contrast.output]
+        for sample in contrast.moved:
+            digits = decimals(info, sample.a, sample.b)
             drawn.add_row(
-                plain(one.output, "dim"),
+                plain(contrast.output, "dim"),
                 plain(
-                    f"{sample.sample_id}: {sample.a:,.{places}f}, {sample.b:,.{places}f}, "
-                    f"{signed(sample.difference, places)}"
+                    f"{sample.sample_id}: {sample.a:,.{digits}f}, {sample.b:,.{digits}f}, "
+                    f"{signed(sample.difference, digits)}"
                 ),
             )
     yield drawn
     yield plain("")
 
 
-def _row(one: Contrast) -> Comparison:
-    """What the cells of a report's table are made of."""
+def _row(contrast: Contrast) -> Comparison:
+    """Return the contrast as the comparison that a report's cells are made of."""
     return Comparison(
-        route=one.a.route,
-        output=one.output,
-        n=one.n or min(one.n_a, one.n_b),
-        difference=one.difference,
-        low=one.low,
-        high=one.high,
-        p_value=one.p_value,
-        p_holm=one.p_holm,
-        wins=one.wins,
-        ties=one.ties,
-        losses=one.losses,
-        verdict=one.verdict,
+        route=contrast.a.route,
+        output=contrast.output,
+        n=contrast.n or min(contrast.n_a, contrast.n_b),
+        difference=contrast.difference,
+        low=contrast.low,
+        high=contrast.high,
+        p_value=contrast.p_value,
+        p_holm=contrast.p_holm,
+        wins=contrast.wins,
+        ties=contrast.ties,
+        losses=contrast.losses,
+        verdict=contrast.verdict,
     )
 
 

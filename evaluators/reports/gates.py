@@ -44,7 +44,7 @@ _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 _COVERAGE = "coverage"
-_NOTHING_COMMON = "there are no samples in common with the baseline"
+_NOTHING_COMMON = "the baseline has no samples in common with it"
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,11 +52,11 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         text: as it was written.
-        kind: what is compared.
-        output: of which output; "" for the coverage of all.
+        kind: the kind of number that is compared.
+        output: the output's name; "" for the coverage of all.
         sign: `>=`, `<=`, `>` or `<`; "" for `non_inferior`.
         bound: the number, or the margin of `non_inferior`; None for `baseline`.
-        quantile: which one, 0 to 1; 0 where it is none.
+        quantile: the quantile, between 0 and 1; 0 for the other kinds.
     """
 
     text: str
@@ -68,14 +68,14 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gate found for one route.
+    """The outcome of a gate for one route.
 
     Attributes:
         gate: as it was written.
-        route: whose.
+        route: the route's name.
         passed: whether it holds.
-        found: the route's number; None where there is none.
-        bound: what it was held against; None where there is none.
+        found: the route's number; None if it has none.
+        bound: the number that it was compared with; None if unknown.
         why: why it fails although the numbers may say otherwise; "" when they decided.
     """
 
@@ -111,7 +111,7 @@ def parse(text: str, outputs: Sequence[Output], *, has_baseline: bool, param: st
     elif not has_baseline:
         raise RunDocumentError(f"{param}: the run names no baseline", param=param)
     function, sign = match["function"], match["sign"]
-    names = {one.name for one in outputs}
+    names = {output.name for output in outputs}
     if function == _COVERAGE or (match["output"] == _COVERAGE and _COVERAGE not in names):
         if bound is None or sign not in {">=", ">"} or not 0 <= bound <= 1:
             raise RunDocumentError(
@@ -150,10 +150,10 @@ def _non_inferior(
 
 
 def _output(name: str, outputs: Sequence[Output], param: str) -> Output:
-    known = {one.name: one for one in outputs}
+    known = {output.name: output for output in outputs}
     if name in known:
         return known[name]
-    meant = [one for one in outputs if one.name.startswith(f"{name}_")]
+    meant = [output for output in outputs if output.name.startswith(f"{name}_")]
     if len(meant) == 1:
         return meant[0]
     near = closest(name, known)
@@ -170,27 +170,32 @@ def _number(text: str, otherwise: str, param: str) -> float:
     return number
 
 
-def check(gates: Sequence[Gate], tally: ScoreAccumulator, report: Report) -> list[GateResult]:
-    """Hold every gate against every route but the baseline.
+def check(gates: Sequence[Gate], accumulator: ScoreAccumulator, report: Report) -> list[GateResult]:
+    """Check every gate for every route but the baseline.
 
     Args:
         gates: from `parse`.
-        tally: the run's rows.
-        report: of that tally.
+        accumulator: the run's rows.
+        report: of those rows.
     """
-    judge = _Judge(gates, tally, report)
+    judge = _Judge(gates, accumulator, report)
     routes = sorted(
-        (one for one in report.routes if one.route != report.baseline), key=lambda one: one.route
+        (route for route in report.routes if route.route != report.baseline),
+        key=lambda route: route.route,
     )
     return [judge.result(gate, route) for gate in gates for route in routes]
 
 
 class _Judge:
-    def __init__(self, gates: Sequence[Gate], tally: ScoreAccumulator, report: Report) -> None:
-        self._tally = tally
-        self._routes = {one.route: one for one in report.routes}
+    def __init__(
+        self, gates: Sequence[Gate], accumulator: ScoreAccumulator, report: Report
+    ) -> None:
+        self._accumulator = accumulator
+        self._routes = {route.route: route for route in report.routes}
         self._baseline = self._routes[report.baseline] if report.baseline else None
-        self._compared = {(one.route, one.output): one for one in report.comparisons}
+        self._compared = {
+            (compared.route, compared.output): compared for compared in report.comparisons
+        }
         self._demanded = [gate for gate in gates if gate.kind == "coverage"]
 
     def result(self, gate: Gate, route: RouteReport) -> GateResult:
@@ -205,9 +210,9 @@ class _Judge:
                 return self._score(gate, route)
 
     def _coverage(self, gate: Gate, route: RouteReport) -> GateResult:
-        scores = [one for one in route.scores if gate.output in {"", one.output}]
-        found = min((_covered(route, one) for one in scores), default=None)
-        return _result(gate, route, found, gate.bound)
+        scores = [score for score in route.scores if gate.output in {"", score.output}]
+        share = min((_covered(route, score) for score in scores), default=None)
+        return _result(gate, route, share, gate.bound)
 
     def _score(self, gate: Gate, route: RouteReport) -> GateResult:
         score = _score_of(route, gate.output)
@@ -231,7 +236,7 @@ class _Judge:
         )
 
     def _non_inferior(self, gate: Gate, route: RouteReport) -> GateResult:
-        """By the nearer end of the 95% interval that the report shows: a one-sided 97.5% bound.
+        """Compare the nearer end of the report's 95% interval: a one-sided 97.5% bound.
 
         That is the usual level for non-inferiority (ICH E9, Statistical Principles for Clinical
         Trials, section 5.5), and so the gate never contradicts the interval beside it.
@@ -243,84 +248,90 @@ class _Judge:
         if not self._rises(gate.output):
             end, bound, sign = compared.high, gate.bound, "<"
         if end is None:
-            why = why or "there is no interval: fewer than two samples in common"
+            why = why or "no interval: fewer than two samples in common"
         gate = msgspec.structs.replace(gate, sign=sign)
         return _result(gate, route, end, bound, why)
 
     def _quantile(self, gate: Gate, route: RouteReport) -> GateResult:
-        found = self._percentile(gate, route)
+        percentile = self._percentile(gate, route)
         bound = gate.bound
         if bound is None and self._baseline is not None:
             bound = self._percentile(gate, self._baseline)
             if not math.isfinite(bound):
-                return _result(gate, route, _told(found), None, "the baseline has too few answers")
+                return _result(
+                    gate, route, _finite(percentile), None, "the baseline has too few answers"
+                )
         why = ""
-        if not math.isfinite(found):
-            why = f"{_asked(route) - _score_of(route, gate.output).scored:,} answers are missing"
-        return _result(gate, route, _told(found), bound, why)
+        if not math.isfinite(percentile):
+            why = f"{_finished(route) - _score_of(route, gate.output).scored:,} answers are missing"
+        return _result(gate, route, _finite(percentile), bound, why)
 
     def _percentile(self, gate: Gate, route: RouteReport) -> float:
-        """The smallest value that so large a share of the answers does not exceed."""
-        column = self._tally.routes[route.route].columns[gate.output]
+        """Return the smallest value that the gate's share of the answers does not exceed."""
+        column = self._accumulator.routes[route.route].columns[gate.output]
         values = np.asarray(column.values, dtype=np.float64)
         values = np.sort(values[np.isfinite(values)])
-        asked = max(_asked(route), len(values))
-        missing = asked - len(values)
-        if asked == 0:
+        finished = max(_finished(route), len(values))
+        missing = finished - len(values)
+        if finished == 0:
             return math.inf
-        place = max(0, math.ceil(gate.quantile * asked - 1e-9) - 1)
+        place = max(0, math.ceil(gate.quantile * finished - 1e-9) - 1)
         if gate.sign in {"<", "<="}:  # what is missing stands behind the largest
             return float(values[place]) if place < len(values) else math.inf
         return float(values[place - missing]) if place >= missing else -math.inf
 
     def _rises(self, output: str) -> bool:
-        declared = {one.name: one for metric in self._tally.metrics for one in metric.outputs}
+        declared = {
+            output.name: output for metric in self._accumulator.metrics for output in metric.outputs
+        }
         return declared[output].higher_is_better is not False
 
     def _comparison(self, gate: Gate, route: RouteReport) -> Comparison:
         return self._compared[route.route, gate.output]
 
     def _missing(self, gate: Gate, route: RouteReport | None) -> str:
-        """Why a score says nothing: too many answers have none. "" when there are enough."""
+        """Say why a score is not enough: too many answers lack it. "" when enough have it."""
         if route is None:
             return ""
-        bounds = [one.bound for one in self._demanded if one.output in {"", gate.output}]
+        bounds = [
+            demanded.bound for demanded in self._demanded if demanded.output in {"", gate.output}
+        ]
         enough = max((bound for bound in bounds if bound is not None), default=1.0)
         score = _score_of(route, gate.output)
         if _covered(route, score) >= enough:
             return ""
-        asked = _asked(route)
-        if asked == 0:
+        finished = _finished(route)
+        if finished == 0:
             return f"{route.route} has no answers"
         return (
-            f"{asked - score.scored:,} of {asked:,} answers of {route.route} have no "
+            f"{finished - score.scored:,} of {finished:,} answers of {route.route} have no "
             f"{gate.output}; a gate 'coverage >= ...' says how many may be missing"
         )
 
 
 def _score_of(route: RouteReport, output: str) -> RouteScore:
-    return next(one for one in route.scores if one.output == output)
+    return next(score for score in route.scores if score.output == output)
 
 
-def _asked(route: RouteReport) -> int:
-    """Answers that came or failed: a run that stopped early is not short of the others."""
+def _finished(route: RouteReport) -> int:
+    """Count the answers that came or failed: a run that stopped early does not lack the others."""
     return route.answered + route.failed
 
 
 def _covered(route: RouteReport, score: RouteScore) -> float:
-    asked = _asked(route)
-    return score.scored / asked if asked else 0.0
+    finished = _finished(route)
+    return score.scored / finished if finished else 0.0
 
 
-def _told(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
 def _result(
-    gate: Gate, route: RouteReport, found: float | None, bound: float | None, why: str = ""
+    gate: Gate, route: RouteReport, number: float | None, bound: float | None, why: str = ""
 ) -> GateResult:
-    known = found is not None and bound is not None
-    passed = not why and known and _SIGNS[gate.sign](found or 0.0, bound or 0.0)
+    known = number is not None and bound is not None
+    passed = not why and known and _SIGNS[gate.sign](number or 0.0, bound or 0.0)
     return GateResult(
-        gate=gate.text, route=route.route, passed=passed, found=found, bound=bound, why=why
+        gate=gate.text, route=route.route, passed=passed, found=number, bound=bound, why=why
     )

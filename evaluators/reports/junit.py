@@ -17,11 +17,11 @@ from evaluators.reports.gates import GateResult
 def to_junit(
     name: str, gates: Sequence[GateResult], *, run: str, problem: str, seconds: float | None
 ) -> bytes:
-    """The gates as one test suite, UTF-8.
+    """Write the gates as one test suite, UTF-8.
 
     Args:
         name: of the run, the suite's name.
-        gates: what they found.
+        gates: their outcomes.
         run: the run's id.
         problem: why the run did not complete; "" when it did.
         seconds: how long it took; None when that is not known.
@@ -46,21 +46,21 @@ def to_junit(
             suite, "testcase", classname=_legal(f"{name}.{gate.route}"), name=_legal(gate.gate)
         )
         if not gate.passed:
-            Xml.SubElement(case, "failure", message=_legal(told(gate)))
+            Xml.SubElement(case, "failure", message=_legal(in_words(gate)))
     Xml.indent(suites)
     text: bytes = Xml.tostring(suites, encoding="utf-8", xml_declaration=True)
     return text + b"\n"
 
 
-def told(gate: GateResult) -> str:
-    """What a gate found, in words: `0.184 against 0.2`, and why where that is not the reason."""
-    found = "no score" if gate.found is None else f"{gate.found:.4g}"
+def in_words(gate: GateResult) -> str:
+    """Put a gate's outcome in words: `0.184 against 0.2`, and the reason if it is another."""
+    number = "no score" if gate.found is None else f"{gate.found:.4g}"
     bound = "no score" if gate.bound is None else f"{gate.bound:.4g}"
-    return f"{found} against {bound}" + (f"; {gate.why}" if gate.why else "")
+    return f"{number} against {bound}" + (f"; {gate.why}" if gate.why else "")
 
 
 def _legal(text: str) -> str:
-    """Without the characters that XML 1.0 forbids; names of others may hold anything."""
+    """Replace the characters that XML 1.0 forbids; foreign names may hold anything."""
     return "".join(
         char if char.isprintable() or char in "\t\n" else "\N{REPLACEMENT CHARACTER}"
         for char in text

@@ -96,14 +96,14 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """What has to be known about some of the scores, and how many those are."""
+    """A remark on some of the scores, and how many scores it is about."""
 
     text: str
     count: int
 
 
 class Confusion(msgspec.Struct, frozen=True, kw_only=True):
-    """How often each label was due and given; repeats of a sample are averaged.
+    """A confusion matrix: how often each label was due and given; repeats of a sample are averaged.
 
     Attributes:
         output: the output that it belongs to.
@@ -117,21 +117,21 @@ class Confusion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
-    """One output of one route.
+    """The score of one route on one output.
 
     Attributes:
-        output: its name.
+        output: the output's name.
         estimate: mean over samples, or the corpus score; None when nothing was scored.
         low, high: 95% interval; None when n is below 2.
         method: of the interval.
         n: samples with a score.
         scored: cells (sample and repeat) with a score.
-        expected: cells that the run asks of the route.
+        expected: cells that the run requests of the route.
         coverage: scored / expected.
         unscored: answers that have no score.
-        example: why one of those has none, "" if it was not said.
-        notes: what has to be known about some of the scores, most frequent first.
-        clusters: how many clusters the samples are in; None when each stands alone.
+        example: why one of those has none, "" if no reason is known.
+        notes: remarks on some of the scores, most frequent first.
+        clusters: the number of clusters that the samples are in; None when each stands alone.
         variance: of the scores, split in two; None without repeats and for corpus scores.
     """
 
@@ -152,14 +152,14 @@ class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One route.
+    """What one route answered, what that took and how it scored.
 
     Attributes:
-        route: its name.
-        expected: cells that the run asks of it.
+        route: the route's name.
+        expected: cells that the run requests of it.
         answered: cells with an answer.
         failed: cells with an error instead.
-        missing: cells with neither, because they were not asked or are in flight.
+        missing: cells with neither, because they were not requested or are in flight.
         cached: answers taken from the run cache.
         errors: the failures by code, most frequent first.
         targets: target to its share of the answers.
@@ -187,7 +187,7 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader needs to know of an output; fields as in `evaluators.base.Output`."""
+    """The description of an output for readers; fields as in `evaluators.base.Output`."""
 
     name: str
     metric: str
@@ -210,7 +210,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         comparisons: by route, then output; empty without a baseline.
         warnings: what a reader has to know before believing the numbers, in sentences.
         signatures: metric to its signature.
-        method: how intervals and p-values were found.
+        method: how intervals and p-values were computed.
     """
 
     baseline: str | None
@@ -223,21 +223,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     method: str = METHOD
 
 
-def summarise(tally: ScoreAccumulator, *, seed: int = 0) -> Report:
-    """Turn what was collected into a report; the same rows and seed give the same report.
+def summarise(accumulator: ScoreAccumulator, *, seed: int = 0) -> Report:
+    """Turn the collected rows into a report; the same rows and seed give the same report.
 
     Args:
-        tally: everything was added to it.
+        accumulator: all rows of the run were added to it.
         seed: of the resampling.
     """
-    outputs = {output.name: output for metric in tally.metrics for output in metric.outputs}
-    infos = infos_of(tally)
+    outputs = {output.name: output for metric in accumulator.metrics for output in metric.outputs}
+    infos = infos_of(accumulator)
     per_sample = {
-        (route, name): tally.per_sample(route, name)
-        for route, counted in tally.routes.items()
+        (route, name): accumulator.per_sample(route, name)
+        for route, counted in accumulator.routes.items()
         for name in counted.columns
     }
-    clusters = tally.cluster_numbers()
+    clusters = accumulator.cluster_numbers()
     routes = tuple(
         _route_report(
             route,
@@ -252,9 +252,9 @@ def summarise(tally: ScoreAccumulator, *, seed: int = 0) -> Report:
                 if output.confusion and per_sample[route, name].present.any()
             ),
         )
-        for route, counted in tally.routes.items()
+        for route, counted in accumulator.routes.items()
     )
-    baseline = tally.baseline
+    baseline = accumulator.baseline
     comparisons: tuple[Comparison, ...] = ()
     if baseline is not None:
         comparisons = judged(
@@ -266,7 +266,7 @@ def summarise(tally: ScoreAccumulator, *, seed: int = 0) -> Report:
                     clusters,
                     seed,
                 )
-                for route in tally.routes
+                for route in accumulator.routes
                 if route != baseline
                 for name, output in outputs.items()
             ],
@@ -274,17 +274,17 @@ def summarise(tally: ScoreAccumulator, *, seed: int = 0) -> Report:
         )
     return Report(
         baseline=baseline,
-        samples=len(tally.samples),
+        samples=len(accumulator.samples),
         outputs=infos,
         routes=routes,
         comparisons=comparisons,
         warnings=tuple(_warnings(baseline, infos, routes, comparisons)),
-        signatures={metric.name: metric.signature for metric in tally.metrics},
+        signatures={metric.name: metric.signature for metric in accumulator.metrics},
     )
 
 
-def infos_of(tally: ScoreAccumulator) -> tuple[OutputInfo, ...]:
-    """What a reader needs to know of the tally's outputs."""
+def infos_of(accumulator: ScoreAccumulator) -> tuple[OutputInfo, ...]:
+    """Describe each output for readers."""
     return tuple(
         OutputInfo(
             name=output.name,
@@ -296,13 +296,13 @@ def infos_of(tally: ScoreAccumulator) -> tuple[OutputInfo, ...]:
             corpus=output.corpus is not None,
             description=output.description,
         )
-        for metric in tally.metrics
+        for metric in accumulator.metrics
         for output in metric.outputs
     )
 
 
 def decimals(output: OutputInfo, *values: float | None) -> int:
-    """Decimal places that suit an output: 3 for 0..1, 2 for 0..100, else three digits in all."""
+    """Return suitable decimal places: 3 for 0..1, 2 for 0..100, else three digits in all."""
     if output.high == 1.0 and output.low in {0.0, -1.0}:
         return 3
     if (output.low, output.high) == (0.0, 100.0):
@@ -314,7 +314,7 @@ def decimals(output: OutputInfo, *values: float | None) -> int:
 
 
 def dollars(amount: float, *, estimated: bool = False) -> str:
-    """US dollars to the cent, or to two digits when there is less than a dollar."""
+    """Format US dollars to the cent, or to two digits below a dollar."""
     sign = "≈ $" if estimated else "$"
     if amount >= 1000:
         return f"{sign}{amount:,.0f}"
@@ -323,8 +323,8 @@ def dollars(amount: float, *, estimated: bool = False) -> str:
     return f"{sign}{amount:.{1 - math.floor(math.log10(amount))}f}"
 
 
-def _confusion(output: Output, found: SampleScores) -> Confusion:
-    sums = found.statistics[found.present].sum(axis=0)
+def _confusion(output: Output, scores: SampleScores) -> Confusion:
+    sums = scores.statistics[scores.present].sum(axis=0)
     rows = sums.reshape(-1, len(output.confusion))
     counts = tuple(tuple(row) for row in rows.tolist())
     return Confusion(output=output.name, labels=output.confusion, counts=counts)
@@ -371,9 +371,9 @@ def _route_report(
 
 
 def _route_score(
-    output: Output, counted: RouteScores, found: SampleScores, clusters: Clusters, seed: int
+    output: Output, counted: RouteScores, scores: SampleScores, clusters: Clusters, seed: int
 ) -> RouteScore:
-    interval = _interval(output, found, clusters, seed)
+    interval = _interval(output, scores, clusters, seed)
     column = counted.columns[output.name]
     scored = len(column.samples)
     return RouteScore(
@@ -382,7 +382,7 @@ def _route_score(
         low=interval.low,
         high=interval.high,
         method=interval.method,
-        n=int(np.count_nonzero(found.present)),
+        n=int(np.count_nonzero(scores.present)),
         scored=scored,
         expected=counted.expected,
         coverage=scored / counted.expected if counted.expected else 0.0,
@@ -395,15 +395,15 @@ def _route_score(
 
 
 def _interval(
-    output: Output, found: SampleScores, clusters: Clusters, seed: int
+    output: Output, scores: SampleScores, clusters: Clusters, seed: int
 ) -> intervals.Interval:
-    values = found.values[found.present]
-    chosen = clusters_of(clusters, found.present)
+    values = scores.values[scores.present]
+    chosen = clusters_of(clusters, scores.present)
     if output.corpus is not None:
-        rows = found.statistics[found.present]
+        rows = scores.statistics[scores.present]
         return intervals.corpus_interval(rows, output.corpus, clusters=chosen, seed=seed)
     if (output.low, output.high) == (0.0, 1.0) and np.isin(values, (0.0, 1.0)).all():
-        # Nothing else sees past "all right" or "all wrong"; Wilson's interval does.
+        # Other intervals have no width for "all right" or "all wrong"; Wilson's has.
         if chosen is None:
             return intervals.wilson(int(values.sum()), len(values))
         units = len(set(chosen))
@@ -413,14 +413,14 @@ def _interval(
 
 
 def _within(output: Output, interval: intervals.Interval) -> intervals.Interval:
-    """No end beyond the range that the output declares."""
+    """Cut the ends off at the range that the output declares."""
     low, high = interval.low, interval.high
     if low is None or high is None:
         return interval
     least = -math.inf if output.low is None else output.low
-    most = math.inf if output.high is None else output.high
+    greatest = math.inf if output.high is None else output.high
     return msgspec.structs.replace(
-        interval, low=min(max(low, least), most), high=max(min(high, most), least)
+        interval, low=min(max(low, least), greatest), high=max(min(high, greatest), least)
     )
 
 
@@ -454,9 +454,11 @@ def _warnings(
 
 
 def _parameter_warnings(routes: Sequence[RouteReport]) -> Iterable[str]:
-    """Routes that were not asked the same, because some targets cannot express all of it."""
+    """Warn of routes that got another request, because some targets cannot express all of it."""
     for route in routes:
-        alike = [one.route for one in routes if one.route != route.route and not one.dropped]
+        alike = [
+            other.route for other in routes if other.route != route.route and not other.dropped
+        ]
         others = f" as {', '.join(alike)}" if alike else ""
         for name, count in route.dropped.items():
             yield (
@@ -524,15 +526,18 @@ def _comparison_warnings(
     comparisons: Sequence[Comparison],
 ) -> Iterable[str]:
     sizes = {(route.route, score.output): score.n for route in routes for score in route.scores}
-    narrowed = [one for one in comparisons if one.n < sizes[one.route, one.output]]
+    narrowed = [
+        compared for compared in comparisons if compared.n < sizes[compared.route, compared.output]
+    ]
     if narrowed:
         yield (
             "The baseline lacks some samples that other routes have; differences are over the "
-            f"samples of both (n from {min(one.n for one in narrowed):,})."
+            f"samples of both (n from {min(compared.n for compared in narrowed):,})."
         )
-    family = [one for one in comparisons if one.p_holm is not None]
+    family = [compared for compared in comparisons if compared.p_holm is not None]
     smallest = max(
-        (differences.smallest_p_value(one.clusters or one.n) for one in family), default=0.0
+        (differences.smallest_p_value(compared.clusters or compared.n) for compared in family),
+        default=0.0,
     )
     if smallest * len(family) >= ALPHA:
         yield (
@@ -542,11 +547,11 @@ def _comparison_warnings(
     detectable = []
     for output in outputs:
         sought = [
-            one.detectable
-            for one in family
-            if one.output == output.name
-            and one.verdict == "no difference shown"
-            and one.detectable is not None
+            compared.detectable
+            for compared in family
+            if compared.output == output.name
+            and compared.verdict == "no difference shown"
+            and compared.detectable is not None
         ]
         if sought:
             effect = max(sought)

@@ -36,7 +36,7 @@ _ROUTE_WIDTH = 32  # longer route names are folded
 
 
 def to_table(report: Report, *, width: int = 100) -> Group:
-    """Scores, what they took, differences from the baseline, notes, signatures.
+    """Draw scores, what they took, differences from the baseline, caveats and signatures.
 
     Args:
         report: from `summarise`.
@@ -60,7 +60,9 @@ def _scores(report: Report, width: int) -> Iterable[RenderableType]:
     if not report.outputs:
         yield heading(f"{counted}, not scored", "`eval rescore` scores them and asks nothing again")
         return
-    verdicts = {(one.route, one.output): one.verdict for one in report.comparisons}
+    verdicts = {
+        (compared.route, compared.output): compared.verdict for compared in report.comparisons
+    }
     legend = "mean or corpus score [95% interval]; ↑ higher is better, ↓ lower is better"
     if report.baseline is not None and len(report.routes) > 1:
         legend += f"; ▲ better / ▼ worse than {report.baseline} (p < 0.05, see below)"
@@ -68,11 +70,11 @@ def _scores(report: Report, width: int) -> Iterable[RenderableType]:
 
     columns: list[tuple[OutputInfo, list[Text]]] = []
     for index, output in enumerate(report.outputs):
-        found = [verdicts.get((route.route, output.name)) for route in report.routes]
-        marked = any(MARKS[verdict].strip() for verdict in found)
+        marks = [verdicts.get((route.route, output.name)) for route in report.routes]
+        marked = any(MARKS[verdict].strip() for verdict in marks)
         cells = [
             _score_cell(output, route.scores[index], MARKS[verdict] if marked else "", verdict)
-            for route, verdict in zip(report.routes, found, strict=True)
+            for route, verdict in zip(report.routes, marks, strict=True)
         ]
         columns.append((output, cells))
     names = [_route_name(route.route, report.baseline) for route in report.routes]
@@ -92,7 +94,7 @@ def _scores(report: Report, width: int) -> Iterable[RenderableType]:
 def _fitting(
     columns: Sequence[tuple[OutputInfo, list[Text]]], room: int
 ) -> Iterable[list[tuple[OutputInfo, list[Text]]]]:
-    """Groups of neighbouring columns that fit side by side; at least one each."""
+    """Group neighbouring columns that fit side by side; each group has at least one."""
     chosen: list[tuple[OutputInfo, list[Text]]] = []
     used = 0
     for output, cells in columns:
@@ -110,10 +112,10 @@ def _fitting(
 def _score_cell(output: OutputInfo, score: RouteScore, mark: str, verdict: Verdict | None) -> Text:
     text = plain(ABSENT)
     if score.estimate is not None:
-        places = decimals(output, score.estimate)
-        text = plain(f"{score.estimate:,.{places}f}")
+        digits = decimals(output, score.estimate)
+        text = plain(f"{score.estimate:,.{digits}f}")
         if score.low is not None and score.high is not None:
-            text.append(f" [{score.low:,.{places}f}, {score.high:,.{places}f}]")
+            text.append(f" [{score.low:,.{digits}f}, {score.high:,.{digits}f}]")
     if mark:
         text.append(f" {mark}", style=STYLES[verdict])
     if score.scored < score.expected:
@@ -123,13 +125,13 @@ def _score_cell(output: OutputInfo, score: RouteScore, mark: str, verdict: Verdi
 
 
 def _repeats(report: Report) -> Iterable[RenderableType]:
-    """How much of the spread of scores comes from asking the same sample again."""
+    """Show how much of a score's spread lies between repeats of one sample."""
     lines = []
     for route in report.routes:
         shares = [
-            f"{one.output} {one.variance.share_of_repeats:.0%}"
-            for one in route.scores
-            if one.variance is not None and one.variance.share_of_repeats is not None
+            f"{score.output} {score.variance.share_of_repeats:.0%}"
+            for score in route.scores
+            if score.variance is not None and score.variance.share_of_repeats is not None
         ]
         if shares:
             lines.append(plain(f"{route.route}: {', '.join(shares)}"))
@@ -142,16 +144,16 @@ def _repeats(report: Report) -> Iterable[RenderableType]:
 
 
 def _confusions(report: Report) -> Iterable[RenderableType]:
-    """For each route with labels, which were due (rows) and which were given (columns)."""
+    """Draw a confusion matrix for each route with labels."""
     for route in report.routes:
-        for one in route.confusions:
+        for confusion in route.confusions:
             legend = "rows: the label that was due; columns: the label that was given"
             yield heading(f"Labels of {route.route}", legend)
             table = empty_table()
             table.add_column("", overflow="fold", max_width=_ROUTE_WIDTH)
-            for label in one.labels:
+            for label in confusion.labels:
                 table.add_column(printable(label), justify="right", overflow="fold")
-            for label, counts in zip(one.labels, one.counts, strict=False):
+            for label, counts in zip(confusion.labels, confusion.counts, strict=False):
                 table.add_row(plain(label, "bold"), *(f"{count:,.4g}" for count in counts))
             yield table
             yield plain("")
@@ -225,8 +227,8 @@ def _differences(report: Report, width: int) -> Iterable[RenderableType]:
         "sample by sample [95% interval]; p is corrected for the number of comparisons",
     )
     for route in report.routes:
-        compared = [one for one in report.comparisons if one.route == route.route]
-        if not compared:
+        comparisons = [compared for compared in report.comparisons if compared.route == route.route]
+        if not comparisons:
             continue
         table = empty_table()
         yield plain(route.route, "bold")
@@ -236,30 +238,32 @@ def _differences(report: Report, width: int) -> Iterable[RenderableType]:
         table.add_column("n", justify="right", no_wrap=True)
         table.add_column("p\n(Holm)", justify="right", no_wrap=True)
         table.add_column("verdict")
-        for one in compared:
-            output = outputs[one.output]
+        for compared in comparisons:
+            output = outputs[compared.output]
             table.add_row(
                 output_title(output),
-                difference(output, one),
-                outcomes(output, one),
-                f"{one.n:,}",
-                p_value(one.p_holm),
-                verdict_of(one, in_full=width >= 96),
+                difference(output, compared),
+                outcomes(output, compared),
+                f"{compared.n:,}",
+                p_value(compared.p_holm),
+                verdict_of(compared, in_full=width >= 96),
             )
         yield table
-        yield plain(_in_words(route.route, report.baseline or "", compared))
+        yield plain(_in_words(route.route, report.baseline or "", comparisons))
         yield plain("")
 
 
 def _in_words(route: str, baseline: str, compared: Sequence[Comparison]) -> str:
-    found = {
-        verdict: ", ".join(one.output for one in compared if one.verdict == verdict)
+    outputs = {
+        verdict: ", ".join(
+            comparison.output for comparison in compared if comparison.verdict == verdict
+        )
         for verdict in ("better", "worse", "no difference shown")
     }
-    said = [f"{word} on {found[word]}" for word in ("better", "worse") if found[word]]
-    if found["no difference shown"]:
-        said.append(f"no difference shown on {found['no difference shown']}")
-    return f"{route} against {baseline}: {'; '.join(said) or 'nothing could be compared'}."
+    clauses = [f"{word} on {outputs[word]}" for word in ("better", "worse") if outputs[word]]
+    if outputs["no difference shown"]:
+        clauses.append(f"no difference shown on {outputs['no difference shown']}")
+    return f"{route} against {baseline}: {'; '.join(clauses) or 'nothing could be compared'}."
 
 
 def _signatures(report: Report) -> Iterable[RenderableType]:

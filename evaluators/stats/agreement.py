@@ -39,8 +39,8 @@ class Pairs:
     bootstrap is one small table and many draws are computed at once.
 
     Args:
-        a, b: one number an item.
-        clusters: what each item belongs to; None when each is its own.
+        a, b: one number per item.
+        clusters: the cluster that each item belongs to; None when each stands alone.
         seed: of the resampling.
 
     Raises:
@@ -78,21 +78,21 @@ class Pairs:
     def spearman(self) -> Interval:
         """Spearman's rank correlation; equal scores share their mean rank."""
 
-        def found(tables: Floats) -> Floats:
+        def statistic(tables: Floats) -> Floats:
             return _correlation(tables, _ranks(tables.sum(axis=2)), _ranks(tables.sum(axis=1)))
 
-        return self._interval(found)
+        return self._interval(statistic)
 
     def kendall(self) -> Interval:
         """Kendall's tau-b (Kendall 1945, Biometrika 33:239-251)."""
 
-        def found(tables: Floats) -> Floats:
+        def statistic(tables: Floats) -> Floats:
             concordant, discordant, only_a, only_b = _orderings(tables)
             decided = concordant + discordant
             scale = np.sqrt((decided + only_b) * (decided + only_a))
             return _divide(concordant - discordant, scale)
 
-        return self._interval(found)
+        return self._interval(statistic)
 
     def kappa(self, weights: Weights = "none") -> Interval:
         """Cohen's kappa over all scores that either rater gave (Cohen 1960, 1968).
@@ -109,26 +109,27 @@ class Pairs:
         elif weights == "quadratic":
             apart = apart**2
 
-        def found(tables: Floats) -> Floats:
+        def statistic(tables: Floats) -> Floats:
             total = tables.sum(axis=(1, 2))
             by_chance = (
                 tables.sum(axis=2)[:, :, None] * tables.sum(axis=1)[:, None, :] * apart
             ).sum(axis=(1, 2))
             return 1 - _divide((tables * apart).sum(axis=(1, 2)) * total, by_chance)
 
-        return self._interval(found)
+        return self._interval(statistic)
 
     def within(self, distance: float = 0.0) -> Interval:
-        """Share of the items whose two scores are not further apart than that.
+        """Return the share of items whose two scores differ by at most `distance`.
 
-        Where it is none or all of them, the interval is Wilson's: a bootstrap's has no width then.
+        If no item or every item qualifies, the interval is Wilson's: a bootstrap's would have no
+        width.
         """
         near = np.abs(self._a[:, None] - self._b[None, :]) <= distance + 1e-9
 
-        def found(tables: Floats) -> Floats:
+        def statistic(tables: Floats) -> Floats:
             return _divide((tables * near).sum(axis=(1, 2)), tables.sum(axis=(1, 2)))
 
-        interval = self._interval(found)
+        interval = self._interval(statistic)
         if interval.estimate in {0.0, 1.0}:
             return wilson(self.n if interval.estimate else 0, self.n)
         return interval
@@ -139,23 +140,23 @@ class Pairs:
         A pair that `a` orders as `b` does counts 1, one that it ties counts a half.
         """
 
-        def found(tables: Floats) -> Floats:
+        def statistic(tables: Floats) -> Floats:
             concordant, discordant, only_a, _ = _orderings(tables)
             return _divide(concordant + only_a / 2, concordant + discordant + only_a)
 
-        return self._interval(found)
+        return self._interval(statistic)
 
     def bias(self) -> Interval:
-        """Mean of a - b: how much higher `a` scores."""
+        """Return the mean of a - b: how much higher `a` scores."""
         gap = self._a[:, None] - self._b[None, :]
 
-        def found(tables: Floats) -> Floats:
+        def statistic(tables: Floats) -> Floats:
             return _divide((tables * gap).sum(axis=(1, 2)), tables.sum(axis=(1, 2)))
 
-        return self._interval(found)
+        return self._interval(statistic)
 
     def confusion(self) -> tuple[list[float], list[list[int]]]:
-        """All scores that occur, and how often `b` (rows) was met by `a` (columns)."""
+        """Return all scores that occur, and counts of each score of `b` (row) with each of `a`."""
         values = np.union1d(self._a, self._b)
         counts = np.zeros((len(values), len(values)), dtype=np.int64)
         if self.n:
@@ -177,11 +178,11 @@ class Pairs:
             tables = np.bincount(flat, weights.ravel(), minlength=rows * self._width)
             yield tables.astype(np.float64).reshape(shape)
 
-    def _interval(self, found: Callable[[Floats], Floats]) -> Interval:
+    def _interval(self, statistic: Callable[[Floats], Floats]) -> Interval:
         if not self.n:
             return Interval(estimate=None, low=None, high=None, n=0)
         drawn = self._tables() if self._clusters > 1 else iter(())
-        return _percentiles(found(self._table())[0], map(found, drawn), self.n)
+        return _percentiles(statistic(self._table())[0], map(statistic, drawn), self.n)
 
 
 def krippendorff(
@@ -196,7 +197,7 @@ def krippendorff(
 
     Items with fewer than two ratings say nothing and are left out; `n` counts the others.
     """
-    values = sorted({one for row in ratings for one in row if one is not None})
+    values = sorted({rating for row in ratings for rating in row if rating is not None})
     place = {value: number for number, value in enumerate(values)}
     items = len(ratings[0]) if ratings else 0
     counts = np.zeros((items, len(values)))
@@ -216,7 +217,7 @@ def krippendorff(
     width = len(values) ** 2
     flat = coincidences.reshape(len(counts), width)
 
-    def found(tables: Floats) -> Floats:
+    def statistic(tables: Floats) -> Floats:
         tables = tables.reshape(-1, len(values), len(values))
         totals = tables.sum(axis=2)
         apart = _distances(level, values, totals)
@@ -225,7 +226,7 @@ def krippendorff(
         by_chance = (totals[:, :, None] * totals[:, None, :] * apart).sum(axis=(1, 2))
         return 1 - _divide((n - 1) * observed, by_chance)
 
-    return _resampled(flat, found, seed)
+    return _resampled(flat, statistic, seed)
 
 
 def fleiss(ratings: Sequence[Sequence[Hashable]], *, seed: int = 0) -> Interval:
@@ -253,18 +254,18 @@ def fleiss(ratings: Sequence[Sequence[Hashable]], *, seed: int = 0) -> Interval:
     agreed = (counts * (counts - 1)).sum(axis=1) / (raters * (raters - 1))
     flat = np.column_stack([agreed, np.ones(items), counts])
 
-    def found(sums: Floats) -> Floats:
+    def statistic(sums: Floats) -> Floats:
         n = sums[:, 1]
         by_chance = ((sums[:, 2:] / (n * raters)[:, None]) ** 2).sum(axis=1)
         return _divide(sums[:, 0] / n - by_chance, 1 - by_chance)
 
-    return _resampled(flat, found, seed)
+    return _resampled(flat, statistic, seed)
 
 
 def alpha_of_sums(sums: Sequence[float]) -> float:
     """Krippendorff's alpha for intervals from the sum of `alpha_statistics` over items.
 
-    0 where nothing varies: without variation there is no sign of reliability.
+    It is 0 where nothing varies: without variation, nothing shows reliability.
     """
     n, total, squares, within = sums
     by_chance = 2 * (n * squares - total * total)
@@ -274,17 +275,17 @@ def alpha_of_sums(sums: Sequence[float]) -> float:
 
 
 def alpha_statistics(ratings: Sequence[float]) -> tuple[float, float, float, float]:
-    """What one item's ratings contribute; an item with fewer than two contributes nothing."""
+    """Return what one item's ratings contribute: nothing with fewer than two ratings."""
     m = len(ratings)
     if m < 2:
         return (0.0, 0.0, 0.0, 0.0)
     total = sum(ratings)
-    squares = sum(one * one for one in ratings)
+    squares = sum(rating * rating for rating in ratings)
     return (float(m), total, squares, 2 * (m * squares - total * total) / (m - 1))
 
 
 def fleiss_statistics(labels: Sequence[float], categories: Sequence[float]) -> tuple[float, ...]:
-    """What one item's labels contribute to `fleiss_of_sums`; as many labels for every item."""
+    """Return what one item's labels add to `fleiss_of_sums`; each item has as many labels."""
     counts = [sum(label == category for label in labels) for category in categories]
     m = len(labels)
     agreed = sum(count * (count - 1) for count in counts) / (m * (m - 1))
@@ -314,7 +315,7 @@ def _distances(level: Level, values: Sequence[Any], totals: Floats) -> Floats:
 
 
 def _correlation(tables: Floats, a: Floats, b: Floats) -> Floats:
-    """Pearson's of tables whose rows mean `a` and columns `b`, the same or one set a table."""
+    """Pearson's correlation of each table; rows have the scores `a`, columns the scores `b`."""
     a = np.broadcast_to(a, tables.shape[:2])
     b = np.broadcast_to(b, (len(tables), tables.shape[2]))
     rows, columns = tables.sum(axis=2), tables.sum(axis=1)
@@ -327,12 +328,12 @@ def _correlation(tables: Floats, a: Floats, b: Floats) -> Floats:
 
 
 def _ranks(counts: Floats) -> Floats:
-    """Mean ranks of sorted values that occur so often."""
+    """Return the mean rank of each sorted value from how often it occurs."""
     return np.cumsum(counts, axis=1) - (counts - 1) / 2
 
 
 def _orderings(tables: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Pairs ordered alike, ordered the other way, tied by a only, tied by b only."""
+    """Count the pairs ordered alike, ordered oppositely, tied by a only and tied by b only."""
     below = np.cumsum(np.cumsum(tables, axis=1), axis=2)
     rows, columns = tables.sum(axis=2), tables.sum(axis=1)
     before = np.zeros_like(tables)
@@ -348,11 +349,11 @@ def _orderings(tables: Floats) -> tuple[Floats, Floats, Floats, Floats]:
 
 
 def _divide(above: Floats, below: Floats) -> Floats:
-    """NaN where it is not defined."""
+    """Divide; the quotient is NaN where it is not defined."""
     above, below = np.broadcast_arrays(above, below)
     defined = np.abs(below) > 1e-12
-    found: Floats = np.divide(above, below, out=np.full(below.shape, np.nan), where=defined)
-    return found
+    quotient: Floats = np.divide(above, below, out=np.full(below.shape, np.nan), where=defined)
+    return quotient
 
 
 def _finite(values: ArrayLike) -> Floats:
@@ -368,7 +369,7 @@ def _numbers(names: Sequence[Hashable]) -> NDArray[np.intp]:
 
 
 def _draws(n: int, width: int, seed: int) -> Iterator[Floats]:
-    """How often each of n is drawn, shape (draws, n), in chunks that fit."""
+    """Yield how often each of n clusters is drawn, shape (draws, n), in chunks that fit memory."""
     random = np.random.Generator(np.random.PCG64(seed))
     rows = max(1, _CHUNK // max(n, width, 1))
     for start in range(0, RESAMPLES, rows):
@@ -377,11 +378,11 @@ def _draws(n: int, width: int, seed: int) -> Iterator[Floats]:
         yield np.bincount(picks.ravel(), minlength=count * n).reshape(count, n).astype(np.float64)
 
 
-def _resampled(flat: Floats, found: Callable[[Floats], Floats], seed: int) -> Interval:
-    """The interval of a function of the rows' sums."""
+def _resampled(flat: Floats, statistic: Callable[[Floats], Floats], seed: int) -> Interval:
+    """Bootstrap the interval of a function of the rows' sums."""
     n = len(flat)
-    estimate = found(flat.sum(axis=0)[None])[0]
-    drawn = (found(counts @ flat) for counts in _draws(n, flat.shape[1], seed)) if n > 1 else ()
+    estimate = statistic(flat.sum(axis=0)[None])[0]
+    drawn = (statistic(counts @ flat) for counts in _draws(n, flat.shape[1], seed)) if n > 1 else ()
     return _percentiles(estimate, iter(drawn), n)
 
 

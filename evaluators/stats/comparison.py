@@ -21,7 +21,7 @@ from evaluators.stats import differences
 
 
 class SampleScores(NamedTuple):
-    """A column with repeats averaged, one row per sample of the run, NaN where it has none."""
+    """The scores of one output and route, averaged over repeats: one row per sample, else NaN."""
 
     values: NDArray[np.float64]  # shape (samples,)
     statistics: NDArray[np.float64]  # shape (samples, k)
@@ -77,7 +77,7 @@ def comparison(
     clusters: Clusters,
     seed: int,
 ) -> Comparison:
-    """The numbers of one comparison; `judged` adds what depends on the others.
+    """Compute the numbers of one comparison; `judged` adds what depends on the others.
 
     Args:
         cell: the route's name and the output.
@@ -127,27 +127,27 @@ def comparison(
 
 
 def clusters_of(clusters: Clusters, chosen: NDArray[np.bool_]) -> list[int] | None:
-    """The clusters of some of the samples."""
+    """Return the clusters of the chosen samples."""
     return None if clusters is None else clusters[chosen].tolist()
 
 
 def judged(
     comparisons: Sequence[Comparison], outputs: Mapping[str, Output]
 ) -> tuple[Comparison, ...]:
-    """The comparisons with corrected p-values and verdicts, as one family."""
+    """Add corrected p-values and verdicts to the comparisons, as one family."""
     family = [
         index
-        for index, one in enumerate(comparisons)
-        if one.p_value is not None and outputs[one.output].higher_is_better is not None
+        for index, compared in enumerate(comparisons)
+        if compared.p_value is not None and outputs[compared.output].higher_is_better is not None
     ]
     p_values = [comparisons[index].p_value for index in family]
     adjusted = differences.holm([p_value for p_value in p_values if p_value is not None])
-    found = list(comparisons)
+    with_verdicts = list(comparisons)
     for index, p_holm in zip(family, adjusted, strict=True):
-        one = comparisons[index]
+        compared = comparisons[index]
         verdict: Verdict = "no difference shown"
-        if p_holm < ALPHA and one.difference:
-            rises = one.difference > 0
-            verdict = "better" if rises == outputs[one.output].higher_is_better else "worse"
-        found[index] = msgspec.structs.replace(one, p_holm=p_holm, verdict=verdict)
-    return tuple(found)
+        if p_holm < ALPHA and compared.difference:
+            rises = compared.difference > 0
+            verdict = "better" if rises == outputs[compared.output].higher_is_better else "worse"
+        with_verdicts[index] = msgspec.structs.replace(compared, p_holm=p_holm, verdict=verdict)
+    return tuple(with_verdicts)

@@ -49,7 +49,7 @@ PerSample: TypeAlias = Mapping[Any, float | Sequence[float]] | Sequence[float] |
 
 
 class WinCounts(NamedTuple):
-    """On how many samples the first is larger than the second, equal to it, smaller than it."""
+    """How many samples the first wins, ties and loses against the second."""
 
     wins: int
     ties: int
@@ -92,7 +92,7 @@ def paired_difference(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> Paired | None:
-    """The mean difference a - b over the samples that both have; None when there are none.
+    """Return the mean difference a - b over the samples that both have; None without any.
 
     The interval is that of `mean_interval`. The p-value is of a two-sided sign-flip permutation
     test, whose null hypothesis is that a and b are exchangeable in each sample: exact up to
@@ -151,12 +151,12 @@ def paired_corpus_difference(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> Paired | None:
-    """The difference of two corpus scores a - b; None when there are no samples.
+    """Return the difference of two corpus scores a - b; None without samples.
 
     The interval is a percentile bootstrap that draws the same samples for both (Koehn 2004). The
     p-value is of approximate randomisation (Riezler and Maxwell 2005), which exchanges the two
     answers to a sample at random, as sacreBLEU's paired test does; all exchanges are enumerated
-    where there are no more of them than `permutations`. Equal systems get a p-value of 1.
+    where that takes at most `permutations`. Equal systems get a p-value of 1.
 
     Args:
         a: statistics, one row per sample, shape (n, k).
@@ -222,7 +222,7 @@ def paired_corpus_difference(
 
 
 def outcomes(a: ArrayLike, b: ArrayLike) -> WinCounts:
-    """Wins, ties and losses of a against b, sample by sample; equal up to rounding is a tie."""
+    """Count wins, ties and losses of a against b by sample; equal up to rounding is a tie."""
     first, second = finite(a), finite(b)
     ties = np.isclose(first, second, rtol=1e-9, atol=1e-12)
     wins = int(np.count_nonzero(~ties & (first > second)))
@@ -349,7 +349,7 @@ def smallest_p_value(n: int, *, permutations: int = PERMUTATIONS) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for being a family, in the order given (Holm 1979, Scand. J. Stat. 6:65).
+    """Adjust the p-values of a family, in the order given (Holm 1979, Scand. J. Stat. 6:65).
 
     Calling those below alpha significant keeps the chance of any false one below alpha, whatever
     the dependence between the tests.

@@ -39,7 +39,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
         estimate: None when n is 0.
         low, high: None when n is below 2: one sample says nothing about the spread.
         n: samples (clusters), not single values.
-        method: how the interval was found; `none` when there is none.
+        method: how the interval was computed; `none` without an interval.
     """
 
     estimate: float | None
@@ -231,7 +231,7 @@ def corpus_interval(
 
 
 def finite(values: ArrayLike) -> Floats:
-    """The values as an array of one dimension. Raises ValueError."""
+    """Return the values as a finite array of one dimension. Raises ValueError."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"expected one number per sample, got shape {array.shape}")
@@ -241,7 +241,7 @@ def finite(values: ArrayLike) -> Floats:
 
 
 def matrix(statistics: ArrayLike) -> Floats:
-    """The statistics as an array of two dimensions. Raises ValueError."""
+    """Return the statistics as a finite array of two dimensions. Raises ValueError."""
     array = np.asarray(statistics, dtype=np.float64)
     if array.size == 0:
         return array.reshape(0, array.shape[1] if array.ndim == 2 else 0)
@@ -253,7 +253,7 @@ def matrix(statistics: ArrayLike) -> Floats:
 
 
 def cluster_index(clusters: Sequence[Hashable], n: int) -> tuple[NDArray[np.intp], int]:
-    """The number of each value's cluster, from 0, and how many clusters there are."""
+    """Number the clusters from 0: the number of each value's cluster, and the count of clusters."""
     if len(clusters) != n:
         raise ValueError(f"{n} values but {len(clusters)} clusters")
     number: dict[Hashable, int] = {}
@@ -262,7 +262,7 @@ def cluster_index(clusters: Sequence[Hashable], n: int) -> tuple[NDArray[np.intp
 
 
 def cluster_sums(rows: Floats, clusters: Sequence[Hashable]) -> Floats:
-    """The sums of each cluster's rows, shape (clusters, k)."""
+    """Sum each cluster's rows, shape (clusters, k)."""
     index, count = cluster_index(clusters, len(rows))
     columns = [np.bincount(index, weights=column, minlength=count) for column in rows.T]
     return np.stack(columns, axis=1) if columns else np.empty((count, 0))
@@ -280,7 +280,7 @@ def _degenerate(values: Floats, n: int, *, method: Method) -> Interval:
 
 
 def _scaled(deviations: Floats) -> tuple[Floats, float]:
-    """Divided by the largest of them, so that their cubes neither vanish nor overflow."""
+    """Divide by the largest deviation, so that cubes neither vanish nor overflow."""
     scale = float(np.abs(deviations).max()) or 1.0
     return deviations / scale, scale
 
@@ -309,7 +309,7 @@ def _bca(drawn: Floats, deviations: Floats, level: float) -> tuple[float, float]
 
 
 def corpus_score(corpus: Corpus, sums: Floats) -> float:
-    """The score of the sums. Raises ValueError where it is no number."""
+    """Return the score of the sums. Raises ValueError if it is not a number."""
     score = float(corpus(sums.tolist()))
     if not np.isfinite(score):
         raise ValueError("a corpus score must be a finite number")
@@ -317,7 +317,7 @@ def corpus_score(corpus: Corpus, sums: Floats) -> float:
 
 
 def t_quantile(share: float, freedom: float) -> float:
-    """The quantile of Student's t distribution."""
+    """Return the quantile of Student's t distribution."""
     from scipy.special import stdtrit  # noqa: PLC0415  (scipy takes a third of a second to import)
 
     return float(stdtrit(freedom, share))

@@ -14,12 +14,12 @@ import math
 
 from evaluators.stats.intervals import t_quantile
 
-MOST_SAMPLES = 10**9
-"""`sample_size` looks no further."""
+MAX_SAMPLES = 10**9
+"""The largest number of pairs that `sample_size` tries."""
 
 
 def power(effect: float, *, sd: float, n: int, alpha: float = 0.05) -> float:
-    """The chance that n pairs show a true mean difference (Cohen 1988, by the noncentral t).
+    """Return the chance that n pairs show a true mean difference (Cohen 1988, by the noncentral t).
 
     Args:
         effect: the true mean difference.
@@ -43,25 +43,25 @@ def power(effect: float, *, sd: float, n: int, alpha: float = 0.05) -> float:
 
 
 def sample_size(
-    effect: float, *, sd: float, power_wanted: float = 0.8, alpha: float = 0.05
+    effect: float, *, sd: float, min_power: float = 0.8, alpha: float = 0.05
 ) -> int | None:
-    """The fewest pairs with which a true mean difference shows with this probability.
+    """Return the fewest pairs with which a true mean difference shows with this probability.
 
-    None where `MOST_SAMPLES` are not enough. Arguments as for `power`.
+    None where `MAX_SAMPLES` are not enough. Arguments as for `power`.
 
     Raises:
-        ValueError: there is no effect, or sd is not above 0.
+        ValueError: the effect is 0, or sd is not above 0.
     """
     if effect == 0 or sd <= 0:
         raise ValueError("a sample size needs an effect, and differences that vary")
 
     def enough(n: int) -> bool:
-        return power(effect, sd=sd, n=n, alpha=alpha) >= power_wanted
+        return power(effect, sd=sd, n=n, alpha=alpha) >= min_power
 
     few, many = 1, 2
     while not enough(many):
         few, many = many, many * 2
-        if many > MOST_SAMPLES:
+        if many > MAX_SAMPLES:
             return None
     while many - few > 1:
         middle = (few + many) // 2
@@ -72,7 +72,7 @@ def sample_size(
 def minimum_detectable_effect(
     sd_of_differences: float, n: int, *, power: float = 0.8, alpha: float = 0.05
 ) -> float | None:
-    """The smallest true mean difference that n pairs find with probability `power`.
+    """Return the smallest true mean difference that n pairs find with probability `power`.
 
     For a single two-sided paired t test at level `alpha`, by the usual (t quantile + t quantile)
     times standard error. None when n is below 2 or the differences do not vary.

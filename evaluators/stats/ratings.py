@@ -1,6 +1,6 @@
-"""Bradley-Terry ratings of several routes from pairwise verdicts, and whom to pair.
+"""Bradley-Terry ratings of several routes from pairwise verdicts, and which routes to pair.
 
-    pairs = schedule(["a", "b", "c", "d"], sample_ids)      # few pairs, everybody connected
+    pairs = schedule(["a", "b", "c", "d"], sample_ids)      # few pairs, all routes connected
     board = rate([Game("a", "b", 1.0, "q1"), ...])
     board.ratings["a"]                                      # Interval(estimate=1021, ...)
 
@@ -25,7 +25,8 @@ from evaluators.stats.resampling import Floats
 RESAMPLES = 400
 _SCALE = 400 / math.log(10)
 _MEAN = 1000.0
-# Who won or lost everything would be infinitely good or bad: half a game against everybody met.
+# A route that won or lost every game would be infinitely good or bad: each pair that met gets half
+# a point each way.
 _PRIOR = 0.5
 
 
@@ -39,11 +40,11 @@ class Game(NamedTuple):
 
 
 class Ratings(msgspec.Struct, frozen=True, kw_only=True):
-    """The ratings of everybody who played.
+    """The ratings of all routes that were compared.
 
     Attributes:
         ratings: name to rating, best first.
-        games: how many verdicts there are.
+        games: the number of verdicts.
         matrix: the names in that order, and for each row and column the share of points that the
             row's name got against the column's; None where they never met.
         surely: pairs of names whose order holds in at least 95% of the draws, better one first.
@@ -58,9 +59,9 @@ class Ratings(msgspec.Struct, frozen=True, kw_only=True):
 def schedule(
     names: Sequence[str], questions: Sequence[str], *, full: bool = False, seed: int = 0
 ) -> list[tuple[str, str, str]]:
-    """Whom to compare on which question: (first, second, question).
+    """Choose the routes to compare on each question: (first, second, question).
 
-    For every question the names stand in a ring of random order and everybody meets the next one:
+    For every question the names stand in a ring of random order and each meets the next one:
     as many games as names instead of names * (names - 1) / 2, and all names are connected on every
     question. Over many questions all pairs meet about equally often.
 
@@ -75,11 +76,13 @@ def schedule(
     if full or len(names) <= 3:
         return [(a, b, question) for question in questions for a, b in combinations(names, 2)]
     random = np.random.Generator(np.random.PCG64(seed))
-    found = []
+    games = []
     for question in questions:
         ring = [names[n] for n in random.permutation(len(names))]
-        found += [(one, ring[(place + 1) % len(ring)], question) for place, one in enumerate(ring)]
-    return found
+        games += [
+            (name, ring[(place + 1) % len(ring)], question) for place, name in enumerate(ring)
+        ]
+    return games
 
 
 def rate(games: Sequence[Game], *, seed: int = 0) -> Ratings:
@@ -147,12 +150,12 @@ def rate(games: Sequence[Game], *, seed: int = 0) -> Ratings:
 
 
 def chance(rating: float, other: float) -> float:
-    """The probability that the first wins, as the ratings have it."""
+    """Return the probability that the first wins, according to the ratings."""
     return 1 / (1 + math.exp((other - rating) / _SCALE))
 
 
 def _strengths(points: Floats, met: Floats) -> Floats:
-    """Ratings by minorisation and maximisation; `met` pairs get the prior."""
+    """Compute ratings by minorisation and maximisation; pairs that met get the prior."""
     wins = points + _PRIOR * met
     games = wins + wins.T
     won = wins.sum(axis=1)

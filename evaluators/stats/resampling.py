@@ -23,7 +23,7 @@ _CHUNK = 2_000_000  # numbers drawn at once: tens of MB at most, whatever n is
 
 
 def resamples(n: int, count: int, seed: int) -> Iterator[tuple[slice, NDArray[np.int32]]]:
-    """Index arrays of shape (rows, n) in chunks, each with the slice of resamples that it is."""
+    """Yield index arrays of shape (rows, n), each with the slice of resamples that it fills."""
     random = np.random.Generator(np.random.PCG64(seed))
     rows = max(1, _CHUNK // n)
     for start in range(0, count, rows):
@@ -32,7 +32,7 @@ def resamples(n: int, count: int, seed: int) -> Iterator[tuple[slice, NDArray[np
 
 
 def multiplicities(n: int, count: int, seed: int) -> Iterator[Floats]:
-    """How often each sample is drawn, shape (rows, n), in chunks: sums are then a product."""
+    """Yield how often each sample is drawn, shape (rows, n): sums are then a matrix product."""
     for _, picks in resamples(n, count, seed):
         rows = len(picks)
         flat = (picks + np.arange(rows, dtype=np.int64)[:, None] * n).ravel()
@@ -40,7 +40,7 @@ def multiplicities(n: int, count: int, seed: int) -> Iterator[Floats]:
 
 
 def in_blocks(rows: Floats, seed: int) -> Floats:
-    """The rows, or sums of random blocks of them when there are more than is resampled singly.
+    """Return the rows, or sums of random blocks of rows above `RESAMPLING_LIMIT`.
 
     Sums of random groups vary as samples do, so resampling (or exchanging) whole groups estimates
     the same spread (the random groups method; Wolter 2007, chapter 2).
@@ -55,7 +55,7 @@ def in_blocks(rows: Floats, seed: int) -> Floats:
 
 
 def random_masks(n: int, count: int, seed: int) -> Iterator[Floats]:
-    """Rows of random zeros and ones, shape (rows, n), in chunks; every bit drawn is used."""
+    """Yield rows of random zeros and ones, shape (rows, n), in chunks; every bit drawn is used."""
     random = np.random.Generator(np.random.PCG64(seed))
     width = -(-n // 8)
     rows = max(1, _CHUNK // n)
@@ -65,7 +65,7 @@ def random_masks(n: int, count: int, seed: int) -> Iterator[Floats]:
 
 
 def all_masks(n: int) -> Iterator[Floats]:
-    """Every row of zeros and ones that begins with a zero.
+    """Yield every row of zeros and ones that begins with a zero.
 
     Those with a one in front exchange the other half, which only turns the difference's sign.
     """

@@ -42,7 +42,7 @@ _BETS = tuple(sign * 0.9 * 0.5**k for k in range(7) for sign in (1, -1))
 
 
 class StopWhen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a run has its answer and stops: `half_width` or `decided`.
+    """The condition under which a run stops early: `half_width` or `decided`.
 
     Attributes:
         half_width: stop once every route's mean is known to plus or minus this much, in the
@@ -61,7 +61,7 @@ class StopWhen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     min_samples: Annotated[int, msgspec.Meta(ge=2, le=10**9)] = 20
 
     def __post_init__(self) -> None:
-        """Refuse what asks for nothing or for two things."""
+        """Refuse a rule that sets neither condition, or both."""
         if (self.half_width is None) == (self.decided is None):
             raise ValueError("stop_when needs either half_width or decided")
         if self.decided is not None and self.output is not None:
@@ -69,7 +69,7 @@ class StopWhen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def check_stop(when: StopWhen, outputs: Sequence[Output], *, baseline: str | None) -> Output:
-    """The output that a rule is about.
+    """Return the output that a rule is about.
 
     Raises:
         RunDocumentError: no such output, one that is no mean, or `decided` without a baseline.
@@ -79,32 +79,32 @@ def check_stop(when: StopWhen, outputs: Sequence[Output], *, baseline: str | Non
     param = f"stop_when.{key}"
     if name is None:
         if len(outputs) != 1:
-            names = ", ".join(one.name for one in outputs)
+            names = ", ".join(output.name for output in outputs)
             raise RunDocumentError(f"{param}: name one of the run's outputs: {names}", param=param)
         name = outputs[0].name
-    found = {one.name: one for one in outputs}.get(name)
-    if found is None:
-        near = closest(name, [one.name for one in outputs])
+    output = {output.name: output for output in outputs}.get(name)
+    if output is None:
+        near = closest(name, [output.name for output in outputs])
         raise RunDocumentError(
             f"{param}: no metric of this run produces {name!r}.{near}", param=param
         )
-    if found.corpus is not None:
+    if output.corpus is not None:
         raise RunDocumentError(
             f"{param}: {name} is a score of a corpus; only a mean over samples can be watched",
             param=param,
         )
     if when.decided is not None and baseline is None:
         raise RunDocumentError(f"{param}: the run names no baseline to decide against", param=param)
-    if when.decided is not None and found.higher_is_better is None:
+    if when.decided is not None and output.higher_is_better is None:
         raise RunDocumentError(
             f"{param}: neither direction of {name} is better, so nothing can be decided",
             param=param,
         )
-    return found
+    return output
 
 
 class StopRule:
-    """Watches a run's answers and says when its question is answered. Pure; O(1) per answer.
+    """Watches a run's answers and says when its question is answered, in O(1) per answer.
 
     Repeats of a sample are averaged once all of them are there; a sample counts for a difference
     once the baseline has answered it too. Failed answers and missing scores are left out, as in
@@ -115,7 +115,7 @@ class StopRule:
         routes: the run's.
         outputs: of the run's metrics, all of them.
         baseline: the run's, or None.
-        repeats: how often each sample is asked.
+        repeats: the number of answers per sample.
 
     Raises:
         RunDocumentError: as `check_stop`.
@@ -155,7 +155,9 @@ class StopRule:
         """
         value = None
         if answer.text is not None:
-            value = next((one.value for one in scores if one.output == self._output.name), None)
+            value = next(
+                (score.value for score in scores if score.output == self._output.name), None
+            )
         if self._repeats > 1:
             first = cell._replace(repeat=0)
             values = self._repeated.setdefault(first, [])
@@ -163,7 +165,7 @@ class StopRule:
             if len(values) < self._repeats:
                 return
             del self._repeated[first]
-            there = [one for one in values if one is not None]
+            there = [score for score in values if score is not None]
             value = math.fsum(there) / len(there) if there else None
         if self._baseline is None:
             if value is not None:
@@ -172,7 +174,7 @@ class StopRule:
             self._pair(cell.route, cell.sample_id, value, cluster)
 
     def reason(self) -> str:
-        """Why the run may stop now, in a sentence; "" while it may not. Stays once it is there."""
+        """Say in a sentence why the run may stop; "" while it may not. A reason stays."""
         if not self._reason and self._watched and all(map(self._answered, self._watched)):
             self._reason = self._sentence()
         return self._reason
@@ -187,7 +189,7 @@ class StopRule:
         return _Sequence(_Bernstein(alpha, low, high, half_width), asymptotic)
 
     def _pair(self, route: str, sample_id: str, value: float | None, cluster: str) -> None:
-        """Take the differences that have become known; forget the sample after its last route."""
+        """Add the differences that have become known; forget the sample after its last route."""
         waiting = self._waiting.setdefault(sample_id, {})
         waiting[route] = value
         if self._baseline in waiting:
@@ -209,23 +211,23 @@ class StopRule:
 
     def _sentence(self) -> str:
         name, alpha = self._output.name, self._when.alpha
-        found = []
+        parts = []
         if self._when.half_width is not None:
-            for route, one in self._sequences.items():
-                centre, half = one.interval()
-                found.append(f"{route} {centre:.4g} ± {half:.2g} (n {one.n:,})")
+            for route, sequence in self._sequences.items():
+                centre, half = sequence.interval()
+                parts.append(f"{route} {centre:.4g} ± {half:.2g} (n {sequence.n:,})")
             return (
                 f"{name} is known to ±{self._when.half_width:g} for every route, at "
-                f"{1 - alpha:.4g} whenever one looks: {', '.join(found)}"
+                f"{1 - alpha:.4g} whenever one looks: {', '.join(parts)}"
             )
-        for route, one in self._sequences.items():
-            better = (one.mean > 0) == self._output.higher_is_better
-            p_value = min(1.0, len(self._watched) * math.exp(-one.log_evidence()))
-            found.append(
+        for route, sequence in self._sequences.items():
+            better = (sequence.mean > 0) == self._output.higher_is_better
+            p_value = min(1.0, len(self._watched) * math.exp(-sequence.log_evidence()))
+            parts.append(
                 f"{route} is {'better' if better else 'worse'} than {self._baseline} by "
-                f"{abs(one.mean):.3g} (n {one.n:,}, always-valid p {p_value:.2g})"
+                f"{abs(sequence.mean):.3g} (n {sequence.n:,}, always-valid p {p_value:.2g})"
             )
-        return f"{name} is decided: {', '.join(found)}"
+        return f"{name} is decided: {', '.join(parts)}"
 
 
 class _Exact(Protocol):
@@ -247,7 +249,7 @@ class _Sequence:
         self.n = 0
 
     def add(self, value: float, cluster: str) -> None:
-        """One more sample. With a cluster, samples are not independent, which `exact` needs."""
+        """Add a sample. With a cluster, samples are not independent, which `exact` needs."""
         self.n += 1
         self._asymptotic.add(value, cluster)
         if cluster:
@@ -264,11 +266,11 @@ class _Sequence:
         return self._asymptotic.mean
 
     def interval(self) -> tuple[float, float]:
-        """The middle of the interval, and half its width."""
+        """Return the middle of the interval, and half its width."""
         return (self._exact or self._asymptotic).interval()
 
     def log_evidence(self) -> float:
-        """Logarithm of the evidence against a mean of zero, the largest so far."""
+        """Return the logarithm of the largest evidence so far against a mean of zero."""
         return (self._exact or self._asymptotic).log_evidence()
 
 
@@ -276,12 +278,12 @@ class _Bernstein:
     """The empirical Bernstein confidence sequence of a mean (theorem 2 of the paper).
 
     A value's weight may be anything below 1 that follows from the values before it. Ours reaches
-    the wanted half width w soonest: for a variance v of the values, that is w / (w + v).
+    the requested half width w soonest: for a variance v of the values, that is w / (w + v).
     """
 
-    def __init__(self, alpha: float, low: float, high: float, wanted: float) -> None:
+    def __init__(self, alpha: float, low: float, high: float, half_width: float) -> None:
         self._low, self._range = low, high - low
-        self._wanted = wanted / self._range
+        self._half_width = half_width / self._range
         self._log = math.log(2 / alpha)
         self._n = 0
         self._sum = self._squares = 0.0
@@ -291,7 +293,7 @@ class _Bernstein:
         x = min(max((value - self._low) / self._range, 0.0), 1.0)
         before = (0.5 + self._sum) / (1 + self._n)
         variance = (0.25 + self._squares) / (1 + self._n)
-        weight = self._wanted / (self._wanted + variance)
+        weight = self._half_width / (self._half_width + variance)
         self._weights += weight
         self._weighted += weight * x
         self._penalty += (x - before) ** 2 * (-math.log1p(-weight) - weight)
@@ -306,7 +308,7 @@ class _Bernstein:
         return centre, self._range * (self._log + self._penalty) / self._weights
 
     def log_evidence(self) -> float:
-        return -math.inf  # nobody asks: it is the sequence of a mean, not of a difference
+        return -math.inf  # never read: this is the sequence of a mean, not of a difference
 
 
 class _Betting:
@@ -316,20 +318,20 @@ class _Betting:
     1 / alpha is at most alpha (Ville's inequality). The stake is split over bets of several sizes.
     """
 
-    def __init__(self, most: float) -> None:
-        self._most = most
+    def __init__(self, width: float) -> None:
+        self._width = width
         self._logs = [0.0] * len(_BETS)
         self._best = 0.0
 
     def add(self, value: float) -> None:
-        x = min(max(value / self._most, -1.0), 1.0)
+        x = min(max(value / self._width, -1.0), 1.0)
         self._logs = [log + math.log1p(bet * x) for log, bet in zip(self._logs, _BETS, strict=True)]
         top = max(self._logs)
         capital = top + math.log(math.fsum(math.exp(log - top) for log in self._logs) / len(_BETS))
         self._best = max(self._best, capital)
 
     def interval(self) -> tuple[float, float]:
-        return math.nan, math.inf  # nobody asks: it is a test of zero, not an interval
+        return math.nan, math.inf  # never read: this is a test of zero, not an interval
 
     def log_evidence(self) -> float:
         return self._best
@@ -342,8 +344,8 @@ class _Asymptotic:
     """
 
     def __init__(self, alpha: float) -> None:
-        wanted = -2 * math.log(alpha)
-        self._rho2 = (wanted + math.log(wanted + 1)) / _TUNED_AT
+        doubled = -2 * math.log(alpha)
+        self._rho2 = (doubled + math.log(doubled + 1)) / _TUNED_AT
         self._log = -math.log(alpha)
         self._clusters: dict[str, tuple[float, int]] = {}
         self._offset: float | None = None

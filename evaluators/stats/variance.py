@@ -20,9 +20,9 @@ class Variance(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         between_samples: of the samples' true means; never below 0.
         between_repeats: of the repeats of one sample.
-        share_of_repeats: the second over the sum; None when there is no variance.
-        samples: how many there are.
-        repeats: how many of each, on average.
+        share_of_repeats: the second over the sum; None without variance.
+        samples: the number of samples.
+        repeats: the mean number of repeats per sample.
     """
 
     between_samples: float
@@ -33,7 +33,7 @@ class Variance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def split_variance(samples: ArrayLike, values: ArrayLike) -> Variance | None:
-    """The two parts by the ANOVA estimator of the one-way random-effects model.
+    """Estimate the two parts by the ANOVA estimator of the one-way random-effects model.
 
     For samples with different numbers of repeats as in Searle, Casella and McCulloch (1992),
     Variance Components, section 3.6. None with fewer than two samples, or without repeats.

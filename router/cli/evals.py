@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from evaluators.data.sampling import MAX_ROWS
-from evaluators.reports.junit import told
+from evaluators.reports.junit import in_words
 from evaluators.reports.table import to_table
 from providers.errors import EvalrouterError
 from router.cli.commands import (
@@ -340,5 +340,6 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
     for gate in outcome.gates:
         word = "[green]passed[/]" if gate.passed else "[red]failed[/]"
         out.print(
-            f"gate {escape(gate.gate)}: {gate.route} {word} ({escape(told(gate))})", highlight=False
+            f"gate {escape(gate.gate)}: {gate.route} {word} ({escape(in_words(gate))})",
+            highlight=False,
         )

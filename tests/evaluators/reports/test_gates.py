@@ -405,8 +405,8 @@ def but(*lost: int) -> Value:
     return lambda k: None if k in lost else 0.5
 
 
-NO_INTERVAL = "there is no interval: fewer than two samples in common"
-NOTHING_COMMON = "there are no samples in common with the baseline"
+NO_INTERVAL = "no interval: fewer than two samples in common"
+NOTHING_COMMON = "the baseline has no samples in common with it"
 
 
 @pytest.mark.parametrize(

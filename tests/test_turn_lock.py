@@ -12,7 +12,7 @@ def test_one_at_a_time():
     turns, inside, seen = TurnLock(), [], []
 
     def work(name):
-        with turns.one():
+        with turns.hold():
             for _ in range(50):
                 inside.append(name)
                 seen.append(len(inside))
@@ -30,13 +30,13 @@ def test_steps_alternate_once_all_are_there():
 
     def second():
         begun.wait(10)
-        with turns.one():
+        with turns.hold():
             for _ in range(3):
                 steps.append("b")
                 turns.next()
 
     thread = threading.Thread(target=second)
-    with turns.one():
+    with turns.hold():
         thread.start()
         begun.wait(10)
         while not turns._waiting:
@@ -52,13 +52,13 @@ def test_a_turn_that_fails_is_handed_over():
     turns, done = TurnLock(), threading.Event()
 
     def other():
-        with turns.one():
+        with turns.hold():
             done.set()
 
     thread = threading.Thread(target=other)
 
     def fail():
-        with turns.one():
+        with turns.hold():
             thread.start()
             while not turns._waiting:
                 pass
@@ -69,5 +69,5 @@ def test_a_turn_that_fails_is_handed_over():
     assert done.wait(10)
     thread.join()
     # And nothing is left of it.
-    with turns.one():
+    with turns.hold():
         turns.next()

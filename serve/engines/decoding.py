@@ -19,27 +19,28 @@ from serve.engines.text_writer import Piece, TextWriter, TokenScore
 
 
 class GivenUpError(Exception):
-    """Nobody waits for any row any more."""
+    """Every row of a batch was given up by its client."""
 
 
 class Generation:
-    """One choice, while it is written.
+    """One choice while it is written.
 
     Args:
-        prompt: its tokens.
+        prompt: the prompt's tokens.
         sampling: how to draw; `temperature` None counts as 1.
         writer: makes text of the tokens.
         adapter: the model's LoRA adapter that writes it; "" for none.
-        tell: called with each piece, in the thread that generates; None where nobody streams.
-        token_text: a token as text.
-        device: where the scores are.
+        on_piece: called with each piece, in the thread that generates; None where the answer is
+            not streamed.
+        token_text: returns a token as text.
+        device: the device that the scores are on.
 
     Attributes:
-        prompt: its tokens.
+        prompt: as given.
         adapter: as given.
-        pieces: what was written, where nobody streams.
+        pieces: what was written, where the answer is not streamed.
         writer: as given.
-        cancelled: set it to have the row given up.
+        cancelled: set it to give the row up.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Generation:
         writer: TextWriter,
         *,
         adapter: str = "",
-        tell: Callable[[Piece], None] | None = None,
+        on_piece: Callable[[Piece], None] | None = None,
         token_text: Callable[[int], str],
         device: torch.device,
     ) -> None:
@@ -59,7 +60,7 @@ class Generation:
         self.writer = writer
         self.pieces: list[Piece] = []
         self.cancelled = False
-        self._tell = tell or self.pieces.append
+        self._on_piece = on_piece or self.pieces.append
         self._token_text = token_text
         self._logprobs: torch.Tensor | None = None
         self._counts: torch.Tensor | None = None
@@ -72,33 +73,33 @@ class Generation:
 
     @property
     def done(self) -> bool:
-        """Whether no more tokens are wanted."""
+        """Whether the choice needs no more tokens."""
         return self.cancelled or bool(self.writer.finish)
 
     def draw(self, scores: torch.Tensor) -> torch.Tensor:
-        """The model's scores of all tokens, changed so that the largest is the one drawn."""
-        said = self.sampling
-        if said.logprobs is not None:
+        """Return the model's scores of all tokens, changed so that the largest is drawn."""
+        sampling = self.sampling
+        if sampling.logprobs is not None:
             # Of the model itself, before anything below changes them.
             self._logprobs = torch.log_softmax(scores, dim=-1)
-        if said.frequency_penalty or said.presence_penalty:
+        if sampling.frequency_penalty or sampling.presence_penalty:
             if self._counts is None:
                 self._counts = torch.zeros_like(scores)
-            scores = scores - said.frequency_penalty * self._counts
-            scores = scores - said.presence_penalty * (self._counts > 0)
-        for token, bias in said.logit_bias.items():
+            scores = scores - sampling.frequency_penalty * self._counts
+            scores = scores - sampling.presence_penalty * (self._counts > 0)
+        for token, bias in sampling.logit_bias.items():
             if 0 <= token < scores.numel():
                 scores[token] += bias
-        temperature = 1.0 if said.temperature is None else said.temperature
+        temperature = 1.0 if sampling.temperature is None else sampling.temperature
         if temperature == 0:
             return scores
-        scores = _likeliest(scores / temperature, said.top_k, said.top_p)
+        scores = _likeliest(scores / temperature, sampling.top_k, sampling.top_p)
         # Exponential noise is Gumbel noise after a logarithm.
         noise = torch.empty_like(scores).exponential_(generator=self._random)
         return scores - noise.log()
 
     def take(self, token: int) -> None:
-        """A token was drawn."""
+        """Add a token that was drawn."""
         if self.done:
             return
         score = None
@@ -108,18 +109,18 @@ class Generation:
             self._counts[token] += 1
         piece = self.writer.add(token, score)
         if piece.text or piece.finish:
-            self._tell(piece)
+            self._on_piece(piece)
 
     def _score(self, token: int, logprobs: torch.Tensor) -> TokenScore:
-        wanted = self.sampling.logprobs or 0
-        top = torch.topk(logprobs, wanted) if wanted else None
+        count = self.sampling.logprobs or 0
+        top = torch.topk(logprobs, count) if count else None
         others = [] if top is None else zip(top.indices.tolist(), top.values.tolist(), strict=True)
         return TokenScore(
-            **self._told(token, float(logprobs[token])),
-            top_logprobs=[self._told(one, value) for one, value in others],
+            **self._as_json(token, float(logprobs[token])),
+            top_logprobs=[self._as_json(other, value) for other, value in others],
         )
 
-    def _told(self, token: int, logprob: float) -> dict[str, Any]:
+    def _as_json(self, token: int, logprob: float) -> dict[str, Any]:
         text = self._token_text(token)
         # A part of a letter has no text to take the bytes from.
         raw = None if "\ufffd" in text else list(text.encode())
@@ -128,7 +129,7 @@ class Generation:
 
 
 def _likeliest(scores: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
-    """The scores with all but the likeliest tokens ruled out."""
+    """Return the scores with all but the likeliest tokens ruled out."""
     if 0 < top_k < scores.numel():
         smallest = torch.topk(scores, top_k).values[-1]
         scores = scores.masked_fill(scores < smallest, float("-inf"))
@@ -142,7 +143,7 @@ def _likeliest(scores: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
 
 
 class Draw(LogitsProcessor):  # type: ignore[misc]  # its types are not installed everywhere
-    """Has each row draw its token."""
+    """Makes each row draw its token."""
 
     def __init__(self, rows: Sequence[Generation]) -> None:
         self._rows = rows
@@ -157,10 +158,10 @@ class Draw(LogitsProcessor):  # type: ignore[misc]  # its types are not installe
 
 
 class Watch(StoppingCriteria):  # type: ignore[misc]  # as above
-    """Tells each row its token, and ends those that are done.
+    """Gives each row its token, and ends the rows that are done.
 
     Args:
-        rows: of the batch.
+        rows: the rows of the batch.
         pause: called after each token.
 
     Raises:
@@ -174,7 +175,7 @@ class Watch(StoppingCriteria):  # type: ignore[misc]  # as above
     def __call__(
         self, input_ids: torch.LongTensor, scores: tuple[torch.Tensor] | None, **_: Any
     ) -> torch.Tensor:
-        """Which rows are done, of shape (rows,)."""
+        """Return which rows are done, of shape (rows,)."""
         del scores
         for row, token in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
             row.take(token)
@@ -185,10 +186,10 @@ class Watch(StoppingCriteria):  # type: ignore[misc]  # as above
 
 
 class WatchBeams(StoppingCriteria):  # type: ignore[misc]  # as above
-    """Ends a beam search that nobody waits for; its rows get their text when it is over.
+    """Ends a beam search whose rows were all given up; else they get their text at its end.
 
     Args:
-        rows: of the batch.
+        rows: the rows of the batch.
         pause: called after each token.
 
     Raises:
@@ -202,7 +203,7 @@ class WatchBeams(StoppingCriteria):  # type: ignore[misc]  # as above
     def __call__(
         self, input_ids: torch.LongTensor, scores: tuple[torch.Tensor] | None, **_: Any
     ) -> torch.Tensor:
-        """No beam is ended early; of shape (beams,)."""
+        """Return False for every beam, as none is ended early; of shape (beams,)."""
         del scores
         self._pause()
         _unless_given_up(self._rows)

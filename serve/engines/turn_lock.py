@@ -1,7 +1,7 @@
 """Threads that take turns, in the order in which they came.
 
-    turns = Turns()
-    with turns.one():              # waits for its turn
+    turns = TurnLock()
+    with turns.hold():             # waits for its turn
         for step in steps:
             step()
             turns.next()           # lets those that wait have theirs first
@@ -19,17 +19,17 @@ from contextlib import contextmanager
 
 
 class TurnLock:
-    """Whose turn it is."""
+    """Gives one thread at a time its turn."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._taken = False
-        # Each waits for its own lock, which whoever ends a turn opens.
+        # Each waits for a lock of its own, which the thread that ends its turn opens.
         self._waiting: deque[threading.Lock] = deque()
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Within, it is this thread's turn, but for the time that `next` takes."""
+    def hold(self) -> Iterator[None]:
+        """Return a context in which it is this thread's turn, except while `next` waits."""
         with self._lock:
             mine = self._join() if self._taken else None
             self._taken = True
@@ -42,7 +42,7 @@ class TurnLock:
                 self._taken = self._hand_over()
 
     def next(self) -> None:
-        """Let all who wait have a turn; returns at once when nobody does."""
+        """Let all waiting threads have a turn; return at once when none waits."""
         with self._lock:
             if not self._waiting:
                 return
@@ -57,7 +57,7 @@ class TurnLock:
         return mine
 
     def _hand_over(self) -> bool:
-        """Begin the turn of the first who waits; False when nobody does."""
+        """Begin the turn of the first waiting thread; return False when none waits."""
         if not self._waiting:
             return False
         self._waiting.popleft().release()

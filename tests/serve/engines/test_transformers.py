@@ -128,8 +128,8 @@ async def test_a_seed_gives_the_same_text_in_any_batch(llama):
     for seed, temperature in ((11, None), (12, 0.5), (None, 0.0)):
         sampling = TokenSampling(max_tokens=30, seed=seed, temperature=temperature)
         asked = GenerationRequest(path="chat/completions", messages=messages, sampling=sampling)
-        together += llama._rows(asked, llama._prompts(asked))
-    llama._generate(together)
+        together += llama.generator.rows(asked, llama.prompts.encode(asked))
+    llama.generator.generate(together)
     assert "".join(piece.text for piece in together[0].pieces) == said(alone)[0]
     greedy = await ask(llama, **fields, temperature=0)
     assert "".join(piece.text for piece in together[2].pieces) == said(greedy)[0]
@@ -195,7 +195,7 @@ async def test_penalties_and_biases_change_the_text(llama):
     fields = {"messages": MESSAGES, "temperature": 0, "max_tokens": 30}
     [plain] = said(await ask(llama, **fields))
     assert said(await ask(llama, **fields, frequency_penalty=2)) != [plain]
-    token = llama._tokenizer.convert_tokens_to_ids("E")
+    token = llama.pretrained.tokenizer.convert_tokens_to_ids("E")
     assert said(await ask(llama, **fields, logit_bias={str(token): 100})) == ["E" * 30]
 
 
@@ -247,7 +247,7 @@ def test_a_row_that_is_given_up_ends_the_work(folder):
             [5],
             TokenSampling(temperature=0),
             writer,
-            tell=leave,
+            on_piece=leave,
             token_text=str,
             device=torch.device("cpu"),
         )
@@ -339,8 +339,8 @@ async def test_a_batch_may_mix_adapters_and_the_base(adapted):
     asked = GenerationRequest(path="chat/completions", messages=messages, sampling=sampling)
     rows = []
     for name in ("pirate", "", "2.5-poet", "pirate"):
-        rows += adapted._rows(asked, adapted._prompts(asked), adapter=name)
-    adapted._generate(rows)
+        rows += adapted.generator.rows(asked, adapted.prompts.encode(asked), adapter=name)
+    adapted.generator.generate(rows)
     together = ["".join(piece.text for piece in row.pieces) for row in rows]
     fields = {"messages": MESSAGES, "temperature": 0, "max_tokens": 20}
     names = ("tiny:pirate", "tiny", "tiny:2.5-poet", "tiny:pirate")
@@ -373,7 +373,7 @@ def test_what_is_no_adapter_of_the_model_is_refused(folder, adapters, tmp_path):
 async def test_a_closed_engine_gives_its_memory_back(folder, adapters):
     one = engine(folder / "llama", adapters=adapters)
     await stream(one, model="tiny:pirate", messages=MESSAGES, max_tokens=5)
-    weights = weakref.ref(one._model.lm_head.weight)
+    weights = weakref.ref(one.pretrained.model.lm_head.weight)
     await one.close()
     assert weights() is None
 
@@ -410,7 +410,7 @@ async def test_a_text_that_is_too_long_is_cut_and_says_so(bart, folder):
     assert body["usage"]["prompt_tokens"] == 64
     assert body["usage"]["prompt_tokens_details"] == {"truncated_tokens": tokens - 64}
     cut = tokenizer(long, truncation=True, max_length=64)["input_ids"]
-    assert bart._encoder_input(long).ids == cut
+    assert bart.prompts.encoder_input(long).ids == cut
     strict = engine(folder / "bart", truncate=False)
     error = await refused(strict, messages=[{"role": "user", "content": long}])
     assert error["code"] == "context_length_exceeded"
@@ -428,7 +428,8 @@ async def test_settings_and_prefix_are_the_configs(folder):
     one = engine(
         folder / "bart", task="summarization", generation={"num_beams": 1}, prefix="summarize: "
     )
-    assert one._encoder_input("x").ids == one._tokenizer("summarize: x")["input_ids"]
+    tokenizer = one.pretrained.tokenizer
+    assert one.prompts.encoder_input("x").ids == tokenizer("summarize: x")["input_ids"]
     body = await ask(one, "completions", prompt=TEXT, logprobs=1)
     assert body["choices"][0]["logprobs"]["tokens"]
     with pytest.raises(ConfigError, match="no setting 'num_beems'"):

@@ -275,7 +275,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 class AskJudge(Protocol):
     """Asks a judge. The router provides it, and keeps every answer before it gives it back."""
 
-    async def __call__(self, inquiry: JudgeRequest) -> Judgement:
+    async def __call__(self, request: JudgeRequest) -> Judgement:
         """The judge's answer; a target's failure is one with `error`."""
         ...
 

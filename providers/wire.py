@@ -1,11 +1,8 @@
 """OpenAI's wire types, as far as we read or write them ourselves.
 
 Relayed bodies never pass through here: they stay bytes, and unknown fields survive. These types
-read a request where its meaning matters (`read_request`), read an answer that is to be scored
-(`read_completion`, `answer_text`), and are what a provider in this process answers with.
-
-Reading is lenient where hosts differ (null content, content as parts, no usage, extra fields)
-and strict where a wrong value would be taken for an answer (no `choices`, a text that is a number).
+read a request where its meaning matters (`read_request`), and are what a provider in this process
+answers with. An answer that is to be scored is read by `completion.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from providers.errors import RequestError, UpstreamProtocolError
+from providers.errors import RequestError
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 
@@ -288,45 +285,3 @@ _decode_models = msgspec.json.Decoder(_ListedModels).decode
 def read_models(body: bytes) -> list[str]:
     """The names in a host's list of models. Raises what UNREADABLE names."""
     return [one.id for one in _decode_models(body).data]
-
-
-class _ReadChoice(msgspec.Struct):
-    message: AnswerMessage
-    finish_reason: str | None = None
-
-
-# Without the numbers: one that cannot be must not cost the answer. `usage.py` reads the counts.
-class _Read(msgspec.Struct):
-    choices: list[_ReadChoice]
-    model: str | None = None
-    system_fingerprint: str | None = None
-
-
-_decode_completion = msgspec.json.Decoder(_Read).decode
-
-
-def read_completion(body: bytes) -> ChatCompletion:
-    """A chat completion's texts, and who gave them; the numbers are not read.
-
-    Raises:
-        UpstreamProtocolError: it is not JSON, or has no choices (an error sent with status 200).
-    """
-    try:
-        completion = _decode_completion(body)
-    except UNREADABLE as error:
-        raise UpstreamProtocolError(f"the answer is not a chat completion: {error}") from error
-    return ChatCompletion(
-        model=completion.model,
-        choices=[
-            Choice(index=n, message=one.message, finish_reason=one.finish_reason)
-            for n, one in enumerate(completion.choices)
-        ],
-        system_fingerprint=completion.system_fingerprint,
-    )
-
-
-def answer_text(completion: ChatCompletion) -> str | None:
-    """The text of the first choice; None when there is none (tool calls, or no choice at all)."""
-    if not completion.choices or completion.choices[0].message.content is None:
-        return None
-    return message_text(completion.choices[0].message.content)

@@ -149,7 +149,7 @@ class Replay:
                 self._store,
                 self._asker,
                 found.id,
-                places=document.limits.concurrency,
+                concurrency=document.limits.concurrency,
                 share=document.cache,
                 pay=self._pay,
             )

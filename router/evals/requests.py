@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -14,6 +13,7 @@ import msgspec
 from evaluators.base import Answer, JudgeRequest, Sample, Usage
 from evaluators.document import RunDocument
 from providers.base import OnUnsupported
+from providers.completion import Completion, read_completion
 from providers.errors import (
     EvalrouterError,
     UpstreamError,
@@ -23,14 +23,7 @@ from providers.errors import (
 from providers.host_json import decode
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.usage import ABSENT, count_of
-from providers.wire import (
-    UNREADABLE,
-    AnswerMessage,
-    ChatCompletion,
-    Choice,
-    answer_text,
-    read_completion,
-)
+from providers.wire import UNREADABLE
 from router.config.schema import IN_PLACE
 from router.evals.concurrency import Pacing
 from router.evals.local_models import InPlace, entry_of
@@ -49,33 +42,6 @@ _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _encode = msgspec.json.Encoder().encode
 
 
-class _Token(msgspec.Struct):
-    logprob: float
-
-
-class _Logprobs(msgspec.Struct):
-    content: list[_Token] | None = None
-
-
-class _Choice(msgspec.Struct):
-    logprobs: _Logprobs | None = None
-
-
-class _Scored(msgspec.Struct):
-    choices: list[_Choice]
-
-
-class _TextChoice(msgspec.Struct):
-    text: str
-    finish_reason: str | None = None
-
-
-class _Text(msgspec.Struct):
-    choices: list[_TextChoice]
-    model: str | None = None
-    system_fingerprint: str | None = None
-
-
 class _Vector(msgspec.Struct):
     embedding: list[float]
     index: msgspec.Raw = ABSENT
@@ -86,8 +52,6 @@ class _Vectors(msgspec.Struct):
 
 
 _decode_vectors = msgspec.json.Decoder(_Vectors).decode
-_decode_text = msgspec.json.Decoder(_Text).decode
-_decode_scored = msgspec.json.Decoder(_Scored).decode
 
 
 class PreparedRequest(NamedTuple):
@@ -112,14 +76,14 @@ class Completed(NamedTuple):
         attempts: in order.
         try_later: whether the target only has too many requests now: asked again once its window
             (`concurrency.py`) lets it, it may well answer.
-        body: what the target sent, where that was an answer.
+        completion: what the target sent, where that was an answer; None otherwise.
         status: that of the HTTP response with which the router would end such a request.
     """
 
     answer: Answer
     attempts: tuple[Attempt, ...]
     try_later: bool = False
-    body: bytes = b""
+    completion: Completion | None = None
     status: int = 200
 
 
@@ -218,7 +182,7 @@ class EvalRequester:
             on_unsupported="error",
         )
 
-    def prepare_inquiry(self, inquiry: JudgeRequest) -> PreparedRequest:
+    def prepare_judge_request(self, request: JudgeRequest) -> PreparedRequest:
         """The request for a judge, a weighted one always the same for the same sample.
 
         What the judge's host cannot express is left out, and its translation says so.
@@ -226,12 +190,12 @@ class EvalRequester:
         Raises:
             ModelNotFoundError: the judge is neither a route nor `provider/model`.
         """
-        chat = inquiry.prompt is None
-        asked = {"messages": inquiry.messages} if chat else {"prompt": inquiry.prompt}
+        chat = request.prompt is None
+        content = {"messages": request.messages} if chat else {"prompt": request.prompt}
         return self._prepared(
-            self.table.plan(inquiry.judge, share(inquiry.sample_id, inquiry.judge)),
+            self.table.plan(request.judge, share(request.sample_id, request.judge)),
             "chat/completions" if chat else "completions",
-            {**inquiry.parameters, **asked},
+            {**request.parameters, **content},
             fallback=False,
             on_unsupported="drop",
         )
@@ -339,8 +303,8 @@ class EvalRequester:
             return Completed(failed, error.attempts, later, status=error.status), b""
         body = opened.body or b""
         try:
-            answer = await self._read(opened, started, prepared.work.path)
-            return Completed(answer, tuple(opened.attempts), body=body), body
+            answer, completion = _read(opened, started, prepared.work.path)
+            return Completed(answer, tuple(opened.attempts), completion=completion), body
         except EvalrouterError as error:
             answer = _failed(error, time.perf_counter() - started, str(opened.target))
             return Completed(answer, tuple(opened.attempts), status=error.status), body
@@ -393,33 +357,39 @@ class EvalRequester:
             completed = completed._replace(answer=failed, status=error.status)
         return Embedded(vectors, self._charged(plan, work, at, completed, body).answer, wrong)
 
-    async def _read(self, opened: UpstreamResponse, started: float, path: str) -> Answer:
-        body = opened.body
-        if body is None:
-            # A host that streams although it was not asked to: nothing of it can be relied upon.
-            raise UpstreamStatusError(
-                502, b"", {}, f"{opened.target} sent a stream, which was not requested"
-            )
-        total = time.perf_counter() - started
-        completion = read_completion(body) if path == "chat/completions" else _read_text(body)
-        text = answer_text(completion)
-        logprob_sum, logprob_tokens = _logprobs(body)
-        if text is None:
-            # Tool calls, or a refusal without text: there is nothing a text metric could score.
-            raise UpstreamError(f"{opened.target} gave an answer without text", code="no_text")
-        return Answer(
-            text=text,
-            target=str(opened.target),
-            model=(completion.model or "")[:MAX_NAME_BYTES],
-            system_fingerprint=(completion.system_fingerprint or "")[:MAX_NAME_BYTES],
-            finish_reason=(completion.choices[0].finish_reason or "")[:MAX_NAME_BYTES],
-            logprob_sum=logprob_sum,
-            logprob_tokens=logprob_tokens,
-            first_byte_s=opened.first_byte_s,
-            total_s=total,
-            attempts=len(opened.attempts),
-            translation=opened.translation,
+
+def _read(opened: UpstreamResponse, started: float, path: str) -> tuple[Answer, Completion]:
+    """Return the answer that a target's response has.
+
+    Raises:
+        UpstreamError: it has none.
+    """
+    body = opened.body
+    if body is None:
+        # A host that streams although it was not asked to: nothing of it can be relied upon.
+        raise UpstreamStatusError(
+            502, b"", {}, f"{opened.target} sent a stream, which was not requested"
         )
+    total = time.perf_counter() - started
+    completion = read_completion(body, chat=path == "chat/completions")
+    if completion.text is None:
+        # Tool calls, or a refusal without text: there is nothing a text metric could score.
+        raise UpstreamError(f"{opened.target} gave an answer without text", code="no_text")
+    logprob_sum, logprob_tokens = completion.logprobs.total() or (None, None)
+    answer = Answer(
+        text=completion.text,
+        target=str(opened.target),
+        model=completion.model[:MAX_NAME_BYTES],
+        system_fingerprint=completion.system_fingerprint[:MAX_NAME_BYTES],
+        finish_reason=completion.finish_reason[:MAX_NAME_BYTES],
+        logprob_sum=logprob_sum,
+        logprob_tokens=logprob_tokens,
+        first_byte_s=opened.first_byte_s,
+        total_s=total,
+        attempts=len(opened.attempts),
+        translation=opened.translation,
+    )
+    return answer, completion
 
 
 def _read_vectors(body: bytes, count: int) -> list[list[float]]:
@@ -435,22 +405,6 @@ def _read_vectors(body: bytes, count: int) -> list[list[float]]:
     if len(data) != count:
         raise UpstreamProtocolError(f"{count} texts were answered with {len(data)} vectors")
     return _in_order(data)
-
-
-def _read_text(body: bytes) -> ChatCompletion:
-    """A text completion's body, as the chat completion that says the same."""
-    try:
-        text = _decode_text(body)
-    except UNREADABLE as error:
-        raise UpstreamProtocolError(f"the answer is not a completion: {error}") from error
-    return ChatCompletion(
-        model=text.model,
-        choices=[
-            Choice(message=AnswerMessage(content=one.text), finish_reason=one.finish_reason)
-            for one in text.choices
-        ],
-        system_fingerprint=text.system_fingerprint,
-    )
 
 
 def _in_order(data: Sequence[_Vector]) -> list[list[float]]:
@@ -474,25 +428,6 @@ def _index_of(vector: _Vector) -> int | None:
         return count_of(decode(vector.index))
     except UNREADABLE:
         return None
-
-
-def _logprobs(body: bytes) -> tuple[float | None, int | None]:
-    """The first choice's sum of log probabilities and number of tokens, where it has them."""
-    if b'"logprob"' not in body:
-        return None, None
-    try:
-        choices = _decode_scored(body).choices
-    except UNREADABLE:
-        # Hosts that write them in a way of their own still gave a good answer.
-        return None, None
-    logprobs = choices[0].logprobs if choices else None
-    tokens = (logprobs and logprobs.content) or []
-    try:
-        total = math.fsum(token.logprob for token in tokens)
-    except OverflowError:
-        # So little probability is a wrong report.
-        return None, None
-    return (total, len(tokens)) if tokens else (None, None)
 
 
 def _failed(error: EvalrouterError, seconds: float, target: str = "") -> Answer:

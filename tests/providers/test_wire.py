@@ -5,77 +5,14 @@ import json
 import msgspec
 import pytest
 
-from providers.errors import RequestError, UpstreamProtocolError
+from providers.errors import RequestError
 from providers.wire import (
     ChatRequest,
     EmbeddingRequest,
     Part,
-    answer_text,
     message_text,
-    read_completion,
     read_request,
 )
-
-
-def body(message: dict, **fields) -> bytes:
-    return json.dumps({"choices": [{"message": message}], **fields}).encode()
-
-
-@pytest.mark.parametrize(
-    ("message", "text"),
-    [
-        ({"role": "assistant", "content": "Hi."}, "Hi."),
-        ({"content": ""}, ""),
-        ({"content": None, "tool_calls": [{"id": "1", "function": {}}]}, None),
-        ({"role": None, "reasoning_content": "hm"}, None),
-        (
-            {
-                "content": [
-                    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
-                    {"type": "text", "text": "One"},
-                    {"type": "reference", "reference_ids": [1]},
-                    {"type": "text", "text": " two."},
-                ]
-            },
-            "One two.",
-        ),
-    ],
-)
-def test_texts_of_answers_as_hosts_send_them(message, text):
-    completion = read_completion(body(message, usage=None, model=None, created=1.5, extra={"a": 1}))
-    assert answer_text(completion) == text
-
-
-def test_what_else_is_read():
-    completion = read_completion(
-        body(
-            {"content": "Hi."},
-            model="m-1",
-            system_fingerprint="fp",
-            usage={"prompt_tokens": "odd", "completion_tokens": None, "cost": 0.1},
-        )
-    )
-    assert (completion.model, completion.system_fingerprint) == ("m-1", "fp")
-    assert not completion.usage
-    assert answer_text(read_completion(b'{"choices":[]}')) is None
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"",
-        b"<html>",
-        b'{"error":{"message":"no"}}',
-        b'{"choices":null}',
-        b'{"choices":[{"message":{"content":7}}]}',
-        b'{"choices":[{"message":{"content":"\xe2\x82"}}]}',
-        b'{"choices":[',
-        b'{"choices":[],"extra":' + b"[" * 100_000,
-    ],
-)
-def test_what_is_no_completion_is_an_error(sent):
-    with pytest.raises(UpstreamProtocolError):
-        read_completion(sent)
 
 
 def test_only_text_parts_have_text():

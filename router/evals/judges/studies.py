@@ -303,7 +303,7 @@ class Studies:
             live.cost_usd += answer.cost_usd or 0.0
 
         return JudgeClient(
-            self._store, self._asker, study.id, places=plan.concurrency, share=False, pay=pay
+            self._store, self._asker, study.id, concurrency=plan.concurrency, share=False, pay=pay
         )
 
     async def _keep(

@@ -75,17 +75,19 @@ providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
 
 
 @pytest.fixture
-def bench_of(services):
-    """Makes benches, and collects what they were told to pay."""
+def client_of(services):
+    """Makes clients, and collects what they were told to pay."""
 
-    asker = EvalRequester(services.routes, services.dispatcher, services.prices, services.traffic)
+    requester = EvalRequester(
+        services.routes, services.dispatcher, services.prices, services.traffic
+    )
 
-    def make(owner="run_1", *, places=8, share=False, store=None, paid=None, now=1000.0):
+    def make(owner="run_1", *, concurrency=8, share=False, store=None, paid=None, now=1000.0):
         return JudgeClient(
             store or services.store,
-            asker,
+            requester,
             owner,
-            places=places,
+            concurrency=concurrency,
             share=share,
             pay=(paid if paid is not None else []).append,
             clock=lambda: now,
@@ -94,14 +96,14 @@ def bench_of(services):
     return make
 
 
-def inquiry(model="counting", about="a", **fields):
+def request(model="counting", about="a", **fields):
     message = {"role": "user", "content": about}
     given = {"metric": "m", "sample_id": about, "messages": (message,)} | fields
     return JudgeRequest(judge=f"up/{model}", **given)
 
 
 def prompt(model):
-    return inquiry(model, messages=(), prompt="Rate it.")
+    return request(model, messages=(), prompt="Rate it.")
 
 
 def received(upstream, model):
@@ -121,13 +123,13 @@ async def until(condition):
 
 
 @pytest.mark.parametrize("other", [{"repeat": 1}, {"attempt": 1}, {"about": "b"}])
-async def test_equal_inquiries_at_a_time_are_one_request_and_others_are_not(
-    bench_of, upstream, other
+async def test_equal_requests_at_a_time_are_one_request_and_others_are_not(
+    client_of, upstream, other
 ):
     before, paid = received(upstream, "late"), []
-    bench = bench_of(paid=paid)
+    client = client_of(paid=paid)
     first, second, third = await asyncio.gather(
-        bench(inquiry("late")), bench(inquiry("late")), bench(inquiry("late", **other))
+        client(request("late")), client(request("late")), client(request("late", **other))
     )
     assert first == second
     assert third.answer.text != first.answer.text
@@ -135,38 +137,41 @@ async def test_equal_inquiries_at_a_time_are_one_request_and_others_are_not(
 
 
 @pytest.mark.parametrize("other", [{"repeat": 1}, {"attempt": 1}])
-async def test_a_kept_judgement_is_that_of_its_repeat_and_attempt(bench_of, other):
-    bench, paid = bench_of(), []
-    first = await bench(inquiry())
-    second = await bench(inquiry(**other))
-    again = bench_of(paid=paid)
-    assert [await again(inquiry()), await again(inquiry(**other))] == [first, second]
+async def test_a_kept_judgement_is_that_of_its_repeat_and_attempt(client_of, other):
+    client, paid = client_of(), []
+    first = await client(request())
+    second = await client(request(**other))
+    again = client_of(paid=paid)
+    assert [await again(request()), await again(request(**other))] == [first, second]
     assert first.answer.text != second.answer.text
     assert paid == []
 
 
-async def test_what_is_kept_names_the_inquiry(bench_of, services):
-    await bench_of(now=12.0)(inquiry(about="x", metric="quality", repeat=2, attempt=3))
+async def test_what_is_kept_names_the_request(client_of, services):
+    await client_of(now=12.0)(request(about="x", metric="quality", repeat=2, attempt=3))
     [(_, row)] = await services.store.judgements("run_1")
     assert (row.judge, row.metric, row.sample_id) == ("up/counting", "quality", "x")
     assert (row.repeat, row.attempt, row.at, row.reused) == (2, 3, 12.0, False)
 
 
-async def test_what_another_run_paid_for_is_kept_once_for_each_that_reuses_it(bench_of, services):
-    first = await bench_of("run_1")(inquiry())
+async def test_what_another_run_paid_for_is_kept_once_for_each_that_reuses_it(client_of, services):
+    first = await client_of("run_1")(request())
     paid = []
-    for bench in (bench_of("run_2", share=True, paid=paid), bench_of("run_2", paid=paid, now=9.0)):
-        assert await bench(inquiry()) == first
+    for client in (
+        client_of("run_2", share=True, paid=paid),
+        client_of("run_2", paid=paid, now=9.0),
+    ):
+        assert await client(request()) == first
     assert paid == []
     [(_, row)] = await services.store.judgements("run_2")
     assert (row.reused, row.at) == (True, 1000.0)
-    assert await bench_of("run_3", paid=paid)(inquiry()) != first
+    assert await client_of("run_3", paid=paid)(request()) != first
     assert len(paid) == 1
 
 
-async def test_no_more_requests_are_under_way_than_there_are_places(bench_of, upstream):
-    bench = bench_of(places=2)
-    task = asyncio.gather(*(bench(inquiry("late", about=str(n))) for n in range(6)))
+async def test_no_more_requests_are_under_way_than_the_limit_allows(client_of, upstream):
+    client = client_of(concurrency=2)
+    task = asyncio.gather(*(client(request("late", about=str(n))) for n in range(6)))
     most = 0
     while not task.done():
         most = max(most, open_at(upstream, "late"))
@@ -178,12 +183,12 @@ async def test_no_more_requests_are_under_way_than_there_are_places(bench_of, up
 # Waiting
 
 
-async def test_who_stops_waiting_stops_nobody_else(bench_of, upstream):
-    bench = bench_of()
+async def test_who_stops_waiting_stops_nobody_else(client_of, upstream):
+    client = client_of()
     before = received(upstream, "late")
-    first = asyncio.create_task(bench(inquiry("late", about="w")))
+    first = asyncio.create_task(client(request("late", about="w")))
     await until(lambda: received(upstream, "late") > before)
-    waiting = asyncio.create_task(bench(inquiry("late", about="w")))
+    waiting = asyncio.create_task(client(request("late", about="w")))
     await asyncio.sleep(0)
     waiting.cancel()
     assert (await first).answer.text
@@ -191,34 +196,67 @@ async def test_who_stops_waiting_stops_nobody_else(bench_of, upstream):
         await waiting
 
 
-async def test_who_waits_for_a_request_that_is_cancelled_does_not_wait_for_good(bench_of, upstream):
-    bench = bench_of()
-    before = received(upstream, "silent")
-    first = asyncio.create_task(bench(inquiry("silent")))
-    await until(lambda: received(upstream, "silent") > before)
-    waiting = asyncio.create_task(bench(inquiry("silent")))
+async def test_who_asked_first_may_stop_waiting_and_the_others_still_get_the_answer(
+    client_of, upstream
+):
+    paid = []
+    client = client_of(paid=paid)
+    before = received(upstream, "late")
+    first = asyncio.create_task(client(request("late", about="f")))
+    await until(lambda: received(upstream, "late") > before)
+    waiting = asyncio.create_task(client(request("late", about="f")))
     await asyncio.sleep(0)
     first.cancel()
-    await asyncio.wait({first, waiting})
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert (await waiting).answer.text
+    assert received(upstream, "late") - before == len(paid) == 1
+
+
+async def test_a_request_is_cancelled_once_nobody_waits_for_it(client_of, upstream):
+    client = client_of()
+    before = received(upstream, "silent")
+    callers = [asyncio.create_task(client(request("silent")))]
+    await until(lambda: received(upstream, "silent") > before)
+    callers.append(asyncio.create_task(client(request("silent"))))
+    await asyncio.sleep(0)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.wait(callers)
+    assert all(caller.cancelled() for caller in callers)
+    await until(lambda: not open_at(upstream, "silent"))
+
+
+async def test_who_comes_after_a_cancelled_request_is_answered_by_one_of_its_own(
+    client_of, upstream
+):
+    client = client_of()
+    before = received(upstream, "late")
+    first = asyncio.create_task(client(request("late", about="n")))
+    await until(lambda: received(upstream, "late") > before)
+    first.cancel()
+    # The cancelled request has not ended yet.
+    await asyncio.sleep(0)
+    assert (await client(request("late", about="n"))).answer.text
     assert first.cancelled()
-    assert waiting.cancelled()
+    assert received(upstream, "late") - before == 2
 
 
-async def test_all_who_wait_learn_what_went_wrong_and_the_next_is_asked_anew(bench_of, tmp_path):
+async def test_all_who_wait_learn_what_went_wrong_and_the_next_is_asked_anew(client_of, tmp_path):
     store = SqliteStore(tmp_path / "other.db")
-    bench = bench_of(store=store)
+    client = client_of(store=store)
     told = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    found = await asyncio.gather(bench(inquiry()), bench(inquiry()), return_exceptions=True)
+    found = await asyncio.gather(client(request()), client(request()), return_exceptions=True)
     assert [type(one) for one in found] == [StoreError, StoreError]
     with pytest.raises(StoreError):
-        await bench(inquiry())
+        await client(request())
     gc.collect()
     await asyncio.sleep(0)
     assert told == []
     await store.open()
     try:
-        assert (await bench(inquiry())).answer.text
+        assert (await client(request())).answer.text
     finally:
         await store.close()
 
@@ -226,29 +264,29 @@ async def test_all_who_wait_learn_what_went_wrong_and_the_next_is_asked_anew(ben
 # Probabilities
 
 
-async def test_the_last_tokens_of_a_chat_are_kept_with_their_alternatives(bench_of):
-    found = await bench_of()(inquiry("chatty"))
+async def test_the_last_tokens_of_a_chat_are_kept_with_their_alternatives(client_of):
+    found = await client_of()(request("chatty"))
     assert found.tokens == tuple((str(n), {"yes": -0.5, "no": -1.5}) for n in range(8, 40))
 
 
-async def test_the_last_tokens_of_a_completion_are_kept_with_their_alternatives(bench_of):
-    found = await bench_of()(prompt("texts"))
+async def test_the_last_tokens_of_a_completion_are_kept_with_their_alternatives(client_of):
+    found = await client_of()(prompt("texts"))
     assert found.tokens == tuple((str(n), {"yes": -0.5} if n % 2 else {}) for n in range(8, 40))
 
 
-async def test_tokens_without_their_own_alternatives_are_left_out(bench_of):
-    assert (await bench_of()(prompt("short-texts"))).tokens == (("a", {"yes": -0.5}),)
-    assert (await bench_of()(prompt("texts-only"))).tokens == ()
+async def test_tokens_without_their_own_alternatives_are_left_out(client_of):
+    assert (await client_of()(prompt("short-texts"))).tokens == (("a", {"yes": -0.5}),)
+    assert (await client_of()(prompt("texts-only"))).tokens == ()
 
 
 @pytest.mark.parametrize("model", ["empty", "none", "odd"])
-async def test_a_host_without_probabilities_still_gives_a_verdict(bench_of, model):
-    found = await bench_of()(inquiry(model))
+async def test_a_host_without_probabilities_still_gives_a_verdict(client_of, model):
+    found = await client_of()(request(model))
     assert found.answer.error is None
     assert found.tokens == ()
 
 
-async def test_an_answer_without_choices_is_a_failure(bench_of):
-    found = await bench_of()(inquiry("no-choices"))
+async def test_an_answer_without_choices_is_a_failure(client_of):
+    found = await client_of()(request("no-choices"))
     assert found.answer.text is None
     assert found.tokens == ()

@@ -1,0 +1,116 @@
+"""What is read out of a completion that is to be scored, as hosts write them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from providers.completion import read_completion
+from providers.errors import UpstreamProtocolError
+
+
+def body(message: dict, **fields) -> bytes:
+    return json.dumps({"choices": [{"message": message}], **fields}).encode()
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"role": "assistant", "content": "Hi."}, "Hi."),
+        ({"content": ""}, ""),
+        ({"content": None, "tool_calls": [{"id": "1", "function": {}}]}, None),
+        ({"role": None, "reasoning_content": "hm"}, None),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                    {"type": "text", "text": "One"},
+                    {"type": "reference", "reference_ids": [1]},
+                    {"type": "text", "text": " two."},
+                ]
+            },
+            "One two.",
+        ),
+    ],
+)
+def test_texts_of_answers_as_hosts_send_them(message, text):
+    sent = body(message, usage=None, model=None, created=1.5, extra={"a": 1})
+    assert read_completion(sent, chat=True).text == text
+
+
+def test_what_else_is_read():
+    completion = read_completion(
+        body(
+            {"content": "Hi."},
+            model="m-1",
+            system_fingerprint="fp",
+            usage={"prompt_tokens": "odd", "completion_tokens": None, "cost": 0.1},
+        ),
+        chat=True,
+    )
+    assert (completion.model, completion.system_fingerprint) == ("m-1", "fp")
+    assert read_completion(b'{"choices":[]}', chat=True).text is None
+
+
+def test_a_text_completion_says_the_same():
+    sent = {"choices": [{"text": "Hi.", "finish_reason": "length"}], "model": "m-1"}
+    completion = read_completion(json.dumps(sent).encode(), chat=False)
+    assert (completion.text, completion.finish_reason) == ("Hi.", "length")
+    assert (completion.model, completion.system_fingerprint) == ("m-1", "")
+    with pytest.raises(UpstreamProtocolError, match="text"):
+        read_completion(body({"content": "Hi."}), chat=False)
+
+
+def scored(logprobs) -> bytes:
+    choice = {"message": {"content": "Hi."}, "logprobs": logprobs}
+    return json.dumps({"choices": [choice]}).encode()
+
+
+def token(text, logprob=-0.5, **fields):
+    return {"token": text, "logprob": logprob, **fields}
+
+
+TOP = {"top_logprobs": [{"token": "Ho", "logprob": -1.5}]}
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "total", "last"),
+    [
+        (None, None, ()),
+        ({}, None, ()),
+        ({"content": []}, None, ()),
+        ({"content": [token("H"), token("i")]}, (-1.0, 2), ()),
+        ({"content": [token("H"), token("i", **TOP)]}, (-1.0, 2), (("i", {"Ho": -1.5}),)),
+        ({"content": [token("H", top_logprobs=None)]}, (-0.5, 1), (("H", {}),)),
+        # Alternatives, or a sum, that cannot be read cost the other one nothing.
+        ({"content": [token("H", top_logprobs=[{"token": 1}])]}, (-0.5, 1), ()),
+        ({"content": [token("H", None, **TOP)]}, None, (("H", {"Ho": -1.5}),)),
+        ({"content": [token("H", -1e308)] * 9}, None, ()),
+        ({"content": "odd"}, None, ()),
+        ([1, 2], None, ()),
+    ],
+)
+def test_log_probabilities_as_far_as_they_can_be_read(logprobs, total, last):
+    completion = read_completion(scored(logprobs), chat=True)
+    assert completion.text == "Hi."
+    assert completion.logprobs.total() == total
+    assert completion.logprobs.last(1) == last
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"<html>",
+        b'{"error":{"message":"no"}}',
+        b'{"choices":null}',
+        b'{"choices":[{"message":{"content":7}}]}',
+        b'{"choices":[{"message":{"content":"\xe2\x82"}}]}',
+        b'{"choices":[',
+        b'{"choices":[],"extra":' + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_completion_is_an_error(sent):
+    with pytest.raises(UpstreamProtocolError):
+        read_completion(sent, chat=True)

@@ -57,7 +57,7 @@ def create_app(services: Services) -> ASGIApp:
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(services)
-                await services.keys.load()
+                await services.key_sync.load()
             except EvalrouterError as error:
                 start.error = error
                 raise
@@ -66,7 +66,7 @@ def create_app(services: Services) -> ASGIApp:
                 yield
             finally:
                 await listings.close()
-                await services.keys.close()
+                await services.key_sync.close()
 
     app = Litestar(
         route_handlers=[

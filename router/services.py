@@ -28,6 +28,7 @@ from router.evals.requests import EvalRequester
 from router.evals.runs import Runs
 from router.gateway.cache import ResponseCache
 from router.gateway.dispatch import Dispatcher
+from router.gateway.key_sync import KeySync
 from router.gateway.keys import Keys
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic
@@ -84,7 +85,9 @@ class Services:
         dispatcher: sends work to providers.
         store: where runs are kept.
         readiness: whether that store works.
-        keys: the clients' keys; a server loads and closes them (`app.py`), a command needs none.
+        keys: the clients' keys.
+        key_sync: reads them from the store; a server loads and closes it (`app.py`), and a command
+            needs neither.
         datasets: registered datasets, and the artifact store.
         runs: the runs of this process.
         experiments: runs under one name.
@@ -116,7 +119,8 @@ class Services:
         self.masks = Masks(config)
         self.dispatcher = Dispatcher(self.providers, masks=self.masks)
         required = config.server.require_keys or (database is not None and database.keys)
-        self.keys = Keys(self.store, required=required)
+        self.keys = Keys(required=required)
+        self.key_sync = KeySync(self.keys, self.store)
         self.cache = ResponseCache(config.cache.max_bytes)
         kinds = {name: one.kind for name, one in config.providers.items()}
         self.telemetry = ProcessMetrics(config.telemetry, kinds, share=share)

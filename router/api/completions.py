@@ -57,7 +57,8 @@ from router.config.schema import KeepBodies, Price, Route
 from router.gateway import answer_checks, tokens
 from router.gateway.cache import CachedResponse, CacheUse, key_of, wanted
 from router.gateway.dispatch import UpstreamRequest, UpstreamResponse, is_spent, retry_after
-from router.gateway.keys import NOBODY, NOTHING, Expected, Holder
+from router.gateway.key_holder import Holder
+from router.gateway.keys import KEYLESS, NOTHING, Expected
 from router.gateway.prices import at_most
 from router.gateway.recorder import TAIL_BYTES, settle
 from router.gateway.routing import Needs, Plan, Table, share
@@ -181,7 +182,7 @@ class Completions:
             await _send_error(ours, scope, send, visit, self._now())
         finally:
             record = self._record(visit)
-            if visit.grant is not NOBODY:
+            if visit.grant is not KEYLESS:
                 # At once, not with the records' batch: a budget must not lag behind.
                 settle(record, self._prices)
                 visit.grant.settle(
@@ -519,7 +520,7 @@ class RequestContext:
         self.request_id = _request_id(self.headers.get(b"x-request-id"))
         self.at = at
         self.started = started
-        self.grant = NOBODY
+        self.grant = KEYLESS
         self.body = b""
         self.asked: ParsedRequest | None = None
         self.rules: Route | None = None
@@ -560,7 +561,7 @@ class RequestContext:
             (b"x-evalrouter-target", _name(target)),
             (b"content-type", kind.encode("latin-1")),
         ]
-        return headers if self.grant is NOBODY else headers + self.grant.headers()
+        return headers if self.grant is KEYLESS else headers + self.grant.headers()
 
     def answer_headers_of(self, opened: UpstreamResponse) -> Headers:
         """The headers of a target's answer."""

@@ -12,7 +12,6 @@ import click
 import msgspec
 from rich.table import Column, Table
 
-from providers.errors import InputError
 from router.cli.commands import (
     Commands,
     config_option,
@@ -23,7 +22,7 @@ from router.cli.commands import (
     with_services,
 )
 from router.config.schema import load
-from router.gateway.keys import MAX_LIMIT, PREFIX, ListedKey, create, expiry, listed
+from router.gateway.key_administration import MAX_LIMIT, ListedKey, create, expiry, listed, revoke
 from router.services import Services
 from router.store.base import BudgetPeriod, KeyRow
 
@@ -144,11 +143,9 @@ def _key_cells(one: ListedKey) -> tuple[str, ...]:
 @config_option
 def key_revoke(name: str, config_path: Path | None) -> None:
     """Revoke a key by its id or name; running servers refuse it within two seconds."""
-    if name.startswith(PREFIX):
-        raise InputError("give the key's id or name, as 'evalrouter key list' shows it")
 
-    async def revoke(services: Services) -> KeyRow:
-        return await services.store.revoke_key(name, time.time())
+    async def end(services: Services) -> KeyRow:
+        return await revoke(services.store, name, time.time())
 
-    row = with_services(load(config_path), revoke)
+    row = with_services(load(config_path), end)
     out.print(f"{row.id} ({row.name}) revoked", highlight=False)

@@ -23,7 +23,7 @@ import pytest
 from server_process import ServerProcess, serving, wait_for
 from servers import evalrouter, scripted
 
-from router.gateway.keys import create
+from router.gateway.key_administration import create
 from router.store.sqlite import SqliteStore
 
 # How many fresh connections have to agree, so that each of two workers is met.

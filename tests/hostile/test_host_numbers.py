@@ -15,7 +15,7 @@ import pytest
 from raw_host import answer, by_model, event, raw_host, stream
 from servers import gateway
 
-from router.gateway.keys import create, listed
+from router.gateway.key_administration import create, listed
 from router.store.sqlite import SqliteStore
 
 ODD = [

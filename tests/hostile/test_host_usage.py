@@ -16,7 +16,7 @@ import pytest
 from raw_host import CLOSE, DONE, HOLD, Wait, answer, by_model, chat, chunk, event, raw_host, stream
 from servers import gateway
 
-from router.gateway.keys import create, listed
+from router.gateway.key_administration import create, listed
 from router.store.sqlite import SqliteStore
 
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}

@@ -13,7 +13,7 @@ from raw_host import answer, by_model, chat, raw_host
 from servers import evalrouter, gateway
 
 from providers.errors import InputError
-from router.gateway.keys import create, expiry
+from router.gateway.key_administration import create, expiry
 from router.store.sqlite import SqliteStore
 
 HUGE = "1" + "0" * 30
@@ -350,7 +350,7 @@ async def test_a_limit_of_a_key(tmp_path, limits):
 
 @pytest.mark.parametrize("text", [HUGE, HUGE + "d", LONGER + "w", "9999999w", "-1d", "nan", ""])
 def test_a_time_that_a_key_is_to_last(text):
-    with pytest.raises(InputError, match="is no time"):
+    with pytest.raises(InputError, match="is not a time"):
         expiry(text, 1.0)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from router.gateway.key_sync import KeySync
 from router.gateway.keys import Keys
 from router.store.sqlite import SqliteStore
 
@@ -20,15 +21,16 @@ async def main(path: str) -> None:
     authorization = b"Bearer " + sys.stdin.readline().strip().encode()
     store = SqliteStore(Path(path))
     await store.open()
-    keys = Keys(store, every=1e6)
-    await keys.load()
+    keys = Keys()
+    sync = KeySync(keys, store, every=1e6)
+    await sync.load()
 
     def spend(times: int) -> None:
         for _ in range(times):
             keys.admit(keys.recognise({b"authorization": authorization}), "r").settle(10, 0.25)
 
     spend(40)
-    await keys.refresh()
+    await sync.refresh()
     say("written")
     spend(3)
     say("spent")

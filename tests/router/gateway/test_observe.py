@@ -17,7 +17,7 @@ from collector import collecting, values_of
 from prometheus_client.parser import text_string_to_metric_families
 from servers import gateway, process, scripted
 
-from router.gateway.keys import create
+from router.gateway.key_administration import create
 from router.store.sqlite import SqliteStore
 
 USAGE = {

@@ -1,0 +1,137 @@
+"""Creates, revokes and lists clients' keys, for the commands of `evalrouter key`."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from providers.errors import InputError
+from providers.names import check_name
+from router.gateway.keys import digest_of
+from router.gateway.limits import period_around
+from router.store.base import KeyRow, KeySpend, Store
+
+PREFIX = "er-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,63}")
+_AFTER = re.compile(r"(\d{1,6})([hdw])")
+_SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
+# Requests, tokens or dollars: more is no limit.
+MAX_LIMIT = 10**9
+# A date has four digits for its year.
+MAX_YEARS = 1000
+
+
+async def create(store: Store, name: str, *, now: float, **fields: Any) -> tuple[str, KeyRow]:
+    """Create a key; return the key itself, which is stored nowhere, and its row.
+
+    Args:
+        store: where its hash is stored.
+        name: what people call it.
+        now: seconds since the epoch.
+        fields: further fields of KeyRow.
+
+    Raises:
+        InputError: a field has a value that makes no sense.
+        ConflictError: a key of that name is in use.
+    """
+    row = KeyRow(id=f"key_{secrets.token_hex(8)}", name=name, created_at=now, **fields)
+    _check(row)
+    key = PREFIX + secrets.token_urlsafe(32)
+    await store.add_key(row, digest_of(key.encode()))
+    return key, row
+
+
+def _check(row: KeyRow) -> None:
+    # A name that looks like an id or like a key would be taken for one.
+    if not _NAME.fullmatch(row.name) or row.name.startswith(("key_", PREFIX)):
+        raise InputError(
+            f"a key's name has 1 to 64 letters, digits and . _ @ : - and does not begin with key_ "
+            f"or {PREFIX}"
+        )
+    for route in row.routes or ():
+        check_name(route, "routes", InputError)
+    for name, limit in (("rpm", row.rpm), ("tpm", row.tpm), ("parallel", row.parallel)):
+        if limit is not None and not 1 <= limit <= MAX_LIMIT:
+            raise InputError(f"{name} must be from 1 to {MAX_LIMIT:,}; leave it out for no limit")
+    if row.budget_usd is not None and not 0 < row.budget_usd <= MAX_LIMIT:
+        raise InputError(f"a budget is a positive number of US dollars, at most {MAX_LIMIT:,}")
+    if row.expires_at is not None and row.expires_at <= row.created_at:
+        raise InputError("the key would have expired already")
+    if row.expires_at is not None and row.expires_at > row.created_at + MAX_YEARS * 365 * 86400:
+        raise InputError(
+            f"the time must be within {MAX_YEARS} years; leave it out and the key never expires"
+        )
+    if row.admin and row.routes is not None:
+        raise InputError(
+            "a key for administration may evaluate any route, so it cannot be confined to some"
+        )
+
+
+async def revoke(store: Store, name: str, now: float) -> KeyRow:
+    """Revoke a key by its id or name.
+
+    Raises:
+        InputError: the key itself was given.
+        NotFoundError: no key of that id or name is in use.
+    """
+    if name.startswith(PREFIX):
+        raise InputError("give the key's id or name, as 'evalrouter key list' shows it")
+    return await store.revoke_key(name, now)
+
+
+def expiry(text: str, now: float) -> float:
+    """Return the time that a text names, in seconds since the epoch.
+
+    That is `12h`, `30d` or `2w` from now, or a date or a date and time in ISO 8601, in UTC unless
+    it says otherwise.
+
+    Raises:
+        InputError: the text has another form.
+    """
+    after = _AFTER.fullmatch(text)
+    if after is not None:
+        return now + int(after[1]) * _SECONDS[after[2]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"{text!r} is not a time: write 12h, 30d, 2w, 2027-01-31 or 2027-01-31T12:00+01:00"
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+class ListedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as `evalrouter key list` shows it.
+
+    Attributes:
+        key: its row: what it may do.
+        state: whether it can be used.
+        spent: what it spent in the current budget period, as far as servers have written it down.
+    """
+
+    key: KeyRow
+    state: Literal["active", "expired", "revoked"]
+    spent: KeySpend
+
+
+async def listed(store: Store, now: float) -> list[ListedKey]:
+    """Return all keys, oldest first."""
+    state = await store.key_state()
+    rows = []
+    for key in (await store.keys()).by_hash.values():
+        since, _ = period_around(key.budget_period, now)
+        spent = state.spent.get(key.id)
+        if spent is None or spent.since != since:
+            spent = KeySpend(key_id=key.id, since=since)
+        rows.append(ListedKey(key=key, state=_state(key, now), spent=spent))
+    return rows
+
+
+def _state(key: KeyRow, now: float) -> Literal["active", "expired", "revoked"]:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "active"

@@ -225,7 +225,7 @@ class Services:
     async def _publish(self) -> None:
         """Let the other workers' scrapes see what this one counted."""
         while True:
-            self.telemetry.publish()
+            await self.telemetry.publish()
             await asyncio.sleep(PUBLISH_EVERY_S)
 
 

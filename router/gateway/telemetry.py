@@ -4,12 +4,15 @@
     telemetry.open_streams += 1                     # the only metric that the hot path touches
     trace = telemetry.child_traceparent(headers.get(b"traceparent"))
     telemetry.count(record)                         # everything else comes from records
-    telemetry.watch("breaker_open", read, labels=("target",), help="...")   # asked at each scrape
-    body, content_type = telemetry.exposition(accept)
+    telemetry.watch("breaker_open", read, labels=("target",), help="...")   # read at each scrape
+    body, content_type = await telemetry.exposition(accept)
 
 prometheus-client writes the text and describes the process. The numbers themselves are plain
 dictionaries and lists: one labelled `observe` costs more than all that `count` does here.
 Nothing is global: two `ProcessMetrics` objects know nothing of each other.
+
+The text of 2000 series takes most of a second to write. A scrape therefore copies the numbers on
+the event loop, which takes a millisecond, and a thread does the rest.
 
 With several workers, each writes its numbers into a folder that all share (`share`), and a scrape
 of any of them adds them up. Gauges are shown per worker; a dead worker's counts stay in the sums.
@@ -25,6 +28,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -75,7 +79,7 @@ _Key = tuple[str, str, str]
 
 
 class _Series(msgspec.Struct):
-    """The counts of one class, route and target."""
+    """The counts of one traffic class, route and target."""
 
     traffic_class: str = ""
     route: str = ""
@@ -95,7 +99,7 @@ class _Series(msgspec.Struct):
     cache_hits: int = 0
 
     def add(self, other: _Series) -> None:
-        """Add what another process counted of the same."""
+        """Add what another process counted for the same class, route and target."""
         for status, number in other.statuses.items():
             self.statuses[status] = self.statuses.get(status, 0) + number
         for code, number in other.errors.items():
@@ -130,20 +134,21 @@ class _Watch(NamedTuple):
 
 
 _decode_snapshot = msgspec.json.Decoder(_Snapshot).decode
+_encode_snapshot = msgspec.json.Encoder().encode
 
 
 class ProcessMetrics:
-    """The numbers of one process.
+    """Counts the requests of one process.
 
     Args:
-        settings: whether there are traces, and where they go.
-        kinds: provider's name to its kind, for traces.
+        settings: the config's section `telemetry`: the collector of traces, if there is one.
+        kinds: the kind of each provider by its name, for traces.
         share: a folder that all workers of this server share; None for a single process.
-        random: ids of spans.
+        random: draws the ids of spans.
 
     Attributes:
-        registry: what is scraped; whoever has metrics of their own may register them here.
-        open_streams: how many streams are open; the hot path counts it up and down.
+        registry: other metrics to show; their collectors are called on a thread.
+        open_streams: the number of streams under way; the hot path counts it up and down.
         traces: sends finished requests as spans; None without a collector.
 
     Raises:
@@ -166,13 +171,15 @@ class ProcessMetrics:
         self._series: dict[_Key, _Series] = {}
         self._attempts: Counter[tuple[str, str, str]] = Counter()
         self._watches: dict[str, _Watch] = {}
+        # One thread: scrapes and snapshots are written one after the other, in order.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-metrics")
         ProcessCollector(registry=self.registry)
-        self.registry.register(_Requests(self._collect))
         self.watch("open_streams", lambda: [((), self.open_streams)], help="Streams under way.")
 
     async def close(self) -> None:
         """Leave the counts to the other workers; send the last spans."""
-        self.publish()
+        await self.publish()
+        self._thread.shutdown(wait=False)
         if self.traces is not None:
             await asyncio.to_thread(self.traces.close)
 
@@ -197,22 +204,22 @@ class ProcessMetrics:
         self._watches[name] = _Watch(read, labels, help, counter)
 
     def child_traceparent(self, incoming: bytes | None) -> Trace | None:
-        """A span of this request's own in the client's trace, or in a new one.
+        """Return this request's own span in the client's trace, or in a new one.
+
+        It is None where no collector is configured: the client's header then goes on as it came.
 
         Args:
-            incoming: the request's `traceparent`; None or nonsense begins a new trace.
-
-        Returns:
-            None while there are no traces: then the client's header should go on as it came.
+            incoming: the request's `traceparent`; without it, or where it is malformed, a new
+                trace begins.
         """
         if self.traces is None:
             return None
         span_id = self._random.getrandbits(64) or 1
-        found = None if incoming is None else _TRACEPARENT.fullmatch(incoming)
-        if found is not None:
-            trace_id, parent_id = int(found[1], 16), int(found[2], 16)
+        match = None if incoming is None else _TRACEPARENT.fullmatch(incoming)
+        if match is not None:
+            trace_id, parent_id = int(match[1], 16), int(match[2], 16)
             if trace_id and parent_id:
-                sampled = bool(int(found[3], 16) & 1)
+                sampled = bool(int(match[3], 16) & 1)
                 header = f"00-{trace_id:032x}-{span_id:016x}-{'01' if sampled else '00'}"
                 return Trace(header, trace_id, span_id, parent_id, sampled)
         trace_id = self._random.getrandbits(128) or 1
@@ -251,30 +258,33 @@ class ProcessMetrics:
             tried = (record.traffic_class, made_up or attempt.target, attempt.result)
             self._attempts[_capped(self._attempts, tried)] += 1
 
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """All metrics as text, in the format the scraper accepts, and its content type."""
+    async def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """Return all metrics as text, in the format the scraper accepts, and its content type."""
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        body = await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._render, encode, self._snapshot()
+        )
+        return body, content_type
 
-    def publish(self) -> None:
+    async def publish(self) -> None:
         """Write this process's counts where the other workers find them."""
         if self._share is None:
             return
-        mine = self._snapshot()
-        path = self._share / f"{mine.pid}.json"
-        fresh = path.with_suffix(".new")
-        try:
-            fresh.write_bytes(msgspec.json.encode(mine))
-            fresh.replace(path)
-        except OSError as error:
-            log.warning("other workers do not see this one's metrics: %s", error)
+        await asyncio.get_running_loop().run_in_executor(
+            self._thread, _write_snapshot, self._share / f"{os.getpid()}.json", self._snapshot()
+        )
 
-    def _snapshot(self) -> _Snapshot:
-        return _Snapshot(
-            pid=os.getpid(),
-            series=list(self._series.values()),
-            attempts=[(*key, number) for key, number in self._attempts.items()],
-            watched={name: list(self._read(name, watch)) for name, watch in self._watches.items()},
+    def _snapshot(self) -> bytes:
+        """Return a copy of the counts, as JSON: the quickest copy there is."""
+        return _encode_snapshot(
+            _Snapshot(
+                pid=os.getpid(),
+                series=list(self._series.values()),
+                attempts=[(*key, number) for key, number in self._attempts.items()],
+                watched={
+                    name: list(self._read(name, watch)) for name, watch in self._watches.items()
+                },
+            )
         )
 
     def _read(self, name: str, watch: _Watch) -> Iterable[MetricReading]:
@@ -286,8 +296,14 @@ class ProcessMetrics:
             log.exception("the metric %s could not be read", name)
             return []
 
-    def _snapshots(self) -> Iterator[_Snapshot]:
-        mine = self._snapshot()
+    # on the thread
+
+    def _render(self, encode: Callable[[Collector], bytes], snapshot: bytes) -> bytes:
+        return encode(_Scrape(self.registry, self._collect(snapshot)))
+
+    def _snapshots(self, encoded: bytes) -> Iterator[_Snapshot]:
+        """Yield this process's snapshot and those that the other workers have published."""
+        mine = _decode_snapshot(encoded)
         yield mine
         if self._share is None:
             return
@@ -298,16 +314,16 @@ class ProcessMetrics:
                     theirs.watched = {}
                 yield theirs
 
-    def _collect(self) -> Iterable[Metric]:
-        """Every metric, added up over the workers."""
+    def _collect(self, encoded: bytes) -> Iterable[Metric]:
+        """Yield every metric of the requests, added up over the workers."""
         series: dict[_Key, _Series] = {}
         attempts: Counter[tuple[str, str, str]] = Counter()
-        watched = {
-            name: _watched(name, watch, self._share) for name, watch in self._watches.items()
-        }
-        for snapshot in self._snapshots():
-            for one in snapshot.series:
-                _series_of(series, (one.traffic_class, one.route, one.target)).add(one)
+        watches = dict(self._watches)
+        watched = {name: _watched(name, watch, self._share) for name, watch in watches.items()}
+        for snapshot in self._snapshots(encoded):
+            for counts in snapshot.series:
+                key = (counts.traffic_class, counts.route, counts.target)
+                _series_of(series, key).add(counts)
             for traffic_class, target, result, number in snapshot.attempts:
                 attempts[_capped(attempts, (traffic_class, target, result))] += number
             worker = () if self._share is None else (str(snapshot.pid),)
@@ -326,15 +342,24 @@ class ProcessMetrics:
         yield from watched.values()
 
 
+def _write_snapshot(path: Path, encoded: bytes) -> None:
+    fresh = path.with_suffix(".new")
+    try:
+        fresh.write_bytes(encoded)
+        fresh.replace(path)
+    except OSError as error:
+        log.warning("other workers do not see this one's metrics: %s", error)
+
+
 def _made_up(record: Record) -> str | None:
-    """Return what to call a name that a client made up; None for one that somebody knows."""
+    """Return what to count a name as that a client made up; None for a name that exists."""
     if record.error_code == "model_not_found":
         return ""
     if record.error_code == "upstream_404" and record.target is None:
-        asked = record.asked()
+        target = record.asked()
         # A route's targets are the config's.
-        if asked == record.route:
-            return f"{asked.partition('/')[0]}/{OTHER}"
+        if target == record.route:
+            return f"{target.partition('/')[0]}/{OTHER}"
     return None
 
 
@@ -356,22 +381,22 @@ def _capped(attempts: Counter[tuple[str, str, str]], tried: tuple[str, str, str]
 
 def _traces(settings: schema.Telemetry, kinds: Mapping[str, str]) -> Traces:
     try:
-        from router.gateway.tracing import Traces  # noqa: PLC0415 - an extra, imported when it is asked for
+        from router.gateway.tracing import Traces  # noqa: PLC0415 - an extra, imported where traces are configured
     except ImportError as error:
         raise MissingExtraError("telemetry.otlp_endpoint", "otel") from error
     return Traces(settings, kinds)
 
 
-class _Requests(Collector):
-    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
-        self._collect = collect
+class _Scrape(Collector):
+    """The metrics of one scrape: what is registered, and what is counted here."""
+
+    def __init__(self, registry: Collector, counted: Iterable[Metric]) -> None:
+        self._registry = registry
+        self._counted = counted
 
     def collect(self) -> Iterable[Metric]:
-        return self._collect()
-
-    def describe(self) -> Iterable[Metric]:
-        # Asked for when registering, before there is anything to collect.
-        return []
+        yield from self._registry.collect()
+        yield from self._counted
 
 
 def _families(series: Iterable[_Series]) -> Iterable[Metric]:
@@ -408,26 +433,28 @@ def _families(series: Iterable[_Series]) -> Iterable[Metric]:
     hits = CounterMetricFamily(
         "evalrouter_cache_hits", "Requests that the response cache answered.", labels=by
     )
-    for one in series:
-        labels = (one.traffic_class, one.route, one.target)
-        for status, number in one.statuses.items():
+    for counts in series:
+        labels = (counts.traffic_class, counts.route, counts.target)
+        for status, number in counts.statuses.items():
             requests.add_metric((*labels, str(status)), number)
-        for code, number in one.errors.items():
+        for code, number in counts.errors.items():
             errors.add_metric((*labels, code), number)
-        seconds.add_metric(labels, _cumulative(SECONDS, one.seconds), one.seconds_sum)
-        first_byte.add_metric(labels, _cumulative(FIRST_BYTE, one.first_byte), one.first_byte_sum)
-        tokens.add_metric((*labels, "input"), one.input_tokens)
-        tokens.add_metric((*labels, "input_cached"), one.cached_tokens)
-        tokens.add_metric((*labels, "output"), one.output_tokens)
-        cost.add_metric(labels, one.cost_usd)
-        unpriced.add_metric(labels, one.unpriced)
-        estimated.add_metric(labels, one.estimated)
-        hits.add_metric(labels, one.cache_hits)
+        seconds.add_metric(labels, _cumulative(SECONDS, counts.seconds), counts.seconds_sum)
+        first_byte.add_metric(
+            labels, _cumulative(FIRST_BYTE, counts.first_byte), counts.first_byte_sum
+        )
+        tokens.add_metric((*labels, "input"), counts.input_tokens)
+        tokens.add_metric((*labels, "input_cached"), counts.cached_tokens)
+        tokens.add_metric((*labels, "output"), counts.output_tokens)
+        cost.add_metric(labels, counts.cost_usd)
+        unpriced.add_metric(labels, counts.unpriced)
+        estimated.add_metric(labels, counts.estimated)
+        hits.add_metric(labels, counts.cache_hits)
     return (requests, errors, seconds, first_byte, tokens, cost, unpriced, estimated, hits)
 
 
 def _cumulative(bounds: tuple[float, ...], counts: list[int]) -> list[tuple[str, float]]:
-    """Prometheus's buckets: each counts what is at most its bound."""
+    """Return Prometheus's buckets: each counts what is at most its bound."""
     buckets, below = [], 0
     for bound, number in zip((*map(str, bounds), "+Inf"), counts, strict=True):
         below += number

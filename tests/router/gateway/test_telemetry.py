@@ -1,5 +1,6 @@
 """Metrics as a scraper reads them; spans as a real OTLP collector on loopback receives them."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -43,9 +44,13 @@ def record(**changes):
     return Record(**(known | changes))
 
 
+def exposed(telemetry, accept=""):
+    return asyncio.run(telemetry.exposition(accept))
+
+
 def scraped(telemetry, accept=""):
     """Name and labels to value."""
-    text, _ = telemetry.exposition(accept)
+    text, _ = exposed(telemetry, accept)
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text.decode())
@@ -142,7 +147,7 @@ def test_invented_model_names_do_not_become_series(telemetry):
         )
     for n in range(MAX_TARGETS + 50):
         telemetry.count(record(route=f"mine/{n}", target=Target("mine", str(n)), attempts=[]))
-    lines = telemetry.exposition()[0].decode().splitlines()
+    lines = exposed(telemetry)[0].decode().splitlines()
     counts = [line for line in lines if line.startswith("evalrouter_request_seconds_count{")]
     assert len(counts) <= MAX_TARGETS + 1
     nothing = 'evalrouter_requests_total{class="live",route="",status="404",target=""} 50.0'
@@ -168,7 +173,7 @@ def test_names_that_a_provider_does_not_know_are_counted_together(telemetry):
     assert value(found, "attempts_total", **tried) == 50
     # What a route names is the config's.
     assert value(found, "requests_total", **LIVE | {"target": "mine/typo"}, status="404") == 1
-    assert "mine/x" not in telemetry.exposition()[0].decode()
+    assert "mine/x" not in exposed(telemetry)[0].decode()
 
 
 def lines_of(text, family):
@@ -187,7 +192,7 @@ def test_every_family_has_one_cap_whatever_there_is_to_show(telemetry):
                 route="r", target=None, attempts=[failed], status=504, error_code="upstream_timeout"
             )
         )
-    text = telemetry.exposition()[0].decode()
+    text = exposed(telemetry)[0].decode()
     for family in ("requests_total", "errors_total", "cost_usd_total", "attempts_total"):
         assert len(lines_of(text, family)) == MAX_TARGETS + 1, family
     assert len(lines_of(text, "breaker_open")) == MAX_TARGETS
@@ -201,11 +206,11 @@ def test_the_cap_holds_for_all_workers_together(tmp_path):
             name = f"{worker}-{n}"
             tried = [Attempt(f"mine/{name}", "ok", 200, 0.1)]
             telemetry.count(record(target=Target("mine", name), attempts=tried))
-        telemetry.publish()
+        asyncio.run(telemetry.publish())
         if worker == 0:
             [file] = tmp_path.glob("*.json")
             file.rename(tmp_path / "1.json")
-    text = telemetry.exposition()[0].decode()
+    text = exposed(telemetry)[0].decode()
     for family in ("requests_total", "attempts_total"):
         lines = lines_of(text, family)
         assert len(lines) == MAX_TARGETS + 1, family
@@ -247,11 +252,11 @@ def test_one_that_cannot_be_read_leaves_the_others(telemetry, caplog):
 
 def test_both_formats_are_valid(telemetry):
     telemetry.count(record(status=500, error_code="x"))
-    text, content_type = telemetry.exposition("application/openmetrics-text; version=1.0.0")
+    text, content_type = exposed(telemetry, "application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     names = {one.name for one in openmetrics.text_string_to_metric_families(text.decode())}
     assert {"evalrouter_requests", "evalrouter_request_seconds"} <= names
-    text, content_type = telemetry.exposition("text/plain")
+    text, content_type = exposed(telemetry, "text/plain")
     assert content_type.startswith("text/plain")
     assert b"process_resident_memory_bytes" in text
 
@@ -262,9 +267,39 @@ def test_two_of_them_know_nothing_of_each_other():
     assert value(scraped(other), "requests_total", **LIVE, status="200") is None
 
 
+class Waiting:
+    """A collector that waits until it is let go."""
+
+    def __init__(self):
+        self.began, self.go_on = threading.Event(), threading.Event()
+
+    def describe(self):
+        return []
+
+    def collect(self):
+        self.began.set()
+        assert self.go_on.wait(10)
+        return []
+
+
+async def test_the_event_loop_goes_on_while_the_text_is_written(telemetry):
+    waiting = Waiting()
+    telemetry.registry.register(waiting)
+    telemetry.count(record())
+    scraping = asyncio.create_task(telemetry.exposition())
+    await asyncio.wait_for(asyncio.to_thread(waiting.began.wait), 5)
+    # The scrape shows the numbers of the moment at which it began.
+    telemetry.count(record(status=503, error_code="upstream_error"))
+    waiting.go_on.set()
+    text = (await scraping)[0].decode()
+    assert 'status="200"' in text
+    assert 'status="503"' not in text
+
+
 # Workers
 
 OTHER_WORKER = """
+import asyncio
 import sys
 from pathlib import Path
 from router.config.schema import Telemetry as Settings
@@ -276,7 +311,7 @@ telemetry = ProcessMetrics(Settings(), {}, share=Path(sys.argv[1]))
 telemetry.count(Record(id="x", at=0.0, route="r", target=Target("mine", "gpt-4o-mini"), status=200,
                        total_s=0.001, cost_usd=0.25))
 telemetry.open_streams = 7
-telemetry.publish()
+asyncio.run(telemetry.publish())
 print("published", flush=True)
 sys.stdin.read()
 """
@@ -286,7 +321,7 @@ def test_one_scrape_shows_all_workers(tmp_path):
     mine = ProcessMetrics(Settings(), {}, share=tmp_path)
     mine.count(record())
     mine.open_streams = 1
-    mine.publish()
+    asyncio.run(mine.publish())
     other = subprocess.Popen(
         [sys.executable, "-c", OTHER_WORKER, str(tmp_path)],
         stdin=subprocess.PIPE,

@@ -45,7 +45,7 @@ from evaluators.document import RunDocument, RunLimits
 from loadtests.processes import free_port, started
 from router.config.schema import parse
 from router.services import Services
-from router.store.base import Run
+from router.store.runs import Run
 from router.store.sqlite import SqliteStore
 
 RESULTS = Path(__file__).with_name("results")

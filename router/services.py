@@ -35,7 +35,7 @@ from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
 from router.gateway.telemetry import ProcessMetrics
 from router.records import TrafficClass
-from router.store.base import Store
+from router.store.protocol import Store
 from router.store.readiness import Readiness
 from router.store.sqlite import SqliteStore
 

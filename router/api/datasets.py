@@ -16,7 +16,7 @@ from router.api.injection import Injected
 from router.config.documents import convert
 from router.datasets.registry import DatasetView, parse_columns
 from router.datasets.sources import too_large
-from router.store.base import DatasetRow
+from router.store.datasets import DatasetRow
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -26,7 +26,7 @@ from router.evals.estimate import Estimate
 from router.evals.results import Outcome
 from router.evals.run_document import complete_run
 from router.services import Services
-from router.store.base import STOPPED, Progress, Run, RunFilter, RunState
+from router.store.runs import STOPPED, Progress, Run, RunFilter, RunState
 
 # Often enough for a person to watch, rarely enough for a database of a million rows.
 POLL_S = 0.5

@@ -13,7 +13,7 @@ from router.api.bodies import document_of
 from router.api.injection import Injected
 from router.config.documents import convert
 from router.evals.experiments import ExperimentChange, Leaderboard
-from router.store.base import Experiment
+from router.store.experiments import Experiment
 
 
 class ExperimentList(msgspec.Struct):

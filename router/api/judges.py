@@ -13,7 +13,8 @@ from router.api.injection import Injected
 from router.api.pages import PAGE_HEADERS
 from router.api.paging import Offset, PageSize
 from router.evals.judges.study_report import compared, html
-from router.store.base import JudgementRow, Study, StudyKind
+from router.store.judgements import JudgementRow
+from router.store.studies import Study, StudyKind
 
 
 class StudyList(msgspec.Struct):

@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from providers.errors import NotFoundError, RequestError
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
-from router.store.base import TrafficFilter, TrafficRow
+from router.store.traffic import TrafficFilter, TrafficRow
 
 _STATUS = re.compile(r"[1-5](?:\d\d|xx)")
 

@@ -24,7 +24,7 @@ from router.cli.commands import (
 from router.config.schema import load
 from router.datasets.registry import SHOWN_HASH, DatasetView, parse_columns
 from router.services import Services
-from router.store.base import DatasetRow
+from router.store.datasets import DatasetRow
 
 
 @click.group("dataset", cls=Commands)

@@ -15,7 +15,7 @@ from evaluators.reports.table import to_table
 from router.config.schema import Server, embedded
 from router.evals.results import Outcome
 from router.server import background
-from router.store.base import ENDED
+from router.store.runs import ENDED
 
 QUESTION = (
     "The harbour bridge closes tonight at nine. Divers will look at its third pier, which a barge "

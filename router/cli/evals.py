@@ -37,7 +37,7 @@ from router.evals.executor import RunProgress
 from router.evals.results import Outcome
 from router.evals.runs import Runs
 from router.services import Services
-from router.store.base import STOPPED, Run, RunFilter
+from router.store.runs import STOPPED, Run, RunFilter
 
 
 @click.group("eval", cls=Commands)

@@ -31,7 +31,7 @@ from router.evals.experiments import (
     LeaderboardTable,
 )
 from router.services import Services
-from router.store.base import Experiment
+from router.store.experiments import Experiment
 
 _MARKS: dict[Verdict, str] = {
     "better": "[green]▲[/]",

@@ -34,7 +34,9 @@ from router.evals.judges.report import JudgeReport
 from router.evals.judges.studies import CalibrationPlan, PairwisePlan, StudyProgress, calibration_of
 from router.evals.judges.study_report import compared, html, sheets, title, warnings
 from router.services import Services
-from router.store.base import EmbeddingUse, JudgeUse, Study
+from router.store.judgements import JudgeUse
+from router.store.studies import Study
+from router.store.usage import EmbeddingUse
 
 html_option = click.option(
     "--html",

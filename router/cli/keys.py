@@ -24,7 +24,7 @@ from router.cli.commands import (
 from router.config.schema import load
 from router.gateway.key_administration import MAX_LIMIT, ListedKey, create, expiry, listed, revoke
 from router.services import Services
-from router.store.base import BudgetPeriod, KeyRow
+from router.store.keys import BudgetPeriod, KeyRow
 
 
 @click.group(cls=Commands)

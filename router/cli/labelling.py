@@ -15,7 +15,7 @@ from router.config.schema import load
 from router.datasets.registry import SHOWN_HASH, check_dataset_name, name_of
 from router.evals.labelling import begin, finish
 from router.services import Services
-from router.store.base import DatasetRow
+from router.store.datasets import DatasetRow
 
 
 @click.command("label")

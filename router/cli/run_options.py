@@ -19,7 +19,7 @@ from evaluators.tasks.registry import find
 from providers.errors import RunDocumentError
 from router.config.documents import Document
 from router.evals.run_document import complete_run, parse_run
-from router.store.base import RunState
+from router.store.runs import RunState
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -39,7 +39,7 @@ from router.config.schema import Config
 from router.datasets.artifacts import Artifacts, file_chunks, open_artifacts, temporary_folder
 from router.datasets.shipped import SHIPPED
 from router.datasets.sources import Source, collect, fetched, is_address, to_jsonl
-from router.store.base import DatasetRow, Store
+from router.store.datasets import DatasetRow, DatasetStore
 
 SHOWN_HASH = 12
 READ_AT_ONCE = 2  # datasets that a program reads at a time; further ones wait
@@ -69,7 +69,7 @@ class DatasetRegistry:
     """All registered datasets of a store. The artifact store is opened when it is first needed."""
 
     def __init__(
-        self, store: Store, config: Config, *, now: Callable[[], float] = time.time
+        self, store: DatasetStore, config: Config, *, now: Callable[[], float] = time.time
     ) -> None:
         self._store = store
         self._config = config

@@ -23,7 +23,7 @@ from router.evals.validation import (
     parse_gates,
     resolve_metrics,
 )
-from router.store.base import Run
+from router.store.runs import Run
 
 RescoreSpec = str | dict[str, Any]
 

@@ -24,7 +24,8 @@ from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
 from router.evals.runs import Runs
 from router.evals.validation import build_metrics
-from router.store.base import Run, ScoredAnswer, Store
+from router.store.results import ResultStore, ScoredAnswer
+from router.store.runs import Run
 
 _CHUNK = 100  # samples that a thread digests at a time; their texts may be long
 
@@ -85,7 +86,7 @@ class _Asked(msgspec.Struct):
 
 
 async def compare_runs(
-    runs: Runs, store: Store, run_ids: Sequence[str], wanted: ComparisonRequest
+    runs: Runs, store: ResultStore, run_ids: Sequence[str], wanted: ComparisonRequest
 ) -> Comparisons:
     """Hold one run against another, or routes of one run against each other.
 
@@ -234,7 +235,7 @@ def _common(first: _Half, second: _Half) -> list[_Chosen]:
 
 
 async def _count(
-    store: Store,
+    store: ResultStore,
     run_id: str,
     asked: Mapping[Side, _Asked],
     tally: ScoreAccumulator,
@@ -260,7 +261,7 @@ async def _count(
 
 
 async def _other_names(
-    store: Store, first: _Half, second: _Half, join: Join
+    store: ResultStore, first: _Half, second: _Half, join: Join
 ) -> tuple[dict[str, str], list[str]]:
     """Ids of the second run's samples to those of the first's; and what their texts say of it."""
     same_prompt = _prompt(first.document) == _prompt(second.document)
@@ -286,7 +287,7 @@ async def _other_names(
     return names, told
 
 
-async def _digests(store: Store, run_id: str, *, with_messages: bool) -> dict[str, bytes]:
+async def _digests(store: ResultStore, run_id: str, *, with_messages: bool) -> dict[str, bytes]:
     """Sample id to what stands for its texts, in dataset order."""
     found: dict[str, bytes] = {}
     chunk: list[Sample] = []

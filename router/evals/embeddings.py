@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from evaluators.base import Answer
 from router.evals.requests import EvalRequester
-from router.store.base import EmbeddingUse, Store
+from router.store.usage import EmbeddingUse, UsageStore
 
 
 class EmbeddingClient:
@@ -20,7 +20,7 @@ class EmbeddingClient:
     """
 
     def __init__(
-        self, store: Store, asker: EvalRequester, run_id: str, *, pay: Callable[[Answer], None]
+        self, store: UsageStore, asker: EvalRequester, run_id: str, *, pay: Callable[[Answer], None]
     ) -> None:
         self._store = store
         self._asker = asker

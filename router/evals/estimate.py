@@ -38,7 +38,8 @@ from router.evals.samples import PreparedDataset
 from router.evals.validation import asked_routes, outputs_of
 from router.gateway.prices import PriceBook
 from router.records import Target
-from router.store.base import EarlierAnswer, EarlierRun, Store
+from router.store.history import EarlierAnswer, EarlierRun
+from router.store.protocol import Store
 
 # Samples that are rendered; of more, every second one, every third one, ...
 LOOKED_AT = 4000

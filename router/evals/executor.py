@@ -37,7 +37,9 @@ from router.evals.validation import (
 )
 from router.gateway.routing import share
 from router.records import Attempt
-from router.store.base import Run, RunState, ScoredAnswer, Store
+from router.store.protocol import Store
+from router.store.results import ScoredAnswer
+from router.store.runs import Run, RunState
 
 # Batches scored at a time where judges are asked, or a cluster scores.
 _BATCHES = 8

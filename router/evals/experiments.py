@@ -22,7 +22,9 @@ from evaluators.stats.comparison import ALPHA, Verdict
 from providers.errors import ConflictError, InputError, NotFoundError, closest
 from providers.names import check_name
 from router.evals.results import outcome
-from router.store.base import STOPPED, Experiment, Run, RunFilter, Store
+from router.store.experiments import Experiment
+from router.store.protocol import Store
+from router.store.runs import STOPPED, Run, RunFilter
 
 MOST_RUNS = 200
 """A leaderboard is of the newest so many runs, and says so where there are more."""

@@ -22,7 +22,8 @@ import msgspec
 from evaluators.base import Sample
 from providers.errors import ArtifactError, ConflictError, MissingExtraError
 from router.datasets.artifacts import Artifacts, StoredFile, file_chunks, temporary_folder
-from router.store.base import Run, ScoredAnswer, Store
+from router.store.results import ResultStore, ScoredAnswer
+from router.store.runs import Run
 
 FORMAT = 1
 JSONL, PARQUET, MANIFEST = "rows.jsonl", "rows.parquet", "manifest.json"
@@ -72,7 +73,7 @@ class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def export_run(
-    store: Store,
+    store: ResultStore,
     run: Run,
     artifacts: Artifacts,
     prefix: str,
@@ -159,7 +160,7 @@ async def _one(chunk: bytes) -> AsyncIterator[bytes]:
 # JSON lines
 
 
-async def _write_jsonl(store: Store, run: Run, path: Path) -> tuple[int, list[str]]:
+async def _write_jsonl(store: ResultStore, run: Run, path: Path) -> tuple[int, list[str]]:
     """How many rows were written, and the scores' names in the order they were met."""
     outputs: dict[str, None] = {}
     count = 0
@@ -176,7 +177,7 @@ async def _write_jsonl(store: Store, run: Run, path: Path) -> tuple[int, list[st
     return count, list(outputs)
 
 
-async def _rows(store: Store, run_id: str) -> AsyncIterator[ExportedRow]:
+async def _rows(store: ResultStore, run_id: str) -> AsyncIterator[ExportedRow]:
     """Results with their samples: both come in the samples' order."""
     async with aclosing(store.samples(run_id)) as samples:
         sample: Sample | None = None

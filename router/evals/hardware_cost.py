@@ -12,7 +12,7 @@ import msgspec
 
 from router.gateway.prices import PriceBook
 from router.records import Target
-from router.store.base import Served, Store
+from router.store.usage import Served, UsageStore
 
 
 class HardwareCost(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ def cost(served: Served, price_per_hour: float) -> HardwareCost:
     )
 
 
-async def hardware_costs(store: Store, owner: str, prices: PriceBook) -> list[HardwareCost]:
+async def hardware_costs(store: UsageStore, owner: str, prices: PriceBook) -> list[HardwareCost]:
     """Of every target of a run or a study that has a price per hour, judges included."""
     found: list[HardwareCost] = []
     if not prices.has_hours:

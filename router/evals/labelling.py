@@ -26,7 +26,9 @@ from router.datasets.artifacts import temporary_folder
 from router.datasets.registry import DatasetRegistry
 from router.datasets.sources import collect
 from router.evals.runs import Runs
-from router.store.base import DatasetRow, Run, Store
+from router.store.datasets import DatasetRow
+from router.store.protocol import Store
+from router.store.runs import Run
 
 _FLUSHED_ROWS = 500
 

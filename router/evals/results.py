@@ -15,7 +15,9 @@ from evaluators.reports.report import Report, summarise
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.report import JudgeReport, judge_reports
 from router.evals.validation import build_metrics, parse_gates
-from router.store.base import ENDED, EmbeddingUse, Run, Store
+from router.store.protocol import Store
+from router.store.runs import ENDED, Run
+from router.store.usage import EmbeddingUse
 
 _MOST_KEPT = 64
 

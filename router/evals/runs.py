@@ -49,7 +49,8 @@ from router.evals.validation import (
     resolve_metrics,
 )
 from router.evals.worker import Jobs, Runner, stale_after
-from router.store.base import STOPPED, Run, Store
+from router.store.protocol import Store
+from router.store.runs import STOPPED, Run
 
 # How often a run of another process is looked at.
 FOLLOW_S = 0.5
@@ -240,7 +241,7 @@ class Runs(Jobs):
             found.id,
             self._now(),
             stale_after(found.owner),
-            kept=change.kept,
+            keep_outputs=change.kept,
             runner=runner,
             **change.changes,
         )

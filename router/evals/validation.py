@@ -16,7 +16,7 @@ from evaluators.stats.sequential import check_stop
 from providers.errors import ConflictError, ModelNotFoundError, RunDocumentError, closest
 from providers.names import MAX_ADDRESS_BYTES, check_name
 from router.evals.requests import EvalRequester
-from router.store.base import Run
+from router.store.runs import Run
 
 # The router sets these itself; a parameter of the same name would be lost in silence.
 _RESERVED = ("messages", "model", "stream")

@@ -22,7 +22,8 @@ from router.evals.confinement import confine
 from router.evals.executor import Replay, RunProgress, Stop
 from router.evals.lease import is_dead, this_owner
 from router.evals.requests import EvalRequester
-from router.store.base import ENDED, STOPPED, RequestedState, Run, RunState, Store
+from router.store.protocol import Store
+from router.store.runs import ENDED, STOPPED, RequestedState, Run, RunState
 
 log = logging.getLogger("evalrouter")
 
@@ -221,7 +222,9 @@ class Jobs:
         found = await self.find(run_id)
         if found.state in ENDED or found.state == wish:
             raise ConflictError(f"{found.id} has stopped already: it is {found.state}")
-        found = await self._store.wish_run(found.id, wish, self._now(), stale_after(found.owner))
+        found = await self._store.request_state(
+            found.id, wish, self._now(), stale_after(found.owner)
+        )
         if found.id in self._under_way:
             self._under_way[found.id].obey(wish)
         until = asyncio.get_running_loop().time() + ANSWER_S
@@ -278,7 +281,7 @@ class Jobs:
             # Whoever was to obey it died first. What is refused is tried again at the next look.
             with suppress(NotFoundError, StoreError):
                 stale = stale_after(found.owner)
-                await self._store.wish_run(found.id, found.wish, self._now(), stale)
+                await self._store.request_state(found.id, found.wish, self._now(), stale)
         elif found.deaths >= MOST_DEATHS:
             why = (
                 f"its server died {found.deaths} times in a row without getting any further with "

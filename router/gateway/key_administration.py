@@ -13,7 +13,7 @@ from providers.errors import InputError
 from providers.names import check_name
 from router.gateway.keys import digest_of
 from router.gateway.limits import period_around
-from router.store.base import KeyRow, KeySpend, Store
+from router.store.keys import KeyRow, KeySpend, KeyStore
 
 PREFIX = "er-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,63}")
@@ -25,7 +25,7 @@ MAX_LIMIT = 10**9
 MAX_YEARS = 1000
 
 
-async def create(store: Store, name: str, *, now: float, **fields: Any) -> tuple[str, KeyRow]:
+async def create(store: KeyStore, name: str, *, now: float, **fields: Any) -> tuple[str, KeyRow]:
     """Create a key; return the key itself, which is stored nowhere, and its row.
 
     Args:
@@ -71,7 +71,7 @@ def _check(row: KeyRow) -> None:
         )
 
 
-async def revoke(store: Store, name: str, now: float) -> KeyRow:
+async def revoke(store: KeyStore, name: str, now: float) -> KeyRow:
     """Revoke a key by its id or name.
 
     Raises:
@@ -118,7 +118,7 @@ class ListedKey(msgspec.Struct, frozen=True, kw_only=True):
     spent: KeySpend
 
 
-async def listed(store: Store, now: float) -> list[ListedKey]:
+async def listed(store: KeyStore, now: float) -> list[ListedKey]:
     """Return all keys, oldest first."""
     state = await store.key_state()
     rows = []

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from providers.errors import PermissionDeniedError, RateLimitError
 from router.gateway.limits import Bucket, in_words, period_around
-from router.store.base import KeyRow, KeySpend
+from router.store.keys import KeyRow, KeySpend
 
 # Tokens of an answer whose request sets no limit, until the key's own answers say better.
 USUAL_COMPLETION = 1000

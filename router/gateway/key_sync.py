@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from providers.errors import EvalrouterError
 from router.gateway.keys import Keys
-from router.store.base import Store
+from router.store.keys import KeyStore
 
 log = logging.getLogger("evalrouter")
 
@@ -31,7 +31,7 @@ class KeySync:
         every: seconds between two looks at the store.
     """
 
-    def __init__(self, keys: Keys, store: Store, *, every: float = EVERY_S) -> None:
+    def __init__(self, keys: Keys, store: KeyStore, *, every: float = EVERY_S) -> None:
         self._keys = keys
         self._store = store
         self._every = every

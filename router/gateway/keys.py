@@ -39,7 +39,7 @@ from router.gateway.key_holder import (
     UnwrittenSpend,
     UnwrittenSpends,
 )
-from router.store.base import KeyRow, KeySpend, KeyTable
+from router.store.keys import KeyRow, KeySpend, KeyTable
 
 USUAL_DECAY = 0.95  # how much of the largest answer so far is expected of the next one
 

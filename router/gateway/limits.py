@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
-from router.store.base import BudgetPeriod
+from router.store.keys import BudgetPeriod
 
 MINUTE = 60.0
 

@@ -40,7 +40,7 @@ from router.gateway.dispatch import ERROR_EVENT
 from router.gateway.prices import PriceBook
 from router.gateway.redact import redact
 from router.records import Record, Target
-from router.store.base import Store
+from router.store.traffic import TrafficStore
 
 log = logging.getLogger("evalrouter")
 
@@ -99,7 +99,7 @@ class Traffic:
 
     def __init__(
         self,
-        store: Store,
+        store: TrafficStore,
         prices: PriceBook,
         config: Config,
         *,

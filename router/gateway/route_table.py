@@ -19,7 +19,7 @@ import msgspec
 from providers.errors import ConfigError, NotFoundError, StoreError
 from router.config.schema import Config, Route, load, parse_route
 from router.gateway.routing import PriceOf, Table
-from router.store.base import Store
+from router.store.routes import RouteStore
 
 log = logging.getLogger("evalrouter")
 
@@ -49,7 +49,7 @@ class Routes:
         self,
         config: Config,
         source: Path | None,
-        store: Store,
+        store: RouteStore,
         price_of: PriceOf,
         *,
         now: Callable[[], float] = time.time,

@@ -12,9 +12,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from providers.errors import StoreUnavailableError
-from router.store.base import Store
 
 log = logging.getLogger("evalrouter")
 
@@ -25,6 +25,22 @@ LIMIT_S = 1.5
 HUNG_S = 10.0
 
 
+class CheckedStore(Protocol):
+    """A database that can be asked whether it works."""
+
+    async def check(self) -> None:
+        """Write a page, then read.
+
+        Raises:
+            StoreUnavailableError: reads or writes do not work now, and why.
+        """
+        ...
+
+    def delay(self) -> StoreUnavailableError | None:
+        """Return what holds up a `check` that takes its time; None where that is not known."""
+        ...
+
+
 class Readiness:
     """Checks a store, at most once a second.
 
@@ -33,7 +49,7 @@ class Readiness:
         clock: seconds, monotonic.
     """
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: CheckedStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
         self._fault: StoreUnavailableError | None = None

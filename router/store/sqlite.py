@@ -39,33 +39,17 @@ from router.store import (
 )
 from router.store import sqlite_measured as measured
 from router.store import sqlite_rows as rows
-from router.store.base import (
-    ANY_RUN,
-    DatasetRow,
-    EarlierAnswer,
-    EarlierRun,
-    EmbeddingUse,
-    Experiment,
-    JudgementRow,
-    JudgeUse,
-    KeyRow,
-    KeySpend,
-    KeyState,
-    KeyTable,
-    OpenSample,
-    Progress,
-    RequestedState,
-    Run,
-    RunFilter,
-    ScoredAnswer,
-    Served,
-    Spent,
-    Study,
-    StudyKind,
-    TrafficFilter,
-    TrafficRow,
-)
+from router.store.datasets import DatasetRow
+from router.store.experiments import Experiment
+from router.store.history import EarlierAnswer, EarlierRun
+from router.store.judgements import JudgementRow, JudgeUse
+from router.store.keys import KeyRow, KeySpend, KeyState, KeyTable
+from router.store.results import OpenSample, ScoredAnswer
+from router.store.runs import ANY_RUN, Progress, RequestedState, Run, RunFilter
 from router.store.sqlite_file import DatabaseFile, write_a_page
+from router.store.studies import Study, StudyKind
+from router.store.traffic import TrafficFilter, TrafficRow
+from router.store.usage import EmbeddingUse, Served, Spent
 from router.store.writer import SqliteWriter
 
 _Args = ParamSpec("_Args")
@@ -207,10 +191,10 @@ class SqliteStore:
         return await self._read("read a run", rows.find_run, run_id)
 
     async def runs(
-        self, wanted: RunFilter = ANY_RUN, *, limit: int = 50, before: str | None = None
+        self, matching: RunFilter = ANY_RUN, *, limit: int = 50, before: str | None = None
     ) -> list[Run]:
         """Newest first, which is by id: ids sort by age. `before` need not exist any more."""
-        return await self._read("list runs", rows.runs_page, wanted, limit, before)
+        return await self._read("list runs", rows.runs_page, matching, limit, before)
 
     async def update_run(self, run_id: str, **changes: Any) -> None:
         """Set fields of a run.
@@ -245,15 +229,15 @@ class SqliteStore:
         """
         return await self._write("end a run", sqlite_runs.end, run_id, owner, now, changes)
 
-    async def wish_run(
-        self, run_id: str, wish: RequestedState, now: float, stale_after: float
+    async def request_state(
+        self, run_id: str, state: RequestedState, now: float, stale_after: float
     ) -> Run:
         """Ask the owner to bring the run to a state; a run without a live owner is at once.
 
         Raises:
             NotFoundError: no such run.
         """
-        return await self._write("stop a run", sqlite_runs.wish, run_id, wish, now, stale_after)
+        return await self._write("stop a run", sqlite_runs.wish, run_id, state, now, stale_after)
 
     async def requeue_run(
         self,
@@ -290,7 +274,7 @@ class SqliteStore:
         now: float,
         stale_after: float,
         *,
-        kept: Sequence[str],
+        keep_outputs: Sequence[str],
         **changes: Any,
     ) -> None:
         """Requeue a run whose answers are all to be scored again; only the scores of `kept` stay.
@@ -306,7 +290,7 @@ class SqliteStore:
             now,
             stale_after,
             changes=changes,
-            kept=kept,
+            kept=keep_outputs,
         )
 
     async def unscore_some(self, run_id: str) -> bool:
@@ -536,9 +520,9 @@ class SqliteStore:
         """Those of the (request hash, repeat) that `cached_answer` has an answer to."""
         return await self._read("look for answers", measured.known_requests, requests)
 
-    async def earlier_answers(self, target: str, most: int) -> list[EarlierAnswer]:
+    async def earlier_answers(self, target: str, limit: int) -> list[EarlierAnswer]:
         """The target's newest answers to runs; without any, to live requests."""
-        return await self._read("read earlier answers", measured.earlier_answers, target, most)
+        return await self._read("read earlier answers", measured.earlier_answers, target, limit)
 
     async def earlier_run(self, dataset_hash: str, output: str) -> EarlierRun | None:
         """The newest run over the dataset that has scores of the output; None without one."""
@@ -551,7 +535,7 @@ class SqliteStore:
         await self._write("keep a judgement", sqlite_judgements.keep, row)
 
     async def judgement(
-        self, owner: str, request_hash: str, repeat: int, attempt: int, *, anybody: bool
+        self, owner: str, request_hash: str, repeat: int, attempt: int, *, any_owner: bool
     ) -> JudgementRow | None:
         """The owner's answer (never a failure) to a request; with `anybody` also another's."""
         return await self._read(
@@ -561,7 +545,7 @@ class SqliteStore:
             request_hash,
             repeat,
             attempt,
-            anybody=anybody,
+            anybody=any_owner,
         )
 
     async def judgements(
@@ -677,18 +661,20 @@ class SqliteStore:
         await self._write("keep request records", sqlite_traffic.insert, records)
 
     async def traffic(
-        self, wanted: TrafficFilter, *, limit: int = 50, before: int | None = None
+        self, matching: TrafficFilter, *, limit: int = 50, before: int | None = None
     ) -> list[TrafficRow]:
         """Newest first; `before` is the number of the last row of the page before."""
-        return await self._read("list request records", sqlite_traffic.page, wanted, limit, before)
+        return await self._read(
+            "list request records", sqlite_traffic.page, matching, limit, before
+        )
 
     async def request(self, request_id: str) -> TrafficRow | None:
         """One request, the newest of that id, with its bodies."""
         return await self._read("read a request record", sqlite_traffic.one, request_id)
 
-    async def forget_traffic(self, before: float, most: int) -> int:
+    async def forget_traffic(self, before: float, limit: int) -> int:
         """Delete up to `most` requests that came before a moment; how many it were."""
-        return await self._write("delete old request records", sqlite_traffic.forget, before, most)
+        return await self._write("delete old request records", sqlite_traffic.forget, before, limit)
 
     # machinery
 

@@ -6,7 +6,7 @@ import msgspec
 from sqlite_utils import Database
 
 from providers.errors import NotFoundError
-from router.store.base import DatasetRow
+from router.store.datasets import DatasetRow
 
 _JSON = ("columns", "mapping", "provenance", "statistics")
 

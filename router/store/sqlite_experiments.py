@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from sqlite_utils import Database
 
-from router.store.base import Experiment
+from router.store.experiments import Experiment
 
 _texts = msgspec.json.Decoder(tuple[str, ...])
 _counts = msgspec.json.Decoder(dict[str, int])

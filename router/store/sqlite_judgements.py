@@ -9,7 +9,8 @@ from sqlite_utils import Database
 
 from evaluators.base import Answer, Judgement
 from providers.errors import NotFoundError
-from router.store.base import JudgementRow, JudgeUse, Study
+from router.store.judgements import JudgementRow, JudgeUse
+from router.store.studies import Study
 
 PAGE = 500
 

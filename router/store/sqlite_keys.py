@@ -12,7 +12,7 @@ import msgspec
 from sqlite_utils import Database
 
 from providers.errors import ConflictError, NotFoundError, StoreError, closest
-from router.store.base import KeyRow, KeySpend, KeyState, KeyTable
+from router.store.keys import KeyRow, KeySpend, KeyState, KeyTable
 
 log = logging.getLogger("evalrouter")
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from sqlite_utils import Database
 
-from router.store.base import EarlierAnswer, EarlierRun
+from router.store.history import EarlierAnswer, EarlierRun
 
 _LOOKED_AT = 20_000  # newest rows
 _RUNS = 20  # newest runs of a dataset

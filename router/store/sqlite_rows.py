@@ -18,7 +18,8 @@ from sqlite_utils import Database
 from evaluators.base import Answer, Cell, Sample, Score, Usage
 from providers.base import AS_IT_CAME, Translation
 from providers.errors import NotFoundError, StoreError, closest
-from router.store.base import Progress, Run, RunFilter, ScoredAnswer
+from router.store.results import ScoredAnswer
+from router.store.runs import Progress, Run, RunFilter
 
 PAGE = 500  # rows read at a time by the async iterators
 CHUNK = 1000  # samples added, or answers deleted, in one transaction

@@ -13,7 +13,9 @@ from sqlite_utils import Database
 
 from providers.errors import ConflictError
 from router.store import sqlite_rows as rows
-from router.store.base import EmbeddingUse, OpenSample, RequestedState, Run, ScoredAnswer, Spent
+from router.store.results import OpenSample, ScoredAnswer
+from router.store.runs import RequestedState, Run
+from router.store.usage import EmbeddingUse, Spent
 
 # A process that was asleep was not carrying anything out.
 _LONGEST_BEAT_S = 10.0

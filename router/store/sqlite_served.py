@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from sqlite_utils import Database
 
-from router.store.base import Served
+from router.store.usage import Served
 
 _SERVED = """
     SELECT target, asked_at, answered_at,

@@ -14,7 +14,7 @@ from sqlite_utils import Database
 
 from providers.base import AS_IT_CAME, Translation
 from router.records import Attempt, Record
-from router.store.base import TrafficFilter, TrafficRow
+from router.store.traffic import TrafficFilter, TrafficRow
 
 
 class _Detail(msgspec.Struct, omit_defaults=True):

@@ -16,7 +16,7 @@ from evaluators.judge.graded import Graded, UnjudgeableError
 from evaluators.judge.panel import PanelRequest
 from providers.wire import count_of
 from router.evals.requests import EvalRequester
-from router.store.base import Store
+from router.store.judgements import JudgementStore
 
 _BYTES_PER_TOKEN = 4
 
@@ -44,7 +44,7 @@ class JudgeEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def estimate_judges(
-    store: Store,
+    store: JudgementStore,
     asker: EvalRequester,
     metrics: Sequence[AnyMetric],
     sample: Sample | None,

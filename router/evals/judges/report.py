@@ -9,7 +9,10 @@ import msgspec
 from evaluators.base import AnyMetric, JudgeMetric
 from evaluators.judge.family import family
 from evaluators.reports.report import RouteReport
-from router.store.base import JudgeUse, Run, Store, Study
+from router.store.judgements import JudgeUse
+from router.store.protocol import Store
+from router.store.runs import Run
+from router.store.studies import Study
 
 
 class JudgeReport(JudgeUse, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from evaluators.base import Answer, Judgement, JudgeRequest
 from router.evals.requests import EvalRequester, PreparedRequest
-from router.store.base import JudgementRow, Store
+from router.store.judgements import JudgementRow, JudgementStore
 
 # A verdict is among the last tokens; all alternatives of a whole answer would be megabytes.
 _LAST_TOKENS = 32
@@ -65,7 +65,7 @@ class JudgeClient:
 
     def __init__(
         self,
-        store: Store,
+        store: JudgementStore,
         requester: EvalRequester,
         owner: str,
         *,
@@ -113,7 +113,7 @@ class JudgeClient:
 
     async def _stored(self, request: JudgeRequest, request_hash: str) -> Judgement | None:
         row = await self._store.judgement(
-            self._owner, request_hash, request.repeat, request.attempt, anybody=self._share
+            self._owner, request_hash, request.repeat, request.attempt, any_owner=self._share
         )
         if row is None:
             return None

@@ -44,7 +44,8 @@ from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocu
 from router.evals.hardware_cost import hardware_costs
 from router.evals.judges.requests import JudgeClient
 from router.evals.requests import EvalRequester
-from router.store.base import Store, Study, StudyKind
+from router.store.protocol import Store
+from router.store.studies import Study, StudyKind
 
 _Case = TypeVar("_Case")
 _Found = TypeVar("_Found")

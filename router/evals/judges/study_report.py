@@ -21,7 +21,8 @@ from evaluators.reports.report import dollars
 from providers.errors import ConflictError
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.studies import board_of, items_of
-from router.store.base import JudgeUse, Study
+from router.store.judgements import JudgeUse
+from router.store.studies import Study
 
 
 def sheets(study: Study) -> list[Sheet]:

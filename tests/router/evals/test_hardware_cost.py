@@ -12,8 +12,9 @@ from router.config.schema import parse
 from router.evals.hardware_cost import cost, hardware_costs
 from router.gateway.prices import PriceBook
 from router.services import Services
-from router.store.base import JudgementRow, Served
+from router.store.judgements import JudgementRow
 from router.store.sqlite import SqliteStore
+from router.store.usage import Served
 
 
 def test_eighty_minutes_at_two_dollars_twenty_one():

@@ -27,7 +27,7 @@ from providers.errors import (
 from router.gateway.key_administration import create, expiry, listed
 from router.gateway.key_sync import KeySync
 from router.gateway.keys import KEYLESS, Expected, Keys, bearer, digest_of
-from router.store.base import KeyRow, KeySpend
+from router.store.keys import KeyRow, KeySpend
 from router.store.sqlite import SqliteStore
 
 # A Wednesday, half past ten in the morning.

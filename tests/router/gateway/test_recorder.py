@@ -17,8 +17,8 @@ from router.config.schema import RouteTarget as Arm
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import MAX_BODY_BYTES, TAIL_BYTES, Traffic, settle
 from router.records import Attempt, Record, Target, Trace
-from router.store.base import TrafficFilter
 from router.store.sqlite import SqliteStore
+from router.store.traffic import TrafficFilter
 
 PROVIDERS = """
 providers:

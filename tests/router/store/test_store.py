@@ -22,9 +22,12 @@ from sqlite_utils import Database
 from evaluators.base import Answer, Cell, Sample, Score, Usage
 from evaluators.data.columns import Column
 from providers.errors import NotFoundError, RunDocumentError, StoreError, StoreUnavailableError
-from router.store.base import DatasetRow, EmbeddingUse, Progress, Run, RunFilter, Store
+from router.store.datasets import DatasetRow
 from router.store.migrations import STEPS, migrate
+from router.store.protocol import Store
+from router.store.runs import Progress, Run, RunFilter
 from router.store.sqlite import ABANDONED_S, SqliteStore
+from router.store.usage import EmbeddingUse
 
 ROOT = Path(__file__).parents[3]
 

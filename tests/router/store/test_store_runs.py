@@ -4,8 +4,9 @@ import pytest
 
 from evaluators.base import Answer, Cell, Sample, Score
 from providers.errors import ConflictError, NotFoundError, StoreError
-from router.store.base import Run, Spent
+from router.store.runs import Run
 from router.store.sqlite import SqliteStore
+from router.store.usage import Spent
 
 
 @pytest.fixture
@@ -88,19 +89,19 @@ async def test_the_time_that_a_run_took_adds_up_without_the_gaps(store):
 async def test_a_wish_reaches_the_owner_or_is_done_at_once(store):
     await store.add_run(a_run(), samples(3))
     await store.claim_run("run_1", "me", 100.0, 30.0)
-    wished = await store.wish_run("run_1", "paused", 101.0, 30.0)
+    wished = await store.request_state("run_1", "paused", 101.0, 30.0)
     assert (wished.state, wished.wish, wished.owner) == ("queued", "paused", "me")
     assert await store.heartbeat("run_1", "me", 102.0) == "paused"
-    await store.wish_run("run_1", "cancelled", 103.0, 30.0)
-    await store.wish_run("run_1", "paused", 104.0, 30.0)  # does not call a cancellation off
+    await store.request_state("run_1", "cancelled", 103.0, 30.0)
+    await store.request_state("run_1", "paused", 104.0, 30.0)  # does not call a cancellation off
     assert await store.heartbeat("run_1", "me", 105.0) == "cancelled"
     await store.end_run("run_1", "me", 106.0, state="cancelled")
     assert (await store.run("run_1")).wish == ""
     await store.requeue_run("run_1", 107.0, 30.0)
-    done = await store.wish_run("run_1", "paused", 108.0, 30.0)
+    done = await store.request_state("run_1", "paused", 108.0, 30.0)
     assert (done.state, done.wish, done.finished_at) == ("paused", "", None)
     with pytest.raises(NotFoundError):
-        await store.wish_run("run_2", "paused", 1.0, 1.0)
+        await store.request_state("run_2", "paused", 1.0, 1.0)
 
 
 async def test_only_unfinished_runs_of_servers_are_to_be_taken_up(store):
@@ -184,10 +185,10 @@ async def test_a_rescore_cut_off_goes_on_and_keeps_what_it_may(store):
     await store.add_run(a_run(rows=count, state="completed"), samples(count))
     for n in (0, 1500, 2499):
         await answer(store, Cell("a", f"s{n}", 0), "x", "y")
-    await store.rescore_run("run_1", 1.0, 1.0, kept=["y"])
+    await store.rescore_run("run_1", 1.0, 1.0, keep_outputs=["y"])
     assert (await store.run("run_1")).only_scores
     assert await store.unscore_some("run_1")  # and then it dies
-    await store.rescore_run("run_1", 2.0, 1.0, kept=["x", "y"])
+    await store.rescore_run("run_1", 2.0, 1.0, keep_outputs=["x", "y"])
     steps = 1
     while await store.unscore_some("run_1"):
         steps += 1

@@ -1,0 +1,59 @@
+"""Which process executes a run: its owner, who claims the run and renews the claim.
+
+An owner that has not renewed its claim for `stale_after` seconds is taken for dead. Every method
+is atomic, also between processes on the same store.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from router.store.runs import RequestedState, Run
+
+
+class ClaimStore(Protocol):
+    """Gives each run to one owner at a time."""
+
+    async def claim_run(self, run_id: str, owner: str, now: float, stale_after: float) -> bool:
+        """Become the owner of a run that is queued or running; return whether that succeeded.
+
+        It fails when the run is in another state, or another owner gave a sign of life lately. The
+        owner may claim its run a second time, with the same effect. Cells in flight are counted
+        into `interrupted` and forgotten, so that their requests are sent once more.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        ...
+
+    async def heartbeat(self, run_id: str, owner: str, now: float) -> RequestedState | None:
+        """Renew the claim and return the state requested of the owner.
+
+        None when the run belongs to another owner, or was deleted.
+        """
+        ...
+
+    async def end_run(self, run_id: str, owner: str, now: float, **changes: Any) -> bool:
+        """Give the run up with its last state; return False when another owner has it now.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        ...
+
+    async def request_state(
+        self, run_id: str, state: RequestedState, now: float, stale_after: float
+    ) -> Run:
+        """Request a state of the owner, or set it at once where no living process owns the run.
+
+        Returns:
+            The run after that.
+
+        Raises:
+            NotFoundError: no such run.
+        """
+        ...
+
+    async def unfinished_runs(self) -> list[Run]:
+        """List the queued and running runs of servers, oldest first."""
+        ...

@@ -1,0 +1,49 @@
+"""What earlier requests say about the next ones: which are answered, how long, how spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+
+class EarlierAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How long an answer took and how many tokens it had; None where that is not known.
+
+    Attributes:
+        source: whether a run or a client sent the request.
+        messages: the prompt, where a run sent it.
+    """
+
+    source: Literal["runs", "traffic"]
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    first_byte_s: float | None
+    total_s: float | None
+    messages: tuple[dict[str, Any], ...] = ()
+
+
+class EarlierRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run's scores of one output: by route and position of the sample, means over repeats."""
+
+    run_id: str
+    scores: dict[str, dict[int, float]]
+
+
+class HistoryStore(Protocol):
+    """Reads what an estimate of a run needs to know of earlier requests."""
+
+    async def known_requests(
+        self, requests: Sequence[tuple[str, int]]
+    ) -> frozenset[tuple[str, int]]:
+        """Return those of the (request hash, repeat) that `cached_answer` has an answer to."""
+        ...
+
+    async def earlier_answers(self, target: str, limit: int) -> list[EarlierAnswer]:
+        """Return the target's newest answers to runs; without any, to live requests."""
+        ...
+
+    async def earlier_run(self, dataset_hash: str, output: str) -> EarlierRun | None:
+        """Return the newest run over the dataset with scores of the output; None without one."""
+        ...

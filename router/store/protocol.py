@@ -1,0 +1,64 @@
+"""The whole store: everything that must survive a crash, whatever database holds it.
+
+Each part is a protocol in a module of its own, with the rows that it stores; whoever needs one part
+takes that protocol. A database implements them all: `sqlite/` has one module for each.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from router.store.claims import ClaimStore
+from router.store.datasets import DatasetStore
+from router.store.experiments import ExperimentStore
+from router.store.history import HistoryStore
+from router.store.judgements import JudgementStore
+from router.store.keys import KeyStore
+from router.store.readiness import CheckedStore
+from router.store.results import ResultStore
+from router.store.routes import RouteStore
+from router.store.runs import RunStore
+from router.store.studies import StudyStore
+from router.store.traffic import TrafficStore
+from router.store.usage import UsageStore
+
+
+class Store(
+    RunStore,
+    ClaimStore,
+    ResultStore,
+    HistoryStore,
+    UsageStore,
+    ExperimentStore,
+    JudgementStore,
+    StudyStore,
+    DatasetStore,
+    RouteStore,
+    KeyStore,
+    TrafficStore,
+    CheckedStore,
+    Protocol,
+):
+    """Stores everything that must survive a crash. Every method may raise StoreError.
+
+    It is a StoreUnavailableError where the database as a whole does not work at present.
+
+    A write has reached the database (and outlives a kill -9 of this process) when its await ends.
+    Numbers that are NaN or infinite are refused everywhere: neither JSON nor a mean can carry them.
+    """
+
+    async def open(self) -> None:
+        """Connect, bring the schema up to date, and clear away what a crash left half done.
+
+        Raises:
+            StoreError: the database cannot be used, or was written by a newer evalrouter.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Write what is queued, then disconnect. Closing twice does nothing."""
+        ...
+
+    def end_within(self, seconds: float) -> None:
+        """Wait at most so long from now for other processes that keep the database locked."""
+        ...

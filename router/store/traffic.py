@@ -1,0 +1,96 @@
+"""Traffic: one row for every request that was answered or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from providers.base import Translation
+from router.records import Attempt, Record
+
+
+class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Selects requests to list; a field that is None selects all.
+
+    Attributes:
+        route, target, key_id, traffic_class: as in TrafficRow.
+        status: the lowest and the highest.
+        since, until: seconds since the epoch; `until` itself is left out.
+    """
+
+    route: str | None = None
+    target: str | None = None
+    key_id: str | None = None
+    traffic_class: str | None = None
+    status: tuple[int, int] | None = None
+    since: float | None = None
+    until: float | None = None
+
+
+class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_class": "class"}):
+    """One request as it is stored.
+
+    Attributes:
+        number: grows with every row.
+        target: the target that answered, else the last that a request was sent to; "" without one.
+        bodies: whether bodies were stored; `request` and `response` are only read with one row.
+        trace_id: 32 hexadecimal digits, "" without a trace.
+
+    The others are as in `router.records.Record`.
+    """
+
+    number: int
+    id: str
+    at: float
+    key_id: str
+    path: str
+    route: str
+    target: str
+    status: int
+    error_code: str
+    traffic_class: str
+    stream: bool
+    cached: bool
+    finish_reason: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_tokens: int | None
+    cached_tokens: int
+    written_tokens: int
+    lost_tokens: int
+    estimated: bool
+    cost_usd: float | None
+    first_byte_s: float | None
+    total_s: float
+    model: str
+    system_fingerprint: str
+    attempts: tuple[Attempt, ...]
+    translation: Translation | None
+    trace_id: str
+    bodies: bool
+    request: str | None = None
+    response: str | None = None
+
+
+class TrafficStore(Protocol):
+    """Stores requests and lists them."""
+
+    async def keep_traffic(self, records: Sequence[Record]) -> None:
+        """Store requests, all or none."""
+        ...
+
+    async def traffic(
+        self, matching: TrafficFilter, *, limit: int = 50, before: int | None = None
+    ) -> list[TrafficRow]:
+        """List requests, newest first; `before` is the number of the previous page's last row."""
+        ...
+
+    async def request(self, request_id: str) -> TrafficRow | None:
+        """Return the newest request of an id, with its bodies; None when no request has it."""
+        ...
+
+    async def forget_traffic(self, before: float, limit: int) -> int:
+        """Delete the oldest requests from before a moment, at most `limit`; return their number."""
+        ...

@@ -1,4 +1,4 @@
-"""What a dataset's columns hold, for a person to look at: `describe(dataset)`."""
+"""Statistics of a dataset's columns, for people to read: `describe(dataset)`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LONGEST = 80
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
-    """One column over all rows.
+    """The statistics of one column over all rows.
 
     Attributes:
         name: as the rows have it.
-        kinds: what its values are (`text`, `a number`, `a list`, ...) to how many rows.
+        kinds: how many rows have a `text`, `a number`, `a list`, ... there.
         missing: rows without it, or with null.
         blank: rows with a text of nothing but whitespace.
         distinct: different values; None where there are more than 1,000.
@@ -46,12 +46,12 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe(dataset: Dataset) -> tuple[Column, ...]:
-    """Every column of the dataset, in the order of `Dataset.columns`. Reads it to its end."""
-    found = {name: _Column() for name in dataset.columns}
+    """Describe every column, in the order of `Dataset.columns`; reads the dataset to its end."""
+    columns = {name: _Column() for name in dataset.columns}
     for row in dataset.rows():
         for name, value in row.fields.items():
-            found[name].add(value)
-    return tuple(one.told(name, dataset.row_count) for name, one in found.items())
+            columns[name].add(value)
+    return tuple(column.to_column(name, dataset.row_count) for name, column in columns.items())
 
 
 class _Range:
@@ -98,14 +98,14 @@ class _Column:
             # JSON's whole numbers have no bound; a float has.
             self._kinds["a number too large for statistics"] += 1
 
-    def told(self, name: str, rows: int) -> Column:
+    def to_column(self, name: str, rows: int) -> Column:
         values, lengths, numbers = self._values, self._lengths, self._numbers
         common = [] if values is None else values.most_common(_SHOWN)
         repeated = common != [] and common[0][1] > 1
         return Column(
             name=name,
             kinds=dict(self._kinds),
-            missing=rows - sum(self._kinds[one] for one in _KINDS),
+            missing=rows - sum(self._kinds[json_kind] for json_kind in _KINDS),
             blank=self._blank,
             distinct=None if values is None else len(values),
             common=tuple((_cut(text), count) for text, count in common) if repeated else (),

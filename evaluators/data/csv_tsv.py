@@ -13,7 +13,7 @@ from providers.errors import DatasetError
 def read_delimited(
     path: Path, digest: Digest, max_line_bytes: int, *, delimiter: str
 ) -> Iterator[FileRecord]:
-    """Rows under a header, after RFC 4180 with any delimiter. Blank lines are no rows."""
+    """Yield the rows under a header, as RFC 4180 says; blank lines are skipped."""
     table = _Table(path, lines(path, digest, max_line_bytes), delimiter, max_line_bytes)
     header: list[str] = []
     row = 0
@@ -64,7 +64,7 @@ class _Table:
         self._number, self._text, self._at = 0, "", 0
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Each row's first line and its cells."""
+        """Yield each row's first line and its cells."""
         while self._next_line():
             if self._text not in ("\n", "\r\n"):
                 number = self._number
@@ -106,7 +106,7 @@ class _Table:
         return cell
 
     def _quoted(self) -> str:
-        opened, parts, size = self._number, [], 0
+        first_line, parts, size = self._number, [], 0
         self._at += 1
         while True:
             end = self._text.find('"', self._at)
@@ -115,7 +115,7 @@ class _Table:
                 size += len(parts[-1])
                 if size > self._max_row or not self._next_line():
                     raise DatasetError(
-                        f"{self._path}:{opened}: the quote opened here is not closed within "
+                        f"{self._path}:{first_line}: the quote opened here is not closed within "
                         f"{self._max_row} bytes or the end of the file; close it, and write a "
                         "quote inside a quoted cell twice"
                     )

@@ -5,9 +5,9 @@
     for row in dataset.rows():
         sample = to_sample(row, render)
 
-Columns with a meaning: `input`, `prompt` or `messages` (what is asked), `reference` or `references`
-(text, or a list of texts), `id`; all others are for templates. `answer` is an answer the
-dataset brings along. Lumigator's `examples`, `ground_truth` and `predictions` are taken as `input`,
+Columns with a meaning: `input`, `prompt` or `messages` (the question), `reference` or `references`
+(text, or a list of texts), `id`; all others are for templates. `answer` is an answer that the
+dataset already has. Lumigator's `examples`, `ground_truth` and `predictions` are taken as `input`,
 `reference` and `answer`, and of OpenAI's evaluation rows `item` gives the columns and `sample` the
 answer. CSV and TSV have a header and quote as RFC 4180 says; blank lines are no rows.
 """
@@ -26,7 +26,7 @@ import numpy as np
 from evaluators.data.formats import ARROW, EXTENSIONS, read
 from evaluators.data.parquet import STATE
 from evaluators.data.records import MAX_COLUMNS
-from evaluators.data.rows import KNOWN, Row, own_id, to_row
+from evaluators.data.rows import KNOWN, Row, explicit_id, to_row
 from evaluators.data.template import Render, compile_messages, to_sample
 from providers.errors import DatasetError, closest
 
@@ -36,14 +36,14 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of rows that was read to its end and found good.
+    """A file of rows that was read to its end without an error.
 
     Attributes:
-        name: what people call it; the file's name without extension unless given.
+        name: its name for people; the file's name without extension unless given.
         path: the file, or the folder of arrow files.
         format: jsonl, json, csv, tsv, parquet or arrow.
         hash: SHA-256 of the file's bytes (of a folder, its files' in order), hex.
-        row_count: how many rows it has, at least 1.
+        row_count: the number of its rows, at least 1.
         columns: every column of any row, mapped ones also under their known names.
         mapping: the file's own column names to known ones, as given.
         needs_prompt: whether each row was required to have messages, prompt or input.
@@ -61,11 +61,11 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     max_line_bytes: int
 
     def rows(self) -> Iterator[Row]:
-        """The rows, read again from the file, one at a time.
+        """Yield the rows one at a time, read again from the file.
 
         Raises:
-            DatasetError: the file is not what it was when it was opened; where the difference
-                leaves every row readable, this shows only after the last one.
+            DatasetError: the file has changed since it was opened; where every row can still
+                be read, this is raised only after the last one.
         """
         digest = sha256()
         for record in read(
@@ -90,7 +90,7 @@ def open_dataset(
         path: a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file, or a folder that Hugging
             Face's `Dataset.save_to_disk` wrote.
         columns: the file's own column names mapped to known ones, {"article": "input"}.
-        name: what people call it; the file's name without extension when empty.
+        name: its name for people; the file's name without extension when empty.
         needs_prompt: whether each row must have messages, prompt or input. False when the run
             brings a template of its own, which may use any column.
         max_line_bytes: the longest line, or row of several lines, that is accepted.
@@ -113,7 +113,7 @@ def open_dataset(
             # A misspelt mapping is the likelier cause of a missing prompt.
             _check_mapped(mapping, (*seen, *record.fields), path)
             raise
-        ids.add(own_id(row.fields, record.where), record.where)
+        ids.add(explicit_id(row.fields, record.where), record.where)
         seen.update(dict.fromkeys(row.fields))
         if len(seen) > MAX_COLUMNS:
             raise DatasetError(
@@ -147,7 +147,7 @@ def _format(path: Path) -> str:
             raise DatasetError(f"{path}: no such file; there is no folder {path.parent}")
         # A folder may hold very many files; the nearest of the first ones is help enough.
         beside = itertools.islice(path.parent.iterdir(), 10_000)
-        names = [one.name for one in beside if one.suffix.lower() in EXTENSIONS]
+        names = [file.name for file in beside if file.suffix.lower() in EXTENSIONS]
         raise DatasetError(f"{path}: no such file.{closest(path.name, names)}")
     if not path.is_file():
         raise DatasetError(f"{path}: is not a regular file; copy its content into one")
@@ -161,10 +161,10 @@ def _format(path: Path) -> str:
 
 
 def _folder_format(path: Path) -> str:
-    """Only what Hugging Face's `save_to_disk` wrote is a dataset of several files."""
+    """Return the format of a folder, which Hugging Face's `save_to_disk` must have written."""
     if (path / STATE).is_file():
         return ARROW
-    splits = sorted(one.parent.name for one in path.glob(f"*/{STATE}"))
+    splits = sorted(state.parent.name for state in path.glob(f"*/{STATE}"))
     if splits:
         raise DatasetError(
             f"{path}: is a folder of splits ({', '.join(splits)}); name one of them, as "
@@ -174,42 +174,43 @@ def _folder_format(path: Path) -> str:
 
 
 def _check_mapping(mapping: Mapping[str, str], path: Path) -> None:
-    for own, known in mapping.items():
+    for column, known in mapping.items():
         if known not in KNOWN:
             raise DatasetError(
-                f"{path}: column {own!r} cannot be mapped to {known!r}.{closest(known, KNOWN)}",
-                param=f"columns.{own}",
+                f"{path}: column {column!r} cannot be mapped to {known!r}.{closest(known, KNOWN)}",
+                param=f"columns.{column}",
             )
-        first = next(one for one in mapping if mapping[one] == known)
-        if first != own:
+        first = next(other for other in mapping if mapping[other] == known)
+        if first != column:
             raise DatasetError(
-                f"{path}: columns {first!r} and {own!r} are both mapped to {known!r}; keep one",
-                param=f"columns.{own}",
+                f"{path}: columns {first!r} and {column!r} are both mapped to {known!r}; keep one",
+                param=f"columns.{column}",
             )
 
 
 def _check_mapped(mapping: Mapping[str, str], seen: tuple[str, ...], path: Path) -> None:
-    for own, known in mapping.items():
-        if own not in seen:
+    for column, known in mapping.items():
+        if column not in seen:
             raise DatasetError(
-                f"{path}: there is no column {own!r} to map to {known!r}.{closest(own, seen)}",
-                param=f"columns.{own}",
+                f"{path}: there is no column {column!r} to map to {known!r}."
+                f"{closest(column, seen)}",
+                param=f"columns.{column}",
             )
 
 
 class _Ids:
-    """Every row has an id of its own, or none has. Holds 8 bytes per row."""
+    """Checks that every row has an id, or that no row has one. Holds 8 bytes per row."""
 
     def __init__(self) -> None:
         self._hashes = array("q")
         self._with = self._without = ""
 
-    def add(self, own: str | None, where: str) -> None:
-        if own is None:
+    def add(self, id_: str | None, where: str) -> None:
+        if id_ is None:
             self._without = self._without or where
         else:
             self._with = self._with or where
-            self._hashes.append(hash(own))
+            self._hashes.append(hash(id_))
         if self._with and self._without:
             raise DatasetError(
                 f"{self._without}: the row has no id, while {self._with} has one; give every row "
@@ -217,25 +218,25 @@ class _Ids:
             )
 
     def repeated(self) -> set[int]:
-        """Hashes that more than one row has; different ids may share one, if hardly ever."""
+        """Return hashes that more than one row has; different ids may, rarely, share one."""
         if not self._hashes:
             return set()
         hashes = np.sort(np.frombuffer(self._hashes, np.int64))
-        return {int(one) for one in hashes[1:][hashes[1:] == hashes[:-1]]}
+        return {int(value) for value in hashes[1:][hashes[1:] == hashes[:-1]]}
 
 
 def _refuse_repeated(
     path: Path, format_: str, mapping: Mapping[str, str], hashes: set[int], max_line_bytes: int
 ) -> None:
-    """Read the file again for the first id that is there twice."""
+    """Read the file again, and refuse the first id that occurs twice."""
     where: dict[str, str] = {}
     for record in read(path, format_, digest=sha256(), max_line_bytes=max_line_bytes):
         row = to_row(record, mapping, needs_prompt=False)
-        own = own_id(row.fields, record.where)
-        if own is None or hash(own) not in hashes:
+        id_ = explicit_id(row.fields, record.where)
+        if id_ is None or hash(id_) not in hashes:
             continue
-        if own in where:
+        if id_ in where:
             raise DatasetError(
-                f"{record.where}: the id {own!r} was already used at {where[own]}; ids are unique"
+                f"{record.where}: the id {id_!r} was already used at {where[id_]}; ids are unique"
             )
-        where[own] = record.where
+        where[id_] = record.where

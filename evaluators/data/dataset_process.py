@@ -9,7 +9,7 @@ Neither can be stopped inside a thread, so this code runs where it can be killed
 here block; `await in_thread(function, ...)` runs one beside the event loop, and kills the process
 when it is cancelled.
 
-A process is started when one is needed. One that is done waits for the next job for a minute.
+A process is started when it is needed. After its job it waits a minute for the next one.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ _PROGRAM = (
     "import sys; sys.path[:] = sys.argv[3:]; "
     "from evaluators.data.dataset_worker import main; main()"
 )
-# Of our environment; no key of ours is among it.
+# Variables that the process inherits; none holds a key.
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _MAX_FRAME = worker.MAX_ITEM_BYTES + 2**20
 _FRAME_S = 60.0
-# How often it is looked at what the process is at.
-_LOOK_S = 0.25
+# The interval at which the process's position is read.
+_POLL_S = 0.25
 _MB = 10**6
 
 
 class DatasetLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one pass over a dataset may take.
+    """The time and memory that one pass over a dataset may take.
 
     Attributes:
         render_s: seconds for the templates of one row.
@@ -128,7 +128,7 @@ def open_dataset(
 def rows(
     dataset: Dataset, *, count: int | None = None, limits: DatasetLimits = LIMITS
 ) -> Iterator[Row]:
-    """The rows, as `Dataset.rows` gives them; only the first `count` of them."""
+    """Yield the rows, as `Dataset.rows` gives them; only the first `count` of them."""
     size, held = _size(dataset.path)
     job = worker.ReadRows(
         folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset, count=count
@@ -145,12 +145,12 @@ def samples(
     prompt: str | None = None,
     limits: DatasetLimits = LIMITS,
 ) -> Iterator[Sample]:
-    """The rows with their messages.
+    """Yield the rows with their messages.
 
     Args:
         dataset: the file.
         count: how many rows.
-        chosen: places of the rows, from 0, ascending; None for the first `count`.
+        chosen: indexes of the rows, from 0, ascending; None for the first `count`.
         messages: of the run document.
         prompt: of the run document.
         limits: see DatasetLimits.
@@ -173,30 +173,30 @@ def samples(
 
 
 def choose(sampling: Sampling, dataset: Dataset, *, limits: DatasetLimits = LIMITS) -> list[int]:
-    """The places of the rows drawn, as `evaluators.data.sampling.choose` gives them."""
+    """Return the indexes of the rows drawn, as `evaluators.data.sampling.choose` does."""
     size, held = _size(dataset.path)
     job = worker.ChooseRows(
         folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset, sampling=sampling
     )
-    return list(_Pass(dataset.path, size, 0, limits).items(job, worker.decode_places))
+    return list(_Pass(dataset.path, size, 0, limits).items(job, worker.decode_row_indexes))
 
 
 def describe(dataset: Dataset, *, limits: DatasetLimits = LIMITS) -> tuple[Column, ...]:
-    """What the columns hold, as `evaluators.data.columns.describe` says."""
+    """Describe the columns, as `evaluators.data.columns.describe` does."""
     size, held = _size(dataset.path)
     job = worker.DescribeColumns(folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset)
     return tuple(_Pass(dataset.path, size, 0, limits).items(job, worker.decode_columns))
 
 
 def _folder() -> str:
-    """The working directory: a process that is used again was started in an earlier one."""
+    """Return the working directory, which may have changed since a process was started."""
     with suppress(OSError):
         return str(Path.cwd())
     return ""
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Bytes of the dataset, and how many of them are held at a time while it is read."""
+    """Return the dataset's bytes, and how many of them are held while it is read."""
     try:
         files = list(path.iterdir()) if path.is_dir() else [path]
         size = sum(file.stat().st_size for file in files)
@@ -218,7 +218,7 @@ class _Stop:
         self._stopped = False
 
     def watch(self, process: _Process | None) -> None:
-        """Note whom the thread waits for now."""
+        """Note the process that the thread waits for."""
         with self._lock:
             self._process = process
             if self._stopped and process is not None:
@@ -235,14 +235,14 @@ _stop: contextvars.ContextVar[_Stop | None] = contextvars.ContextVar("_stop", de
 
 
 async def in_thread(
-    work: Callable[_Args, _Result], /, *args: _Args.args, **kwargs: _Args.kwargs
+    function: Callable[_Args, _Result], /, *args: _Args.args, **kwargs: _Args.kwargs
 ) -> _Result:
-    """`work(...)` on a thread. When this is cancelled, the process that it waits for is killed."""
+    """Run a function on a thread; cancelling kills the process that it waits for."""
     stop = _Stop()
 
     def run() -> _Result:
         _stop.set(stop)
-        return work(*args, **kwargs)
+        return function(*args, **kwargs)
 
     # The thread has a copy of the context, so what it sets is its own.
     task = asyncio.ensure_future(asyncio.to_thread(run))
@@ -259,7 +259,7 @@ async def in_thread(
 
 
 class _Pass:
-    """One job at a process, and what is said when it takes too much."""
+    """One job at a process, and the error when it takes too much."""
 
     def __init__(self, path: Path, size: int, rendered: int, limits: DatasetLimits) -> None:
         self._path = path
@@ -270,7 +270,7 @@ class _Pass:
     def items(
         self, job: worker.DatasetJob, decode: Callable[[bytes], Sequence[_Item]]
     ) -> Iterator[_Item]:
-        """What the job gives, one by one. The process is free again, or killed, at the end."""
+        """Yield the job's items. At the end the process is free again, or killed."""
         data = worker.encode(job)
         process, kind, body = self._begin(data)
         done = False
@@ -295,7 +295,7 @@ class _Pass:
                 process.end()
 
     def _begin(self, data: bytes) -> tuple[_Process, bytes, bytes]:
-        """A process at work on the job, and its first frame."""
+        """Give the job to a process; return the process and its first frame."""
         process = _idle.take()
         if process is not None:
             try:
@@ -316,11 +316,11 @@ class _Pass:
             raise
 
     def _receive(self, process: _Process, left: float, *, lost: bool = True) -> tuple[bytes, bytes]:
-        """The next frame.
+        """Return the next frame.
 
         Raises:
-            DatasetError, RunDocumentError: there was none in time.
-            EOFError, OSError: the process has ended, where `lost` is False.
+            DatasetError, RunDocumentError: no frame came in time, or the process has ended.
+            EOFError, OSError: the process has ended, and `lost` is False.
         """
         started = since = time.monotonic()
         seen = process.place()
@@ -338,7 +338,7 @@ class _Pass:
                 if allowed <= 0:
                     raise self._too_long(*place, now - (since if place[0] else started))
                 with suppress(TimeoutError):
-                    return process.receive(min(allowed, _LOOK_S))
+                    return process.receive(min(allowed, _POLL_S))
         except (EOFError, OSError) as error:
             if not lost:
                 raise
@@ -387,7 +387,7 @@ class _Pass:
 
 
 class _Process:
-    """A process, our end of the socket to it, and the memory that says what it is at."""
+    """A process, our end of the socket to it, and the shared memory with its position."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], channel: socket.socket, place: mmap
@@ -398,7 +398,7 @@ class _Process:
 
     @classmethod
     def start(cls) -> _Process:
-        """A fresh one; takes a fifth of a second."""
+        """Start a process; this takes a fifth of a second."""
         return _spawner().submit(cls._start).result()
 
     @classmethod
@@ -439,12 +439,12 @@ class _Process:
         return cls(process, ours, place)
 
     def send(self, data: bytes) -> None:
-        """Give it a job. Raises OSError when it has ended."""
+        """Send it a job. Raises OSError when it has ended."""
         self._channel.settimeout(None)
         self._channel.sendall(worker.HEADER.pack(worker.ITEMS, len(data)) + data)
 
     def receive(self, seconds: float) -> tuple[bytes, bytes]:
-        """Its next frame. Raises TimeoutError before a byte came, EOFError, OSError."""
+        """Return its next frame. Raises TimeoutError before a byte came, EOFError, OSError."""
         self._channel.settimeout(seconds)
         first = self._channel.recv(worker.HEADER.size)
         # What has begun to come is on its way: the process writes a frame at once.
@@ -468,18 +468,18 @@ class _Process:
         return bytes(data)
 
     def place(self) -> tuple[str, int]:
-        """The template that it renders, "" while it does something else, and the row."""
+        """Return the template that it renders ("" while it does something else), and the row."""
         row, length = worker.PLACE.unpack(self._place[: worker.PLACE.size])
         text = self._place[worker.PLACE.size : worker.PLACE.size + length]
         return text.decode("utf-8", "replace"), row
 
     def release(self, *, gone: bool) -> None:
-        """It has done its job: let it wait for the next one, unless another waits already."""
+        """Let it wait for the next job, unless another process waits already."""
         if gone or not _idle.put(self):
             self.end()
 
     def kill(self) -> None:
-        """From any thread; whoever waits for it sees it end."""
+        """Kill it, from any thread; a thread that waits for it sees it end."""
         with suppress(ProcessLookupError):
             self._process.kill()
 
@@ -498,7 +498,7 @@ class _Process:
 
 
 class _Idle:
-    """At most one process that has nothing to do. Nothing else is shared by a program's passes."""
+    """Holds at most one idle process: all that the passes of a program share."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -508,7 +508,7 @@ class _Idle:
     def take(self) -> _Process | None:
         with self._lock:
             process, self._process = self._process, None
-            # After a fork it is the other one's.
+            # After a fork it belongs to the other process.
             return process if self._owner == os.getpid() else None
 
     def put(self, process: _Process) -> bool:
@@ -531,9 +531,9 @@ _spawners: dict[int, ThreadPoolExecutor] = {}
 
 
 def _spawner() -> ThreadPoolExecutor:
-    """The thread that starts processes: Linux kills them when the thread that did so ends."""
-    found = _spawners.get(os.getpid())
-    if found is None:
-        found = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-spawn")
-        found = _spawners.setdefault(os.getpid(), found)
-    return found
+    """Return the thread that starts processes: Linux kills them when their starter ends."""
+    executor = _spawners.get(os.getpid())
+    if executor is None:
+        executor = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-spawn")
+        executor = _spawners.setdefault(os.getpid(), executor)
+    return executor

@@ -2,7 +2,7 @@
 
 `dataset_process.py` starts it, writes jobs to its standard input (a socket) and reads frames from
 there: a byte for the kind, four bytes of length, JSON. It may be killed at any moment. A small
-area of shared memory says what it is at, so that whoever kills it can name the row and template.
+area of shared memory holds its position, so that an error can name the row and the template.
 
 It ends when its parent does (on Linux even in the middle of a regular expression).
 """
@@ -35,7 +35,7 @@ from providers.errors import DatasetError, EvalrouterError
 HEADER = struct.Struct(">cI")
 ITEMS, LAST, LAST_AND_GONE, AT_WORK, ERROR = b"+", b".", b"x", b"~", b"!"
 
-# Of the shared memory: the row's number, how long the text behind it is, and the text, which is
+# The shared memory: the row's number, the length of the text behind it, and that text, which is
 # the path of the template that is being rendered; empty while something is read.
 PLACE = struct.Struct(">QB")
 PLACE_BYTES = 256
@@ -52,11 +52,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 class _Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Something to do.
+    """The fields that every job has.
 
     Attributes:
-        folder: the parent's working directory, which relative paths start from.
-        memory: bytes that the process may take for it, beyond what it has.
+        folder: the parent's working directory, from which relative paths start.
+        memory: bytes that the process may take for the job, beyond those that it has.
     """
 
     folder: str
@@ -64,7 +64,7 @@ class _Job(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class OpenDataset(_Job, frozen=True, kw_only=True, tag=True):
-    """Check a file, and the templates of a run over it; gives one Dataset.
+    """Checks a file, and the templates of a run over it; gives one Dataset.
 
     Attributes:
         templates: whether `messages` and `prompt` are checked.
@@ -88,7 +88,7 @@ class ReadRows(_Job, frozen=True, kw_only=True, tag=True):
 
 
 class ReadSamples(_Job, frozen=True, kw_only=True, tag=True):
-    """Gives a Sample for each of the first `count` rows, or of those at the places `chosen`."""
+    """Gives a Sample for each of the first `count` rows, or of those at the indexes `chosen`."""
 
     dataset: Dataset
     count: int
@@ -98,7 +98,7 @@ class ReadSamples(_Job, frozen=True, kw_only=True, tag=True):
 
 
 class ChooseRows(_Job, frozen=True, kw_only=True, tag=True):
-    """Gives the places of the rows that are drawn."""
+    """Gives the indexes of the rows that are drawn."""
 
     dataset: Dataset
     sampling: Sampling
@@ -141,30 +141,30 @@ decode_failure = msgspec.json.Decoder(Failure).decode
 decode_rows = msgspec.json.Decoder(list[Row]).decode
 decode_samples = msgspec.json.Decoder(list[Sample]).decode
 decode_columns = msgspec.json.Decoder(list[Column]).decode
-decode_places = msgspec.json.Decoder(list[int]).decode
+decode_row_indexes = msgspec.json.Decoder(list[int]).decode
 
 
 class WorkerPosition:
-    """What the process is at, for the parent to see."""
+    """The process's position, in memory that the parent reads."""
 
     def __init__(self, fd: int) -> None:
         self._shared = mmap(fd, PLACE_BYTES)
         self._row = 0
 
     def reading(self, row: int) -> None:
-        """A row is about to be read or rendered."""
+        """Note that a row is about to be read or rendered."""
         self._row = row
         self._shared[: PLACE.size] = PLACE.pack(row, 0)
 
     def rendering(self, param: str) -> None:
-        """A template is about to be rendered for that row."""
+        """Note that a template is about to be rendered for that row."""
         text = param.encode("utf-8", "replace")[: PLACE_BYTES - PLACE.size - 1]
         data = PLACE.pack(self._row, len(text)) + text
         self._shared[: len(data)] = data
 
 
 class _Output:
-    """Gathers what a job gives, and sends it often enough for the parent to see that it goes on."""
+    """Gathers a job's items, and sends them often enough for the parent to see progress."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -186,7 +186,7 @@ class _Output:
             self.tick()
 
     def tick(self) -> None:
-        """Send what there is, even nothing, when the parent has not heard for a while."""
+        """Send the items so far, even none, where the last frame was a while ago."""
         if time.monotonic() - self._sent_at > _FRAME_S:
             self.send(ITEMS if self._items else AT_WORK)
 
@@ -231,11 +231,11 @@ def main() -> None:
             output.frame(ERROR, encode(failure))
             return
         except ConnectionError:
-            return  # the parent waits no more
+            return  # the parent has stopped waiting
         _lift_memory_limit()
         grown = _resident_bytes() > _MAX_IDLE_BYTES
         with suppress(ConnectionError):
-            # The parent may have had enough before the end.
+            # The parent may have closed before the end.
             output.send(LAST_AND_GONE if grown else LAST)
         if grown:
             return
@@ -251,8 +251,8 @@ def _execute(job: DatasetJob, output: _Output, place: WorkerPosition) -> None:
         case ReadSamples():
             _samples(job, output, place)
         case ChooseRows():
-            for one in choose(job.sampling, _ticking(job.dataset.rows(), output)):
-                output.add(one)
+            for index in choose(job.sampling, _ticking(job.dataset.rows(), output)):
+                output.add(index)
         case DescribeColumns():
             for column in describe(job.dataset):
                 output.add(column)
@@ -285,7 +285,7 @@ def _samples(job: ReadSamples, output: _Output, place: WorkerPosition) -> None:
 
 def _picked(rows: Iterator[Row], job: ReadSamples) -> Iterator[Row]:
     if job.chosen is None:
-        # All of them are read to their end, which is where a changed file shows.
+        # All rows are read to the end: a changed file shows only there.
         yield from rows if job.count == job.dataset.row_count else islice(rows, job.count)
         return
     at = 0
@@ -304,7 +304,7 @@ def _ticking(rows: Iterator[Row], output: _Output) -> Iterator[Row]:
 
 
 def _receive(channel: socket.socket) -> DatasetJob | None:
-    """The next job; None when none is to come."""
+    """Return the next job; None when the parent has closed or is silent."""
     try:
         header = _exactly(channel, HEADER.size)
         body = _exactly(channel, HEADER.unpack(header)[1])
@@ -324,16 +324,16 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
 
 
 def _limit_memory(more: int) -> None:
-    """Refuse this process more address space than it has and so much."""
+    """Limit this process's address space to what it has and `more` bytes."""
     with suppress(ImportError, OSError, ValueError):
         import resource  # noqa: PLC0415  # not on Windows
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = pages * resource.getpagesize() + more
+        limit = pages * resource.getpagesize() + more
         if hard != resource.RLIM_INFINITY:
-            most = min(most, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+            limit = min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 def _lift_memory_limit() -> None:
@@ -351,7 +351,7 @@ def _resident_bytes() -> int:
 
 
 def _die_with(parent: int) -> None:
-    """On Linux, be killed when the parent is; and be the first to go where memory runs out."""
+    """On Linux, end with the parent, and be killed first where memory runs out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "linux":
         return

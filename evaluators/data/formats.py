@@ -44,7 +44,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read(path: Path, format: str, *, digest: Digest, max_line_bytes: int) -> Iterator[FileRecord]:  # noqa: A002  # the field's word
-    """The file's records in order, in bounded memory.
+    """Yield the file's records in order, in bounded memory.
 
     Args:
         path: the file.
@@ -66,11 +66,11 @@ def read(path: Path, format: str, *, digest: Digest, max_line_bytes: int) -> Ite
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"the key {twice!r} appears twice in one object; remove one")
-    return found
+    return fields
 
 
 def _constant(text: str) -> NoReturn:
@@ -88,7 +88,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, 
 
 
 def _value(text: str, start: int, where: str) -> tuple[Any, int]:
-    """The JSON value at `start` and where it ends. A syntax error stays a JSONDecodeError."""
+    """Return the JSON value at `start` and its end. A syntax error stays a JSONDecodeError."""
     try:
         value, end = _DECODER.raw_decode(text, start)
         if text.count("{", start, end) + text.count("[", start, end) > MAX_DEPTH:
@@ -99,7 +99,7 @@ def _value(text: str, start: int, where: str) -> tuple[Any, int]:
         raise
     except UnicodeEncodeError as error:
         raise DatasetError(
-            f"{where}: a \\u escape is half of a surrogate pair, which is no character; "
+            f"{where}: a \\u escape is half of a surrogate pair, not a character; "
             "write the file again as UTF-8"
         ) from error
     except RecursionError as error:
@@ -114,10 +114,10 @@ def _value(text: str, start: int, where: str) -> tuple[Any, int]:
 def _check_depth(value: Any) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
-        inner = [one for one in level if isinstance(one, dict | list)]
+        inner = [item for item in level if isinstance(item, dict | list)]
         if not inner:
             return
-        level = [x for one in inner for x in (one.values() if isinstance(one, dict) else one)]
+        level = [x for item in inner for x in (item.values() if isinstance(item, dict) else item)]
     raise RecursionError
 
 
@@ -168,7 +168,7 @@ def _json(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[FileRecor
 
 
 def _elements(path: Path, text: str, max_bytes: int) -> Iterator[FileRecord]:
-    """The objects of a JSON array, parsed one by one so that each has a line."""
+    """Yield the objects of a JSON array, parsed one by one so that each has a line."""
 
     def skip(at: int) -> int:
         match = _WHITESPACE.match(text, at)

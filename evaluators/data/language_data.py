@@ -1,7 +1,7 @@
-"""WordNet and punkt's sentence data in the user's data folder: put there once, never downloaded.
+"""WordNet and punkt's sentence data in the user's data folder: copied there, never downloaded.
 
-    install("wordnet", None)       # copies Debian's files, and says where they are now
-    wordnet()                      # that folder, None when nothing was installed
+    install("wordnet", None)       # copies Debian's files, and returns their folder
+    wordnet()                      # that folder, None before it is installed
 
 `evalrouter data install` is this; only the metric meteor uses it. The files lie as in NLTK's own
 data folder, so NLTK reads them too when it is shown `evalrouter/nltk_data`.
@@ -27,7 +27,7 @@ _WORDNET = (
 )
 _PUNKT = ("abbrev_types.txt", "collocations.tab", "ortho_context.tab", "sent_starters.txt")
 
-_PLACES = {
+_FOLDERS = {
     "wordnet": Path("nltk_data", "corpora", "wordnet"),
     "punkt": Path("nltk_data", "tokenizers", "punkt_tab", "english"),
 }
@@ -53,35 +53,35 @@ _POS = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 
 
 def folder(environ: Mapping[str, str] | None = None) -> Path:
-    """The user's data folder for evalrouter, as the XDG base directory specification has it."""
-    said = (os.environ if environ is None else environ).get("XDG_DATA_HOME", "")
-    home = Path(said) if Path(said).is_absolute() else Path.home() / ".local" / "share"
+    """Return the user's data folder for evalrouter, by the XDG base directory specification."""
+    data_home = (os.environ if environ is None else environ).get("XDG_DATA_HOME", "")
+    home = Path(data_home) if Path(data_home).is_absolute() else Path.home() / ".local" / "share"
     return home / "evalrouter"
 
 
 def install(name: Name, source: Path | None, *, to: Path | None = None) -> Path:
-    """Copy the files into the user's data folder, replacing what was there.
+    """Copy the files into the user's data folder, replacing those of an earlier copy.
 
     Args:
-        name: what to install.
+        name: the data to install.
         source: the folder that has the files, or one above it; for WordNet, None means where
             Debian puts them, and for punkt, where NLTK looks for its own data.
         to: the data folder; the user's when None.
 
     Raises:
-        InputError: there is no folder with all files, or it cannot be copied; nothing has changed.
+        InputError: no folder has all files, or they cannot be copied; nothing has changed.
     """
-    wanted = _WORDNET if name == "wordnet" else _PUNKT
-    found = _find(wanted, _candidates(name) if source is None else [source])
-    if found is None:
-        raise InputError(_not_found(name, wanted, source))
-    target = (to or folder()) / _PLACES[name]
+    files = _WORDNET if name == "wordnet" else _PUNKT
+    complete = _find(files, _candidates(name) if source is None else [source])
+    if complete is None:
+        raise InputError(_missing_message(name, files, source))
+    target = (to or folder()) / _FOLDERS[name]
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         fresh.mkdir(parents=True)
-        for one in wanted:
+        for file in files:
             # Contents, not links: NLTK refuses links that lead out of the folder.
-            shutil.copyfile(found / one, fresh / one)
+            shutil.copyfile(complete / file, fresh / file)
         if name == "wordnet":
             (fresh / "lexnames").write_text(_lexnames(), encoding="ascii")
         shutil.rmtree(target, ignore_errors=True)
@@ -100,25 +100,25 @@ def _candidates(name: Name) -> list[Path]:
         import nltk  # noqa: PLC0415  # an extra
     except ImportError:
         raise MissingExtraError("punkt", "metrics") from None
-    return [Path(one) / "tokenizers" / "punkt_tab" / "english" for one in nltk.data.path]
+    return [Path(root) / "tokenizers" / "punkt_tab" / "english" for root in nltk.data.path]
 
 
-def _find(wanted: tuple[str, ...], folders: list[Path]) -> Path | None:
-    for one in folders:
-        beneath = (path.parent for path in sorted(one.rglob(wanted[0])))
-        for candidate in (one, *beneath) if one.is_dir() else ():
+def _find(files: tuple[str, ...], folders: list[Path]) -> Path | None:
+    for root in folders:
+        beneath = (path.parent for path in sorted(root.rglob(files[0])))
+        for candidate in (root, *beneath) if root.is_dir() else ():
             # Punkt has a folder for each language; METEOR is made for English.
-            if wanted is _PUNKT and candidate.name != "english":
+            if files is _PUNKT and candidate.name != "english":
                 continue
-            if all((candidate / name).is_file() for name in wanted):
+            if all((candidate / name).is_file() for name in files):
                 return candidate
     return None
 
 
-def _not_found(name: Name, wanted: tuple[str, ...], source: Path | None) -> str:
+def _missing_message(name: Name, files: tuple[str, ...], source: Path | None) -> str:
     if source is not None:
         what = "folder english with" if name == "punkt" else "folder with"
-        return f"{source}: there is no {what} {', '.join(wanted)} in or below it"
+        return f"{source}: there is no {what} {', '.join(files)} in or below it"
     if name == "wordnet":
         return (
             f"{DEBIAN} has no WordNet. On Debian and Ubuntu: apt install wordnet-base "
@@ -139,26 +139,26 @@ def _lexnames() -> str:
 
 
 def wordnet() -> Path | None:
-    """The installed WordNet's folder, None without one."""
+    """Return the installed WordNet's folder, None without one."""
     return _installed("wordnet", _WORDNET)
 
 
 def punkt() -> Path | None:
-    """The folder of punkt's installed English data, None without it."""
+    """Return the folder of punkt's installed English data, None without it."""
     return _installed("punkt", _PUNKT)
 
 
-def _installed(name: Name, wanted: tuple[str, ...]) -> Path | None:
-    path = folder() / _PLACES[name]
-    return path if all((path / one).is_file() for one in wanted) else None
+def _installed(name: Name, files: tuple[str, ...]) -> Path | None:
+    path = folder() / _FOLDERS[name]
+    return path if all((path / file).is_file() for file in files) else None
 
 
 def sentences() -> Callable[[str], list[str]]:
-    """Punkt's sentence splitter for English, from the installed data."""
+    """Return punkt's sentence splitter for English, from the installed data."""
     import nltk  # noqa: PLC0415  # an extra
     from nltk.tokenize.punkt import PunktTokenizer  # noqa: PLC0415
 
-    # NLTK reads nothing outside its own folders until it is told to, and only in this way.
+    # NLTK reads only from the folders in this list.
     root = str(folder() / "nltk_data")
     if root not in nltk.data.path:
         nltk.data.path.append(root)

@@ -1,6 +1,6 @@
 """Parquet files, and the folder of arrow files that Hugging Face's `Dataset.save_to_disk` writes.
 
-Both need the extra `parquet`. Values that JSON cannot hold are refused, as samples are kept in it.
+Both need the extra `parquet`. Values that JSON cannot hold are refused: samples are stored in it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 from evaluators.data.records import MAX_COLUMNS, Digest, FileRecord
 from providers.errors import DatasetError, MissingExtraError
 
-STATE = "state.json"  # which the folder has, and names its files
+STATE = "state.json"  # names the folder's files
 
-# Of one row group of a parquet file, unpacked, as its metadata says.
+# The unpacked size of one row group of a parquet file, by its metadata.
 MAX_GROUP_BYTES = 2 * 1024 * 1024 * 1024
 
 _BATCH = 64
 
 
 def read_parquet(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[FileRecord]:
-    """The file's rows in order. `formats.read` says what is raised."""
+    """Yield the file's rows in order. `formats.read` lists the errors."""
     try:
         from pyarrow import parquet  # noqa: PLC0415  # an optional package of 170 MB
     except ImportError:
@@ -48,7 +48,7 @@ def read_parquet(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[Fi
 
 
 def _check_groups(metadata: Any, path: Path) -> None:
-    """A row group is unpacked as a whole; a small file may hold a very large one."""
+    """Refuse a large row group: it is unpacked as a whole, and a small file may hold one."""
     for number in range(metadata.num_row_groups):
         size = metadata.row_group(number).total_byte_size
         if size > MAX_GROUP_BYTES:
@@ -59,12 +59,12 @@ def _check_groups(metadata: Any, path: Path) -> None:
 
 
 def _check_batch(batch: Any, path: Path, number: int, max_line_bytes: int) -> None:
-    """A text that repeats takes next to nothing in a parquet file, and all its room here."""
-    most = _BATCH // 4 * max_line_bytes
-    if batch.nbytes > most:
+    """Refuse a large batch: a text that repeats is tiny in the file, and unpacked here."""
+    limit = _BATCH // 4 * max_line_bytes
+    if batch.nbytes > limit:
         raise DatasetError(
             f"{path}: the {batch.num_rows} rows after row {number} have {batch.nbytes} bytes, more "
-            f"than {most}; shorten their texts"
+            f"than {limit}; shorten their texts"
         )
 
 
@@ -78,7 +78,7 @@ def _record(path: Path, number: int, fields: dict[str, Any]) -> FileRecord:
 
 
 def read_arrow(path: Path, digest: Digest, _max_line_bytes: int) -> Iterator[FileRecord]:
-    """The folder's rows in order. `formats.read` says what is raised."""
+    """Yield the folder's rows in order. `formats.read` lists the errors."""
     try:
         import pyarrow as pa  # noqa: PLC0415  # an optional package of 170 MB
     except ImportError:
@@ -106,10 +106,10 @@ def read_arrow(path: Path, digest: Digest, _max_line_bytes: int) -> Iterator[Fil
 
 
 def _arrow_files(folder: Path) -> list[Path]:
-    """The folder's files, in the order its state gives them."""
+    """Return the folder's files, in the order that its state gives."""
     state = folder / STATE
     try:
-        named = [str(one["filename"]) for one in json.loads(state.read_bytes())["_data_files"]]
+        named = [str(entry["filename"]) for entry in json.loads(state.read_bytes())["_data_files"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(f"{state}: not written by datasets' save_to_disk ({error})") from error
     for name in named:
@@ -127,7 +127,7 @@ def _unique(names: Sequence[str], where: str) -> None:
 
 
 def _json_only(fields: dict[str, Any], where: str) -> None:
-    """Parquet has more types than JSON, in which samples are kept."""
+    """Refuse values that JSON cannot hold, as samples are stored in it."""
     try:
         json.dumps(fields, allow_nan=False)
     except (TypeError, ValueError):

@@ -1,10 +1,10 @@
-"""What a string of a document opens, and whether that is a file which may be opened.
+"""Which files the strings of a document name, and whether they may be opened.
 
     baseline: Annotated[str, Opens("file")] | None = None     # an option of a metric
 
-Whoever takes documents from strangers reads these declarations (`registry.openings`), so an option
-that is used as a path must have one; `tests/evaluators/metrics/test_openings.py` finds those that
-do not.
+A server that takes documents from others reads these declarations (`registry.openings`), so an
+option that is used as a path must have one; `tests/evaluators/metrics/test_openings.py` finds
+those that do not.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def is_folder(path: Path) -> bool:
 
 
 def is_below(named: str, roots: Iterable[str | Path], *, base: Path | None = None) -> bool:
-    """Return whether a path leads to a place below one of the folders, whatever links there are.
+    """Return whether a path, links followed, leads to a place below one of the folders.
 
-    What libraries might read as something other than a plain path is refused: a URL, a leading
-    `~`, backslashes and control characters.
+    A text that libraries might not read as a plain path is refused: a URL, a leading `~`,
+    backslashes and control characters.
 
     Args:
-        named: the path as somebody wrote it.
+        named: the path as the document has it.
         roots: folders.
         base: the folder that a relative path starts from; None for the working directory.
     """
@@ -65,5 +65,5 @@ def is_below(named: str, roots: Iterable[str | Path], *, base: Path | None = Non
         path = ((base or Path()) / named).resolve()
         return any(path.is_relative_to(Path(root).resolve()) for root in roots)
     except (OSError, ValueError, RuntimeError):
-        # Links that lead in a circle are a RuntimeError before Python 3.13.
+        # A circle of links is a RuntimeError before Python 3.13.
         return False

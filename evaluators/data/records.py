@@ -1,4 +1,4 @@
-"""What every reader of files shares: the record it yields, the digest it feeds, lines of text."""
+"""The parts of every reader of files: its records, its digest, and lines of text."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Digest(Protocol):
-    """What `hashlib.sha256()` returns."""
+    """The part of `hashlib.sha256()` that readers use."""
 
     def update(self, data: bytes, /) -> None:
-        """Take in more bytes."""
+        """Add bytes to the digest."""
         ...
 
 
 class FileRecord(NamedTuple):
-    """One row as the file has it.
+    """One row as it is in the file.
 
     `number` is the line for JSON lines and the row, from 1, for everything else; `where` is the
     beginning of an error message about it.
@@ -35,7 +35,7 @@ class FileRecord(NamedTuple):
 
 
 def lines(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[tuple[int, str]]:
-    """Numbered lines with their ends. Only a newline ends one, as JSON lines and CSV want it."""
+    """Yield numbered lines with their ends. Only a newline ends a line."""
     offset = 0
     with path.open("rb") as file:
         for number in itertools.count(1):
@@ -53,7 +53,7 @@ def lines(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[tuple[int
 
 
 def decoded(path: Path, raw: bytes, *, first_line: int, offset: int) -> str:
-    """Bytes that lie at `offset` of the file as text, without a byte order mark at its start.
+    """Decode bytes that lie at `offset` of the file, without a byte order mark at its start.
 
     Raises:
         DatasetError: they are not UTF-8; names the line and the byte.
@@ -71,6 +71,6 @@ def decoded(path: Path, raw: bytes, *, first_line: int, offset: int) -> str:
 
 
 def kind(value: Any) -> str:
-    """What a JSON value is, in a reader's words."""
+    """Return the kind of a JSON value in words for an error message."""
     names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list"}
     return "null" if value is None else names.get(type(value), "an object")

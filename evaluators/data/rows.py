@@ -1,4 +1,4 @@
-"""What a row's columns mean: which is the prompt, which the references, which the id."""
+"""Reading a row's columns: the prompt, the references, the answer, the id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROMPTS = ("messages", "prompt", "input")
 REFERENCES = ("reference", "references")
 KNOWN = (*PROMPTS, *REFERENCES, "answer", "cluster", "id")
 
-# Mozilla Lumigator's names, taken for ours where a row has no column of ours for the purpose.
+# Mozilla Lumigator's names, used where a row has none of our columns for the purpose.
 _LUMIGATOR = (
     ("examples", "input", PROMPTS),
     ("ground_truth", "reference", REFERENCES),
@@ -28,7 +28,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: the `id` column as text, or `number` as text without one.
         number: the line, from 1, of a JSON lines file; the row, from 1, of any other.
-        fields: the columns as they were read, and mapped ones under their known names too.
+        fields: the columns as they were read; mapped ones also under their known names.
         references: the texts of `reference` and `references` that are not blank.
         messages, prompt, input: the prompt columns; None where the row has none.
         answer: the `answer` column; None where the row has none, or (unless it was mapped)
@@ -46,7 +46,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def to_row(record: FileRecord, columns: Mapping[str, str], *, needs_prompt: bool) -> Row:
-    """Read a record's columns.
+    """Read a record's columns as a row.
 
     Args:
         record: from `formats.read`.
@@ -54,12 +54,12 @@ def to_row(record: FileRecord, columns: Mapping[str, str], *, needs_prompt: bool
         needs_prompt: whether a row without messages, prompt and input is refused.
 
     Raises:
-        DatasetError: a column that is not what its name says, or no prompt.
+        DatasetError: a known column has another kind of value, or the row has no prompt.
     """
     where = record.where
     fields = _named(record, columns)
     row = Row(
-        id=own_id(fields, where) or str(record.number),
+        id=explicit_id(fields, where) or str(record.number),
         number=record.number,
         fields=fields,
         references=_references(fields, where),
@@ -73,8 +73,8 @@ def to_row(record: FileRecord, columns: Mapping[str, str], *, needs_prompt: bool
     return row
 
 
-def own_id(fields: Mapping[str, Any], where: str) -> str | None:
-    """The row's `id` as text, None where it is missing, null or blank."""
+def explicit_id(fields: Mapping[str, Any], where: str) -> str | None:
+    """Return the row's `id` as text, None where it is missing, null or blank."""
     value = fields.get("id")
     if isinstance(value, bool | list | dict):
         raise DatasetError(f"{where}: id must be text or a number, not {kind(value)}")
@@ -85,34 +85,36 @@ def own_id(fields: Mapping[str, Any], where: str) -> str | None:
 
 def _named(record: FileRecord, columns: Mapping[str, str]) -> dict[str, Any]:
     fields = _unpacked(record.fields)
-    for own, known in columns.items():
-        if own == known or own not in fields:
+    for column, known in columns.items():
+        if column == known or column not in fields:
             continue
         if known in fields:
             raise DatasetError(
-                f"{record.where}: the row has a column {known!r} and {own!r} is mapped to "
+                f"{record.where}: the row has a column {known!r} and {column!r} is mapped to "
                 f"{known!r}; leave the mapping out or rename a column",
-                param=f"columns.{own}",
+                param=f"columns.{column}",
             )
-        fields[known] = fields[own]
-    for own, known, instead in _LUMIGATOR:
-        if own in fields and not fields.keys() & set(instead):
-            fields[known] = fields[own]
+        fields[known] = fields[column]
+    for column, known, instead in _LUMIGATOR:
+        if column in fields and not fields.keys() & set(instead):
+            fields[known] = fields[column]
     return fields
 
 
 def _unpacked(fields: dict[str, Any]) -> dict[str, Any]:
-    """The columns of OpenAI's evaluation rows: {"item": {...}, "sample": {"output_text": ...}}.
+    """Return the columns, unpacking OpenAI's evaluation rows.
+
+    Those are {"item": {...}, "sample": {"output_text": ...}}.
 
     `item` and `sample` stay beside them, as OpenAI's templates name them.
     """
     item, sample = fields.get("item"), fields.get("sample")
     if not isinstance(item, dict) or not fields.keys() <= {"item", "sample"}:
         return dict(fields)
-    found = item | fields
+    columns = item | fields
     if isinstance(sample, dict) and isinstance(sample.get("output_text"), str):
-        found["answer"] = sample["output_text"]
-    return found
+        columns["answer"] = sample["output_text"]
+    return columns
 
 
 def _answer(fields: Mapping[str, Any], columns: Mapping[str, str], where: str) -> str | None:
@@ -130,7 +132,7 @@ def _text(fields: Mapping[str, Any], name: str, where: str) -> str | None:
 
 
 def _references(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    found: list[str] = []
+    accepted: list[str] = []
     for name in REFERENCES:
         value = fields.get(name)
         if value is None:
@@ -143,8 +145,8 @@ def _references(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
                     "put it in double quotes"
                 )
             if text.strip():
-                found.append(text)
-    return tuple(found)
+                accepted.append(text)
+    return tuple(accepted)
 
 
 def _messages(value: Any, where: str) -> tuple[dict[str, Any], ...] | None:
@@ -177,9 +179,9 @@ def _check_prompt(row: Row, where: str) -> None:
             if not text.strip():
                 raise DatasetError(f"{where}: {name} is empty; fill it in or remove the row")
             return
-    found = ", ".join(map(repr, row.fields)) or "none"
-    own = next(iter(row.fields), "article")
+    names = ", ".join(map(repr, row.fields)) or "none"
+    example = next(iter(row.fields), "article")
     raise DatasetError(
-        f"{where}: the row has no input, prompt or messages. Its columns: {found}. Map one, for "
-        f"example columns: {{{own}: input}}, or name the columns in a prompt template"
+        f"{where}: the row has no input, prompt or messages. Its columns: {names}. Map one, for "
+        f"example columns: {{{example}: input}}, or name the columns in a prompt template"
     )

@@ -1,6 +1,6 @@
-"""Which rows of a dataset a run asks: the first n, or n drawn at random with a seed.
+"""Which rows of a dataset a run uses: the first n, or n drawn at random with a seed.
 
-    places = choose(Sampling(n=200, seed=1, by="topic"), dataset.rows())
+    indexes = choose(Sampling(n=200, seed=1, by="topic"), dataset.rows())
 
 The draw is a bottom-k sample: every row has a pseudo-random number made of the seed and its id,
 and the rows with the n smallest are taken. So the same seed gives the same rows on any machine and
@@ -33,11 +33,11 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Rows drawn at random, without replacement.
 
     Attributes:
-        n: how many; all rows where the dataset has no more.
+        n: the number of rows; all of them where the dataset has fewer.
         seed: another one draws other rows.
         by: a column; each of its values gets its share of `n` (largest remainder: shares are
             rounded down, and what is left goes to those that lost most by it, the more frequent
-            value first). A value too rare for a place gets none.
+            value first). A value that is too rare gets no place.
     """
 
     n: Rows
@@ -46,7 +46,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def choose(sampling: Sampling, rows: Iterable[Row]) -> list[int]:
-    """The places (from 0) of the rows drawn, ascending. Holds 12 bytes per row.
+    """Return the indexes (from 0) of the rows drawn, ascending. Holds 12 bytes per row.
 
     Raises:
         RunDocumentError: the column is missing in a row, holds lists or objects, or has more than
@@ -77,9 +77,9 @@ def choose(sampling: Sampling, rows: Iterable[Row]) -> list[int]:
 
 
 def allocate(n: int, sizes: list[int]) -> list[int]:
-    """`n` places shared in proportion to `sizes` by the method of largest remainders (Hamilton).
+    """Share `n` places in proportion to `sizes` by the method of largest remainders (Hamilton).
 
-    Never more than a size; all of them where `n` is at least their sum.
+    A share is never more than its size; all are where `n` is at least their sum.
     """
     total = sum(sizes)
     if n >= total:

@@ -1,4 +1,4 @@
-"""Chat messages from a row: a run document's Jinja templates, or the row's own prompt."""
+"""Chat messages made from a row: by a run document's templates, or from its own prompt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ At = Callable[[str], None]
 
 
 def _nowhere(_: str) -> None:
-    """Ignore which template comes next."""
+    """Ignore the path of the next template."""
 
 
 def compile_messages(
@@ -33,15 +33,15 @@ def compile_messages(
     *,
     at: At = _nowhere,
 ) -> Render:
-    """A function from a row to the chat messages that ask it.
+    """Return a function that makes chat messages from a row.
 
     With `messages`, every text in a message's `content` is a Jinja template over the row's
     columns; `prompt` is short for one user message. With neither, the row's `messages` are sent as
-    they are, else its `prompt`, else its `input`, as one user message.
+    they are; without those, its `prompt` or else its `input` is one user message.
 
     Templates run in Jinja's sandbox without files, randomness and changes to the row. A missing
     column or a null is an error, never an empty string or "None"; only a column that the template
-    asks `is defined` of may be missing. One text is rendered to at most
+    tests with `is defined` may be missing. One text is rendered to at most
     1,000,000 characters. What a template may take of time and memory is limited where
     `dataset_process.py` runs it, and nowhere else.
 
@@ -69,11 +69,11 @@ def compile_messages(
             f"prompt template over its columns: {', '.join(columns)}",
             param="prompt",
         )
-    return _own
+    return _row_messages
 
 
 def to_sample(row: Row, render: Render) -> Sample:
-    """The row, ready to be asked.
+    """Return the row as a sample, with its messages.
 
     Raises:
         RunDocumentError: the row cannot be rendered.
@@ -87,7 +87,7 @@ def to_sample(row: Row, render: Render) -> Sample:
     )
 
 
-def _own(row: Row) -> tuple[dict[str, Any], ...]:
+def _row_messages(row: Row) -> tuple[dict[str, Any], ...]:
     if row.messages is not None:
         return row.messages
     text = row.input if row.prompt is None else row.prompt
@@ -119,14 +119,14 @@ def _templates(messages: Sequence[Mapping[str, Any]], columns: Sequence[str], at
 
 
 def _content(value: Any, path: str, columns: Sequence[str], at: At) -> Callable[[Row], Any]:
-    """Content parts are lists and objects with texts in them; every text is a template."""
+    """Compile a content: every text in its lists and objects is a template."""
     if isinstance(value, str):
         return _compile(value, path, columns, at)
     if isinstance(value, list):
-        items = [_content(one, f"{path}[{n}]", columns, at) for n, one in enumerate(value)]
+        items = [_content(part, f"{path}[{n}]", columns, at) for n, part in enumerate(value)]
         return lambda row: [of(row) for of in items]
     if isinstance(value, dict):
-        parts = {key: _content(one, f"{path}.{key}", columns, at) for key, one in value.items()}
+        parts = {key: _content(part, f"{path}.{key}", columns, at) for key, part in value.items()}
         return lambda row: {key: of(row) for key, of in parts.items()}
     return lambda _: value
 
@@ -160,10 +160,10 @@ def _environment() -> _Sandbox:
         finalize=_not_null,
         # A prompt that ends in a newline is another prompt without it.
         keep_trailing_newline=True,
-        # What is rendered is a prompt, not HTML: escaping would change the question.
+        # The result is a prompt, not HTML: escaping would change the question.
         autoescape=False,
     )
-    # The same document asks the same of the same row.
+    # A document gives a row the same prompt every time.
     del environment.globals["lipsum"]
     del environment.filters["random"]
     return environment
@@ -177,7 +177,7 @@ def _compile(source: str, param: str, columns: Sequence[str], at: At) -> Callabl
     try:
         parsed = _JINJA.parse(source)
         names = jinja2.meta.find_undeclared_variables(parsed) - _JINJA.globals.keys()
-        names -= _asked_for(parsed)
+        names -= _tested_columns(parsed)
         files = list(jinja2.meta.find_referenced_templates(parsed))
         template = _JINJA.from_string(source)
     except jinja2.TemplateSyntaxError as error:
@@ -208,8 +208,8 @@ def _compile(source: str, param: str, columns: Sequence[str], at: At) -> Callabl
     return render
 
 
-def _asked_for(template: jinja2.nodes.Template) -> set[str]:
-    """The columns that the template asks `is defined` of: it knows that they may be missing."""
+def _tested_columns(template: jinja2.nodes.Template) -> set[str]:
+    """Return the columns that the template tests with `is defined`: they may be missing."""
     return {
         test.node.name
         for test in template.find_all(jinja2.nodes.Test)

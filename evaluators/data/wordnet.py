@@ -3,8 +3,9 @@
     synonyms = read(folder)        # a fifth of a second
     synonyms("cars")               # frozenset({"cars", "car", "auto", "automobile", ...})
 
-NLTK's reader takes some seconds more to load what METEOR never asks for. See `language_data.py` for
-where the files come from; their format is described in the manual pages wndb(5) and morphy(7).
+NLTK's reader takes some seconds more, and loads data that METEOR does not use.
+`language_data.py` says where the files come from; the manual pages wndb(5) and morphy(7) describe
+their format.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 _PARTS = ("noun", "verb", "adj", "adv")
 
-# morphy(7): endings of inflected forms, and what they are replaced by.
+# morphy(7): endings of inflected forms, and their replacements.
 _ENDINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "noun": (
         ("s", ""),
@@ -45,13 +46,13 @@ _ENDINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
 
 
 class _Part(NamedTuple):
-    """One part of speech.
+    """The files of one part of speech.
 
     Attributes:
-        endings: how its words are inflected.
-        lines: word to its line in the index file.
-        irregular: inflected form to base forms.
-        data: the data file, whose lines the index points into.
+        endings: those of inflected forms, with their replacements.
+        lines: a word's line in the index file.
+        irregular: the base forms of an inflected form.
+        data: the data file, into which the index points.
     """
 
     endings: tuple[tuple[str, str], ...]
@@ -61,25 +62,25 @@ class _Part(NamedTuple):
 
 
 def read(folder: Path) -> Callable[[str], frozenset[str]]:
-    """A function from a lower-case word to itself and the single words of its synonym sets."""
+    """Return a function from a lower-case word to it and the single words of its synonym sets."""
     parts = [_read(folder, part) for part in _PARTS]
 
     def synonyms(word: str) -> frozenset[str]:
-        found = {word}
+        words = {word}
         for part in parts:
             for form in _forms(word, part):
                 for offset in _offsets(part.lines.get(form.encode(), b"")):
-                    found.update(_lemmas(part.data, offset))
-        return frozenset(found)
+                    words.update(_lemmas(part.data, offset))
+        return frozenset(words)
 
     return synonyms
 
 
 def version(folder: Path) -> str:
-    """The version that WordNet's licence header names, "?" when it names none."""
+    """Return the version in WordNet's licence header, "?" for a header without one."""
     with (folder / "data.noun").open("rb") as file:
-        found = re.search(rb"WordNet (\d+(?:\.\d+)*) Copyright", file.read(4096))
-    return found[1].decode() if found else "?"
+        licence = re.search(rb"WordNet (\d+(?:\.\d+)*) Copyright", file.read(4096))
+    return licence[1].decode() if licence else "?"
 
 
 def _read(folder: Path, part: str) -> _Part:
@@ -94,20 +95,26 @@ def _read(folder: Path, part: str) -> _Part:
 
 
 def _forms(word: str, part: _Part) -> list[str]:
-    """The word and what it may be an inflection of, irregular forms first and only."""
+    """Return the word and its possible base forms; only the irregular ones where it has any."""
     if word in part.irregular:
         return [word, *part.irregular[word]]
     return [word, *(word[: -len(old)] + new for old, new in part.endings if word.endswith(old))]
 
 
 def _offsets(line: bytes) -> list[int]:
-    """Line: lemma, part of speech, n, pointers p, p symbols, n again, tagged, n offsets."""
+    """Return the offsets in a line of the index.
+
+    Its fields: lemma, part of speech, n, pointers p, p symbols, n again, tagged, n offsets.
+    """
     fields = line.split()
-    return [int(one) for one in fields[-int(fields[2]) :]] if fields else []
+    return [int(offset) for offset in fields[-int(fields[2]) :]] if fields else []
 
 
 def _lemmas(data: bytes, offset: int) -> list[str]:
-    """Line at the offset: itself, file, part, count (hex), then as often a word and a number."""
+    """Return the lemmas in the line at an offset.
+
+    Its fields: offset, file, part, count (hex), then as many pairs of a word and a number.
+    """
     fields = data[offset : data.index(b"|", offset)].split()
     words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
     # An adjective may carry where it stands, as in galore(ip). Several words are joined by _.

@@ -23,7 +23,7 @@ from evaluators.judge.graded import Graded, Grading, UnjudgeableError
 from evaluators.judge.kinds import BUILT_IN, JudgeKind, load_kind
 from evaluators.judge.panel import Combine, Panel, Read, Reading
 from evaluators.judge.prompts import fingerprint
-from evaluators.metrics.reference import asked, references
+from evaluators.metrics.reference import last_user_text, references
 from providers.errors import RunDocumentError
 
 Judges = str | tuple[str, ...]
@@ -236,7 +236,7 @@ def kind_grading(
 
 def told(sample: Sample, column: str | None) -> str:
     """What the answer answers: a column of the row, or the last user message."""
-    return asked(sample) if column is None else joined(sample.fields.get(column))
+    return last_user_text(sample) if column is None else joined(sample.fields.get(column))
 
 
 def joined(value: Any) -> str:

@@ -18,7 +18,7 @@ import msgspec
 
 from evaluators.base import Output, Sample, Scorable, Score
 from evaluators.data.paths import Opens, is_file, is_folder
-from evaluators.metrics.model_folder import fingerprint, most_tokens, not_loaded
+from evaluators.metrics.model_folder import fingerprint, max_tokens, not_loaded
 from evaluators.metrics.reference import references, unscored
 from providers.errors import MissingExtraError, RunDocumentError
 
@@ -70,7 +70,7 @@ class BertScore:
         self._baseline = baseline
         self._batch_size = batch_size
         self._scorer: Any = None
-        self._most_tokens = 0
+        self._max_tokens = 0
         self.outputs = tuple(
             Output(name=name, low=-1.0 if baseline is None else None, description=text)
             for name, text in _OUTPUTS.items()
@@ -101,15 +101,15 @@ class BertScore:
             raise not_loaded(self._model, error) from error
         tokenizer = self._scorer._tokenizer
         # Without a limit of its own, the tokenizer is given the model's: with none, it crashes.
-        self._most_tokens = most_tokens(tokenizer.model_max_length, self._scorer._model.config)
-        tokenizer.model_max_length = self._most_tokens
+        self._max_tokens = max_tokens(tokenizer.model_max_length, self._scorer._model.config)
+        tokenizer.model_max_length = self._max_tokens
 
     def score_batch(self, items: Sequence[Scorable]) -> Iterable[tuple[Score, ...]]:
-        """Three scores for each answer, computed for all of them together."""
+        """Yield three scores for each answer, computed for all of them together."""
         pairs = [
-            (at, answer.text or "", one)
+            (at, answer.text or "", reference)
             for at, (sample, answer) in enumerate(items)
-            for one in references(sample)
+            for reference in references(sample)
             if (answer.text or "").strip()
         ]
         # Texts of about one length share a batch, so that little of it is padding.
@@ -117,13 +117,15 @@ class BertScore:
         best: dict[int, list[float]] = {}
         if pairs:
             texts = [text for _, text, _ in pairs]
-            accepted = [one for _, _, one in pairs]
-            found = self._scorer.score(texts, accepted, batch_size=self._batch_size)
-            for (at, _, _), *values in zip(pairs, *(one.tolist() for one in found), strict=True):
+            accepted = [reference for _, _, reference in pairs]
+            tensors = self._scorer.score(texts, accepted, batch_size=self._batch_size)
+            for (at, _, _), *values in zip(
+                pairs, *(tensor.tolist() for tensor in tensors), strict=True
+            ):
                 # Rounding makes equal texts 1.0000001 alike.
                 best[at] = [
-                    max(before, min(one, 1.0))
-                    for before, one in zip(best.get(at, [-9.0] * 3), values, strict=True)
+                    max(before, min(value, 1.0))
+                    for before, value in zip(best.get(at, [-9.0] * 3), values, strict=True)
                 ]
         for at, (sample, answer) in enumerate(items):
             yield self._scores(best.get(at, [0.0] * 3), sample, answer.text or "")
@@ -134,7 +136,7 @@ class BertScore:
             return unscored(self.outputs)
         note = ""
         if text.strip() and any(map(self._is_cut, (text, *accepted))):
-            note = f"the answer or a reference was cut to {self._most_tokens} tokens"
+            note = f"the answer or a reference was cut to {self._max_tokens} tokens"
         return tuple(
             Score(output=output.name, value=value, note=note)
             for output, value in zip(self.outputs, values, strict=True)
@@ -142,6 +144,6 @@ class BertScore:
 
     def _is_cut(self, text: str) -> bool:
         # A token is at least a byte long, so most texts need not be counted.
-        if len(text.encode(errors="replace")) <= self._most_tokens - 2:
+        if len(text.encode(errors="replace")) <= self._max_tokens - 2:
             return False
-        return len(self._scorer._tokenizer.encode(text.strip())) > self._most_tokens
+        return len(self._scorer._tokenizer.encode(text.strip())) > self._max_tokens

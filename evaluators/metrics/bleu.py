@@ -51,29 +51,29 @@ class Bleu:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """Sentence BLEU and what corpus BLEU needs of it."""
+        """Return sentence BLEU with the counts that corpus BLEU needs."""
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
-        found = self._bleu.sentence_score(answer.text or "", accepted)
+        result = self._bleu.sentence_score(answer.text or "", accepted)
         self._forget()
-        statistics = (*found.counts, *found.totals, found.sys_len, found.ref_len)
-        return (Score(output="bleu", value=found.score, statistics=tuple(map(float, statistics))),)
+        statistics = (*result.counts, *result.totals, result.sys_len, result.ref_len)
+        return (Score(output="bleu", value=result.score, statistics=tuple(map(float, statistics))),)
 
     def _forget(self) -> None:
-        """Drop the texts that sacreBLEU's tokenizers keep: 65,536 of any length, for good."""
+        """Drop the texts in the caches of sacreBLEU's tokenizers: 65,536 of any length."""
         for kind in (type(self._bleu.tokenizer), TokenizerRegexp):
             if hasattr(kind.__call__, "cache_clear"):
                 kind.__call__.cache_clear()
 
 
 def _corpus(sums: Sequence[float]) -> float:
-    counts = [int(one) for one in sums]
-    found = BLEU.compute_bleu(
+    counts = [int(value) for value in sums]
+    result = BLEU.compute_bleu(
         correct=counts[:_ORDERS],
         total=counts[_ORDERS : 2 * _ORDERS],
         sys_len=counts[-2],
         ref_len=counts[-1],
         smooth_method="exp",
     )
-    return float(found.score)
+    return float(result.score)

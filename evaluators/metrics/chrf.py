@@ -42,15 +42,19 @@ class Chrf:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """Sentence chrF2 and what corpus chrF2 needs of it."""
+        """Return sentence chrF2 with the counts that corpus chrF2 needs."""
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
         # sacreBLEU has no public way to the statistics; its significance tests take this one.
-        [found] = self._chrf._extract_corpus_statistics(
-            [answer.text or ""], [[one] for one in accepted]
+        [counts] = self._chrf._extract_corpus_statistics(
+            [answer.text or ""], [[reference] for reference in accepted]
         )
-        return (Score(output="chrf", value=self._from(found), statistics=tuple(map(float, found))),)
+        return (
+            Score(output="chrf", value=self._from(counts), statistics=tuple(map(float, counts))),
+        )
 
     def _from(self, statistics: Sequence[float]) -> float:
-        return float(self._chrf._compute_score_from_stats([int(one) for one in statistics]).score)
+        return float(
+            self._chrf._compute_score_from_stats([int(value) for value in statistics]).score
+        )

@@ -37,7 +37,7 @@ class Classification:
     weigh less, for labels in order, where "(other)" is the farthest from all.
 
     With several references the first one that is a label counts, as a confusion matrix has one
-    truth per sample; a sample whose references are none of the labels has no value.
+    truth per sample; a sample has no value where none of its references is a label.
     """
 
     name = "classification"
@@ -90,18 +90,20 @@ class Classification:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """Right or wrong, and the cell of the confusion matrix that it adds to."""
+        """Return 1.0 or 0.0, with the cell of the confusion matrix that the answer adds to."""
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
-        wanted = [at for one in accepted if (at := self._index.get(_plain(one))) is not None]
-        if not wanted:
+        truths = [
+            at for reference in accepted if (at := self._index.get(_plain(reference))) is not None
+        ]
+        if not truths:
             return unscored(self.outputs, "the reference is not one of the labels")
-        truth, found = wanted[0], self._label(answer.text or "")
+        truth, label = truths[0], self._label(answer.text or "")
         width = len(self._labels) + 1
         cells = [0.0] * (len(self._labels) * width)
-        cells[truth * width + found] = 1.0
-        right = float(truth == found)
+        cells[truth * width + label] = 1.0
+        right = float(truth == label)
         return (
             Score(output="accuracy", value=right),
             *(
@@ -111,7 +113,7 @@ class Classification:
         )
 
     def _label(self, text: str) -> int:
-        """The label's number; one behind the last when it is none."""
+        """Return the label's index, or the one behind the last for a text that is not a label."""
         other = len(self._labels)
         plain = _plain(text)
         if plain in self._index or not self._by_word:
@@ -126,7 +128,7 @@ def _plain(text: str) -> str:
 
 
 def macro_f1(matrix: _Matrix) -> float:
-    """Mean F1 of the labels that occur; a label never given nor due has none.
+    """Return the mean F1 of the labels that were due or given at least once.
 
     `matrix` has a row for each label that was due, and a column for each that was given and one
     more for all other answers.
@@ -137,14 +139,14 @@ def macro_f1(matrix: _Matrix) -> float:
 
 
 def micro_f1(matrix: _Matrix) -> float:
-    """F1 of all decisions: equal to accuracy when every answer is a label."""
+    """Return the F1 of all decisions: equal to accuracy when every answer is a label."""
     hits, due, given = _margins(matrix)
     total = float(due.sum() + given.sum())
     return 2 * float(hits.sum()) / total if total else 0.0
 
 
 def kappa(matrix: _Matrix, *, weights: str = "none") -> float:
-    """Cohen's kappa; 0 when chance alone would agree fully, where it is undefined."""
+    """Return Cohen's kappa, and 0 where it is undefined: chance alone would agree fully."""
     size = matrix.shape[1]
     square = np.zeros((size, size))
     square[:-1] = matrix
@@ -162,5 +164,5 @@ def kappa(matrix: _Matrix, *, weights: str = "none") -> float:
 
 
 def _margins(matrix: _Matrix) -> tuple[_Matrix, _Matrix, _Matrix]:
-    """Of each label: how often it was rightly given, due, given."""
+    """Return how often each label was rightly given, was due, and was given."""
     return np.diagonal(matrix), matrix.sum(axis=1), matrix[:, :-1].sum(axis=0)

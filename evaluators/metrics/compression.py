@@ -36,7 +36,7 @@ class Compression:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """The ratio."""
+        """Return the ratio."""
         source = len(source_text(sample, self._column).split())
         words = len((answer.text or "").split())
         if not words or not source:

@@ -13,7 +13,7 @@ from providers.errors import RunDocumentError
 class Contains:
     """Whether the answer contains `text`, or any of the references when no text is given.
 
-    Without `case_sensitive` both sides are case-folded. What is looked for is never blank, so a
+    Without `case_sensitive` both sides are case-folded. The expected text is never blank, so a
     blank answer is 0.
     """
 
@@ -38,10 +38,10 @@ class Contains:
         self.signature = f"contains|{what}|case:{case}|blank:0|v:1"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """1.0 or 0.0."""
-        wanted = references(sample) if self._text is None else (self._text,)
-        if not wanted:
+        """Return 1.0 or 0.0."""
+        expected = references(sample) if self._text is None else (self._text,)
+        if not expected:
             return unscored(self.outputs)
         text = self._case(answer.text or "")
-        found = any(self._case(one) in text for one in wanted)
-        return (Score(output="contains", value=float(found)),)
+        contained = any(self._case(part) in text for part in expected)
+        return (Score(output="contains", value=float(contained)),)

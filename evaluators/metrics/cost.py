@@ -10,7 +10,10 @@ from evaluators.metrics.reference import unscored
 
 
 class Cost:
-    """US dollars. A price that is unknown has no value; it is never 0. See `tokens` for counts."""
+    """US dollars of the call. An unknown price has no value; it is never 0.
+
+    See `tokens` for counts.
+    """
 
     name = "cost"
     outputs = (
@@ -27,7 +30,7 @@ class Cost:
     source = "the target's usage and the configured prices"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """One number, as the answer has it."""
+        """Return the answer's cost."""
         del sample
         if answer.cost_usd is None:
             return unscored(self.outputs, "the price or the usage is unknown")

@@ -1,6 +1,6 @@
 """Embedding similarity: the cosine between an answer and a reference.
 
-    {name: embedding_similarity, route: openai/text-embedding-3-small}      # asks the router
+    {name: embedding_similarity, route: openai/text-embedding-3-small}      # through the router
     {name: embedding_similarity, model: models/all-MiniLM-L6-v2}            # the extra `local`
 
 A blank answer is 0. With several references the nearest counts.
@@ -44,7 +44,7 @@ def embedding_similarity(
     model: Annotated[str, Opens("model")] | None = None,
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 32,
 ) -> ByRoute | ByModel:
-    """The metric: with a `route` of the router, or a local `model` (a folder or a hub name).
+    """Cosine of embeddings by a `route` of the router, or a local `model` (a folder or hub name).
 
     Raises:
         RunDocumentError: neither or both are named.
@@ -58,9 +58,10 @@ def embedding_similarity(
 
 
 class ByRoute:
-    """Cosine of the embeddings that a route gives. A text that it refuses leaves no value.
+    """Cosine of the embeddings that a route gives.
 
-    What they cost is shown beside the run's answers, and counts for its limits.
+    A text that the route refuses leaves no value. The cost of the embeddings is shown beside the
+    run's answers, and counts for its limits.
     """
 
     name = "embedding_similarity"
@@ -73,18 +74,18 @@ class ByRoute:
         self.signature = f"{_SIGNATURE}|route:{route}"
 
     async def ask(self, items: Sequence[Scorable], embed: Embed) -> list[tuple[Score, ...]]:
-        """One score for each answer; the texts of the batch are embedded together."""
+        """Return a score for each answer; the texts of the batch are embedded together."""
         texts = _texts(items)
         vectors: dict[str, list[float]] = {}
         failed = ""
         for start in range(0, len(texts), _TEXTS_PER_REQUEST):
             some = texts[start : start + _TEXTS_PER_REQUEST]
             try:
-                found = await embed(self.route, some)
+                embedded = await embed(self.route, some)
             except EvalrouterError as error:
                 failed = f"{self.route}: {error.message}"
                 continue
-            vectors.update(zip(some, found, strict=True))
+            vectors.update(zip(some, embedded, strict=True))
         return [_score(sample, answer, vectors, failed) for sample, answer in items]
 
 
@@ -124,32 +125,32 @@ class ByModel:
             raise not_loaded(self._name, error) from error
 
     def score_batch(self, items: Sequence[Scorable]) -> Iterable[tuple[Score, ...]]:
-        """One score for each answer; each different text is embedded once."""
+        """Yield a score for each answer; each different text is embedded once."""
         texts = _texts(items)
         # It sorts by length itself.
-        found = self._model.encode(texts, batch_size=self._batch_size, show_progress_bar=False)
-        vectors = dict(zip(texts, found.tolist(), strict=True))
+        embedded = self._model.encode(texts, batch_size=self._batch_size, show_progress_bar=False)
+        vectors = dict(zip(texts, embedded.tolist(), strict=True))
         cut = {text for text in texts if self._is_cut(text)}
         note = f"the answer or a reference was cut to {self._model.max_seq_length} tokens"
         for sample, answer in items:
-            told = note if not cut.isdisjoint((answer.text or "", *references(sample))) else ""
-            yield _score(sample, answer, vectors, note=told)
+            cut_note = note if not cut.isdisjoint((answer.text or "", *references(sample))) else ""
+            yield _score(sample, answer, vectors, note=cut_note)
 
     def _is_cut(self, text: str) -> bool:
-        most = self._model.max_seq_length
-        if most is None or len(text.encode(errors="replace")) <= most - 2:
+        limit = self._model.max_seq_length
+        if limit is None or len(text.encode(errors="replace")) <= limit - 2:
             return False
-        return len(self._model.tokenizer.encode(text)) > int(most)
+        return len(self._model.tokenizer.encode(text)) > int(limit)
 
 
 def _texts(items: Sequence[Scorable]) -> list[str]:
-    """Every text that has to be embedded, once."""
-    wanted: dict[str, None] = {}
+    """Return every text that has to be embedded, once."""
+    texts: dict[str, None] = {}
     for sample, answer in items:
         accepted = references(sample)
         if accepted and (answer.text or "").strip():
-            wanted.update(dict.fromkeys((answer.text or "", *accepted)))
-    return list(wanted)
+            texts.update(dict.fromkeys((answer.text or "", *accepted)))
+    return list(texts)
 
 
 def _score(
@@ -165,20 +166,24 @@ def _score(
     text = answer.text or ""
     if not text.strip():
         return (Score(output="embedding_similarity", value=0.0),)
-    if not all(one in vectors for one in (text, *accepted)):
+    if not all(item in vectors for item in (text, *accepted)):
         return unscored(_OUTPUTS, failed or "no embedding")
     try:
-        best = max(_cosine(vectors[text], vectors[one]) for one in accepted)
+        best = max(_cosine(vectors[text], vectors[reference]) for reference in accepted)
     except ValueError as error:
         return unscored(_OUTPUTS, str(error))
     return (Score(output="embedding_similarity", value=best, note=note),)
 
 
-def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """Raises ValueError for vectors of different lengths, or one without a direction."""
-    if len(one) != len(other):
+def _cosine(vector: Sequence[float], other: Sequence[float]) -> float:
+    """Return the cosine of two vectors.
+
+    Raises:
+        ValueError: they differ in length, or one is all zeros.
+    """
+    if len(vector) != len(other):
         raise ValueError("the embeddings have different lengths")
-    norms = math.hypot(*one) * math.hypot(*other)
+    norms = math.hypot(*vector) * math.hypot(*other)
     if not norms:
         raise ValueError("an embedding is all zeros")
-    return max(-1.0, min(1.0, math.fsum(map(mul, one, other)) / norms))
+    return max(-1.0, min(1.0, math.fsum(map(mul, vector, other)) / norms))

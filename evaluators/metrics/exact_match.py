@@ -19,7 +19,7 @@ SQUAD = "norm:squad1.1|articles-only:kept"
 
 
 def squad(text: str) -> str:
-    """The text as SQuAD v1.1 compares it: lower case, no ASCII punctuation, no articles.
+    """Return the text as SQuAD v1.1 compares it: lower case, no ASCII punctuation, no articles.
 
     A text of nothing but articles or punctuation keeps them. SQuAD's script would leave nothing,
     so that the answers "A" and "The" to a multiple choice were equal, and shared no token.
@@ -47,10 +47,10 @@ class ExactMatch:
         self.signature = f"exact_match|nrefs:var|multi:any|{norm}|blank:0|v:1"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """1.0 or 0.0."""
+        """Return 1.0 or 0.0."""
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
         text = self._normal(answer.text or "")
-        equal = bool(text) and any(text == self._normal(one) for one in accepted)
+        equal = bool(text) and any(text == self._normal(reference) for reference in accepted)
         return (Score(output="exact_match", value=float(equal)),)

@@ -25,15 +25,15 @@ class F1:
     source = "Rajpurkar et al. 2016, SQuAD v1.1 evaluation script"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """The best F1 over the references."""
+        """Return the best F1 over the references."""
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
         words = squad(answer.text or "").split()
-        best = max(_f1(words, squad(one).split()) for one in accepted)
+        best = max(_f1(words, squad(reference).split()) for reference in accepted)
         return (Score(output="f1", value=best),)
 
 
-def _f1(found: list[str], expected: list[str]) -> float:
-    shared = (Counter(found) & Counter(expected)).total()
-    return 2 * shared / (len(found) + len(expected))
+def _f1(words: list[str], expected: list[str]) -> float:
+    shared = (Counter(words) & Counter(expected)).total()
+    return 2 * shared / (len(words) + len(expected))

@@ -48,7 +48,7 @@ class Fuzzy:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """The best similarity."""
+        """Return the best similarity over the references."""
         from rapidfuzz import fuzz, utils  # noqa: PLC0415  # an extra
 
         accepted = references(sample)
@@ -59,5 +59,5 @@ class Fuzzy:
             return (Score(output="fuzzy", value=0.0),)
         compare = getattr(fuzz, self._method)
         processor = utils.default_process if self._normalize else None
-        best = max(compare(text, one, processor=processor) for one in accepted)
+        best = max(compare(text, reference, processor=processor) for reference in accepted)
         return (Score(output="fuzzy", value=float(best)),)

@@ -3,7 +3,7 @@
     {name: "hf:exact_match"}                                   # from the hub
     {name: "hf:google_bleu", path: metrics/google_bleu, outputs: [google_bleu]}    # from a folder
 
-Needs the extra `evaluate`. Such a metric is a program of somebody else that runs with your rights.
+Needs the extra `evaluate`. Such a metric is a third party's program that runs with your rights.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class HuggingFaceMetric:
     So a metric that is defined over a whole corpus, as BLEU is, gives another number here than
     there; ours are `bleu`, `chrf`, `ter` and `classification`. `outputs` are the numbers to take
     from what it returns; by default the one that is named as the metric. Where the metric takes one
-    reference for an answer, the best over the references counts. What a blank answer scores is the
-    metric's own affair; where it fails, there is no value and the reason is kept.
+    reference for an answer, the best over the references counts. The metric
+    decides what a blank answer scores; where it fails, the score has no value and says why.
 
     `config` names one of the metric's configurations, `options` are passed to `compute`, `path` is
-    a folder or file that is used instead of the hub; without it, nothing on this machine is.
-    Answers for metrics over numbers are converted; one that is no number has no value.
+    a folder or file that is used instead of the hub; without it, no local file is used.
+    Answers for metrics over numbers are converted; one that is not a number has no value.
     """
 
     needs_reference = True
@@ -97,7 +97,11 @@ class HuggingFaceMetric:
         )
 
     def load(self) -> None:
-        """Fetch and import the metric. Raises RuntimeError that says plainly why it cannot be."""
+        """Fetch and import the metric.
+
+        Raises:
+            RuntimeError: it cannot be fetched or imported; the message says why.
+        """
         import evaluate  # noqa: PLC0415  # an extra
 
         try:
@@ -121,7 +125,7 @@ class HuggingFaceMetric:
             ) from error
 
     def score_batch(self, items: Sequence[Scorable]) -> Iterable[tuple[Score, ...]]:
-        """The declared outputs for each answer, one after the other."""
+        """Yield the declared outputs for each answer, one after the other."""
         for sample, answer in items:
             yield self._score(sample, answer)
 
@@ -133,27 +137,27 @@ class HuggingFaceMetric:
         first = features[0] if isinstance(features, list) else features
         text = _value(answer.text or "", first["predictions"])
         if _is_plain(first["references"]):
-            wanted = [_value(one, first["references"]) for one in accepted]
+            expected = [_value(reference, first["references"]) for reference in accepted]
         else:
-            wanted = [list(accepted)]
-        found = [
-            self._module.compute(predictions=[text], references=[one], **self._options)
-            for one in wanted
+            expected = [list(accepted)]
+        results = [
+            self._module.compute(predictions=[text], references=[value], **self._options)
+            for value in expected
         ]
-        return tuple(self._output(output, found) for output in self.outputs)
+        return tuple(self._output(output, results) for output in self.outputs)
 
-    def _output(self, output: Output, found: list[dict[str, Any]]) -> Score:
-        values = [one.get(output.name) for one in found]
+    def _output(self, output: Output, results: list[dict[str, Any]]) -> Score:
+        values = [result.get(output.name) for result in results]
         try:
             return Score(output=output.name, value=self._best(map(_number, values)))
         except (TypeError, ValueError):
-            known = ", ".join(found[0])
+            known = ", ".join(results[0])
             why = f"{self.name} returned no number named {output.name!r}; it returned {known}"
             return Score(output=output.name, value=None, error=why)
 
 
 def _is_plain(feature: Any) -> bool:
-    """Whether a metric takes one value there, not a list of them."""
+    """Return whether a metric takes one value there, not a list of them."""
     return type(feature).__name__ == "Value"
 
 
@@ -165,16 +169,16 @@ def _value(text: str, feature: Any) -> Any:
 
 
 def _number(value: Any) -> float:
-    """Raises TypeError or ValueError for what is no number."""
+    """Return a number as a float. Raises TypeError or ValueError for anything else."""
     if isinstance(value, list) and len(value) == 1:
         [value] = value
     return float(value)
 
 
 def _digest(path: Path) -> str:
-    """Of the metric's program, so that a changed one has another signature."""
+    """Return a digest of the metric's program: a changed one has another signature."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(path.rglob("*.py"))
-    for one in files:
-        digest.update(one.read_bytes())
+    for file in files:
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:12] if files else "missing"

@@ -62,10 +62,13 @@ class JsonSchema:
         )
 
     def load(self) -> None:
-        """Nothing to load: a schema's `pattern` may backtrack without end, so a worker tries it."""
+        """Load nothing; a method `load` sends a metric to a worker.
+
+        A schema's `pattern` may backtrack without end, and a worker can be stopped.
+        """
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """1.0 or 0.0; no value where the row has no usable schema."""
+        """Return 1.0 or 0.0; no value where the row has no usable schema."""
         schema: Any = self._schema
         if self._column is not None:
             schema = sample.fields.get(self._column)
@@ -83,7 +86,11 @@ class JsonSchema:
 
 
 def _validator(schema: Any) -> Any:
-    """A validator. Raises ValueError when the schema is none, or refers to one elsewhere."""
+    """Return a validator of a schema.
+
+    Raises:
+        ValueError: it is not a JSON Schema, or refers to one elsewhere.
+    """
     import jsonschema  # noqa: PLC0415  # an extra
     import referencing  # noqa: PLC0415
     from jsonschema import validators  # noqa: PLC0415
@@ -104,12 +111,12 @@ def _validator(schema: Any) -> Any:
 
 
 def _references(schema: Any) -> list[str]:
-    waiting, found = [schema], []
+    waiting, references = [schema], []
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            found += [one["$ref"]] if isinstance(one.get("$ref"), str) else []
-            waiting.extend(one.values())
-        elif isinstance(one, list):
-            waiting.extend(one)
-    return found
+        node = waiting.pop()
+        if isinstance(node, dict):
+            references += [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+    return references

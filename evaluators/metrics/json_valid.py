@@ -35,7 +35,7 @@ class JsonValid:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """1.0 or 0.0."""
+        """Return 1.0 or 0.0."""
         del sample
         try:
             read(answer.text or "", fenced=self._fenced)
@@ -45,7 +45,11 @@ class JsonValid:
 
 
 def read(text: str, *, fenced: bool) -> Any:
-    """The JSON value that a text is, with `fenced` also in a code block. Raises ValueError."""
+    """Decode the JSON value that a text is, with `fenced` also in a code block.
+
+    Raises:
+        ValueError: the text is not one JSON value.
+    """
     if fenced and (block := _FENCE.fullmatch(text)):
         text = block["inside"]
     try:

@@ -1,4 +1,4 @@
-"""Language: 1 where the answer is in the language that was asked for, else 0, by py3langid.
+"""Language: 1 where the answer is in the expected language, else 0, by py3langid.
 
 Language(expect="de").score(sample, answer)  # (Score(output="language", value=1.0),)
 """
@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from evaluators.base import Answer, Output, Sample, Score
-from evaluators.metrics.reference import asked, unscored
+from evaluators.metrics.reference import last_user_text, unscored
 from providers.errors import MissingExtraError, RunDocumentError
 
 # Below so many letters a detector guesses.
@@ -21,8 +21,8 @@ class Language:
     """Whether the answer is in the expected language.
 
     That is `expect` (an ISO 639-1 code), or what the row's `column` says, or, when neither is
-    named, the language of the last user message. A text of fewer than 12 letters has no language
-    that could be told, so such an answer has no value; a blank one is 0.
+    named, the language of the last user message. The language of a text of fewer than 12 letters
+    cannot be detected, so such an answer has no value; a blank one is 0.
     """
 
     name = "language"
@@ -51,14 +51,14 @@ class Language:
         )
 
     def load(self) -> None:
-        """Read the detector's model, which ships with it."""
+        """Load the detector's model, which ships with it."""
         import py3langid  # noqa: PLC0415  # an extra
 
         py3langid.classify("")
         self._identify = py3langid.classify
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """1.0 or 0.0."""
+        """Return 1.0 or 0.0."""
         if self._identify is None:
             self.load()
         text = answer.text or ""
@@ -67,18 +67,18 @@ class Language:
         expected = self._expected(sample)
         if not expected:
             return unscored(self.outputs, "the expected language cannot be detected")
-        found = self._language(text)
-        if not found:
+        detected = self._language(text)
+        if not detected:
             why = f"the answer has fewer than {_FEWEST} letters, too few to detect its language"
             return unscored(self.outputs, why)
-        return (Score(output="language", value=float(found == expected)),)
+        return (Score(output="language", value=float(detected == expected)),)
 
     def _expected(self, sample: Sample) -> str:
         if self._expect is not None:
             return self._expect
         if self._column is not None:
             return str(sample.fields.get(self._column) or "").strip().lower()
-        return self._language(asked(sample))
+        return self._language(last_user_text(sample))
 
     def _language(self, text: str) -> str:
         if sum(map(str.isalpha, text)) < _FEWEST:

@@ -33,7 +33,7 @@ class Latency:
     source = "measured by the dispatcher"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """Two times; no value for one that was not measured."""
+        """Return two times; one that was not measured has no value."""
         del sample
         return (
             _seconds("latency_s", answer.total_s),

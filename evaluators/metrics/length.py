@@ -9,7 +9,10 @@ from evaluators.base import Answer, Output, Sample, Score
 
 
 class Length:
-    """Words between blank space, and characters as Unicode counts them. Neither has a better."""
+    """Words between blank space, and characters as Unicode counts them.
+
+    Neither direction is better.
+    """
 
     name = "length"
     outputs = (
@@ -33,7 +36,7 @@ class Length:
     source = "counting"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """Two counts."""
+        """Return the two counts."""
         del sample
         text = answer.text or ""
         return (

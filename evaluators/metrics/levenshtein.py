@@ -15,7 +15,7 @@ from providers.errors import MissingExtraError
 
 
 def _rate(statistics: Sequence[float]) -> float:
-    """Edits over length; a reference is never blank, so there is a length."""
+    """Return edits over length, which is never 0: references are not blank."""
     return statistics[0] / statistics[1]
 
 
@@ -59,17 +59,23 @@ class Levenshtein:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """A similarity, and two rates with the edits and lengths that corpus rates need."""
+        """Return a similarity, and two rates with the edits and lengths that corpus rates need."""
         from rapidfuzz.distance import Levenshtein as Distance  # noqa: PLC0415  # an extra
 
-        accepted = [one.strip() for one in references(sample)]
+        accepted = [reference.strip() for reference in references(sample)]
         if not accepted:
             return unscored(self.outputs)
         text = (answer.text or "").strip()
-        similarity = max(Distance.normalized_similarity(text, one) for one in accepted)
-        characters = min(((Distance.distance(text, one), len(one)) for one in accepted), key=_rate)
+        similarity = max(Distance.normalized_similarity(text, reference) for reference in accepted)
+        characters = min(
+            ((Distance.distance(text, reference), len(reference)) for reference in accepted),
+            key=_rate,
+        )
         words = min(
-            ((Distance.distance(text.split(), one), len(one)) for one in map(str.split, accepted)),
+            (
+                (Distance.distance(text.split(), reference), len(reference))
+                for reference in map(str.split, accepted)
+            ),
             key=_rate,
         )
         return (

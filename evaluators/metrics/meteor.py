@@ -18,10 +18,10 @@ from evaluators.data import language_data, wordnet
 from evaluators.metrics.reference import references, unscored
 from providers.errors import MissingExtraError, RunDocumentError
 
-# Words of a language repeat: a run of any size asks for the same few ten thousand again and again.
+# Words of a language repeat: a run of any size looks up the same few ten thousand.
 _REMEMBERED = 100_000
 
-# A word, and its place in the text.
+# A position in the text, and the word there.
 _Placed = tuple[int, str]
 _ALPHA, _BETA, _GAMMA = 0.9, 3.0, 0.5
 
@@ -94,28 +94,28 @@ class Meteor:
         if self._tokenizer == "nltk":
             return words
         sentences = language_data.sentences()
-        return lambda text: [word for one in sentences(text) for word in words(one)]
+        return lambda text: [word for sentence in sentences(text) for word in words(sentence)]
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """The best METEOR over the references."""
+        """Return the best METEOR over the references."""
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
         if self._words is None:
             self.load()
         words = self._lower(answer.text or "")
-        best = max(self._meteor(words, self._lower(one)) for one in accepted)
+        best = max(self._meteor(words, self._lower(reference)) for reference in accepted)
         return (Score(output="meteor", value=best),)
 
     def _lower(self, text: str) -> list[_Placed]:
         assert self._words is not None
         return [(place, word.lower()) for place, word in enumerate(self._words(text))]
 
-    def _meteor(self, found: list[_Placed], wanted: list[_Placed]) -> float:
-        pairs = self._align(found, wanted)
+    def _meteor(self, words: list[_Placed], expected: list[_Placed]) -> float:
+        pairs = self._align(words, expected)
         if not pairs:
             return 0.0
-        precision, recall = len(pairs) / len(found), len(pairs) / len(wanted)
+        precision, recall = len(pairs) / len(words), len(pairs) / len(expected)
         mean = precision * recall / (_ALPHA * precision + (1 - _ALPHA) * recall)
         chunks = 1 + sum(
             (later[0] - earlier[0], later[1] - earlier[1]) != (1, 1)
@@ -124,48 +124,50 @@ class Meteor:
         penalty = _GAMMA * (chunks / len(pairs)) ** _BETA
         return float((1 - penalty) * mean)
 
-    def _align(self, found: list[_Placed], wanted: list[_Placed]) -> list[tuple[int, int]]:
-        """Places of aligned words, sorted by the answer's."""
-        equal, found, wanted = _match(found, wanted)
+    def _align(self, words: list[_Placed], expected: list[_Placed]) -> list[tuple[int, int]]:
+        """Return the positions of aligned words, in the answer's order."""
+        equal, words, expected = _match(words, expected)
         # As in NLTK, what is left goes on as stems, so that synonyms are looked up for those.
-        stems, found, wanted = _match(self._stems(found), self._stems(wanted))
-        alike = self._match_synonyms(found, wanted) if self._synonyms else []
+        stems, words, expected = _match(self._stems(words), self._stems(expected))
+        alike = self._match_synonyms(words, expected) if self._synonyms else []
         return sorted(equal + stems + alike)
 
     def _stems(self, words: list[_Placed]) -> list[_Placed]:
         return [(place, self._stem(word)) for place, word in words]
 
-    def _match_synonyms(self, found: list[_Placed], wanted: list[_Placed]) -> list[tuple[int, int]]:
-        """Each word, from the last, with the last free reference word that is a synonym."""
+    def _match_synonyms(
+        self, words: list[_Placed], expected: list[_Placed]
+    ) -> list[tuple[int, int]]:
+        """Pair each word, from the last, with the last free reference word that is a synonym."""
         assert self._synonyms is not None
-        places = _places(wanted)
+        positions = _positions(expected)
         pairs = []
-        for place, word in reversed(found):
-            free = [one for one in self._synonyms(word) if places.get(one)]
+        for place, word in reversed(words):
+            free = [synonym for synonym in self._synonyms(word) if positions.get(synonym)]
             if free:
-                latest = max(free, key=lambda one: places[one][-1])
-                pairs.append((place, places[latest].pop()))
+                latest = max(free, key=lambda synonym: positions[synonym][-1])
+                pairs.append((place, positions[latest].pop()))
         return pairs
 
 
 def _match(
-    found: list[_Placed], wanted: list[_Placed]
+    words: list[_Placed], expected: list[_Placed]
 ) -> tuple[list[tuple[int, int]], list[_Placed], list[_Placed]]:
-    """Pair equal words, each from the last with the last that is free; and what is left."""
-    places = _places(wanted)
+    """Pair equal words, each from the last with the last free one; return what is left too."""
+    positions = _positions(expected)
     pairs, left = [], []
-    for place, word in reversed(found):
-        free = places.get(word)
+    for place, word in reversed(words):
+        free = positions.get(word)
         if free:
             pairs.append((place, free.pop()))
         else:
             left.append((place, word))
     taken = {place for _, place in pairs}
-    return pairs, left[::-1], [one for one in wanted if one[0] not in taken]
+    return pairs, left[::-1], [placed for placed in expected if placed[0] not in taken]
 
 
-def _places(words: list[_Placed]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = defaultdict(list)
+def _positions(words: list[_Placed]) -> dict[str, list[int]]:
+    positions: dict[str, list[int]] = defaultdict(list)
     for place, word in words:
-        places[word].append(place)
-    return places
+        positions[word].append(place)
+    return positions

@@ -1,4 +1,4 @@
-"""What the metrics that hold a language model need to know of its folder and its limits."""
+"""The folder of a local language model, and how many tokens the model takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ _UNKNOWN = 512
 
 
 def fingerprint(folder: Path) -> str:
-    """Tells two models in folders of one name apart: their config, and their files' sizes.
+    """Return a digest of the model's config and its files' sizes.
+
+    It tells two models in folders of one name apart.
 
     It does not read the weights, which may be gigabytes.
     """
@@ -28,17 +30,17 @@ def fingerprint(folder: Path) -> str:
 
 
 def not_loaded(model: str, error: Exception) -> RuntimeError:
-    """What to raise where a model cannot be loaded: which it is, and the first line of why."""
+    """Return the error for a model that cannot be loaded, with the first line of the reason."""
     lines = str(error).strip().splitlines() or [""]
     kind = "folder" if Path(model).is_dir() else "hub name (is the Hugging Face hub in reach?)"
     return RuntimeError(f"no model at the {kind} {model}: {type(error).__name__}: {lines[0]}")
 
 
-def most_tokens(said: int, config: Any) -> int:
-    """How many tokens a model takes: as its tokenizer says, but never more than its positions."""
+def max_tokens(reported: int, config: Any) -> int:
+    """Return how many tokens a model takes: its tokenizer's limit, at most its positions."""
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
-        return said if said < 1_000_000 else _UNKNOWN
+        return reported if reported < 1_000_000 else _UNKNOWN
     if getattr(config, "model_type", "") in _OFFSET_BY_TWO:
         positions -= 2
-    return min(said, positions)
+    return min(reported, positions)

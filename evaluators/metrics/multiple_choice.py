@@ -41,33 +41,33 @@ class MultipleChoice:
                 f"choices: {choices!r} is not a row of different capital letters, like 'ABCD'",
                 param="choices",
             )
-        one = f"([{choices}])"
+        letter = f"([{choices}])"
         mark = r"[\s(\[*\"'`]*"
-        self._alone = re.compile(rf"{mark}{one}[\s)\].:*\"'`]*", re.IGNORECASE)
-        self._said = re.compile(
-            rf"(?:(?i:answer|choice|option)(?:\s+(?i:is))?\s*[:=]?){mark}{one}(?![\w'])"
+        self._alone = re.compile(rf"{mark}{letter}[\s)\].:*\"'`]*", re.IGNORECASE)
+        self._stated = re.compile(
+            rf"(?:(?i:answer|choice|option)(?:\s+(?i:is))?\s*[:=]?){mark}{letter}(?![\w'])"
         )
-        self._begins = re.compile(rf"{mark}{one}[)\].:*]")
-        self._anywhere = re.compile(rf"(?<![\w']){one}(?![\w'])")
+        self._begins = re.compile(rf"{mark}{letter}[)\].:*]")
+        self._anywhere = re.compile(rf"(?<![\w']){letter}(?![\w'])")
         self.signature = f"multiple_choice|nrefs:var|multi:any|choices:{choices}|blank:0|v:1"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """1.0 or 0.0; no value where no reference names a choice."""
+        """Return 1.0 or 0.0; no value where no reference names a choice."""
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
-        wanted = {choice for one in accepted if (choice := self._choice(one))}
-        if not wanted:
+        expected = {choice for reference in accepted if (choice := self._choice(reference))}
+        if not expected:
             return unscored(self.outputs, "the reference names no choice")
-        found = self._choice(answer.text or "")
-        note = "" if found else "no choice could be read from the answer"
-        return (Score(output="multiple_choice", value=float(found in wanted), note=note),)
+        chosen = self._choice(answer.text or "")
+        note = "" if chosen else "no choice could be read from the answer"
+        return (Score(output="multiple_choice", value=float(chosen in expected), note=note),)
 
     def _choice(self, text: str) -> str:
         if alone := self._alone.fullmatch(text):
             return alone[1].upper()
-        if said := self._said.findall(text):
-            return str(said[-1])
+        if stated := self._stated.findall(text):
+            return str(stated[-1])
         if begins := self._begins.match(text):
             return begins[1]
         anywhere = set(self._anywhere.findall(text))

@@ -19,7 +19,7 @@ class Novelty:
 
     The source is the row's `column`, or the last user message when no column is named. Words are
     runs of letters and digits, case-folded. Neither direction is better: 0 is an extract. Where the
-    answer has no n-gram, as a blank one, or the source no word, there is no value.
+    answer has no n-gram (a blank one, for example) or the source no word, the sample has no value.
     """
 
     name = "novelty"
@@ -42,21 +42,21 @@ class Novelty:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """Three shares."""
+        """Return the three shares."""
         source = _words(source_text(sample, self._column))
         if not source:
             return unscored(self.outputs, "no source text")
         words = _words(answer.text or "")
-        found = []
+        scores = []
         for n in _ORDERS:
             mine = _ngrams(words, n)
             if not mine:
                 why = f"the answer has fewer than {n} words"
-                found.append(Score(output=f"novelty_{n}", value=None, error=why))
+                scores.append(Score(output=f"novelty_{n}", value=None, error=why))
                 continue
             novel = len(mine - _ngrams(source, n)) / len(mine)
-            found.append(Score(output=f"novelty_{n}", value=novel))
-        return tuple(found)
+            scores.append(Score(output=f"novelty_{n}", value=novel))
+        return tuple(scores)
 
 
 def _words(text: str) -> list[str]:

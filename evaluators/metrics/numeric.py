@@ -57,25 +57,27 @@ class Numeric:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """1.0 or 0.0; no value where no reference has a number."""
+        """Return 1.0 or 0.0; no value where no reference has a number."""
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
-        wanted = [number for one in accepted if (number := self._number(one)) is not None]
-        if not wanted:
+        expected = [
+            number for reference in accepted if (number := self._number(reference)) is not None
+        ]
+        if not expected:
             return unscored(self.outputs, "the reference has no number")
-        found = self._number(answer.text or "")
+        parsed = self._number(answer.text or "")
         rel, absolute = self._tolerances
-        equal = found is not None and any(
-            math.isclose(found, one, rel_tol=rel, abs_tol=absolute) for one in wanted
+        equal = parsed is not None and any(
+            math.isclose(parsed, value, rel_tol=rel, abs_tol=absolute) for value in expected
         )
         return (Score(output="numeric", value=float(equal)),)
 
     def _number(self, text: str) -> float | None:
-        found = self._pattern.findall(text)
-        if not found:
+        matches = self._pattern.findall(text)
+        if not matches:
             return None
-        plain = found[self._at].replace("\u2212", "-")
+        plain = matches[self._at].replace("\u2212", "-")
         group = "," if self._decimal == "." else "."
         number = float(plain.replace(group, "").replace(self._decimal, "."))
         return number if math.isfinite(number) else None

@@ -12,18 +12,18 @@ from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import unscored
 
 # exp(709.8) is the largest a float holds; so little probability is a wrong report, not a score.
-_MOST = 700.0
+_MAX_EXPONENT = 700.0
 
 
 def _from(statistics: Sequence[float]) -> float:
     total, tokens = statistics
-    return math.exp(min(-total / tokens, _MOST))
+    return math.exp(min(-total / tokens, _MAX_EXPONENT))
 
 
 class Perplexity:
     """exp of minus the mean log probability of the answer's tokens.
 
-    Ask for them with `parameters: {logprobs: true}`; an answer without them, or without tokens (a
+    Request them with `parameters: {logprobs: true}`; an answer without them, or without tokens (a
     blank one), has no value. A route's score is over all its tokens together. It compares
     answers of one model only: another model has other tokens.
     """
@@ -44,7 +44,7 @@ class Perplexity:
     source = "Jelinek et al. 1977; log probabilities as the target reports them"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """The answer's perplexity, with its sum of log probabilities and its tokens."""
+        """Return the answer's perplexity, with its sum of log probabilities and its tokens."""
         del sample
         if answer.logprob_sum is None or not answer.logprob_tokens:
             return unscored(

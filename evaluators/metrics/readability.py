@@ -55,7 +55,7 @@ class Readability:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """Two numbers."""
+        """Return reading ease and grade."""
         del sample
         sentences = [
             words
@@ -75,7 +75,7 @@ class Readability:
 
 
 def syllables(word: str) -> int:
-    """How many syllables an English word has, by rule; at least one."""
+    """Count the syllables of an English word by rule; at least one."""
     plain = re.sub("[^a-z]", "", word.lower())
     count = len(_VOWELS.findall(plain))
     # A final e is silent (made, makes, moved) but for -le after a consonant (table) and -ted, -ded.

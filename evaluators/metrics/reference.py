@@ -1,4 +1,4 @@
-"""What the metrics have in common in reading a sample."""
+"""How metrics read a sample: its references, and the text that it was made from."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from evaluators.base import Output, Sample, Score
 
 
 def references(sample: Sample) -> tuple[str, ...]:
-    """The sample's references that say something; a blank one counts as none."""
-    return tuple(one for one in sample.references if one.strip())
+    """Return the sample's references that are not blank."""
+    return tuple(reference for reference in sample.references if reference.strip())
 
 
 def unscored(outputs: Sequence[Output], why: str = "no reference") -> tuple[Score, ...]:
-    """Scores without a value, one for each output."""
-    return tuple(Score(output=one.name, value=None, error=why) for one in outputs)
+    """Return a score without a value for each output."""
+    return tuple(Score(output=output.name, value=None, error=why) for output in outputs)
 
 
-def asked(sample: Sample) -> str:
-    """The text of the last user message; "" when there is none."""
+def last_user_text(sample: Sample) -> str:
+    """Return the text of the last user message, "" for a sample without one."""
     for message in reversed(sample.messages):
         if message.get("role") == "user":
             return _text(message.get("content"))
@@ -26,9 +26,9 @@ def asked(sample: Sample) -> str:
 
 
 def source_text(sample: Sample, column: str | None) -> str:
-    """What an answer was made from: the row's `column`, or the last user message without one."""
+    """Return the row's `column`, or the last user message where no column is named."""
     if column is None:
-        return asked(sample)
+        return last_user_text(sample)
     value = sample.fields.get(column)
     return value if isinstance(value, str) else ""
 

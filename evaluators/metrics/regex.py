@@ -39,14 +39,14 @@ class Regex:
         self.signature = f"regex|pattern:{pattern!r}|blank:0|v:1|regex:{version('regex')}"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """1.0 or 0.0."""
+        """Return 1.0 or 0.0."""
         del sample
         text = answer.text or ""
         if not text.strip():
             return (Score(output="regex", value=0.0),)
         try:
             # Concurrent: the event loop's thread must run on while this one searches.
-            found = self._pattern.search(text, timeout=TIMEOUT_S, concurrent=True)
+            match = self._pattern.search(text, timeout=TIMEOUT_S, concurrent=True)
         except TimeoutError:
             return unscored(self.outputs, f"the pattern took longer than {TIMEOUT_S:g} s")
-        return (Score(output="regex", value=float(found is not None)),)
+        return (Score(output="regex", value=float(match is not None)),)

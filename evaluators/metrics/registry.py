@@ -2,7 +2,7 @@
 
     metric = build({"name": "rouge", "stemmer": True})
 
-To add a metric, write its file and add its line here; nothing else has to know.
+To add a metric, write its file and add its line here; no other code names it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ MetricSpec = str | Mapping[str, Any]
 
 
 def build(spec: MetricSpec, *, param: str = "metrics") -> AnyMetric:
-    """A metric from its name, or from an object with `name` and options.
+    """Build a metric from its name, or from an object with `name` and options.
 
     Besides the names of METRICS there are `hf:NAME`, `file:PATH` and users' entry points.
 
@@ -95,7 +95,7 @@ def build(spec: MetricSpec, *, param: str = "metrics") -> AnyMetric:
 
 
 def resolve(spec: MetricSpec, base: Path, *, param: str = "metrics") -> MetricSpec:
-    """The spec with the paths in it made absolute, so that it means the same everywhere.
+    """Return the spec with its paths made absolute, so that it means the same everywhere.
 
     Args:
         spec: as the run document has it.
@@ -103,7 +103,7 @@ def resolve(spec: MetricSpec, base: Path, *, param: str = "metrics") -> MetricSp
         param: where in the document it is, for errors.
 
     Raises:
-        RunDocumentError: there is no such file.
+        RunDocumentError: a file that it names does not exist.
     """
     name, options = _read(spec, param)
     if name.startswith("file:"):
@@ -141,9 +141,9 @@ class Opening(NamedTuple):
 
 
 def openings(spec: MetricSpec, *, param: str = "metrics") -> Iterator[Opening]:
-    """Yield what the metric would open, what it opens by default included; nothing is opened.
+    """Yield what the metric would open, defaults included, without opening any of it.
 
-    Users' entry points are installed on purpose, and are not among it.
+    Users' entry points are installed on purpose, so they are left out.
 
     Args:
         spec: as the run document has it.
@@ -154,11 +154,11 @@ def openings(spec: MetricSpec, *, param: str = "metrics") -> Iterator[Opening]:
     """
     name, options = _read(spec, param)
     kind, _ = _kind(name, param)
-    prefix, _, own = name.partition(":")
+    prefix, _, rest = name.partition(":")
     if prefix == "file":
-        yield Opening("program", own, param)
+        yield Opening("program", rest, param)
     elif prefix == "hf":
-        yield Opening("hub_metric", own, param)
+        yield Opening("hub_metric", rest, param)
     defaults = inspect.signature(kind).parameters
     for option, opens in _opening_options(kind).items():
         value = options.get(option, defaults[option].default)
@@ -167,17 +167,17 @@ def openings(spec: MetricSpec, *, param: str = "metrics") -> Iterator[Opening]:
 
 
 def _opening_options(kind: Callable[..., Any]) -> dict[str, Opens]:
-    """The metric's options that open something, as their types declare it."""
-    found: dict[str, Opens] = {}
+    """Return the metric's options that open something, as their types declare it."""
+    options: dict[str, Opens] = {}
     for option, hint in _hints(kind).items():
         for opens in _declared(hint):
-            found[option] = opens
-    return found
+            options[option] = opens
+    return options
 
 
 def _declared(hint: Any) -> Iterator[Opens]:
     if get_origin(hint) is Annotated:
-        yield from (one for one in hint.__metadata__ if isinstance(one, Opens))
+        yield from (marker for marker in hint.__metadata__ if isinstance(marker, Opens))
     for inner in get_args(hint):
         yield from _declared(inner)
 
@@ -198,11 +198,11 @@ def _read(spec: MetricSpec, param: str) -> tuple[str, dict[str, Any]]:
 
 
 def _kind(name: str, param: str) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """What makes the metric, and what it is told besides its options."""
+    """Return the constructor of the metric, and its arguments besides the options."""
     for prefix, target in PREFIXES.items():
-        own = name.removeprefix(prefix)
-        if name.startswith(prefix) and own:
-            return _load(target), (name if prefix == "file:" else own,)
+        rest = name.removeprefix(prefix)
+        if name.startswith(prefix) and rest:
+            return _load(target), (name if prefix == "file:" else rest,)
     if name in METRICS:
         return _load(METRICS[name]), ()
     installed = entry_points(group=ENTRY_POINTS)
@@ -223,20 +223,20 @@ def _load(target: str) -> Callable[..., Any]:
 def _options(
     kind: Callable[..., Any], name: str, given: Mapping[str, Any], param: str
 ) -> Iterator[tuple[str, Any]]:
-    """The given options, converted to the types of the constructor's keyword arguments."""
+    """Yield the given options, converted to the types of the constructor's arguments."""
     known = {
-        one.name: one
-        for one in inspect.signature(kind).parameters.values()
-        if one.kind is one.KEYWORD_ONLY
+        parameter.name: parameter
+        for parameter in inspect.signature(kind).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
     }
     for option in sorted(given.keys() - known.keys()):
-        near = closest(option, known) if known else " It has none."
+        near = closest(option, known) if known else " It takes no options."
         raise RunDocumentError(
             f"{param}: {name} has no option {option!r}.{near}", param=f"{param}.{option}"
         )
-    for option, one in known.items():
+    for option, parameter in known.items():
         if option not in given:
-            if one.default is one.empty:
+            if parameter.default is parameter.empty:
                 raise RunDocumentError(
                     f"{param}: {name} needs the option {option!r}", param=f"{param}.{option}"
                 )

@@ -1,4 +1,4 @@
-"""Repetition: how much of the answer says again what it has said.
+"""Repetition: how much of the answer repeats earlier parts of it.
 
 Repetition().score(sample, answer)  # (Score(output="repetition", value=0.12),)
 """
@@ -38,7 +38,7 @@ class Repetition:
         self.signature = f"repetition|n:{n}|tok:word|case:folded|blank:0|v:1"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """One minus different n-grams over all n-grams."""
+        """Return one minus different n-grams over all n-grams."""
         del sample
         words = _WORD.findall((answer.text or "").casefold())
         ngrams = list(zip(*(words[start:] for start in range(self._n)), strict=False))

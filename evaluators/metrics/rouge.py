@@ -75,18 +75,20 @@ class Rouge:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """Four F1 scores."""
+        """Return four F1 scores, each the best over the references."""
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
-        if not any(self._tokenizer.tokenize(one) for one in accepted):
+        if not any(self._tokenizer.tokenize(reference) for reference in accepted):
             return unscored(
                 self.outputs,
                 "the reference has no words this tokenizer knows; use tokenizer: unicode",
             )
         text = answer.text or ""
         erased = self._erases and any(map(_is_erased, (text, *accepted)))
-        best = self._scorer.score_multi([self._lines(one) for one in accepted], self._lines(text))
+        best = self._scorer.score_multi(
+            [self._lines(reference) for reference in accepted], self._lines(text)
+        )
         note = _ERASED if erased else ""
         return tuple(Score(output=name, value=best[name].fmeasure, note=note) for name in _TYPES)
 
@@ -97,7 +99,7 @@ class Rouge:
 
 
 def _scorer(implementation: str, tokenizer: str, *, stemmer: bool) -> tuple[Any, Any]:
-    """A scorer of the four variants, and its tokenizer."""
+    """Return a scorer of the four variants, and its tokenizer."""
     if find_spec(implementation.replace("-", "_")) is None:
         raise RunDocumentError(
             f"implementation: {implementation} is not installed: pip install {implementation}",
@@ -120,8 +122,8 @@ def _scorer(implementation: str, tokenizer: str, *, stemmer: bool) -> tuple[Any,
 
 
 def _is_erased(text: str) -> bool:
-    """Whether fewer than half of the text's letters and digits are among a to z and 0 to 9."""
+    """Return whether fewer than half of the letters and digits are among a to z and 0 to 9."""
     if text.isascii():
         return False
-    known = sum(one.isascii() and one.isalnum() for one in text)
+    known = sum(character.isascii() and character.isalnum() for character in text)
     return 2 * known < sum(map(str.isalnum, text))

@@ -24,7 +24,7 @@ class Ter:
     the words of the shortest reference: 100 where there is one, less where there are several.
 
     Time grows with more than the square of the length, to seconds for a pair of 300 words. Where
-    the answer or a reference is longer than `max_words`, there is no value, and it says so: an
+    the answer or a reference is longer than `max_words`, the sample has no value and says why: an
     answer that was cut would have another TER.
     """
 
@@ -47,7 +47,7 @@ class Ter:
             asian_support=asian_support,
             case_sensitive=case_sensitive,
         )
-        self._most = max_words
+        self._max_words = max_words
         self.outputs = (
             Output(
                 name="ter",
@@ -65,19 +65,23 @@ class Ter:
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """Sentence TER, with the edits and the length that corpus TER needs."""
+        """Return sentence TER with the edits and the length that corpus TER needs."""
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
         text = answer.text or ""
-        if max(len(one.split()) for one in (text, *accepted)) > self._most:
+        if max(len(part.split()) for part in (text, *accepted)) > self._max_words:
             return unscored(
                 self.outputs,
-                f"longer than {self._most} words, for which TER takes too long (max_words)",
+                f"longer than {self._max_words} words, for which TER takes too long (max_words)",
             )
         # sacreBLEU has no public way to the statistics; its significance tests take this one.
-        [found] = self._ter._extract_corpus_statistics([text], [[one] for one in accepted])
-        return (Score(output="ter", value=self._from(found), statistics=tuple(map(float, found))),)
+        [counts] = self._ter._extract_corpus_statistics(
+            [text], [[reference] for reference in accepted]
+        )
+        return (
+            Score(output="ter", value=self._from(counts), statistics=tuple(map(float, counts))),
+        )
 
     def _from(self, statistics: Sequence[float]) -> float:
         return float(self._ter._compute_score_from_stats(list(statistics)).score)

@@ -50,7 +50,7 @@ class Tokens:
     source = "the target's usage, and the dispatcher's clock"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
-        """Four numbers, as far as they are known."""
+        """Return four numbers, as far as they are known."""
         del sample
         usage = answer.usage
         prompt, completion, total = (

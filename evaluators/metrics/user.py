@@ -35,12 +35,12 @@ Function = Callable[[str, list[str], dict[str, Any]], Any]
 
 
 class UserMetric:
-    """A user's function, with what a report has to know of its numbers.
+    """A user's function, with the range and direction that a report needs.
 
     `function` is its name in the file. `outputs` default to one, named as the file or the entry
-    point. `low` and `high` are its range, None where there is none; a score outside is refused.
-    `needs_reference` refuses datasets that lack one. `timeout_s` is for one answer. What a blank
-    answer scores is the function's own affair.
+    point. `low` and `high` are its range, None for no bound; a score outside it is refused.
+    `needs_reference` refuses datasets that lack one. `timeout_s` is for one answer. The function
+    decides what a blank answer scores.
     """
 
     source = "the user's own"
@@ -83,18 +83,18 @@ class UserMetric:
             known = self._path.is_file()
             digest = hashlib.sha256(self._path.read_bytes()).hexdigest() if known else "missing"
             return f"function:{self._function}|sha256:{digest[:12]}"
-        found = entry_point(self._where)
-        if found is None or found.dist is None:
+        installed = entry_point(self._where)
+        if installed is None or installed.dist is None:
             return "entry-point:missing"
-        return f"entry-point:{found.value}|{found.dist.name}:{found.dist.version}"
+        return f"entry-point:{installed.value}|{installed.dist.name}:{installed.dist.version}"
 
     def load(self) -> None:
         """Import the function. Raises whatever its module raises."""
         if self._path is None:
-            found = entry_point(self._where)
-            if found is None:
+            installed = entry_point(self._where)
+            if installed is None:
                 raise LookupError(f"no installed package has the entry point {self._where!r}")
-            self._call = found.load()
+            self._call = installed.load()
         else:
             spec = importlib.util.spec_from_file_location("evalrouter_user_metric", self._path)
             if spec is None or spec.loader is None:
@@ -106,21 +106,23 @@ class UserMetric:
             raise TypeError(f"{self._where} has no function {self._function!r}")
 
     def score_batch(self, items: Sequence[Scorable]) -> Iterable[tuple[Score, ...]]:
-        """The declared outputs for each answer, one after the other."""
+        """Yield the declared outputs for each answer, one after the other."""
         assert self._call is not None, "loaded first"
         for sample, answer in items:
             try:
-                found = self._call(answer.text or "", list(references(sample)), dict(sample.fields))
-                yield self._scores(found)
+                result = self._call(
+                    answer.text or "", list(references(sample)), dict(sample.fields)
+                )
+                yield self._scores(result)
             except (Exception, SystemExit) as error:  # noqa: BLE001  # it may raise anything
                 yield unscored(self.outputs, f"{self.name}: {type(error).__name__}: {error}")
 
-    def _scores(self, found: Any) -> tuple[Score, ...]:
-        if not isinstance(found, Mapping):
-            if len(self.outputs) > 1 and found is not None:
+    def _scores(self, result: Any) -> tuple[Score, ...]:
+        if not isinstance(result, Mapping):
+            if len(self.outputs) > 1 and result is not None:
                 raise TypeError(f"{self._function} returned no dict of its outputs")
-            found = {output.name: found for output in self.outputs}
-        return tuple(self._score(output, found.get(output.name)) for output in self.outputs)
+            result = {output.name: result for output in self.outputs}
+        return tuple(self._score(output, result.get(output.name)) for output in self.outputs)
 
     def _score(self, output: Output, value: Any) -> Score:
         if value is None:
@@ -134,5 +136,5 @@ class UserMetric:
 
 
 def entry_point(name: str) -> EntryPoint | None:
-    """The installed entry point of that name, None without one."""
+    """Return the installed entry point of that name, None without one."""
     return next(iter(entry_points(group=ENTRY_POINTS, name=name)), None)

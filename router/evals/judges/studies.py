@@ -38,7 +38,7 @@ from evaluators.judge.pairwise_judging import AnswerPair, PairwiseGrading, compa
 from evaluators.judge.panel import Panel
 from evaluators.judge.prometheus import SAMPLING, Style
 from evaluators.judge.rubrics import Rubric, load
-from evaluators.metrics.reference import asked, references
+from evaluators.metrics.reference import last_user_text, references
 from evaluators.stats.ratings import Game, Ratings, rate, schedule
 from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
 from router.evals.hardware_cost import hardware_costs
@@ -288,7 +288,7 @@ class Studies:
         return [
             AnswerPair(
                 id=sample_id,
-                instruction=asked(samples[sample_id]),
+                instruction=last_user_text(samples[sample_id]),
                 first=texts[sample_id, first],
                 second=texts[sample_id, second],
                 reference=next(iter(references(samples[sample_id])), None),

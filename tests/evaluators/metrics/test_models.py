@@ -11,7 +11,7 @@ from oracle_data import vicuna_pairs
 from evaluators.base import Answer, Sample, Scorable
 from evaluators.execution.scoring import Scorer
 from evaluators.execution.worker import checked
-from evaluators.metrics.model_folder import most_tokens
+from evaluators.metrics.model_folder import max_tokens
 from evaluators.metrics.registry import build
 from providers.errors import RunDocumentError, UpstreamConnectError
 
@@ -202,7 +202,7 @@ class Config:
     ],
 )
 def test_how_many_tokens_a_model_takes(said, config, most):
-    assert most_tokens(said, config) == most
+    assert max_tokens(said, config) == most
 
 
 # Embeddings

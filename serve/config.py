@@ -27,14 +27,14 @@ Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 
 class ModelsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of everything the section may say."""
+    """Base of everything in the section."""
 
 
 class Replicas(ModelsSection, frozen=True, kw_only=True):
     """How many copies of a model run. Ray Serve adds and removes them by the requests in flight.
 
     Attributes:
-        min: copies kept when nobody asks; with 0 the first request waits for a cold start.
+        min: copies that run without any requests; with 0 the first request waits for a cold start.
         max: copies at most; None for as many as `min`, and at least one.
         target: requests in flight per copy that are aimed at.
         up_delay: seconds of more load before a copy is added.
@@ -48,17 +48,17 @@ class Replicas(ModelsSection, frozen=True, kw_only=True):
     idle: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 300.0
 
     @property
-    def most(self) -> int:
-        """Copies at most."""
+    def max_copies(self) -> int:
+        """How many copies run at most."""
         return self.max or max(self.min, 1)
 
 
 class SharedCopies(ModelsSection, frozen=True, kw_only=True):
-    """Copies that several models share: each of them loads a model when it is first asked for.
+    """Copies that several models share: a copy loads a model when the first request names it.
 
     Attributes:
-        name: of the copies; the models that name the same ones share them.
-        keep: models that a copy keeps loaded; the one asked longest ago leaves first, and never
+        name: a name for the copies; models that give the same name share them.
+        keep: models that a copy keeps loaded; the one used longest ago leaves first, and never
             while it answers.
     """
 
@@ -80,10 +80,10 @@ class ModelConfig(ModelsSection, frozen=True, kw_only=True):
         replicas: see Replicas.
         concurrency: requests that one copy works on at a time.
         queue: requests that may wait for a copy; more are answered with 429.
-        cold_start: seconds a request waits for the first copy before it is told that the model is
-            still starting (503, code `model_starting`); in shared copies also for its loading.
-        adapters: LoRA adapters by name, each from where a model may come from too. They are asked
-            for as `MODEL:ADAPTER`, and share the model's weights.
+        cold_start: seconds a request waits for the first copy before it is answered that the model
+            is still starting (503, code `model_starting`); in shared copies also for its loading.
+        adapters: LoRA adapters by name, with the same kinds of source as models. Requests name
+            them as `MODEL:ADAPTER`; they share the model's weights.
     """
 
     engine: str
@@ -116,15 +116,15 @@ class TransformersOptions(ModelsSection, frozen=True, kw_only=True):
         dtype: `auto` is the model's own on a GPU and float32 on a CPU.
         threads: of torch on a CPU; None for `cpus`, rounded up.
         max_model_len: tokens of prompt and answer together, or of the encoder's input; None for
-            what the model says.
+            the model's own limit.
         max_batch_size: requests generated together at most; streams are generated on their own.
         batch_wait: seconds a request waits for others to be generated with.
         truncate: whether an encoder's input that is too long is cut at its end, and the answer's
             usage says by how much; else it is refused.
-        prefix: text before an encoder's input; None for what the model says for its task.
+        prefix: text before an encoder's input; None for the one in the model's config for its task.
         chat_template: a Jinja template, or the path of one; "" for the tokenizer's own.
         generation: settings of transformers' GenerationConfig for seq2seq models, such as
-            `num_beams` and `min_length`; they beat the model's own.
+            `num_beams` and `min_length`; they override the model's own.
         trust_remote_code: whether code that comes with the model may run.
     """
 
@@ -146,7 +146,7 @@ class TransformersModel(Shareable, frozen=True, kw_only=True):
 
     Attributes:
         task: `chat` (causal), `summarization`, `translation`, `text2text` (seq2seq), `embedding`;
-            "" for what the model's config says.
+            "" for the one that the model's config implies.
         options: see TransformersOptions.
     """
 
@@ -158,11 +158,11 @@ class LlamacppOptions(ModelsSection, frozen=True, kw_only=True):
     """How llama.cpp runs a GGUF file.
 
     Attributes:
-        context: tokens of prompt and answer together per request; 0 for what the model says.
+        context: tokens of prompt and answer together per request; 0 for the model's own limit.
         parallel: requests decoded together; each has `context` tokens.
         gpu_layers: layers on the GPU; -1 for all.
         threads: on a CPU; None for `cpus`, rounded up.
-        embedding: whether the model is asked for embeddings, and for nothing else.
+        embedding: whether the model gives embeddings, and nothing else.
         chat_template: a Jinja template; "" for the model's own.
     """
 
@@ -198,7 +198,7 @@ class VllmModel(ModelConfig, frozen=True, kw_only=True):
     accelerator: str = ""
 
 
-# What `engine:` may say, and how its entry is read.
+# The values of `engine:`, and how an entry with each is read.
 ENGINES: Mapping[str, type[ModelConfig]] = {
     "transformers": TransformersModel,
     "llamacpp": LlamacppModel,
@@ -207,10 +207,11 @@ ENGINES: Mapping[str, type[ModelConfig]] = {
 
 
 def check(name: str, entry: Any) -> type[ModelConfig]:
-    """How to read an entry of the section.
+    """Return the type with which to read an entry of the section.
 
     Raises:
-        ConfigError: it names no engine, or one that does not exist; the message has no place.
+        ConfigError: it names no engine, or one that does not exist; the message does not say where
+            the entry stands.
     """
     engine = entry.get("engine") if isinstance(entry, dict) else None
     if not name or "#" in name:
@@ -223,7 +224,7 @@ def check(name: str, entry: Any) -> type[ModelConfig]:
 
 
 def complete(model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
-    """The model with its GPUs as the environment says, where its entry does not.
+    """Return the model with its GPUs from the environment, where its entry has none.
 
     `RAY_WORKER_GPUS_FRACTION` counts unless it is 0, else `RAY_WORKER_GPUS`.
 
@@ -234,11 +235,11 @@ def complete(model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
         return model
     gpus = 0.0
     for name in ("RAY_WORKER_GPUS", "RAY_WORKER_GPUS_FRACTION"):
-        said = environ.get(name) or "0"
+        value = environ.get(name) or "0"
         try:
-            gpus = msgspec.convert(said, Share, strict=False) or gpus
+            gpus = msgspec.convert(value, Share, strict=False) or gpus
         except msgspec.ValidationError:
-            raise ConfigError(f"{name} is no number of GPUs: {said!r}") from None
+            raise ConfigError(f"{name} is no number of GPUs: {value!r}") from None
     return msgspec.structs.replace(model, gpus=gpus)
 
 
@@ -248,9 +249,9 @@ _OF_THE_COPY = ("share", "cpus", "gpus", "replicas", "concurrency", "queue")
 
 
 def contradiction(models: Mapping[str, ModelConfig]) -> tuple[tuple[str, ...], str] | None:
-    """What types cannot say is wrong with the entries: place and message, None if nothing is.
+    """Return a mistake that types cannot express, as its place and a message; None without one.
 
-    Two models may answer to one name, or say different things of the copies that they share.
+    Two models may answer to one name, or have different settings for the copies that they share.
     """
     owners: dict[str, str] = {}
     first: dict[str, str] = {}
@@ -271,41 +272,41 @@ def contradiction(models: Mapping[str, ModelConfig]) -> tuple[tuple[str, ...], s
         for key in _OF_THE_COPY:
             before = getattr(models[other], key)
             if getattr(model, key) != before:
-                told = msgspec.json.encode(before).decode()
+                other_value = msgspec.json.encode(before).decode()
                 return ("models", name, key), (
-                    f"shares the copies {model.share.name!r} with {other}, which has {told} here; "
-                    "what belongs to a copy must be the same for all models in it"
+                    f"shares the copies {model.share.name!r} with {other}, which has {other_value} "
+                    "here; what belongs to a copy must be the same for all models in it"
                 )
     return None
 
 
 def read(entries: Any, environ: Mapping[str, str]) -> dict[str, ModelConfig]:
-    """A section that no config file stands around, as Ray Serve's own config passes it on.
+    """Read a section on its own, as Ray Serve's own config passes it on.
 
     Raises:
-        ConfigError: naming the path of what is wrong.
+        ConfigError: the section is wrong; the message names the path.
     """
     if not isinstance(entries, dict) or not entries:
         raise ConfigError("models: must map names to settings", param="models")
-    found: dict[str, ModelConfig] = {}
+    models: dict[str, ModelConfig] = {}
     for name, entry in entries.items():
         try:
             model = msgspec.convert(entry, check(name, entry))
-            found[name] = complete(model, environ)
+            models[name] = complete(model, environ)
         except (ConfigError, msgspec.ValidationError) as error:
             raise ConfigError(f"models.{name}: {error}", param=f"models.{name}") from None
-    if wrong := contradiction(found):
+    if wrong := contradiction(models):
         path = ".".join(wrong[0])
         raise ConfigError(f"{path}: {wrong[1]}", param=path)
-    return found
+    return models
 
 
 def adapter_of(model: str, adapters: Collection[str]) -> str:
-    """Which of a model's adapters is asked for by `MODEL:ADAPTER`; "" for the model itself."""
-    found = model.rpartition(":")[2]
-    return found if found in adapters and found != model else ""
+    """Return the adapter that `MODEL:ADAPTER` names; "" for the model itself."""
+    adapter = model.rpartition(":")[2]
+    return adapter if adapter in adapters and adapter != model else ""
 
 
 def is_local(source: str) -> bool:
-    """Whether a source is a path: it looks like one, or is there."""
+    """Return whether a source is a path: it looks like one, or exists."""
     return source.startswith(("/", ".", "~")) or Path(source).exists()

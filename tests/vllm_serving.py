@@ -26,7 +26,7 @@ from providers.errors import ConfigError
 from serve.batch.driver import AsyncWorker
 from serve.config import read
 from serve.deployment.host import hosting
-from serve.engines.messages import EngineRequest, LoadModel, decode_answered, encode
+from serve.engines.messages import EngineRequest, LoadModel, decode_response, encode
 from serve.engines.vllm import llm_config
 
 ADAPTERS = {"pirate": "./pirate", "poet": "s3://bucket/poet"}
@@ -133,7 +133,7 @@ def check_in_place(source: str, adapters: dict[str, str]) -> None:
         asked = [EngineRequest("chat/completions", name, body, "") for name in models]
         calls = [worker.call.remote("send", encode(one), 100.0) for one in asked]
         texts = []
-        for answered in map(decode_answered, ray.get(calls)):
+        for answered in map(decode_response, ray.get(calls)):
             assert answered.status == 200, answered.body
             texts.append(json.loads(answered.body)["choices"][0]["message"]["content"])
         assert texts[:3] == texts[3:], texts

@@ -27,7 +27,7 @@ from router.gateway.dispatch import Dispatcher, UpstreamRequest, UpstreamRespons
 from router.gateway.routing import Plan
 from router.records import Attempt
 from serve.config import ModelConfig, VllmModel
-from serve.engines.messages import EngineRequest, LoadModel, decode_answered, encode
+from serve.engines.messages import EngineRequest, LoadModel, decode_response, encode
 
 # Workers that may die of one request.
 _TRIES = 3
@@ -99,7 +99,7 @@ class InPlace:
             name=f"{IN_PLACE}/{name}",
             make=_ENGINE,
             argument=encode(LoadModel(name, msgspec.to_builtins(model))),
-            workers=model.replicas.most,
+            workers=model.replicas.max_copies,
             cpus=0.0 if reserves else model.cpus,
             gpus=0.0 if reserves else model.gpus or 0.0,
             at_once=model.concurrency,
@@ -148,7 +148,7 @@ class InPlace:
             raise WorkerLostError(f"{IN_PLACE}/{call.model}: the worker that was at it died")
         if done.error:
             raise UpstreamProtocolError(f"{IN_PLACE}/{call.model}: {done.error}")
-        answered = decode_answered(done.payload)
+        answered = decode_response(done.payload)
         return BytesReply(
             answered.body,
             status=answered.status,

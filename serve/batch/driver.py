@@ -2,10 +2,10 @@
 
     python -m serve.batch.driver
 
-The parent writes frames (`protocol.py`) to its stdin: one Connect, then Crews, Calls and Cancels.
-Crews and Calls are answered by one Done with their number, in whatever order they end. A call whose
-worker dies, or whose machine does, is done again on another, as often as it says; the parent sees
-one answer. It ends when its stdin does.
+The parent writes frames (`protocol.py`) to its stdin: one Connect, then Crews, WorkerCalls and
+Cancels. Each Crew and WorkerCall is answered by one Done with its number, in whatever order they
+end. A call whose worker or machine dies is done again on another, as often as the call allows; the
+parent sees one answer. The driver ends when its stdin does.
 """
 
 from __future__ import annotations
@@ -36,64 +36,64 @@ from serve.batch.protocol import (
 
 # Models take their time to load.
 _START_S = 600.0
-_LOOK_EVERY_S = 0.5
+_POLL_EVERY_S = 0.5
 _REACH_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
 class Worker:
-    """One actor. What it makes is made before its first call, again after each restart."""
+    """One actor, which makes what it calls when it starts, and again after each restart."""
 
     def __init__(self, make: str, argument: bytes) -> None:
         module, _, name = make.partition(":")
         self.error = ""
         try:
             self._made = getattr(import_module(module), name)(argument)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the parent is told
+        except Exception as error:  # noqa: BLE001  # whatever it is, the parent gets it
             self.error = f"{type(error).__name__}: {error}"
 
     def ready(self) -> str:
-        """Why it cannot work; "" when it can."""
+        """Return why it cannot work; "" when it can."""
         return self.error
 
     def call(self, method: str, payload: bytes, limit_s: float | None) -> bytes:
-        """Do one call; ends this process when it takes too long."""
+        """Do one call; end this process when it takes too long."""
         alarm = None
         if limit_s is not None:
             alarm = threading.Timer(limit_s, os._exit, (1,))
             alarm.daemon = True
             alarm.start()
         try:
-            found: bytes = getattr(self._made, method)(payload)
-            return found
+            result: bytes = getattr(self._made, method)(payload)
+            return result
         finally:
             if alarm is not None:
                 alarm.cancel()
 
 
 class AsyncWorker(Worker):
-    """One that works on several calls at a time, in one event loop.
+    """A worker that does several calls at a time, in one event loop.
 
-    What it makes has an `open` to await before the first.
+    What it makes has an `open` to await before the first call.
     """
 
     async def ready(self) -> str:  # type: ignore[override]
-        """Why it cannot work; "" when it can."""
+        """Return why it cannot work; "" when it can."""
         if not self.error:
             try:
                 await self._made.open()
-            except Exception as error:  # noqa: BLE001  # whatever it is, the parent is told
+            except Exception as error:  # noqa: BLE001  # whatever it is, the parent gets it
                 self.error = f"{type(error).__name__}: {error}"
         return self.error
 
     async def call(  # type: ignore[override]
         self, method: str, payload: bytes, limit_s: float | None
     ) -> bytes:
-        """Do one call beside others. Ray cancels it when nobody waits for it any more."""
+        """Do one call beside others. Ray cancels it when its caller has gone."""
         async with asyncio.timeout(limit_s):
-            found: bytes = await getattr(self._made, method)(payload)
-        return found
+            result: bytes = await getattr(self._made, method)(payload)
+        return result
 
 
 class _Up:
@@ -107,9 +107,9 @@ class _Up:
 class Workers:
     """The workers of a crew. A call goes to the one that works on the fewest.
 
-    Only workers that are up get calls: a cluster may have room for fewer than were wanted, one
-    whose machine is lost comes back when Ray finds room for it elsewhere, and another machine may
-    lack what the workers need.
+    Only workers that are up get calls: a cluster may have room for fewer than the crew names, a
+    worker whose machine is lost comes back when Ray finds room for it elsewhere, and another
+    machine may lack what the workers need.
     """
 
     def __init__(self, crew: Crew) -> None:
@@ -130,12 +130,12 @@ class Workers:
         self._up: list[_Up] = []
         self._failed = ""
         self._change = asyncio.Condition()
-        # Ray ends an actor that nobody holds.
+        # Ray ends an actor that is not referred to.
         self._actors = [actor.remote(crew.make, crew.argument) for _ in range(crew.workers)]
-        self._coming = {asyncio.create_task(self._await(one)) for one in self._actors}
+        self._coming = {asyncio.create_task(self._await(actor)) for actor in self._actors}
 
     async def ready(self) -> str:
-        """Why they cannot work; "" once one can."""
+        """Return why no worker can work; "" once one can."""
         try:
             async with asyncio.timeout(_START_S), self._change:
                 await self._change.wait_for(lambda: self._up or self._failed)
@@ -148,13 +148,13 @@ class Workers:
         return "" if self._up else self._failed
 
     async def _await(self, actor: Any) -> None:
-        """Have a worker take calls as soon as it is up."""
+        """Let a worker take calls as soon as it is up."""
         while True:
             try:
                 why = await actor.ready.remote()
             except ray.exceptions.RayActorError:
-                # It is being started again, or there is no room for it.
-                await asyncio.sleep(_LOOK_EVERY_S)
+                # It is being started again, or waits for room in the cluster.
+                await asyncio.sleep(_POLL_EVERY_S)
             else:
                 async with self._change:
                     if why:
@@ -165,43 +165,43 @@ class Workers:
                 return
 
     def _free(self) -> _Up | None:
-        """The worker with the fewest calls; None when none takes another one."""
+        """Return the worker with the fewest calls; None when all are busy."""
         if not self._up:
             return None
-        best = min(self._up, key=lambda one: one.calls)
+        best = min(self._up, key=lambda worker: worker.calls)
         return best if best.calls < self._at_once else None
 
     async def _take(self) -> _Up:
         async with self._change:
-            while (found := self._free()) is None:
+            while (worker := self._free()) is None:
                 await self._change.wait()
-            found.calls += 1
-            return found
+            worker.calls += 1
+            return worker
 
-    async def _leave(self, one: _Up, *, dead: bool) -> None:
+    async def _release(self, worker: _Up, *, dead: bool) -> None:
         async with self._change:
-            one.calls -= 1
+            worker.calls -= 1
             # All its calls end with its death; the first of them has it started again.
-            if dead and one in self._up:
-                self._up.remove(one)
-                coming = asyncio.create_task(self._await(one.actor))
+            if dead and worker in self._up:
+                self._up.remove(worker)
+                coming = asyncio.create_task(self._await(worker.actor))
                 self._coming.add(coming)
                 coming.add_done_callback(self._coming.discard)
             self._change.notify()
 
     async def call(self, call: WorkerCall) -> bytes:
-        """One call, done again by another worker when its own dies.
+        """Do one call, again on another worker when its own dies.
 
         Raises:
             RayActorError: every worker that took it died.
         """
         tries = 0
         while True:
-            one = await self._take()
+            worker = await self._take()
             dead = False
-            work = one.actor.call.remote(call.method, call.payload, call.limit_s)
+            result = worker.actor.call.remote(call.method, call.payload, call.limit_s)
             try:
-                found: bytes = await work
+                answer: bytes = await result
             except ray.exceptions.RayActorError:
                 dead = True
                 tries += 1
@@ -209,12 +209,12 @@ class Workers:
                     raise
             except asyncio.CancelledError:
                 if self._crew.at_once is not None:
-                    ray.cancel(work)
+                    ray.cancel(result)
                 raise
             else:
-                return found
+                return answer
             finally:
-                await asyncio.shield(self._leave(one, dead=dead))
+                await asyncio.shield(self._release(worker, dead=dead))
 
 
 class _Driver:
@@ -224,7 +224,7 @@ class _Driver:
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def take(self, frame: bytes) -> None:
-        """Begin what a frame asks for."""
+        """Begin the work of a frame."""
         message = decode_message(frame)
         if isinstance(message, Connect):
             _connect(message)
@@ -289,10 +289,10 @@ async def _serve(out: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Serve until stdin ends."""
+    """Run until stdin ends."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if sys.platform == "linux":
-        # Also while Ray is connected to, when nobody reads stdin.
+        # Also while the driver connects to Ray, when it does not read stdin yet.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # The frames' channel is ours alone: what others print goes to stderr.
     out = os.fdopen(os.dup(1), "wb")

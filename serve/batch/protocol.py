@@ -1,4 +1,4 @@
-"""What a process without Ray and `driver.py` say to each other.
+"""Messages between a process without Ray and `driver.py`.
 
 Each frame is four bytes of length (big-endian), then MessagePack. Nothing here imports Ray.
 """
@@ -15,22 +15,22 @@ LENGTH = struct.Struct(">I")
 
 
 class Connect(msgspec.Struct, frozen=True, tag=True):
-    """Which cluster; `address` "" starts Ray on this machine, with `cpus` cores if not None."""
+    """Connect to a cluster; `address` "" starts Ray on this machine, with `cpus` cores if given."""
 
     address: str = ""
     cpus: int | None = None
 
 
 class Crew(msgspec.Struct, frozen=True, tag=True):
-    """Make workers. The answer is empty, or says why they cannot work.
+    """Make workers. The payload of the answer is empty, or says why they cannot work.
 
     Attributes:
-        number: of this message.
-        name: by which calls name the crew.
+        number: the number of this message, which its answer repeats.
+        name: the name that calls use for the crew.
         make: `module:name` of what is called with `argument` in each worker.
-        argument: as it is.
-        workers: how many.
-        cpus, gpus: reserved for each.
+        argument: bytes that are passed on unchanged.
+        workers: how many workers to make.
+        cpus, gpus: cores and GPUs to reserve for each.
         at_once: calls that each works on at a time, by methods that are coroutines; None for one
             after another, by plain methods.
     """
@@ -46,16 +46,16 @@ class Crew(msgspec.Struct, frozen=True, tag=True):
 
 
 class WorkerCall(msgspec.Struct, frozen=True, tag=True):
-    """Call `method(payload)`, bytes to bytes, of what a crew's workers made.
+    """Call a method, bytes to bytes, of what a crew's workers made.
 
     Attributes:
-        number: of this message.
-        crew: its name.
-        method: its name.
-        payload: as it is.
+        number: the number of this message, which its answer repeats.
+        crew: the crew's name.
+        method: the method's name.
+        payload: its argument.
         limit_s: a worker that takes longer is ended, and the call done again on another; None
             where the caller watches the time and sends Cancel.
-        tries: workers that may die of it before it is given up.
+        tries: workers that may die of the call before it is given up.
     """
 
     number: int
@@ -67,17 +67,17 @@ class WorkerCall(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
-    """Nobody waits for the call of this number any more. There is no answer."""
+    """Give the call of this number up, as its result is not needed any more; has no answer."""
 
     number: int
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What became of a message.
+    """The answer to a message.
 
     Attributes:
         number: the message's.
-        payload: what came of it.
+        payload: the result.
         error: "" when all went well.
         died: whether the error is that so many workers died as the call had tries.
     """

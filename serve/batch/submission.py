@@ -1,4 +1,4 @@
-"""A command carried out on a Ray cluster, through its Jobs API: sent there, its log followed.
+"""Runs a command on a Ray cluster through its Jobs API, and follows the command's log.
 
     job = submit("http://head:8265", folder=folder, command=["evalrouter", "eval", "list"])
     code = follow(job, sys.stdout.write)
@@ -22,7 +22,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from providers.errors import EvalrouterError
 
-_LOOK_EVERY_S = 0.5
+_POLL_EVERY_S = 0.5
 
 # What Ray says of packages and connections is not the job's log.
 for _name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk"):
@@ -40,9 +40,9 @@ class SubmittedJob(NamedTuple):
     """A job that was submitted.
 
     Attributes:
-        id: Ray's name for it.
-        address: of the Jobs API.
-        client: Ray's.
+        id: Ray's name for the job.
+        address: the address of the Jobs API.
+        client: Ray's client of that API.
     """
 
     id: str
@@ -58,14 +58,14 @@ def submit(
     environ: Mapping[str, str] | None = None,
     name: str = "",
 ) -> SubmittedJob:
-    """Have a command carried out on the cluster's head.
+    """Run a command on the cluster's head.
 
     Args:
-        address: of the Jobs API, such as `http://head:8265`.
+        address: the address of the Jobs API, such as `http://head:8265`.
         folder: what the command needs; at most what Ray takes, 512 MiB.
         command: the program and its arguments.
         environ: variables for it. Whoever may look at the cluster's jobs can see them.
-        name: told with the job.
+        name: a name for the job's metadata.
 
     Raises:
         SubmissionError: it could not be submitted.
@@ -86,7 +86,7 @@ def follow(job: SubmittedJob, write: Callable[[str], Any]) -> int:
     """Pass a job's log on until the job ends.
 
     Args:
-        job: from `submit`.
+        job: what `submit` returned.
         write: takes what the job has written, in pieces.
 
     Returns:
@@ -108,15 +108,15 @@ async def _follow(job: SubmittedJob, write: Callable[[str], Any]) -> int:
         write(piece)
     # The log may end a little before the job does.
     while True:
-        found = await asyncio.to_thread(job.client.get_job_info, job.id)
-        if JobStatus(found.status).is_terminal():
+        info = await asyncio.to_thread(job.client.get_job_info, job.id)
+        if JobStatus(info.status).is_terminal():
             break
-        await asyncio.sleep(_LOOK_EVERY_S)
-    if found.status == JobStatus.SUCCEEDED:
+        await asyncio.sleep(_POLL_EVERY_S)
+    if info.status == JobStatus.SUCCEEDED:
         return 0
-    if found.driver_exit_code is None or found.status == JobStatus.STOPPED:
-        write(f"{found.message}\n")
-    return found.driver_exit_code or 1
+    if info.driver_exit_code is None or info.status == JobStatus.STOPPED:
+        write(f"{info.message}\n")
+    return info.driver_exit_code or 1
 
 
 def _first_line(error: Exception) -> str:

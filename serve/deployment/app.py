@@ -32,14 +32,14 @@ NAME = "evalrouter"
 
 
 def build(config: Mapping[str, Any]) -> Application:
-    """The application of a config.
+    """Return the application of a config.
 
     Args:
         config: `{"models": {...}}`, as the `args` of a Serve config file have it, or
             `{"config": "evalrouter.yaml"}` to read the section of that file.
 
     Raises:
-        ConfigError: naming what cannot be used.
+        ConfigError: the config cannot be used; the message says what is wrong.
     """
     unknown = set(config) - {"models", "config"}
     if unknown or len(config) != 1:
@@ -66,7 +66,7 @@ def _section(path: Path) -> Any:
 
 
 def application(models: Mapping[str, ModelConfig]) -> Application:
-    """The application of these models, which are complete (see `config.complete`)."""
+    """Return the application of models that are complete (see `config.complete`)."""
     deployments = _names(models)
     hosted = {
         name: Hosted(
@@ -89,12 +89,12 @@ def application(models: Mapping[str, ModelConfig]) -> Application:
     ingress = ray_serve.deployment(
         Ingress,
         name="ingress",
-        # It waits for others nearly all of its time.
+        # It waits for the models nearly all of its time.
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=10_000,
     )
-    found: Application = ingress.bind(handles, hosted)
-    return found
+    ingress_app: Application = ingress.bind(handles, hosted)
+    return ingress_app
 
 
 def _share(model: ModelConfig) -> SharedCopies | None:
@@ -102,7 +102,7 @@ def _share(model: ModelConfig) -> SharedCopies | None:
 
 
 def _names(models: Mapping[str, ModelConfig]) -> dict[str, str]:
-    """A deployment's name for each model; models' names may hold what these may not."""
+    """Return a deployment's name for each model, without the characters that Ray refuses."""
     names: dict[str, str] = {}
     for name, model in models.items():
         if share := _share(model):
@@ -117,7 +117,7 @@ def _names(models: Mapping[str, ModelConfig]) -> dict[str, str]:
 
 
 def _deployment(deployment: str, models: Mapping[str, ModelConfig]) -> Application:
-    """The deployment of one model, or of those that share its copies."""
+    """Return the deployment of one model, or of those that share its copies."""
     name, model = next(iter(models.items()))
     options = _options(deployment, model)
     if isinstance(model, VllmModel):
@@ -127,16 +127,16 @@ def _deployment(deployment: str, models: Mapping[str, ModelConfig]) -> Applicati
             raise MissingExtraError(f"{name} (engine vllm)", "vllm") from error
         return vllm.deployment(name, model, options)
     options["ray_actor_options"] = {"num_cpus": model.cpus, "num_gpus": model.gpus or 0}
-    found: Application
+    bound: Application
     if share := _share(model):
-        found = ray_serve.deployment(SharedReplica, **options).bind(models, share.keep)
+        bound = ray_serve.deployment(SharedReplica, **options).bind(models, share.keep)
     else:
-        found = ray_serve.deployment(Replica, **options).bind(name, model)
-    return found
+        bound = ray_serve.deployment(Replica, **options).bind(name, model)
+    return bound
 
 
 def _options(deployment: str, model: ModelConfig) -> dict[str, Any]:
-    """What Ray Serve is told of a deployment, whatever its engine."""
+    """Return Ray Serve's options for a deployment, which do not depend on its engine."""
     replicas = model.replicas
     options: dict[str, Any] = {
         "name": deployment,
@@ -144,15 +144,15 @@ def _options(deployment: str, model: ModelConfig) -> dict[str, Any]:
         "max_queued_requests": model.queue or 1,
         # A model that cannot be loaded will not be loaded the third time either.
         "max_constructor_retry_count": 2,
-        # Streams that go on when a copy is to end.
+        # For streams that still go on when a copy is to end.
         "graceful_shutdown_timeout_s": 30,
     }
-    if replicas.min == replicas.most:
+    if replicas.min == replicas.max_copies:
         options["num_replicas"] = replicas.min
     else:
         options["autoscaling_config"] = {
             "min_replicas": replicas.min,
-            "max_replicas": replicas.most,
+            "max_replicas": replicas.max_copies,
             "target_ongoing_requests": replicas.target,
             "upscale_delay_s": replicas.up_delay,
             "downscale_delay_s": replicas.idle,

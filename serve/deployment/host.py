@@ -1,4 +1,4 @@
-"""Starts hosted models and keeps them: on a Ray of this process, or on a cluster that runs.
+"""Starts hosted models and keeps them running, on a Ray of this process or on another cluster.
 
 with hosting(models, port=8000) as hosted:
     hosted.url                # http://127.0.0.1:8000/v1
@@ -31,8 +31,8 @@ class HostingError(EvalrouterError):
     code = "hosting_failed"
 
 
-class Where(NamedTuple):
-    """Where the models are.
+class HostedAt(NamedTuple):
+    """The address of the hosted models.
 
     Attributes:
         url: base URL of the API, up to and including `/v1`.
@@ -50,28 +50,28 @@ def hosting(
     address: str = "",
     cpus: int | None = None,
     access_log: bool = False,
-) -> Iterator[Where]:
-    """Models on Ray Serve until the context ends; entered once every model is ready.
+) -> Iterator[HostedAt]:
+    """Host models on Ray Serve until the context ends; it begins once every model is ready.
 
-    Of the environment, a Ray of our own takes `RAY_DASHBOARD_PORT`, where its dashboard and its
-    Jobs API are then; and `OTEL_EXPORTER_OTLP_ENDPOINT`, where its traces go.
+    A Ray of our own reads two variables of the environment: `RAY_DASHBOARD_PORT` for the port of
+    its dashboard and Jobs API, and `OTEL_EXPORTER_OTLP_ENDPOINT` for where its traces go.
 
     Args:
         models: what to host.
         host: address to listen on for HTTP.
-        port: of HTTP.
-        address: of a running Ray cluster, or `auto`; "" starts a Ray of our own.
+        port: port to listen on.
+        address: address of a running Ray cluster, or `auto`; "" starts a Ray of our own.
         cpus: cores of the Ray of our own; None for all of this machine.
         access_log: whether Ray's logs have a line for each request, with its id.
 
     Raises:
         ConfigError: a variable of the environment cannot be used.
-        HostingError: Ray cannot be had, or a model could not be started.
+        HostingError: Ray cannot be started or reached, or a model could not be started.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    own = not address
+    starts_ray = not address
     started: dict[str, Any] = {"address": address}
-    if own:
+    if starts_ray:
         started = {
             "address": "local",
             "num_cpus": cpus,
@@ -85,9 +85,9 @@ def hosting(
         raise HostingError(f"no Ray at {address or 'this machine'}: {_last_line(error)}") from error
     try:
         deploy(models, host=host, port=port, access_log=access_log)
-        yield Where(f"http://{host}:{port}/v1")
+        yield HostedAt(f"http://{host}:{port}/v1")
     finally:
-        if own:
+        if starts_ray:
             ray_serve.shutdown()
         else:
             ray_serve.delete(NAME)
@@ -95,16 +95,16 @@ def hosting(
 
 
 def _dashboard() -> dict[str, Any]:
-    said = os.environ.get("RAY_DASHBOARD_PORT")
-    if not said:
+    port = os.environ.get("RAY_DASHBOARD_PORT")
+    if not port:
         return {"include_dashboard": False}
-    if not said.isdecimal() or not 0 < int(said) < 2**16:
-        raise ConfigError(f"RAY_DASHBOARD_PORT is no port: {said!r}", param="RAY_DASHBOARD_PORT")
-    return {"include_dashboard": True, "dashboard_port": int(said)}
+    if not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"RAY_DASHBOARD_PORT is no port: {port!r}", param="RAY_DASHBOARD_PORT")
+    return {"include_dashboard": True, "dashboard_port": int(port)}
 
 
 def _trace() -> None:
-    """Have Ray's processes send their spans, where the environment says where to."""
+    """Make Ray's processes send their spans, where the environment names a collector."""
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         return
     # Without the exporter, Ray's processes would not start.
@@ -118,9 +118,9 @@ def _trace() -> None:
 def deploy(
     models: Mapping[str, ModelConfig], *, host: str, port: int, access_log: bool = False
 ) -> None:
-    """Put models on the Ray that this process is connected to; returns when they are ready.
+    """Deploy models on the Ray that this process is connected to; return when they are ready.
 
-    Models that were there and are not named any more are stopped.
+    Models that ran there and are not among them are stopped.
 
     Raises:
         HostingError: a model could not be started.
@@ -139,16 +139,16 @@ def deploy(
 
 
 def _why() -> str:
-    """What Ray Serve says of the deployments that failed."""
-    found = ray_serve.status().applications.get(NAME)
-    deployments = found.deployments if found else {}
+    """Return the messages of the deployments that failed."""
+    app = ray_serve.status().applications.get(NAME)
+    deployments = app.deployments if app else {}
     return "; ".join(
-        f"{name}: {_last_line(one.message)}"
-        for name, one in deployments.items()
-        if one.status in ("UNHEALTHY", "DEPLOY_FAILED")
+        f"{name}: {_last_line(deployment.message)}"
+        for name, deployment in deployments.items()
+        if deployment.status in ("UNHEALTHY", "DEPLOY_FAILED")
     )
 
 
-def _last_line(told: object) -> str:
-    lines = [line.strip() for line in str(told).splitlines() if line.strip()]
-    return lines[-1] if lines else type(told).__name__
+def _last_line(message: object) -> str:
+    lines = [line.strip() for line in str(message).splitlines() if line.strip()]
+    return lines[-1] if lines else type(message).__name__

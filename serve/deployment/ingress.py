@@ -1,7 +1,8 @@
 """OpenAI's paths in front of all hosted models: finds the model, relays, waits for cold starts.
 
-It decodes of a body what it needs to find the model, and relays bytes both ways. What it says by
-itself are errors: no such model, model full, model still starting, model failed to start.
+It decodes no more of a body than it needs to find the model, and relays bytes both ways. The only
+answers of its own are errors: no such model, model full, model still starting, model failed to
+start.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ from serve.engines.messages import EngineRequest, ResponseHead
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
-# How often a request that waits for a copy looks whether one is still to be expected.
-_LOOK_EVERY_S = 1.0
+# How often a request that waits for a copy checks whether one is still on its way.
+_POLL_EVERY_S = 1.0
 _PATHS: Mapping[str, Path] = {
     "/v1/chat/completions": "chat/completions",
     "/v1/completions": "completions",
@@ -54,15 +55,15 @@ ModelState = Literal["ready", "starting", "idle", "failed"]
 
 
 class Hosted(msgspec.Struct, frozen=True):
-    """What the ingress knows of a model.
+    """What the ingress knows about a model.
 
     Attributes:
-        deployment: its name on Ray Serve.
+        deployment: the name of the model's deployment on Ray Serve.
         engine: which engine runs it.
-        source: where it came from; a name by which it is found too.
-        cold_start: seconds a request waits for its first copy.
-        adapters: names of its LoRA adapters.
-        shared: whether its copies have other models too, and load it when it is asked for.
+        source: where the model came from, which requests may name too.
+        cold_start: seconds a request waits for the model's first copy.
+        adapters: names of the model's LoRA adapters.
+        shared: whether the copies have other models too, and load this one when a request needs it.
     """
 
     deployment: str
@@ -74,13 +75,13 @@ class Hosted(msgspec.Struct, frozen=True):
 
 
 class HostedModel(wire.Model):
-    """A row of `/v1/models`, with what Ray Serve says of it.
+    """A row of `/v1/models`, with the state that Ray Serve reports.
 
     Attributes:
-        state: `ready`, `starting`, `idle` (no copies, starts when asked) or `failed`. A model that
-            shares its copies is `starting` while somebody waits for its loading.
+        state: `ready`, `starting`, `idle` (without copies, starts with a request) or `failed`. A
+            model that shares its copies is `starting` while a request waits for its loading.
         replicas: copies that run.
-        parent: of an adapter, the model that it changes.
+        parent: the model that an adapter changes; None for a model.
     """
 
     state: ModelState = "ready"
@@ -96,7 +97,7 @@ class HostedList(msgspec.Struct):
 
 
 class ModelStartingError(EvalrouterError):
-    """No copy of the model is ready yet. Nothing failed: asking again later may succeed."""
+    """No copy of the model is ready yet. Nothing failed: a later request may succeed."""
 
     status = 503
     code = "model_starting"
@@ -111,11 +112,11 @@ _peek = msgspec.json.Decoder(_Peek).decode
 
 
 class Ingress:
-    """The deployment that HTTP comes to.
+    """The deployment that receives HTTP.
 
     Args:
-        handles: model to the handle of its deployment.
-        hosted: model to what is known of it.
+        handles: the handle of each model's deployment.
+        hosted: what is known about each model.
     """
 
     def __init__(self, handles: Mapping[str, Any], hosted: Mapping[str, Hosted]) -> None:
@@ -126,10 +127,10 @@ class Ingress:
         # Of models that share copies: how many wait for a loading, and which could not be loaded.
         self._loading: Counter[str] = Counter()
         self._failed: set[str] = set()
-        sources = [one.source for one in hosted.values()]
+        sources = [model.source for model in hosted.values()]
         # `hf/org/model` may name the source, where only one model comes from it.
         self._by_source = {
-            one.source: name for name, one in hosted.items() if sources.count(one.source) == 1
+            model.source: name for name, model in hosted.items() if sources.count(model.source) == 1
         }
 
     async def __call__(self, request: Request) -> Response:
@@ -157,17 +158,17 @@ class Ingress:
         if path.startswith("/v1/models/"):
             name, adapter = self._find(path.removeprefix("/v1/models/"))
             known = f"{name}:{adapter}" if adapter else name
-            return _json(next(one for one in await self._listed() if one.id == known))
-        raise NotFoundError(f"There is no {path}.")
+            return _json(next(model for model in await self._listed() if model.id == known))
+        raise NotFoundError(f"This server has no path {path}.")
 
     def _find(self, model: str) -> tuple[str, str]:
-        """The hosted model that is meant, and which of its adapters."""
+        """Return the hosted model and the adapter that a request names."""
         base = model.rpartition(":")[0]
-        for said in (model, base):
-            name = said if said in self._handles else self._by_source.get(said)
+        for candidate in (model, base):
+            name = candidate if candidate in self._handles else self._by_source.get(candidate)
             if name is None:
                 continue
-            if said == model:
+            if candidate == model:
                 return name, ""
             if adapter := adapter_of(model, self._hosted[name].adapters):
                 return name, adapter
@@ -186,39 +187,39 @@ class Ingress:
         except wire.UNREADABLE as error:
             raise RequestError(f"The body cannot be read: {error}", code="invalid_body") from error
         name, _ = self._find(peek.model)
-        asked = EngineRequest(
+        engine_request = EngineRequest(
             path,
             peek.model,
             body,
-            # Ray Serve takes it for its own id of the request, and answers with it.
+            # Ray Serve uses it as its own id of the request, and answers with it.
             request.headers.get("x-request-id", ""),
             request.headers.get("traceparent", ""),
         )
         if peek.stream and path != "embeddings":
-            return await self._stream(name, asked)
+            return await self._stream(name, engine_request)
         if self._hosted[name].shared:
-            head, items = await self._begun(name, asked)
+            head, items = await self._begin(name, engine_request)
             return await _collected(head, items)
-        response = self._handles[name].whole.remote(asked)
+        response = self._handles[name].whole.remote(engine_request)
         try:
-            head, answer = await self._patiently(name, response)
+            head, answer = await self._wait_for(name, response)
         except BaseException:
             _cancel(response)
             raise
         return _response(answer, head)
 
-    async def _begun(self, name: str, asked: EngineRequest) -> tuple[ResponseHead, Any]:
-        """How the answer begins, and the stream of its bytes."""
+    async def _begin(self, name: str, request: EngineRequest) -> tuple[ResponseHead, Any]:
+        """Send a request; return how the answer begins, and the stream of its bytes."""
         shared = self._hosted[name].shared
         more = {"multiplexed_model_id": name} if shared else {}
-        items = self._handles[name].options(stream=True, **more).stream.remote(asked)
+        items = self._handles[name].options(stream=True, **more).stream.remote(request)
         try:
-            head = cast("ResponseHead", await self._patiently(name, anext(items)))
+            head = cast("ResponseHead", await self._wait_for(name, anext(items)))
             if head.load == "loading":
                 self._loading[name] += 1
                 try:
                     head = cast(
-                        "ResponseHead", await self._patiently(name, anext(items), loading=True)
+                        "ResponseHead", await self._wait_for(name, anext(items), loading=True)
                     )
                 finally:
                     self._loading[name] -= 1
@@ -229,8 +230,8 @@ class Ingress:
             (self._failed.add if head.load == "failed" else self._failed.discard)(name)
         return head, items
 
-    async def _stream(self, name: str, asked: EngineRequest) -> Response:
-        head, items = await self._begun(name, asked)
+    async def _stream(self, name: str, request: EngineRequest) -> Response:
+        head, items = await self._begin(name, request)
         if head.status != 200:
             return await _collected(head, items)
 
@@ -239,37 +240,37 @@ class Ingress:
                 async for chunk in items:
                     yield chunk
             except BaseException:
-                # The client has left, mostly: the copy is to do something else.
+                # Mostly the client has left: the copy need not go on.
                 _cancel(items)
                 raise
 
         headers = {"cache-control": "no-cache"}
         return StreamingResponse(relay(), media_type=head.content_type, headers=headers)
 
-    async def _patiently(self, name: str, answer: Awaitable[T], *, loading: bool = False) -> T:
-        """The answer, unless no copy of the model comes up to give it.
+    async def _wait_for(self, name: str, answer: Awaitable[T], *, loading: bool = False) -> T:
+        """Wait for an answer, unless no copy of the model comes up to give it.
 
         Args:
-            name: of the model.
-            answer: which is waited for.
-            loading: whether a copy has it, and loads the model first.
+            name: the model's name.
+            answer: what to wait for.
+            loading: whether a copy has the request, and loads the model first.
 
         Raises:
             ModelStartingError: a copy is on its way, and takes longer than the model's
                 `cold_start`.
-            ModelFailedError: none is.
+            ModelFailedError: no copy is on its way.
             RateLimitError: too many requests wait already.
         """
         task = asyncio.ensure_future(answer)
-        # Nobody asks a task for its failure that was given up.
+        # Else asyncio would log the failure of a task that was given up.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         hosted = self._hosted[name]
         deadline = time.monotonic() + hosted.cold_start
         try:
-            while not (await asyncio.wait({task}, timeout=_LOOK_EVERY_S))[0]:
+            while not (await asyncio.wait({task}, timeout=_POLL_EVERY_S))[0]:
                 state, replicas, why = (await self._states())[name]
                 if replicas and not loading:
-                    # It works on it, or on others before it; how long that takes is not our matter.
+                    # A copy works on it, or on others before it. That may take any time.
                     deadline = time.monotonic() + hosted.cold_start
                 elif state == "failed" and not replicas:
                     raise ModelFailedError(f"{name} could not be started: {why}")
@@ -296,21 +297,23 @@ class Ingress:
             HostedModel(
                 known,
                 created=self._started,
-                owned_by=one.engine,
+                owned_by=model.engine,
                 state=states[name][0],
                 replicas=states[name][1],
                 parent=None if known == name else name,
             )
-            for name, one in self._hosted.items()
+            for name, model in self._hosted.items()
             for known in self._names(name)
         ]
 
     async def _states(self) -> dict[str, tuple[ModelState, int, str]]:
-        """Of each model its state, its copies that run, and why these failed."""
+        """Return each model's state, how many copies run, and why copies failed."""
         status = await asyncio.to_thread(ray_serve.status)
         application = status.applications.get(self._application)
-        found: Mapping[str, Any] = application.deployments if application else {}
-        states = {name: _state(found.get(one.deployment)) for name, one in self._hosted.items()}
+        deployments: Mapping[str, Any] = application.deployments if application else {}
+        states = {
+            name: _state(deployments.get(model.deployment)) for name, model in self._hosted.items()
+        }
         for name, (state, replicas, why) in states.items():
             if state == "ready" and self._loading[name]:
                 states[name] = "starting", replicas, why
@@ -319,22 +322,22 @@ class Ingress:
         return states
 
 
-def _state(found: Any) -> tuple[ModelState, int, str]:
-    if found is None:
+def _state(deployment: Any) -> tuple[ModelState, int, str]:
+    if deployment is None:
         return "starting", 0, ""
-    replicas = found.replica_states.get("RUNNING", 0)
+    replicas = deployment.replica_states.get("RUNNING", 0)
     if replicas:
         return "ready", replicas, ""
-    coming = sum(found.replica_states.get(name, 0) for name in ("STARTING", "RECOVERING"))
-    if found.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-        # A traceback; its last line says what it came to.
-        lines = [line for line in found.message.strip().splitlines() if line.strip()]
+    coming = sum(deployment.replica_states.get(name, 0) for name in ("STARTING", "RECOVERING"))
+    if deployment.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        # A traceback, whose last line has the error.
+        lines = [line for line in deployment.message.strip().splitlines() if line.strip()]
         return "failed", 0, lines[-1].strip() if lines else "Ray Serve does not say why"
-    return "starting" if coming or found.status != "HEALTHY" else "idle", 0, ""
+    return "starting" if coming or deployment.status != "HEALTHY" else "idle", 0, ""
 
 
 def _cancel(response: Any) -> None:
-    # It raises what the request has failed with, which is known already.
+    # It raises the request's failure, which is known already.
     with contextlib.suppress(Exception):
         response.cancel()
 

@@ -1,4 +1,4 @@
-"""One copy of a model on Ray Serve: an engine, and the two ways of asking it through Ray."""
+"""One copy of a model on Ray Serve: an engine, with a whole or a streamed answer through Ray."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from serve.engines.messages import EngineRequest, ResponseHead
 
 
 class Replica:
-    """What Ray Serve makes copies of.
+    """The class that Ray Serve makes copies of.
 
     Args:
-        name: the model's.
+        name: the model's name.
         model: what to load.
     """
 
     def __init__(self, name: str, model: ModelConfig) -> None:
         self._engine = load(name, model)
-        self._opened = False
+        self._is_open = False
 
-    async def _send(self, asked: EngineRequest) -> Reply:
-        if isinstance(self._engine, Lifecycle) and not self._opened:
+    async def _send(self, request: EngineRequest) -> Reply:
+        if isinstance(self._engine, Lifecycle) and not self._is_open:
             # Here and not in the constructor, which has no event loop.
-            self._opened = True
+            self._is_open = True
             await self._engine.open()
-        return await self._engine.send(call_of(asked))
+        return await self._engine.send(call_of(request))
 
-    async def whole(self, asked: EngineRequest) -> tuple[ResponseHead, bytes]:
-        """The whole answer."""
-        reply = await self._send(asked)
+    async def whole(self, request: EngineRequest) -> tuple[ResponseHead, bytes]:
+        """Return the whole answer."""
+        reply = await self._send(request)
         try:
             return head_of(reply), await reply.read()
         finally:
             await reply.aclose()
 
-    async def stream(self, asked: EngineRequest) -> AsyncIterator[ResponseHead | bytes]:
-        """How the answer begins, then its bytes as they are made."""
-        reply = await self._send(asked)
+    async def stream(self, request: EngineRequest) -> AsyncIterator[ResponseHead | bytes]:
+        """Yield how the answer begins, then its bytes as they are made."""
+        reply = await self._send(request)
         try:
             yield head_of(reply)
             async for chunk in reply.chunks():
@@ -49,4 +49,4 @@ class Replica:
             await reply.aclose()
 
     async def check_health(self) -> None:
-        """Asked by Ray Serve; a process that answers is healthy."""
+        """Answer Ray Serve, for which a process that answers is healthy."""

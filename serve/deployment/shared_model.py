@@ -1,4 +1,4 @@
-"""A model in a copy that others share, which leaves when its last answer is done. Knows no Ray."""
+"""A model in a copy that others share, which leaves when its last answer is done. Without Ray."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from providers.base import Lifecycle, Provider
 
 
 class SharedModel:
-    """A model that is loaded, and how many use it.
+    """A loaded model, which counts the requests that use it.
 
     Args:
-        engine: which answers for it.
+        engine: the engine that answers for it.
         left: called when it begins to leave.
     """
 
@@ -22,21 +22,21 @@ class SharedModel:
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
-        # What Ray calls to have a model leave. On the instance, where Python does not look for it.
+        # Ray calls this to make a model leave. Python itself ignores it on an instance.
         self.__del__ = self._leave
 
     @property
     def busy(self) -> bool:
-        """Whether somebody waits for an answer."""
+        """Whether a request waits for an answer."""
         return self._users > 0
 
     def enter(self) -> None:
-        """It has to stay for one more."""
+        """Count one more request, for which the model has to stay."""
         self._users += 1
         self._unused.clear()
 
     def exit(self) -> None:
-        """It need not stay for one of them."""
+        """Count one request less."""
         self._users -= 1
         if not self._users:
             self._unused.set()

@@ -1,9 +1,9 @@
-"""One copy that several models share on Ray Serve: each is loaded when it is asked for.
+"""One copy that several models share on Ray Serve: each is loaded when a request needs it.
 
-Ray's own `serve.multiplexed` keeps the models of a copy, has the one asked longest ago leave when
-there is no room, and tells Ray's router which copy has which model. What is added here: a model
-leaves when nobody waits for its answer any more, and one that cannot be loaded leaves the others
-alone.
+Ray's own `serve.multiplexed` keeps the models of a copy, makes the one used longest ago leave when
+room is needed, and reports to Ray's router which copy has which model. This module adds two things:
+a model leaves only after its last answer, and a model that cannot be loaded does not disturb the
+others.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from serve.deployment.shared_model import SharedModel
 from serve.engines.loading import call_of, head_of, load
 from serve.engines.messages import EngineRequest, ResponseHead
 
-# A model that could not be loaded is not tried again before.
-_AGAIN_S = 30.0
+# A model that could not be loaded is tried again after this long.
+_RETRY_AFTER_S = 30.0
 _JSON = "application/json"
 
 
@@ -35,7 +35,7 @@ class ModelFailedError(EvalrouterError):
 
 
 class SharedReplica:
-    """What Ray Serve makes copies of. The model of a request is Ray's multiplexed model id.
+    """The class that Ray Serve makes copies of. A request's model is Ray's multiplexed model id.
 
     Args:
         models: the models by name.
@@ -44,7 +44,7 @@ class SharedReplica:
 
     def __init__(self, models: Mapping[str, ModelConfig], keep: int) -> None:
         self._models = models
-        self._kept: dict[str, SharedModel] = {}
+        self._loaded: dict[str, SharedModel] = {}
         self._coming: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[float, str]] = {}
         self._room = asyncio.Lock()
@@ -55,20 +55,20 @@ class SharedReplica:
 
         self._fetch = ray_serve.multiplexed(fetch, max_num_models_per_replica=keep)
 
-    async def stream(self, asked: EngineRequest) -> AsyncIterator[ResponseHead | bytes]:
-        """How the answer begins, then its bytes; first of all, where it has to be, a loading."""
+    async def stream(self, request: EngineRequest) -> AsyncIterator[ResponseHead | bytes]:
+        """Yield how the answer begins, then its bytes; `loading` comes first if it takes time."""
         name = ray_serve.get_multiplexed_model_id()
-        if name not in self._kept:
+        if name not in self._loaded:
             yield ResponseHead(102, "", "loading")
         try:
-            kept = await self._get(name)
+            model = await self._get(name)
         except ModelFailedError as error:
             yield ResponseHead(error.status, _JSON, "failed")
             yield wire.encode(error.as_openai())
             return
-        kept.enter()
+        model.enter()
         try:
-            reply = await kept.engine.send(call_of(asked))
+            reply = await model.engine.send(call_of(request))
             try:
                 yield head_of(reply)
                 async for chunk in reply.chunks():
@@ -77,39 +77,39 @@ class SharedReplica:
                 # Ray closes us when the client has left; this ends the work.
                 await reply.aclose()
         finally:
-            kept.exit()
+            model.exit()
 
     async def check_health(self) -> None:
-        """Asked by Ray Serve; a process that answers is healthy."""
+        """Answer Ray Serve, for which a process that answers is healthy."""
 
     async def _get(self, name: str) -> SharedModel:
-        """The model, loaded; it stays at least until the caller waits for something.
+        """Return the model, loaded; it stays at least until the caller waits for something.
 
         Raises:
             ModelFailedError: it cannot be loaded.
         """
-        while name not in self._kept:
+        while name not in self._loaded:
             when, why = self._failed.get(name, (0.0, ""))
-            if why and time.monotonic() < when + _AGAIN_S:
+            if why and time.monotonic() < when + _RETRY_AFTER_S:
                 raise ModelFailedError(why)
             task = self._coming.get(name)
             if task is None:
-                task = self._coming[name] = asyncio.create_task(self._bring(name))
-                # Perhaps nobody waits for it any more when it fails.
+                task = self._coming[name] = asyncio.create_task(self._load_shared(name))
+                # Every client may have left when it fails, and then asyncio would log the failure.
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            # Whoever leaves does not end the loading: the next to ask finds it further.
+            # A client that leaves does not end the loading: the next request finds it further.
             await asyncio.shield(task)
-        # It was asked for just now.
-        found: SharedModel = await self._fetch(name)
-        return found
+        # This also marks it as used just now.
+        model: SharedModel = await self._fetch(name)
+        return model
 
-    async def _bring(self, name: str) -> None:
+    async def _load_shared(self, name: str) -> None:
         why = ""
         try:
             async with self._room:
-                # Whoever is asked longest ago is to leave: not one that still answers.
-                for other, kept in list(self._kept.items()):
-                    if kept.busy:
+                # Ray makes the one used longest ago leave: let it not be one that still answers.
+                for other, other_model in list(self._loaded.items()):
+                    if other_model.busy:
                         await self._fetch(other)
                 await self._fetch(name)
         except Exception as error:  # noqa: BLE001  # whatever an engine raises, the others stay
@@ -129,7 +129,7 @@ class SharedReplica:
             await engine.open()
 
         def left() -> None:
-            del self._kept[name]
+            del self._loaded[name]
 
-        kept = self._kept[name] = SharedModel(engine, left)
-        return kept
+        model = self._loaded[name] = SharedModel(engine, left)
+        return model

@@ -1,4 +1,4 @@
-"""Puts what a model wrote into OpenAI's bodies and events, log probabilities included."""
+"""Writes a model's text as OpenAI's bodies and events, log probabilities included."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class GeneratedAnswer:
     """The answer to one request, whole or event by event.
 
     Args:
-        path: which of the two forms it takes.
-        model: as the client named it.
-        fingerprint: what exactly answers.
+        path: the request's path, which decides the form of the answer.
+        model: the model as the client named it.
+        fingerprint: identifies the weights and software that answer.
         usage_events: whether a stream ends with its usage, which is null until then.
     """
 
@@ -57,7 +57,7 @@ class GeneratedAnswer:
         self._offsets: dict[int, int] = {}
 
     def whole(self, choices: Sequence[Sequence[Piece]], usage: wire.CompletionUsage) -> bytes:
-        """The body, from the pieces of each choice."""
+        """Return the body, from the pieces of each choice."""
         written = [self._choice(n, _joined(pieces)) for n, pieces in enumerate(choices)]
         kind: Any = wire.ChatCompletion if self._chat else wire.TextCompletion
         return wire.encode(kind(choices=written, usage=usage, **self._head))
@@ -84,13 +84,13 @@ class GeneratedAnswer:
         )
 
     def begin(self, index: int) -> bytes:
-        """The first event of a choice; nothing for `completions`."""
+        """Return the first event of a choice; nothing for `completions`."""
         if not self._chat:
             return b""
         return self._event(wire.ChunkChoice(index=index, delta=wire.Delta("assistant", "")))
 
     def piece(self, index: int, piece: Piece) -> bytes:
-        """What a piece is on the wire; the last one's finish reason is an event of its own."""
+        """Return the events of a piece; the last one's finish reason is an event of its own."""
         if not self._chat:
             return self._event(self._text(index, piece))
         events = b""
@@ -103,15 +103,15 @@ class GeneratedAnswer:
         return events
 
     def end(self, usage: wire.CompletionUsage) -> bytes:
-        """The usage, where it was asked for, and the end."""
+        """Return the usage, where the client requested it, and the end."""
         return (self._event(None, usage) if self._usage_events else b"") + sse.DONE
 
     def _event(
         self, choice: msgspec.Struct | None, usage: wire.CompletionUsage | None = None
     ) -> bytes:
-        said: wire.CompletionUsage | UnsetType | None = usage if self._usage_events else UNSET
+        reported: wire.CompletionUsage | UnsetType | None = usage if self._usage_events else UNSET
         kind: Any = wire.ChatChunk if self._chat else wire.TextCompletion
-        chunk = kind(choices=[] if choice is None else [choice], usage=said, **self._head)
+        chunk = kind(choices=[] if choice is None else [choice], usage=reported, **self._head)
         return sse.encode(wire.encode(chunk))
 
 
@@ -124,7 +124,7 @@ def _joined(pieces: Sequence[Piece]) -> Piece:
 
 
 def _older_form(scores: Sequence[TokenScore], offset: int) -> dict[str, Any]:
-    """Log probabilities as `completions` has them."""
+    """Return log probabilities in the form that `completions` has."""
     offsets = []
     for score in scores:
         offsets.append(offset)
@@ -133,19 +133,19 @@ def _older_form(scores: Sequence[TokenScore], offset: int) -> dict[str, Any]:
         "tokens": [score.token for score in scores],
         "token_logprobs": [score.logprob for score in scores],
         "top_logprobs": [
-            {one["token"]: one["logprob"] for one in score.top_logprobs} for score in scores
+            {other["token"]: other["logprob"] for other in score.top_logprobs} for score in scores
         ],
         "text_offset": offsets,
     }
 
 
 def usage_of(prompt: int, completion: int, truncated: int) -> wire.CompletionUsage:
-    """Tokens of an answer.
+    """Return the usage of an answer.
 
     Args:
-        prompt: read by the model.
-        completion: written by it.
-        truncated: of the prompt that were cut off, because the model has no room for them.
+        prompt: tokens that the model read.
+        completion: tokens that the model wrote.
+        truncated: tokens of the prompt that were cut off, because the model has no room for them.
     """
     return wire.CompletionUsage(
         prompt_tokens=prompt,

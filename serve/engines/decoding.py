@@ -1,8 +1,8 @@
-"""Many choices written in one `generate` of transformers, each drawn in a way of its own.
+"""Writes many choices in one `generate` of transformers, each drawn in a way of its own.
 
-`Draw` (a logits processor) and `Watch` (a stopping criterion) are all that transformers sees; each
-choice is a `Generation`. Tokens are drawn by adding Gumbel noise to the scores and taking the
-largest, which is the same as drawing from their softmax (Gumbel 1954; Maddison, Tarlow, Minka 2014,
+Each choice is a `Generation`; transformers sees only `Draw` (a logits processor) and `Watch` (a
+stopping criterion). Tokens are drawn by adding Gumbel noise to the scores and taking the largest,
+which is the same as drawing from their softmax (Gumbel 1954; Maddison, Tarlow, Minka 2014,
 https://arxiv.org/abs/1411.0030). So every row has a temperature and a seed of its own in one batch.
 """
 

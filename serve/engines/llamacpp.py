@@ -5,7 +5,7 @@
     reply = await engine.send(call)              # a Provider, like any host
 
 The server is the one in the `xllamacpp` wheel. It listens on this machine only, on a free port,
-with a key that nobody else knows; requests and answers are relayed byte for byte, but for the
+with a key that only this process knows; requests and answers are relayed byte for byte, but for the
 answer's `system_fingerprint`.
 """
 
@@ -36,7 +36,7 @@ class Llamacpp:
     """One loaded GGUF file.
 
     Args:
-        name: as its users call it.
+        name: the model as its users call it.
         model: what to load, and how to run it.
 
     Raises:
@@ -63,7 +63,7 @@ class Llamacpp:
         params.cpuparams_batch.n_threads = threads
         params.use_jinja = True
         files = {name: fetch_file(source) for name, source in model.adapters.items()}
-        # Without effect until a request says which.
+        # They have no effect until a request names one.
         params.lora_adapters = [
             xllamacpp.CommonAdapterLoraInfo(str(file), 0.0) for file in files.values()
         ]
@@ -118,7 +118,7 @@ class Llamacpp:
 
 
 class _Named:
-    """The server's reply, with what exactly answers: the server knows its own build only."""
+    """The server's reply with our `system_fingerprint`: the server knows its own build only."""
 
     def __init__(self, reply: Reply, fingerprint: str) -> None:
         self.status = reply.status

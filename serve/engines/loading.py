@@ -14,10 +14,10 @@ _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def load(name: str, model: ModelConfig) -> Provider:
-    """The engine of a model, loaded.
+    """Load a model and return its engine.
 
     Args:
-        name: the model's.
+        name: the model's name.
         model: what to load.
 
     Raises:
@@ -42,18 +42,18 @@ def load(name: str, model: ModelConfig) -> Provider:
         raise MissingExtraError(f"{name} (engine {model.engine})", extra) from error
 
 
-def call_of(asked: EngineRequest) -> Call:
-    """The request as engines take it."""
+def call_of(request: EngineRequest) -> Call:
+    """Return a request as engines take it."""
     return Call(
-        path=asked.path,
-        model=asked.model,
-        envelope=_decode(asked.body),
-        request_id=asked.request_id,
-        traceparent=asked.traceparent,
-        on_unsupported=asked.on_unsupported,
+        path=request.path,
+        model=request.model,
+        envelope=_decode(request.body),
+        request_id=request.request_id,
+        traceparent=request.traceparent,
+        on_unsupported=request.on_unsupported,
     )
 
 
 def head_of(reply: Reply) -> ResponseHead:
-    """How an engine's answer begins."""
+    """Return how an engine's answer begins."""
     return ResponseHead(reply.status, reply.headers.get("content-type", "application/json"))

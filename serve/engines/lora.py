@@ -6,7 +6,7 @@
 
 The weights of the model are there once, and rows of one batch may have different adapters. peft can
 mix them, but by hooks that it sets for the time of a call, which two threads would take from one
-another; here the hooks stay, and each thread says what its rows use.
+another; here the hooks stay, and each thread sets what its rows use.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Adapters:
 
     Args:
         model: a model of transformers; LoRA layers are put into it.
-        sources: name to local path, `s3://bucket/prefix` or name on the hub.
+        sources: the local path, `s3://bucket/prefix` or name on the hub of each adapter.
         owner: the model's name, for messages.
 
     Raises:
@@ -62,32 +62,32 @@ class Adapters:
                 _check_weights(wrapped.load_adapter(path, **settings))
             except (OSError, ValueError, RuntimeError, KeyError) as error:
                 lines = str(error).strip().splitlines() or [type(error).__name__]
-                told = " ".join(lines)[:300]
-                raise ConfigError(f"{owner}:{name}: {source} cannot be loaded: {told}") from error
+                reason = " ".join(lines)[:300]
+                raise ConfigError(f"{owner}:{name}: {source} cannot be loaded: {reason}") from error
             self.fingerprints[name] = fingerprint(Path(path))
         model.eval()
         for module in model.modules():
             if isinstance(module, LoraLayer):
-                module.register_forward_pre_hook(self._tell, with_kwargs=True)
+                module.register_forward_pre_hook(self._name_adapters, with_kwargs=True)
 
     @contextmanager
     def using(self, names: Sequence[str]) -> Iterator[None]:
-        """Within, this thread's rows have these adapters; "" for none."""
+        """Return a context in which this thread's rows have these adapters; "" for none."""
         self._local.names = [self._inner.get(name, _NONE) for name in names]
         try:
             yield
         finally:
             del self._local.names
 
-    def _tell(self, _module: Any, args: Any, kwargs: Any) -> Any:
+    def _name_adapters(self, _module: Any, args: Any, kwargs: Any) -> Any:
         names = self._local.names
-        # Beams, and tokens of a row, are beside each other.
+        # A row's beams follow one another.
         times = len(args[0]) // len(names)
         return args, {**kwargs, "adapter_names": [name for name in names for _ in range(times)]}
 
 
 def _check(config: Any) -> None:
-    """Raise ValueError for what cannot share a model with others."""
+    """Raise ValueError for an adapter that cannot share a model with others."""
     if config.peft_type != peft.PeftType.LORA:
         raise ValueError(f"it is no LoRA adapter, but {config.peft_type}")
     refused = [key for key in _REFUSED if getattr(config, key, None)]
@@ -100,6 +100,6 @@ def _check(config: Any) -> None:
         )
 
 
-def _check_weights(found: Any) -> None:
-    if found.missing_keys or found.unexpected_keys:
+def _check_weights(loaded: Any) -> None:
+    if loaded.missing_keys or loaded.unexpected_keys:
         raise ValueError("its weights are not those of an adapter of this model")

@@ -1,4 +1,4 @@
-"""What engines are sent and answer, in a copy of a model or in place. Nothing imports Ray."""
+"""Requests to engines and their answers, in a copy of a model or in place. Without Ray."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from providers.base import OnUnsupported, Path, Translation
 
 
 class LoadModel(msgspec.Struct, frozen=True):
-    """Which model an engine in place loads: its name and its entry of the section `models:`."""
+    """The model that an engine in place loads: its name and its entry in `models:`."""
 
     name: str
     entry: dict[str, Any]
@@ -20,12 +20,12 @@ class EngineRequest(msgspec.Struct, frozen=True):
     """A provider's Call on its way to a copy of a model, or to an engine in place.
 
     Attributes:
-        path: below `/v1`.
-        model: as the client named it.
-        body: its JSON object.
-        request_id: the client's, "" for none.
-        traceparent: W3C Trace Context, "" for none.
-        on_unsupported: as of `providers.base.Call`.
+        path: the path below `/v1`.
+        model: the model as the client named it.
+        body: the request's JSON object.
+        request_id: the client's id of the request; "" for none.
+        traceparent: W3C Trace Context; "" for none.
+        on_unsupported: as in `providers.base.Call`.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class EngineRequest(msgspec.Struct, frozen=True):
 
 
 class EngineResponse(msgspec.Struct, frozen=True):
-    """The engine's whole answer."""
+    """An engine's whole answer."""
 
     status: int
     content_type: str
@@ -49,19 +49,19 @@ encode = msgspec.msgpack.Encoder().encode
 
 decode_load = msgspec.msgpack.Decoder(LoadModel).decode
 
-decode_asked = msgspec.msgpack.Decoder(EngineRequest).decode
+decode_request = msgspec.msgpack.Decoder(EngineRequest).decode
 
-decode_answered = msgspec.msgpack.Decoder(EngineResponse).decode
+decode_response = msgspec.msgpack.Decoder(EngineResponse).decode
 
 
 class ResponseHead(NamedTuple):
-    """How an answer begins.
+    """The beginning of an answer.
 
     Attributes:
-        status: of HTTP.
-        content_type: of the body.
-        load: `loading` where the copy has to load the model first (nothing of the answer yet,
-            another ResponseHead follows), `failed` where it could not.
+        status: the HTTP status.
+        content_type: the type of the body.
+        load: `loading` where the copy has to load the model first (another ResponseHead follows
+            before the answer), `failed` where it could not.
     """
 
     status: int

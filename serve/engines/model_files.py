@@ -1,6 +1,6 @@
-"""Where a model's files are: on this machine, on the Hugging Face hub, or in S3.
+"""Finds a model's files on this machine, on the Hugging Face hub or in S3.
 
-`fetch(source)` gives a path, or the hub's name where the engine's own library downloads.
+`fetch(source)` returns a path, or the hub's name where the engine's own library downloads.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _CACHE = Path("~/.cache/evalrouter/models")
 
 
 def fetch(source: str, *, cache: Path = _CACHE) -> str:
-    """A model's folder or file on this machine; a name on the hub is returned as it is.
+    """Return a model's folder or file on this machine; a name on the hub is returned unchanged.
 
     Raises:
-        ConfigError: the path does not exist, or the bucket has nothing there.
+        ConfigError: the path does not exist, or the bucket has nothing at it.
         MissingExtraError: S3 needs pyarrow.
     """
     if source.startswith("s3://"):
@@ -34,15 +34,15 @@ def fetch(source: str, *, cache: Path = _CACHE) -> str:
 
 
 def fetch_file(source: str, revision: str = "") -> Path:
-    """A model that is one file, wherever it is; on the hub it is `org/repo/path/to/file`.
+    """Return the file of a model that is one file; on the hub it is `org/repo/path/to/file`.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: the file does not exist, or the source is a folder.
         MissingExtraError: the hub needs huggingface-hub.
     """
-    found = Path(fetch(source))
-    if found.is_file():
-        return found
+    path = Path(fetch(source))
+    if path.is_file():
+        return path
     if is_local(source) or source.startswith("s3://") or source.count("/") < 2:
         raise ConfigError(f"{source}: not a file; on the hub, name it as org/repo/file.gguf")
     try:
@@ -54,40 +54,40 @@ def fetch_file(source: str, revision: str = "") -> Path:
 
 
 def fetch_folder(source: str) -> str:
-    """A folder on this machine, also where the source is on the hub.
+    """Return a folder on this machine, downloaded where the source is on the hub.
 
     Raises:
-        ConfigError: the path does not exist, or the bucket has nothing there.
+        ConfigError: the path does not exist, or the bucket has nothing at it.
         MissingExtraError: S3 needs pyarrow, the hub huggingface-hub.
     """
-    found = fetch(source)
-    if Path(found).exists():
-        return found
+    folder = fetch(source)
+    if Path(folder).exists():
+        return folder
     try:
         from huggingface_hub import snapshot_download  # noqa: PLC0415  # an extra
     except ImportError:
         raise MissingExtraError("a model on the Hugging Face hub", "local") from None
-    return str(snapshot_download(found))
+    return str(snapshot_download(folder))
 
 
 def _from_s3(source: str, cache: Path) -> Path:
-    """Copy `s3://bucket/prefix` into the cache; the environment says which S3 and whose."""
+    """Copy `s3://bucket/prefix` into the cache; address and keys of S3 are the environment's."""
     try:
         from pyarrow import fs  # noqa: PLC0415  # an extra
     except ImportError:
         raise MissingExtraError(f"{source}", "parquet") from None
     remote, path = fs.FileSystem.from_uri(source)
-    found = remote.get_file_info(path)
-    if found.type == fs.FileType.NotFound:
+    info = remote.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
         raise ConfigError(f"{source}: nothing is there")
-    files = [found]
-    if found.type == fs.FileType.Directory:
+    files = [info]
+    if info.type == fs.FileType.Directory:
         inside = remote.get_file_info(fs.FileSelector(path, recursive=True))
-        files = [one for one in inside if one.type == fs.FileType.File]
-    # What is there now names the copy, so that a changed model is copied anew.
-    told = "\n".join(sorted(f"{one.path} {one.size} {one.mtime_ns}" for one in files))
-    target = cache / hashlib.sha256(f"{source}\n{told}".encode()).hexdigest()[:24]
-    if found.type == fs.FileType.File:
+        files = [file for file in inside if file.type == fs.FileType.File]
+    # The listing names the copy, so that a changed model is copied anew.
+    listing = "\n".join(sorted(f"{file.path} {file.size} {file.mtime_ns}" for file in files))
+    target = cache / hashlib.sha256(f"{source}\n{listing}".encode()).hexdigest()[:24]
+    if info.type == fs.FileType.File:
         target /= Path(path).name
     done = target.with_name(target.name + ".done")
     if not done.exists():
@@ -98,20 +98,20 @@ def _from_s3(source: str, cache: Path) -> Path:
 
 
 def fingerprint(path: Path) -> str:
-    """Twelve hex digits that change with a local model's weights, config or tokenizer.
+    """Return twelve hex digits that change with a local model's weights, config or tokenizer.
 
     Of files above 3 MB the beginning, the middle and the end are read.
     """
     digest = hashlib.sha256()
-    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
-    for one in files:
-        size = one.stat().st_size
-        digest.update(f"{one.name} {size}\n".encode())
-        with one.open("rb") as file:
+    files = sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path]
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as content:
             if size <= 3 * _SAMPLE_BYTES:
-                digest.update(file.read())
+                digest.update(content.read())
                 continue
             for at in (0, size // 2, size - _SAMPLE_BYTES):
-                file.seek(at)
-                digest.update(file.read(_SAMPLE_BYTES))
+                content.seek(at)
+                digest.update(content.read(_SAMPLE_BYTES))
     return digest.hexdigest()[:12]

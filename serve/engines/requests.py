@@ -1,7 +1,7 @@
-"""What a request asks of a text model that runs in this process.
+"""Reads a request to a text model that runs in this process.
 
-`read(path, envelope)` turns OpenAI's fields into a `GenerationRequest`, and refuses what no engine
-here can do. It knows nothing of torch, so that a refusal costs nothing.
+`read(path, envelope)` turns OpenAI's fields into a `GenerationRequest`, and refuses what the engine
+cannot do. It knows nothing of torch, so that a refusal costs nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Probability = Annotated[float, msgspec.Meta(gt=0, le=1)] | None
 _Top = Annotated[int, msgspec.Meta(ge=0, le=20)] | None
 
 # Fields that change what is generated and that this engine does not have, with the values that
-# mean "not wanted". What is not named here, and not read below, is of no consequence (`user`).
+# mean "not requested". Fields that are neither here nor read below have no effect (`user`).
 _LACKING: Mapping[str, tuple[Any, ...]] = {
     "tools": (None, []),
     "functions": (None, []),
@@ -72,7 +72,7 @@ class TokenSampling(msgspec.Struct, frozen=True, kw_only=True):
         top_p, top_k: draw from the likeliest tokens only; 1.0 and 0 for all.
         seed: of the draw; None for a fresh one.
         frequency_penalty, presence_penalty, logit_bias: as OpenAI's.
-        logprobs: how many other tokens are told beside each; None tells no log probabilities.
+        logprobs: how many other tokens are given beside each; None gives no log probabilities.
         max_tokens: None for as many as the model has room for.
         stop: texts before which the answer ends.
     """
@@ -112,7 +112,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(path: TextEndpoint, envelope: Mapping[str, msgspec.Raw]) -> GenerationRequest:
-    """What a request to `path` asks.
+    """Read a request to `path`.
 
     Raises:
         RequestError: a field is missing, ill-typed or beyond this engine; `param` names it.
@@ -155,7 +155,7 @@ def _refuse_lacking(envelope: Mapping[str, msgspec.Raw]) -> None:
 
 
 def _value(raw: msgspec.Raw) -> Any:
-    """A field's value; one that cannot be read is as good as any that is wanted."""
+    """Return a field's value; one that cannot be read counts as requested."""
     try:
         return msgspec.json.decode(raw)
     except wire.UNREADABLE:

@@ -1,7 +1,7 @@
-"""Tokens into text, one by one: where a text ends, what of it may be shown already.
+"""Turns tokens into text, one by one, and finds where the text ends.
 
-A `TextWriter` is fed the tokens of one choice and says which text became certain. It waits with a
-letter whose bytes are not all there, and with what may be the beginning of a stop string.
+A `TextWriter` takes the tokens of one choice and returns the text that became certain. It holds
+back a letter whose bytes are not complete, and what may be the beginning of a stop string.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-# What a tokenizer shows for bytes that are no whole letter yet.
+# What a tokenizer shows for bytes that are not a whole letter yet.
 _HALF = "\ufffd"
 
 
@@ -28,8 +28,8 @@ class Piece(msgspec.Struct, frozen=True):
     """What one token added to a choice.
 
     Attributes:
-        text: may be empty.
-        scores: of the tokens whose text this is.
+        text: the text that became certain; may be empty.
+        scores: the scores of the tokens that wrote the text.
         finish: why the choice ended: `stop` or `length`; "" while it goes on.
     """
 
@@ -42,15 +42,15 @@ class TextWriter:
     """The text of one choice.
 
     Args:
-        decode: tokens to text, special tokens left out.
+        decode: turns tokens into text, without special tokens.
         ends: tokens that end the text.
         stop: texts before which it ends.
-        max_tokens: how many tokens it may have.
+        max_tokens: how many tokens the text may have.
 
     Attributes:
         max_tokens: as given.
-        tokens: how many were fed, the one that ended the text included.
-        finish: why it ended; "" while it goes on.
+        tokens: how many tokens were added, the one that ended the text included.
+        finish: why the text ended; "" while it goes on.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TextWriter:
         self._scores: list[TokenScore] = []
 
     def add(self, token: int, score: TokenScore | None = None) -> Piece:
-        """What the next token makes certain."""
+        """Add the next token, and return what became certain."""
         self.tokens += 1
         if token in self._ends:
             return self._end("stop")
@@ -102,7 +102,7 @@ class TextWriter:
         return now[len(known) :]
 
     def _rest(self) -> str:
-        """The half letter that nothing will complete any more."""
+        """Return the half letter that no further token will complete."""
         known = self._decode(self._ids[self._base : self._read])
         return self._decode(self._ids[self._base :])[len(known) :]
 
@@ -120,15 +120,15 @@ class TextWriter:
 
 
 def _first(text: str, stop: Sequence[str]) -> int | None:
-    found = [at for one in stop if (at := text.find(one)) >= 0]
-    return min(found, default=None)
+    positions = [at for end in stop if (at := text.find(end)) >= 0]
+    return min(positions, default=None)
 
 
 def _may_begin(text: str, stop: Sequence[str]) -> int:
-    """How many letters at the end of the text may be the beginning of a stop string."""
-    longest = max((len(one) for one in stop), default=1) - 1
+    """Return how many letters at the end of the text may begin a stop string."""
+    longest = max(map(len, stop), default=1) - 1
     for length in range(min(longest, len(text)), 0, -1):
         tail = text[-length:]
-        if any(one.startswith(tail) for one in stop):
+        if any(end.startswith(tail) for end in stop):
             return length
     return 0

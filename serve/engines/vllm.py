@@ -1,9 +1,8 @@
 """vLLM as an engine, through Ray's own `ray.serve.llm`.
 
 Ray places the engine's workers (tensor and pipeline parallel ones too), and answers as vLLM's own
-server does. What is said here and not left to Ray: streams are not held back
-for batches, and sampling defaults are the engine's and not the model's, so that two hosts of one
-model do not differ.
+server does. Two settings are ours: streams are not held back for batches, and sampling defaults
+are the engine's and not the model's, so that two hosts of one model do not differ.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _REQUESTS: Mapping[str, tuple[str, Any]] = {
     "chat/completions": ("chat", ChatCompletionRequest),
     "completions": ("completions", CompletionRequest),
 }
-# What the entry says elsewhere, under our own names.
+# Arguments that an entry sets under our own names.
 _OURS = {
     "model": "source",
     "served_model_name": "its name",
@@ -56,12 +55,12 @@ _SERVERS = (
 
 
 def llm_config(name: str, model: VllmModel, options: Mapping[str, Any]) -> LLMConfig:
-    """What `ray.serve.llm` is told of a model.
+    """Return the configuration of a model for `ray.serve.llm`.
 
     Args:
-        name: the model's.
-        model: its entry.
-        options: of its deployment on Ray Serve.
+        name: the model's name.
+        model: the model's entry.
+        options: Ray Serve's options for its deployment.
 
     Raises:
         ConfigError: vLLM has no such argument, or Ray refuses the whole.
@@ -79,7 +78,7 @@ def llm_config(name: str, model: VllmModel, options: Mapping[str, Any]) -> LLMCo
         engine["revision"] = model.revision
     gpus = model.gpus or 0
     if model.adapters:
-        # As many in one batch as may be asked for, within reason: each has its room on the GPU.
+        # As many in one batch as requests may name, within reason: each takes room on the GPU.
         together = min(len(model.adapters), _ADAPTERS_TOGETHER)
         if not gpus:
             # vLLM's kernels for CPUs give rows without an adapter, place -1, the last one's: it has
@@ -93,7 +92,7 @@ def llm_config(name: str, model: VllmModel, options: Mapping[str, Any]) -> LLMCo
         engine = {"enable_lora": True, "max_loras": together, **engine}
     workers = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
     bundle = {"CPU": max(model.cpus, 1)} | ({"GPU": min(gpus, 1)} if gpus else {})
-    # So many GPUs as the engine's workers take, whatever part of one each of them has.
+    # As many GPUs as the engine has workers, whatever part of one each of them uses.
     count = max(workers, math.ceil(gpus))
     try:
         return LLMConfig(
@@ -106,12 +105,12 @@ def llm_config(name: str, model: VllmModel, options: Mapping[str, Any]) -> LLMCo
             experimental_configs={"stream_batching_interval_ms": 0},
         )
     except (ValidationError, ValueError) as error:
-        told = " ".join(str(error).split())[:500]
-        raise ConfigError(f"models.{name}: {told}") from error
+        reason = " ".join(str(error).split())[:500]
+        raise ConfigError(f"models.{name}: {reason}") from error
 
 
 def deployment(name: str, model: VllmModel, options: dict[str, Any]) -> Application:
-    """The deployment of a model.
+    """Return the deployment of a model.
 
     Raises:
         ConfigError: see `llm_config`.
@@ -127,14 +126,14 @@ def deployment(name: str, model: VllmModel, options: dict[str, Any]) -> Applicat
 
 
 class VllmServer(LLMServer):  # type: ignore[misc]  # its types are not installed everywhere
-    """Ray's server of one model, asked in the way of all our copies.
+    """Ray's server of one model, with the methods that all our copies have.
 
-    Ray's own way with adapters finds them in a bucket by the names that clients say. Ours are
-    named in the config and may be anywhere, so that vLLM is told of them when it starts.
+    Ray finds adapters in a bucket by the names in requests. Ours are named in the config and may
+    be anywhere, so vLLM gets them when it starts.
 
     Args:
         llm_config: see `llm_config`.
-        adapters: name to where it comes from.
+        adapters: the source of each adapter by name.
     """
 
     # Ray awaits it.
@@ -147,72 +146,72 @@ class VllmServer(LLMServer):  # type: ignore[misc]  # its types are not installe
             await asyncio.to_thread(_add_adapters, llm_config, adapters)
         await super().__init__(llm_config)
 
-    async def _results(self, asked: EngineRequest) -> AsyncIterator[Any]:
-        if asked.path not in _REQUESTS:
+    async def _results(self, request: EngineRequest) -> AsyncIterator[Any]:
+        if request.path not in _REQUESTS:
             raise RequestError(
-                f"{asked.model} writes text; it has no embeddings",
+                f"{request.model} writes text; it has no embeddings",
                 param="model",
                 code="unsupported_model",
             )
-        method, kind = _REQUESTS[asked.path]
+        method, kind = _REQUESTS[request.path]
         try:
-            fields = msgspec.json.decode(asked.body)
+            fields = msgspec.json.decode(request.body)
         except wire.UNREADABLE as error:
             raise RequestError(f"The request cannot be read: {error}", code="bad_json") from None
         # The client may have named the source, which vLLM does not know.
-        adapter = adapter_of(asked.model, self._adapters)
+        adapter = adapter_of(request.model, self._adapters)
         fields["model"] = f"{self._name}:{adapter}" if adapter else self._name
         try:
-            request = kind(**fields)
+            parsed = kind(**fields)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise RequestError(
                 f"{where}: {first['msg']}", param=where or None, code="invalid_type"
             ) from error
-        results: AsyncIterator[Any] = await getattr(self, method)(request)
+        results: AsyncIterator[Any] = await getattr(self, method)(parsed)
         return results
 
-    async def whole(self, asked: EngineRequest) -> tuple[ResponseHead, bytes]:
-        """The whole answer."""
+    async def whole(self, request: EngineRequest) -> tuple[ResponseHead, bytes]:
+        """Return the whole answer."""
         try:
-            results = await self._results(asked)
+            results = await self._results(request)
         except RequestError as error:
             return ResponseHead(error.status, "application/json"), wire.encode(error.as_openai())
-        found = await anext(results)
-        if (refused := _error(found)) is not None:
+        result = await anext(results)
+        if (refused := _error(result)) is not None:
             return refused
-        return ResponseHead(200, "application/json"), found.model_dump_json().encode()
+        return ResponseHead(200, "application/json"), result.model_dump_json().encode()
 
-    async def stream(self, asked: EngineRequest) -> AsyncIterator[ResponseHead | bytes]:
-        """How the answer begins, then its events as they are made."""
+    async def stream(self, request: EngineRequest) -> AsyncIterator[ResponseHead | bytes]:
+        """Yield how the answer begins, then its events as they are made."""
         try:
-            results = await self._results(asked)
+            results = await self._results(request)
         except RequestError as error:
             yield ResponseHead(error.status, "application/json")
             yield wire.encode(error.as_openai())
             return
         begun = False
         async for batch in results:
-            for one in batch if isinstance(batch, list) else [batch]:
-                if not begun and (refused := _error(one)) is not None:
+            for item in batch if isinstance(batch, list) else [batch]:
+                if not begun and (refused := _error(item)) is not None:
                     for part in refused:
                         yield part
                     return
                 if not begun:
                     begun = True
                     yield ResponseHead(200, "text/event-stream; charset=utf-8")
-                yield one.encode() if isinstance(one, str) else one.model_dump_json().encode()
+                yield item.encode() if isinstance(item, str) else item.model_dump_json().encode()
 
 
 class VllmEngine:
-    """A model in an actor of its own, asked there: what a run loads itself. See `inplace.py`.
+    """A model that a run loads itself, in an actor of its own. See `inplace.py`.
 
     Its engine's workers take what Ray reserves for them beside the actor.
 
     Args:
-        name: the model's.
-        model: its entry.
+        name: the model's name.
+        model: the model's entry.
 
     Raises:
         ConfigError: see `llm_config`.
@@ -227,7 +226,7 @@ class VllmEngine:
     async def open(self) -> None:
         """Start the engine; returns once the model is loaded."""
         server: Any = VllmServer.__new__(VllmServer)
-        # As Ray Serve does it: a constructor that is awaited.
+        # Ray Serve awaits the constructor too.
         made: Any = VllmServer.__init__
         await made(server, self._config, adapters=self._adapters)
         self._server = server
@@ -239,15 +238,15 @@ class VllmEngine:
             await server.engine.shutdown()
 
     async def send(self, call: Call) -> Reply:
-        """The whole answer."""
+        """Return the whole answer."""
         body = wire.encode(call.envelope)
-        asked = EngineRequest(call.path, call.model, body, call.request_id, call.traceparent)
-        head, answer = await self._server.whole(asked)
+        request = EngineRequest(call.path, call.model, body, call.request_id, call.traceparent)
+        head, answer = await self._server.whole(request)
         return BytesReply(answer, status=head.status, headers={"content-type": head.content_type})
 
 
 def _add_adapters(config: LLMConfig, adapters: Mapping[str, str]) -> None:
-    """Tell vLLM where the adapters are, and how wide the widest is."""
+    """Give vLLM the adapters' places, and the width of the widest."""
     folders = {name: Path(fetch_folder(source)) for name, source in adapters.items()}
     engine = config.get_engine_config()
     engine.frontend_kwargs["lora_modules"] = [
@@ -256,22 +255,22 @@ def _add_adapters(config: LLMConfig, adapters: Mapping[str, str]) -> None:
     if "max_lora_rank" not in config.engine_kwargs:
         ranks = [_rank(folder) for folder in folders.values()]
         # vLLM has room for some widths only.
-        room = [one for one in get_args(MaxLoRARanks) if one >= max(ranks)]
+        room = [width for width in get_args(MaxLoRARanks) if width >= max(ranks)]
         config.update_engine_kwargs(max_lora_rank=min(room, default=max(ranks)))
 
 
 def _rank(folder: Path) -> int:
     try:
-        told = msgspec.json.decode((folder / "adapter_config.json").read_bytes())
-        return int(told["r"])
+        config = msgspec.json.decode((folder / "adapter_config.json").read_bytes())
+        return int(config["r"])
     except (OSError, KeyError, TypeError, ValueError, msgspec.DecodeError) as error:
-        raise ConfigError(f"{folder}: is no LoRA adapter: {error}") from error
+        raise ConfigError(f"{folder} is no LoRA adapter: {error}") from error
 
 
-def _error(found: Any) -> tuple[ResponseHead, bytes] | None:
-    """The error object of vLLM, whose code is a status; OpenAI's is a string, or null."""
-    error = getattr(found, "error", None)
+def _error(result: Any) -> tuple[ResponseHead, bytes] | None:
+    """Return vLLM's error as OpenAI's, whose code is a string or null; vLLM's is a status."""
+    error = getattr(result, "error", None)
     if error is None:
         return None
-    told = {"message": error.message, "type": error.type, "param": error.param, "code": None}
-    return ResponseHead(int(error.code), "application/json"), wire.encode({"error": told})
+    body = {"message": error.message, "type": error.type, "param": error.param, "code": None}
+    return ResponseHead(int(error.code), "application/json"), wire.encode({"error": body})

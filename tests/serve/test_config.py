@@ -28,7 +28,7 @@ models:
     )
     assert found["bart-cnn"].task == "summarization"
     assert found["bart-cnn"].gpus == 0.5
-    assert found["prometheus"].replicas.most == 4
+    assert found["prometheus"].replicas.max_copies == 4
     assert found["prometheus"].gpus == 0
 
 

@@ -19,7 +19,7 @@ from router.gateway.dispatch import UpstreamRequest
 from router.gateway.routing import Table
 from serve.batch.protocol import Done
 from serve.engines.batching import batched
-from serve.engines.messages import EngineResponse, decode_asked, encode
+from serve.engines.messages import EngineResponse, decode_request, encode
 
 MODELS = """
 models:
@@ -104,7 +104,7 @@ class Crew:
         self.died = asyncio.Event()
 
     async def call(self, crew, method, payload):
-        asked = decode_asked(payload)
+        asked = decode_request(payload)
         text = json.loads(asked.body)["messages"]
         self.asked.append(text)
         died = self.died

@@ -1,14 +1,18 @@
-"""A study of judges for people: `rich` tables for a terminal, a fragment of HTML for a page.
+"""Shows a study of judges to people: `rich` tables on a terminal, a fragment of HTML on a page.
 
-console.print(*calibration_tables(report))
-page += calibration_fragment(report, title="laptop/prometheus, 2026-11-21")
+    sheets = list(calibration_sheets(report))
+    for sheet in sheets:
+        console.print(table(sheet))
+    page += fragment("laptop/prometheus, 2026-11-21", sheets, report.warnings)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader
 
 from evaluators.judge.calibration import MEASURES, Calibration, JudgeChange, Repeats
 from evaluators.judge.pairwise import PairwiseReport
@@ -19,29 +23,41 @@ if TYPE_CHECKING:  # rich takes its time to import, and only the command line pr
     from rich.table import Table
 
 _ABSENT = "-"
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
 class Sheet(NamedTuple):
-    """A table before it is written in any way: a title, a head, and rows of the head's length."""
+    """A table of texts, for whatever shows it.
+
+    Attributes:
+        title: what the table says.
+        head: the names of its columns.
+        rows: each as long as the head.
+    """
 
     title: str
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
 
 
-def interval(found: Interval | None, digits: int = 3) -> str:
-    """`0.799 [0.733, 0.851]`; a dash where there is nothing."""
-    if found is None or found.estimate is None:
+def interval(measured: Interval | None, digits: int = 3) -> str:
+    """Return the text of an interval, as in `0.799 [0.733, 0.851]`, or a dash without a number."""
+    if measured is None or measured.estimate is None:
         return _ABSENT
-    text = f"{found.estimate:.{digits}f}"
-    if found.low is None or found.high is None:
+    text = f"{measured.estimate:.{digits}f}"
+    if measured.low is None or measured.high is None:
         return text
-    return f"{text} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    return f"{text} [{measured.low:.{digits}f}, {measured.high:.{digits}f}]"
 
 
 def calibration_sheets(report: Calibration) -> Iterator[Sheet]:
-    """Agreement, confusion, ceiling, bias by length, category and model."""
-    rows = [(MEASURES[name], interval(found)) for name, found in report.agreement.items()]
+    """Yield the tables of agreement, ceiling and confusion, and of each kind of group."""
+    rows = [(MEASURES[name], interval(measured)) for name, measured in report.agreement.items()]
     rows.append(("longer answers (per 100 words)", interval(report.length_slope)))
     yield Sheet(
         f"Judge against people: {report.scored:,} of {report.items:,} answers scored",
@@ -50,9 +66,9 @@ def calibration_sheets(report: Calibration) -> Iterator[Sheet]:
     )
     rows = [
         row
-        for who, found in (("the judge", report.itself), ("people", report.people))
-        if found is not None
-        for row in _repeats(who, found)
+        for who, repeats in (("the judge", report.itself), ("people", report.people))
+        if repeats is not None
+        for row in _repeat_rows(who, repeats)
     ]
     if rows:
         yield Sheet("Agreement with oneself: the ceiling", ("measure", "value"), rows)
@@ -90,7 +106,7 @@ def calibration_sheets(report: Calibration) -> Iterator[Sheet]:
 
 
 def pairwise_sheets(report: PairwiseReport, names: Sequence[str] = ()) -> Iterator[Sheet]:
-    """Win rates and what is wrong with them."""
+    """Yield the table of win rates, and of what may be wrong with them."""
     first = names[0] if names else "the first"
     rows = [
         ("pairs", f"{report.pairs:,}"),
@@ -111,7 +127,7 @@ def pairwise_sheets(report: PairwiseReport, names: Sequence[str] = ()) -> Iterat
 
 
 def board_sheets(board: Ratings) -> Iterator[Sheet]:
-    """Ratings, and who won how much against whom."""
+    """Yield the table of ratings, and the table of the points of each against each."""
     names = tuple(board.ratings)
     yield Sheet(
         f"Bradley-Terry ratings over {board.games:,} games",
@@ -119,11 +135,11 @@ def board_sheets(board: Ratings) -> Iterator[Sheet]:
         [
             (
                 name,
-                interval(found, 0),
-                f"{found.n:,}",
+                interval(rating, 0),
+                f"{rating.n:,}",
                 ", ".join(other for better, other in board.surely if better == name) or _ABSENT,
             )
-            for name, found in board.ratings.items()
+            for name, rating in board.ratings.items()
         ],
     )
     yield Sheet(
@@ -137,9 +153,9 @@ def board_sheets(board: Ratings) -> Iterator[Sheet]:
 
 
 def change_sheets(change: JudgeChange) -> Iterator[Sheet]:
-    """Two judges, or one on two dates."""
+    """Yield the table that compares two judges, or one judge on two dates."""
     moved = change.difference
-    rows = [(MEASURES[name], interval(found)) for name, found in change.agreement.items()]
+    rows = [(MEASURES[name], interval(measured)) for name, measured in change.agreement.items()]
     rows[-1] = ("mean of second - first", interval(change.agreement["bias"]))
     rows += [
         ("p-value of that difference", f"{moved.p_value:.4f}" if moved else _ABSENT),
@@ -150,38 +166,27 @@ def change_sheets(change: JudgeChange) -> Iterator[Sheet]:
 
 
 def table(sheet: Sheet) -> Table:
-    """For a terminal."""
+    """Return the sheet as a table for a terminal."""
     from rich.table import Table  # noqa: PLC0415  (see TYPE_CHECKING above)
     from rich.text import Text  # noqa: PLC0415
 
-    found = Table(title=sheet.title, title_justify="left")
+    drawn = Table(title=sheet.title, title_justify="left")
     for number, name in enumerate(sheet.head):
-        found.add_column(name, justify="left" if number == 0 else "right")
+        drawn.add_column(name, justify="left" if number == 0 else "right")
     for row in sheet.rows:
         # A name may look like markup.
-        found.add_row(*map(Text, row))
-    return found
+        drawn.add_row(*map(Text, row))
+    return drawn
 
 
 def fragment(title: str, sheets: Sequence[Sheet], warnings: Sequence[str]) -> str:
-    """For a page: a section with a table for each sheet, everything escaped."""
-    parts = [f'<section class="judge-study">\n<h2>{escape(title)}</h2>']
-    parts += [f'<p class="warning">{escape(warning)}</p>' for warning in warnings]
-    for sheet in sheets:
-        head = "".join(f"<th>{escape(name)}</th>" for name in sheet.head)
-        body = "\n".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in sheet.rows
-        )
-        parts.append(
-            f"<table>\n<caption>{escape(sheet.title)}</caption>\n"
-            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-        )
-    return "\n".join([*parts, "</section>\n"])
+    """Return a section of HTML with a table for each sheet; everything in it is escaped."""
+    template = _TEMPLATES.get_template("study.html")
+    return template.render(title=title, sheets=sheets, warnings=warnings)
 
 
-def _repeats(who: str, found: Repeats) -> Iterator[tuple[str, str]]:
-    yield f"{who}: Krippendorff's alpha over up to {found.most} scores", interval(found.alpha)
-    yield f"{who}: Pearson of the first two scores", interval(found.pearson)
-    yield f"{who}: all scores equal", interval(found.exact)
-    yield f"{who}: mean standard deviation", interval(found.deviation)
+def _repeat_rows(who: str, repeats: Repeats) -> Iterator[tuple[str, str]]:
+    yield f"{who}: Krippendorff's alpha over up to {repeats.most} scores", interval(repeats.alpha)
+    yield f"{who}: Pearson of the first two scores", interval(repeats.pearson)
+    yield f"{who}: all scores equal", interval(repeats.exact)
+    yield f"{who}: mean standard deviation", interval(repeats.deviation)

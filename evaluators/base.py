@@ -1,4 +1,4 @@
-"""The types of an evaluation: a Sample is asked, an Answer comes back, a Metric scores it."""
+"""The types of an evaluation: a Sample is sent, an Answer comes back, a Metric scores it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from providers.base import AS_IT_CAME, Translation
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of a dataset, ready to be asked.
+    """One row of a dataset, ready to be sent.
 
     Attributes:
         id: unique in the dataset; the row's `id` column or its 1-based row number as text.
         messages: the chat messages to send, rendered from the run's template.
         references: the answers a careful person would accept; may be empty.
         fields: the row's columns as they were read.
-        answer: an answer that the dataset brings along, given by whatever made it: its `answer`
-            column, Lumigator's `predictions`, OpenAI's `sample.output_text`. None where it brings
-            none. It stands for no route: a run that is to score it says so, and may then score it
-            in place of asking; every other run asks as if it were not there.
+        answer: an answer that the dataset brings along: its `answer` column, Lumigator's
+            `predictions`, OpenAI's `sample.output_text`; None in a dataset without answers. It
+            belongs to no route: a run that is to score it says so, and every other run sends
+            requests as if it were absent.
     """
 
     id: str
@@ -32,13 +32,13 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cluster(self) -> str:
-        """What the sample has in common with others (its `cluster` column), "" for nothing."""
+        """Return the group that the sample belongs to (its `cluster` column), "" for none."""
         value = self.fields.get("cluster")
         return "" if value is None else str(value).strip()
 
 
 class Cell(NamedTuple):
-    """Which answer: one sample asked of one route, for the `repeat`-th time (from 0)."""
+    """The place of one answer in a run: the `repeat`-th (from 0) of a route to a sample."""
 
     route: str
     sample_id: str
@@ -46,7 +46,7 @@ class Cell(NamedTuple):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens as the target counted them, else as estimated; None where neither is known."""
+    """Tokens as the target counted them, else as estimated; None where they are unknown."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -54,28 +54,28 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a route answered to one sample, or why it did not.
+    """A route's answer to one sample, or the reason why it gave no answer.
 
     Attributes:
-        text: the answer's text; None when there is none (see `error`).
-        error: why there is no answer, or None.
+        text: the answer's text; None for a failure (see `error`).
+        error: the reason for a failure, or None.
         error_code: the error's machine-readable code, or None.
-        target: `provider/model` that answered; "" when none did.
+        target: the `provider/model` that answered; "" when no target did.
         model: the model version the target says it is, "" when it says nothing.
         system_fingerprint: as the target reports it, "" otherwise.
         finish_reason: as the target reports it, "" otherwise.
         usage: tokens, as the target counted them, else as estimated.
-        cost_usd: what the call cost in US dollars; None when the price is unknown.
+        cost_usd: the cost of the call in US dollars; None when the price is unknown.
         estimated: whether tokens are estimated, and with them the cost, because a target did not
             count them.
         logprob_sum: natural logarithm of the probability of the whole answer, summed over its
             tokens; None when the target did not say.
-        logprob_tokens: over how many tokens that is; None when the target did not say.
+        logprob_tokens: the number of those tokens; None when the target did not say.
         first_byte_s: seconds from sending to the first byte of the body; None without an answer.
         total_s: seconds from sending to the last byte, retries included.
-        attempts: how many requests were sent, retries included; 0 for a cached answer.
+        attempts: the number of requests that were sent, retries included; 0 for a cached answer.
         cached: whether the run cache answered instead of the target.
-        translation: what became of the request's fields on their way to the target.
+        translation: how the request's fields were translated for the target.
     """
 
     text: str | None
@@ -102,7 +102,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     """One number a metric produces, declared before anything runs.
 
     Attributes:
-        name: as it is written in reports and gates, for example `rougeL`.
+        name: the name in reports and gates, for example `rougeL`.
         higher_is_better: None where neither direction is better (a length, say).
         low, high: the range of a score, None where unbounded.
         unit: "" for a plain number, else `s`, `USD`, `words`, ...
@@ -110,7 +110,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
             samples' `statistics` (a sequence of floats) and gives the corpus score. None means
             that a route's score is the mean over its samples.
         confusion: where the statistics are a confusion matrix, the names of its columns; its rows
-            are the same without the last (answers that are none of the labels). Reports show it.
+            are the same without the last (for answers without a label). Reports show it.
         description: one sentence for a reader of the report.
     """
 
@@ -130,11 +130,11 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         output: the declared Output's name.
         value: the number; None when it could not be computed (see `error`). Never NaN.
-        statistics: what `Output.corpus` needs of this sample; empty for means.
+        statistics: the numbers of this sample that `Output.corpus` sums; empty for means.
         passed: for graders with a threshold, whether it was met; None otherwise.
-        error: why there is no value.
-        note: what has to be known about the value (a text was cut, say), in words that are the same
-            for every answer it holds for: a report counts equal notes.
+        error: the reason why the value is missing.
+        note: a remark on the value (a text was cut, say), in the same words for every answer that
+            it applies to: a report counts equal notes.
     """
 
     output: str
@@ -153,11 +153,11 @@ class Scorable(NamedTuple):
 
 
 class Declared(Protocol):
-    """What every metric says of itself before anything runs.
+    """A metric as it describes itself before anything runs.
 
     Attributes:
-        name: as it is written in a run document.
-        outputs: what it produces; scoring returns exactly these, in this order.
+        name: the name in a run document.
+        outputs: the numbers it produces; scoring returns exactly these, in this order.
         needs_reference: True when a sample without references cannot be scored.
         signature: implementation, version and every choice that changes the number, in the manner
             of sacreBLEU; stored with the run and printed in reports.
@@ -181,19 +181,19 @@ class Metric(Declared, Protocol):
 
 @runtime_checkable
 class PreloadedMetric(Protocol):
-    """What a metric adds when it is slow to load, or may be stuck: it is scored by a worker only.
+    """A metric that is slow to load, or may hang, so that only a worker process scores with it.
 
-    Everything else may be scored in the server's own process for the first moments of a run.
+    Every other metric may score in the server's own process for the first moments of a run.
     """
 
     def load(self) -> None:
-        """Read what scoring needs. Called once, in the worker, before anything is scored."""
+        """Load whatever scoring needs. Called once, in the worker, before anything is scored."""
         ...
 
 
 @runtime_checkable
 class IsolatedMetric(Declared, PreloadedMetric, Protocol):
-    """A metric that gets a worker process of its own: it holds a model, or is somebody else's code.
+    """A metric that gets a worker process of its own: it holds a model, or is a user's code.
 
     Attributes:
         load_s: seconds that `load` may take.
@@ -209,10 +209,10 @@ class IsolatedMetric(Declared, PreloadedMetric, Protocol):
 
 
 class Embed(Protocol):
-    """Asks a route for embeddings. The router provides it."""
+    """Gets embeddings from a route. The router provides it."""
 
     async def __call__(self, route: str, texts: Sequence[str]) -> list[list[float]]:
-        """One vector for each text, in order.
+        """Return one vector for each text, in order.
 
         Raises:
             EvalrouterError: the route is unknown, or its target failed.
@@ -222,31 +222,31 @@ class Embed(Protocol):
 
 @runtime_checkable
 class EmbeddingMetric(Declared, Protocol):
-    """A metric that asks a route of the router, and so is scored where the router is.
+    """A metric that needs embeddings from a route, and so is scored where the router is.
 
     Attributes:
-        route: which one.
+        route: the route that gives the embeddings.
     """
 
     route: str
 
     async def ask(self, items: Sequence[Scorable], embed: Embed) -> list[tuple[Score, ...]]:
-        """Score answers, in order. A target's failure leaves no value."""
+        """Score answers, in order. After a target's failure, a score has no value."""
         ...
 
 
 class JudgeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request to a judge, with what tells it from others.
+    """One request to a judge, and the numbers that tell it from others.
 
     Attributes:
-        judge: the route that is asked.
-        metric: who asks.
-        sample_id: about which sample.
-        messages: the chat messages; empty where there is a `prompt`.
+        judge: the route of the judge.
+        metric: the name of the metric that needs the judgement.
+        sample_id: the sample that the judgement is about.
+        messages: the chat messages; empty with a `prompt`.
         prompt: a text to complete, its chat template applied; None for a chat.
-        parameters: sent with it.
-        repeat: which judgement of the same answer this is, from 0.
-        attempt: how often it was asked before without an answer that could be read.
+        parameters: the other fields of the request.
+        repeat: the number of this judgement of the same answer, from 0.
+        attempt: the number of earlier requests whose answers could not be read.
     """
 
     judge: str
@@ -260,12 +260,12 @@ class JudgeRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What a judge answered; it is kept already.
+    """A judge's answer, which is stored already.
 
     Attributes:
-        answer: its text, or why there is none.
+        answer: the text, or the reason why it is missing.
         tokens: the last tokens with the natural log probabilities of their alternatives, where
-            they were asked for and given.
+            they were requested and given.
     """
 
     answer: Answer
@@ -273,21 +273,22 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AskJudge(Protocol):
-    """Asks a judge. The router provides it, and keeps every answer before it gives it back."""
+    """Sends a request to a judge. The router provides it, and stores every answer."""
 
     async def __call__(self, request: JudgeRequest) -> Judgement:
-        """The judge's answer; a target's failure is one with `error`."""
+        """Return the judge's answer, stored; a target's failure is one with `error`."""
         ...
 
 
 @runtime_checkable
 class JudgeMetric(Declared, Protocol):
-    """A metric that asks judges, and so is scored where the router is.
+    """A metric that needs judges, and so is scored where the router is.
 
     Attributes:
-        judges: the routes that it asks.
-        calls: how many requests one answer takes at least.
-        grading: what is judged and how, without by whom: judges are calibrated for that.
+        judges: the routes of the judges.
+        calls: the number of requests that one answer takes at least.
+        grading: the signature of the way to judge, without the judges: a calibration of a judge
+            holds for one grading.
     """
 
     judges: tuple[str, ...]
@@ -295,7 +296,7 @@ class JudgeMetric(Declared, Protocol):
     grading: str
 
     async def judge(self, items: Sequence[Scorable], ask: AskJudge) -> list[tuple[Score, ...]]:
-        """Score answers, in order. What cannot be judged has no value."""
+        """Score answers, in order. The score of an answer that cannot be judged has no value."""
         ...
 
 

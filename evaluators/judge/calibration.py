@@ -1,14 +1,14 @@
-"""How far a judge can be trusted: its scores against people's, against its own, over time.
+"""Measures how far a judge can be trusted: against people, against itself, over time.
 
     report = calibrate(items, low=1, high=5)
     report.agreement["pearson"]                   # Interval(estimate=0.80, low=..., high=...)
     change(before_items, after_items)             # the same judge on two dates, or two judges
 
-An item is one answer that was scored by the judge (once a repeat) and by somebody who knows better
-(one or more people, or another judge). Correlations and the bias are of the means; kappas, exact
-agreement and the confusion matrix are of the means taken to the nearest score there is, of two
-equally near ones to the higher.
-Items that belong together (answers to the same question) are resampled together.
+An item is one answer that was scored by the judge (once a repeat) and by one or more people (or by
+a better judge). Correlations and the bias are of the means; kappas, exact agreement and the
+confusion matrix are of the means rounded to the nearest possible score, and to the higher one of
+two that are equally near. Items that belong together (answers to the same question) are resampled
+together.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from evaluators.stats.differences import Paired, paired_difference
 from evaluators.stats.intervals import Interval
 
 FEW = 30
-"""Below so many items a calibration says little, and a warning says so."""
+"""With fewer items a calibration says little, and a warning says so."""
 
 MEASURES = {
     "pearson": "Pearson's correlation",
@@ -39,7 +39,7 @@ MEASURES = {
     "pairwise": "pairwise accuracy",
     "bias": "bias (judge - people)",
 }
-"""Measure to what it is called in reports."""
+"""The name in reports of each measure."""
 
 Agreement: TypeAlias = dict[str, Interval]
 
@@ -49,12 +49,12 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: unique among the items.
-        judge: the judge's score of each repeat that could be read; empty when none could.
+        judge: the judge's score of each repeat that could be read.
         people: the scores to compare with.
-        question: what the answer answers; answers to the same question belong together.
-        category: what kind of question it is, "" for none.
-        model: who wrote the answer, "" when that is unknown.
-        words: how long the answer is.
+        question: the question of the answer; answers to the same question belong together.
+        category: the kind of question, "" where it has none.
+        model: the model that wrote the answer, "" when that is unknown.
+        words: the number of words of the answer.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     """The items of one category, length or model.
 
     Attributes:
-        name: of the group.
+        name: the category, length or model.
         judge: the judge's mean score.
         people: people's mean score.
         bias: judge - people.
@@ -85,7 +85,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repeats(msgspec.Struct, frozen=True, kw_only=True):
-    """How far several scores of the same items agree: a judge's own repeats, or people.
+    """The agreement between several scores of the same items: a judge's repeats, or people's.
 
     Attributes:
         most: the largest number of scores that an item has.
@@ -106,21 +106,21 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a judge's scores.
 
     Attributes:
-        items: how many there were.
-        scored: those with a score of the judge.
-        unparsed: those without.
-        low: the lowest score there is.
-        high: the highest score there is.
+        items: the number of items.
+        scored: the number of items with a score of the judge.
+        unparsed: the number of items without one.
+        low: the lowest possible score.
+        high: the highest possible score.
         agreement: measure (see MEASURES) to its value.
         itself: the judge's repeats among each other, which is the ceiling; None without repeats.
-        people: people among each other; None where each item has one score.
+        people: people's scores among each other; None where each item has one score.
         scores: the values of the confusion matrix.
         confusion: one row for each score people gave, one number for each that the judge gave.
-        categories: by category; empty where there are none.
+        categories: one group for each category; empty where the items have no category.
         lengths: the shortest, the middle and the longest third of the answers.
-        length_slope: by how much judge - people grows with every 100 words.
-        models: by model; empty where they are unknown.
-        warnings: what has to be known before believing the numbers, in sentences.
+        length_slope: how much judge - people grows with every 100 words.
+        models: one group for each model; empty where the models are unknown.
+        warnings: sentences that a reader has to know before believing the numbers.
     """
 
     items: int
@@ -144,11 +144,11 @@ class JudgeChange(msgspec.Struct, frozen=True, kw_only=True):
     """Two judges, or one on two dates, over the items that both scored.
 
     Attributes:
-        n: how many those are.
-        agreement: of the second with the first.
+        n: the number of those items.
+        agreement: the agreement of the second with the first.
         difference: mean of second - first with its paired test; None when n is 0.
-        pearson_first: of the first with people.
-        pearson_second: of the second with people.
+        pearson_first: the correlation of the first with people.
+        pearson_second: the correlation of the second with people.
     """
 
     n: int
@@ -164,10 +164,10 @@ def calibrate(
     """Compare a judge with people.
 
     Args:
-        items: with at least one score of people each.
-        low: the lowest score there is.
-        high: the highest score there is.
-        scores: all scores there are, where they are not the whole numbers between those two.
+        items: answers with at least one score of people each.
+        low: the lowest possible score.
+        high: the highest possible score.
+        scores: all possible scores, where they are not the whole numbers between those two.
     """
     scores = sorted(scores) or _whole(low, high)
     scored = [item for item in items if item.judge and item.people]
@@ -177,7 +177,7 @@ def calibrate(
     ).confusion()
     itself = repeats([item.judge for item in scored])
     people = repeats([item.people for item in scored])
-    found = Calibration(
+    calibration = Calibration(
         items=len(items),
         scored=len(scored),
         unparsed=sum(not item.judge for item in items),
@@ -202,8 +202,8 @@ def calibrate(
         models=_groups([(item.model, item) for item in scored]),
         warnings=(),
     )
-    beyond = sum(not low <= one <= high for item in scored for one in item.people)
-    return msgspec.structs.replace(found, warnings=tuple(_warnings(found, beyond)))
+    outside = sum(not low <= score <= high for item in scored for score in item.people)
+    return msgspec.structs.replace(calibration, warnings=tuple(_warnings(calibration, outside)))
 
 
 def agreement(
@@ -213,13 +213,13 @@ def agreement(
     *,
     scores: Sequence[float] = (),
 ) -> Agreement:
-    """Every measure of MEASURES for two scores an item; `scores` as for `calibrate`."""
+    """Compute every measure of MEASURES for two scores an item; `scores` as for `calibrate`."""
     both = [*judge, *people]
     scores = scores or _whole(min(both, default=0), max(both, default=0))
     means = Pairs(judge, people, clusters=clusters)
     rounded = Pairs(
-        [_nearest(one, scores) for one in judge],
-        [_nearest(one, scores) for one in people],
+        [_nearest(score, scores) for score in judge],
+        [_nearest(score, scores) for score in people],
         clusters=clusters,
     )
     return {
@@ -238,9 +238,10 @@ def agreement(
 def pairwise_accuracy(
     judge: Sequence[float], people: Sequence[float], clusters: Sequence[str] | None = None
 ) -> Interval:
-    """Share of the pairs of answers that the judge orders as people do; a tie of its counts half.
+    """Compute the share of the pairs of answers that the judge orders as people do.
 
-    Pairs are of answers to the same question where `clusters` says which those are, else of all.
+    A tie of the judge counts half. Pairs are of answers to the same question where `clusters` says
+    which those are, else of all.
     """
     if clusters is None:
         return Pairs(judge, people).ordered()
@@ -250,14 +251,14 @@ def pairwise_accuracy(
         members.setdefault(name, []).append(number)
     for name, numbers in members.items():
         credit, decided = sums.setdefault(name, [0.0, 0.0])
-        for place, one in enumerate(numbers):
-            for other in numbers[:place]:
-                apart = people[one] - people[other]
-                if not apart:
+        for place, second in enumerate(numbers):
+            for first in numbers[:place]:
+                by_people = people[second] - people[first]
+                if not by_people:
                     continue
-                found = judge[one] - judge[other]
+                by_judge = judge[second] - judge[first]
                 decided += 1
-                credit += 0.5 if not found else float((found > 0) == (apart > 0))
+                credit += 0.5 if not by_judge else float((by_judge > 0) == (by_people > 0))
         sums[name] = [credit, decided]
     rows = np.array([row for row in sums.values() if row[1]]).reshape(-1, 2)
     if not len(rows):
@@ -266,24 +267,24 @@ def pairwise_accuracy(
 
 
 def repeats(scores: Sequence[Sequence[float]]) -> Repeats | None:
-    """How far several scores of each item agree; None where no item has two."""
-    several = [one for one in scores if len(one) > 1]
+    """Compute how far several scores of each item agree; None where no item has two."""
+    several = [given for given in scores if len(given) > 1]
     if not several:
         return None
-    most = max(map(len, several))
-    raters = [[one[n] if n < len(one) else None for one in several] for n in range(most)]
-    same = sum(len(set(one)) == 1 for one in several)
+    longest = max(map(len, several))
+    raters = [[given[n] if n < len(given) else None for given in several] for n in range(longest)]
+    same = sum(len(set(given)) == 1 for given in several)
     return Repeats(
-        most=most,
+        most=longest,
         alpha=krippendorff(raters, level="interval"),
-        deviation=intervals.mean_interval([float(np.std(one, ddof=1)) for one in several]),
+        deviation=intervals.mean_interval([float(np.std(given, ddof=1)) for given in several]),
         exact=intervals.wilson(same, len(several)),
-        pearson=Pairs([one[0] for one in several], [one[1] for one in several]).pearson(),
+        pearson=Pairs([given[0] for given in several], [given[1] for given in several]).pearson(),
     )
 
 
 def length_slope(words: Sequence[int], gap: Sequence[float]) -> Interval:
-    """By how much `gap` grows with every 100 words: least squares, bootstrap interval."""
+    """Compute how much `gap` grows with every 100 words: least squares, bootstrap interval."""
     rows = [
         (1.0, length / 100, (length / 100) ** 2, value, value * length / 100)
         for length, value in zip(words, gap, strict=True)
@@ -300,21 +301,21 @@ def length_slope(words: Sequence[int], gap: Sequence[float]) -> Interval:
 
 
 def change(first: Sequence[Item], second: Sequence[Item]) -> JudgeChange:
-    """What became of a judge's scores between two dates, or how two judges differ.
+    """Compare a judge's scores on two dates, or the scores of two judges.
 
     Args:
-        first: the earlier items, or the judge to compare with.
-        second: the later ones; items are matched by their id.
+        first: the earlier items, or those of the judge to compare with.
+        second: the later items; items are matched by their id.
     """
     later = {item.id: item for item in second if item.judge}
     both = [(item, later[item.id]) for item in first if item.judge and item.id in later]
-    before = [_mean(one.judge) for one, _ in both]
-    after = [_mean(other.judge) for _, other in both]
-    people = [(n, _mean(one.people)) for n, (one, _) in enumerate(both) if one.people]
+    before = [_mean(earlier.judge) for earlier, _ in both]
+    after = [_mean(matching.judge) for _, matching in both]
+    people = [(n, _mean(earlier.people)) for n, (earlier, _) in enumerate(both) if earlier.people]
     truth = [score for _, score in people]
     return JudgeChange(
         n=len(both),
-        agreement=agreement(after, before, _clusters([one for one, _ in both])),
+        agreement=agreement(after, before, _clusters([earlier for earlier, _ in both])),
         difference=paired_difference(after, before),
         pearson_first=Pairs([before[n] for n, _ in people], truth).pearson(),
         pearson_second=Pairs([after[n] for n, _ in people], truth).pearson(),
@@ -326,16 +327,16 @@ def _mean(scores: Sequence[float]) -> float:
 
 
 def _whole(low: float, high: float) -> list[float]:
-    return [float(one) for one in range(math.floor(low), math.ceil(high) + 1)]
+    return [float(score) for score in range(math.floor(low), math.ceil(high) + 1)]
 
 
 def _nearest(score: float, scores: Sequence[float]) -> int:
-    """The place of the nearest of the scores; of two equally near ones, of the higher."""
+    """Return the place of the nearest of the scores; of the higher of two equally near ones."""
     return min(range(len(scores)), key=lambda place: (abs(scores[place] - score), -scores[place]))
 
 
 def _clusters(items: Sequence[Item]) -> list[str] | None:
-    """The questions, where some question has several answers."""
+    """Return each item's question; None where every question has one answer."""
     questions = [item.question for item in items]
     if not all(questions) or len(set(questions)) == len(questions):
         return None
@@ -347,12 +348,12 @@ def _groups(named: Sequence[tuple[str, Item]]) -> tuple[Group, ...]:
     for name, item in named:
         if name:
             groups.setdefault(name, []).append(item)
-    found = []
+    named_groups = []
     for name, items in groups.items():
         judge = [_mean(item.judge) for item in items]
         people = [_mean(item.people) for item in items]
         clusters = _clusters(items)
-        found.append(
+        named_groups.append(
             Group(
                 name=name,
                 judge=intervals.mean_interval(judge, clusters=clusters),
@@ -361,11 +362,11 @@ def _groups(named: Sequence[tuple[str, Item]]) -> tuple[Group, ...]:
                 pearson=Pairs(judge, people, clusters=clusters).pearson(),
             )
         )
-    return tuple(found)
+    return tuple(named_groups)
 
 
 def _thirds(items: Sequence[Item]) -> list[tuple[str, Item]]:
-    """The items with the name of the third that their length belongs to."""
+    """Return the items, each with the name of the third that its length belongs to."""
     if len({item.words for item in items}) < 3:
         return []
     low, high = np.quantile([item.words for item in items], [1 / 3, 2 / 3])
@@ -381,35 +382,38 @@ def _thirds(items: Sequence[Item]) -> list[tuple[str, Item]]:
     return named
 
 
-def _warnings(found: Calibration, beyond: int) -> list[str]:
-    told = []
-    if beyond:
-        told.append(
-            f"{beyond:,} scores of people lie outside of {found.low:g} to {found.high:g}, which is "
-            "all the judge can say: kappas and the bias mean little. Are the scales the same?"
+def _warnings(calibration: Calibration, outside: int) -> list[str]:
+    warnings = []
+    if outside:
+        warnings.append(
+            f"{outside:,} scores of people lie outside of {calibration.low:g} to "
+            f"{calibration.high:g}, which is all the judge can say: kappas and the bias mean "
+            "little. Are the scales the same?"
         )
-    if found.scored < FEW:
-        told.append(f"{found.scored} items are few: with fewer than {FEW} little can be said.")
-    if found.unparsed:
-        told.append(
-            f"{found.unparsed:,} of {found.items:,} answers got no score that could be read; "
-            "the numbers are of the others."
+    if calibration.scored < FEW:
+        warnings.append(
+            f"{calibration.scored} items are few: with fewer than {FEW} little can be said."
         )
-    slope = found.length_slope
+    if calibration.unparsed:
+        warnings.append(
+            f"{calibration.unparsed:,} of {calibration.items:,} answers got no score that could be "
+            "read; the numbers are of the others."
+        )
+    slope = calibration.length_slope
     if slope.low is not None and slope.high is not None and slope.low * slope.high > 0:
         verb = "prefers" if slope.low > 0 else "dislikes"
-        told.append(f"The judge {verb} longer answers more than people do.")
-    for group in found.categories:
+        warnings.append(f"The judge {verb} longer answers more than people do.")
+    for group in calibration.categories:
         bias = group.bias
         if group.bias.n >= 5 and bias.low is not None and bias.high is not None:
             if bias.low > 0:
-                told.append(f"The judge is kinder than people in the category {group.name}.")
+                warnings.append(f"The judge is kinder than people in the category {group.name}.")
             if bias.high < 0:
-                told.append(f"The judge is stricter than people in the category {group.name}.")
-    ceiling = found.itself.alpha.estimate if found.itself else None
+                warnings.append(f"The judge is stricter than people in the category {group.name}.")
+    ceiling = calibration.itself.alpha.estimate if calibration.itself else None
     if ceiling is not None and ceiling < 0.667:
-        told.append(
+        warnings.append(
             f"The judge does not agree with itself (alpha {ceiling:.2f} over repeats); "
             "it cannot agree better with anybody else."
         )
-    return told
+    return warnings

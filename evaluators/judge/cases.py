@@ -1,4 +1,4 @@
-"""A dataset of answers that people have scored or compared, as cases for a judge.
+"""Reads a dataset of answers that people have scored or compared, as cases for a judge.
 
     {"instruction": "...", "response": "...", "reference": "...", "score": 4, "category": "code"}
     {"instruction": "...", "response_a": "...", "response_b": "...", "label": "a"}
@@ -37,13 +37,13 @@ _PEOPLE: Mapping[str, Winner] = {
 
 
 class Case(NamedTuple):
-    """One answer and what people say of it.
+    """One answer and the scores that people gave it.
 
     Attributes:
         item: the answer, with the sample that it answers.
-        instruction: what it answers.
-        people: their scores.
-        rubric: the row's own; None without one.
+        instruction: the question that it answers.
+        people: people's scores.
+        rubric: the rubric that the row brings; None without one.
         category: what kind of question it is.
         model: who wrote the answer.
     """
@@ -63,36 +63,36 @@ def read_cases(
     columns: Mapping[str, str] = {},
     limit: int | None = None,
 ) -> list[Case | AnswerPair]:
-    """All rows; answers with scores, or pairs with labels, never both.
+    """Return the cases of all rows: answers with scores, or pairs with labels, never both.
 
     Args:
-        rows: of a dataset opened with `needs_prompt=False`.
-        path: the dataset's, for messages.
-        columns: the dataset's own column names to those above.
-        limit: only the first so many.
+        rows: the rows of a dataset opened with `needs_prompt=False`.
+        path: the dataset's path, for messages.
+        columns: the dataset's column names, each to the one above that it stands for.
+        limit: the number of rows to read; None for all.
 
     Raises:
         DatasetError: a row lacks something, or both kinds are in one dataset.
     """
-    found: list[Case | AnswerPair] = []
+    cases: list[Case | AnswerPair] = []
     for row in rows:
-        if limit is not None and len(found) == limit:
+        if limit is not None and len(cases) == limit:
             break
         where = f"{path}: row {row.number}"
         fields = {**row.fields}
-        for own, known in columns.items():
-            if own not in fields:
-                raise DatasetError(f"{where}: no column {own!r}.{closest(own, fields)}")
-            fields[known] = fields[own]
+        for column, name in columns.items():
+            if column not in fields:
+                raise DatasetError(f"{where}: no column {column!r}.{closest(column, fields)}")
+            fields[name] = fields[column]
         fields.setdefault("instruction", row.input or row.prompt)
         fields.setdefault("response", row.answer)
         fields.setdefault("reference", next(iter(row.references), None))
-        found.append(
+        cases.append(
             _pair(row.id, fields, where) if "label" in fields else _case(row.id, fields, where)
         )
-    if len({type(one) for one in found}) > 1:
+    if len({type(case) for case in cases}) > 1:
         raise DatasetError(f"{path}: some rows have a label and some have a score")
-    return found
+    return cases
 
 
 def _case(row_id: str, fields: Mapping[str, Any], where: str) -> Case:
@@ -153,9 +153,9 @@ def _text(fields: Mapping[str, Any], name: str, where: str) -> str:
 
 def _scores(fields: Mapping[str, Any], where: str) -> Iterator[float]:
     value = fields.get("score", fields.get("scores"))
-    for one in value if isinstance(value, list | tuple) else [value]:
+    for given in value if isinstance(value, list | tuple) else [value]:
         try:
-            score = float(one)
+            score = float(given)
         except (TypeError, ValueError):
             score = math.nan
         if not math.isfinite(score):

@@ -1,4 +1,4 @@
-"""Which family a model belongs to: a judge tends to prefer what its own family wrote.
+"""Tells which family a model belongs to: a judge tends to prefer what its own family wrote.
 
     family("openai/gpt-4o-mini-2024-07-18")     -> "GPT"
     family("laptop/prometheus-7b-v2.0")         -> "Mistral"
@@ -31,13 +31,13 @@ _PATTERNS = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern i
 
 
 def family(*names: str) -> str:
-    """The family that the first telling name gives away; "" when none does.
+    """Return the family that the first name with a family in it has; "" when no name has one.
 
     Args:
         names: a model's names, the most exact one first.
     """
-    for one in names:
-        for found, pattern in _PATTERNS:
-            if pattern.search(one):
-                return found
+    for name in names:
+        for family_name, pattern in _PATTERNS:
+            if pattern.search(name):
+                return family_name
     return ""

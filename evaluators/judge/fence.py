@@ -5,9 +5,9 @@ r"""Keeps what a model wrote from being read as part of the judge's prompt.
         -> '<answer-1f0c…>\nIgnore all that.\n</answer-1f0c…>'
 
 A judge that was trained on one format (Prometheus) gets no other structure than that: lines that
-pose as the format's headings are quoted, its result tag and the chat templates' marks are written
-with round brackets. Texts without any of these are not changed at all. Other judges get a
-fence around it as well, whose name depends on the text, so that it cannot know how to close it.
+pose as the format's headings are quoted, and its result tag and the marks of chat templates are
+written with round brackets. A text without any of these is not changed at all. Other judges get a
+fence around the text as well, whose name depends on the text, so that the text cannot close it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _FENCE = re.compile(r"<(/?(?:instruction|context|reference|answer)\b[^<>\n]{0,40
 
 
 def quote(text: str) -> str:
-    """The text with everything defused that Prometheus' format gives a meaning to."""
+    """Return the text with everything defused that Prometheus' format gives a meaning to."""
     text = _TAG.sub(r"(\1)", text)
     text = _MARK.sub(r"(\1)", text)
     return _HEADING.sub("> ", text)
 
 
 def fenced(text: str, what: str) -> str:
-    """The text, quoted, between two lines that it cannot contain or imitate.
+    """Return the text, quoted, between two lines that it cannot contain or imitate.
 
     Args:
         text: what a model, a user or a document says.

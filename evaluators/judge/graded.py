@@ -1,9 +1,9 @@
-"""A metric whose score is a judge's verdict: what is asked and read, and what becomes of it.
+"""Scores answers by judges' verdicts: `Graded` is the metric, `Grading` its prompt and reader.
 
-`metrics.py` makes them. Besides the score there is the share of verdicts that could not be read,
-which are never numbers; with repeats the deviation between them; and with two or more verdicts per
-answer Krippendorff's alpha over all answers: between the judges, or between one judge's repeats.
-Several judges have Fleiss' kappa as well.
+`metrics.py` makes them. A second output is the share of verdicts that could not be read, which are
+never numbers. With repeats, another one is the deviation between them; with two or more verdicts
+per answer, another one is Krippendorff's alpha over all answers, between the judges or between one
+judge's repeats. Several judges have Fleiss' kappa as well.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from evaluators.stats.agreement import (
 
 
 class Grading(NamedTuple):
-    """What is judged, and how, without by whom.
+    """A way to judge answers, whoever the judge is.
 
     Attributes:
-        name: what the score is called.
+        name: the name of the score.
         low: the lowest score.
         high: the highest score.
         higher_is_better: as in Output.
-        description: for a reader of the report.
-        source: the paper.
+        description: one sentence for a reader of the report.
+        source: the paper that the method is from.
         signature: everything that changes the verdicts.
-        ask: the messages (or, as a text, the prompt) for an answer; raises Unjudgeable.
-        read: what a judgement says.
-        parameters: sent with every request.
-        needs_reference: whether a sample without one cannot be judged.
-        categories: every verdict that there is.
+        ask: returns the messages (or, as a text, the prompt) for an answer; raises
+            UnjudgeableError.
+        read: returns the verdict that a judgement has.
+        parameters: fields that are sent with every request.
+        needs_reference: whether a sample without a reference cannot be judged.
+        categories: every verdict that is possible.
     """
 
     name: str
@@ -56,11 +57,11 @@ class Grading(NamedTuple):
 
 
 class UnjudgeableError(Exception):
-    """A sample lacks what the judge has to be told; the message says what."""
+    """A sample lacks something that the prompt needs; the message names it."""
 
 
 class Graded:
-    """A grading by a panel. See `evaluators.base.JudgeMetric`."""
+    """Scores answers by a grading and a panel of judges. See `evaluators.base.JudgeMetric`."""
 
     def __init__(self, metric: str, grading: Grading, panel: Panel) -> None:
         self.name = f"{metric}:{grading.name}"
@@ -78,31 +79,31 @@ class Graded:
         self._panel = panel
 
     async def judge(self, items: Sequence[Scorable], ask: AskJudge) -> list[tuple[Score, ...]]:
-        """One tuple of scores for each answer; all are asked about at the same time."""
-        return list(await asyncio.gather(*(self._one(item, ask) for item in items)))
+        """Return one tuple of scores for each answer; all answers are judged at the same time."""
+        return list(await asyncio.gather(*(self._judge_answer(item, ask) for item in items)))
 
-    async def _one(self, item: Scorable, ask: AskJudge) -> tuple[Score, ...]:
+    async def _judge_answer(self, item: Scorable, ask: AskJudge) -> tuple[Score, ...]:
         try:
             request = self.request(item)
         except UnjudgeableError as error:
             return tuple(
-                Score(output=one.name, value=None, error=str(error)) for one in self.outputs
+                Score(output=output.name, value=None, error=str(error)) for output in self.outputs
             )
         return self._scores(await poll(self._panel, ask, request, self._grading.read))
 
     def request(self, item: Scorable) -> PanelRequest:
-        """What the judges are asked about an answer. Raises UnjudgeableError."""
-        said = self._grading.ask(item.sample, item.answer)
+        """Return the request that every judge gets about an answer. Raises UnjudgeableError."""
+        prompt = self._grading.ask(item.sample, item.answer)
         return PanelRequest(
             metric=self.name,
             sample_id=item.sample.id,
-            messages=() if isinstance(said, str) else tuple(said),
-            prompt=said if isinstance(said, str) else None,
+            messages=() if isinstance(prompt, str) else tuple(prompt),
+            prompt=prompt if isinstance(prompt, str) else None,
             parameters=self._grading.parameters,
         )
 
     async def poll(self, item: Scorable, ask: AskJudge) -> Polled:
-        """All that the panel says of one answer. Raises UnjudgeableError."""
+        """Return the verdicts of the panel on one answer. Raises UnjudgeableError."""
         return await poll(self._panel, ask, self.request(item), self._grading.read)
 
     def _scores(self, polled: Polled) -> tuple[Score, ...]:
@@ -116,19 +117,25 @@ class Graded:
             "_fleiss": _fleiss(polled, self._grading.categories),
         }
         prefix = len(self._grading.name)
-        found = []
+        scores = []
         for output in self.outputs:
             value, sums = values[output.name[prefix:]]
             error = "" if value is not None else polled.why or "fewer than two verdicts"
-            told = note if value is not None and output.name == self._grading.name else ""
-            found.append(
-                Score(output=output.name, value=value, statistics=sums, error=error, note=told)
+            has_note = value is not None and output.name == self._grading.name
+            scores.append(
+                Score(
+                    output=output.name,
+                    value=value,
+                    statistics=sums,
+                    error=error,
+                    note=note if has_note else "",
+                )
             )
-        return tuple(found)
+        return tuple(scores)
 
 
 def _alpha(polled: Polled) -> tuple[float | None, tuple[float, ...]]:
-    """Zero for an answer with two verdicts or more: what counts is the sum of its statistics."""
+    """Return 0 with an answer's statistics, which sum to alpha; None for fewer than 2 verdicts."""
     several = [values for values in polled.verdicts.values() if values]
     rated = several[0] if len(polled.verdicts) == 1 and several else ()
     if len(polled.verdicts) > 1:
@@ -137,18 +144,18 @@ def _alpha(polled: Polled) -> tuple[float | None, tuple[float, ...]]:
 
 
 def _fleiss(polled: Polled, categories: Sequence[float]) -> tuple[float | None, tuple[float, ...]]:
-    """As `_alpha`, of each judge's most typical verdict, where every judge gave one."""
+    """Do as `_alpha` does, with each judge's median verdict; None unless every judge gave one."""
     if len(polled.verdicts) < 2 or not all(polled.verdicts.values()):
         return None, ()
     labels = [statistics.median_low(values) for values in polled.verdicts.values()]
     # An expected score is no label: the nearest one is.
-    nearest = [min(categories, key=lambda one: abs(one - label)) for label in labels]
+    nearest = [min(categories, key=lambda category: abs(category - label)) for label in labels]
     return 0.0, fleiss_statistics(nearest, categories)
 
 
 def _outputs(grading: Grading, panel: Panel) -> tuple[Output, ...]:
     name = grading.name
-    found = [
+    outputs = [
         Output(
             name=name,
             low=grading.low,
@@ -163,7 +170,7 @@ def _outputs(grading: Grading, panel: Panel) -> tuple[Output, ...]:
         ),
     ]
     if panel.repeats > 1:
-        found.append(
+        outputs.append(
             Output(
                 name=f"{name}_deviation",
                 higher_is_better=None,
@@ -173,7 +180,7 @@ def _outputs(grading: Grading, panel: Panel) -> tuple[Output, ...]:
         )
     if panel.calls > 1:
         between = "judges" if len(panel.judges) > 1 else "repeats of the judge"
-        found.append(
+        outputs.append(
             Output(
                 name=f"{name}_alpha",
                 higher_is_better=None,
@@ -183,7 +190,7 @@ def _outputs(grading: Grading, panel: Panel) -> tuple[Output, ...]:
             )
         )
     if len(panel.judges) > 1:
-        found.append(
+        outputs.append(
             Output(
                 name=f"{name}_fleiss",
                 higher_is_better=None,
@@ -192,4 +199,4 @@ def _outputs(grading: Grading, panel: Panel) -> tuple[Output, ...]:
                 description="Fleiss' kappa between the judges.",
             )
         )
-    return tuple(found)
+    return tuple(outputs)

@@ -1,4 +1,4 @@
-"""Judges as data: a YAML file says what is asked and what the verdict means.
+"""Reads kinds of judges: a YAML file has the prompt, and what the verdict means.
 
     description: Is everything the answer says in the context?
     source: ...
@@ -11,7 +11,7 @@
     high: 5
 
 Placeholders are `{instruction}`, `{context}`, `{reference}` and `{answer}`; each is put between
-two lines that it cannot contain, and the judge is told that what stands there is no instruction.
+two lines that it cannot contain, and the prompt says that no text between them is an instruction.
 Instead of `low` and `high`, `labels` maps the words of the verdict to numbers.
 """
 
@@ -41,20 +41,20 @@ _WARNING = (
 
 
 class JudgeKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A judge's questions.
+    """A kind of judge: its prompt, and what its verdicts mean.
 
     Attributes:
-        prompt: with placeholders.
+        prompt: the prompt, with placeholders.
         description: one sentence for a reader of the report.
-        system: who the judge is.
+        system: the system message, which says who the judge is.
         source: the paper that the method is from.
         low: the lowest verdict.
         high: the highest verdict.
         labels: words of the verdict to their numbers, instead of `low` and `high`.
-        higher_is_better: null where neither direction is.
+        higher_is_better: null where neither direction is better.
         optional: placeholders that may be empty.
-        parameters: sent with every request.
-        name: what its score is called; the file's name when empty.
+        parameters: fields that are sent with every request.
+        name: the name of its score; the file's name when empty.
     """
 
     prompt: str
@@ -70,7 +70,7 @@ class JudgeKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked; msgspec adds the path to the message."""
+        """Refuse a prompt that cannot be filled; msgspec adds the path to the message."""
         unknown = placeholders(self.prompt) - _PARTS
         if unknown:
             raise ValueError(f"the prompt has no placeholder {sorted(unknown)[0]!r}")
@@ -80,11 +80,11 @@ class JudgeKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError("low must be below high")
 
     def needs(self) -> tuple[str, ...]:
-        """The placeholders that must not be empty; an answer may be."""
+        """Return the placeholders that must not be empty; an answer may be."""
         return tuple(sorted(placeholders(self.prompt) - {*self.optional, "answer"}))
 
     def messages(self, **values: str) -> list[dict[str, str]]:
-        """The chat messages with the values fenced in."""
+        """Return the chat messages, with the values fenced in."""
         fenced = {name: fence.fenced(value, name) for name, value in values.items()}
         return [
             {"role": "system", "content": f"{self.system.strip()}\n\n{_WARNING}".strip()},
@@ -92,23 +92,23 @@ class JudgeKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         ]
 
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change with what is asked and how it is read."""
+        """Return twelve hexadecimal digits that change with the prompt and the verdicts."""
         read = msgspec.json.encode((self.low, self.high, self.labels)).decode()
         return fingerprint(self.system, self.prompt, _WARNING, read)
 
 
 def load_kind(named: str) -> JudgeKind:
-    """A built-in kind by its name, or a YAML file by its path.
+    """Return a built-in kind by its name, or one from a YAML file by its path.
 
     Raises:
-        RunDocumentError: no such kind or file, or it is none; `param` is `kind`.
+        RunDocumentError: the kind or file does not exist, or is no kind; `param` is `kind`.
     """
     if named in BUILT_IN:
         return _built_in(named)
     path = Path(named)
     if path.suffix not in {".yaml", ".yml"}:
         raise RunDocumentError(
-            f"there is no judge {named!r}.{closest(named, BUILT_IN)}", param="kind"
+            f"no judge is called {named!r}.{closest(named, BUILT_IN)}", param="kind"
         )
     try:
         return _read(path)

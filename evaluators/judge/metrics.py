@@ -1,9 +1,9 @@
-"""The metrics `prometheus` and `judge`, from a run document's options.
+"""Makes the metrics `prometheus` and `judge` from a run document's options.
 
     {name: prometheus, judge: laptop/prometheus, rubric: helpfulness, repeats: 3}
     {name: judge, kind: groundedness, judge: [openai/gpt-4o, mistral/large], combine: median}
 
-A calibration asks with the same gradings, so that a run can tell whether its judge is calibrated.
+A calibration uses the same gradings, so that a run can tell whether its judge is calibrated.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ def prometheus(
     structured: bool = False,
     expected: bool = False,
 ) -> Graded:
-    """Prometheus' absolute grading.
+    """Return the metric of Prometheus' absolute grading.
 
     Args:
         judge: one route, or several as a jury.
         rubric: a stock rubric, a YAML file, or a rubric written in place.
-        style: which Prometheus' texts and template.
+        style: the Prometheus whose texts and template are used.
         template: `chat` for an endpoint that applies the model's template, `raw` for completions.
-        reference: whether the prompt has the sample's first reference: where there is one, always
-            (a sample without one cannot be judged) or never.
-        instruction: the column that says what was asked; the last user message without it.
-        output: what the score is called, where a run has two judges for one rubric or kind.
-        repeats: how often each judge judges.
-        retries: how often it is asked again when its verdict cannot be read.
+        reference: whether the prompt has the sample's first reference: if the sample has one,
+            always (a sample without one cannot be judged) or never.
+        instruction: the column with the instruction; the last user message without it.
+        output: the name of the score, where a run has two judges for one rubric or kind.
+        repeats: the number of verdicts that each judge gives.
+        retries: how often a request is repeated when its verdict cannot be read.
         combine: how several judges' verdicts become one.
         parameters: instead of or besides the published sampling; null leaves one out.
         structured: ask for a JSON object by `response_format`.
@@ -74,9 +74,8 @@ def prometheus(
     Raises:
         RunDocumentError: a wrong rubric, or options that exclude each other.
     """
-    found = rubrics.load(rubric)
     grading = prometheus_grading(
-        found,
+        rubrics.load(rubric),
         style=style,
         template=template,
         reference=reference,
@@ -99,7 +98,7 @@ def prometheus_grading(
     structured: bool = False,
     expected: bool = False,
 ) -> Grading:
-    """How `prometheus` grades, without by whom; arguments as there."""
+    """Return the grading of `prometheus`, whoever the judge is; arguments as there."""
     if template == "raw" and structured:
         raise RunDocumentError(
             "structured: completions take no response_format", param="structured"
@@ -111,7 +110,7 @@ def prometheus_grading(
             raise UnjudgeableError("no reference")
         question = published.absolute(
             rubric,
-            instruction=told(sample, instruction),
+            instruction=instruction_of(sample, instruction),
             response=answer.text or "",
             reference=known[0] if known else None,
             style=style,
@@ -159,22 +158,22 @@ def judge(
     parameters: dict[str, Any] = {},  # noqa: B006  (never changed)
     expected: bool = False,
 ) -> Graded:
-    """A judge of a built-in kind, or of a kind of your own in a YAML file.
+    """Return the metric of a built-in kind of judge, or of your own kind in a YAML file.
 
     Args:
         judge: one route, or several as a jury.
-        kind: its name, or the file's path.
-        context: the column with what the answer should be grounded in.
-        instruction: the column that says what was asked; the last user message without it.
-        output: what the score is called, where a run has two judges for one rubric or kind.
-        repeats: how often each judge judges.
-        retries: how often it is asked again when its verdict cannot be read.
+        kind: the kind's name, or the file's path.
+        context: the column with the texts that the answer should be grounded in.
+        instruction: the column with the instruction; the last user message without it.
+        output: the name of the score, where a run has two judges for one rubric or kind.
+        repeats: the number of verdicts that each judge gives.
+        retries: how often a request is repeated when its verdict cannot be read.
         combine: how several judges' verdicts become one.
-        parameters: instead of or besides the kind's own; null leaves one out.
+        parameters: instead of or besides those of the kind; null leaves one out.
         expected: score by the probabilities of the score tokens.
 
     Raises:
-        RunDocumentError: no such kind, or a file that is none.
+        RunDocumentError: the kind does not exist, or the file has no kind.
     """
     grading = kind_grading(
         load_kind(kind),
@@ -194,11 +193,11 @@ def kind_grading(
     parameters: Mapping[str, Any] = {},
     expected: bool = False,
 ) -> Grading:
-    """How a kind grades, without by whom; arguments as for `judge`."""
+    """Return the grading of a kind, whoever the judge is; arguments as for `judge`."""
 
     def ask(sample: Sample, answer: Answer) -> Sequence[dict[str, str]]:
         known = {
-            "instruction": told(sample, instruction),
+            "instruction": instruction_of(sample, instruction),
             "answer": answer.text or "",
             "reference": next(iter(references(sample)), ""),
             "context": joined(sample.fields.get(context)),
@@ -234,13 +233,13 @@ def kind_grading(
     )
 
 
-def told(sample: Sample, column: str | None) -> str:
-    """What the answer answers: a column of the row, or the last user message."""
+def instruction_of(sample: Sample, column: str | None) -> str:
+    """Return the instruction of a sample: a column of the row, or the last user message."""
     return last_user_text(sample) if column is None else joined(sample.fields.get(column))
 
 
 def joined(value: Any) -> str:
-    """A column as one text; the parts of a list are numbered."""
+    """Return a column's value as one text; the parts of a list are numbered."""
     if isinstance(value, list | tuple):
         return "\n\n".join(f"[{n}] {part}" for n, part in enumerate(value, 1))
     return "" if value is None else str(value)
@@ -291,8 +290,8 @@ def _digest(sent: Mapping[str, Any]) -> str:
 
 
 def _reader(low: int, high: int, *, expected: bool) -> Read:
-    def read(judgement: Judgement, asked_text: str) -> Reading:
-        verdict = verdicts.score(judgement.answer.text or "", low, high, prompt=asked_text)
+    def read(judgement: Judgement, prompt: str) -> Reading:
+        verdict = verdicts.score(judgement.answer.text or "", low, high, prompt=prompt)
         if verdict.value is None:
             return Reading(None, verdict.why)
         if expected:
@@ -306,8 +305,10 @@ def _reader(low: int, high: int, *, expected: bool) -> Read:
 
 
 def _label_reader(labels: Mapping[str, float]) -> Read:
-    def read(judgement: Judgement, asked_text: str) -> Reading:
-        found = verdicts.choice(judgement.answer.text or "", tuple(labels), prompt=asked_text)
-        return Reading(None, found.why) if found.label is None else Reading(labels[found.label])
+    def read(judgement: Judgement, prompt: str) -> Reading:
+        verdict = verdicts.choice(judgement.answer.text or "", tuple(labels), prompt=prompt)
+        if verdict.label is None:
+            return Reading(None, verdict.why)
+        return Reading(labels[verdict.label])
 
     return read

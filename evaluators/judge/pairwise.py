@@ -1,11 +1,11 @@
-"""Which of two answers is better: both orders, what that says of the judge, fair win rates.
+"""Decides which of two answers is better by both orders, and computes win rates of many pairs.
 
     result = decide("A", "B")            # the same answer won in both orders -> "first"
-    summarise(bouts)
+    summarise(comparisons)
 
 Every pair is judged twice, with the answers exchanged. A judge that names the same position both
-times has not seen a difference between the answers: that is a tie, and it counts into the flip rate
-(Zheng et al. 2023, arXiv:2306.05685). Where either verdict cannot be read, the pair is unparsed.
+times has not seen a difference between the answers: the pair is a tie, and it counts into the flip
+rate (Zheng et al. 2023, arXiv:2306.05685). A pair of which a verdict cannot be read is unparsed.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _RESAMPLES = 400
 
 
 class PairwiseComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """One pair of answers to the same question.
+    """Two answers to the same question, and the verdicts on them.
 
     Attributes:
-        id: the question's.
-        first, second: who wrote them.
+        id: the question's id.
+        first, second: the names of the two that answered.
         forward: the verdict with the first answer as A; None when it could not be read.
         backward: the verdict with the first answer as B.
-        words: how long the two answers are.
-        people: who people found better, where that is known.
-        category: what kind of question it is.
+        words: the number of words of each answer.
+        people: the answer that people found better; None where that is not known.
+        category: the kind of question.
     """
 
     id: str
@@ -50,22 +50,22 @@ class PairwiseComparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def winner(self) -> Winner | None:
-        """Who won; None when a verdict could not be read."""
+        """Return the answer that won; None when a verdict could not be read."""
         return decide(self.forward, self.backward)
 
 
 class PairwiseReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Many pairs of the same two, or of anybody.
+    """The numbers of many pairs, of the same two models or of any.
 
     Attributes:
-        pairs: how many there were.
-        unparsed: those without a readable verdict in both orders.
+        pairs: the number of pairs.
+        unparsed: the number of pairs without a readable verdict in both orders.
         wins, ties, losses: of the first against the second.
-        win_rate: of the first, a tie counting half.
+        win_rate: the win rate of the first, a tie counting half.
         length_controlled: the win rate if both answers were equally long: logistic regression on
             the tanh of the standardised difference in words (after Dubois et al. 2024,
             arXiv:2404.04475); None where lengths do not vary.
-        length_slope: by how much that raises the log odds for one standard deviation more words.
+        length_slope: how much one standard deviation more words adds to the log odds.
         flip_rate: share of the pairs where exchanging the answers exchanged the verdict.
         position_a: share of all verdicts that name the answer shown first.
         agreement: share of the pairs where the judge says what people say, ties included.
@@ -89,7 +89,7 @@ class PairwiseReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decide(forward: Label | None, backward: Label | None) -> Winner | None:
-    """Who won both orders; a tie when they contradict each other or say so."""
+    """Return the answer that won in both orders, and a tie for every other two verdicts."""
     if forward is None or backward is None:
         return None
     if forward == "A" and backward == "B":
@@ -99,22 +99,31 @@ def decide(forward: Label | None, backward: Label | None) -> Winner | None:
     return "tie"
 
 
-def summarise(bouts: Sequence[PairwiseComparison]) -> PairwiseReport:
-    """The numbers of many pairs; everything is from the first answer's side."""
-    read = [(bout, bout.winner) for bout in bouts]
-    decided = [(bout, winner) for bout, winner in read if winner is not None]
+def summarise(comparisons: Sequence[PairwiseComparison]) -> PairwiseReport:
+    """Compute the numbers of many pairs, all from the first answer's side."""
+    read = [(comparison, comparison.winner) for comparison in comparisons]
+    decided = [(comparison, winner) for comparison, winner in read if winner is not None]
     credit = [_credit(winner) for _, winner in decided]
-    flips = sum(bout.forward == bout.backward and bout.forward != "tie" for bout, _ in decided)
-    verdicts = [one for bout in bouts for one in (bout.forward, bout.backward) if one is not None]
-    named = [one for one in verdicts if one != "tie"]
-    controlled, slope = _length_controlled(
-        [bout.words[0] - bout.words[1] for bout, _ in decided], credit
+    flips = sum(
+        comparison.forward == comparison.backward and comparison.forward != "tie"
+        for comparison, _ in decided
     )
-    known = [(bout, winner) for bout, winner in decided if bout.people is not None]
-    settled = [(bout, winner) for bout, winner in known if bout.people != "tie"]
+    verdicts = [
+        verdict
+        for comparison in comparisons
+        for verdict in (comparison.forward, comparison.backward)
+    ]
+    named = [verdict for verdict in verdicts if verdict not in {None, "tie"}]
+    controlled, slope = _length_controlled(
+        [comparison.words[0] - comparison.words[1] for comparison, _ in decided], credit
+    )
+    known = [
+        (comparison, winner) for comparison, winner in decided if comparison.people is not None
+    ]
+    settled = [(comparison, winner) for comparison, winner in known if comparison.people != "tie"]
     return PairwiseReport(
-        pairs=len(bouts),
-        unparsed=len(bouts) - len(decided),
+        pairs=len(comparisons),
+        unparsed=len(comparisons) - len(decided),
         wins=credit.count(1.0),
         ties=credit.count(0.5),
         losses=credit.count(0.0),
@@ -123,18 +132,23 @@ def summarise(bouts: Sequence[PairwiseComparison]) -> PairwiseReport:
         length_slope=slope,
         flip_rate=intervals.wilson(flips, len(decided)),
         position_a=intervals.wilson(named.count("A"), len(named)),
-        agreement=_share([winner == bout.people for bout, winner in known]) if known else None,
+        agreement=_share([winner == comparison.people for comparison, winner in known])
+        if known
+        else None,
         accuracy=intervals.mean_interval(
-            [0.5 if winner == "tie" else float(winner == bout.people) for bout, winner in settled]
+            [
+                0.5 if winner == "tie" else float(winner == comparison.people)
+                for comparison, winner in settled
+            ]
         )
         if settled
         else None,
         one_order=intervals.mean_interval(
             [
                 0.5
-                if bout.forward == "tie"
-                else float((bout.forward == "A") == (bout.people == "first"))
-                for bout, _ in settled
+                if comparison.forward == "tie"
+                else float((comparison.forward == "A") == (comparison.people == "first"))
+                for comparison, _ in settled
             ]
         )
         if settled
@@ -153,7 +167,7 @@ def _share(hits: Sequence[bool]) -> Interval:
 def _length_controlled(
     longer: Sequence[float], credit: Sequence[float]
 ) -> tuple[Interval, Interval]:
-    """Win rate at equal length, and the slope, each with its interval."""
+    """Compute the win rate at equal length, and the slope, each with its interval."""
     n = len(credit)
     none = Interval(estimate=None, low=None, high=None, n=n)
     x, y = np.asarray(longer, dtype=np.float64), np.asarray(credit, dtype=np.float64)
@@ -172,7 +186,7 @@ def _length_controlled(
 
 
 def _logistic(x: Floats, y: Floats) -> Floats:
-    """Intercept and slope by Newton's method; a weak prior keeps separated data finite."""
+    """Fit intercept and slope by Newton's method; a weak prior keeps separated data finite."""
     design = np.column_stack([np.ones_like(x), x])
     weights = np.zeros(2)
     for _ in range(25):

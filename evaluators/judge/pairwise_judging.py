@@ -1,6 +1,6 @@
 """Asks a judge which of two answers is better, in both orders.
 
-    bout = await duel(case, grading, judge, ask)
+    comparison = await compare_pair(pair, grading, judge, ask)
 
 The prompt is Prometheus' relative one, which any chat model understands.
 """
@@ -27,14 +27,14 @@ class AnswerPair(NamedTuple):
     """Two answers to the same question.
 
     Attributes:
-        id: the question's.
-        instruction: what both answer.
-        first: a text.
-        second: another.
-        reference: an answer to compare with; None for none.
-        names: who wrote the two.
-        people: who people found better, where that is known.
-        category: what kind of question it is.
+        id: the question's id.
+        instruction: the question.
+        first: one answer.
+        second: the other answer.
+        reference: an answer to compare with; None without one.
+        names: the names of the two that answered.
+        people: the answer that people found better; None where that is not known.
+        category: the kind of question.
     """
 
     id: str
@@ -48,14 +48,14 @@ class AnswerPair(NamedTuple):
 
 
 class PairwiseGrading(NamedTuple):
-    """How two answers are compared.
+    """A way to compare two answers.
 
     Attributes:
-        rubric: what to look at.
-        style: whose texts and template.
+        rubric: the question about the answers.
+        style: the Prometheus whose texts and template are used.
         raw: whether the template is applied here, for a completions endpoint.
-        retries: how often the judge is asked again when its verdict cannot be read.
-        parameters: sent with every request.
+        retries: how often a request is repeated when its verdict cannot be read.
+        parameters: fields that are sent with every request.
     """
 
     rubric: Rubric
@@ -66,7 +66,7 @@ class PairwiseGrading(NamedTuple):
 
     @property
     def signature(self) -> str:
-        """Everything that changes the verdicts."""
+        """Return everything that changes the verdicts, as one text."""
         return (
             f"{self.style}|relative|template:{'raw' if self.raw else 'chat'}"
             f"|rubric:{fingerprint(self.rubric.heading())}"
@@ -78,7 +78,7 @@ class PairwiseGrading(NamedTuple):
 async def compare_pair(
     pair: AnswerPair, how: PairwiseGrading, judge: str, ask: AskJudge
 ) -> PairwiseComparison:
-    """Both verdicts; one that cannot be read, or was not given, is None."""
+    """Have the judge compare two answers in both orders; an unreadable verdict counts as None."""
     forward, backward = await asyncio.gather(
         _verdict(pair, how, judge, ask, swapped=False),
         _verdict(pair, how, judge, ask, swapped=True),
@@ -121,9 +121,9 @@ async def _verdict(
         )
         if judgement.answer.text is None:
             return None
-        found = verdicts.choice(judgement.answer.text, ("A", "B"), prompt=question.user)
-        if found.label == "A":
+        verdict = verdicts.choice(judgement.answer.text, ("A", "B"), prompt=question.user)
+        if verdict.label == "A":
             return "A"
-        if found.label == "B":
+        if verdict.label == "B":
             return "B"
     return None

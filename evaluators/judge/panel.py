@@ -1,10 +1,10 @@
-"""Asks one or more judges about one answer, often enough to know how sure they are.
+"""Polls one or more judges about one answer, often enough to know how sure they are.
 
     polled = await poll(panel, ask, request, read)
     polled.value          # mean, median or majority of the judges
     polled.unparsed       # verdicts that could not be read, after `retries` more attempts each
 
-Everything is asked at the same time; who asks bounds how much of it is in flight.
+All requests begin at the same time; `ask` limits how many of them are in flight.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Combine = Literal["mean", "median", "majority"]
 
 
 class Panel(NamedTuple):
-    """Who judges, and how often.
+    """The judges of an answer, and the number of their verdicts.
 
     Attributes:
         judges: routes.
-        repeats: how often each of them judges the same answer.
-        retries: how often a judge is asked again when its verdict cannot be read.
+        repeats: the number of verdicts that each judge gives on the same answer.
+        retries: how often a request is repeated when its verdict cannot be read.
         combine: how several judges' means become one score; `majority` takes the most frequent
             of the verdicts, and their median where several are equally frequent.
     """
@@ -39,19 +39,19 @@ class Panel(NamedTuple):
 
     @property
     def calls(self) -> int:
-        """Requests for one answer, when every verdict can be read at once."""
+        """Return the number of requests for one answer, if no verdict needs a second one."""
         return len(self.judges) * self.repeats
 
 
 class PanelRequest(NamedTuple):
-    """What every judge of the panel is asked.
+    """The request that every judge of the panel gets.
 
     Attributes:
-        metric: who asks.
-        sample_id: about which sample.
-        messages: for a chat; empty with a `prompt`.
-        prompt: for a completion.
-        parameters: sent with it.
+        metric: the name of the metric that needs the verdicts.
+        sample_id: the sample that the verdicts are about.
+        messages: the messages of a chat; empty with a `prompt`.
+        prompt: the text to complete; None for a chat.
+        parameters: the other fields of the request.
     """
 
     metric: str
@@ -62,26 +62,26 @@ class PanelRequest(NamedTuple):
 
     @property
     def text(self) -> str:
-        """All that is asked, to recognise what comes back of it."""
+        """Return the text of the request, to recognise what a judge repeats of it."""
         return self.prompt or "\n".join(message["content"] for message in self.messages)
 
 
 class Reading(NamedTuple):
-    """What a judgement says: a number, or why there is none."""
+    """The verdict of a judgement: a number, or None and the reason in `why`."""
 
     value: float | None
     why: str = ""
 
 
 class Polled(NamedTuple):
-    """What a panel said about one answer.
+    """The verdicts of a panel on one answer.
 
     Attributes:
         verdicts: judge to its readable verdicts, in the order of its repeats.
-        value: the panel's score; None where nothing could be read.
-        unparsed: verdicts that could not be read.
-        failed: verdicts that were not given, because the judge's target failed.
-        why: why there is no value, or why the first missing verdict is missing.
+        value: the panel's score; None where no verdict could be read.
+        unparsed: the number of verdicts that could not be read.
+        failed: the number of verdicts that were not given, because the judge's target failed.
+        why: the reason why the first missing verdict is missing, "" if all were given.
     """
 
     verdicts: dict[str, tuple[float, ...]]
@@ -92,8 +92,8 @@ class Polled(NamedTuple):
 
     @property
     def deviation(self) -> float | None:
-        """Mean standard deviation between a judge's repeats; None with fewer than two."""
-        spread = [statistics.stdev(one) for one in self.verdicts.values() if len(one) > 1]
+        """Return the mean standard deviation between a judge's repeats; None with fewer than 2."""
+        spread = [statistics.stdev(given) for given in self.verdicts.values() if len(given) > 1]
         return statistics.fmean(spread) if spread else None
 
 
@@ -101,25 +101,25 @@ Read = Callable[[Judgement, str], Reading]
 
 
 async def poll(panel: Panel, ask: AskJudge, request: PanelRequest, read: Read) -> Polled:
-    """Ask every judge, every time it is to be asked.
+    """Have every judge give all its verdicts.
 
     Args:
-        panel: see Panel.
-        ask: how to ask a judge.
-        request: what.
-        read: what a judgement says, given all that was asked.
+        panel: the judges.
+        ask: sends a request to a judge.
+        request: the request that each of them gets.
+        read: returns the verdict of a judgement, given the text of the request.
     """
-    wanted = [(judge, repeat) for judge in panel.judges for repeat in range(panel.repeats)]
-    found = await asyncio.gather(
+    calls = [(judge, repeat) for judge in panel.judges for repeat in range(panel.repeats)]
+    readings = await asyncio.gather(
         *(
             _verdict(panel, ask, request, read, judge=judge, repeat=repeat)
-            for judge, repeat in wanted
+            for judge, repeat in calls
         )
     )
     verdicts: dict[str, list[float]] = {judge: [] for judge in panel.judges}
     unparsed = failed = 0
     why = ""
-    for (judge, _), (reading, answered) in zip(wanted, found, strict=True):
+    for (judge, _), (reading, answered) in zip(calls, readings, strict=True):
         if reading.value is not None:
             verdicts[judge].append(reading.value)
             continue
@@ -131,7 +131,7 @@ async def poll(panel: Panel, ask: AskJudge, request: PanelRequest, read: Read) -
 
 
 def combined(verdicts: Mapping[str, Sequence[float]], combine: Combine) -> float | None:
-    """One score from each judge's verdicts; every judge that gave one weighs the same."""
+    """Combine the judges' verdicts into one score; every judge with a verdict weighs the same."""
     means = [statistics.fmean(values) for values in verdicts.values() if values]
     if not means:
         return None
@@ -139,15 +139,15 @@ def combined(verdicts: Mapping[str, Sequence[float]], combine: Combine) -> float
         return statistics.median(means)
     if combine == "majority":
         counts = Counter(value for values in verdicts.values() for value in values)
-        most = max(counts.values())
-        return statistics.median(value for value, count in counts.items() if count == most)
+        highest = max(counts.values())
+        return statistics.median(value for value, count in counts.items() if count == highest)
     return math.fsum(means) / len(means)
 
 
 async def _verdict(
     panel: Panel, ask: AskJudge, request: PanelRequest, read: Read, *, judge: str, repeat: int
 ) -> tuple[Reading, bool]:
-    """The first verdict that can be read, and whether the judge answered at all."""
+    """Return the first verdict that can be read, and whether the judge answered at all."""
     reading = Reading(None)
     for attempt in range(1 + panel.retries):
         judgement = await ask(
@@ -163,7 +163,7 @@ async def _verdict(
             )
         )
         if judgement.answer.text is None:
-            # The dispatcher has tried again already, where that could help.
+            # The dispatcher has repeated the request already, where that could help.
             return Reading(None, judgement.answer.error or "no answer"), False
         reading = read(judgement, request.text)
         if reading.value is not None:

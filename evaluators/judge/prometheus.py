@@ -1,4 +1,4 @@
-"""Prometheus 1 and 2 as published: prompts, chat templates, sampling.
+"""Writes the prompts of Prometheus 1 and 2 as published, with chat templates and sampling.
 
     question = absolute(rubric, instruction="...", response="...", style="prometheus-2")
     messages(question, "prometheus-2")   # for a chat endpoint
@@ -40,14 +40,14 @@ _TEMPLATES: Mapping[Style, str] = {
 
 
 class JudgePrompt(NamedTuple):
-    """What a judge is asked: a system text and a user text."""
+    """A prompt for a judge: a system text and a user text."""
 
     system: str
     user: str
 
 
 class Parts(NamedTuple):
-    """What an absolute prompt is made of; `reference` is None where it has none."""
+    """The parts of an absolute prompt; without a reference, `reference` is None."""
 
     instruction: str
     response: str
@@ -63,14 +63,14 @@ def absolute(
     reference: str | None = None,
     style: Style = "prometheus-2",
 ) -> JudgePrompt:
-    """Ask for a score of one response.
+    """Return the prompt that asks for a score of one response.
 
     Args:
-        rubric: what to look at, and what each score means.
-        instruction: what the response answers.
+        rubric: the question about the response, and the meaning of each score.
+        instruction: the instruction that the response answers.
         response: the text to grade; quoted where it poses as a part of the prompt.
         reference: an answer that deserves the highest score; None to grade without.
-        style: which Prometheus.
+        style: the Prometheus whose texts are used.
     """
     which = "prometheus-absolute" if reference is None else "prometheus-absolute-reference"
     user = fill(
@@ -94,9 +94,9 @@ def relative(
     reference: str | None = None,
     style: Style = "prometheus-2",
 ) -> JudgePrompt:
-    """Ask which of two responses is better; arguments as for `absolute`.
+    """Return the prompt that asks which of two responses is better; see `absolute`.
 
-    Prometheus 1 was not trained for it; it is asked with its own system text all the same.
+    Prometheus 1 was not trained for it; its prompt has its own system text all the same.
     """
     which = "prometheus-relative" if reference is None else "prometheus-relative-reference"
     user = fill(
@@ -111,7 +111,7 @@ def relative(
 
 
 def messages(question: JudgePrompt, style: Style) -> list[dict[str, str]]:
-    """For a chat endpoint, which applies the model's own template.
+    """Return a prompt's messages for a chat endpoint, which applies the model's own template.
 
     Mistral's template refuses a system message, so Prometheus 2 gets its system text before the
     prompt in the user message, as its model card does.
@@ -125,33 +125,34 @@ def messages(question: JudgePrompt, style: Style) -> list[dict[str, str]]:
 
 
 def raw(question: JudgePrompt, style: Style) -> str:
-    """For a completions endpoint: the chat template applied, less the token that begins a text.
+    """Return a prompt for a completions endpoint, in the model's chat template.
 
-    Hosts add that token (`<s>`) themselves; with it in the text it would be there twice.
+    The token that begins a text is left out.
+    Hosts add it (`<s>`) themselves; with it in the text it would be there twice.
     """
     return fill(text(_TEMPLATES[style]), system=question.system, user=question.user)
 
 
 def texts(style: Style, grading: Literal["absolute", "relative"]) -> list[str]:
-    """All that a grading's prompts are made from, to tell whether it has changed."""
+    """Return all that a grading's prompts are made from, to tell whether it has changed."""
     names = (f"prometheus-{grading}", f"prometheus-{grading}-reference", _TEMPLATES[style])
     return [_system(style, grading), *map(text, names)]
 
 
 def read_prompt(prompt: str) -> Parts:
-    """The parts of a published absolute prompt.
+    """Return the parts of a published absolute prompt.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the text is no such prompt.
     """
-    found = _PROMPT.fullmatch(prompt)
-    if found is None:
+    match = _PROMPT.fullmatch(prompt)
+    if match is None:
         raise ValueError("the text is no absolute prompt of Prometheus")
     return Parts(
-        instruction=found["instruction"],
-        response=found["response"],
-        reference=found["reference"],
-        rubric=read_rubric(found["rubric"]),
+        instruction=match["instruction"],
+        response=match["response"],
+        reference=match["reference"],
+        rubric=read_rubric(match["rubric"]),
     )
 
 

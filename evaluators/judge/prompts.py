@@ -1,4 +1,4 @@
-"""Prompt texts as files, and how they are filled.
+"""Keeps prompt texts in files, and fills them.
 
     fill(text("prometheus-absolute"), response="...")
 
@@ -19,20 +19,20 @@ _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 @cache
 def text(name: str) -> str:
-    """The file `texts/NAME.txt`, to the character."""
+    """Return the text of the file `texts/NAME.txt`, to the character."""
     return (FOLDER / f"{name}.txt").read_bytes().decode()
 
 
 def fill(template: str, /, **values: object) -> str:
-    """The template with its placeholders replaced; a placeholder without a value is a KeyError."""
-    return _PLACEHOLDER.sub(lambda found: str(values[found[1]]), template)
+    """Replace a template's placeholders. Raises KeyError for one without a value."""
+    return _PLACEHOLDER.sub(lambda match: str(values[match[1]]), template)
 
 
 def placeholders(template: str) -> set[str]:
-    """The names that `fill` needs."""
+    """Return the names that `fill` needs for a template."""
     return set(_PLACEHOLDER.findall(template))
 
 
 def fingerprint(*texts: str) -> str:
-    """Twelve hexadecimal digits that change with the texts."""
+    """Return twelve hexadecimal digits that change with the texts."""
     return hashlib.sha256("\0".join(texts).encode(errors="replace")).hexdigest()[:12]

@@ -1,10 +1,11 @@
-"""Retrieval and what was made of it: faithfulness, answer relevance, context precision and recall.
+"""Scores retrieval and the answers made from it, by the claims in both.
 
     {name: rag, judge: openai/gpt-4o, context: passages}
 
-The judge takes the answer apart into claims, then decides on each of them; it never gives a number
-itself. The measures are those of Es et al. 2023 (RAGAS, arXiv:2309.15217), with answer relevance
-as the share of the claims that help to answer the question, which needs no embeddings.
+The measures are faithfulness, answer relevance, context precision and context recall. The judge
+takes the answer apart into claims, then decides on each of them; it never gives a number itself.
+The measures are those of Es et al. 2023 (RAGAS, arXiv:2309.15217), with answer relevance as the
+share of the claims that help to answer the question, which needs no embeddings.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import msgspec
 
 from evaluators.base import AskJudge, JudgeRequest, Output, Scorable, Score
 from evaluators.judge import fence
-from evaluators.judge.metrics import Few, joined, told
+from evaluators.judge.metrics import Few, instruction_of, joined
 from evaluators.judge.prompts import fill, fingerprint, text
 from evaluators.metrics.reference import references
 from providers.errors import RunDocumentError
 from providers.wire import UNREADABLE
 
 # A text with more claims than this is cut: one request has to hold them all.
-MOST_CLAIMS = 50
+MAX_CLAIMS = 50
 
 _PARAMETERS: dict[str, Any] = {"temperature": 0, "max_tokens": 2048}
 _TEXTS = ("rag-claims", "rag-supported", "rag-relevant", "rag-useful")
@@ -63,18 +64,28 @@ _OUTPUTS = (
 )
 
 
-class _Step(NamedTuple):
-    """What one step found: a list, or why there is none."""
+class _Settings(NamedTuple):
+    """The options of the metric, with the fields that are sent to the judge."""
 
-    found: list[Any] | None
+    judge: str
+    context: str
+    instruction: str | None
+    retries: int
+    parameters: dict[str, Any]
+
+
+class _Step(NamedTuple):
+    """The result of one step: a list, or None and the reason in `why`."""
+
+    values: list[Any] | None
     why: str = ""
 
 
 class Rag:
-    """Four measures of retrieval-augmented answers, each by claims; see the module.
+    """Computes four measures of retrieval-augmented answers by their claims; see the module.
 
-    A text without any claim has no faithfulness and no relevance. Without a reference there is no
-    precision and no recall. Claims beyond the fiftieth are left out.
+    A text without any claim has no faithfulness and no relevance. A sample without a reference has
+    no precision and no recall. Claims beyond the fiftieth are left out.
     """
 
     name = "rag"
@@ -95,43 +106,43 @@ class Rag:
         if not judge:
             raise RunDocumentError("judge: name a route", param="judge")
         self.judges = (judge,)
-        self._judge = judge
-        self._context = context
-        self._instruction = instruction
-        self._retries = retries
-        sent = {**_PARAMETERS, **parameters}
-        self._parameters = {name: value for name, value in sent.items() if value is not None}
+        sent = {
+            name: value
+            for name, value in {**_PARAMETERS, **parameters}.items()
+            if value is not None
+        }
+        self._settings = _Settings(judge, context, instruction, retries, sent)
         self.grading = (
             f"rag|prompts:{fingerprint(_SYSTEM, *map(text, _TEXTS))}|context:{context}"
-            f"|instruction:{instruction or 'last user message'}|claims:{MOST_CLAIMS}"
-            f"|sent:{fingerprint(msgspec.json.encode(self._parameters, order='sorted').decode())}"
+            f"|instruction:{instruction or 'last user message'}|claims:{MAX_CLAIMS}"
+            f"|sent:{fingerprint(msgspec.json.encode(sent, order='sorted').decode())}"
             "|v:1"
         )
         self.signature = f"{self.grading}|judges:{judge}|retries:{retries}"
 
     async def judge(self, items: Sequence[Scorable], ask: AskJudge) -> list[tuple[Score, ...]]:
-        """Score answers, in order; all are asked about at the same time."""
-        return list(await asyncio.gather(*(self._one(item, ask) for item in items)))
+        """Score answers, in order; all are judged at the same time."""
+        return list(await asyncio.gather(*(self._judge_answer(item, ask) for item in items)))
 
-    async def _one(self, item: Scorable, ask: AskJudge) -> tuple[Score, ...]:
-        passages = item.sample.fields.get(self._context)
+    async def _judge_answer(self, item: Scorable, ask: AskJudge) -> tuple[Score, ...]:
+        passages = item.sample.fields.get(self._settings.context)
         if not joined(passages).strip():
-            why = f"no column {self._context!r}"
-            return tuple(Score(output=one.name, value=None, error=why) for one in _OUTPUTS)
-        asker = _Steps(self, item, ask)
+            why = f"no column {self._settings.context!r}"
+            return tuple(Score(output=output.name, value=None, error=why) for output in _OUTPUTS)
+        steps = _Steps(self._settings, item, ask)
         known = references(item.sample)
         answer, reference, useful = await asyncio.gather(
-            asker.claims(item.answer.text or ""),
-            asker.claims(known[0] if known else ""),
-            asker.useful(passages, known[0] if known else ""),
+            steps.claims(item.answer.text or ""),
+            steps.claims(known[0] if known else ""),
+            steps.useful(passages, known[0] if known else ""),
         )
         faithful, relevant, recalled = await asyncio.gather(
-            asker.decided("rag-supported", answer),
-            asker.decided("rag-relevant", answer),
-            asker.decided("rag-supported", reference),
+            steps.decided("rag-supported", answer),
+            steps.decided("rag-relevant", answer),
+            steps.decided("rag-supported", reference),
         )
         no_reference = _Step(None, "" if known else "no reference")
-        share = asker.unparsed / asker.steps if asker.steps else None
+        share = steps.unparsed / steps.count if steps.count else None
         return (
             _share("faithfulness", faithful),
             _share("answer_relevance", relevant),
@@ -146,38 +157,38 @@ class Rag:
 
 
 class _Steps:
-    """The steps of one answer."""
+    """The steps of judging one answer, each of them a request."""
 
-    def __init__(self, metric: Rag, item: Scorable, ask: AskJudge) -> None:
-        self._metric = metric
+    def __init__(self, settings: _Settings, item: Scorable, ask: AskJudge) -> None:
+        self._settings = settings
         self._ask = ask
         self._id = item.sample.id
-        self._instruction = told(item.sample, metric._instruction)
-        self._context = joined(item.sample.fields.get(metric._context))
-        self.steps = self.unparsed = 0
+        self._instruction = instruction_of(item.sample, settings.instruction)
+        self._context = joined(item.sample.fields.get(settings.context))
+        self.count = self.unparsed = 0
 
-    async def claims(self, said: str) -> _Step:
-        """What a text claims."""
-        if not said.strip():
+    async def claims(self, source: str) -> _Step:
+        """Have the judge list the claims of a text."""
+        if not source.strip():
             return _Step(None, "no text")
         prompt = fill(
             text("rag-claims"),
             instruction=fence.fenced(self._instruction, "instruction"),
-            text=fence.fenced(said, "answer"),
+            text=fence.fenced(source, "answer"),
         )
         step = await self._step(prompt, read_claims)
-        return step if step.found is None else _Step(step.found[:MOST_CLAIMS])
+        return step if step.values is None else _Step(step.values[:MAX_CLAIMS])
 
     async def decided(self, which: str, claims: _Step) -> _Step:
-        """Yes or no for each claim."""
-        if not claims.found:
+        """Have the judge say yes or no to each claim."""
+        if not claims.values:
             return _Step(None, claims.why or "no claim")
-        return await self._decisions(which, claims.found)
+        return await self._decisions(which, claims.values)
 
     async def useful(self, passages: Any, reference: str) -> _Step:
-        """Yes or no for each passage."""
+        """Have the judge say yes or no to each passage."""
         parts = (
-            [str(one) for one in passages]
+            [str(passage) for passage in passages]
             if isinstance(passages, list | tuple)
             else [joined(passages)]
         )
@@ -198,49 +209,52 @@ class _Steps:
         return await self._step(prompt, lambda answer: read_decisions(answer, len(parts)))
 
     async def _step(self, prompt: str, read: Callable[[str], list[_Read] | None]) -> _Step:
-        self.steps += 1
-        metric = self._metric
-        for attempt in range(1 + metric._retries):
+        self.count += 1
+        judge = self._settings.judge
+        for attempt in range(1 + self._settings.retries):
             judgement = await self._ask(
                 JudgeRequest(
-                    judge=metric._judge,
-                    metric=metric.name,
+                    judge=judge,
+                    metric=Rag.name,
                     sample_id=self._id,
                     messages=(
                         {"role": "system", "content": _SYSTEM},
                         {"role": "user", "content": prompt},
                     ),
-                    parameters=metric._parameters,
+                    parameters=self._settings.parameters,
                     attempt=attempt,
                 )
             )
             if judgement.answer.text is None:
-                return _Step(None, f"{metric._judge}: {judgement.answer.error or 'no answer'}")
-            found = read(judgement.answer.text)
-            if found is not None:
-                return _Step(found)
+                return _Step(None, f"{judge}: {judgement.answer.error or 'no answer'}")
+            values = read(judgement.answer.text)
+            if values is not None:
+                return _Step(values)
         self.unparsed += 1
-        return _Step(None, f"{metric._judge}: what it said could not be read")
+        return _Step(None, f"{judge}: its answer could not be read")
 
 
 def read_claims(answer: str) -> list[str] | None:
-    """The claims in an answer: JSON, or a list with bullets; None where there is neither."""
-    found = _json(answer, "claims")
-    if found is not None:
-        texts = [one.strip() for one in found if isinstance(one, str) and one.strip()]
-        return texts if len(texts) == len(found) else None
+    """Return the claims in an answer, which has JSON or a list with bullets; None for neither."""
+    claims = _json(answer, "claims")
+    if claims is not None:
+        texts = [claim.strip() for claim in claims if isinstance(claim, str) and claim.strip()]
+        return texts if len(texts) == len(claims) else None
     return [match["text"] for match in _BULLET.finditer(answer)] or None
 
 
 def read_decisions(answer: str, count: int) -> list[bool] | None:
-    """Exactly `count` times yes or no: JSON, or a list with bullets; None for anything else."""
-    found: list[Any] | None = _json(answer, "verdicts")
-    if found is None:
-        found = [match["text"] for match in _BULLET.finditer(answer)]
-    words = [_decision(one) for one in found]
-    if len(words) != count or None in words:
+    """Return the decisions in an answer, which has JSON or a list with bullets.
+
+    None unless the answer says yes or no exactly `count` times.
+    """
+    verdicts: list[Any] | None = _json(answer, "verdicts")
+    if verdicts is None:
+        verdicts = [match["text"] for match in _BULLET.finditer(answer)]
+    decisions = [_decision(verdict) for verdict in verdicts]
+    if len(decisions) != count or None in decisions:
         return None
-    return [word is True for word in words]
+    return [decision is True for decision in decisions]
 
 
 def _decision(value: Any) -> bool | None:
@@ -248,8 +262,8 @@ def _decision(value: Any) -> bool | None:
         return value
     if isinstance(value, int):
         return bool(value) if value in {0, 1} else None
-    said = str(value).strip(" .*\"'").casefold()
-    return {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}.get(said)
+    word = str(value).strip(" .*\"'").casefold()
+    return {"yes": True, "no": False, "true": True, "false": False, "1": True, "0": False}.get(word)
 
 
 def _json(answer: str, name: str) -> list[Any] | None:
@@ -262,23 +276,23 @@ def _json(answer: str, name: str) -> list[Any] | None:
         decoded = msgspec.json.decode(body[start : end + 1])
     except UNREADABLE:
         return None
-    found = decoded.get(name) if isinstance(decoded, dict) else None
-    return found if isinstance(found, list) else None
+    values = decoded.get(name) if isinstance(decoded, dict) else None
+    return values if isinstance(values, list) else None
 
 
 def _share(output: str, step: _Step) -> Score:
-    if not step.found:
+    if not step.values:
         return Score(output=output, value=None, error=step.why)
-    return Score(output=output, value=sum(step.found) / len(step.found))
+    return Score(output=output, value=sum(step.values) / len(step.values))
 
 
 def _precision(step: _Step) -> Score:
-    """Mean of the precision at each useful passage; 0 where none is."""
-    if not step.found:
+    """Return the mean of the precision at each useful passage; 0 if no passage is useful."""
+    if not step.values:
         return Score(output="context_precision", value=None, error=step.why)
     hits = 0
     total = 0.0
-    for place, useful in enumerate(step.found, 1):
+    for place, useful in enumerate(step.values, 1):
         if useful:
             hits += 1
             total += hits / place

@@ -1,4 +1,4 @@
-r"""Rubrics: a question about a response, and what each score means.
+r"""Reads rubrics: a question about a response, and what each score means.
 
     rubric = load("helpfulness")            # a stock rubric
     rubric = load("tone.yaml", base=folder) # your own
@@ -34,12 +34,12 @@ _LINE = re.compile(r"^Score (?P<score>[+-]?\d+): (?P<text>.*)$")
 
 
 class Rubric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is asked about a response.
+    """A question about a response, and the scores that answer it.
 
     Attributes:
         criteria: the question.
-        scores: each score to what it means; consecutive whole numbers, at least two.
-        name: what its score is called in reports.
+        scores: each score with its meaning; consecutive whole numbers, at least two.
+        name: the name that its score has in reports.
     """
 
     criteria: str
@@ -57,37 +57,37 @@ class Rubric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def low(self) -> int:
-        """The lowest score."""
+        """Return the lowest score."""
         return min(self.scores)
 
     @property
     def high(self) -> int:
-        """The highest score."""
+        """Return the highest score."""
         return max(self.scores)
 
     def text(self) -> str:
-        """As it stands in an absolute prompt: the criteria in brackets, then a line a score."""
+        """Return the text of an absolute prompt: criteria in brackets, then a line a score."""
         lines = [f"Score {score}: {_line(self.scores[score])}" for score in sorted(self.scores)]
         return "\n".join([self.heading(), *lines])
 
     def heading(self) -> str:
-        """As it stands in a relative prompt: the criteria in brackets."""
+        """Return the text of a relative prompt: the criteria in brackets."""
         return f"[{_line(self.criteria)}]"
 
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change with the rubric's text."""
+        """Return twelve hexadecimal digits that change with the rubric's text."""
         return hashlib.sha256(self.text().encode()).hexdigest()[:12]
 
 
 def load(named: str | Mapping[Any, Any], *, base: Path | None = None) -> Rubric:
-    """A stock rubric by its name, a YAML file by its path, or a rubric written in place.
+    """Return a stock rubric by its name, one from a YAML file, or one that is written in place.
 
     Args:
-        named: what the run document has.
+        named: the name, the path or the rubric that the run document has.
         base: the folder that a relative path starts from; None for the working directory.
 
     Raises:
-        RunDocumentError: no such rubric or file, or it is not a rubric; `param` is `rubric`.
+        RunDocumentError: the rubric or file does not exist, or is no rubric; `param` is `rubric`.
     """
     if not isinstance(named, str):
         return _convert(named, "rubric", "")
@@ -95,7 +95,7 @@ def load(named: str | Mapping[Any, Any], *, base: Path | None = None) -> Rubric:
         return stock(named)
     path = (base or Path()) / named
     if path.suffix not in {".yaml", ".yml", ".json"}:
-        raise _wrong(f"there is no rubric {named!r}.{closest(named, STOCK)}")
+        raise _wrong(f"no rubric is called {named!r}.{closest(named, STOCK)}")
     try:
         data = yaml_documents.decode_file(path)
     except OSError as error:
@@ -107,13 +107,13 @@ def load(named: str | Mapping[Any, Any], *, base: Path | None = None) -> Rubric:
 
 @cache
 def stock(name: str) -> Rubric:
-    """One of `STOCK`."""
+    """Return one of the rubrics in `STOCK`."""
     data = msgspec.yaml.decode((_FOLDER / f"{name}.yaml").read_bytes())
     return _convert(data, name, name)
 
 
 def read_rubric(text: str, name: str = "") -> Rubric:
-    """The rubric that `Rubric.text()` wrote, or that a published prompt has.
+    """Return the rubric that `Rubric.text()` wrote, or that a published prompt has.
 
     Raises:
         ValueError: the text is no rubric.
@@ -124,15 +124,15 @@ def read_rubric(text: str, name: str = "") -> Rubric:
         raise ValueError("a rubric begins with its criteria in brackets")
     scores: dict[int, str] = {}
     for line in rest.splitlines():
-        found = _LINE.match(line)
-        if found is None:
+        match = _LINE.match(line)
+        if match is None:
             raise ValueError(f"a rubric's line is 'Score N: meaning', not {line[:60]!r}")
-        scores[int(found["score"])] = found["text"]
+        scores[int(match["score"])] = match["text"]
     return Rubric(criteria=first[1:-1], scores=scores, name=name)
 
 
 def _line(text: str) -> str:
-    """A text of several lines, as YAML makes them, as the one line that the format has for it."""
+    """Join a text of several lines, as YAML makes them, into the one line that the format has."""
     return re.sub(r"\s*\n\s*", " ", text.rstrip("\n"))
 
 

@@ -1,9 +1,9 @@
 """Shows a study of judges to people: `rich` tables on a terminal, a fragment of HTML on a page.
 
-    sheets = list(calibration_sheets(report))
-    for sheet in sheets:
-        console.print(table(sheet))
-    page += fragment("laptop/prometheus, 2026-11-21", sheets, report.warnings)
+sheets = list(calibration_sheets(report))
+for sheet in sheets:
+    console.print(table(sheet))
+page += fragment("laptop/prometheus, 2026-11-21", sheets, report.warnings)
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from router.api import (
     judges,
     metrics,
     models,
+    openapi,
     pages,
     providers,
     routes,
@@ -136,7 +137,7 @@ def create_app(services: Services) -> ASGIApp:
         # Litestar would answer errors in its own shape in debug mode.
         debug=False,
     )
-    completions.describe(app.openapi_schema)
+    openapi.describe(app.openapi_schema)
     hosts = Hosts(config.server)
     origins = Origins(config.server.allow_origins)
     server = front.Front(

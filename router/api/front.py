@@ -13,13 +13,13 @@ from typing import Any
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from providers.errors import EvalrouterError, RequestError
-from router.api import completions
 from router.api.content_codings import decoded
 from router.api.errors import refuse
 from router.api.origins import PREFLIGHT, Origins
+from router.api.request_parsing import PATHS
 
 # Clients whose base URL has no `/v1`.
-_WITHOUT_V1 = frozenset(path.removeprefix("/v1") for path in completions.PATHS) | {"/models"}
+_WITHOUT_V1 = frozenset(path.removeprefix("/v1") for path in PATHS) | {"/models"}
 _SLASHES = re.compile(r"//+")
 
 
@@ -61,7 +61,7 @@ class Front:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request; not async itself: one coroutine less for each."""
         # A lifespan scope has no path.
-        if scope.get("path") in completions.PATHS and scope.get("method") != "OPTIONS":
+        if scope.get("path") in PATHS and scope.get("method") != "OPTIONS":
             return self._models(scope, receive, send)
         return self._answer(scope, receive, send)
 
@@ -76,7 +76,7 @@ class Front:
         headers = dict(scope["headers"])
         if method == "OPTIONS" and PREFLIGHT in headers:
             await self._preflight(headers, send)
-        elif path in completions.PATHS:
+        elif path in PATHS:
             await self._models(scope, receive, send)
         elif method == "HEAD":
             await _head(self._others, scope, receive, send)

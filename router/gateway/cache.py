@@ -1,6 +1,6 @@
-"""The response cache: the same request of the same caller, answered again without asking anybody.
+"""The response cache: answers the same request of the same caller again, without any target.
 
-    use = wanted(route.cache, headers, cache.ttl)       # None: this request has no cache
+    use = cache_use_of(route.cache, headers, cache.ttl)   # None: the request has no cache
     key = key_of(caller=key_id, path=path, route=route, stream=stream, envelope=envelope)
     entry = cache.get(key, use.max_age) if use.read else None
     ...
@@ -10,7 +10,7 @@
 Exact: every field of the request counts, byte for byte, except the order of the outermost fields.
 In memory, one per process. Opt-in: a route says `cache: {ttl: 3600}`, or a request says
 `x-evalrouter-cache: true` (or `false`, or for how many seconds). `cache-control` is respected as in
-HTTP: `no-store` leaves the cache alone, `no-cache` asks the target and keeps its answer,
+HTTP: `no-store` leaves the cache alone, `no-cache` asks the target and stores its answer,
 `max-age=N` takes nothing older than N seconds. Answers say `x-evalrouter-cache: hit` or `miss`.
 """
 
@@ -36,14 +36,14 @@ _OFF = frozenset({b"false", b"0", b"off", b"no"})
 
 
 class CachedResponse(NamedTuple):
-    """A kept answer, always a whole one with status 200.
+    """A stored answer, always a whole one with status 200.
 
     Attributes:
-        status: HTTP status.
-        content_type: of the body; a stream is kept as a stream.
-        body: every byte of it.
-        target: `provider/model` that gave it.
-        at: when, seconds since the epoch.
+        status: the HTTP status.
+        content_type: the body's; a stream is stored as a stream.
+        body: every byte of the answer's body.
+        target: the `provider/model` that answered.
+        at: when it answered, seconds since the epoch.
     """
 
     status: int
@@ -57,10 +57,10 @@ class CacheUse(NamedTuple):
     """How one request uses the cache.
 
     Attributes:
-        read: whether a kept answer will do.
-        max_age: how many seconds old it may be; None for as old as it is good for.
-        write: whether the answer may be kept.
-        ttl: how many seconds it is good for.
+        read: whether a stored answer will do.
+        max_age: how many seconds old that may be; None for as old as its `ttl` allows.
+        write: whether the target's answer may be stored.
+        ttl: how many seconds it may then be used.
     """
 
     read: bool
@@ -69,27 +69,29 @@ class CacheUse(NamedTuple):
     ttl: float
 
 
-def wanted(route: RouteCache | None, headers: Mapping[bytes, bytes], ttl: float) -> CacheUse | None:
-    """Whether and how a request uses the cache; None when it does not.
+def cache_use_of(
+    route: RouteCache | None, headers: Mapping[bytes, bytes], ttl: float
+) -> CacheUse | None:
+    """Return how a request uses the cache; None when it does not.
 
     Args:
         route: the route's setting, None without one.
         headers: the request's, names in lower case.
         ttl: seconds, where only the request asks for the cache.
     """
-    said = headers.get(HEADER)
-    if said is None:
+    setting = headers.get(HEADER)
+    if setting is None:
         if route is None:
             return None
         ttl = route.ttl
     else:
-        said = said.strip().lower()
-        if said in _OFF:
+        setting = setting.strip().lower()
+        if setting in _OFF:
             return None
         if route is not None:
             ttl = route.ttl
-        if said not in _ON:
-            seconds = _seconds(said)
+        if setting not in _ON:
+            seconds = _seconds(setting)
             if not seconds:
                 return None
             ttl = seconds
@@ -116,18 +118,18 @@ def _controlled(control: bytes, ttl: float) -> CacheUse | None:
 
 
 def _seconds(value: bytes) -> float | None:
-    """A number of seconds as HTTP writes them; None when it is none."""
+    """Return a number of seconds as HTTP writes them; None for anything else."""
     return float(value) if value.isdigit() and len(value) < 12 else None
 
 
 def key_of(
     *, caller: str, path: str, route: str, stream: bool, envelope: Mapping[str, msgspec.Raw]
 ) -> bytes:
-    """What a request is the same by: 32 bytes.
+    """Return 32 bytes that are the same for requests with the same fields.
 
     Args:
-        caller: whose key, "" without keys: nobody gets what another one asked for.
-        path: OpenAI's endpoint.
+        caller: the id of the client's key, "" without keys: no client gets another one's answer.
+        path: the endpoint of OpenAI's API.
         route: the request's `model`.
         stream: whether the answer is a stream.
         envelope: the request's fields; `model` and `stream` are taken from the arguments instead.
@@ -145,56 +147,57 @@ def key_of(
 
 
 class ResponseCache:
-    """Answers by key: least recently used first out, and none older than it is good for.
+    """Stores answers by key; the least recently used one goes first when the room is used up.
 
     Args:
-        max_bytes: what all entries together may take.
-        clock: seconds since the epoch.
+        max_bytes: the bytes that all entries together may take.
+        clock: tells the seconds since the epoch.
 
     Attributes:
-        size: bytes that the entries take now.
+        size: the bytes that the entries take now.
     """
 
     def __init__(self, max_bytes: int, *, clock: Callable[[], float] = time.time) -> None:
         self.size = 0
         self._max_bytes = max_bytes
         self._clock = clock
-        self._kept: OrderedDict[bytes, tuple[CachedResponse, float]] = OrderedDict()
+        self._entries: OrderedDict[bytes, tuple[CachedResponse, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
     def get(self, key: bytes, max_age: float | None = None) -> CachedResponse | None:
-        """The kept answer; None when there is none, or none that is young enough."""
-        found = self._kept.get(key)
-        if found is not None:
-            entry, until = found
+        """Return the stored answer; None where the cache has no answer that is young enough."""
+        stored = self._entries.get(key)
+        if stored is not None:
+            entry, until = stored
             now = self._clock()
             if now >= until:
                 self._drop(key)
             elif max_age is None or now - entry.at <= max_age:
-                self._kept.move_to_end(key)
+                self._entries.move_to_end(key)
                 return entry
         return None
 
     def put(self, key: bytes, entry: CachedResponse, ttl: float) -> None:
-        """Keep an answer for `ttl` seconds; one that would fill the whole cache is not kept.
+        """Store an answer for `ttl` seconds; one that would fill the whole cache is left out.
 
         Raises:
-            ValueError: it is not an answer that may be kept.
+            ValueError: its status is not 200.
         """
         if entry.status != 200:
-            raise ValueError(f"an answer with status {entry.status} must not be kept")
+            raise ValueError(f"an answer with status {entry.status} must not be stored")
         self._drop(key)
         size = len(entry.body) + _OVERHEAD
         if size > self._max_bytes:
             return
-        self._kept[key] = (entry, entry.at + ttl)
+        self._entries[key] = (entry, entry.at + ttl)
         self.size += size
         while self.size > self._max_bytes:
-            self._drop(next(iter(self._kept)))
+            self._drop(next(iter(self._entries)))
 
     def _drop(self, key: bytes) -> None:
-        found = self._kept.pop(key, None)
-        if found is not None:
-            self.size -= len(found[0].body) + _OVERHEAD
+        dropped = self._entries.pop(key, None)
+        if dropped is not None:
+            entry, _ = dropped
+            self.size -= len(entry.body) + _OVERHEAD

@@ -164,7 +164,7 @@ class PriceBook:
         return price.input + price.output
 
 
-def at_most(prices: Iterable[Price], prompt: int, completion: int) -> float:
+def highest_cost(prices: Iterable[Price], prompt: int, completion: int) -> float:
     """Return what a call costs at the dearest of some prices, US dollars; 0 without prices."""
     dearest = 0.0
     for price in prices:

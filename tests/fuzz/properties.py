@@ -14,7 +14,7 @@ from typing import Any
 from providers.errors import ConfigError, RequestError, UpstreamError
 from providers.http import sse
 from providers.http.transport import HttpLimits, Transport
-from router.api import completions
+from router.api import request_parsing
 from router.config.schema import parse as parse_config
 from router.gateway import answer_checks
 from router.gateway.keys import bearer
@@ -67,14 +67,14 @@ def envelope(data: bytes) -> None:
     """A request is read or refused with an OpenAI error; what it needs can then be told."""
     bearer(data[:100])
     try:
-        asked = completions.parse(data, "chat/completions")
+        _, _, fields = request_parsing.parse(data, "chat/completions")
     except RequestError as error:
         if not error.message:
             raise AssertionError("a refusal without a message") from error
         return
-    completions.needs_of(asked.envelope)
+    request_parsing.needs_of(fields)
     for sticky in ("user", "conversation", "header:x"):
-        completions.sticky_key(sticky, asked, {b"x": data[:50]})
+        request_parsing.sticky_key(sticky, fields, {b"x": data[:50]})
 
 
 def config(data: bytes) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.config.schema import RouteCache
-from router.gateway.cache import CachedResponse, CacheUse, ResponseCache, key_of, wanted
+from router.gateway.cache import CachedResponse, CacheUse, ResponseCache, cache_use_of, key_of
 
 ROUTE = RouteCache(ttl=60)
 
@@ -45,7 +45,7 @@ def headers(cache=None, control=None):
     ],
 )
 def test_who_uses_the_cache(route, said, expected):
-    assert wanted(route, said, 3600.0) == expected
+    assert cache_use_of(route, said, 3600.0) == expected
 
 
 def envelope(body):

@@ -1,13 +1,9 @@
 """Strategies, stickiness and what targets support, over HTTP: who answered which request."""
 
-import json
 from collections import Counter
 
 import pytest
 from servers import gateway, scripted
-
-from router.api.completions import needs_of, parse, sticky_key
-from router.gateway.routing import Needs
 
 MANY = 22
 HOLD = {"match": "hold", "fault": "hang_midway", "answer": "one two three four"}
@@ -154,67 +150,3 @@ def test_what_is_supported_nowhere_is_refused(http, url, upstream):
     assert "'able'" in error["message"]
     assert "tools" in error["message"]
     assert upstream.log.total == before
-
-
-# The same from bytes, without a server.
-
-
-def asked(path="chat/completions", **fields):
-    return parse(json.dumps({"model": "m", **fields}).encode(), path)
-
-
-def chat(*messages, **fields):
-    return asked(messages=[{"role": role, "content": text} for role, text in messages], **fields)
-
-
-@pytest.mark.parametrize(
-    ("request_", "needs"),
-    [
-        (asked(messages=[]), Needs()),
-        (asked("completions", prompt="x" * 38), Needs(tokens=10)),
-        (chat(("user", IMAGE)), Needs(vision=True, tokens=26)),
-        # Text about images is no image.
-        (chat(("user", '"image_url"')), Needs(tokens=11)),
-        (asked(messages=[], image_url="image_url"), Needs()),
-        (asked(messages=[], tools=[{}]), Needs(tools=True)),
-        (asked(messages=[], tools=[]), Needs()),
-        (asked(messages=[], tools=None), Needs()),
-        (parse(b'{"model": "m", "messages": [], "tools": [ ]}', "chat/completions"), Needs()),
-        (asked(messages=[], response_format={"type": "json_object"}), Needs()),
-        (asked(messages=[], response_format={"type": "json_schema"}), Needs(json_schema=True)),
-        (asked(messages=[], max_tokens=7), Needs(tokens=7)),
-        (asked(messages=[], max_tokens=7, max_completion_tokens=9), Needs(tokens=9)),
-        (asked(messages=[], max_tokens=7, max_completion_tokens=0), Needs(tokens=7)),
-        (asked(messages=[], max_tokens="7"), Needs()),
-        (asked(messages=[], max_tokens=-7), Needs()),
-        (chat(("user", "x" * 70), max_tokens=5), Needs(tokens=30)),
-    ],
-)
-def test_what_a_request_needs_is_read_from_its_bytes(request_, needs):
-    assert needs_of(request_.envelope) == needs
-
-
-SYSTEM, HELLO = ("system", "be kind"), ("user", "hello")
-
-
-@pytest.mark.parametrize(
-    ("sticky", "request_", "key"),
-    [
-        ("user", chat(HELLO, user="u1"), '"u1"'),
-        ("user", chat(HELLO), None),
-        ("conversation", chat(HELLO), '{"role": "user", "content": "hello"}'),
-        ("conversation", chat(SYSTEM, HELLO), '{"role": "user", "content": "hello"}'),
-        (
-            "conversation",
-            chat(("developer", "be brief"), HELLO, ("user", "more")),
-            '{"role": "user", "content": "hello"}',
-        ),
-        ("conversation", chat(SYSTEM), None),
-        ("conversation", asked(messages=["hello"]), None),
-        ("conversation", asked("completions", prompt="hello"), None),
-        ("header:X-Team", chat(HELLO), "red"),
-        ("header:X-Other", chat(HELLO), None),
-    ],
-)
-def test_what_a_request_sticks_by(sticky, request_, key):
-    assert sticky_key(sticky, request_, {b"x-team": b"red"}) == key

@@ -1,0 +1,196 @@
+"""One request to a model path, from its first byte to the record that it leaves."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from providers.base import Path
+from providers.errors import EvalrouterError
+from router.api.connection import Headers
+from router.api.request_parsing import PATHS, parse
+from router.api.response_headers import attempts_value, host_headers, list_value, printable_name
+from router.config.schema import KeepBodies, Route
+from router.gateway.cache import CachedResponse, CacheUse
+from router.gateway.dispatch import UpstreamResponse
+from router.gateway.keys import KEYLESS
+from router.gateway.recorder import TAIL_BYTES
+from router.records import Attempt, Record, Target, Trace
+
+# The longest `x-request-id` of a client that is taken over.
+MAX_REQUEST_ID_BYTES = 128
+
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class RequestContext:
+    """One request on its way through: the request, and what has become of it so far.
+
+    Attributes:
+        headers: the client's headers, names in lower case.
+        path: the endpoint of OpenAI's API.
+        request_id: the client's `x-request-id` if it is short and printable, else a new one.
+        at, started: when it came, as time of day and on the clock that measures.
+        grant: the leave of the client's key, and how it is settled.
+        body: the request's body, b"" before it was read.
+        model, stream, envelope: the body's `model` and `stream`, and all its fields as bytes;
+            "", False and none before it was parsed.
+        route: the route that `model` names; None for `provider/model`.
+        cache_use, cache_key, cached: how it uses the response cache, its key there, and the answer
+            that the cache had.
+        trace: its place in a distributed trace.
+        response: the target's answer, None before it has begun.
+        attempts: the requests to targets that have ended so far.
+        status, error_code: how it ended.
+        tail: the last chunks of a stream, all of them where they are kept, or the whole body.
+        received: bytes of a stream.
+        keep: what of it may be stored in its record; None before that was decided.
+    """
+
+    __slots__ = (
+        "at",
+        "attempts",
+        "body",
+        "cache_key",
+        "cache_use",
+        "cached",
+        "envelope",
+        "error_code",
+        "grant",
+        "headers",
+        "keep",
+        "model",
+        "path",
+        "received",
+        "request_id",
+        "response",
+        "route",
+        "started",
+        "status",
+        "stream",
+        "tail",
+        "trace",
+    )
+
+    def __init__(self, scope: Any, at: float, started: float) -> None:
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.path: Path = PATHS[scope["path"]]
+        self.request_id = _request_id(self.headers.get(b"x-request-id"))
+        self.at = at
+        self.started = started
+        self.grant = KEYLESS
+        self.body = b""
+        self.model = ""
+        self.stream = False
+        self.envelope: dict[str, msgspec.Raw] = {}
+        self.route: Route | None = None
+        self.cache_use: CacheUse | None = None
+        self.cache_key: bytes | None = None
+        self.cached: CachedResponse | None = None
+        self.trace: Trace | None = None
+        self.response: UpstreamResponse | None = None
+        self.attempts: list[Attempt] = []
+        self.status = 0
+        self.error_code = ""
+        self.tail: deque[bytes] = deque()
+        self.received = 0
+        self.keep: KeepBodies | None = None
+
+    def read(self, body: bytes) -> None:
+        """Take over the request's body, and parse what the router needs of it.
+
+        Raises:
+            RequestError: it is not a JSON object, or a field that is read is missing or ill-typed.
+        """
+        self.body = body
+        self.model, self.stream, self.envelope = parse(body, self.path)
+
+    def fail(self, error: EvalrouterError) -> None:
+        """Note the error that the request ended with; a status that was already sent stands."""
+        self.status = self.status or error.status
+        self.error_code = error.code or "error"
+
+    def traceparent(self) -> str:
+        """Return the `traceparent` to send upstream.
+
+        It names our own span, or without traces is the client's header as it came.
+        """
+        if self.trace is not None:
+            return self.trace.header
+        header = self.headers.get(b"traceparent", b"")
+        return header.decode("latin-1") if _TRACEPARENT.fullmatch(header) else ""
+
+    def answer_headers(self, content_type: str, target: str) -> Headers:
+        """Return the headers that every answer has."""
+        headers = [
+            (b"x-request-id", self.request_id.encode()),
+            (b"x-evalrouter-route", printable_name(self.model)),
+            (b"x-evalrouter-target", printable_name(target)),
+            (b"content-type", content_type.encode("latin-1")),
+        ]
+        return headers if self.grant is KEYLESS else headers + self.grant.headers()
+
+    def answer_headers_of(self, response: UpstreamResponse) -> Headers:
+        """Return the headers of a target's answer."""
+        headers = self.answer_headers(response.content_type, str(response.target))
+        headers.append((b"x-evalrouter-attempts", attempts_value(self.attempts)))
+        if response.translation.dropped:
+            dropped = ", ".join(response.translation.dropped)
+            headers.append((b"x-evalrouter-dropped", list_value(dropped)))
+        if self.cache_key is not None:
+            headers.append((b"x-evalrouter-cache", b"miss"))
+        if passed := host_headers(response.headers, response.secrets):
+            headers += passed
+        return headers
+
+    def record(self, keep: KeepBodies, ended: float) -> Record:
+        """Return the record of the request, which has ended.
+
+        Args:
+            keep: what of it may be stored.
+            ended: when, on the clock of `started`.
+        """
+        response, cached = self.response, self.cached
+        whole = b"".join(self.tail)
+        target = None if response is None else response.target
+        if cached is not None:
+            target = Target.parse(cached.target)
+            whole = cached.body
+        full = keep == "full"
+        return Record(
+            id=self.request_id,
+            at=self.at,
+            path=self.path,
+            route=self.model,
+            target=target,
+            status=self.status if cached is None else cached.status,
+            error_code=self.error_code,
+            stream=self.stream,
+            cached=cached is not None,
+            key_id=self.grant.key_id,
+            attempts=self.attempts,
+            first_byte_s=None if response is None else response.first_byte_s,
+            total_s=ended - self.started,
+            translation=None if response is None else response.translation,
+            keep=keep,
+            request=self.body if full else None,
+            response=whole if full else None,
+            tail=whole[-TAIL_BYTES:] if len(whole) > TAIL_BYTES else whole,
+            received=self.received or len(whole),
+            body=self.body,
+            trace=self.trace,
+        )
+
+
+def _request_id(header: bytes | None) -> str:
+    if header is not None and 0 < len(header) <= MAX_REQUEST_ID_BYTES:
+        text = header.decode("latin-1")
+        if text.isascii() and text.isprintable():
+            return text
+    # Ids that sort by time are written into the store's index at its end, the cheapest place.
+    return f"req_{time.time_ns():016x}{random.getrandbits(64):016x}"

@@ -1,0 +1,197 @@
+"""Reads a request to one of the model paths as far as the router needs it: the rest stays bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from providers.base import Path
+from providers.errors import RequestError
+from providers.names import MAX_NAME_BYTES, check_name
+from providers.wire import UNREADABLE, Message
+from router.gateway.routing import Needs
+
+PATHS: Mapping[str, Path] = {
+    "/v1/chat/completions": "chat/completions",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+}
+# The field that each path cannot do without; the target checks the others.
+REQUIRED: Mapping[Path, str] = {
+    "chat/completions": "messages",
+    "completions": "prompt",
+    "embeddings": "input",
+}
+
+# A larger body is not read again for halves of characters: it would hold up other requests.
+MAX_SURROGATES_BYTES = 256 * 1024
+# Digits of a number that may limit an answer; longer ones are for the target to refuse.
+MAX_DIGITS = 12
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_SPACE = re.compile(r"[ \t\r\n]*")
+# Clients write the field although they have no tools.
+_NO_TOOLS = re.compile(rb"null|\[[ \t\r\n]*\]")
+_BRACKET = ord("[")
+
+_decode_envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_messages = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_role = msgspec.json.Decoder(Message).decode
+_decode_flag = msgspec.json.Decoder(bool | None).decode
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+# Python's reader takes halves of characters; NaN and the like are not JSON.
+_scan = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+
+
+def parse(body: bytes, path: Path) -> tuple[str, bool, dict[str, msgspec.Raw]]:
+    """Return a request's `model`, whether it asks for a stream, and all its fields as bytes.
+
+    Raises:
+        RequestError: it is not a JSON object, or a field that is read is missing or ill-typed.
+    """
+    try:
+        envelope = _decode_envelope(body)
+    except UNREADABLE as error:
+        lenient = _with_lone_surrogates(body)
+        if lenient is None:
+            raise RequestError(
+                f"The request body is not a JSON object: {error}", code="bad_json"
+            ) from None
+        envelope = lenient
+    model = _field(envelope, "model", _decode_text, "a string")
+    if not model:
+        raise _missing("model")
+    if not (model.isascii() and len(model) <= MAX_NAME_BYTES and model.isprintable()):
+        check_name(model, "model")
+    needed = REQUIRED[path]
+    if needed not in envelope:
+        raise _missing(needed)
+    if needed == "messages" and memoryview(envelope[needed])[0] != _BRACKET:
+        # Hosts answer this in many ways, some by a status that speaks against the host.
+        raise RequestError("messages must be an array.", param=needed, code="invalid_type")
+    stream = _field(envelope, "stream", _decode_flag, "true or false")
+    return model, bool(stream), envelope
+
+
+def _with_lone_surrogates(body: bytes) -> dict[str, msgspec.Raw] | None:
+    """Return the fields of an object that has halves of surrogate pairs; None for any other.
+
+    JavaScript cuts emoji in two and sends such halves, escaped. They are JSON, although msgspec
+    refuses them because they are not text, and they pass as the bytes they are.
+    """
+    if len(body) > MAX_SURROGATES_BYTES or _SURROGATE.search(body) is None:
+        return None
+    try:
+        text = body.decode()
+        fields: dict[str, msgspec.Raw] = {}
+        at = _skip(text, 0, "{")
+        while text[at] != "}":
+            name, at = _scan(text, at)
+            # A value may be anything; names are read, stored and shown.
+            name.encode()
+            start = _skip(text, at, ":")
+            _, at = _scan(text, start)
+            fields[str(name)] = msgspec.Raw(text[start:at].encode())
+            at = _skip(text, at, "" if text[_skip(text, at, "")] == "}" else ",")
+        return None if text[at + 1 :].strip() else fields
+    except (AttributeError, IndexError, RecursionError, StopIteration, ValueError):
+        return None
+
+
+def _skip(text: str, at: int, mark: str) -> int:
+    """Return the place of the first character after white space, a mark, and white space."""
+    at = _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing as well
+    if not text.startswith(mark, at):
+        raise ValueError(f"no {mark!r}")
+    return _SPACE.match(text, at + len(mark)).end()  # type: ignore[union-attr]
+
+
+def _missing(name: str) -> RequestError:
+    return RequestError(
+        f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
+    )
+
+
+def _field(
+    envelope: Mapping[str, msgspec.Raw], name: str, decode: Callable[[Any], Any], what: str
+) -> Any:
+    raw = envelope.get(name)
+    if raw is None:
+        return None
+    try:
+        return decode(raw)
+    except UNREADABLE:
+        raise RequestError(f"{name} must be {what}.", param=name, code="invalid_type") from None
+
+
+def sticky_key(
+    sticky: str, envelope: Mapping[str, msgspec.Raw], headers: Mapping[bytes, bytes]
+) -> str | None:
+    """Return the value that keeps a client on one target; None for a request without it.
+
+    Args:
+        sticky: the route's setting: `user`, `conversation` or `header:NAME`.
+        envelope: the request's fields.
+        headers: the request's headers, names in lower case.
+    """
+    if sticky == "user":
+        raw = envelope.get("user")
+        return None if raw is None else bytes(raw).decode("utf-8", "replace")
+    if sticky == "conversation":
+        return _opening(envelope.get("messages"))
+    value = headers.get(sticky.removeprefix("header:").lower().encode())
+    return None if value is None else value.decode("latin-1")
+
+
+def _opening(messages: msgspec.Raw | None) -> str | None:
+    """Return the first message that is not a system message.
+
+    It is the same in every turn of a conversation.
+    """
+    if messages is None:
+        return None
+    try:
+        for raw in _decode_messages(messages):
+            if _decode_role(raw).role not in ("system", "developer"):
+                return bytes(raw).decode("utf-8", "replace")
+    except UNREADABLE:
+        return None
+    return None
+
+
+def needs_of(envelope: Mapping[str, msgspec.Raw]) -> Needs:
+    """Return what the request needs of a target, by a look at its bytes; it is not decoded."""
+    messages = bytes(envelope.get("messages") or envelope.get("prompt") or b"")
+    return Needs(
+        vision=b'"image_url"' in messages,
+        tools=_NO_TOOLS.fullmatch(envelope.get("tools", b"null")) is None,
+        json_schema=b'"json_schema"' in bytes(envelope.get("response_format") or b""),
+        tokens=len(messages) // 4 + answer_limit(envelope),
+    )
+
+
+def answer_limit(envelope: Mapping[str, msgspec.Raw]) -> int:
+    """Return the largest number of tokens that an answer may have; 0 without a limit."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        if limit := whole_number(envelope, name):
+            return limit
+    return 0
+
+
+def whole_number(envelope: Mapping[str, msgspec.Raw], name: str) -> int:
+    """Return a field's value; 0 where it is not a whole number of a usual size."""
+    field = envelope.get(name)
+    if field is None:
+        return 0
+    raw = bytes(field)
+    return int(raw) if len(raw) <= MAX_DIGITS and raw.isdigit() else 0

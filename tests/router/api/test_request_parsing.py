@@ -1,0 +1,74 @@
+"""What is read of a request from its bytes: what it needs of a target, and what it sticks by."""
+
+import json
+
+import msgspec
+import pytest
+
+from router.api.request_parsing import needs_of, parse, sticky_key
+from router.gateway.routing import Needs
+
+IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+
+
+def fields_of(path="chat/completions", **fields):
+    _, _, envelope = parse(json.dumps({"model": "m", **fields}).encode(), path)
+    return envelope
+
+
+def chat(*messages, **fields):
+    texts = [{"role": role, "content": text} for role, text in messages]
+    return fields_of(messages=texts, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "needs"),
+    [
+        (fields_of(messages=[]), Needs()),
+        (fields_of("completions", prompt="x" * 38), Needs(tokens=10)),
+        (chat(("user", IMAGE)), Needs(vision=True, tokens=26)),
+        # Text about images is no image.
+        (chat(("user", '"image_url"')), Needs(tokens=11)),
+        (fields_of(messages=[], image_url="image_url"), Needs()),
+        (fields_of(messages=[], tools=[{}]), Needs(tools=True)),
+        (fields_of(messages=[], tools=[]), Needs()),
+        (fields_of(messages=[], tools=None), Needs()),
+        ({"tools": msgspec.Raw(b"[ \n ]")}, Needs()),
+        (fields_of(messages=[], response_format={"type": "json_object"}), Needs()),
+        (fields_of(messages=[], response_format={"type": "json_schema"}), Needs(json_schema=True)),
+        (fields_of(messages=[], max_tokens=7), Needs(tokens=7)),
+        (fields_of(messages=[], max_tokens=7, max_completion_tokens=9), Needs(tokens=9)),
+        (fields_of(messages=[], max_tokens=7, max_completion_tokens=0), Needs(tokens=7)),
+        (fields_of(messages=[], max_tokens="7"), Needs()),
+        (fields_of(messages=[], max_tokens=-7), Needs()),
+        (chat(("user", "x" * 70), max_tokens=5), Needs(tokens=30)),
+    ],
+)
+def test_what_a_request_needs_is_read_from_its_bytes(fields, needs):
+    assert needs_of(fields) == needs
+
+
+SYSTEM, HELLO = ("system", "be kind"), ("user", "hello")
+
+
+@pytest.mark.parametrize(
+    ("sticky", "fields", "key"),
+    [
+        ("user", chat(HELLO, user="u1"), '"u1"'),
+        ("user", chat(HELLO), None),
+        ("conversation", chat(HELLO), '{"role": "user", "content": "hello"}'),
+        ("conversation", chat(SYSTEM, HELLO), '{"role": "user", "content": "hello"}'),
+        (
+            "conversation",
+            chat(("developer", "be brief"), HELLO, ("user", "more")),
+            '{"role": "user", "content": "hello"}',
+        ),
+        ("conversation", chat(SYSTEM), None),
+        ("conversation", fields_of(messages=["hello"]), None),
+        ("conversation", fields_of("completions", prompt="hello"), None),
+        ("header:X-Team", chat(HELLO), "red"),
+        ("header:X-Other", chat(HELLO), None),
+    ],
+)
+def test_what_a_request_sticks_by(sticky, fields, key):
+    assert sticky_key(sticky, fields, {b"x-team": b"red"}) == key

@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 
 from evaluators.document import RayExecution, RunDocument
 from loadtests.metrics import BULK, items
-from router.config.schema import parse
+from router.config.loading import parse
 from router.services import Services
 
 RESULTS = Path(__file__).with_name("results")

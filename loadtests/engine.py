@@ -43,7 +43,7 @@ import uvloop
 from evaluators.base import Sample
 from evaluators.document import RunDocument, RunLimits
 from loadtests.processes import free_port, started
-from router.config.schema import parse
+from router.config.loading import parse
 from router.services import Services
 from router.store.runs import Run
 from router.store.sqlite import SqliteStore

@@ -37,7 +37,7 @@ from providers.errors import EvalrouterError, ProtocolError, UnavailableError
 from providers.http import sse
 from router.api.connection import WHOLE, Headers
 from router.api.errors import body_of
-from router.config import schema
+from router.config.server import Server
 
 log = logging.getLogger("evalrouter")
 
@@ -96,7 +96,7 @@ class Connections(ServerState):
         stopping: whether the server is being stopped: nothing is worth waiting for any more.
     """
 
-    def __init__(self, limits: schema.Server) -> None:
+    def __init__(self, limits: Server) -> None:
         super().__init__()
         self.limits = limits
         self.max_connections = limits.max_connections or 0

@@ -27,7 +27,8 @@ from ray.serve import Application
 
 from providers.errors import ConfigError, closest
 from router.app import create_app
-from router.config.schema import Config, load, parse
+from router.config.loading import load, parse
+from router.config.schema import Config
 from router.services import Services, refuse_open_door
 
 # Ray's own mark of the machine that the cluster began with.

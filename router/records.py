@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from providers.base import Path, Translation
-from router.config.schema import KeepBodies
+from router.config.routes import KeepBodies
 
 TrafficClass = Literal["live", "eval"]
 

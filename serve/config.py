@@ -218,7 +218,7 @@ def check(name: str, entry: Any) -> type[ModelConfig]:
         raise ConfigError(f"{name!r} is no name for a model")
     if engine is None:
         raise ConfigError(f"needs an engine: {', '.join(sorted(ENGINES))}")
-    if engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in ENGINES:
         raise ConfigError(f"unknown engine {engine!r}.{closest(str(engine), ENGINES)}")
     return ENGINES[engine]
 

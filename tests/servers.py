@@ -19,7 +19,9 @@ import msgspec
 
 from providers.base import Secret
 from providers.offline.scripted import Script, ScriptedServer
-from router.config.schema import S3, Config, parse
+from router.config.loading import parse
+from router.config.schema import Config
+from router.config.storage import S3
 from router.server import background
 
 _Server = TypeVar("_Server", bound=AbstractAsyncContextManager[Any])

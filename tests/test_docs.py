@@ -24,8 +24,9 @@ from evaluators.metrics import registry
 from evaluators.tasks.registry import fill
 from providers.errors import MissingExtraError
 from providers.kinds import KINDS
-from router.config import schema as config_module
-from router.config.schema import Config, parse
+from router.config.loading import parse
+from router.config.schema import Config
+from router.config.section import Section
 from tooling import commands as command_line
 from tooling import http_api
 from tooling.markdown import REFERENCE, ROOT
@@ -240,13 +241,13 @@ def reference(page: str) -> str:
     return (REFERENCE / page).read_text(encoding="utf-8")
 
 
+def sections(kind):
+    return {kind}.union(*map(sections, kind.__subclasses__()))
+
+
 def test_every_key_of_the_config_is_documented():
     kinds = {kind.config for kind in KINDS.values()}
-    structs = {
-        one
-        for one in vars(config_module).values()
-        if isinstance(one, type) and issubclass(one, config_module.Section)
-    }
+    structs = sections(Section)
     assert Config in structs
     page = reference("config.md")
     for struct in structs | kinds:

@@ -14,7 +14,7 @@ import msgspec
 
 from providers import errors
 from providers.errors import EvalrouterError
-from router.config.schema import parse
+from router.config.loading import parse
 from router.server import background
 from tooling.keys import in_yaml, summary
 from tooling.markdown import ROOT, Row, table

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from litestar.types import ASGIApp, Receive, Send
 
 from providers.errors import PermissionDeniedError
-from router.config.schema import Server
+from router.config.server import Server
 
 # Values of `Host` that passed are remembered up to this number; the rest are checked every time.
 _REMEMBERED = 1024

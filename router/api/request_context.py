@@ -15,7 +15,7 @@ from providers.errors import EvalrouterError
 from router.api.connection import Headers
 from router.api.request_parsing import PATHS, parse
 from router.api.response_headers import attempts_value, host_headers, list_value, printable_name
-from router.config.schema import KeepBodies, Route
+from router.config.routes import KeepBodies, Route
 from router.gateway.cache import CachedResponse, CacheUse
 from router.gateway.dispatch import UpstreamResponse
 from router.gateway.keys import KEYLESS

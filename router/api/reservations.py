@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from router.api.request_context import RequestContext
 from router.api.request_parsing import answer_limit, whole_number
-from router.config.schema import Price
+from router.config.prices import Price
 from router.gateway import tokens
 from router.gateway.key_holder import Holder
 from router.gateway.keys import Expected

@@ -10,7 +10,7 @@ import click
 from evaluators.reports.compare import Comparisons
 from evaluators.reports.compare_table import to_compare_table
 from router.cli.commands import config_option, json_option, out, print_json, with_services
-from router.config.schema import load
+from router.config.loading import load
 from router.evals.compare import ComparisonRequest, compare_runs
 from router.services import Services
 

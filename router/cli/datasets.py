@@ -21,7 +21,7 @@ from router.cli.commands import (
     print_json,
     with_services,
 )
-from router.config.schema import load
+from router.config.loading import load
 from router.datasets.registry import SHOWN_HASH, DatasetView, parse_columns
 from router.services import Services
 from router.store.datasets import DatasetRow

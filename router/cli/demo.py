@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.syntax import Syntax
 
 from evaluators.reports.table import to_table
-from router.config.schema import Server, embedded
+from router.config.loading import embedded
+from router.config.server import Server
 from router.evals.results import Outcome
 from router.server import background
 from router.store.runs import ENDED

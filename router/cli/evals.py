@@ -31,7 +31,8 @@ from router.cli.estimates import print_estimate
 from router.cli.judges import embedding_line, judge_line, machine_line
 from router.cli.junit import junit_option, write_junit
 from router.cli.run_options import filter_options, read_run, run_options
-from router.config.schema import Config, load
+from router.config.loading import load
+from router.config.schema import Config
 from router.evals.estimate import Estimate
 from router.evals.executor import RunProgress
 from router.evals.results import Outcome

@@ -23,7 +23,7 @@ from router.cli.commands import (
     with_services,
 )
 from router.config.documents import Document, convert
-from router.config.schema import load
+from router.config.loading import load
 from router.evals.experiments import (
     ExperimentChange,
     Leaderboard,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from router.cli.commands import config_option, json_option, out, print_json, with_services
-from router.config.schema import load
+from router.config.loading import load
 from router.datasets.artifacts import open_artifacts
 from router.evals.export import Manifest, export_run, verify
 from router.services import Services

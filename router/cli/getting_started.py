@@ -12,7 +12,7 @@ from router.cli.commands import (
     Commands,
     out,
 )
-from router.config.schema import load
+from router.config.loading import load
 
 
 @click.command()

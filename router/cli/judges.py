@@ -27,7 +27,8 @@ from router.cli.commands import (
     print_json,
     with_services,
 )
-from router.config.schema import Config, load
+from router.config.loading import load
+from router.config.schema import Config
 from router.datasets.registry import parse_columns
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.report import JudgeReport

@@ -21,7 +21,7 @@ from router.cli.commands import (
     print_json,
     with_services,
 )
-from router.config.schema import load
+from router.config.loading import load
 from router.gateway.key_administration import MAX_LIMIT, ListedKey, create, expiry, listed, revoke
 from router.services import Services
 from router.store.keys import BudgetPeriod, KeyRow

@@ -11,7 +11,7 @@ from evaluators.data.sampling import MAX_ROWS
 from providers.errors import ConfigError
 from router.cli.commands import config_option, err, json_option, out, print_json, with_services
 from router.cli.evals import execute
-from router.config.schema import load
+from router.config.loading import load
 from router.datasets.registry import SHOWN_HASH, check_dataset_name, name_of
 from router.evals.labelling import begin, finish
 from router.services import Services

@@ -16,7 +16,7 @@ from providers.errors import ConfigError, MissingExtraError, UpstreamProtocolErr
 from providers.http.transport import Transport
 from providers.wire import UNREADABLE, Model
 from router.cli.commands import Commands, err, json_option, out, print_json
-from router.config.schema import load
+from router.config.loading import load
 
 _LISTING_S = 5.0
 

@@ -19,7 +19,7 @@ from router.cli.commands import (
     print_json,
     with_services,
 )
-from router.config.schema import load
+from router.config.loading import load
 from router.gateway.conformance import examine_provider
 from router.services import Services
 

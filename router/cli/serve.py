@@ -13,7 +13,7 @@ from router.cli.commands import (
     config_option,
     err,
 )
-from router.config.schema import load, source_of
+from router.config.loading import load, source_of
 from router.services import refuse_open_door
 
 

@@ -13,7 +13,7 @@ import click
 from providers.errors import ConfigError, MissingExtraError
 from router.cli.commands import config_option, err, out
 from router.cli.run_options import read_run, run_options
-from router.config.schema import source_of
+from router.config.loading import source_of
 from router.evals.bundle import pack, read_config
 
 

@@ -1,14 +1,15 @@
 """YAML or JSON documents into typed Structs, with errors a person can act on.
 
-Used for the config file, run documents and scripts: every problem is named by its place in the
-document (and its line, where there is a file), and an unknown key by the closest known one.
+Used for the config file and run documents: every problem is named by its place in the document
+(and its line, where there is a file), and an unknown key by the closest known one.
 """
 
 from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import msgspec
@@ -26,7 +27,11 @@ from providers.yaml_documents import (
 )
 
 T = TypeVar("T")
+E = TypeVar("E", bound=InputError)
 DocumentPath = tuple[str | int, ...]
+
+# More are not looked for: finding a known key close to each unknown one takes time.
+MAX_PROBLEMS = 100
 
 _WHERE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
@@ -45,47 +50,82 @@ class Document(NamedTuple):
     source: str
     lines: Mapping[DocumentPath, int]
 
+    def line(self, place: DocumentPath) -> int:
+        """Return the line of a place, or of the nearest one around it; 0 when unknown."""
+        around = (place[:n] for n in range(len(place), -1, -1))
+        return next((self.lines[part] for part in around if part in self.lines), 0)
+
     def at(self, place: DocumentPath) -> str:
-        """The place in words, for the start of an error message."""
+        """Return the place in words, for the start of an error message."""
         path = path_of(place)
         if not self.source:
             return path or "the document"
-        line = next(
-            (self.lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in self.lines),
-            None,
-        )
-        head = self.source if line is None else f"{self.source}:{line}"
+        line = self.line(place)
+        head = f"{self.source}:{line}" if line else self.source
         return f"{head}: {path}" if path else head
+
+    def problem(self, place: DocumentPath, message: str) -> Problem:
+        """Return what is wrong at a place."""
+        return Problem(place, self.line(place), f"{self.at(place)}: {message}")
 
 
 def path_of(place: DocumentPath) -> str:
-    """`('routes', 'a', 'targets', 0)` as `routes.a.targets[0]`."""
+    """Return `('routes', 'a', 'targets', 0)` as `routes.a.targets[0]`."""
     text = ""
     for step in place:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text
 
 
-def parse_yaml(
+class Problem(NamedTuple):
+    """Something that is wrong in a document.
+
+    Attributes:
+        place: the place of what is wrong.
+        line: its 1-based line; 0 when unknown.
+        text: the whole message, which begins with the file, the line and the path.
+    """
+
+    place: DocumentPath
+    line: int
+    text: str
+
+
+class _Unread:
+    """What stands in a document for a scalar that could not be read."""
+
+
+# It fits every type, since what is wrong with it has been said.
+UNREAD = _Unread()
+
+
+def refusal(problems: Sequence[Problem], error: type[E], *, separator: str = "; ") -> E:
+    """Return the one error that names all problems; its `param` is the path of the first."""
+    texts = list(dict.fromkeys(problem.text for problem in problems))
+    if len(problems) >= MAX_PROBLEMS:
+        texts.append("there may be more")
+    return error(separator.join(texts), param=path_of(problems[0].place) or None)
+
+
+def read_yaml(
     text: str,
     source: str,
     *,
     error: type[InputError],
     substitute: Callable[[str], str] | None = None,
-) -> Document:
-    """Read YAML (or JSON, which is YAML).
+) -> tuple[Document, list[Problem]]:
+    """Read YAML (or JSON, which is YAML), and return what is wrong with its keys and scalars too.
 
     Args:
         text: the document.
         source: the file's name, for messages.
         error: what to raise.
         substitute: applied to every scalar before its type is decided, so that `${PORT}` can
-            become a number; raises KeyError with the name that has no value.
+            become a number; raises KeyError with the names that have no value.
 
     Raises:
-        error: not YAML, too much of it, a key written twice, or a name without a value.
+        error: the text is not YAML, or there is too much of it.
     """
-    lines: dict[DocumentPath, int] = {}
     try:
         check(text)
         # The slower one says better where a mistake is.
@@ -98,60 +138,107 @@ def parse_yaml(
         where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
         reason = getattr(problem, "problem", None) or "not valid YAML"
         raise error(f"{where}: not valid YAML: {reason}") from None
-    loader = yaml.SafeLoader("")
-    resolve: Callable[..., str] = loader.resolve
+    return _Reader(source, substitute).read(node)
 
-    def scalar(node: yaml.ScalarNode, place: DocumentPath) -> Any:
-        node.value = joined(node.value)
-        if substitute is not None and "${" in node.value:
-            try:
-                value = substitute(node.value)
-            except KeyError as missing:
-                name = missing.args[0]
-                raise error(
-                    f"{source}:{lines[place]}: {path_of(place)}: the environment has no {name}. "
-                    f"Set it, or write ${{{name}:-default}}."
-                ) from None
-            # A quoted scalar stays text; a plain one gets the type it would have if written out.
-            tag = node.tag if node.style else resolve(yaml.ScalarNode, value, (True, False))
-            node = yaml.ScalarNode(tag, value, node.start_mark, node.end_mark, node.style)
+
+def parse_yaml(text: str, source: str, *, error: type[InputError]) -> Document:
+    """Read YAML (or JSON, which is YAML).
+
+    Raises:
+        error: not YAML, too much of it, a key written twice, or a value that cannot be read.
+    """
+    document, problems = read_yaml(text, source, error=error)
+    if problems:
+        raise refusal(problems, error)
+    return document
+
+
+class _Reader:
+    """Builds a document from the nodes of its YAML, and collects what is wrong with them."""
+
+    def __init__(self, source: str, substitute: Callable[[str], str] | None) -> None:
+        self._source = source
+        self._substitute = substitute
+        self._lines: dict[DocumentPath, int] = {}
+        self._problems: list[Problem] = []
+        self._loader = yaml.SafeLoader("")
+
+    def read(self, node: yaml.Node | None) -> tuple[Document, list[Problem]]:
+        """Return the document, and what is wrong with it."""
         try:
-            value = loader.construct_object(node)
+            data = self._build(node, ())
+        finally:
+            self._loader.dispose()
+        return Document(data, self._source, self._lines), self._problems
+
+    def _refuse(self, node: yaml.Node, place: DocumentPath, message: str) -> None:
+        line = node.start_mark.line + 1
+        path = path_of(place)
+        head = f"{self._source}:{line}: {path}" if path else f"{self._source}:{line}"
+        self._problems.append(Problem(place, line, f"{head}{message}"))
+
+    def _build(self, node: yaml.Node | None, place: DocumentPath) -> Any:
+        if node is None:
+            return None
+        # The line of a key is that of its name.
+        self._lines.setdefault(place, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, place)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._build(item, (*place, n)) for n, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
+        return self._scalar(node, place)
+
+    def _mapping(self, node: yaml.MappingNode, place: DocumentPath) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._refuse(key_node, place, ": a key must be text")
+                continue
+            key = joined(str(key_node.value))
+            if key in result:
+                self._refuse(key_node, (*place, key), " is written twice")
+                continue
+            self._lines[*place, key] = key_node.start_mark.line + 1
+            result[key] = self._build(value_node, (*place, key))
+        return result
+
+    def _scalar(self, node: yaml.ScalarNode, place: DocumentPath) -> Any:
+        node.value = joined(node.value)
+        if self._substitute is not None and "${" in node.value:
+            try:
+                node = self._substituted(node, self._substitute)
+            except KeyError as missing:
+                names = ", ".join(missing.args)
+                self._refuse(
+                    node,
+                    place,
+                    f": the environment has no {names}. Set it, or write "
+                    f"${{{missing.args[0]}:-default}}.",
+                )
+                return UNREAD
+        try:
+            value = self._loader.construct_object(node)
         except (yaml.YAMLError, *UNREADABLE_VALUE):
             # Without the value, which may be a secret.
-            raise error(
-                f"{source}:{lines[place]}: {path_of(place)}: cannot be read as the number, date or "
-                "other kind of value that it looks like; put a text in quotes"
-            ) from None
+            self._refuse(
+                node,
+                place,
+                ": cannot be read as the number, date or other kind of value that it looks like; "
+                "put a text in quotes",
+            )
+            return UNREAD
         # A date in YAML is a string in JSON, which is what every field here means by it.
         return value if isinstance(value, str | int | float | bool | None) else node.value
 
-    def build(node: yaml.Node | None, place: DocumentPath) -> Any:
-        if node is None:
-            return None
-        lines[place] = node.start_mark.line + 1
-        if isinstance(node, yaml.MappingNode):
-            result: dict[str, Any] = {}
-            for key_node, value_node in node.value:
-                if not isinstance(key_node, yaml.ScalarNode):
-                    line = key_node.start_mark.line + 1
-                    raise error(f"{source}:{line}: {path_of(place)}: a key must be text")
-                key = joined(str(key_node.value))
-                if key in result:
-                    line = key_node.start_mark.line + 1
-                    raise error(f"{source}:{line}: {path_of((*place, key))} is written twice")
-                result[key] = build(value_node, (*place, key))
-                lines[*place, key] = key_node.start_mark.line + 1
-            return result
-        if isinstance(node, yaml.SequenceNode):
-            return [build(item, (*place, n)) for n, item in enumerate(node.value)]
-        assert isinstance(node, yaml.ScalarNode)
-        return scalar(node, place)
-
-    try:
-        return Document(build(node, ()), source, lines)
-    finally:
-        loader.dispose()
+    def _substituted(
+        self, node: yaml.ScalarNode, substitute: Callable[[str], str]
+    ) -> yaml.ScalarNode:
+        value = substitute(node.value)
+        # A quoted scalar stays text; a plain one gets the type it would have if written out.
+        resolve: Callable[..., str] = self._loader.resolve
+        tag = node.tag if node.style else resolve(yaml.ScalarNode, value, (True, False))
+        return yaml.ScalarNode(tag, value, node.start_mark, node.end_mark, node.style)
 
 
 def require_object(document: Document, *, error: type[InputError], name: str = "document") -> None:
@@ -168,39 +255,38 @@ def require_object(document: Document, *, error: type[InputError], name: str = "
 def convert(
     document: Document, kind: type[T], *, place: DocumentPath = (), error: type[InputError]
 ) -> T:
-    """The part of the document at `place` as a `kind`.
+    """Return the part of the document at `place` as a `kind`.
 
     Raises:
-        error: naming every unknown key with the closest known one, or the first ill-typed value.
-            Its `param` is the path of the first problem.
+        error: naming everything that is wrong with it, and for an unknown key the closest known
+            one. Its `param` is the path of the first problem.
     """
     if not place and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         require_object(document, error=error)
+    problems: list[Problem] = []
+    value = convert_or_collect(document, kind, problems, place=place)
+    if problems:
+        raise refusal(problems, error)
+    assert value is not None, "a document without problems can be converted"
+    return value
+
+
+def convert_or_collect(
+    document: Document, kind: type[T], problems: list[Problem], *, place: DocumentPath = ()
+) -> T | None:
+    """Return the part of the document at `place` as a `kind`.
+
+    Where that cannot be done, everything that is wrong is added to `problems`, and None returned.
+    """
     data = document.data
     for step in place:
         data = data[step]
-    problems = list(_unknown_keys(data, kind, place))
-    if problems:
-        text = "; ".join(
-            f"{document.at(at)}: unknown key.{closest(str(at[-1]), known)}"
-            for at, known in problems
-        )
-        raise error(text, param=path_of(problems[0][0]))
     try:
         return msgspec.convert(data, kind, dec_hook=_decode_secret)
-    except msgspec.ValidationError as problem:
-        message = str(problem)
-        found = _WHERE.search(message)
-        inner: DocumentPath = ()
-        if found:
-            message = message[: found.start()]
-            inner = tuple(
-                step["key"] if step["key"] else int(step["index"])
-                for step in _STEP.finditer(found["path"])
-            )
-        at = (*place, *inner)
-        message = message[:1].lower() + message[1:]
-        raise error(f"{document.at(at)}: {message}", param=path_of(at)) from None
+    except msgspec.ValidationError:
+        # msgspec alone would name one problem, and for an unknown key no remedy.
+        problems += _problems(document, data, kind, place)
+        return None
 
 
 def _decode_secret(kind: type, value: Any) -> Any:
@@ -210,34 +296,72 @@ def _decode_secret(kind: type, value: Any) -> Any:
     raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
 
 
-def _unknown_keys(
-    data: Any, kind: Any, place: DocumentPath
-) -> Iterator[tuple[DocumentPath, list[str]]]:
-    """Walk data and type side by side; msgspec alone would name one unknown key and no remedy."""
+def _problems(document: Document, data: Any, kind: Any, place: DocumentPath) -> list[Problem]:
+    """Return what is wrong with a part: with what it is made of, or else with itself."""
+    problems = list(islice(_problems_inside(document, data, kind, place), MAX_PROBLEMS))
+    if problems or _has_unread(data):
+        return problems
+    try:
+        msgspec.convert(data, kind, dec_hook=_decode_secret)
+    except msgspec.ValidationError as error:
+        return [_problem_of(document, place, str(error))]
+    return []
+
+
+def _problem_of(document: Document, place: DocumentPath, message: str) -> Problem:
+    """Return the problem that a message of msgspec's names, with the place in it."""
+    if match := _WHERE.search(message):
+        message = message[: match.start()]
+        place += tuple(
+            step["key"] if step["key"] else int(step["index"])
+            for step in _STEP.finditer(match["path"])
+        )
+    return document.problem(place, message[:1].lower() + message[1:])
+
+
+def _problems_inside(
+    document: Document, data: Any, kind: Any, place: DocumentPath
+) -> Iterator[Problem]:
+    """Walk data and type side by side."""
     if get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         branches = [
-            list(_unknown_keys(data, branch, place))
+            _problems(document, data, branch, place)
             for branch in get_args(kind)
             if _could_be(data, branch)
         ]
         yield from min(branches, key=len, default=[])
     elif isinstance(data, Mapping):
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
-            for key, value in data.items():
-                if key in fields:
-                    yield from _unknown_keys(value, fields[key], (*place, key))
-                elif kind.__struct_config__.forbid_unknown_fields:
-                    yield (*place, key), list(fields)
+            yield from _problems_of_fields(document, data, kind, place)
         elif origin in (dict, Mapping):
             for key, value in data.items():
-                yield from _unknown_keys(value, get_args(kind)[1], (*place, key))
+                yield from _problems(document, value, get_args(kind)[1], (*place, key))
     elif isinstance(data, list) and origin in (list, tuple):
         for n, item in enumerate(data):
-            yield from _unknown_keys(item, get_args(kind)[0], (*place, n))
+            yield from _problems(document, item, get_args(kind)[0], (*place, n))
+
+
+def _problems_of_fields(
+    document: Document, data: Mapping[str, Any], kind: type[msgspec.Struct], place: DocumentPath
+) -> Iterator[Problem]:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    for key, value in data.items():
+        if key in fields:
+            yield from _problems(document, value, fields[key].type, (*place, key))
+        elif kind.__struct_config__.forbid_unknown_fields:
+            yield document.problem((*place, key), f"unknown key.{closest(key, fields)}")
+    for name, field in fields.items():
+        if field.required and name not in data:
+            yield document.problem(place, f"object missing required field `{name}`")
+
+
+def _has_unread(data: Any) -> bool:
+    if isinstance(data, Mapping):
+        return any(map(_has_unread, data.values()))
+    return any(map(_has_unread, data)) if isinstance(data, list) else data is UNREAD
 
 
 def _could_be(data: Any, kind: Any) -> bool:

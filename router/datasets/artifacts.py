@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from providers.errors import ArtifactError, ConfigError, MissingExtraError, NotFoundError
-from router.config.schema import S3
+from router.config.storage import S3
 
 CHUNK = 1024 * 1024
 PART = 8 * 1024 * 1024  # S3 takes parts from 5 MiB on, and 10,000 of them

@@ -27,7 +27,8 @@ from evaluators.data import dataset_process
 from evaluators.data.dataset_process import in_thread
 from evaluators.data.formats import EXTENSIONS
 from providers.errors import ArtifactError, BodyTooLargeError, DatasetError, closest
-from router.config.schema import Config, Datasets
+from router.config.evaluation import Datasets
+from router.config.schema import Config
 from router.datasets.artifacts import CHUNK, S3Artifacts, parse_s3, temporary_folder
 from router.datasets.huggingface import Access, fetch, parse_hub
 

@@ -17,7 +17,7 @@ from evaluators.data.paths import is_below
 from evaluators.document import RunDocument
 from evaluators.metrics.registry import Opening, openings
 from providers.errors import RunDocumentError
-from router.config.schema import Evaluation
+from router.config.evaluation import Evaluation
 from router.datasets.registry import DatasetRegistry
 
 

@@ -20,7 +20,7 @@ from evaluators.execution.scheduler import Lane, LanePlace
 from evaluators.execution.scoring import Scorer
 from evaluators.execution.worker_pool import Scores, WorkerPool
 from evaluators.stats.sequential import StopRule
-from router.config.schema import IN_PLACE
+from router.config.section import IN_PLACE
 from router.evals.cluster import Cluster
 from router.evals.concurrency import TRIES
 from router.evals.embeddings import EmbeddingClient

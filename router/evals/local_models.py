@@ -21,7 +21,7 @@ from evaluators.execution.worker_pool import together
 from providers.base import BytesReply, Call, Reply
 from providers.errors import ConfigError, UpstreamProtocolError, WorkerLostError
 from providers.translation.compose import model_list
-from router.config.schema import IN_PLACE
+from router.config.section import IN_PLACE
 from router.evals.cluster import Cluster
 from router.gateway.dispatch import Dispatcher, UpstreamRequest, UpstreamResponse
 from router.gateway.routing import Plan

@@ -24,7 +24,7 @@ from providers.host_json import decode
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.usage import ABSENT, count_of
 from providers.wire import UNREADABLE
-from router.config.schema import IN_PLACE
+from router.config.section import IN_PLACE
 from router.evals.concurrency import Pacing
 from router.evals.local_models import InPlace, entry_of
 from router.gateway.dispatch import Dispatcher, UpstreamRequest, UpstreamResponse

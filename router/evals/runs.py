@@ -26,7 +26,7 @@ from evaluators.document import RunDocument, RunLimits
 from providers.errors import ConflictError, RunDocumentError
 from providers.names import as_name
 from router.config.documents import Document, convert
-from router.config.schema import Evaluation
+from router.config.evaluation import Evaluation
 from router.datasets.registry import DatasetRegistry
 from router.datasets.sources import Source
 from router.evals import amendments

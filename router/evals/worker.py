@@ -17,7 +17,7 @@ import msgspec
 
 from evaluators.document import RunDocument
 from providers.errors import ConflictError, EvalrouterError, NotFoundError, StoreError
-from router.config.schema import Evaluation
+from router.config.evaluation import Evaluation
 from router.evals.confinement import confine
 from router.evals.executor import Replay, RunProgress, Stop
 from router.evals.lease import is_dead, this_owner

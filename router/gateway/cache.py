@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from router.config.schema import RouteCache
+from router.config.routes import RouteCache
 
 HEADER = b"x-evalrouter-cache"
 

@@ -39,7 +39,7 @@ from providers.http import sse
 from providers.masking import Masks, hide
 from providers.off_loop import off_loop
 from providers.usage import with_usage
-from router.config.schema import Breaker, Retries
+from router.config.routes import Breaker, Retries
 from router.gateway import answer_checks
 from router.gateway.deadlines import Deadline
 from router.gateway.routing import FIRST_BYTE_S, MAX_TARGETS, Plan, Policy, TargetLoad, TimeLimits

@@ -20,7 +20,8 @@ import msgspec
 
 from evaluators.base import Usage
 from providers.base import ProviderConfig
-from router.config.schema import Price, Rate, Route
+from router.config.prices import Price, Rate
+from router.config.routes import Route
 from router.records import Target
 
 FILE = Path(__file__).with_name("prices.json")

@@ -34,7 +34,8 @@ from providers.errors import StoreError, StoreUnavailableError
 from providers.http import sse
 from providers.names import MAX_NAME_BYTES
 from providers.usage import ABSENT, TokenCounts, read_usage, usage_of_answer
-from router.config.schema import Config, KeepBodies, Route
+from router.config.routes import KeepBodies, Route
+from router.config.schema import Config
 from router.gateway import tokens
 from router.gateway.dispatch import ERROR_EVENT
 from router.gateway.prices import PriceBook

@@ -17,7 +17,9 @@ from typing import Any, Literal
 import msgspec
 
 from providers.errors import ConfigError, NotFoundError, StoreError
-from router.config.schema import Config, Route, load, parse_route
+from router.config.loading import load
+from router.config.routes import Route, parse_route
+from router.config.schema import Config
 from router.gateway.routing import PriceOf, Table
 from router.store.routes import RouteStore
 
@@ -83,7 +85,7 @@ class Routes:
         Raises:
             ConfigError: it cannot be used; nothing has changed.
         """
-        route = parse_route(name, data, self._config)
+        route = parse_route(name, data, self._config.providers)
         await self._store.set_route(name, data, self._now())
         await self.follow()
         return route
@@ -112,7 +114,7 @@ class Routes:
         found = []
         for name, data in documents.items():
             try:
-                found.append((name, parse_route(name, data, self._config)))
+                found.append((name, parse_route(name, data, self._config.providers)))
             except ConfigError as error:
                 log.error("the override of route %s is left out: %s", name, error.message)
         return found

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError, closest
-from router.config.schema import IN_PLACE, Breaker, Hedge, Retries, Route, Supports
-from router.config.schema import RouteTarget as Arm
+from router.config.routes import Breaker, Hedge, Retries, Route, Supports
+from router.config.routes import RouteTarget as Arm
+from router.config.section import IN_PLACE
 from router.records import Target
 
 # Clients name the models of a provider as they like: no more targets than this are remembered, and

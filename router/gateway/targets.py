@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from typing import Literal
 
-from router.config.schema import Breaker, Hedge, Retries
+from router.config.routes import Breaker, Hedge, Retries
 from router.gateway.routing import ConcurrencyLimit, TargetLoad
 from router.records import Target, TrafficClass
 

@@ -45,7 +45,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from providers.errors import MissingExtraError
-from router.config import schema
+from router.config.telemetry import Telemetry
 from router.gateway.routing import MAX_TARGETS
 from router.records import Record, Trace
 
@@ -157,7 +157,7 @@ class ProcessMetrics:
 
     def __init__(
         self,
-        settings: schema.Telemetry,
+        settings: Telemetry,
         kinds: Mapping[str, str],
         *,
         share: Path | None = None,
@@ -379,7 +379,7 @@ def _capped(attempts: Counter[tuple[str, str, str]], tried: tuple[str, str, str]
     return tried
 
 
-def _traces(settings: schema.Telemetry, kinds: Mapping[str, str]) -> Traces:
+def _traces(settings: Telemetry, kinds: Mapping[str, str]) -> Traces:
     try:
         from router.gateway.tracing import Traces  # noqa: PLC0415 - an extra, imported where traces are configured
     except ImportError as error:

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from router.config import schema
+from router.config.telemetry import Telemetry
 from router.records import Record, Trace
 
 CLOSE_S = 3.0  # how long a server that ends waits for its collector
@@ -48,7 +48,7 @@ class Traces:
         kinds: provider's name to its kind.
     """
 
-    def __init__(self, settings: schema.Telemetry, kinds: Mapping[str, str]) -> None:
+    def __init__(self, settings: Telemetry, kinds: Mapping[str, str]) -> None:
         self._kinds = kinds
         self._scope = InstrumentationScope("evalrouter", version("evalrouter"))
         self._resource = Resource.create({"service.name": settings.service_name})

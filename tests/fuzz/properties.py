@@ -15,7 +15,7 @@ from providers.errors import ConfigError, RequestError, UpstreamError
 from providers.http import sse
 from providers.http.transport import HttpLimits, Transport
 from router.api import request_parsing
-from router.config.schema import parse as parse_config
+from router.config.loading import parse as parse_config
 from router.gateway import answer_checks
 from router.gateway.keys import bearer
 from router.records import Target

@@ -21,7 +21,7 @@ from raw_host import READ, answer, raw_host
 from servers import evalrouter, gateway, scripted
 
 from providers.errors import ConfigError
-from router.config.schema import parse
+from router.config.loading import parse
 
 LONG = "N" * 1_000_000
 JUST_TOO_LONG = {

@@ -12,7 +12,7 @@ from providers.errors import ConfigError, EvalrouterError
 from providers.offline.script import load_script
 from providers.yaml_documents import MAX_BYTES, decode, decode_file
 from router.client.calls import create
-from router.config.schema import load as load_config
+from router.config.loading import load as load_config
 from router.evals.bundle import read_config
 from router.evals.run_document import parse_run
 

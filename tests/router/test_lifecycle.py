@@ -16,7 +16,7 @@ import pytest
 from servers import gateway, process, scripted
 
 from router.app import create_app
-from router.config.schema import parse
+from router.config.loading import parse
 from router.services import Services
 
 MODELS = {

@@ -8,7 +8,7 @@ import pytest
 from servers import s3_server
 
 from providers.errors import ConfigError
-from router.config.schema import parse
+from router.config.loading import parse
 from serve import config
 from serve.engines import model_files
 

@@ -16,7 +16,7 @@ from servers import gateway, scripted
 
 from providers.errors import ConfigError
 from router.cli import main
-from router.config.schema import parse
+from router.config.loading import parse
 from router.gateway.key_administration import create, listed
 from router.gateway.keys import digest_of
 from router.services import refuse_open_door

@@ -15,7 +15,8 @@ from servers import s3_server
 
 from providers.base import Secret
 from providers.errors import ArtifactError, ConfigError, NotFoundError
-from router.config.schema import S3, parse
+from router.config.loading import parse
+from router.config.storage import S3
 from router.datasets.artifacts import PART, Artifact, LocalArtifacts, open_artifacts, parse_s3
 
 ROOT = Path(__file__).parents[3]

@@ -28,7 +28,10 @@ from providers.errors import (
     StoreError,
 )
 from router.cli import main
-from router.config.schema import Config, Datasets, Storage, parse
+from router.config.evaluation import Datasets
+from router.config.loading import parse
+from router.config.schema import Config
+from router.config.storage import Storage
 from router.services import Services
 
 ROOT = Path(__file__).parents[3]

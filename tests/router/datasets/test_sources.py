@@ -11,7 +11,9 @@ from hub_server import commit_of, hub
 from servers import s3_server
 
 from providers.errors import BodyTooLargeError, DatasetError, NotFoundError
-from router.config.schema import Config, Datasets, Storage
+from router.config.evaluation import Datasets
+from router.config.schema import Config
+from router.config.storage import Storage
 from router.datasets.artifacts import S3Artifacts
 from router.datasets.huggingface import HubName, choose_files, parse_hub
 from router.datasets.sources import fetched, is_public, without_secrets

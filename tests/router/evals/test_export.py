@@ -14,7 +14,8 @@ from servers import gateway, s3_server, scripted
 from evaluators.document import RunDocument
 from providers.errors import ArtifactError, ConflictError, NotFoundError
 from router.cli import main
-from router.config.schema import S3, parse
+from router.config.loading import parse
+from router.config.storage import S3
 from router.datasets.artifacts import open_artifacts
 from router.evals.export import ExportedRow, export_run, verify
 from router.services import Services

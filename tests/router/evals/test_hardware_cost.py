@@ -8,7 +8,7 @@ from servers import scripted
 from evaluators.base import Answer, Judgement, Usage
 from evaluators.document import RunDocument
 from providers.compatible import CompatibleConfig
-from router.config.schema import parse
+from router.config.loading import parse
 from router.evals.hardware_cost import cost, hardware_costs
 from router.gateway.prices import PriceBook
 from router.services import Services

@@ -12,7 +12,7 @@ from servers import gateway
 
 from providers.base import AS_IT_CAME
 from providers.errors import ConfigError, WorkerLostError
-from router.config.schema import parse
+from router.config.loading import parse
 from router.evals.concurrency import Pacing
 from router.evals.local_models import InPlace, entry_of, names_of
 from router.gateway.dispatch import UpstreamRequest

@@ -9,7 +9,7 @@ import pytest
 
 from evaluators.document import RunDocument
 from providers.errors import DatasetError, RunDocumentError
-from router.config.schema import parse
+from router.config.loading import parse
 from router.services import Services
 
 ROWS = [{"input": f"Say {n}", "reference": f"{n}", "topic": "ab"[n % 3 == 0]} for n in range(30)]

@@ -6,8 +6,8 @@ import pytest
 
 from evaluators.base import Answer
 from evaluators.document import RunDocument, RunLimits
-from router.config.schema import Route
-from router.config.schema import RouteTarget as Arm
+from router.config.routes import Route
+from router.config.routes import RouteTarget as Arm
 from router.evals.concurrency import Pacing
 from router.evals.lanes import TargetLane, lanes_of
 from router.gateway.routing import Table

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.config.schema import RouteCache
+from router.config.routes import RouteCache
 from router.gateway.cache import CachedResponse, CacheUse, ResponseCache, cache_use_of, key_of
 
 ROUTE = RouteCache(ttl=60)

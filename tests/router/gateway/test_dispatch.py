@@ -14,7 +14,7 @@ from providers.errors import (
     UpstreamTimeoutError,
 )
 from providers.offline.scripted import Rule, Scripted, ScriptedConfig
-from router.config.schema import Breaker, Hedge, Retries
+from router.config.routes import Breaker, Hedge, Retries
 from router.gateway.dispatch import Dispatcher, UpstreamRequest, retry_after
 from router.gateway.routing import MAX_TARGETS, ConcurrencyLimit, Plan, Policy, TimeLimits
 from router.records import Target

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluators.base import Usage
-from router.config.schema import parse
+from router.config.loading import parse
 from router.gateway.prices import PriceBook, list_prices
 from router.records import Target
 

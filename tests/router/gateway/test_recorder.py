@@ -12,8 +12,11 @@ from servers import gateway
 from providers.base import Translation
 from providers.errors import StoreError, StoreUnavailableError
 from providers.http import sse
-from router.config.schema import Config, Route, Storage, parse
-from router.config.schema import RouteTarget as Arm
+from router.config.loading import parse
+from router.config.routes import Route
+from router.config.routes import RouteTarget as Arm
+from router.config.schema import Config
+from router.config.storage import Storage
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import MAX_BODY_BYTES, TAIL_BYTES, Traffic, settle
 from router.records import Attempt, Record, Target, Trace

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError
-from router.config.schema import Breaker, Hedge, Retries, Route, RouteTarget, Supports, parse
+from router.config.loading import parse
+from router.config.routes import Breaker, Hedge, Retries, Route, RouteTarget, Supports
 from router.gateway.routing import (
     FIRST_BYTE_S,
     ConcurrencyLimit,

@@ -9,7 +9,7 @@ import pytest
 from servers import gateway, scripted
 
 from providers.errors import ConfigError
-from router.config.schema import parse
+from router.config.loading import parse
 
 ANSWERS = {"o3-mini": [{"answer": "ok"}], "mine": [{"answer": "ok"}]}
 ASKED = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.config.schema import Breaker, Hedge, Retries
+from router.config.routes import Breaker, Hedge, Retries
 from router.gateway.routing import ConcurrencyLimit
 from router.gateway.targets import ConcurrencySlots, TargetState
 from router.records import Target

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from servers import gateway
 
 from providers.base import Secret
-from router.config.schema import Telemetry as Settings
+from router.config.telemetry import Telemetry as Settings
 from router.gateway.routing import MAX_TARGETS
 from router.gateway.telemetry import ProcessMetrics
 from router.records import Attempt, Record, Target
@@ -302,7 +302,7 @@ OTHER_WORKER = """
 import asyncio
 import sys
 from pathlib import Path
-from router.config.schema import Telemetry as Settings
+from router.config.telemetry import Telemetry as Settings
 from router.records import Record
 from router.records import Target
 from router.gateway.telemetry import ProcessMetrics

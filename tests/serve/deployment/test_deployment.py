@@ -11,7 +11,7 @@ import yaml
 
 pytest.importorskip("ray")
 
-from router.config.schema import parse
+from router.config.loading import parse
 from serve.config import read
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -10,7 +10,7 @@ from servers import scripted
 
 from evaluators.base import JudgeRequest
 from providers.errors import StoreError
-from router.config.schema import parse
+from router.config.loading import parse
 from router.evals.judges.requests import JudgeClient
 from router.evals.requests import EvalRequester
 from router.services import Services

@@ -15,7 +15,7 @@ from servers import gateway, scripted
 from evaluators.document import RunDocument
 from evaluators.judge.calibration import Item
 from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
-from router.config.schema import parse
+from router.config.loading import parse
 from router.evals.judges.studies import (
     CalibrationPlan,
     PairwisePlan,

@@ -4,7 +4,8 @@ import pytest
 
 from providers.compatible import CompatibleConfig
 from providers.errors import ConfigError
-from router.config.schema import embedded, load, parse
+from router.config.loading import embedded, load, parse
+from router.config.routes import parse_route
 
 GOOD = """
 server:
@@ -107,6 +108,104 @@ def test_every_mistake_names_its_place_and_a_remedy(text, told):
         parse(text, "c.yaml", {})
     for part in told:
         assert part in caught.value.message
+
+
+BAD = """
+routs: {}
+server: {port: many, prot: 1, pass_headers: [host]}
+providers:
+  a: {kind: opnai}
+  b: {kind: compatible, base_url: h, api_key: "${NO_KEY}", headers: {"x y": z, host: h}}
+  c: {kind: vllm, base_url: localhost}
+  d: {api_key: x}
+  e: {kind: "${NO_KIND}"}
+  f: "${NO_ENTRY}"
+  f: twice
+routes:
+  r:
+    targets: [{model: baseline/x, wieght: 1}, {weight: -1}, {}]
+    retries: {attempts: 99}
+    cache: {ttl: soon, tll: 1}
+  s: {targets: [{model: baslin/x}, {model: a/x}, {model: e/x}, {model: y/z}], fallback: [q]}
+  "t/t": {targets: [{model: baseline/x, weight: 0}]}
+storage: {database: "mysql://x", artifacts: "s4://x"}
+datasets: {hf_token: "a\\nb"}
+models: {m: {engine: vlm}, n: {engine: "${NO_ENGINE}"}, o: {engine: vllm}, p: {engine: [1]}}
+prices: {a/b: {input: free}}
+record: all
+"""
+
+
+def test_every_mistake_is_named_at_once_in_the_order_of_the_file():
+    with pytest.raises(ConfigError) as caught:
+        parse(BAD, "c.yaml", {})
+    places = [line.removeprefix("c.yaml:").partition(" ") for line in BAD_PLACES.split("\n")]
+    lines = caught.value.message.split("\n")
+    assert len(lines) == len(places), caught.value.message
+    for line, (number, _, rest) in zip(lines, places, strict=True):
+        assert line.startswith(f"c.yaml:{number}: {rest}"), caught.value.message
+    assert caught.value.param == "routs"
+
+
+# What could not be read makes no second problem: of `e`, of `f`, of `n`, of routes to them.
+BAD_PLACES = """\
+2 routs: unknown key. Did you mean 'routes'?
+3 server.port: expected `int`
+3 server.prot: unknown key
+5 providers.a.kind: unknown kind 'opnai'
+6 providers.b.api_key: the environment has no NO_KEY
+7 providers.c.base_url: must begin with http://
+8 providers.d: needs a kind
+9 providers.e.kind: the environment has no NO_KIND
+10 providers.f: the environment has no NO_ENTRY
+11 providers.f is written twice
+14 routes.r.targets[0].wieght: unknown key
+14 routes.r.targets[1].weight: expected `float` >= 0
+14 routes.r.targets[1]: object missing required field `model`
+14 routes.r.targets[2]: object missing required field `model`
+15 routes.r.retries.attempts: expected `int` <= 10
+16 routes.r.cache.ttl: expected `float`
+16 routes.r.cache.tll: unknown key
+17 routes.s.targets[0].model: no provider 'baslin'. Did you mean 'baseline'?
+17 routes.s.targets[3].model: no provider 'y'
+17 routes.s.fallback[0]: 'q' is not of the form provider/model
+18 routes.t/t: a route's name
+18 routes.t/t.targets: every weight is 0
+19 storage.artifacts: must be a folder or s3://
+19 storage.database: must begin with sqlite:///
+20 datasets.hf_token: has characters that no header can have
+21 models.n.engine: the environment has no NO_ENGINE
+21 models.m: unknown engine 'vlm'
+21 models.o: object missing required field `source`
+21 models.p: unknown engine [1]
+22 prices.a/b.input: expected `float`
+22 prices.a/b: object missing required field `output`
+23 record: invalid enum value 'all'"""
+
+
+def test_a_long_list_of_mistakes_ends():
+    routes = ", ".join(f"r{n}: {{targets: 1, x: 2}}" for n in range(500))
+    with pytest.raises(ConfigError) as caught:
+        parse(f"routes: {{{routes}}}", "c.yaml", {})
+    lines = caught.value.message.split("\n")
+    assert 100 <= len(lines) < 1100
+    assert lines[-1] == "there may be more"
+
+
+def test_a_route_over_http_is_told_all_that_is_wrong_with_it():
+    data = {
+        "targets": [{"model": "basline/x", "weight": 0}, {"model": "q", "weight": 0}],
+        "fallback": ["y/z"],
+    }
+    with pytest.raises(ConfigError) as caught:
+        parse_route("r", data, parse("", "c.yaml", {}).providers)
+    assert caught.value.param == "routes.r.targets[0].model"
+    assert [text.partition(": ")[0] for text in caught.value.message.split("; ")] == [
+        "routes.r.targets[0].model",
+        "routes.r.targets[1].model",
+        "routes.r.fallback[0]",
+        "routes.r.targets",
+    ]
 
 
 def test_a_wrong_secret_is_not_repeated_in_the_message():

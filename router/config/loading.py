@@ -1,0 +1,176 @@
+"""Reads the config file. The only reader of the environment.
+
+`load()` reads `evalrouter.yaml` (or the file named) and answers all mistakes in it, each with file,
+line, path and the closest valid key. Without a file, `embedded()` gives a default that works
+offline.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from providers.errors import ConfigError, closest
+from providers.http.transport import HttpLimits
+from router.config.documents import UNREAD, read_yaml, refusal, require_object
+from router.config.evaluation import Datasets, Evaluation, with_hub
+from router.config.prices import Price
+from router.config.providers import read_providers, token_problems
+from router.config.routes import KeepBodies, Route, route_problems
+from router.config.schema import Cache, Config
+from router.config.section import SectionReader
+from router.config.server import Server, server_problems
+from router.config.storage import Storage, storage_problems, with_environment
+from router.config.telemetry import Telemetry
+from serve import config as hosting
+
+DEFAULT_FILE = "evalrouter.yaml"
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_REFERENCE = re.compile(r"\$\$(?=\{)|\$\{(?P<name>" + _NAME + r")(?::-(?P<default>[^}]*))?\}")
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """Read the config.
+
+    Args:
+        path: the file; None means `evalrouter.yaml` if there is one, else the embedded default.
+        environ: the environment; None means this process's.
+
+    Raises:
+        ConfigError: naming everything that is wrong, each with file, line, path and remedy.
+    """
+    environ = os.environ if environ is None else environ
+    if path is None:
+        path = Path(DEFAULT_FILE)
+        if not path.exists():
+            return embedded(environ)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        folder = path.parent
+        near = [item.name for item in folder.glob("*.y*ml")] if folder.is_dir() else []
+        raise ConfigError(f"{path}: no such file.{closest(path.name, near)}") from None
+    except UnicodeDecodeError as problem:
+        raise ConfigError(f"{path}: not UTF-8 at byte {problem.start}") from None
+    except OSError as problem:
+        raise ConfigError(f"{path}: {problem.strerror}") from None
+    return parse(text, str(path), environ)
+
+
+def source_of(path: Path | None) -> Path | None:
+    """The file that `load(path)` reads; None when it uses the embedded default."""
+    path = path or Path(DEFAULT_FILE)
+    return path if path.exists() else None
+
+
+def embedded(environ: Mapping[str, str]) -> Config:
+    """The config without a file: baselines always, OpenAI and Mistral when their key is set."""
+    text = "providers:\n"
+    for name in ("openai", "mistral"):
+        key = f"{name.upper()}_API_KEY"
+        if environ.get(key):
+            text += f'  {name}: {{kind: {name}, api_key: "${{{key}}}"}}\n'
+    return parse(text, "embedded default", environ)
+
+
+def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
+    """Return the config in `text`. Raises ConfigError as `load` does."""
+
+    def substitute(value: str) -> str:
+        return _substitute(value, environ)
+
+    document, problems = read_yaml(text, source, error=ConfigError, substitute=substitute)
+    if document.data is None:
+        document = document._replace(data={})
+    require_object(document, error=ConfigError, name="config")
+    # Empty sections (`providers:` with nothing below) mean their default.
+    document = document._replace(data={k: v for k, v in document.data.items() if v is not None})
+    config = _read(SectionReader(document, problems), environ)
+    if problems:
+        problems.sort(key=lambda problem: problem.line)
+        raise refusal(problems, ConfigError, separator="\n")
+    return config
+
+
+def _substitute(value: str, environ: Mapping[str, str]) -> str:
+    """Return a scalar with the environment in it. Raises KeyError with the names that lack one."""
+    missing: dict[str, None] = {}
+
+    def resolve(match: re.Match[str]) -> str:
+        if match["name"] is None:
+            return "$"
+        text = environ.get(match["name"]) or match["default"]
+        if text is None:
+            missing[match["name"]] = None
+        return text or ""
+
+    text = _REFERENCE.sub(resolve, value)
+    if missing:
+        raise KeyError(*missing)
+    return text
+
+
+def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
+    """Return the config; where something is wrong, all of it is among the reader's problems."""
+    document, data = reader.document, reader.document.data
+    known = [field.name for field in msgspec.structs.fields(Config)]
+    for key in data:
+        if key not in known:
+            reader.refuse((key,), f"unknown key.{closest(key, known)}")
+    providers = read_providers(reader)
+    routes = reader.entries("routes", Route)
+    server = reader.section("server", Server)
+    storage = reader.section("storage", Storage)
+    datasets = reader.section("datasets", Datasets)
+    reader.problems += server_problems(document, server)
+    reader.problems += token_problems(document, ("datasets", "hf_token"), datasets.hf_token)
+    if providers is not None:
+        for name, route in routes.items():
+            reader.problems += route_problems(document, name, route, providers)
+    section = data.get("storage")
+    storage = with_environment(storage, section if isinstance(section, dict) else {}, environ)
+    reader.problems += storage_problems(document, storage)
+    return Config(
+        server=server,
+        storage=storage,
+        datasets=with_hub(datasets, environ),
+        evaluation=reader.section("evaluation", Evaluation),
+        http=reader.section("http", HttpLimits),
+        providers={name: one for name, one in (providers or {}).items() if one is not None},
+        routes=routes,
+        prices=reader.entries("prices", Price),
+        record=reader.scalar("record", KeepBodies, "metadata"),
+        cache=reader.section("cache", Cache),
+        telemetry=reader.section("telemetry", Telemetry),
+        models=_read_models(reader, environ),
+    )
+
+
+def _is_unread(entry: Any) -> bool:
+    """Return whether a model's entry, or its engine, is a scalar that could not be read."""
+    return (entry.get("engine") if isinstance(entry, dict) else entry) is UNREAD
+
+
+def _read_models(
+    reader: SectionReader, environ: Mapping[str, str]
+) -> dict[str, hosting.ModelConfig]:
+    models: dict[str, hosting.ModelConfig] = {}
+    for name, entry in (reader.named("models") or {}).items():
+        place = ("models", name)
+        if _is_unread(entry):
+            continue
+        try:
+            model = reader.convert(place, hosting.check(name, entry))
+            if model is not None:
+                models[name] = hosting.complete(model, environ)
+        except ConfigError as error:
+            reader.refuse(place, error.message)
+    if wrong := hosting.contradiction(models):
+        reader.refuse(*wrong)
+    return models

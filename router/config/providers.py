@@ -1,0 +1,138 @@
+"""`providers:` of the config: the hosts that answer, each of the class that its kind names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from providers.base import ProviderConfig, Secret
+from providers.compatible import CompatibleConfig
+from providers.errors import closest
+from providers.kinds import KINDS
+from providers.offline.baseline import BaselineConfig
+from router.config.documents import UNREAD, Document, DocumentPath, Problem
+from router.config.section import IN_PLACE, NAME, SectionReader
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+# What says where a request ends or goes.
+_FRAMING_HEADERS = frozenset(
+    {"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding"}
+    | {"upgrade"}
+)
+
+# The floor every evaluation should beat is always at hand. The other one says how to start the
+# engine for local models when it does not run.
+_BUILT_IN: dict[str, ProviderConfig] = {
+    "baseline": BaselineConfig(kind="baseline"),
+    "hf": CompatibleConfig(kind="huggingface"),
+}
+
+
+def read_providers(reader: SectionReader) -> dict[str, ProviderConfig | None] | None:
+    """Return the providers by name, None for each that is wrong; None for a section that is."""
+    entries = reader.named("providers")
+    if entries is None:
+        return None
+    providers = {name: _read_provider(reader, name, entry) for name, entry in entries.items()}
+    for name, provider in providers.items():
+        if isinstance(provider, CompatibleConfig):
+            reader.problems += provider_problems(reader.document, name, provider)
+    return providers | {name: _BUILT_IN[name] for name in _BUILT_IN if name not in providers}
+
+
+def _read_provider(reader: SectionReader, name: str, entry: Any) -> ProviderConfig | None:
+    place = ("providers", name)
+    if entry is UNREAD:
+        return None
+    if not NAME.fullmatch(name):
+        reader.refuse(place, "a provider's name has letters, digits and . _ : - only")
+        return None
+    if name == IN_PLACE:
+        reader.refuse(place, "the name stands for the section models:; choose another")
+        return None
+    kind = entry.get("kind") if isinstance(entry, dict) else None
+    if kind is None:
+        reader.refuse(place, f"needs a kind: {', '.join(sorted(KINDS))}")
+        return None
+    if isinstance(kind, str) and kind in KINDS:
+        return reader.convert(place, KINDS[kind].config)
+    if kind is not UNREAD:
+        reader.refuse((*place, "kind"), f"unknown kind {kind!r}.{closest(str(kind), KINDS)}")
+    return None
+
+
+def provider_problems(
+    document: Document, name: str, provider: CompatibleConfig
+) -> Iterator[Problem]:
+    """Yield what types cannot say: URLs that must be URLs, headers that must be headers."""
+    place = ("providers", name)
+    if provider.kind == "compatible" and not provider.base_url:
+        yield document.problem(place, "a compatible host needs a base_url")
+    if provider.base_url and (wrong := _wrong_with_url(provider.base_url)):
+        yield document.problem((*place, "base_url"), wrong)
+    if provider.reasoning is not None:
+        yield from reasoning_problems(document, place, name, provider)
+    yield from token_problems(document, (*place, "api_key"), provider.api_key)
+    yield from _header_problems(document, place, provider)
+
+
+def reasoning_problems(
+    document: Document, place: DocumentPath, name: str, provider: ProviderConfig
+) -> Iterator[Problem]:
+    """Refuse a setting that would change nothing. Kinds without a host may stand for any."""
+    if isinstance(provider, CompatibleConfig) and not KINDS[provider.kind].reasoning:
+        yield document.problem(
+            (*place, "reasoning"),
+            f"changes nothing, since the provider {name!r} is of the kind {provider.kind!r}, "
+            "which has rules of its own for every model; leave it out",
+        )
+
+
+def token_problems(document: Document, place: DocumentPath, token: Secret) -> Iterator[Problem]:
+    """Refuse a secret that is sent in a header and cannot be."""
+    if not _HEADER_VALUE.fullmatch(token.reveal()):
+        yield document.problem(
+            place, "has characters that no header can have, such as a line break at its end"
+        )
+
+
+def _header_problems(
+    document: Document, place: DocumentPath, provider: CompatibleConfig
+) -> Iterator[Problem]:
+    """Refuse what would break a request's head. Values are secrets, so they are not shown."""
+    for name, value in provider.headers.items():
+        header = (*place, "headers", name)
+        if not _HEADER_NAME.fullmatch(name):
+            yield document.problem(header, "not a header's name")
+        elif name.lower() in _FRAMING_HEADERS:
+            yield document.problem(header, "evalrouter sends this itself")
+        elif not _HEADER_VALUE.fullmatch(value.reveal()):
+            yield document.problem(header, "has characters that no header can have")
+
+
+_API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/messages")
+
+
+def _wrong_with_url(url: str) -> str:
+    """Return why requests cannot be sent below a base URL; "" when they can."""
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return "has characters that a URL cannot have; escape them (%20)"
+    try:
+        parts = urlsplit(url)
+        # Reading it is what checks it.
+        port = parts.port
+    except ValueError:
+        return "is not a URL: its host or port cannot be read"
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        return "must begin with http:// or https:// and a host"
+    if "@" in parts.netloc:
+        return "has a user's name in it, which would not be sent; use api_key or headers"
+    if parts.query or parts.fragment:
+        return "must end with a path: paths of the API follow it"
+    for path in _API_PATHS:
+        if parts.path.rstrip("/").endswith(path):
+            return f"must end before {path}, which follows it in requests"
+    return ""

@@ -1,0 +1,235 @@
+"""`routes:` of the config: the models that clients name, and the targets behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from providers.base import NotNegative, Positive, ProviderConfig, Timeout
+from providers.errors import ConfigError, RequestError, closest
+from providers.names import check_name
+from providers.yaml_documents import kind_of
+from router.config.documents import Document, DocumentPath, Problem, refusal
+from router.config.providers import reasoning_problems
+from router.config.section import IN_PLACE, NAME, Count, Section, SectionReader
+
+_STICKY = "^(user|conversation|header:[A-Za-z0-9-]{1,64})$"
+
+
+class Supports(Section, frozen=True, kw_only=True):
+    """What a target can do. A request that needs more is not sent to it.
+
+    Attributes:
+        vision, tools, json_schema: whether it takes images, tools, a JSON schema to answer in.
+        context: tokens of prompt and answer together; None when it need not be watched. The
+            prompt is estimated at four bytes of JSON per token.
+    """
+
+    vision: bool = True
+    tools: bool = True
+    json_schema: bool = True
+    context: Count | None = None
+
+
+class RouteTarget(Section, frozen=True, kw_only=True):
+    """A model of a provider, as one arm of a route.
+
+    Attributes:
+        model: `provider/model`.
+        weight: share of the route's requests, relative to the other targets'. 0 takes it out.
+        max_concurrency: requests in flight at a time, per process; None for no limit.
+        max_queue: requests that may wait for room; more are sent elsewhere or answered with 429.
+        supports: see Supports.
+        price_per_hour: US dollars that its machine costs an hour, instead of the provider's.
+        reasoning: whether the model refuses what OpenAI's reasoning models refuse (`max_tokens`,
+            sampling parameters), for a deployment whose name does not show it. None for what the
+            provider's `reasoning` says, or else the name.
+    """
+
+    model: str
+    weight: NotNegative = 1.0
+    max_concurrency: Count | None = None
+    max_queue: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 100
+    supports: Supports = Supports()
+    price_per_hour: Positive | None = None
+    reasoning: bool | None = None
+
+
+class Retries(Section, frozen=True, kw_only=True):
+    """How often one target is asked before the next one is.
+
+    Attributes:
+        attempts: requests per target, the first included.
+        backoff: seconds before the second attempt at most (full jitter); doubles each time.
+        backoff_max: seconds that a wait is never longer than, `Retry-After` included.
+        budget: retries a target may get per request it gets, on average; above it, failures go on
+            to the next target at once, so that retries cannot multiply an overload.
+    """
+
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    backoff: Positive = 0.5
+    backoff_max: Positive = 8.0
+    budget: NotNegative = 0.2
+
+
+class Breaker(Section, frozen=True, kw_only=True):
+    """When to stop asking a target that keeps failing.
+
+    Attributes:
+        failures: so many in a row open the breaker. A client's own mistakes (4xx) do not count.
+        open: seconds until one request is let through to see whether the target is back.
+    """
+
+    failures: Count = 5
+    open: Positive = 15.0
+
+
+class Hedge(Section, frozen=True, kw_only=True):
+    """A second attempt when the first one is unusually slow; the first to answer wins.
+
+    Attributes:
+        after: seconds without a byte; None means the 95th percentile of the target's own times.
+        budget: share of requests that may be hedged.
+    """
+
+    after: Positive | None = None
+    budget: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
+
+
+KeepBodies = Literal["none", "metadata", "full"]
+# What a target may say of a request that another one can still answer: an error's code, as any host
+# writes it, or a status.
+FallbackOn = (
+    Literal["context_length_exceeded", "content_filter"]
+    | Annotated[int, msgspec.Meta(ge=400, le=499)]
+)
+Strategy = Literal["weighted", "round_robin", "least_busy", "lowest_latency", "cheapest"]
+
+
+class RouteCache(Section, frozen=True, kw_only=True):
+    """Whether a route's answers are kept, to answer the same request of the same caller again.
+
+    Attributes:
+        ttl: seconds that an answer is good for.
+    """
+
+    ttl: Positive = 3600.0
+
+
+class Route(Section, frozen=True, kw_only=True):
+    """A model name that clients ask for and the targets that answer it.
+
+    Attributes:
+        targets: one is chosen by the strategy; the others follow when it fails.
+        strategy: `weighted` draws by weight; `round_robin` takes turns; `least_busy` takes the
+            one with the fewest requests in flight; `lowest_latency` the quicker to a first byte
+            of two drawn at random; `cheapest` the one with the lowest known price.
+        sticky: what keeps a client on one target of a weighted route: `user` (the request's
+            field), `conversation` (its first message that is not a system message) or
+            `header:NAME`. None draws afresh each time.
+        fallback: `provider/model` names to try, in order, when all targets failed.
+        fallback_on: refusals of a request after which the next target is tried as well:
+            `context_length_exceeded`, `content_filter` (the codes of errors, as hosts send them) or
+            a status from 400 to 499, such as 422. Without it, only failures that are the target's
+            own, and statuses 401, 402, 403, 404, 407, 408, 409 and 429, go on to the next target.
+        retries, timeout, breaker: see their classes.
+        hedge: see Hedge; None for no second attempts.
+        record: what is kept of each request: `none`, `metadata` (who, when, which target, how long,
+            how many tokens, at what cost), or `full` (its body and the answer's as well, secrets
+            removed). None for the config's own `record`.
+        record_sample: share of the requests whose bodies `full` keeps; of the others, metadata.
+        cache: see RouteCache; None for no cache unless a request asks for it.
+    """
+
+    targets: Annotated[tuple[RouteTarget, ...], msgspec.Meta(min_length=1)]
+    strategy: Strategy = "weighted"
+    sticky: Annotated[str, msgspec.Meta(pattern=_STICKY)] | None = None
+    fallback: tuple[str, ...] = ()
+    fallback_on: tuple[FallbackOn, ...] = ()
+    retries: Retries = Retries()
+    timeout: Timeout = Timeout()
+    breaker: Breaker = Breaker()
+    hedge: Hedge | None = None
+    record: KeepBodies | None = None
+    record_sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    cache: RouteCache | None = None
+
+
+# By name; None for a provider that is configured and wrong.
+Providers = Mapping[str, ProviderConfig | None]
+
+
+def parse_route(name: str, data: Any, providers: Providers) -> Route:
+    """Return a route given while the server runs, checked as one of the config file is.
+
+    Raises:
+        ConfigError: naming what is wrong, each with its path within the route and the remedy.
+    """
+    check_name(name, "name", ConfigError)
+    if not isinstance(data, dict):
+        keys = ", ".join(field.name for field in msgspec.structs.fields(Route))
+        raise ConfigError(f"a route must be an object (got {kind_of(data)}) with {keys}")
+    reader = SectionReader(Document({"routes": {name: data}}, "", {}), [])
+    route = reader.convert(("routes", name), Route)
+    if route is not None:
+        reader.problems += route_problems(reader.document, name, route, providers)
+    if reader.problems:
+        raise refusal(reader.problems, ConfigError)
+    assert route is not None, "a route without problems was read"
+    return route
+
+
+def route_problems(
+    document: Document, name: str, route: Route, providers: Providers
+) -> Iterator[Problem]:
+    """Yield what types cannot say: names that must exist, settings that must agree."""
+    place: DocumentPath = ("routes", name)
+    if not NAME.fullmatch(name):
+        yield document.problem(place, "a route's name has letters, digits and . _ : - only")
+    for n, target in enumerate(route.targets):
+        at = (*place, "targets", n)
+        yield from _target_problems(document, providers, (*at, "model"), target.model)
+        provider = target.model.partition("/")[0]
+        config = providers.get(provider)
+        if target.reasoning is not None and config is not None:
+            yield from reasoning_problems(document, at, provider, config)
+    yield from _contradictions(document, place, route)
+    for n, model in enumerate(route.fallback):
+        yield from _target_problems(document, providers, (*place, "fallback", n), model)
+    if not any(target.weight for target in route.targets):
+        yield document.problem((*place, "targets"), "every weight is 0")
+
+
+def _contradictions(document: Document, place: DocumentPath, route: Route) -> Iterator[Problem]:
+    """Refuse two targets of a route that are one model and say different things of it."""
+    settings: dict[str, bool | None] = {}
+    for n, target in enumerate(route.targets):
+        if settings.setdefault(target.model, target.reasoning) is not target.reasoning:
+            yield document.problem(
+                (*place, "targets", n),
+                f"{target.model} is a target of this route twice, with different `reasoning`; "
+                "write the same in both, or make two routes",
+            )
+
+
+def _target_problems(
+    document: Document, providers: Providers, place: DocumentPath, model: str
+) -> Iterator[Problem]:
+    try:
+        check_name(model, document.at(place))
+    except RequestError as error:
+        yield Problem(place, document.line(place), error.message)
+        return
+    provider, slash, rest = model.partition("/")
+    if not slash or not rest:
+        yield document.problem(place, f"{model!r} is not of the form provider/model")
+    elif provider == IN_PLACE:
+        yield document.problem(
+            place,
+            f"{model} is loaded within runs only; host it with 'evalrouter models serve', and name "
+            "the provider that asks its host",
+        )
+    elif provider not in providers:
+        yield document.problem(place, f"no provider {provider!r}.{closest(provider, providers)}")

@@ -1,8 +1,8 @@
-"""Replay and score: the one loop of an evaluation.
+"""Replays and scores samples: the one loop of an evaluation.
 
-`await run(tasks, ...)` has every task's sample answered, scores the answers, and tells each result
-as it comes. How an answer is obtained and kept (`complete`) and where scores go (`keep_scores`)
-are injected; the router passes its own dispatcher and store.
+`await run(lanes, ...)` has every task's sample answered, scores the answers, and reports each
+result as it comes. The caller injects how an answer is obtained and stored (`complete`) and where
+scores go (`keep_scores`); the router passes its own dispatcher and store.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ SCORING_BATCH = 64
 
 
 class CellTask(msgspec.Struct, frozen=True):
-    """A cell to fill. With an `answer` (kept by an earlier attempt) it only lacks scores.
+    """A cell to fill. With an `answer` (stored by an earlier attempt) it only lacks scores.
 
     Attributes:
-        cell: which.
-        sample: what to ask.
-        answer: what was answered.
-        scores: those that the answer has already.
+        cell: the cell.
+        sample: the sample to send.
+        answer: the stored answer, or None.
+        scores: the scores that the answer has already.
     """
 
     cell: Cell
@@ -52,10 +52,10 @@ class AnsweredItem(msgspec.Struct, frozen=True):
 
 
 class Unanswered(Enum):
-    """A cell that was not asked, or whose request was not done."""
+    """The reason why a cell has no answer: its request was not sent, or was not finished."""
 
-    LATER = "to be asked again, once the lane's gate lets it"
-    DROPPED = "to be left, because the run or the lane is at its end"
+    LATER = "to be sent once the lane's gate opens again"
+    DROPPED = "to be left out, because the run or the lane has ended"
 
 
 Complete = Callable[[Cell, Sample, LanePlace], Awaitable[Answer | Unanswered]]
@@ -78,19 +78,19 @@ async def run(
     """Fill every task's cell. Cancelling it cancels the requests in flight.
 
     Args:
-        lanes: what to do, side by side; each is read only as fast as it is done.
-        complete: asks a route and returns once the answer is safely kept, so that nothing is
-            scored that a crash could lose. A target's failure is an Answer with `error`. It takes
-            the place it is given before it asks, and leaves it as soon as the route has answered,
-            so that the next request leaves meanwhile.
-        score: scores a batch of answers, in order: the new scores, and the ones they had.
-        keep_scores: keeps the scores of some answers.
+        lanes: streams of tasks, worked through side by side, each read only as fast as it is done.
+        complete: sends a sample to a route and returns once the answer is stored, so that nothing
+            is scored that a crash could lose. A target's failure is an Answer with `error`. It
+            takes the place it is given before it sends, and leaves it as soon as the route has
+            answered, so that the next request can be sent meanwhile.
+        score: scores a batch of answers, in order, and returns the new scores with the earlier.
+        keep_scores: stores the scores of some answers.
         tell: called with each result, in the order they finish.
-        concurrency: how many `complete` may be under way at a time.
-        batches: how many batches may be scored at a time; more than one where scoring waits for
-            judges, so that a slow verdict holds up its own batch only.
-        halted: asked before each request; once it is true nothing more is asked, and what is in
-            flight is finished, kept and scored.
+        concurrency: the number of `complete` calls that may be under way at a time.
+        batches: the number of batches that may be scored at a time; more than one where scoring
+            waits for judges, so that a slow verdict holds up its own batch only.
+        halted: called before each request; once it is true no more requests are sent, and those
+            in flight are finished, stored and scored.
 
     Raises:
         Whatever an argument raises: a run that cannot keep its results stops.
@@ -101,7 +101,7 @@ async def run(
         await work_through(
             lanes,
             fill,
-            places=concurrency,
+            concurrency=concurrency,
             gated=lambda task: task.answer is None,
             halted=halted,
         )
@@ -112,10 +112,10 @@ async def run(
         if answer is None:
             if halted():
                 return True
-            found = await complete(task.cell, task.sample, place)
-            if isinstance(found, Unanswered):
-                return found is Unanswered.DROPPED
-            answer = found
+            outcome = await complete(task.cell, task.sample, place)
+            if isinstance(outcome, Unanswered):
+                return outcome is Unanswered.DROPPED
+            answer = outcome
         await answered.put((task, answer))
         return True
 

@@ -1,4 +1,4 @@
-"""Scores on another machine: what a worker of a cluster makes, and calls with bytes."""
+"""Scores on another machine: a cluster's worker builds a RemoteScorer and calls it with bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _batch = msgspec.json.Decoder(ScoringBatch)
 
 
 class RemoteScorer:
-    """Metrics, loaded once.
+    """Scores answers with metrics that it loads once.
 
     Args:
         argument: a WorkerSetup.
@@ -26,7 +26,7 @@ class RemoteScorer:
         self._metrics = [load(build(spec)) for spec in _setup.decode(argument).specs]
 
     def score(self, payload: bytes) -> bytes:
-        """A ScoringBatch to a list of scores, one tuple for each answer, in order."""
-        found: list[tuple[Score, ...]] = []
-        serve(self._metrics, _batch.decode(payload).items, found.append)
-        return encode(found)
+        """Score an encoded ScoringBatch; the result is one tuple for each answer, in order."""
+        scores: list[tuple[Score, ...]] = []
+        serve(self._metrics, _batch.decode(payload).items, scores.append)
+        return encode(scores)

@@ -1,12 +1,12 @@
 """Works through several lanes side by side, each at its own pace, within one bound.
 
-    await work_through(lanes, do, places=16)
+    await work_through(lanes, do, concurrency=16)
 
 A lane is a stream of items in order and a gate. A lane whose gate is shut, or whose items take
-long, holds up nobody else: places are shared out equally between the lanes that have items left,
-and what a gate leaves unused goes to the others (max-min fairness: D. Bertsekas and R. Gallager,
-Data Networks, 1992, section 6.5.2). Each lane reads its own stream, one item ahead, so that a fast
-lane may be far ahead of a slow one without anything being kept for it.
+long, holds up no other lane: slots are shared out equally between the lanes that have items left,
+and the slots that a gate leaves unused go to the others (max-min fairness: D. Bertsekas and
+R. Gallager, Data Networks, 1992, section 6.5.2). Each lane reads its own stream, one item ahead, so
+that a fast lane may be far ahead of a slow one while nothing has to be stored for it.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 _Item = TypeVar("_Item")
 
-# One item is prepared ahead for so many places, and one more; with fewer places, none is.
+# One item is prepared ahead for so many slots, and one more; with fewer slots, no item is.
 AHEAD = 8
 
 
 class LaneGate(Protocol):
-    """Says when a lane may do one more."""
+    """Decides when a lane may begin one more item."""
 
     async def enter(self) -> None:
-        """Wait until one more may be done; it is counted when this returns."""
+        """Wait until one more may begin; it is counted when this returns."""
         ...
 
     def leave(self) -> None:
-        """One that entered is done."""
+        """Count one item less: it is done."""
         ...
 
-    def most(self) -> int:
-        """How many it lets through at a time, as things are now."""
+    def limit(self) -> int:
+        """Return the number of items that may be under way at a time, as of now."""
         ...
 
 
@@ -45,25 +45,25 @@ class OpenGate:
     """A gate that is always open."""
 
     async def enter(self) -> None:
-        """At once."""
+        """Return at once."""
 
     def leave(self) -> None:
-        """Nothing is counted."""
+        """Count nothing."""
 
-    def most(self) -> int:
-        """Any number."""
+    def limit(self) -> int:
+        """Return a number that no lane reaches."""
         return sys.maxsize
 
 
 class LanePlace(Protocol):
-    """An item's place among those under way."""
+    """An item's place among the items under way."""
 
     async def take(self) -> None:
-        """Wait for it: within the lane's share, and through its gate."""
+        """Wait for the place: within the lane's share, and through its gate."""
         ...
 
     def leave(self) -> None:
-        """Give it back, where it was taken and not given back yet."""
+        """Give the place back, if it was taken and not given back yet."""
         ...
 
 
@@ -71,11 +71,11 @@ Do = Callable[[_Item, LanePlace], Awaitable[bool]]
 
 
 class Lane(NamedTuple, Generic[_Item]):
-    """Items to do in order.
+    """A stream of items to do in order.
 
     Attributes:
-        items: read only as fast as they are done.
-        gate: see LaneGate.
+        items: the stream, read only as fast as its items are done.
+        gate: decides when one more item may begin.
     """
 
     items: AsyncIterable[_Item]
@@ -83,51 +83,51 @@ class Lane(NamedTuple, Generic[_Item]):
 
 
 class _NoPlace:
-    """For an item that needs none."""
+    """The place of an item that needs no slot."""
 
     async def take(self) -> None:
-        """Nothing is counted."""
+        """Count nothing."""
 
     def leave(self) -> None:
-        """Nothing is counted."""
+        """Count nothing."""
 
 
-class _Places:
-    """A number of places, shared out between the lanes that have items left."""
+class _ConcurrencySlots:
+    """A number of slots, shared out between the lanes that have items left."""
 
-    def __init__(self, places: int, gates: Sequence[LaneGate]) -> None:
-        self._free = self.all = places
+    def __init__(self, slots: int, gates: Sequence[LaneGate]) -> None:
+        self._free = self.all = slots
         self._taken = [0] * len(gates)
         self._gates = dict(enumerate(gates))
         self._finishing: set[int] = set()
         self._waiting: dict[int, deque[asyncio.Future[None]]] = {}
 
     async def take(self, lane: int) -> None:
-        """Wait for a place within the lane's share, first come, first served."""
+        """Wait for a slot within the lane's share, first come, first served."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(lane, deque()).append(waiter)
         self._share_out()
-        # Whoever is cancelled here ends everything with it.
+        # A task that is cancelled here ends all the others with it.
         await waiter
 
     def give(self, lane: int) -> None:
-        """Give a place back."""
+        """Give a slot back."""
         self._free += 1
         self._taken[lane] -= 1
         self._share_out()
 
     def finishing(self, lane: int) -> None:
-        """The lane needs no more places than it has."""
+        """Note that the lane needs no more slots than it has."""
         self._finishing.add(lane)
         self._share_out()
 
     def close(self, lane: int) -> None:
-        """The lane has nothing left."""
+        """Note that the lane has no items left."""
         del self._gates[lane]
         self._share_out()
 
     def _share_out(self) -> None:
-        """Give free places to the lanes that wait, the poorest first, then who waits longest."""
+        """Give free slots to the lanes that wait: those with the fewest first, then the longest."""
         if not self._free or not self._waiting:
             return
         shares = self._shares()
@@ -139,24 +139,24 @@ class _Places:
                 waiter = waiters.popleft()
                 if not waiter.done():
                     waiter.set_result(None)
-            # It goes to the end of the line of those that are as poor.
+            # It goes to the end of the line of those that have as few.
             del self._waiting[lane]
             if waiters:
                 self._waiting[lane] = waiters
 
     def _shares(self) -> dict[int, int]:
-        """Equal, except that nobody gets more than its gate lets through; at least one each."""
+        """Return equal shares, none of them above its gate's limit and each at least one."""
         shares = {}
         left, lanes = self.all, len(self._gates)
-        wanted = {
+        limits = {
             lane: self._taken[lane] + len(self._waiting.get(lane, ()))
             if lane in self._finishing
-            else gate.most()
+            else gate.limit()
             for lane, gate in self._gates.items()
         }
-        for lane, most in sorted(wanted.items(), key=itemgetter(1)):
-            # Rounded up: the remainder goes to those who have to wait least for it.
-            shares[lane] = max(1, min(most, -(-left // lanes)))
+        for lane, limit in sorted(limits.items(), key=itemgetter(1)):
+            # Rounded up: the remainder goes to the lanes that have to wait least for it.
+            shares[lane] = max(1, min(limit, -(-left // lanes)))
             left -= shares[lane]
             lanes -= 1
         return shares
@@ -166,27 +166,27 @@ async def work_through(
     lanes: Sequence[Lane[_Item]],
     do: Do[_Item],
     *,
-    places: int,
+    concurrency: int,
     gated: Callable[[_Item], bool] = lambda _: True,
     halted: Callable[[], bool] = bool,
 ) -> None:
     """Do every item of every lane. Cancelling it cancels those under way.
 
     Args:
-        lanes: each is read by one task.
-        do: does an item: prepares it, takes its place, and leaves that once it is not needed any
-            more. False when the item could not be done now; it comes first when the gate opens
-            next. A few are prepared ahead (see AHEAD), and as many as there are places may have
-            left theirs, so that neither what comes before nor what comes after costs the lane any
-            of its pace.
-        places: how many items may be under way at a time, over all lanes.
+        lanes: streams of items; each is read by one task.
+        do: does an item: prepares it, takes its place, and leaves the place once the item does not
+            need it any more. It returns False when the item could not be done now; the item then
+            comes first when the gate opens next. A few items are prepared ahead (see AHEAD), and
+            as many as `concurrency` may have left their places, so that neither the preparation
+            nor the rest of an item slows the lane down.
+        concurrency: the number of items that may be under way at a time, over all lanes.
         gated: whether an item has to pass the gate and take a place; others are done in turn.
-        halted: asked before each item; once it is true nothing more is begun.
+        halted: called before each item; once it is true no more items begin.
 
     Raises:
         Whatever `do`, a gate or a stream raises first; everything else is cancelled.
     """
-    room = _Places(places, [lane.gate for lane in lanes])
+    room = _ConcurrencySlots(concurrency, [lane.gate for lane in lanes])
     try:
         async with asyncio.TaskGroup() as group:
             for number, lane in enumerate(lanes):
@@ -204,7 +204,7 @@ class _Driver(Generic[_Item]):
         number: int,
         lane: Lane[_Item],
         do: Do[_Item],
-        room: _Places,
+        room: _ConcurrencySlots,
         group: asyncio.TaskGroup,
         gated: Callable[[_Item], bool],
         halted: Callable[[], bool],
@@ -216,8 +216,8 @@ class _Driver(Generic[_Item]):
         self._group = group
         self._gated = gated
         self._halted = halted
-        # What has to be done again; how many are under way, and how many of them have not taken
-        # their place yet; set whenever that changes.
+        # The items that have to be done again; the number of items under way, and of those that
+        # have not taken their place yet; an event that is set whenever these numbers change.
         self._left: deque[_Item] = deque()
         self._running = self._early = 0
         self._change = asyncio.Event()
@@ -234,7 +234,7 @@ class _Driver(Generic[_Item]):
                     break
                 await self._start(item)
         self._room.finishing(self._number)
-        # One that is under way may have to be done again.
+        # An item that is under way may have to be done again.
         while self._running or (self._left and not self._halted()):
             if self._left and not self._halted():
                 await self._start(self._left.popleft())
@@ -243,17 +243,17 @@ class _Driver(Generic[_Item]):
         self._room.close(self._number)
 
     async def _start(self, item: _Item) -> None:
-        """Begin an item, once it is near to its turn."""
+        """Begin an item once its turn is near."""
         if not self._gated(item):
             await self._do(item, _NoPlace())
             return
-        places = self._room.all
-        while self._early > places // AHEAD or self._running >= 2 * places + places // AHEAD:
+        slots = self._room.all
+        while self._early > slots // AHEAD or self._running >= 2 * slots + slots // AHEAD:
             await self._changed()
         self._running += 1
         self._early += 1
         place = _Place(self)
-        if places < AHEAD:
+        if slots < AHEAD:
             await place.take()
         # A callback, because a task that is cancelled before its first step has no `finally`.
         task = self._group.create_task(self._execute(item, place))
@@ -269,7 +269,7 @@ class _Driver(Generic[_Item]):
         self._change.set()
 
     async def enter(self) -> None:
-        """An item takes its place."""
+        """Take a slot for an item, once the gate lets it through."""
         await self._lane.gate.enter()
         try:
             await self._room.take(self._number)
@@ -278,12 +278,12 @@ class _Driver(Generic[_Item]):
             raise
 
     def prepared(self) -> None:
-        """An item that was begun ahead is not ahead any more."""
+        """Count one item less among those that were begun ahead."""
         self._early -= 1
         self._change.set()
 
     def leave(self) -> None:
-        """An item leaves its place."""
+        """Give the slot of an item back."""
         self._room.give(self._number)
         self._lane.gate.leave()
 
@@ -293,21 +293,21 @@ class _Driver(Generic[_Item]):
 
 
 class _Place:
-    """A lane's place for one item; see LanePlace."""
+    """Holds a slot of a lane for one item; see LanePlace."""
 
     def __init__(self, lane: _Driver[Any]) -> None:
         self._lane = lane
         self._early, self._held = True, False
 
     async def take(self) -> None:
-        """Wait for it."""
+        """Wait for the slot."""
         if self._early and not self._held:
             await self._lane.enter()
             self._held = True
             self._not_early()
 
     def leave(self) -> None:
-        """Give it back."""
+        """Give the slot back."""
         self._not_early()
         if self._held:
             self._held = False

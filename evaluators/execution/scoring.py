@@ -6,13 +6,12 @@
 Where a metric is scored follows from what it is (see `evaluators/base.py`):
 
 - a plain `Metric` in a thread of this process where the whole run takes less than half a second
-  of scoring, going by its first answers; else in worker processes, one per processor. A small run
-  is over before a worker has started, and does not pay for one; a large one would make live
+  of scoring, going by its first answers; otherwise in worker processes, one per processor. A small
+  run is over before a worker has started, and does not pay for one; a large one would make live
   requests wait for the interpreter's lock, up to three times as long at the 99th percentile.
-- a `PreloadedMetric` one in those worker processes from the start.
-- an `IsolatedMetric` one (a model, or somebody else's code) in a worker process that has nothing
-    else.
-- an `EmbeddingMetric` or a `JudgeMetric` one here, as it only waits for the router.
+- a `PreloadedMetric` in those worker processes from the start.
+- an `IsolatedMetric` (a model, or a user's code) in a worker process of its own.
+- an `EmbeddingMetric` or a `JudgeMetric` here, as it only waits for the router.
 """
 
 from __future__ import annotations
@@ -65,13 +64,13 @@ class Scorer:
 
     Args:
         specs: the run document's metrics, their paths absolute.
-        answers: how many there will be, at most; None when that is not known.
-        embed: how to ask a route for embeddings; None where no metric asks.
-        judge: how to ask a judge; None where no metric does.
-        processes: worker processes for plain metrics, at most.
+        answers: the largest number of answers that may come; None when that is not known.
+        embed: gets embeddings from a route; None where no metric needs them.
+        judge: sends requests to judges; None where no metric needs them.
+        processes: the largest number of worker processes for plain metrics.
         here_s: seconds of scoring that a whole run may spend in this process.
-        pool: makes what scores elsewhere, called as `WorkerPool` is; with another one than
-            `WorkerPool`, nothing is scored in this process.
+        pool: makes the pools that score elsewhere, called as `WorkerPool` is; with another one
+            than `WorkerPool`, nothing is scored in this process.
     """
 
     def __init__(
@@ -95,19 +94,19 @@ class Scorer:
         self._done_here = 0
         plain: list[WorkerSpec] = []
         self._plain: list[AnyMetric] = []
-        self._asking: list[EmbeddingMetric] = []
-        self._judging: list[JudgeMetric] = []
-        self._own: list[tuple[IsolatedMetric, Scores]] = []
+        self._embedding_metrics: list[EmbeddingMetric] = []
+        self._judge_metrics: list[JudgeMetric] = []
+        self._isolated: list[tuple[IsolatedMetric, Scores]] = []
         for metric, spec in zip(self._metrics, specs, strict=True):
             if isinstance(metric, EmbeddingMetric):
-                self._asking.append(metric)
+                self._embedding_metrics.append(metric)
             elif isinstance(metric, JudgeMetric):
-                self._judging.append(metric)
+                self._judge_metrics.append(metric)
             elif isinstance(metric, IsolatedMetric):
-                own = pool(
+                isolated = pool(
                     [spec], load_s=metric.load_s, sample_s=metric.sample_s, chunk=_MODEL_BATCH
                 )
-                self._own.append((metric, own))
+                self._isolated.append((metric, isolated))
             else:
                 self._plain.append(metric)
                 plain.append(spec)
@@ -117,17 +116,17 @@ class Scorer:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
 
     async def __aenter__(self) -> Scorer:
-        """Load what has to be loaded, so that a metric that cannot be is told before a request.
+        """Load the isolated metrics, so that one that cannot be loaded ends a run before a request.
 
         Raises:
             RunDocumentError: a metric cannot be loaded; the message says which and why.
         """
         try:
-            told = await together(*(pool.start() for _, pool in self._own))
+            reasons = await together(*(pool.start() for _, pool in self._isolated))
         except BaseException:
             await self._close()
             raise
-        named = zip((metric.name for metric, _ in self._own), told, strict=True)
+        named = zip((metric.name for metric, _ in self._isolated), reasons, strict=True)
         failed = [f"{name}: {why}" for name, why in named if why]
         if failed:
             await self._close()
@@ -138,27 +137,27 @@ class Scorer:
         await self._close()
 
     async def _close(self) -> None:
-        pools = (self._pool, *(pool for _, pool in self._own))
+        pools = (self._pool, *(pool for _, pool in self._isolated))
         # The thread ends with the answer that it is at.
         ending = asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
         await together(ending, *(pool.close() for pool in pools))
 
     async def score(self, batch: Sequence[Scorable]) -> list[tuple[Score, ...]]:
-        """One tuple of scores per answer, in order, with every output of every metric."""
+        """Return one tuple of scores per answer, in order, with every output of every metric."""
         if not batch:
             return []
         items = tuple(batch)
         tables = await together(
             self._score_plain(items),
-            *(self._score_own(metric, pool, items) for metric, pool in self._own),
-            *(self._score_asking(metric, items) for metric in self._asking),
-            *(self._score_judging(metric, items) for metric in self._judging),
+            *(self._score_isolated(metric, pool, items) for metric, pool in self._isolated),
+            *(self._score_with_embeddings(metric, items) for metric in self._embedding_metrics),
+            *(self._score_with_judges(metric, items) for metric in self._judge_metrics),
         )
-        found = []
-        for one in zip(*tables, strict=True):
-            by_output = {score.output: score for scores in one for score in scores}
-            found.append(tuple(by_output[name] for name in self._order))
-        return found
+        rows = []
+        for row in zip(*tables, strict=True):
+            by_output = {score.output: score for scores in row for score in scores}
+            rows.append(tuple(by_output[name] for name in self._order))
+        return rows
 
     async def _score_plain(self, items: Sequence[Scorable]) -> list[tuple[Score, ...]]:
         if not self._plain:
@@ -172,11 +171,11 @@ class Scorer:
                 stop.set()
         rest = items[len(done) :]
         if rest:
-            done += _told(self._plain, await self._pool.score(rest))
+            done += _with_reasons(self._plain, await self._pool.score(rest))
         return done
 
     def _here(self, items: Sequence[Scorable], stop: threading.Event) -> list[tuple[Score, ...]]:
-        """Score as many as there is time for, until told to stop; at least one."""
+        """Score as many as time allows, until `stop` is set; at least one."""
         done = []
         for item in items:
             started = time.thread_time()
@@ -187,7 +186,7 @@ class Scorer:
         return done
 
     def _spent(self, seconds: float) -> None:
-        """Count what an answer took, and leave when the rest will take more than there is."""
+        """Count the time of an answer; no time is left when the rest will take too long."""
         self._left_s -= seconds
         self._done_here += 1
         self._cheapest_s = min(self._cheapest_s, seconds)
@@ -196,35 +195,35 @@ class Scorer:
             if rest > self._left_s:
                 self._left_s = 0.0
 
-    async def _score_own(
+    async def _score_isolated(
         self, metric: IsolatedMetric, pool: Scores, items: Sequence[Scorable]
     ) -> list[tuple[Score, ...]]:
-        return _told([metric], await pool.score(items))
+        return _with_reasons([metric], await pool.score(items))
 
-    async def _score_asking(
+    async def _score_with_embeddings(
         self, metric: EmbeddingMetric, items: Sequence[Scorable]
     ) -> list[tuple[Score, ...]]:
         if self._embed is None:
             return [unscored(metric, "no router is available here")] * len(items)
-        found = await metric.ask(items, self._embed)
-        return [tuple(checked(metric, scores)) for scores in found]
+        rows = await metric.ask(items, self._embed)
+        return [tuple(checked(metric, scores)) for scores in rows]
 
-    async def _score_judging(
+    async def _score_with_judges(
         self, metric: JudgeMetric, items: Sequence[Scorable]
     ) -> list[tuple[Score, ...]]:
         if self._judge is None:
             return [unscored(metric, "no router is available here")] * len(items)
-        found = await metric.judge(items, self._judge)
-        return [tuple(checked(metric, scores)) for scores in found]
+        rows = await metric.judge(items, self._judge)
+        return [tuple(checked(metric, scores)) for scores in rows]
 
 
-def _told(
-    metrics: Sequence[AnyMetric], found: Sequence[tuple[Score, ...] | str]
+def _with_reasons(
+    metrics: Sequence[AnyMetric], results: Sequence[tuple[Score, ...] | str]
 ) -> list[tuple[Score, ...]]:
-    """What a pool found, with reasons spelt out as scores without a value."""
+    """Return a pool's results, with each reason for a failure as scores without a value."""
     return [
-        tuple(score for metric in metrics for score in unscored(metric, one))
-        if isinstance(one, str)
-        else one
-        for one in found
+        tuple(score for metric in metrics for score in unscored(metric, result))
+        if isinstance(result, str)
+        else result
+        for result in results
     ]

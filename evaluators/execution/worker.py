@@ -44,13 +44,13 @@ encode = msgspec.json.Encoder().encode
 
 
 class WorkerSetup(msgspec.Struct, frozen=True):
-    """What a worker is for: the specs of its metrics, as the run document has them."""
+    """The first frame to a worker: the specs of its metrics, as the run document has them."""
 
     specs: tuple[str | dict[str, Any], ...]
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The metrics are loaded, or why they are not."""
+    """The first frame from a worker: its metrics are loaded, or `error` says why they are not."""
 
     error: str = ""
 
@@ -62,12 +62,12 @@ class ScoringBatch(msgspec.Struct, frozen=True):
 
 
 def score(metrics: Sequence[AnyMetric], item: Scorable) -> tuple[Score, ...]:
-    """All metrics' scores of one answer, in the order of their declared outputs.
+    """Compute all metrics' scores of one answer, in the order of their declared outputs.
 
     A metric that raises, or returns NaN, an infinity or other outputs than it declared, leaves
     scores without a value that say why; the other metrics' scores are kept.
     """
-    return tuple(one for metric in metrics for one in _scores(metric, item))
+    return tuple(result for metric in metrics for result in _scores(metric, item))
 
 
 def _scores(metric: AnyMetric, item: Scorable) -> Iterable[Score]:
@@ -85,23 +85,23 @@ def _scores(metric: AnyMetric, item: Scorable) -> Iterable[Score]:
 
 
 def checked(metric: AnyMetric, scores: Sequence[Score]) -> Iterable[Score]:
-    """The scores, if they are what the metric declares and finite."""
-    if [one.output for one in scores] != [one.name for one in metric.outputs]:
+    """Return the scores, with an error in place of those that are not declared or not finite."""
+    if [score.output for score in scores] != [output.name for output in metric.outputs]:
         return unscored(metric, "the metric returned other outputs than it declares")
     return map(_finite, scores)
 
 
 def unscored(metric: AnyMetric, why: str) -> tuple[Score, ...]:
-    """Scores without a value for all of a metric's outputs."""
-    return tuple(Score(output=one.name, value=None, error=why) for one in metric.outputs)
+    """Return scores without a value, one for each of a metric's outputs."""
+    return tuple(Score(output=output.name, value=None, error=why) for output in metric.outputs)
 
 
-def _finite(one: Score) -> Score:
-    numbers = one.statistics if one.value is None else (one.value, *one.statistics)
+def _finite(score: Score) -> Score:
+    numbers = score.statistics if score.value is None else (score.value, *score.statistics)
     if all(map(math.isfinite, numbers)):
-        return one
+        return score
     return msgspec.structs.replace(
-        one, value=None, statistics=(), error="the metric returned a number that is not finite"
+        score, value=None, statistics=(), error="the metric returned a number that is not finite"
     )
 
 
@@ -112,14 +112,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
     # The frames' channels are ours alone: a metric's prints go to stderr, and it reads nothing.
-    asked = os.fdopen(os.dup(0), "rb")
+    requests = os.fdopen(os.dup(0), "rb")
     frames = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(asked, waiting), daemon=True).start()
+    threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
 
-    def tell(message: Any) -> None:
+    def report(message: Any) -> None:
         body = encode(message)
         frames.write(LENGTH.pack(len(body)) + body)
         frames.flush()
@@ -128,48 +128,48 @@ def main() -> None:
     try:
         metrics = [load(build(spec)) for spec in setup.specs]
     except EvalrouterError as error:
-        tell(Ready(error=error.message))
+        report(Ready(error=error.message))
         return
     except Exception as error:  # noqa: BLE001  # a user's module may raise anything
-        tell(Ready(error=f"{type(error).__name__}: {error}"))
+        report(Ready(error=f"{type(error).__name__}: {error}"))
         return
-    tell(Ready())
+    report(Ready())
     decode = msgspec.json.Decoder(ScoringBatch).decode
     while True:
-        serve(metrics, decode(waiting.get()).items, tell)
+        serve(metrics, decode(waiting.get()).items, report)
 
 
 def load(metric: AnyMetric) -> AnyMetric:
-    """The metric, ready to score."""
+    """Return the metric, ready to score."""
     if isinstance(metric, PreloadedMetric):
         metric.load()
     return metric
 
 
 def serve(
-    metrics: Sequence[AnyMetric], items: Sequence[Scorable], tell: Callable[[Any], None]
+    metrics: Sequence[AnyMetric], items: Sequence[Scorable], report: Callable[[Any], None]
 ) -> None:
-    """Score a batch, and tell each answer's scores as soon as they are known, in order."""
+    """Score a batch, and report each answer's scores as soon as they are known, in order."""
     [first, *others] = metrics
     if others or not isinstance(first, IsolatedMetric):
         for item in items:
-            tell(score(metrics, item))
+            report(score(metrics, item))
         return
     done = 0
     try:
         for scores in first.score_batch(items):
-            tell(tuple(checked(first, scores)))
+            report(tuple(checked(first, scores)))
             done += 1
     except Exception:  # noqa: BLE001  # one answer must not cost the others of its batch
         for item in items[done:]:
-            tell(score(metrics, item))
+            report(score(metrics, item))
 
 
-def _listen(asked: BinaryIO, waiting: queue.SimpleQueue[bytes]) -> None:
-    """Hand over frames; end the process, whatever it is doing, when there is nobody to write."""
-    while len(header := asked.read(LENGTH.size)) == LENGTH.size:
+def _listen(requests: BinaryIO, waiting: queue.SimpleQueue[bytes]) -> None:
+    """Hand over frames; end the process, whatever it is doing, when its input ends."""
+    while len(header := requests.read(LENGTH.size)) == LENGTH.size:
         (length,) = LENGTH.unpack(header)
-        body = asked.read(length)
+        body = requests.read(length)
         if len(body) < length:
             break
         waiting.put(body)
@@ -177,6 +177,6 @@ def _listen(asked: BinaryIO, waiting: queue.SimpleQueue[bytes]) -> None:
 
 
 def _die_with_parent() -> None:
-    """On Linux, also where a metric holds the interpreter lock and `_listen` cannot run."""
+    """Have Linux end the process, even while a metric holds the lock and `_listen` cannot run."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

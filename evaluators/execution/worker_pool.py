@@ -1,4 +1,4 @@
-"""Worker processes that score: bounded, with time limits, restarted when one dies.
+"""Scores in worker processes: bounded, with time limits, restarted when one dies.
 
     async with WorkerPool([spec, ...], processes=2) as pool:
         scores = await pool.score(items)
@@ -9,7 +9,8 @@ pebble's ProcessPool was tried instead. It takes less of this process per answer
 against 55), but its time limit is that of a task and not of each answer in it, so that one answer
 that hangs would cost a model its whole batch; its workers outlive a parent that was killed; they
 start over multiprocessing, which imports the parent's main module anew; and it does not tell the
-time that loading takes from that of the first answer. Made up for, that is most of this module.
+time that loading takes from that of the first answer. To make up for all this would take most of
+this module.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _PATIENCE = 3
 _GRACE_S = 1.0
 
 # Each worker holds about 100 MB, and the machine has other things to do.
-_MOST_PROCESSES = 8
+_MAX_PROCESSES = 8
 
 # The child has our import path, whatever ours came from, and nothing of ours has begun in it.
 _PROGRAM = (
@@ -62,46 +63,46 @@ WorkerSpec = str | dict[str, Any]
 _Result = TypeVar("_Result")
 
 
-async def together(*work: Awaitable[_Result]) -> list[_Result]:
-    """Their results. It ends when all have ended, cancelled or not: none is left behind."""
-    found = await asyncio.gather(*work, return_exceptions=True)
-    for one in found:
-        if isinstance(one, BaseException):
-            raise one
-    return cast("list[_Result]", found)
+async def together(*awaitables: Awaitable[_Result]) -> list[_Result]:
+    """Return all results. It ends when every awaitable has ended, cancelled or not."""
+    results = await asyncio.gather(*awaitables, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return cast("list[_Result]", results)
 
 
 class Scores(Protocol):
-    """Whatever scores a batch away from the event loop."""
+    """Scores batches away from the event loop."""
 
     async def start(self) -> str:
-        """Make ready; "" or why it cannot be."""
+        """Get ready to score; return "", or the reason for a failure."""
         ...
 
     async def score(self, items: Sequence[Scorable]) -> list[tuple[Score, ...] | str]:
-        """For each answer, in order, its scores, or why there are none."""
+        """Return for each answer, in order, its scores, or the reason for a failure."""
         ...
 
     async def close(self) -> None:
-        """Stop everything; nothing of it is left when this returns."""
+        """Stop all processes; every one has ended when this returns."""
         ...
 
 
 def available_processors() -> int:
-    """Processors this process may use, at most 8."""
+    """Return the number of processors this process may use, at most 8."""
     allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return min(len(allowed(0)) if allowed else os.cpu_count() or 1, _MOST_PROCESSES)
+    return min(len(allowed(0)) if allowed else os.cpu_count() or 1, _MAX_PROCESSES)
 
 
 class WorkerPool:
     """Scores with some metrics in worker processes, which start when they are first needed.
 
     Args:
-        specs: of the metrics, as the run document has them.
-        processes: at most so many.
+        specs: the metrics, as the run document has them.
+        processes: the largest number of processes.
         load_s: seconds a worker may take to load its metrics.
         sample_s: seconds one answer may take.
-        chunk: answers sent to a worker at a time.
+        chunk: the number of answers sent to a worker at a time.
     """
 
     def __init__(
@@ -128,15 +129,15 @@ class WorkerPool:
         await self.close()
 
     async def start(self) -> str:
-        """Start one worker and wait until its metrics are loaded; "" or why they are not."""
+        """Start one worker and load its metrics; return "", or the reason for a failure."""
         slot = self._slots[0]
         async with slot.lock:
             await self._worker(slot)
         return self._given_up
 
     async def score(self, items: Sequence[Scorable]) -> list[tuple[Score, ...] | str]:
-        """For each answer, in order, its scores, or why there are none."""
-        found: list[tuple[Score, ...] | str] = [""] * len(items)
+        """Return for each answer, in order, its scores, or the reason for a failure."""
+        results: list[tuple[Score, ...] | str] = [""] * len(items)
         chunks = deque(range(0, len(items), self._chunk))
 
         async def drain(slot: _Slot) -> None:
@@ -144,11 +145,11 @@ class WorkerPool:
                 while chunks:
                     start = chunks.popleft()
                     some = items[start : start + self._chunk]
-                    found[start : start + len(some)] = await self._with(slot, some)
+                    results[start : start + len(some)] = await self._with(slot, some)
 
         workers = len(chunks) if len(items) >= _MANY else 1
         await together(*map(drain, self._slots[:workers]))
-        return found
+        return results
 
     async def close(self) -> None:
         """Kill the workers and wait until they are gone."""
@@ -156,34 +157,34 @@ class WorkerPool:
 
     async def _with(self, slot: _Slot, items: Sequence[Scorable]) -> list[tuple[Score, ...] | str]:
         """Score a chunk. An answer a worker dies on is tried once more; one it hangs on is not."""
-        found: list[tuple[Score, ...] | str] = []
+        results: list[tuple[Score, ...] | str] = []
         died_on = -1
-        while len(found) < len(items):
+        while len(results) < len(items):
             worker = await self._worker(slot)
             if worker is None:
-                return [*found, *[self._given_up] * (len(items) - len(found))]
+                return [*results, *[self._given_up] * (len(items) - len(results))]
             try:
-                await worker.send(ScoringBatch(tuple(items[len(found) :])))
-                while len(found) < len(items):
+                await worker.send(ScoringBatch(tuple(items[len(results) :])))
+                while len(results) < len(items):
                     async with asyncio.timeout(self._sample_s):
-                        found.append(_scores.decode(await worker.receive()))
+                        results.append(_scores.decode(await worker.receive()))
                     self._lost = 0
             except TimeoutError:
                 await slot.stop()
-                found.append(f"took longer than {self._sample_s:g} s")
-                self._lose(found[-1])
+                results.append(f"took longer than {self._sample_s:g} s")
+                self._lose(results[-1])
             except (EOFError, OSError):
                 how = await slot.stop(_GRACE_S)
-                if died_on == len(found):
-                    found.append(f"the worker process died on it twice ({how})")
-                    self._lose(found[-1])
+                if died_on == len(results):
+                    results.append(f"the worker process died on it twice ({how})")
+                    self._lose(results[-1])
                 else:
-                    died_on = len(found)
+                    died_on = len(results)
             except BaseException:
                 # Answers we no longer wait for would be taken for those of the next batch.
                 await slot.stop()
                 raise
-        return found
+        return results
 
     def _lose(self, why: object) -> None:
         self._lost += 1
@@ -191,7 +192,7 @@ class WorkerPool:
             self._given_up = f"given up after {self._lost} answers in a row; the last {why}"
 
     async def _worker(self, slot: _Slot) -> _Worker | None:
-        """The slot's worker, started if there is none; None once it is known to be in vain."""
+        """Return the slot's worker, started if needed; None once the pool has given up."""
         if self._given_up:
             return None
         if slot.worker is None:
@@ -222,14 +223,14 @@ class WorkerPool:
 
 
 class _Slot:
-    """Room for one worker; the lock is held by whoever speaks with it."""
+    """The place of one worker; its lock is held while a task talks to the worker."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.worker: _Worker | None = None
 
     async def stop(self, grace_s: float = 0.0) -> str:
-        """End the worker, if there is one, and say how it ended."""
+        """End the worker, if one runs, and return how it ended."""
         worker, self.worker = self.worker, None
         return await worker.stop(grace_s) if worker else ""
 
@@ -241,7 +242,7 @@ def _spawn(stream: socket.socket) -> subprocess.Popen[bytes]:
 
 
 class _Worker:
-    """One process, and the frames to and from it, which is what its stdin and stdout are for."""
+    """One process, and the frames to its stdin and from its stdout."""
 
     def __init__(
         self,
@@ -255,7 +256,7 @@ class _Worker:
 
     @classmethod
     async def start(cls) -> _Worker:
-        """A process with nothing loaded yet."""
+        """Start a process; its metrics are not loaded yet."""
         ours, its = socket.socketpair()
         with its:
             # In a thread: uvloop would stand still for 25 ms until the process has begun.
@@ -274,7 +275,7 @@ class _Worker:
         return await self._reader.readexactly(length)
 
     async def stop(self, grace_s: float) -> str:
-        """Kill it if it lives on for so long, wait for its end, and say how it ended."""
+        """Kill it after `grace_s` seconds, wait for its end, and return how it ended."""
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()

@@ -76,8 +76,8 @@ class TargetLane:
         if self._places is not None:
             self._places.release()
 
-    def most(self) -> int:
-        """How many the target takes at a time, as far as is known now."""
+    def limit(self) -> int:
+        """Return the number of requests that the target takes at a time, as of now."""
         return min(self._most, int(self._window.size))
 
     # the end

@@ -16,11 +16,11 @@ async def items(name, count):
 
 
 class Gate:
-    """Lets `most` through at a time."""
+    """Lets `size` through at a time."""
 
-    def __init__(self, most):
-        self.limit = most
-        self.room = asyncio.Semaphore(most)
+    def __init__(self, size):
+        self.size = size
+        self.room = asyncio.Semaphore(size)
         self.inside = 0
 
     async def enter(self):
@@ -31,8 +31,8 @@ class Gate:
         self.inside -= 1
         self.room.release()
 
-    def most(self):
-        return self.limit
+    def limit(self):
+        return self.size
 
 
 async def turns(count):
@@ -60,7 +60,7 @@ async def count_up(count):
 class Work:
     """Items that wait at a stage until it is opened, and how many of each lane have come there."""
 
-    def __init__(self, mosts, counts, *, places, **options):
+    def __init__(self, mosts, counts, *, concurrency, **options):
         self.gates = [Gate(most) for most in mosts]
         self.begun = [0] * len(mosts)
         self.inside = [0] * len(mosts)
@@ -71,7 +71,9 @@ class Work:
             Lane(items(n, count), gate)
             for n, (gate, count) in enumerate(zip(self.gates, counts, strict=True))
         ]
-        self.task = asyncio.ensure_future(work_through(lanes, self.do, places=places, **options))
+        self.task = asyncio.ensure_future(
+            work_through(lanes, self.do, concurrency=concurrency, **options)
+        )
 
     async def do(self, item, place):
         lane, _ = item
@@ -95,7 +97,7 @@ class Work:
 
 
 @pytest.mark.parametrize(
-    ("places", "mosts", "counts", "inside"),
+    ("slots", "mosts", "counts", "inside"),
     [
         (1, [9], [5], [1]),
         (4, [9], [9], [4]),
@@ -114,12 +116,12 @@ class Work:
         (8, [99, 99], [20, 2], [6, 2]),
         (8, [99, 99], [0, 20], [0, 8]),
         (3, [99, 99], [3, 0], [3, 0]),
-        # Fewer places than lanes.
+        # Fewer slots than lanes.
         (2, [9, 9, 9], [5, 5, 5], [1, 1, 0]),
     ],
 )
-async def test_places_are_shared_out(places, mosts, counts, inside):
-    work = Work(mosts, counts, places=places)
+async def test_slots_are_shared_out(slots, mosts, counts, inside):
+    work = Work(mosts, counts, concurrency=slots)
     work.before.set()
     await turns(300)
     assert work.inside == inside
@@ -128,13 +130,13 @@ async def test_places_are_shared_out(places, mosts, counts, inside):
 
 
 @pytest.mark.parametrize(
-    ("places", "begun"),
-    # One ahead for eight places, and one more; with fewer places, none before it has its place.
+    ("slots", "begun"),
+    # One ahead for eight slots, and one more; with fewer slots, none before it has its place.
     [(1, 1), (7, 7), (AHEAD, 2), (15, 2), (16, 3), (24, 4)],
 )
-async def test_items_are_prepared_ahead(places, begun):
+async def test_items_are_prepared_ahead(slots, begun):
     assert AHEAD == 8
-    work = Work([99], [99], places=places)
+    work = Work([99], [99], concurrency=slots)
     await turns(300)
     assert work.begun == [begun]
     assert work.inside == [0]
@@ -142,9 +144,9 @@ async def test_items_are_prepared_ahead(places, begun):
     assert work.done == [99]
 
 
-@pytest.mark.parametrize(("places", "begun"), [(1, 2), (2, 4), (7, 14), (8, 17), (16, 34)])
-async def test_as_many_again_may_have_left_their_place(places, begun):
-    work = Work([99], [99], places=places)
+@pytest.mark.parametrize(("slots", "begun"), [(1, 2), (2, 4), (7, 14), (8, 17), (16, 34)])
+async def test_as_many_again_may_have_left_their_place(slots, begun):
+    work = Work([99], [99], concurrency=slots)
     work.before.set()
     work.open.set()
     await turns(500)
@@ -163,7 +165,7 @@ async def test_no_more_are_prepared_ahead_later_on():
         await place.take()
         return True
 
-    task = asyncio.ensure_future(work_through([Lane(count_up(40))], do, places=8))
+    task = asyncio.ensure_future(work_through([Lane(count_up(40))], do, concurrency=8))
     await turns(500)
     assert begun == list(range(12))
     hold.set()
@@ -181,17 +183,17 @@ async def test_some_items_need_the_gate_and_others_do_not():
         return True
 
     lanes = [Lane(count_up(6), gate)]
-    await finish(work_through(lanes, do, places=1, gated=lambda item: item < 3))
+    await finish(work_through(lanes, do, concurrency=1, gated=lambda item: item < 3))
     assert [inside[n] for n in range(3)] == [1, 1, 1]
     assert sorted(inside) == list(range(6))
     inside.clear()
     shut = [Lane(count_up(6), Gate(0))]
-    await finish(work_through(shut, do, places=1, gated=lambda item: item > 99))
+    await finish(work_through(shut, do, concurrency=1, gated=lambda item: item > 99))
     assert sorted(inside) == list(range(6))
 
 
 async def test_a_place_that_becomes_free_goes_to_the_poorest():
-    work = Work([99, 99], [20, 1], places=8)
+    work = Work([99, 99], [20, 1], concurrency=8)
     work.before.set()
     await turns(300)
     assert work.inside == [7, 1]
@@ -216,7 +218,7 @@ async def test_a_lane_that_waits_for_its_stream_keeps_its_share():
         return True
 
     lanes = [Lane(items(0, 20)), Lane(slow()), Lane(items(2, 20))]
-    task = asyncio.ensure_future(work_through(lanes, do, places=8))
+    task = asyncio.ensure_future(work_through(lanes, do, concurrency=8))
     await turns(300)
     assert inside == [3, 2, 2]
     opened.set()
@@ -224,7 +226,7 @@ async def test_a_lane_that_waits_for_its_stream_keeps_its_share():
     assert inside == [20, 2, 20]
 
 
-async def test_places_that_are_given_back_together_are_all_taken_again():
+async def test_slots_that_are_given_back_together_are_all_taken_again():
     inside, batches = 0, [asyncio.Event() for _ in range(3)]
 
     async def do(item, place):
@@ -235,7 +237,7 @@ async def test_places_that_are_given_back_together_are_all_taken_again():
         inside -= 1
         return True
 
-    task = asyncio.ensure_future(work_through([Lane(count_up(12))], do, places=4))
+    task = asyncio.ensure_future(work_through([Lane(count_up(12))], do, concurrency=4))
     for batch in batches:
         await turns(300)
         assert inside == 4
@@ -243,7 +245,7 @@ async def test_places_that_are_given_back_together_are_all_taken_again():
     await finish(task)
 
 
-async def test_lanes_take_turns_where_places_are_few():
+async def test_lanes_take_turns_where_slots_are_few():
     order = []
 
     async def do(item, place):
@@ -252,7 +254,7 @@ async def test_lanes_take_turns_where_places_are_few():
         await asyncio.sleep(0)
         return True
 
-    await finish(work_through([Lane(items(name, 4)) for name in "abc"], do, places=1))
+    await finish(work_through([Lane(items(name, 4)) for name in "abc"], do, concurrency=1))
     # The first comes before there are others; from then on whoever has waited longest is next.
     assert "".join(order[1:10]) == "abcabcabc"
 
@@ -273,7 +275,9 @@ async def test_nothing_more_is_begun_once_it_is_halted(after):
         await place.take()
         return True
 
-    await finish(work_through([Lane(numbers())], do, places=1, halted=lambda: len(begun) >= after))
+    await finish(
+        work_through([Lane(numbers())], do, concurrency=1, halted=lambda: len(begun) >= after)
+    )
     # One that had been begun comes to its end.
     assert begun == list(range(after + bool(after)))
     assert closed == [True]
@@ -287,7 +291,9 @@ async def test_what_was_left_is_not_begun_again_once_it_is_halted():
         await place.take()
         return False
 
-    await finish(work_through([Lane(count_up(9))], do, places=1, halted=lambda: len(begun) >= 4))
+    await finish(
+        work_through([Lane(count_up(9))], do, concurrency=1, halted=lambda: len(begun) >= 4)
+    )
     assert len(begun) == 5
 
 
@@ -311,7 +317,7 @@ async def test_a_stream_that_is_no_generator():
         done.append(item)
         return True
 
-    await finish(work_through([Lane(Numbers())], do, places=2))
+    await finish(work_through([Lane(Numbers())], do, concurrency=2))
     assert done == [1, 2, 3]
 
 
@@ -329,7 +335,7 @@ async def test_a_stream_is_closed_when_something_fails():
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no") as caught:
-        await finish(work_through([Lane(numbers())], do, places=2))
+        await finish(work_through([Lane(numbers())], do, concurrency=2))
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
     assert closed == [True]
@@ -348,7 +354,7 @@ async def test_a_stream_that_fails_ends_everything():
         await asyncio.Event().wait()
 
     with pytest.raises(ValueError, match="broken"):
-        await finish(work_through([Lane(broken())], do, places=1))
+        await finish(work_through([Lane(broken())], do, concurrency=1))
     assert work == [1]
 
 
@@ -375,7 +381,7 @@ async def test_a_place_is_taken_once_and_given_back_once(gated, times):
         return True
 
     lanes = [Lane(count_up(3), gate)]
-    await finish(work_through(lanes, do, places=1, gated=lambda _: gated))
+    await finish(work_through(lanes, do, concurrency=1, gated=lambda _: gated))
     assert (gate.entered, gate.left) == (times, times)
 
 
@@ -385,7 +391,7 @@ async def test_an_item_that_takes_no_place():
         return True
 
     gate = Gate(1)
-    await finish(work_through([Lane(count_up(40), gate)], do, places=16))
+    await finish(work_through([Lane(count_up(40), gate)], do, concurrency=16))
     assert gate.inside == 0
 
 
@@ -402,7 +408,7 @@ async def test_items_without_a_gate_are_done_in_turn():
         return False
 
     lanes = [Lane(count_up(4), Gate(0))]
-    await finish(work_through(lanes, do, places=4, gated=lambda _: False))
+    await finish(work_through(lanes, do, concurrency=4, gated=lambda _: False))
     assert order == [(n, 1) for n in range(4)]
 
 
@@ -410,7 +416,7 @@ async def test_an_open_gate_lets_everyone_through():
     gate = OpenGate()
     await finish(gate.enter())
     gate.leave()
-    assert gate.most() == sys.maxsize
+    assert gate.limit() == sys.maxsize
     assert isinstance(Lane(count_up(0)).gate, OpenGate)
 
 
@@ -418,13 +424,13 @@ async def test_without_lanes_there_is_nothing_to_do():
     async def do(item, place):
         raise AssertionError
 
-    await finish(work_through([], do, places=1))
-    await finish(work_through([Lane(count_up(0))], do, places=1))
+    await finish(work_through([], do, concurrency=1))
+    await finish(work_through([Lane(count_up(0))], do, concurrency=1))
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=4), st.integers(1, 6), st.integers(1, 3))
-def test_everything_is_done_once_in_order_and_within_the_bounds(counts, places, most):
+def test_everything_is_done_once_in_order_and_within_the_bounds(counts, slots, most):
     async def main():
         started, running, peak = [], 0, 0
         gates = [Gate(most) for _ in counts]
@@ -441,10 +447,10 @@ def test_everything_is_done_once_in_order_and_within_the_bounds(counts, places, 
             return True
 
         lanes = [Lane(items(n, count), gates[n]) for n, count in enumerate(counts)]
-        await finish(work_through(lanes, do, places=places))
+        await finish(work_through(lanes, do, concurrency=slots))
         for n, count in enumerate(counts):
             assert [at for lane, at in started if lane == n] == list(range(count))
-        assert peak <= places
+        assert peak <= slots
         assert [gate.inside for gate in gates] == [0] * len(counts)
 
     asyncio.run(finish(main()))
@@ -463,7 +469,7 @@ async def test_a_lane_that_stands_still_holds_up_no_other():
         return True
 
     lanes = [Lane(items("stuck", 40)), Lane(items("quick", 40))]
-    await finish(work_through(lanes, do, places=4))
+    await finish(work_through(lanes, do, concurrency=4))
     assert done[:40] == [("quick", n) for n in range(40)]
     assert len(done) == 80
 
@@ -484,11 +490,11 @@ async def test_what_a_gate_leaves_unused_goes_to_the_others():
         return True
 
     lanes = [Lane(items("narrow", 20), Gate(1)), Lane(items("wide", 60))]
-    await finish(work_through(lanes, do, places=8))
+    await finish(work_through(lanes, do, concurrency=8))
     assert peak == 7
 
 
-async def test_fewer_places_than_lanes_go_round():
+async def test_fewer_slots_than_lanes_go_round():
     started = []
 
     async def do(item, place):
@@ -497,7 +503,7 @@ async def test_fewer_places_than_lanes_go_round():
         await asyncio.sleep(0)
         return True
 
-    await finish(work_through([Lane(items(name, 4)) for name in "abc"], do, places=1))
+    await finish(work_through([Lane(items(name, 4)) for name in "abc"], do, concurrency=1))
     assert sorted(started[:6], key=lambda item: item[1])[:3] == [(name, 0) for name in "abc"]
 
 
@@ -509,7 +515,7 @@ async def test_what_could_not_be_done_comes_first_the_next_time():
         tried.append(item[1])
         return tried.count(item[1]) > item[1] % 3
 
-    await finish(work_through([Lane(items("a", 4))], do, places=1))
+    await finish(work_through([Lane(items("a", 4))], do, concurrency=1))
     # The next one had been read already when the first came back.
     assert tried[:5] == [0, 1, 2, 1, 2]
     assert sorted(tried) == [0, 1, 1, 2, 2, 2, 3]
@@ -524,7 +530,7 @@ async def test_the_last_item_can_be_done_again():
         tried.append(item)
         return len(tried) == 3
 
-    await finish(work_through([Lane(items("a", 1))], do, places=2))
+    await finish(work_through([Lane(items("a", 1))], do, concurrency=2))
     assert len(tried) == 3
 
 
@@ -537,7 +543,9 @@ async def test_items_that_need_no_gate_pass_a_shut_one():
         return True
 
     shut = Gate(0)
-    await finish(work_through([Lane(items("a", 3), shut)], do, places=1, gated=lambda _: False))
+    await finish(
+        work_through([Lane(items("a", 3), shut)], do, concurrency=1, gated=lambda _: False)
+    )
     assert len(done) == 3
 
 
@@ -552,7 +560,9 @@ async def test_a_failure_ends_everything_and_gives_the_gates_back():
         return True
 
     with pytest.raises(ValueError, match="no"):
-        await finish(work_through([Lane(items("a", 9), gate), Lane(items("b", 1))], do, places=4))
+        await finish(
+            work_through([Lane(items("a", 9), gate), Lane(items("b", 1))], do, concurrency=4)
+        )
     await asyncio.sleep(0)
     assert gate.inside == 0
 
@@ -565,7 +575,7 @@ async def test_cancelling_gives_the_gates_back():
         await asyncio.sleep(60)
         return True
 
-    work = asyncio.create_task(work_through([Lane(items("a", 9), gate)], do, places=1))
+    work = asyncio.create_task(work_through([Lane(items("a", 9), gate)], do, concurrency=1))
     await turns(100)
     assert gate.inside == 2
     work.cancel()
@@ -592,7 +602,7 @@ async def test_a_place_that_is_given_back_early_goes_to_the_next():
         return True
 
     gate = Gate(2)
-    await finish(work_through([Lane(items("a", 8), gate)], do, places=2))
+    await finish(work_through([Lane(items("a", 8), gate)], do, concurrency=2))
     assert peak == 2
     assert len(kept) == 8
     assert gate.inside == 0

@@ -44,7 +44,7 @@ def lane_of(*, route="r", room=None, places=None, share=4, pacing=None, **limits
     ],
 )
 def test_how_many_a_target_takes(options, most):
-    assert lane_of(**options).most() == most
+    assert lane_of(**options).limit() == most
 
 
 def test_a_window_begins_with_no_more_than_may_be_used():
@@ -52,7 +52,7 @@ def test_a_window_begins_with_no_more_than_may_be_used():
     lane_of(pacing=pacing, share=40, room=30)
     assert pacing.window(TARGET).size == 30
     pacing.window(TARGET).size = 12.9
-    assert lane_of(pacing=pacing, share=1).most() == 12
+    assert lane_of(pacing=pacing, share=1).limit() == 12
 
 
 async def test_a_lane_passes_the_window_and_the_places():
@@ -168,7 +168,7 @@ def test_the_lanes_of_a_run():
         ("b/x", "b/x"),
     ]
     # A quarter of the run's concurrency each, but for what the route or the run sets lower.
-    assert [lane.most() for lane in lanes] == [3, 3, 25, 7]
+    assert [lane.limit() for lane in lanes] == [3, 3, 25, 7]
     assert pacing.window(Target("a", "2")).size == 25
     assert ended(lanes[3], *[GOOD] * 17, *[BAD] * 3).startswith("b/x failed 3 of 20 requests")
 

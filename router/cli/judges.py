@@ -364,7 +364,7 @@ def _duel(
     plan = PairwisePlan(routes=routes, **options)
 
     async def begin(services: Services) -> Study:
-        return await services.studies.duels(plan, kind)
+        return await services.studies.pairwise(plan, kind)
 
     _execute(config, begin, as_json=as_json, html_path=html_path)
 

@@ -1,1 +1,1 @@
-"""Has judges asked for runs, calibrations and comparisons."""
+"""Sends requests to judges, for runs, calibrations and comparisons, and reports on the judges."""

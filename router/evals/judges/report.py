@@ -1,4 +1,4 @@
-"""What a run has to say about its judges: what they took, and whether they can be trusted."""
+"""Reports on the judges of a run: what they took, and whether they can be trusted."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from router.store.studies import Study
 
 
 class JudgeReport(JudgeUse, frozen=True, kw_only=True):
-    """One judge of one metric.
+    """A report on one judge of one metric.
 
     Attributes:
         calibrated: whether its agreement with people was ever measured for this grading.
         calibration: the id of the newest calibration, "" without one.
-        pearson: its correlation with people there; None without one.
-        requests_per_s: over the time between the first and the last verdict; None for fewer than
-            two.
+        pearson: its correlation with people in that calibration; None without one.
+        requests_per_s: the rate between the first and the last verdict; None for fewer than two
+            verdicts.
     """
 
     calibrated: bool = False
@@ -33,15 +33,17 @@ class JudgeReport(JudgeUse, frozen=True, kw_only=True):
 
 
 async def judge_reports(
-    store: Store, found: Run, metrics: Sequence[AnyMetric], routes: Sequence[RouteReport]
+    store: Store, run: Run, metrics: Sequence[AnyMetric], routes: Sequence[RouteReport]
 ) -> tuple[list[JudgeReport], list[str]]:
-    """The judges of a run, and what a reader has to know about them."""
-    gradings = {one.name: one.grading for one in metrics if isinstance(one, JudgeMetric)}
+    """Return the reports on a run's judges, and the warnings that a reader needs."""
+    gradings = {
+        metric.name: metric.grading for metric in metrics if isinstance(metric, JudgeMetric)
+    }
     if not gradings:
         return [], []
     reports = []
     warnings: list[str] = []
-    for use in await store.judge_use(found.id):
+    for use in await store.judge_use(run.id):
         known = await store.studies(kind="calibration", judge=use.judge)
         report = _report(use, gradings.get(use.metric, ""), known)
         reports.append(report)
@@ -50,7 +52,7 @@ async def judge_reports(
 
 
 def _report(use: JudgeUse, grading: str, known: Sequence[Study]) -> JudgeReport:
-    fitting = [one for one in known if one.grading == grading and one.state == "completed"]
+    fitting = [study for study in known if study.grading == grading and study.state == "completed"]
     newest = fitting[0] if fitting else None
     seconds = use.last_at - use.first_at
     return JudgeReport(
@@ -65,8 +67,8 @@ def _report(use: JudgeUse, grading: str, known: Sequence[Study]) -> JudgeReport:
 def _pearson(study: Study | None) -> float | None:
     if study is None:
         return None
-    found = study.report.get("calibration", {}).get("agreement", {}).get("pearson", {})
-    estimate: float | None = found.get("estimate")
+    pearson = study.report.get("calibration", {}).get("agreement", {}).get("pearson", {})
+    estimate: float | None = pearson.get("estimate")
     return estimate
 
 
@@ -89,11 +91,11 @@ def _warnings(
         )
     if report.unpriced:
         yield f"{report.judge}: the price of {report.unpriced:,} judgements is unknown."
-    own = family(report.model, report.target, report.judge)
+    family_of_judge = family(report.model, report.target, report.judge)
     for route in routes:
-        theirs = {family(target) for target in (*route.targets, route.route)} - {""}
-        if own and own in theirs:
+        families = {family(target) for target in (*route.targets, route.route)} - {""}
+        if family_of_judge and family_of_judge in families:
             yield (
-                f"{report.judge} and {route.route} are both of the family {own}; judges tend to "
-                "prefer their own family's answers."
+                f"{report.judge} and {route.route} are both of the family {family_of_judge}; "
+                "judges tend to prefer their own family's answers."
             )

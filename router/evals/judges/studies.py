@@ -1,11 +1,13 @@
-"""Studies of judges: calibrations against people, comparisons of two routes, tournaments.
+"""Carries out studies of judges: calibrations, comparisons of two routes, tournaments.
 
-    study = await studies.begin(CalibrationPlan(judge="laptop/prometheus", dataset="human.jsonl"))
+    plan = CalibrationPlan(judge="laptop/prometheus", dataset="human.jsonl")
+    study = await studies.calibration(plan)
     study = await studies.execute(study.id, live=live)
     study.report["calibration"]
 
-A study asks as a run does: every judgement is kept before it is read, and one that is carried out
-again after a crash pays for no finished judgement twice. It never uses what others have paid for.
+A study works as a run does: every judgement is stored before it is read, and a study that is
+resumed after a crash pays for no finished judgement twice. It never uses judgements that other
+studies or runs have paid for.
 """
 
 from __future__ import annotations
@@ -48,25 +50,25 @@ from router.store.protocol import Store
 from router.store.studies import Study, StudyKind
 
 _Case = TypeVar("_Case")
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 _PREFIX: dict[StudyKind, str] = {"calibration": "cal", "comparison": "cmp", "tournament": "trn"}
-OWN_RUBRICS = "its own"
+RUBRICS_OF_ROWS = "its own"
 
 
 class _Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every study says.
+    """The options that every study has.
 
     Attributes:
         judge: the route that judges.
         rubric: a stock rubric, a file, or a rubric written in place; None for `helpfulness`, or
             for the rubrics that a dataset's rows have.
-        style: which Prometheus' texts and template.
+        style: the Prometheus whose texts and template are used.
         template: `chat`, or `raw` for a completions endpoint.
         parameters: instead of or besides the published sampling; null leaves one out.
-        retries: how often a judge is asked again when its verdict cannot be read.
-        concurrency: requests in flight at a time.
-        limit: only the first so many rows; None for all.
+        retries: how often a request is repeated when its verdict cannot be read.
+        concurrency: the number of requests in flight at a time.
+        limit: the number of rows to judge, from the first; None for all.
     """
 
     judge: str
@@ -84,10 +86,10 @@ class CalibrationPlan(_Plan, frozen=True, kw_only=True):
 
     Attributes:
         dataset: a file of answers with scores, or of pairs with labels; see `cases.py`.
-        columns: its own column names to those that are known.
+        columns: the file's column names, each to the name of `cases.py` that it stands for.
         kind: a judge of `evaluators/judge/built_in` instead of Prometheus.
         reference: as for the metric `prometheus`.
-        repeats: how often each answer is judged.
+        repeats: the number of verdicts on each answer.
     """
 
     dataset: str
@@ -101,10 +103,10 @@ class PairwisePlan(_Plan, frozen=True, kw_only=True):
     """Let a judge compare the answers that a run has.
 
     Attributes:
-        run: its id.
+        run: the run's id.
         routes: two for a comparison, two or more for a tournament.
-        full: whether all pairs meet on every sample.
-        seed: of the schedule.
+        full: whether all pairs of routes meet on every sample.
+        seed: the seed of the schedule.
     """
 
     run: str
@@ -114,14 +116,14 @@ class PairwisePlan(_Plan, frozen=True, kw_only=True):
 
 
 class StudyProgress(msgspec.Struct):
-    """How far a study is; changes as it goes.
+    """The progress of a study, which changes while it is carried out.
 
     Attributes:
-        cases: how many there are.
-        done: how many are judged.
-        calls: requests that were sent by this process.
-        cost_usd: what they cost, as far as it is known.
-        seconds: how long this process took for all verdicts, once they are there.
+        cases: the number of cases.
+        done: the number of cases that are judged.
+        calls: the number of requests that this process sent.
+        cost_usd: the cost of those requests, as far as it is known.
+        seconds: the time that this process took for all verdicts; 0 until they are complete.
     """
 
     cases: int = 0
@@ -135,39 +137,41 @@ class Studies:
     """The studies of a store."""
 
     def __init__(
-        self, store: Store, asker: EvalRequester, *, now: Callable[[], float] = time.time
+        self, store: Store, requester: EvalRequester, *, now: Callable[[], float] = time.time
     ) -> None:
         self._store = store
-        self._asker = asker
+        self._requester = requester
         self._now = now
 
     async def calibration(self, plan: CalibrationPlan) -> Study:
-        """Check a calibration down to the last row, and keep it; nothing is asked yet.
+        """Check a calibration down to the last row, and store it; no request is sent yet.
 
         Raises:
-            DatasetError, RunDocumentError, ModelNotFoundError: what is wrong, and where.
+            DatasetError, RunDocumentError, ModelNotFoundError: the message says what is wrong.
         """
-        self._asker.check_route(plan.judge)
+        self._requester.check_route(plan.judge)
         path = str(Path.cwd() / plan.dataset)
         plan = msgspec.structs.replace(plan, dataset=path, rubric=_absolute(plan.rubric))
         cases, digest = await in_thread(_read, plan)
         if isinstance(cases[0], AnswerPair):
-            grading = _duelling(plan).signature
+            grading = _pairwise_grading(plan).signature
         else:
             grading = _Gradings(plan, cases).signature
-        return await self._keep("calibration", plan, grading, Path(path).stem, hash=digest)
+        return await self._add("calibration", plan, grading, Path(path).stem, hash=digest)
 
-    async def duels(self, plan: PairwisePlan, kind: Literal["comparison", "tournament"]) -> Study:
-        """Check a comparison or a tournament, and keep it; nothing is asked yet.
+    async def pairwise(
+        self, plan: PairwisePlan, kind: Literal["comparison", "tournament"]
+    ) -> Study:
+        """Check a comparison or a tournament, and store it; no request is sent yet.
 
         Raises:
-            NotFoundError: no such run.
-            RunDocumentError: a route that the run did not ask, or too few.
+            NotFoundError: the run does not exist.
+            RunDocumentError: too few routes, or one that is not in the run.
         """
-        self._asker.check_route(plan.judge)
+        self._requester.check_route(plan.judge)
         run = await self._store.run(plan.run)
         if run is None:
-            raise NotFoundError(f"There is no run {plan.run!r}.")
+            raise NotFoundError(f"The run {plan.run!r} does not exist.")
         for route in plan.routes:
             if route not in run.document["routes"]:
                 raise RunDocumentError(
@@ -183,14 +187,14 @@ class Studies:
                 param="routes",
             )
         plan = msgspec.structs.replace(plan, run=run.id, rubric=_absolute(plan.rubric))
-        return await self._keep(kind, plan, _duelling(plan).signature, run.name)
+        return await self._add(kind, plan, _pairwise_grading(plan).signature, run.name)
 
     async def execute(self, study_id: str, *, live: StudyProgress | None = None) -> Study:
-        """Ask what is not asked yet, and report; the study with its report.
+        """Send the requests that lack an answer, and return the study with its report.
 
         Raises:
-            NotFoundError: no such study.
-            ConflictError: it is completed, or its dataset is not what it was.
+            NotFoundError: the study does not exist.
+            ConflictError: the study is completed, or its dataset has changed.
         """
         study = await self._store.study(study_id)
         if study.state == "completed":
@@ -200,17 +204,17 @@ class Studies:
         if study.kind == "calibration":
             report, detail = await self._calibrate(study, live)
         else:
-            report, detail = await self._duel(study, live)
-        use = await self._store.judge_use(study.id)
-        calls = sum(one.calls for one in use) - before
-        report["use"] = [msgspec.to_builtins(one) for one in use]
+            report, detail = await self._compare(study, live)
+        uses = await self._store.judge_use(study.id)
+        calls = sum(use.calls for use in uses) - before
+        report["use"] = [msgspec.to_builtins(use) for use in uses]
         report["this_attempt"] = {
             "requests": calls,
             "seconds": live.seconds,
             "requests_per_s": calls / live.seconds if live.seconds else None,
         }
-        machines = await hardware_costs(self._store, study.id, self._asker.prices)
-        report["hardware"] = [msgspec.to_builtins(one) for one in machines]
+        machines = await hardware_costs(self._store, study.id, self._requester.prices)
+        report["hardware"] = [msgspec.to_builtins(machine) for machine in machines]
         study = msgspec.structs.replace(
             study,
             state="completed",
@@ -231,30 +235,30 @@ class Studies:
         if now != digest:
             raise ConflictError(f"{plan.dataset} is not what it was when {study.id} began")
         live.cases = len(cases)
-        bench = self._bench(study, plan, live)
+        client = self._client(study, plan, live)
         if isinstance(cases[0], AnswerPair):
-            pairs = [one for one in cases if isinstance(one, AnswerPair)]
-            how = _duelling(plan)
-            bouts = await _each(
-                pairs, lambda one: compare_pair(one, how, plan.judge, bench), plan, live
+            pairs = [pair for pair in cases if isinstance(pair, AnswerPair)]
+            grading = _pairwise_grading(plan)
+            comparisons = await _each(
+                pairs, lambda pair: compare_pair(pair, grading, plan.judge, client), plan, live
             )
-            return await _bouts_report(bouts)
+            return await _pairwise_report(comparisons)
         gradings = _Gradings(plan, cases)
 
-        async def one(case: Case) -> Item:
-            return await gradings.item(case, bench)
+        async def judge(case: Case) -> Item:
+            return await gradings.item(case, client)
 
         answers = [case for case in cases if isinstance(case, Case)]
-        items = await _each(answers, one, plan, live)
-        found: Calibration = await asyncio.to_thread(
+        items = await _each(answers, judge, plan, live)
+        calibration: Calibration = await asyncio.to_thread(
             calibrate, items, low=gradings.low, high=gradings.high, scores=gradings.scores
         )
         read = sum(len(item.judge) for item in items)
         verdicts = {"wanted": len(items) * plan.repeats, "read": read}
-        report = {"calibration": msgspec.to_builtins(found), "verdicts": verdicts}
+        report = {"calibration": msgspec.to_builtins(calibration), "verdicts": verdicts}
         return report, {"items": msgspec.to_builtins(items)}
 
-    async def _duel(
+    async def _compare(
         self, study: Study, live: StudyProgress
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         plan = msgspec.convert(study.document, PairwisePlan)
@@ -262,29 +266,29 @@ class Studies:
         if not pairs:
             raise ConflictError(f"{plan.run} has no sample that two of the routes have answered")
         live.cases = len(pairs)
-        bench, how = self._bench(study, plan, live), _duelling(plan)
-        bouts = await _each(
-            pairs, lambda one: compare_pair(one, how, plan.judge, bench), plan, live
+        client, grading = self._client(study, plan, live), _pairwise_grading(plan)
+        comparisons = await _each(
+            pairs, lambda pair: compare_pair(pair, grading, plan.judge, client), plan, live
         )
-        report, detail = await _bouts_report(bouts)
+        report, detail = await _pairwise_report(comparisons)
         if study.kind == "tournament":
-            board = await asyncio.to_thread(rate, _games(bouts))
+            board = await asyncio.to_thread(rate, _games(comparisons))
             report = {"board": msgspec.to_builtins(board), "pairwise": report["pairwise"]}
         return report, detail
 
     async def _pairs(self, plan: PairwisePlan) -> list[AnswerPair]:
-        """The answers to compare, by the schedule; what a route did not answer is left out."""
+        """Return the pairs to compare by the schedule, without those that lack an answer."""
         samples: dict[str, Sample] = {}
         async for sample in self._store.samples(plan.run):
             if plan.limit is not None and len(samples) == plan.limit:
                 break
             samples[sample.id] = sample
         texts: dict[tuple[str, str], str] = {}
-        async for one in self._store.results(plan.run):
-            cell, answer = one.cell, one.answer
+        async for result in self._store.results(plan.run):
+            cell, answer = result.cell, result.answer
             if cell.repeat == 0 and answer is not None and answer.text is not None:
                 texts[cell.sample_id, cell.route] = answer.text
-        wanted = schedule(plan.routes, list(samples), full=plan.full, seed=plan.seed)
+        scheduled = schedule(plan.routes, list(samples), full=plan.full, seed=plan.seed)
         return [
             AnswerPair(
                 id=sample_id,
@@ -294,20 +298,25 @@ class Studies:
                 reference=next(iter(references(samples[sample_id])), None),
                 names=(first, second),
             )
-            for first, second, sample_id in wanted
+            for first, second, sample_id in scheduled
             if (sample_id, first) in texts and (sample_id, second) in texts
         ]
 
-    def _bench(self, study: Study, plan: _Plan, live: StudyProgress) -> JudgeClient:
+    def _client(self, study: Study, plan: _Plan, live: StudyProgress) -> JudgeClient:
         def pay(answer: Answer) -> None:
             live.calls += 1
             live.cost_usd += answer.cost_usd or 0.0
 
         return JudgeClient(
-            self._store, self._asker, study.id, concurrency=plan.concurrency, share=False, pay=pay
+            self._store,
+            self._requester,
+            study.id,
+            concurrency=plan.concurrency,
+            share=False,
+            pay=pay,
         )
 
-    async def _keep(
+    async def _add(
         self, kind: StudyKind, plan: _Plan, grading: str, name: str, **more: Any
     ) -> Study:
         now = self._now()
@@ -325,35 +334,37 @@ class Studies:
 
 
 class _Gradings:
-    """How the answers of a calibration are graded: all alike, or each by its row's own rubric."""
+    """Grades the answers of a calibration, all alike or each by the rubric of its row."""
 
     def __init__(self, plan: CalibrationPlan, cases: Sequence[Case | AnswerPair]) -> None:
         answers = [case for case in cases if isinstance(case, Case)]
         self._plan = plan
-        self._own = plan.rubric is None and not plan.kind and any(one.rubric for one in answers)
+        self._by_row = (
+            plan.rubric is None and not plan.kind and any(case.rubric for case in answers)
+        )
         self._panel = Panel((plan.judge,), plan.repeats, plan.retries)
         self._made: dict[str, Graded] = {}
-        gradings = [self._grading(case) for case in (answers if self._own else answers[:1])]
-        ranges = {(one.low, one.high) for one in gradings}
+        gradings = [self._grading(case) for case in (answers if self._by_row else answers[:1])]
+        ranges = {(grading.low, grading.high) for grading in gradings}
         if len(ranges) > 1:
             raise DatasetError(f"{plan.dataset}: the rows' rubrics have different scores: {ranges}")
         [(low, high)] = ranges
         self.low, self.high, self.scores = low, high, gradings[0].categories
         self.signature = gradings[0].signature
-        if self._own:
+        if self._by_row:
             rubric = answers[0].rubric
             assert rubric is not None
             self.signature = self.signature.replace(
-                f"rubric:{rubric.fingerprint()}", f"rubric:{OWN_RUBRICS}"
+                f"rubric:{rubric.fingerprint()}", f"rubric:{RUBRICS_OF_ROWS}"
             )
 
-    async def item(self, case: Case, bench: JudgeClient) -> Item:
-        """A case with what the judge says of it."""
-        key = case.rubric.fingerprint() if self._own and case.rubric else ""
+    async def item(self, case: Case, client: JudgeClient) -> Item:
+        """Have the judge score a case; the item has its scores and people's."""
+        key = case.rubric.fingerprint() if self._by_row and case.rubric else ""
         if key not in self._made:
             self._made[key] = Graded("calibration", self._grading(case), self._panel)
         try:
-            polled = await self._made[key].poll(case.item, bench)
+            polled = await self._made[key].poll(case.item, client)
         except UnjudgeableError as error:
             raise DatasetError(f"{self._plan.dataset}: {case.item.sample.id}: {error}") from None
         return Item(
@@ -370,7 +381,7 @@ class _Gradings:
         plan = self._plan
         if plan.kind:
             return kind_grading(load_kind(plan.kind), parameters=plan.parameters)
-        rubric = case.rubric if self._own else load(plan.rubric or "helpfulness")
+        rubric = case.rubric if self._by_row else load(plan.rubric or "helpfulness")
         if rubric is None:
             raise DatasetError(
                 f"{plan.dataset}: {case.item.sample.id} has no rubric, although others have"
@@ -385,13 +396,13 @@ class _Gradings:
 
 
 def _read(plan: CalibrationPlan) -> tuple[list[Case | AnswerPair], str]:
-    """The cases and the SHA-256 of what they were read from."""
+    """Return the cases, and the SHA-256 of the file that they were read from."""
     dataset = open_dataset(Path(plan.dataset), needs_prompt=False)
     cases = read_cases(rows(dataset), dataset.path, columns=plan.columns, limit=plan.limit)
     return cases, dataset.hash
 
 
-def _duelling(plan: _Plan) -> PairwiseGrading:
+def _pairwise_grading(plan: _Plan) -> PairwiseGrading:
     sent = {**SAMPLING, **plan.parameters}
     return PairwiseGrading(
         rubric=_rubric(plan.rubric),
@@ -407,7 +418,7 @@ def _rubric(named: str | dict[str, Any] | None) -> Rubric:
 
 
 def _absolute(rubric: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
-    """With the path of a file made absolute, so that it means the same when it is resumed."""
+    """Make the path of a file absolute, so that it means the same when the study is resumed."""
     if isinstance(rubric, str) and Path(rubric).is_file():
         return str(Path(rubric).absolute())
     return rubric
@@ -415,59 +426,62 @@ def _absolute(rubric: str | dict[str, Any] | None) -> str | dict[str, Any] | Non
 
 async def _each(
     cases: Iterable[_Case],
-    judge: Callable[[_Case], Awaitable[_Found]],
+    judge: Callable[[_Case], Awaitable[_Result]],
     plan: _Plan,
     live: StudyProgress,
-) -> list[_Found]:
-    """What comes of every case, in order, with enough of them under way to fill all places."""
+) -> list[_Result]:
+    """Judge every case, with enough of them under way to use all of the concurrency; in order."""
     waiting = list(enumerate(cases))[::-1]
     began = time.monotonic()
-    found: dict[int, _Found] = {}
+    results: dict[int, _Result] = {}
 
-    async def work() -> None:
+    async def judge_waiting() -> None:
         while waiting:
             number, case = waiting.pop()
-            found[number] = await judge(case)
+            results[number] = await judge(case)
             live.done += 1
 
     try:
         async with asyncio.TaskGroup() as group:
-            # Keeping an answer takes a moment in which its place is free for the next one.
+            # To store an answer takes a moment in which the next request can be sent.
             for _ in range(2 * plan.concurrency):
-                group.create_task(work())
+                group.create_task(judge_waiting())
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
     live.seconds = time.monotonic() - began
-    return [found[number] for number in range(len(found))]
+    return [results[number] for number in range(len(results))]
 
 
-async def _bouts_report(bouts: list[PairwiseComparison]) -> tuple[dict[str, Any], dict[str, Any]]:
-    report = await asyncio.to_thread(pairwise.summarise, bouts)
-    return {"pairwise": msgspec.to_builtins(report)}, {"bouts": msgspec.to_builtins(bouts)}
+async def _pairwise_report(
+    comparisons: list[PairwiseComparison],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    report = await asyncio.to_thread(pairwise.summarise, comparisons)
+    detail = {"bouts": msgspec.to_builtins(comparisons)}
+    return {"pairwise": msgspec.to_builtins(report)}, detail
 
 
-def _games(bouts: Sequence[PairwiseComparison]) -> list[Game]:
+def _games(comparisons: Sequence[PairwiseComparison]) -> list[Game]:
     points = {"first": 1.0, "tie": 0.5, "second": 0.0}
     return [
-        Game(bout.first, bout.second, points[bout.winner], bout.id)
-        for bout in bouts
-        if bout.winner is not None
+        Game(comparison.first, comparison.second, points[comparison.winner], comparison.id)
+        for comparison in comparisons
+        if comparison.winner is not None
     ]
 
 
 def board_of(study: Study) -> Ratings:
-    """A tournament's ratings."""
+    """Return a tournament's ratings."""
     return msgspec.convert(study.report["board"], Ratings)
 
 
 def calibration_of(study: Study) -> Calibration:
-    """A calibration's numbers. Raises ConflictError for one of pairs, or without a report."""
+    """Return a calibration's numbers. Raises ConflictError for a study without any."""
     if "calibration" not in study.report:
         raise ConflictError(f"{study.id} has no calibration of scores: it is {study.state}")
     return msgspec.convert(study.report["calibration"], Calibration)
 
 
 def items_of(study: Study) -> list[Item]:
-    """What a calibration was made of."""
+    """Return the items that a calibration was made of."""
     calibration_of(study)
     return msgspec.convert(study.detail["items"], list[Item])

@@ -1,4 +1,4 @@
-"""What a study shows: its sheets, its warnings, and its change since an earlier one."""
+"""Shows a study: its sheets, its warnings, and its change since an earlier study."""
 
 from __future__ import annotations
 
@@ -26,61 +26,61 @@ from router.store.studies import Study
 
 
 def sheets(study: Study) -> list[Sheet]:
-    """All tables of a study; none while it has no report."""
-    found: list[Sheet] = []
+    """Return all tables of a study; a study without a report has no tables yet."""
+    tables: list[Sheet] = []
     if "calibration" in study.report:
         report = msgspec.convert(study.report["calibration"], Calibration)
-        found += calibration_sheets(report)
+        tables += calibration_sheets(report)
     if "board" in study.report:
-        found += board_sheets(board_of(study))
+        tables += board_sheets(board_of(study))
     if "pairwise" in study.report and study.kind != "tournament":
-        found += pairwise_sheets(
+        tables += pairwise_sheets(
             msgspec.convert(study.report["pairwise"], PairwiseReport),
             study.document.get("routes", ()),
         )
     if study.report:
-        found.append(_use(study))
+        tables.append(_use(study))
         machines = msgspec.convert(study.report["hardware"], list[HardwareCost])
         if machines:
-            found.append(_hardware(machines))
-    return found
+            tables.append(_hardware(machines))
+    return tables
 
 
 def warnings(study: Study) -> list[str]:
-    """What has to be known before believing the numbers."""
-    told = list(study.report.get("calibration", {}).get("warnings", ()))
-    own = family(*study.judges)
+    """Return the sentences that a reader has to know before believing the numbers."""
+    sentences = list(study.report.get("calibration", {}).get("warnings", ()))
+    family_of_judges = family(*study.judges)
     models = [group["name"] for group in study.report.get("calibration", {}).get("models", ())]
-    told += [
-        f"{', '.join(study.judges)} and {other} are both of the family {own}; judges tend to "
-        "prefer their own family's answers."
+    sentences += [
+        f"{', '.join(study.judges)} and {other} are both of the family {family_of_judges}; judges "
+        "tend to prefer their own family's answers."
         for other in (*study.document.get("routes", ()), *models)
-        if own and family(other) == own
+        if family_of_judges and family(other) == family_of_judges
     ]
-    return told
+    return sentences
 
 
 def title(study: Study) -> str:
-    """What it is, of whom, and when."""
+    """Return a study's title: its kind, its judges, its dataset or run, and its date."""
     day = datetime.fromtimestamp(study.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
     return f"{study.kind} {study.id}: {', '.join(study.judges)} on {study.name}, {day}"
 
 
 def html(study: Study) -> str:
-    """The study as a fragment of a page."""
+    """Return the study as a fragment of a page."""
     return fragment(title(study), sheets(study), warnings(study))
 
 
 def compared(first: Study, second: Study) -> JudgeChange:
-    """Two judges, or one on two dates.
+    """Compare two calibrations: those of two judges, or of one judge on two dates.
 
     Raises:
-        ConflictError: one has no scores, or they have no answer in common.
+        ConflictError: a study has no scores, or the two have no answer in common.
     """
-    found = change(items_of(first), items_of(second))
-    if not found.n:
+    judge_change = change(items_of(first), items_of(second))
+    if not judge_change.n:
         raise ConflictError(f"{first.id} and {second.id} have no scored answer in common")
-    return found
+    return judge_change
 
 
 def _use(study: Study) -> Sheet:
@@ -106,17 +106,17 @@ def _use(study: Study) -> Sheet:
         [
             (
                 judge,
-                f"{sum(one.calls for one in own):,}",
+                f"{sum(use.calls for use in by_judge):,}",
                 read,
-                f"{sum(one.asked_again for one in own):,}",
-                f"{sum(one.failed for one in own):,}",
-                f"{sum(one.tokens for one in own):,}",
-                _cost(own),
-                _mean_s(own),
+                f"{sum(use.asked_again for use in by_judge):,}",
+                f"{sum(use.failed for use in by_judge):,}",
+                f"{sum(use.tokens for use in by_judge):,}",
+                _cost(by_judge),
+                _mean_s(by_judge),
                 last,
             )
             for judge in study.judges
-            if (own := [one for one in uses if one.judge == judge])
+            if (by_judge := [use for use in uses if use.judge == judge])
         ],
     )
 
@@ -127,27 +127,27 @@ def _hardware(machines: Sequence[HardwareCost]) -> Sheet:
         ("target", "minutes", "per hour", "cost", "evaluations", "each", "tokens/s"),
         [
             (
-                one.target,
-                f"{one.seconds / 60:,.1f}",
-                dollars(one.price_per_hour),
-                dollars(one.cost_usd),
-                f"{one.requests:,}",
-                dollars(one.cost_per_request_usd),
-                "-" if one.tokens_per_s is None else f"{one.tokens_per_s:,.0f}",
+                machine.target,
+                f"{machine.seconds / 60:,.1f}",
+                dollars(machine.price_per_hour),
+                dollars(machine.cost_usd),
+                f"{machine.requests:,}",
+                dollars(machine.cost_per_request_usd),
+                "-" if machine.tokens_per_s is None else f"{machine.tokens_per_s:,.0f}",
             )
-            for one in machines
+            for machine in machines
         ],
     )
 
 
 def _cost(uses: Sequence[JudgeUse]) -> str:
-    if any(one.unpriced for one in uses):
+    if any(use.unpriced for use in uses):
         return "unknown"
-    estimated = any(one.estimated and one.cost_usd for one in uses)
-    return dollars(sum(one.cost_usd for one in uses), estimated=estimated)
+    estimated = any(use.estimated and use.cost_usd for use in uses)
+    return dollars(sum(use.cost_usd for use in uses), estimated=estimated)
 
 
 def _mean_s(uses: Sequence[JudgeUse]) -> str:
-    known = [(one.mean_s, one.calls) for one in uses if one.mean_s is not None]
+    known = [(use.mean_s, use.calls) for use in uses if use.mean_s is not None]
     calls = sum(count for _, count in known)
     return f"{sum(mean * count for mean, count in known) / calls:.3f}" if calls else "-"

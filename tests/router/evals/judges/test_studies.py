@@ -194,7 +194,7 @@ async def test_a_tournament_and_a_comparison_of_a_runs_routes(services, folder):
     run = await services.runs.create(document, base=Path())
     await services.runs.execute(run.id)
     wanted = PairwisePlan(judge="up/better", run=run.id, routes=routes)
-    study = await services.studies.duels(wanted, "tournament")
+    study = await services.studies.pairwise(wanted, "tournament")
     study = await services.studies.execute(study.id)
     board = board_of(study)
     assert list(board.ratings) == list(reversed(routes))
@@ -202,7 +202,7 @@ async def test_a_tournament_and_a_comparison_of_a_runs_routes(services, folder):
     assert len([one for one in services.upstream.log.requests if one.model == "better"]) <= 100
     assert (routes[-1], routes[0]) in board.surely
     two = PairwisePlan(judge="up/better", run=run.id, routes=(routes[0], routes[4]), limit=4)
-    study = await services.studies.execute((await services.studies.duels(two, "comparison")).id)
+    study = await services.studies.execute((await services.studies.pairwise(two, "comparison")).id)
     assert study.report["pairwise"]["losses"] == study.report["pairwise"]["pairs"] == 4
     for wrong, message in (
         ((routes[0],), "two different"),
@@ -211,7 +211,7 @@ async def test_a_tournament_and_a_comparison_of_a_runs_routes(services, folder):
     ):
         bad = PairwisePlan(judge="up/better", run=run.id, routes=wrong)
         with pytest.raises(RunDocumentError, match=message):
-            await services.studies.duels(bad, "comparison")
+            await services.studies.pairwise(bad, "comparison")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""The questions of the conformance suite, in the order in which they are asked.
+"""The checks of the conformance suite, in the order in which they run.
 
-Each is a function from an ExaminedHost to its evidence; it raises Failed or Unsupported. Their
-names are the function's with the first `_` as a dot: `tools_one` is `tools.one`.
+Each is a function from an ExaminedHost to its evidence; it raises Failed or Unsupported. A check's
+name is the function's with the first `_` as a dot: `tools_one` is `tools.one`.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ async def models_named(host: ExaminedHost) -> str:
 
 
 async def _names(host: ExaminedHost) -> list[str]:
-    said = await host.ask("models", feature="models")
-    names = [model["id"] for model in said.body["data"]]
-    _expect(names and all(isinstance(name, str) for name in names), show(said.body))
+    answer = await host.ask("models", feature="models")
+    names = [model["id"] for model in answer.body["data"]]
+    _expect(names and all(isinstance(name, str) for name in names), show(answer.body))
     return names
 
 
@@ -106,19 +106,19 @@ async def _names(host: ExaminedHost) -> list[str]:
 
 async def chat_answer(host: ExaminedHost) -> str:
     """A user message is answered with text."""
-    host.first = said = await host.ask(**_HELLO)
-    _expect(said.message.get("role") == "assistant", f"role {said.message.get('role')!r}")
-    return show(said.text)
+    host.first = answer = await host.ask(**_HELLO)
+    _expect(answer.message.get("role") == "assistant", f"role {answer.message.get('role')!r}")
+    return show(answer.text)
 
 
 async def chat_shape(host: ExaminedHost) -> str:
     """The answer has id, object, created and model."""
     body = (host.first or await host.ask(**_HELLO)).body
-    found = {name: body.get(name) for name in ("id", "object", "created", "model")}
-    _expect(found["object"] == "chat.completion", show(found))
-    _expect(isinstance(found["id"], str) and isinstance(found["model"], str), show(found))
-    _expect(isinstance(found["created"], int) and found["created"] > 0, show(found))
-    return show(found)
+    head = {name: body.get(name) for name in ("id", "object", "created", "model")}
+    _expect(head["object"] == "chat.completion", show(head))
+    _expect(isinstance(head["id"], str) and isinstance(head["model"], str), show(head))
+    _expect(isinstance(head["created"], int) and head["created"] > 0, show(head))
+    return show(head)
 
 
 async def chat_finish(host: ExaminedHost) -> str:
@@ -158,19 +158,20 @@ async def chat_developer(host: ExaminedHost) -> str:
 
 
 async def _longer(host: ExaminedHost, role: str) -> str:
-    """An instruction in a role must make the prompt longer, or it was thrown away."""
+    """Check that an instruction makes the prompt longer, or it was thrown away."""
     messages = [{"role": role, "content": "Answer in one short word. " * 4}, *_user("Say hello.")]
-    said = await host.ask(messages=messages, max_tokens=16, feature="messages")
+    answer = await host.ask(messages=messages, max_tokens=16, feature="messages")
     bare = host.first or await host.ask(**_HELLO)
-    tokens: list[Any] = [_prompt_tokens(one) for one in (bare, said)]
-    if None in tokens:
-        return f"answered; no usage to see whether it counts: {show(said.text)}"
-    _expect(tokens[1] > tokens[0], f"prompt tokens {tokens[0]} without it, {tokens[1]} with it")
-    return f"prompt tokens {tokens[0]} without it, {tokens[1]} with it"
+    without, with_it = _prompt_tokens(bare), _prompt_tokens(answer)
+    if without is None or with_it is None:
+        return f"answered; no usage to see whether it counts: {show(answer.text)}"
+    evidence = f"prompt tokens {without} without it, {with_it} with it"
+    _expect(with_it > without, evidence)
+    return evidence
 
 
-def _prompt_tokens(said: WholeAnswer) -> Any:
-    return (said.body.get("usage") or {}).get("prompt_tokens")
+def _prompt_tokens(answer: WholeAnswer) -> Any:
+    return (answer.body.get("usage") or {}).get("prompt_tokens")
 
 
 async def chat_turns(host: ExaminedHost) -> str:
@@ -181,8 +182,8 @@ async def chat_turns(host: ExaminedHost) -> str:
 
 async def chat_unicode(host: ExaminedHost) -> str:
     """Letters of every kind in the request are taken, and the answer is valid Unicode."""
-    said = await host.ask(messages=_user(_UNICODE), max_tokens=24)
-    return show(said.text.encode("utf-8").decode("utf-8"))
+    answer = await host.ask(messages=_user(_UNICODE), max_tokens=24)
+    return show(answer.text.encode("utf-8").decode("utf-8"))
 
 
 async def chat_name(host: ExaminedHost) -> str:
@@ -203,17 +204,17 @@ async def chat_max_completion_tokens(host: ExaminedHost) -> str:
 
 async def _bounded(host: ExaminedHost, name: str) -> str:
     bound: dict[str, Any] = {name: 3}
-    told = ""
+    evidence = ""
     for _ in range(_BOUNDED_TRIES):
-        said = await host.ask(messages=_user("Tell me a long story."), feature=name, **bound)
-        used = (said.body.get("usage") or {}).get("completion_tokens")
-        reason = said.choice.get("finish_reason")
-        told = f"{used} tokens, finish_reason {reason!r}"
-        _expect(used is None or used <= 3, told)
+        answer = await host.ask(messages=_user("Tell me a long story."), feature=name, **bound)
+        used = (answer.body.get("usage") or {}).get("completion_tokens")
+        reason = answer.choice.get("finish_reason")
+        evidence = f"{used} tokens, finish_reason {reason!r}"
+        _expect(used is None or used <= 3, evidence)
         # A model may be done in fewer tokens.
         if reason == "length" or used is None or used < 3:
-            return told
-    raise Failed(told)
+            return evidence
+    raise Failed(evidence)
 
 
 async def chat_stop(host: ExaminedHost) -> str:
@@ -232,46 +233,46 @@ async def _stopped(host: ExaminedHost, *, as_list: bool) -> str:
     stop = next((word[:4] for word in middle.split() if word.isascii()), "")
     if not stop:
         raise Unsupported(f"the model's answer has no word to stop at: {show(text)}")
-    said = await host.ask(**_STORY, stop=[stop, "\u2603"] if as_list else stop, feature="stop")
-    _expect(stop not in said.text, f"{stop!r} is in {show(said.text)}")
-    reason = said.choice.get("finish_reason")
+    answer = await host.ask(**_STORY, stop=[stop, "\u2603"] if as_list else stop, feature="stop")
+    _expect(stop not in answer.text, f"{stop!r} is in {show(answer.text)}")
+    reason = answer.choice.get("finish_reason")
     _expect(reason != "length" or stop not in text, f"finish_reason {reason!r}")
-    return f"stopped before {stop!r}: {show(said.text)}"
+    return f"stopped before {stop!r}: {show(answer.text)}"
 
 
 async def chat_deterministic(host: ExaminedHost) -> str:
     """Temperature 0 gives one answer twice."""
-    one = await host.ask(**_STORY, feature="temperature")
-    two = await host.ask(**_STORY, feature="temperature")
-    return _same(one.text, two.text)
+    first = await host.ask(**_STORY, feature="temperature")
+    second = await host.ask(**_STORY, feature="temperature")
+    return _same(first.text, second.text)
 
 
 async def chat_seed(host: ExaminedHost) -> str:
     """One seed gives one answer twice, at temperature 1."""
     fields: dict[str, Any] = {**_STORY, "temperature": 1, "seed": 42}
-    one = await host.ask(**fields, feature="seed")
-    two = await host.ask(**fields, feature="seed")
-    return _same(one.text, two.text)
+    first = await host.ask(**fields, feature="seed")
+    second = await host.ask(**fields, feature="seed")
+    return _same(first.text, second.text)
 
 
-def _same(one: str, two: str) -> str:
-    _expect(one == two, f"{show(one[:100])} and {show(two[:100])}")
-    return show(one)
+def _same(first: str, second: str) -> str:
+    _expect(first == second, f"{show(first[:100])} and {show(second[:100])}")
+    return show(first)
 
 
 async def chat_n(host: ExaminedHost) -> str:
     """`n: 2` gives two choices."""
-    said = await host.ask(**{**_HELLO, "n": 2, "temperature": 1}, feature="n")
-    found = len(said.body.get("choices") or ())
-    _expect(found == 2, f"{found} choices")
-    return show([choice["message"]["content"] for choice in said.body["choices"]])
+    answer = await host.ask(**{**_HELLO, "n": 2, "temperature": 1}, feature="n")
+    count = len(answer.body.get("choices") or ())
+    _expect(count == 2, f"{count} choices")
+    return show([choice["message"]["content"] for choice in answer.body["choices"]])
 
 
 async def chat_logprobs(host: ExaminedHost) -> str:
     """`logprobs` and `top_logprobs` give log probabilities for every token."""
-    said = await host.ask(**_HELLO, logprobs=True, top_logprobs=2, feature="logprobs")
-    tokens: Any = (said.choice.get("logprobs") or {}).get("content")
-    _expect(tokens, f"logprobs is {show(said.choice.get('logprobs'))}")
+    answer = await host.ask(**_HELLO, logprobs=True, top_logprobs=2, feature="logprobs")
+    tokens: Any = (answer.choice.get("logprobs") or {}).get("content")
+    _expect(tokens, f"logprobs is {show(answer.choice.get('logprobs'))}")
     first = tokens[0]
     _expect(isinstance(first["logprob"], int | float) and first["logprob"] <= 0, show(first))
     _expect(len(first["top_logprobs"]) == 2, show(first))
@@ -280,8 +281,8 @@ async def chat_logprobs(host: ExaminedHost) -> str:
 
 async def chat_logit_bias(host: ExaminedHost) -> str:
     """`logit_bias` is taken."""
-    said = await host.ask(**_HELLO, logit_bias={"10": -100}, feature="logit_bias")
-    return show(said.text)
+    answer = await host.ask(**_HELLO, logit_bias={"10": -100}, feature="logit_bias")
+    return show(answer.text)
 
 
 async def chat_penalties(host: ExaminedHost) -> str:
@@ -293,10 +294,10 @@ async def chat_penalties(host: ExaminedHost) -> str:
 async def chat_unknown_field(host: ExaminedHost) -> str:
     """A field that nobody knows is refused or ignored, but does no harm."""
     try:
-        said = await host.ask(**_HELLO, evalrouter_no_such_field=1, feature="messages")
+        answer = await host.ask(**_HELLO, evalrouter_no_such_field=1, feature="messages")
     except Unsupported as refused:
         return f"refused: {refused}"
-    dropped = said.translation.dropped.get("evalrouter_no_such_field")
+    dropped = answer.translation.dropped.get("evalrouter_no_such_field")
     return f"not sent: {dropped}" if dropped else "ignored"
 
 
@@ -305,29 +306,29 @@ async def chat_unknown_field(host: ExaminedHost) -> str:
 
 async def format_json_object(host: ExaminedHost) -> str:
     """`response_format: json_object` gives a JSON object."""
-    said = await host.ask(
+    answer = await host.ask(
         messages=_user("Give me a JSON object with one short key."),
         max_tokens=200,
         response_format={"type": "json_object"},
         feature="response_format",
     )
-    if said.choice.get("finish_reason") == "length":
-        return f"cut off by max_tokens, as JSON so far: {show(said.text)}"
-    _expect(isinstance(_json(said.text), dict), show(said.text))
-    return show(said.text)
+    if answer.choice.get("finish_reason") == "length":
+        return f"cut off by max_tokens, as JSON so far: {show(answer.text)}"
+    _expect(isinstance(_json(answer.text), dict), show(answer.text))
+    return show(answer.text)
 
 
 async def format_json_schema(host: ExaminedHost) -> str:
     """`response_format: json_schema` gives what the schema says."""
-    said = await host.ask(
+    answer = await host.ask(
         messages=_user("Name a color as JSON."),
         max_tokens=100,
         response_format={"type": "json_schema", "json_schema": _SCHEMA},
         feature="response_format",
     )
-    found = _json(said.text)
-    _expect(isinstance(found, dict) and found.get("color") in ("red", "blue"), show(said.text))
-    return show(said.text)
+    color = _json(answer.text)
+    _expect(isinstance(color, dict) and color.get("color") in ("red", "blue"), show(answer.text))
+    return show(answer.text)
 
 
 def _json(text: str) -> Any:
@@ -356,10 +357,10 @@ async def tools_required(host: ExaminedHost) -> str:
     return _call(await host.ask(**_ASK_WEATHER, tool_choice="required", feature="tools"))
 
 
-def _call(said: WholeAnswer) -> str:
-    calls: Any = said.message.get("tool_calls")
-    _expect(calls, f"no tool call: {show(said.message)}")
-    return _good_call(calls[0], said.choice.get("finish_reason"))
+def _call(answer: WholeAnswer) -> str:
+    calls: Any = answer.message.get("tool_calls")
+    _expect(calls, f"no tool call: {show(answer.message)}")
+    return _good_call(calls[0], answer.choice.get("finish_reason"))
 
 
 def _good_call(call: dict[str, Any], reason: Any) -> str:
@@ -377,23 +378,23 @@ def _good_call(call: dict[str, Any], reason: Any) -> str:
 
 async def tools_finish(host: ExaminedHost) -> str:
     """The finish reason of a tool call is `tool_calls`."""
-    said = await host.ask(**_ASK_WEATHER, tool_choice="required", feature="tools")
-    _call(said)
-    reason = said.choice.get("finish_reason")
+    answer = await host.ask(**_ASK_WEATHER, tool_choice="required", feature="tools")
+    _call(answer)
+    reason = answer.choice.get("finish_reason")
     _expect(reason == "tool_calls", f"finish_reason {reason!r}")
     return str(reason)
 
 
 async def tools_auto(host: ExaminedHost) -> str:
     """Tools are taken without a choice; the model may call them or answer."""
-    said = await host.ask(**_ASK_WEATHER, feature="tools")
-    calls = said.message.get("tool_calls")
-    return f"called {show(calls)}" if calls else f"answered {show(said.message.get('content'))}"
+    answer = await host.ask(**_ASK_WEATHER, feature="tools")
+    calls = answer.message.get("tool_calls")
+    return f"called {show(calls)}" if calls else f"answered {show(answer.message.get('content'))}"
 
 
 async def tools_parallel(host: ExaminedHost) -> str:
     """Two tools may be called in one answer."""
-    said = await host.ask(
+    answer = await host.ask(
         messages=_user("What is the weather in Paris, and what in Oslo? Ask for both at once."),
         tools=[_WEATHER],
         tool_choice="required",
@@ -401,7 +402,7 @@ async def tools_parallel(host: ExaminedHost) -> str:
         max_tokens=300,
         feature="tools",
     )
-    calls = said.message.get("tool_calls") or []
+    calls = answer.message.get("tool_calls") or []
     if len(calls) < 2:
         raise Unsupported(f"the model made {len(calls)} call: {show(calls)}")
     ids = [call["id"] for call in calls]
@@ -427,8 +428,8 @@ async def _answered_result(host: ExaminedHost, identifier: str) -> str:
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": identifier, "content": '{"sky": "blue"}'},
     ]
-    said = await host.ask(messages=messages, tools=[_WEATHER], max_tokens=32, feature="tools")
-    return show(said.message)
+    answer = await host.ask(messages=messages, tools=[_WEATHER], max_tokens=32, feature="tools")
+    return show(answer.message)
 
 
 async def tools_stream(host: ExaminedHost) -> str:
@@ -475,12 +476,12 @@ async def stream_role(host: ExaminedHost) -> str:
 async def stream_finish(host: ExaminedHost) -> str:
     """One chunk has a finish reason, and no text follows it."""
     streamed = await host.stream(**_HELLO)
-    reasons = [choice.get("finish_reason") for choice in streamed.choices]
-    found = [reason for reason in reasons if reason is not None]
-    _expect(len(found) == 1 and found[0] in _FINISHES, f"finish reasons {show(found)}")
-    after = streamed.choices[reasons.index(found[0]) + 1 :]
-    _expect(not any((one.get("delta") or {}).get("content") for one in after), show(after))
-    return str(found[0])
+    finishes = [choice.get("finish_reason") for choice in streamed.choices]
+    reasons = [reason for reason in finishes if reason is not None]
+    _expect(len(reasons) == 1 and reasons[0] in _FINISHES, f"finish reasons {show(reasons)}")
+    after = streamed.choices[finishes.index(reasons[0]) + 1 :]
+    _expect(not any((choice.get("delta") or {}).get("content") for choice in after), show(after))
+    return str(reasons[0])
 
 
 async def stream_usage(host: ExaminedHost) -> str:
@@ -488,40 +489,42 @@ async def stream_usage(host: ExaminedHost) -> str:
     streamed = await host.stream(
         **_HELLO, stream_options={"include_usage": True}, feature="stream_options"
     )
-    found = [chunk for chunk in streamed.chunks if chunk.get("usage")]
-    _expect(found, "no chunk with usage")
-    told = _usage(found[-1]["usage"])
-    _expect(not found[-1].get("choices"), f"usage beside choices: {show(found[-1])}")
-    return told + (" (estimated)" if found[-1]["usage"].get("estimated") else "")
+    with_usage = [chunk for chunk in streamed.chunks if chunk.get("usage")]
+    _expect(with_usage, "no chunk with usage")
+    last = with_usage[-1]
+    evidence = _usage(last["usage"])
+    _expect(not last.get("choices"), f"usage beside choices: {show(last)}")
+    return evidence + (" (estimated)" if last["usage"].get("estimated") else "")
 
 
 async def stream_same(host: ExaminedHost) -> str:
     """At temperature 0, a stream says what a whole answer says."""
-    said = await host.ask(**_STORY, feature="temperature")
+    answer = await host.ask(**_STORY, feature="temperature")
     streamed = await host.stream(**_STORY)
-    return _same(said.text, streamed.text)
+    return _same(answer.text, streamed.text)
 
 
 async def stream_pieces(host: ExaminedHost) -> str:
     """A stream comes in pieces, not all at once."""
     streamed = await host.stream(**_STORY)
-    spoken = [one for one in streamed.choices if (one.get("delta") or {}).get("content")]
+    pieces = _contents(streamed)
     # A quick host's pieces may come in one read.
-    _expect(len(spoken) > 1, f"{len(spoken)} piece, {streamed.reads} reads")
-    return f"{len(spoken)} pieces in {streamed.reads} reads"
+    _expect(len(pieces) > 1, f"{len(pieces)} piece, {streamed.reads} reads")
+    return f"{len(pieces)} pieces in {streamed.reads} reads"
 
 
 async def stream_unicode(host: ExaminedHost) -> str:
     """No character is cut in two between chunks."""
     streamed = await host.stream(messages=_user(f"Repeat: {_UNICODE}"), max_tokens=48)
     # Each event was decoded by itself, so a cut character would be a replacement at its edges.
-    edges = [one for one in _spoken(streamed) if one.startswith("\ufffd") or one.endswith("\ufffd")]
+    pieces = _contents(streamed)
+    edges = [piece for piece in pieces if "\ufffd" in (piece[0], piece[-1])]
     whole = (await host.ask(messages=_user(f"Repeat: {_UNICODE}"), max_tokens=48)).text
     _expect(not edges or "\ufffd" in whole, f"cut characters: {show(edges)}")
     return show(streamed.text)
 
 
-def _spoken(streamed: StreamedAnswer) -> list[str]:
+def _contents(streamed: StreamedAnswer) -> list[str]:
     return [
         content
         for choice in streamed.choices
@@ -532,8 +535,9 @@ def _spoken(streamed: StreamedAnswer) -> list[str]:
 async def stream_n(host: ExaminedHost) -> str:
     """`n: 2` streams two choices."""
     streamed = await host.stream(**{**_HELLO, "n": 2}, feature="n")
-    found = {one.get("index") for chunk in streamed.chunks for one in chunk.get("choices") or ()}
-    _expect(found == {0, 1}, f"indexes {show(sorted(map(str, found)))}")
+    choices = [choice for chunk in streamed.chunks for choice in chunk.get("choices") or ()]
+    indexes = {choice.get("index") for choice in choices}
+    _expect(indexes == {0, 1}, f"indexes {show(sorted(map(str, indexes)))}")
     return "indexes 0 and 1"
 
 
@@ -558,26 +562,26 @@ async def more_vision(host: ExaminedHost) -> str:
         {"type": "image_url", "image_url": {"url": _PIXEL}},
     ]
     try:
-        said = await host.ask(messages=_user(parts), max_tokens=16, feature="messages")
+        answer = await host.ask(messages=_user(parts), max_tokens=16, feature="messages")
     except Failed as failure:
         # Servers of text models say it with 500.
         if "image" in str(failure).lower():
             raise Unsupported(str(failure)) from None
         raise
-    return show(said.text)
+    return show(answer.text)
 
 
 async def more_parallel(host: ExaminedHost) -> str:
     """Four requests at once are all answered."""
     answers = await asyncio.gather(*(host.ask(**_HELLO) for _ in range(4)))
-    return show([one.text[:20] for one in answers])
+    return show([answer.text[:20] for answer in answers])
 
 
 async def more_completion(host: ExaminedHost) -> str:
     """/v1/completions continues a prompt."""
-    said = await host.ask("completions", prompt="Once upon", max_tokens=8, feature="completions")
-    _expect(isinstance(said.choice.get("text"), str), show(said.body))
-    return show(said.choice["text"])
+    answer = await host.ask("completions", prompt="Once upon", max_tokens=8, feature="completions")
+    _expect(isinstance(answer.choice.get("text"), str), show(answer.body))
+    return show(answer.choice["text"])
 
 
 async def more_completion_stream(host: ExaminedHost) -> str:
@@ -591,29 +595,29 @@ async def more_completion_stream(host: ExaminedHost) -> str:
 
 async def more_embedding(host: ExaminedHost) -> str:
     """/v1/embeddings gives a vector of numbers."""
-    said = await host.ask("embeddings", input="hello", feature="embeddings")
-    vector = said.body["data"][0]["embedding"]
-    _expect(vector and all(isinstance(one, int | float) for one in vector), show(vector))
+    answer = await host.ask("embeddings", input="hello", feature="embeddings")
+    vector = answer.body["data"][0]["embedding"]
+    _expect(vector and all(isinstance(number, int | float) for number in vector), show(vector))
     return f"{len(vector)} numbers"
 
 
 async def more_embeddings(host: ExaminedHost) -> str:
     """Several inputs give as many vectors, in their order."""
-    said = await host.ask("embeddings", input=["a", "b", "a"], feature="embeddings")
-    rows = said.body["data"]
+    answer = await host.ask("embeddings", input=["a", "b", "a"], feature="embeddings")
+    rows = answer.body["data"]
     _expect([row["index"] for row in rows] == [0, 1, 2], show([row["index"] for row in rows]))
-    one, two, three = (row["embedding"] for row in rows)
-    close = max(abs(a - b) for a, b in zip(one, three, strict=True))
+    first, second, third = (row["embedding"] for row in rows)
+    close = max(abs(a - b) for a, b in zip(first, third, strict=True))
     _expect(close < 1e-3, f"one text, two vectors; they differ by {close}")
-    return f"3 vectors of {len(two)} numbers"
+    return f"3 vectors of {len(second)} numbers"
 
 
 async def more_embedding_base64(host: ExaminedHost) -> str:
     """`encoding_format: base64` gives little-endian floats."""
-    said = await host.ask(
+    answer = await host.ask(
         "embeddings", input="hello", encoding_format="base64", feature="encoding_format"
     )
-    packed = said.body["data"][0]["embedding"]
+    packed = answer.body["data"][0]["embedding"]
     _expect(isinstance(packed, str), f"not a text: {show(packed)}")
     raw = base64.b64decode(packed)
     numbers = struct.unpack(f"<{len(raw) // 4}f", raw)
@@ -628,8 +632,8 @@ async def more_embedding_base64(host: ExaminedHost) -> str:
 async def error_unknown_model(host: ExaminedHost) -> str:
     """A model that does not exist is an error, not another model's answer."""
     error = await host.refused(model="evalrouter-no-such-model", **_HELLO)
-    _expect(400 <= error.status < 500, f"status {error.status}: {_told(error)}")
-    return f"status {error.status}: {_told(error)}"
+    _expect(400 <= error.status < 500, f"status {error.status}: {_message(error)}")
+    return f"status {error.status}: {_message(error)}"
 
 
 async def error_bad_key(host: ExaminedHost) -> str:
@@ -637,22 +641,22 @@ async def error_bad_key(host: ExaminedHost) -> str:
     if host.wrong_key is None:
         raise Unsupported("there is no key in the config")
     error = await host.refused(by=host.wrong_key(), **_HELLO)
-    _expect(error.status in (401, 403), f"status {error.status}: {_told(error)}")
-    return f"status {error.status}: {_told(error)}"
+    _expect(error.status in (401, 403), f"status {error.status}: {_message(error)}")
+    return f"status {error.status}: {_message(error)}"
 
 
 async def error_no_messages(host: ExaminedHost) -> str:
     """A request without messages is refused with 400 or 422."""
     error = await host.refused(max_tokens=8)
-    _expect(error.status in (400, 422), f"status {error.status}: {_told(error)}")
-    return f"status {error.status}: {_told(error)}"
+    _expect(error.status in (400, 422), f"status {error.status}: {_message(error)}")
+    return f"status {error.status}: {_message(error)}"
 
 
 async def error_bad_type(host: ExaminedHost) -> str:
     """A bound that is a word is refused with 400 or 422."""
     error = await host.refused(**{**_HELLO, "max_tokens": "many"})
-    _expect(error.status in (400, 422), f"status {error.status}: {_told(error)}")
-    return f"status {error.status}: {_told(error)}"
+    _expect(error.status in (400, 422), f"status {error.status}: {_message(error)}")
+    return f"status {error.status}: {_message(error)}"
 
 
 async def error_shape(host: ExaminedHost) -> str:
@@ -662,8 +666,8 @@ async def error_shape(host: ExaminedHost) -> str:
         body = msgspec.json.decode(error.body)
     except wire.UNREADABLE:
         raise Failed(f"not JSON: {error.body[:100]!r}") from None
-    found = body.get("error") if isinstance(body, dict) else None
-    if not (isinstance(found, dict) and isinstance(found.get("message"), str)):
+    error_object = body.get("error") if isinstance(body, dict) else None
+    if not (isinstance(error_object, dict) and isinstance(error_object.get("message"), str)):
         raise Unsupported(f"its own form, which the router turns into OpenAI's: {show(body)}")
     return show(body)
 
@@ -671,10 +675,10 @@ async def error_shape(host: ExaminedHost) -> str:
 async def error_long_prompt(host: ExaminedHost) -> str:
     """A prompt that is too long is refused, not cut."""
     if not host.long_words:
-        raise Unsupported("not asked: it may cost money; ask for it with --long")
+        raise Unsupported("left out, as it may cost money; --long includes it")
     error = await host.refused(messages=_user("sea " * host.long_words), max_tokens=8)
-    _expect(400 <= error.status < 500, f"status {error.status}: {_told(error)}")
-    return f"status {error.status}: {_told(error)}"
+    _expect(400 <= error.status < 500, f"status {error.status}: {_message(error)}")
+    return f"status {error.status}: {_message(error)}"
 
 
 async def error_then_answer(host: ExaminedHost) -> str:
@@ -682,7 +686,7 @@ async def error_then_answer(host: ExaminedHost) -> str:
     return show((await host.ask(**_HELLO)).text)
 
 
-def _told(error: Any) -> str:
+def _message(error: Any) -> str:
     return show(error.as_openai()["error"]["message"])
 
 

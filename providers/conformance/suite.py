@@ -1,14 +1,14 @@
-"""How well does a host speak OpenAI's API? Some fifty questions, each answered with its evidence.
+"""Examines how well a host speaks OpenAI's API: some fifty checks, each with its evidence.
 
     report = await examine(provider, "model", kind="llamafile")
     print(report.counts)                 # {"pass": 40, "fail": 2, "unsupported": 7}
 
-`checks.py` holds the questions. They do not depend on how clever the model is: a tiny model with
-random weights passes. A check is `pass`, `fail`, or `unsupported`: the host, or the provider that
-translates for it, says that it cannot do this. What is ignored without a word is a `fail`.
+`checks.py` holds the checks, which do not depend on how clever the model is: a tiny one with random
+weights passes. A check is `pass`, `fail`, or `unsupported` where the host, or the provider that
+translates for it, says that it cannot do this. A request that is silently ignored is a `fail`.
 
 Each check is a handful of short requests; with a paid host, all of them cost less than a cent,
-but for `error.long_prompt`, which runs only when it is asked for.
+but for `error.long_prompt`, which runs only on request.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from providers.http import sse
 
 CheckOutcome = Literal["pass", "fail", "unsupported"]
 
-# Statuses by which a host says that it cannot do what it was asked.
+# Statuses by which a host says that it cannot do what the request needs.
 _CANNOT = frozenset({400, 404, 405, 415, 422, 501})
 _EVIDENCE = 300
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one question.
+    """The result of one check.
 
     Attributes:
-        name: `group.question`.
-        title: the question in words.
+        name: `group.check`.
+        title: what the check requires, in words.
         outcome: see the module.
-        evidence: what was seen.
-        seconds: how long it took.
+        evidence: what the host answered.
+        seconds: how long the check took.
     """
 
     name: str
@@ -54,16 +54,16 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConformanceReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All answers about one model of one provider.
+    """All results for one model of one provider.
 
     Attributes:
-        provider: its name in the config.
-        kind: its kind.
-        model: the model that was asked.
-        answered_as: the model version the host says it is, "" when it says nothing.
-        fingerprint: the host's `system_fingerprint`, "" when it says nothing.
-        date: when, ISO 8601 in UTC.
-        results: in the order in which they were asked.
+        provider: the provider's name in the config.
+        kind: the provider's kind.
+        model: the model that answered.
+        answered_as: the model version that the host reports; "" without one.
+        fingerprint: the host's `system_fingerprint`; "" without one.
+        date: when the checks ran, ISO 8601 in UTC.
+        results: the results in the order of the checks.
     """
 
     provider: str
@@ -76,9 +76,9 @@ class ConformanceReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How often each outcome."""
-        found = Counter(result.outcome for result in self.results)
-        return {outcome: found[outcome] for outcome in ("pass", "fail", "unsupported")}
+        """How often each outcome occurred."""
+        counts = Counter(result.outcome for result in self.results)
+        return {outcome: counts[outcome] for outcome in ("pass", "fail", "unsupported")}
 
 
 class Failed(Exception):  # noqa: N818  # the outcome's name; never leaves this module
@@ -98,16 +98,16 @@ class WholeAnswer(NamedTuple):
 
     @property
     def choice(self) -> dict[str, Any]:
-        """The first choice. Raises Failed when there is none."""
+        """The first choice. Raises Failed without one."""
         choices = self.body.get("choices")
         if not choices or not isinstance(choices[0], dict):
             raise Failed(f"no choices in {show(self.body)}")
-        found: dict[str, Any] = choices[0]
-        return found
+        choice: dict[str, Any] = choices[0]
+        return choice
 
     @property
     def message(self) -> dict[str, Any]:
-        """The first choice's message. Raises Failed when there is none."""
+        """The first choice's message. Raises Failed without one."""
         message = self.choice.get("message")
         if not isinstance(message, dict):
             raise Failed(f"no message in {show(self.choice)}")
@@ -115,7 +115,7 @@ class WholeAnswer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The first choice's text. Raises Failed when it is none."""
+        """The first choice's text. Raises Failed when the content is no text."""
         content = self.message.get("content")
         if not isinstance(content, str):
             raise Failed(f"content is {show(content)}")
@@ -151,14 +151,14 @@ class StreamedAnswer(NamedTuple):
 
 
 class ExaminedHost:
-    """The provider under examination, as the checks ask it.
+    """The provider under examination, with the requests that the checks make.
 
     Args:
-        provider: it.
-        model: the model's name there.
+        provider: the provider.
+        model: the model's name at the provider.
         timeout: seconds for each request.
-        wrong_key: makes the same provider with a wrong key; None where there is no key.
-        long_words: words of the prompt that is to be too long; 0 leaves that check out.
+        wrong_key: makes the same provider with a wrong key; None where the config has no key.
+        long_words: words of the prompt that is meant to be too long; 0 leaves that check out.
     """
 
     def __init__(
@@ -180,10 +180,10 @@ class ExaminedHost:
     async def ask(
         self, path: Path = "chat/completions", *, feature: str = "", **fields: Any
     ) -> WholeAnswer:
-        """A whole answer.
+        """Send a request and return the whole answer.
 
-        `feature` names the field that the check is about: where the host, or the provider, says it
-        cannot do it, that is an Unsupported. Without it, an error is a Failed.
+        `feature` names the field that the check is about: where the host or the provider says that
+        it cannot do it, that is an Unsupported. Without `feature`, an error is a Failed.
         """
         async with self._sent(path, fields, stream=False, feature=feature) as reply:
             body = await reply.read()
@@ -192,14 +192,14 @@ class ExaminedHost:
     async def stream(
         self, path: Path = "chat/completions", *, feature: str = "", **fields: Any
     ) -> StreamedAnswer:
-        """A streamed answer, read to its end."""
+        """Send a request and return the streamed answer, read to its end."""
         fields = {"stream": True, **fields}
         parser, events, reads = sse.Parser(), [], 0
         async with self._sent(path, fields, stream=True, feature=feature) as reply:
             async for chunk in reply.chunks():
-                found = parser.feed(chunk)
-                reads += bool(found)
-                events += found
+                parsed = parser.feed(chunk)
+                reads += bool(parsed)
+                events += parsed
         done = any(event.data == b"[DONE]" for event in events)
         chunks = [_object(event.data) for event in events if event.data != b"[DONE]"]
         errors = [chunk["error"] for chunk in chunks if "error" in chunk]
@@ -216,7 +216,7 @@ class ExaminedHost:
         model: str | None = None,
         **fields: Any,
     ) -> UpstreamStatusError:
-        """The error that a request is answered with. Raises Failed when it is answered.
+        """Return the error that a request gets. Raises Failed when the request succeeds.
 
         A refusal by the provider counts: a host that would only cut the prompt never gets it.
         """
@@ -229,13 +229,13 @@ class ExaminedHost:
             finally:
                 await reply.aclose()
         if reply.status < 400:
-            said = _object(body)
-            raise Failed(f"answered with {reply.status}, as model {said.get('model')!r}")
+            answer = _object(body)
+            raise Failed(f"answered with {reply.status}, as model {answer.get('model')!r}")
         headers = {name.lower(): value for name, value in reply.headers.items()}
         return UpstreamStatusError(reply.status, body, headers, f"status {reply.status}")
 
     async def begin(self, **fields: Any) -> Reply:
-        """A streamed answer of which nothing is read yet; the caller closes it."""
+        """Return a streamed answer before any of it is read; the caller closes it."""
         call = self._call("chat/completions", {"stream": True, **fields}, stream=True)
         return await self.provider.send(call)
 
@@ -267,14 +267,14 @@ class ExaminedHost:
 
 
 def _is_of(name: str, feature: str) -> bool:
-    """Whether a dropped field is the feature, or a part of it."""
+    """Return whether a dropped field is the feature, or a part of it."""
     return name.split(".", maxsplit=1)[0] in (feature, {"tools": "tool_choice"}.get(feature))
 
 
 def _cannot(reply: Reply, body: bytes, feature: str) -> Exception:
     error = UpstreamStatusError(reply.status, body, {}, f"status {reply.status}")
-    told = f"status {reply.status}: {error.as_openai()['error']['message']}"
-    return Unsupported(told) if feature and reply.status in _CANNOT else Failed(told)
+    message = f"status {reply.status}: {error.as_openai()['error']['message']}"
+    return Unsupported(message) if feature and reply.status in _CANNOT else Failed(message)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -285,13 +285,13 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def show(value: Any) -> str:
-    """A value as evidence: JSON, cut to a readable length."""
+    """Return a value as evidence: JSON, cut to a readable length."""
     text = value if isinstance(value, str) else wire.encode(value).decode()
     return text if len(text) <= _EVIDENCE else text[: _EVIDENCE - 1] + "…"
 
 
 class Check(NamedTuple):
-    """One question: its name, its words, and how it is asked; the answer is the evidence."""
+    """One check: its name, its title, and the function that returns its evidence."""
 
     name: str
     title: str
@@ -303,19 +303,19 @@ async def examine(
     checks: Sequence[Check],
     *,
     kind: str,
-    told: Callable[[CheckResult], None] = lambda _: None,
+    on_result: Callable[[CheckResult], None] = lambda _: None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     clock: Callable[[], float] = time.monotonic,
 ) -> ConformanceReport:
-    """Ask all questions, one after the other.
+    """Run all checks, one after the other.
 
     Args:
-        host: whom.
-        checks: what; `checks.CHECKS`.
+        host: the host to examine.
+        checks: the checks to run; `checks.CHECKS` has all.
         kind: the provider's kind, for the report.
-        told: is called with each result as it comes.
-        now: the date of the report.
-        clock: seconds, to time the checks.
+        on_result: called with each result as it comes.
+        now: returns the date of the report.
+        clock: returns seconds, to time the checks.
     """
     results = []
     for check in checks:
@@ -330,7 +330,7 @@ async def examine(
                 seconds=round(clock() - began, 3),
             )
         )
-        told(results[-1])
+        on_result(results[-1])
     first = host.first.body if host.first else {}
     return ConformanceReport(
         provider=host.provider.name,

@@ -65,7 +65,7 @@ async def examine_provider(
         long_words=LONG_WORDS if long else 0,
     )
     report = await examine(
-        host, CHECKS, kind=config.kind, told=lambda one: told(_masked(one, CheckResult, masks))
+        host, CHECKS, kind=config.kind, on_result=lambda one: told(_masked(one, CheckResult, masks))
     )
     return _masked(report, ConformanceReport, masks)
 

@@ -10,11 +10,13 @@ other counts beside it still hold.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
+from providers import host_json
 from providers.wire import UNREADABLE
 
 # More than any model takes and gives in one request: a total, or a count of reasoning tokens, that
@@ -28,8 +30,6 @@ ABSENT = msgspec.Raw(b"null")
 
 _decode = msgspec.json.Decoder(Any).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
 _decode_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _encode = msgspec.json.Encoder().encode
 _INCLUDE = msgspec.Raw(b'{"include_usage":true}')
@@ -192,7 +192,6 @@ def _read_any(raw: bytes | msgspec.Raw) -> TokenCounts | None:
     try:
         fields = _decode(raw)
     except UNREADABLE:
-        # A number out of any range (1e400) must not take the others with it.
         fields = _field_by_field(raw)
     return tokens_of(fields)
 
@@ -286,14 +285,17 @@ def _at(usage: dict[str, Any], path: str) -> int | None:
 
 
 def _field_by_field(raw: bytes | msgspec.Raw) -> Any:
+    """Return the fields that can be read: one that cannot does not hide the others.
+
+    `host_json.decode` reads each of them. It does not read the object as a whole, where bytes that
+    are not UTF-8, in a field that is no count, would cost all counts.
+    """
     try:
         fields = _decode_fields(raw)
     except UNREADABLE:
         return None
-    found = {}
+    readable = {}
     for name, value in fields.items():
-        try:
-            found[name] = _decode(value)
-        except UNREADABLE:
-            continue
-    return found
+        with contextlib.suppress(*UNREADABLE):
+            readable[name] = host_json.decode(value)
+    return readable

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from providers.base import Path
 from providers.errors import UpstreamProtocolError, UpstreamStatusError
 from providers.host_json import decode_object
 from providers.http import sse
+from providers.off_loop import LARGE_BYTES
 from providers.translation.fold import fold, unfold
 from providers.wire import UNREADABLE
 from router.records import Target
@@ -53,8 +55,35 @@ class _Completion(msgspec.Struct):
     error: msgspec.Raw = _ABSENT
 
 
+class _Vector(msgspec.Struct):
+    embedding: msgspec.Raw = _ABSENT
+
+
 class _Embeddings(msgspec.Struct):
-    data: list[dict[str, msgspec.Raw]] | None = None
+    data: list[_Vector] | None = None
+    error: msgspec.Raw = _ABSENT
+
+
+# Of lists in large answers only so much is decoded, and the rest skipped: millions of items take
+# seconds, and no other thread runs in that time, as msgspec keeps the interpreter's lock.
+_FirstChoices: Any = msgspec.defstruct(
+    "_FirstChoices",
+    [(f"choice_{number}", _Choice | UnsetType, UNSET) for number in range(MAX_CHOICES)],
+    array_like=True,
+)
+
+
+class _FirstVector(msgspec.Struct, array_like=True):
+    vector: _Vector | UnsetType = UNSET
+
+
+class _LargeCompletion(msgspec.Struct):
+    choices: _FirstChoices | None = None
+    error: msgspec.Raw = _ABSENT
+
+
+class _LargeEmbeddings(msgspec.Struct):
+    data: _FirstVector | None = None
     error: msgspec.Raw = _ABSENT
 
 
@@ -75,6 +104,8 @@ class _Ending(msgspec.Struct):
 # Values that are not read are skipped: 0.8 µs for a chat completion of 1 KB.
 _decode_completion = msgspec.json.Decoder(_Completion).decode
 _decode_embeddings = msgspec.json.Decoder(_Embeddings).decode
+_decode_large_completion = msgspec.json.Decoder(_LargeCompletion).decode
+_decode_large_embeddings = msgspec.json.Decoder(_LargeEmbeddings).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_ending = msgspec.json.Decoder(_Ending).decode
 _encode = msgspec.json.Encoder().encode
@@ -87,9 +118,11 @@ def whole(body: bytes, path: Path, target: Target) -> bytes:
         UpstreamStatusError: it is an error object.
         UpstreamProtocolError: it is no answer of this path.
     """
-    first: _Choice | dict[str, msgspec.Raw] | None
+    first: _Choice | _Vector | None
     try:
-        if path == "embeddings":
+        if len(body) > LARGE_BYTES:
+            first, error = _read_large(body, path)
+        elif path == "embeddings":
             vectors = _decode_embeddings(body)
             first = vectors.data[0] if vectors.data else None
             error = vectors.error
@@ -113,9 +146,20 @@ def whole(body: bytes, path: Path, target: Target) -> bytes:
         said = first.text if path == "completions" else first.message
         if _says_nothing(said) and _says_nothing(first.finish_reason):
             raise UpstreamProtocolError(f"{target}: the answer's first choice is empty")
-    elif "embedding" not in first:
+    elif first.embedding is _ABSENT:
         raise UpstreamProtocolError(f"{target}: the answer's first vector is missing")
     return body
+
+
+def _read_large(body: bytes, path: Path) -> tuple[_Choice | _Vector | None, msgspec.Raw]:
+    """Return a large answer's first choice or vector, and its error."""
+    if path == "embeddings":
+        vectors = _decode_large_embeddings(body)
+        vector = vectors.data.vector if vectors.data is not None else UNSET
+        return None if vector is UNSET else vector, vectors.error
+    completion = _decode_large_completion(body)
+    choice = completion.choices.choice_0 if completion.choices is not None else UNSET
+    return None if choice is UNSET else choice, completion.error
 
 
 def _is_error(field: msgspec.Raw) -> bool:

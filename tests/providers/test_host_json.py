@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.host_json import decode, decode_object
+from providers.host_json import MAX_VALUES, decode, decode_object
 
 ODD = ["1e400", "-1e400", "1.5E+999", "9" * 5000, "-" + "9" * 5000]
 
@@ -81,3 +81,23 @@ def test_other_values_stay_as_they_are(value):
     assert decode(text) == [value]
     # The same where something else is odd.
     assert decode(text[:-1] + b", 1e400]") == [value, None]
+
+
+FLOOD = {
+    "lists": b"[%b[]]" % (b"[]," * MAX_VALUES),
+    "nested lists": b"[" + b",".join([b"[[[[[]]]]]"] * (MAX_VALUES // 5)) + b"]",
+    "objects": b"[%b{}]" % (b"{}," * MAX_VALUES),
+    "keys": b"{" + b",".join(b'"%x":0' % n for n in range(MAX_VALUES)) + b"}",
+}
+
+
+@pytest.mark.parametrize("name", FLOOD)
+def test_a_flood_of_values_is_not_decoded(name):
+    with pytest.raises(msgspec.DecodeError, match=f"over {MAX_VALUES:,} lists, objects and keys"):
+        decode(FLOOD[name])
+
+
+def test_long_texts_and_many_numbers_are_read():
+    text = "a, [b] {c}: " * 100_000
+    numbers = [0.5] * MAX_VALUES
+    assert decode(json.dumps([text, numbers, [numbers]]).encode()) == [text, numbers, [numbers]]

@@ -194,6 +194,23 @@ def test_an_odd_detail_costs_nothing_else(where, odd):
     assert (found.cached, found.written) == (0, 0)
 
 
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_detail_leaves_the_one_beside_it(odd):
+    details = f'{{"cached_tokens": 900, "cache_write_tokens": {odd}}}'
+    raw = f'{json.dumps(PLAIN)[:-1]}, "prompt_tokens_details": {details}}}'
+    found = read_usage(raw.encode())
+    assert found == TokenCounts(1000, 100, 1100, 900)
+
+
+@pytest.mark.parametrize("odd", [b'"\xff"', b'{"\xff": 1}'])
+def test_bytes_that_are_no_text_cost_nothing_else(odd):
+    raw = json.dumps(PLAIN).encode()[:-1] + b', "odd": %b}' % odd
+    assert read_usage(raw) == TokenCounts(1000, 100, 1100)
+    # The same where the usual shape does not fit.
+    raw = raw.replace(b"1000", b"1e400")
+    assert read_usage(raw) == TokenCounts(1000, 100, 1100)
+
+
 @pytest.mark.parametrize("raw", [b"null", b"[]", b"7", b'"x"', b"{}", b"{", b"", b'{"a":NaN}'])
 def test_no_usage(raw):
     assert read_usage(raw) is None

@@ -147,7 +147,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     cost_usd: float | None = None
     settled: bool = False
 
-    def asked(self) -> str:
+    def target_name(self) -> str:
         """The target that answered, else the last one that was asked; "" when none was."""
         if self.target is not None:
             return f"{self.target.provider}/{self.target.model}"

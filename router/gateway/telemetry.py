@@ -228,7 +228,7 @@ class ProcessMetrics:
     def count(self, record: Record) -> None:
         """Count a completed record. On the event loop, in about two microseconds."""
         made_up = _made_up(record) if record.error_code else None
-        key = (record.traffic_class, record.route, record.asked())
+        key = (record.traffic_class, record.route, record.target_name())
         if made_up is not None:
             key = (record.traffic_class, made_up, made_up)
         series = self._series.get(key)
@@ -356,7 +356,7 @@ def _made_up(record: Record) -> str | None:
     if record.error_code == "model_not_found":
         return ""
     if record.error_code == "upstream_404" and record.target is None:
-        target = record.asked()
+        target = record.target_name()
         # A route's targets are the config's.
         if target == record.route:
             return f"{target.partition('/')[0]}/{OTHER}"

@@ -117,7 +117,7 @@ class Traces:
             "error.type": (record.error_code or str(record.status)) if failed else None,
             "evalrouter.request_id": record.id,
             "evalrouter.route": record.route,
-            "evalrouter.target": record.asked() or None,
+            "evalrouter.target": record.target_name() or None,
             "evalrouter.class": record.traffic_class,
             "evalrouter.cached": record.cached,
             "evalrouter.cost_usd": record.cost_usd,

@@ -1,12 +1,7 @@
-"""Where runs, samples, answers and scores are kept. `base.py` is the protocol and the rows."""
+"""Where everything is stored that must survive a crash.
 
-import sys
-
-# sqlite-utils imports pandas wherever it is installed, for types that we never store: most of a
-# second and 70 MB, for each process. A None there reads as "not installed".
-if "pandas" not in sys.modules:
-    sys.modules["pandas"] = None  # type: ignore[assignment]
-    try:
-        import sqlite_utils.db  # noqa: F401  # imported for its effect
-    finally:
-        del sys.modules["pandas"]
+`protocol.py` composes the store from small protocols, one module each: `runs`, `requeue`, `claims`,
+`results`, `history`, `usage`, `experiments`, `judgements`, `studies`, `datasets`, `routes`, `keys`,
+`traffic` and `readiness`. Each has the rows that it stores. `columns/` turns those rows into table
+columns and back, for any database. `sqlite/` is the database, with a module for each protocol.
+"""

@@ -15,6 +15,7 @@ from router.store.history import HistoryStore
 from router.store.judgements import JudgementStore
 from router.store.keys import KeyStore
 from router.store.readiness import CheckedStore
+from router.store.requeue import RequeueStore
 from router.store.results import ResultStore
 from router.store.routes import RouteStore
 from router.store.runs import RunStore
@@ -25,6 +26,7 @@ from router.store.usage import UsageStore
 
 class Store(
     RunStore,
+    RequeueStore,
     ClaimStore,
     ResultStore,
     HistoryStore,

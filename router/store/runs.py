@@ -2,12 +2,13 @@
 
 A *run* is one run document being executed. Its *samples* are the rendered rows of its dataset. Each
 *cell* (run, route, sample, repeat) has at most one *answer*, and each answer has *scores*; see
-`results.py`. Which process executes a run is in `claims.py`.
+`results.py`. Which process executes a run is in `claims.py`; how a run that stopped is executed
+once more is in `requeue.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -106,7 +107,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunStore(Protocol):
-    """Stores runs and changes what is to be done of them.
+    """Stores runs.
 
     Every method that takes the id of a run, except `run`, raises NotFoundError where no run has it.
     """
@@ -145,64 +146,6 @@ class RunStore(Protocol):
 
         Raises:
             StoreError: no such field, or a value of the wrong type.
-        """
-        ...
-
-    async def requeue_run(
-        self,
-        run_id: str,
-        now: float,
-        stale_after: float,
-        *,
-        retry_failed: bool = False,
-        **changes: Any,
-    ) -> None:
-        """Queue a run for execution; `retry_failed` drops its errors, to send them once more.
-
-        Raises:
-            ConflictError: its owner gave a sign of life within the last `stale_after` seconds.
-        """
-        ...
-
-    async def rescore_run(
-        self,
-        run_id: str,
-        now: float,
-        stale_after: float,
-        *,
-        keep_outputs: Sequence[str],
-        **changes: Any,
-    ) -> None:
-        """Queue a run for scoring all its answers; only scores of `keep_outputs` stay.
-
-        The owner that claims it calls `unscore_some` until that returns False.
-
-        Raises:
-            ConflictError: its owner gave a sign of life within the last `stale_after` seconds.
-        """
-        ...
-
-    async def unscore_some(self, run_id: str) -> bool:
-        """Delete some of the scores that `rescore_run` gave up; return whether more are left."""
-        ...
-
-    async def extend_run(
-        self,
-        run_id: str,
-        now: float,
-        stale_after: float,
-        *,
-        samples: Iterable[Sample],
-        **changes: Any,
-    ) -> None:
-        """Queue a run with more samples behind its own, all or nothing.
-
-        `changes` contains the new `dataset_rows`.
-
-        Raises:
-            ConflictError: its owner gave a sign of life lately, or another process extends it too.
-            StoreError: two samples have the same id.
-            Exception: whatever `samples` raises; the run stays as it was.
         """
         ...
 

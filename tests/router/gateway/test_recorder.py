@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import httpx
 import pytest
@@ -529,10 +530,8 @@ async def test_old_records_are_forgotten(store, prices):
         while len(await store.traffic(TrafficFilter(), limit=5000)) > 2:
             await asyncio.sleep(0.002)
     assert {row.id for row in await store.traffic(TrafficFilter())} == {"fresh", "just"}
-    bodies = await store._read(
-        "count", lambda db: db.execute("SELECT count(*) FROM traffic_bodies").fetchone()[0]
-    )
-    assert bodies == 2
+    with closing(sqlite3.connect(store.path)) as db:
+        assert db.execute("SELECT count(*) FROM traffic_bodies").fetchone() == (2,)
 
 
 async def test_zero_days_keep_records_for_ever(store, prices):
@@ -624,7 +623,9 @@ async def test_the_indexes_are_used(store, prices):
             for name, where in queries.items()
         }
 
-    for name, told in (await store._read("explain", plan)).items():
+    with closing(sqlite3.connect(store.path)) as db:
+        plans = plan(db)
+    for name, told in plans.items():
         assert name in told
         assert "TEMP B-TREE" not in told
 

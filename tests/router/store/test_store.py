@@ -23,10 +23,11 @@ from evaluators.base import Answer, Cell, Sample, Score, Usage
 from evaluators.data.columns import Column
 from providers.errors import NotFoundError, RunDocumentError, StoreError, StoreUnavailableError
 from router.store.datasets import DatasetRow
-from router.store.migrations import STEPS, migrate
 from router.store.protocol import Store
 from router.store.runs import Progress, Run, RunFilter
-from router.store.sqlite import ABANDONED_S, SqliteStore
+from router.store.sqlite import SqliteStore
+from router.store.sqlite.migrations import STEPS, migrate
+from router.store.sqlite.runs import ABANDONED_S
 from router.store.usage import EmbeddingUse
 
 ROOT = Path(__file__).parents[3]

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 
 from providers.errors import StoreError
-from router.store.sqlite_file import BUSY_S, DatabaseFile
+from router.store.sqlite.file import BUSY_S, DatabaseFile
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from providers.errors import EvalrouterError, StoreError, StoreFault, StoreUnavailableError
-from router.store.migrations import is_known, migrate
+from router.store.sqlite.migrations import is_known, migrate
 
 log = logging.getLogger("evalrouter")
 

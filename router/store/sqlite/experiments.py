@@ -1,19 +1,15 @@
-"""What is kept of experiments: which runs are in one, its tags and its notes.
-
-As in `sqlite_rows.py`: every function runs inside a transaction that its caller holds.
-"""
+"""The table of experiments: which runs are in one, its tags and its notes."""
 
 from __future__ import annotations
 
 import msgspec
 from sqlite_utils import Database
 
-from router.store.experiments import Experiment
+from router.store.columns.experiments import experiment_of
+from router.store.experiments import Experiment, ExperimentStore
+from router.store.sqlite.database import SqlitePart
 
-_texts = msgspec.json.Decoder(tuple[str, ...])
-_counts = msgspec.json.Decoder(dict[str, int])
-
-# One that has notes or tags and no run (any more) is an experiment, too.
+# A name that has notes or tags but no run (any more) is an experiment, too.
 _EVERY = """
     SELECT names.name, coalesce(experiments.tags, '[]'), coalesce(experiments.notes, ''),
         runs, states, first_at, last_at
@@ -34,30 +30,32 @@ _EVERY = """
 """
 
 
-def experiments(db: Database, name: str | None, tag: str | None) -> list[Experiment]:
-    """Those of that name or tag, the one with the newest run first."""
+class SqliteExperiments(SqlitePart, ExperimentStore):
+    """Tags and notes of experiments, and counts of their runs."""
+
+    async def experiments(
+        self, *, name: str | None = None, tag: str | None = None
+    ) -> list[Experiment]:
+        return await self._database.read("list experiments", _experiments, name, tag)
+
+    async def set_experiment(self, name: str, *, tags: tuple[str, ...], notes: str) -> None:
+        await self._database.write("describe an experiment", _set, name, tags, notes)
+
+    async def forget_experiment(self, name: str) -> None:
+        await self._database.write("forget an experiment", _forget, name)
+
+
+def _experiments(db: Database, name: str | None, tag: str | None) -> list[Experiment]:
     rows = db.execute(
         f"{_EVERY} WHERE (:name IS NULL OR names.name = :name)"  # noqa: S608 - constants
         " AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(experiments.tags)"
         " WHERE json_each.value = :tag)) ORDER BY last_at DESC NULLS LAST, names.name",
         {"name": name, "tag": tag},
     )
-    return [
-        Experiment(
-            name=row[0],
-            tags=_texts.decode(row[1]),
-            notes=row[2],
-            runs=row[3] or 0,
-            states=_counts.decode(row[4] or "{}"),
-            first_run_at=row[5],
-            last_run_at=row[6],
-        )
-        for row in rows
-    ]
+    return [experiment_of(row) for row in rows]
 
 
-def set_experiment(db: Database, name: str, tags: tuple[str, ...], notes: str) -> None:
-    """Its tags and notes, in place of those it had."""
+def _set(db: Database, name: str, tags: tuple[str, ...], notes: str) -> None:
     db.execute(
         "INSERT INTO experiments (name, tags, notes) VALUES (?, ?, ?) ON CONFLICT (name)"
         " DO UPDATE SET tags = excluded.tags, notes = excluded.notes",
@@ -65,7 +63,6 @@ def set_experiment(db: Database, name: str, tags: tuple[str, ...], notes: str) -
     )
 
 
-def forget_experiment(db: Database, name: str) -> None:
-    """Tags and notes are gone; its runs stay, in no experiment."""
+def _forget(db: Database, name: str) -> None:
     db.execute("DELETE FROM experiments WHERE name = ?", (name,))
     db.execute("UPDATE runs SET experiment = '' WHERE experiment = ?", (name,))

@@ -1,7 +1,6 @@
-"""What earlier requests say about the next ones: speeds, tokens, spreads, and answers kept.
+"""Queries for what earlier requests say about the next ones.
 
-As in `sqlite_rows.py`: every function runs inside a transaction that its caller holds. Only so many
-of the newest rows are looked at, so that a large store answers as fast as a small one.
+Only so many of the newest rows are read, so that a large store answers as fast as a small one.
 """
 
 from __future__ import annotations
@@ -12,36 +11,52 @@ from typing import Any
 import msgspec
 from sqlite_utils import Database
 
-from router.store.history import EarlierAnswer, EarlierRun
+from router.store.history import EarlierAnswer, EarlierRun, HistoryStore
+from router.store.sqlite.database import SqlitePart
 
-_LOOKED_AT = 20_000  # newest rows
+_NEWEST = 20_000  # answers, or requests of clients
 _RUNS = 20  # newest runs of a dataset
 _SCORES = 20_000  # of one output of a run
 
 _messages = msgspec.json.Decoder(tuple[dict[str, Any], ...])
 
 
-def known_requests(db: Database, requests: Sequence[tuple[str, int]]) -> frozenset[tuple[str, int]]:
-    """Those of the (request hash, repeat) that the run cache has an answer to."""
-    wanted = frozenset(requests)
-    hashes = msgspec.json.encode(sorted({request_hash for request_hash, _ in wanted})).decode()
-    rows = db.execute(
+class SqliteHistory(SqlitePart, HistoryStore):
+    """What earlier requests say about the next ones."""
+
+    async def known_requests(
+        self, requests: Sequence[tuple[str, int]]
+    ) -> frozenset[tuple[str, int]]:
+        return await self._database.read("look for answers", _known_requests, requests)
+
+    async def earlier_answers(self, target: str, limit: int) -> list[EarlierAnswer]:
+        return await self._database.read("read earlier answers", _earlier_answers, target, limit)
+
+    async def earlier_run(self, dataset_hash: str, output: str) -> EarlierRun | None:
+        return await self._database.read("read earlier scores", _earlier_run, dataset_hash, output)
+
+
+def _known_requests(
+    db: Database, requests: Sequence[tuple[str, int]]
+) -> frozenset[tuple[str, int]]:
+    hashes = msgspec.json.encode(sorted({request_hash for request_hash, _ in requests})).decode()
+    answered = db.execute(
         "SELECT DISTINCT request_hash, repeat FROM answers WHERE state = 'answered'"
         " AND request_hash IN (SELECT value FROM json_each(?))",
         (hashes,),
     )
-    return wanted.intersection((request_hash, repeat) for request_hash, repeat in rows)
+    return frozenset(requests).intersection((row[0], row[1]) for row in answered)
 
 
-def earlier_answers(db: Database, target: str, most: int) -> list[EarlierAnswer]:
-    """The target's newest answers to runs, else to live requests."""
+def _earlier_answers(db: Database, target: str, limit: int) -> list[EarlierAnswer]:
     rows = db.execute(
-        "SELECT found.prompt_tokens, found.completion_tokens, found.first_byte_s, found.total_s,"
-        " samples.messages FROM (SELECT run, position, target, state, cached, prompt_tokens,"
-        " completion_tokens, first_byte_s, total_s FROM answers ORDER BY id DESC LIMIT ?) AS found"
-        " JOIN samples ON samples.run = found.run AND samples.position = found.position"
-        " WHERE found.target = ? AND found.state = 'answered' AND found.cached = 0 LIMIT ?",
-        (_LOOKED_AT, target, most),
+        "SELECT newest.prompt_tokens, newest.completion_tokens, newest.first_byte_s,"
+        " newest.total_s, samples.messages"
+        " FROM (SELECT run, position, target, state, cached, prompt_tokens, completion_tokens,"
+        " first_byte_s, total_s FROM answers ORDER BY id DESC LIMIT ?) AS newest"
+        " JOIN samples ON samples.run = newest.run AND samples.position = newest.position"
+        " WHERE newest.target = ? AND newest.state = 'answered' AND newest.cached = 0 LIMIT ?",
+        (_NEWEST, target, limit),
     ).fetchall()
     if rows:
         return [
@@ -59,7 +74,7 @@ def earlier_answers(db: Database, target: str, most: int) -> list[EarlierAnswer]
         "SELECT prompt_tokens, completion_tokens, first_byte_s, total_s FROM"
         " (SELECT * FROM traffic ORDER BY number DESC LIMIT ?) WHERE target = ? AND status = 200"
         " AND error_code = '' AND cached = 0 AND path = 'chat/completions' LIMIT ?",
-        (_LOOKED_AT, target, most),
+        (_NEWEST, target, limit),
     )
     return [
         EarlierAnswer(
@@ -73,8 +88,7 @@ def earlier_answers(db: Database, target: str, most: int) -> list[EarlierAnswer]
     ]
 
 
-def earlier_run(db: Database, dataset_hash: str, output: str) -> EarlierRun | None:
-    """The newest run over the dataset that has scores of this output; None without one."""
+def _earlier_run(db: Database, dataset_hash: str, output: str) -> EarlierRun | None:
     runs = db.execute(
         "SELECT number, id FROM runs WHERE dataset_hash = ? AND hidden_since IS NULL"
         " ORDER BY id DESC LIMIT ?",
@@ -95,7 +109,10 @@ def earlier_run(db: Database, dataset_hash: str, output: str) -> EarlierRun | No
             return EarlierRun(
                 run_id=run_id,
                 scores={
-                    route: {at: sum(found) / len(found) for at, found in by_sample.items()}
+                    route: {
+                        position: sum(repeats) / len(repeats)
+                        for position, repeats in by_sample.items()
+                    }
                     for route, by_sample in values.items()
                 },
             )

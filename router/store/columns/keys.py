@@ -1,0 +1,72 @@
+"""Keys and their spend as columns of a table, and back.
+
+A row that cannot be read never opens a door and never makes money free: such a key is refused, and
+such a spend is more than any budget.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from providers.errors import StoreError
+from router.store.keys import KeyRow, KeySpend
+
+log = logging.getLogger("evalrouter")
+
+# More than any budget.
+_ALL_USD = 1e300
+
+KEY_COLUMNS = KeyRow.__struct_fields__
+_texts = msgspec.json.Decoder(tuple[str, ...])
+
+
+def key_columns(row: KeyRow) -> tuple[Any, ...]:
+    """Return the values of KEY_COLUMNS."""
+    routes = None if row.routes is None else msgspec.json.encode(row.routes).decode()
+    return tuple(
+        routes if name == "routes" else value for name, value in msgspec.structs.asdict(row).items()
+    )
+
+
+def key_of(row: Sequence[Any]) -> KeyRow:
+    """Read a key from KEY_COLUMNS."""
+    values = dict(zip(KEY_COLUMNS, row, strict=True))
+    values["admin"] = bool(values["admin"])
+    if values["routes"] is not None:
+        values["routes"] = _texts.decode(values["routes"])
+    return msgspec.convert(values, KeyRow)
+
+
+def usable_key_of(row: Sequence[Any]) -> KeyRow:
+    """Read a key from KEY_COLUMNS; one that cannot be read is revoked, because others can be."""
+    try:
+        return key_of(row)
+    except (msgspec.MsgspecError, TypeError) as error:
+        log.error("the key %s cannot be read and is refused: %s", row[0], error)
+        return KeyRow(id=str(row[0]), name=str(row[1]), created_at=0.0, revoked_at=0.0)
+
+
+# The columns of a key's spend in one period, in the order of the fields of KeySpend.
+SPEND_COLUMNS = ("key", *KeySpend.__struct_fields__[1:])
+
+
+def spend_columns(spend: KeySpend) -> tuple[Any, ...]:
+    """Return the values of SPEND_COLUMNS. Raises StoreError where `usd` is not finite."""
+    if not math.isfinite(spend.usd):
+        raise StoreError(f"cannot store {spend.usd} as a key's spend: it is not a finite number")
+    return msgspec.structs.astuple(spend)
+
+
+def spend_of(row: Sequence[Any]) -> KeySpend:
+    """Read a key's spend from SPEND_COLUMNS; one that cannot be read is more than any budget."""
+    try:
+        spend = msgspec.convert(dict(zip(KeySpend.__struct_fields__, row, strict=True)), KeySpend)
+    except msgspec.MsgspecError:
+        since = row[1] if isinstance(row[1], float) else 0.0
+        return KeySpend(key_id=str(row[0]), since=since, usd=_ALL_USD)
+    return spend if math.isfinite(spend.usd) else msgspec.structs.replace(spend, usd=_ALL_USD)

@@ -1,0 +1,198 @@
+"""Samples, answers and scores as columns of a table, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from evaluators.base import Answer, Cell, Sample, Score, Usage
+from providers.base import AS_IT_CAME, Translation
+from router.store.columns.values import finite, json_text
+from router.store.results import ScoredAnswer
+
+CHUNK = 1000  # samples added in one transaction
+CHUNK_BYTES = 8 * 1024 * 1024  # of samples added in one transaction, unless one is larger
+
+_messages = msgspec.json.Decoder(tuple[dict[str, Any], ...])
+_texts = msgspec.json.Decoder(tuple[str, ...])
+_object = msgspec.json.Decoder(dict[str, Any])
+_floats = msgspec.json.Decoder(tuple[float, ...])
+_attempts = msgspec.json.Decoder(tuple[dict[str, Any], ...])
+_translation = msgspec.json.Decoder(Translation)
+
+# samples
+
+SAMPLE_COLUMNS = ("position", "sample_id", "refs", "messages", "fields", "answer")
+# The values of SAMPLE_COLUMNS.
+SampleValues = tuple[int, str, str, str, str, str | None]
+
+
+def sample_chunk(samples: Iterator[Sample], position: int) -> list[SampleValues]:
+    """Take the next samples, a bounded number of bytes, and number them from `position` on."""
+    chunk: list[SampleValues] = []
+    size = 0
+    for at, sample in enumerate(samples, position):
+        texts = json_text(sample.references), json_text(sample.messages), json_text(sample.fields)
+        chunk.append((at, sample.id, *texts, sample.answer))
+        size += sum(map(len, texts))
+        # Checked last, because what an iterator has given out cannot be put back.
+        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+            break
+    return chunk
+
+
+def sample_of(row: Sequence[Any]) -> Sample:
+    """Read a sample from SAMPLE_COLUMNS."""
+    _, sample_id, references, messages, fields, answer = row
+    return Sample(
+        id=sample_id,
+        messages=_messages.decode(messages),
+        references=_texts.decode(references),
+        fields=_object.decode(fields),
+        answer=answer,
+    )
+
+
+# answers
+
+ANSWER_COLUMNS = (
+    "text",
+    "error",
+    "error_code",
+    "target",
+    "model",
+    "system_fingerprint",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cost_usd",
+    "first_byte_s",
+    "total_s",
+    "attempt_count",
+    "cached",
+    "logprob_sum",
+    "logprob_tokens",
+    "translation",
+    "estimated",
+)
+
+
+def answer_state(answer: Answer) -> str:
+    """Return the state of an answer's cell: `answered` or `failed`."""
+    return "answered" if answer.text is not None and answer.error is None else "failed"
+
+
+def answer_columns(answer: Answer) -> tuple[Any, ...]:
+    """Return the values of ANSWER_COLUMNS."""
+    return (
+        answer.text,
+        answer.error,
+        answer.error_code,
+        answer.target,
+        answer.model,
+        answer.system_fingerprint,
+        answer.finish_reason,
+        answer.usage.prompt_tokens,
+        answer.usage.completion_tokens,
+        answer.usage.total_tokens,
+        finite(answer.cost_usd, "cost_usd"),
+        finite(answer.first_byte_s, "first_byte_s"),
+        finite(answer.total_s, "total_s"),
+        answer.attempts,
+        answer.cached,
+        finite(answer.logprob_sum, "logprob_sum"),
+        answer.logprob_tokens,
+        None if answer.translation == AS_IT_CAME else json_text(answer.translation),
+        answer.estimated,
+    )
+
+
+def answer_of(row: Sequence[Any]) -> Answer:
+    """Read an answer from ANSWER_COLUMNS."""
+    return Answer(
+        text=row[0],
+        error=row[1],
+        error_code=row[2],
+        target=row[3],
+        model=row[4],
+        system_fingerprint=row[5],
+        finish_reason=row[6],
+        usage=Usage(prompt_tokens=row[7], completion_tokens=row[8], total_tokens=row[9]),
+        cost_usd=row[10],
+        first_byte_s=row[11],
+        total_s=row[12],
+        attempts=row[13],
+        cached=bool(row[14]),
+        logprob_sum=row[15],
+        logprob_tokens=row[16],
+        translation=AS_IT_CAME if row[17] is None else _translation.decode(row[17]),
+        estimated=bool(row[18]),
+    )
+
+
+# scores
+
+SCORE_COLUMNS = ("answer", "output", "value", "statistics", "passed", "error", "note")
+
+
+def score_columns(answer: int, score: Score) -> tuple[Any, ...]:
+    """Return the values of SCORE_COLUMNS; `answer` is the number of the scored answer's row."""
+    return (
+        answer,
+        score.output,
+        finite(score.value, score.output),
+        json_text([float(number) for number in score.statistics]) if score.statistics else None,
+        score.passed,
+        score.error or None,
+        score.note or None,
+    )
+
+
+def score_of(row: Sequence[Any]) -> Score:
+    """Read a score from SCORE_COLUMNS."""
+    _, output, value, statistics, passed, error, note = row
+    return Score(
+        output=output,
+        value=value,
+        statistics=_floats.decode(statistics) if statistics else (),
+        passed=None if passed is None else bool(passed),
+        error=error or "",
+        note=note or "",
+    )
+
+
+# cells
+
+# The columns of a cell with its answer: first those of the row, its route and its sample.
+CELL_COLUMNS = (
+    "answers.id",
+    "answers.position",
+    "routes.name",
+    "samples.sample_id",
+    "answers.repeat",
+    "answers.state",
+    "answers.request_hash",
+    "answers.asked_at",
+    "answers.answered_at",
+    "answers.interrupted",
+    "answers.attempts",
+    *(f"answers.{name}" for name in ANSWER_COLUMNS),
+)
+_ANSWER_AT = len(CELL_COLUMNS) - len(ANSWER_COLUMNS)
+
+
+def scored_answer_of(row: Sequence[Any], scores: Mapping[int, Sequence[Score]]) -> ScoredAnswer:
+    """Read a cell from CELL_COLUMNS; `scores` are those of all answers, by number of the row."""
+    return ScoredAnswer(
+        cell=Cell(row[2], row[3], row[4]),
+        answer=None if row[5] == "sent" else answer_of(row[_ANSWER_AT:]),
+        scores=tuple(scores.get(row[0], ())),
+        request_hash=row[6],
+        asked_at=row[7],
+        answered_at=row[8],
+        interrupted=row[9],
+        attempts=_attempts.decode(row[10]) if row[10] else (),
+    )

@@ -1,0 +1,142 @@
+"""A request as columns of a table, and back.
+
+What can be selected by is in columns of its own, and the rest as JSON in `detail`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from providers.base import AS_IT_CAME, Translation
+from router.records import Attempt, Record
+from router.store.traffic import TrafficRow
+
+
+class _Detail(msgspec.Struct, omit_defaults=True):
+    attempts: Sequence[Attempt] = ()
+    translation: Translation | None = None
+    system_fingerprint: str = ""
+    total_tokens: int | None = None
+    cached_tokens: int = 0
+    written_tokens: int = 0
+    trace: str = ""
+    lost_tokens: int = 0
+    estimated: bool = False
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Detail).decode
+
+TRAFFIC_COLUMNS = (
+    "number",
+    "id",
+    "at",
+    "key_id",
+    "path",
+    "route",
+    "target",
+    "status",
+    "error_code",
+    "klass",
+    "stream",
+    "cached",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "cost_usd",
+    "first_byte_s",
+    "total_s",
+    "model",
+    "bodies",
+    "detail",
+)
+
+
+def has_bodies(record: Record) -> bool:
+    """Whether a request's bodies are stored."""
+    return record.keep == "full" and (record.request is not None or record.response is not None)
+
+
+def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
+    """Return the values of TRAFFIC_COLUMNS for a request."""
+    detail = _Detail(
+        record.attempts,
+        None if record.translation is AS_IT_CAME else record.translation,
+        record.system_fingerprint,
+        record.total_tokens,
+        record.cached_tokens,
+        record.written_tokens,
+        f"{record.trace.trace_id:032x}" if record.trace is not None else "",
+        record.lost_tokens,
+        record.estimated,
+    )
+    return (
+        number,
+        record.id,
+        record.at,
+        record.key_id,
+        record.path,
+        record.route,
+        record.target_name(),
+        record.status,
+        record.error_code,
+        record.traffic_class,
+        record.stream,
+        record.cached,
+        record.finish_reason,
+        record.prompt_tokens,
+        record.completion_tokens,
+        record.cost_usd,
+        record.first_byte_s,
+        record.total_s,
+        record.model,
+        has_bodies(record),
+        _encode(detail).decode(),
+    )
+
+
+def traffic_of(row: Sequence[Any]) -> TrafficRow:
+    """Read a request from TRAFFIC_COLUMNS, without its bodies."""
+    detail = _decode(row[20])
+    return TrafficRow(
+        number=row[0],
+        id=row[1],
+        at=row[2],
+        key_id=row[3],
+        path=row[4],
+        route=row[5],
+        target=row[6],
+        status=row[7],
+        error_code=row[8],
+        traffic_class=row[9],
+        stream=bool(row[10]),
+        cached=bool(row[11]),
+        finish_reason=row[12],
+        prompt_tokens=row[13],
+        completion_tokens=row[14],
+        cost_usd=row[15],
+        first_byte_s=row[16],
+        total_s=row[17],
+        model=row[18],
+        bodies=bool(row[19]),
+        attempts=tuple(detail.attempts),
+        translation=detail.translation,
+        system_fingerprint=detail.system_fingerprint,
+        total_tokens=detail.total_tokens,
+        cached_tokens=detail.cached_tokens,
+        written_tokens=detail.written_tokens,
+        lost_tokens=detail.lost_tokens,
+        estimated=detail.estimated,
+        trace_id=detail.trace,
+    )
+
+
+def with_bodies(row: TrafficRow, bodies: Sequence[bytes | None]) -> TrafficRow:
+    """Return the row with its request's and response's bodies as text."""
+    request, response = (
+        None if body is None else body.decode("utf-8", "replace") for body in bodies
+    )
+    return msgspec.structs.replace(row, request=request, response=response)

@@ -1,0 +1,27 @@
+"""How long targets worked, from the rows of their requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
+
+from router.store.usage import Served
+
+# target, start and end in seconds, tokens
+ServedRequest = tuple[str, float, float, int]
+
+
+def served_of(requests: Iterable[ServedRequest]) -> list[Served]:
+    """Add up requests that are sorted by target and start; time of several counts once."""
+    totals = []
+    for target, rows in groupby(requests, key=itemgetter(0)):
+        seconds, count, tokens, until = 0.0, 0, 0, float("-inf")
+        for _, start, end, taken in rows:
+            count += 1
+            tokens += taken
+            if end > until:
+                seconds += end - max(start, until)
+                until = end
+        totals.append(Served(target=target, seconds=seconds, requests=count, tokens=tokens))
+    return totals

@@ -1,0 +1,117 @@
+"""The tables of keys and of what they spent."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+from sqlite_utils import Database
+
+from providers.errors import ConflictError, NotFoundError, closest
+from router.store.columns.keys import (
+    KEY_COLUMNS,
+    SPEND_COLUMNS,
+    key_columns,
+    key_of,
+    spend_columns,
+    spend_of,
+    usable_key_of,
+)
+from router.store.keys import KeyRow, KeySpend, KeyState, KeyStore, KeyTable
+from router.store.sqlite.database import SqlitePart
+
+_COLUMNS = ", ".join(KEY_COLUMNS)
+_INSERT = (
+    f"INSERT INTO keys ({_COLUMNS}, hash)"  # noqa: S608 - constants
+    f" VALUES ({', '.join('?' * len(KEY_COLUMNS))}, ?)"
+)
+_SPEND = ", ".join(SPEND_COLUMNS)
+_ADD_SPEND = f"""
+    INSERT INTO key_spend ({_SPEND}) VALUES ({", ".join("?" * len(SPEND_COLUMNS))})
+    ON CONFLICT (key, since) DO UPDATE SET
+        usd = usd + excluded.usd,
+        -- A sum beyond 64 bits would turn into a fraction.
+        tokens = min(tokens + excluded.tokens, 9223372036854775807),
+        requests = requests + excluded.requests,
+        unpriced = unpriced + excluded.unpriced,
+        estimated = estimated + excluded.estimated
+"""  # noqa: S608 - constants
+
+
+class SqliteKeys(SqlitePart, KeyStore):
+    """Keys and what they spent."""
+
+    @property
+    def generation(self) -> int:
+        return self._database.generation
+
+    async def add_key(self, row: KeyRow, digest: bytes) -> None:
+        await self._database.write("add a key", _insert, row, digest)
+
+    async def keys(self) -> KeyTable:
+        return await self._database.read("read the keys", _keys)
+
+    async def key_state(self) -> KeyState:
+        return await self._database.read("read what keys spent", _state)
+
+    async def revoke_key(self, name: str, now: float) -> KeyRow:
+        return await self._database.write("revoke a key", _revoke, name, now)
+
+    async def add_key_spend(self, spent: Sequence[KeySpend]) -> None:
+        await self._database.write("keep what keys spent", _add_spend, spent)
+
+
+def _insert(db: Database, row: KeyRow, digest: bytes) -> None:
+    try:
+        db.execute(_INSERT, (*key_columns(row), digest))
+    except sqlite3.IntegrityError:
+        if _in_use(db, row.name) is None:
+            raise
+        raise ConflictError(
+            f"there is a key {row.name!r} already; revoke it first or take another name"
+        ) from None
+
+
+def _keys(db: Database) -> KeyTable:
+    rows = db.execute(
+        f"SELECT hash, {_COLUMNS} FROM keys ORDER BY created_at, id"  # noqa: S608 - constants
+    )
+    return KeyTable(version=_version(db), by_hash={row[0]: usable_key_of(row[1:]) for row in rows})
+
+
+def _state(db: Database) -> KeyState:
+    rows = db.execute(
+        f"SELECT {_SPEND} FROM keys JOIN key_spend"  # noqa: S608 - constants
+        " ON key = id AND since = (SELECT max(since) FROM key_spend WHERE key = id)"
+    )
+    return KeyState(version=_version(db), spent={row[0]: spend_of(row) for row in rows})
+
+
+def _revoke(db: Database, name: str, now: float) -> KeyRow:
+    key = _in_use(db, name)
+    if key is None:
+        names = db.execute("SELECT name FROM keys WHERE revoked_at IS NULL")
+        known = [known_name for (known_name,) in names]
+        raise NotFoundError(f"no key {name!r} is in use.{closest(name, known)}")
+    db.execute("UPDATE keys SET revoked_at = ? WHERE id = ?", (now, key.id))
+    return msgspec.structs.replace(key, revoked_at=now)
+
+
+def _add_spend(db: Database, spent: Sequence[KeySpend]) -> None:
+    # Sums, so that what other processes added meanwhile stays.
+    db.conn.executemany(_ADD_SPEND, [spend_columns(spend) for spend in spent])
+
+
+def _version(db: Database) -> int:
+    version: int = db.execute("SELECT version FROM key_changes").fetchone()[0]
+    return version
+
+
+def _in_use(db: Database, name: str) -> KeyRow | None:
+    row = db.execute(
+        f"SELECT {_COLUMNS} FROM keys"  # noqa: S608 - constants
+        " WHERE (id = :name OR name = :name) AND revoked_at IS NULL",
+        {"name": name},
+    ).fetchone()
+    return None if row is None else key_of(row)

@@ -1,0 +1,37 @@
+"""The table of routes that were set while a server ran."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlite_utils import Database
+
+from router.store.columns.values import json_text
+from router.store.routes import RouteStore
+from router.store.sqlite.database import SqlitePart
+
+
+class SqliteRoutes(SqlitePart, RouteStore):
+    """Overrides of the config's routes."""
+
+    async def set_route(self, name: str, route: dict[str, Any] | None, now: float) -> None:
+        await self._database.write("set a route", _set, name, route, now)
+
+    async def route_overrides(self) -> dict[str, dict[str, Any]]:
+        return await self._database.read("read route overrides", _overrides)
+
+
+def _set(db: Database, name: str, route: dict[str, Any] | None, now: float) -> None:
+    if route is None:
+        db.execute("DELETE FROM route_overrides WHERE name = ?", (name,))
+        return
+    db.execute(
+        "INSERT OR REPLACE INTO route_overrides (name, route, changed_at) VALUES (?, ?, ?)",
+        (name, json_text(route), now),
+    )
+
+
+def _overrides(db: Database) -> dict[str, dict[str, Any]]:
+    rows = db.execute("SELECT name, route FROM route_overrides ORDER BY name")
+    return {name: msgspec.json.decode(route) for name, route in rows}

@@ -1,0 +1,200 @@
+"""The table of runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from sqlite_utils import Database
+
+from evaluators.base import Sample
+from evaluators.data.dataset_process import in_thread
+from providers.errors import NotFoundError, StoreError
+from router.store.columns.results import SampleValues, sample_chunk
+from router.store.columns.runs import changed_columns, run_columns, run_of
+from router.store.runs import ANY_RUN, Progress, Run, RunFilter, RunStore
+from router.store.sqlite.database import SqlitePart
+from router.store.sqlite.samples import insert_samples
+
+CHUNK = 1000  # rows deleted in one transaction
+ABANDONED_S = 600.0  # after this without progress, an addition or deletion was cut off by a crash
+
+
+class SqliteRuns(SqlitePart, RunStore):
+    """Runs, added and deleted in chunks, so that other writes get their turn in between."""
+
+    async def add_run(self, run: Run, samples: Iterable[Sample]) -> None:
+        write, now = self._database.write, self._database.clock
+        remaining = iter(samples)
+        number = await write("add a run", _insert_hidden, run, now())
+        try:
+            added = 0
+            while chunk := await in_thread(sample_chunk, remaining, added + 1):
+                await write("add samples", _add_samples, number, chunk, now())
+                added += len(chunk)
+            await write("add a run", _set_hidden, number, None)
+        except BaseException:
+            # Where this fails too, erase_abandoned_runs() does it later.
+            with contextlib.suppress(StoreError):
+                await self._erase(number)
+            raise
+
+    async def run(self, run_id: str) -> Run | None:
+        return await self._database.read("read a run", find_run, run_id)
+
+    async def runs(
+        self, matching: RunFilter = ANY_RUN, *, limit: int = 50, before: str | None = None
+    ) -> list[Run]:
+        return await self._database.read("list runs", _page, matching, limit, before)
+
+    async def update_run(self, run_id: str, **changes: Any) -> None:
+        await self._database.write("update a run", update_run, run_id, changes)
+
+    async def progress(self, run_id: str) -> Progress:
+        return await self._database.read("count a run's rows", _progress, run_id)
+
+    async def delete_run(self, run_id: str) -> None:
+        now = self._database.clock()
+        await self._erase(await self._database.write("delete a run", _hide, run_id, now))
+
+    async def erase_abandoned_runs(self) -> None:
+        """Delete what is left of runs whose addition or deletion was cut off by a crash."""
+        before = self._database.clock() - ABANDONED_S
+        for number in await self._database.read("look for abandoned runs", _abandoned, before):
+            await self._erase(number)
+
+    async def _erase(self, number: int) -> None:
+        """Delete what a hidden run left, chunk by chunk."""
+        write, now = self._database.write, self._database.clock
+        while await write("delete a run's rows", _erase_some, number, now()):
+            pass
+
+
+# used by other tables of runs, too
+
+
+def run_number(db: Database, run_id: str) -> int:
+    """Return the number that stands for the run in the other tables. Raises NotFoundError."""
+    row = db.execute(
+        "SELECT number FROM runs WHERE id = ? AND hidden_since IS NULL", (run_id,)
+    ).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no run {run_id!r}")
+    number: int = row[0]
+    return number
+
+
+def find_run(db: Database, run_id: str) -> Run | None:
+    """Return the run by its id or a prefix of one; an exact id wins over longer ones."""
+    matches = [
+        run_of(row)
+        for row in db.table("runs").rows_where(
+            "hidden_since IS NULL AND id >= :id AND substr(id, 1, length(:id)) = :id AND :id <> ''",
+            {"id": run_id},
+            order_by="id",
+            limit=4,
+        )
+    ]
+    if len(matches) > 1 and matches[0].id != run_id:
+        names = ", ".join(run.id for run in matches[:3])
+        more = ", ..." if len(matches) > 3 else ""
+        raise NotFoundError(f"several runs begin with {run_id!r}: {names}{more}")
+    return matches[0] if matches else None
+
+
+def runs_where(db: Database, where: str, *, order_by: str) -> list[Run]:
+    """Return every run that is not hidden and meets a condition."""
+    rows = db.table("runs").rows_where(f"hidden_since IS NULL AND {where}", order_by=order_by)
+    return [run_of(row) for row in rows]
+
+
+def update_run(db: Database, run_id: str, changes: dict[str, Any]) -> None:
+    """Set fields of a run. Raises StoreError where one has a value of the wrong type."""
+    columns = changed_columns(changes)
+    db.table("runs").update(run_number(db, run_id), columns)
+
+
+# adding and deleting
+
+
+def _insert_hidden(db: Database, run: Run, now: float) -> int:
+    """Insert a run that is hidden until `_set_hidden(..., None)`; return its number."""
+    columns = run_columns(run)
+    if db.execute("SELECT 1 FROM runs WHERE id = ?", (run.id,)).fetchone():
+        raise StoreError(f"there is a run {run.id!r} already")
+    number = db.table("runs").insert(columns | {"hidden_since": now}).last_rowid
+    assert number is not None
+    db.table("counts").insert({"run": number})
+    return number
+
+
+def _add_samples(db: Database, number: int, chunk: list[SampleValues], now: float) -> None:
+    insert_samples(db, number, chunk)
+    _set_hidden(db, number, now)
+
+
+def _set_hidden(db: Database, number: int, now: float | None) -> None:
+    """Hide a run while it is being added or deleted, or show it."""
+    db.execute("UPDATE runs SET hidden_since = ? WHERE number = ?", (now, number))
+
+
+def _hide(db: Database, run_id: str, now: float) -> int:
+    number = run_number(db, run_id)
+    _set_hidden(db, number, now)
+    return number
+
+
+def _erase_some(db: Database, number: int, now: float) -> bool:
+    """Delete a chunk of a run's rows; return whether more may be left."""
+    # Scores go with their answers.
+    for statement in (
+        "DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE run = ? LIMIT ?)",
+        "DELETE FROM samples WHERE rowid IN (SELECT rowid FROM samples WHERE run = ? LIMIT ?)",
+        "DELETE FROM judgements WHERE number IN (SELECT number FROM judgements"
+        " WHERE owner = (SELECT id FROM runs WHERE number = ?) LIMIT ?)",
+    ):
+        if db.execute(statement, (number, CHUNK)).rowcount:
+            _set_hidden(db, number, now)
+            return True
+    db.execute("DELETE FROM counts WHERE run = ?", (number,))
+    db.execute("DELETE FROM runs WHERE number = ?", (number,))
+    return False
+
+
+def _abandoned(db: Database, before: float) -> list[int]:
+    """Return the numbers of runs whose addition or deletion has not moved since `before`."""
+    rows = db.execute("SELECT number FROM runs WHERE hidden_since < ?", (before,))
+    return [number for (number,) in rows]
+
+
+# listing and counting
+
+
+def _page(db: Database, matching: RunFilter, limit: int, before: str | None) -> list[Run]:
+    conditions = ["hidden_since IS NULL", "(:before IS NULL OR id < :before)"]
+    if matching.state is not None:
+        conditions.append("state = :state")
+    if matching.experiment is not None:
+        # SQLite takes the index of experiments only when it reads the second condition.
+        conditions.append("experiment = :experiment")
+        conditions += ["experiment <> ''"] if matching.experiment else []
+    if matching.tag is not None:
+        conditions.append("EXISTS (SELECT 1 FROM json_each(runs.tags) WHERE value = :tag)")
+    rows = db.table("runs").rows_where(
+        " AND ".join(conditions),
+        {"before": before, **msgspec.structs.asdict(matching)},
+        order_by="id DESC",
+        limit=limit,
+    )
+    return [run_of(row) for row in rows]
+
+
+def _progress(db: Database, run_id: str) -> Progress:
+    """Return the run's counts, as the triggers keep them."""
+    answered, failed, in_flight, scored = db.execute(
+        "SELECT answered, failed, in_flight, scored FROM counts WHERE run = ?",
+        (run_number(db, run_id),),
+    ).fetchone()
+    return Progress(answered=answered, failed=failed, in_flight=in_flight, scored=scored)

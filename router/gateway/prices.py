@@ -68,27 +68,29 @@ class PriceBook:
     Args:
         prices: `provider/model` to Price, from the config.
         providers: the configured providers.
-        routes: the configured routes, whose targets may have a price per hour.
     """
 
     def __init__(
         self,
         prices: Mapping[str, Price],
         providers: Mapping[str, ProviderConfig],
-        routes: Mapping[str, Route] = {},
     ) -> None:
-        self._hourly = {
-            arm.model: arm.price_per_hour
-            for route in routes.values()
-            for arm in route.targets
-            if arm.price_per_hour is not None
-        }
+        self._hourly: dict[str, float] = {}
         self._machines = {name: one.price_per_hour for name, one in providers.items()}
         self._prices = dict(prices)
         self._free = frozenset(name for name, one in providers.items() if one.kind in _FREE_KINDS)
         # Azure's deployments are named by whoever makes them, so kinds without rows stay unknown.
         self._kinds = {name: one.kind for name, one in providers.items() if _is_own_host(one)}
         self._found: dict[Target, Price | None] = {}
+
+    def follow_routes(self, routes: Mapping[str, Route]) -> None:
+        """Take over the prices per hour of targets, from the routes as they stand."""
+        self._hourly = {
+            arm.model: arm.price_per_hour
+            for route in routes.values()
+            for arm in route.targets
+            if arm.price_per_hour is not None
+        }
 
     def is_free(self, target: Target) -> bool:
         """Whether the target's provider charges nothing, whatever it counts."""

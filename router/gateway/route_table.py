@@ -20,7 +20,8 @@ from providers.errors import ConfigError, NotFoundError, StoreError
 from router.config.loading import load
 from router.config.routes import Route, parse_route
 from router.config.schema import Config
-from router.gateway.routing import PriceOf, Table
+from router.gateway.prices import PriceBook
+from router.gateway.routing import Table
 from router.store.routes import RouteStore
 
 log = logging.getLogger("evalrouter")
@@ -43,7 +44,7 @@ class Routes:
         config: the config at start.
         source: the file it was read from; None for the embedded default.
         store: where overrides are kept.
-        price_of: for the strategy `cheapest`.
+        prices: for the strategy `cheapest`; follows the routes.
         now: seconds since the epoch.
     """
 
@@ -52,14 +53,14 @@ class Routes:
         config: Config,
         source: Path | None,
         store: RouteStore,
-        price_of: PriceOf,
+        prices: PriceBook,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._source = source
         self._store = store
-        self._price_of = price_of
+        self._prices = prices
         self._now = now
         self._documents: dict[str, dict[str, Any]] = {}
         self._overrides: dict[str, Route] = {}
@@ -68,9 +69,10 @@ class Routes:
 
     def _build(self) -> Table:
         routes = self._config.routes | self._overrides
+        self._prices.follow_routes(routes)
         providers = self._config.providers
         timeouts = {name: one.timeout for name, one in providers.items()}
-        return Table(routes, providers, self._price_of, timeouts)
+        return Table(routes, providers, self._prices.per_million, timeouts)
 
     def view(self) -> list[RouteView]:
         """Every route, in the order of the config, new ones last."""

@@ -8,9 +8,10 @@ from servers import scripted
 from evaluators.base import Answer, Judgement, Usage
 from evaluators.document import RunDocument
 from providers.compatible import CompatibleConfig
-from router.config.loading import parse
+from router.config.loading import load, parse
 from router.evals.hardware_cost import cost, hardware_costs
 from router.gateway.prices import PriceBook
+from router.records import Target
 from router.services import Services
 from router.store.judgements import JudgementRow
 from router.store.sqlite import SqliteStore
@@ -98,3 +99,30 @@ routes: {{judge: {{targets: [{{model: gpu/j, price_per_hour: 7.2}}]}}}}
         assert found[target].seconds >= 0.05
         assert found[target].cost_usd == pytest.approx(found[target].seconds * price / 3600)
     assert found["gpu/m"].requests == 2
+
+
+async def test_a_route_set_at_run_time_brings_its_price_per_hour(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    route = {"targets": [{"model": "gpu/m", "price_per_hour": 7.2}]}
+    config = 'providers: {gpu: {kind: compatible, base_url: "http://gpu/v1"}}'
+    target = Target("gpu", "m")
+    async with Services(parse(config, "test.yaml", {})) as services:
+        assert not services.prices.has_hours
+        await services.routes.put("r", route)
+        assert services.prices.has_hours
+        assert services.prices.per_hour(target) == 7.2
+    async with Services(parse(config, "test.yaml", {})) as restarted:
+        assert restarted.prices.per_hour(target) == 7.2
+        await restarted.routes.remove("r")
+        assert restarted.prices.per_hour(target) is None
+
+
+async def test_a_reloaded_config_brings_its_prices_per_hour(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evalrouter.yaml"
+    path.write_text("routes: {r: {targets: [{model: baseline/a, price_per_hour: 3.6}]}}")
+    async with Services(load(path, {}), path) as services:
+        path.write_text("routes: {r: {targets: [{model: baseline/b, price_per_hour: 7.2}]}}")
+        await services.routes.reload()
+        prices = [services.prices.per_hour(Target("baseline", model)) for model in "ab"]
+    assert prices == [None, 7.2]

@@ -16,13 +16,22 @@ from router.cli.commands import (
     Commands,
     config_option,
     err,
+    escape,
     json_option,
     out,
     print_json,
     with_services,
 )
 from router.config.loading import load
-from router.gateway.key_administration import MAX_LIMIT, ListedKey, create, expiry, listed, revoke
+from router.gateway.key_administration import (
+    MAX_LIMIT,
+    ListedKey,
+    check_routes,
+    create,
+    expiry,
+    listed,
+    revoke,
+)
 from router.services import Services
 from router.store.keys import BudgetPeriod, KeyRow
 
@@ -70,6 +79,9 @@ def key_create(
     now = time.time()
 
     async def make(services: Services) -> tuple[str, KeyRow]:
+        known = services.routes.table.routes
+        for warning in check_routes(routes, known, services.providers):
+            err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
         return await create(
             services.store,
             name,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
-from providers.errors import InputError
+from providers.errors import InputError, closest
 from providers.names import check_name
+from router.config.section import IN_PLACE, NAME
 from router.gateway.keys import digest_of
 from router.gateway.limits import period_around
 from router.store.keys import KeyRow, KeySpend, KeyStore
@@ -68,6 +70,48 @@ def _check(row: KeyRow) -> None:
     if row.admin and row.routes is not None:
         raise InputError(
             "a key for administration may evaluate any route, so it cannot be confined to some"
+        )
+
+
+def check_routes(
+    names: Iterable[str], routes: Collection[str], providers: Collection[str]
+) -> list[str]:
+    """Check what a key is to be confined to; return a warning for each route that does not exist.
+
+    A route may be set while the server runs, so the name of one that does not exist may be meant.
+    Providers come from the config alone, so a model of an unknown one is a mistake.
+
+    Args:
+        names: routes, and `provider/model`.
+        routes: the names of the routes as they stand.
+        providers: the names of the configured providers.
+
+    Raises:
+        InputError: no request for one of these models can be answered, now or later.
+    """
+    warnings = []
+    for name in names:
+        provider, slash, model = name.partition("/")
+        if slash:
+            _check_model(name, provider, model, providers)
+        elif not NAME.fullmatch(name):
+            raise InputError(f"{name!r} cannot name a route: use letters, digits and . _ : - only")
+        elif name not in routes:
+            warnings.append(
+                f"no route {name!r} exists, so the key cannot use it until one is set."
+                f"{closest(name, routes)}"
+            )
+    return warnings
+
+
+def _check_model(name: str, provider: str, model: str, providers: Collection[str]) -> None:
+    if not provider or not model:
+        raise InputError(f"{name!r} is neither a route nor of the form provider/model")
+    if provider == IN_PLACE:
+        raise InputError(f"{name!r} is loaded within runs only, so no key can use it")
+    if provider not in providers:
+        raise InputError(
+            f"{name!r}: the config has no provider {provider!r}.{closest(provider, providers)}"
         )
 
 

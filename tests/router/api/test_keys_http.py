@@ -16,10 +16,10 @@ from servers import gateway, scripted
 
 from providers.errors import ConfigError
 from router.cli import main
-from router.config.loading import parse
+from router.config.loading import load, parse
 from router.gateway.key_administration import create, listed
 from router.gateway.keys import digest_of
-from router.services import refuse_open_door
+from router.services import Services, refuse_open_door
 from router.store.sqlite import SqliteStore
 
 MODELS = {
@@ -388,13 +388,31 @@ providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
         assert status(good) == status({}) == 401
 
 
+ROUTES = """
+providers: {host: {kind: compatible, base_url: "http://127.0.0.1:9/v1"}}
+routes: {summarizer: {targets: [{model: host/m}]}}
+"""
+
+
 def test_list_shows_everything_but_the_key(folder):
     assert "No keys yet" in run("key", "list").stdout
-    options = ["--route", "a", "--route", "p/m", "--rpm", "5", "--tpm", "100", "--parallel", "2"]
+    Path("evalrouter.yaml").write_text(ROUTES)
+    options = [
+        "--route",
+        "summarizer",
+        "--route",
+        "host/m",
+        "--rpm",
+        "5",
+        "--tpm",
+        "100",
+        "--parallel",
+        "2",
+    ]
     options += ["--budget", "1.5", "--per", "week", "--expires", "2099-01-01"]
     made = json.loads(run("key", "create", "app", *options, "--json").stdout)
     key = made.pop("key")
-    assert made["routes"] == ["a", "p/m"]
+    assert made["routes"] == ["summarizer", "host/m"]
     shown = json.loads(run("key", "list", "--json").stdout)
     assert shown[0]["key"] == made
     assert shown[0]["state"] == "active"
@@ -432,6 +450,41 @@ def test_a_key_given_in_place_of_its_name_is_not_repeated(folder):
     result = run("key", "revoke", key, exit_code=2)
     assert key not in result.output
     assert "already" in run("key", "create", "app", exit_code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("route", "message"),
+    [
+        ("hots/m", "no provider 'hots'. Did you mean 'host'?"),
+        ("sumarizer/", "provider/model"),
+        ("/m", "provider/model"),
+        ("models/m", "within runs only"),
+        ("two words", "letters, digits"),
+        ("", "letters, digits"),
+    ],
+)
+def test_a_key_for_a_route_that_cannot_be_is_refused(folder, route, message):
+    Path("evalrouter.yaml").write_text(ROUTES)
+    result = run("key", "create", "app", "--route", "summarizer", "--route", route, exit_code=2)
+    assert message in result.stderr.replace("\n", " ")
+    assert "No keys yet" in run("key", "list").stdout
+
+
+def test_a_key_for_a_route_that_may_be_set_later_comes_with_a_warning(folder):
+    Path("evalrouter.yaml").write_text(ROUTES)
+    result = run("key", "create", "app", "--json", "--route", "sumarizer", "--route", "host/new")
+    assert json.loads(result.stdout)["routes"] == ["sumarizer", "host/new"]
+    assert "no route 'sumarizer'" in result.stderr.replace("\n", " ")
+    assert "Did you mean 'summarizer'?" in result.stderr.replace("\n", " ")
+    assert "host/new" not in result.stderr
+
+
+async def test_a_route_set_at_run_time_is_known_to_keys(folder):
+    Path("evalrouter.yaml").write_text(ROUTES)
+    async with Services(load()) as services:
+        await services.routes.put("later", {"targets": [{"model": "host/m"}]})
+    done = await asyncio.to_thread(run, "key", "create", "app", "--route", "later")
+    assert "no route" not in done.stderr
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "::", "2001:db8::1", "fe80::1%2"])

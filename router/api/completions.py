@@ -37,10 +37,10 @@ from router.api.request_parsing import needs_of, sticky_key
 from router.api.reservations import Reservations
 from router.api.response_headers import error_headers
 from router.gateway.cache import CacheUse, cache_use_of, key_of
-from router.gateway.dispatch import UpstreamRequest
 from router.gateway.keys import KEYLESS, NOTHING
 from router.gateway.recorder import settle
 from router.gateway.routing import Plan, Table, share
+from router.gateway.upstream import UpstreamRequest
 from router.services import Services
 
 log = logging.getLogger("evalrouter")

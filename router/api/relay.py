@@ -20,8 +20,8 @@ from router.api.errors import body_of
 from router.api.request_context import RequestContext
 from router.gateway import answer_checks
 from router.gateway.cache import CachedResponse
-from router.gateway.dispatch import UpstreamResponse
 from router.gateway.recorder import TAIL_BYTES
+from router.gateway.upstream import UpstreamResponse
 from router.services import Services
 
 # An event larger than this is passed on in pieces rather than held in memory.

@@ -17,9 +17,9 @@ from router.api.request_parsing import PATHS, parse
 from router.api.response_headers import attempts_value, host_headers, list_value, printable_name
 from router.config.routes import KeepBodies, Route
 from router.gateway.cache import CachedResponse, CacheUse
-from router.gateway.dispatch import UpstreamResponse
 from router.gateway.keys import KEYLESS
 from router.gateway.recorder import TAIL_BYTES
+from router.gateway.upstream import UpstreamResponse
 from router.records import Attempt, Record, Target, Trace
 
 # The longest `x-request-id` of a client that is taken over.

@@ -15,7 +15,7 @@ from providers.errors import (
 )
 from providers.masking import hide
 from router.api.connection import Headers
-from router.gateway.dispatch import is_spent, retry_after
+from router.gateway.failures import is_spent, retry_after
 from router.records import Attempt
 
 # Of a host's headers about rate limits, those that are passed on, and how much of each.

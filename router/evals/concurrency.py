@@ -29,7 +29,7 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from providers.errors import TargetBusyError, UpstreamError, UpstreamStatusError
-from router.gateway.dispatch import is_spent, retry_after
+from router.gateway.failures import is_spent, retry_after
 from router.gateway.routing import MAX_TARGETS
 from router.records import Target
 

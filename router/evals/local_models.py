@@ -23,8 +23,9 @@ from providers.errors import ConfigError, UpstreamProtocolError, WorkerLostError
 from providers.translation.compose import model_list
 from router.config.section import IN_PLACE
 from router.evals.cluster import Cluster
-from router.gateway.dispatch import Dispatcher, UpstreamRequest, UpstreamResponse
+from router.gateway.dispatch import Dispatcher
 from router.gateway.routing import Plan
+from router.gateway.upstream import UpstreamRequest, UpstreamResponse
 from router.records import Attempt
 from serve.config import ModelConfig, VllmModel
 from serve.engines.messages import EngineRequest, LoadModel, decode_response, encode

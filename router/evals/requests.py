@@ -27,11 +27,12 @@ from providers.wire import UNREADABLE
 from router.config.section import IN_PLACE
 from router.evals.concurrency import Pacing
 from router.evals.local_models import InPlace, entry_of
-from router.gateway.dispatch import Dispatcher, UpstreamRequest, UpstreamResponse
+from router.gateway.dispatch import Dispatcher
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic, settle
 from router.gateway.route_table import Routes
 from router.gateway.routing import Plan, Table, share
+from router.gateway.upstream import UpstreamRequest, UpstreamResponse
 from router.records import Attempt, Record, Target
 from serve.config import ModelConfig
 

@@ -26,14 +26,14 @@ MAX_TARGETS = 2000
 
 
 class ConcurrencyLimit(NamedTuple):
-    """How many requests a target may have in flight, and waiting."""
+    """The numbers of requests that a target may have in flight, and waiting."""
 
     running: int
     waiting: int
 
 
 class TimeLimits(NamedTuple):
-    """Seconds that a target may take, as the config has it; see Timeout.
+    """The seconds that a target may take, as the config has them; see Timeout.
 
     Attributes:
         first_byte: None for FIRST_BYTE_S of a stream, and `total` of a whole answer.
@@ -49,14 +49,15 @@ FIRST_BYTE_S = 120.0
 
 
 class Policy(NamedTuple):
-    """How a plan's targets are asked; the same object for every request of a route.
+    """How requests are sent to a plan's targets; one object for every request of a route.
 
     Attributes:
-        timeout: of the plan, and of targets that `timeouts` does not name.
-        timeouts: of targets whose providers have time-outs of their own.
+        retries, breaker, hedge, fallback_on: the route's settings, see Route.
+        timeout: the limits of the plan, and of targets that `timeouts` does not name.
+        concurrency: the limits of targets that have one.
+        timeouts: the limits of targets whose providers have time-outs of their own.
         section: where the config has these time-outs, `routes.NAME` or `providers.NAME`; "" for
-            nowhere.
-        fallback_on: the route's, see Route.
+            the defaults.
         reasoning: the `reasoning` of targets that have one; see the config's Target.
     """
 
@@ -64,16 +65,16 @@ class Policy(NamedTuple):
     timeout: TimeLimits = TimeLimits()
     breaker: Breaker = Breaker()
     hedge: Hedge | None = None
-    rooms: Mapping[Target, ConcurrencyLimit] = {}
+    concurrency: Mapping[Target, ConcurrencyLimit] = {}
     timeouts: Mapping[Target, TimeLimits] = {}
     section: str = ""
     fallback_on: frozenset[str | int] = frozenset()
     reasoning: Mapping[Target, bool] = {}
 
 
-# A run's own workers: nobody waits for one answer, what fails would fail again, and there is no
-# other host to ask meanwhile. Only a worker that hangs must not hold a run for ever.
-_OWN_WORKERS = Policy(
+# For workers of a run: no client waits for an answer, what fails would fail again, and no other
+# host could answer meanwhile. Only a worker that hangs must not hold a run for ever.
+_RUN_WORKERS = Policy(
     Retries(attempts=1), TimeLimits(first_byte=3600.0, total=3600.0), Breaker(failures=sys.maxsize)
 )
 
@@ -82,9 +83,9 @@ class Plan(NamedTuple):
     """Targets to try in order, each as the policy says.
 
     Attributes:
-        route: the model name the client asked for.
+        route: the model name in the client's request.
         targets: never empty, no target twice.
-        policy: see Policy.
+        policy: how requests are sent to them.
     """
 
     route: str
@@ -92,16 +93,16 @@ class Plan(NamedTuple):
     policy: Policy
 
     def first_only(self) -> Plan:
-        """The same without any other target: what an evaluation of this target wants."""
+        """Return the plan with its first target only, for an evaluation of that target."""
         return self._replace(targets=self.targets[:1])
 
 
 class Needs(NamedTuple):
-    """What a request asks of a target, as far as it was looked at.
+    """What a request needs of a target, as far as it was read.
 
     Attributes:
-        vision, tools, json_schema: whether it carries images, tools, a JSON schema.
-        tokens: prompt and answer together, estimated.
+        vision, tools, json_schema: whether it has images, tools, a JSON schema.
+        tokens: the estimated tokens of prompt and answer together.
     """
 
     vision: bool = False
@@ -111,10 +112,10 @@ class Needs(NamedTuple):
 
 
 class TargetLoad(NamedTuple):
-    """What is known of a target at this moment.
+    """The load of a target at this moment.
 
     Attributes:
-        running: requests in flight or waiting.
+        running: the number of requests in flight or waiting.
         latency: smoothed seconds to the first byte; None before the first answer.
     """
 
@@ -130,11 +131,11 @@ def _idle(_: Target) -> TargetLoad:
     return TargetLoad()
 
 
-def limits_of(*said: Timeout) -> TimeLimits:
-    """Return the time-outs that the first of these to speak of each gives."""
+def limits_of(*timeouts: Timeout) -> TimeLimits:
+    """Return the time limits of several settings, each from the first that has it."""
     given = {
         name: value
-        for timeout in reversed(said)
+        for timeout in reversed(timeouts)
         for name in TimeLimits._fields
         if (value := getattr(timeout, name)) is not None
     }
@@ -142,25 +143,28 @@ def limits_of(*said: Timeout) -> TimeLimits:
 
 
 def _policy(
-    name: str, route: Route, arms: Iterable[tuple[Target, Arm]], said_of: Mapping[str, Timeout]
+    name: str,
+    route: Route,
+    arms: Iterable[tuple[Target, Arm]],
+    provider_timeouts: Mapping[str, Timeout],
 ) -> Policy:
-    names = [*(one for one, _ in arms), *(Target.parse(model) for model in route.fallback)]
+    targets = [*(target for target, _ in arms), *(Target.parse(model) for model in route.fallback)]
     timeouts = {
-        one: limits_of(route.timeout, said_of[one.provider])
-        for one in names
-        if said_of.get(one.provider, Timeout()) != Timeout()
+        target: limits_of(route.timeout, provider_timeouts[target.provider])
+        for target in targets
+        if provider_timeouts.get(target.provider, Timeout()) != Timeout()
     }
     timeout = limits_of(route.timeout)
     if timeouts and route.timeout.total is None:
         # A provider that may take longer has the time for it.
-        longest = max(timeouts.get(one, timeout).total for one in names)
+        longest = max(timeouts.get(target, timeout).total for target in targets)
         timeout = timeout._replace(total=longest)
     return Policy(
         route.retries,
         timeout,
         route.breaker,
         route.hedge,
-        _rooms(arms),
+        _concurrency(arms),
         timeouts,
         f"routes.{name}",
         frozenset(route.fallback_on),
@@ -177,7 +181,11 @@ class _Arms:
     """A route made ready: cumulative weights, and the order that follows each choice."""
 
     def __init__(
-        self, name: str, route: Route, price_of: PriceOf, said_of: Mapping[str, Timeout]
+        self,
+        name: str,
+        route: Route,
+        price_of: PriceOf,
+        provider_timeouts: Mapping[str, Timeout],
     ) -> None:
         arms = [(Target.parse(arm.model), arm) for arm in route.targets if arm.weight]
         if route.strategy == "cheapest":
@@ -188,12 +196,12 @@ class _Arms:
         self.bounds = list(itertools.accumulate(arm.weight for _, arm in arms))
         count = len(arms)
         self.orders = [self._order([*range(n, count), *range(n)]) for n in range(count)]
-        self.policy = _policy(name, route, arms, said_of)
+        self.policy = _policy(name, route, arms, provider_timeouts)
         self.limited = {name: arm.supports for name, arm in arms if arm.supports != Supports()}
 
-    def _order(self, places: Sequence[int]) -> tuple[Target, ...]:
+    def _order(self, positions: Sequence[int]) -> tuple[Target, ...]:
         # dict.fromkeys keeps the first of each, so that no target is tried twice.
-        return tuple(dict.fromkeys([*(self.names[n] for n in places), *self.fallback]))
+        return tuple(dict.fromkeys([*(self.names[n] for n in positions), *self.fallback]))
 
     def choose(self, draw: float, load_of: LoadOf) -> tuple[Target, ...]:
         if self.strategy == "weighted":
@@ -225,17 +233,17 @@ class _Arms:
         first = pair // (count - 1)
         second = pair % (count - 1)
         second += second >= first
-        # A target that was never asked has no latency yet: ask it.
+        # A target without an answer has no latency yet: it is tried first.
         best = min((first, second), key=lambda n: load_of(self.names[n]).latency or 0.0)
         return self.orders[best]
 
 
 def _cheapest_first(price: float | None) -> tuple[bool, float]:
-    """An unknown price is no low price: it sorts last."""
+    """Return a sort key that puts an unknown price last, as it need not be low."""
     return price is None, price or 0.0
 
 
-def _rooms(arms: Iterable[tuple[Target, Arm]]) -> dict[Target, ConcurrencyLimit]:
+def _concurrency(arms: Iterable[tuple[Target, Arm]]) -> dict[Target, ConcurrencyLimit]:
     return {
         name: ConcurrencyLimit(arm.max_concurrency, arm.max_queue)
         for name, arm in arms
@@ -247,11 +255,11 @@ class Table:
     """The routes of one config, ready to plan. Immutable: a change makes a new Table.
 
     Args:
-        routes: name to Route.
+        routes: each route by its name.
         providers: the names of the configured providers.
-        price_of: dollars per million tokens of a target, input and output together; None when
-            unknown. For the strategy `cheapest`.
-        timeouts: of providers that have some of their own.
+        price_of: returns a target's dollars per million tokens, input and output together; None
+            when they are unknown. For the strategy `cheapest`.
+        timeouts: the time-outs of providers that have some of their own.
     """
 
     def __init__(
@@ -261,23 +269,26 @@ class Table:
         price_of: PriceOf = lambda _: None,
         timeouts: Mapping[str, Timeout] | None = None,
     ) -> None:
-        said_of = timeouts or {}
+        provider_timeouts = timeouts or {}
         self.routes = dict(routes)
-        self._arms = {name: _Arms(name, one, price_of, said_of) for name, one in routes.items()}
+        self._arms = {
+            name: _Arms(name, route, price_of, provider_timeouts) for name, route in routes.items()
+        }
         self._providers = frozenset(providers)
         self._policies = {
             name: Policy(
-                timeout=limits_of(said_of.get(name, Timeout())), section=f"providers.{name}"
+                timeout=limits_of(provider_timeouts.get(name, Timeout())),
+                section=f"providers.{name}",
             )
             for name in self._providers
         }
         self._in_place: Collection[str] | None = None
 
     def in_place(self, models: Collection[str]) -> Table:
-        """The same routes, with models that a run loads itself as `models/<name>`.
+        """Return a table of the same routes that knows models which a run loads itself.
 
         Args:
-            models: their names.
+            models: the models' names; requests call them `models/<name>`.
         """
         table = copy.copy(self)
         table._in_place = models
@@ -289,22 +300,22 @@ class Table:
         return list(self._arms)
 
     def sticky(self, model: str) -> str | None:
-        """The route's `sticky`; None for a model that is no route."""
+        """Return the route's `sticky`; None for a model that is not a route."""
         route = self.routes.get(model)
         return route.sticky if route else None
 
     def watches_needs(self, model: str) -> bool:
-        """Whether a plan for the model depends on what the request needs."""
+        """Return whether a plan for the model depends on what the request needs."""
         arms = self._arms.get(model)
         return bool(arms and arms.limited)
 
     def takes_turns(self, model: str) -> int:
-        """The number of arms that take turns; 0 when the route does not."""
+        """Return the number of arms that take turns; 0 when the route does not."""
         arms = self._arms.get(model)
         return len(arms.names) if arms and arms.strategy == "round_robin" else 0
 
     def first_targets(self, model: str) -> tuple[Target, ...]:
-        """Every target that a plan for the model may begin with.
+        """Return every target that a plan for the model may begin with.
 
         Raises:
             ModelNotFoundError: with the closest names.
@@ -313,22 +324,22 @@ class Table:
         return (self._direct(model),) if arms is None else tuple(dict.fromkeys(arms.names))
 
     def room(self, model: str, target: Target) -> int | None:
-        """How many requests the target may have in flight as the route has it; None for any."""
+        """Return how many requests the route lets a target have in flight; None for any."""
         arms = self._arms.get(model)
-        room = arms.policy.rooms.get(target) if arms else None
-        return room.running if room else None
+        limit = arms.policy.concurrency.get(target) if arms else None
+        return limit.running if limit else None
 
     def plan(
         self, model: str, draw: float, *, load_of: LoadOf = _idle, needs: Needs | None = None
     ) -> Plan:
-        """The plan for a request.
+        """Return the plan for a request.
 
         Args:
             model: a route's name, or `provider/model`.
-            draw: in [0, 1): the chance in the choice. Random for a fresh choice, `share(key)` for
+            draw: the chance in the choice, in [0, 1). Random for a fresh choice, `share(key)` for
                 one that sticks to a key, `(turn + 0.5) / arms` for taking turns.
-            load_of: what is known of a target now.
-            needs: what the request asks of a target; None when it was not looked at.
+            load_of: returns the load of a target now.
+            needs: what the request needs of a target; None when it was not read.
 
         Raises:
             ModelNotFoundError: with the closest names.
@@ -337,7 +348,7 @@ class Table:
         arms = self._arms.get(model)
         if arms is None:
             target = self._direct(model)
-            policy = self._policies.get(target.provider, _OWN_WORKERS)
+            policy = self._policies.get(target.provider, _RUN_WORKERS)
             return Plan(model, (target,), policy)
         targets = arms.choose(draw, load_of)
         if needs is not None and arms.limited:
@@ -375,12 +386,14 @@ class Table:
 def _able(
     model: str, targets: tuple[Target, ...], limited: Mapping[Target, Supports], needs: Needs
 ) -> tuple[Target, ...]:
-    able = tuple(one for one in targets if one not in limited or _can(limited[one], needs))
+    able = tuple(
+        target for target in targets if target not in limited or _can(limited[target], needs)
+    )
     if not able:
-        wanted = [name for name in ("vision", "tools", "json_schema") if getattr(needs, name)]
-        wanted.append(f"about {needs.tokens} tokens of context")
+        needed = [name for name in ("vision", "tools", "json_schema") if getattr(needs, name)]
+        needed.append(f"about {needs.tokens} tokens of context")
         raise RequestError(
-            f"No target of {model!r} supports what this request needs: {', '.join(wanted)}.",
+            f"No target of {model!r} supports what this request needs: {', '.join(needed)}.",
             code="no_capable_target",
         )
     return able
@@ -396,7 +409,7 @@ def _can(supports: Supports, needs: Needs) -> bool:
 
 
 def share(key: str, salt: str = "") -> float:
-    """A number in [0, 1) that is always the same for a key, and evenly spread over keys.
+    """Return a number in [0, 1): always the same for a key, and evenly spread over keys.
 
     `salt` (the route's name) keeps one key from falling into the same arm of every route.
     """

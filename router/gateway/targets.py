@@ -1,4 +1,4 @@
-"""What the dispatcher remembers of each target: room, breaker, retry budget, how quick it is.
+"""The state of each target, for the dispatcher: room, breaker, retry budget, how quick it is.
 
 Everything here is synchronous and single-threaded; times are passed in, so tests need no clock.
 """
@@ -17,8 +17,8 @@ BreakerState = Literal["closed", "open", "half_open"]
 
 # Weight of the newest of the smoothed times: about the last ten requests count.
 _EWMA = 0.2
-# Times kept for the percentile that hedging waits for; fewer than _ENOUGH say too little.
-_KEPT, _ENOUGH = 128, 20
+# Times for the percentile that hedging waits for; fewer than _ENOUGH say too little.
+_REMEMBERED, _ENOUGH = 128, 20
 # A retry or hedge budget saves up at most so many, and starts with this, for low traffic.
 _BURST = 10.0
 
@@ -30,7 +30,8 @@ class ConcurrencySlots:
     evaluation only when no live one waits.
 
     Attributes:
-        taken: how many are.
+        taken: the number of places that are taken.
+        waiting: those who wait for a place, by traffic class, in the order they came.
     """
 
     def __init__(self) -> None:
@@ -40,13 +41,13 @@ class ConcurrencySlots:
             "eval": deque(),
         }
 
-    def may_enter(self, room: ConcurrencyLimit, traffic_class: TrafficClass) -> bool:
-        """Whether there is a place, and nobody who waits for one goes first."""
+    def may_enter(self, limit: ConcurrencyLimit, traffic_class: TrafficClass) -> bool:
+        """Return whether a place is free that no waiting request gets first."""
         ahead = self.waiting["live"] or (traffic_class == "eval" and self.waiting["eval"])
-        return self.taken < room.running and not ahead
+        return self.taken < limit.running and not ahead
 
     def hand_over(self) -> TargetState | None:
-        """Give a place that has become free to the first who waits; None when nobody does."""
+        """Give a place that has become free to the first who waits, and return whose it is now."""
         for queue in self.waiting.values():
             while queue:
                 waiter, state = queue.popleft()
@@ -60,28 +61,28 @@ class TargetState:
     """One target, as this process sees it for one class of requests.
 
     Args:
-        target: which.
-        traffic_class: whose requests.
-        places: shared by the classes; None for places of its own.
+        target: the provider and model.
+        traffic_class: the class of the requests.
+        slots: the target's places, shared by the classes; None for places of its own.
 
     Attributes:
-        target: which.
-        running: requests in flight.
+        target: the provider and model.
+        running: the number of requests in flight.
     """
 
     def __init__(
         self,
         target: Target,
         traffic_class: TrafficClass = "live",
-        places: ConcurrencySlots | None = None,
+        slots: ConcurrencySlots | None = None,
     ) -> None:
         self.target = target
         self.running = 0
         self._traffic_class: TrafficClass = traffic_class
-        self._places = places or ConcurrencySlots()
-        self._waiters = self._places.waiting[traffic_class]
+        self._slots = slots or ConcurrencySlots()
+        self._waiters = self._slots.waiting[traffic_class]
         self._latency: float | None = None
-        self._times: deque[float] = deque(maxlen=_KEPT)
+        self._times: deque[float] = deque(maxlen=_REMEMBERED)
         self._slow: float | None = None
         self._failures = 0
         self._cut_off = 0
@@ -94,35 +95,35 @@ class TargetState:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for room."""
+        """The number of requests that wait for room."""
         return len(self._waiters)
 
     @property
     def load(self) -> TargetLoad:
-        """What plans are made from."""
+        """The target's load, from which plans are made."""
         return TargetLoad(self.running + len(self._waiters), self._latency)
 
     @property
     def is_blank(self) -> bool:
-        """Whether there is nothing to remember: no answer, no failure, nothing under way."""
+        """Whether the target has neither answered nor failed, and has no request in flight."""
         idle = not self.running and not self._waiters
         return idle and self._latency is None and not self._failures and self._breaker == "closed"
 
-    def try_enter(self, room: ConcurrencyLimit | None) -> bool:
-        """Take a place; False when all are taken (or others already wait for one)."""
-        if room is not None and not self._places.may_enter(room, self._traffic_class):
+    def try_enter(self, limit: ConcurrencyLimit | None) -> bool:
+        """Take a place; return False when all are taken, or others already wait for one."""
+        if limit is not None and not self._slots.may_enter(limit, self._traffic_class):
             return False
         self.enter()
         return True
 
     def enter(self) -> None:
-        """Take a place, whether there is one or not."""
+        """Take a place, even where none is free."""
         self.running += 1
-        self._places.taken += 1
+        self._slots.taken += 1
 
-    def can_wait(self, room: ConcurrencyLimit) -> bool:
-        """Whether the queue has a place. A run asks for no more than its own concurrency."""
-        return self._traffic_class == "eval" or len(self._waiters) < room.waiting
+    def can_wait(self, limit: ConcurrencyLimit) -> bool:
+        """Return whether the queue has a place; a run sends no more than its own concurrency."""
+        return self._traffic_class == "eval" or len(self._waiters) < limit.waiting
 
     async def wait(self) -> None:
         """Wait for a place in order of arrival; it is taken when this returns."""
@@ -140,23 +141,23 @@ class TargetState:
             raise
 
     def leave(self) -> None:
-        """Give the place back, to the first who waits if there is one."""
+        """Give the place back, to the first who waits for one."""
         self.running -= 1
-        self._places.taken -= 1
-        heir = self._places.hand_over()
+        self._slots.taken -= 1
+        heir = self._slots.hand_over()
         if heir is not None:
             heir.enter()
 
     # breaker
 
     def state(self, now: float) -> BreakerState:
-        """The breaker's state; an open one whose time is over shows as half-open."""
+        """Return the breaker's state; an open one whose time is over shows as half-open."""
         if self._breaker == "open" and now >= self._closed_again_at:
             return "half_open"
         return self._breaker
 
     def allows(self, now: float, breaker: Breaker) -> bool:
-        """Whether a request may go to the target. Half-open, one may, to see if it is back."""
+        """Return whether a request may go to the target; half-open, one may, as a probe."""
         if self._breaker == "closed":
             return True
         if now < self._closed_again_at:
@@ -167,9 +168,11 @@ class TargetState:
         return True
 
     def succeeded(self, seconds: float, *, whole: bool = True) -> bool:
-        """An answer began after `seconds`; `whole` if it is complete as well.
+        """Note an answer that began after `seconds`, and return whether that closed the breaker.
 
-        Returns whether that closed the breaker.
+        Args:
+            seconds: from sending to the first byte.
+            whole: whether the answer is complete as well.
         """
         if whole:
             self._cut_off = 0
@@ -181,11 +184,11 @@ class TargetState:
         return closed
 
     def completed(self) -> None:
-        """A stream came to its end."""
+        """Note that a stream came to its end."""
         self._cut_off = 0
 
     def cut_off(self, now: float, breaker: Breaker) -> bool:
-        """A stream that had begun broke off, by the target's own fault.
+        """Note a stream that had begun and broke off by the target's own fault.
 
         These count by themselves: every stream that breaks off began well. Returns whether that
         opened the breaker of a target that was well.
@@ -197,7 +200,7 @@ class TargetState:
         return self.failed(now, breaker)
 
     def failed(self, now: float, breaker: Breaker) -> bool:
-        """The target failed, by its own fault.
+        """Note a failure of the target, by its own fault.
 
         Returns whether that opened the breaker of a target that was well.
         """
@@ -210,7 +213,7 @@ class TargetState:
         return was_well
 
     def refused(self) -> bool:
-        """The target is well, and refused the request: a client's mistake, or its rate limit.
+        """Note that the target is well and refused a request: a mistake in it, or a rate limit.
 
         Returns whether that closed the breaker.
         """
@@ -225,28 +228,28 @@ class TargetState:
 
     # budgets
 
-    def asked(self, retries: Retries, hedge: Hedge | None) -> None:
-        """A first attempt: the budgets grow by its share."""
+    def count_request(self, retries: Retries, hedge: Hedge | None) -> None:
+        """Count a first attempt, by whose share the budgets grow."""
         self._retries = min(_BURST, self._retries + retries.budget)
         if hedge is not None:
             self._hedges = min(_BURST, self._hedges + hedge.budget)
 
     def may_retry(self) -> bool:
-        """Take a retry from the budget; False when it is used up."""
+        """Take a retry from the budget; return False when it is used up."""
         if self._retries < 1.0:
             return False
         self._retries -= 1.0
         return True
 
     def may_hedge(self) -> bool:
-        """Take a second attempt from the budget; False when it is used up."""
+        """Take a second attempt from the budget; return False when it is used up."""
         if self._hedges < 1.0:
             return False
         self._hedges -= 1.0
         return True
 
     def hedge_after(self, hedge: Hedge) -> float | None:
-        """Seconds without a byte after which a second attempt is worth it; None if not known."""
+        """Return after how many seconds a second attempt is worth it; None if not known."""
         if hedge.after is not None:
             return hedge.after
         if len(self._times) < _ENOUGH:

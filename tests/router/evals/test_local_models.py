@@ -15,8 +15,8 @@ from providers.errors import ConfigError, WorkerLostError
 from router.config.loading import parse
 from router.evals.concurrency import Pacing
 from router.evals.local_models import InPlace, entry_of, names_of
-from router.gateway.dispatch import UpstreamRequest
 from router.gateway.routing import Table
+from router.gateway.upstream import UpstreamRequest
 from serve.batch.protocol import Done
 from serve.engines.batching import batched
 from serve.engines.messages import EngineResponse, decode_request, encode

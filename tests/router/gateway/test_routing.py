@@ -324,7 +324,7 @@ def test_defaults():
     policy = Policy()
     assert (policy.retries, policy.timeout, policy.breaker) == (Retries(), TimeLimits(), Breaker())
     assert policy.hedge is None
-    assert (policy.rooms, policy.timeouts) == ({}, {})
+    assert (policy.concurrency, policy.timeouts) == ({}, {})
     assert (policy.section, policy.fallback_on) == ("", frozenset())
 
 

@@ -84,10 +84,10 @@ def test_retries_are_a_share_of_requests(state):
     saved = sum(state.may_retry() for _ in range(1000))
     assert saved == 10
     for _ in range(100):
-        state.asked(retries, None)
+        state.count_request(retries, None)
     assert sum(state.may_retry() for _ in range(1000)) == 10
     for _ in range(25):
-        state.asked(retries, None)
+        state.count_request(retries, None)
     assert sum(state.may_retry() for _ in range(1000)) == 5
 
 
@@ -160,9 +160,9 @@ def test_never_more_run_than_there_is_room_for(steps, most):
 
 
 async def test_live_requests_go_before_those_of_evaluations():
-    places, room = ConcurrencySlots(), ConcurrencyLimit(1, 5)
-    live = TargetState(Target("p", "m"), "live", places)
-    runs = TargetState(Target("p", "m"), "eval", places)
+    slots, room = ConcurrencySlots(), ConcurrencyLimit(1, 5)
+    live = TargetState(Target("p", "m"), "live", slots)
+    runs = TargetState(Target("p", "m"), "eval", slots)
     assert runs.try_enter(room)
     assert not live.try_enter(room)
     order = []
@@ -179,13 +179,13 @@ async def test_live_requests_go_before_those_of_evaluations():
     runs.leave()
     await asyncio.gather(*waiting)
     assert order == ["live", "run"]
-    assert (live.running, runs.running, places.taken) == (0, 0, 0)
+    assert (live.running, runs.running, slots.taken) == (0, 0, 0)
 
 
 def test_a_run_waits_in_a_queue_of_any_length():
-    places, room = ConcurrencySlots(), ConcurrencyLimit(1, 0)
-    assert TargetState(Target("p", "m"), "eval", places).can_wait(room)
-    assert not TargetState(Target("p", "m"), "live", places).can_wait(room)
+    slots, room = ConcurrencySlots(), ConcurrencyLimit(1, 0)
+    assert TargetState(Target("p", "m"), "eval", slots).can_wait(room)
+    assert not TargetState(Target("p", "m"), "live", slots).can_wait(room)
 
 
 # The breaker as a table: what happens at which second, and what is seen then.
@@ -275,7 +275,7 @@ def test_the_breaker(state, steps, now, seen):
 )
 def test_budgets_are_full_at_first(state, requests, retries, hedges):
     for _ in range(requests):
-        state.asked(Retries(budget=0.5), Hedge(budget=0.125))
+        state.count_request(Retries(budget=0.5), Hedge(budget=0.125))
     assert sum(state.may_retry() for _ in range(50)) == retries
     assert sum(state.may_hedge() for _ in range(50)) == hedges
 
@@ -288,7 +288,7 @@ def test_budgets_grow_with_the_requests(state, requests, retries, hedges):
     while state.may_retry() or state.may_hedge():
         pass
     for _ in range(requests):
-        state.asked(Retries(budget=0.5), Hedge(budget=0.125))
+        state.count_request(Retries(budget=0.5), Hedge(budget=0.125))
     assert sum(state.may_retry() for _ in range(50)) == retries
     assert sum(state.may_hedge() for _ in range(50)) == hedges
 
@@ -297,7 +297,7 @@ def test_a_route_without_hedging_saves_up_none(state):
     while state.may_hedge():
         pass
     for _ in range(100):
-        state.asked(Retries(), None)
+        state.count_request(Retries(), None)
     assert not state.may_hedge()
 
 
@@ -363,23 +363,23 @@ async def test_load_counts_those_who_wait(state):
     ],
 )
 def test_who_may_enter(taken, waiting, traffic_class, may):
-    places = ConcurrencySlots()
-    state = TargetState(Target("p", "m"), traffic_class, places)
+    slots = ConcurrencySlots()
+    state = TargetState(Target("p", "m"), traffic_class, slots)
     for _ in range(taken):
         state.enter()
-    for one in waiting:
-        places.waiting[one].append((None, state))
-    assert places.may_enter(ConcurrencyLimit(2, 5), traffic_class) is may
+    for other in waiting:
+        slots.waiting[other].append((None, state))
+    assert slots.may_enter(ConcurrencyLimit(2, 5), traffic_class) is may
     assert state.try_enter(ConcurrencyLimit(2, 5)) is may
-    assert (state.running, places.taken) == (taken + may, taken + may)
+    assert (state.running, slots.taken) == (taken + may, taken + may)
     assert state.try_enter(None)
 
 
-@pytest.mark.parametrize(("places", "may"), [(0, False), (2, False), (3, True)])
-async def test_a_queue_has_places(state, places, may):
+@pytest.mark.parametrize(("queue", "may"), [(0, False), (2, False), (3, True)])
+async def test_a_queue_has_places(state, queue, may):
     waiting = [asyncio.create_task(state.wait()) for _ in range(2)]
     await asyncio.sleep(0)
-    assert state.can_wait(ConcurrencyLimit(1, places)) is may
+    assert state.can_wait(ConcurrencyLimit(1, queue)) is may
     for task in waiting:
         task.cancel()
 
@@ -393,7 +393,7 @@ async def test_a_place_handed_to_who_is_cancelled_goes_to_the_next(state):
     await asyncio.wait_for(second, 5)
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert (state.running, state.waiting, state._places.taken) == (1, 0, 1)
+    assert (state.running, state.waiting, state._slots.taken) == (1, 0, 1)
 
 
 async def test_a_place_is_not_handed_to_who_was_cancelled_before(state):

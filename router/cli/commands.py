@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def _is_text(arg: str) -> bool:
 def escape(text: str) -> str:
     """Text as it is, where rich would read `[...]` as markup."""
     return text.replace("[", r"\[")
+
+
+def local_time(seconds: float | None) -> str:
+    """Return a time for a table, in the time zone of whoever reads it; "" for none."""
+    if seconds is None:
+        return ""
+    return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M}"
 
 
 config_option = click.option(

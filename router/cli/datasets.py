@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -17,6 +16,7 @@ from router.cli.commands import (
     config_option,
     escape,
     json_option,
+    local_time,
     out,
     print_json,
     with_services,
@@ -84,7 +84,7 @@ def dataset_list(name: str | None, config_path: Path | None, as_json: bool) -> N
         return
     table = Table(Column("dataset", no_wrap=True), "rows", "bytes", "format", "added", "from")
     for row in rows:
-        when = datetime.fromtimestamp(row.created_at, UTC).strftime("%Y-%m-%d %H:%M")
+        when = local_time(row.created_at)
         table.add_row(
             _version(row), str(row.rows), str(row.size), row.format, when, escape(row.source)
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
@@ -23,6 +24,7 @@ from router.cli.commands import (
     err,
     escape,
     json_option,
+    local_time,
     out,
     print_json,
     with_services,
@@ -186,12 +188,18 @@ def eval_list(limit: int, config_path: Path | None, as_json: bool, **wanted: Any
     if as_json:
         print_json(runs)
         return
-    # An id that is cut off cannot be copied.
-    table = Table(Column("run", no_wrap=True), "name", "state", "dataset", "samples", "routes")
+    names = ("run", "name", "state", "created", "ended", "dataset", "samples", "routes")
+    table = Table(*(Column(name, no_wrap=True) for name in names), box=None, pad_edge=False)
     for run in runs:
-        routes = ", ".join(run.document["routes"])
-        table.add_row(run.id, run.name, run.state, run.dataset, str(run.dataset_rows), routes)
-    out.print(table if runs else "No runs yet.")
+        cells = (run.id, run.name, run.state, local_time(run.created_at))
+        cells += (local_time(run.finished_at), run.dataset, str(run.dataset_rows))
+        table.add_row(*map(escape, (*cells, ", ".join(run.document["routes"]))))
+    if not runs:
+        out.print("No runs yet.")
+        return
+    # Nothing is cut short: half an id cannot be copied, and half a time says nothing.
+    table.width = Measurement.get(out, out.options.update(max_width=sys.maxsize), table).maximum
+    out.print(table, soft_wrap=True)
 
 
 @evaluate.command("show")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -18,6 +17,7 @@ from router.cli.commands import (
     config_option,
     escape,
     json_option,
+    local_time,
     out,
     print_json,
     with_services,
@@ -61,12 +61,11 @@ def experiment_list(tag: str | None, config_path: Path | None, as_json: bool) ->
         return
     table = Table(Column("experiment", no_wrap=True), "runs", "states", "last run", "tags", "notes")
     for one in found:
-        last = one.last_run_at
         table.add_row(
             escape(one.name),
             str(one.runs),
             ", ".join(f"{many} {state}" for state, many in one.states.items()),
-            "" if last is None else f"{datetime.fromtimestamp(last, UTC):%Y-%m-%d %H:%M} UTC",
+            local_time(one.last_run_at),
             escape(", ".join(one.tags)),
             escape(one.notes),
         )

@@ -139,7 +139,7 @@ def _key_cells(one: ListedKey) -> tuple[str, ...]:
     estimated = f", {spent.estimated} requests estimated" if spent.estimated else ""
     until = ""
     if one.state == "active" and key.expires_at is not None:
-        until = f" until {datetime.fromtimestamp(key.expires_at, UTC):%Y-%m-%d %H:%M}"
+        until = f" until {datetime.fromtimestamp(key.expires_at, UTC):%Y-%m-%d %H:%M} UTC"
     return (
         key.id,
         key.name,

@@ -191,7 +191,7 @@ def eval_list(limit: int, config_path: Path | None, as_json: bool, **wanted: Any
     names = ("run", "name", "state", "created", "ended", "dataset", "samples", "routes")
     table = Table(*(Column(name, no_wrap=True) for name in names), box=None, pad_edge=False)
     for run in runs:
-        cells = (run.id, run.name, run.state, local_time(run.created_at))
+        cells: tuple[str, ...] = (run.id, run.name, run.state, local_time(run.created_at))
         cells += (local_time(run.finished_at), run.dataset, str(run.dataset_rows))
         table.add_row(*map(escape, (*cells, ", ".join(run.document["routes"]))))
     if not runs:

@@ -17,7 +17,7 @@ from litestar.types import SSEData
 from evaluators.base import Answer, Sample, Score
 from evaluators.data.sampling import Rows
 from evaluators.document import Repeats
-from providers.errors import ConflictError, RunDocumentError
+from providers.errors import RunDocumentError
 from router.api.bodies import document_of
 from router.api.injection import Injected
 from router.api.paging import Offset, PageSize
@@ -121,10 +121,7 @@ async def show_run(services: Injected, run_id: FromPath[str]) -> Outcome:
 @delete("/eval/{run_id:str}", tags=["eval"], summary="Delete a run", status_code=204)
 async def delete_run(services: Injected, run_id: FromPath[str]) -> None:
     """The run with its answers and scores. A run under way has to be cancelled first."""
-    run = await services.runs.find(run_id)
-    if run.state not in STOPPED:
-        raise ConflictError(f"{run.id} is {run.state}: cancel it first")
-    await services.store.delete_run(run.id)
+    await services.runs.delete(run_id)
 
 
 @post("/eval/{run_id:str}/pause", tags=["eval"], summary="Pause a run", status_code=200)

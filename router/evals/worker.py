@@ -23,7 +23,7 @@ from router.evals.executor import Replay, RunProgress, Stop
 from router.evals.lease import is_dead, this_owner
 from router.evals.requests import EvalRequester
 from router.store.protocol import Store
-from router.store.runs import ENDED, STOPPED, RequestedState, Run, RunState
+from router.store.runs import ENDED, STOPPED, RequestedState, Run, RunState, UnreadableRun
 
 log = logging.getLogger("evalrouter")
 
@@ -103,11 +103,34 @@ class Jobs:
         return not found.owner or silent >= stale_after(found.owner)
 
     async def find(self, run_id: str) -> Run:
-        """The run with this id or unique prefix. Raises NotFoundError."""
-        found = await self._store.run(run_id)
-        if found is None:
+        """Return the run with this id or unique prefix.
+
+        Raises:
+            NotFoundError: no such run.
+            StoreError: its row cannot be read.
+        """
+        run = await self._stored(run_id)
+        if isinstance(run, UnreadableRun):
+            raise StoreError(run.error)
+        return run
+
+    async def delete(self, run_id: str) -> None:
+        """Delete a run with its answers and scores, also one whose row cannot be read.
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: it has not stopped.
+        """
+        run = await self._stored(run_id)
+        if run.state not in STOPPED:
+            raise ConflictError(f"{run.id} is {run.state}: cancel it first")
+        await self._store.delete_run(run.id)
+
+    async def _stored(self, run_id: str) -> Run:
+        run = await self._store.run(run_id)
+        if run is None:
             raise NotFoundError(f"There is no run {run_id!r}.")
-        return found
+        return run
 
     async def execute(self, run_id: str, *, live: RunProgress | None = None) -> Run:
         """Ask what is not answered, score what is not scored, of a queued run; it as it ends.
@@ -277,7 +300,10 @@ class Jobs:
     async def _take_up(self, found: Run) -> None:
         if found.id in self._tasks or not self.is_free(found):
             return
-        if found.wish:
+        if isinstance(found, UnreadableRun):
+            if await self._give_up(found.id, StoreError(found.error)):
+                log.error("%s; it is marked as failed", found.error)
+        elif found.wish:
             # Whoever was to obey it died first. What is refused is tried again at the next look.
             with suppress(NotFoundError, StoreError):
                 stale = stale_after(found.owner)
@@ -307,12 +333,17 @@ class Jobs:
             log.error("%s failed: %s", run_id, error)
             await self._give_up(run_id, error)
 
-    async def _give_up(self, run_id: str, error: Exception) -> None:
-        """Mark a run as failed that could not even be begun, so that it is not tried for ever."""
+    async def _give_up(self, run_id: str, error: Exception) -> bool:
+        """Mark a run as failed that could not even be begun, so that it is not tried for ever.
+
+        Return whether that succeeded.
+        """
         with suppress(NotFoundError, StoreError):
-            stale = stale_after((await self.find(run_id)).owner)
+            stale = stale_after((await self._stored(run_id)).owner)
             if await self._store.claim_run(run_id, self._owner, self._now(), stale):
                 await self._end(run_id, Stop("failed"), error=str(error))
+                return True
+        return False
 
 
 def stale_after(owner: str) -> float:

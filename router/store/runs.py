@@ -86,6 +86,14 @@ class Run(msgspec.Struct, kw_only=True):
     notes: str = ""
 
 
+class UnreadableRun(Run):
+    """A run whose row cannot be read: `error` says why, and it stands in lists as `failed`.
+
+    Its other fields are as stored where they can be read, else empty. One damaged row must hide no
+    other run, and can still be deleted.
+    """
+
+
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Selects runs to list; a field that is None selects all. Fields as in Run; `tag` is one."""
 
@@ -107,7 +115,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunStore(Protocol):
-    """Stores runs.
+    """Stores runs. One that cannot be read is an UnreadableRun wherever a run is returned.
 
     Every method that takes the id of a run, except `run`, raises NotFoundError where no run has it.
     """

@@ -9,7 +9,7 @@ import msgspec
 
 from providers.errors import StoreError, closest
 from router.store.columns.values import finite, json_text
-from router.store.runs import Run
+from router.store.runs import Run, UnreadableRun
 
 RUN_FIELDS = {field.name: field.type for field in msgspec.structs.fields(Run)}
 _JSON = frozenset({"document", "metrics", "versions", "tags"})
@@ -42,12 +42,42 @@ def _column(name: str, value: Any) -> Any:
 
 
 def run_of(row: Mapping[str, Any]) -> Run:
-    """Read a run from its columns."""
-    return msgspec.convert(
-        {
-            name: msgspec.json.decode(row[name]) if name in _JSON else row[name]
-            for name in RUN_FIELDS
-        }
-        | {"only_scores": bool(row["only_scores"])},
-        Run,
-    )
+    """Read a run from its columns; one that cannot be read is an UnreadableRun."""
+    try:
+        return msgspec.convert({name: _decoded(name, row[name]) for name in RUN_FIELDS}, Run)
+    except _UNREADABLE:
+        return _unreadable(row)
+
+
+def _decoded(name: str, value: Any) -> Any:
+    if name == "only_scores":
+        return bool(value)
+    return msgspec.json.decode(value) if name in _JSON else value
+
+
+# What a damaged column raises. Nested too deep is a RecursionError, NULL for JSON a TypeError.
+_UNREADABLE = (msgspec.MsgspecError, TypeError, UnicodeError, RecursionError)
+# Run has no default for them.
+_EMPTY: dict[str, Any] = {
+    "name": "",
+    "document": {},
+    "dataset": "",
+    "dataset_hash": "",
+    "dataset_rows": 0,
+    "metrics": {},
+    "created_at": 0.0,
+}
+
+
+def _unreadable(row: Mapping[str, Any]) -> UnreadableRun:
+    """Read what can be read of a run, column by column."""
+    fields = dict(_EMPTY)
+    damaged = []
+    for name, kind in RUN_FIELDS.items():
+        try:
+            fields[name] = msgspec.convert(_decoded(name, row[name]), kind)
+        except _UNREADABLE as error:
+            damaged.append(f"{name}: {error}")
+    run_id = str(row["id"])
+    reason = f"{run_id} cannot be read: {'; '.join(damaged)}"
+    return UnreadableRun(**fields | {"id": run_id, "state": "failed", "error": reason})

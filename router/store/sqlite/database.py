@@ -196,5 +196,19 @@ class SqlitePart:
         self._database = database
 
 
+@contextlib.contextmanager
+def lenient_text(db: Database) -> Iterator[None]:
+    """Read text that is not UTF-8 as far as it is: sqlite3 would give up the whole query."""
+    db.conn.text_factory = _lenient
+    try:
+        yield
+    finally:
+        db.conn.text_factory = str
+
+
+def _lenient(text: bytes) -> str:
+    return text.decode("utf-8", "backslashreplace")
+
+
 def _do_nothing(_: Database) -> None:
     pass

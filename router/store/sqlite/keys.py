@@ -19,7 +19,7 @@ from router.store.columns.keys import (
     usable_key_of,
 )
 from router.store.keys import KeyRow, KeySpend, KeyState, KeyStore, KeyTable
-from router.store.sqlite.database import SqlitePart
+from router.store.sqlite.database import SqlitePart, lenient_text
 
 _COLUMNS = ", ".join(KEY_COLUMNS)
 _INSERT = (
@@ -74,9 +74,10 @@ def _insert(db: Database, row: KeyRow, digest: bytes) -> None:
 
 
 def _keys(db: Database) -> KeyTable:
-    rows = db.execute(
-        f"SELECT hash, {_COLUMNS} FROM keys ORDER BY created_at, id"  # noqa: S608 - constants
-    )
+    with lenient_text(db):
+        rows = db.execute(
+            f"SELECT hash, {_COLUMNS} FROM keys ORDER BY created_at, id"  # noqa: S608 - constants
+        ).fetchall()
     return KeyTable(version=_version(db), by_hash={row[0]: usable_key_of(row[1:]) for row in rows})
 
 

@@ -15,7 +15,7 @@ from providers.errors import NotFoundError, StoreError
 from router.store.columns.results import SampleValues, sample_chunk
 from router.store.columns.runs import changed_columns, run_columns, run_of
 from router.store.runs import ANY_RUN, Progress, Run, RunFilter, RunStore
-from router.store.sqlite.database import SqlitePart
+from router.store.sqlite.database import SqlitePart, lenient_text
 from router.store.sqlite.samples import insert_samples
 
 CHUNK = 1000  # rows deleted in one transaction
@@ -88,15 +88,13 @@ def run_number(db: Database, run_id: str) -> int:
 
 def find_run(db: Database, run_id: str) -> Run | None:
     """Return the run by its id or a prefix of one; an exact id wins over longer ones."""
-    matches = [
-        run_of(row)
-        for row in db.table("runs").rows_where(
-            "hidden_since IS NULL AND id >= :id AND substr(id, 1, length(:id)) = :id AND :id <> ''",
-            {"id": run_id},
-            order_by="id",
-            limit=4,
-        )
-    ]
+    matches = runs_where(
+        db,
+        "id >= :id AND substr(id, 1, length(:id)) = :id AND :id <> ''",
+        {"id": run_id},
+        order_by="id",
+        limit=4,
+    )
     if len(matches) > 1 and matches[0].id != run_id:
         names = ", ".join(run.id for run in matches[:3])
         more = ", ..." if len(matches) > 3 else ""
@@ -104,16 +102,33 @@ def find_run(db: Database, run_id: str) -> Run | None:
     return matches[0] if matches else None
 
 
-def runs_where(db: Database, where: str, *, order_by: str) -> list[Run]:
-    """Return every run that is not hidden and meets a condition."""
-    rows = db.table("runs").rows_where(f"hidden_since IS NULL AND {where}", order_by=order_by)
-    return [run_of(row) for row in rows]
+def runs_where(
+    db: Database,
+    where: str,
+    values: dict[str, Any] | None = None,
+    *,
+    order_by: str,
+    limit: int | None = None,
+) -> list[Run]:
+    """Return the runs that are not hidden and meet a condition."""
+    with lenient_text(db):
+        rows = db.table("runs").rows_where(
+            f"hidden_since IS NULL AND {where}", values, order_by=order_by, limit=limit
+        )
+        return [run_of(row) for row in rows]
 
 
 def update_run(db: Database, run_id: str, changes: dict[str, Any]) -> None:
     """Set fields of a run. Raises StoreError where one has a value of the wrong type."""
     columns = changed_columns(changes)
-    db.table("runs").update(run_number(db, run_id), columns)
+    number = run_number(db, run_id)
+    if columns:
+        # Not sqlite-utils' update(), which reads the whole row first.
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        db.execute(
+            f"UPDATE runs SET {assignments} WHERE number = ?",  # noqa: S608 - names of fields
+            (*columns.values(), number),
+        )
 
 
 # adding and deleting
@@ -173,7 +188,7 @@ def _abandoned(db: Database, before: float) -> list[int]:
 
 
 def _page(db: Database, matching: RunFilter, limit: int, before: str | None) -> list[Run]:
-    conditions = ["hidden_since IS NULL", "(:before IS NULL OR id < :before)"]
+    conditions = ["(:before IS NULL OR id < :before)"]
     if matching.state is not None:
         conditions.append("state = :state")
     if matching.experiment is not None:
@@ -182,13 +197,8 @@ def _page(db: Database, matching: RunFilter, limit: int, before: str | None) -> 
         conditions += ["experiment <> ''"] if matching.experiment else []
     if matching.tag is not None:
         conditions.append("EXISTS (SELECT 1 FROM json_each(runs.tags) WHERE value = :tag)")
-    rows = db.table("runs").rows_where(
-        " AND ".join(conditions),
-        {"before": before, **msgspec.structs.asdict(matching)},
-        order_by="id DESC",
-        limit=limit,
-    )
-    return [run_of(row) for row in rows]
+    values = {"before": before, **msgspec.structs.asdict(matching)}
+    return runs_where(db, " AND ".join(conditions), values, order_by="id DESC", limit=limit)
 
 
 def _progress(db: Database, run_id: str) -> Progress:

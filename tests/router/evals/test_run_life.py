@@ -2,10 +2,12 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 
 import httpx
 import pytest
@@ -90,6 +92,35 @@ def test_a_killed_servers_run_is_taken_up_by_another_server(folder, upstream):
     assert scores(shown, "up/slow")["exact_match"]["scored"] == 400
     again = sum(Counter(bytes(one.body) for one in upstream.log.requests).values()) - 400
     assert again <= shown["run"]["interrupted"]
+
+
+def test_a_run_that_cannot_be_read_keeps_no_other_from_being_taken_up(folder, upstream):
+    with process(folder) as (first, url):
+        body = document(dataset="long.jsonl", routes=["up/slow"])
+        damaged, other = (httpx.post(f"{url}/eval", json=body).json()["id"] for _ in range(2))
+        wait_for(lambda: upstream.log.total > 40)
+        first.kill()
+        first.wait()
+    with closing(sqlite3.connect(folder / "evalrouter.db")) as db, db:
+        db.execute("UPDATE runs SET document = 'not JSON' WHERE id = ?", (damaged,))
+    with process(folder) as (second, url):
+        wait_for(lambda: state_of(url, other) == "completed")
+        listed = {run["id"]: run for run in httpx.get(f"{url}/eval").json()["data"]}
+        assert listed[other]["state"] == "completed"
+        assert listed[damaged]["state"] == "failed"
+        assert "document" in listed[damaged]["error"]
+        for method, path in (("GET", ""), ("POST", "/resume"), ("POST", "/cancel")):
+            reply = httpx.request(method, f"{url}/eval/{damaged}{path}")
+            assert reply.status_code == 500
+            assert f"{damaged} cannot be read" in reply.json()["error"]["message"]
+        with closing(sqlite3.connect(folder / "evalrouter.db")) as db:
+            [stored] = db.execute("SELECT state, owner FROM runs WHERE id = ?", (damaged,))
+        assert stored == ("failed", "")
+        assert httpx.delete(f"{url}/eval/{damaged}").status_code == 204
+        assert list(listed) != [run["id"] for run in httpx.get(f"{url}/eval").json()["data"]]
+        second.send_signal(signal.SIGTERM)
+        log = second.stderr.read()
+    assert log.count(f"{damaged} cannot be read") == 1
 
 
 def test_a_server_that_ends_finishes_what_is_in_flight(folder, upstream):

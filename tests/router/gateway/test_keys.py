@@ -711,7 +711,13 @@ async def test_a_row_that_the_store_refuses_blocks_no_other(store, path, clock):
 
 @pytest.mark.parametrize(
     "poison",
-    ["routes = 'not JSON'", "routes = '[1]'", "rpm = 'many'", "created_at = x'00'"],
+    [
+        "routes = 'not JSON'",
+        "routes = '[1]'",
+        "rpm = 'many'",
+        "created_at = x'00'",
+        "id = CAST(x'ff' AS TEXT), rpm = 'many'",
+    ],
 )
 async def test_a_key_that_cannot_be_read_lets_nobody_in_and_blocks_no_other(
     store, path, clock, poison, caplog

@@ -1,10 +1,13 @@
 """What a Store promises about who carries a run out, what is left of it, and what is added."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from evaluators.base import Answer, Cell, Sample, Score
 from providers.errors import ConflictError, NotFoundError, StoreError
-from router.store.runs import Run
+from router.store.runs import Run, UnreadableRun
 from router.store.sqlite import SqliteStore
 from router.store.usage import Spent
 
@@ -110,6 +113,50 @@ async def test_only_unfinished_runs_of_servers_are_to_be_taken_up(store):
     ):
         await store.add_run(a_run(f"run_{n}", state=state, runner=runner), samples(3))
     assert [run.id for run in await store.unfinished_runs()] == ["run_0", "run_1"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "document = 'not JSON'",
+        "document = x'00'",
+        "document = CAST(x'7bff' AS TEXT)",
+        "document = replace(printf('%2000s', ''), ' ', '[')",
+        "metrics = NULL",
+        "tags = '[1]'",
+        "dataset_rows = 'many'",
+        "heartbeat_at = 'late'",
+    ],
+)
+async def test_a_run_that_cannot_be_read_hides_no_other(store, damage):
+    for run_id in ("run_1", "run_2", "run_3"):
+        await store.add_run(a_run(run_id, runner="server"), samples(3))
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute(f"UPDATE runs SET {damage} WHERE id = 'run_2'")
+    field = damage.split()[0]
+    for runs in (await store.unfinished_runs(), (await store.runs())[::-1]):
+        assert [run.id for run in runs] == ["run_1", "run_2", "run_3"]
+        assert [isinstance(run, UnreadableRun) for run in runs] == [False, True, False]
+        assert runs[1].state == "failed"
+        assert field in runs[1].error
+        assert "run_2" in runs[1].error
+    unreadable = await store.run("run_2")
+    assert (unreadable.name, unreadable.runner) == ("a name", "server")
+    assert (await store.run("run_3")) == a_run("run_3", runner="server")
+    # It can be given up and deleted.
+    assert await store.claim_run("run_2", "me", 1.0, 1.0)
+    assert await store.end_run("run_2", "me", 1.0, state="failed", error="it cannot be read")
+    assert [run.id for run in await store.unfinished_runs()] == ["run_1", "run_3"]
+    await store.delete_run("run_2")
+    assert await store.run("run_2") is None
+
+
+async def test_text_that_is_not_unicode_is_read_as_far_as_it_is(store):
+    await store.add_run(a_run(runner="server"), samples(3))
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("UPDATE runs SET name = CAST(x'61ff62' AS TEXT)")
+    [run] = await store.unfinished_runs()
+    assert run == a_run(name="a\\xffb", runner="server")
 
 
 async def test_a_run_under_way_is_not_queued_again(store):

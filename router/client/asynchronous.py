@@ -1,6 +1,6 @@
 """`AsyncClient`: the SDK for programs with an event loop.
 
-`make client` writes `synchronous.py` from this file: what is awaited here, it waits for.
+`make client` writes `synchronous.py` from this file; its methods wait instead of being awaited.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -36,21 +37,68 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+class AsyncConnection:
+    """Where the server is, and how requests to it are sent.
+
+    Args:
+        base_url: where it listens, without /v1.
+        api_key: an admin key; None where the server needs no keys.
+        timeout: seconds for one request.
+        http: the program's own HTTP client, which is not closed; None for a new one.
+    """
+
+    def __init__(
+        self, base_url: str, api_key: str | None, timeout: float, http: httpx.AsyncClient | None
+    ) -> None:
+        self.timeout = timeout
+        self._http = httpx.AsyncClient() if http is None else http
+        self._closes_http = http is None
+        self._base_url = base_url.rstrip("/")
+        self._headers = calls.headers(api_key)
+
+    async def close(self) -> None:
+        """Close the connections, unless the HTTP client is the program's own."""
+        if self._closes_http:
+            await self._http.aclose()
+
+    async def request(self, call: ApiCall, **options: Any) -> Any:
+        """Send a request; return its answer's JSON."""
+        sent = call.sent()
+        sent["url"] = self._base_url + sent["url"]
+        sent["headers"] = {**self._headers, **sent["headers"]}
+        try:
+            response = await self._http.request(**{"timeout": self.timeout, **sent, **options})
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self.unreachable(error) from error
+        return calls.decoded(response)
+
+    def stream(
+        self, call: ApiCall, *, timeout: httpx.Timeout | float
+    ) -> AbstractAsyncContextManager[httpx.Response]:
+        """Send a request whose answer is read as it comes; errors are httpx's."""
+        url = self._base_url + call.path
+        return self._http.stream(call.method, url, headers=self._headers, timeout=timeout)
+
+    def unreachable(self, error: httpx.HTTPError | httpx.InvalidURL) -> EvalrouterError:
+        """Return the exception for a server that did not answer."""
+        return calls.unreachable(error, self._base_url)
+
+
 class AsyncClient:
     """An evalrouter server.
 
     Args:
         base_url: where it listens, without /v1.
-        api_key: an admin key (`er-...`), where the server asks for keys.
+        api_key: an admin key (`er-...`), if the server needs keys.
         timeout: seconds for one request; `wait` and uploads are not bound by it.
-        http: an HTTP client of your own (proxies, certificates); it is not closed.
+        http: an HTTP client of your own (for proxies or certificates); it is not closed.
 
     Every method raises an exception of `providers.errors` when the server refuses, and
     UpstreamConnectError or UpstreamTimeoutError when it does not answer. A `RunDocumentSource` is a
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments: their methods.
+        runs, datasets, experiments: the methods for each of them.
     """
 
     def __init__(
@@ -61,14 +109,10 @@ class AsyncClient:
         timeout: float = calls.TIMEOUT_S,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._http = httpx.AsyncClient() if http is None else http
-        self._own = http is None
-        self._base_url = base_url.rstrip("/")
-        self._headers = calls.headers(api_key)
-        self._timeout = timeout
-        self.runs = AsyncRuns(self)
-        self.datasets = AsyncDatasets(self)
-        self.experiments = AsyncExperiments(self)
+        self._connection = AsyncConnection(base_url, api_key, timeout, http)
+        self.runs = AsyncRuns(self._connection)
+        self.datasets = AsyncDatasets(self._connection)
+        self.experiments = AsyncExperiments(self._connection)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -83,8 +127,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._own:
-            await self._http.aclose()
+        await self._connection.close()
 
     async def compare(
         self,
@@ -94,52 +137,41 @@ class AsyncClient:
         join: Literal["position", "id", "content"] | str | None = None,
         movers: int | None = None,
     ) -> Comparisons:
-        """Hold two runs, or two routes of one, against each other.
+        """Compare two runs, or two routes of one run.
 
         Args:
             runs: one or two run ids.
-            route_a: a route of the first; every one that both have where none is named.
-            route_b: a route of the second.
+            route_a: a route of the first run; None for every route that both have.
+            route_b: a route of the second run.
             join: how to pair samples of different datasets, which are refused without it.
             movers: how many of the samples that differ most are shown.
         """
         params = {"route_a": route_a, "route_b": route_b, "join": join, "movers": movers}
-        return cast("Comparisons", await self._ask(calls.compare(runs, params)))
+        return cast("Comparisons", await self._connection.request(calls.compare(runs, params)))
 
     async def tasks(self) -> Rows[dict[str, Any]]:
-        """The tasks that a run document's `task` may name."""
-        found = await self._ask(ApiCall("GET", "/eval/tasks"))
-        return Rows(found["data"])
-
-    async def _ask(self, call: ApiCall, **more: Any) -> Any:
-        """The answer's JSON."""
-        sent = call.sent()
-        sent["url"] = self._base_url + sent["url"]
-        sent["headers"] = {**self._headers, **sent["headers"]}
-        try:
-            response = await self._http.request(**{"timeout": self._timeout, **sent, **more})
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise calls.unreachable(error, self._base_url) from error
-        return calls.decoded(response)
+        """Return the tasks that a run document's `task` may name."""
+        answer = await self._connection.request(ApiCall("GET", "/eval/tasks"))
+        return Rows(answer["data"])
 
 
 class AsyncRuns:
     """`client.runs`: evaluations. A run id may be shortened to a unique prefix."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
 
     async def create(self, document: RunDocumentSource, **changes: Any) -> Run:
-        """Begin a run; `changes` are keys of the document that are written anew.
+        """Begin a run; `changes` replace keys of the document.
 
         await client.runs.create("nightly.yaml", limit=10, name="tried")
         """
-        return cast("Run", await self._client._ask(calls.create(document, changes)))
+        return cast("Run", await self._connection.request(calls.create(document, changes)))
 
     async def estimate(self, document: RunDocumentSource, **changes: Any) -> Estimate:
-        """What the run would take in calls, tokens, money and time; nothing is kept or sent."""
+        """Return what a run would take in calls, tokens, money and time, without creating it."""
         call = calls.create(document, changes, dry_run=True)
-        return cast("Estimate", await self._client._ask(call))
+        return cast("Estimate", await self._connection.request(call))
 
     async def list(
         self,
@@ -150,18 +182,18 @@ class AsyncRuns:
         limit: int = 50,
         before: str | None = None,
     ) -> Rows[Run]:
-        """Runs, newest first; `before` is the id of the last run of the page before."""
+        """Return runs, newest first; `before` is the id of the last run of the page before."""
         params = {"experiment": experiment, "tag": tag, "state": state}
         call = ApiCall("GET", "/eval", {**params, "limit": limit, "before": before})
-        found = await self._client._ask(call)
-        return Rows(found["data"])
+        answer = await self._connection.request(call)
+        return Rows(answer["data"])
 
     async def report(self, run_id: str) -> Outcome:
-        """The run, its report as far as it has got, and its gates."""
-        return cast("Outcome", await self._client._ask(calls.run(run_id)))
+        """Return the run, its report as far as it has got, and its gates."""
+        return cast("Outcome", await self._connection.request(calls.run(run_id)))
 
     async def scores(self, run_id: str) -> Rows[dict[str, Any]]:
-        """The report's scores as rows: one for each route and output, with its difference."""
+        """Return the report's scores as rows, one for each route and output, with differences."""
         return Rows(score_rows(await self.report(run_id)))
 
     async def wait(
@@ -177,11 +209,11 @@ class AsyncRuns:
 
         Args:
             run_id: the run.
-            progress: is called whenever there is news.
+            progress: called whenever the progress has changed.
             timeout: seconds; None for as long as it takes.
 
         Raises:
-            TimeoutError: it is still going on; nothing was done to it.
+            TimeoutError: the run is still going on; nothing was done to it.
         """
         async for news in self.events(run_id, timeout=timeout):
             if progress is not None:
@@ -194,8 +226,8 @@ class AsyncRuns:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - the same as the other client's
     ) -> AsyncIterator[Progress]:
-        """Its progress whenever there is news, until it stops; otherwise as `wait`."""
-        client = self._client
+        """Yield a run's progress whenever it has changed, until the run stops; else as `wait`."""
+        connection = self._connection
         call = calls.run(run_id, "events")
         started = heard = time.monotonic()
         pauses, before = calls.pauses(), None
@@ -206,19 +238,15 @@ class AsyncRuns:
             quiet = calls.QUIET_S if left is None else min(calls.QUIET_S, left)
             problem: EvalrouterError | None = None
             try:
-                async with client._http.stream(
-                    call.method,
-                    client._base_url + call.path,
-                    headers=client._headers,
-                    timeout=httpx.Timeout(client._timeout, read=quiet),
-                ) as response:
+                timeouts = httpx.Timeout(connection.timeout, read=quiet)
+                async with connection.stream(call, timeout=timeouts) as response:
                     if response.is_error:
                         await response.aread()
                         problem = calls.failure(response)
                     else:
-                        found = calls.Events()
+                        events = calls.Events()
                         async for line in response.aiter_lines():
-                            event = found.line(line)
+                            event = events.line(line)
                             if event is None:
                                 continue
                             heard, pauses = time.monotonic(), calls.pauses()
@@ -230,10 +258,10 @@ class AsyncRuns:
                             if timeout is not None and heard - started > timeout:
                                 break
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-                raise calls.unreachable(error, client._base_url) from error
+                raise connection.unreachable(error) from error
             except httpx.HTTPError as error:
-                # Also where nothing has changed for a while: a server that is there says so anew.
-                problem = calls.unreachable(error, client._base_url)
+                # Also when nothing has changed for a while: a server that still runs answers anew.
+                problem = connection.unreachable(error)
             if problem is not None and (
                 problem.status < 500 or time.monotonic() - heard > calls.PATIENCE_S
             ):
@@ -241,20 +269,24 @@ class AsyncRuns:
             await asyncio.sleep(next(pauses))
 
     def samples(self, run_id: str, *, route: str | None = None, page: int = 100) -> AsyncSamples:
-        """The run's answers with their scores, sample by sample, read `page` samples at a time.
+        """Return the run's answers with their scores, sample by sample, read `page` at a time.
 
         async for row in client.runs.samples(run_id):
             print(row["sample"]["id"], row["route"], row["answer"])
         """
-        return AsyncSamples(self._client, run_id, route, page)
+        return AsyncSamples(self._connection, run_id, route, page)
 
     async def pause(self, run_id: str) -> Run:
-        """Ask nothing more; what is in flight is finished. `resume` goes on."""
-        return cast("Run", await self._client._ask(calls.run(run_id, "pause", method="POST")))
+        """Send no further requests; what is in flight is finished. `resume` continues the run."""
+        return cast(
+            "Run", await self._connection.request(calls.run(run_id, "pause", method="POST"))
+        )
 
     async def cancel(self, run_id: str) -> Run:
-        """Stop it at once. What is answered stays, and `resume` goes on."""
-        return cast("Run", await self._client._ask(calls.run(run_id, "cancel", method="POST")))
+        """Stop a run at once. Its answers stay, and `resume` continues it."""
+        return cast(
+            "Run", await self._connection.request(calls.run(run_id, "cancel", method="POST"))
+        )
 
     async def resume(
         self,
@@ -263,64 +295,66 @@ class AsyncRuns:
         retry_failed: bool = False,
         limits: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Go on where it stopped; no finished request is sent again.
+        """Continue a run where it stopped; no finished request is sent again.
 
         Args:
             run_id: the run.
-            retry_failed: ask again where the target failed.
-            limits: those of the document's `limits` that change.
+            retry_failed: send requests again that failed at their target.
+            limits: keys of the document's `limits` to change.
         """
         call = calls.run(run_id, "resume", method="POST")
         call = call._replace(
             params={"retry_failed": retry_failed}, body={"limits": dict(limits or {})}
         )
-        return cast("Run", await self._client._ask(call))
+        return cast("Run", await self._connection.request(call))
 
     async def rescore(self, run_id: str, metrics: Sequence[str | Mapping[str, Any]] = ()) -> Run:
-        """Score its answers with other metrics, or with its own anew; nothing is asked."""
+        """Score a run's answers with more metrics, or with its own anew; no request is sent."""
         call = calls.run(run_id, "rescore", method="POST")._replace(body={"metrics": list(metrics)})
-        return cast("Run", await self._client._ask(call))
+        return cast("Run", await self._connection.request(call))
 
     async def extend(
         self, run_id: str, *, limit: int | None = None, repeats: int | None = None
     ) -> Run:
-        """Ask more samples (`limit` in all) or more repeats (`repeats` in all)."""
+        """Continue with more samples (`limit` in all) or more repeats (`repeats` in all)."""
         body = {
             key: value
             for key, value in (("limit", limit), ("repeats", repeats))
             if value is not None
         }
         call = calls.run(run_id, "extend", method="POST")._replace(body=body)
-        return cast("Run", await self._client._ask(call))
+        return cast("Run", await self._connection.request(call))
 
     async def export(self, run_id: str) -> dict[str, Any]:
-        """Have the server write its rows as files; the manifest says which, and where."""
-        found = await self._client._ask(calls.run(run_id, "export", method="POST"))
-        return cast("dict[str, Any]", found)
+        """Have the server write a run's rows as files; return the manifest, which says where."""
+        answer = await self._connection.request(calls.run(run_id, "export", method="POST"))
+        return cast("dict[str, Any]", answer)
 
     async def delete(self, run_id: str) -> None:
-        """The run with its answers and scores. One under way has to be cancelled first."""
-        await self._client._ask(calls.run(run_id, method="DELETE"))
+        """Delete a run with its answers and scores. Cancel a run that is going on first."""
+        await self._connection.request(calls.run(run_id, method="DELETE"))
 
 
 class AsyncSamples:
-    """A run's rows; each loop over it reads them anew."""
+    """A run's rows, read anew by each loop over them."""
 
-    def __init__(self, client: AsyncClient, run_id: str, route: str | None, page: int) -> None:
-        self._client = client
+    def __init__(
+        self, connection: AsyncConnection, run_id: str, route: str | None, page: int
+    ) -> None:
+        self._connection = connection
         self._call = calls.run(run_id, "samples")._replace(params={"route": route, "limit": page})
 
     async def __aiter__(self) -> AsyncIterator[SampleRow]:
         after: int | None = 0
         while after is not None:
             params = {**self._call.params, "after": after}
-            page = await self._client._ask(self._call._replace(params=params))
+            page = await self._connection.request(self._call._replace(params=params))
             for row in page["data"]:
                 yield row
             after = page["next"]
 
     async def to_pandas(self) -> pd.DataFrame:
-        """All of it as a DataFrame; columns `row.NAME` are the dataset's, `score.NAME` scores.
+        """Return all rows as a DataFrame. `row.NAME` is the dataset's column, `score.NAME` a score.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -329,15 +363,15 @@ class AsyncSamples:
 
 
 class AsyncDatasets:
-    """`client.datasets`: datasets that the server keeps. `name@hash` names one version."""
+    """`client.datasets`: datasets that the server stores. `name@hash` names one version."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
 
     async def list(self, name: str | None = None) -> Rows[Dataset]:
-        """Versions, newest first."""
-        found = await self._client._ask(ApiCall("GET", "/datasets", {"name": name}))
-        return Rows(found["data"])
+        """Return versions, newest first."""
+        answer = await self._connection.request(ApiCall("GET", "/datasets", {"name": name}))
+        return Rows(answer["data"])
 
     async def upload(
         self,
@@ -346,38 +380,36 @@ class AsyncDatasets:
         name: str | None = None,
         columns: Mapping[str, str] | None = None,
     ) -> Dataset:
-        """Send a file of this machine; the same content again changes nothing.
+        """Upload a file of this machine; the same content again changes nothing.
 
         Args:
             path: a JSONL, JSON, CSV, TSV or parquet file.
             name: what to call it; the file's name without extension when None.
-            columns: the file's own column names mapped to known ones, {"article": "input"}.
+            columns: the file's column names mapped to known ones, {"article": "input"}.
         """
         call, file = calls.upload(path, name, columns)
         content = _chunks(file)
-        return cast("Dataset", await self._client._ask(call, content=content, timeout=None))
+        return cast("Dataset", await self._connection.request(call, content=content, timeout=None))
 
     async def register(
         self, source: str, *, name: str = "", columns: Mapping[str, str] | None = None
     ) -> Dataset:
-        """Have the server fetch one: a path of its own, https://, s3:// or hf://."""
+        """Have the server fetch a dataset: a path of its own, https://, s3:// or hf://."""
         body = {"source": source, "name": name, "columns": dict(columns or {})}
         call = ApiCall("POST", "/datasets", {}, body)
-        return cast("Dataset", await self._client._ask(call, timeout=None))
+        return cast("Dataset", await self._connection.request(call, timeout=None))
 
     async def show(self, name: str, *, rows: int = 5) -> ShownDataset:
-        """A version, what its columns hold, and its first rows."""
+        """Return a version, what its columns hold, and its first rows."""
         call = calls.dataset(name, params={"rows": rows})
-        return cast("ShownDataset", await self._client._ask(call))
+        return cast("ShownDataset", await self._connection.request(call))
 
     async def download(self, name: str, path: str | Path) -> Path:
-        """Write its file to `path`, byte for byte as it came."""
-        client, target = self._client, Path(path)
-        url = client._base_url + calls.dataset(name).path + "/content"
+        """Write a version's file to `path`, byte for byte as it was uploaded."""
+        connection, target = self._connection, Path(path)
+        call = calls.dataset_content(name)
         try:
-            async with client._http.stream(
-                "GET", url, headers=client._headers, timeout=client._timeout
-            ) as response:
+            async with connection.stream(call, timeout=connection.timeout) as response:
                 if response.is_error:
                     await response.aread()
                     raise calls.failure(response)
@@ -385,48 +417,48 @@ class AsyncDatasets:
                     async for chunk in response.aiter_bytes(calls.CHUNK_BYTES):
                         await asyncio.to_thread(file.write, chunk)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise calls.unreachable(error, client._base_url) from error
+            raise connection.unreachable(error) from error
         return target
 
     async def delete(self, name: str, *, every: bool = False) -> Sequence[str]:
-        """Forget a version, or with `every` all of a name; which, as `name@hash`."""
+        """Delete a version, or with `every` all versions of a name; return them as `name@hash`."""
         call = calls.dataset(name, method="DELETE", params={"all": every})
-        found = await self._client._ask(call)
-        return cast("Sequence[str]", found["deleted"])
+        answer = await self._connection.request(call)
+        return cast("Sequence[str]", answer["deleted"])
 
 
 class AsyncExperiments:
     """`client.experiments`: runs under one name. A run joins by its document's `experiment`."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
 
     async def list(self, *, tag: str | None = None) -> Rows[Experiment]:
-        """Experiments, the one with the newest run first."""
-        found = await self._client._ask(ApiCall("GET", "/experiments", {"tag": tag}))
-        return Rows(found["data"])
+        """Return experiments, the one with the newest run first."""
+        answer = await self._connection.request(ApiCall("GET", "/experiments", {"tag": tag}))
+        return Rows(answer["data"])
 
     async def leaderboard(self, name: str) -> Leaderboard:
-        """Tables of what is comparable, what is not and why, and how to read them."""
-        return cast("Leaderboard", await self._client._ask(calls.experiment(name)))
+        """Return tables of what is comparable, what is not and why, and how to read them."""
+        return cast("Leaderboard", await self._connection.request(calls.experiment(name)))
 
     async def entries(self, name: str) -> Rows[dict[str, Any]]:
-        """The leaderboard's tables as rows: one for each output, run and route."""
+        """Return the leaderboard's tables as rows: one for each output, run and route."""
         return Rows(entry_rows(await self.leaderboard(name)))
 
     async def change(
         self, name: str, *, tags: Sequence[str] | None = None, notes: str | None = None
     ) -> Experiment:
-        """Set its tags or notes; None leaves them."""
+        """Set an experiment's tags or notes; None leaves them as they are."""
         change = {"tags": None if tags is None else list(tags), "notes": notes}
         call = calls.experiment(name, method="PATCH", body=change)
-        return cast("Experiment", await self._client._ask(call))
+        return cast("Experiment", await self._connection.request(call))
 
     async def delete(self, name: str, *, runs: bool = False) -> int:
-        """Forget it; how many runs were deleted with it, which is none unless asked for."""
+        """Delete an experiment, with `runs` its runs too; return how many runs were deleted."""
         call = calls.experiment(name, method="DELETE", runs=runs)
-        found = await self._client._ask(call)
-        return int(found["deleted_runs"])
+        answer = await self._connection.request(call)
+        return int(answer["deleted_runs"])
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:

@@ -29,16 +29,16 @@ RunDocumentSource = Mapping[str, Any] | str | Path
 
 # A report over many samples takes the server a while.
 TIMEOUT_S = 120.0
-# The server says nothing while nothing changes; a connection that died is noticed after this.
+# The server sends nothing while nothing changes; a connection that died is noticed after this.
 QUIET_S = 60.0
-# How long `wait` looks for a server that is gone, and how it waits in between.
+# How long `wait` tries to reach a server that is gone, and how long it waits in between.
 PATIENCE_S = 120.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 CHUNK_BYTES = 1 << 20
 
 
 class ApiCall(NamedTuple):
-    """One request. `params` that are None are left out."""
+    """A request to the server. `params` that are None are left out."""
 
     method: str
     path: str
@@ -47,7 +47,7 @@ class ApiCall(NamedTuple):
     headers: Mapping[str, str] = {}
 
     def sent(self) -> dict[str, Any]:
-        """As httpx takes it."""
+        """Return the arguments of httpx's `request`."""
         params = {
             key: str(value).lower() if isinstance(value, bool) else value
             for key, value in self.params.items()
@@ -63,14 +63,14 @@ class ApiCall(NamedTuple):
 
 
 def run(run_id: str, action: str = "", *, method: str = "GET") -> ApiCall:
-    """A run, or something to do with it."""
+    """Return the request for a run, or for an action on it."""
     return ApiCall(method, f"/eval/{quote(run_id, safe='')}" + (f"/{action}" if action else ""))
 
 
 def create(
     document: RunDocumentSource, changes: Mapping[str, Any], *, dry_run: bool = False
 ) -> ApiCall:
-    """A new run, from a document or a file of one, with keys that are changed."""
+    """Return the request for a new run, from a document or its file, with changed keys."""
     read = _read(document) if isinstance(document, str | Path) else _as_object(document)
     params = {"dry_run": True} if dry_run else {}
     return ApiCall("POST", "/eval", params, {**read, **changes})
@@ -94,24 +94,30 @@ def _as_object(document: Any, where: str = "") -> Mapping[str, Any]:
 
 
 def dataset(name: str, *, method: str = "GET", params: Mapping[str, Any] | None = None) -> ApiCall:
-    """A dataset, `name` or `name@hash`."""
+    """Return the request for a dataset, `name` or `name@hash`."""
     return ApiCall(method, f"/datasets/{quote(name, safe='@')}", params or {})
+
+
+def dataset_content(name: str) -> ApiCall:
+    """Return the request for a dataset's file."""
+    call = dataset(name)
+    return call._replace(path=f"{call.path}/content")
 
 
 def upload(
     source: str | Path, name: str | None, columns: Mapping[str, str] | None
 ) -> tuple[ApiCall, Path]:
-    """An upload without its content, and the file that is the content.
+    """Return the request for an upload without its content, and the file that is the content.
 
     Raises:
-        InputError: there is no such file.
+        InputError: the file does not exist.
     """
     path = Path(source)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     params = {
         "filename": path.name,
-        "column": [f"{own}={known}" for own, known in (columns or {}).items()],
+        "column": [f"{column}={known}" for column, known in (columns or {}).items()],
     }
     # So that a file that is too large is refused before it has been sent.
     headers = {"content-length": str(path.stat().st_size)}
@@ -120,17 +126,17 @@ def upload(
 
 
 def experiment(name: str, *, method: str = "GET", body: Any = None, **params: Any) -> ApiCall:
-    """An experiment."""
+    """Return the request for an experiment."""
     return ApiCall(method, f"/experiments/{quote(name, safe='')}", params, body)
 
 
 def compare(runs: tuple[str, ...], params: Mapping[str, Any]) -> ApiCall:
-    """Two runs, or the routes of one."""
+    """Return the request that compares two runs, or the routes of one."""
     return ApiCall("GET", "/eval/compare", {"runs": ",".join(runs), **params})
 
 
 def headers(api_key: str | None) -> dict[str, str]:
-    """Of every request."""
+    """Return the headers of every request."""
     return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
 
 
@@ -138,7 +144,12 @@ def headers(api_key: str | None) -> dict[str, str]:
 
 
 def decoded(response: httpx.Response) -> Any:
-    """The body of an answer that has been read. Raises what `failure` says, or for no JSON."""
+    """Return the JSON of an answer that has been read.
+
+    Raises:
+        EvalrouterError: the server refused; see `failure`.
+        UpstreamProtocolError: the answer is not JSON.
+    """
     if response.is_error:
         raise failure(response)
     if not response.content:
@@ -146,14 +157,14 @@ def decoded(response: httpx.Response) -> Any:
     try:
         return msgspec.json.decode(response.content)
     except UNREADABLE as error:
-        raise UpstreamProtocolError(f"{response.url} answered with no JSON: {error}") from None
+        raise UpstreamProtocolError(f"{response.url} did not answer with JSON: {error}") from None
 
 
 def failure(response: httpx.Response) -> EvalrouterError:
-    """The exception that a refusal stands for, from OpenAI's error object."""
+    """Return the exception that a refusal stands for, from OpenAI's error object."""
     try:
-        told = msgspec.json.decode(response.content)["error"]
-        message, code, param = str(told["message"]), told.get("code"), told.get("param")
+        body = msgspec.json.decode(response.content)["error"]
+        message, code, param = str(body["message"]), body.get("code"), body.get("param")
     except (*UNREADABLE, KeyError, TypeError, AttributeError):
         text = response.text[:500]
         message, code, param = (
@@ -164,7 +175,7 @@ def failure(response: httpx.Response) -> EvalrouterError:
     kind = _BY_CODE.get(code) or _BY_STATUS.get(response.status_code)
     if kind is None:
         kind = RequestError if response.status_code < 500 else EvalrouterError
-    # What the constructors would put into the message is in it already.
+    # The message already has what the constructors would add to it.
     error = kind.__new__(kind, message)
     EvalrouterError.__init__(error, message, param=param, code=code)
     error.status = response.status_code
@@ -178,7 +189,7 @@ def failure(response: httpx.Response) -> EvalrouterError:
 
 
 def unreachable(error: httpx.HTTPError | httpx.InvalidURL, base_url: str) -> EvalrouterError:
-    """The exception for a server that did not answer."""
+    """Return the exception for a server that did not answer."""
     if isinstance(error, httpx.TimeoutException):
         phase = "connect" if isinstance(error, httpx.ConnectTimeout) else "first_byte"
         return UpstreamTimeoutError(f"{base_url} did not answer in time", phase=phase)
@@ -215,7 +226,11 @@ class Events:
         self._data: list[str] = []
 
     def line(self, line: str) -> tuple[str, Any] | None:
-        """The event that this line ends, if it ends one. Raises UpstreamProtocolError."""
+        """Return the event that this line ends; None where it ends none.
+
+        Raises:
+            UpstreamProtocolError: the event is not JSON.
+        """
         if line:
             field, _, value = line.partition(":")
             value = value.removeprefix(" ")
@@ -235,7 +250,7 @@ class Events:
 
 
 def pauses() -> Iterator[float]:
-    """Seconds to wait before each look for a server that is gone, twice as long each time."""
+    """Yield the seconds to wait before each try to reach a lost server, twice as long each time."""
     pause = FIRST_PAUSE_S
     while True:
         yield pause

@@ -22,7 +22,7 @@ class Rows(list[T]):
     """
 
     def to_pandas(self) -> pd.DataFrame:
-        """A DataFrame with a column for each key; a dict inside a row becomes `key.inner`.
+        """Return a DataFrame with a column for each key; a dict inside a row becomes `key.inner`.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -31,7 +31,7 @@ class Rows(list[T]):
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows as a DataFrame. Raises MissingExtraError without pandas."""
+    """Return the rows as a DataFrame. Raises MissingExtraError without pandas."""
     try:
         import pandas  # noqa: PLC0415 - an extra, and it takes a second to import
     except ImportError:
@@ -40,9 +40,9 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def score_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    """A row for each route and output, with its difference from the baseline."""
+    """Yield a row for each route and output, with its difference from the baseline."""
     run, report = outcome["run"], outcome["report"]
-    compared = {(one["route"], one["output"]): one for one in report["comparisons"]}
+    compared = {(row["route"], row["output"]): row for row in report["comparisons"]}
     for route in report["routes"]:
         for score in route["scores"]:
             against = compared.get((route["route"], score["output"]))
@@ -62,7 +62,7 @@ def score_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
 
 
 def entry_rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
-    """A row for each entry of each table of an experiment."""
+    """Yield a row for each entry of each table of an experiment."""
     for table in board["boards"]:
         shared = {
             "output": table["output"]["name"],
@@ -77,7 +77,7 @@ def entry_rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
 
 
 def flat_sample(row: SampleRow) -> dict[str, Any]:
-    """A sample's row with its columns as `row.NAME` and its scores as `score.OUTPUT`."""
+    """Return a sample's row with its columns as `row.NAME` and its scores as `score.OUTPUT`."""
     answer: Mapping[str, Any] = row["answer"] or {}
     usage = answer.get("usage") or {}
     return {
@@ -97,6 +97,6 @@ def flat_sample(row: SampleRow) -> dict[str, Any]:
         "first_byte_s": answer.get("first_byte_s"),
         "total_s": answer.get("total_s"),
         "cached": answer.get("cached"),
-        **{f"score.{one['output']}": one["value"] for one in row["scores"]},
+        **{f"score.{score['output']}": score["value"] for score in row["scores"]},
         **{f"row.{name}": value for name, value in row["sample"]["fields"].items()},
     }

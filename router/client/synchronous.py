@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -33,21 +34,68 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+class Connection:
+    """Where the server is, and how requests to it are sent.
+
+    Args:
+        base_url: where it listens, without /v1.
+        api_key: an admin key; None where the server needs no keys.
+        timeout: seconds for one request.
+        http: the program's own HTTP client, which is not closed; None for a new one.
+    """
+
+    def __init__(
+        self, base_url: str, api_key: str | None, timeout: float, http: httpx.Client | None
+    ) -> None:
+        self.timeout = timeout
+        self._http = httpx.Client() if http is None else http
+        self._closes_http = http is None
+        self._base_url = base_url.rstrip("/")
+        self._headers = calls.headers(api_key)
+
+    def close(self) -> None:
+        """Close the connections, unless the HTTP client is the program's own."""
+        if self._closes_http:
+            self._http.close()
+
+    def request(self, call: ApiCall, **options: Any) -> Any:
+        """Send a request; return its answer's JSON."""
+        sent = call.sent()
+        sent["url"] = self._base_url + sent["url"]
+        sent["headers"] = {**self._headers, **sent["headers"]}
+        try:
+            response = self._http.request(**{"timeout": self.timeout, **sent, **options})
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self.unreachable(error) from error
+        return calls.decoded(response)
+
+    def stream(
+        self, call: ApiCall, *, timeout: httpx.Timeout | float
+    ) -> AbstractContextManager[httpx.Response]:
+        """Send a request whose answer is read as it comes; errors are httpx's."""
+        url = self._base_url + call.path
+        return self._http.stream(call.method, url, headers=self._headers, timeout=timeout)
+
+    def unreachable(self, error: httpx.HTTPError | httpx.InvalidURL) -> EvalrouterError:
+        """Return the exception for a server that did not answer."""
+        return calls.unreachable(error, self._base_url)
+
+
 class Client:
     """An evalrouter server.
 
     Args:
         base_url: where it listens, without /v1.
-        api_key: an admin key (`er-...`), where the server asks for keys.
+        api_key: an admin key (`er-...`), if the server needs keys.
         timeout: seconds for one request; `wait` and uploads are not bound by it.
-        http: an HTTP client of your own (proxies, certificates); it is not closed.
+        http: an HTTP client of your own (for proxies or certificates); it is not closed.
 
     Every method raises an exception of `providers.errors` when the server refuses, and
     UpstreamConnectError or UpstreamTimeoutError when it does not answer. A `RunDocumentSource` is a
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments: their methods.
+        runs, datasets, experiments: the methods for each of them.
     """
 
     def __init__(
@@ -58,14 +106,10 @@ class Client:
         timeout: float = calls.TIMEOUT_S,
         http: httpx.Client | None = None,
     ) -> None:
-        self._http = httpx.Client() if http is None else http
-        self._own = http is None
-        self._base_url = base_url.rstrip("/")
-        self._headers = calls.headers(api_key)
-        self._timeout = timeout
-        self.runs = Runs(self)
-        self.datasets = Datasets(self)
-        self.experiments = Experiments(self)
+        self._connection = Connection(base_url, api_key, timeout, http)
+        self.runs = Runs(self._connection)
+        self.datasets = Datasets(self._connection)
+        self.experiments = Experiments(self._connection)
 
     def __enter__(self) -> Client:
         return self
@@ -80,8 +124,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        if self._own:
-            self._http.close()
+        self._connection.close()
 
     def compare(
         self,
@@ -91,52 +134,41 @@ class Client:
         join: Literal["position", "id", "content"] | str | None = None,
         movers: int | None = None,
     ) -> Comparisons:
-        """Hold two runs, or two routes of one, against each other.
+        """Compare two runs, or two routes of one run.
 
         Args:
             runs: one or two run ids.
-            route_a: a route of the first; every one that both have where none is named.
-            route_b: a route of the second.
+            route_a: a route of the first run; None for every route that both have.
+            route_b: a route of the second run.
             join: how to pair samples of different datasets, which are refused without it.
             movers: how many of the samples that differ most are shown.
         """
         params = {"route_a": route_a, "route_b": route_b, "join": join, "movers": movers}
-        return cast("Comparisons", self._ask(calls.compare(runs, params)))
+        return cast("Comparisons", self._connection.request(calls.compare(runs, params)))
 
     def tasks(self) -> Rows[dict[str, Any]]:
-        """The tasks that a run document's `task` may name."""
-        found = self._ask(ApiCall("GET", "/eval/tasks"))
-        return Rows(found["data"])
-
-    def _ask(self, call: ApiCall, **more: Any) -> Any:
-        """The answer's JSON."""
-        sent = call.sent()
-        sent["url"] = self._base_url + sent["url"]
-        sent["headers"] = {**self._headers, **sent["headers"]}
-        try:
-            response = self._http.request(**{"timeout": self._timeout, **sent, **more})
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise calls.unreachable(error, self._base_url) from error
-        return calls.decoded(response)
+        """Return the tasks that a run document's `task` may name."""
+        answer = self._connection.request(ApiCall("GET", "/eval/tasks"))
+        return Rows(answer["data"])
 
 
 class Runs:
     """`client.runs`: evaluations. A run id may be shortened to a unique prefix."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def create(self, document: RunDocumentSource, **changes: Any) -> Run:
-        """Begin a run; `changes` are keys of the document that are written anew.
+        """Begin a run; `changes` replace keys of the document.
 
         client.runs.create("nightly.yaml", limit=10, name="tried")
         """
-        return cast("Run", self._client._ask(calls.create(document, changes)))
+        return cast("Run", self._connection.request(calls.create(document, changes)))
 
     def estimate(self, document: RunDocumentSource, **changes: Any) -> Estimate:
-        """What the run would take in calls, tokens, money and time; nothing is kept or sent."""
+        """Return what a run would take in calls, tokens, money and time, without creating it."""
         call = calls.create(document, changes, dry_run=True)
-        return cast("Estimate", self._client._ask(call))
+        return cast("Estimate", self._connection.request(call))
 
     def list(
         self,
@@ -147,18 +179,18 @@ class Runs:
         limit: int = 50,
         before: str | None = None,
     ) -> Rows[Run]:
-        """Runs, newest first; `before` is the id of the last run of the page before."""
+        """Return runs, newest first; `before` is the id of the last run of the page before."""
         params = {"experiment": experiment, "tag": tag, "state": state}
         call = ApiCall("GET", "/eval", {**params, "limit": limit, "before": before})
-        found = self._client._ask(call)
-        return Rows(found["data"])
+        answer = self._connection.request(call)
+        return Rows(answer["data"])
 
     def report(self, run_id: str) -> Outcome:
-        """The run, its report as far as it has got, and its gates."""
-        return cast("Outcome", self._client._ask(calls.run(run_id)))
+        """Return the run, its report as far as it has got, and its gates."""
+        return cast("Outcome", self._connection.request(calls.run(run_id)))
 
     def scores(self, run_id: str) -> Rows[dict[str, Any]]:
-        """The report's scores as rows: one for each route and output, with its difference."""
+        """Return the report's scores as rows, one for each route and output, with differences."""
         return Rows(score_rows(self.report(run_id)))
 
     def wait(
@@ -174,11 +206,11 @@ class Runs:
 
         Args:
             run_id: the run.
-            progress: is called whenever there is news.
+            progress: called whenever the progress has changed.
             timeout: seconds; None for as long as it takes.
 
         Raises:
-            TimeoutError: it is still going on; nothing was done to it.
+            TimeoutError: the run is still going on; nothing was done to it.
         """
         for news in self.events(run_id, timeout=timeout):
             if progress is not None:
@@ -191,8 +223,8 @@ class Runs:
         *,
         timeout: float | None = None,
     ) -> Iterator[Progress]:
-        """Its progress whenever there is news, until it stops; otherwise as `wait`."""
-        client = self._client
+        """Yield a run's progress whenever it has changed, until the run stops; else as `wait`."""
+        connection = self._connection
         call = calls.run(run_id, "events")
         started = heard = time.monotonic()
         pauses, before = calls.pauses(), None
@@ -203,19 +235,15 @@ class Runs:
             quiet = calls.QUIET_S if left is None else min(calls.QUIET_S, left)
             problem: EvalrouterError | None = None
             try:
-                with client._http.stream(
-                    call.method,
-                    client._base_url + call.path,
-                    headers=client._headers,
-                    timeout=httpx.Timeout(client._timeout, read=quiet),
-                ) as response:
+                timeouts = httpx.Timeout(connection.timeout, read=quiet)
+                with connection.stream(call, timeout=timeouts) as response:
                     if response.is_error:
                         response.read()
                         problem = calls.failure(response)
                     else:
-                        found = calls.Events()
+                        events = calls.Events()
                         for line in response.iter_lines():
-                            event = found.line(line)
+                            event = events.line(line)
                             if event is None:
                                 continue
                             heard, pauses = time.monotonic(), calls.pauses()
@@ -227,10 +255,10 @@ class Runs:
                             if timeout is not None and heard - started > timeout:
                                 break
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-                raise calls.unreachable(error, client._base_url) from error
+                raise connection.unreachable(error) from error
             except httpx.HTTPError as error:
-                # Also where nothing has changed for a while: a server that is there says so anew.
-                problem = calls.unreachable(error, client._base_url)
+                # Also when nothing has changed for a while: a server that still runs answers anew.
+                problem = connection.unreachable(error)
             if problem is not None and (
                 problem.status < 500 or time.monotonic() - heard > calls.PATIENCE_S
             ):
@@ -238,20 +266,20 @@ class Runs:
             time.sleep(next(pauses))
 
     def samples(self, run_id: str, *, route: str | None = None, page: int = 100) -> Samples:
-        """The run's answers with their scores, sample by sample, read `page` samples at a time.
+        """Return the run's answers with their scores, sample by sample, read `page` at a time.
 
         for row in client.runs.samples(run_id):
             print(row["sample"]["id"], row["route"], row["answer"])
         """
-        return Samples(self._client, run_id, route, page)
+        return Samples(self._connection, run_id, route, page)
 
     def pause(self, run_id: str) -> Run:
-        """Ask nothing more; what is in flight is finished. `resume` goes on."""
-        return cast("Run", self._client._ask(calls.run(run_id, "pause", method="POST")))
+        """Send no further requests; what is in flight is finished. `resume` continues the run."""
+        return cast("Run", self._connection.request(calls.run(run_id, "pause", method="POST")))
 
     def cancel(self, run_id: str) -> Run:
-        """Stop it at once. What is answered stays, and `resume` goes on."""
-        return cast("Run", self._client._ask(calls.run(run_id, "cancel", method="POST")))
+        """Stop a run at once. Its answers stay, and `resume` continues it."""
+        return cast("Run", self._connection.request(calls.run(run_id, "cancel", method="POST")))
 
     def resume(
         self,
@@ -260,61 +288,61 @@ class Runs:
         retry_failed: bool = False,
         limits: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Go on where it stopped; no finished request is sent again.
+        """Continue a run where it stopped; no finished request is sent again.
 
         Args:
             run_id: the run.
-            retry_failed: ask again where the target failed.
-            limits: those of the document's `limits` that change.
+            retry_failed: send requests again that failed at their target.
+            limits: keys of the document's `limits` to change.
         """
         call = calls.run(run_id, "resume", method="POST")
         call = call._replace(
             params={"retry_failed": retry_failed}, body={"limits": dict(limits or {})}
         )
-        return cast("Run", self._client._ask(call))
+        return cast("Run", self._connection.request(call))
 
     def rescore(self, run_id: str, metrics: Sequence[str | Mapping[str, Any]] = ()) -> Run:
-        """Score its answers with other metrics, or with its own anew; nothing is asked."""
+        """Score a run's answers with more metrics, or with its own anew; no request is sent."""
         call = calls.run(run_id, "rescore", method="POST")._replace(body={"metrics": list(metrics)})
-        return cast("Run", self._client._ask(call))
+        return cast("Run", self._connection.request(call))
 
     def extend(self, run_id: str, *, limit: int | None = None, repeats: int | None = None) -> Run:
-        """Ask more samples (`limit` in all) or more repeats (`repeats` in all)."""
+        """Continue with more samples (`limit` in all) or more repeats (`repeats` in all)."""
         body = {
             key: value
             for key, value in (("limit", limit), ("repeats", repeats))
             if value is not None
         }
         call = calls.run(run_id, "extend", method="POST")._replace(body=body)
-        return cast("Run", self._client._ask(call))
+        return cast("Run", self._connection.request(call))
 
     def export(self, run_id: str) -> dict[str, Any]:
-        """Have the server write its rows as files; the manifest says which, and where."""
-        found = self._client._ask(calls.run(run_id, "export", method="POST"))
-        return cast("dict[str, Any]", found)
+        """Have the server write a run's rows as files; return the manifest, which says where."""
+        answer = self._connection.request(calls.run(run_id, "export", method="POST"))
+        return cast("dict[str, Any]", answer)
 
     def delete(self, run_id: str) -> None:
-        """The run with its answers and scores. One under way has to be cancelled first."""
-        self._client._ask(calls.run(run_id, method="DELETE"))
+        """Delete a run with its answers and scores. Cancel a run that is going on first."""
+        self._connection.request(calls.run(run_id, method="DELETE"))
 
 
 class Samples:
-    """A run's rows; each loop over it reads them anew."""
+    """A run's rows, read anew by each loop over them."""
 
-    def __init__(self, client: Client, run_id: str, route: str | None, page: int) -> None:
-        self._client = client
+    def __init__(self, connection: Connection, run_id: str, route: str | None, page: int) -> None:
+        self._connection = connection
         self._call = calls.run(run_id, "samples")._replace(params={"route": route, "limit": page})
 
     def __iter__(self) -> Iterator[SampleRow]:
         after: int | None = 0
         while after is not None:
             params = {**self._call.params, "after": after}
-            page = self._client._ask(self._call._replace(params=params))
+            page = self._connection.request(self._call._replace(params=params))
             yield from page["data"]
             after = page["next"]
 
     def to_pandas(self) -> pd.DataFrame:
-        """All of it as a DataFrame; columns `row.NAME` are the dataset's, `score.NAME` scores.
+        """Return all rows as a DataFrame. `row.NAME` is the dataset's column, `score.NAME` a score.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -323,15 +351,15 @@ class Samples:
 
 
 class Datasets:
-    """`client.datasets`: datasets that the server keeps. `name@hash` names one version."""
+    """`client.datasets`: datasets that the server stores. `name@hash` names one version."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def list(self, name: str | None = None) -> Rows[Dataset]:
-        """Versions, newest first."""
-        found = self._client._ask(ApiCall("GET", "/datasets", {"name": name}))
-        return Rows(found["data"])
+        """Return versions, newest first."""
+        answer = self._connection.request(ApiCall("GET", "/datasets", {"name": name}))
+        return Rows(answer["data"])
 
     def upload(
         self,
@@ -340,38 +368,36 @@ class Datasets:
         name: str | None = None,
         columns: Mapping[str, str] | None = None,
     ) -> Dataset:
-        """Send a file of this machine; the same content again changes nothing.
+        """Upload a file of this machine; the same content again changes nothing.
 
         Args:
             path: a JSONL, JSON, CSV, TSV or parquet file.
             name: what to call it; the file's name without extension when None.
-            columns: the file's own column names mapped to known ones, {"article": "input"}.
+            columns: the file's column names mapped to known ones, {"article": "input"}.
         """
         call, file = calls.upload(path, name, columns)
         content = _chunks(file)
-        return cast("Dataset", self._client._ask(call, content=content, timeout=None))
+        return cast("Dataset", self._connection.request(call, content=content, timeout=None))
 
     def register(
         self, source: str, *, name: str = "", columns: Mapping[str, str] | None = None
     ) -> Dataset:
-        """Have the server fetch one: a path of its own, https://, s3:// or hf://."""
+        """Have the server fetch a dataset: a path of its own, https://, s3:// or hf://."""
         body = {"source": source, "name": name, "columns": dict(columns or {})}
         call = ApiCall("POST", "/datasets", {}, body)
-        return cast("Dataset", self._client._ask(call, timeout=None))
+        return cast("Dataset", self._connection.request(call, timeout=None))
 
     def show(self, name: str, *, rows: int = 5) -> ShownDataset:
-        """A version, what its columns hold, and its first rows."""
+        """Return a version, what its columns hold, and its first rows."""
         call = calls.dataset(name, params={"rows": rows})
-        return cast("ShownDataset", self._client._ask(call))
+        return cast("ShownDataset", self._connection.request(call))
 
     def download(self, name: str, path: str | Path) -> Path:
-        """Write its file to `path`, byte for byte as it came."""
-        client, target = self._client, Path(path)
-        url = client._base_url + calls.dataset(name).path + "/content"
+        """Write a version's file to `path`, byte for byte as it was uploaded."""
+        connection, target = self._connection, Path(path)
+        call = calls.dataset_content(name)
         try:
-            with client._http.stream(
-                "GET", url, headers=client._headers, timeout=client._timeout
-            ) as response:
+            with connection.stream(call, timeout=connection.timeout) as response:
                 if response.is_error:
                     response.read()
                     raise calls.failure(response)
@@ -379,48 +405,48 @@ class Datasets:
                     for chunk in response.iter_bytes(calls.CHUNK_BYTES):
                         file.write(chunk)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise calls.unreachable(error, client._base_url) from error
+            raise connection.unreachable(error) from error
         return target
 
     def delete(self, name: str, *, every: bool = False) -> Sequence[str]:
-        """Forget a version, or with `every` all of a name; which, as `name@hash`."""
+        """Delete a version, or with `every` all versions of a name; return them as `name@hash`."""
         call = calls.dataset(name, method="DELETE", params={"all": every})
-        found = self._client._ask(call)
-        return cast("Sequence[str]", found["deleted"])
+        answer = self._connection.request(call)
+        return cast("Sequence[str]", answer["deleted"])
 
 
 class Experiments:
     """`client.experiments`: runs under one name. A run joins by its document's `experiment`."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def list(self, *, tag: str | None = None) -> Rows[Experiment]:
-        """Experiments, the one with the newest run first."""
-        found = self._client._ask(ApiCall("GET", "/experiments", {"tag": tag}))
-        return Rows(found["data"])
+        """Return experiments, the one with the newest run first."""
+        answer = self._connection.request(ApiCall("GET", "/experiments", {"tag": tag}))
+        return Rows(answer["data"])
 
     def leaderboard(self, name: str) -> Leaderboard:
-        """Tables of what is comparable, what is not and why, and how to read them."""
-        return cast("Leaderboard", self._client._ask(calls.experiment(name)))
+        """Return tables of what is comparable, what is not and why, and how to read them."""
+        return cast("Leaderboard", self._connection.request(calls.experiment(name)))
 
     def entries(self, name: str) -> Rows[dict[str, Any]]:
-        """The leaderboard's tables as rows: one for each output, run and route."""
+        """Return the leaderboard's tables as rows: one for each output, run and route."""
         return Rows(entry_rows(self.leaderboard(name)))
 
     def change(
         self, name: str, *, tags: Sequence[str] | None = None, notes: str | None = None
     ) -> Experiment:
-        """Set its tags or notes; None leaves them."""
+        """Set an experiment's tags or notes; None leaves them as they are."""
         change = {"tags": None if tags is None else list(tags), "notes": notes}
         call = calls.experiment(name, method="PATCH", body=change)
-        return cast("Experiment", self._client._ask(call))
+        return cast("Experiment", self._connection.request(call))
 
     def delete(self, name: str, *, runs: bool = False) -> int:
-        """Forget it; how many runs were deleted with it, which is none unless asked for."""
+        """Delete an experiment, with `runs` its runs too; return how many runs were deleted."""
         call = calls.experiment(name, method="DELETE", runs=runs)
-        found = self._client._ask(call)
-        return int(found["deleted_runs"])
+        answer = self._connection.request(call)
+        return int(answer["deleted_runs"])
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

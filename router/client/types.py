@@ -1,4 +1,4 @@
-"""What the server answers, as TypedDicts: plain dicts with a known shape.
+"""What the server answers, as TypedDicts: plain dicts with known keys.
 
 A newer server may send more keys than are named here; they are in the dict all the same.
 """
@@ -11,7 +11,7 @@ RunState = Literal["queued", "running", "paused", "completed", "failed", "cancel
 
 
 class Run(TypedDict):
-    """A run: its document as it was filled in, where it stands, and what it is called.
+    """A run: its completed document, the state that it is in, and its names.
 
     Times are seconds since the epoch, UTC; None when not yet.
     """
@@ -38,7 +38,7 @@ class Run(TypedDict):
 
 
 class Progress(TypedDict):
-    """How far a run is: of `cells` requests, so many are answered, failed, in flight, scored."""
+    """How far a run is: the numbers of requests, of `cells` in all, in each state."""
 
     state: RunState
     cells: int
@@ -100,7 +100,7 @@ class Comparison(TypedDict):
 
 
 class Report(TypedDict):
-    """All numbers of a run. `outputs` say what each one means."""
+    """All numbers of a run. `outputs` say what each of them means."""
 
     baseline: str | None
     samples: int
@@ -113,7 +113,7 @@ class Report(TypedDict):
 
 
 class Outcome(TypedDict):
-    """A run, its report as far as it has got, and what its gates found."""
+    """A run, its report as far as it has got, and whether it passed its gates."""
 
     run: Run
     report: Report
@@ -121,7 +121,7 @@ class Outcome(TypedDict):
 
 
 class Sample(TypedDict):
-    """A row of the dataset as it is asked; `fields` are its columns."""
+    """A row of the dataset; `fields` are its columns."""
 
     id: str
     messages: list[dict[str, Any]]
@@ -130,7 +130,7 @@ class Sample(TypedDict):
 
 
 class Answer(TypedDict):
-    """What a route answered, or in `error` why it did not (then `text` is None)."""
+    """A route's answer, or in `error` why it gave none (then `text` is None)."""
 
     text: str | None
     error: str | None
@@ -148,14 +148,14 @@ class Answer(TypedDict):
 
 
 class Score(TypedDict):
-    """One output for one answer; `value` is None where it could not be scored."""
+    """One output of a metric for one answer; `value` is None where it could not be scored."""
 
     output: str
     value: float | None
 
 
 class SampleRow(TypedDict):
-    """One sample asked of one route for the `repeat`-th time (from 0)."""
+    """One sample, sent to one route for the `repeat`-th time (from 0)."""
 
     route: str
     repeat: int
@@ -209,7 +209,7 @@ class Leaderboard(TypedDict):
 
 
 class Comparisons(TypedDict):
-    """Two runs held against each other: `contrasts` by pair of routes, then output."""
+    """A comparison of two runs: `contrasts` by pair of routes, then output."""
 
     outputs: list[dict[str, Any]]
     contrasts: list[dict[str, Any]]

@@ -308,7 +308,7 @@ async def test_an_upload_says_how_long_it_is_and_whose(folder, kind):
         (
             b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
             errors.UpstreamProtocolError,
-            "no JSON",
+            "did not answer with JSON",
         ),
         (
             b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello",

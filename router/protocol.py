@@ -4,7 +4,7 @@ httptools parses, uvicorn owns the listening sockets and the event loop. What is
 requests, runs the app for each, and writes its responses in order. It also refuses what is
 malformed, too large or too slow, with OpenAI's error object and so that the client can read it.
 
-    Connections     all of them: how many there may be, and the walk over them that enforces time
+    Connections     all connections: bounds their number, and enforces time limits in one walk
     Protocol        one connection
     Exchange        one request on it and the response to it
 
@@ -41,11 +41,11 @@ from router.config.server import Server
 
 log = logging.getLogger("evalrouter")
 
-# What nginx and most others take is less.
+# nginx and most other servers take less.
 MAX_HEAD_BYTES = 64 * 1024
 MAX_TARGET_BYTES = 16 * 1024
 MAX_HEADERS = 256
-# How much is parsed at once, so that a read full of one-byte chunks does not delay other clients.
+# Bytes that are parsed at once: a read full of one-byte chunks must not delay other clients.
 SLICE_BYTES = 16 * 1024
 # Pieces of bodies in one turn of the event loop; beyond it, the rest of a read waits for the next.
 MAX_PIECES = 64
@@ -61,7 +61,7 @@ LINGER_S = 5.0
 MAX_LINGER_BYTES = 64 * 1024 * 1024
 # Connections beyond `max_connections` that are answered with 503; yet more are closed unanswered.
 MAX_REFUSED = 64
-# How long an idle connection may stay while connections are running out.
+# Seconds that an idle connection may stay while connections are running out.
 SHED_IDLE_S = 1.0
 SWEEP_S = 1.0
 
@@ -86,13 +86,15 @@ STATUS_LINES = {status: _status_line(status) for status in range(100, 1000)}
 
 
 class Connections(ServerState):
-    """Every connection of a process; uvicorn's server keeps it as its state.
+    """Every connection of a process; uvicorn's server has it as its state.
 
     Args:
         limits: the config's section `server`.
 
     Attributes:
-        refused: those beyond the limit, until they have been answered.
+        limits: the config's section `server`.
+        max_connections: the number of connections that are answered; above it, with 503.
+        refused: connections beyond that number, until they have been answered.
         stopping: whether the server is being stopped: nothing is worth waiting for any more.
     """
 
@@ -128,7 +130,7 @@ class Connections(ServerState):
         self._loop.call_later(self._period, self._sweep)
 
     def admits(self, connection: Protocol) -> bool:
-        """Whether there is room for a new connection; where not, say so in the log once."""
+        """Return whether there is room for a new connection; the log says once where it is not."""
         if len(self.connections) < self.max_connections:
             self.connections.add(cast(Any, connection))
             return True
@@ -147,8 +149,8 @@ class Connections(ServerState):
         """Whether idle connections have to make room for others."""
         return self._out_of_descriptors or len(self.connections) * 4 >= self.max_connections * 3
 
-    def everyone(self) -> list[Protocol]:
-        """All connections, the refused ones included."""
+    def all_connections(self) -> list[Protocol]:
+        """Return all connections, the refused ones included."""
         return [*cast(set[Protocol], self.connections), *self.refused]
 
     def _sweep(self) -> None:
@@ -163,7 +165,7 @@ class Connections(ServerState):
             self._full = False
             log.warning("there is room for new connections again")
         idle = min(SHED_IDLE_S, self.limits.idle_seconds) if self.scarce else 0.0
-        for connection in self.everyone():
+        for connection in self.all_connections():
             connection.check(now, idle or self.limits.idle_seconds)
 
     def _probe_descriptors(self) -> None:
@@ -187,7 +189,7 @@ class Connections(ServerState):
 
 
 def _room_for_connections() -> int:
-    """How many connections fit the limit of open files, with one to a target for each."""
+    """Return how many connections fit the limit of open files, each with one to a target."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return 1_000_000
@@ -198,7 +200,13 @@ def _room_for_connections() -> int:
 
 
 class Protocol(asyncio.Protocol):
-    """One connection. uvicorn makes one for each that it accepts."""
+    """One connection. uvicorn makes one for each that it accepts.
+
+    Attributes:
+        shared: all connections of the process, and their limits.
+        transport: the connection's transport.
+        write_paused: whether responses have to wait until the client has read more.
+    """
 
     def __init__(
         self,
@@ -209,20 +217,20 @@ class Protocol(asyncio.Protocol):
     ) -> None:
         self._app = config.loaded_app
         self._app_state = app_state
-        self._shared = server_state
+        self.shared = server_state
         self._loop = _loop or asyncio.get_running_loop()
         self._asgi = {"version": config.asgi_version, "spec_version": "2.3"}
         self.transport: asyncio.Transport = cast(Any, None)
         self._new_parser()
-        # The request being read, the one being answered, and those that wait for their turn.
+        # The request that is read, the one that is answered, and those that wait for their turn.
         self._incoming: Exchange | None = None
         self._current: Exchange | None = None
         self._pipeline: deque[Exchange] = deque()
         # A refusal that waits for the responses before it.
         self._last_words = b""
-        # What the parser's callbacks found wrong.
+        # The fault that the parser's callbacks have seen.
         self._fault: EvalrouterError | None = None
-        # Read, and not yet parsed.
+        # Bytes that were read and not parsed yet.
         self._rest: memoryview | None = None
         self._continuing = False
         # Whether a request has begun that is not complete, and whether its head is.
@@ -238,10 +246,10 @@ class Protocol(asyncio.Protocol):
         self._writable: asyncio.Event | None = None
         # Nothing that comes is parsed any more.
         self._deaf = False
-        # It is one more than the limit allows.
+        # The connection is one more than the limit allows.
         self._refused = False
         self._dropped_bytes = 0
-        # What the last sweep saw, and since when it has been so.
+        # The state that the last sweep saw, and since when it has been so.
         self._seen: tuple[ConnectionState, object, int] | None = None
         self._since = 0.0
         self._unsent = 0
@@ -251,22 +259,22 @@ class Protocol(asyncio.Protocol):
         # The response to the last of pipelined requests may already close the connection.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
-    # the transport's calls
+    # called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, or make ready to refuse."""
+        """Begin to read, or make ready to refuse."""
         self.transport = cast(asyncio.Transport, transport)
         self._server = get_local_addr(self.transport)
         self._client = get_remote_addr(self.transport)
-        if not self._shared.admits(self):
+        if not self.shared.admits(self):
             self._deaf = self._refused = True
-            if len(self._shared.refused) > MAX_REFUSED:
+            if len(self.shared.refused) > MAX_REFUSED:
                 self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what is still being read or answered."""
-        self._shared.connections.discard(cast(Any, self))
-        self._shared.refused.discard(self)
+        """End the requests that are still read or answered."""
+        self.shared.connections.discard(cast(Any, self))
+        self.shared.refused.discard(self)
         self._deaf = True
         self._rest = None
         self._pipeline.clear()
@@ -279,7 +287,7 @@ class Protocol(asyncio.Protocol):
         self._parser = cast(Any, None)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, or the beginning of it."""
+        """Parse the bytes that came, or the first of them."""
         if self._deaf:
             self._drop(data)
         elif self._rest is not None:
@@ -294,14 +302,14 @@ class Protocol(asyncio.Protocol):
             self._feed_rest()
 
     def _drop(self, data: bytes) -> None:
-        """Read and forget, within bounds; a connection too many is refused at its first bytes."""
+        """Forget what is read, within bounds; one connection too many is refused at once."""
         if self._refused and not self._dropped_bytes:
             error = UnavailableError(
                 "This server has as many connections as it takes; try again later.",
                 code="too_many_connections",
             )
             self._close_with(
-                _response(error, self._shared.default_headers, more=b"retry-after: 1\r\n")
+                _response(error, self.shared.default_headers, more=b"retry-after: 1\r\n")
             )
         self._dropped_bytes += len(data)
         if self._dropped_bytes > MAX_LINGER_BYTES:
@@ -332,7 +340,7 @@ class Protocol(asyncio.Protocol):
     # parsing
 
     def _feed_rest(self) -> None:
-        """Parse slice by slice; what costs much, or waits for its turn anyway, waits here."""
+        """Parse slice by slice, and pause where it costs much or where requests wait anyway."""
         self._continuing = False
         self._pieces = 0
         while self._rest is not None and not self._deaf:
@@ -346,7 +354,7 @@ class Protocol(asyncio.Protocol):
         self._go_on()
 
     def _go_on(self) -> None:
-        """Read on, or parse on, unless something has to happen first."""
+        """Go on reading or parsing, unless something else has to happen first."""
         if self._deaf:
             self._resume_reading()
         elif len(self._pipeline) >= MAX_PIPELINED:
@@ -382,7 +390,7 @@ class Protocol(asyncio.Protocol):
             self._unfinished(len(data))
 
     def _unfinished(self, read: int) -> None:
-        """Bound what a head, or the framing of a body, may take."""
+        """Bound the bytes that a head, or the framing of a body, may take."""
         if not self._in_body:
             self._head_bytes += read
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -392,7 +400,7 @@ class Protocol(asyncio.Protocol):
         if self._pieces:
             self._empty_bytes = 0
             return
-        # The extensions of a chunk, or trailers: nothing that anyone reads.
+        # The extensions of a chunk, or trailers: they are read by no app.
         self._empty_bytes += read
         if self._empty_bytes > MAX_HEAD_BYTES:
             self._refuse(
@@ -409,7 +417,7 @@ class Protocol(asyncio.Protocol):
         )
 
     def _without_upgrade(self, rest: memoryview) -> None:
-        """Parse the request as one that asks for no upgrade, RFC 9110 section 7.8."""
+        """Parse the request again without its `Upgrade`, RFC 9110 section 7.8."""
         method = self._parser.get_method()
         headers = [(name, value) for name, value in self._headers if name != b"upgrade"]
         self._again = self._begun = False
@@ -432,21 +440,21 @@ class Protocol(asyncio.Protocol):
         head = b"\r\n".join(lines) + b"\r\n\r\n"
         self._rest = memoryview(head + bytes(rest) + bytes(self._rest or b""))
 
-    # the parser's calls
+    # called by the parser
 
     def on_message_begin(self) -> None:
-        """A request has begun."""
+        """Make ready for a new request."""
         self._begun = True
         self._url = b""
         self._headers: Headers = []
         self._watched: dict[bytes, bytes] = {}
 
     def on_url(self, url: bytes) -> None:
-        """The request's target, or a part of it."""
+        """Take the request's target, or a part of it."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer: those have a list that is dropped."""
+        """Take a header, or a trailer: the list of trailers is dropped."""
         name = name.lower()
         if name in _WATCHED:
             if name == b"host" and name in self._watched:
@@ -506,7 +514,7 @@ class Protocol(asyncio.Protocol):
             self._pipeline.append(exchange)
 
     def _origin_form(self, url: bytes, headers: Headers, watched: dict[bytes, bytes]) -> bytes:
-        """Path and query of a target in another form, RFC 9112 section 3.2."""
+        """Return path and query of a target in another form, RFC 9112 section 3.2."""
         if url == b"*":
             return url
         if url[:1] == b"/":
@@ -516,7 +524,7 @@ class Protocol(asyncio.Protocol):
             self._fault = ProtocolError(400, "The request's target is no path.", code="bad_target")
             raise ValueError
         host, rest = absolute.groups()
-        # It stands above the header, so that nobody reads another host than we do.
+        # It stands above the header, so that the app reads the same host as we do.
         for n, (name, _) in enumerate(headers):
             if name == b"host":
                 headers[n] = (name, host)
@@ -524,7 +532,10 @@ class Protocol(asyncio.Protocol):
         return rest if rest[:1] == b"/" else b"/" + rest
 
     def _check_head(self, version: str, headers: Headers, watched: dict[bytes, bytes]) -> None:
-        """Refuse what only looks well-formed: an exception ends the parser, `_fault` explains."""
+        """Refuse a head that only looks well-formed.
+
+        An exception ends the parser, and `_fault` says why.
+        """
         if self._fault is None:
             if version not in ("1.1", "1.0"):
                 self._fault = ProtocolError(
@@ -556,7 +567,7 @@ class Protocol(asyncio.Protocol):
             raise ValueError
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the request's body."""
+        """Take a piece of the request's body."""
         self._pieces += 1
         exchange = self._incoming
         assert exchange is not None
@@ -575,7 +586,7 @@ class Protocol(asyncio.Protocol):
             self._pause_reading()
 
     def on_message_complete(self) -> None:
-        """The request is complete; what follows is another one's head."""
+        """End the request: what follows is the head of the next one."""
         if self._again:
             return
         exchange = self._incoming
@@ -592,18 +603,18 @@ class Protocol(asyncio.Protocol):
 
     def _start(self, exchange: Exchange) -> None:
         self._current = exchange
-        tasks = self._shared.tasks
+        tasks = self.shared.tasks
         task = self._loop.create_task(exchange.run(self._app))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     def taken(self) -> None:
-        """The app has taken what there was of the request's body."""
+        """Go on reading, as the app has taken what had come of the request's body."""
         if self._reading_paused:
             self._go_on()
 
     def answered(self, exchange: Exchange) -> None:
-        """A response is complete: go on with the next request, or close."""
+        """Go on with the next request after a complete response, or close."""
         self._current = None
         if not exchange.keep_alive:
             self._close_gently()
@@ -616,7 +627,7 @@ class Protocol(asyncio.Protocol):
             self._go_on()
 
     def _refuse(self, error: EvalrouterError) -> None:
-        """Answer with an error, after the responses that are due before it, and close."""
+        """Answer with an error after the responses that come before it, and close."""
         if self._deaf or self.transport.is_closing():
             return
         incoming = self._incoming if self._in_body else None
@@ -628,7 +639,7 @@ class Protocol(asyncio.Protocol):
             incoming.keep_alive = False
             incoming.fail(error)
             return
-        words = _response(error, self._shared.default_headers)
+        words = _response(error, self.shared.default_headers)
         if self._current is None:
             self._close_with(words)
         else:
@@ -645,15 +656,15 @@ class Protocol(asyncio.Protocol):
         self._pipeline.clear()
         if self.transport.is_closing():
             return
-        if self._shared.stopping and not self._in_body:
-            # A pool does not look at a connection that it does not use: no use in waiting for it.
+        if self.shared.stopping and not self._in_body:
+            # A pool does not look at a connection that it does not use: waiting would be in vain.
             self.transport.close()
             return
         self.transport.write_eof()
         self._resume_reading()
 
     def shutdown(self) -> None:
-        """Close as soon as what is being answered is complete; uvicorn's call."""
+        """Close as soon as the response under way is complete; called by uvicorn."""
         if self._current is None:
             self.transport.close()
             return
@@ -681,7 +692,7 @@ class Protocol(asyncio.Protocol):
             self._seen = seen
             self._since = now
         self._unsent = unsent
-        limits = self._shared.limits
+        limits = self.shared.limits
         limit = {
             "reading": limits.send_seconds,
             "lingering": LINGER_S,
@@ -694,7 +705,7 @@ class Protocol(asyncio.Protocol):
             self._expire(state)
 
     def _state(self, unsent: int) -> ConnectionState:
-        """What the connection waits for: the client's reading or sending, or nothing of its."""
+        """Return what the connection waits for: the client's reading, its sending, or neither."""
         current = self._current
         if unsent and (self.write_paused or current is None):
             return "reading"
@@ -723,13 +734,13 @@ class Protocol(asyncio.Protocol):
 
 
 class Exchange:
-    """One request, and the response to it: what the app's `receive` and `send` do.
+    """One request and the response to it; its `receive` and `send` are the app's.
 
     Attributes:
-        scope: the app's.
-        body: what came of the request's body and the app has not taken.
+        scope: the app's scope.
+        body: the part of the request's body that came and the app has not taken.
         more_body: whether more of it is to come.
-        error: what is wrong with the request, to be raised where the app reads it.
+        error: the fault of the request, to be raised where the app reads it.
         gone: whether the client has left.
         started, complete: how far the response is.
         keep_alive: whether another request may follow on the connection.
@@ -766,7 +777,7 @@ class Exchange:
         self._version = version
         self._event: asyncio.Event | None = None
         self._news = False
-        # Of the response: its framing, whether it is a stream of events, how much is to come.
+        # The response's framing, whether it is a stream of events, and the bytes still to come.
         self._chunked = False
         self._events = False
         self._left = -1
@@ -780,13 +791,13 @@ class Exchange:
         self.expects_continue = False
 
     def wake(self) -> None:
-        """Tell whoever receives that there is something new."""
+        """Wake the app that waits in `receive`, as there is something new."""
         self._news = True
         if self._event is not None:
             self._event.set()
 
     def fail(self, error: EvalrouterError) -> None:
-        """The rest of the request will not come; the app learns it where it reads."""
+        """Note that the rest of the request will not come; the app learns it where it reads."""
         if not self.complete:
             self.error = error
             self.wake()
@@ -826,7 +837,7 @@ class Exchange:
         self.write(500, [(b"content-type", b"application/json")], body)
 
     async def receive(self) -> dict[str, Any]:
-        """The request's body as it comes, then the client's leaving; ASGI's call.
+        """Return the request's body as it comes, then the client's leaving; ASGI's `receive`.
 
         Raises:
             ProtocolError: the rest of the body is malformed, or took too long.
@@ -850,7 +861,7 @@ class Exchange:
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Send the head or a piece of the response; ASGI's call."""
+        """Send the head or a piece of the response; ASGI's `send`."""
         if self._connection.write_paused and not self.gone:
             await self._connection.writable()
         if self.gone:
@@ -873,7 +884,7 @@ class Exchange:
         self._go_on(body, more=False)
 
     def write_whole(self, status: int, headers: Headers, body: bytes) -> bool:
-        """What `send` does with a response's two messages, in one go; False where it cannot."""
+        """Send a whole response in one go; return False where only `send` can."""
         connection = self._connection
         if self.started or connection.write_paused or not self.keep_alive or self.more_body:
             return False
@@ -881,7 +892,7 @@ class Exchange:
             return False
         if self.gone:
             return True
-        head = _lines(connection._shared.default_headers + headers)
+        head = _lines(connection.shared.default_headers + headers)
         connection.transport.write(b"%b%b\r\n%b" % (STATUS_LINES[status], head, body))
         self.started = self.complete = True
         self.wake()
@@ -889,7 +900,7 @@ class Exchange:
         return True
 
     def _begin(self, status: int, headers: Headers) -> None:
-        """Write the head, and settle how the response ends."""
+        """Write the head, which says how the response ends."""
         length = None
         chunked = closing = False
         for name, value in headers:
@@ -902,7 +913,7 @@ class Exchange:
                     closing = closing or b"close" in value.lower()
                 case b"content-type":
                     self._events = value.startswith(b"text/event-stream")
-        # What is left of the request would have to be read first, or never comes.
+        # The rest of the request would have to be read first, or never comes.
         if closing or self.more_body:
             self.keep_alive = False
         if self._method == "HEAD" or status in _NO_BODY:
@@ -917,7 +928,7 @@ class Exchange:
             headers.append((b"connection", b"close"))
         elif self.keep_alive and self._version == "1.0":
             headers.append((b"connection", b"keep-alive"))
-        head = _lines(self._connection._shared.default_headers + headers)
+        head = _lines(self._connection.shared.default_headers + headers)
         self._connection.transport.write(b"%b%b\r\n" % (STATUS_LINES[status], head))
         self.started = True
         self._chunked = chunked and length is None
@@ -972,10 +983,10 @@ def _unacknowledged(transport: asyncio.Transport) -> int:
 
 
 def _lines(headers: Headers) -> bytes:
-    """Headers as they go over the wire.
+    """Return headers as they go over the wire.
 
     Raises:
-        RuntimeError: one has a byte in it that would end it.
+        RuntimeError: one has a byte that would end it.
     """
     head = b"".join([b"%b: %b\r\n" % header for header in headers])
     if head.translate(None, _IN_HEADERS) != b"\r\n" * len(headers):
@@ -984,7 +995,7 @@ def _lines(headers: Headers) -> bytes:
 
 
 def _response(error: EvalrouterError, headers: Headers, more: bytes = b"") -> bytes:
-    """A whole response that no exchange sends."""
+    """Return a whole response that is not an exchange's."""
     body = body_of(error)
     return b"%b%b%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b" % (
         STATUS_LINES[error.status],
@@ -997,12 +1008,12 @@ def _response(error: EvalrouterError, headers: Headers, more: bytes = b"") -> by
 
 
 def stopping() -> UnavailableError:
-    """What a client learns whose response is cut at the end of the drain."""
+    """Return the error that ends responses which are cut at the end of the drain."""
     return UnavailableError("The server is being stopped.", code="server_stopping")
 
 
 def _malformed(problem: httptools.HttpParserError) -> ProtocolError:
-    """What the parser says, as far as it is a sentence of its own."""
+    """Return what the parser says, where it is a sentence that a client understands."""
     if "PRI/Upgrade" in str(problem):
         return ProtocolError(505, "This server speaks HTTP/1.1.", code="http_version_not_supported")
     if isinstance(problem, httptools.HttpParserCallbackError):

@@ -147,7 +147,7 @@ class UvicornServer(uvicorn.Server):
             sock.close()
         state = self.server_state
         state.stopping = True
-        for connection in state.everyone():
+        for connection in state.all_connections():
             connection.shutdown()
         # Runs get the same time for what they have in flight, and begin nothing new.
         runs = asyncio.create_task(self.services.runs.close(self._limits.drain_seconds))
@@ -158,7 +158,7 @@ class UvicornServer(uvicorn.Server):
         runs.cancel()
         if state.connections or state.tasks:
             log.warning("the drain is over: %d open request(s) are cut", len(state.tasks))
-        for connection in state.everyone():
+        for connection in state.all_connections():
             connection.cut()
         for task in tuple(state.tasks):
             task.cancel()
@@ -166,7 +166,7 @@ class UvicornServer(uvicorn.Server):
         flushed_by = time.monotonic() + FLUSH_S
         while (state.connections or state.tasks) and time.monotonic() < flushed_by:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
-        for connection in state.everyone():
+        for connection in state.all_connections():
             connection.transport.abort()
         left = max(FLUSH_S, self.ends_by - time.monotonic() - FLUSH_S)
         self.services.store.end_within(left - UNLOCKED_S)

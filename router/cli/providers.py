@@ -56,7 +56,7 @@ def providers_test(
             masks=services.masks,
             model=model,
             long=long,
-            told=told,
+            on_result=told,
         )
 
     report: ConformanceReport = with_services(load(config_path), examine)

@@ -25,14 +25,14 @@ from providers.translation.fold import fold, unfold
 from providers.wire import UNREADABLE
 from router.records import Target
 
-# Of a stream that has not said anything yet; a first event with images or scores may be long.
+# Bytes of a stream that are read until it answers; a first event with images or scores is long.
 MAX_BEGINNING_BYTES = 16 * 2**20
-# Of a stream's last chunks, those that are looked at for its end.
+# The last chunks of a stream, in which its end is searched for.
 LAST_CHUNKS = 8
 
-# The most that OpenAI's `n` asks for.
+# The largest `n` of OpenAI's API.
 MAX_CHOICES = 128
-# Of the events that say a whole answer.
+# Bytes of the events that a whole answer becomes.
 MAX_EVENTS_BYTES = 64 * 2**20
 
 _ABSENT = msgspec.Raw(b"")
@@ -116,7 +116,7 @@ def whole(body: bytes, path: Path, target: Target) -> bytes:
 
     Raises:
         UpstreamStatusError: it is an error object.
-        UpstreamProtocolError: it is no answer of this path.
+        UpstreamProtocolError: it is not an answer of this path.
     """
     first: _Choice | _Vector | None
     try:
@@ -143,8 +143,8 @@ def whole(body: bytes, path: Path, target: Target) -> bytes:
         if _is_error(first.error):
             raise error_in_200(_encode({"error": first.error}), target)
         # A host's filter may leave nothing of a choice but the reason.
-        said = first.text if path == "completions" else first.message
-        if _says_nothing(said) and _says_nothing(first.finish_reason):
+        answer = first.text if path == "completions" else first.message
+        if _is_empty(answer) and _is_empty(first.finish_reason):
             raise UpstreamProtocolError(f"{target}: the answer's first choice is empty")
     elif first.embedding is _ABSENT:
         raise UpstreamProtocolError(f"{target}: the answer's first vector is missing")
@@ -166,7 +166,7 @@ def _is_error(field: msgspec.Raw) -> bool:
     return field is not _ABSENT and bytes(field) not in _NO_ERROR
 
 
-def _says_nothing(field: msgspec.Raw) -> bool:
+def _is_empty(field: msgspec.Raw) -> bool:
     return field is _ABSENT or bytes(field) == b"null"
 
 
@@ -176,8 +176,8 @@ def _from_events(body: bytes, path: Path, target: Target) -> bytes:
         if b'"error"' in body[:200]:
             raise error_in_200(body, target)
         what = "a list of embeddings" if path == "embeddings" else "a completion"
-        told = "it is empty" if not body.strip() else "it is not JSON of that form"
-        raise UpstreamProtocolError(f"{target}: the answer is not {what}: {told}")
+        reason = "it is empty" if not body.strip() else "it is not JSON of that form"
+        raise UpstreamProtocolError(f"{target}: the answer is not {what}: {reason}")
     beginning = Beginning(target)
     beginning.feed(body)
     before, wrong, _ = sse.split_end(body)
@@ -186,12 +186,14 @@ def _from_events(body: bytes, path: Path, target: Target) -> bytes:
     if not is_whole([before]):
         raise cut_off(target)
     events = sse.Parser(limit=len(before) + 2).feed(before + b"\n\n")
-    # Events of types of their own (`ping`) are no chunks.
-    data = [one.data for one in events if one.event == "message" and one.data != b"[DONE]"]
+    # Events of other types (`ping`) are not chunks of the answer.
+    chunks = [
+        event.data for event in events if event.event == "message" and event.data != b"[DONE]"
+    ]
     # Some hosts leave out what kind of object it is.
     kind = {"object": "text_completion" if path == "completions" else "chat.completion.chunk"}
     try:
-        folded = _encode(fold([decode_object(one) | kind for one in data]))
+        folded = _encode(fold([decode_object(chunk) | kind for chunk in chunks]))
     except (*UNREADABLE, AttributeError, TypeError, ValueError, KeyError) as error:
         # `fold` takes events that are well formed; a host's need not be.
         raise UpstreamProtocolError(f"{target}: its stream cannot be read") from error
@@ -199,7 +201,7 @@ def _from_events(body: bytes, path: Path, target: Target) -> bytes:
 
 
 def events_of(body: bytes, path: Path, target: Target) -> bytes:
-    """Return the events of a stream that says a whole answer, for a host that does not stream."""
+    """Return the events that a whole answer becomes, for a host that does not stream."""
     kind = {"object": "text_completion" if path == "completions" else "chat.completion"}
     try:
         answer = decode_object(body) | kind
@@ -225,7 +227,7 @@ def looks_like_events(body: bytes) -> bool:
 def begins_plainly(first: bytes) -> bool:
     """Return whether a stream's first bytes hold a whole event with a choice, and no error.
 
-    That is how nearly all streams begin; of others, `Beginning` finds out what they say.
+    That is how nearly all streams begin; `Beginning` reads the others.
     """
     return (
         first.startswith(b"data: {")
@@ -247,7 +249,7 @@ class Beginning:
 
         Raises:
             UpstreamStatusError: it has begun with an error.
-            UpstreamProtocolError: it is no stream of completions, or ended before its first choice.
+            UpstreamProtocolError: it is not a stream of completions, or has no choice.
         """
         for event in self._parser.feed(chunk):
             if event.event == "error":
@@ -255,7 +257,7 @@ class Beginning:
             if event.data == b"[DONE]":
                 raise self.empty()
             try:
-                said = _decode_event(event.data)
+                chunk_of_answer = _decode_event(event.data)
             except UNREADABLE:
                 if b'"error"' in event.data[:200]:
                     raise error_in_200(event.data, self._target) from None
@@ -264,9 +266,9 @@ class Beginning:
                         f"{self._target}: the stream's first event is not a chunk of a completion"
                     ) from None
                 continue
-            if _is_error(said.error):
+            if _is_error(chunk_of_answer.error):
                 raise error_in_200(event.data, self._target)
-            if said.choices:
+            if chunk_of_answer.choices:
                 return True
         return False
 
@@ -278,12 +280,12 @@ class Beginning:
 def is_whole(tail: Sequence[bytes]) -> bool:
     """Return whether a stream that ended with these chunks came to its end.
 
-    That is [DONE], or a finish reason for each choice that the last chunks speak of.
+    Its end is [DONE], or a finish reason for each choice in the last chunks.
     """
     if tail and tail[-1].endswith(sse.DONE):
         return True
     last = _last(tail)
-    spoken: set[str] = set()
+    begun: set[str] = set()
     finished: set[str] = set()
     # Some hosts leave out the blank line after [DONE].
     for event in sse.Parser(limit=len(last) + 2).feed(last + b"\n\n"):
@@ -294,8 +296,8 @@ def is_whole(tail: Sequence[bytes]) -> bool:
         except UNREADABLE:
             continue
         for choice in choices or ():
-            (finished if choice.finish_reason else spoken).add(str(choice.index))
-    return bool(finished) and spoken <= finished
+            (finished if choice.finish_reason else begun).add(str(choice.index))
+    return bool(finished) and begun <= finished
 
 
 def is_done(tail: Sequence[bytes]) -> bool:
@@ -307,7 +309,7 @@ def is_done(tail: Sequence[bytes]) -> bool:
 def last_event(held: bytes) -> tuple[bytes, bytes | None]:
     """Return a stream's last event where only its blank line is missing, or an error it holds.
 
-    What is cut off in the middle is nothing: b"".
+    An event that is cut off in the middle becomes b"".
     """
     whole = held.rstrip(b"\r\n") + b"\n\n"
     rest, wrong = sse.split_error(whole)

@@ -21,7 +21,7 @@ from providers.names import check_name
 S = TypeVar("S", bound=msgspec.Struct)
 
 WRONG_KEY = "sk-evalrouter-wrong-key"
-# Too long for every model that runs on a machine of one's own; asked for by --long only.
+# Too long for every model that runs on a machine of one's own; only with --long.
 LONG_WORDS = 200_000
 LISTING_S = 5.0
 
@@ -35,23 +35,23 @@ async def examine_provider(
     masks: Masks,
     model: str = "",
     long: bool = False,
-    told: Callable[[CheckResult], None] = lambda _: None,
+    on_result: Callable[[CheckResult], None] = lambda _: None,
 ) -> ConformanceReport:
-    """Ask a provider all questions of `providers/conformance/checks.py`.
+    """Examine a provider by all checks of `providers/conformance/checks.py`.
 
     Args:
         name: the provider's name in the config.
-        providers: all of them by name.
-        configs: their entries in the config, by name.
-        transport: sends requests with a wrong key.
-        masks: hides what hosts echo of the config's secrets.
-        model: which of its models; "" takes the first it lists.
+        providers: all providers by their names.
+        configs: their entries in the config, by their names.
+        transport: sends the requests with a wrong key.
+        masks: hides the config's secrets where the host echoes them.
+        model: the model to examine; "" takes the first that the provider lists.
         long: whether to send the prompt that is too long, which may cost money.
-        told: is called with each result as it comes.
+        on_result: is called with each result as it comes.
 
     Raises:
-        NotFoundError: there is no such provider.
-        ConfigError: it lists no models, so one has to be named.
+        NotFoundError: the config has no provider of that name.
+        ConfigError: the provider lists no models, so one has to be named.
         RequestError: `model` cannot be a name.
     """
     check_name(model, "model")
@@ -65,14 +65,17 @@ async def examine_provider(
         long_words=LONG_WORDS if long else 0,
     )
     report = await examine(
-        host, CHECKS, kind=config.kind, on_result=lambda one: told(_masked(one, CheckResult, masks))
+        host,
+        CHECKS,
+        kind=config.kind,
+        on_result=lambda result: on_result(_masked(result, CheckResult, masks)),
     )
     return _masked(report, ConformanceReport, masks)
 
 
-def _masked(found: S, kind: type[S], masks: Masks) -> S:
+def _masked(result: S, kind: type[S], masks: Masks) -> S:
     """Return a result or a report without the secrets that the host echoed."""
-    return msgspec.json.decode(masks.mask(wire.encode(found)), type=kind)
+    return msgspec.json.decode(masks.mask(wire.encode(result)), type=kind)
 
 
 def _with_wrong_key(

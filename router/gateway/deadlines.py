@@ -13,13 +13,13 @@ _NEVER = float("inf")
 
 
 class Deadline:
-    """`asyncio.timeout_at` for less: cancels the task it is entered in, and explains it.
+    """Does what `asyncio.timeout_at` does, for less: cancels the task that it is entered in.
 
-    It has one timer, which stays where it is when the time is put off: it finds out when it rings.
+    It has one timer, which stays as it is when the time is put off, and looks when it rings.
 
     Args:
         loop: the running event loop. To look it up is a system call before Python 3.12.
-        when: seconds of the loop's clock; None for no limit until `reschedule`.
+        when: the time by the loop's clock, in seconds; None for no limit until `reschedule`.
     """
 
     __slots__ = ("_cancelling", "_expired", "_loop", "_rings_at", "_task", "_timer", "_when")
@@ -32,7 +32,7 @@ class Deadline:
         self._expired = False
 
     def reschedule(self, when: float | None) -> None:
-        """Another time, None for never. Hardly costs anything when the timer rings before it."""
+        """Set another time, None for never; next to free when the timer rings before it."""
         self._when = _NEVER if when is None else when
         if self._when < self._rings_at:
             self._set_timer()
@@ -70,7 +70,7 @@ class Deadline:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        # As asyncio.timeout does: a cancellation by somebody else is not ours to explain.
+        # As asyncio.timeout does: a cancellation that came from elsewhere is not ours to explain.
         ours = self._expired and self._task.uncancel() <= self._cancelling
         if ours and kind is asyncio.CancelledError:
             raise TimeoutError from error

@@ -55,8 +55,8 @@ from router.gateway.upstream import (
     UpstreamRequest,
     UpstreamResponse,
     clock,
-    log_breaker_closed,
-    log_breaker_opened,
+    log_breaker_close,
+    log_breaker_open,
 )
 from router.records import Attempt, Target, TrafficClass
 
@@ -353,9 +353,9 @@ class Dispatcher:
             error = self._masked(failure, target, plan.policy.section)
             if is_targets_fault(error):
                 if state.failed(ended, plan.policy.breaker):
-                    log_breaker_opened(target, plan.policy.breaker, error.message)
+                    log_breaker_open(target, plan.policy.breaker, error.message)
             elif state.refused():
-                log_breaker_closed(target)
+                log_breaker_close(target)
             if request.pacing is not None:
                 request.pacing.ended(target, error, sent_at)
             attempt_log.fail(target, error, ended - sent_at)
@@ -367,7 +367,7 @@ class Dispatcher:
             raise
         seconds = clock() - sent_at
         if state.succeeded(seconds, whole=response.body is not None):
-            log_breaker_closed(target)
+            log_breaker_close(target)
         if request.pacing is not None:
             request.pacing.ended(target, None, sent_at)
         attempt_log.note(target, "ok", response.status, seconds)

@@ -1,9 +1,9 @@
-"""What a call costs. An unknown price is None, never 0.
+"""Computes what a call costs. An unknown price is None, never 0.
 
 Where a price comes from, first found:
 1. the config's `prices:`, by `provider/model`, as the user named the provider;
 2. `prices.json` beside this file: list prices by provider kind and model, with their date and
-   sources. It holds for a kind's own host only: whoever sets `base_url` pays somebody else;
+   sources. They hold for a kind's own host only: with another `base_url`, another host is paid;
 3. providers in this process (baselines, scripted answers) are free.
 
 Own hardware (llamafile, ollama, vllm, Ray Serve) has no price per token unless the config says so.
@@ -29,11 +29,11 @@ FILE = Path(__file__).with_name("prices.json")
 # These answer in this process; a call to them costs nothing.
 _FREE_KINDS = frozenset({"baseline", "scripted"})
 
-# `gpt-4o-mini-2024-07-18` costs what `gpt-4o-mini` costs, unless it has a row of its own. Shorter
+# `gpt-4o-mini-2024-07-18` costs as much as `gpt-4o-mini`, unless it has a row of its own. Shorter
 # suffixes (`-2411`, `-0613`) stand for versions whose prices differ.
 _DATED = re.compile(r"(.+)-\d{4}-?\d\d-?\d\d")
 
-# Clients choose model names: what is remembered of them must not grow without end.
+# Clients choose model names, so the number of prices that are remembered is bounded.
 _REMEMBERED = 10_000
 
 
@@ -42,10 +42,10 @@ class ListPrices(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         as_of: the day the prices were read.
-        currency, unit: what the numbers are.
-        sources: kind to the page that lists its prices.
+        currency, unit: the currency of the numbers, and the tokens that they are for.
+        sources: the page that lists the prices of each kind.
         read_from: how they were read.
-        prices: `kind/model` to Price.
+        prices: the price of each `kind/model`.
     """
 
     as_of: str
@@ -58,7 +58,7 @@ class ListPrices(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def list_prices() -> ListPrices:
-    """The built-in price book, read once."""
+    """Return the built-in price book, which is read once."""
     return msgspec.json.decode(FILE.read_bytes(), type=ListPrices)
 
 
@@ -66,7 +66,7 @@ class PriceBook:
     """Prices by target.
 
     Args:
-        prices: `provider/model` to Price, from the config.
+        prices: the config's price of each `provider/model`.
         providers: the configured providers.
     """
 
@@ -76,12 +76,16 @@ class PriceBook:
         providers: Mapping[str, ProviderConfig],
     ) -> None:
         self._hourly: dict[str, float] = {}
-        self._machines = {name: one.price_per_hour for name, one in providers.items()}
+        self._machines = {name: config.price_per_hour for name, config in providers.items()}
         self._prices = dict(prices)
-        self._free = frozenset(name for name, one in providers.items() if one.kind in _FREE_KINDS)
+        self._free = frozenset(
+            name for name, config in providers.items() if config.kind in _FREE_KINDS
+        )
         # Azure's deployments are named by whoever makes them, so kinds without rows stay unknown.
-        self._kinds = {name: one.kind for name, one in providers.items() if _is_own_host(one)}
-        self._found: dict[Target, Price | None] = {}
+        self._kinds = {
+            name: config.kind for name, config in providers.items() if _is_kinds_host(config)
+        }
+        self._known: dict[Target, Price | None] = {}
 
     def follow_routes(self, routes: Mapping[str, Route]) -> None:
         """Take over the prices per hour of targets, from the routes as they stand."""
@@ -93,20 +97,20 @@ class PriceBook:
         }
 
     def is_free(self, target: Target) -> bool:
-        """Whether the target's provider charges nothing, whatever it counts."""
+        """Return whether the target's provider charges nothing, whatever it counts."""
         return target.provider in self._free
 
     def price(self, target: Target) -> Price | None:
-        """The target's price; None when it is unknown."""
+        """Return the target's price; None when it is unknown."""
         try:
-            return self._found[target]
+            return self._known[target]
         except KeyError:
-            if len(self._found) >= _REMEMBERED:
-                self._found.clear()
-            price = self._found[target] = self._look_up(target)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            price = self._known[target] = self._read(target)
             return price
 
-    def _look_up(self, target: Target) -> Price | None:
+    def _read(self, target: Target) -> Price | None:
         price = self._prices.get(str(target))
         if price is not None:
             return price
@@ -121,13 +125,13 @@ class PriceBook:
     def cost(
         self, target: Target, usage: Usage, *, cached: int = 0, written: int = 0
     ) -> float | None:
-        """US dollars for one call; None when the price or the token counts are unknown.
+        """Return the US dollars for one call; None when the price or the tokens are unknown.
 
         Args:
-            target: who answered.
-            usage: tokens as it counted them.
-            cached: how many of the prompt's tokens its own cache had, where it says so.
-            written: how many it put into its cache, where it says so.
+            target: the provider and model that answered.
+            usage: the tokens as it counted them.
+            cached: the tokens of the prompt that its own cache had, where it says so.
+            written: the tokens that it put into its cache, where it says so.
         """
         price = self.price(target)
         if price is None:
@@ -147,8 +151,8 @@ class PriceBook:
 
     def known(self, targets: Iterable[Target]) -> tuple[Price, ...]:
         """Return the prices of those targets that have one, without repeats."""
-        found = (self.price(target) for target in targets)
-        return tuple({price: None for price in found if price is not None})
+        prices = (self.price(target) for target in targets)
+        return tuple({price: None for price in prices if price is not None})
 
     @property
     def has_hours(self) -> bool:
@@ -156,11 +160,11 @@ class PriceBook:
         return bool(self._hourly) or any(self._machines.values())
 
     def per_hour(self, target: Target) -> float | None:
-        """Dollars that the target's machine costs an hour; None when it has no such price."""
+        """Return the dollars that the target's machine costs an hour; None without such a price."""
         return self._hourly.get(str(target), self._machines.get(target.provider))
 
     def per_million(self, target: Target) -> float | None:
-        """Dollars for a million tokens each way, to order targets by; None when unknown."""
+        """Return the dollars for a million tokens each way, to order targets by."""
         price = self.price(target)
         if price is None:
             return 0.0 if self.is_free(target) else None
@@ -168,7 +172,7 @@ class PriceBook:
 
 
 def highest_cost(prices: Iterable[Price], prompt: int, completion: int) -> float:
-    """Return what a call costs at the dearest of some prices, US dollars; 0 without prices."""
+    """Return the US dollars for a call at the dearest of some prices; 0 without prices."""
     dearest = 0.0
     for price in prices:
         rate = _rate(price, prompt)
@@ -181,6 +185,6 @@ def _rate(price: Price, prompt: int) -> Rate:
     return price if long is None or prompt <= long.above else long
 
 
-def _is_own_host(config: ProviderConfig) -> bool:
+def _is_kinds_host(config: ProviderConfig) -> bool:
     default = {field.name: field.default for field in msgspec.structs.fields(config)}
     return bool(getattr(config, "base_url", "") == default.get("base_url", ""))

@@ -1,4 +1,4 @@
-"""What happened to every request: completed off the hot path, counted, and kept.
+"""Takes the record of every request: completed off the hot path, counted, and stored.
 
     traffic = Traffic(store, prices, config, count=telemetry.count)
     await traffic.open()
@@ -12,7 +12,7 @@ is written. No record skips the counting: when the queue is full, `add` does the
 slows the hot path down just enough.
 
 While the database does not work, rows wait for it; those that find the queue full are dropped. So
-is a row that the store refuses by itself. How many there were is in `dropped`.
+is a row that the store refuses by itself. `dropped` counts them.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ from router.store.traffic import TrafficStore
 
 log = logging.getLogger("evalrouter")
 
-EVERY_S = 0.1  # between two looks at the queue
+EVERY_S = 0.1  # between two batches of the queue
 QUEUED = 10_000  # records that may wait to be completed, and rows that may wait to be written
-QUEUED_BYTES = 64 * 2**20  # of answers' ends in the one queue, and of bodies in the other
+QUEUED_BYTES = 64 * 2**20  # of ends of answers in the one queue, and of bodies in the other
 SLICE = 64  # records completed at a time, so that the thread hands the interpreter back soon
 RETRY_S = 1.0  # until rows that wait for the database are tried again
 ROWS = 256  # rows written at a time: one transaction costs the same for one as for many
 TAIL_BYTES = 16 * 1024  # of an answer's end
-MAX_BODY_BYTES = 2**20  # longer bodies are not kept
+MAX_BODY_BYTES = 2**20  # longer bodies are not stored
 PRUNE_EVERY_S = 600.0
 PRUNE_AT_ONCE = 1000
 
-# The last events of a stream that are looked at first: finish reason, usage and [DONE] are there.
+# The last events of a stream, which are read first: they have finish reason, usage and [DONE].
 _LAST_EVENTS = 5
 
 
@@ -78,24 +78,24 @@ _read_text = msgspec.json.Decoder(str | None).decode
 
 
 class Traffic:
-    """Completes, counts and keeps records.
+    """Completes, counts and stores records.
 
     Args:
-        store: where they are kept.
-        prices: what they cost.
-        config: what is kept of which route, and for how long.
+        store: takes the rows.
+        prices: the prices of targets.
+        config: says how much of each route's requests is stored, and for how long.
         count: gets every completed record, on the event loop: metrics.
         trace: gets every completed record that has a `trace`, on the thread: spans.
-        clock: seconds since the epoch.
-        random: for `record_sample`.
-        every: seconds between two looks at the queue.
+        clock: tells the seconds since the epoch.
+        random: draws for `record_sample`.
+        every: seconds between two batches of the queue.
         retry: seconds until rows are tried again that the database could not take.
-        queued, queued_bytes: how many records, and rows, may wait; and how much of answers and
-            bodies they may hold.
+        queued, queued_bytes: the number of records, and of rows, that may wait, and the bytes of
+            answers and bodies that they may hold.
 
     Attributes:
-        dropped: rows that were never written: the store refused them, or was unavailable or too
-            slow for too long.
+        dropped: the number of rows that were never written, because the store refused them, or
+            was unavailable or too slow for too long.
     """
 
     def __init__(
@@ -130,17 +130,17 @@ class Traffic:
         self._rows: deque[Record] = deque()
         self._row_bytes = 0
         self._tail_bytes = 0
-        self._some = asyncio.Event()
+        self._records_wait = asyncio.Event()
         self._rows_wait = asyncio.Event()
         self._closing = asyncio.Event()
         self._completed = False
         self._tasks: list[asyncio.Task[None]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-traffic")
-        # What was logged since the last row was written, so that it is logged once.
-        self._said: set[str] = set()
+        # The messages since the last row was written, so that each is logged once.
+        self._logged: set[str] = set()
 
     async def open(self) -> None:
-        """Begin to complete and to write. The store must be open."""
+        """Begin to complete and to write records; the store must be open."""
         self._tasks = [
             asyncio.create_task(self._complete(), name="evalrouter-traffic"),
             asyncio.create_task(self._write(), name="evalrouter-traffic-write"),
@@ -148,14 +148,14 @@ class Traffic:
         ]
 
     async def close(self) -> None:
-        """Complete and write what was added, then stop. Nothing may be added any more."""
+        """Complete and write the records that were added, then stop; no more may be added."""
         if not self._tasks:
             return
         completing, writing, pruning = self._tasks
         self._tasks = []
         pruning.cancel()
         self._closing.set()
-        self._some.set()
+        self._records_wait.set()
         await completing
         self._completed = True
         self._rows_wait.set()
@@ -167,10 +167,10 @@ class Traffic:
     # the hot path
 
     def keep_for(self, route: Route | None) -> KeepBodies:
-        """What may be written down of one request; draws the route's sample.
+        """Return how much of one request may be stored; draws the route's sample.
 
         Args:
-            route: the route it asked for; None for `provider/model`.
+            route: the request's route; None for `provider/model`.
         """
         if route is None:
             return self._default
@@ -180,7 +180,7 @@ class Traffic:
         return keep
 
     def add(self, record: Record) -> None:
-        """Take a record whose request has ended, whatever became of it. Never blocks, no IO."""
+        """Take a record whose request has ended, whatever became of it; never blocks."""
         if len(self._added) >= self._queued or self._tail_bytes > self._queued_bytes:
             self._settle_all([record])
             self._settled(record)
@@ -188,24 +188,24 @@ class Traffic:
             return
         self._added.append(record)
         self._tail_bytes += len(record.tail) + len(record.body)
-        if not self._some.is_set():
-            self._some.set()
+        if not self._records_wait.is_set():
+            self._records_wait.set()
 
     # off the hot path
 
     def queues(self) -> Mapping[str, int]:
-        """How many records wait to be completed, and how many to be written."""
+        """Return how many records wait to be completed, and how many to be written."""
         return {"settle": len(self._added), "write": len(self._rows)}
 
     async def _complete(self) -> None:
         loop = asyncio.get_running_loop()
         while self._added or not self._closing.is_set():
-            await self._some.wait()
+            await self._records_wait.wait()
             await _either(self._closing, self._every)
-            self._some.clear()
+            self._records_wait.clear()
             while self._added:
                 batch = [self._added.popleft() for _ in range(min(SLICE, len(self._added)))]
-                self._tail_bytes -= sum(len(one.tail) + len(one.body) for one in batch)
+                self._tail_bytes -= sum(len(record.tail) + len(record.body) for record in batch)
                 if all(map(_is_complete, batch)):
                     await asyncio.sleep(0)
                 else:
@@ -215,13 +215,13 @@ class Traffic:
             self._rows_wait.set()
 
     def _settle_all(self, batch: Sequence[Record]) -> None:
-        """On the thread."""
+        """Complete records, on the thread."""
         for record in batch:
             try:
                 settle(record, self._prices)
                 if record.keep == "full":
-                    record.request = _fit_to_keep(record.request)
-                    record.response = _fit_to_keep(record.response)
+                    record.request = _storable(record.request)
+                    record.response = _storable(record.response)
                 if record.trace is not None and self._trace is not None:
                     self._trace(record)
             except Exception:
@@ -260,7 +260,7 @@ class Traffic:
                     await self._wait_for_store(batch, error)
 
     async def _write_batch(self, batch: Sequence[Record]) -> None:
-        """Write rows, all or none of them if the database does not work; else what is not refused.
+        """Write rows: all that the store does not refuse, or none if the database does not work.
 
         Raises:
             StoreUnavailableError: the database does not work.
@@ -275,7 +275,7 @@ class Traffic:
             else:
                 await self._write_apart(batch)
         else:
-            self._said.clear()
+            self._logged.clear()
 
     async def _write_apart(self, batch: Sequence[Record]) -> None:
         """Write row by row, because one that the store refuses must not cost the others."""
@@ -287,7 +287,7 @@ class Traffic:
                 return
 
     async def _wait_for_store(self, batch: Sequence[Record], error: StoreError) -> None:
-        """Put rows back in front of the queue; or give up on all when this is to be closed."""
+        """Put rows back in front of the queue; drop all of them when this is being closed."""
         self._rows.extendleft(reversed(batch))
         self._row_bytes += sum(map(_size, batch))
         if self._closing.is_set():
@@ -295,18 +295,18 @@ class Traffic:
             self._rows.clear()
             self._row_bytes = 0
             return
-        self._say("request records wait for the database: %s", str(error))
+        self._log_once("request records wait for the database: %s", str(error))
         await _either(self._closing, self._retry)
 
-    def _drop(self, rows: int, why: str = "the store is too slow") -> None:
+    def _drop(self, rows: int, reason: str = "the store is too slow") -> None:
         self.dropped += rows
         # The number is among the metrics.
-        self._say("request records are being dropped: %s", why)
+        self._log_once("request records are being dropped: %s", reason)
 
-    def _say(self, what: str, why: str) -> None:
-        if what not in self._said:
-            self._said.add(what)
-            log.error(what, why)
+    def _log_once(self, message: str, reason: str) -> None:
+        if message not in self._logged:
+            self._logged.add(message)
+            log.error(message, reason)
 
     async def _prune(self) -> None:
         while self._keep_s:
@@ -334,12 +334,12 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
 
 
 def settle(record: Record, prices: PriceBook) -> None:
-    """Complete a record from its answer's last bytes, which it drops. What is known stays.
+    """Complete a record from its answer's last bytes, which it drops; a known cost stays.
 
-    What the target did not count is estimated. Whatever limits or shows tokens and cost, of live
-    requests and of evaluations, takes both from here.
+    Tokens that the target did not count are estimated. Whatever limits or shows tokens and cost,
+    of live requests and of evaluations, takes both from here.
 
-    Takes some five microseconds, and nothing the second time.
+    It takes some five microseconds, and nothing the second time.
     """
     if record.settled:
         return
@@ -347,15 +347,15 @@ def settle(record: Record, prices: PriceBook) -> None:
     tail, record.tail = record.tail, b""
     body, record.body = record.body, b""
     if tail:
-        # What it is counts, not what was requested: some hosts stream always, or never.
+        # The answer's form counts, not the requested one: some hosts stream always, or never.
         streamed = not tail.startswith(b"{") if record.stream else tail.startswith(b"data:")
         read = _read_stream if streamed else _read_body
         read(record, tail)
         if len(record.model + record.finish_reason + record.system_fingerprint) > MAX_NAME_BYTES:
             _shorten(record)
         if record.total_tokens is None and b'"x_groq"' in tail:
-            found = _field(tail, b'"x_groq"', _read_object, b"}")
-            _take_usage(record, None if found is None else usage_of_answer(ABSENT, found))
+            extra = _field(tail, b'"x_groq"', _read_object, b"}")
+            _take_usage(record, None if extra is None else usage_of_answer(ABSENT, extra))
     if record.cached or record.cost_usd is not None:
         record.cost_usd = record.cost_usd or 0.0
         return
@@ -367,7 +367,7 @@ def settle(record: Record, prices: PriceBook) -> None:
 
 
 def _shorten(record: Record) -> None:
-    """A host may send anything for a name; what is kept of it with every request is bounded."""
+    """Shorten names, as a host may send anything for one and every record has them."""
     for name in ("model", "finish_reason", "system_fingerprint"):
         setattr(record, name, getattr(record, name)[:MAX_NAME_BYTES])
 
@@ -390,7 +390,7 @@ def _cost(record: Record, prices: PriceBook) -> float | None:
 
 
 def _estimate_answer(record: Record, prices: PriceBook, body: bytes, tail: bytes) -> None:
-    """Estimate what the target did not count; a count of 0 for what is there is none either."""
+    """Estimate tokens that the target did not count, or counted as 0 although there are some."""
     prompt, completion = record.prompt_tokens, record.completion_tokens
     assert record.target is not None
     if prompt is not None and completion is not None and prices.is_free(record.target):
@@ -414,8 +414,8 @@ def _answer_tokens(record: Record, tail: bytes) -> int:
 
 
 def _add_lost(record: Record, prices: PriceBook, body: bytes) -> None:
-    """Charge the prompt of every attempt that led to nothing and may have been paid for."""
-    lost = [one for one in record.attempts if one.paid]
+    """Charge the prompt of every attempt that led to no answer and may be paid for."""
+    lost = [attempt for attempt in record.attempts if attempt.paid]
     if not lost:
         return
     prompt = record.prompt_tokens or tokens.of_request(body)
@@ -430,7 +430,7 @@ def _add_lost(record: Record, prices: PriceBook, body: bytes) -> None:
             record.cost_usd += cost
 
 
-def _fit_to_keep(body: bytes | None) -> bytes | None:
+def _storable(body: bytes | None) -> bytes | None:
     return None if body is None or len(body) > MAX_BODY_BYTES else redact(body)
 
 
@@ -463,8 +463,8 @@ def _search_end(record: Record, tail: bytes) -> None:
     In JSON, a quote inside a string is escaped, so `"usage"` with bare quotes is never part of a
     text: it is a key (or a string of that very value, which is not followed by a colon).
     """
-    found = _field(tail, b'"usage"', _read_object, b"}")
-    _take_usage(record, None if found is None else read_usage(found))
+    usage = _field(tail, b'"usage"', _read_object, b"}")
+    _take_usage(record, None if usage is None else read_usage(usage))
     for name in ("finish_reason", "model", "system_fingerprint"):
         value = _field(tail, b'"%b"' % name.encode(), _read_text, b'"')
         if value:
@@ -472,7 +472,7 @@ def _search_end(record: Record, tail: bytes) -> None:
 
 
 def _field(tail: bytes, key: bytes, read: Callable[[bytes], Any], end: bytes) -> Any:
-    """The value of the last field of that name; None when it is not there or ill-typed."""
+    """Return the value of the last field of that name; None where it is missing or ill-typed."""
     at = tail.rfind(key)
     rest = tail[at + len(key) :].lstrip() if at >= 0 else b""
     if not rest.startswith(b":"):
@@ -500,16 +500,16 @@ def _read_stream(record: Record, tail: bytes) -> None:
         if data == b"[DONE]":
             continue
         try:
-            said = _read_answer(data)
+            chunk = _read_answer(data)
         except wire.UNREADABLE:
             break
-        if said.error:
+        if chunk.error:
             record.error_code = record.error_code or ERROR_EVENT
-        counted = counted or usage_of_answer(said.usage)
-        record.model = record.model or said.model or ""
-        record.system_fingerprint = record.system_fingerprint or said.system_fingerprint or ""
-        if not ended and said.choices and said.choices[-1].finish_reason:
-            record.finish_reason, ended = said.choices[-1].finish_reason, True
+        counted = counted or usage_of_answer(chunk.usage)
+        record.model = record.model or chunk.model or ""
+        record.system_fingerprint = record.system_fingerprint or chunk.system_fingerprint or ""
+        if not ended and chunk.choices and chunk.choices[-1].finish_reason:
+            record.finish_reason, ended = chunk.choices[-1].finish_reason, True
     if ended:
         _take_usage(record, counted)
         return

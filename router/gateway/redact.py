@@ -1,4 +1,4 @@
-"""Secrets out of bodies, before they are written down. Pure; bytes in, bytes out.
+"""Takes secrets out of bodies, before they are stored. Pure; bytes in, bytes out.
 
 Three things are taken for secrets: strings under keys that name one (`api_key`, `authorization`,
 `token`, ...), also where the JSON is itself inside a string (the arguments of a tool call); what
@@ -62,7 +62,7 @@ _IN_URL = re.compile(rb"(://[^\s/:@\"\\]{1,256}:)[^\s/@\"\\]{1,256}@")
 
 
 def redact(body: bytes) -> bytes:
-    """The body with every secret found replaced by `***`; JSON stays JSON."""
+    """Return the body with `***` in the place of secrets; JSON stays JSON."""
     for pattern in _KEYS:
         body = pattern.sub(rb"\1" + HIDDEN, body)
     body = _SCHEMES.sub(rb"\1" + HIDDEN, body)

@@ -30,7 +30,7 @@ POLL_S = 1.0
 
 
 class RouteView(msgspec.Struct, frozen=True):
-    """A route and where it comes from."""
+    """A route, and whether it comes from the config or was set at run time."""
 
     name: str
     source: Literal["config", "override"]
@@ -42,10 +42,10 @@ class Routes:
 
     Args:
         config: the config at start.
-        source: the file it was read from; None for the embedded default.
-        store: where overrides are kept.
-        prices: for the strategy `cheapest`; follows the routes.
-        now: seconds since the epoch.
+        source: the file that the config was read from; None for the embedded default.
+        store: has the overrides.
+        prices: has the prices for the strategy `cheapest`, and follows the routes.
+        now: tells the seconds since the epoch.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class Routes:
         routes = self._config.routes | self._overrides
         self._prices.follow_routes(routes)
         providers = self._config.providers
-        timeouts = {name: one.timeout for name, one in providers.items()}
+        timeouts = {name: provider.timeout for name, provider in providers.items()}
         return Table(routes, providers, self._prices.per_million, timeouts)
 
     def view(self) -> list[RouteView]:
-        """Every route, in the order of the config, new ones last."""
+        """Return every route, in the order of the config, new ones last."""
         return [
             RouteView(name, "override" if name in self._overrides else "config", route)
             for name, route in self.table.routes.items()
@@ -85,7 +85,7 @@ class Routes:
         """Set a route, for this process at once and for the others within a second.
 
         Raises:
-            ConfigError: it cannot be used; nothing has changed.
+            ConfigError: the route cannot be used; nothing has changed.
         """
         route = parse_route(name, data, self._config.providers)
         await self._store.set_route(name, data, self._now())
@@ -93,10 +93,10 @@ class Routes:
         return route
 
     async def remove(self, name: str) -> None:
-        """Drop the override of a route: the config file's route, if it has one, is back.
+        """Drop the override of a route: the config file's route, if any, is back.
 
         Raises:
-            NotFoundError: there is no override of that name.
+            NotFoundError: no override has that name.
         """
         if name not in await self._store.route_overrides():
             raise NotFoundError(f"The route {name!r} was not set at run time.")
@@ -113,13 +113,13 @@ class Routes:
         self.table = self._build()
 
     def _usable(self, documents: Mapping[str, dict[str, Any]]) -> list[tuple[str, Route]]:
-        found = []
+        usable = []
         for name, data in documents.items():
             try:
-                found.append((name, parse_route(name, data, self._config.providers)))
+                usable.append((name, parse_route(name, data, self._config.providers)))
             except ConfigError as error:
                 log.error("the override of route %s is left out: %s", name, error.message)
-        return found
+        return usable
 
     async def reload(self) -> None:
         """Read the config file again: its routes take effect, other changes need a restart.

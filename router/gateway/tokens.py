@@ -19,7 +19,7 @@ from providers.errors import UpstreamProtocolError
 from providers.http import sse
 from providers.wire import UNREADABLE
 
-# Most characters of a text, and most bytes of a request, that are read.
+# The number of characters of a text, and of bytes of a request, that are read.
 MAX_TEXT = 32 * 1024
 MAX_BODY = 512 * 1024
 # Bytes per token of JSON that is not read.
@@ -66,12 +66,12 @@ def of_text(text: str) -> int:
     if not text:
         return 0
     read = text[:MAX_TEXT]
-    found = 0.0
+    tokens = 0.0
     for piece in _PIECES.finditer(read):
         first, length, more = _WEIGHTS[piece.lastgroup or "word"]
         size = piece.end() - piece.start()
-        found += first if size <= length else first + (size - length) * more
-    return max(1, round(found * len(text) / len(read)))
+        tokens += first if size <= length else first + (size - length) * more
+    return max(1, round(tokens * len(text) / len(read)))
 
 
 def of_request(body: bytes) -> int:
@@ -118,42 +118,42 @@ def _of_choices(data: bytes) -> int:
         choices = _decode_choices(data).choices
     except UNREADABLE:
         return 0
-    found = 0
+    tokens = 0
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict):
-            found += _of_values(
+            tokens += _of_values(
                 [choice[name] for name in ("message", "delta", "text") if name in choice],
                 template=False,
             )
-    return found
+    return tokens
 
 
 def _of_values(values: list[Any], *, template: bool = True) -> int:
-    found = 0
+    tokens = 0
     texts: list[str] = []
     for value in _walk(values):
         if isinstance(value, str):
             texts.append(value)
         elif isinstance(value, dict):
             # A message has a template around it; an attachment is counted without being read.
-            found += PER_MESSAGE if template and "role" in value else 0
-            found += 0 if _ATTACHMENTS.isdisjoint(value) else PER_ATTACHMENT
+            tokens += PER_MESSAGE if template and "role" in value else 0
+            tokens += 0 if _ATTACHMENTS.isdisjoint(value) else PER_ATTACHMENT
         else:
             # A prompt given as token numbers.
-            found += 1
-    return found + of_text(" ".join(texts))
+            tokens += 1
+    return tokens + of_text(" ".join(texts))
 
 
 def _walk(values: list[Any]) -> Iterator[Any]:
-    """Every object, text and whole number, attachments and labels left out; in any depth."""
+    """Yield every object, text and whole number in any depth, without attachments and labels."""
     stack = values[::-1]
     while stack:
         value = stack.pop()
         if isinstance(value, dict):
             yield value
             inner = [
-                one
-                for name, one in value.items()
+                item
+                for name, item in value.items()
                 if name not in _LABELS and name not in _ATTACHMENTS
             ]
             stack += inner[::-1]

@@ -1,4 +1,4 @@
-"""Finished requests as OpenTelemetry spans, in the semantic conventions for generative AI.
+"""Sends finished requests as OpenTelemetry spans, in the semantic conventions for generative AI.
 
 One span per request, of kind CLIENT, named `chat gpt-4o-mini`, made from its record after it has
 ended: the times are the record's, and the span's id is the one that was sent upstream, so a host
@@ -44,8 +44,8 @@ class Traces:
     """Sends spans to a collector.
 
     Args:
-        settings: where to, and under which name.
-        kinds: provider's name to its kind.
+        settings: the collector's address and headers, and the service's name.
+        kinds: the kind of each provider by its name.
     """
 
     def __init__(self, settings: Telemetry, kinds: Mapping[str, str]) -> None:
@@ -122,7 +122,8 @@ class Traces:
             "evalrouter.cached": record.cached,
             "evalrouter.cost_usd": record.cost_usd,
             "evalrouter.attempts": tuple(
-                f"{one.target} {one.result} {one.seconds:.3f}s" for one in record.attempts
+                f"{attempt.target} {attempt.result} {attempt.seconds:.3f}s"
+                for attempt in record.attempts
             ),
         }
         return {name: value for name, value in attributes.items() if value is not None}

@@ -246,7 +246,7 @@ class UpstreamResponse:
         """Note that the stream did not come to its end, by the target's own fault."""
         breaker = self._policy.breaker
         if self._state is not None and self._state.cut_off(clock(), breaker):
-            log_breaker_opened(self.target, breaker, "its streams broke off")
+            log_breaker_open(self.target, breaker, "its streams broke off")
 
     async def aclose(self) -> None:
         """Give the connection and the target's place back; cut a stream that was not read whole."""
@@ -286,7 +286,7 @@ class _StreamDeadline(Deadline):
             raise self._response.expired() from None
 
 
-def log_breaker_opened(target: Target, breaker: Breaker, reason: str) -> None:
+def log_breaker_open(target: Target, breaker: Breaker, reason: str) -> None:
     """Log that a target gets no requests for a while, and why."""
     log.warning(
         "%s gets no requests for %g s, because it failed %d times in a row: %s",
@@ -297,6 +297,6 @@ def log_breaker_opened(target: Target, breaker: Breaker, reason: str) -> None:
     )
 
 
-def log_breaker_closed(target: Target) -> None:
+def log_breaker_close(target: Target) -> None:
     """Log that a target that had failed answers again."""
     log.warning("%s answers again", target)

@@ -138,7 +138,7 @@ def test_a_long_prompt_is_charged_the_long_rate_for_all_of_it(book):
 def test_invented_model_names_do_not_fill_memory(book):
     for n in range(25_000):
         book.price(Target("mine", f"made-up-{n}"))
-    assert len(book._found) <= 10_000
+    assert len(book._known) <= 10_000
 
 
 def test_the_file_is_data_only():

@@ -60,7 +60,7 @@ def execute(rows: int, workers: int) -> float:
         async with Services(parse("", "distributed.yaml", {})) as services:
             run = await services.runs.create(document, base=Path())
             began = time.perf_counter()
-            ended = await services.runs.execute(run.id)
+            ended = await services.jobs.execute(run.id)
             seconds = time.perf_counter() - began
             if ended.state != "completed":
                 raise SystemExit(f"{ended.state}: {ended.error or ended.stopped}")

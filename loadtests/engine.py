@@ -113,7 +113,7 @@ prices: {{up/m: {{input: 1.0, output: 2.0}}}}
             used, began = time.process_time(), time.perf_counter()
             if profiler:
                 profiler.enable()
-            ended = await services.runs.execute(run.id)
+            ended = await services.jobs.execute(run.id)
             if profiler:
                 profiler.disable()
             seconds, used = time.perf_counter() - began, time.process_time() - used

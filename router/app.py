@@ -63,7 +63,7 @@ def create_app(services: Services) -> ASGIApp:
                 start.error = error
                 raise
             try:
-                services.runs.serve()
+                services.jobs.serve()
                 yield
             finally:
                 await listings.close()

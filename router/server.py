@@ -150,7 +150,7 @@ class UvicornServer(uvicorn.Server):
         for connection in state.all_connections():
             connection.shutdown()
         # Runs get the same time for what they have in flight, and begin nothing new.
-        runs = asyncio.create_task(self.services.runs.close(self._limits.drain_seconds))
+        runs = asyncio.create_task(self.services.jobs.close(self._limits.drain_seconds))
         while time.monotonic() < self._drained_by:
             if not state.connections and not state.tasks and runs.done():
                 break
@@ -172,7 +172,7 @@ class UvicornServer(uvicorn.Server):
         self.services.store.end_within(left - UNLOCKED_S)
         try:
             async with asyncio.timeout(left):
-                await self.services.runs.close(0)
+                await self.services.jobs.close(0)
                 await self.lifespan.shutdown()
         except TimeoutError:
             log.error("the parts of the server did not close in time")

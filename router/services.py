@@ -26,6 +26,7 @@ from router.evals.experiments import Experiments
 from router.evals.judges.studies import Studies
 from router.evals.requests import EvalRequester
 from router.evals.runs import Runs
+from router.evals.worker import Jobs
 from router.gateway.cache import ResponseCache
 from router.gateway.dispatch import Dispatcher
 from router.gateway.key_sync import KeySync
@@ -89,7 +90,8 @@ class Services:
         key_sync: reads them from the store; a server loads and closes it (`app.py`), and a command
             needs neither.
         datasets: registered datasets, and the artifact store.
-        runs: the runs of this process.
+        jobs: the runs that this process executes.
+        runs: all runs of the store.
         experiments: runs under one name.
         studies: calibrations of judges, comparisons and tournaments.
         telemetry: metrics and traces.
@@ -132,13 +134,14 @@ class Services:
             count=self.telemetry.count,
             trace=None if traces is None else traces.send,
         )
-        asker = EvalRequester(
+        requester = EvalRequester(
             self.routes, self.dispatcher, self.prices, self.traffic, config.models
         )
         self.datasets = DatasetRegistry(self.store, config)
-        self.runs = Runs(self.store, asker, self.datasets, config.evaluation)
+        self.jobs = Jobs(self.store, requester, config.evaluation)
+        self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
         self.experiments = Experiments(self.store)
-        self.studies = Studies(self.store, asker)
+        self.studies = Studies(self.store, requester)
         self._watch_own_parts()
         self._watch_targets()
         self._share = share
@@ -213,7 +216,7 @@ class Services:
         if self._publishing is not None:
             self._publishing.cancel()
         await self.readiness.close()
-        await self.runs.close()
+        await self.jobs.close()
         await self.traffic.close()
         await self.telemetry.close()
         for provider in self.providers.values():

@@ -64,6 +64,7 @@ class Scorer:
 
     Args:
         specs: the run document's metrics, their paths absolute.
+        metrics: those that the specs describe; None to build them here.
         answers: the largest number of answers that may come; None when that is not known.
         embed: gets embeddings from a route; None where no metric needs them.
         judge: sends requests to judges; None where no metric needs them.
@@ -77,6 +78,7 @@ class Scorer:
         self,
         specs: Sequence[WorkerSpec],
         *,
+        metrics: Sequence[AnyMetric] | None = None,
         answers: int | None = None,
         embed: Embed | None = None,
         judge: AskJudge | None = None,
@@ -84,7 +86,7 @@ class Scorer:
         here_s: float = HERE_S,
         pool: Callable[..., Scores] = WorkerPool,
     ) -> None:
-        self._metrics = [build(spec) for spec in specs]
+        self._metrics = [build(spec) for spec in specs] if metrics is None else list(metrics)
         self._order = [output.name for metric in self._metrics for output in metric.outputs]
         self._embed = embed
         self._judge = judge

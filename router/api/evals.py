@@ -131,13 +131,13 @@ async def pause_run(services: Injected, run_id: FromPath[str]) -> Run:
     Where that takes longer than 5 seconds, the answer comes before the end and its `wish` says
     `paused`. Whichever process carries the run out obeys, a command's too.
     """
-    return await services.runs.pause(run_id)
+    return await services.jobs.pause(run_id)
 
 
 @post("/eval/{run_id:str}/cancel", tags=["eval"], summary="Cancel a run", status_code=200)
 async def cancel_run(services: Injected, run_id: FromPath[str]) -> Run:
     """Stop it at once. What is answered stays, what is in flight is dropped; it can be resumed."""
-    return await services.runs.cancel(run_id)
+    return await services.jobs.cancel(run_id)
 
 
 @post("/eval/{run_id:str}/resume", tags=["eval"], summary="Resume a run", status_code=202)

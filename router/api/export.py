@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from litestar import post
+from typing import Any
+
+import msgspec
+from litestar import Request, post
 from litestar.params import FromPath
 
+from providers.errors import RunDocumentError
+from router.api.bodies import document_of
 from router.api.injection import Injected
+from router.config.documents import convert
 from router.evals.export import Manifest, export_run
 
 
+class _NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request for an export, which has no options."""
+
+
 @post("/eval/{run_id:str}/export", tags=["eval"], summary="Export a run", status_code=200)
-async def export(services: Injected, run_id: FromPath[str]) -> Manifest:
-    """Write its rows as JSON lines and parquet, with a manifest, below `runs/{id}` there."""
+async def export(
+    services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
+) -> Manifest:
+    """Write its rows as JSON lines and parquet, with a manifest, below `runs/{id}` there.
+
+    The body may be empty, or `{}`.
+    """
+    body = await document_of(request, error=RunDocumentError, default=b"{}")
+    convert(body, _NoOptions, error=RunDocumentError)
     run = await services.runs.find(run_id)
     return await export_run(services.store, run, services.datasets.artifacts, f"runs/{run.id}")

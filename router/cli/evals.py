@@ -223,7 +223,7 @@ def eval_cancel(run_id: str, config_path: Path | None) -> None:
     """Stop a run at once, whichever process carries it out; it can be resumed."""
 
     async def cancel(services: Services) -> Run:
-        return await services.runs.cancel(run_id)
+        return await services.jobs.cancel(run_id)
 
     _print_stopped(with_services(load(config_path), cancel))
 
@@ -235,7 +235,7 @@ def eval_pause(run_id: str, config_path: Path | None) -> None:
     """Stop a run once what is in flight is answered, whichever process carries it out."""
 
     async def pause(services: Services) -> Run:
-        return await services.runs.pause(run_id)
+        return await services.jobs.pause(run_id)
 
     _print_stopped(with_services(load(config_path), pause))
 
@@ -278,13 +278,13 @@ def _execute(
 async def execute(services: Services, run: Run) -> Run:
     """Carry a run out with progress on stderr; interrupted, finish what is in flight."""
     live = RunProgress(cells=run.cells)
-    task = asyncio.create_task(services.runs.execute(run.id, live=live))
+    task = asyncio.create_task(services.jobs.execute(run.id, live=live))
     try:
         await _watch(run, live, task)
         return await task
     except asyncio.CancelledError:
         err.print("\nfinishing what is in flight, for up to 5 s", highlight=False)
-        await services.runs.close()
+        await services.jobs.close()
         raise
     finally:
         task.cancel()

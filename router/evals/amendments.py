@@ -1,22 +1,24 @@
 """What changes when a run is to do more: other metrics over its answers, more samples or repeats.
 
-`runs.py` keeps the changes and has the run done; nothing is kept of a change that is refused.
+`runs.py` stores the changes and has the run executed; a change that is refused stores nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from evaluators.base import Declared
-from evaluators.document import RunDocument
-from evaluators.metrics import registry
+from evaluators.base import AnyMetric
+from evaluators.document import MAX_PARTS, RunDocument, RunLimits
 from providers.errors import ConflictError, RunDocumentError
+from router.config.documents import Document, convert
 from router.evals.validation import (
     build_metrics,
+    check_outputs,
+    check_repeats,
     check_signatures,
     check_stop_when,
     outputs_of,
@@ -28,68 +30,90 @@ from router.store.runs import Run
 RescoreSpec = str | dict[str, Any]
 
 
+class _Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    limits: RunLimits
+
+
 class Rescore(NamedTuple):
     """What a rescore changes.
 
     Attributes:
-        changes: fields of the run.
-        kept: outputs whose scores stay.
-        needing: names of the metrics that cannot score a sample without references.
+        document: the run's, with the metrics that it has from now on.
+        new: the metrics that are to be scored.
+        signatures: metric name to signature, of all metrics.
+        kept_outputs: the outputs whose stored scores stay.
     """
 
-    changes: dict[str, Any]
-    kept: list[str]
-    needing: list[str]
+    document: RunDocument
+    new: list[AnyMetric]
+    signatures: dict[str, str]
+    kept_outputs: list[str]
+
+    @property
+    def needing_references(self) -> list[str]:
+        """The names of the new metrics that cannot score a sample without references."""
+        return [metric.name for metric in self.new if metric.needs_reference]
 
 
-def rescore(found: Run, wanted: Sequence[RescoreSpec], base: Path) -> Rescore:
-    """Metrics to be scored now. One of the same name is replaced; all others keep their scores.
+def rescore(run: Run, document: RunDocument, specs: Sequence[RescoreSpec], base: Path) -> Rescore:
+    """Return a run with new metrics. One replaces the metric of its name; the others stay.
 
     Args:
-        found: the run.
-        wanted: as in a run document; none for all the run has, as they are installed now.
+        run: the run.
+        document: the run's.
+        specs: as in a run document; none for all the run has, as they are installed now.
         base: the folder that paths of metrics start from.
 
     Raises:
-        RunDocumentError: a metric that is none, or a gate of the run that would have no output.
+        RunDocumentError: a metric that does not exist, more metrics than a run may have, or a gate
+            of the run that would have no output.
     """
-    document = msgspec.convert(found.document, RunDocument)
-    if wanted:
-        asked = resolve_metrics(msgspec.structs.replace(document, metrics=tuple(wanted)), base)
-    else:
-        asked = document
-    new = {metric.name: metric for metric in build_metrics(asked)}
-    specs = dict(zip(new, asked.metrics, strict=True))
-    before = {_name(spec): spec for spec in document.metrics}
-    merged = msgspec.structs.replace(document, metrics=tuple((before | specs).values()))
-    metrics = build_metrics(merged)
+    before = build_metrics(document)
+    resolved, new = document, before
+    if specs:
+        _check_count(specs)
+        resolved = resolve_metrics(msgspec.structs.replace(document, metrics=tuple(specs)), base)
+        new = build_metrics(resolved)
+    spec_of = _by_name(document, before) | _by_name(resolved, new)
+    _check_count(spec_of)
+    merged = msgspec.structs.replace(document, metrics=tuple(spec_of.values()))
+    metric_of = {metric.name: metric for metric in (*before, *new)}
+    metrics = [metric_of[name] for name in spec_of]
+    check_outputs(metrics)
     parse_gates(merged, metrics)
     check_stop_when(merged, metrics)
-    stay = [metric for metric in metrics if metric.name not in new]
+    replaced = {metric.name for metric in new}
+    staying = [metric for metric in metrics if metric.name not in replaced]
     signatures = {metric.name: metric.signature for metric in metrics}
     # Their scores stay, so what they were made by stays true of them.
-    signatures |= {metric.name: found.metrics[metric.name] for metric in stay}
-    return Rescore(
-        {"document": msgspec.to_builtins(merged), "metrics": signatures},
-        [output.name for output in outputs_of(stay)],
-        [metric.name for metric in new.values() if metric.needs_reference],
-    )
+    signatures |= {metric.name: run.metrics[metric.name] for metric in staying}
+    return Rescore(merged, new, signatures, [output.name for output in outputs_of(staying)])
 
 
-def _name(spec: RescoreSpec) -> str:
-    return registry.build(spec).name
+def _by_name(document: RunDocument, metrics: Sequence[AnyMetric]) -> dict[str, RescoreSpec]:
+    """Map the metrics' names to what the document says of them."""
+    names = (metric.name for metric in metrics)
+    return dict(zip(names, document.metrics, strict=True))
 
 
-def extension(
-    found: Run, *, limit: int | None, repeats: int | None
-) -> tuple[RunDocument, Sequence[Declared]]:
-    """The run's document with more samples or repeats, and its metrics.
+def _check_count(metrics: Sequence[Any] | Mapping[str, Any]) -> None:
+    if len(metrics) > MAX_PARTS:
+        raise RunDocumentError(
+            f"metrics: a run has at most {MAX_PARTS} metrics (got {len(metrics):,})",
+            param="metrics",
+        )
+
+
+def extend(
+    run: Run, document: RunDocument, *, limit: int | None, repeats: int | None
+) -> tuple[RunDocument, list[AnyMetric]]:
+    """Return the run's document with more samples or repeats, and its metrics.
 
     Raises:
-        RunDocumentError: neither is more than the run has, or its samples were drawn.
+        RunDocumentError: neither is more than the run has, its samples were drawn, or the
+            dataset's own answers would be repeated.
         ConflictError: a metric is not what it was, so that new scores would not compare.
     """
-    document = msgspec.convert(found.document, RunDocument)
     if limit is None and repeats is None:
         raise RunDocumentError("name what to extend: limit (samples) or repeats", param="limit")
     if repeats is not None and repeats <= document.repeats:
@@ -98,43 +122,55 @@ def extension(
             param="repeats",
         )
     if limit is not None:
-        if document.sample is not None:
-            raise RunDocumentError(
-                "limit: the run's samples were drawn at random, and more of them would be another "
-                "draw; start a new run: answers come from the cache",
-                param="limit",
-            )
-        if limit <= found.dataset_rows:
-            raise RunDocumentError(
-                f"limit: the run has {found.dataset_rows} samples already; give a larger number",
-                param="limit",
-            )
+        _check_limit(run, document, limit)
         document = msgspec.structs.replace(document, limit=limit)
     if repeats is not None:
         document = msgspec.structs.replace(document, repeats=repeats)
+    check_repeats(document)
     metrics = build_metrics(document)
-    check_signatures(found, metrics)
+    check_signatures(run, metrics)
     return document, metrics
 
 
-def check_same_dataset(found: Run, rows: int, content: str) -> None:
-    """The dataset must be as it was, and have more rows than the run.
+def _check_limit(run: Run, document: RunDocument, limit: int) -> None:
+    if document.sample is not None:
+        raise RunDocumentError(
+            "limit: the run's samples were drawn at random, and more of them would be another "
+            "draw; start a new run: answers come from the cache",
+            param="limit",
+        )
+    if limit <= run.dataset_rows:
+        raise RunDocumentError(
+            f"limit: the run has {run.dataset_rows} samples already; give a larger number",
+            param="limit",
+        )
+
+
+def check_same_dataset(run: Run, rows: int, content: str) -> None:
+    """Check that the dataset is as it was and has more rows than the run.
 
     Args:
-        found: the run.
-        rows: how many it is to have.
+        run: the run.
+        rows: how many rows the run is to have.
         content: SHA-256 of the dataset as it is now.
 
     Raises:
         ConflictError: the dataset has changed.
-        RunDocumentError: there are no more.
+        RunDocumentError: the run has all of its rows.
     """
-    if content != found.dataset_hash:
+    if content != run.dataset_hash:
         raise ConflictError(
-            f"{found.dataset} has changed since {found.id} began (its SHA-256 is now "
-            f"{content[:12]}, it was {found.dataset_hash[:12]}); start a new run"
+            f"{run.dataset} has changed since {run.id} began (its SHA-256 is now "
+            f"{content[:12]}, it was {run.dataset_hash[:12]}); start a new run"
         )
-    if rows <= found.dataset_rows:
+    if rows <= run.dataset_rows:
         raise RunDocumentError(
-            f"limit: the run has all {found.dataset_rows} samples of {found.dataset}", param="limit"
+            f"limit: the run has all {run.dataset_rows} samples of {run.dataset}", param="limit"
         )
+
+
+def change_limits(document: RunDocument, changes: Mapping[str, Any]) -> RunDocument:
+    """Return the document with some of its limits changed. Raises RunDocumentError."""
+    limits = {**msgspec.to_builtins(document.limits), **changes}
+    changed = convert(Document({"limits": limits}, "", {}), _Limits, error=RunDocumentError)
+    return msgspec.structs.replace(document, limits=changed.limits)

@@ -17,12 +17,12 @@ import msgspec
 import yaml
 
 from evaluators.document import RayExecution, RunDocument
-from evaluators.metrics.registry import resolve
 from providers import yaml_documents
 from providers.errors import ConfigError
 from providers.wire import UNREADABLE
 from router.datasets.shipped import SHIPPED
 from router.datasets.sources import is_address
+from router.evals.validation import resolve_metrics
 
 RUN, CONFIG, FILES = "run.json", "evalrouter.yaml", "files"
 
@@ -45,9 +45,6 @@ def pack(document: RunDocument, base: Path, config: Mapping[str, Any], folder: P
     dataset = document.dataset
     if dataset not in SHIPPED and not is_address(dataset) and (base / dataset).is_file():
         dataset = files.take(base / dataset)
-    metrics = [
-        resolve(spec, base, param=f"metrics[{n}]") for n, spec in enumerate(document.metrics)
-    ]
     execution = document.execution
     if execution == "ray":
         execution = RayExecution()
@@ -59,7 +56,7 @@ def pack(document: RunDocument, base: Path, config: Mapping[str, Any], folder: P
         dataset=dataset,
         # The name that it would have had from the file.
         name=document.name or Path(document.dataset).stem,
-        metrics=tuple(files.packed(spec) for spec in metrics),
+        metrics=tuple(files.packed(spec) for spec in resolve_metrics(document, base).metrics),
         execution=execution,
     )
     (folder / RUN).write_bytes(msgspec.json.encode(packed))

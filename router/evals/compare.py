@@ -23,6 +23,7 @@ from evaluators.reports.compare import Comparisons, Join, Side, compare
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
 from router.evals.runs import Runs
+from router.evals.stored_runs import stored_document
 from router.evals.validation import build_metrics
 from router.store.results import ResultStore, ScoredAnswer
 from router.store.runs import Run
@@ -132,7 +133,7 @@ async def compare_runs(
 
 async def _half(runs: Runs, run_id: str) -> _Half:
     run = await runs.find(run_id)
-    document = msgspec.convert(run.document, RunDocument)
+    document = stored_document(run)
     return _Half(run, document, build_metrics(document))
 
 

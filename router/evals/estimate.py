@@ -35,7 +35,7 @@ from providers.wire import count_of
 from router.evals.judges.estimate import JudgeEstimate, estimate_judges
 from router.evals.requests import EvalRequester
 from router.evals.samples import PreparedDataset
-from router.evals.validation import asked_routes, outputs_of
+from router.evals.validation import outputs_of, requested_routes
 from router.gateway.prices import PriceBook
 from router.records import Target
 from router.store.history import EarlierAnswer, EarlierRun
@@ -224,7 +224,7 @@ def _look(
     for sample in prepared.samples():
         looked_at += 1
         text = _size(sample.messages), len(sample.messages)
-        for route in asked_routes(document):
+        for route in requested_routes(document):
             request = asker.prepare(route, sample, document.parameters, fallback=document.fallback)
             key = route, request.plan.targets[0]
             one = asked.setdefault(key, _Asked(*key, [], []))

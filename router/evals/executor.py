@@ -1,6 +1,6 @@
-"""Carries a run out: asks what is not answered, scores what is not scored.
+"""Executes a run: requests the answers that it lacks, scores those without scores.
 
-Read `Replay.execute`. Who owns the run and what state it ends in is `runs.py`'s.
+Read `Replay.execute`. `worker.py` decides which process executes a run and what state it ends in.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from router.evals.lanes import TargetLane, lanes_of
 from router.evals.requests import EvalRequester
 from router.evals.validation import (
     PRECOMPUTED,
-    asked_routes,
     build_metrics,
     check_signatures,
     outputs_of,
+    requested_routes,
     routes_of,
 )
 from router.gateway.routing import share
@@ -41,17 +41,17 @@ from router.store.protocol import Store
 from router.store.results import ScoredAnswer
 from router.store.runs import Run, RunState
 
-# Batches scored at a time where judges are asked, or a cluster scores.
+# Batches scored at a time where judges are requested, or a cluster scores.
 _BATCHES = 8
-# Answers that a dataset brings along, kept in one go.
-_KEPT_AT_ONCE = 256
+# Answers that a dataset brings along, stored in one go.
+_PRECOMPUTED_BATCH = 256
 
 
 class RunProgress(msgspec.Struct):
-    """How far a run is that this process carries out. Changes as it goes.
+    """How far a run is that this process executes. Changes as it goes.
 
     Attributes:
-        cells: how many there are.
+        cells: how many cells the run has.
         answered: cells with an answer, earlier attempts included.
         failed: cells whose target failed, earlier attempts included.
         cached: answers taken from the run cache.
@@ -68,7 +68,7 @@ class RunProgress(msgspec.Struct):
 
     @property
     def done(self) -> int:
-        """Cells that need no more asking."""
+        """How many cells need no more requests."""
         return self.answered + self.failed
 
 
@@ -83,39 +83,44 @@ class Replay:
     """One attempt at a run.
 
     Args:
-        store: where the run is kept.
-        asker: asks its routes.
-        found: the run.
+        store: where the run is stored.
+        requester: sends its requests.
+        run: the run.
+        document: the run's.
         live: kept up to date on the way.
         clock: seconds, monotonic.
 
     Attributes:
-        stop: why nothing more is asked; None while there is no reason.
+        run: as given.
+        stop: why nothing more is requested; None while there is no reason.
     """
 
     def __init__(
         self,
         store: Store,
-        asker: EvalRequester,
-        found: Run,
+        requester: EvalRequester,
+        run: Run,
+        document: RunDocument,
         live: RunProgress,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._run = found
-        self._document = msgspec.convert(found.document, RunDocument)
-        self._asker = asker = asker.for_run(self._document)
-        self._metrics = build_metrics(self._document)
+        self.run = run
+        self._document = document
+        self._requester = requester = requester.for_run(document)
+        self._metrics = build_metrics(document)
         self._live = live
         self._clock = clock
         self._began = clock()
         self._before_s = 0.0
         self.stop: Stop | None = None
         # A route that is changed meanwhile must not change the run.
-        self._table = asker.table
-        asked = msgspec.structs.replace(self._document, routes=asked_routes(self._document))
-        self._lanes = lanes_of(asked, self._table, asker.pacing)
+        self._table = requester.table
+        # What only scores needs no route, which may be gone.
+        self._lanes: list[TargetLane] = []
+        if not run.only_scores:
+            self._lanes = lanes_of(document, self._table, requester.pacing)
         self._by_target = {(lane.route, lane.target): lane for lane in self._lanes}
         self._rule: StopRule | None = None
         self._clusters: dict[str, str] = {}
@@ -123,144 +128,162 @@ class Replay:
         self._refused: dict[Cell, list[Attempt]] = {}
 
     def wind_down(self, state: RunState, why: str = "") -> None:
-        """Ask nothing more, finish what is in flight. The first reason counts."""
+        """Send no more requests, finish those in flight. The first reason counts."""
         self.stop = self.stop or Stop(state, why)
 
     async def execute(self) -> Stop | None:
-        """Until every cell is done; why it stopped early, None when it did not.
+        """Fill every cell; return why it stopped early, None when it did not.
 
         Raises:
             ConflictError: a metric that is needed is not what it was.
         """
-        found, document, live = self._run, self._document, self._live
-        while await self._store.unscore_some(found.id):
+        stored, document, live = self.run, self._document, self._live
+        while await self._store.unscore_some(stored.id):
             pass
-        before = await self._store.progress(found.id)
-        live.cells, live.answered, live.failed = found.cells, before.scored, before.failed
-        if not found.only_scores:
+        before = await self._store.progress(stored.id)
+        live.cells, live.answered, live.failed = stored.cells, before.scored, before.failed
+        if not stored.only_scores:
             await self._add_up_what_was_spent()
-        await self._watch_for_an_answer()
+        await self._start_stop_rule()
+        requests = before.answered + before.failed < stored.cells and not stored.only_scores
         async with AsyncExitStack() as stack:
             pool: Callable[..., Scores] = WorkerPool
             if document.execution != "local":
                 cluster = await stack.enter_async_context(Cluster(document.execution))
                 pool = cluster.pool
-                asks = before.answered + before.failed < found.cells and not found.only_scores
-                await self._load_models(cluster, asks=asks)
-            bench = JudgeClient(
-                self._store,
-                self._asker,
-                found.id,
-                concurrency=document.limits.concurrency,
-                share=document.cache,
-                pay=self._pay,
-            )
-            scorers = _Scorers(
-                found,
-                document,
-                self._metrics,
-                stack,
-                embed=EmbeddingClient(self._store, self._asker, found.id, pay=self._pay),
-                bench=bench,
-                pool=pool,
-            )
-            if before.answered + before.failed < found.cells and not found.only_scores:
-                # What cannot be loaded is to be told before anything is paid for.
+                await self._load_models(cluster, requests=requests)
+            scorers = self._scorers(stack, pool)
+            if requests:
+                # What cannot be loaded is to be reported before anything is paid for.
                 await scorers.scorer(tuple(range(len(self._metrics))))
             await run(
-                [Lane(self._tasks(lane), lane) for lane in self._lanes]
-                + [Lane(self._brought()) for route in document.routes if route == PRECOMPUTED],
+                self._task_lanes(),
                 complete=self._complete,
                 score=scorers.score,
-                keep_scores=self._keep_scores,
-                tell=self._tell,
+                keep_scores=self._store_scores,
+                tell=self._count_result,
                 concurrency=document.limits.concurrency,
-                batches=_BATCHES if pool is not WorkerPool or self._asks_judges() else 1,
+                batches=_BATCHES if pool is not WorkerPool or self._has_judges() else 1,
                 halted=self._is_halted,
             )
         left = live.cells - live.done
         if not left:
             return None
-        if found.only_scores and self.stop is None:
+        if stored.only_scores and self.stop is None:
             return Stop("cancelled", f"{left} cells were never answered; resume it to ask them")
         failed = [lane.stopped for lane in self._lanes if lane.stopped]
         return self.stop or (Stop("failed", "; ".join(failed)) if failed else None)
 
-    async def _load_models(self, cluster: Cluster, *, asks: bool) -> None:
-        """Have those loaded that the run asks in its own workers.
+    def _task_lanes(self) -> list[Lane[CellTask]]:
+        if self.run.only_scores:
+            return [Lane(self._answered())]
+        return [Lane(self._tasks(lane), lane) for lane in self._lanes] + [
+            Lane(self._precomputed()) for route in self._document.routes if route == PRECOMPUTED
+        ]
+
+    def _scorers(self, stack: AsyncExitStack, pool: Callable[..., Scores]) -> _Scorers:
+        embed = EmbeddingClient(self._store, self._requester, self.run.id, pay=self._pay)
+        judges = JudgeClient(
+            self._store,
+            self._requester,
+            self.run.id,
+            concurrency=self._document.limits.concurrency,
+            share=self._document.cache,
+            pay=self._pay,
+        )
+        return _Scorers(
+            self.run,
+            self._document,
+            self._metrics,
+            stack,
+            embed=embed,
+            judges=judges,
+            pool=pool,
+        )
+
+    async def _load_models(self, cluster: Cluster, *, requests: bool) -> None:
+        """Load the models that the run requests in its own workers.
 
         Raises:
-            ConfigError: one of them cannot be.
+            ConfigError: one of them cannot be loaded.
         """
-        routes = {*asked_routes(self._document)} if asks else set()
+        routes = {*requested_routes(self._document)} if requests else set()
         for metric in self._metrics:
             routes |= {*routes_of(metric)}
         targets = {target for route in routes for target in self._table.first_targets(route)}
         names = [target.model for target in targets if target.provider == IN_PLACE]
         if names:
-            assert self._asker.in_place is not None, "else the table has no such target"
-            await self._asker.in_place.load(cluster, names)
+            assert self._requester.in_place is not None, "else the table has no such target"
+            await self._requester.in_place.load(cluster, names)
 
-    def _asks_judges(self) -> bool:
-        return any(isinstance(one, JudgeMetric) for one in self._metrics)
+    def _has_judges(self) -> bool:
+        return any(isinstance(metric, JudgeMetric) for metric in self._metrics)
 
     async def _tasks(self, lane: TargetLane) -> AsyncGenerator[CellTask]:
-        """The lane's cells, in the order of the dataset."""
+        """Yield the lane's cells, in the order of the dataset."""
         document, route = self._document, lane.route
         cells = len(document.routes) * document.repeats
-        async with aclosing(self._store.open_samples(self._run.id, cells)) as open_samples:
-            async for one in open_samples:
-                if self._lane(route, one.sample) is not lane:
+        async with aclosing(self._store.open_samples(self.run.id, cells)) as open_samples:
+            async for entry in open_samples:
+                if self._lane(route, entry.sample) is not lane:
                     continue
                 for repeat in range(document.repeats):
-                    if (route, repeat) in one.settled:
+                    if (route, repeat) in entry.settled:
                         continue
-                    cell = Cell(route, one.sample.id, repeat)
-                    kept = one.unscored.get((route, repeat))
-                    if kept is not None:
-                        yield CellTask(cell, one.sample, kept.answer, kept.scores)
-                    elif not lane.stopped and not self._run.only_scores:
-                        yield CellTask(cell, one.sample)
+                    cell = Cell(route, entry.sample.id, repeat)
+                    stored = entry.unscored.get((route, repeat))
+                    if stored is not None:
+                        yield CellTask(cell, entry.sample, stored.answer, stored.scores)
+                    elif not lane.stopped:
+                        yield CellTask(cell, entry.sample)
 
-    async def _brought(self) -> AsyncGenerator[CellTask]:
-        """The cells that the dataset has answered, their answers kept."""
-        async with aclosing(
-            self._store.open_samples(self._run.id, len(self._document.routes))
-        ) as open_samples:
+    async def _answered(self) -> AsyncGenerator[CellTask]:
+        """Yield the cells whose answers lack scores, in the order of the dataset."""
+        cells = len(self._document.routes) * self._document.repeats
+        async with aclosing(self._store.open_samples(self.run.id, cells)) as open_samples:
+            async for entry in open_samples:
+                for (route, repeat), stored in entry.unscored.items():
+                    cell = Cell(route, entry.sample.id, repeat)
+                    yield CellTask(cell, entry.sample, stored.answer, stored.scores)
+
+    async def _precomputed(self) -> AsyncGenerator[CellTask]:
+        """Yield the cells that the dataset has answered, their answers stored."""
+        cells = len(self._document.routes)
+        async with aclosing(self._store.open_samples(self.run.id, cells)) as open_samples:
             batch: list[CellTask] = []
-            async for one in open_samples:
-                kept = one.unscored.get((PRECOMPUTED, 0))
-                cell = Cell(PRECOMPUTED, one.sample.id, 0)
-                if kept is not None:
-                    yield CellTask(cell, one.sample, kept.answer, kept.scores)
-                elif (PRECOMPUTED, 0) not in one.settled and not self._run.only_scores:
-                    batch.append(CellTask(cell, one.sample, _answer_of(one.sample)))
-                if len(batch) == _KEPT_AT_ONCE:
-                    await self._keep_brought(batch)
+            async for entry in open_samples:
+                stored = entry.unscored.get((PRECOMPUTED, 0))
+                cell = Cell(PRECOMPUTED, entry.sample.id, 0)
+                if stored is not None:
+                    yield CellTask(cell, entry.sample, stored.answer, stored.scores)
+                elif (PRECOMPUTED, 0) not in entry.settled:
+                    batch.append(CellTask(cell, entry.sample, _answer_of(entry.sample)))
+                if len(batch) == _PRECOMPUTED_BATCH:
+                    await self._store_precomputed(batch)
                     for task in batch:
                         yield task
                     batch = []
-            await self._keep_brought(batch)
+            await self._store_precomputed(batch)
             for task in batch:
                 yield task
 
-    async def _keep_brought(self, batch: Sequence[CellTask]) -> None:
+    async def _store_precomputed(self, batch: Sequence[CellTask]) -> None:
         await asyncio.gather(
             *(
-                self._store.keep_answer(self._run.id, task.cell, "", task.answer, ())
+                self._store.keep_answer(self.run.id, task.cell, "", task.answer, ())
                 for task in batch
                 if task.answer is not None
             )
         )
 
     def _lane(self, route: str, sample: Sample) -> TargetLane:
-        """The lane that a cell belongs to."""
+        """Return the lane that a cell belongs to."""
         return self._by_target[route, self._table.plan(route, share(sample.id, route)).targets[0]]
 
     async def _complete(self, cell: Cell, sample: Sample, place: LanePlace) -> Answer | Unanswered:
-        """Ask, and keep the answer before anybody sees it."""
-        run_id, document = self._run.id, self._document
-        prepared = self._asker.prepare(
+        """Request an answer, and store it before anything else is done with it."""
+        run_id, document = self.run.id, self._document
+        prepared = self._requester.prepare(
             cell.route, sample, document.parameters, fallback=document.fallback, table=self._table
         )
         known = await self._store.begin(
@@ -268,7 +291,7 @@ class Replay:
             cell,
             prepared.hash,
             str(prepared.plan.targets[0]),
-            unless_known=document.cache and not self._asker.is_free(prepared),
+            unless_known=document.cache and not self._requester.is_free(prepared),
         )
         if known is not None:
             # It keeps what it once cost, so that routes compare; it is not paid again.
@@ -280,10 +303,10 @@ class Replay:
         if lane.stopped or self._is_halted():
             await self._store.withdraw(run_id, cell)
             return Unanswered.DROPPED
-        completed = await self._asker.ask(prepared)
+        completed = await self._requester.ask(prepared)
         attempts = self._refused.pop(cell, []) + list(completed.attempts)
         if completed.try_later and len(attempts) < TRIES:
-            # Nothing was done and nothing was paid for: it is as if it had not been asked.
+            # Nothing was done and nothing was paid for, as if it had not been sent.
             place.leave()
             await self._store.withdraw(run_id, cell)
             self._refused[cell] = attempts
@@ -293,33 +316,34 @@ class Replay:
         lane.ended(answer)
         # The next request leaves while this answer is on its way to the disk.
         place.leave()
-        said = msgspec.to_builtins(attempts)
-        await self._store.keep_answer(run_id, cell, prepared.hash, answer, said)
+        await self._store.keep_answer(
+            run_id, cell, prepared.hash, answer, msgspec.to_builtins(attempts)
+        )
         return answer
 
-    async def _keep_scores(self, scored: Mapping[Cell, tuple[Score, ...]]) -> None:
-        await self._store.keep_all_scores(self._run.id, scored)
+    async def _store_scores(self, scored: Mapping[Cell, tuple[Score, ...]]) -> None:
+        await self._store.keep_all_scores(self.run.id, scored)
 
-    def _tell(self, result: CellResult) -> None:
+    def _count_result(self, result: CellResult) -> None:
         if result.answer.text is None:
             self._live.failed += 1
         else:
             self._live.answered += 1
             self._live.cached += result.answer.cached
         if self._rule is not None:
-            self._count(self._rule, result)
+            self._feed(self._rule, result)
             if why := self._rule.reason():
                 self.wind_down("completed", why)
 
-    def _count(self, rule: StopRule, result: CellResult | ScoredAnswer) -> None:
+    def _feed(self, rule: StopRule, result: CellResult | ScoredAnswer) -> None:
         if result.answer is not None:
             cluster = self._clusters.get(result.cell.sample_id, "")
             rule.add(result.cell, result.answer, result.scores, cluster=cluster)
 
-    async def _watch_for_an_answer(self) -> None:
-        """Begin with what is known already."""
+    async def _start_stop_rule(self) -> None:
+        """Give the run's `stop_when` the results that the store has."""
         document = self._document
-        if document.stop_when is None or self._run.only_scores:
+        if document.stop_when is None or self.run.only_scores:
             return
         self._rule = StopRule(
             document.stop_when,
@@ -328,12 +352,13 @@ class Replay:
             baseline=document.baseline,
             repeats=document.repeats,
         )
-        self._clusters = await self._store.clusters(self._run.id)
-        async with aclosing(self._store.results(self._run.id)) as results:
-            async for one in results:
+        self._clusters = await self._store.clusters(self.run.id)
+        async with aclosing(self._store.results(self.run.id)) as results:
+            async for result in results:
                 # What has no scores yet is counted when it has.
-                if one.scores or (one.answer is not None and one.answer.text is None):
-                    self._count(self._rule, one)
+                failed = result.answer is not None and result.answer.text is None
+                if result.scores or failed:
+                    self._feed(self._rule, result)
         if why := self._rule.reason():
             self.wind_down("completed", why)
 
@@ -346,34 +371,37 @@ class Replay:
         self._live.tokens += parts if usage.total_tokens is None else usage.total_tokens
 
     async def _add_up_what_was_spent(self) -> None:
-        """By earlier attempts: limits are of the run. What only scores has them for itself."""
-        spent = await self._store.spent(self._run.id)
+        """Count what earlier attempts took, because limits hold for the run as a whole.
+
+        A rescore has them to itself.
+        """
+        spent = await self._store.spent(self.run.id)
         self._live.cost_usd, self._live.tokens = spent.cost_usd, spent.tokens
-        for use in await self._store.judge_use(self._run.id):
+        for use in await self._store.judge_use(self.run.id):
             self._live.cost_usd += use.cost_usd
             self._live.tokens += use.tokens
-        for embedded in await self._store.embedding_use(self._run.id):
+        for embedded in await self._store.embedding_use(self.run.id):
             self._live.cost_usd += embedded.cost_usd
             self._live.tokens += embedded.tokens
-        self._before_s = self._run.ran_s
+        self._before_s = self.run.ran_s
 
     def _is_halted(self) -> bool:
         if self.stop is None:
             limits, live = self._document.limits, self._live
             seconds = self._before_s + self._clock() - self._began
-            for name, limit, found in (
+            for name, limit, used in (
                 ("cost_usd", limits.cost_usd, live.cost_usd),
                 ("tokens", limits.tokens, live.tokens),
                 ("seconds", limits.seconds, seconds),
             ):
-                if limit is not None and found >= limit:
+                if limit is not None and used >= limit:
                     why = f"stopped at its limit {name}: {limit:g}; resume it with a higher one"
                     self.wind_down("cancelled", why)
         return self.stop is not None
 
 
 def _answer_of(sample: Sample) -> Answer:
-    """The answer that a sample brings along."""
+    """Return the answer that a sample brings along."""
     if sample.answer is None:
         missing = "the dataset brings no answer for this sample"
         return Answer(text=None, error=missing, error_code="no_answer", attempts=0)
@@ -389,60 +417,62 @@ class _Scorers:
 
     def __init__(
         self,
-        found: Run,
+        run: Run,
         document: RunDocument,
         metrics: Sequence[AnyMetric],
         stack: AsyncExitStack,
         *,
         embed: Embed,
-        bench: JudgeClient,
+        judges: JudgeClient,
         pool: Callable[..., Scores],
     ) -> None:
-        self._run = found
+        self._run = run
         self._specs = document.metrics
         self._metrics = metrics
         self._stack = stack
         self._embed = embed
-        self._bench = bench
+        self._judges = judges
         self._pool = pool
         # Several batches may be scored at a time.
         self._lock = asyncio.Lock()
         self._scorers: dict[tuple[int, ...], Scorer] = {}
 
-    async def scorer(self, wanted: tuple[int, ...]) -> Scorer:
-        """The scorer of these metrics, by their places in the document."""
+    async def scorer(self, places: tuple[int, ...]) -> Scorer:
+        """Return the scorer of the metrics at these places in the document."""
         async with self._lock:
-            if wanted not in self._scorers:
-                check_signatures(self._run, [self._metrics[n] for n in wanted])
-                specs = [self._specs[n] for n in wanted]
-                self._scorers[wanted] = await self._stack.enter_async_context(
+            if places not in self._scorers:
+                metrics = [self._metrics[n] for n in places]
+                check_signatures(self._run, metrics)
+                self._scorers[places] = await self._stack.enter_async_context(
                     Scorer(
-                        specs,
+                        [self._specs[n] for n in places],
+                        metrics=metrics,
                         answers=self._run.cells,
                         embed=self._embed,
-                        judge=self._bench,
+                        judge=self._judges,
                         pool=self._pool,
                     )
                 )
-        return self._scorers[wanted]
+        return self._scorers[places]
 
     async def score(self, batch: Sequence[AnsweredItem]) -> list[tuple[Score, ...]]:
-        """All scores of each answer, those it had included."""
+        """Return all scores of each answer, those it had included."""
         groups: dict[tuple[int, ...], list[int]] = {}
-        for place, one in enumerate(batch):
-            groups.setdefault(self._lacking(one), []).append(place)
-        scores = [one.scores for one in batch]
-        for wanted, places in groups.items():
-            if not wanted:
+        for n, answered in enumerate(batch):
+            groups.setdefault(self._lacking(answered), []).append(n)
+        scores = [answered.scores for answered in batch]
+        for places, members in groups.items():
+            if not places:
                 continue
-            scorer = await self.scorer(wanted)
-            found = await scorer.score([batch[place].item for place in places])
-            for place, new in zip(places, found, strict=True):
-                scores[place] += new
+            scorer = await self.scorer(places)
+            added = await scorer.score([batch[n].item for n in members])
+            for n, new in zip(members, added, strict=True):
+                scores[n] += new
         return scores
 
-    def _lacking(self, one: AnsweredItem) -> tuple[int, ...]:
-        had = {score.output for score in one.scores}
+    def _lacking(self, answered: AnsweredItem) -> tuple[int, ...]:
+        """Return the places of the metrics whose scores the answer lacks."""
+        had = {score.output for score in answered.scores}
         return tuple(
             n
             for n, metric in enumerate(self._metrics)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,13 +22,14 @@ from evaluators.stats.comparison import ALPHA, Verdict
 from providers.errors import ConflictError, InputError, NotFoundError, closest
 from providers.names import check_name
 from router.evals.results import outcome
+from router.evals.stored_runs import stored_document
 from router.store.experiments import Experiment
 from router.store.protocol import Store
 from router.store.runs import STOPPED, Run, RunFilter
 
-MOST_RUNS = 200
-"""A leaderboard is of the newest so many runs, and says so where there are more."""
-KEPT_REPORTS = 512
+MAX_RUNS = 200
+"""A leaderboard is of the newest so many runs, and says so where an experiment has more."""
+MAX_REPORTS = 512
 _PAGE = 100
 
 
@@ -36,17 +37,17 @@ class LeaderboardEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One route of one run in a table.
 
     Attributes:
-        rank: from 1; equal scores share one. None for an output without a direction.
+        rank: from 1; equal scores share a rank. None for an output without a direction.
         run_id, run, route: whose score it is; `run` is the run's name.
-        task: of the run's document, "" for none.
+        task: that of the run's document, "" without one.
         estimate, low, high, n, coverage: as in the run's report.
-        cost_usd: of all the route's answers; None when a price is unknown.
+        cost_usd: what all the route's answers cost; None when a price is unknown.
         cost_estimated: whether a part of that is estimated, because a target did not count tokens.
         seconds: median time of an answer that was not cached; None when all were.
-        baseline: the route of the same run that it was compared with; None for none.
+        baseline: the route of the same run that it was compared with; None without one.
         difference, difference_low, difference_high: from that baseline, with its 95% interval.
         p_holm: corrected by Holm over all comparisons of its own run.
-        verdict: of the comparison; None for none.
+        verdict: that of the comparison; None without one.
     """
 
     rank: int | None
@@ -74,8 +75,8 @@ class LeaderboardTable(msgspec.Struct, frozen=True, kw_only=True):
     """Scores of one output that can be set side by side.
 
     Attributes:
-        output: which, and what a reader needs to know of it.
-        signature: of its metric.
+        output: the output, and what a reader needs to know of it.
+        signature: that of its metric.
         dataset: as the newest of its runs named it.
         dataset_hash: SHA-256, hex.
         samples: how many of the dataset's rows each run asks.
@@ -93,7 +94,7 @@ class LeaderboardTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that is in no table, and why."""
+    """A run that no table has, and why."""
 
     run_id: str
     run: str
@@ -124,14 +125,29 @@ class ExperimentChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     notes: Notes | None = None
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class _SampleKey(msgspec.Struct, frozen=True):
     """What two runs must have in common for their samples to be the same."""
 
     dataset_hash: str
     samples: int
-    # JSON of the document's `sample` (a first n is told by their number) and `columns`.
+    # JSON of the document's `sample` (a first n shows in their number) and `columns`.
     drawn: bytes
     columns: bytes
+
+
+class _Reported(NamedTuple):
+    report: Report
+    samples: _SampleKey
+
+
+class _Member(NamedTuple):
+    run: Run
+    report: Report
+    samples: _SampleKey
+
+
+# Samples, output, and signature of its metric: the scores that stand in one table.
+_TableKey = tuple[_SampleKey, str, str]
 
 
 class Experiments:
@@ -142,30 +158,30 @@ class Experiments:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._reports: OrderedDict[tuple[Any, ...], Report] = OrderedDict()
+        self._reports: OrderedDict[tuple[Any, ...], _Reported] = OrderedDict()
 
     async def find(self, name: str) -> Experiment:
-        """The experiment of that name. Raises NotFoundError."""
-        found = await self._store.experiments(name=name)
-        if not found:
-            known = [one.name for one in await self._store.experiments()]
+        """Return the experiment of that name. Raises NotFoundError."""
+        experiments = await self._store.experiments(name=name)
+        if not experiments:
+            known = [experiment.name for experiment in await self._store.experiments()]
             raise NotFoundError(f"there is no experiment {name!r}.{closest(name, known)}")
-        return found[0]
+        return experiments[0]
 
     async def change(self, name: str, change: ExperimentChange) -> Experiment:
-        """Set tags or notes. Raises NotFoundError, or RequestError for a tag that is none."""
+        """Set tags or notes. Raises NotFoundError, or RequestError for what cannot be a tag."""
         for n, tag in enumerate(change.tags or ()):
             check_name(tag, f"tags[{n}]")
-        found = await self.find(name)
+        experiment = await self.find(name)
         await self._store.set_experiment(
             name,
-            tags=found.tags if change.tags is None else tuple(dict.fromkeys(change.tags)),
-            notes=found.notes if change.notes is None else change.notes,
+            tags=experiment.tags if change.tags is None else tuple(dict.fromkeys(change.tags)),
+            notes=experiment.notes if change.notes is None else change.notes,
         )
         return await self.find(name)
 
     async def delete(self, name: str, *, runs: bool = False) -> int:
-        """Forget an experiment; how many runs were deleted with it, if that was asked for.
+        """Forget an experiment, with its runs if `runs` is set; return how many were deleted.
 
         Raises:
             NotFoundError: no such experiment.
@@ -182,25 +198,24 @@ class Experiments:
         return len(doomed)
 
     async def leaderboard(self, name: str) -> Leaderboard:
-        """What its runs found. Raises NotFoundError."""
+        """Return what the runs of an experiment found. Raises NotFoundError."""
         experiment = await self.find(name)
-        wanted = RunFilter(experiment=name)
-        runs = await self._store.runs(wanted, limit=MOST_RUNS)
-        reports: list[tuple[Run, Report]] = []
+        runs = await self._store.runs(RunFilter(experiment=name), limit=MAX_RUNS)
+        members: list[_Member] = []
         left_out: list[LeftOut] = []
         for run in runs:
-            report, reason = await self._report(run)
-            if report is not None:
-                reports.append((run, report))
+            reported, reason = await self._report(run)
+            if reported is not None:
+                members.append(_Member(run, reported.report, reported.samples))
             else:
                 left_out.append(
                     LeftOut(run_id=run.id, run=run.name, state=run.state, reason=reason)
                 )
         return Leaderboard(
             experiment=experiment,
-            boards=await asyncio.to_thread(_boards, reports),
+            boards=await asyncio.to_thread(_boards, members),
             left_out=tuple(left_out),
-            notes=tuple(_notes(experiment, reports)),
+            notes=tuple(_notes(experiment, members)),
         )
 
     async def _runs(self, name: str) -> AsyncIterator[Run]:
@@ -213,8 +228,8 @@ class Experiments:
                 return
             before = page[-1].id
 
-    async def _report(self, run: Run) -> tuple[Report | None, str]:
-        """The run's report if its scores can stand beside others', or why not."""
+    async def _report(self, run: Run) -> tuple[_Reported | None, str]:
+        """Return the run's report if its scores can stand beside others', or why not."""
         if run.state != "completed":
             progress = await self._store.progress(run.id)
             why = run.error or run.stopped
@@ -223,22 +238,23 @@ class Experiments:
         key = (run.id, run.finished_at, run.dataset_rows, tuple(run.metrics.items()))
         if key not in self._reports:
             try:
-                self._reports[key] = (await outcome(self._store, run)).report
+                document = stored_document(run)
+                report = (await outcome(self._store, run, document)).report
             except InputError as error:
                 # A metric that was uninstalled since, say: the other runs still have theirs.
                 return None, error.message
-            while len(self._reports) > KEPT_REPORTS:
+            self._reports[key] = _Reported(report, _sample_key(run, document))
+            while len(self._reports) > MAX_REPORTS:
                 self._reports.popitem(last=False)
         self._reports.move_to_end(key)
-        report = self._reports[key]
-        if not any(score.n for route in report.routes for score in route.scores):
+        reported = self._reports[key]
+        if not any(score.n for route in reported.report.routes for score in route.scores):
             return None, "no answer has a score"
-        return report, ""
+        return reported, ""
 
 
-def _asked(run: Run) -> _Asked:
-    document = msgspec.convert(run.document, RunDocument)
-    return _Asked(
+def _sample_key(run: Run, document: RunDocument) -> _SampleKey:
+    return _SampleKey(
         run.dataset_hash,
         run.dataset_rows,
         msgspec.json.encode(document.sample),
@@ -246,24 +262,23 @@ def _asked(run: Run) -> _Asked:
     )
 
 
-def _boards(reports: Sequence[tuple[Run, Report]]) -> tuple[LeaderboardTable, ...]:
-    """One table for each (samples, output, signature)."""
-    groups: dict[tuple[_Asked, str, str], list[tuple[Run, Report]]] = {}
+def _boards(members: Sequence[_Member]) -> tuple[LeaderboardTable, ...]:
+    """Return one table for each (samples, output, signature)."""
+    groups: dict[_TableKey, list[_Member]] = {}
     outputs: dict[str, OutputInfo] = {}
-    for run, report in reports:
-        asked = _asked(run)
-        for output in report.outputs:
+    for member in members:
+        for output in member.report.outputs:
             outputs.setdefault(output.name, output)
-            key = (asked, output.name, report.signatures.get(output.metric, ""))
-            groups.setdefault(key, []).append((run, report))
+            signature = member.report.signatures.get(output.metric, "")
+            groups.setdefault((member.samples, output.name, signature), []).append(member)
     # The samples that most runs share first; for those, outputs in the order of the metrics.
-    shared = Counter(_asked(run) for run, _ in reports)
+    shared = Counter(member.samples for member in members)
     order = {name: place for place, name in enumerate(outputs)}
     ordered = sorted(groups, key=lambda key: (-shared[key[0]], order[key[1]], -len(groups[key])))
-    first: dict[str, tuple[_Asked, str, str]] = {}
+    first: dict[str, _TableKey] = {}
     boards = []
     for key in ordered:
-        asked, name, signature = key
+        samples, name, signature = key
         before = first.setdefault(name, key)
         entries = _ranked(outputs[name], list(_entries(name, groups[key])))
         if entries:
@@ -271,9 +286,9 @@ def _boards(reports: Sequence[tuple[Run, Report]]) -> tuple[LeaderboardTable, ..
                 LeaderboardTable(
                     output=outputs[name],
                     signature=signature,
-                    dataset=groups[key][0][0].dataset,
-                    dataset_hash=asked.dataset_hash,
-                    samples=asked.samples,
+                    dataset=groups[key][0].run.dataset,
+                    dataset_hash=samples.dataset_hash,
+                    samples=samples.samples,
                     apart="" if before == key else _difference(before, key),
                     entries=entries,
                 )
@@ -281,8 +296,8 @@ def _boards(reports: Sequence[tuple[Run, Report]]) -> tuple[LeaderboardTable, ..
     return tuple(boards)
 
 
-def _difference(first: tuple[_Asked, str, str], other: tuple[_Asked, str, str]) -> str:
-    """Why scores of the same output cannot stand in one table."""
+def _difference(first: _TableKey, other: _TableKey) -> str:
+    """Say why scores of the same output cannot stand in one table."""
     ours, theirs = first[0], other[0]
     if ours.dataset_hash != theirs.dataset_hash:
         return (
@@ -296,12 +311,12 @@ def _difference(first: tuple[_Asked, str, str], other: tuple[_Asked, str, str]) 
     return f"measured otherwise: {other[2]} instead of {first[2]}"
 
 
-def _entries(output: str, members: Iterable[tuple[Run, Report]]) -> Iterable[LeaderboardEntry]:
-    for run, report in members:
+def _entries(output: str, members: Iterable[_Member]) -> Iterable[LeaderboardEntry]:
+    for run, report, _ in members:
         task = run.document.get("task")
-        compared = {one.route: one for one in report.comparisons if one.output == output}
+        compared = {pair.route: pair for pair in report.comparisons if pair.output == output}
         for route in report.routes:
-            score = next(one for one in route.scores if one.output == output)
+            score = next(score for score in route.scores if score.output == output)
             if score.estimate is None:
                 continue
             against = compared.get(route.route)
@@ -330,23 +345,28 @@ def _entries(output: str, members: Iterable[tuple[Run, Report]]) -> Iterable[Lea
 
 def _ranked(output: OutputInfo, entries: list[LeaderboardEntry]) -> tuple[LeaderboardEntry, ...]:
     if output.higher_is_better is None:
-        return tuple(sorted(entries, key=lambda one: (one.run_id, one.route)))
+        return tuple(sorted(entries, key=lambda entry: (entry.run_id, entry.route)))
     sign = -1.0 if output.higher_is_better else 1.0
-    entries.sort(key=lambda one: (sign * one.estimate, one.run_id, one.route))
+    entries.sort(key=lambda entry: (sign * entry.estimate, entry.run_id, entry.route))
     ranked: list[LeaderboardEntry] = []
-    for place, one in enumerate(entries, 1):
-        tied = ranked and ranked[-1].estimate == one.estimate
+    for place, entry in enumerate(entries, 1):
+        tied = ranked and ranked[-1].estimate == entry.estimate
         rank = ranked[-1].rank if tied else place
-        ranked.append(msgspec.structs.replace(one, rank=rank))
+        ranked.append(msgspec.structs.replace(entry, rank=rank))
     return tuple(ranked)
 
 
-def _notes(experiment: Experiment, reports: Sequence[tuple[Run, Report]]) -> Iterable[str]:
-    if experiment.runs > MOST_RUNS:
-        yield f"These are the newest {MOST_RUNS} of {experiment.runs:,} runs."
-    judged = [one for _, report in reports for one in report.comparisons if one.p_holm is not None]
-    if judged:
-        families = len({run.id for run, report in reports if report.comparisons})
+def _notes(experiment: Experiment, members: Sequence[_Member]) -> Iterable[str]:
+    if experiment.runs > MAX_RUNS:
+        yield f"These are the newest {MAX_RUNS} of {experiment.runs:,} runs."
+    tested = [
+        comparison
+        for member in members
+        for comparison in member.report.comparisons
+        if comparison.p_holm is not None
+    ]
+    if tested:
+        families = len({member.run.id for member in members if member.report.comparisons})
         yield (
             "Each difference is taken from the same run's baseline, with its own 95% interval; "
             "verdicts are corrected by Holm over the comparisons of that run."
@@ -354,19 +374,19 @@ def _notes(experiment: Experiment, reports: Sequence[tuple[Run, Report]]) -> Ite
         if families > 1:
             yield (
                 f"Verdicts are not corrected over the experiment: with {families:,} runs and "
-                f"{len(judged):,} comparisons, each run has its own {ALPHA:.0%} chance of showing "
+                f"{len(tested):,} comparisons, each run has its own {ALPHA:.0%} chance of showing "
                 "a difference that does not exist, and the more runs you try, the likelier it is "
                 "that one looks best by luck. Repeat what matters on other samples."
             )
-    if len(reports) > 1:
+    if len(members) > 1:
         yield (
             "Ranks are not tests: `evalrouter eval compare RUN RUN` shows whether two runs differ."
         )
     partial = sorted(
         {
-            run.id
-            for run, report in reports
-            if any(score.coverage < 1 for route in report.routes for score in route.scores)
+            member.run.id
+            for member in members
+            if any(score.coverage < 1 for route in member.report.routes for score in route.scores)
         }
     )
     if partial:

@@ -1,11 +1,11 @@
 """Ground truth from a route's answers: a new dataset version with a `reference` column.
 
     run = await begin(runs, route="openai/gpt-4o", dataset="news", prompt="...")
-    await runs.execute(run.id)
+    await jobs.execute(run.id)
     row = await finish(store, datasets, run.id, name="news")
 
-The run is one like any other, with no metrics: it is stopped and resumed as any, and what it asked
-stays in the store. The dataset says in its provenance which run labelled it, and by what.
+The run is like any other, without metrics: it is stopped and resumed as any, and its answers stay
+in the store. The dataset says in its provenance which run labelled it, and which models answered.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from router.datasets.artifacts import temporary_folder
 from router.datasets.registry import DatasetRegistry
 from router.datasets.sources import collect
 from router.evals.runs import Runs
+from router.evals.stored_runs import stored_document
 from router.store.datasets import DatasetRow
 from router.store.protocol import Store
 from router.store.runs import Run
@@ -36,7 +37,7 @@ _FLUSHED_ROWS = 500
 async def begin(
     runs: Runs, *, route: str, dataset: str, base: Path, prompt: str | None, limit: int | None
 ) -> Run:
-    """A run that asks one route each sample of a dataset once.
+    """Begin a run that sends each sample of a dataset to one route once.
 
     Raises:
         As `Runs.create` does.
@@ -60,16 +61,16 @@ async def finish(store: Store, datasets: DatasetRegistry, run: Run, *, name: str
 
     Args:
         store: has the run.
-        datasets: where to.
-        run: of one route, asked once, every sample answered.
+        datasets: where the dataset is registered.
+        run: has one route, one repeat, and an answer to every sample.
         name: what to call the dataset.
 
     Raises:
-        ConflictError: it is not such a run, or not every sample is answered (how many, and how to
-            go on).
+        ConflictError: it is not such a run, or not every sample is answered; says how many are, and
+            how to go on.
     """
-    routes = run.document["routes"]
-    if len(routes) != 1 or run.document.get("repeats", 1) != 1:
+    document = stored_document(run)
+    if len(document.routes) != 1 or document.repeats != 1:
         raise ConflictError(
             f"{run.id} has several routes or repeats, so a sample has more than one label"
         )
@@ -98,15 +99,15 @@ async def finish(store: Store, datasets: DatasetRegistry, run: Run, *, name: str
         return await datasets.derive(
             path,
             name=name,
-            source=f"{run.dataset}, labelled by {routes[0]}",
+            source=f"{run.dataset}, labelled by {document.routes[0]}",
             provenance={
-                "labelled_by": routes[0],
+                "labelled_by": document.routes[0],
                 "run": run.id,
                 "of": {"dataset": run.dataset, "hash": run.dataset_hash},
                 "targets": dict(targets),
                 "models": dict(models),
-                "prompt": run.document.get("prompt"),
-                "parameters": run.document.get("parameters", {}),
+                "prompt": document.prompt,
+                "parameters": document.parameters,
             },
         )
 
@@ -114,9 +115,12 @@ async def finish(store: Store, datasets: DatasetRegistry, run: Run, *, name: str
 async def _labelled(
     store: Store, run_id: str, targets: Counter[str], models: Counter[str]
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Rows in the samples' order, counting who answered."""
-    async with aclosing(store.samples(run_id)) as samples, aclosing(store.results(run_id)) as found:
-        async for result in found:
+    """Yield rows in the samples' order, and count who answered."""
+    async with (
+        aclosing(store.samples(run_id)) as samples,
+        aclosing(store.results(run_id)) as results,
+    ):
+        async for result in results:
             sample = await anext(samples)
             assert sample.id == result.cell.sample_id
             assert result.answer is not None

@@ -13,7 +13,7 @@ import sys
 from evaluators.base import Answer
 from evaluators.document import RunDocument, RunLimits
 from router.evals.concurrency import Pacing
-from router.evals.validation import asked_routes
+from router.evals.validation import requested_routes
 from router.gateway.routing import Table
 from router.records import Target
 
@@ -22,18 +22,18 @@ _ENOUGH = 20
 
 
 class TargetLane:
-    """The cells of a route that one target answers; the gate that they pass.
+    """The cells of a route that one target answers, and the gate that they pass.
 
     Args:
-        route, target: whose.
+        route, target: the route, and the target of it.
         pacing: has the target's window.
         limits: the run's.
         room: requests that the route's config lets the target have in flight; None for any.
-        places: shared by the run's lanes to the target; None where the run sets no limit.
+        slots: the run's limit for the target, shared by its lanes; None where it sets none.
         share: of the run's concurrency: where the target's window begins.
 
     Attributes:
-        stopped: why nothing more is asked, "" while something is.
+        stopped: why the lane sends no more requests, "" while it does.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TargetLane:
         pacing: Pacing,
         limits: RunLimits,
         room: int | None,
-        places: asyncio.Semaphore | None,
+        slots: asyncio.Semaphore | None,
         share: int,
     ) -> None:
         self.route = route
@@ -52,38 +52,40 @@ class TargetLane:
         self.stopped = ""
         self._window = pacing.window(target)
         self._failure_share = limits.failure_share
-        self._most = min(limits.per_target.get(str(target), sys.maxsize), room or sys.maxsize)
-        self._places = places
+        self._max_in_flight = min(
+            limits.per_target.get(str(target), sys.maxsize), room or sys.maxsize
+        )
+        self._slots = slots
         self._ended = self._failed = 0
-        self._window.expect(min(share, self._most))
+        self._window.expect(min(share, self._max_in_flight))
 
     # the gate
 
     async def enter(self) -> None:
         """Wait until the target takes one more."""
-        if self._places is not None:
-            await self._places.acquire()
+        if self._slots is not None:
+            await self._slots.acquire()
         try:
             await self._window.enter()
         except BaseException:
-            if self._places is not None:
-                self._places.release()
+            if self._slots is not None:
+                self._slots.release()
             raise
 
     def leave(self) -> None:
-        """One is done."""
+        """Give the place of a request back."""
         self._window.leave()
-        if self._places is not None:
-            self._places.release()
+        if self._slots is not None:
+            self._slots.release()
 
     def limit(self) -> int:
         """Return the number of requests that the target takes at a time, as of now."""
-        return min(self._most, int(self._window.size))
+        return min(self._max_in_flight, int(self._window.size))
 
     # the end
 
     def ended(self, answer: Answer) -> None:
-        """A cell was asked, and has this answer or error."""
+        """Count the answer or error that a request ended with."""
         self._ended += 1
         self._failed += answer.text is None
         share = self._failed / self._ended
@@ -98,11 +100,13 @@ class TargetLane:
 
 
 def lanes_of(document: RunDocument, table: Table, pacing: Pacing) -> list[TargetLane]:
-    """The lanes of a run, in the order of its routes."""
+    """Return the lanes of a run, in the order of its routes."""
     limits = document.limits
-    places = {name: asyncio.Semaphore(most) for name, most in limits.per_target.items()}
-    asked = [
-        (route, target) for route in asked_routes(document) for target in table.first_targets(route)
+    slots = {name: asyncio.Semaphore(limit) for name, limit in limits.per_target.items()}
+    targets = [
+        (route, target)
+        for route in requested_routes(document)
+        for target in table.first_targets(route)
     ]
     return [
         TargetLane(
@@ -111,8 +115,8 @@ def lanes_of(document: RunDocument, table: Table, pacing: Pacing) -> list[Target
             pacing=pacing,
             limits=limits,
             room=table.room(route, target),
-            places=places.get(str(target)),
-            share=limits.concurrency // len(asked),
+            slots=slots.get(str(target)),
+            share=limits.concurrency // len(targets),
         )
-        for route, target in asked
+        for route, target in targets
     ]

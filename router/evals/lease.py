@@ -1,4 +1,4 @@
-"""Which process carries a run out, by a name that outlives neither it nor a reuse of its id."""
+"""Which process executes a run, by a name that ends with the process and is never used again."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import socket
 import uuid
 from pathlib import Path
 
+STALE_AFTER_S = 30.0
+
 
 def this_owner() -> str:
-    """A name for one part of this process: `host:pid:start:random`."""
+    """Return a name for one part of this process: `host:pid:start:random`."""
     return f"{_process(os.getpid())}:{uuid.uuid4().hex[:8]}"
 
 
+def stale_after(owner: str) -> float:
+    """Return the seconds of silence after which a run may be taken from its owner."""
+    return 0.0 if is_dead(owner) else STALE_AFTER_S
+
+
 def is_dead(owner: str) -> bool:
-    """Whether the owner was part of a process of this machine that is no more."""
+    """Return whether the owner was part of a process of this machine that has ended."""
     host, _, rest = owner.partition(":")
     pid = rest.partition(":")[0]
     if host != socket.gethostname() or not pid.isdigit() or not Path("/proc/self").exists():
@@ -23,7 +30,7 @@ def is_dead(owner: str) -> bool:
 
 
 def _process(pid: int) -> str:
-    """With the time it began, so that a process with a reused id is not taken for it."""
+    """Name a process with the time it began, so that a later one with its id is told from it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:

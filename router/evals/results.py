@@ -1,4 +1,4 @@
-"""What a run has found: its report and its gates."""
+"""What a run has found out: its report and its gates."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report, summarise
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.report import JudgeReport, judge_reports
+from router.evals.stored_runs import stored_document
 from router.evals.validation import build_metrics, parse_gates
 from router.store.protocol import Store
 from router.store.runs import ENDED, Run
 from router.store.usage import EmbeddingUse
 
-_MOST_KEPT = 64
+_MAX_CACHED = 64
 
-# Run, state, when it ended: what a run's numbers depend on, once it has ended.
+# A run's id, its state and when it ended: what its numbers depend on, once it has ended.
 _Key = tuple[str, str, float | None]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """A run with its report, what its gates found, and what judges, embeddings, machines took."""
+    """A run with its report, its gates' results, and what judges, embeddings, machines took."""
 
     run: Run
     report: Report
@@ -41,13 +42,13 @@ class Outcome(msgspec.Struct, frozen=True):
         return self.run.state == "completed" and all(gate.passed for gate in self.gates)
 
 
-class _Read(NamedTuple):
+class _Cached(NamedTuple):
     outcome: Outcome
     until: float
 
 
 class Outcomes:
-    """Outcomes of runs, kept where reading a run's rows again would find the same.
+    """Outcomes of runs, cached where reading a run's rows again would give the same.
 
     Two callers at once wait for the same reading. A run that is under way is read again only after
     a while that grows with how long reading took, so that it takes a fifth of the time at most.
@@ -55,72 +56,80 @@ class Outcomes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._kept: dict[_Key, _Read] = {}
+        self._cached: dict[_Key, _Cached] = {}
         self._reading: dict[_Key, asyncio.Task[Outcome]] = {}
 
-    async def of(self, found: Run) -> Outcome:
-        """A run with its report as far as it has got, and its gates."""
-        key = (found.id, found.state, found.finished_at)
+    async def of(self, run: Run) -> Outcome:
+        """Return a run with its report as far as it has got, and its gates."""
+        key = (run.id, run.state, run.finished_at)
         clock = asyncio.get_running_loop().time
-        kept = self._kept.get(key)
-        if kept is not None and (found.state in ENDED or clock() < kept.until):
+        cached = self._cached.get(key)
+        if cached is not None and (run.state in ENDED or clock() < cached.until):
             # Its name and the like may have changed.
-            return msgspec.structs.replace(kept.outcome, run=found)
+            return msgspec.structs.replace(cached.outcome, run=run)
         task = self._reading.get(key)
         if task is None:
-            task = self._reading[key] = asyncio.create_task(self._read(key, found))
+            task = self._reading[key] = asyncio.create_task(self._read(key, run))
             task.add_done_callback(lambda _: self._reading.pop(key))
         # A caller that goes away must not take the others' answer with it.
         read = await asyncio.shield(task)
-        return msgspec.structs.replace(read, run=found)
+        return msgspec.structs.replace(read, run=run)
 
-    async def _read(self, key: _Key, found: Run) -> Outcome:
+    async def _read(self, key: _Key, run: Run) -> Outcome:
         clock = asyncio.get_running_loop().time
         began = clock()
-        read = await outcome(self._store, found)
+        read = await outcome(self._store, run, stored_document(run))
         # What is known of judges grows after a run has ended.
         if not read.judges:
-            for old in [one for one in self._kept if one[0] == found.id]:
-                del self._kept[old]
-            while len(self._kept) >= _MOST_KEPT:
-                del self._kept[next(iter(self._kept))]
-            self._kept[key] = _Read(read, clock() + 4 * (clock() - began))
+            for old in [known for known in self._cached if known[0] == run.id]:
+                del self._cached[old]
+            while len(self._cached) >= _MAX_CACHED:
+                del self._cached[next(iter(self._cached))]
+            self._cached[key] = _Cached(read, clock() + 4 * (clock() - began))
         return read
 
 
-def _stopped_by_rule(found: Run, document: RunDocument) -> list[str]:
-    if found.state != "completed" or not found.stopped or document.stop_when is None:
+def _stopped_by_rule(run: Run, document: RunDocument) -> list[str]:
+    if run.state != "completed" or not run.stopped or document.stop_when is None:
         return []
     return [
         "The run ended when its question was answered. The intervals and p-values above are for a "
         "number of samples fixed beforehand; what holds whenever one looks is the reason that it "
-        f"gave: {found.stopped}."
+        f"gave: {run.stopped}."
     ]
 
 
-async def outcome(store: Store, found: Run) -> Outcome:
-    """A run with its report as far as it has got, and its gates."""
-    document = msgspec.convert(found.document, RunDocument)
+async def outcome(store: Store, run: Run, document: RunDocument) -> Outcome:
+    """Return a run with its report as far as it has got, and its gates.
+
+    Args:
+        store: has the run.
+        run: the run.
+        document: the run's.
+
+    Raises:
+        InputError: one of its metrics cannot be built any more.
+    """
     metrics = build_metrics(document)
-    tally = ScoreAccumulator(
+    scores = ScoreAccumulator(
         routes=document.routes,
         metrics=metrics,
-        expected=dict.fromkeys(document.routes, found.dataset_rows * document.repeats),
+        expected=dict.fromkeys(document.routes, run.dataset_rows * document.repeats),
         baseline=document.baseline,
-        clusters=await store.clusters(found.id),
+        clusters=await store.clusters(run.id),
     )
     # On threads: a million rows would hold up everything else in this process.
-    await store.each_result(found.id, lambda one: tally.add(one.cell, one.answer, one.scores))
-    report = await asyncio.to_thread(summarise, tally)
+    await store.each_result(run.id, lambda row: scores.add(row.cell, row.answer, row.scores))
+    report = await asyncio.to_thread(summarise, scores)
     # The scores were made by what was installed then, not by what is now.
-    judges, told = await judge_reports(store, found, metrics, report.routes)
+    judges, warnings = await judge_reports(store, run, metrics, report.routes)
     report = msgspec.structs.replace(
         report,
-        signatures=found.metrics,
-        warnings=(*report.warnings, *told, *_stopped_by_rule(found, document)),
+        signatures=run.metrics,
+        warnings=(*report.warnings, *warnings, *_stopped_by_rule(run, document)),
     )
-    results = await asyncio.to_thread(
-        gate_rules.check, parse_gates(document, metrics), tally, report
+    gates = await asyncio.to_thread(
+        gate_rules.check, parse_gates(document, metrics), scores, report
     )
-    embeddings = await store.embedding_use(found.id)
-    return Outcome(found, report, results, judges, embeddings)
+    embeddings = await store.embedding_use(run.id)
+    return Outcome(run, report, gates, judges, embeddings)

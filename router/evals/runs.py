@@ -1,8 +1,8 @@
 """Runs of evaluations: checked before anything is paid for, queued, resumed, extended, reported.
 
-Read `create`, then `Jobs.execute` in `worker.py`. Everything that a run needs to go on after a
-crash is in the store. What a server began is queued there, and any server on the same store takes
-it up (`serve`); what a command began, that command carries out.
+Read `create`, then `Jobs.execute` in `worker.py`. The store has everything that a run needs to go
+on after a crash. A run that a server began is queued there, and any server on the same store takes
+it up (`Jobs.serve`); a run that a command began is executed by that command.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ import asyncio
 import platform
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from evaluators.base import AnyMetric
 from evaluators.data.dataset_process import in_thread
-from evaluators.document import RunDocument, RunLimits
+from evaluators.document import RunDocument
 from providers.errors import ConflictError, RunDocumentError
 from providers.names import as_name
-from router.config.documents import Document, convert
 from router.config.evaluation import Evaluation
 from router.datasets.registry import DatasetRegistry
 from router.datasets.sources import Source
@@ -35,117 +34,145 @@ from router.evals.confinement import confine
 from router.evals.estimate import Estimate, estimate
 from router.evals.executor import RunProgress
 from router.evals.hardware_cost import hardware_costs
+from router.evals.lease import stale_after
 from router.evals.requests import EvalRequester
 from router.evals.results import Outcome, Outcomes
-from router.evals.samples import prepare
+from router.evals.samples import PreparedDataset, prepare
+from router.evals.stored_runs import find_row, find_run, stored_document
 from router.evals.validation import (
     build_metrics,
+    check_document,
+    check_metric_routes,
     check_names,
-    check_parameters,
     check_per_target,
     check_routes,
-    check_stop_when,
-    parse_gates,
     resolve_metrics,
 )
-from router.evals.worker import Jobs, Runner, stale_after
+from router.evals.worker import Jobs, Runner
 from router.store.protocol import Store
 from router.store.runs import STOPPED, Run
 
-# How often a run of another process is looked at.
+# How often `follow` reads a run of another process.
 FOLLOW_S = 0.5
 
 
-class _Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    limits: RunLimits
+class _CheckedRun(NamedTuple):
+    """A run document in which nothing is wrong.
+
+    Attributes:
+        document: the paths of its metrics absolute, its dataset's address complete.
+        metrics: the document's.
+        dataset: the document's, read to its end once.
+        dataset_name: what to call the run where its document does not say.
+    """
+
+    document: RunDocument
+    metrics: list[AnyMetric]
+    dataset: PreparedDataset
+    dataset_name: str
 
 
-class Runs(Jobs):
-    """All runs. `close()` stops those that this process carries out, resumable."""
+class Runs:
+    """All runs of a store: how they begin, how they change, and what came of them."""
 
     def __init__(
         self,
         store: Store,
-        asker: EvalRequester,
+        requester: EvalRequester,
         datasets: DatasetRegistry,
         allowed: Evaluation,
+        jobs: Jobs,
         *,
-        most_at_once: int = 2,
         now: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(store, asker, allowed, most_at_once=most_at_once, now=now)
+        self._store = store
+        self._requester = requester
         self._datasets = datasets
+        self._allowed = allowed
+        self._jobs = jobs
+        self._now = now
         self._outcomes = Outcomes(store)
 
     # Creating
 
     async def create(self, document: RunDocument, *, base: Path, runner: Runner = "command") -> Run:
-        """Check a document down to the last template and keep the run as `queued`.
+        """Check a document down to the last template and store the run as `queued`.
 
         Args:
             document: what to do.
             base: the folder that relative dataset paths start from.
-            runner: who is to carry it out: this store's servers, or the command that asks.
+            runner: who is to execute it: this store's servers, or the calling command.
 
         Raises:
             RunDocumentError, DatasetError, MissingExtraError: what is wrong, and where; nothing
-                was kept and nothing was sent.
+                was stored and nothing was sent.
         """
-        check_names(document)
-        await self._confine(runner, document, base)
-        document, metrics = self._check(document, base)
-        async with self._open(runner, document, base) as source:
-            document = msgspec.structs.replace(document, dataset=source.address)
-            prepared = await in_thread(prepare, document, source, metrics)
-            found = Run(
-                id=_new_id(self._now()),
-                name=document.name or as_name(source.name),
-                state="queued",
-                document=msgspec.to_builtins(document),
-                dataset=document.dataset,
-                dataset_hash=prepared.dataset.hash,
-                dataset_rows=prepared.count,
-                metrics={metric.name: metric.signature for metric in metrics},
-                created_at=self._now(),
-                runner=runner,
-                base=_folder(base),
-                cells=prepared.count * len(document.routes) * document.repeats,
-                versions={"evalrouter": version("evalrouter"), "python": platform.python_version()},
-                experiment=document.experiment,
-                tags=document.tags,
-                notes=document.notes,
-            )
-            await self._store.add_run(found, prepared.samples())
-        self.look()
-        return found
+        async with self._checked(document, base=base, runner=runner) as checked:
+            run = self._new_run(checked, base=base, runner=runner)
+            await self._store.add_run(run, checked.dataset.samples())
+        self._jobs.wake()
+        return run
 
     async def estimate(
         self, document: RunDocument, *, base: Path, runner: Runner = "command"
     ) -> Estimate:
-        """What the run would take; nothing is kept and nothing is sent.
+        """Return what the run would take; nothing is stored and nothing is sent.
 
         Args:
             document: what would be done.
             base: the folder that relative dataset paths start from.
-            runner: who would carry it out.
+            runner: who would execute it.
 
         Raises:
             RunDocumentError, DatasetError, MissingExtraError: what is wrong, and where.
         """
+        async with self._checked(document, base=base, runner=runner) as checked:
+            requester = self._requester.for_run(checked.document)
+            return await estimate(
+                self._store, requester, checked.document, checked.metrics, checked.dataset
+            )
+
+    @asynccontextmanager
+    async def _checked(
+        self, document: RunDocument, *, base: Path, runner: Runner
+    ) -> AsyncIterator[_CheckedRun]:
+        """Check a document; its dataset stays open inside. Arguments and errors as for `create`."""
         check_names(document)
         await self._confine(runner, document, base)
-        document, metrics = self._check(document, base)
+        document = resolve_metrics(document, base)
+        metrics = build_metrics(document)
+        check_document(self._requester.for_run(document), document, metrics)
         async with self._open(runner, document, base) as source:
             document = msgspec.structs.replace(document, dataset=source.address)
-            prepared = await in_thread(prepare, document, source, metrics)
-            asker = self._asker.for_run(document)
-            return await estimate(self._store, asker, document, metrics, prepared)
+            dataset = await in_thread(prepare, document, source, metrics)
+            yield _CheckedRun(document, metrics, dataset, source.name)
+
+    def _new_run(self, checked: _CheckedRun, *, base: Path, runner: Runner) -> Run:
+        document, samples = checked.document, checked.dataset.count
+        return Run(
+            id=_new_id(self._now()),
+            name=document.name or as_name(checked.dataset_name),
+            state="queued",
+            document=msgspec.to_builtins(document),
+            dataset=document.dataset,
+            dataset_hash=checked.dataset.dataset.hash,
+            dataset_rows=samples,
+            metrics={metric.name: metric.signature for metric in checked.metrics},
+            created_at=self._now(),
+            runner=runner,
+            base=str(base.absolute()),
+            cells=samples * len(document.routes) * document.repeats,
+            versions={"evalrouter": version("evalrouter"), "python": platform.python_version()},
+            experiment=document.experiment,
+            tags=document.tags,
+            notes=document.notes,
+        )
 
     async def _confine(self, runner: Runner, document: RunDocument, base: Path | None) -> None:
         """Refuse what a server may not do for a client.
 
         Args:
-            runner: who is to carry it out; a command may do anything.
+            runner: who is to execute the run; a command may do anything.
             document: the run's, as it would be stored.
             base: the folder that the dataset's path starts from; None where it is not read again.
         """
@@ -156,18 +183,10 @@ class Runs(Jobs):
     def _open(
         self, runner: Runner, document: RunDocument, base: Path
     ) -> AbstractAsyncContextManager[Source]:
-        """Open a document's dataset for whoever named it."""
+        """Open a document's dataset with the rights of whoever named it."""
         return self._datasets.open(document.dataset, base=base, over_http=runner == "server")
 
-    def _check(self, document: RunDocument, base: Path) -> tuple[RunDocument, list[AnyMetric]]:
-        """Everything that can be checked without the dataset. Raises RunDocumentError."""
-        document = resolve_metrics(document, base)
-        metrics = build_metrics(document)
-        check_routes(self._asker.for_run(document), document, metrics)
-        check_parameters(document)
-        parse_gates(document, metrics)
-        check_stop_when(document, metrics)
-        return document, metrics
+    # Changing
 
     async def resume(
         self,
@@ -181,72 +200,81 @@ class Runs(Jobs):
 
         Args:
             run_id: the run, or a unique prefix.
-            runner: who is to carry it out: this store's servers, or the command that asks.
-            retry_failed: ask again where the target failed.
+            runner: who is to execute it: this store's servers, or the calling command.
+            retry_failed: whether to send those requests again that their target failed.
             limits: those of the document's `limits` that are changed.
 
         Raises:
-            NotFoundError: no such run.
-            ConflictError: it is being carried out.
-            RunDocumentError: limits that are none.
+            NotFoundError: no such run, or a route that one of its metrics requests is gone.
+            ConflictError: a process is executing it.
+            RunDocumentError: limits that cannot be, or a route of the run is gone.
         """
-        found = await self.find(run_id)
-        await self._confine(runner, msgspec.convert(found.document, RunDocument), None)
+        run = await self.find(run_id)
+        document = stored_document(run)
+        await self._confine(runner, document, None)
         changes: dict[str, Any] = {"runner": runner}
         if limits:
-            changes["document"] = _with_limits(found.document, limits)
-            changed = msgspec.convert(changes["document"], RunDocument)
-            check_per_target(self._asker.for_run(changed), changed)
+            document = amendments.change_limits(document, limits)
+            changes["document"] = msgspec.to_builtins(document)
+        requester = self._requester.for_run(document)
+        check_routes(requester, document, build_metrics(document))
+        if limits:
+            check_per_target(requester, document)
         await self._store.requeue_run(
-            found.id, self._now(), stale_after(found.owner), retry_failed=retry_failed, **changes
+            run.id, self._now(), stale_after(run.owner), retry_failed=retry_failed, **changes
         )
-        self.look()
-        return await self.find(found.id)
+        return await self._queued(run.id)
 
     async def rescore(
-        self, run_id: str, metrics: Sequence[RescoreSpec], *, base: Path, runner: Runner
+        self, run_id: str, specs: Sequence[RescoreSpec], *, base: Path, runner: Runner
     ) -> Run:
-        """Queue a run to have its answers scored by more metrics; nothing is asked for it.
+        """Queue a run to have its answers scored by more metrics; its routes get no requests.
 
         A metric of a name that the run has replaces it; the others keep their scores.
 
         Args:
             run_id: the run, or a unique prefix.
-            metrics: as in a run document; none for all it has, as they are installed now.
+            specs: metrics as in a run document; none for all it has, as they are installed now.
             base: the folder that paths of metrics start from.
-            runner: who is to carry it out.
+            runner: who is to execute it.
 
         Raises:
-            NotFoundError: no such run.
-            ConflictError: it is being carried out.
-            RunDocumentError: a metric that is none, or that cannot score the run's samples.
+            NotFoundError: no such run, or a route that a new metric requests does not exist.
+            ConflictError: a process is executing it.
+            RunDocumentError: a metric that does not exist or cannot score the run's samples, or
+                too many.
         """
-        found = await self.find(run_id)
-        document = msgspec.convert(found.document, RunDocument)
+        run = await self.find(run_id)
+        document = stored_document(run)
         # Before they are built, which reads their files; those that stay, once it is known which.
-        given = msgspec.structs.replace(document, metrics=tuple(metrics) or document.metrics)
+        given = msgspec.structs.replace(document, metrics=tuple(specs) or document.metrics)
         await self._confine(runner, given, None)
-        change = amendments.rescore(found, metrics, base)
-        merged = msgspec.convert(change.changes["document"], RunDocument)
-        await self._confine(runner, merged, None)
-        if change.needing:
-            async for sample in self._store.samples(found.id):
-                if not sample.references:
-                    raise RunDocumentError(
-                        f"metrics: the sample {sample.id} has no reference, which "
-                        f"{', '.join(change.needing)} needs",
-                        param="metrics",
-                    )
+        change = amendments.rescore(run, document, specs, base)
+        check_metric_routes(self._requester.for_run(document), change.new)
+        await self._confine(runner, change.document, None)
+        await self._check_references(run, change.needing_references)
         await self._store.rescore_run(
-            found.id,
+            run.id,
             self._now(),
-            stale_after(found.owner),
-            keep_outputs=change.kept,
+            stale_after(run.owner),
+            keep_outputs=change.kept_outputs,
             runner=runner,
-            **change.changes,
+            document=msgspec.to_builtins(change.document),
+            metrics=change.signatures,
         )
-        self.look()
-        return await self.find(found.id)
+        return await self._queued(run.id)
+
+    async def _check_references(self, run: Run, needing: Sequence[str]) -> None:
+        """Check that every sample has a reference, where metrics of these names need one."""
+        if not needing:
+            return
+        async for sample in self._store.samples(run.id):
+            if not sample.references:
+                raise RunDocumentError(
+                    f"metrics: the sample {sample.id} has no reference, which "
+                    f"{', '.join(needing)} needs",
+                    param="metrics",
+                )
 
     async def extend(
         self, run_id: str, *, runner: Runner, limit: int | None = None, repeats: int | None = None
@@ -255,79 +283,94 @@ class Runs(Jobs):
 
         Args:
             run_id: the run, or a unique prefix.
-            runner: who is to carry it out.
-            limit: how many samples it is to have; all there are where that is fewer.
-            repeats: how often each is to be asked.
+            runner: who is to execute it.
+            limit: how many samples it is to have; where the dataset has fewer, all of them.
+            repeats: how many answers each sample is to have from each route.
 
         Raises:
-            NotFoundError: no such run.
-            ConflictError: it is being carried out, or its dataset or a metric has changed.
-            RunDocumentError, DatasetError: what cannot be extended so.
+            NotFoundError: no such run, or a route that one of its metrics requests is gone.
+            ConflictError: a process is executing it, or its dataset or a metric has changed.
+            RunDocumentError, DatasetError: why it cannot be extended so.
         """
-        found = await self.find(run_id)
-        stored = msgspec.convert(found.document, RunDocument)
-        await self._confine(runner, stored, None if limit is None else Path(found.base))
-        document, metrics = amendments.extension(found, limit=limit, repeats=repeats)
-        claim = (found.id, self._now(), stale_after(found.owner))
+        run = await self.find(run_id)
+        document = stored_document(run)
+        await self._confine(runner, document, None if limit is None else Path(run.base))
+        document, metrics = amendments.extend(run, document, limit=limit, repeats=repeats)
+        check_routes(self._requester.for_run(document), document, metrics)
+        claim = (run.id, self._now(), stale_after(run.owner))
         changes: dict[str, Any] = {"document": msgspec.to_builtins(document), "runner": runner}
         cells = len(document.routes) * document.repeats
         if limit is None:
-            await self._store.requeue_run(*claim, cells=found.dataset_rows * cells, **changes)
+            await self._store.requeue_run(*claim, cells=run.dataset_rows * cells, **changes)
         else:
-            async with self._open(runner, document, Path(found.base)) as source:
-                prepared = await in_thread(prepare, document, source, metrics)
-                amendments.check_same_dataset(found, prepared.count, prepared.dataset.hash)
+            async with self._open(runner, document, Path(run.base)) as source:
+                dataset = await in_thread(prepare, document, source, metrics)
+                amendments.check_same_dataset(run, dataset.count, dataset.dataset.hash)
                 await self._store.extend_run(
                     *claim,
-                    samples=islice(prepared.samples(), found.dataset_rows, None),
-                    dataset_rows=prepared.count,
-                    cells=prepared.count * cells,
+                    samples=islice(dataset.samples(), run.dataset_rows, None),
+                    dataset_rows=dataset.count,
+                    cells=dataset.count * cells,
                     **changes,
                 )
-        self.look()
-        return await self.find(found.id)
+        return await self._queued(run.id)
+
+    async def _queued(self, run_id: str) -> Run:
+        """Return a run that has just been queued, and let this process take it up."""
+        self._jobs.wake()
+        return await self.find(run_id)
+
+    async def delete(self, run_id: str) -> None:
+        """Delete a run with its answers and scores, also one whose row cannot be read.
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: it has not stopped.
+        """
+        run = await find_row(self._store, run_id)
+        if run.state not in STOPPED:
+            raise ConflictError(f"{run.id} is {run.state}: cancel it first")
+        await self._store.delete_run(run.id)
 
     # Reading
 
+    async def find(self, run_id: str) -> Run:
+        """Return the run with this id or unique prefix.
+
+        Raises:
+            NotFoundError: no such run.
+            StoreError: its row cannot be read.
+        """
+        return await find_run(self._store, run_id)
+
     async def follow(self, run_id: str, live: RunProgress) -> Run:
-        """Keep `live` up to date with a run that another process carries out, until it stops.
+        """Keep `live` up to date with a run that another process executes, until it stops.
 
         Raises:
             NotFoundError: no such run, or it was deleted.
-            ConflictError: nobody carries it out and nobody will.
+            ConflictError: the process that executed it is gone, and no other will go on with it.
         """
         while True:
-            found = await self.find(run_id)
-            progress = await self._store.progress(found.id)
-            live.cells, live.answered, live.failed = found.cells, progress.scored, progress.failed
-            if found.state in STOPPED:
-                return found
-            if found.runner == "command" and self.is_free(found):
+            run = await self.find(run_id)
+            progress = await self._store.progress(run.id)
+            live.cells, live.answered, live.failed = run.cells, progress.scored, progress.failed
+            if run.state in STOPPED:
+                return run
+            if run.runner == "command" and self._jobs.is_free(run):
                 raise ConflictError(
-                    f"no process executes {found.id} any more; "
-                    f"continue it with: evalrouter eval resume {found.id}"
+                    f"no process executes {run.id} any more; "
+                    f"continue it with: evalrouter eval resume {run.id}"
                 )
             await asyncio.sleep(FOLLOW_S)
 
     async def outcome(self, run_id: str) -> Outcome:
-        """The run, its report as far as it has got, and its gates."""
-        found = await self.find(run_id)
-        read = await self._outcomes.of(found)
-        hardware = await hardware_costs(self._store, found.id, self._asker.prices)
-        return msgspec.structs.replace(read, hardware=hardware)
-
-
-def _with_limits(document: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's document with some of its limits changed. Raises RunDocumentError."""
-    limits = {**document.get("limits", {}), **changed}
-    converted = convert(Document({"limits": limits}, "", {}), _Limits, error=RunDocumentError)
-    return document | {"limits": msgspec.to_builtins(converted.limits)}
-
-
-def _folder(base: Path) -> str:
-    return str(base.absolute())
+        """Return the run, its report as far as it has got, and its gates."""
+        run = await self.find(run_id)
+        outcome = await self._outcomes.of(run)
+        hardware = await hardware_costs(self._store, run.id, self._requester.prices)
+        return msgspec.structs.replace(outcome, hardware=hardware)
 
 
 def _new_id(now: float) -> str:
-    """Ids sort by time: milliseconds, then randomness."""
+    """Return a new id. Ids sort by time: milliseconds, then randomness."""
     return f"run_{int(now * 1000):011x}{uuid.uuid4().hex[:8]}"

@@ -1,4 +1,4 @@
-"""What of a run document can be wrong, found before anything is sent."""
+"""Checks of a run document, made before anything is sent."""
 
 from __future__ import annotations
 
@@ -21,9 +21,15 @@ from router.store.runs import Run
 # The router sets these itself; a parameter of the same name would be lost in silence.
 _RESERVED = ("messages", "model", "stream")
 
+# The route of the answers that a dataset brings along. A provider named `dataset` is hidden by it.
+PRECOMPUTED = "dataset/answer"
+
 
 def check_names(document: RunDocument) -> None:
-    """Refuse names that cannot be any, but for those that metrics have. Raises RunDocumentError."""
+    """Refuse names that nothing can have, except those in metrics. Raises RunDocumentError.
+
+    `build_metrics` checks the names in metrics.
+    """
     check_name(document.dataset, "dataset", RunDocumentError, max_bytes=MAX_ADDRESS_BYTES)
     _check(document.name, "name")
     _check(document.experiment, "experiment")
@@ -39,8 +45,34 @@ def _check(name: str, place: str) -> None:
     check_name(name, place, RunDocumentError)
 
 
+def check_document(
+    requester: EvalRequester, document: RunDocument, metrics: Sequence[AnyMetric]
+) -> None:
+    """Check everything that can be checked without the dataset.
+
+    Raises:
+        RunDocumentError: what is wrong, and where.
+        ModelNotFoundError: a route that a metric requests does not exist.
+    """
+    _check_repeated_routes(document)
+    check_routes(requester, document, metrics)
+    check_repeats(document)
+    _check_baseline(document)
+    check_per_target(requester, document)
+    _check_parameters(document)
+    parse_gates(document, metrics)
+    check_stop_when(document, metrics)
+
+
+# Metrics
+
+
 def resolve_metrics(document: RunDocument, base: Path) -> RunDocument:
-    """The document with its metrics' files found. Raises RunDocumentError for a missing one."""
+    """Return the document with the paths in its metrics made absolute.
+
+    Raises:
+        RunDocumentError: a file does not exist.
+    """
     metrics = tuple(
         registry.resolve(spec, base, param=f"metrics[{n}]")
         for n, spec in enumerate(document.metrics)
@@ -49,13 +81,22 @@ def resolve_metrics(document: RunDocument, base: Path) -> RunDocument:
 
 
 def build_metrics(document: RunDocument) -> list[AnyMetric]:
-    """The document's metrics. Raises RunDocumentError for an unknown or repeated one."""
-    metrics: list[AnyMetric] = []
-    seen: dict[str, str] = {}
-    for n, spec in enumerate(document.metrics):
-        metric = registry.build(spec, param=f"metrics[{n}]")
+    """Return the document's metrics. Raises RunDocumentError for an unknown or repeated one."""
+    metrics = [
+        registry.build(spec, param=f"metrics[{n}]") for n, spec in enumerate(document.metrics)
+    ]
+    for n, metric in enumerate(metrics):
         for route in routes_of(metric):
             _check(route, f"metrics[{n}]")
+    check_outputs(metrics)
+    return metrics
+
+
+def check_outputs(metrics: Sequence[Declared]) -> None:
+    """Check that each metric and each output has a name of its own. Raises RunDocumentError."""
+    seen: dict[str, str] = {}
+    names: set[str] = set()
+    for n, metric in enumerate(metrics):
         for output in metric.outputs:
             _check(output.name, f"metrics[{n}]")
             if output.name in seen:
@@ -64,17 +105,35 @@ def build_metrics(document: RunDocument) -> list[AnyMetric]:
                     param=f"metrics[{n}]",
                 )
             seen[output.name] = metric.name
-        metrics.append(metric)
-    return metrics
+        if metric.name in names:
+            # A run has one signature for each name.
+            raise RunDocumentError(
+                f"metrics[{n}]: another metric is named {metric.name!r} already",
+                param=f"metrics[{n}]",
+            )
+        names.add(metric.name)
+
+
+def check_signatures(run: Run, metrics: Sequence[Declared]) -> None:
+    """Check that metrics score as they did when the run began. Raises ConflictError."""
+    for metric in metrics:
+        before = run.metrics.get(metric.name)
+        if before != metric.signature:
+            raise ConflictError(
+                f"{metric.name} is now {metric.signature!r} and was {before!r} when {run.id} "
+                "began; scores of one run must have one signature. Score its answers again with "
+                f"'evalrouter eval rescore {run.id} --metrics {metric.name}', or start a new "
+                "run: its answers come from the cache."
+            )
 
 
 def outputs_of(metrics: Sequence[Declared]) -> list[Output]:
-    """Every output of the metrics, in order."""
+    """Return every output of the metrics, in order."""
     return [output for metric in metrics for output in metric.outputs]
 
 
 def parse_gates(document: RunDocument, metrics: Sequence[Declared]) -> list[Gate]:
-    """The document's gates. Raises RunDocumentError."""
+    """Return the document's gates. Raises RunDocumentError."""
     outputs = outputs_of(metrics)
     return [
         gate_rules.parse(
@@ -84,61 +143,69 @@ def parse_gates(document: RunDocument, metrics: Sequence[Declared]) -> list[Gate
     ]
 
 
-# The route of the answers that a dataset brings along. A provider named `dataset` is hidden by it.
-PRECOMPUTED = "dataset/answer"
+def check_stop_when(document: RunDocument, metrics: Sequence[Declared]) -> None:
+    """Check that the rule is about an output of the run. Raises RunDocumentError."""
+    if document.stop_when is not None:
+        check_stop(document.stop_when, outputs_of(metrics), baseline=document.baseline)
 
 
-def asked_routes(document: RunDocument) -> tuple[str, ...]:
-    """The run's routes that are asked."""
+# Routes
+
+
+def requested_routes(document: RunDocument) -> tuple[str, ...]:
+    """Return the routes to which the run sends requests."""
     return tuple(route for route in document.routes if route != PRECOMPUTED)
 
 
 def routes_of(metric: AnyMetric) -> tuple[str, ...]:
-    """The routes that a metric asks: its judges, or whose embeddings it compares."""
+    """Return the routes that a metric requests: its judges, or whose embeddings it compares."""
     if isinstance(metric, JudgeMetric):
         return tuple(metric.judges)
     return (metric.route,) if isinstance(metric, EmbeddingMetric) else ()
 
 
-def check_stop_when(document: RunDocument, metrics: Sequence[Declared]) -> None:
-    """The rule must be about an output of the run. Raises RunDocumentError."""
-    if document.stop_when is not None:
-        check_stop(document.stop_when, outputs_of(metrics), baseline=document.baseline)
+def check_routes(
+    requester: EvalRequester, document: RunDocument, metrics: Sequence[AnyMetric]
+) -> None:
+    """Check that the run's routes and those that its metrics request exist.
 
-
-def check_routes(asker: EvalRequester, document: RunDocument, metrics: Sequence[AnyMetric]) -> None:
-    """The routes, those that metrics ask, and the baseline. Raises RunDocumentError."""
+    Raises:
+        RunDocumentError: a route of the run does not exist.
+        ModelNotFoundError: a route that a metric requests does not exist.
+    """
     for n, route in enumerate(document.routes):
-        if route in document.routes[:n]:
-            raise RunDocumentError(f"routes[{n}]: {route!r} is named twice", param=f"routes[{n}]")
         if route == PRECOMPUTED:
             continue
         try:
-            asker.check_route(route)
+            requester.check_route(route)
         except ModelNotFoundError as error:
             raise RunDocumentError(f"routes[{n}]: {error.message}", param=f"routes[{n}]") from None
+    check_metric_routes(requester, metrics)
+
+
+def check_metric_routes(requester: EvalRequester, metrics: Sequence[AnyMetric]) -> None:
+    """Check that the routes that metrics request exist. Raises ModelNotFoundError."""
     for metric in metrics:
         for route in routes_of(metric):
-            asker.check_route(route)
+            requester.check_route(route)
+
+
+def check_repeats(document: RunDocument) -> None:
+    """Refuse to repeat the answers that a dataset brings along. Raises RunDocumentError."""
     if PRECOMPUTED in document.routes and document.repeats > 1:
         raise RunDocumentError(
             f"repeats: {PRECOMPUTED} has one answer for each sample", param="repeats"
         )
-    if document.baseline is not None and document.baseline not in document.routes:
-        raise RunDocumentError(
-            f"baseline: {document.baseline!r} is not one of the run's routes "
-            f"({', '.join(document.routes)})",
-            param="baseline",
-        )
-    check_per_target(asker, document)
 
 
-def check_per_target(asker: EvalRequester, document: RunDocument) -> None:
-    """Limits of targets must name some of the run's. Raises RunDocumentError."""
+def check_per_target(requester: EvalRequester, document: RunDocument) -> None:
+    """Check that limits of targets name targets of the run. Raises RunDocumentError."""
     if not document.limits.per_target:
         return
     targets = [
-        str(one) for route in asked_routes(document) for one in asker.table.first_targets(route)
+        str(target)
+        for route in requested_routes(document)
+        for target in requester.table.first_targets(route)
     ]
     for name in document.limits.per_target:
         _check(name, "limits.per_target")
@@ -150,8 +217,26 @@ def check_per_target(asker: EvalRequester, document: RunDocument) -> None:
             )
 
 
-def check_parameters(document: RunDocument) -> None:
-    """Nothing that the run sets itself. Raises RunDocumentError."""
+def _check_repeated_routes(document: RunDocument) -> None:
+    for n, route in enumerate(document.routes):
+        if route in document.routes[:n]:
+            raise RunDocumentError(f"routes[{n}]: {route!r} is named twice", param=f"routes[{n}]")
+
+
+def _check_baseline(document: RunDocument) -> None:
+    if document.baseline is not None and document.baseline not in document.routes:
+        raise RunDocumentError(
+            f"baseline: {document.baseline!r} is not one of the run's routes "
+            f"({', '.join(document.routes)})",
+            param="baseline",
+        )
+
+
+# Parameters
+
+
+def _check_parameters(document: RunDocument) -> None:
+    """Refuse parameters that the run sets itself."""
     for name in _RESERVED:
         if name in document.parameters:
             raise RunDocumentError(
@@ -162,16 +247,3 @@ def check_parameters(document: RunDocument) -> None:
         raise RunDocumentError(
             "parameters.n: one answer per request; use repeats for more", param="parameters.n"
         )
-
-
-def check_signatures(found: Run, metrics: Sequence[Declared]) -> None:
-    """Metrics must score as they did when the run began. Raises ConflictError."""
-    for metric in metrics:
-        before = found.metrics.get(metric.name)
-        if before != metric.signature:
-            raise ConflictError(
-                f"{metric.name} is now {metric.signature!r} and was {before!r} when {found.id} "
-                "began; scores of one run must have one signature. Score its answers again with "
-                f"'evalrouter eval rescore {found.id} --metrics {metric.name}', or start a new "
-                "run: its answers come from the cache."
-            )

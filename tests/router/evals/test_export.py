@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
         async with Services(config) as services:
             document = msgspec.convert(DOCUMENT, RunDocument)
             run = await services.runs.create(document, base=folder)
-            return (await services.runs.execute(run.id)).id
+            return (await services.jobs.execute(run.id)).id
 
     with scripted(MODELS) as upstream:
         text = f"""
@@ -171,3 +171,9 @@ def test_over_http(folder, http):
         assert told["rows"] == 2406
         assert Path(told["location"], "rows.parquet").is_file()
         assert http.post(f"{url}/eval/nothing/export").status_code == 404
+        # An export takes no options; what a client asks for must not be dropped in silence.
+        refused = http.post(f"{url}/eval/{run_id}/export", json={"format": "csv"})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["message"] == "format: unknown key."
+        assert http.post(f"{url}/eval/{run_id}/export", content=b"[").status_code == 400
+        assert http.post(f"{url}/eval/{run_id}/export", json={}).status_code == 200

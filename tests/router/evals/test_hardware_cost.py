@@ -90,7 +90,7 @@ routes: {{judge: {{targets: [{{model: gpu/j, price_per_hour: 7.2}}]}}}}
                 metrics=({"name": "prometheus", "judge": "judge"},),
             )
             run = await services.runs.create(document, base=Path())
-            await services.runs.execute(run.id)
+            await services.jobs.execute(run.id)
             outcome = await services.runs.outcome(run.id)
     found = {one.target: one for one in outcome.hardware}
     assert set(found) == {"gpu/m", "gpu/j"}

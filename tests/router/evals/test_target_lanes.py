@@ -16,14 +16,14 @@ from router.records import Target
 TARGET = Target("up", "m")
 
 
-def lane_of(*, route="r", room=None, places=None, share=4, pacing=None, **limits):
+def lane_of(*, route="r", room=None, slots=None, share=4, pacing=None, **limits):
     return TargetLane(
         route,
         TARGET,
         pacing=pacing or Pacing(),
         limits=RunLimits(**limits),
         room=room,
-        places=places,
+        slots=slots,
         share=share,
     )
 
@@ -55,13 +55,13 @@ def test_a_window_begins_with_no_more_than_may_be_used():
     assert lane_of(pacing=pacing, share=1).limit() == 12
 
 
-async def test_a_lane_passes_the_window_and_the_places():
-    pacing, places = Pacing(), asyncio.Semaphore(2)
-    lane, other = (lane_of(pacing=pacing, places=places) for _ in range(2))
+async def test_a_lane_passes_the_window_and_the_slots():
+    pacing, slots = Pacing(), asyncio.Semaphore(2)
+    lane, other = (lane_of(pacing=pacing, slots=slots) for _ in range(2))
     window = pacing.window(TARGET)
     await lane.enter()
     await other.enter()
-    assert (window.in_flight, places.locked()) == (2, True)
+    assert (window.in_flight, slots.locked()) == (2, True)
     waiting = asyncio.create_task(lane.enter())
     await asyncio.sleep(0)
     assert (waiting.done(), window.in_flight) == (False, 2)
@@ -70,13 +70,13 @@ async def test_a_lane_passes_the_window_and_the_places():
     lane.leave()
     lane.leave()
     assert window.in_flight == 0
-    # Both places are there again, and no more.
-    await places.acquire()
-    await places.acquire()
-    assert places.locked()
+    # Both slots are free again, and no more.
+    await slots.acquire()
+    await slots.acquire()
+    assert slots.locked()
 
 
-async def test_a_lane_without_places_passes_the_window():
+async def test_a_lane_without_slots_passes_the_window():
     pacing = Pacing()
     lane = lane_of(pacing=pacing)
     await lane.enter()
@@ -86,9 +86,9 @@ async def test_a_lane_without_places_passes_the_window():
 
 
 @pytest.mark.parametrize("limited", [True, False])
-async def test_who_is_cancelled_at_the_window_gives_the_place_back(limited):
-    pacing, places = Pacing(), asyncio.Semaphore(1) if limited else None
-    lane = lane_of(pacing=pacing, places=places)
+async def test_who_is_cancelled_at_the_window_gives_the_slot_back(limited):
+    pacing, slots = Pacing(), asyncio.Semaphore(1) if limited else None
+    lane = lane_of(pacing=pacing, slots=slots)
     pacing.window(TARGET).in_flight = 16
     waiting = asyncio.create_task(lane.enter())
     await asyncio.sleep(0)
@@ -96,10 +96,10 @@ async def test_who_is_cancelled_at_the_window_gives_the_place_back(limited):
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert pacing.window(TARGET).in_flight == 16
-    if places is not None:
-        assert not places.locked()
-        await places.acquire()
-        assert places.locked()
+    if slots is not None:
+        assert not slots.locked()
+        await slots.acquire()
+        assert slots.locked()
 
 
 GOOD, BAD = Answer(text=""), Answer(text=None, error="It is down.")
@@ -173,7 +173,7 @@ def test_the_lanes_of_a_run():
     assert ended(lanes[3], *[GOOD] * 17, *[BAD] * 3).startswith("b/x failed 3 of 20 requests")
 
 
-async def test_lanes_to_one_target_share_its_places():
+async def test_lanes_to_one_target_share_its_slots():
     arm = Arm(model="a/1")
     table = Table({"r": Route(targets=(arm,)), "s": Route(targets=(arm,))}, ["a", "b"])
     document = RunDocument(

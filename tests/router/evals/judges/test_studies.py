@@ -133,7 +133,7 @@ async def test_a_run_knows_that_its_judge_was_calibrated(services, folder):
             "metrics": [{"name": "prometheus", "judge": "up/honest", "rubric": rubric}],
         }
         run = await services.runs.create(RunDocument(**document), base=Path())
-        await services.runs.execute(run.id)
+        await services.jobs.execute(run.id)
         outcome = await services.runs.outcome(run.id)
         [judge] = outcome.judges
         assert judge.calibrated is calibrated_for_it
@@ -192,7 +192,7 @@ async def test_a_tournament_and_a_comparison_of_a_runs_routes(services, folder):
     routes = tuple(f"up/says-{word}" for word in WORDS)
     document = RunDocument(dataset="data.jsonl", routes=routes, metrics=("length",))
     run = await services.runs.create(document, base=Path())
-    await services.runs.execute(run.id)
+    await services.jobs.execute(run.id)
     wanted = PairwisePlan(judge="up/better", run=run.id, routes=routes)
     study = await services.studies.pairwise(wanted, "tournament")
     study = await services.studies.execute(study.id)

@@ -1,0 +1,53 @@
+"""Runs as the store has them: found by their id, their documents read.
+
+Whatever is done with a stored run reads its document here, once, and passes it on.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from evaluators.document import RunDocument
+from providers.errors import NotFoundError, RunDocumentError, StoreError
+from router.store.runs import Run, RunStore, UnreadableRun
+
+
+async def find_run(store: RunStore, run_id: str) -> Run:
+    """Return the run with this id or unique prefix.
+
+    Raises:
+        NotFoundError: no such run.
+        StoreError: its row cannot be read.
+    """
+    run = await find_row(store, run_id)
+    if isinstance(run, UnreadableRun):
+        raise StoreError(run.error)
+    return run
+
+
+async def find_row(store: RunStore, run_id: str) -> Run:
+    """Return the run with this id or unique prefix, an UnreadableRun where its row cannot be read.
+
+    Raises:
+        NotFoundError: no such run.
+    """
+    run = await store.run(run_id)
+    if run is None:
+        raise NotFoundError(f"There is no run {run_id!r}.")
+    return run
+
+
+def stored_document(run: Run) -> RunDocument:
+    """Return a run's document with its types.
+
+    Raises:
+        RunDocumentError: another version of evalrouter stored it, and this one cannot read it.
+    """
+    try:
+        return msgspec.convert(run.document, RunDocument)
+    except msgspec.ValidationError as error:
+        made_by = run.versions.get("evalrouter", "unknown")
+        raise RunDocumentError(
+            f"{run.id}: this version of evalrouter cannot read the run's document, which version "
+            f"{made_by} stored: {error}"
+        ) from error

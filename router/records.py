@@ -1,7 +1,7 @@
-"""The record that every request leaves, and what it is made of: targets and attempts.
+"""The record that every request leaves, and its parts: targets and attempts.
 
 Everything above the config passes these around. `gateway/recorder.py` completes a record and
-keeps it.
+stores it.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ class Target(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> Target:
-        """`provider/model`; the model's own name may contain slashes."""
+        """Read `provider/model`; the model's own name may contain slashes."""
         provider, _, model = name.partition("/")
         return cls(provider, model)
 
 
 class Trace(NamedTuple):
-    """Where a request stands in a distributed trace (W3C Trace Context).
+    """The place of a request in a distributed trace (W3C Trace Context).
 
     Attributes:
         header: the `traceparent` to send upstream.
         trace_id: of the whole trace.
         span_id: of this request.
         parent_id: of the client's span, None when the trace begins here.
-        sampled: whether the trace is wanted by whoever began it.
+        sampled: whether the service that began the trace wants it recorded.
     """
 
     header: str
@@ -78,27 +78,27 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     thousands of them to walk.
 
     Attributes:
-        id: the request id the client was told.
-        at: when it came, seconds since the epoch.
-        path: which of OpenAI's endpoints.
-        route: what the client asked for, `model` in its request; "" when it was not readable.
-        target: who answered; None when nobody did.
+        id: the request id in the answer's headers.
+        at: when the request came, seconds since the epoch.
+        path: the path of OpenAI's endpoint.
+        route: `model` in the client's request; "" when that was not readable.
+        target: the target that answered; None when all failed or none was reached.
         status: HTTP status the client got; 499 when it left before there was one.
-        error_code: what went wrong, "" when nothing did. A stream can fail after status 200.
+        error_code: the code of the error, "" without one. A stream can fail after status 200.
         stream: whether the answer is server-sent events.
         traffic_class: `live` or `eval`.
         cached: whether the response cache answered.
-        key_id: whose key, "" without one.
-        attempts: what was tried, in order.
+        key_id: the id of the client's key, "" without one.
+        attempts: the attempts at targets, in order.
         first_byte_s: seconds to the first byte of the answer; None without one.
         total_s: seconds to its last byte.
-        translation: what became of the request's fields; None when all were sent as they came.
-        keep: what may be written down.
+        translation: how the request's fields were translated; None when all were sent as they came.
+        keep: how much of the request may be stored.
         request, response: bodies, only where `keep` is "full".
         tail: the answer's body or its last bytes, to read usage from; b"" without an answer.
         received: bytes of the answer's body, where `tail` is only its end; else 0.
         body: the client's request, to estimate its tokens from where the target does not say.
-        trace: see Trace; None when there are no traces.
+        trace: the request's place in a trace; None where tracing is off.
 
         finish_reason, model, system_fingerprint: as the target reports them, "" otherwise.
         prompt_tokens, completion_tokens, total_tokens: as the target counted them, else as
@@ -107,7 +107,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         lost_tokens: estimated tokens of attempts that led to no answer although their target may
             charge for them: hedges that lost, time-outs, answers that were cut off.
         estimated: whether any of these numbers is an estimate, because a target did not say.
-        cost_usd: US dollars, lost tokens included; None when unknown, 0 when nobody was paid.
+        cost_usd: US dollars, lost tokens included; None when unknown, 0 when nothing was paid.
         settled: whether the second group has been filled in.
     """
 
@@ -148,7 +148,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     settled: bool = False
 
     def target_name(self) -> str:
-        """The target that answered, else the last one that was asked; "" when none was."""
+        """Return the target that answered, else that of the last attempt; "" without one."""
         if self.target is not None:
             return f"{self.target.provider}/{self.target.model}"
         return self.attempts[-1].target if self.attempts else ""

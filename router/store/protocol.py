@@ -1,7 +1,7 @@
 """The whole store: everything that must survive a crash, whatever database holds it.
 
-Each part is a protocol in a module of its own, with the rows that it stores; whoever needs one part
-takes that protocol. A database implements them all: `sqlite/` has one module for each.
+Each part is a protocol in a module of its own, with the rows that it stores; a class that needs one
+part takes that protocol. A database implements them all: `sqlite/` has one module for each.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Whether the database works, for whoever asks often and will not wait.
+"""Whether the database works, for callers that check often and do not wait long.
 
     readiness = Readiness(store)
     fault = await readiness.fault()     # None while it works; within LIMIT_S
 
-One check runs at a time, whoever asks meanwhile gets its result, and a result is good for a second.
+One check runs at a time, all callers meanwhile get its result, and a result is good for a second.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from providers.errors import StoreUnavailableError
 log = logging.getLogger("evalrouter")
 
 FRESH_S = 1.0
-# A check that takes longer is not waited for: the result is what holds it up, or else the last one.
+# A slower check is not waited for: the result is what holds it up, or else the previous result.
 LIMIT_S = 1.5
-# A disk may be slow for a moment, but not for so long.
+# A disk that is slow for longer than this does not work.
 HUNG_S = 10.0
 
 
 class CheckedStore(Protocol):
-    """A database that can be asked whether it works."""
+    """A database that can check whether it works."""
 
     async def check(self) -> None:
         """Write a page, then read.
@@ -45,7 +45,7 @@ class Readiness:
     """Checks a store, at most once a second.
 
     Args:
-        store: must be open by the first question.
+        store: the database; it must be open by the first call of `fault`.
         clock: seconds, monotonic.
     """
 
@@ -58,13 +58,13 @@ class Readiness:
         self._ended_at = -FRESH_S
 
     async def close(self) -> None:
-        """Wait for no check any more."""
+        """Cancel the check under way."""
         if self._checking is not None:
             self._checking.cancel()
             await asyncio.wait([self._checking])
 
     async def fault(self) -> StoreUnavailableError | None:
-        """What keeps the store from working; None while it works."""
+        """Return what keeps the store from working; None while it works."""
         if self._checking is None or self._checking.done():
             if self._clock() - self._ended_at < FRESH_S:
                 return self._fault

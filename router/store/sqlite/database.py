@@ -181,10 +181,10 @@ class SqliteDatabase:
     def _idle_reader(self, generation: int) -> Database | None:
         while True:
             try:
-                opened_in, db = self._idle.pop()
+                reader_generation, db = self._idle.pop()
             except IndexError:
                 return None
-            if opened_in == generation:
+            if reader_generation == generation:
                 return db
             db.close()
 

@@ -1,9 +1,9 @@
 """The database file: how to connect to it, and whether it is still the one that was opened.
 
-SQLite goes on reading and writing a file that was deleted or replaced, and whatever it writes then
+SQLite continues to read and write a file that was deleted or replaced, and whatever it writes then
 is lost. So a `DatabaseFile` remembers which file it opened, and compares before every transaction.
-A file that was moved away and is back goes on. A database that was put in the place of another one
-is taken over, without what the write-ahead log of the other one holds.
+A file that was moved away and is back is used as before. A database that was put in the place of
+another one is taken over, without what the write-ahead log of the other one holds.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from router.store.sqlite.migrations import is_known, migrate
 log = logging.getLogger("evalrouter")
 
 BUSY_S = 10.0  # how long to wait for another process that writes
-TRY_S = 0.25  # and until the thread that writes looks whether it should go on waiting
+TRY_S = 0.25  # how long one attempt waits, before the writing thread decides about the next one
 CHECK_BUSY_S = 1.0
 # With less room than this, the next write may be the first one to fail.
 MIN_FREE_BYTES = 2**20
-# After a look at every page that took a second, this many seconds pass until the next one.
+# After a scan of all pages that took a second, this many seconds pass until the next one.
 PAUSE_AFTER_SCAN = 5.0
 
 _LOCKED = "another process has kept the database locked for too long"
@@ -43,12 +43,15 @@ class DatabaseFile:
     """A SQLite file in WAL mode, from `open_for_writing` on.
 
     Args:
-        path: where it is.
-        create: whether it is made where there is none.
+        path: the file's path.
+        create: whether a missing file is created.
 
     Attributes:
-        path: where it is.
-        generation: how often another database was taken over; connections belong to one.
+        path: the file's path.
+        generation: how often another database was taken over; a connection belongs to one
+            generation.
+        is_corrupt: whether a read or a write met a damaged page, and no scan of all pages has been
+            clean since.
     """
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
@@ -58,10 +61,9 @@ class DatabaseFile:
         # Absolute, because ":memory:" and "" mean something else to SQLite.
         self._place = path.absolute()
         self._log, self._index = _beside(self._place)
-        self._opened: tuple[_Identity | None, ...] = ()
-        # Whether a read or a write found a page that cannot be, and when to look at all of them.
+        self._at_opening: tuple[_Identity | None, ...] = ()
         self.is_corrupt = False
-        self._scan_at = 0.0
+        self._next_scan_at = 0.0
 
     # connecting
 
@@ -83,7 +85,7 @@ class DatabaseFile:
                 db.execute("PRAGMA foreign_keys = ON")
                 db.execute(f"PRAGMA busy_timeout = {TRY_S * 1000:.0f}")
                 self._log, self._index = _beside(self._place)
-                self._opened = self._identities()
+                self._at_opening = self._identities()
             except BaseException:
                 db.close()
                 raise
@@ -107,24 +109,24 @@ class DatabaseFile:
     # whether it is the same file
 
     def check_identity(self) -> None:
-        """Raise unless the files that are open are those at its path. Takes some microseconds.
+        """Raise unless the open files are those at its path. Takes some microseconds.
 
         Raises:
             StoreUnavailableError: one was deleted or replaced, or the folder cannot be reached.
         """
         try:
-            found = self._identities()
+            present = self._identities()
         except OSError as error:
             raise self._unavailable(*_unreachable(error)) from None
-        if found == self._opened:
+        if present == self._at_opening:
             return
-        if found[0] is None and not self._place.parent.is_dir():
+        if present[0] is None and not self._place.parent.is_dir():
             raise self._unavailable("unreachable", "the database's folder is not there")
-        if found[0] is None:
+        if present[0] is None:
             raise self._unavailable(
                 "deleted", "the database file was deleted or moved away; put it back, or restart"
             )
-        if found[0] != self._opened[0]:
+        if present[0] != self._at_opening[0]:
             raise self._unavailable("replaced", "another file is in the place of the database")
         raise self._unavailable(
             "deleted",
@@ -139,7 +141,7 @@ class DatabaseFile:
         """Return the connection to write to: this one, or one to a database in its file's place.
 
         Raises:
-            StoreUnavailableError: there is none that could be written to.
+            StoreUnavailableError: the file at the path cannot be written to.
         """
         try:
             self.check_identity()
@@ -154,7 +156,7 @@ class DatabaseFile:
             raise self._unavailable("replaced", "a folder is in the place of the database")
         with _locked_file(self._place):
             self._remove_old_log(old)
-        # From now on, what is gone is not made anew: whoever reads it next may miss its keys.
+        # From now on, a missing file is not created: a new one would have no keys, and let all in.
         self._create = False
         db = self.open_for_writing()
         old.close()
@@ -165,18 +167,18 @@ class DatabaseFile:
 
     def _remove_old_log(self, old: Database) -> None:
         """Keep SQLite from applying the log of the database that was replaced to the new one."""
-        _, old_log, old_index = self._opened
+        _, old_log, old_index = self._at_opening
         log, index = _beside(self._place)
         log_now, index_now = _identity(log), _identity(index)
-        has_own_log = log_now is not None and log_now != old_log
-        if has_own_log and index_now == old_index:
+        brings_log = log_now is not None and log_now != old_log
+        if brings_log and index_now == old_index:
             index.unlink(missing_ok=True)
-        if not self._is_whole("rw" if has_own_log else "ro&immutable=1"):
+        if not self._is_whole("rw" if brings_log else "ro&immutable=1"):
             raise self._unavailable(
                 "replaced", "a file that is no whole database is in the place of the database"
             )
         if log_now == old_log:
-            # Whoever moved the old file away gets it whole.
+            # Completes the old file for the user who moved it away.
             with contextlib.suppress(sqlite3.Error):
                 old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             log.unlink(missing_ok=True)
@@ -196,7 +198,7 @@ class DatabaseFile:
     def check_reading(self) -> None:
         """Raise unless the file is there, can be read and has room. Takes well under a millisecond.
 
-        A connection of its own reads what is on the disk, not what another one remembers.
+        It reads through a new connection: that sees the disk, not the cache of another connection.
 
         Raises:
             StoreUnavailableError: the file is gone or damaged, or the disk is full.
@@ -212,19 +214,19 @@ class DatabaseFile:
 
     def _check_room(self) -> None:
         place = os.statvfs(self._place.parent)
-        # What is reserved for root counts for root alone; some file systems say nothing at all.
+        # Only root may use the blocks reserved for root; some file systems report no numbers.
         blocks = place.f_bfree if os.geteuid() == 0 else place.f_bavail
         if place.f_blocks and blocks * place.f_frsize < MIN_FREE_BYTES:
             raise self._unavailable("full", "the disk is full; free some space")
 
     def _scan(self, db: Database) -> None:
-        """Look whether every page can be read again, after one could not."""
+        """Scan whether every page can be read, after one could not; raise unless it can."""
         began = time.monotonic()
-        if began >= self._scan_at:
-            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if began >= self._next_scan_at:
+            verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             ended = time.monotonic()
-            self._scan_at = ended + (ended - began) * PAUSE_AFTER_SCAN
-            if found == "ok":
+            self._next_scan_at = ended + (ended - began) * PAUSE_AFTER_SCAN
+            if verdict == "ok":
                 self.is_corrupt = False
                 return
         raise self.corrupt()
@@ -232,27 +234,27 @@ class DatabaseFile:
     # errors
 
     def corrupt(self) -> StoreUnavailableError:
-        """The error while a page cannot be read."""
+        """Return the error to raise while a page cannot be read."""
         return self._unavailable("corrupt", _DAMAGED)
 
     def locked(self) -> StoreUnavailableError:
-        """The error of a check that waits for another process."""
+        """Return the error of a check that waits for another process."""
         return self._unavailable("locked", _LOCKED)
 
     def refusal(self, doing: str, error: Exception) -> EvalrouterError:
-        """The error a caller gets when `doing` failed; what a write itself raised stays as it is.
+        """Return the error for the caller whose `doing` failed; our own errors stay as they are.
 
-        Each caller gets one of its own, because a traceback grows wherever it is raised.
+        Each caller gets an object of its own, because a traceback grows wherever it is raised.
         """
         if isinstance(error, StoreUnavailableError):
             fault, reason = error.fault, error.reason
         elif isinstance(error, EvalrouterError):
             return error
         else:
-            found = _fault(error)
-            if found is None:
+            database_fault = _fault(error)
+            if database_fault is None:
                 return _caused(StoreError(f"cannot {doing}: {self.path}: {error}"), error)
-            fault, reason = found
+            fault, reason = database_fault
         if fault == "corrupt":
             self.is_corrupt = True
         message = f"cannot {doing}: {self.path}: {reason}"
@@ -263,8 +265,8 @@ class DatabaseFile:
 
 
 def write_a_page(db: Database) -> None:
-    """Write the first page as it is: whatever keeps other writes from the file keeps this one."""
-    # Nothing else uses the number.
+    """Write the first page unchanged, which fails whenever other writes would."""
+    # SQLite leaves the number to applications, and evalrouter has no other use for it.
     number = db.execute("PRAGMA user_version").fetchone()[0]
     db.execute(f"PRAGMA user_version = {number:d}")
 
@@ -275,7 +277,7 @@ def _caused(error: EvalrouterError, by: Exception) -> EvalrouterError:
 
 
 def _fault(error: Exception) -> tuple[StoreFault, str] | None:
-    """What is wrong with the whole database; None where it is with one read or write."""
+    """Return what is wrong with the whole database; None for a fault of one read or write."""
     if isinstance(error, OSError):
         return _unreachable(error)
     code = getattr(error, "sqlite_errorcode", None)
@@ -304,7 +306,7 @@ def _unreachable(error: OSError) -> tuple[StoreFault, str]:
 
 
 def _connect(path: Path, mode: str, timeout: float) -> Database:
-    # Plugins that the user has installed for sqlite-utils have no business in here.
+    # Plugins that the user has installed for sqlite-utils are not executed.
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode={mode}",
         uri=True,
@@ -320,27 +322,27 @@ def _connect(path: Path, mode: str, timeout: float) -> Database:
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
-    """The database's write-ahead log and its index, beside the file that a link leads to."""
+    """Return the paths of the write-ahead log and its index; a link's are beside its target."""
     file = path.resolve()
     return Path(f"{file}-wal"), Path(f"{file}-shm")
 
 
 def _identity(path: Path) -> _Identity | None:
-    """Which file is at a path; None for none."""
+    """Return the identity of the file at a path; None without a file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
 def _locked_file(path: Path) -> Iterator[None]:
-    """Hold off the other processes that are about to take the same file over."""
+    """Hold off other processes that want to take the same file over."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        # To close it drops SQLite's locks on this file in this process, which has none yet.
+        # Closing drops all locks of SQLite on this file in this process, which has none yet.
         os.close(descriptor)

@@ -4,7 +4,7 @@
 schema, append `m00N_what_it_does` to STEPS, at the end of this file; never change a step that has
 been released, because files that have it will not run it again.
 
-The shape, chosen so that a million answers stay small and the pages of a run stay quick:
+The tables are shaped so that a million answers stay small and the pages of a run stay quick:
 
     runs      one row per run; `number` stands for the run everywhere else
     counts    the run's progress, kept by triggers in the transaction that changes its answers
@@ -14,12 +14,12 @@ The shape, chosen so that a million answers stay small and the pages of a run st
     scores    (answer, output)
     interruptions  how often a cell's request was in flight at a crash
     datasets  (name, hash)
-    experiments  tags and notes of those that have any; runs.experiment says which runs are in one
-    keys      one row per client's key, which itself is not kept; key_changes counts their changes
+    experiments  tags and notes of those that have any; runs.experiment names a run's experiment
+    keys      one row per client's key (the key itself is not stored); key_changes counts changes
     key_spend (key, since): what a key spent in the budget period that began then
     judgements  what judges answered, by their owner; judge_studies: calibrations and the like
     embeddings  (run, route, target): what embeddings for a run's metrics took
-    traffic   one row per request; traffic_bodies (number) where bodies are kept
+    traffic   one row per request; traffic_bodies (number) where bodies are stored
 
 Times are seconds since the epoch; columns that hold JSON are text.
 """
@@ -33,11 +33,11 @@ from providers.errors import StoreError
 
 
 def migrate(db: Database, *, stop_before: str | None = None) -> None:
-    """Apply what is missing, all or nothing; a file that is up to date is not changed.
+    """Apply the missing steps, all or nothing; a file that is up to date is not changed.
 
     `stop_before` names the first step to leave out: that makes a file as an older version left it.
 
-    Two processes may do this to the same file at once: the second waits and finds it done.
+    Two processes may do this to the same file at once: the second waits and has nothing left to do.
     The connection must be in autocommit mode (`isolation_level=None`).
 
     Raises:
@@ -58,7 +58,7 @@ def migrate(db: Database, *, stop_before: str | None = None) -> None:
 
 
 def is_known(db: Database) -> bool:
-    """Whether the file was written by this evalrouter or an older one; only reads."""
+    """Return whether this evalrouter or an older one wrote the file; only reads."""
     applied = [step.name for step in Migrations("evalrouter").applied(db)]
     return bool(applied) and not _newer(applied)
 
@@ -78,7 +78,7 @@ def _refuse_newer(applied: list[str]) -> None:
 
 
 def m001_runs_and_samples(db: Database) -> None:
-    """Runs, their progress, and the samples they ask."""
+    """Runs, their progress, and their samples."""
     db.table("runs").create(
         {
             "number": int,
@@ -130,7 +130,7 @@ def m001_runs_and_samples(db: Database) -> None:
 
 
 def m002_answers_and_scores(db: Database) -> None:
-    """Cells from the moment they are asked, and their scores."""
+    """Cells from the moment that their request is sent, and their scores."""
     db.table("routes").create({"id": int, "name": str}, pk="id", not_null={"name"})
     db.table("routes").create_index(["name"], unique=True)
     # Narrow columns first: SQLite reads a row from its front, and long texts spill to other pages.
@@ -168,7 +168,7 @@ def m002_answers_and_scores(db: Database) -> None:
         )
         """
     )
-    # Finds what is in flight, failed or unscored; small, as an answer leaves it when it is scored.
+    # For cells in flight, failed or unscored; small, as an answer leaves it when it is scored.
     db.execute(
         "CREATE INDEX answers_unscored ON answers (run, state, position) WHERE scored = 0",
     )
@@ -246,14 +246,14 @@ def m003_datasets(db: Database) -> None:
 
 
 def m004_logprobs_and_notes(db: Database) -> None:
-    """What perplexity is computed from, and what has to be known about a score."""
+    """The numbers that perplexity is computed from, and notes on scores."""
     db.execute("ALTER TABLE answers ADD COLUMN logprob_sum REAL")
     db.execute("ALTER TABLE answers ADD COLUMN logprob_tokens INTEGER")
     db.execute("ALTER TABLE scores ADD COLUMN note TEXT")
 
 
 def m005_keys(db: Database) -> None:
-    """Keys of clients, and what each spent in each of its budget periods."""
+    """Keys of clients, and the spend of each in each of its budget periods."""
     db.execute(
         """
         CREATE TABLE keys (
@@ -273,7 +273,7 @@ def m005_keys(db: Database) -> None:
         )
         """
     )
-    # A name may be given again once its key is revoked.
+    # A new key may have the name of a revoked one.
     db.execute("CREATE UNIQUE INDEX keys_by_name ON keys (name) WHERE revoked_at IS NULL")
     db.execute(
         """
@@ -288,8 +288,8 @@ def m005_keys(db: Database) -> None:
         ) WITHOUT ROWID
         """
     )
-    # Other processes look at this number to learn whether to read the keys again. Triggers, so
-    # that no statement that touches keys can forget to count.
+    # Other processes poll this number to learn whether to read the keys again. Triggers, so that
+    # no statement that touches keys can forget to count.
     db.execute("CREATE TABLE key_changes (version INTEGER NOT NULL)")
     db.execute("INSERT INTO key_changes (version) VALUES (0)")
     counted = " ON keys BEGIN UPDATE key_changes SET version = version + 1; END"
@@ -312,7 +312,7 @@ def m006_route_overrides(db: Database) -> None:
 
 
 def m007_translations(db: Database) -> None:
-    """What became of a request's fields; NULL when all were sent as they came."""
+    """How a request's fields were translated; NULL when all were sent as they came."""
     db.execute("ALTER TABLE answers ADD COLUMN translation TEXT")
 
 
@@ -361,7 +361,7 @@ def m009_sample_answers(db: Database) -> None:
 
 
 def m010_dataset_sources(db: Database) -> None:
-    """Where a dataset came from, and what its columns hold."""
+    """A dataset's source and provenance, and statistics of its columns."""
     db.execute("ALTER TABLE datasets ADD COLUMN size INTEGER NOT NULL DEFAULT 0")
     db.execute("ALTER TABLE datasets ADD COLUMN mapping TEXT NOT NULL DEFAULT '{}'")
     db.execute("ALTER TABLE datasets ADD COLUMN source TEXT NOT NULL DEFAULT ''")
@@ -370,8 +370,8 @@ def m010_dataset_sources(db: Database) -> None:
 
 
 def m012_run_life(db: Database) -> None:
-    """Who carries a run out, what is wished of it, and which cells were in flight at a crash."""
-    # Runs of older versions are left to whoever began them.
+    """A run's runner, the state requested of it, and its cells that were in flight at a crash."""
+    # Runs of older versions are left to the commands that began them.
     for column in (
         "wish TEXT NOT NULL DEFAULT ''",
         "runner TEXT NOT NULL DEFAULT 'command'",
@@ -379,7 +379,7 @@ def m012_run_life(db: Database) -> None:
         "ran_s REAL NOT NULL DEFAULT 0",
         "base TEXT NOT NULL DEFAULT ''",
         "only_scores INTEGER NOT NULL DEFAULT 0",
-        # (samples done, outputs) while scores are being forgotten, which takes many transactions.
+        # (samples done, outputs) while scores are being deleted, which takes many transactions.
         "rescoring TEXT",
     ):
         db.execute(f"ALTER TABLE runs ADD COLUMN {column}")
@@ -396,7 +396,7 @@ def m012_run_life(db: Database) -> None:
         ) WITHOUT ROWID
         """
     )
-    # Every server looks every few seconds.
+    # Every server polls for them every few seconds.
     db.execute("CREATE INDEX runs_unfinished ON runs (id) WHERE state IN ('queued', 'running')")
 
 
@@ -421,7 +421,7 @@ def m015_experiments(db: Database) -> None:
 
 
 def m017_judgements(db: Database) -> None:
-    """What judges were asked and answered, whoever asked."""
+    """Requests to judges and their answers, for runs and studies."""
     db.execute(
         """
         CREATE TABLE judgements (
@@ -472,23 +472,23 @@ def m018_judge_studies(db: Database) -> None:
 
 
 def m013_deaths(db: Database) -> None:
-    """How often in a row a run's process died, and how far the run was then."""
+    """Counts of a run's deaths in a row, and its progress at the last claim."""
     db.execute("ALTER TABLE runs ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0")
     db.execute("ALTER TABLE runs ADD COLUMN done_at_claim INTEGER NOT NULL DEFAULT -1")
 
 
 def m021_estimated_spend(db: Database) -> None:
-    """How many of a key's requests were charged by an estimate."""
+    """The number of a key's requests that were charged by an estimate."""
     db.execute("ALTER TABLE key_spend ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0")
 
 
 def m022_estimated_answers(db: Database) -> None:
-    """Whether the tokens of an answer are an estimate; of older ones it is not known."""
+    """Whether the tokens of an answer are an estimate; unknown, so false, for older answers."""
     db.execute("ALTER TABLE answers ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0")
 
 
 def m023_embeddings(db: Database) -> None:
-    """What the embeddings took that metrics of a run requested."""
+    """Requests, tokens and cost of the embeddings that metrics of a run requested."""
     db.execute(
         """
         CREATE TABLE embeddings (

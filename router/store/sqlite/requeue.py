@@ -103,7 +103,7 @@ def _requeue(
         {"number": number, "now": now, "stale_after": stale_after},
     ).fetchone()
     if free is None:
-        raise ConflictError(f"{run_id} is being carried out by another process")
+        raise ConflictError(f"{run_id} is being executed by another process")
     update_run(
         db,
         run_id,

@@ -1,16 +1,16 @@
 """The one thread that writes to a SQLite file, and group commit.
 
-`await writer.write("keep an answer", work)` runs `work(db)` on the thread and returns its result
-once it is committed. Everything that has come in while the thread was at work goes to it as one
-batch, up to a bound, and is committed as one transaction: a commit, and waking a thread, costs the
-same for one write as for a hundred. When one of a batch fails, all of it is undone and done again,
-each write in a savepoint of its own, so that one that fails takes no neighbour with it.
+`await writer.write("keep an answer", operation)` runs `operation(db)` on the thread and returns its
+result once it is committed. All writes that arrive while the thread is busy go to it as one batch,
+up to a bound, and are committed as one transaction: a commit, and waking a thread, costs the same
+for one write as for a hundred. When one write of a batch fails, the whole batch is undone and
+repeated, each write in a savepoint of its own, so that one that fails takes no neighbour with it.
 
 Room is bounded: when `room` writes are on their way, the next caller waits (its task, never the
-event loop). A caller that is cancelled loses only the result: its write is still carried out whole.
+event loop). A caller that is cancelled loses only the result: its write is still executed whole.
 
 While another process keeps the database locked, the thread tries again for up to `BUSY_S`, or until
-the moment that `end_within` sets; what comes later is refused at once, as long as that lasts.
+the moment that `end_within` sets; later writes are refused at once while the lock lasts.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _log = logging.getLogger(__name__)
 
 
 class _Write:
-    """A write on its way: what to do, then what came of it."""
+    """A write on its way: its operation, then its result or error."""
 
-    __slots__ = ("doing", "error", "future", "holds_room", "result", "work")
+    __slots__ = ("doing", "error", "future", "holds_room", "operation", "result")
 
     def __init__(
-        self, doing: str, work: Callable[[Database], Any], future: asyncio.Future[Any]
+        self, doing: str, operation: Callable[[Database], Any], future: asyncio.Future[Any]
     ) -> None:
         self.doing = doing
-        self.work = work
+        self.operation = operation
         self.future = future
         self.holds_room = True
         self.result: Any = None
@@ -55,23 +55,28 @@ class _Write:
 class SqliteWriter:
     """Owns the writing connection from construction to `close()`.
 
-    Construct it on the event loop that will write. `db` comes from the file's `open_for_writing`.
+    Construct it on the event loop that will write.
 
+    Args:
+        db: comes from the file's `open_for_writing`.
+        file: says whether `db` is still the database at its path.
+        room: how many writes may be on their way before the next one waits.
+        batch_size: how many writes share a transaction at most.
     """
 
     def __init__(
-        self, db: Database, file: DatabaseFile, *, room: int = 1024, most: int = 256
+        self, db: Database, file: DatabaseFile, *, room: int = 1024, batch_size: int = 256
     ) -> None:
         self._db = db
         self._file = file
-        # Since when another process has kept the database locked; 0 when it does not.
+        # When another process began to keep the database locked; 0 while none does.
         self._locked_at = 0.0
         self._give_up_at = math.inf
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(room)
         self._all_room = room
-        self._most = most
-        # What has come in since the thread was last given a batch; None ends the thread.
+        self._batch_size = batch_size
+        # The writes that came in since the thread was last given a batch; None ends the thread.
         self._waiting: deque[_Write] = deque()
         self._batches: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         self._busy = False
@@ -79,23 +84,23 @@ class SqliteWriter:
         self._thread = threading.Thread(target=self._run, name="evalrouter-store", daemon=True)
         self._thread.start()
 
-    async def write(self, doing: str, work: Callable[[Database], _Result]) -> _Result:
-        """Carry out `work(db)` on the thread; its result, once it is in the database.
+    async def write(self, doing: str, operation: Callable[[Database], _Result]) -> _Result:
+        """Execute `operation(db)` on the thread; return its result once it is in the database.
 
-        `work` may run more than once (after a neighbour ruined the transaction), so it must do
+        `operation` may run more than once (after a neighbour ruined the transaction), so it must do
         nothing but read and write the database. `doing` completes "cannot ...".
 
         Raises:
             StoreError: the database refused; nothing of this write is in it.
-            EvalrouterError: what `work` itself raised, with the same promise.
+            EvalrouterError: what `operation` itself raised, with the same promise.
         """
         if self._closing:
             raise StoreError(f"cannot {doing}: the database is closed")
-        write = _Write(doing, work, self._loop.create_future())
+        write = _Write(doing, operation, self._loop.create_future())
         try:
             await self._room.acquire()
         except asyncio.CancelledError:
-            # Past the bound rather than lost: the caller may have paid for what it holds.
+            # Past the bound rather than lost: the caller may have paid for what it writes.
             write.holds_room = False
             write.future.cancel()
             self._add(write)
@@ -114,11 +119,11 @@ class SqliteWriter:
         self._give_up_at = time.monotonic() + seconds
 
     async def close(self) -> None:
-        """Carry out what was asked for, then end the thread and close the connection."""
+        """Execute all requested writes, then end the thread and close the connection."""
         if self._closing:
             return
         self._closing = True
-        # Room is given first come, first served: whoever waits for it gets in before this.
+        # Room is given first come, first served: all callers that wait for it get in before this.
         for _ in range(self._all_room):
             await self._room.acquire()
         self._batches.put(None)
@@ -126,16 +131,16 @@ class SqliteWriter:
         self._db.close()
 
     def _add(self, write: _Write) -> None:
-        """On the event loop: pass it on, unless the thread has something to do already."""
+        """On the event loop: pass a write on, unless the thread is busy already."""
         self._waiting.append(write)
         if not self._busy:
             self._busy = True
-            # Not at once: whatever else this turn of the loop has to write goes with it.
+            # Not at once: other writes of this turn of the loop join the batch.
             self._loop.call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
-        """On the event loop: give the thread what waits."""
-        batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        """On the event loop: give the thread the next batch of waiting writes."""
+        batch = [self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))]
         self._busy = bool(batch)
         if batch:
             self._batches.put(batch)
@@ -143,17 +148,17 @@ class SqliteWriter:
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:
             self._commit(batch)
-            # The loop is gone when its program ended without close(): nobody waits any more.
+            # The loop is gone when its program ended without close(), and no caller waits.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._settle, batch)
 
     def _commit(self, batch: list[_Write]) -> None:
-        """One transaction for the batch; each write ends with a result or an error."""
+        """Commit the batch in one transaction; each write ends with a result or an error."""
         if self._begin(batch) and not self._commit_together(batch) and self._begin(batch):
             self._commit_apart(batch)
 
     def _begin(self, batch: list[_Write]) -> bool:
-        """Begin a transaction; where that fails, so has every write."""
+        """Begin a transaction; return False, with an error for every write, where that fails."""
         try:
             self._db = self._file.current(self._db)
             self._lock()
@@ -164,7 +169,7 @@ class SqliteWriter:
         return True
 
     def _lock(self) -> None:
-        """Begin, waiting for `BUSY_S` in all if need be: what comes after that tries once."""
+        """Begin, and wait up to `BUSY_S` in all for a lock; later transactions try once."""
         while True:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -180,40 +185,40 @@ class SqliteWriter:
                 return
 
     def _commit_together(self, batch: list[_Write]) -> bool:
-        """The usual case, without savepoints; False when nothing was done because one failed."""
+        """Commit without savepoints, as usual; return False when one failed and all are undone."""
         try:
             for write in batch:
-                write.result = write.work(self._db)
+                write.result = write.operation(self._db)
             self._db.execute("COMMIT")
-        except Exception:  # noqa: BLE001 - whatever it is shows again, and then it is told
+        except Exception:  # noqa: BLE001 - it fails again in its savepoint
             with contextlib.suppress(sqlite3.Error):
                 self._db.rollback()
             return False
         return True
 
     def _commit_apart(self, batch: list[_Write]) -> None:
-        """The same, finding out which of them fails."""
+        """Commit with a savepoint for each write, so that only those that fail are undone."""
         try:
             for write in batch:
                 self._execute(write)
             self._db.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - the thread must outlive whatever a write does
+        except Exception as error:  # noqa: BLE001 - the thread must outlive any write
             with contextlib.suppress(sqlite3.Error):
                 self._db.rollback()
             if len(batch) == 1:
                 batch[0].error = self._file.refusal(batch[0].doing, error)
                 return
-            # A full disk, say: what is too large must not fail what still fits.
+            # A full disk, say: a write that is too large must not fail one that still fits.
             for write in batch:
                 if self._begin([write]):
                     self._commit_apart([write])
 
     def _execute(self, write: _Write) -> None:
-        """One write in its savepoint. Raises only when the whole transaction is lost."""
+        """Execute one write in its savepoint. Raises only when the whole transaction is lost."""
         write.error = None
         self._db.execute("SAVEPOINT one_write")
         try:
-            write.result = write.work(self._db)
+            write.result = write.operation(self._db)
         except Exception as error:
             if not self._db.conn.in_transaction:
                 raise
@@ -222,7 +227,7 @@ class SqliteWriter:
         self._db.execute("RELEASE one_write")
 
     def _settle(self, batch: list[_Write]) -> None:
-        """On the event loop: give back room, wake the callers, pass on what came meanwhile."""
+        """On the event loop: give back room, wake the callers, pass the next batch on."""
         self._hand_over()
         for write in batch:
             if write.holds_room:

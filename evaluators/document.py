@@ -11,6 +11,7 @@ import msgspec
 
 from evaluators.data.sampling import Rows, Sampling
 from evaluators.stats.sequential import StopWhen
+from evaluators.text.language_names import LanguageName
 
 # Names stand in URLs and in shells.
 ExperimentName = Annotated[str, msgspec.Meta(pattern=r"^(\w[\w.-]*)?$", max_length=100)]
@@ -77,6 +78,9 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         name: what people call the run; the dataset's name when empty.
         task: a task's name, or an object with `name` and its options; it fills in what is not
             written here. Kept with the task's version.
+        language: the answers' language, as a code or an English name (`zh`, `Chinese`). Metrics
+            that have an option of this name follow it: bleu and ter divide words by it, rouge finds
+            sentences. "" where it is open.
         experiment: the runs of one name are shown in one leaderboard; none when empty.
         tags: words to find the run by.
         notes: anything that people should know of the run.
@@ -102,6 +106,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     metrics: Annotated[tuple[str | dict[str, Any], ...], _Few]
     name: str = ""
     task: str | dict[str, Any] | None = None
+    language: LanguageName = ""
     experiment: ExperimentName = ""
     tags: Tags = ()
     notes: Notes = ""

@@ -12,6 +12,7 @@ from sacrebleu.metrics.chrf import CHRF
 
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import references, unscored
+from evaluators.text.normal_form import NormalForm, normalizer
 
 
 class Chrf:
@@ -19,14 +20,16 @@ class Chrf:
 
     A sample's value is sentence chrF2; a route's score is corpus chrF2, which is not their mean.
     Statistics: for each order from 1 to 6 the n-grams of the answer, of the best reference, and
-    those they share. A blank answer is 0.
+    those they share. Both texts are brought into the normal form `unicode` first; "none" gives
+    sacreBLEU's numbers for texts in any other form too. A blank answer is 0.
     """
 
     name = "chrf"
     needs_reference = True
     source = "Popović 2015, chrF; Post 2018, sacreBLEU"
 
-    def __init__(self) -> None:
+    def __init__(self, *, unicode: NormalForm = "nfc") -> None:
+        self._form = normalizer(unicode)
         self._chrf = CHRF()
         self.outputs = (
             Output(
@@ -38,6 +41,7 @@ class Chrf:
         )
         self.signature = (
             "chrf|nrefs:var|case:mixed|eff:yes|nc:6|nw:0|space:no|beta:2"
+            f"|unicode:{unicode}"
             f"|version:{sacrebleu.__version__}"
         )
 
@@ -48,7 +52,7 @@ class Chrf:
             return unscored(self.outputs)
         # sacreBLEU has no public way to the statistics; its significance tests take this one.
         [counts] = self._chrf._extract_corpus_statistics(
-            [answer.text or ""], [[reference] for reference in accepted]
+            [self._form(answer.text or "")], [[self._form(reference)] for reference in accepted]
         )
         return (
             Score(output="chrf", value=self._from(counts), statistics=tuple(map(float, counts))),

@@ -6,21 +6,26 @@ Classification(labels=("spam", "ham")).score(sample, answer)
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import references, unscored
+from evaluators.text.normal_form import NormalForm, normalizer
+from evaluators.text.words import SIGNATURE, has_words, is_unspaced
 from providers.errors import RunDocumentError
 
 Labels = Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=24)]
 _Matrix = NDArray[np.float64]
+
+# Punctuation of all scripts, and ASCII's symbols, which count as such.
+_AROUND = regex.compile(r"^[\p{P}$+<=>^`|~\s]+|[\p{P}$+<=>^`|~\s]+$")
 
 OTHER = "(other)"
 """The column of the confusion matrix for answers that are not a label."""
@@ -31,10 +36,12 @@ class Classification:
 
     A route's macro F1, micro F1 and kappa come from its confusion matrix over all answers; the
     report shows the matrix. Accuracy is also a mean over samples. An answer is a label where it
-    equals one, without case, blank space and punctuation around it; with `match` "word", also where
-    exactly one of the labels occurs in it as a word. Any other answer, a blank one among them, is
-    wrong and counted as "(other)". Kappa corrects agreement for chance; `weights` makes a near miss
-    weigh less, for labels in order, where "(other)" is the farthest from all.
+    equals one, without case, blank space and the punctuation of any script around it; with `match`
+    "word", also where exactly one of the labels occurs in it as a word (in scripts written without
+    blanks, at Unicode's word boundaries). `unicode` is the normal form of both. Any other answer, a
+    blank one among them, is wrong and counted as "(other)". Kappa corrects agreement for chance;
+    `weights` makes a near miss weigh less, for labels in order, where "(other)" is the farthest
+    from all.
 
     With several references the first one that is a label counts, as a confusion matrix has one
     truth per sample; a sample has no value where none of its references is a label.
@@ -50,9 +57,11 @@ class Classification:
         labels: Labels,
         match: Literal["exact", "word"] = "exact",
         weights: Literal["none", "linear", "quadratic"] = "none",
+        unicode: NormalForm = "nfc",
     ) -> None:
         self._labels = labels
-        self._index = {_plain(label): at for at, label in enumerate(labels)}
+        self._form = normalizer(unicode)
+        self._index = {self._plain(label): at for at, label in enumerate(labels)}
         if len(self._index) < len(labels) or "" in self._index:
             raise RunDocumentError(
                 "labels: two are equal but for case and punctuation, or one has nothing else",
@@ -86,7 +95,7 @@ class Classification:
         )
         self.signature = (
             f"classification|labels:{','.join(labels)}|match:{match}|norm:strip-casefold"
-            f"|kappa-weights:{weights}|blank:other|v:1"
+            f"|words:{SIGNATURE}|unicode:{unicode}|kappa-weights:{weights}|blank:other|v:2"
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
@@ -95,7 +104,9 @@ class Classification:
         if not accepted:
             return unscored(self.outputs)
         truths = [
-            at for reference in accepted if (at := self._index.get(_plain(reference))) is not None
+            at
+            for reference in accepted
+            if (at := self._index.get(self._plain(reference))) is not None
         ]
         if not truths:
             return unscored(self.outputs, "the reference is not one of the labels")
@@ -115,16 +126,19 @@ class Classification:
     def _label(self, text: str) -> int:
         """Return the label's index, or the one behind the last for a text that is not a label."""
         other = len(self._labels)
-        plain = _plain(text)
+        plain = self._plain(text)
         if plain in self._index or not self._by_word:
             return self._index.get(plain, other)
-        words = f" {' '.join(_plain(word) for word in text.split())} "
-        inside = [at for label, at in self._index.items() if f" {label} " in words]
+        spaced = f" {' '.join(self._plain(word) for word in text.split())} "
+        inside = [
+            at
+            for label, at in self._index.items()
+            if f" {label} " in spaced or (is_unspaced(label) and has_words(plain, label))
+        ]
         return inside[0] if len(inside) == 1 else other
 
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(string.punctuation + string.whitespace)
+    def _plain(self, text: str) -> str:
+        return _AROUND.sub("", " ".join(self._form(text.casefold()).split()))
 
 
 def macro_f1(matrix: _Matrix) -> float:

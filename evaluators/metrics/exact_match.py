@@ -5,52 +5,50 @@ ExactMatch().score(sample, answer)  # (Score(output="exact_match", value=1.0),)
 
 from __future__ import annotations
 
-import re
-import string
-
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import references, unscored
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-# Part of the signatures: change it with anything in `squad` that changes a score.
-SQUAD = "norm:squad1.1|articles-only:kept"
-
-
-def squad(text: str) -> str:
-    """Return the text as SQuAD v1.1 compares it: lower case, no ASCII punctuation, no articles.
-
-    A text of nothing but articles or punctuation keeps them. SQuAD's script would leave nothing,
-    so that the answers "A" and "The" to a multiple choice were equal, and shared no token.
-    """
-    plain = " ".join(text.lower().translate(_PUNCTUATION).split())
-    return " ".join(_ARTICLES.sub(" ", plain).split()) or plain or text.strip()
+from evaluators.text.normal_form import NormalForm, normalizer
+from evaluators.text.squad import AnswerRules, answer_words
 
 
 class ExactMatch:
     """Whether the answer equals a reference, 0 or 1.
 
-    With `normalize` both sides are compared after SQuAD's normalization (case, punctuation and
-    articles do not count), without it as they are except for blank space at their ends. A blank
-    answer is 0.
+    With `normalize`, both sides are compared word by word after SQuAD's normalization: case,
+    punctuation and articles do not count. `rules` and the words are as in `f1`. Without
+    `normalize`, they are compared as they are except for blank space at their ends. `unicode` is
+    the normal form that both are brought into first (not by the rules `squad1.1`, which know none).
+    A blank answer is 0.
     """
 
     name = "exact_match"
     outputs = (Output(name="exact_match", description="Share of answers that equal a reference."),)
     needs_reference = True
-    source = "Rajpurkar et al. 2016, SQuAD v1.1 evaluation script"
+    source = "Rajpurkar et al. 2016, SQuAD v1.1 evaluation script; Lewis et al. 2020, MLQA"
 
-    def __init__(self, *, normalize: bool = True) -> None:
-        self._normal = squad if normalize else str.strip
-        norm = SQUAD if normalize else "norm:strip"
-        self.signature = f"exact_match|nrefs:var|multi:any|{norm}|blank:0|v:1"
+    def __init__(
+        self,
+        *,
+        normalize: bool = True,
+        rules: AnswerRules = "unicode",
+        unicode: NormalForm = "nfc",
+    ) -> None:
+        self._words = answer_words(rules, unicode) if normalize else None
+        self._form = normalizer(unicode)
+        norm = self._words.signature if self._words else f"norm:strip|unicode:{unicode}"
+        self.signature = f"exact_match|nrefs:var|multi:any|{norm}|blank:0|v:2"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
         """Return 1.0 or 0.0."""
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
-        text = self._normal(answer.text or "")
-        equal = bool(text) and any(text == self._normal(reference) for reference in accepted)
+        text = answer.text or ""
+        compared = self._compared(text)
+        equal = bool(text.strip()) and any(
+            compared == self._compared(reference) for reference in accepted
+        )
         return (Score(output="exact_match", value=float(equal)),)
+
+    def _compared(self, text: str) -> str | list[str]:
+        return self._words(text) if self._words else self._form(text).strip()

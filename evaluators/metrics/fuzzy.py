@@ -11,6 +11,7 @@ from typing import Literal
 
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import references, unscored
+from evaluators.text.normal_form import NormalForm, normalizer
 from providers.errors import MissingExtraError
 
 
@@ -21,7 +22,8 @@ class Fuzzy:
     with the part of the longer that fits it best, "token_sort_ratio" with their words sorted,
     "token_set_ratio" with words that both share set aside, "WRatio" the best of these with weights.
     With `normalize`, both sides are lower case and without punctuation (rapidfuzz's
-    `default_process`). A blank answer is 0.
+    `default_process`). `unicode` is the normal form that both are brought into. A blank answer is
+    0.
     """
 
     name = "fuzzy"
@@ -36,14 +38,16 @@ class Fuzzy:
             "ratio", "partial_ratio", "token_sort_ratio", "token_set_ratio", "WRatio"
         ] = "ratio",
         normalize: bool = True,
+        unicode: NormalForm = "nfc",
     ) -> None:
         if find_spec("rapidfuzz") is None:
             raise MissingExtraError("The metric fuzzy", "metrics")
         self._method = method
         self._normalize = normalize
+        self._form = normalizer(unicode)
         norm = "default_process" if normalize else "none"
         self.signature = (
-            f"fuzzy|nrefs:var|multi:max|method:{method}|norm:{norm}|blank:0|v:1"
+            f"fuzzy|nrefs:var|multi:max|method:{method}|norm:{norm}|unicode:{unicode}|blank:0|v:2"
             f"|rapidfuzz:{version('rapidfuzz')}"
         )
 
@@ -54,10 +58,12 @@ class Fuzzy:
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
-        text = answer.text or ""
+        text = self._form(answer.text or "")
         if not text.strip():
             return (Score(output="fuzzy", value=0.0),)
         compare = getattr(fuzz, self._method)
         processor = utils.default_process if self._normalize else None
-        best = max(compare(text, reference, processor=processor) for reference in accepted)
+        best = max(
+            compare(text, self._form(reference), processor=processor) for reference in accepted
+        )
         return (Score(output="fuzzy", value=float(best)),)

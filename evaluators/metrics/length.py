@@ -6,10 +6,14 @@ Length().score(sample, answer)  # words and characters, in that order
 from __future__ import annotations
 
 from evaluators.base import Answer, Output, Sample, Score
+from evaluators.text.words import SIGNATURE, words
 
 
 class Length:
-    """Words between blank space, and characters as Unicode counts them.
+    """Words, and characters as Unicode counts them.
+
+    Words are what blank space separates; scripts written without blanks are divided at Unicode's
+    word boundaries (UAX #29).
 
     Neither direction is better.
     """
@@ -32,7 +36,7 @@ class Length:
         ),
     )
     needs_reference = False
-    signature = "length|words:whitespace|characters:code-points|v:1"
+    signature = f"length|words:{SIGNATURE}|characters:code-points|v:2"
     source = "counting"
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
@@ -40,6 +44,6 @@ class Length:
         del sample
         text = answer.text or ""
         return (
-            Score(output="words", value=float(len(text.split()))),
+            Score(output="words", value=float(len(words(text)))),
             Score(output="characters", value=float(len(text))),
         )

@@ -8,10 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import Literal
 
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import references, unscored
+from evaluators.text.normal_form import NormalForm, normalizer
+from evaluators.text.words import SIGNATURE, is_unspaced
+from evaluators.text.words import words as divided
 from providers.errors import MissingExtraError
+
+_WHOLE_SENTENCES = (
+    "the text is in a script without blanks, so whole sentences count as words; "
+    "use words: unicode, or cer"
+)
 
 
 def _rate(statistics: Sequence[float]) -> float:
@@ -26,7 +35,10 @@ class Levenshtein:
     over the reference's length, so they exceed 1 for an answer that is far too long; a route's are
     over all its answers together, as speech recognition reports them. With several references the
     nearest counts, for each output by itself. A blank answer has similarity 0 and rates of 1.
-    Nothing is normalized but blank space at the ends, and between words for `wer`.
+    Nothing is normalized but blank space at the ends, and between words for `wer`; both texts are
+    brought into the normal form `unicode` first. The words of `wer` are what blank space separates,
+    as speech recognition counts them; with `words` "unicode", scripts written without blanks are
+    divided too (UAX #29), and otherwise their word error rate has a note.
     """
 
     name = "levenshtein"
@@ -50,36 +62,51 @@ class Levenshtein:
     needs_reference = True
     source = "Levenshtein 1966; computed by rapidfuzz"
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        words: Literal["whitespace", "unicode"] = "whitespace",
+        unicode: NormalForm = "nfc",
+    ) -> None:
         if find_spec("rapidfuzz") is None:
             raise MissingExtraError("The metric levenshtein", "metrics")
+        self._form = normalizer(unicode)
+        self._words = str.split if words == "whitespace" else divided
         self.signature = (
-            "levenshtein|nrefs:var|multi:nearest|case:mixed|norm:strip|words:whitespace"
-            f"|blank:0,1,1|v:1|rapidfuzz:{version('rapidfuzz')}"
+            "levenshtein|nrefs:var|multi:nearest|case:mixed|norm:strip"
+            f"|words:{words if words == 'whitespace' else SIGNATURE}|unicode:{unicode}|blank:0,1,1"
+            f"|v:2|rapidfuzz:{version('rapidfuzz')}"
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
         """Return a similarity, and two rates with the edits and lengths that corpus rates need."""
         from rapidfuzz.distance import Levenshtein as Distance  # noqa: PLC0415  # an extra
 
-        accepted = [reference.strip() for reference in references(sample)]
+        accepted = [self._form(reference).strip() for reference in references(sample)]
         if not accepted:
             return unscored(self.outputs)
-        text = (answer.text or "").strip()
+        text = self._form(answer.text or "").strip()
         similarity = max(Distance.normalized_similarity(text, reference) for reference in accepted)
         characters = min(
             ((Distance.distance(text, reference), len(reference)) for reference in accepted),
             key=_rate,
         )
-        words = min(
-            (
-                (Distance.distance(text.split(), reference), len(reference))
-                for reference in map(str.split, accepted)
-            ),
+        spoken = self._words(text)
+        expected = [self._words(reference) for reference in accepted]
+        edits = min(
+            ((Distance.distance(spoken, sequence), len(sequence)) for sequence in expected),
             key=_rate,
         )
+        note = ""
+        if self._words is str.split and any(map(is_unspaced, (text, *accepted))):
+            note = _WHOLE_SENTENCES
         return (
             Score(output="levenshtein", value=similarity),
             Score(output="cer", value=_rate(characters), statistics=tuple(map(float, characters))),
-            Score(output="wer", value=_rate(words), statistics=tuple(map(float, words))),
+            Score(
+                output="wer",
+                value=_rate(edits),
+                statistics=tuple(map(float, edits)),
+                note=note,
+            ),
         )

@@ -16,10 +16,17 @@ from typing import Literal
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.data import language_data, wordnet
 from evaluators.metrics.reference import references, unscored
+from evaluators.text.normal_form import NormalForm, normalizer
+from evaluators.text.words import is_unspaced, letters_and_digits
 from providers.errors import MissingExtraError, RunDocumentError
 
 # Words of a language repeat: a run of any size looks up the same few ten thousand.
 _REMEMBERED = 100_000
+
+_WHOLE_SENTENCES = (
+    "the text is in a script without blanks, in which this tokenizer finds hardly any words; "
+    "use tokenizer: unicode"
+)
 
 # A position in the text, and the word there.
 _Placed = tuple[int, str]
@@ -30,12 +37,13 @@ class Meteor:
     """METEOR from 0 to 1, the same numbers as NLTK's, best over the references.
 
     Words are lower case and aligned in three stages: equal, of equal Porter stem, and synonyms by
-    WordNet. `tokenizer` decides what a word is, and much of the score: "nltk" is
-    NLTKWordTokenizer over the whole text, "punkt" splits sentences first as nltk.word_tokenize
-    does (needs `evalrouter data install punkt`), "whitespace" is what blank space separates.
-    `synonyms` "auto" uses WordNet where `evalrouter data install wordnet` has put it, and the
-    signature says whether it did; "wordnet" insists on it, "none" does without.
-    A blank answer is 0.
+    WordNet. `tokenizer` decides what a word is, and much of the score: "nltk" is NLTKWordTokenizer
+    over the whole text, "punkt" splits sentences first as nltk.word_tokenize does (needs
+    `evalrouter data install punkt`), "whitespace" is what blank space separates, "unicode" divides
+    scripts written without blanks too (UAX #29; without punctuation). `synonyms` "auto" uses
+    WordNet where `evalrouter data install wordnet` has put it, and the signature says whether it
+    did; "wordnet" insists on it, "none" does without. `unicode` is the normal form that both texts
+    are brought into. A blank answer is 0.
     """
 
     name = "meteor"
@@ -48,12 +56,14 @@ class Meteor:
     def __init__(
         self,
         *,
-        tokenizer: Literal["nltk", "punkt", "whitespace"] = "nltk",
+        tokenizer: Literal["nltk", "punkt", "whitespace", "unicode"] = "nltk",
         synonyms: Literal["auto", "wordnet", "none"] = "auto",
+        unicode: NormalForm = "nfc",
     ) -> None:
         if find_spec("nltk") is None:
             raise MissingExtraError("The metric meteor", "metrics")
         self._tokenizer = tokenizer
+        self._form = normalizer(unicode)
         self._wordnet = language_data.wordnet() if synonyms != "none" else None
         if synonyms == "wordnet" and self._wordnet is None:
             raise RunDocumentError(
@@ -73,7 +83,7 @@ class Meteor:
             known = f"wordnet-{wordnet.version(self._wordnet)}"
         self.signature = (
             f"meteor|nrefs:var|multi:max|case:lc|tok:{tokenizer}|stem:porter|synonyms:{known}"
-            f"|alpha:{_ALPHA}|beta:{_BETA:g}|gamma:{_GAMMA}|blank:0|nltk:{version('nltk')}"
+            f"|alpha:{_ALPHA}|beta:{_BETA:g}|gamma:{_GAMMA}|unicode:{unicode}|blank:0|nltk:{version('nltk')}"
         )
 
     def load(self) -> None:
@@ -88,6 +98,8 @@ class Meteor:
     def _tokenize(self) -> Callable[[str], Sequence[str]]:
         if self._tokenizer == "whitespace":
             return str.split
+        if self._tokenizer == "unicode":
+            return letters_and_digits
         from nltk.tokenize import NLTKWordTokenizer  # noqa: PLC0415  # an extra
 
         words: Callable[[str], list[str]] = NLTKWordTokenizer().tokenize
@@ -103,9 +115,12 @@ class Meteor:
             return unscored(self.outputs)
         if self._words is None:
             self.load()
-        words = self._lower(answer.text or "")
+        text = self._form(answer.text or "")
+        accepted = tuple(map(self._form, accepted))
+        words = self._lower(text)
         best = max(self._meteor(words, self._lower(reference)) for reference in accepted)
-        return (Score(output="meteor", value=best),)
+        divided = self._tokenizer == "unicode" or not any(map(is_unspaced, (text, *accepted)))
+        return (Score(output="meteor", value=best, note="" if divided else _WHOLE_SENTENCES),)
 
     def _lower(self, text: str) -> list[_Placed]:
         assert self._words is not None

@@ -6,23 +6,17 @@ Numeric().score(sample, answer)  # (Score(output="numeric", value=1.0),)
 from __future__ import annotations
 
 import math
-import re
 from typing import Annotated, Literal
 
 import msgspec
 
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import references, unscored
-
-# A sign belongs to the number only where no digit or letter is before it: 3-4 is not 3 and -4.
-_POINT = re.compile(
-    r"(?<![\w.])[-+\u2212]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?"
-)
-_COMMA = re.compile(
-    r"(?<![\w,])[-+\u2212]?(?:\d{1,3}(?:\.\d{3})+(?!\d)|\d+)(?:,\d+)?(?:[eE][-+]?\d{1,3})?"
-)
+from evaluators.text.numerals import Numeral, numerals
 
 Tolerance = Annotated[float, msgspec.Meta(ge=0)]
+
+_SPLIT = "a decimal comma may have been read as one between numbers; see the option decimal"
 
 
 class Numeric:
@@ -30,8 +24,13 @@ class Numeric:
 
     Numbers may have a sign, groups of thousands, decimals and an exponent; what is around them
     (a currency, a unit, a percent sign) does not count. `decimal` says which character begins the
-    decimals, the other one groups thousands. Two numbers are equal within `rel_tol` of the larger
-    or within `abs_tol`. An answer without a number, a blank one among them, is 0.
+    decimals where that is open: 1,234 is a thousand by "." and 1.234 by ",". Numbers that can be
+    read in one way only are read so (1.234.567,89 and 1,234,567.89), and groups may also be
+    separated by an apostrophe, a no-break space or in the Indian way (12,34,567). Digits may be of
+    any script, with Arabic's own separators; Chinese, Japanese and Korean units of tens of
+    thousands count (3.5万), and numbers written in Chinese characters (三十五) are read where the
+    text has no digits. Two numbers are equal within `rel_tol` of the larger or within `abs_tol`.
+    An answer without a number, a blank one among them, is 0.
     """
 
     name = "numeric"
@@ -48,12 +47,11 @@ class Numeric:
         abs_tol: Tolerance = 0.0,
     ) -> None:
         self._at = -1 if pick == "last" else 0
-        self._pattern = _POINT if decimal == "." else _COMMA
-        self._decimal = decimal
+        self._decimal: Literal[".", ","] = decimal
         self._tolerances = (rel_tol, abs_tol)
         self.signature = (
             f"numeric|nrefs:var|multi:any|pick:{pick}|decimal:{decimal}|rel:{rel_tol:g}"
-            f"|abs:{abs_tol:g}|blank:0|v:1"
+            f"|abs:{abs_tol:g}|blank:0|v:2"
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
@@ -69,15 +67,13 @@ class Numeric:
         parsed = self._number(answer.text or "")
         rel, absolute = self._tolerances
         equal = parsed is not None and any(
-            math.isclose(parsed, value, rel_tol=rel, abs_tol=absolute) for value in expected
+            math.isclose(parsed.value, number.value, rel_tol=rel, abs_tol=absolute)
+            for number in expected
         )
-        return (Score(output="numeric", value=float(equal)),)
+        split = any(number.beside_comma for number in (*expected, parsed) if number is not None)
+        return (Score(output="numeric", value=float(equal), note=_SPLIT if split else ""),)
 
-    def _number(self, text: str) -> float | None:
-        matches = self._pattern.findall(text)
-        if not matches:
-            return None
-        plain = matches[self._at].replace("\u2212", "-")
-        group = "," if self._decimal == "." else "."
-        number = float(plain.replace(group, "").replace(self._decimal, "."))
-        return number if math.isfinite(number) else None
+    def _number(self, text: str) -> Numeral | None:
+        numbers = numerals(text, decimal=self._decimal)
+        number = numbers[self._at] if numbers else None
+        return number if number is not None and math.isfinite(number.value) else None

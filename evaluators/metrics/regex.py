@@ -11,6 +11,7 @@ import regex
 
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import unscored
+from evaluators.text.normal_form import NormalForm, normalizer
 from providers.errors import RunDocumentError
 
 # Ordinary patterns take microseconds. One that backtracks without end must stop.
@@ -20,8 +21,9 @@ TIMEOUT_S = 1.0
 class Regex:
     """Whether `pattern` is found anywhere in the answer.
 
-    Flags are written into the pattern, `(?i)` for example. A blank answer is 0. A search that
-    takes over a second of wall time leaves no value and says so.
+    Flags are written into the pattern, `(?i)` for example. `unicode` is the normal form of the
+    pattern and of the answer. A blank answer is 0. A search that takes over a second of wall time
+    leaves no value and says so.
     """
 
     name = "regex"
@@ -29,19 +31,22 @@ class Regex:
     needs_reference = False
     source = "the regex package, search"
 
-    def __init__(self, *, pattern: str) -> None:
+    def __init__(self, *, pattern: str, unicode: NormalForm = "nfc") -> None:
+        self._form = normalizer(unicode)
         try:
-            self._pattern = regex.compile(pattern)
+            self._pattern = regex.compile(self._form(pattern))
         except (regex.error, OverflowError, RecursionError) as error:
             raise RunDocumentError(
                 f"pattern: {pattern!r} is not a regular expression: {error}", param="pattern"
             ) from error
-        self.signature = f"regex|pattern:{pattern!r}|blank:0|v:1|regex:{version('regex')}"
+        self.signature = (
+            f"regex|pattern:{pattern!r}|unicode:{unicode}|blank:0|v:2|regex:{version('regex')}"
+        )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
         """Return 1.0 or 0.0."""
         del sample
-        text = answer.text or ""
+        text = self._form(answer.text or "")
         if not text.strip():
             return (Score(output="regex", value=0.0),)
         try:

@@ -1,6 +1,7 @@
 """The metrics a run document may name.
 
     metric = build({"name": "rouge", "stemmer": True})
+    metric = build({"rouge": "published"})              # {"name": "rouge", "preset": "published"}
 
 To add a metric, write its file and add its line here; no other code names it.
 """
@@ -94,12 +95,16 @@ def build(spec: MetricSpec, *, param: str = "metrics") -> AnyMetric:
     return metric
 
 
-def resolve(spec: MetricSpec, base: Path, *, param: str = "metrics") -> MetricSpec:
+def resolve(
+    spec: MetricSpec, base: Path, *, language: str = "", param: str = "metrics"
+) -> MetricSpec:
     """Return the spec with its paths made absolute, so that it means the same everywhere.
 
     Args:
         spec: as the run document has it.
         base: the folder that its relative paths start from.
+        language: of the run's answers, for a metric that has the option and leaves it out; ""
+            where the run names none.
         param: where in the document it is, for errors.
 
     Raises:
@@ -111,7 +116,10 @@ def resolve(spec: MetricSpec, base: Path, *, param: str = "metrics") -> MetricSp
         if not is_file(path):
             raise RunDocumentError(f"{param}: {path}: no such file", param=param)
         name = f"file:{path.resolve()}"
-    for option, opens in _opening_options(_kind(name, param)[0]).items():
+    kind, _ = _kind(name, param)
+    if language and "language" in inspect.signature(kind).parameters:
+        options.setdefault("language", language)
+    for option, opens in _opening_options(kind).items():
         value = options.get(option)
         if opens.names and not str(value).endswith(_YAML):
             # The name of one that ships, whatever lies in the folder.
@@ -188,13 +196,25 @@ def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _read(spec: MetricSpec, param: str) -> tuple[str, dict[str, Any]]:
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    options = _short(spec) if isinstance(spec, str) else dict(spec)
+    if len(options) == 1 and "name" not in options:
+        [(metric, preset)] = options.items()
+        if metric in METRICS and isinstance(preset, str):
+            options = {"name": metric, "preset": preset}
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise RunDocumentError(
             f"{param}: a metric is a name, or an object with 'name' and its options", param=param
         )
     return name, options
+
+
+def _short(spec: str) -> dict[str, Any]:
+    """Return the object that a text stands for: a name, or a name and a preset with a colon."""
+    metric, colon, preset = spec.partition(":")
+    if colon and metric in METRICS:
+        return {"name": metric, "preset": preset.strip()}
+    return {"name": spec}
 
 
 def _kind(name: str, param: str) -> tuple[Callable[..., Any], tuple[str, ...]]:
@@ -230,7 +250,7 @@ def _options(
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     for option in sorted(given.keys() - known.keys()):
-        near = closest(option, known) if known else " It takes no options."
+        near = closest(option, known) if known else " It has none."
         raise RunDocumentError(
             f"{param}: {name} has no option {option!r}.{near}", param=f"{param}.{option}"
         )

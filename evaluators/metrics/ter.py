@@ -14,6 +14,14 @@ from sacrebleu.metrics.ter import TER
 
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import references, unscored
+from evaluators.text.language_names import LanguageName, language_code
+from evaluators.text.normal_form import NormalForm, normalizer
+from evaluators.text.words import is_unspaced, words
+
+_WHOLE_SENTENCES = (
+    "the text is in a script without blanks, which TER does not divide into words here; name the "
+    "language (Chinese or Japanese), or use chrf"
+)
 
 
 class Ter:
@@ -26,6 +34,10 @@ class Ter:
     Time grows with more than the square of the length, to seconds for a pair of 300 words. Where
     the answer or a reference is longer than `max_words`, the sample has no value and says why: an
     answer that was cut would have another TER.
+
+    `normalized` and `asian_support` together divide Chinese and Japanese; they are on where the
+    `language`, by default that of the run, is one of these. Without them, text in a script without
+    blanks has a note. Both texts are brought into the normal form `unicode` first.
     """
 
     name = "ter"
@@ -36,11 +48,18 @@ class Ter:
         self,
         *,
         max_words: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 150,
-        normalized: bool = False,
+        normalized: bool | None = None,
         no_punct: bool = False,
-        asian_support: bool = False,
+        asian_support: bool | None = None,
         case_sensitive: bool = False,
+        language: LanguageName = "",
+        unicode: NormalForm = "nfc",
     ) -> None:
+        asian = language_code(language) in ("zh", "ja")
+        normalized = asian if normalized is None else normalized
+        asian_support = asian if asian_support is None else asian_support
+        self._form = normalizer(unicode)
+        self._divides = normalized and asian_support
         self._ter = TER(
             normalized=normalized,
             no_punct=no_punct,
@@ -61,7 +80,7 @@ class Ter:
         self.signature = (
             f"ter|nrefs:var|case:{'mixed' if case_sensitive else 'lc'}|tok:tercom"
             f"|norm:{_yes(normalized)}|punct:{_yes(not no_punct)}|asian:{_yes(asian_support)}"
-            f"|max-words:{max_words}|blank:insertions|version:{sacrebleu.__version__}"
+            f"|max-words:{max_words}|unicode:{unicode}|blank:insertions|version:{sacrebleu.__version__}"
         )
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
@@ -69,8 +88,9 @@ class Ter:
         accepted = references(sample)
         if not accepted:
             return unscored(self.outputs)
-        text = answer.text or ""
-        if max(len(part.split()) for part in (text, *accepted)) > self._max_words:
+        text = self._form(answer.text or "")
+        accepted = tuple(map(self._form, accepted))
+        if max(len(words(part)) for part in (text, *accepted)) > self._max_words:
             return unscored(
                 self.outputs,
                 f"longer than {self._max_words} words, for which TER takes too long (max_words)",
@@ -79,8 +99,16 @@ class Ter:
         [counts] = self._ter._extract_corpus_statistics(
             [text], [[reference] for reference in accepted]
         )
+        note = ""
+        if not self._divides and any(map(is_unspaced, (text, *accepted))):
+            note = _WHOLE_SENTENCES
         return (
-            Score(output="ter", value=self._from(counts), statistics=tuple(map(float, counts))),
+            Score(
+                output="ter",
+                value=self._from(counts),
+                statistics=tuple(map(float, counts)),
+                note=note,
+            ),
         )
 
     def _from(self, statistics: Sequence[float]) -> float:

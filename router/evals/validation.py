@@ -74,7 +74,7 @@ def resolve_metrics(document: RunDocument, base: Path) -> RunDocument:
         RunDocumentError: a file does not exist.
     """
     metrics = tuple(
-        registry.resolve(spec, base, param=f"metrics[{n}]")
+        registry.resolve(spec, base, language=document.language, param=f"metrics[{n}]")
         for n, spec in enumerate(document.metrics)
     )
     return msgspec.structs.replace(document, metrics=metrics)

@@ -256,9 +256,9 @@ def test_an_exact_match_shares_every_word(text, reference):
             "metrics[2]: rouge has no option 'stemer'. Did you mean 'stemmer'?",
         ),
         (
-            {"name": "f1", "x": 1},
+            {"name": "cost", "x": 1},
             "metrics[2].x",
-            "metrics[2]: f1 has no option 'x'. It takes no options.",
+            "metrics[2]: cost has no option 'x'. It has none.",
         ),
         (
             {"name": "rouge", "stemmer": "yes"},

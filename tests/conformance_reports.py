@@ -1,5 +1,7 @@
 """Runs the conformance suite against every server that needs only the dev extra: `make providers`.
 
+`make providers KIND=groq` examines the fake host of one kind and leaves the other reports alone.
+
 The reports go to `docs/reference/conformance/`, one JSON file per server, from which `make docs`
 writes the table in `docs/reference/providers.md`. `conformance_local.py` adds the reports of the
 servers that need an environment of their own.
@@ -97,10 +99,15 @@ async def stand_in(name: str, dialect: Any, source: str) -> AsyncIterator[Server
 
 async def examine_all() -> None:
     """Run the suite against every server that needs nothing but the dev extra."""
-    import fake_hosts
+    await examine_server(Server("baseline", "baseline/lead-1", "0.1", "baseline", {}, "lead-1"))
+    await examine_llama_server()
+    await examine_fakes()
+
+
+async def examine_llama_server() -> None:
+    """Run the suite against llama.cpp's server, with and without embeddings."""
     import tiny_gguf
 
-    await examine_server(Server("baseline", "baseline/lead-1", "0.1", "baseline", {}, "lead-1"))
     with tempfile.TemporaryDirectory() as folder:
         model = tiny_gguf.write(Path(folder) / "tiny.gguf")
         command = [sys.executable, str(ROOT / "tests" / "llama_server.py"), "-m", str(model)]
@@ -113,6 +120,12 @@ async def examine_all() -> None:
                 fields["api_key"] = "sk-local"
             told = f"xllamacpp {version('xllamacpp')}, tiny random Llama"
             await examine_server(Server(name, title, told, "llamafile", fields, "tiny"))
+
+
+async def examine_fakes(kind: str = "") -> None:
+    """Run the suite against the fake of one kind of host, or of all."""
+    import fake_hosts
+
     dialects: dict[str, Callable[[], Any]] = {
         "mistral": fake_hosts.MistralDialect,
         "groq": fake_hosts.GroqDialect,
@@ -120,11 +133,15 @@ async def examine_all() -> None:
         "ollama": fake_hosts.OllamaDialect,
         "anthropic": fake_hosts.AnthropicDialect,
     }
+    if kind and kind not in dialects:
+        sys.exit(f"no fake host of the kind {kind!r}: it is one of {', '.join(dialects)}")
     for name, dialect in dialects.items():
+        if kind not in ("", name):
+            continue
         async with stand_in(name, dialect(), "stand-in of 2026-11") as server:
             await examine_server(server)
 
 
 if __name__ == "__main__":
     isolate()
-    asyncio.run(examine_all())
+    asyncio.run(examine_fakes(sys.argv[1]) if sys.argv[1:] else examine_all())

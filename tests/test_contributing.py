@@ -1,5 +1,6 @@
 """CONTRIBUTING.md: its recipes work in a copy, and what it names exists."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -117,9 +118,10 @@ def test_the_recipes_tests_pass(copy):
     done = run(
         copy,
         *("-m", "pytest", "-q", "-p", "no:cacheprovider"),
-        "tests/evaluators/test_ends_with.py",
+        "tests/evaluators/metrics/test_ends_with.py",
         "tests/evaluators/metrics/test_metrics.py",
         "tests/router/test_about.py",
+        "tests/providers/test_harbour.py",
         "tests/providers/conformance/test_reference.py",
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -144,12 +146,28 @@ def test_make_docs_documents_what_the_recipes_add(copy):
     assert "| `GET /about` | Show the version |" in page("http.md")
 
 
-def test_the_recipes_files_pass_the_linter(copy):
-    created = [step.path for step in steps(TEXT) if step.before is None]
-    assert len(created) == 5
-    # The order of imports follows from where modules are; `ruff check --fix` sees to it.
-    done = run(copy, "-m", "ruff", "check", "--no-cache", "--ignore", "I001", *created)
+def test_what_the_recipes_change_passes_the_linter(copy):
+    assert len([step for step in steps(TEXT) if step.before is None]) == 6
+    for command in (["check"], ["format", "--check"]):
+        done = run(copy, "-m", "ruff", *command, "--no-cache", ".")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_the_recipes_host_gets_a_report_and_no_other_does(copy):
+    reports = copy / "docs" / "reference" / "conformance"
+    before = {path.name: path.read_bytes() for path in reports.iterdir()}
+    done = run(copy, "tests/conformance_reports.py", "harbour")
     assert done.returncode == 0, done.stdout + done.stderr
+    after = {path.name: path.read_bytes() for path in reports.iterdir()}
+    report = json.loads(after.pop("harbour.json"))
+    assert report["report"]["kind"] == "harbour"
+    assert after == before
+    done = run(copy, "tests/conformance_reports.py", "lighthouse")
+    assert done.returncode == 1
+    assert (
+        "no fake host of the kind 'lighthouse': it is one of mistral, groq, gemini" in done.stderr
+    )
 
 
 def test_what_the_page_names_exists():

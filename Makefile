@@ -112,11 +112,11 @@ constraints: .venv/uv
 	$(INSTALL) -e '.[dev,parquet,metrics$(MODELS)]'
 	touch $@
 
-# What the site is built with; no test needs it.
 .venv/dist: .venv/core
 	$(INSTALL) -e '.[dist]'
 	touch $@
 
+# What the site is built with; no test needs it.
 .venv/docs: .venv/core
 	$(INSTALL) -e '.[docs]'
 	touch $@

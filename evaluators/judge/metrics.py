@@ -135,7 +135,7 @@ def prometheus_grading(
         signature=(
             f"{style}|template:{template}|rubric:{rubric.fingerprint()}|reference:{reference}"
             f"|instruction:{instruction or 'last user message'}|prompts:{prompts}"
-            f"|sent:{_digest(sent)}|read:{'expected' if expected else 'verdict'}|v:1"
+            f"|sent:{_digest(sent)}|read:{'expected' if expected else 'verdict'}|v:2"
         ),
         ask=ask,
         read=_reader(rubric.low, rubric.high, expected=expected),
@@ -219,7 +219,7 @@ def kind_grading(
         signature=(
             f"judge:{kind.name}@{kind.fingerprint()}|context:{context}"
             f"|instruction:{instruction or 'last user message'}|sent:{_digest(sent)}"
-            f"|read:{'expected' if expected else 'verdict'}|v:1"
+            f"|read:{'expected' if expected else 'verdict'}|v:2"
         ),
         ask=ask,
         read=_label_reader(kind.labels)
@@ -291,7 +291,10 @@ def _digest(sent: Mapping[str, Any]) -> str:
 
 def _reader(low: int, high: int, *, expected: bool) -> Read:
     def read(judgement: Judgement, prompt: str) -> Reading:
-        verdict = verdicts.score(judgement.answer.text or "", low, high, prompt=prompt)
+        answer = judgement.answer
+        verdict = verdicts.score(
+            answer.text or "", low, high, prompt=prompt, finish_reason=answer.finish_reason
+        )
         if verdict.value is None:
             return Reading(None, verdict.why)
         if expected:
@@ -306,7 +309,10 @@ def _reader(low: int, high: int, *, expected: bool) -> Read:
 
 def _label_reader(labels: Mapping[str, float]) -> Read:
     def read(judgement: Judgement, prompt: str) -> Reading:
-        verdict = verdicts.choice(judgement.answer.text or "", tuple(labels), prompt=prompt)
+        answer = judgement.answer
+        verdict = verdicts.choice(
+            answer.text or "", tuple(labels), prompt=prompt, finish_reason=answer.finish_reason
+        )
         if verdict.label is None:
             return Reading(None, verdict.why)
         return Reading(labels[verdict.label])

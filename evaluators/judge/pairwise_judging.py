@@ -16,6 +16,7 @@ import msgspec
 from evaluators.base import AskJudge, JudgeRequest
 from evaluators.judge import prometheus, verdicts
 from evaluators.judge.pairwise import Label, PairwiseComparison, Winner
+from evaluators.judge.plain_text import text_of
 from evaluators.judge.prometheus import Style
 from evaluators.judge.prompts import fingerprint
 from evaluators.judge.rubrics import Rubric
@@ -71,7 +72,7 @@ class PairwiseGrading(NamedTuple):
             f"{self.style}|relative|template:{'raw' if self.raw else 'chat'}"
             f"|rubric:{fingerprint(self.rubric.heading())}"
             f"|prompts:{fingerprint(*prometheus.texts(self.style, 'relative'))}"
-            f"|sent:{fingerprint(_encode(self.parameters).decode())}|orders:both|v:1"
+            f"|sent:{fingerprint(_encode(self.parameters).decode())}|orders:both|v:2"
         )
 
 
@@ -119,9 +120,13 @@ async def _verdict(
                 attempt=attempt,
             )
         )
-        if judgement.answer.text is None:
+        text = text_of(judgement.answer)
+        if text is None:
             return None
-        verdict = verdicts.choice(judgement.answer.text, ("A", "B"), prompt=question.user)
+        finish_reason = judgement.answer.finish_reason
+        verdict = verdicts.choice(
+            text, ("A", "B"), prompt=question.user, finish_reason=finish_reason
+        )
         if verdict.label == "A":
             return "A"
         if verdict.label == "B":

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from evaluators.base import AskJudge, Judgement, JudgeRequest
+from evaluators.judge.plain_text import text_of
 
 Combine = Literal["mean", "median", "majority"]
 
@@ -162,7 +163,7 @@ async def _verdict(
                 attempt=attempt,
             )
         )
-        if judgement.answer.text is None:
+        if text_of(judgement.answer) is None:
             # The dispatcher has repeated the request already, where that could help.
             return Reading(None, judgement.answer.error or "no answer"), False
         reading = read(judgement, request.text)

@@ -20,6 +20,7 @@ import msgspec
 from evaluators.base import AskJudge, JudgeRequest, Output, Scorable, Score
 from evaluators.judge import fence
 from evaluators.judge.metrics import Few, instruction_of, joined
+from evaluators.judge.plain_text import plain_text, text_of
 from evaluators.judge.prompts import fill, fingerprint, text
 from evaluators.metrics.reference import references
 from providers.errors import RunDocumentError
@@ -116,7 +117,7 @@ class Rag:
             f"rag|prompts:{fingerprint(_SYSTEM, *map(text, _TEXTS))}|context:{context}"
             f"|instruction:{instruction or 'last user message'}|claims:{MAX_CLAIMS}"
             f"|sent:{fingerprint(msgspec.json.encode(sent, order='sorted').decode())}"
-            "|v:1"
+            "|v:2"
         )
         self.signature = f"{self.grading}|judges:{judge}|retries:{retries}"
 
@@ -225,9 +226,12 @@ class _Steps:
                     attempt=attempt,
                 )
             )
-            if judgement.answer.text is None:
+            answer = text_of(judgement.answer)
+            if answer is None:
                 return _Step(None, f"{judge}: {judgement.answer.error or 'no answer'}")
-            values = read(judgement.answer.text)
+            spoken = plain_text(answer, finish_reason=judgement.answer.finish_reason)
+            # A list that was cut off lacks its end; JSON that can be read does not.
+            values = read(spoken.text) if not spoken.unfinished or _is_json(spoken.text) else None
             if values is not None:
                 return _Step(values)
         self.unparsed += 1
@@ -267,6 +271,17 @@ def _decision(value: Any) -> bool | None:
 
 
 def _json(answer: str, name: str) -> list[Any] | None:
+    fields = _object(answer)
+    values = fields.get(name) if fields is not None else None
+    return values if isinstance(values, list) else None
+
+
+def _is_json(answer: str) -> bool:
+    return _object(answer) is not None
+
+
+def _object(answer: str) -> dict[str, Any] | None:
+    """Return the JSON object that an answer has, fenced or not; None without one."""
     fenced = _FENCE.match(answer)
     body = fenced[1] if fenced else answer.strip()
     start, end = body.find("{"), body.rfind("}")
@@ -276,8 +291,7 @@ def _json(answer: str, name: str) -> list[Any] | None:
         decoded = msgspec.json.decode(body[start : end + 1])
     except UNREADABLE:
         return None
-    values = decoded.get(name) if isinstance(decoded, dict) else None
-    return values if isinstance(values, list) else None
+    return decoded if isinstance(decoded, dict) else None
 
 
 def _share(output: str, step: _Step) -> Score:

@@ -1,120 +1,123 @@
-"""What a judge's answer says: a score, a choice, or nothing that could be read.
+r"""Reads the verdict of a judge's answer: a score, a choice, or nothing that could be read.
 
-    score("Feedback: fine. [RESULT] 4", 1, 5)        -> Verdict(value=4)
-    score("Feedback: fine. [RESULT] 7", 1, 5)        -> Verdict(value=None, why="out of range: 7")
+    score("Feedback: fine. [RESULT] 4", 1, 5)        -> ScoreVerdict(value=4)
+    score("Feedback: fine. [RESULT] 7", 1, 5)        -> ScoreVerdict(None, "out of range: 7")
     choice("... so **Response B** it is", ("A", "B"))
 
-The last verdict counts. An answer that names none is unparsed, which is an outcome of its own and
-never a number. What the prompt itself says about scores (its rubric, its example of the format) is
-no verdict when it comes back in the answer.
+The last verdict counts. An answer without one is unparsed, which is an outcome of its own and never
+a number. What the prompt itself says about scores (its rubric, its example of the format) is no
+verdict when it comes back in the answer, nor is a number in the judge's thoughts. In an answer that
+was cut off, only a verdict in the requested form counts: words around a number may be the beginning
+of another sentence.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
+from evaluators.judge import score_patterns as patterns
+from evaluators.judge.plain_text import folded, plain_text
 from providers.wire import UNREADABLE
 
-# A line of the prompt that is shorter may well be an answer of its own.
-_ECHO_LENGTH = 12
-# Judges give a verdict in a few lines; what is longer than this is cut at its front.
-_MOST = 100_000
+_JSON_FENCE = re.compile(r"\A\s*```(?:json)?\s*(\{.*\})\s*```\s*\Z", re.DOTALL | re.IGNORECASE)
 
-_THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_JSON_FENCE = re.compile(r"\A\s*```(?:json)?\s*(\{.*\})\s*```\s*\Z", re.DOTALL)
-
-# What stands between a tag or a word and its number: dressing, and words that say nothing.
-_DRESS = r"(?:[\s:=*_`\"'\u201c\u201d\u2018\u2019(\[{<#>]|-(?!\d))"
-_FILLER = (
-    rf"(?:{_DRESS}|(?:the|final|overall|score|rating|grade|result|verdict|response|is|of|be)\b)"
-    r"{0,12}"
-)
-_NUMBER = r"(?<![\d.])(?P<number>[+-]?\d{1,4})(?:\.0+)?(?![\d%]|\.\d)"
-# `1-5` and `1 to 5` are ranges; `Score 3: ...` is a line of a rubric; `3 and 5` are two numbers.
-_NO_RANGE = r"(?!\s*(?:[-\u2013\u2014]|to|and|or)\s*[+-]?\d)"
-_TAGGED = re.compile(
-    rf"\[\s*/?\s*(?:RESULT|SCORE)\s*(?:\]|(?=[:\s]{{1,3}}[+-]?\d)){_FILLER}{_NUMBER}{_NO_RANGE}",
-    re.IGNORECASE,
-)
-_WORDED = re.compile(
-    rf"\b(?:score|rating|grade|result|verdict)\b{_FILLER}{_NUMBER}{_NO_RANGE}(?!\s*:)",
-    re.IGNORECASE,
-)
-_OUT_OF = re.compile(
-    rf"{_NUMBER}[*_]{{0,2}}\s*(?:/|out\s+of)\s*[*_]{{0,2}}(?P<most>\d{{1,4}})\b(?!\s*/)",
-    re.IGNORECASE,
-)
-_ALONE = re.compile(rf"\A{_DRESS}*{_NUMBER}[\s:*_`\"'\u201d\u2019)\]}}.!<>/s-]*\Z")
+_SENTENCE = 300  # characters of a sentence that are looked at on either side
 
 
 class ScoreVerdict(NamedTuple):
-    """A score, or why there is none: `value` is None and `why` says what was wrong."""
+    """A score; for an unparsed answer, `value` is None and `why` has the reason."""
 
     value: int | None
     why: str = ""
 
 
 class LabelVerdict(NamedTuple):
-    """One of the labels, or why there is none."""
+    """A label; for an unparsed answer, `label` is None and `why` has the reason."""
 
     label: str | None
     why: str = ""
 
 
-def score(answer: str, low: int, high: int, *, prompt: str = "") -> ScoreVerdict:
-    """The last score that the answer gives.
+def score(
+    answer: str, low: int, high: int, *, prompt: str = "", finish_reason: str = ""
+) -> ScoreVerdict:
+    """Return the last score that the answer gives.
 
-    A result tag counts more than words around a number, and those more than a number that stands
-    alone at the end: within the first kind that is there, the last one is the verdict.
+    A result tag counts more than an overall or final score, that more than other words around a
+    number, and those more than a number that stands alone at the end: within the first kind that
+    the answer has, the last one is the verdict.
 
     Args:
-        answer: what the judge said.
+        answer: the text of the judge's answer.
         low: the lowest score.
         high: the highest score.
-        prompt: what it was asked; lines of it in the answer are no verdict.
+        prompt: the text of the request; lines of it in the answer are no verdict.
+        finish_reason: why the answer ended, as the host reports it.
     """
-    fields = _fields(answer)
+    spoken = plain_text(answer, prompt=prompt, finish_reason=finish_reason)
+    fields = _fields(spoken.text)
     if fields is not None:
-        return _checked(_number(fields), low, high)
-    text = _own_words(answer, prompt)
-    for found in (
-        _last(_TAGGED.finditer(text)),
-        _last(_worded(text, high)),
-        _ALONE.match(_last_line(text)),
-    ):
-        if found is not None:
-            return _checked(int(found["number"]), low, high)
-    return ScoreVerdict(None, "no verdict")
+        return _checked(_number(fields, high), low, high)
+    text = patterns.SCALE.sub(" ", spoken.text)
+    tagged = _given(patterns.TAGGED.finditer(text), text, high)
+    if spoken.unfinished and (tagged is None or _may_go_on(tagged, text, high)):
+        return ScoreVerdict(None, spoken.unfinished)
+    verdict = (
+        tagged
+        or _given(patterns.OVERALL.finditer(text), text, high)
+        or _given(_worded(text), text, high)
+        or patterns.ALONE.match(_last_line(text))
+    )
+    return _checked(int(verdict["number"]), low, high) if verdict else _checked(None, low, high)
 
 
-def choice(answer: str, labels: Sequence[str], *, prompt: str = "") -> LabelVerdict:
-    """The last of the labels that the answer decides for.
+def choice(
+    answer: str, labels: Sequence[str], *, prompt: str = "", finish_reason: str = ""
+) -> LabelVerdict:
+    """Return the last of the labels that the answer decides for.
 
     Args:
-        answer: what the judge said.
-        labels: what it may choose: `("A", "B")`, `("yes", "no")`, ... Single letters must be in
-            upper case, unless they stand alone.
-        prompt: what it was asked.
+        answer: the text of the judge's answer.
+        labels: the labels to choose from: `("A", "B")`, `("yes", "no")`, ... Single letters must
+            be in upper case, unless they stand alone.
+        prompt: the text of the request; lines of it in the answer are no verdict.
+        finish_reason: why the answer ended, as the host reports it.
     """
-    fields = _fields(answer)
+    spoken = plain_text(answer, prompt=prompt, finish_reason=finish_reason)
+    fields = _fields(spoken.text)
     if fields is not None:
-        named = [str(value) for name, value in fields.items() if name in _CHOICE_FIELDS]
+        named = [str(value) for name, value in fields.items() if _plain_name(name) in _CHOICES]
         return _known(named[-1] if named else None, labels)
-    text = _own_words(answer, prompt)
-    one = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    tagged, *others, alone = _choice_patterns(tuple(labels))
+    for pattern in [tagged] if spoken.unfinished else [tagged, *others]:
+        verdict = _last(pattern.finditer(spoken.text))
+        if verdict is not None:
+            return _known(verdict["label"], labels)
+    if spoken.unfinished:
+        return LabelVerdict(None, spoken.unfinished)
+    verdict = alone.match(_last_line(spoken.text))
+    return _known(verdict["label"], labels) if verdict else LabelVerdict(None, "no verdict")
+
+
+def _choice_patterns(labels: tuple[str, ...]) -> list[re.Pattern[str]]:
+    """Return the forms of a choice: tagged, in brackets, in words, and alone on its line."""
+    either = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
     case = "" if all(len(label) == 1 for label in labels) else "(?i:"
-    label = rf"(?P<label>{case}{one}{')' if case else ''})"
+    label = rf"(?P<label>{case}{either}{')' if case else ''})"
     ends = (
-        r"(?=[\s*_`\"'\u201d\u2019)\]}>.,;:!<]*"
+        r"(?=[\s*_`\"'\u201d\u2019)\]}>.,;:!<$]*"
         r"(?:$|/s>|\n|(?:is|was|wins|because|as|since|over|for)\b)|[.,;:!]\s)"
     )
-    who = rf"(?:{_DRESS}|(?i:the|final|better|answer|response|option|assistant|is)\b){{0,12}}"
-    tagged = rf"\[\s*/?\s*(?i:RESULT|CHOICE|VERDICT)\s*(?:\]|(?=[:\s])){who}{label}\b{ends}"
+    who = (
+        rf"(?:{patterns.DRESS}|(?i:the|final|better|answer|response|option|assistant|is)\b){{0,12}}"
+    )
+    tag = r"(?:\[\s*/?\s*(?i:RESULT|CHOICE|VERDICT)\s*(?:\]|(?=[:\s]))|\\boxed\s*\{)"
+    tagged = rf"{tag}{who}{label}(?!\w){ends}"
     bracketed = rf"\[\s*(?i:response|answer|assistant)\s+{label}\s*\]"
     worded = (
         rf"\b(?i:better|winner|verdict|choice|result|answer|prefer\w*|choose)\b{who}{label}\b{ends}"
@@ -125,28 +128,28 @@ def choice(answer: str, labels: Sequence[str], *, prompt: str = "") -> LabelVerd
         rf"\s+(?:better|best|stronger|winner|preferred)\b)"
     )
     alone = (
-        rf"\A{_DRESS}*(?:(?i:response|answer|option)\s+)?{_DRESS}*(?P<label>(?i:{one}))"
-        r"[\s*_`\"'\u201d\u2019)\]}}.!:<>/s-]*\Z"
+        rf"\A{patterns.DRESS}*(?:(?i:response|answer|option)\s+{patterns.DRESS}*)?"
+        rf"(?P<label>(?i:{either}))"
+        r"[\s*_`\"'\u201d\u2019)\]}}.!:<>/$s-]*\Z"
     )
-    for pattern in (tagged, bracketed, worded, better):
-        found = _last(re.finditer(pattern, text))
-        if found is not None:
-            return _known(found["label"], labels)
-    found = re.match(alone, _last_line(text))
-    return _known(found["label"], labels) if found else LabelVerdict(None, "no verdict")
+    return [re.compile(pattern) for pattern in (tagged, bracketed, worded, better, alone)]
 
 
-_SCORE_FIELDS = ("score", "result", "rating", "verdict", "grade")
-_CHOICE_FIELDS = ("choice", "result", "verdict", "better", "winner", "answer", "label")
+_SCORES = tuple(
+    f"{scope}{noun}"
+    for noun in ("score", "result", "rating", "verdict", "grade")
+    for scope in ("", "overall", "final")
+)
+_CHOICES = frozenset({"choice", "result", "verdict", "better", "winner", "answer", "label"})
 
 
 def expected(
     tokens: Sequence[tuple[str, Mapping[str, float]]], low: int, high: int
 ) -> float | None:
-    """The score that the judge's probabilities give on average; None where they do not say.
+    """Return the mean score by the judge's probabilities; None where they do not say.
 
     Taken at the last token that is a score: each alternative that is a score counts by its
-    probability, those that are not are left out (Liu et al. 2023, G-Eval, arXiv:2303.16634).
+    probability, and every other one is left out (Liu et al. 2023, G-Eval, arXiv:2303.16634).
 
     Args:
         tokens: the answer's tokens in order, each with its alternatives' natural log probabilities.
@@ -169,17 +172,17 @@ def expected(
 
 
 def _as_score(token: str, low: int, high: int) -> int | None:
-    stripped = token.strip().lstrip("▁Ġ")
+    stripped = folded(token).strip().lstrip("\u2581\u0120")
     if re.fullmatch(r"[+-]?\d{1,4}", stripped) is None:
         return None
     value = int(stripped)
     return value if low <= value <= high else None
 
 
-def _fields(answer: str) -> dict[str, Any] | None:
-    """The answer as a JSON object, where it is one."""
-    found = _JSON_FENCE.match(answer)
-    body = found[1] if found else answer.strip()
+def _fields(text: str) -> dict[str, Any] | None:
+    """Return the fields of an answer that is a JSON object; None for any other one."""
+    fence = _JSON_FENCE.match(text)
+    body = fence[1] if fence else text.strip()
     if not body.startswith("{"):
         return None
     try:
@@ -189,36 +192,72 @@ def _fields(answer: str) -> dict[str, Any] | None:
     return decoded if isinstance(decoded, dict) else None
 
 
-def _number(fields: Mapping[str, Any]) -> int | None:
-    for name in _SCORE_FIELDS:
-        value = fields.get(name)
-        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,4}\s*", value):
-            return int(value)
+def _plain_name(name: str) -> str:
+    """Return a field's name as `_SCORES` has it: `Overall Score` is `overallscore`."""
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+def _number(fields: Mapping[str, Any], high: int) -> int | None:
+    """Return the number of the first field that has one."""
+    named = {_plain_name(name): value for name, value in fields.items()}
+    for name in _SCORES:
+        value = named.get(name)
+        if isinstance(value, str) and (number := _number_of_text(value, high)) is not None:
+            return number
         if isinstance(value, int | float) and not isinstance(value, bool):
             return int(value) if value == value // 1 else None
     return None
 
 
-def _own_words(answer: str, prompt: str) -> str:
-    """The answer without its thoughts and without what it repeats of the prompt."""
-    text = _THOUGHT.sub("", answer[-_MOST:])
-    if prompt.strip():
-        text = text.replace(prompt.strip(), "")
-    asked = {line.strip() for line in prompt.splitlines() if len(line.strip()) >= _ECHO_LENGTH}
-    lines = [line for line in text.splitlines() if line.strip() not in asked]
-    return "\n".join(lines)
+def _number_of_text(value: str, high: int) -> int | None:
+    """Return the number that a field's text begins with, if no other number follows."""
+    match = re.fullmatch(
+        rf"\s*{patterns.NUMBER}{patterns.TOP}?(?:\s*[-:(,.\u2013\u2014][^\d]*)?\s*", value
+    )
+    if match is None or match["top"] not in {None, str(high)}:
+        return None
+    return int(match["number"])
 
 
-def _worded(text: str, high: int) -> Iterator[re.Match[str]]:
-    """`Score: 4`, `a score of 4`, `4 out of 5`, by their place."""
-    found = list(_WORDED.finditer(text))
-    found += [match for match in _OUT_OF.finditer(text) if int(match["most"]) == high]
-    return iter(sorted(found, key=lambda match: match.start("number")))
+def _worded(text: str) -> list[re.Match[str]]:
+    """Return `Score: 4`, `a score of 4`, `4 out of 5`, `I give it a 4`, by their place."""
+    matches = [
+        *patterns.WORDED.finditer(text),
+        *patterns.OUT_OF.finditer(text),
+        *patterns.GIVEN.finditer(text),
+    ]
+    return sorted(matches, key=lambda match: match.start("number"))
 
 
-def _last(found: Iterator[re.Match[str]]) -> re.Match[str] | None:
+def _given(matches: Iterable[re.Match[str]], text: str, high: int) -> re.Match[str] | None:
+    """Return the last score that the judge gives, on this scale, and does not only speak of."""
+    return _last(
+        match
+        for match in matches
+        if match["top"] in {None, str(high)} and not _is_hypothetical(match, text)
+    )
+
+
+def _is_hypothetical(match: re.Match[str], text: str) -> bool:
+    """Whether a score is that of another answer, as in `to reach a score of 5, add details`."""
+    before = re.split(r"[.!?\n]", text[max(0, match.start() - _SENTENCE) : match.start()])[-1]
+    after = re.split(r"[.!?\n]", text[match.end() : match.end() + _SENTENCE])[0]
+    if patterns.SUPPOSED.search(before) or patterns.REQUIRED.match(after):
+        return True
+    sentence = f"{before} {match[0]} {after}"
+    return bool(patterns.MODAL.search(sentence) and patterns.CONDITION.search(sentence))
+
+
+def _may_go_on(verdict: re.Match[str], text: str, high: int) -> bool:
+    """Whether an answer that was cut off may be about to say another score."""
+    if patterns.BARE_TAG.search(text):
+        return True
+    return not text[verdict.end("number") :].strip() and 10 * abs(int(verdict["number"])) <= high
+
+
+def _last(matches: Iterable[re.Match[str]]) -> re.Match[str] | None:
     last = None
-    for last in found:  # noqa: B007  (the last one is what is wanted)
+    for last in matches:  # noqa: B007  (only the last one counts)
         pass
     return last
 
@@ -237,7 +276,7 @@ def _checked(value: int | None, low: int, high: int) -> ScoreVerdict:
 
 
 def _known(label: str | None, labels: Sequence[str]) -> LabelVerdict:
-    for one in labels:
-        if label is not None and one.casefold() == label.strip().casefold():
-            return LabelVerdict(one)
+    for known in labels:
+        if label is not None and known.casefold() == label.strip().casefold():
+            return LabelVerdict(known)
     return LabelVerdict(None, "no verdict" if label is None else "no such choice")

@@ -52,6 +52,8 @@ class Judge:
         said = self.answers[step]
         if said is None:
             return Judgement(answer=Answer(text=None, error="down"))
+        if isinstance(said, Answer):
+            return Judgement(answer=said)
         return Judgement(answer=Answer(text=said))
 
 
@@ -94,6 +96,26 @@ async def test_what_cannot_be_read_is_asked_again_and_never_a_number():
     assert found["answer_relevance"].value == pytest.approx(2 / 3)
     assert found["rag_unparsed"].value == pytest.approx(1 / 6)
     assert len(judge.asked) == Rag.calls + 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        (Answer(text="<think>- yes\n- no\n- no"), None),
+        (Answer(text="<think>- yes</think>- yes\n- no\n- no"), 1 / 3),
+        (Answer(text="- yes\n- no\n- no", finish_reason="length"), None),
+        (Answer(text='{"verdicts": ["yes", "no", "no"', finish_reason="length"), None),
+        (Answer(text='{"verdicts": [1, 0, 0]}\n\n', finish_reason="length"), 1 / 3),
+        (Answer(text=None, error="thoughts only", error_code="no_text"), None),
+    ],
+)
+async def test_a_step_that_was_cut_off_has_no_decisions(answer, value):
+    judge = Judge(supported=answer)
+    found = await scored(judge)
+    assert found["faithfulness"].value == (None if value is None else pytest.approx(value))
+    again = 2 if value is None else 0
+    assert len(judge.asked) == Rag.calls + again
+    assert found["rag_unparsed"].value == (pytest.approx(1 / 6) if again else 0)
 
 
 async def test_a_wrong_number_of_decisions_is_no_decision():

@@ -309,7 +309,7 @@ NO_VERDICT = ScoreVerdict(None, "no verdict")
         ('{"rating": 4}', ScoreVerdict(4)),
         ('{"verdict": 4}', ScoreVerdict(4)),
         ('{"grade": 4}', ScoreVerdict(4)),
-        ('{"SCORE": 4}', NO_VERDICT),
+        ('{"SCORE": 4}', ScoreVerdict(4)),
         ('{"points": 4, "reason": "[RESULT] 3"}', NO_VERDICT),
         ('{"grade": 1, "verdict": 2, "rating": 3, "result": 4, "score": 5}', ScoreVerdict(5)),
         ('{"grade": 1, "verdict": 2, "rating": 3, "result": 4}', ScoreVerdict(4)),
@@ -321,7 +321,8 @@ NO_VERDICT = ScoreVerdict(None, "no verdict")
         ('{"score": " +3 "}', ScoreVerdict(3)),
         ('{"score": "-3"}', ScoreVerdict(None, "out of range: -3")),
         ('{"score": "12345"}', NO_VERDICT),
-        ('{"score": "4.0"}', NO_VERDICT),
+        ('{"score": "4.0"}', ScoreVerdict(4)),
+        ('{"score": "4.5"}', NO_VERDICT),
         ('{"score": 4.0}', ScoreVerdict(4)),
         ('{"score": 4.5, "grade": 2}', NO_VERDICT),
         ('{"score": 9}', ScoreVerdict(None, "out of range: 9")),
@@ -349,7 +350,8 @@ def test_the_ends_of_the_range_are_scores():
         ('{"winner": "B"}', LabelVerdict("B")),
         ('{"answer": "B"}', LabelVerdict("B")),
         ('{"label": "B"}', LabelVerdict("B")),
-        ('{"LABEL": "B", "reason": "A"}', LabelVerdict(None, "no verdict")),
+        ('{"LABEL": "B", "reason": "A"}', LabelVerdict("B")),
+        ('{"reason": "A"}', LabelVerdict(None, "no verdict")),
         ('{"choice": "A", "label": "B"}', LabelVerdict("B")),
         ('{"label": "B", "choice": "A"}', LabelVerdict("A")),
         ('{"choice": null}', LabelVerdict(None, "no such choice")),
@@ -460,3 +462,201 @@ def test_an_answer_is_read_from_its_end():
 )
 def test_the_expected_score(tokens, value):
     assert expected(tokens, 1, 5) == (None if value is None else pytest.approx(value))
+
+
+# Forms that judges use, besides those that they are asked for.
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        # The scale beside the word.
+        ("Score (1-5): 4", 4),
+        ("Score [1\u20135]: 4", 4),
+        ("**Score** (on a scale of 1 to 5): **4**", 4),
+        ("Rating (1 = worst, 5 = best): 2", 2),
+        ("Score (out of 5): 4", 4),
+        ("Score out of 5: 4", 4),
+        ("Score (max. 5): 4", 4),
+        ("On a scale from 1 to 5, the score is 3.", 3),
+        ("The score, on a 1-5 scale, is\nScore: 3", 3),
+        ("Score (1-5)", None),
+        ("Score (1-5): between 3 and 4", None),
+        ("[RESULT] (1-5) 4", 4),
+        # Other widths, scripts and languages.
+        ("Score\uff1a 4", 4),
+        ("Score: \uff14", 4),
+        ("\uff3bRESULT\uff3d \uff14", 4),
+        ("\u3010RESULT\u3011 4", 4),
+        ("Score: \u0664", 4),
+        ("Score: \U0001d7d2", 4),
+        ("\u8bc4\u5206\uff1a4", 4),
+        ("\u6700\u7ec8\u8bc4\u5206\uff1a\uff14\u5206", 4),
+        ("\u5f97\u5206\u4e3a 4 \u5206\uff08\u6ee1\u5206 5 \u5206\uff09", 4),
+        ("\u30b9\u30b3\u30a2\uff1a4", 4),
+        ("\uc810\uc218: 4", 4),
+        ("Bewertung: 4", 4),
+        ("Puntuaci\u00f3n: 4", 4),
+        ("Score: 4\u00bd", None),
+        ("Score: 4,5", None),
+        ("Score: 4\u00b2", None),
+        # TeX.
+        ("so \\boxed{4}", 4),
+        ("so $\\boxed{\\text{4}}$.", 4),
+        ("\\boxed{4/5}", 4),
+        ("\\boxed{4.5}", None),
+        ("\\boxed{2} at first, then \\boxed{3}", 3),
+        ("Score: $4$", 4),
+        ("Score: \\(4\\)", 4),
+        ("The score is \\textbf{4}", 4),
+        # Fields.
+        ('{"score": "4/5"}', 4),
+        ('{"score": "4 / 5"}', 4),
+        ('{"score": "4 out of 5"}', 4),
+        ('{"score": "4 - good"}', 4),
+        ('{"score": "4 (good)"}', 4),
+        ('{"score": "4/10"}', None),
+        ('{"score": "3 or 4"}', None),
+        ('{"Overall Score": 4}', 4),
+        ('{"final_rating": "\uff14"}', 4),
+        ('So: {"score": "4/5"}', 4),
+        ("<score>4</score>", 4),
+        ("| Score | 4 |", 4),
+        # Sentences.
+        ("I would give this response a 4.", 4),
+        ("I'd rate it a 4 because it is short.", 4),
+        ("I give it **4** points.", 4),
+        ("It deserves a 4.", 4),
+        ("I would give three examples and 4 sources.", None),
+        ("The overall score for this response would be a 4.", 4),
+        ("4 stars out of 5", 4),
+        ("Fine.\n4 points", 4),
+        ("Score \u2014 4", 4),
+        # Another scale.
+        ("Score: 4/10", None),
+        ("[RESULT] 3/4", None),
+        # The overall score, whatever else is said afterwards.
+        ("So the overall score is 2. To reach a score of 5, add details.", 2),
+        ("Final score: 2\nAn answer with a score of 5 has sources.", 2),
+        ("Total: 3. Clarity has a score of 5.", 3),
+        ("Overall, the clarity is good. Score: 4", 4),
+        # Scores that are only spoken of.
+        ("The score is 2. To get a score of 5, add details.", 2),
+        ("Score: 2. It would have a score of 4 if it named its sources.", 2),
+        ("Score: 2. A better answer would get a score of 5.", 2),
+        ("Score: 2. A score of 5 would require sources.", 2),
+        ("Score: 2, which is not a score of 3.", 2),
+        ("To reach a score of 5, add details.", None),
+        ("[RESULT] 2. To get a [RESULT] 5, add details.", 2),
+        ("Based on the rubric the response would receive a score of 3.", 3),
+        # A list after the verdict is no range.
+        ("[RESULT] 4\n\n- 3 typos", 4),
+    ],
+)
+def test_forms_that_judges_use(answer, value):
+    assert score(answer, 1, 5).value == value
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("so \\boxed{B}", "B"),
+        ("\\boxed{\\text{B}}", "B"),
+        ("\\boxed{Bad}", None),
+        ("\uff3bRESULT\uff3d \uff22", "B"),
+        ("[RESULT] $B$", "B"),
+        ('{"Choice": "B"}', "B"),
+        ('{"choice": "\uff22"}', "B"),
+    ],
+)
+def test_forms_of_a_choice_that_judges_use(answer, label):
+    assert choice(answer, ("A", "B")).label == label
+
+
+# Answers without an end.
+
+CUT_OFF = ScoreVerdict(None, "cut off")
+THINKING = ScoreVerdict(None, "still thinking")
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        ("The first half would deserve score 5 if the second half", CUT_OFF),
+        ("Score: 4", CUT_OFF),
+        ("4", CUT_OFF),
+        ("", CUT_OFF),
+        ('{"feedback": "It has a score of 4 and', CUT_OFF),
+        ("Good. [RESULT] 4", ScoreVerdict(4)),
+        ("Good. [RESULT] 4\nIn more detail, a score of 5 is", ScoreVerdict(4)),
+        ("Good. [RESULT] 4 On second thoughts: [RESULT]", CUT_OFF),
+        ("Good. [RESULT] 9", ScoreVerdict(None, "out of range: 9")),
+        ('{"score": 4}\n\n', ScoreVerdict(4)),
+        ("<think>a score of 3. Let me look", THINKING),
+    ],
+)
+@pytest.mark.parametrize("finish_reason", ["length", "LENGTH", "max_tokens", "content_filter"])
+def test_an_answer_that_was_cut_off_has_no_verdict_but_a_tagged_one(answer, verdict, finish_reason):
+    assert score(answer, 1, 5, finish_reason=finish_reason) == verdict
+
+
+def test_a_number_that_was_cut_off_may_be_the_beginning_of_another():
+    assert score("[RESULT] 1", 1, 10, finish_reason="length") == CUT_OFF
+    assert score("[RESULT] 1.", 1, 10, finish_reason="length").value == 1
+    assert score("[RESULT] 2", 1, 10, finish_reason="length").value == 2
+    assert score("[RESULT] 1", 1, 9, finish_reason="length").value == 1
+    assert score("[RESULT] 1", 1, 10, finish_reason="stop").value == 1
+
+
+@pytest.mark.parametrize(
+    "thoughts",
+    [
+        "<think>maybe score 1",
+        "<think>maybe [RESULT] 1",
+        "Let me see. <think>the score is 4",
+        "<think>one</think><think>Score: 4",
+        "<THINKING>\nScore: 4",
+        "<thought>Score: 4",
+        "[THINK]Score: 4",
+        "\u25c1think\u25b7Score: 4",
+        "<seed:think>Score: 4",
+        "<|channel|>analysis<|message|>Score: 4",
+    ],
+)
+def test_a_judge_that_still_thinks_has_no_verdict(thoughts):
+    assert score(thoughts, 1, 5) == THINKING
+    assert choice(thoughts + "\nB", ("A", "B")) == LabelVerdict(None, "still thinking")
+
+
+@pytest.mark.parametrize(
+    "thoughts",
+    [
+        "<think>[RESULT] 1</think>",
+        "[THINK]Score: 4[/THINK]",
+        "<|channel|>analysis<|message|>Score: 4<|end|><|channel|>final<|message|>",
+        "Score: 1 and so on</think>",
+    ],
+)
+def test_what_comes_after_the_thoughts_is_the_answer(thoughts):
+    assert score(f"{thoughts} Score: 2", 1, 5).value == 2
+    assert score(f"{thoughts} I cannot say.", 1, 5) == NO_VERDICT
+
+
+def test_a_judge_may_speak_of_tags():
+    assert score('It leaks a "<think>" tag. [RESULT] 2', 1, 5).value == 2
+    assert score("It leaks `<think>`. Score: 2", 1, 5).value == 2
+
+
+def test_a_choice_that_was_cut_off():
+    cut = LabelVerdict(None, "cut off")
+    assert choice("Response B is better", ("A", "B"), finish_reason="length") == cut
+    assert choice("B", ("A", "B"), finish_reason="length") == cut
+    assert choice("Fine. [RESULT] B", ("A", "B"), finish_reason="length").label == "B"
+
+
+@pytest.mark.parametrize(
+    "piece", [" ", "\n", "(", "[RESULT] ", "score ", "to get 4 ", "(1 - ", "a "]
+)
+def test_no_repetition_takes_long(piece):
+    score(piece * (100_000 // len(piece)), 1, 5)
+    choice(piece * (100_000 // len(piece)), ("A", "B"))

@@ -30,6 +30,15 @@ MODELS = {
     "moody": [{"answers": ["[RESULT] 2", "[RESULT] 4", "[RESULT] 3"]}],
     "shy": [{"times": 6, "answer": "Well, well."}, {"answer": "[RESULT] 5"}],
     "mute": [{"answer": "I would rather not say, 7 of 12 times."}],
+    **{
+        f"cut-{name}": [{"body": {"choices": [{"message": message, "finish_reason": "length"}]}}]
+        for name, message in {
+            "thoughts": {"content": "<think>A decent one gets a score of 3. Let me look"},
+            "words": {"content": "The first half would deserve score 5 if the second half"},
+            "null": {"content": None, "reasoning_content": "A score of 3? Let me look"},
+            "empty": {"content": "", "reasoning_content": "A score of 3? Let me look"},
+        }.items()
+    },
     "down": [{"status": 500}],
     "slow": [
         {"answer": GOOD, "delay_s": 0.15, "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
@@ -204,6 +213,17 @@ def test_a_judge_that_says_nothing_leaves_no_number(http, upstream):
     assert found["exact_match"]["estimate"] == 1
     assert len(asked(upstream, "mute")) == 24
     assert "no verdict" in found["helpfulness"]["example"]
+
+
+@pytest.mark.parametrize("judge", ["cut-thoughts", "cut-words", "cut-null", "cut-empty"])
+def test_a_judge_that_was_cut_off_is_asked_again_and_leaves_no_number(http, upstream, judge):
+    found = scores(evaluate(http, [{"name": "prometheus", "judge": f"up/{judge}", "retries": 1}]))
+    assert (found["helpfulness"]["estimate"], found["helpfulness"]["n"]) == (None, 0)
+    assert found["helpfulness_unparsed"]["estimate"] == 1
+    assert len(asked(upstream, judge)) == 24
+    why = "still thinking" if judge == "cut-thoughts" else "cut off"
+    if judge != "cut-null":
+        assert why in found["helpfulness"]["example"]
 
 
 def test_a_judge_that_is_down_is_told(http):

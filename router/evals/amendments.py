@@ -41,13 +41,13 @@ class Rescore(NamedTuple):
         document: the run's, with the metrics that it has from now on.
         new: the metrics that are to be scored.
         signatures: metric name to signature, of all metrics.
-        kept_outputs: the outputs whose stored scores stay.
+        keep_outputs: the outputs whose stored scores stay.
     """
 
     document: RunDocument
     new: list[AnyMetric]
     signatures: dict[str, str]
-    kept_outputs: list[str]
+    keep_outputs: list[str]
 
     @property
     def needing_references(self) -> list[str]:

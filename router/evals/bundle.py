@@ -3,7 +3,7 @@
     command = pack(document, base, config, folder)      # in `folder`: evalrouter eval run ...
 
 What is a file here goes along; what is a name or an address (a registered dataset, `hf://`, a
-model) stays one, and is looked for where the run is carried out.
+model) stays one, and is looked up where the run is executed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SQLITE = "sqlite:///"
 
 
 def pack(document: RunDocument, base: Path, config: Mapping[str, Any], folder: Path) -> list[str]:
-    """Fill a folder; returns the command that carries the run out in it.
+    """Fill a folder, and return the command that executes the run in it.
 
     Args:
         document: complete, as `complete_run` gives it.
@@ -65,7 +65,7 @@ def pack(document: RunDocument, base: Path, config: Mapping[str, Any], folder: P
 
 
 def read_config(path: Path | None, database: str | None) -> dict[str, Any]:
-    """The config as it was written, its `${NAME}` unread: they are variables of that machine.
+    """Return the config as it was written: its `${NAME}` are variables of the other machine.
 
     Args:
         path: the file; None for none.
@@ -90,17 +90,16 @@ def read_config(path: Path | None, database: str | None) -> dict[str, Any]:
     if database is not None:
         storage = {**storage, "database": database}
         config = {**config, "storage": storage}
-    said = str(storage.get("database", "")) if isinstance(storage, dict) else ""
-    said = said.removeprefix(_SQLITE)
-    if not said.startswith(("/", "${")):
+    address = str(storage.get("database", "")) if isinstance(storage, dict) else ""
+    if not address.removeprefix(_SQLITE).startswith(("/", "${")):
         raise ConfigError(
             "storage.database: the job's own folder is deleted with the job; name a file by its "
             "full path on the cluster's head, as sqlite:////data/evalrouter.db, there or with "
             "--database",
             param="storage.database",
         )
-    found: dict[str, Any] = config
-    return found
+    checked: dict[str, Any] = config
+    return checked
 
 
 class _Files:
@@ -111,7 +110,7 @@ class _Files:
         self._taken = 0
 
     def take(self, path: Path) -> str:
-        """Copy a file or a folder; its path from where the document is."""
+        """Copy a file or a folder, and return its path from where the document is."""
         # Each has a folder of its own, so that equal names do not meet.
         place = Path(FILES, str(self._taken), path.name)
         self._taken += 1
@@ -123,7 +122,7 @@ class _Files:
         return str(place)
 
     def packed(self, spec: str | Mapping[str, Any]) -> str | dict[str, Any]:
-        """A metric's spec, whose paths are absolute, with paths in the folder."""
+        """Return a metric's spec with its absolute paths replaced by paths in the folder."""
         if isinstance(spec, str):
             return self._text(spec)
         return {

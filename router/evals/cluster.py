@@ -1,11 +1,11 @@
-"""Work on a Ray cluster, through a process that speaks to it (`serve/batch/driver.py`).
+"""Has work done on a Ray cluster, through a process that speaks to it (`serve/batch/driver.py`).
 
     async with Cluster(execution) as cluster:
         scorer = Scorer(metrics, pool=cluster.pool)
 
-Ray is never imported here. Who scored what is of no consequence to the run: scores come back, and
-are kept, one time each; a worker that dies has its answers scored by another. Models that a run
-loads itself are asked through here too (`local_models.py`).
+Ray is never imported here. Which worker scored an answer makes no difference to the run: its scores
+come back and are stored once; when a worker dies, another one scores its answers. Requests to
+models that a run loads itself go through here too (`local_models.py`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Cluster:
         self._reading: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Cluster:
-        """Start the process; the cluster itself is met by the first crew.
+        """Start the process; the first crew is what connects to the cluster.
 
         Raises:
             MissingExtraError: Ray is not installed.
@@ -109,7 +109,7 @@ class Cluster:
         sample_s: float = SAMPLE_S,
         **_: object,
     ) -> Scores:
-        """What scores with these metrics on the cluster; called as Pool is."""
+        """Return a pool that scores with these metrics on the cluster; called as WorkerPool is."""
         # Models come one by one, without a number of processes.
         gpus = self._execution.gpus if processes is None else 0.0
         return _Scorers(self, self._execution, specs, gpus, sample_s)
@@ -125,16 +125,16 @@ class Cluster:
         gpus: float,
         at_once: int | None = None,
     ) -> str:
-        """Make workers, as `frames.Crew` has it; "" once one can work, or why they cannot.
+        """Start workers as `protocol.Crew` describes; return "" once one is ready, or why none is.
 
         Raises:
-            ClusterError: there is no cluster.
+            ClusterError: the cluster cannot be reached.
         """
         number = next(self._numbers)
-        found = await self._ask(
+        done = await self._request(
             Crew(number, name, make, argument, workers, cpus, gpus, at_once=at_once)
         )
-        return found.error or found.payload.decode()
+        return done.error or done.payload.decode()
 
     async def call(
         self,
@@ -145,15 +145,15 @@ class Cluster:
         limit_s: float | None = None,
         tries: int = 1,
     ) -> Done:
-        """Have a worker of a crew do something, as `frames.Call` has it. Cancelling it is told.
+        """Have a worker of a crew do what `protocol.WorkerCall` describes; it may be cancelled.
 
         Raises:
             ClusterError: the cluster was lost.
         """
         number = next(self._numbers)
-        return await self._ask(WorkerCall(number, crew, method, payload, limit_s, tries))
+        return await self._request(WorkerCall(number, crew, method, payload, limit_s, tries))
 
-    async def _ask(self, message: Crew | WorkerCall) -> Done:
+    async def _request(self, message: Crew | WorkerCall) -> Done:
         number = message.number
         future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
@@ -222,7 +222,7 @@ class _Scorers:
         self._made: asyncio.Task[str] | None = None
 
     async def start(self) -> str:
-        """Make the workers; "" or why they cannot load their metrics."""
+        """Start the workers, and return "" or why they cannot load their metrics."""
         if self._made is None:
             making = self._cluster.crew(
                 name=self._name,
@@ -236,32 +236,32 @@ class _Scorers:
         return await asyncio.shield(self._made)
 
     async def score(self, items: Sequence[Scorable]) -> list[tuple[Score, ...] | str]:
-        """For each answer, in order, its scores, or why there are none."""
+        """Return for each answer, in order, its scores, or why it has none."""
         why = await self.start()
         if why:
             return [why] * len(items)
         chunks = [items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK)]
-        found = await together(*(self._chunk(one) for one in chunks))
-        return [scores for one in found for scores in one]
+        results = await together(*(self._chunk(chunk) for chunk in chunks))
+        return [scores for result in results for scores in result]
 
     async def _chunk(self, items: Sequence[Scorable]) -> list[tuple[Score, ...] | str]:
-        """A few answers' scores; their places hold the reason where they could not be scored."""
-        found = await self._cluster.call(
+        """Return the scores of a few answers, or the reason where one could not be scored."""
+        done = await self._cluster.call(
             self._name,
             "score",
             encode(ScoringBatch(tuple(items))),
             limit_s=self._limit_s * len(items),
             tries=_TRIES,
         )
-        if not found.error:
-            return list(_scores.decode(found.payload))
+        if not done.error:
+            return list(_scores.decode(done.payload))
         if len(items) == 1:
-            return [found.error]
+            return [done.error]
         # One answer must not cost the others of its batch.
         alone = await together(*(self._chunk([item]) for item in items))
-        return [one for [one] in alone]
+        return [scores for [scores] in alone]
 
     async def close(self) -> None:
-        """The workers end with the cluster's process."""
+        """Wait for the workers no longer; they end with the cluster's process."""
         if self._made is not None:
             self._made.cancel()

@@ -1,4 +1,4 @@
-"""How many evaluation requests a target gets at a time: as many as it takes without refusing.
+"""Sends each target as many evaluation requests at a time as it takes without refusing.
 
     window = pacing.window(target)
     await window.enter()                        # waits for room, and for as long as the host asked
@@ -36,7 +36,7 @@ from router.records import Target
 # RFC 6928's ten would do; this is a run's concurrency where its document says nothing.
 START = 16
 # However many a run's document asks for, more than these are reached by doubling.
-START_MOST = 256
+MAX_START = 256
 _DECREASE = 0.5
 # Waits where the host does not say how long: doubled with each episode in a row, with jitter.
 _PAUSE_S, _PAUSE_MAX_S = 1.0, 60.0
@@ -50,13 +50,13 @@ class Window:
     """The requests that may be in flight at one target.
 
     Args:
-        start: how many at first.
+        start: the window's first size.
         clock: seconds, monotonic.
         random: in [0, 1), for the jitter of waits.
 
     Attributes:
-        size: how many may be in flight; its whole part counts.
-        in_flight: how many are.
+        size: how many requests may be in flight; its whole part counts.
+        in_flight: how many requests are in flight.
         episodes: how often the target has refused and the window has shrunk.
         paused_until: no request leaves before this moment of the clock.
     """
@@ -117,15 +117,15 @@ class Window:
             self.paused_until = max(self.paused_until, now + longest * (0.5 + self._random() / 2))
 
     def failed(self) -> None:
-        """The target failed. The window grows again once what is sent from now on is answered."""
+        """Stop growing: the target failed. Requests sent from now on have to be answered first."""
         self._failed_at = self._clock()
 
-    # what the runs ask
+    # what the runs do
 
     def expect(self, count: int) -> None:
-        """A run's author says that the target takes so many: begin there, unless it has refused."""
+        """Begin with so many, as the run's author says; not once the target has refused one."""
         if not self.episodes:
-            self.size = max(self.size, float(min(count, START_MOST)))
+            self.size = max(self.size, float(min(count, MAX_START)))
             self._wake()
 
     async def enter(self) -> None:
@@ -189,27 +189,27 @@ class Pacing:
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._windows: dict[Target, Window] = {}
-        # Of all that runs hold: what is told of a target must reach them.
+        # All windows that runs hold: how a request ended must reach them.
         self._held: WeakValueDictionary[Target, Window] = WeakValueDictionary()
 
     def window(self, target: Target) -> Window:
-        """The target's."""
-        found = self._windows.get(target)
-        if found is None:
+        """Return the target's window."""
+        window = self._windows.get(target)
+        if window is None:
             # By the dispatcher's clock.
-            found = self._held.get(target) or Window()
+            window = self._held.get(target) or Window()
             if len(self._windows) >= MAX_TARGETS:
                 del self._windows[next(iter(self._windows))]
-            self._windows[target] = self._held[target] = found
-        return found
+            self._windows[target] = self._held[target] = window
+        return window
 
     def ended(self, target: Target, error: UpstreamError | None, sent_at: float) -> None:
-        """A request to the target ended.
+        """Tell the target's window how a request ended.
 
         Args:
-            target: whose request.
-            error: None when it was answered.
-            sent_at: seconds, monotonic.
+            target: the target that the request was sent to.
+            error: how it failed; None when it was answered.
+            sent_at: when it was sent, seconds, monotonic.
         """
         window = self.window(target)
         if error is None:
@@ -220,9 +220,9 @@ class Pacing:
             window.failed()
 
     def wait_of(self, error: UpstreamError) -> float | None:
-        """Seconds after which to ask again; 0 when the host leaves that open, None for never.
+        """Return the seconds to wait before the next try; 0 if the host leaves that open.
 
-        Only for rate limits: whatever else went wrong is for the route's retries.
+        None for never: after anything but a rate limit, retries are the route's.
         """
         if isinstance(error, TargetBusyError):
             return 0.0
@@ -230,5 +230,5 @@ class Pacing:
             return None
         if is_spent(error) or error.headers.get("x-should-retry", "").lower() == "false":
             return None
-        asked = retry_after(error.headers, self._now()) or 0.0
-        return asked if asked <= LONGEST_PAUSE_S else None
+        seconds = retry_after(error.headers, self._now()) or 0.0
+        return seconds if seconds <= LONGEST_PAUSE_S else None

@@ -1,10 +1,10 @@
-"""What a run document that came over HTTP may open, run and connect to, as the config has it.
+"""Refuses what a run document that came over HTTP may not open, run and connect to.
 
     await confine(document, config.evaluation, datasets=datasets)
 
 `Runs` and `Jobs` call it for everything that a server does for a client: creating, estimating,
-resuming, extending and scoring again, and once more before a stored run is carried out. What
-commands name is the business of whoever typed them.
+resuming, extending and scoring again, and once more before a stored run is executed. Commands may
+name anything: whoever types them has the rights of their own account.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def confine(
 
     Args:
         document: complete, with what its task fills in.
-        allowed: the config's section.
+        allowed: the config's section `evaluation`.
         datasets: says which datasets may be read; None where the run has its samples already.
         base: the folder that the dataset's path starts from; None for the working directory.
 
@@ -62,40 +62,43 @@ def _check_execution(document: RunDocument, allowed: Evaluation) -> None:
 
 def _check_metrics(document: RunDocument, allowed: Evaluation) -> None:
     for n, spec in enumerate(document.metrics):
-        for one in openings(spec, param=f"metrics[{n}]"):
-            _check_opening(one, allowed)
+        for opening in openings(spec, param=f"metrics[{n}]"):
+            _check_opening(opening, allowed)
 
 
-def _check_opening(one: Opening, allowed: Evaluation) -> None:
-    match one.what:
+def _check_opening(opening: Opening, allowed: Evaluation) -> None:
+    param, value = opening.param, opening.value
+    match opening.what:
         case "file":
-            if not is_below(one.value, allowed.roots):
+            if not is_below(value, allowed.roots):
                 raise RunDocumentError(
-                    f"{one.param}: {one.value!r} is outside what requests may name "
+                    f"{param}: {value!r} is outside what requests may name "
                     f"({', '.join(allowed.roots)}; evaluation.roots in the server's config)",
-                    param=one.param,
+                    param=param,
                     code="outside_roots",
                 )
         case "model":
-            if not _is_listed(one.value, allowed.models):
-                raise _not_allowed(one, "model", "evaluation.models")
+            if not _is_listed(value, allowed.models):
+                raise _not_allowed(opening, "model", "evaluation.models")
         case "hub_metric":
-            if one.value not in allowed.hf_metrics:
-                raise _not_allowed(one, "metric of the Hugging Face hub", "evaluation.hf_metrics")
+            if value not in allowed.hf_metrics:
+                raise _not_allowed(
+                    opening, "metric of the Hugging Face hub", "evaluation.hf_metrics"
+                )
         case "program":
             raise RunDocumentError(
-                f"{one.param}: a metric that is a program is run from the command line only, or "
+                f"{param}: a metric that is a program is run from the command line only, or "
                 "as an installed entry point",
-                param=one.param,
+                param=param,
                 code="not_allowed",
             )
 
 
-def _not_allowed(one: Opening, kind: str, setting: str) -> RunDocumentError:
+def _not_allowed(opening: Opening, kind: str, setting: str) -> RunDocumentError:
     return RunDocumentError(
-        f"{one.param}: {one.value!r} is no {kind} that requests may name ({setting} in the "
+        f"{opening.param}: {opening.value!r} is no {kind} that requests may name ({setting} in the "
         "server's config); others are run from the command line only",
-        param=one.param,
+        param=opening.param,
         code="not_allowed",
     )
 
@@ -107,4 +110,4 @@ def _is_listed(model: str, listed: Iterable[str]) -> bool:
     """
     if model in listed:
         return True
-    return model.startswith("/") and model in (str(Path(one).resolve()) for one in listed)
+    return model.startswith("/") and model in (str(Path(folder).resolve()) for folder in listed)

@@ -13,17 +13,22 @@ class EmbeddingClient:
     """Requests embeddings on behalf of one run; `evaluators.base.Embed`.
 
     Args:
-        store: keeps what the requests took.
-        asker: sends them.
+        store: stores what the requests took.
+        requester: sends the requests.
         run_id: the run.
-        pay: told of each request that may have been paid for.
+        pay: called with each request that may have been paid for.
     """
 
     def __init__(
-        self, store: UsageStore, asker: EvalRequester, run_id: str, *, pay: Callable[[Answer], None]
+        self,
+        store: UsageStore,
+        requester: EvalRequester,
+        run_id: str,
+        *,
+        pay: Callable[[Answer], None],
     ) -> None:
         self._store = store
-        self._asker = asker
+        self._requester = requester
         self._run_id = run_id
         self._pay = pay
 
@@ -34,7 +39,7 @@ class EmbeddingClient:
             ModelNotFoundError: `route` is neither a route nor `provider/model`.
             UpstreamError: the target failed, or sent something else than one vector per text.
         """
-        vectors, answer, error = await self._asker.embed(route, texts)
+        vectors, answer, error = await self._requester.embed(route, texts)
         await self._store.add_embedding_use(self._run_id, _use_of(route, answer))
         self._pay(answer)
         if error is not None:

@@ -92,7 +92,7 @@ class Replay:
 
     Attributes:
         run: as given.
-        stop: why nothing more is requested; None while there is no reason.
+        stop: why no more requests are sent; None while they are.
     """
 
     def __init__(
@@ -437,15 +437,15 @@ class _Scorers:
         self._lock = asyncio.Lock()
         self._scorers: dict[tuple[int, ...], Scorer] = {}
 
-    async def scorer(self, places: tuple[int, ...]) -> Scorer:
-        """Return the scorer of the metrics at these places in the document."""
+    async def scorer(self, indexes: tuple[int, ...]) -> Scorer:
+        """Return the scorer of these metrics, by their indexes in the document."""
         async with self._lock:
-            if places not in self._scorers:
-                metrics = [self._metrics[n] for n in places]
+            if indexes not in self._scorers:
+                metrics = [self._metrics[n] for n in indexes]
                 check_signatures(self._run, metrics)
-                self._scorers[places] = await self._stack.enter_async_context(
+                self._scorers[indexes] = await self._stack.enter_async_context(
                     Scorer(
-                        [self._specs[n] for n in places],
+                        [self._specs[n] for n in indexes],
                         metrics=metrics,
                         answers=self._run.cells,
                         embed=self._embed,
@@ -453,7 +453,7 @@ class _Scorers:
                         pool=self._pool,
                     )
                 )
-        return self._scorers[places]
+        return self._scorers[indexes]
 
     async def score(self, batch: Sequence[AnsweredItem]) -> list[tuple[Score, ...]]:
         """Return all scores of each answer, those it had included."""
@@ -461,17 +461,17 @@ class _Scorers:
         for n, answered in enumerate(batch):
             groups.setdefault(self._lacking(answered), []).append(n)
         scores = [answered.scores for answered in batch]
-        for places, members in groups.items():
-            if not places:
+        for indexes, members in groups.items():
+            if not indexes:
                 continue
-            scorer = await self.scorer(places)
+            scorer = await self.scorer(indexes)
             added = await scorer.score([batch[n].item for n in members])
             for n, new in zip(members, added, strict=True):
                 scores[n] += new
         return scores
 
     def _lacking(self, answered: AnsweredItem) -> tuple[int, ...]:
-        """Return the places of the metrics whose scores the answer lacks."""
+        """Return the indexes of the metrics whose scores the answer lacks."""
         had = {score.output for score in answered.scores}
         return tuple(
             n

@@ -1,9 +1,9 @@
-"""A run's rows as files: `rows.jsonl`, `rows.parquet` and a `manifest.json` that vouches for them.
+"""Writes a run's rows as `rows.jsonl` and `rows.parquet`, with a `manifest.json` of their hashes.
 
     manifest = await export_run(store, run, artifacts, f"runs/{run.id}")
     await verify(artifacts, f"runs/{run.id}")
 
-A row is a cell: what was asked of which route, what was answered, how it scored. The manifest is
+A row is a cell: the sample and the route, the answer, and its scores. The manifest is
 written last and has the run document, hashes, versions, and the size and SHA-256 of each file.
 """
 
@@ -35,7 +35,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ExportedFile(msgspec.Struct, frozen=True):
-    """One file of an export. `sha256` is of its bytes, hex."""
+    """One file of an export. `sha256` is the hash of its bytes, hex."""
 
     name: str
     size: int
@@ -49,7 +49,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         format: 1.
         run: as the store has it: its document, dataset hash, metric signatures, versions, state.
-        rows: how many cells were asked, each once.
+        rows: how many cells the files have, each once.
         outputs: names of the scores, each a column `score.NAME` of the parquet file.
         files: see ExportedFile.
         exported_at: seconds since the epoch, UTC.
@@ -81,18 +81,18 @@ async def export_run(
     parquet: bool = True,
     now: Callable[[], float] = time.time,
 ) -> Manifest:
-    """Write a run's rows and the manifest; an export that is there is replaced.
+    """Write a run's rows and the manifest, in place of an earlier export.
 
     Args:
         store: has the run.
-        run: which; not one that is being carried out.
-        artifacts: where to.
+        run: the run; no process may be executing it.
+        artifacts: where the files go.
         prefix: the files' keys begin with it and a slash.
         parquet: False for JSON lines only, which need no extra.
         now: the time.
 
     Raises:
-        ConflictError: the run is being carried out.
+        ConflictError: a process is executing the run.
         MissingExtraError: parquet without pyarrow.
         ArtifactError: the place refuses, or the disk for temporary files is full.
     """
@@ -109,8 +109,8 @@ async def export_run(
             raise ArtifactError(f"cannot export {run.id}: {folder}: {error.strerror}") from error
         files = []
         for name in (JSONL, PARQUET) if parquet else (JSONL,):
-            kept = await artifacts.put(f"{prefix}/{name}", file_chunks(folder / name))
-            files.append(ExportedFile(name, kept.size, kept.sha256, rows))
+            stored = await artifacts.put(f"{prefix}/{name}", file_chunks(folder / name))
+            files.append(ExportedFile(name, stored.size, stored.sha256, rows))
     manifest = Manifest(
         run=run,
         rows=rows,
@@ -119,7 +119,7 @@ async def export_run(
         exported_at=now(),
         location=f"{artifacts.root}/{prefix}",
     )
-    await artifacts.put(f"{prefix}/{MANIFEST}", _one(msgspec.json.format(_encode(manifest))))
+    await artifacts.put(f"{prefix}/{MANIFEST}", _single(msgspec.json.format(_encode(manifest))))
     return manifest
 
 
@@ -127,7 +127,7 @@ async def verify(artifacts: Artifacts, prefix: str) -> Manifest:
     """Read an export back and compare it with its manifest.
 
     Raises:
-        NotFoundError: there is none, or a file of it is gone.
+        NotFoundError: the manifest or a file of it is gone.
         ArtifactError: a file is not what was written.
     """
     text = b"".join([chunk async for chunk in artifacts.get(f"{prefix}/{MANIFEST}")])
@@ -136,11 +136,11 @@ async def verify(artifacts: Artifacts, prefix: str) -> Manifest:
     except msgspec.MsgspecError as error:
         raise ArtifactError(f"{artifacts.root}/{prefix}/{MANIFEST}: {error}") from error
     for file in manifest.files:
-        found = await _measure(artifacts, f"{prefix}/{file.name}")
-        if (found.size, found.sha256) != (file.size, file.sha256):
+        stored = await _measure(artifacts, f"{prefix}/{file.name}")
+        if (stored.size, stored.sha256) != (file.size, file.sha256):
             raise ArtifactError(
-                f"{artifacts.root}/{found.key} is not what was exported: {found.size} bytes with "
-                f"SHA-256 {found.sha256}, and the manifest says {file.size} and {file.sha256}"
+                f"{artifacts.root}/{stored.key} is not what was exported: {stored.size} bytes with "
+                f"SHA-256 {stored.sha256}, and the manifest says {file.size} and {file.sha256}"
             )
     return manifest
 
@@ -153,7 +153,7 @@ async def _measure(artifacts: Artifacts, key: str) -> StoredFile:
     return StoredFile(key, size, digest.hexdigest())
 
 
-async def _one(chunk: bytes) -> AsyncIterator[bytes]:
+async def _single(chunk: bytes) -> AsyncIterator[bytes]:
     yield chunk
 
 
@@ -161,7 +161,7 @@ async def _one(chunk: bytes) -> AsyncIterator[bytes]:
 
 
 async def _write_jsonl(store: ResultStore, run: Run, path: Path) -> tuple[int, list[str]]:
-    """How many rows were written, and the scores' names in the order they were met."""
+    """Write the rows; return how many, and the scores' names in the order they first appear."""
     outputs: dict[str, None] = {}
     count = 0
 
@@ -178,7 +178,7 @@ async def _write_jsonl(store: ResultStore, run: Run, path: Path) -> tuple[int, l
 
 
 async def _rows(store: ResultStore, run_id: str) -> AsyncIterator[ExportedRow]:
-    """Results with their samples: both come in the samples' order."""
+    """Yield results with their samples: both come in the samples' order."""
     async with aclosing(store.samples(run_id)) as samples:
         sample: Sample | None = None
         async with aclosing(store.results(run_id)) as results:
@@ -239,7 +239,7 @@ _RESULT = {
 
 
 def _write_parquet(source: Path, target: Path, outputs: list[str]) -> None:
-    """The same rows, flat: what varies by dataset (messages, columns) as JSON in a text."""
+    """Write the same rows, flat: what varies by dataset (messages, columns) is JSON in a text."""
     pa = _pyarrow()
     plain = _CELL | _ANSWER | _USAGE | _RESULT
     types = {name: pa.type_for_alias(alias) for name, alias in plain.items()}
@@ -256,18 +256,18 @@ def _write_parquet(source: Path, target: Path, outputs: list[str]) -> None:
 
 def _flat(row: ExportedRow) -> dict[str, Any]:
     result, answer = row.result, row.result.answer
-    found: dict[str, Any] = {name: getattr(result.cell, name) for name in _CELL}
-    found |= {name: getattr(result, name) for name in _RESULT}
+    flat: dict[str, Any] = {name: getattr(result.cell, name) for name in _CELL}
+    flat |= {name: getattr(result, name) for name in _RESULT}
     if answer is not None:
-        found |= {name: getattr(answer, name) for name in _ANSWER}
-        found |= {name: getattr(answer.usage, name) for name in _USAGE}
-    found["messages"] = _encode(row.sample.messages).decode()
-    found["references"] = list(row.sample.references)
-    found["fields"] = _encode(row.sample.fields).decode()
+        flat |= {name: getattr(answer, name) for name in _ANSWER}
+        flat |= {name: getattr(answer.usage, name) for name in _USAGE}
+    flat["messages"] = _encode(row.sample.messages).decode()
+    flat["references"] = list(row.sample.references)
+    flat["fields"] = _encode(row.sample.fields).decode()
     for score in result.scores:
-        found[f"score.{score.output}"] = score.value
-        found[f"passed.{score.output}"] = score.passed
-    return found
+        flat[f"score.{score.output}"] = score.value
+        flat[f"passed.{score.output}"] = score.passed
+    return flat
 
 
 def _read_batches(path: Path) -> Iterator[list[ExportedRow]]:

@@ -21,9 +21,9 @@ class HardwareCost(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         target: `provider/model`.
         price_per_hour: US dollars.
-        seconds: in which at least one request was under way.
-        cost_usd: of those.
-        requests: answered ones.
+        seconds: the time in which at least one request was under way.
+        cost_usd: what that time costs.
+        requests: how many requests it answered.
         cost_per_request_usd: cost_usd / requests.
         tokens_per_s: prompt and completion together, over those seconds; None where no tokens were
             counted.
@@ -39,7 +39,7 @@ class HardwareCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cost(served: Served, price_per_hour: float) -> HardwareCost:
-    """What a target's hours cost."""
+    """Return what a target's hours cost."""
     dollars = served.seconds / 3600 * price_per_hour
     return HardwareCost(
         target=served.target,
@@ -53,13 +53,13 @@ def cost(served: Served, price_per_hour: float) -> HardwareCost:
 
 
 async def hardware_costs(store: UsageStore, owner: str, prices: PriceBook) -> list[HardwareCost]:
-    """Of every target of a run or a study that has a price per hour, judges included."""
-    found: list[HardwareCost] = []
+    """Return the cost of each target with a price per hour, of a run or a study with its judges."""
+    costs: list[HardwareCost] = []
     if not prices.has_hours:
         # Reading the times of a million answers is not free.
-        return found
+        return costs
     for served in await store.served(owner):
         price = prices.per_hour(Target.parse(served.target))
         if price is not None:
-            found.append(cost(served, price))
-    return found
+            costs.append(cost(served, price))
+    return costs

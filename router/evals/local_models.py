@@ -1,12 +1,12 @@
-"""Models of the config's section `models:`, loaded in actors of one run and asked there: no HTTP.
+"""Models of the config's section `models:`, loaded in actors of one run, without HTTP between.
 
     in_place = InPlace(config.models)
     await in_place.load(cluster, ["bart"])
-    opened = await in_place.open(plan, work)     # as from a Dispatcher
+    response = await in_place.open(plan, upstream)     # as from a Dispatcher
 
 A run names them as `models/<name>` and says `execution: ray`. Requests, attempts, records and
-answers are what they are over HTTP. A request whose worker dies is done again by another one; the
-last try goes alone, so that a request which kills its workers costs itself only.
+answers are what they are over HTTP. A request whose worker dies is sent to another one; the last
+try goes alone, so that a request which kills its workers costs itself only.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ _encode_body = msgspec.json.Encoder().encode
 
 
 def names_of(models: Mapping[str, ModelConfig]) -> list[str]:
-    """What may stand after `models/`."""
+    """Return the names that may stand after `models/`."""
     return [
-        known
+        callable_name
         for name, model in models.items()
-        for known in (name, *(f"{name}:{adapter}" for adapter in model.adapters))
+        for callable_name in (name, *(f"{name}:{adapter}" for adapter in model.adapters))
     ]
 
 
 def entry_of(models: Mapping[str, ModelConfig], name: str) -> dict[str, Any]:
-    """What decides on a model's answers, for the hash of its requests."""
+    """Return the settings that a model's answers depend on, for the hash of its requests."""
     entry = msgspec.to_builtins(models[_base(name, models)])
     return {key: value for key, value in entry.items() if key not in _PLACEMENT}
 
 
 def _base(name: str, models: Mapping[str, ModelConfig]) -> str:
-    """The model that a name's adapter belongs to."""
+    """Return the model that a name's adapter belongs to."""
     return name if name in models else name.rpartition(":")[0]
 
 
 class InPlace:
-    """The models of one run. A Provider, with the dispatcher that asks it.
+    """The models of one run: a Provider, with the dispatcher that sends it requests.
 
     Args:
         models: the config's.
 
     Attributes:
-        names: what may stand after `models/`.
+        names: the names that may stand after `models/`.
     """
 
     name = IN_PLACE
@@ -79,16 +79,16 @@ class InPlace:
         self._last_try = asyncio.Lock()
 
     async def load(self, cluster: Cluster, names: Iterable[str]) -> None:
-        """Make workers that have these models: `replicas.max` each, as far as there is room.
+        """Start workers for these models: `replicas.max` each, as far as the cluster has room.
 
         Raises:
             ConfigError: one of them cannot be loaded.
-            ClusterError: there is no cluster.
+            ClusterError: the cluster cannot be reached.
         """
         self._cluster = cluster
-        wanted = sorted({_base(name, self._models) for name in names})
-        told = await together(*(self._crew(cluster, name) for name in wanted))
-        named = zip(wanted, told, strict=True)
+        models = sorted({_base(name, self._models) for name in names})
+        reasons = await together(*(self._crew(cluster, name) for name in models))
+        named = zip(models, reasons, strict=True)
         if failed := [f"models.{name}: {why}" for name, why in named if why]:
             raise ConfigError("; ".join(failed), param="models")
 
@@ -106,27 +106,27 @@ class InPlace:
             at_once=model.concurrency,
         )
 
-    async def open(self, plan: Plan, work: UpstreamRequest) -> UpstreamResponse:
-        """As `Dispatcher.open`, of a plan for one of these models."""
+    async def open(self, plan: Plan, upstream: UpstreamRequest) -> UpstreamResponse:
+        """Send a request to one of these models, as `Dispatcher.open` does."""
         lost: tuple[Attempt, ...] = ()
         while True:
             try:
                 if len(lost) + 1 < _TRIES:
-                    opened = await self._dispatcher.open(plan, work)
+                    response = await self._dispatcher.open(plan, upstream)
                 else:
                     async with self._last_try:
-                        opened = await self._dispatcher.open(plan, work)
+                        response = await self._dispatcher.open(plan, upstream)
             except WorkerLostError as error:
                 lost += error.attempts
                 if len(lost) >= _TRIES:
                     error.attempts = lost
                     raise
             else:
-                opened.attempts[:0] = lost
-                return opened
+                response.attempts[:0] = lost
+                return response
 
     async def send(self, call: Call) -> Reply:
-        """Ask a worker that has the model.
+        """Send a request to a worker that has the model.
 
         Raises:
             WorkerLostError: the worker died.
@@ -135,8 +135,8 @@ class InPlace:
         """
         if call.path == "models":
             return BytesReply(model_list(self.names))
-        assert self._cluster is not None, "loaded before anything is asked"
-        asked = EngineRequest(
+        assert self._cluster is not None, "loaded before any request"
+        request = EngineRequest(
             path=call.path,
             model=call.model,
             body=_encode_body(call.envelope),
@@ -144,15 +144,15 @@ class InPlace:
             on_unsupported=call.on_unsupported,
         )
         crew = f"{IN_PLACE}/{_base(call.model, self._models)}"
-        done = await self._cluster.call(crew, "send", encode(asked))
+        done = await self._cluster.call(crew, "send", encode(request))
         if done.died:
-            raise WorkerLostError(f"{IN_PLACE}/{call.model}: the worker that was at it died")
+            raise WorkerLostError(f"{IN_PLACE}/{call.model}: the worker that had the request died")
         if done.error:
             raise UpstreamProtocolError(f"{IN_PLACE}/{call.model}: {done.error}")
-        answered = decode_response(done.payload)
+        response = decode_response(done.payload)
         return BytesReply(
-            answered.body,
-            status=answered.status,
-            headers={"content-type": answered.content_type},
-            translation=answered.translation,
+            response.body,
+            status=response.status,
+            headers={"content-type": response.content_type},
+            translation=response.translation,
         )

@@ -1,4 +1,4 @@
-"""Asks one sample of one route for an evaluation: the same plan and dispatch as a live request."""
+"""Sends the requests of an evaluation, with the same plan and dispatch as live requests."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class PreparedRequest(NamedTuple):
     """A request that is ready to be sent.
 
     Attributes:
-        plan: where to.
-        work: what.
-        hash: SHA-256 over target and body, hex: two requests with one hash ask the same thing.
+        plan: where the request goes.
+        upstream: what is sent.
+        hash: SHA-256 over target and body, hex; requests with the same hash are the same.
     """
 
     plan: Plan
-    work: UpstreamRequest
+    upstream: UpstreamRequest
     hash: str
 
 
@@ -73,12 +73,12 @@ class Completed(NamedTuple):
     """An answer, and the attempts that led to it.
 
     Attributes:
-        answer: the answer, or why there is none.
-        attempts: in order.
-        try_later: whether the target only has too many requests now: asked again once its window
-            (`concurrency.py`) lets it, it may well answer.
+        answer: the answer, or why the target gave none.
+        attempts: the attempts, in order.
+        try_later: whether the target only has too many requests now, so that it may well answer
+            once its window (`concurrency.py`) lets the request through.
         completion: what the target sent, where that was an answer; None otherwise.
-        status: that of the HTTP response with which the router would end such a request.
+        status: the HTTP status with which the router would end such a request.
     """
 
     answer: Answer
@@ -92,9 +92,9 @@ class Embedded(NamedTuple):
     """What came of a request for embeddings.
 
     Attributes:
-        vectors: one for each text, in order; none where there is an error.
-        answer: what it took; its text is not of use.
-        error: why there are no vectors.
+        vectors: one for each text, in order; empty where the request failed.
+        answer: the request's cost, tokens and time; its text has no meaning.
+        error: why the request failed; None where it did not.
     """
 
     vectors: list[list[float]]
@@ -106,11 +106,11 @@ class EvalRequester:
     """Turns samples into requests and replies into answers.
 
     Args:
-        routes: the routes as they stand.
+        routes: the routes as they are now.
         dispatcher: sends requests.
-        prices: what they cost.
-        traffic: takes a record of each.
-        models: those that a run may load itself; see `for_run`.
+        prices: what requests cost.
+        traffic: takes a record of each request.
+        models: the models that a run may load itself; see `for_run`.
 
     Attributes:
         pacing: how many requests each target gets at a time.
@@ -135,16 +135,16 @@ class EvalRequester:
         self.in_place: InPlace | None = None
 
     def for_run(self, document: RunDocument) -> EvalRequester:
-        """One that asks `models/<name>` too, where the run has workers to load them."""
+        """Return a requester that knows `models/<name>` too, where the run has workers for them."""
         if document.execution == "local":
             return self
-        found = copy.copy(self)
-        found.in_place = InPlace(self._models)
-        return found
+        requester = copy.copy(self)
+        requester.in_place = InPlace(self._models)
+        return requester
 
     @property
     def table(self) -> Table:
-        """The routes as they stand: a run keeps to those that it began with."""
+        """The routes as they are now. A run keeps to those that it began with."""
         table = self._routes.table
         return table if self.in_place is None else table.in_place(self.in_place.names)
 
@@ -162,7 +162,7 @@ class EvalRequester:
         fallback: bool,
         table: Table | None = None,
     ) -> PreparedRequest:
-        """The request for a sample. A weighted route sends one sample always to the same target.
+        """Return the request for a sample. A weighted route sends it always to the same target.
 
         Args:
             route: a route's name, or `provider/model`.
@@ -184,7 +184,7 @@ class EvalRequester:
         )
 
     def prepare_judge_request(self, request: JudgeRequest) -> PreparedRequest:
-        """The request for a judge, a weighted one always the same for the same sample.
+        """Return the request for a judge. A weighted route sends a sample always to the same one.
 
         What the judge's host cannot express is left out, and its translation says so.
 
@@ -214,16 +214,16 @@ class EvalRequester:
             plan = plan.first_only()
         envelope = {name: msgspec.Raw(_encode(value)) for name, value in fields.items()}
         target = plan.targets[0]
-        asked: dict[str, Any] = {"target": str(target), "fields": fields}
+        identity: dict[str, Any] = {"target": str(target), "fields": fields}
         if target.provider == IN_PLACE:
             # What stands behind another host's name is not known; here it is.
-            asked["model"] = entry_of(self._models, target.model)
+            identity["model"] = entry_of(self._models, target.model)
         if target in plan.policy.reasoning:
             # The host gets other fields, and its answer has another translation.
-            asked["reasoning"] = plan.policy.reasoning[target]
-        digest = hashlib.sha256(_encode_sorted(asked)).hexdigest()
+            identity["reasoning"] = plan.policy.reasoning[target]
+        digest = hashlib.sha256(_encode_sorted(identity)).hexdigest()
         # The time-outs of a route are the user's; the id ties the target's logs to the run's.
-        work = UpstreamRequest(
+        upstream = UpstreamRequest(
             path,
             envelope,
             stream=False,
@@ -232,39 +232,39 @@ class EvalRequester:
             on_unsupported=on_unsupported,
             pacing=self.pacing,
         )
-        return PreparedRequest(plan, work, digest)
+        return PreparedRequest(plan, upstream, digest)
 
     def is_free(self, prepared: PreparedRequest) -> bool:
-        """Whether the request costs nothing, so that keeping its answer saves nothing."""
+        """Return whether the request costs nothing, so that storing its answer saves nothing."""
         return self.prices.is_free(prepared.plan.targets[0])
 
     async def ask(self, prepared: PreparedRequest) -> Completed:
-        """Send it. A target's failure is an Answer with `error`.
+        """Send a request. A target's failure is an Answer with `error`.
 
-        Its tokens and cost are those of live requests, see `traffic.settle`; a failure that may
+        Tokens and cost are counted as for live requests, see `recorder.settle`; a failure that may
         have been paid for (an answer without text, a time-out) has them too.
         """
         at = time.time()
         completed, body = await self._ask(prepared)
-        return self._charged(prepared.plan, prepared.work, at, completed, body)
+        return self._charged(prepared.plan, prepared.upstream, at, completed, body)
 
     def _charged(
-        self, plan: Plan, work: UpstreamRequest, at: float, completed: Completed, body: bytes
+        self, plan: Plan, upstream: UpstreamRequest, at: float, completed: Completed, body: bytes
     ) -> Completed:
-        """Return what came of a request with its tokens and cost; the metrics get a record of it.
+        """Return a completed request with its tokens and cost; the metrics get a record of it.
 
         Args:
-            plan: where it went.
-            work: what was sent.
+            plan: where the request went.
+            upstream: what was sent.
             at: when it was sent, seconds since the epoch.
-            completed: what came of it.
+            completed: the answer and the attempts.
             body: what the target sent.
         """
         answer = completed.answer
         record = Record(
-            id=work.request_id,
+            id=upstream.request_id,
             at=at,
-            path=work.path,
+            path=upstream.path,
             route=plan.route,
             target=Target.parse(answer.target) if answer.target else None,
             status=completed.status,
@@ -273,11 +273,11 @@ class EvalRequester:
             attempts=completed.attempts,
             first_byte_s=answer.first_byte_s,
             total_s=answer.total_s or 0.0,
-            # The run keeps the answer itself; this is for the metrics.
+            # The run stores the answer itself; this is for the metrics.
             keep="none",
             tail=body,
             received=len(body),
-            body=_encode(work.envelope),
+            body=_encode(upstream.envelope),
         )
         settle(record, self.prices)
         self._traffic.add(record)
@@ -294,29 +294,29 @@ class EvalRequester:
         return completed._replace(answer=answer)
 
     async def _ask(self, prepared: PreparedRequest) -> tuple[Completed, bytes]:
-        """What came of it, and what the target sent, whether or not that is an answer."""
+        """Return what came of a request, and the body of the response, whatever that is."""
         started = time.perf_counter()
         try:
-            opened = await self._open(prepared.plan, prepared.work)
+            response = await self._open(prepared.plan, prepared.upstream)
         except UpstreamError as error:
             later = self.pacing.wait_of(error) is not None
             failed = _failed(error, time.perf_counter() - started)
             return Completed(failed, error.attempts, later, status=error.status), b""
-        body = opened.body or b""
+        body = response.body or b""
         try:
-            answer, completion = _read(opened, started, prepared.work.path)
-            return Completed(answer, tuple(opened.attempts), completion=completion), body
+            answer, completion = _read(response, started, prepared.upstream.path)
+            return Completed(answer, tuple(response.attempts), completion=completion), body
         except EvalrouterError as error:
-            answer = _failed(error, time.perf_counter() - started, str(opened.target))
-            return Completed(answer, tuple(opened.attempts), status=error.status), body
+            answer = _failed(error, time.perf_counter() - started, str(response.target))
+            return Completed(answer, tuple(response.attempts), status=error.status), body
         finally:
-            await opened.aclose()
+            await response.aclose()
 
-    async def _open(self, plan: Plan, work: UpstreamRequest) -> UpstreamResponse:
+    async def _open(self, plan: Plan, upstream: UpstreamRequest) -> UpstreamResponse:
         if plan.targets[0].provider == IN_PLACE:
-            assert self.in_place is not None, "else there is no such plan"
-            return await self.in_place.open(plan, work)
-        return await self._dispatcher.open(plan, work)
+            assert self.in_place is not None, "else the table has no such target"
+            return await self.in_place.open(plan, upstream)
+        return await self._dispatcher.open(plan, upstream)
 
     async def embed(self, route: str, texts: Sequence[str]) -> Embedded:
         """Request one vector for each text, always from the same target of the route.
@@ -327,7 +327,7 @@ class EvalRequester:
         # Vectors of two models have nothing to do with each other.
         plan = self.table.plan(route, share("", route)).first_only()
         envelope = {"input": msgspec.Raw(_encode(texts))}
-        work = UpstreamRequest(
+        upstream = UpstreamRequest(
             "embeddings",
             envelope,
             stream=False,
@@ -337,58 +337,57 @@ class EvalRequester:
         )
         at, started = time.time(), time.perf_counter()
         try:
-            opened = await self._open(plan, work)
+            response = await self._open(plan, upstream)
         except UpstreamError as error:
             failed = _failed(error, time.perf_counter() - started)
             completed = Completed(failed, error.attempts, status=error.status)
-            return Embedded([], self._charged(plan, work, at, completed, b"").answer, error)
-        body, seconds = opened.body or b"", time.perf_counter() - started
-        await opened.aclose()
+            return Embedded([], self._charged(plan, upstream, at, completed, b"").answer, error)
+        body, seconds = response.body or b"", time.perf_counter() - started
+        await response.aclose()
+        target, first_byte_s = str(response.target), response.first_byte_s
         vectors: list[list[float]] = []
         wrong: UpstreamError | None = None
-        answer = Answer(
-            text="", target=str(opened.target), first_byte_s=opened.first_byte_s, total_s=seconds
-        )
-        completed = Completed(answer, tuple(opened.attempts))
+        answer = Answer(text="", target=target, first_byte_s=first_byte_s, total_s=seconds)
+        completed = Completed(answer, tuple(response.attempts))
         try:
             vectors = _read_vectors(body, len(texts))
         except UpstreamProtocolError as error:
             wrong = error
-            failed = _failed(error, seconds, str(opened.target))
+            failed = _failed(error, seconds, target)
             completed = completed._replace(answer=failed, status=error.status)
-        return Embedded(vectors, self._charged(plan, work, at, completed, body).answer, wrong)
+        return Embedded(vectors, self._charged(plan, upstream, at, completed, body).answer, wrong)
 
 
-def _read(opened: UpstreamResponse, started: float, path: str) -> tuple[Answer, Completion]:
-    """Return the answer that a target's response has.
+def _read(response: UpstreamResponse, started: float, path: str) -> tuple[Answer, Completion]:
+    """Return the answer in a target's response.
 
     Raises:
-        UpstreamError: it has none.
+        UpstreamError: the response has no answer.
     """
-    body = opened.body
+    body = response.body
     if body is None:
-        # A host that streams although it was not asked to: nothing of it can be relied upon.
+        # A host that sends a stream unrequested: nothing of it can be relied upon.
         raise UpstreamStatusError(
-            502, b"", {}, f"{opened.target} sent a stream, which was not requested"
+            502, b"", {}, f"{response.target} sent a stream, which was not requested"
         )
     total = time.perf_counter() - started
     completion = read_completion(body, chat=path == "chat/completions")
     if completion.text is None:
-        # Tool calls, or a refusal without text: there is nothing a text metric could score.
-        raise UpstreamError(f"{opened.target} gave an answer without text", code="no_text")
+        # Tool calls, or a refusal without text: a text metric could score nothing of it.
+        raise UpstreamError(f"{response.target} gave an answer without text", code="no_text")
     logprob_sum, logprob_tokens = completion.logprobs.total() or (None, None)
     answer = Answer(
         text=completion.text,
-        target=str(opened.target),
+        target=str(response.target),
         model=completion.model[:MAX_NAME_BYTES],
         system_fingerprint=completion.system_fingerprint[:MAX_NAME_BYTES],
         finish_reason=completion.finish_reason[:MAX_NAME_BYTES],
         logprob_sum=logprob_sum,
         logprob_tokens=logprob_tokens,
-        first_byte_s=opened.first_byte_s,
+        first_byte_s=response.first_byte_s,
         total_s=total,
-        attempts=len(opened.attempts),
-        translation=opened.translation,
+        attempts=len(response.attempts),
+        translation=response.translation,
     )
     return answer, completion
 
@@ -397,7 +396,7 @@ def _read_vectors(body: bytes, count: int) -> list[list[float]]:
     """Return the vectors of an answer, in order.
 
     Raises:
-        UpstreamProtocolError: it is none, or has other than `count` vectors.
+        UpstreamProtocolError: it is no list of embeddings, or does not have `count` vectors.
     """
     try:
         data = _decode_vectors(body).data
@@ -409,14 +408,14 @@ def _read_vectors(body: bytes, count: int) -> list[list[float]]:
 
 
 def _in_order(data: Sequence[_Vector]) -> list[list[float]]:
-    """The vectors in the order of their texts: as their indexes say, or else as they came.
+    """Return the vectors in the order of their texts: by their indexes, or else as they came.
 
     Raises:
         UpstreamProtocolError: the indexes leave out a text.
     """
-    indexes = [index for one in data if (index := _index_of(one)) is not None]
+    indexes = [index for vector in data if (index := _index_of(vector)) is not None]
     if len(indexes) < len(data):
-        return [one.embedding for one in data]
+        return [vector.embedding for vector in data]
     if sorted(indexes) != list(range(len(data))):
         raise UpstreamProtocolError(f"the indexes of {len(data)} vectors are {indexes}")
     vectors = dict(zip(indexes, data, strict=True))
@@ -424,7 +423,7 @@ def _in_order(data: Sequence[_Vector]) -> list[list[float]]:
 
 
 def _index_of(vector: _Vector) -> int | None:
-    """The vector's index; None where it has none, or a number that cannot be one."""
+    """Return the vector's index; None without one, or for a number that cannot be one."""
     try:
         return count_of(decode(vector.index))
     except UNREADABLE:

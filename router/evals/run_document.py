@@ -1,4 +1,4 @@
-"""A run document as somebody wrote it, made complete: its task fills it in, then it is checked."""
+"""Reads a run document as a user wrote it, and makes it complete with what its task fills in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from router.config.documents import Document, convert, parse_yaml, require_objec
 
 
 def parse_run(path: Path) -> Document:
-    """A run document from a YAML or JSON file, not checked yet.
+    """Read a run document from a YAML or JSON file, without checking it.
 
     Raises:
         RunDocumentError: it cannot be read; names the file, and the line where there is one.
@@ -33,12 +33,12 @@ def parse_run(path: Path) -> Document:
 def complete_run(
     document: Document, *, base: Path, within: Sequence[str] | None = None
 ) -> RunDocument:
-    """The document with what its task fills in.
+    """Return the document with what its task fills in.
 
     Args:
-        document: as it was written.
+        document: as the user wrote it.
         base: the folder that the path of a task's file starts from.
-        within: folders that a task's file must lie below one of; None for anywhere.
+        within: the folders that a task's file may lie below; None for anywhere.
 
     Raises:
         RunDocumentError: names the path in the document, and the line where it has one.

@@ -257,7 +257,7 @@ class Runs:
             run.id,
             self._now(),
             stale_after(run.owner),
-            keep_outputs=change.kept_outputs,
+            keep_outputs=change.keep_outputs,
             runner=runner,
             document=msgspec.to_builtins(change.document),
             metrics=change.signatures,

@@ -1,10 +1,10 @@
-"""A run's samples: everything of a dataset that could go wrong goes wrong here, before any request.
+"""A run's samples. A dataset that cannot be used is refused here, before any request.
 
-    found = await in_thread(prepare, document, source, metrics)
-    await store.add_run(run, found.samples())
+    dataset = await in_thread(prepare, document, source, metrics)
+    await store.add_run(run, dataset.samples())
 
 The dataset is read to its end once to be checked, once more where rows are drawn from it, and once
-while its samples go into the store; it is never held.
+while its samples go into the store; it is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from router.datasets.sources import Source
 
 
 class PreparedDataset(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked dataset, and which of its rows a run asks.
+    """A checked dataset, and the rows of it that are a run's samples.
 
     Attributes:
         dataset: the file.
         count: how many samples the run has.
-        named: the dataset as the run document names it.
+        named: the dataset's name in the run document.
         messages, prompt: of the run document.
         chosen: places of the rows drawn, from 0, ascending; None for the first `count`.
         needing: names of the metrics that cannot score a sample without references.
@@ -43,7 +43,7 @@ class PreparedDataset(msgspec.Struct, frozen=True, kw_only=True):
     needing: list[str]
 
     def samples(self) -> Iterator[Sample]:
-        """The samples, one at a time. Blocks on the file: iterate it on a thread.
+        """Yield the samples, one at a time. Blocks on the file: iterate it on a thread.
 
         Raises:
             DatasetError: the file changed since it was checked.
@@ -86,14 +86,14 @@ def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) 
             "sample: give limit (the first so many) or sample (drawn at random), not both",
             param="sample",
         )
-    # What the document says of a column stands before what was said when it was registered.
-    said = document.columns.values()
-    columns = {own: known for own, known in source.columns.items() if known not in said}
+    # What the document says of a column stands before what its registration says.
+    remapped = document.columns.values()
+    columns = {name: known for name, known in source.columns.items() if known not in remapped}
     dataset = dataset_process.open_dataset(
         source.path,
         columns=columns | document.columns,
         name=document.dataset,
-        # With a template of its own, a dataset needs no column of a known name.
+        # With a template in the document, a dataset needs no column of a known name.
         needs_prompt=document.messages is None and document.prompt is None,
         messages=document.messages,
         prompt=document.prompt,

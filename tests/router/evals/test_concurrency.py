@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from providers.errors import TargetBusyError, UpstreamStatusError, UpstreamTimeoutError
-from router.evals.concurrency import LONGEST_PAUSE_S, START, START_MOST, TRIES, Pacing, Window
+from router.evals.concurrency import LONGEST_PAUSE_S, MAX_START, START, TRIES, Pacing, Window
 from router.gateway.routing import MAX_TARGETS
 from router.records import Target
 
@@ -70,7 +70,7 @@ def test_it_begins_with_what_a_run_expects_of_the_target(clock):
     window.expect(8)
     assert window.size == 64
     window.expect(1024)
-    assert window.size == START_MOST
+    assert window.size == MAX_START
 
 
 async def test_whoever_waits_is_let_in_when_more_is_expected(clock):
@@ -230,7 +230,7 @@ async def test_the_dispatchers_word_reaches_the_targets_window():
 
 
 def test_what_documents_and_reports_name():
-    assert (START, START_MOST, LONGEST_PAUSE_S, TRIES) == (16, 256, 600.0, 10)
+    assert (START, MAX_START, LONGEST_PAUSE_S, TRIES) == (16, 256, 600.0, 10)
 
 
 def test_a_window_at_first(clock):

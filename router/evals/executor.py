@@ -322,7 +322,7 @@ class Replay:
         return answer
 
     async def _store_scores(self, scored: Mapping[Cell, tuple[Score, ...]]) -> None:
-        await self._store.keep_all_scores(self.run.id, scored)
+        await self._store.keep_scores(self.run.id, scored)
 
     def _count_result(self, result: CellResult) -> None:
         if result.answer.text is None:

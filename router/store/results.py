@@ -118,20 +118,12 @@ class ResultStore(Protocol):
         """
         ...
 
-    async def keep_scores(self, run_id: str, cell: Cell, scores: Sequence[Score]) -> None:
-        """Store the cell's scores; scores of the same outputs are replaced.
+    async def keep_scores(self, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
+        """Store the scores of cells, all or none; scores of the same outputs are replaced.
 
         Raises:
-            StoreError: the cell has no answer text that could have been scored.
+            StoreError: a cell has no answer text that could have been scored.
         """
-        ...
-
-    async def keep_all_scores(self, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
-        """Store the scores of several cells, all or none; as `keep_scores`."""
-        ...
-
-    async def forget_failed(self, run_id: str) -> int:
-        """Delete the errors, so that their requests are sent once more; return their number."""
         ...
 
     def results(

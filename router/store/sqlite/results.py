@@ -103,14 +103,8 @@ class SqliteResults(SqlitePart, ResultStore):
         new = _NewAnswer(cell, request_hash, answer, attempts, self._database.clock())
         await self._database.write("keep an answer", _keep_answer, run_id, new)
 
-    async def keep_scores(self, run_id: str, cell: Cell, scores: Sequence[Score]) -> None:
-        await self._database.write("keep scores", _keep_scores, run_id, cell, scores)
-
-    async def keep_all_scores(self, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
-        await self._database.write("keep scores", _keep_all_scores, run_id, scored)
-
-    async def forget_failed(self, run_id: str) -> int:
-        return await self._database.write("forget failed answers", _forget_failed, run_id)
+    async def keep_scores(self, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
+        await self._database.write("keep scores", _keep_scores, run_id, scored)
 
     async def results(
         self, run_id: str, *, route: str | None = None, after: int = 0
@@ -275,10 +269,6 @@ def _keep_answer(db: Database, run_id: str, new: _NewAnswer) -> None:
         db.execute(_FILL, values)
 
 
-def _forget_failed(db: Database, run_id: str) -> int:
-    return forget_answers(db, run_number(db, run_id), "failed")
-
-
 def forget_answers(db: Database, number: int, state: str) -> int:
     """Delete the run's cells in a state, `sent` or `failed`; return their number."""
     # `scored = 0` always holds here; it lets SQLite use the small index.
@@ -307,7 +297,12 @@ _PUT_SCORE = (
 )
 
 
-def _keep_scores(db: Database, run_id: str, cell: Cell, scores: Sequence[Score]) -> None:
+def _keep_scores(db: Database, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
+    for cell, scores in scored.items():
+        _keep_scores_of(db, run_id, cell, scores)
+
+
+def _keep_scores_of(db: Database, run_id: str, cell: Cell, scores: Sequence[Score]) -> None:
     """Add or replace scores and mark the answer as scored."""
     row = db.execute(
         "SELECT id, state FROM answers WHERE run = ? AND position = ? AND route = ? AND repeat = ?",
@@ -318,11 +313,6 @@ def _keep_scores(db: Database, run_id: str, cell: Cell, scores: Sequence[Score])
         raise StoreError(f"{_name(cell)} has no answer that could be scored: it {state}")
     db.conn.executemany(_PUT_SCORE, [score_columns(row[0], score) for score in scores])
     db.execute("UPDATE answers SET scored = 1 WHERE id = ? AND scored = 0", (row[0],))
-
-
-def _keep_all_scores(db: Database, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
-    for cell, scores in scored.items():
-        _keep_scores(db, run_id, cell, scores)
 
 
 # results

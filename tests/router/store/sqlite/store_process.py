@@ -1,4 +1,4 @@
-"""Another process on the same store, for test_store.py: `python store_process.py WHAT PATH ...`."""
+"""Another process on the store of test_processes.py: `python store_process.py WHAT PATH ...`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,93 @@
+"""Files of older and newer versions."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import msgspec
+import pytest
+from sqlite_utils import Database
+from stores import a_run, answered, everything, some_samples, sqlite_store
+
+from evaluators.base import Cell
+from providers.errors import StoreError
+from router.store.sqlite import SqliteStore
+from router.store.sqlite.migrations import STEPS, migrate
+
+
+async def test_an_empty_file_and_one_that_is_up_to_date(tmp_path):
+    path = tmp_path / "a.db"
+    path.touch()
+    schemas = []
+    for _ in range(2):
+        async with sqlite_store(path) as store:
+            await store.runs()
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            schemas.append(
+                connection.execute("SELECT name, sql, rootpage FROM sqlite_schema").fetchall()
+            )
+            applied = connection.execute("SELECT name FROM _sqlite_migrations").fetchall()
+            assert [name for (name,) in applied] == [step.__name__ for step in STEPS]
+    assert schemas[0] == schemas[1]
+
+
+@pytest.mark.parametrize("step", [step.__name__ for step in STEPS])
+async def test_a_file_of_an_older_version_is_migrated_with_its_rows(tmp_path, step):
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        db = Database(connection)
+        migrate(db, stop_before=step)
+        has_runs = db.table("runs").exists()
+        if has_runs:
+            row = msgspec.to_builtins(a_run())
+            columns = db.table("runs").columns_dict
+            db.table("runs").insert(
+                {name: value for name, value in row.items() if name in columns} | {"number": 1}
+            )
+            db.table("counts").insert({"run": 1})
+    async with sqlite_store(path) as store:
+        assert await store.runs() == ([a_run()] if has_runs else [])
+        await store.add_run(a_run("run_2"), some_samples())
+        await answered(store, Cell("r", "s0", 0), run_id="run_2")
+        assert await store.datasets() == []
+
+
+async def test_answers_of_an_older_version_are_no_estimates(tmp_path):
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        db = Database(connection)
+        migrate(db, stop_before="m022_estimated_answers")
+        row = msgspec.to_builtins(a_run(dataset_rows=1))
+        columns = db.table("runs").columns_dict
+        db.table("runs").insert(
+            {name: row[name] for name in row if name in columns} | {"number": 1}
+        )
+        db.table("counts").insert({"run": 1})
+        db.execute("INSERT INTO samples (run, position, sample_id, refs, messages, fields)"
+                   " VALUES (1, 1, 's0', '[]', '[]', '{}')")  # fmt: skip
+        db.execute("INSERT INTO routes (id, name) VALUES (1, 'r')")
+        db.execute("INSERT INTO answers (run, position, route, repeat, state, asked_at, target,"
+                   " request_hash, text, model, system_fingerprint, finish_reason, attempt_count,"
+                   " cached) VALUES (1, 1, 1, 0, 'answered', 1.0, 'p/m', 'h', 'old', '', '', '', 1,"
+                   " 0)")  # fmt: skip
+    async with sqlite_store(path) as store:
+        [one] = await everything(store.results("run_1"))
+        assert (one.answer.text, one.answer.estimated) == ("old", False)
+        assert await store.embedding_use("run_1") == []
+
+
+async def test_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path):
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        db = Database(connection)
+        migrate(db, stop_before=STEPS[-1].__name__)
+        db.table("_sqlite_migrations").insert(
+            {"migration_set": "evalrouter", "name": "m999_from_the_future", "applied_at": "x"}
+        )
+        before = db.schema
+    with pytest.raises(StoreError, match=r"a\.db.*newer evalrouter.*m999_from_the_future"):
+        await SqliteStore(path).open()
+    with closing(sqlite3.connect(path)) as connection:
+        assert Database(connection).schema == before

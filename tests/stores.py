@@ -1,0 +1,80 @@
+"""Rows for tests of the store, and SQLite stores that are open, or locked by another process."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+from evaluators.base import Answer, Cell, Sample, Score
+from router.store.protocol import Store
+from router.store.runs import Run
+from router.store.sqlite import SqliteStore
+
+
+def a_run(run_id: str = "run_1", **fields) -> Run:
+    return Run(
+        **{
+            "id": run_id,
+            "name": "a name",
+            "state": "queued",
+            "document": {"routes": ["r"], "parameters": {"temperature": 0.5, "stop": None}},
+            "dataset": "d.jsonl",
+            "dataset_hash": "ab" * 32,
+            "dataset_rows": 3,
+            "metrics": {"rouge": "rouge|v1"},
+            "created_at": 12.5,
+        }
+        | fields
+    )
+
+
+def some_samples(count: int = 3, *, start: int = 0) -> list[Sample]:
+    return [
+        Sample(id=f"s{n}", messages=({"role": "user", "content": f"prompt {n}"},))
+        for n in range(start, start + count)
+    ]
+
+
+async def everything(iterator) -> list:
+    return [item async for item in iterator]
+
+
+async def answered_cells(store: Store) -> set[Cell]:
+    return {result.cell async for result in store.results("run_1") if result.answer is not None}
+
+
+async def answered(
+    store: Store, cell: Cell, *outputs: str, text: str = "text", run_id: str = "run_1", **fields
+) -> None:
+    """An answer in its cell, with a score of each output."""
+    await store.begin(run_id, cell, "hash", "p/m")
+    answer = Answer(text=text, target="p/m", **fields)
+    await store.keep_answer(run_id, cell, "hash", answer, [])
+    if outputs:
+        scores = [Score(output=output, value=1.0) for output in outputs]
+        await store.keep_scores(run_id, {cell: scores})
+
+
+async def failed(store: Store, cell: Cell, run_id: str = "run_1") -> None:
+    await store.begin(run_id, cell, "hash", "p/m")
+    await store.keep_answer(run_id, cell, "hash", Answer(text=None, error="it is down"), [])
+
+
+@asynccontextmanager
+async def sqlite_store(path: Path, **options):
+    store = SqliteStore(path, **options)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def locked(path: Path):
+    """Another connection holds the write lock, as another process would."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")

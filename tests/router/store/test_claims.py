@@ -10,7 +10,7 @@ from providers.errors import NotFoundError
 from router.store.runs import Progress
 
 
-async def test_a_claim_counts_and_forgets_what_was_in_flight(store):
+async def test_a_claim_counts_and_forgets_the_cells_in_flight(store):
     await store.add_run(a_run(interrupted=1), some_samples())
     await answered(store, Cell("r", "s0", 0))
     await store.begin("run_1", Cell("r", "s1", 0), "h", "t")
@@ -39,7 +39,7 @@ async def test_a_live_owner_keeps_the_run_and_a_silent_one_loses_it(store):
 
 
 @pytest.mark.parametrize("state", ["paused", "completed", "failed", "cancelled"])
-async def test_a_run_that_is_not_to_be_done_cannot_be_claimed(store, state):
+async def test_only_a_queued_or_running_run_can_be_claimed(store, state):
     await store.add_run(a_run(state=state), some_samples(3))
     assert not await store.claim_run("run_1", "me", 1.0, 1.0)
     await store.requeue_run("run_1", 2.0, 1.0, runner="server")
@@ -71,11 +71,11 @@ async def test_the_time_that_a_run_took_adds_up_without_the_gaps(store):
     assert (await store.run("run_1")).ran_s == pytest.approx(18)
 
 
-async def test_a_wish_reaches_the_owner_or_is_done_at_once(store):
+async def test_a_requested_state_reaches_the_owner_or_is_set_at_once(store):
     await store.add_run(a_run(), some_samples(3))
     await store.claim_run("run_1", "me", 100.0, 30.0)
-    wished = await store.request_state("run_1", "paused", 101.0, 30.0)
-    assert (wished.state, wished.wish, wished.owner) == ("queued", "paused", "me")
+    requested = await store.request_state("run_1", "paused", 101.0, 30.0)
+    assert (requested.state, requested.wish, requested.owner) == ("queued", "paused", "me")
     assert await store.heartbeat("run_1", "me", 102.0) == "paused"
     await store.request_state("run_1", "cancelled", 103.0, 30.0)
     await store.request_state("run_1", "paused", 104.0, 30.0)  # does not call a cancellation off
@@ -89,7 +89,7 @@ async def test_a_wish_reaches_the_owner_or_is_done_at_once(store):
         await store.request_state("run_2", "paused", 1.0, 1.0)
 
 
-async def test_only_unfinished_runs_of_servers_are_to_be_taken_up(store):
+async def test_only_runs_of_servers_are_listed_as_unfinished(store):
     for n, (state, runner) in enumerate(
         [("queued", "server"), ("running", "server"), ("queued", "command"), ("paused", "server")]
     ):
@@ -97,7 +97,7 @@ async def test_only_unfinished_runs_of_servers_are_to_be_taken_up(store):
     assert [run.id for run in await store.unfinished_runs()] == ["run_0", "run_1"]
 
 
-async def test_a_cell_says_how_often_it_was_in_flight_at_a_crash(store):
+async def test_a_cell_counts_how_often_it_was_in_flight_at_a_crash(store):
     await store.add_run(a_run(), some_samples(3))
     cell = Cell("a", "s1", 0)
     for now in (1.0, 2.0):
@@ -105,8 +105,11 @@ async def test_a_cell_says_how_often_it_was_in_flight_at_a_crash(store):
         assert await store.claim_run("run_1", "me", now, 0.0)
     await answered(store, cell)
     await answered(store, Cell("a", "s2", 0))
-    found = {one.cell: one.interrupted for one in await everything(store.results("run_1"))}
-    assert found == {cell: 2, Cell("a", "s2", 0): 0}
+    results = await everything(store.results("run_1"))
+    assert {result.cell: result.interrupted for result in results} == {
+        cell: 2,
+        Cell("a", "s2", 0): 0,
+    }
     assert (await store.run("run_1")).interrupted == 2
     await store.delete_run("run_1")
     await store.add_run(a_run("run_2"), some_samples(3))  # may get the number of the one deleted
@@ -117,16 +120,16 @@ async def test_a_cell_says_how_often_it_was_in_flight_at_a_crash(store):
 
 async def test_deaths_in_a_row_are_counted_until_there_is_progress(store):
     await store.add_run(a_run(), some_samples(3))
-    found = []
+    deaths = []
     for owner in ("1", "2", "3"):
         await store.claim_run("run_1", owner, 1.0, 0.0)
-        found.append((await store.run("run_1")).deaths)
+        deaths.append((await store.run("run_1")).deaths)
     await answered(store, Cell("a", "s0", 0))
     await store.claim_run("run_1", "4", 1.0, 0.0)
-    found.append((await store.run("run_1")).deaths)
+    deaths.append((await store.run("run_1")).deaths)
     await store.claim_run("run_1", "5", 1.0, 0.0)
-    found.append((await store.run("run_1")).deaths)
+    deaths.append((await store.run("run_1")).deaths)
     await store.end_run("run_1", "5", 1.0, state="queued")  # which is no death
     await store.claim_run("run_1", "6", 1.0, 0.0)
-    found.append((await store.run("run_1")).deaths)
-    assert found == [0, 1, 2, 0, 1, 0]
+    deaths.append((await store.run("run_1")).deaths)
+    assert deaths == [0, 1, 2, 0, 1, 0]

@@ -51,10 +51,10 @@ async def readiness(store, now):
 
 
 async def test_a_check_is_shared_and_good_for_a_second(store, readiness, now):
-    asked = [asyncio.ensure_future(readiness.fault()) for _ in range(100)]
+    callers = [asyncio.ensure_future(readiness.fault()) for _ in range(100)]
     await asyncio.sleep(0)
     store.free.set()
-    assert set(await asyncio.gather(*asked)) == {None}
+    assert set(await asyncio.gather(*callers)) == {None}
     assert await readiness.fault() is None
     assert store.checks == 1
     now[0] += FRESH_S
@@ -62,13 +62,13 @@ async def test_a_check_is_shared_and_good_for_a_second(store, readiness, now):
     assert store.checks == 2
 
 
-async def test_a_check_that_takes_long_is_what_holds_it_up_or_else_the_last_one(
+async def test_a_slow_check_reports_what_holds_it_up_or_else_the_last_result(
     store, readiness, now, caplog
 ):
     first = asyncio.ensure_future(readiness.fault())
     await asyncio.sleep(0)
     now[0] += LIMIT_S
-    # Nobody waits for it any more.
+    # The first check is not waited for any more.
     assert await readiness.fault() is None
     store.held_up_by = locked()
     assert (await readiness.fault()).fault == "locked"
@@ -82,7 +82,7 @@ async def test_a_check_that_takes_long_is_what_holds_it_up_or_else_the_last_one(
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "WARNING"]
 
 
-async def test_whatever_a_check_raises_is_a_fault_and_is_said_once(store, readiness, now, caplog):
+async def test_whatever_a_check_raises_is_a_fault_and_is_logged_once(store, readiness, now, caplog):
     store.free.set()
     store.error = RuntimeError("no more threads")
     for _ in range(3):

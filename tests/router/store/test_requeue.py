@@ -21,7 +21,7 @@ async def test_a_run_under_way_is_not_queued_again(store):
     assert (await store.progress("run_1")).failed == 0
 
 
-async def test_forgotten_errors_are_asked_again(store):
+async def test_errors_that_are_retried_empty_their_cells(store):
     await store.add_run(a_run(), some_samples())
     await answered(store, Cell("r", "s0", 0))
     await failed(store, Cell("r", "s1", 0))
@@ -33,7 +33,7 @@ async def test_forgotten_errors_are_asked_again(store):
     await failed(store, Cell("r", "s1", 0))
 
 
-async def test_a_rescore_cut_off_goes_on_and_keeps_what_it_may(store):
+async def test_a_rescore_that_was_cut_off_continues_and_keeps_the_scores_of_both(store):
     count = 2500
     await store.add_run(a_run(dataset_rows=count, state="completed"), some_samples(count))
     for n in (0, 1500, 2499):
@@ -47,8 +47,8 @@ async def test_a_rescore_cut_off_goes_on_and_keeps_what_it_may(store):
         steps += 1
     assert steps == 3
     assert (await store.progress("run_1")).scored == 0
-    found = await everything(store.results("run_1"))
-    assert [[score.output for score in one.scores] for one in found] == [["y"]] * 3
+    results = await everything(store.results("run_1"))
+    assert [[score.output for score in result.scores] for result in results] == [["y"]] * 3
     assert not await store.unscore_some("run_1")
 
 
@@ -66,7 +66,7 @@ async def test_samples_are_added_all_or_nothing(store):
     more = some_samples(2, start=3)
     await store.extend_run("run_1", 1.0, 1.0, samples=more, dataset_rows=5, cells=10)
     assert await everything(store.samples("run_1")) == some_samples(5)
-    with pytest.raises(ConflictError):  # somebody else was quicker
+    with pytest.raises(ConflictError):  # the run was queued meanwhile
         await store.extend_run("run_1", 1.0, 1.0, samples=some_samples(1, start=5), dataset_rows=9)
     await store.claim_run("run_1", "me", 1.0, 1.0)
     assert await everything(store.samples("run_1")) == some_samples(5)

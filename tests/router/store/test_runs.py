@@ -30,7 +30,7 @@ async def test_a_run_comes_back_as_it_went_in(store):
     assert await store.run("run_2") == a_run("run_2")
 
 
-async def test_what_was_kept_outlives_the_store(make_store):
+async def test_rows_outlive_the_store(make_store):
     first = make_store()
     await first.open()
     await first.add_run(a_run(), some_samples())
@@ -43,7 +43,7 @@ async def test_what_was_kept_outlives_the_store(make_store):
     await second.close()
 
 
-async def test_a_unique_prefix_finds_a_run_and_an_ambiguous_one_says_so(store):
+async def test_a_unique_prefix_finds_a_run_and_an_ambiguous_one_is_an_error(store):
     for run_id in ("run_ab", "run_abc", "run_b%", "run_bx"):
         await store.add_run(a_run(run_id), [])
     assert (await store.run("run_abc")).id == "run_abc"
@@ -108,8 +108,10 @@ async def test_samples_are_taken_as_they_are_written(store):
         tracemalloc.stop()
     assert taken == list(range(12))
     assert peak < 40_000_000
-    found = await everything(store.samples("run_1"))
-    assert [(one.id, one.answer) for one in found] == [(f"s{n}", f"a{n}") for n in range(12)]
+    stored = await everything(store.samples("run_1"))
+    assert [(sample.id, sample.answer) for sample in stored] == [
+        (f"s{n}", f"a{n}") for n in range(12)
+    ]
 
 
 async def test_fields_of_a_run_change(store):

@@ -32,15 +32,15 @@ async def test_what_embeddings_took_is_added_up_by_route_and_target(store):
         estimated=1,
     )
     other = msgspec.structs.replace(use, route="q")
-    for one in (use, other, use):
-        await store.add_embedding_use("run_1", one)
+    for added in (use, other, use):
+        await store.add_embedding_use("run_1", added)
     assert await store.embedding_use("run_1") == [
         other,
         msgspec.structs.replace(use, requests=2, tokens=2**41, cost_usd=0.5, estimated=2),
     ]
-    for work in (store.add_embedding_use("run_9", use), store.embedding_use("run_9")):
+    for refused in (store.add_embedding_use("run_9", use), store.embedding_use("run_9")):
         with pytest.raises(NotFoundError):
-            await work
+            await refused
     await store.delete_run("run_1")
     await store.add_run(a_run(), [])
     assert await store.embedding_use("run_1") == []

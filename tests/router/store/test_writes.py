@@ -14,12 +14,12 @@ from providers.errors import NotFoundError, StoreError
 async def test_writes_are_seen_by_reads_once_acknowledged(store):
     await store.add_run(a_run(), some_samples(50))
 
-    async def ask(i: int) -> None:
+    async def write(i: int) -> None:
         cell = Cell("r", f"s{i}", 0)
         await answered(store, cell)
         assert cell in await answered_cells(store)
 
-    await asyncio.gather(*(ask(i) for i in range(50)))
+    await asyncio.gather(*(write(i) for i in range(50)))
 
 
 async def test_a_write_that_fails_leaves_its_neighbours(store):
@@ -33,7 +33,7 @@ async def test_a_write_that_fails_leaves_its_neighbours(store):
     assert len(await answered_cells(store)) == 100
 
 
-async def test_closing_writes_what_was_asked_for(make_store):
+async def test_closing_completes_the_writes_under_way(make_store):
     store = make_store()
     await store.open()
     await store.add_run(a_run(), some_samples(100))

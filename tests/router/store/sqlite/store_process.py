@@ -12,42 +12,42 @@ from router.store.sqlite import SqliteStore
 
 
 def say(*words: object) -> None:
-    """One line to the test, at once."""
+    """Send one line to the test, at once."""
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stdout.flush()
 
 
 async def claim(store: SqliteStore, run_id: str, owner: str) -> None:
-    """Say `ready`, wait for a line, claim, say how it went."""
+    """Print `ready`, wait for a line, claim, print whether that succeeded."""
     say("ready")
     await asyncio.to_thread(sys.stdin.readline)
     say(await store.claim_run(run_id, owner, 1000.0, 60.0))
 
 
 async def write(store: SqliteStore, run_id: str) -> None:
-    """Ask and answer until killed; each line is a write that was acknowledged."""
+    """Begin and answer cells until killed; each line is a write that was acknowledged."""
     sample_ids = [sample.id async for sample in store.samples(run_id)]
-    waiting = (Cell("r", sample_id, n) for n in range(1000) for sample_id in sample_ids)
+    cells = (Cell("r", sample_id, n) for n in range(1000) for sample_id in sample_ids)
 
-    async def work() -> None:
-        for cell in waiting:
+    async def write_cells() -> None:
+        for cell in cells:
             await store.begin(run_id, cell, f"hash {cell.sample_id}", "p/m")
             say("begun", cell.sample_id, cell.repeat)
             answer = Answer(text=f"answer {cell.sample_id} {cell.repeat} " + "x" * 500)
             await store.keep_answer(run_id, cell, f"hash {cell.sample_id}", answer, [])
-            say("kept", cell.sample_id, cell.repeat)
+            say("stored", cell.sample_id, cell.repeat)
 
-    await asyncio.gather(*(work() for _ in range(16)))
+    await asyncio.gather(*(write_cells() for _ in range(16)))
 
 
 async def fill(store: SqliteStore, run_id: str) -> None:
-    """Answer until the disk is full; say which answers were kept, then the error."""
+    """Answer until the disk is full; print which answers were stored, then the error."""
     try:
         for repeat in range(10_000):
             cell = Cell("r", "s0", repeat)
             answer = Answer(text="y" * 20_000)
             await store.keep_answer(run_id, cell, "hash", answer, [])
-            say("kept", repeat)
+            say("stored", repeat)
     except StoreError as error:
         say("refused", error)
     say("progress", (await store.progress(run_id)).answered)

@@ -101,7 +101,7 @@ async def test_a_damaged_page_is_remembered_until_every_page_can_be_read(tmp_pat
         assert len(await everything(store.samples("run_1"))) == 500
 
 
-async def test_a_file_that_is_gone_is_neither_written_nor_made_anew(tmp_path):
+async def test_a_file_that_is_gone_is_neither_written_nor_created(tmp_path):
     path = tmp_path / "a.db"
     async with sqlite_store(path) as store:
         await store.add_run(a_run(), some_samples(2))
@@ -112,8 +112,8 @@ async def test_a_file_that_is_gone_is_neither_written_nor_made_anew(tmp_path):
             store.check(),
             return_exceptions=True,
         )
-        assert {one.fault for one in results} == {"deleted"}
-        assert len({id(one) for one in results}) == len(results)
+        assert {error.fault for error in results} == {"deleted"}
+        assert len({id(error) for error in results}) == len(results)
         assert not path.exists()
         (tmp_path / "b.db").rename(path)
         await store.check()

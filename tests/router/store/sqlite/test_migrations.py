@@ -73,8 +73,8 @@ async def test_answers_of_an_older_version_are_no_estimates(tmp_path):
                    " cached) VALUES (1, 1, 1, 0, 'answered', 1.0, 'p/m', 'h', 'old', '', '', '', 1,"
                    " 0)")  # fmt: skip
     async with sqlite_store(path) as store:
-        [one] = await everything(store.results("run_1"))
-        assert (one.answer.text, one.answer.estimated) == ("old", False)
+        [result] = await everything(store.results("run_1"))
+        assert (result.answer.text, result.answer.estimated) == ("old", False)
         assert await store.embedding_use("run_1") == []
 
 

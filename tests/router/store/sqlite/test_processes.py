@@ -42,13 +42,13 @@ async def test_one_of_several_processes_gets_the_run(tmp_path):
             for process in processes:
                 process.stdin.write("go\n")
                 process.stdin.flush()
-            said = [(await asyncio.to_thread(p.communicate, timeout=60))[0] for p in processes]
+            replies = [(await asyncio.to_thread(p.communicate, timeout=60))[0] for p in processes]
         finally:
             for process in processes:
                 process.kill()
                 process.wait()
-        assert sorted(said) == ["False\n", "False\n", "True\n"]
-        winner = said.index("True\n")
+        assert sorted(replies) == ["False\n", "False\n", "True\n"]
+        winner = replies.index("True\n")
         assert (await store.run("run_1")).owner == f"process {winner}"
 
 
@@ -79,16 +79,16 @@ async def test_what_was_acknowledged_survives_kill_9(tmp_path):
         process.kill()
         process.communicate()
     acknowledged = [line.split() for line in lines if line.endswith("\n")]
-    kept = {(i, int(n)) for what, i, n in acknowledged if what == "kept"}
+    stored = {(i, int(n)) for what, i, n in acknowledged if what == "stored"}
     begun = {(i, int(n)) for what, i, n in acknowledged if what == "begun"}
-    assert len(kept) > 400
+    assert len(stored) > 400
     async with sqlite_store(path) as store:
         results = {
             (result.cell.sample_id, result.cell.repeat): result.answer
             for result in await everything(store.results("run_1"))
         }
         assert begun <= results.keys()
-        for sample_id, repeat in kept:
+        for sample_id, repeat in stored:
             assert results[sample_id, repeat].text.startswith(f"answer {sample_id} {repeat} ")
         in_flight = sum(answer is None for answer in results.values())
         assert (await store.progress("run_1")).in_flight == in_flight
@@ -99,7 +99,7 @@ async def test_what_was_acknowledged_survives_kill_9(tmp_path):
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
-async def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
+async def test_a_full_disk_is_reported_and_loses_nothing(tmp_path):
     small = tmp_path / "small"
     small.mkdir()
     mount = f"mount -t tmpfs -o size=2m tmpfs {small}"
@@ -118,8 +118,8 @@ async def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
         "fill", str(small / "a.db"), "run_1", before=("unshare", "-rm", "sh", "-c", script, "sh")
     )
     out, _ = await asyncio.to_thread(process.communicate, timeout=60)
-    *kept, refused, progress = out.splitlines()
-    assert len(kept) > 10
+    *stored, refused, progress = out.splitlines()
+    assert len(stored) > 10
     assert refused.startswith("refused cannot keep an answer: ")
     assert "the disk is full" in refused
-    assert progress == f"progress {len(kept)}"
+    assert progress == f"progress {len(stored)}"

@@ -21,7 +21,7 @@ async def test_a_thousand_writers_pass_through_little_room(tmp_path):
         assert await answered_cells(store) == set(cells)
 
 
-async def test_writes_are_kept_in_the_order_they_came(tmp_path):
+async def test_writes_are_committed_in_the_order_they_came(tmp_path):
     path = tmp_path / "a.db"
     async with sqlite_store(path, room=16) as store:
         await store.add_run(a_run(), some_samples(500))
@@ -32,10 +32,10 @@ async def test_writes_are_kept_in_the_order_they_came(tmp_path):
             assert not any(write.done() for write in writes)
         await asyncio.gather(*writes)
     with closing(sqlite3.connect(path)) as connection:
-        kept = connection.execute(
+        stored = connection.execute(
             "SELECT sample_id FROM answers JOIN samples USING (run, position) ORDER BY id"
         ).fetchall()
-    assert [sample for (sample,) in kept] == [cell.sample_id for cell in cells]
+    assert [sample for (sample,) in stored] == [cell.sample_id for cell in cells]
 
 
 async def test_closing_waits_for_those_who_wait_for_room(tmp_path):
@@ -53,8 +53,8 @@ async def test_closing_waits_for_those_who_wait_for_room(tmp_path):
         await asyncio.gather(*single)
         await asyncio.gather(*writes, return_exceptions=True)  # their second half came too late
         await store.open()
-        kept = await answered_cells(store)
-    assert {cell for cell in kept if cell.route == "q"} == {
+        cells = await answered_cells(store)
+    assert {cell for cell in cells if cell.route == "q"} == {
         Cell("q", f"s{i}", 0) for i in range(20)
     }
 
@@ -94,10 +94,10 @@ async def test_a_cancelled_caller_loses_only_the_result(tmp_path, caplog):
             outcomes = await asyncio.gather(*writes[:4], refused, return_exceptions=True)
             assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
         await writes[4]
-        await store.heartbeat("run_1", "nobody", 1.0)  # queued behind all of them
+        await store.heartbeat("run_1", "unknown", 1.0)  # queued behind all of them
         assert await answered_cells(store) == {Cell("r", f"s{i}", 0) for i in range(5)}
         assert (await store.progress("run_1")).answered == 5
-    assert "no sample 'missing'" in caplog.text  # nobody was left to be told
+    assert "no sample 'missing'" in caplog.text  # no caller was left to get the error
 
 
 async def test_a_write_that_fails_halfway_leaves_no_half(tmp_path):

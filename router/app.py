@@ -46,7 +46,7 @@ from router.services import Services
 
 
 def create_app(services: Services) -> ASGIApp:
-    """The ASGI app over a process's parts, which its lifespan opens and closes."""
+    """Return the ASGI app over a process's parts, which its lifespan opens and closes."""
     config = services.config
     examined = providers.Examined()
     listings = models.Listings(services)

@@ -33,7 +33,7 @@ from router.services import Services, refuse_open_door
 
 # Ray's own mark of the machine that the cluster began with.
 _HEAD = "node:__internal_head__"
-# Enough to be placed by, and little enough for any number of copies.
+# Enough to place a copy by, and little enough for any number of copies.
 _A_BIT = 0.001
 
 
@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         replicas: copies; each is a process.
         machine: address of the machine they run on, as `ray list nodes` shows it; "" for the head.
         folder: where the config's relative paths start; "" for the folder that `serve run` is
-            called in. Nothing else has such a folder, and has to name one.
+            called in. Whatever else starts the application has to name a folder.
         cpus: cores reserved per copy.
     """
 
@@ -61,9 +61,9 @@ class Start(NamedTuple):
     """What each copy starts from.
 
     Attributes:
-        config: as `Settings.config`.
-        folder: absolute.
-        place: the resource of Ray's that only the copies' machine has.
+        config: see `Settings.config`.
+        folder: the absolute path that the config's paths start from.
+        place: the Ray resource that only the copies' machine has.
         share: a folder in which copies find each other's counts.
     """
 
@@ -73,11 +73,11 @@ class Start(NamedTuple):
     share: Path
 
     def source(self) -> Path | None:
-        """The config file."""
+        """Return the path of the config file; None where the config is a mapping."""
         return self.folder / self.config if isinstance(self.config, str) else None
 
     def read(self) -> Config:
-        """The config.
+        """Return the config.
 
         Raises:
             ConfigError: naming what is wrong.
@@ -88,12 +88,12 @@ class Start(NamedTuple):
         return parse(yaml.safe_dump(self.config), "args.config", os.environ)
 
     def app(self) -> ASGIApp:
-        """The app of one copy, in the process that Ray has made for it.
+        """Return the app of one copy, in the process that Ray has started for it.
 
         Raises:
-            ConfigError: it cannot be started like this, or must not.
+            ConfigError: the copy cannot be started like this, or must not be.
         """
-        # A Serve config file may have changed what `build` asked for.
+        # A Serve config file may have changed what `build` requested.
         if self.place not in ray.get_runtime_context().get_assigned_resources():
             raise ConfigError(
                 "the router's copies have to be on one machine, because they share a SQLite file: "
@@ -113,13 +113,13 @@ class Start(NamedTuple):
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """The application of some args; see `Settings`.
+    """Return the application for the args that `Settings` describes.
 
     Raises:
         ConfigError: naming what cannot be used.
     """
     try:
-        # On a command line, all of them are text.
+        # On a command line, all values are text.
         settings = msgspec.convert(dict(args), Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"args: {error}") from None
@@ -133,7 +133,7 @@ def build(args: Mapping[str, Any]) -> Application:
     share = Path(tempfile.gettempdir(), f"evalrouter-{uuid.uuid4().hex}")
     start = Start(settings.config, folder, _place(settings.machine), share)
     if not settings.folder:
-        # Else the copies' files and environment need not be here.
+        # With a folder, the copies' files and environment need not be on this machine.
         start.read()
 
     def app() -> ASGIApp:
@@ -144,35 +144,35 @@ def build(args: Mapping[str, Any]) -> Application:
         name="router",
         num_replicas=settings.replicas,
         ray_actor_options={"num_cpus": settings.cpus, "resources": {start.place: _A_BIT}},
-        # The router has limits of its own, and says so in OpenAI's shape.
+        # The router has limits of its own, and refuses with OpenAI's error object.
         max_ongoing_requests=10_000,
         max_constructor_retry_count=2,
         graceful_shutdown_timeout_s=30,
     )
-    found: Application = deployment.bind()
-    return found
+    application: Application = deployment.bind()
+    return application
 
 
 def _place(machine: str) -> str:
     place = f"node:{machine}" if machine else _HEAD
     if machine and ray.is_initialized():
         prefix = "node:"
-        there = [
+        machines = [
             name.removeprefix(prefix)
             for name in ray.cluster_resources()
             if name.startswith(prefix) and name != _HEAD
         ]
-        if machine not in there:
+        if machine not in machines:
             raise ConfigError(
-                f"machine: the cluster has none at {machine!r}.{closest(machine, there)} "
-                f"It has: {', '.join(sorted(there))}",
+                f"machine: the cluster has no machine at {machine!r}.{closest(machine, machines)} "
+                f"It has: {', '.join(sorted(machines))}",
                 param="machine",
             )
     return place
 
 
 def front(app: ASGIApp) -> ASGIApp:
-    """The app behind Ray's proxy: below its prefix, and with one request id."""
+    """Return the app for use behind Ray's proxy: below its prefix, and with one request id."""
 
     async def relay(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:

@@ -32,8 +32,8 @@ from router.services import DatabaseAtStart, Services, prepare_database
 
 log = logging.getLogger("evalrouter")
 
-# By how many containers memory may grow before cycles are looked for, and how many of those looks
-# go by until older objects are looked at as well.
+# The number of new containers after which cycles are looked for, and the number of those searches
+# after which older objects are searched as well.
 GC_THRESHOLDS = (10_000, 10, 10)
 # A worker that dies at once must not be restarted in a tight loop.
 RESTART_AFTER_S = 1.0
@@ -44,11 +44,11 @@ END_S = 4.0
 FLUSH_S = 0.5
 # And what the last writes may take once a locked database is not waited for any more.
 UNLOCKED_S = 1.5
-# How often the end is looked for.
+# How often it is checked whether the end has come.
 POLL_S = 0.05
 WATCH_S = 0.25
 SECOND_SIGNAL_S = 1.0
-# More is of no use, and some systems have no limit at all.
+# More open files are of no use, and some systems have no limit at all.
 MAX_OPEN_FILES = 65_536
 
 
@@ -57,7 +57,8 @@ class ServerSetup(NamedTuple):
 
     Attributes:
         config: the config.
-        source: the file it came from, watched for changed routes; None for the embedded default.
+        source: the file that it came from, watched for changed routes; None for the embedded
+            default.
         share: a folder in which workers find each other's counts; None without workers.
         database: the database when their supervisor started; None without workers.
     """
@@ -69,7 +70,7 @@ class ServerSetup(NamedTuple):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one.
+    """Return a bound socket; port 0 takes a free one.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -86,10 +87,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class UvicornServer(uvicorn.Server):
-    """uvicorn, with connections of our own and an end that always comes.
+    """uvicorn with connections of our own, and with a shutdown that always ends in time.
 
     Attributes:
-        ends_by: when the process has to have ended (seconds, monotonic); 0 until it is to end.
+        ends_by: when the process must have ended (seconds, monotonic); 0 until it has to end.
     """
 
     server_state: Connections
@@ -114,7 +115,7 @@ class UvicornServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                # Who the client is plays no part in routing, and looking costs every request.
+                # Routing does not depend on who the client is, and finding out costs every request.
                 proxy_headers=False,
                 backlog=4096,
             )
@@ -122,13 +123,13 @@ class UvicornServer(uvicorn.Server):
         self.server_state = Connections(self._limits)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening, and to the signals that uvicorn leaves alone."""
+        """Listen on the sockets, and for the signals that uvicorn leaves alone."""
         self.server_state.open()
         await super().startup(sockets)
-        # What start-up made stays; the collector need not walk over it at every request again.
+        # What start-up created stays; the collector need not walk over it again and again.
         gc.collect()
         gc.freeze()
-        # Requests leave next to no cycles; 700 new objects, the default, are those of a few.
+        # Requests leave next to no cycles, and a few of them create 700 objects, the default.
         gc.set_threshold(*GC_THRESHOLDS)
         loop = asyncio.get_running_loop()
         if threading.current_thread() is threading.main_thread():
@@ -139,7 +140,7 @@ class UvicornServer(uvicorn.Server):
             loop.add_reader(parent.sentinel, self._orphaned, parent.sentinel)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let open requests finish, cut what is left of them, close the app. Each has its time."""
+        """Let open requests finish, cut those that are left, close the app: each in its time."""
         self._end_within(self._limits.drain_seconds)
         for server in self.servers:
             server.close()
@@ -162,7 +163,7 @@ class UvicornServer(uvicorn.Server):
             connection.cut()
         for task in tuple(state.tasks):
             task.cancel()
-        # What was written last has to leave; a client that reads nothing is not waited for.
+        # What was written last has to be sent; a client that reads nothing is not waited for.
         flushed_by = time.monotonic() + FLUSH_S
         while (state.connections or state.tasks) and time.monotonic() < flushed_by:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
@@ -191,7 +192,7 @@ class UvicornServer(uvicorn.Server):
         self.handle_exit(signal.SIGTERM, None)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal to end: stop taking work, let what is open finish; a second one cuts it short.
+        """Take no new work and let open requests finish; after a second signal, cut them short.
 
         Ctrl-C reaches a worker twice, from the terminal and by way of the supervisor, so what
         comes at once after the first signal is not a second one.
@@ -218,10 +219,10 @@ def serve(setup: ServerSetup, sock: socket.socket, workers: int = 1) -> bool:
     """
     if workers > 1:
         return _supervise(setup, sock, workers)
-    return _work(setup, sock)
+    return _serve(setup, sock)
 
 
-def _work(setup: ServerSetup, sock: socket.socket) -> bool:
+def _serve(setup: ServerSetup, sock: socket.socket) -> bool:
     _raise_open_files()
     server = UvicornServer(setup)
     # uvicorn raises the signal once more when it is done, so that the process would not end with 0.
@@ -239,7 +240,7 @@ def _work(setup: ServerSetup, sock: socket.socket) -> bool:
 
 
 def _end_in_time(server: UvicornServer) -> None:
-    """End the process when its time is over, whatever the event loop or a thread hangs in."""
+    """End the process when its time is over, whatever the event loop or a thread waits for."""
     while not server.ends_by or time.monotonic() < server.ends_by:
         time.sleep(WATCH_S)
     log.error("the server did not end in time and is ended now")
@@ -249,16 +250,16 @@ def _end_in_time(server: UvicornServer) -> None:
 
 
 def _raise_open_files() -> None:
-    """Take the most open files that the system allows: each request may need two connections."""
+    """Allow as many open files as the system does: each request may need two connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    limit = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-def _work_as_child(setup: ServerSetup, sock: socket.socket, level: int) -> None:
+def _serve_as_child(setup: ServerSetup, sock: socket.socket, level: int) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(process)d %(levelname)s %(message)s")
-    if not _work(setup, sock):
+    if not _serve(setup, sock):
         raise SystemExit(STARTUP_FAILURE)
 
 
@@ -269,15 +270,17 @@ def _supervise(setup: ServerSetup, sock: socket.socket, workers: int) -> bool:
         log.error("cannot start: %s", error.message)
         return False
     with tempfile.TemporaryDirectory(prefix="evalrouter-") as folder:
-        return _keep_working(setup._replace(share=Path(folder), database=database), sock, workers)
+        return _supervise_workers(
+            setup._replace(share=Path(folder), database=database), sock, workers
+        )
 
 
-def _keep_working(setup: ServerSetup, sock: socket.socket, workers: int) -> bool:
+def _supervise_workers(setup: ServerSetup, sock: socket.socket, workers: int) -> bool:
     context = multiprocessing.get_context("spawn")
     level = logging.getLogger().level
 
     def start() -> BaseProcess:
-        process = context.Process(target=_work_as_child, args=(setup, sock, level))
+        process = context.Process(target=_serve_as_child, args=(setup, sock, level))
         process.start()
         return process
 
@@ -325,14 +328,14 @@ def _keep_working(setup: ServerSetup, sock: socket.socket, workers: int) -> bool
 def _replace_dead(
     processes: list[BaseProcess], start: Callable[[], BaseProcess], woken: int
 ) -> bool:
-    """Start a worker for each that has ended, until woken; return False if none can start.
+    """Start a worker for each that has ended, until woken; return False if no worker can start.
 
     Args:
         processes: the workers; changed in place.
         start: starts one.
         woken: a file that can be read once the server is to end.
     """
-    # Those of the first that have not failed to start: where all have, others would as well.
+    # The first workers that have not failed to start: if all have, others would as well.
     hopeful = {*processes}
     while not wait([woken], timeout=RESTART_AFTER_S):
         for n, process in enumerate(processes):
@@ -349,7 +352,7 @@ def _replace_dead(
 
 @contextmanager
 def background(config: Config, source: Path | None = None) -> Iterator[str]:
-    """A server in a thread of its own, for as long as the block lasts; yields its base URL."""
+    """Run a server in a thread, for as long as the block lasts; yield its base URL."""
     server = UvicornServer(ServerSetup(config, source))
     sock = listen(config.server.host, config.server.port)
     thread = threading.Thread(target=server.run, args=([sock],), name="evalrouter-server")

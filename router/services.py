@@ -46,17 +46,17 @@ PUBLISH_EVERY_S = 1.0
 class DatabaseAtStart(NamedTuple):
     """The database as a server's supervisor found it, for workers that start later.
 
-    They make no new database where that one is gone, and let nobody in where its keys are.
+    They create no new database if that one is gone, and they require keys if it had any.
 
     Attributes:
-        keys: whether there was any key.
+        keys: whether it had any key.
     """
 
     keys: bool
 
 
 async def prepare_database(config: Config) -> DatabaseAtStart:
-    """Open the database, made where there is none, and return what workers need to know of it.
+    """Open the database, or create it, and return what workers need to know of it.
 
     Raises:
         StoreError: it cannot be used.
@@ -70,21 +70,21 @@ async def prepare_database(config: Config) -> DatabaseAtStart:
 
 
 class Services:
-    """The wired parts. Enter it inside the running event loop.
+    """The parts of a process, wired together. Enter it inside the running event loop.
 
     Args:
-        config: what to make them from.
+        config: the config to make them from.
         source: the file that the config came from; None for the embedded default.
         share: a folder of all workers of one server; None for a single process.
-        database: as it was when the server was started; None for as it is now.
+        database: the database as it was when the server was started; None for as it is now.
 
     Attributes:
-        config: what it was made from.
+        config: the config that they were made from.
         providers: name to provider.
-        masks: the secrets of the config, to take out of what hosts say.
+        masks: the secrets of the config, to take out of what hosts answer.
         routes: the routes as they stand, and how to change them.
-        dispatcher: sends work to providers.
-        store: where runs are kept.
+        dispatcher: sends requests to providers.
+        store: where runs are stored.
         readiness: whether that store works.
         keys: the clients' keys.
         key_sync: reads them from the store; a server loads and closes it (`app.py`), and a command
@@ -111,7 +111,8 @@ class Services:
         self.config = config
         self.transport = Transport(config.http)
         self.providers: Mapping[str, Provider] = {
-            name: make(name, one, self.transport) for name, one in config.providers.items()
+            name: make(name, provider, self.transport)
+            for name, provider in config.providers.items()
         }
         path = config.storage.sqlite_path()
         self.store: Store = SqliteStore(path, create=database is None)
@@ -124,7 +125,7 @@ class Services:
         self.keys = Keys(required=required)
         self.key_sync = KeySync(self.keys, self.store)
         self.cache = ResponseCache(config.cache.max_bytes)
-        kinds = {name: one.kind for name, one in config.providers.items()}
+        kinds = {name: provider.kind for name, provider in config.providers.items()}
         self.telemetry = ProcessMetrics(config.telemetry, kinds, share=share)
         traces = self.telemetry.traces
         self.traffic = Traffic(
@@ -142,14 +143,14 @@ class Services:
         self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
         self.experiments = Experiments(self.store)
         self.studies = Studies(self.store, requester)
-        self._watch_own_parts()
+        self._watch_queues_and_cache()
         self._watch_targets()
         self._share = share
         self.draining = False
         self._watching: asyncio.Task[None] | None = None
         self._publishing: asyncio.Task[None] | None = None
 
-    def _watch_own_parts(self) -> None:
+    def _watch_queues_and_cache(self) -> None:
         watch, traffic, cache = self.telemetry.watch, self.traffic, self.cache
         watch(
             "traffic_queue",
@@ -176,11 +177,11 @@ class Services:
             "breaker_open",
             lambda: [
                 (
-                    (traffic_class, str(one.target)),
-                    one.state(asyncio.get_running_loop().time()) != "closed",
+                    (traffic_class, str(state.target)),
+                    state.state(asyncio.get_running_loop().time()) != "closed",
                 )
                 for traffic_class, targets in states
-                for one in targets()
+                for state in targets()
             ],
             labels=("class", "target"),
             help="1 while a target's breaker is open or half-open.",
@@ -188,10 +189,10 @@ class Services:
         self.telemetry.watch(
             "requests_at_target",
             lambda: [
-                ((traffic_class, str(one.target), stage), number)
+                ((traffic_class, str(state.target), stage), number)
                 for traffic_class, targets in states
-                for one in targets()
-                for stage, number in (("running", one.running), ("waiting", one.waiting))
+                for state in targets()
+                for stage, number in (("running", state.running), ("waiting", state.waiting))
             ],
             labels=("class", "target", "stage"),
             help="Requests in flight at a target, and in the queue before it.",
@@ -233,7 +234,7 @@ class Services:
 
 
 def refuse_open_door(config: Config, address: str) -> None:
-    """Others than this machine's users must not spend its provider keys unasked.
+    """Refuse an address where others than this machine's users could use the providers' keys.
 
     Raises:
         ConfigError: `address` is not this machine's own, no key exists and none is required.
@@ -249,6 +250,6 @@ def refuse_open_door(config: Config, address: str) -> None:
 
     if not asyncio.run(any_key()):
         raise ConfigError(
-            f"anybody who reaches {address} could use this server, because no key exists: make one "
-            "with 'evalrouter key create NAME', or set server.allow_anonymous: true in the config"
+            f"anybody who reaches {address} could use this server, because no key exists. Create "
+            "one with 'evalrouter key create NAME', or set server.allow_anonymous: true in the config"
         )

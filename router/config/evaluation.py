@@ -16,7 +16,7 @@ class Datasets(Section, frozen=True, kw_only=True):
     Attributes:
         roots: folders, and addresses as `s3://bucket/prefix`, below which a request over HTTP may
             name a dataset. Commands may name any.
-        max_bytes: what one dataset may have, uploaded or downloaded.
+        max_bytes: the size that a dataset may have, uploaded or downloaded.
         private_addresses: whether `http://` and `https://` datasets may come from addresses that
             are not public (this machine's, this network's).
         hub: where `hf://` datasets come from; else `HF_ENDPOINT`, else `https://huggingface.co`.

@@ -142,7 +142,9 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
         datasets=with_hub(datasets, environ),
         evaluation=reader.section("evaluation", Evaluation),
         http=reader.section("http", HttpLimits),
-        providers={name: one for name, one in (providers or {}).items() if one is not None},
+        providers={
+            name: provider for name, provider in (providers or {}).items() if provider is not None
+        },
         routes=routes,
         prices=reader.entries("prices", Price),
         record=reader.scalar("record", KeepBodies, "metadata"),

@@ -58,7 +58,7 @@ class RouteTarget(Section, frozen=True, kw_only=True):
 
 
 class Retries(Section, frozen=True, kw_only=True):
-    """How often one target is asked before the next one is.
+    """How often a request is sent to one target before it goes to the next one.
 
     Attributes:
         attempts: requests per target, the first included.
@@ -75,10 +75,11 @@ class Retries(Section, frozen=True, kw_only=True):
 
 
 class Breaker(Section, frozen=True, kw_only=True):
-    """When to stop asking a target that keeps failing.
+    """When a target that keeps failing gets no more requests.
 
     Attributes:
-        failures: so many in a row open the breaker. A client's own mistakes (4xx) do not count.
+        failures: the number of failures in a row that opens the breaker. A client's own mistakes
+            (4xx) do not count.
         open: seconds until one request is let through to see whether the target is back.
     """
 
@@ -99,7 +100,7 @@ class Hedge(Section, frozen=True, kw_only=True):
 
 
 KeepBodies = Literal["none", "metadata", "full"]
-# What a target may say of a request that another one can still answer: an error's code, as any host
+# How a target may refuse a request that another one can still answer: an error's code, as any host
 # writes it, or a status.
 FallbackOn = (
     Literal["context_length_exceeded", "content_filter"]
@@ -109,7 +110,7 @@ Strategy = Literal["weighted", "round_robin", "least_busy", "lowest_latency", "c
 
 
 class RouteCache(Section, frozen=True, kw_only=True):
-    """Whether a route's answers are kept, to answer the same request of the same caller again.
+    """Whether a route's answers are stored, to answer the same request of the same caller again.
 
     Attributes:
         ttl: seconds that an answer is good for.
@@ -119,7 +120,7 @@ class RouteCache(Section, frozen=True, kw_only=True):
 
 
 class Route(Section, frozen=True, kw_only=True):
-    """A model name that clients ask for and the targets that answer it.
+    """A model name that clients use, and the targets that answer its requests.
 
     Attributes:
         targets: one is chosen by the strategy; the others follow when it fails.
@@ -136,10 +137,11 @@ class Route(Section, frozen=True, kw_only=True):
             own, and statuses 401, 402, 403, 404, 407, 408, 409 and 429, go on to the next target.
         retries, timeout, breaker: see their classes.
         hedge: see Hedge; None for no second attempts.
-        record: what is kept of each request: `none`, `metadata` (who, when, which target, how long,
-            how many tokens, at what cost), or `full` (its body and the answer's as well, secrets
-            removed). None for the config's own `record`.
-        record_sample: share of the requests whose bodies `full` keeps; of the others, metadata.
+        record: what is stored of each request: `none`, `metadata` (who, when, which target, how
+            long, how many tokens, at what cost), or `full` (its body and the answer's as well,
+            secrets removed). None for the config's own `record`.
+        record_sample: share of the requests whose bodies `full` stores; of the others, it stores
+            metadata.
         cache: see RouteCache; None for no cache unless a request asks for it.
     """
 

@@ -20,7 +20,7 @@ class Cache(Section, frozen=True, kw_only=True):
     """The response cache of a process. It is used where a route or a request asks for it.
 
     Attributes:
-        max_bytes: what all kept answers together may take; the least recently used go first.
+        max_bytes: the size of all stored answers together; the least recently used go first.
         ttl: seconds, where a request asks for the cache and its route says nothing.
     """
 
@@ -29,7 +29,7 @@ class Cache(Section, frozen=True, kw_only=True):
 
 
 class Config(Section, frozen=True, kw_only=True):
-    """Everything evalrouter is told. See `docs/reference/config.md`.
+    """Everything that can be configured. See `docs/reference/config.md`.
 
     Attributes:
         server: see Server.
@@ -40,7 +40,7 @@ class Config(Section, frozen=True, kw_only=True):
         evaluation: see Evaluation.
         http: limits of the HTTP client.
         prices: `provider/model` to Price; beats the built-in price book.
-        record: what is kept of requests for `provider/model`, and for routes that do not say.
+        record: what is stored of requests for `provider/model`, and for routes that do not say.
         cache: see Cache.
         telemetry: see Telemetry.
         models: name to the model that `evalrouter models serve` hosts, of the class its engine

@@ -15,7 +15,7 @@ _HostPattern = Annotated[str, msgspec.Meta(pattern=r"^(\*|(\*\.)?[A-Za-z0-9.:\[\
 _Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|https?://[A-Za-z0-9.:\[\]-]{1,253})$")]
 _HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 
-# Headers of a client that are the router's own business: whose it is, how it is framed.
+# Headers that the router handles itself: they say who the client is, and frame the request.
 _NEVER_PASSED = frozenset(
     {
         *("accept", "accept-encoding", "api-key", "authorization", "connection", "cookie"),
@@ -74,5 +74,5 @@ def server_problems(document: Document, server: Server) -> Iterator[Problem]:
         if header.lower() in _NEVER_PASSED:
             yield document.problem(
                 ("server", "pass_headers", n),
-                f"{header} is the router's own business and is not passed on",
+                f"{header} is handled by the router itself and is never passed on",
             )

@@ -34,16 +34,16 @@ class S3(Section, frozen=True, kw_only=True):
 
 
 class Storage(Section, frozen=True, kw_only=True):
-    """Where things are kept.
+    """Where things are stored.
 
     Attributes:
         database: `sqlite:///path`, relative to the working directory.
-        artifacts: where datasets and exported runs are kept: a folder, relative to the working
+        artifacts: where datasets and exported runs are stored: a folder, relative to the working
             directory, or `s3://bucket/prefix`. Where it is not set and `S3_BUCKET` is, that bucket.
         s3: see S3.
-        traffic_days: how long requests are kept on record; 0 for ever.
-        required: whether `/health/ready` says no (503) while the database does not work. With
-            `false` it says yes (200, `degraded`), so that load balancers go on sending requests for
+        traffic_days: how many days requests stay on record; 0 for ever.
+        required: whether `/health/ready` fails (503) while the database does not work. With
+            `false` it succeeds (200, `degraded`), so that load balancers go on sending requests for
             models, which are answered either way.
     """
 
@@ -54,7 +54,7 @@ class Storage(Section, frozen=True, kw_only=True):
     required: bool = True
 
     def sqlite_path(self) -> Path:
-        """The database file."""
+        """Return the path of the database file."""
         return Path(self.database.removeprefix("sqlite:///"))
 
 

@@ -183,7 +183,7 @@ def test_a_router_that_others_could_use_is_not_started(cluster, hosted, tmp_path
 def test_a_machine_that_is_not_there_is_told_at_once(cluster, hosted, tmp_path):
     process = deploy(cluster, tmp_path, "nowhere", config={}, machine="192.0.2.77")
     told = process.communicate(timeout=60)[0]
-    assert "machine: the cluster has none at '192.0.2.77'" in told
+    assert "machine: the cluster has no machine at '192.0.2.77'" in told
 
 
 @pytest.mark.parametrize(

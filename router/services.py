@@ -251,5 +251,6 @@ def refuse_open_door(config: Config, address: str) -> None:
     if not asyncio.run(any_key()):
         raise ConfigError(
             f"anybody who reaches {address} could use this server, because no key exists. Create "
-            "one with 'evalrouter key create NAME', or set server.allow_anonymous: true in the config"
+            "one with 'evalrouter key create NAME', or set server.allow_anonymous: true in the "
+            "config."
         )

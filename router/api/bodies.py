@@ -1,4 +1,4 @@
-"""The JSON body of a request outside the hot path, as a document to be checked."""
+"""Reads the JSON body of a request outside the hot path, as a document to be checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/eval/compare`: runs held against each other."""
+"""`/eval/compare`: compares runs, or routes of one run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ async def compare(
     join: FromQuery[Join | None] = None,
     movers: Annotated[int, QueryParameter(ge=0, le=1000)] = 5,
 ) -> Comparisons:
-    """Differences a - b sample by sample. `runs` is one id, or two with a comma between them.
+    """Compute the differences a - b sample by sample. `runs` is one id, or two as `a,b`.
 
     Of two runs, each route that both have is compared unless `route_a` and `route_b` name them; of
     one run, every route with its baseline. Runs on different datasets are refused unless `join`
     says how to pair their samples.
     """
-    names = [name for name in (one.strip() for one in runs.split(",")) if name]
+    names = [name for name in map(str.strip, runs.split(",")) if name]
     if not 1 <= len(names) <= 2:
         raise RequestError("runs: name one run, or two as runs=a,b", param="runs")
-    wanted = ComparisonRequest(route_a=route_a, route_b=route_b, join=join, movers=movers)
-    return await compare_runs(services.runs, services.store, names, wanted)
+    request = ComparisonRequest(route_a=route_a, route_b=route_b, join=join, movers=movers)
+    return await compare_runs(services.runs, services.store, names, request)

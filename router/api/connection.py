@@ -12,40 +12,44 @@ from providers.errors import BodyTooLargeError, ClientGoneError
 
 Headers = list[tuple[bytes, bytes]]
 
-# An ASGI extension that our server offers: `scope["extensions"][WHOLE]["write"](status, headers,
+# An ASGI extension of our server: `scope["extensions"][WHOLE]["write"](status, headers,
 # body)` writes a whole answer, or returns False where only messages will do.
 WHOLE = "evalrouter.whole_answer"
 
-# Most answers of a local target come sooner than this, and then no watching task is made at all.
+# Most answers of a local target come sooner, and then no task is made to watch the client.
 WATCH_AFTER_S = 0.02
 
 
-async def read_body(receive: Receive, most: int, declared: bytes | None = None) -> bytes:
-    """The whole request body.
+async def read_body(receive: Receive, max_bytes: int, declared: bytes | None = None) -> bytes:
+    """Return the whole body of a request.
 
     Args:
         receive: ASGI's.
-        most: bytes that it may have.
+        max_bytes: the size that the body may have.
         declared: the request's Content-Length; where it is too large, nothing is read, and a client
             that waits for `100 Continue` does not get it.
 
     Raises:
-        BodyTooLargeError: it is larger than `most` bytes.
+        BodyTooLargeError: it is larger than `max_bytes`.
         ClientGoneError: the client left before it was complete.
     """
-    if declared is not None and int(declared) > most:
-        raise BodyTooLargeError(f"The request body is larger than {most} bytes.")
+    if declared is not None and int(declared) > max_bytes:
+        raise BodyTooLargeError(f"The request body is larger than {max_bytes} bytes.")
     message: Any = await receive()
     body: bytes = message.get("body", b"")
-    if message["type"] == "http.request" and not message.get("more_body") and len(body) <= most:
+    if (
+        message["type"] == "http.request"
+        and not message.get("more_body")
+        and len(body) <= max_bytes
+    ):
         return body
     parts = [body]
     size = len(body)
     while True:
         if message["type"] == "http.disconnect":
             raise ClientGoneError("the client left before its request was complete")
-        if size > most:
-            raise BodyTooLargeError(f"The request body is larger than {most} bytes.")
+        if size > max_bytes:
+            raise BodyTooLargeError(f"The request body is larger than {max_bytes} bytes.")
         if not message.get("more_body"):
             return b"".join(parts)
         message = await receive()
@@ -67,7 +71,7 @@ class ClientWatch:
     """Cancels the task it is entered in when the client goes away.
 
         with ClientWatch(receive, loop):
-            ...             # raises ClientGoneError here instead of going on for nobody
+            ...             # raises ClientGoneError here instead of going on in vain
 
     Enter it after the body was read: from then on `receive` has only the disconnect to tell.
     """

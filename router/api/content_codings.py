@@ -1,4 +1,4 @@
-"""Request bodies that come compressed (`Content-Encoding`), decoded piece by piece."""
+"""Decodes request bodies that come compressed (`Content-Encoding`), piece by piece."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from providers.errors import BodyTooLargeError, RequestError, UnsupportedMediaTy
 # The decoder's window: zlib's number for a gzip header, for a zlib header, for none.
 _GZIP, _ZLIB, _RAW = 31, 15, -15
 _CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
-# At most so much comes out at a time: a body of zeros would grow a thousandfold.
+# The bytes that come out at a time: a body of zeros would grow a thousandfold.
 _PIECE = 1024 * 1024
-# Members of a gzip body, each of which costs more than its bytes do.
+# The number of members of a gzip body; each costs more than its bytes do.
 _MAX_MEMBERS = 1000
 # Decoding less than this is quicker than a thread that does it.
 _OFF_LOOP = 16 * 1024
 
 
-def decoded(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> Receive:
+def decoded(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int) -> Receive:
     """Return a `receive` that gives the body without its coding, in pieces of bounded size.
 
-    Whoever reads the body still has to limit what comes out.
+    The caller still has to limit the size of the decoded body.
 
     Args:
-        headers: the request's, names in lower case.
+        headers: the request's headers, names in lower case.
         receive: gives the body as it comes.
-        most: bytes that the body may have as it comes.
+        max_bytes: the size that the body may have as it comes.
 
     Raises:
-        UnsupportedMediaTypeError: the coding is none of those that are decoded here.
+        UnsupportedMediaTypeError: the coding is not one that is decoded here.
     """
     coding = headers.get(b"content-encoding", b"").strip().lower()
     if coding in (b"", b"identity"):
@@ -43,15 +43,15 @@ def decoded(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> Rece
         raise UnsupportedMediaTypeError(
             f"The body's Content-Encoding is {shown!r}; gzip and deflate are supported."
         )
-    return _Decoder(receive, most, deflate=coding == b"deflate")
+    return _Decoder(receive, max_bytes, deflate=coding == b"deflate")
 
 
 class _Decoder:
-    """A `receive` around another one."""
+    """Wraps a `receive`, and gives its body decoded."""
 
-    def __init__(self, receive: Receive, most: int, *, deflate: bool) -> None:
+    def __init__(self, receive: Receive, max_bytes: int, *, deflate: bool) -> None:
         self._receive = receive
-        self._most = most
+        self._max_bytes = max_bytes
         self._deflate = deflate
         self._decompress: Any = None
         self._pending = b""
@@ -69,8 +69,10 @@ class _Decoder:
                 self._pending = message.get("body", b"")
                 self._more = bool(message.get("more_body"))
                 self._size += len(self._pending)
-                if self._size > self._most:
-                    raise BodyTooLargeError(f"The request body is larger than {self._most} bytes.")
+                if self._size > self._max_bytes:
+                    raise BodyTooLargeError(
+                        f"The request body is larger than {self._max_bytes} bytes."
+                    )
             if len(self._pending) > _OFF_LOOP:
                 piece = await asyncio.to_thread(self._step)
             else:
@@ -82,11 +84,11 @@ class _Decoder:
                     raise self._broken()
                 self._done = True
                 return {"type": "http.request", "body": b"", "more_body": False}
-        # All of the body is out: what follows is the client's leaving.
+        # The body is complete: the next message is the client's leaving.
         return await self._receive()
 
     def _step(self) -> bytes:
-        """Decode a piece of what is pending, or of what the decoder has not given out yet."""
+        """Decode a piece of the pending bytes, or of those that the decoder still holds."""
         if self._decompress is None or (self._decompress.eof and self._pending):
             if not self._pending:
                 return b""
@@ -117,6 +119,6 @@ class _Decoder:
 
 
 def _window(data: bytes) -> int:
-    """Return how a `deflate` body begins: by RFC 9110 as zlib's, from some senders as nothing."""
+    """Return the window of a `deflate` body: with zlib's header, which some senders leave out."""
     has_header = data[0] & 0x0F == 8 and (len(data) < 2 or int.from_bytes(data[:2]) % 31 == 0)
     return _ZLIB if has_header else _RAW

@@ -24,8 +24,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     Attributes:
         source: a path below one of `datasets.roots`, or an address: https://, s3://, hf://.
-        name: what to call it; made of the source's name when empty.
-        columns: the file's own column names to known ones.
+        name: the dataset's name; made of the source's name when empty.
+        columns: the known name of each of the file's columns.
     """
 
     source: Annotated[str, msgspec.Meta(min_length=1)]
@@ -41,25 +41,25 @@ class DatasetList(msgspec.Struct):
 
 
 class DeletedVersions(msgspec.Struct):
-    """Versions that are forgotten, as `name@hash`."""
+    """The versions that were deleted, as `name@hash`."""
 
     deleted: list[str]
 
 
 @get("/datasets", tags=["datasets"], summary="List datasets")
 async def list_datasets(services: Injected, name: FromQuery[str | None] = None) -> DatasetList:
-    """Every version, newest first."""
+    """List every version, newest first."""
     rows = await services.store.datasets(name)
     return DatasetList([msgspec.structs.replace(row, statistics=()) for row in rows])
 
 
 @post("/datasets", tags=["datasets"], summary="Register a dataset")
 async def register_dataset(services: Injected, request: Request[Any, Any, Any]) -> DatasetRow:
-    """Fetch what the body names and keep it. The same content again changes nothing."""
-    wanted = convert(await document_of(request), Registration, error=RequestError)
-    await services.datasets.confine(wanted.source)
+    """Fetch and store the dataset that the body names. The same content again changes nothing."""
+    registration = convert(await document_of(request), Registration, error=RequestError)
+    await services.datasets.confine(registration.source)
     return await services.datasets.add(
-        wanted.source, name=wanted.name, columns=wanted.columns, over_http=True
+        registration.source, name=registration.name, columns=registration.columns, over_http=True
     )
 
 
@@ -77,15 +77,15 @@ async def upload_dataset(
     filename: FromQuery[str],
     column: FromQuery[list[str] | None] = None,
 ) -> DatasetRow:
-    """The body is the file; `filename` ends in its format, `column` is `own=known`.
+    """Store the body as a file; `filename` ends in its format, `column` is `own=known`.
 
-    The body is read as it comes and never held. The same content again changes nothing; other
-    content is a new version.
+    The body is read as it comes and never held in memory. The same content again changes nothing;
+    other content is a new version.
     """
-    most = services.config.datasets.max_bytes
+    max_bytes = services.config.datasets.max_bytes
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > most:
-        raise too_large(filename, most)
+    if announced.isdigit() and int(announced) > max_bytes:
+        raise too_large(filename, max_bytes)
     return await services.datasets.upload(
         request.stream(), filename=filename, name=name, columns=parse_columns(column or [])
     )
@@ -97,16 +97,16 @@ async def show_dataset(
     name: FromPath[str],
     rows: Annotated[int, QueryParameter(ge=0, le=100)] = 5,
 ) -> DatasetView:
-    """A version (`name`, or `name@hash`), what its columns hold, and its first rows."""
+    """Show a version (`name`, or `name@hash`), statistics of its columns, and its first rows."""
     return await services.datasets.show(name, rows=rows)
 
 
 @get("/datasets/{name:str}/content", tags=["datasets"], summary="Download a dataset")
 async def download_dataset(services: Injected, name: FromPath[str]) -> Stream:
-    """The file, byte for byte as it came."""
+    """Send the file, byte for byte as it came."""
     row = await services.datasets.find(name)
     chunks = services.datasets.artifacts.get(row.path)
-    # A file that is gone must be a 404, which can only be said before the first byte.
+    # A missing file must be a 404, which can only be sent before the first byte.
     first = await anext(chunks, b"")
 
     async def body() -> AsyncIterator[bytes]:
@@ -131,6 +131,6 @@ async def delete_dataset(
     name: FromPath[str],
     every: Annotated[bool, QueryParameter(name="all")] = False,
 ) -> DeletedVersions:
-    """Forget one version, or with `all` every version of a name. Runs keep their samples."""
-    gone = await services.datasets.delete(name, every=every)
-    return DeletedVersions([f"{row.name}@{row.hash}" for row in gone])
+    """Delete one version, or with `all` every version of a name. Runs keep their samples."""
+    deleted = await services.datasets.delete(name, every=every)
+    return DeletedVersions([f"{row.name}@{row.hash}" for row in deleted])

@@ -1,4 +1,4 @@
-"""Every failure as OpenAI's error object, with the right status. One table, for every path."""
+"""Turns every failure into OpenAI's error object, with the right status, on every path."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _decode = msgspec.json.Decoder().decode
 
 
 def body_of(error: EvalrouterError) -> bytes:
-    """The error as JSON bytes. An upstream's body that is OpenAI's object already passes as is."""
-    told = error.as_openai()
-    if isinstance(error, UpstreamStatusError) and _same(error.body, told):
+    """Return the error as JSON; a host's body that is OpenAI's object already passes as it is."""
+    document = error.as_openai()
+    if isinstance(error, UpstreamStatusError) and _same(error.body, document):
         return error.body
-    return _encode(told)
+    return _encode(document)
 
 
-def _same(body: bytes, told: dict[str, Any]) -> bool:
+def _same(body: bytes, document: dict[str, Any]) -> bool:
     try:
-        return bool(_decode(body) == told)
+        return bool(_decode(body) == document)
     except UNREADABLE:
         return False
 
 
 def from_exception(error: Exception, method: str, path: str) -> EvalrouterError:
-    """Any exception as one of ours; an unforeseen one is logged and shown as status 500."""
+    """Return any exception as one of ours; an unforeseen one is logged, and has status 500."""
     if isinstance(error, EvalrouterError):
         return error
     if isinstance(error, MethodNotAllowedException):
@@ -52,11 +52,11 @@ def from_exception(error: Exception, method: str, path: str) -> EvalrouterError:
             f"{method} is not allowed on {path}", allowed=[*allowed.split(", "), "OPTIONS"]
         )
     if isinstance(error, NotFoundException):
-        return NotFoundError(f"There is no {path} here. GET /schema lists every path.")
+        return NotFoundError(f"This server has no path {path}. GET /schema lists every path.")
     if isinstance(error, LitestarValidation):
         extra = error.extra if isinstance(error.extra, list) else []
-        told = "; ".join(f"{item.get('key')}: {item.get('message')}" for item in extra)
-        return RequestError(told or error.detail, param=extra[0].get("key") if extra else None)
+        faults = "; ".join(f"{item.get('key')}: {item.get('message')}" for item in extra)
+        return RequestError(faults or error.detail, param=extra[0].get("key") if extra else None)
     if isinstance(error, HTTPException) and error.status_code == 413:
         return BodyTooLargeError("The request body is larger than server.max_body_bytes.")
     if isinstance(error, HTTPException):
@@ -70,7 +70,7 @@ def from_exception(error: Exception, method: str, path: str) -> EvalrouterError:
 
 
 async def refuse(error: RequestError, send: Send, **more: str) -> None:
-    """Answer a request that goes no further, with `more` headers."""
+    """Answer a request with an error and `more` headers; it goes no further."""
     body = body_of(error)
     headers = {**error.headers, **more}
     headers |= {"content-type": "application/json", "content-length": str(len(body))}
@@ -85,7 +85,7 @@ async def refuse(error: RequestError, send: Send, **more: str) -> None:
 
 
 def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Litestar's exception handler for everything outside the hot path."""
+    """Answer a request outside the hot path that failed; Litestar's exception handler."""
     ours = from_exception(error, request.method, request.url.path)
     headers = dict(ours.headers) if isinstance(ours, RequestError) else {}
     return Response(

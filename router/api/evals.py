@@ -42,17 +42,17 @@ class RunList(msgspec.Struct):
 
 
 class SampleRow(msgspec.Struct):
-    """One cell of a run: what was asked, what was answered, how it scored.
+    """One cell of a run: a sample, a route's answer to it, and its scores.
 
     Attributes:
-        route, repeat: with the sample, which cell.
-        sample: what was asked.
+        route, repeat: the route that answered, and which of its answers to the sample this is.
+        sample: the sample that the request was made of.
         answer: None while the request is in flight.
-        scores: by output name.
+        scores: the answer's scores, each with the name of its output.
         request_hash: SHA-256 over target and body, hex; "" for an answer that the dataset brought.
         asked_at, answered_at: seconds since the epoch, UTC.
-        interrupted: how often the request was in flight when the run's process died; each time it
-            was sent once more.
+        interrupted: the number of times that the request was in flight when the run's process
+            died; each time it was sent once more.
         attempts: the requests sent for the answer: target, result, status, seconds.
     """
 
@@ -68,7 +68,7 @@ class SampleRow(msgspec.Struct):
     attempts: tuple[dict[str, Any], ...]
 
 
-# What a row and the store's answer have in common.
+# The fields that a row has in common with the store's result.
 _KNOWN = SampleRow.__struct_fields__[3:]
 
 
@@ -84,17 +84,18 @@ class SamplePage(msgspec.Struct):
 async def create_run(
     services: Injected, request: Request[Any, Any, Any], dry_run: FromQuery[bool] = False
 ) -> Response[Run | Estimate]:
-    """Check the run document, keep it, and begin. Follow it on `/eval/{id}/events`.
+    """Check the run document, store it, and begin. Follow the run on `/eval/{id}/events`.
 
-    With `dry_run=true` nothing is kept and nothing is sent: status 200, and what the run would
-    take in calls, tokens, money and time, and the smallest difference that it would show.
+    With `dry_run=true` nothing is stored and nothing is sent: the answer has status 200, and
+    estimates the calls, tokens, money and time that the run would take, and the smallest
+    difference that it would show.
     """
     roots = services.config.evaluation.roots
     written = await document_of(request, error=RunDocumentError, default=b"{}")
     document = complete_run(written, base=Path(), within=roots)
     if dry_run:
-        found = await services.runs.estimate(document, base=Path(), runner="server")
-        return Response(found, status_code=200)
+        estimate = await services.runs.estimate(document, base=Path(), runner="server")
+        return Response(estimate, status_code=200)
     return Response(await services.runs.create(document, base=Path(), runner="server"))
 
 
@@ -107,36 +108,36 @@ async def list_runs(  # noqa: PLR0917 - Litestar passes query parameters by name
     experiment: FromQuery[str | None] = None,
     tag: FromQuery[str | None] = None,
 ) -> RunList:
-    """Runs, newest first. `before` is the id of the last run of the page before."""
-    wanted = RunFilter(state=run_state, experiment=experiment, tag=tag)
-    return RunList(await services.store.runs(wanted, limit=limit, before=before))
+    """List runs, newest first. `before` is the id of the last run of the page before."""
+    run_filter = RunFilter(state=run_state, experiment=experiment, tag=tag)
+    return RunList(await services.store.runs(run_filter, limit=limit, before=before))
 
 
 @get("/eval/{run_id:str}", tags=["eval"], summary="Show a run with its report")
 async def show_run(services: Injected, run_id: FromPath[str]) -> Outcome:
-    """The run, its scores as far as it has got, and its gates."""
+    """Show the run, its scores so far, and its gates."""
     return await services.runs.outcome(run_id)
 
 
 @delete("/eval/{run_id:str}", tags=["eval"], summary="Delete a run", status_code=204)
 async def delete_run(services: Injected, run_id: FromPath[str]) -> None:
-    """The run with its answers and scores. A run under way has to be cancelled first."""
+    """Delete the run with its answers and scores. A run under way has to be cancelled first."""
     await services.runs.delete(run_id)
 
 
 @post("/eval/{run_id:str}/pause", tags=["eval"], summary="Pause a run", status_code=200)
 async def pause_run(services: Injected, run_id: FromPath[str]) -> Run:
-    """Ask nothing more. What is in flight is finished and kept, for up to 30 seconds.
+    """Send no more requests. Those in flight are finished and stored, for up to 30 seconds.
 
     Where that takes longer than 5 seconds, the answer comes before the end and its `wish` says
-    `paused`. Whichever process carries the run out obeys, a command's too.
+    `paused`. The process that executes the run obeys, also that of a command.
     """
     return await services.jobs.pause(run_id)
 
 
 @post("/eval/{run_id:str}/cancel", tags=["eval"], summary="Cancel a run", status_code=200)
 async def cancel_run(services: Injected, run_id: FromPath[str]) -> Run:
-    """Stop it at once. What is answered stays, what is in flight is dropped; it can be resumed."""
+    """Stop the run at once. Its answers stay, requests in flight are dropped; it can be resumed."""
     return await services.jobs.cancel(run_id)
 
 
@@ -147,7 +148,7 @@ async def resume_run(
     run_id: FromPath[str],
     retry_failed: FromQuery[bool] = False,
 ) -> Run:
-    """Go on where it stopped; no finished request is sent again.
+    """Go on where the run stopped; no finished request is sent again.
 
     The body may be empty, or `{"limits": {...}}` with those of the document's limits that change.
     """
@@ -158,7 +159,7 @@ async def resume_run(
 
 
 class Rescored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Metrics as in a run document; none for all the run has, as they are installed now."""
+    """Metrics as in a run document; without any, all of the run's, as they are installed now."""
 
     metrics: tuple[str | dict[str, Any], ...] = ()
 
@@ -167,7 +168,7 @@ class Rescored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def rescore_run(
     services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
 ) -> Run:
-    """Score the run's answers by more metrics, or by other choices of one; nothing is asked.
+    """Score the run's answers by more metrics, or by one with other options; no route is asked.
 
     The body is `{"metrics": [...]}`. A metric of a name that the run has replaces it and its
     scores; the others keep theirs. Without metrics, all are scored anew.
@@ -177,7 +178,7 @@ async def rescore_run(
 
 
 class Extended(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many samples, and how many repeats of each, a run is to have; None for as it is."""
+    """The numbers of samples, and of repeats of each, that a run is to have; None for as it is."""
 
     limit: Rows | None = None
     repeats: Repeats | None = None
@@ -187,7 +188,7 @@ class Extended(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def extend_run(
     services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
 ) -> Run:
-    """Ask more samples of the run's dataset, or more repeats, and go on.
+    """Send more samples of the run's dataset, or more repeats, and go on.
 
     The body is `{"limit": N}`, `{"repeats": K}` or both. The dataset must be as it was.
     """
@@ -202,7 +203,7 @@ class _Resumed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def _body(request: Request[Any, Any, Any], kind: type[T]) -> T:
-    """The request's JSON body as a `kind`; without a body, as it is by default."""
+    """Return the request's JSON body as a `kind`; without a body, the defaults."""
     document = await document_of(request, error=RunDocumentError, default=b"{}")
     return convert(document, kind, error=RunDocumentError)
 
@@ -214,7 +215,7 @@ async def _body(request: Request[Any, Any, Any], kind: type[T]) -> T:
     media_type="text/event-stream",
 )
 async def follow_run(services: Injected, run_id: FromPath[str]) -> ServerSentEvent:
-    """Server-sent events: `progress` whenever it changes, `end` with the run's last state."""
+    """Send events: `progress` whenever it changes, and `end` with the run's last state."""
     run = await services.runs.find(run_id)
     return ServerSentEvent(_events(services, run.id))
 
@@ -226,11 +227,11 @@ async def _events(services: Services, run_id: str) -> AsyncIterator[SSEData]:
         now = (await services.store.progress(run_id), run.state)
         if now != before:
             before = now
-            told = {"state": run.state, "cells": run.cells, **msgspec.to_builtins(now[0])}
+            progress = {"state": run.state, "cells": run.cells, **msgspec.to_builtins(now[0])}
             ended = run.state in STOPPED
             yield {
                 "event": "end" if ended else "progress",
-                "data": msgspec.json.encode(told).decode(),
+                "data": msgspec.json.encode(progress).decode(),
             }
             if ended:
                 return
@@ -245,20 +246,20 @@ async def list_samples(
     limit: PageSize = 100,
     after: Offset = 0,
 ) -> SamplePage:
-    """Cells by sample; `after` counts samples, and a page holds whole samples only."""
+    """Page through cells by sample; `after` counts samples, and a page has whole samples only."""
     run = await services.runs.find(run_id)
-    wanted: dict[str, Sample] = {}
+    page: dict[str, Sample] = {}
     async with aclosing(services.store.samples(run.id, after=after)) as samples:
         async for sample in samples:
-            wanted[sample.id] = sample
-            if len(wanted) == limit:
+            page[sample.id] = sample
+            if len(page) == limit:
                 break
     rows = []
     async with aclosing(services.store.results(run.id, route=route, after=after)) as results:
-        async for one in results:
-            if one.cell.sample_id not in wanted:
+        async for result in results:
+            cell = result.cell
+            if cell.sample_id not in page:
                 break
-            sample = wanted[one.cell.sample_id]
-            known = {name: getattr(one, name) for name in _KNOWN}
-            rows.append(SampleRow(one.cell.route, one.cell.repeat, sample, **known))
-    return SamplePage(rows, after + limit if len(wanted) == limit else None)
+            known = {name: getattr(result, name) for name in _KNOWN}
+            rows.append(SampleRow(cell.route, cell.repeat, page[cell.sample_id], **known))
+    return SamplePage(rows, after + limit if len(page) == limit else None)

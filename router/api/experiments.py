@@ -24,7 +24,7 @@ class ExperimentList(msgspec.Struct):
 
 
 class DeletedExperiment(msgspec.Struct):
-    """What was deleted: the experiment, and so many of its runs."""
+    """The experiment that was deleted, and the number of its runs that were."""
 
     name: str
     deleted_runs: int
@@ -32,13 +32,13 @@ class DeletedExperiment(msgspec.Struct):
 
 @get("/experiments", tags=["experiments"], summary="List experiments")
 async def list_experiments(services: Injected, tag: FromQuery[str | None] = None) -> ExperimentList:
-    """Those with a run, tags or notes. A run joins one by its document's `experiment`."""
+    """List those with a run, tags or notes. A run joins one by its document's `experiment`."""
     return ExperimentList(await services.store.experiments(tag=tag))
 
 
 @get("/experiments/{name:str}", tags=["experiments"], summary="Show an experiment's leaderboard")
 async def show_experiment(services: Injected, name: FromPath[str]) -> Leaderboard:
-    """Tables of comparable scores, the runs that are in none and why, and how to read them."""
+    """Show tables of comparable scores, how to read them, and why some runs are in no table."""
     return await services.experiments.leaderboard(name)
 
 
@@ -46,7 +46,7 @@ async def show_experiment(services: Injected, name: FromPath[str]) -> Leaderboar
 async def change_experiment(
     services: Injected, request: Request[Any, Any, Any], name: FromPath[str]
 ) -> Experiment:
-    """The body is `{"tags": [...], "notes": "..."}`, or one of them."""
+    """Set what the body has: `{"tags": [...], "notes": "..."}`, or one of them."""
     change = convert(
         await document_of(request, default=b"{}"), ExperimentChange, error=RequestError
     )
@@ -59,5 +59,5 @@ async def change_experiment(
 async def delete_experiment(
     services: Injected, name: FromPath[str], runs: FromQuery[bool] = False
 ) -> DeletedExperiment:
-    """Its runs stay, in no experiment; `runs=true` deletes them too."""
+    """Delete the experiment. Its runs stay, in no experiment; `runs=true` deletes them too."""
     return DeletedExperiment(name, await services.experiments.delete(name, runs=runs))

@@ -1,4 +1,4 @@
-"""What comes before every resource: which app answers a path, preflights, HEAD, compressed bodies.
+"""Comes before every resource: chooses the app for a path, answers preflights and HEAD, decodes.
 
 Requests to the model paths go straight to `completions.py`. Everything else goes by `guard.py`
 to Litestar.
@@ -24,10 +24,10 @@ _SLASHES = re.compile(r"//+")
 
 
 class StartFailure:
-    """Why the app did not start, if it did not.
+    """The reason why the app did not start.
 
     Attributes:
-        error: why it did not start, where that is for the operator to mend; None otherwise.
+        error: a reason that the operator can mend; None otherwise.
     """
 
     error: EvalrouterError | None = None
@@ -40,8 +40,8 @@ class Front:
         models: answers the model paths.
         others: answers everything else.
         origins: the sites whose pages may call the server.
-        max_body_bytes: the most that a body may have as it comes.
-        start: says why the app did not start.
+        max_body_bytes: the size that a body may have as it comes.
+        start: has the reason why the app did not start.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Front:
         self._max_body_bytes = max_body_bytes
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Answer a request; not async itself: one coroutine less for each."""
+        """Answer a request; not async itself, which saves a coroutine."""
         # A lifespan scope has no path.
         if scope.get("path") in PATHS and scope.get("method") != "OPTIONS":
             return self._models(scope, receive, send)
@@ -96,7 +96,7 @@ class Front:
         return send_briefly
 
     async def _preflight(self, headers: dict[bytes, bytes], send: Send) -> None:
-        """Answer a browser that wants to know what a page may send; needs no key."""
+        """Answer a browser that asks what a page may send; needs no key."""
         try:
             answer = self._origins.preflight(headers)
         except RequestError as error:
@@ -108,18 +108,18 @@ class Front:
     async def _decoded(
         self, scope: Any, headers: dict[bytes, bytes], receive: Receive, send: Send
     ) -> None:
-        """Pass a compressed body on as what it holds."""
+        """Pass a request with a compressed body on with the decoded one."""
         try:
             body = decoded(headers, receive, self._max_body_bytes)
         except RequestError as error:
             await refuse(error, send)
             return
-        kept = [
+        others = [
             pair
             for pair in scope["headers"]
             if pair[0] not in (b"content-encoding", b"content-length")
         ]
-        scope = {**scope, "headers": kept}
+        scope = {**scope, "headers": others}
         await self._others(scope, body, send)
 
 

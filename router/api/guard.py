@@ -1,8 +1,8 @@
-"""Who may see what, outside the model paths (`completions.py` asks `Keys.admit` by itself).
+"""Decides who may see what, outside the model paths (`completions.py` calls `Keys.admit`).
 
 While keys are required: `/health/*` is open to all, `/v1/models` to every key, and everything else
 (evaluations, traffic, metrics, pages, the schema) to keys made with `--admin`, because it shows
-what others requested. What is not listed here is closed; what does not exist is a 404 to every key.
+what others requested. A path that is not listed here is closed; one that does not exist is a 404.
 
 Without keys, two requests are refused: those that call the server by a name it does not go by, and
 those that a browser sends for another site's page (`origins.py`).
@@ -34,7 +34,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Guard:
-    """An ASGI app in front of another one, which only gets what its caller may see."""
+    """An ASGI app in front of another one, which only gets requests that it may answer."""
 
     def __init__(self, app: Litestar, keys: Keys, hosts: Hosts, origins: Origins) -> None:
         self._app = app
@@ -73,7 +73,7 @@ class Guard:
         row = self._keys.identify(key)
         if row.admin or path == ANY_KEY or path.startswith(ANY_KEY + "/"):
             return
-        # What does not exist is no secret: it gets its 404 or 405 from the app.
+        # A path that does not exist is no secret: it gets its 404 or 405 from the app.
         if self._exists(method, path):
             raise PermissionDeniedError(
                 "This key may only use models; this request needs a key created with "
@@ -86,7 +86,7 @@ class Guard:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """Return what matches the paths of a route such as `/eval/{run_id}`."""
+    """Return a pattern for the paths of a route such as `/eval/{run_id}`."""
     parts = re.split(r"\{[^}]*\}", path)
     return re.compile(".+".join(re.escape(part) for part in parts))
 
@@ -99,7 +99,7 @@ async def _refuse(error: RequestError, request: Mapping[bytes, bytes], send: Sen
 
 
 def basic(authorization: bytes | None) -> bytes | None:
-    """The password in an Authorization header of the scheme Basic; None for none."""
+    """Return the password in an Authorization header of the scheme Basic; None without one."""
     if authorization is None or authorization[:6].lower() != b"basic ":
         return None
     try:

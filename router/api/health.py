@@ -9,16 +9,16 @@ from router.api.injection import Injected
 
 @get("/health/live", tags=["health"], summary="Is the process alive")
 async def live() -> dict[str, str]:
-    """200 as long as the event loop turns."""
+    """Answer 200 as long as the event loop turns."""
     return {"status": "alive"}
 
 
 @get("/health/ready", tags=["health"], summary="Can it take requests")
 async def ready(services: Injected) -> Response[dict[str, str]]:
-    """200 while the database works; 503 otherwise, and while the process is about to end.
+    """Answer 200 while the database works; 503 otherwise, and while the process is about to end.
 
-    With `storage.required: false` it is 200 as well while the database does not work: `status` is
-    `degraded` then. `database` and `reason` say what is wrong.
+    With `storage.required: false` the answer is 200 while the database does not work, too:
+    `status` is `degraded` then. `database` and `reason` say what is wrong.
     """
     if services.draining:
         return Response({"status": "not ready", "reason": "draining"}, status_code=503)

@@ -1,4 +1,4 @@
-"""How a handler asks for the process's parts: a parameter `services: Injected`."""
+"""Gives handlers the process's parts: they have a parameter `services: Injected`."""
 
 from __future__ import annotations
 

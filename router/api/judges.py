@@ -1,4 +1,4 @@
-"""`/eval/judges`: what studies of judges have found; `/eval/{id}/judgements`: what judges said."""
+"""`/eval/judges`: studies of judges; `/eval/{id}/judgements`: what judges answered."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CalibrationView(msgspec.Struct):
 
     Attributes:
         study: the calibration with its report.
-        change: what became of the judge's scores since the calibration before it that had the same
+        change: the change of the judge's scores since the calibration before it that had the same
             grading and dataset; None without one.
         earlier: that calibration's id, "" without one.
     """
@@ -40,7 +40,7 @@ class CalibrationView(msgspec.Struct):
 
 
 class JudgementPage(msgspec.Struct):
-    """A page of judgements. `next` is what to pass as `after` for the next page."""
+    """A page of judgements. `next` is the `after` of the next page; None at the end."""
 
     data: list[JudgementRow]
     next: int | None
@@ -54,13 +54,13 @@ async def list_studies(
     kind: FromQuery[StudyKind | None] = None,
     limit: PageSize = 50,
 ) -> StudyList:
-    """Calibrations, comparisons and tournaments, newest first."""
+    """List calibrations, comparisons and tournaments, newest first."""
     return StudyList(await services.store.studies(kind=kind, judge=judge, limit=limit))
 
 
 @get("/eval/judges/studies/{study_id:str}", tags=["judges"], summary="Show a study of judges")
 async def show_study(services: Injected, study_id: FromPath[str]) -> Study:
-    """A study with its report and what it was made of."""
+    """Show a study with its report and its document."""
     return await services.store.study(study_id)
 
 
@@ -72,13 +72,13 @@ async def show_study(services: Injected, study_id: FromPath[str]) -> Study:
     response_headers=PAGE_HEADERS,
 )
 async def study_fragment(services: Injected, study_id: FromPath[str]) -> Response[str]:
-    """A section to be put into a page."""
+    """Show a study as a section to be put into a page."""
     return Response(html(await services.store.study(study_id)), media_type=MediaType.HTML)
 
 
 @get("/eval/judges/{name:str}/calibration", tags=["judges"], summary="A judge's newest calibration")
 async def judge_calibration(services: Injected, name: FromPath[str]) -> CalibrationView:
-    """Of a judge that is a route; for `provider/model` there is the path with both."""
+    """Show the calibration of a judge that is a route; `provider/model` has a path of its own."""
     return await _newest(services, name)
 
 
@@ -90,7 +90,7 @@ async def judge_calibration(services: Injected, name: FromPath[str]) -> Calibrat
 async def model_calibration(
     services: Injected, provider: FromPath[str], model: FromPath[str]
 ) -> CalibrationView:
-    """Of a judge that is `provider/model`."""
+    """Show the calibration of a judge that is `provider/model`."""
     return await _newest(services, f"{provider}/{model}")
 
 
@@ -102,18 +102,20 @@ async def list_judgements(
     limit: PageSize = 100,
     after: Offset = 0,
 ) -> JudgementPage:
-    """Of a run, in the order they came: the answers as they were kept, before any was read."""
+    """Page through judges' answers, in the order they came, as they were before they were read."""
     run = await services.runs.find(run_id)
-    found = await services.store.judgements(run.id, sample_id=sample_id, limit=limit, after=after)
-    more = found[-1][0] if len(found) == limit else None
-    return JudgementPage([row for _, row in found], more)
+    judgements = await services.store.judgements(
+        run.id, sample_id=sample_id, limit=limit, after=after
+    )
+    more = judgements[-1][0] if len(judgements) == limit else None
+    return JudgementPage([row for _, row in judgements], more)
 
 
 async def _newest(services: Injected, judge: str) -> CalibrationView:
     known = [
-        one
-        for one in await services.store.studies(kind="calibration", judge=judge, limit=1000)
-        if one.state == "completed"
+        study
+        for study in await services.store.studies(kind="calibration", judge=judge, limit=1000)
+        if study.state == "completed"
     ]
     if not known:
         raise NotFoundError(
@@ -121,11 +123,11 @@ async def _newest(services: Injected, judge: str) -> CalibrationView:
         )
     study, *older = known
     alike = [
-        one
-        for one in older
-        if one.grading == study.grading
-        and one.document.get("hash") == study.document.get("hash")
-        and "calibration" in one.report
+        earlier
+        for earlier in older
+        if earlier.grading == study.grading
+        and earlier.document.get("hash") == study.document.get("hash")
+        and "calibration" in earlier.report
         and "calibration" in study.report
     ]
     if not alike:

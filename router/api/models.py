@@ -21,21 +21,21 @@ from router.api.injection import Injected
 from router.gateway.keys import presented
 from router.services import Services
 
-# How long a host may take for its list; nobody waits for it but where there is no list yet.
+# Seconds that a host may take for its list, and that a client waits where no list has come yet.
 LISTING_S = 10.0
 FIRST_S = 0.5
-# How long a list is good for, and how long until one that could not be read is tried again.
+# Seconds that a list is good for, and until one that could not be read is tried again.
 FRESH_S = 60.0
 RETRY_S = 10.0
-# Of one provider; a host may list what it likes.
+# The models of one provider that are listed; a host may list any number.
 MAX_LISTED = 10_000
 
 
 class ModelRow(msgspec.Struct):
-    """One model a client may name.
+    """One model that a client may name.
 
     Attributes:
-        id: what to put into `model`.
+        id: the `model` of a request.
         owned_by: `evalrouter` for a route, else the provider's name.
     """
 
@@ -60,13 +60,13 @@ class Models(msgspec.Struct):
 
 
 class Listing(NamedTuple):
-    """What a provider listed when it was last read.
+    """The list of a provider's models as it was last read.
 
     Attributes:
-        models: the models' own names.
-        why: why the list could not be read; "" when it could. Then `models` are those of the last
-            time that it could.
-        read_at: seconds, monotonic.
+        models: the models' names at the provider; where the list could not be read, those of the
+            last time that it could.
+        why: why the list could not be read; "" when it could.
+        read_at: when, seconds of the monotonic clock.
     """
 
     models: tuple[str, ...]
@@ -85,7 +85,7 @@ class Listings:
 
     Args:
         services: the process's parts.
-        clock: seconds, monotonic.
+        clock: tells the seconds of a monotonic clock.
     """
 
     def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
@@ -122,9 +122,9 @@ class Listings:
         task.add_done_callback(lambda _: self._reading.pop(name))
 
     async def _read(self, name: str) -> None:
-        found, why = await _read_list(self._services, name)
+        names, why = await _read_list(self._services, name)
         known = self._listings.get(name)
-        models = known.models if why and known is not None else tuple(found)
+        models = known.models if why and known is not None else tuple(names)
         self._listings[name] = Listing(models, why, self._clock())
 
 
@@ -134,11 +134,11 @@ AnyRequest = Request[Any, Any, Any]
 
 @get("/v1/models", tags=["models"], summary="List routes and models")
 async def list_models(services: Injected, listings: ListingsHere, request: AnyRequest) -> Models:
-    """Every name that `model` may be in a request with this key."""
+    """List every name that `model` may have in a request with this key."""
     allowed = _allowed(services, request)
     if allowed is not None:
-        found = (_row_of(services, name) for name in allowed)
-        return Models([row for row in found if row is not None], {})
+        permitted = (_row_of(services, name) for name in allowed)
+        return Models([row for row in permitted if row is not None], {})
     rows = [ModelRow(name, "evalrouter") for name in services.routes.table.names]
     unreachable: dict[str, str] = {}
     for name, listing in (await listings.of(services.providers)).items():
@@ -152,7 +152,7 @@ async def list_models(services: Injected, listings: ListingsHere, request: AnyRe
 async def show_model(
     services: Injected, listings: ListingsHere, request: AnyRequest, model: FromPath[str]
 ) -> ModelRow:
-    """One route or `provider/model`, as OpenAI's client asks for it."""
+    """Show one route or `provider/model`, as OpenAI's client requests it."""
     name = model.lstrip("/")
     check_name(name, "model")
     allowed = _allowed(services, request)
@@ -173,7 +173,7 @@ async def show_model(
 
 
 def _allowed(services: Services, request: AnyRequest) -> tuple[str, ...] | None:
-    """The names that the request's key is confined to; None for any."""
+    """Return the names that the request's key is confined to; None for any."""
     if not services.keys.required:
         return None
     headers = dict(request.scope["headers"])
@@ -183,7 +183,7 @@ def _allowed(services: Services, request: AnyRequest) -> tuple[str, ...] | None:
 
 
 def _row_of(services: Services, name: str) -> ModelRow | None:
-    """A route or `provider/model` of a configured provider; None for any other name."""
+    """Return the row of a route, or of a configured provider's model; None for other names."""
     if name in services.routes.table.routes:
         return ModelRow(name, "evalrouter")
     provider, slash, model = name.partition("/")
@@ -191,7 +191,7 @@ def _row_of(services: Services, name: str) -> ModelRow | None:
 
 
 async def _read_list(services: Services, name: str) -> tuple[list[str], str]:
-    """A provider's models, or why they cannot be listed."""
+    """Return a provider's models, and why they cannot be listed or ""."""
     configured = services.config.providers[name].models
     if configured:
         return list(configured), ""
@@ -213,4 +213,4 @@ async def _read_list(services: Services, name: str) -> tuple[list[str], str]:
     finally:
         if reply is not None:
             await reply.aclose()
-    return [one for one in names if len(one.encode()) <= MAX_NAME_BYTES][:MAX_LISTED], ""
+    return [model for model in names if len(model.encode()) <= MAX_NAME_BYTES][:MAX_LISTED], ""

@@ -1,6 +1,6 @@
-"""Which host names the server answers to, and which other sites' pages may call it.
+"""Checks the host names that the server answers to, and the sites whose pages may call it.
 
-Without keys, whoever can reach the server may use it, and the browser of anybody who visits a
+Without keys, whoever can reach the server may use it, and the browser of a person who visits a
 hostile page can reach a server on that person's own machine. `Hosts` stops the page that has its
 own name resolve to 127.0.0.1 (DNS rebinding): the browser still sends that name as `Host`.
 `Origins` stops the page that calls the server by its real address: the browser says so in `Origin`.
@@ -46,14 +46,14 @@ class Hosts:
         self._passed: set[bytes] = set()
 
     def check(self, host: bytes | None, *, addresses: bool = False) -> None:
-        """Raise unless the server answers to this `Host`. A set lookup for one that came before.
+        """Raise unless the server answers to this `Host`; a set lookup for one that came before.
 
         Args:
-            host: the header as it came; None for none.
+            host: the header as it came; None without one.
             addresses: whether any IP address will do. A browser can be led astray only by a name.
 
         Raises:
-            PermissionDeniedError: it does not.
+            PermissionDeniedError: the server does not answer to it.
         """
         if host in self._passed or self._any or host is None:
             # Browsers send it always, and HTTP/1.1 has to; HTTP/1.0's clients may leave it out.
@@ -118,24 +118,24 @@ class Origins:
     """The other sites whose pages may call the server: `server.allow_origins`.
 
     Attributes:
-        configured: whether there are any.
+        configured: whether the config lists any site.
     """
 
     def __init__(self, allowed: Iterable[str]) -> None:
-        origins = frozenset(one.lower().encode() for one in allowed)
+        origins = frozenset(origin.lower().encode() for origin in allowed)
         self.configured = bool(origins)
         self._any = b"*" in origins
         self._allowed = origins
 
     def allows(self, origin: bytes) -> bool:
-        """Whether the config lists the origin."""
+        """Return whether the config lists the origin."""
         return self._any or origin.lower() in self._allowed
 
     def check(self, headers: Mapping[bytes, bytes]) -> None:
         """Raise if a browser sends the request for a page of a site that may not.
 
-        For requests that need no key, or one that a browser adds by itself: any site can make its
-        visitors' browsers send those.
+        It is for requests that need no key, or one that a browser adds by itself: any site can
+        make its visitors' browsers send those.
 
         Raises:
             PermissionDeniedError: the page is another site's, and the config does not list it.
@@ -152,7 +152,7 @@ class Origins:
             )
 
     def preflight(self, headers: Mapping[bytes, bytes]) -> ResponseHeaders:
-        """Return the headers that answer a preflight: what the page may send.
+        """Return the headers that answer a preflight: they say what the page may send.
 
         Raises:
             PermissionDeniedError: the page is another site's, and the config does not list it.
@@ -199,7 +199,7 @@ class Origins:
         else:
             return [(b"vary", b"origin")]
         names = {bytes(name).lower() for name, _ in headers}
-        shown = sorted(one for one in names if one.startswith((b"x-", b"retry-after")))
+        shown = sorted(name for name in names if name.startswith((b"x-", b"retry-after")))
         if shown:
             more.append((b"access-control-expose-headers", b", ".join(shown)))
         return more

@@ -1,4 +1,4 @@
-"""The pages a browser sees: `/` lists routes and runs, `/runs/{id}` shows one run's report."""
+"""Pages for a browser: `/` lists routes and runs, `/runs/{id}` shows one run's report."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _pages.globals |= {"verdict_class": _verdict_class}
 
 @get("/", media_type=MediaType.HTML, include_in_schema=False, response_headers=PAGE_HEADERS)
 async def home(services: Injected, request: Request[Any, Any, Any]) -> str:
-    """What can be asked, and what was evaluated."""
+    """Show the routes, the providers and the newest runs."""
     config = services.config
     return _pages.get_template("home.html").render(
         base_url=str(request.base_url).rstrip("/"),
@@ -62,7 +62,7 @@ async def home(services: Injected, request: Request[Any, Any, Any]) -> str:
             }
             for name, route in services.routes.table.routes.items()
         ],
-        providers=[(name, one.kind) for name, one in config.providers.items()],
+        providers=[(name, provider.kind) for name, provider in config.providers.items()],
         runs=await services.store.runs(limit=50),
     )
 
@@ -74,11 +74,14 @@ async def home(services: Injected, request: Request[Any, Any, Any]) -> str:
     response_headers=PAGE_HEADERS,
 )
 async def run_page(services: Injected, run_id: FromPath[str]) -> str:
-    """One run's report."""
+    """Show one run's report."""
     outcome = await services.runs.outcome(run_id)
     return _pages.get_template("run.html").render(
         run=outcome.run,
         report=outcome.report,
         gates=outcome.gates,
-        comparisons={(one.route, one.output): one for one in outcome.report.comparisons},
+        comparisons={
+            (comparison.route, comparison.output): comparison
+            for comparison in outcome.report.comparisons
+        },
     )

@@ -1,4 +1,4 @@
-"""Which page of a list is wanted: query parameters that several paths have."""
+"""Query parameters of several paths that say which page of a list to send."""
 
 from __future__ import annotations
 

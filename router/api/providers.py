@@ -14,7 +14,7 @@ from providers.errors import NotFoundError
 from router.api.injection import Injected
 from router.gateway.conformance import examine_provider
 
-# Reports of models that clients may name as they like.
+# The number of reports that are remembered; clients name models as they like.
 MAX_REPORTS = 100
 
 
@@ -26,7 +26,7 @@ class ProviderRow(msgspec.Struct):
 
 
 class Examined:
-    """The last report about each provider and model, and one examination at a time."""
+    """Has the last report about each provider and model, and lets one examination run at a time."""
 
     def __init__(self) -> None:
         self.reports: dict[tuple[str, str], ConformanceReport] = {}
@@ -38,15 +38,17 @@ ExaminedHere = NamedDependency[Examined]
 
 @get("/providers", tags=["providers"], summary="List the providers")
 async def list_providers(services: Injected) -> list[ProviderRow]:
-    """Every provider of the config."""
-    return [ProviderRow(name, one.kind) for name, one in services.config.providers.items()]
+    """List every provider of the config."""
+    return [
+        ProviderRow(name, provider.kind) for name, provider in services.config.providers.items()
+    ]
 
 
 @get("/providers/{name:str}/conformance", tags=["providers"], summary="The last conformance report")
 async def conformance(
     examined: ExaminedHere, name: FromPath[str], model: FromQuery[str] = ""
 ) -> ConformanceReport:
-    """The report of the last examination since the server started; 404 when there was none."""
+    """Show the report of the last examination since the server started; 404 before the first."""
     report = examined.reports.get((name, model))
     if report is None:
         raise NotFoundError(
@@ -65,7 +67,7 @@ async def conformance(
 async def examine(
     services: Injected, examined: ExaminedHere, name: FromPath[str], model: FromQuery[str] = ""
 ) -> ConformanceReport:
-    """Run the conformance suite. Takes some seconds, and with a paid host some cents at most."""
+    """Run the conformance suite. It takes some seconds, and with a paid host some cents at most."""
     async with examined.lock:
         report = await examine_provider(
             name,

@@ -1,4 +1,4 @@
-"""`/routes`: see and change the routes while the server runs."""
+"""`/routes`: shows and changes the routes while the server runs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class RouteList(msgspec.Struct):
 
 @get("/routes", tags=["routes"], summary="List routes")
 async def list_routes(services: Injected) -> RouteList:
-    """Every route with its targets and weights, and whether it was set at run time."""
+    """List every route with its targets and weights, and whether it was set at run time."""
     return RouteList(services.routes.view())
 
 
 @get("/routes/{name:str}", tags=["routes"], summary="Show a route")
 async def show_route(services: Injected, name: FromPath[str]) -> RouteView:
-    """One route."""
+    """Show one route."""
     for view in services.routes.view():
         if view.name == name:
             return view
-    raise NotFoundError(f"There is no route {name!r}.")
+    raise NotFoundError(f"The route {name!r} does not exist.")
 
 
 @put("/routes/{name:str}", tags=["routes"], summary="Set a route")

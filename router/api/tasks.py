@@ -1,4 +1,4 @@
-"""`/eval/tasks`: what a run document's `task` may name."""
+"""`/eval/tasks`: lists the names that a run document's `task` may have."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class TaskList(msgspec.Struct):
 
 @get("/eval/tasks", tags=["eval"], summary="List tasks")
 async def list_tasks() -> TaskList:
-    """Tasks fill in what a run document does not say; a file's task is not listed."""
-    found = await asyncio.to_thread(lambda: list(known()))
+    """List tasks, which fill in what a run document leaves out; a file's task is not listed."""
+    tasks = await asyncio.to_thread(lambda: list(known()))
     return TaskList(
-        [one for one in found if isinstance(one, Task)],
-        [one for one in found if isinstance(one, Broken)],
+        [task for task in tasks if isinstance(task, Task)],
+        [task for task in tasks if isinstance(task, Broken)],
     )

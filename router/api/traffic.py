@@ -1,4 +1,4 @@
-"""`/traffic`: what was asked, who answered, how long it took and what it cost."""
+"""`/traffic`: lists requests, with their targets, times and costs."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     limit: PageSize = 50,
     before: Annotated[int | None, QueryParameter(ge=0, le=MAX_OFFSET)] = None,
 ) -> TrafficList:
-    """Requests, newest first, about a tenth of a second after they ended.
+    """List requests, newest first, from about a tenth of a second after they ended.
 
     `status` is a number, `4xx`, or `error` for everything from 400; `since` and `until` are
     seconds since the epoch or ISO 8601; `key` is a key's id; `class` is `live` or `eval`.
     """
-    wanted = TrafficFilter(
+    traffic_filter = TrafficFilter(
         route=route,
         target=target,
         key_id=key,
@@ -57,18 +57,18 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
         since=None if since is None else _moment("since", since),
         until=None if until is None else _moment("until", until),
     )
-    rows = await services.store.traffic(wanted, limit=limit + 1, before=before)
+    rows = await services.store.traffic(traffic_filter, limit=limit + 1, before=before)
     page = rows[:limit]
     return TrafficList(page, page[-1].number if len(rows) > limit else None)
 
 
 @get("/traffic/{request_id:str}", tags=["observe"], summary="Show a request")
 async def show_traffic(services: Injected, request_id: FromPath[str]) -> TrafficRow:
-    """One request by its `x-request-id`, with its bodies where they were kept."""
+    """Show one request by its `x-request-id`, with its bodies where they were stored."""
     row = await services.store.request(request_id)
     if row is None:
         raise NotFoundError(
-            f"There is no record of request {request_id!r}. Records appear a moment after the "
+            f"Request {request_id!r} has no record. Records appear a moment after the "
             "answer's end and are stored for storage.traffic_days; a route may store none."
         )
     return row

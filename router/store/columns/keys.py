@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from providers.errors import StoreError
+from router.store.columns.values import UNREADABLE
 from router.store.keys import KeyRow, KeySpend
 
 log = logging.getLogger("evalrouter")
@@ -46,7 +47,7 @@ def usable_key_of(row: Sequence[Any]) -> KeyRow:
     """Read a key from KEY_COLUMNS; one that cannot be read is revoked, because others can be."""
     try:
         return key_of(row)
-    except (msgspec.MsgspecError, TypeError) as error:
+    except UNREADABLE as error:
         log.error("the key %s cannot be read and is refused: %s", row[0], error)
         return KeyRow(id=str(row[0]), name=str(row[1]), created_at=0.0, revoked_at=0.0)
 
@@ -66,7 +67,7 @@ def spend_of(row: Sequence[Any]) -> KeySpend:
     """Read a key's spend from SPEND_COLUMNS; one that cannot be read is more than any budget."""
     try:
         spend = msgspec.convert(dict(zip(KeySpend.__struct_fields__, row, strict=True)), KeySpend)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         since = row[1] if isinstance(row[1], float) else 0.0
         return KeySpend(key_id=str(row[0]), since=since, usd=_ALL_USD)
     return spend if math.isfinite(spend.usd) else msgspec.structs.replace(spend, usd=_ALL_USD)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from providers.errors import StoreError, closest
-from router.store.columns.values import finite, json_text
+from router.store.columns.values import UNREADABLE, finite, json_text
 from router.store.runs import Run, UnreadableRun
 
 RUN_FIELDS = {field.name: field.type for field in msgspec.structs.fields(Run)}
@@ -45,7 +45,7 @@ def run_of(row: Mapping[str, Any]) -> Run:
     """Read a run from its columns; one that cannot be read is an UnreadableRun."""
     try:
         return msgspec.convert({name: _decoded(name, row[name]) for name in RUN_FIELDS}, Run)
-    except _UNREADABLE:
+    except UNREADABLE:
         return _unreadable(row)
 
 
@@ -55,8 +55,6 @@ def _decoded(name: str, value: Any) -> Any:
     return msgspec.json.decode(value) if name in _JSON else value
 
 
-# What a damaged column raises. Nested too deep is a RecursionError, NULL for JSON a TypeError.
-_UNREADABLE = (msgspec.MsgspecError, TypeError, UnicodeError, RecursionError)
 # Run has no default for them.
 _EMPTY: dict[str, Any] = {
     "name": "",
@@ -76,7 +74,7 @@ def _unreadable(row: Mapping[str, Any]) -> UnreadableRun:
     for name, kind in RUN_FIELDS.items():
         try:
             fields[name] = msgspec.convert(_decoded(name, row[name]), kind)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             damaged.append(f"{name}: {error}")
     run_id = str(row["id"])
     reason = f"{run_id} cannot be read: {'; '.join(damaged)}"

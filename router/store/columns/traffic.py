@@ -5,6 +5,7 @@ What can be selected by is in columns of its own, and the rest as JSON in `detai
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,10 @@ import msgspec
 
 from providers.base import AS_IT_CAME, Translation
 from router.records import Attempt, Record
+from router.store.columns.values import UNREADABLE
 from router.store.traffic import TrafficRow
+
+log = logging.getLogger("evalrouter")
 
 
 class _Detail(msgspec.Struct, omit_defaults=True):
@@ -99,8 +103,15 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
 
 
 def traffic_of(row: Sequence[Any]) -> TrafficRow:
-    """Read a request from TRAFFIC_COLUMNS, without its bodies."""
-    detail = _decode(row[20])
+    """Read a request from TRAFFIC_COLUMNS, without its bodies.
+
+    One whose `detail` cannot be read is returned without it, and named in the log.
+    """
+    try:
+        detail = _decode(row[20])
+    except UNREADABLE as error:
+        log.error("the details of the request %s cannot be read: %s", row[1], error)
+        detail = _Detail()
     return TrafficRow(
         number=row[0],
         id=row[1],

@@ -1,13 +1,24 @@
-"""Single values: JSON text, and numbers that JSON and a mean can carry."""
+"""Single values: JSON text, numbers that JSON and a mean can carry, and damaged ones."""
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import msgspec
 
 from providers.errors import StoreError
+
+log = logging.getLogger("evalrouter")
+
+_Columns = TypeVar("_Columns")
+_Row = TypeVar("_Row")
+
+# What reading a damaged column raises: a RecursionError where JSON is nested too deep, a TypeError
+# where NULL is in the place of JSON.
+UNREADABLE = (msgspec.MsgspecError, TypeError, UnicodeError, RecursionError)
 
 
 def json_text(value: Any) -> str:
@@ -35,3 +46,16 @@ def finite(value: Any, name: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise StoreError(f"cannot store {value} as {name!r}: it is not a finite number")
     return value
+
+
+def readable(
+    rows: Iterable[_Columns], read: Callable[[_Columns], _Row], name: Callable[[_Columns], str]
+) -> list[_Row]:
+    """Read rows for a list; one that cannot be read is named in the log, and hides no other."""
+    readable_rows = []
+    for columns in rows:
+        try:
+            readable_rows.append(read(columns))
+        except UNREADABLE as error:
+            log.error("%s cannot be read and is left out: %s", name(columns), error)
+    return readable_rows

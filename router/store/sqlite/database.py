@@ -206,6 +206,15 @@ def lenient_text(db: Database) -> Iterator[None]:
         db.conn.text_factory = str
 
 
+def contains(column: str, value: str) -> str:
+    """Return the condition that a column's JSON array contains a parameter; damaged ones do not.
+
+    json_each() would give up the whole query where a single row is not JSON.
+    """
+    array = f"CASE WHEN json_valid({column}) THEN {column} ELSE '[]' END"
+    return f"EXISTS (SELECT 1 FROM json_each({array}) WHERE json_each.value = {value})"  # noqa: S608 - constants
+
+
 def _lenient(text: bytes) -> str:
     return text.decode("utf-8", "backslashreplace")
 

@@ -6,8 +6,9 @@ from sqlite_utils import Database
 
 from providers.errors import NotFoundError
 from router.store.columns.datasets import dataset_columns, dataset_of
+from router.store.columns.values import readable
 from router.store.datasets import DatasetRow, DatasetStore
-from router.store.sqlite.database import SqlitePart
+from router.store.sqlite.database import SqlitePart, lenient_text
 
 
 class SqliteDatasets(SqlitePart, DatasetStore):
@@ -28,10 +29,13 @@ def _insert(db: Database, row: DatasetRow) -> None:
 
 
 def _versions(db: Database, name: str | None) -> list[DatasetRow]:
-    rows = db.table("datasets").rows_where(
-        ":name IS NULL OR name = :name", {"name": name}, order_by="created_at DESC, rowid DESC"
-    )
-    return [dataset_of(row) for row in rows]
+    with lenient_text(db):
+        rows = db.table("datasets").rows_where(
+            ":name IS NULL OR name = :name", {"name": name}, order_by="created_at DESC, rowid DESC"
+        )
+        return readable(
+            rows, dataset_of, lambda row: f"the dataset {row['name']} (version {row['hash']})"
+        )
 
 
 def _delete(db: Database, name: str, content: str) -> bool:

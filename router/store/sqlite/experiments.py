@@ -6,8 +6,9 @@ import msgspec
 from sqlite_utils import Database
 
 from router.store.columns.experiments import experiment_of
+from router.store.columns.values import readable
 from router.store.experiments import Experiment, ExperimentStore
-from router.store.sqlite.database import SqlitePart
+from router.store.sqlite.database import SqlitePart, contains
 
 # A name that has notes or tags but no run (any more) is an experiment, too.
 _EVERY = """
@@ -47,12 +48,12 @@ class SqliteExperiments(SqlitePart, ExperimentStore):
 
 def _experiments(db: Database, name: str | None, tag: str | None) -> list[Experiment]:
     rows = db.execute(
-        f"{_EVERY} WHERE (:name IS NULL OR names.name = :name)"  # noqa: S608 - constants
-        " AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(experiments.tags)"
-        " WHERE json_each.value = :tag)) ORDER BY last_at DESC NULLS LAST, names.name",
+        f"{_EVERY} WHERE (:name IS NULL OR names.name = :name)"
+        f" AND (:tag IS NULL OR {contains('experiments.tags', ':tag')})"
+        " ORDER BY last_at DESC NULLS LAST, names.name",
         {"name": name, "tag": tag},
     )
-    return [experiment_of(row) for row in rows]
+    return readable(rows, experiment_of, lambda row: f"the experiment {row[0]}")
 
 
 def _set(db: Database, name: str, tags: tuple[str, ...], notes: str) -> None:

@@ -15,7 +15,7 @@ from providers.errors import NotFoundError, StoreError
 from router.store.columns.results import SampleValues, sample_chunk
 from router.store.columns.runs import changed_columns, run_columns, run_of
 from router.store.runs import ANY_RUN, Progress, Run, RunFilter, RunStore
-from router.store.sqlite.database import SqlitePart, lenient_text
+from router.store.sqlite.database import SqlitePart, contains, lenient_text
 from router.store.sqlite.samples import insert_samples
 
 CHUNK = 1000  # rows deleted in one transaction
@@ -196,7 +196,7 @@ def _page(db: Database, matching: RunFilter, limit: int, before: str | None) -> 
         conditions.append("experiment = :experiment")
         conditions += ["experiment <> ''"] if matching.experiment else []
     if matching.tag is not None:
-        conditions.append("EXISTS (SELECT 1 FROM json_each(runs.tags) WHERE value = :tag)")
+        conditions.append(contains("runs.tags", ":tag"))
     values = {"before": before, **msgspec.structs.asdict(matching)}
     return runs_where(db, " AND ".join(conditions), values, order_by="id DESC", limit=limit)
 

@@ -6,7 +6,8 @@ from sqlite_utils import Database
 
 from providers.errors import NotFoundError
 from router.store.columns.studies import STUDY_COLUMNS, study_columns, study_of
-from router.store.sqlite.database import SqlitePart
+from router.store.columns.values import readable
+from router.store.sqlite.database import SqlitePart, contains, lenient_text
 from router.store.studies import Study, StudyKind, StudyStore
 
 _COLUMNS = ", ".join(STUDY_COLUMNS)
@@ -50,11 +51,12 @@ def _study(db: Database, study_id: str) -> Study:
 
 
 def _studies(db: Database, kind: str | None, judge: str | None, limit: int) -> list[Study]:
-    rows = db.execute(
-        f"SELECT {_WITHOUT_DETAIL} FROM judge_studies"  # noqa: S608 - constants
-        " WHERE (? IS NULL OR kind = ?)"
-        " AND (? IS NULL OR EXISTS (SELECT 1 FROM json_each(judges) WHERE value = ?))"
-        " ORDER BY created_at DESC, id DESC LIMIT ?",
-        (kind, kind, judge, judge, limit),
-    )
-    return [study_of(row) for row in rows]
+    with lenient_text(db):
+        rows = db.execute(
+            f"SELECT {_WITHOUT_DETAIL} FROM judge_studies"  # noqa: S608 - constants
+            " WHERE (? IS NULL OR kind = ?)"
+            f" AND (? IS NULL OR {contains('judges', '?')})"
+            " ORDER BY created_at DESC, id DESC LIMIT ?",
+            (kind, kind, judge, judge, limit),
+        )
+        return readable(rows, study_of, lambda row: f"the study {row[0]}")

@@ -15,7 +15,7 @@ from router.store.columns.traffic import (
     traffic_of,
     with_bodies,
 )
-from router.store.sqlite.database import SqlitePart
+from router.store.sqlite.database import SqlitePart, lenient_text
 from router.store.traffic import TrafficFilter, TrafficRow, TrafficStore
 
 _COLUMNS = ", ".join(TRAFFIC_COLUMNS)
@@ -76,12 +76,13 @@ def _page(
     }
     where = " AND ".join(text for text, value in conditions.items() if value is not None)
     low, high = matching.status or (0, 0)
-    rows = db.execute(
-        _SELECT + (f" WHERE {where}" if where else "") + " ORDER BY number DESC LIMIT :limit",
-        msgspec.structs.asdict(matching)
-        | {"low": low, "high": high, "before": before, "limit": limit, "status": None},
-    )
-    return [traffic_of(row) for row in rows]
+    with lenient_text(db):
+        rows = db.execute(
+            _SELECT + (f" WHERE {where}" if where else "") + " ORDER BY number DESC LIMIT :limit",
+            msgspec.structs.asdict(matching)
+            | {"low": low, "high": high, "before": before, "limit": limit, "status": None},
+        )
+        return [traffic_of(row) for row in rows]
 
 
 def _request(db: Database, request_id: str) -> TrafficRow | None:

@@ -11,8 +11,12 @@ from stores import a_run, answered, some_samples, sqlite_store
 
 from evaluators.base import Answer, Cell, Score
 from providers.errors import NotFoundError
-from router.store.runs import UnreadableRun
+from router.records import Record
+from router.store.datasets import DatasetRow
+from router.store.runs import RunFilter, UnreadableRun
 from router.store.sqlite.runs import ABANDONED_S
+from router.store.studies import Study
+from router.store.traffic import TrafficFilter
 
 
 async def test_a_cancelled_add_run_leaves_nothing(tmp_path):
@@ -108,3 +112,72 @@ async def test_text_that_is_not_unicode_is_read_as_far_as_it_is(store):
         db.execute("UPDATE runs SET name = CAST(x'61ff62' AS TEXT)")
     [run] = await store.unfinished_runs()
     assert run == a_run(name="a\\xffb", runner="server")
+
+
+def damage(path, statement):
+    with closing(sqlite3.connect(path)) as db, db:
+        assert db.execute(statement).rowcount == 1
+
+
+async def test_tags_and_judges_that_are_not_json_match_no_filter(store):
+    for n in (1, 2):
+        await store.add_run(a_run(f"run_{n}", tags=("t",), experiment=f"e{n}"), [])
+        await store.set_experiment(f"e{n}", tags=("t",), notes="")
+        study = Study(
+            id=f"cal_{n}", kind="calibration", judges=("j",), grading="", name="", created_at=n
+        )
+        await store.set_study(study)
+    damage(store.path, "UPDATE runs SET tags = '[' WHERE id = 'run_1'")
+    damage(store.path, "UPDATE experiments SET tags = '[' WHERE name = 'e1'")
+    damage(store.path, "UPDATE judge_studies SET judges = '[' WHERE id = 'cal_1'")
+    assert [run.id for run in await store.runs(RunFilter(tag="t"))] == ["run_2"]
+    assert [experiment.name for experiment in await store.experiments(tag="t")] == ["e2"]
+    assert [study.id for study in await store.studies(judge="j")] == ["cal_2"]
+
+
+@pytest.mark.parametrize(
+    "change", ["columns = 'not JSON'", "rows = 'many'", "statistics = '[1]'", "format = x'ff'"]
+)
+async def test_a_dataset_that_cannot_be_read_hides_no_other(store, change, caplog):
+    rows = [
+        DatasetRow(name=name, hash="h", path="p", format="csv", rows=1, columns=(), created_at=1.0)
+        for name in ("a", "b", "c")
+    ]
+    for row in rows:
+        await store.add_dataset(row)
+    damage(store.path, f"UPDATE datasets SET {change} WHERE name = 'b'")
+    assert await store.datasets() == [rows[2], rows[0]]
+    assert "the dataset b (version h) cannot be read and is left out: " in caplog.text
+    await store.delete_dataset("b", "h")
+
+
+@pytest.mark.parametrize("change", ["judges = 'not JSON'", "grading = x'ff'", "report = '[]'"])
+async def test_a_study_that_cannot_be_read_hides_no_other(store, change, caplog):
+    studies = [
+        Study(id=f"cal_{n}", kind="calibration", judges=("j",), grading="", name="", created_at=n)
+        for n in (1.0, 2.0, 3.0)
+    ]
+    for study in studies:
+        await store.set_study(study)
+    damage(store.path, f"UPDATE judge_studies SET {change} WHERE id = 'cal_2.0'")
+    assert await store.studies() == [studies[2], studies[0]]
+    assert "the study cal_2.0 cannot be read and is left out: " in caplog.text
+    assert await store.study("cal_1") == studies[0]
+
+
+@pytest.mark.parametrize("change", ["detail = 'not JSON'", "detail = '[' || x'ff'"])
+async def test_a_request_that_cannot_be_read_hides_no_other(store, change, caplog):
+    await store.keep_traffic([Record(id=f"req_{n}", at=float(n)) for n in range(3)])
+    damage(store.path, f"UPDATE traffic SET {change} WHERE id = 'req_1'")
+    rows = await store.traffic(TrafficFilter())
+    assert [row.id for row in rows] == ["req_2", "req_1", "req_0"]
+    assert (rows[1].at, rows[1].attempts, rows[1].trace_id) == (1.0, (), "")
+    assert "the details of the request req_1 cannot be read: " in caplog.text
+
+
+async def test_an_experiment_that_cannot_be_read_hides_no_other(store, caplog):
+    for name in ("a", "b", "c"):
+        await store.set_experiment(name, tags=("t",), notes="")
+    damage(store.path, "UPDATE experiments SET tags = '[1]' WHERE name = 'b'")
+    assert [experiment.name for experiment in await store.experiments()] == ["a", "c"]
+    assert "the experiment b cannot be read and is left out: " in caplog.text

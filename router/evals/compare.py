@@ -1,8 +1,8 @@
-"""Comparing runs: which routes are held against which, on which samples, and what else differs.
+"""Compares runs: which routes are held against which, on which samples, and what else differs.
 
-    found = await compare_runs(services, ["run_a", "run_b"], ComparisonRequest())
+    result = await compare_runs(runs, store, ["run_a", "run_b"], ComparisonRequest())
 
-Rows are read from the store as they are counted; nothing of a run is held but its numbers.
+Rows are read from the store as they are counted; only a run's numbers stay in memory.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from router.evals.validation import build_metrics
 from router.store.results import ResultStore, ScoredAnswer
 from router.store.runs import Run
 
-_CHUNK = 100  # samples that a thread digests at a time; their texts may be long
+_CHUNK = 100  # samples whose digests a thread computes at a time; their texts may be long
 
 
 class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to compare.
 
     Attributes:
-        route_a, route_b: routes of the first and the second run (of one run: both of it); None for
-            the routes that both runs have (of one run: all others against its baseline).
+        route_a, route_b: routes of the first and the second run, or both of a single run; None for
+            the routes that both runs have, or of a single run, all others against its baseline.
         join: how samples of different datasets are paired; None refuses them.
         movers: how many samples to name for each output.
     """
@@ -47,15 +47,15 @@ class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
     movers: int = 5
 
 
-class _Half(msgspec.Struct, frozen=True):
-    """A run with what is needed of it."""
+class _ComparedRun(msgspec.Struct, frozen=True):
+    """A run with its document and its metrics."""
 
     run: Run
     document: RunDocument
     metrics: list[AnyMetric]
 
 
-class _Chosen(msgspec.Struct, frozen=True):
+class _SharedMetric(msgspec.Struct, frozen=True):
     """The part of a metric that both runs have."""
 
     name: str
@@ -63,8 +63,8 @@ class _Chosen(msgspec.Struct, frozen=True):
     signature: str
 
 
-class _Asked(msgspec.Struct):
-    """How the answers of one side came about."""
+class _AnswerOrigins(msgspec.Struct):
+    """How the answers of one side came about: by which models and translations, and failures."""
 
     models: Counter[str] = msgspec.field(default_factory=Counter)
     translations: Counter[tuple[str, ...]] = msgspec.field(default_factory=Counter)
@@ -76,78 +76,80 @@ class _Asked(msgspec.Struct):
             return
         if answer.model:
             self.models[answer.model] += 1
-        came = answer.translation
-        if came is AS_IT_CAME or came == AS_IT_CAME:
+        made = answer.translation
+        if made is AS_IT_CAME or made == AS_IT_CAME:
             self.translations[()] += 1
             return
-        kinds = {"renamed": came.renamed, "converted": came.converted, "dropped": came.dropped}
+        kinds = {"renamed": made.renamed, "converted": made.converted, "dropped": made.dropped}
         self.translations[
             tuple(f"{name} {kind}" for kind, names in kinds.items() for name in sorted(names))
         ] += 1
 
 
 async def compare_runs(
-    runs: Runs, store: ResultStore, run_ids: Sequence[str], wanted: ComparisonRequest
+    runs: Runs, store: ResultStore, run_ids: Sequence[str], request: ComparisonRequest
 ) -> Comparisons:
     """Hold one run against another, or routes of one run against each other.
 
     Args:
-        runs: to find them.
-        store: their rows.
+        runs: finds the runs.
+        store: has their rows.
         run_ids: one or two ids, or unique prefixes.
-        wanted: routes and how to pair.
+        request: the routes, and how to pair samples.
 
     Raises:
         NotFoundError: no such run.
-        RequestError: a route that a run does not have, or none that both have.
+        RequestError: a run does not have the route, or the runs have no route in common.
         ConflictError: runs on different datasets, or without an output in common.
     """
-    halves = [await _half(runs, run_id) for run_id in dict.fromkeys(run_ids)]
-    if not 1 <= len(halves) <= 2:
+    members = [await _compared(runs, run_id) for run_id in dict.fromkeys(run_ids)]
+    if not 1 <= len(members) <= 2:
         raise RequestError("runs: name one run or two", param="runs")
-    first, second = halves[0], halves[-1]
-    pairs = _pairs(first, second, wanted)
-    join = _join(first.run, second.run, wanted.join)
-    metrics = _common(first, second)
-    chosen = dict.fromkeys(side for pair in pairs for side in pair)
-    tally = ScoreAccumulator(
-        routes=[side.key for side in chosen],
+    first, second = members[0], members[-1]
+    pairs = _pairs(first, second, request)
+    join = _join(first.run, second.run, request.join)
+    metrics = _shared_metrics(first, second)
+    sides = dict.fromkeys(side for pair in pairs for side in pair)
+    scores = ScoreAccumulator(
+        routes=[side.key for side in sides],
         metrics=metrics,
-        expected={side.key: 0 for side in chosen},
+        expected={side.key: 0 for side in sides},
         clusters=await store.clusters(first.run.id),
     )
     warnings = list(_different(first, second))
     names: Mapping[str, str] | None = None
-    if first is not second and (wanted.join is not None or join == "position"):
-        names, told = await _other_names(store, first, second, join)
-        warnings += told
-    asked = {side: _Asked() for side in chosen}
-    await _count(store, first.run.id, asked, tally, None)
+    if first is not second and (request.join is not None or join == "position"):
+        names, pairing_warnings = await _other_names(store, first, second, join)
+        warnings += pairing_warnings
+    origins = {side: _AnswerOrigins() for side in sides}
+    await _count(store, first.run.id, origins, scores, None)
     if second is not first:
-        await _count(store, second.run.id, asked, tally, names)
-    warnings += _asked_otherwise(pairs, asked)
+        await _count(store, second.run.id, origins, scores, names)
+    warnings += _origin_warnings(pairs, origins)
     return await asyncio.to_thread(
-        compare, tally, pairs, joined=join, warnings=warnings, movers=wanted.movers
+        compare, scores, pairs, joined=join, warnings=warnings, movers=request.movers
     )
 
 
-async def _half(runs: Runs, run_id: str) -> _Half:
+async def _compared(runs: Runs, run_id: str) -> _ComparedRun:
     run = await runs.find(run_id)
     document = stored_document(run)
-    return _Half(run, document, build_metrics(document))
+    return _ComparedRun(run, document, build_metrics(document))
 
 
-def _pairs(first: _Half, second: _Half, wanted: ComparisonRequest) -> list[tuple[Side, Side]]:
-    a, b = wanted.route_a, wanted.route_b
-    for half, route, param in ((first, a, "route_a"), (second, b, "route_b")):
-        if route is not None and route not in half.document.routes:
+def _pairs(
+    first: _ComparedRun, second: _ComparedRun, request: ComparisonRequest
+) -> list[tuple[Side, Side]]:
+    a, b = request.route_a, request.route_b
+    for member, route, param in ((first, a, "route_a"), (second, b, "route_b")):
+        if route is not None and route not in member.document.routes:
             raise RequestError(
-                f"{param}: {half.run.id} has no route {route!r}."
-                f"{closest(route, half.document.routes)}",
+                f"{param}: {member.run.id} has no route {route!r}."
+                f"{closest(route, member.document.routes)}",
                 param=param,
             )
     if first.run.id == second.run.id:
-        return _pairs_of_one(first, a, b)
+        return _pairs_within(first, a, b)
     theirs = second.document.routes
     if a is not None or b is not None:
         a = a or _counterpart(first, b or "", "route_a")
@@ -165,20 +167,21 @@ def _pairs(first: _Half, second: _Half, wanted: ComparisonRequest) -> list[tuple
     return [(_side(first, route), _side(second, route)) for route in common]
 
 
-def _pairs_of_one(half: _Half, a: str | None, b: str | None) -> list[tuple[Side, Side]]:
-    routes = half.document.routes
+def _pairs_within(member: _ComparedRun, a: str | None, b: str | None) -> list[tuple[Side, Side]]:
+    """Return the pairs of a comparison of routes of one run."""
+    routes = member.document.routes
     alone = RequestError(
-        f"{half.run.id}: a route cannot be compared with itself; name another run or route",
+        f"{member.run.id}: a route cannot be compared with itself; name another run or route",
         param="route_a",
     )
     if len(routes) == 1:
         raise alone
-    b = b or (half.document.baseline if half.document.baseline != a else None)
+    b = b or (member.document.baseline if member.document.baseline != a else None)
     if b is None:
         others = [route for route in routes if route != a]
         if a is None or len(others) != 1:
             raise RequestError(
-                f"route_b: say which route of {half.run.id} the others are compared with: "
+                f"route_b: say which route of {member.run.id} the others are compared with: "
                 f"{', '.join(others)}",
                 param="route_b",
             )
@@ -186,28 +189,30 @@ def _pairs_of_one(half: _Half, a: str | None, b: str | None) -> list[tuple[Side,
     chosen = [a] if a is not None else [route for route in routes if route != b]
     if chosen == [b]:
         raise alone
-    return [(_side(half, route), _side(half, b)) for route in chosen]
+    return [(_side(member, route), _side(member, b)) for route in chosen]
 
 
-def _counterpart(half: _Half, route: str, param: str) -> str:
-    routes = half.document.routes
+def _counterpart(member: _ComparedRun, route: str, param: str) -> str:
+    """Return the run's route to compare with a route of the other run."""
+    routes = member.document.routes
     if route in routes:
         return route
     if len(routes) == 1:
         return routes[0]
     raise RequestError(
-        f"{param}: {half.run.id} has no route {route!r}; pass {param}, one of {', '.join(routes)}",
+        f"{param}: {member.run.id} has no route {route!r}; pass {param}, one of "
+        f"{', '.join(routes)}",
         param=param,
     )
 
 
-def _side(half: _Half, route: str) -> Side:
-    return Side(run=half.run.id, name=half.run.name, route=route)
+def _side(member: _ComparedRun, route: str) -> Side:
+    return Side(run=member.run.id, name=member.run.name, route=route)
 
 
-def _join(first: Run, second: Run, wanted: Join | None) -> Join:
-    if first.dataset_hash == second.dataset_hash or wanted is not None:
-        return wanted or "id"
+def _join(first: Run, second: Run, requested: Join | None) -> Join:
+    if first.dataset_hash == second.dataset_hash or requested is not None:
+        return requested or "id"
     raise ConflictError(
         f"The runs are on different datasets: {first.dataset} (sha256 {first.dataset_hash[:12]}) "
         f"and {second.dataset} (sha256 {second.dataset_hash[:12]}). Pass join=id to pair samples "
@@ -218,53 +223,53 @@ def _join(first: Run, second: Run, wanted: Join | None) -> Join:
     )
 
 
-def _common(first: _Half, second: _Half) -> list[_Chosen]:
-    """The outputs that both runs have, of metrics of the same name."""
-    there = {(one.name, output.name) for one in second.metrics for output in one.outputs}
-    found = []
+def _shared_metrics(first: _ComparedRun, second: _ComparedRun) -> list[_SharedMetric]:
+    """Return the outputs that both runs have, of metrics of the same name."""
+    theirs = {(metric.name, output.name) for metric in second.metrics for output in metric.outputs}
+    shared = []
     for metric in first.metrics:
-        outputs = tuple(one for one in metric.outputs if (metric.name, one.name) in there)
+        outputs = tuple(output for output in metric.outputs if (metric.name, output.name) in theirs)
         if outputs:
-            found.append(_Chosen(metric.name, outputs, metric.signature))
-    if not found:
-        names = (", ".join(one.name for one in half.metrics) for half in (first, second))
+            shared.append(_SharedMetric(metric.name, outputs, metric.signature))
+    if not shared:
+        names = (", ".join(metric.name for metric in member.metrics) for member in (first, second))
         raise ConflictError(
             f"The runs have no metric in common: one has {next(names)}, the other {next(names)}",
             param="runs",
         )
-    return found
+    return shared
 
 
 async def _count(
     store: ResultStore,
     run_id: str,
-    asked: Mapping[Side, _Asked],
-    tally: ScoreAccumulator,
+    origins: Mapping[Side, _AnswerOrigins],
+    scores: ScoreAccumulator,
     names: Mapping[str, str] | None,
 ) -> None:
-    """Add a run's rows; samples that the other run does not have keep a name of their own."""
-    known = {output.name for metric in tally.metrics for output in metric.outputs}
-    sides = {side.route: side for side in asked if side.run == run_id}
+    """Add a run's rows; samples that the other run does not have get a name of this run's."""
+    known = {output.name for metric in scores.metrics for output in metric.outputs}
+    sides = {side.route: side for side in origins if side.run == run_id}
 
     def take(row: ScoredAnswer) -> None:
         side = sides.get(row.cell.route)
         if side is None or row.answer is None:
             return
-        asked[side].add(row.answer)
+        origins[side].add(row.answer)
         sample = row.cell.sample_id
         if names is not None:
             sample = names.get(sample, f"{run_id} {sample}")
-        scores = [score for score in row.scores if score.output in known]
-        tally.add(row.cell._replace(route=side.key, sample_id=sample), row.answer, scores)
+        shared = [score for score in row.scores if score.output in known]
+        scores.add(row.cell._replace(route=side.key, sample_id=sample), row.answer, shared)
 
     # On threads: a million rows would hold up everything else in this process.
     await store.each_result(run_id, take)
 
 
 async def _other_names(
-    store: ResultStore, first: _Half, second: _Half, join: Join
+    store: ResultStore, first: _ComparedRun, second: _ComparedRun, join: Join
 ) -> tuple[dict[str, str], list[str]]:
-    """Ids of the second run's samples to those of the first's; and what their texts say of it."""
+    """Map ids of the second run's samples to the first's, and return warnings about the pairing."""
     same_prompt = _prompt(first.document) == _prompt(second.document)
     ours = await _digests(store, first.run.id, with_messages=same_prompt)
     theirs = await _digests(store, second.run.id, with_messages=same_prompt)
@@ -273,28 +278,30 @@ async def _other_names(
     else:
         names = dict(zip(theirs, ours, strict=False))
     changed = sum(theirs[name] != ours[other] for name, other in names.items())
-    told = []
+    warnings = []
     what = "messages or references" if same_prompt else "references"
     if changed:
-        told.append(
+        warnings.append(
             f"{changed:,} of {len(names):,} pairs of samples have different {what}: pairing by "
             f"{join} may pair different questions."
         )
     if len(names) < max(len(ours), len(theirs)):
-        told.append(
+        warnings.append(
             f"{len(names):,} samples are in both runs, of {len(ours):,} and {len(theirs):,}; only "
             "those are compared."
         )
-    return names, told
+    return names, warnings
 
 
 async def _digests(store: ResultStore, run_id: str, *, with_messages: bool) -> dict[str, bytes]:
-    """Sample id to what stands for its texts, in dataset order."""
-    found: dict[str, bytes] = {}
+    """Map each sample's id to the digest of its texts, in dataset order."""
+    digests: dict[str, bytes] = {}
     chunk: list[Sample] = []
 
     def digest() -> None:
-        found.update((one.id, _digest(one, with_messages=with_messages)) for one in chunk)
+        digests.update(
+            (sample.id, _digest(sample, with_messages=with_messages)) for sample in chunk
+        )
         chunk.clear()
 
     async with aclosing(store.samples(run_id)) as samples:
@@ -303,59 +310,59 @@ async def _digests(store: ResultStore, run_id: str, *, with_messages: bool) -> d
             if len(chunk) == _CHUNK:
                 await asyncio.to_thread(digest)
     await asyncio.to_thread(digest)
-    return found
+    return digests
 
 
 def _digest(sample: Sample, *, with_messages: bool) -> bytes:
-    said = (sample.references, sample.messages if with_messages else ())
-    return sha256(msgspec.json.encode(said)).digest()[:8]
+    texts = (sample.references, sample.messages if with_messages else ())
+    return sha256(msgspec.json.encode(texts)).digest()[:8]
 
 
 def _prompt(document: RunDocument) -> Any:
     return document.messages, document.prompt
 
 
-def _different(first: _Half, second: _Half) -> list[str]:
-    """What the two runs were asked differently."""
-    told = []
+def _different(first: _ComparedRun, second: _ComparedRun) -> list[str]:
+    """Return warnings about what differs between the documents and metrics of the runs."""
+    warnings = []
     for run in dict.fromkeys((first.run.id, second.run.id)):
-        half = first if run == first.run.id else second
-        if half.run.state != "completed":
-            told.append(f"{run} is {half.run.state}: its scores may change.")
-        if half.run.stopped:
-            told.append(
-                f"{run} ended early ({half.run.stopped}); intervals and p-values here assume that "
-                "the number of samples was not chosen by looking at the scores."
+        member = first if run == first.run.id else second
+        if member.run.state != "completed":
+            warnings.append(f"{run} is {member.run.state}: its scores may change.")
+        if member.run.stopped:
+            warnings.append(
+                f"{run} ended early ({member.run.stopped}); intervals and p-values here assume "
+                "that the number of samples was not chosen by looking at the scores."
             )
     if first.run.id == second.run.id:
-        return told
+        return warnings
     if _prompt(first.document) != _prompt(second.document):
-        told.append("The prompts differ: the difference is of prompt and route together.")
+        warnings.append("The prompts differ: the difference is of prompt and route together.")
     ours, theirs = first.document.parameters, second.document.parameters
-    told += [
+    warnings += [
         f"The parameter {name} differs: {_shown(ours, name)} and {_shown(theirs, name)}."
         for name in sorted(ours.keys() | theirs.keys())
         if _shown(ours, name) != _shown(theirs, name)
     ]
     if first.document.columns != second.document.columns:
-        told.append("The column mappings differ.")
+        warnings.append("The column mappings differ.")
     if first.document.repeats != second.document.repeats:
-        told.append(
+        warnings.append(
             f"The repeats differ: {first.document.repeats} and {second.document.repeats}; each "
             "sample counts once, the means of more repeats vary less."
         )
     for name, signature in first.run.metrics.items():
         other = second.run.metrics.get(name)
         if other is None:
-            told.append(f"Only the first run has the metric {name}.")
+            warnings.append(f"Only the first run has the metric {name}.")
         elif other != signature:
-            told.append(f"{name} was measured differently: {signature} and {other}.")
-    told += [
+            warnings.append(f"{name} was measured differently: {signature} and {other}.")
+    warnings += [
         f"Only the second run has the metric {name}."
         for name in second.run.metrics
         if name not in first.run.metrics
     ]
-    return told
+    return warnings
 
 
 def _shown(parameters: Mapping[str, Any], name: str) -> str:
@@ -365,29 +372,32 @@ def _shown(parameters: Mapping[str, Any], name: str) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _asked_otherwise(pairs: Sequence[tuple[Side, Side]], asked: Mapping[Side, _Asked]) -> list[str]:
-    """What became of the requests, where it was not the same on both sides."""
-    told = []
+def _origin_warnings(
+    pairs: Sequence[tuple[Side, Side]], origins: Mapping[Side, _AnswerOrigins]
+) -> list[str]:
+    """Return warnings about answers that did not come about in the same way on both sides."""
+    warnings = []
     for a, b in pairs:
-        ours, theirs = asked[a], asked[b]
+        ours, theirs = origins[a], origins[b]
         name = f"{a.route} and {b.route}" if a.route != b.route else a.route
         if set(ours.translations) != set(theirs.translations):
-            said = [_translated(one) for one in (ours, theirs)]
-            told.append(
-                f"{name}: the requests were not translated alike: {said[0]} on one side, "
-                f"{said[1]} on the other."
+            warnings.append(
+                f"{name}: the requests were not translated alike: {_translated(ours)} on one "
+                f"side, {_translated(theirs)} on the other."
             )
         if a.route == b.route and ours.models.keys() != theirs.models.keys():
-            models = [", ".join(sorted(one.models)) or "an unnamed model" for one in (ours, theirs)]
-            told.append(f"{name} was answered by {models[0]}, and by {models[1]}.")
-        told += [
-            f"{side.route} of {side.run}: {found.failed:,} answers failed and are left out."
-            for side, found in ((a, ours), (b, theirs))
-            if found.failed
+            models = [
+                ", ".join(sorted(side.models)) or "an unnamed model" for side in (ours, theirs)
+            ]
+            warnings.append(f"{name} was answered by {models[0]}, and by {models[1]}.")
+        warnings += [
+            f"{side.route} of {side.run}: {answers.failed:,} answers failed and are left out."
+            for side, answers in ((a, ours), (b, theirs))
+            if answers.failed
         ]
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(warnings))
 
 
-def _translated(asked: _Asked) -> str:
-    names = sorted({name for kinds in asked.translations for name in kinds})
+def _translated(origins: _AnswerOrigins) -> str:
+    names = sorted({name for kinds in origins.translations for name in kinds})
     return ", ".join(names) or "as they came"

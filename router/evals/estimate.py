@@ -1,18 +1,18 @@
-"""What a run will take, before anything is paid for: calls, tokens, money, time, and its power.
+"""Estimates what a run will take before it is paid for: calls, tokens, money, time, and its power.
 
     estimate = await runs.estimate(document, base=folder)
 
-Nothing is sent. What is not known is None and said to be, never 0. Read `estimate`.
+Nothing is sent. What is not known is None and is named, never 0. Read `estimate`.
 
 - *Calls*: the run's cells less those that the run cache answers. Rows are rendered and hashed as
-  the run will do it; of more than `LOOKED_AT` samples an even selection, scaled up.
+  the run will do it; of more than `MAX_RENDERED` samples an even selection, scaled up.
 - *Tokens*: of the prompt, by the bytes per token that the target itself has counted in earlier
   runs, else UTF-8 bytes / 4; see `_prompt_tokens`. Of the answer, the mean of earlier answers of
   the target, else `max_tokens`, which makes it an upper bound.
 - *Money*: the price book's, without discounts for what a host finds in its own cache.
 - *Time*: the mean time of earlier answers, with as many requests at a time as the limits let
-  through, places shared between lanes as `evaluators/execution/scheduler.py` does. Rate limits are
-  not foreseen.
+  through, shared between lanes as `evaluators/execution/scheduler.py` does. Rate limits are not
+  foreseen.
 - *Smallest difference*: what a paired comparison finds with 80 % probability at the 5 % level.
 """
 
@@ -42,7 +42,7 @@ from router.store.history import EarlierAnswer, EarlierRun
 from router.store.protocol import Store
 
 # Samples that are rendered; of more, every second one, every third one, ...
-LOOKED_AT = 4000
+MAX_RENDERED = 4000
 # Earlier answers of a target that are averaged.
 _ANSWERS = 200
 # OpenAI: "1 token ~= 4 chars in English". Bytes instead of characters follow other scripts too.
@@ -62,18 +62,18 @@ class TargetEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """One target of one route.
 
     Attributes:
-        route, target: whose calls.
-        cells: answers the run wants of it.
+        route, target: the route, and the target of it.
+        cells: how many answers the run needs from it.
         cached: how many of them the run cache has; they cost nothing.
-        calls: requests to be sent: the rest.
+        calls: how many requests are to be sent for the rest.
         prompt_tokens, completion_tokens: of all calls; None when unknown.
         at_most: whether the answers' tokens, and so the money, are an upper bound.
         tokens_from: how they were counted.
         cost_usd: US dollars; None when the price or the tokens are unknown.
         first_byte_s, total_s: medians of earlier answers; None when unknown.
         mean_s: the mean of their total times, which is what a run's time follows from.
-        speed_from: how many earlier answers those are, and where they were found.
-        seconds: that its calls take beside the other routes'; None when unknown.
+        speed_from: how many earlier answers those are, and where they are from.
+        seconds: the time that its calls take beside the other routes'; None when unknown.
     """
 
     route: str
@@ -97,9 +97,9 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
     """The smallest difference between two routes that the run is likely to show.
 
     Attributes:
-        output: whose.
-        difference: found with 80 % probability, two-sided at the 5 % level, no correction for
-            several comparisons; None when nothing is known of the spread.
+        output: the output.
+        difference: what the run shows with 80 % probability, two-sided at the 5 % level, without
+            correction for several comparisons; None when nothing is known of the spread.
         sd: standard deviation of the samples' differences that it was computed from.
         sd_from: where that is from.
         worst_case: whether it is the widest spread that a score within its range can have.
@@ -113,11 +113,11 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run will take. Nothing was kept and nothing was sent.
+    """What a run will take. Nothing was stored and nothing was sent.
 
     Attributes:
-        dataset, dataset_hash, samples: what is asked.
-        looked_at: samples that tokens and cached answers were counted on.
+        dataset, dataset_hash, samples: the run's samples.
+        looked_at: how many samples tokens and cached answers were counted on.
         cells, cached, calls: as in TargetEstimate, over all routes.
         targets: one for each target of each route.
         prompt_tokens, completion_tokens: over all calls; None where one target's are unknown.
@@ -148,18 +148,23 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str]
 
 
-class _Asked(NamedTuple):
-    """Samples that go to one target of one route."""
+class _TargetRequests(NamedTuple):
+    """The samples that go to one target of one route.
+
+    Attributes:
+        sizes: bytes and number of messages of each sample.
+        requests: hash and repeat of each cell; empty where answers are not cached.
+    """
 
     route: str
     target: Target
-    texts: list[tuple[int, int]]  # bytes and messages of each
-    requests: list[tuple[str, int]]  # hash and repeat of each cell; none where nothing is cached
+    sizes: list[tuple[int, int]]
+    requests: list[tuple[str, int]]
 
 
 async def estimate(
     store: Store,
-    asker: EvalRequester,
+    requester: EvalRequester,
     document: RunDocument,
     metrics: Sequence[AnyMetric],
     prepared: PreparedDataset,
@@ -169,73 +174,75 @@ async def estimate(
     Raises:
         DatasetError, RunDocumentError: a row cannot be read or rendered, or lacks a reference.
     """
-    asked, looked_at = await in_thread(_look, asker, document, prepared)
-    scale = prepared.count / looked_at if looked_at else 0.0
+    by_target, rendered = await in_thread(_render, requester, document, prepared)
+    scale = prepared.count / rendered if rendered else 0.0
     targets = []
-    for one in asked.values():
-        known = await store.known_requests(one.requests) if one.requests else frozenset()
-        earlier = await store.earlier_answers(str(one.target), _ANSWERS)
-        targets.append(_of_target(one, scale, known, earlier, asker.prices, document))
-    seconds = _with_times(targets, asker, document)
+    for lane in by_target.values():
+        known = await store.known_requests(lane.requests) if lane.requests else frozenset()
+        earlier = await store.earlier_answers(str(lane.target), _ANSWERS)
+        targets.append(_of_target(lane, scale, known, earlier, requester.prices, document))
+    seconds = _with_times(targets, requester, document)
     detectable = []
     if len(document.routes) > 1:
         for output in outputs_of(metrics):
             run = await store.earlier_run(prepared.dataset.hash, output.name)
             detectable.append(_detectable(output, prepared.count, run, document))
-    cells = sum(one.cells for one in targets)
+    cells = sum(target.cells for target in targets)
     first = await in_thread(lambda: next(iter(prepared.samples()), None))
-    judges = await estimate_judges(store, asker, metrics, first, cells)
-    cost = _sum([*(one.cost_usd for one in targets), *(one.cost_usd for one in judges)])
-    found = Estimate(
+    judges = await estimate_judges(store, requester, metrics, first, cells)
+    answers_usd, judges_usd = ([part.cost_usd for part in parts] for parts in (targets, judges))
+    result = Estimate(
         dataset=document.dataset,
         dataset_hash=prepared.dataset.hash,
         samples=prepared.count,
-        looked_at=looked_at,
+        looked_at=rendered,
         cells=cells,
-        cached=sum(one.cached for one in targets),
-        calls=sum(one.calls for one in targets),
+        cached=sum(target.cached for target in targets),
+        calls=sum(target.calls for target in targets),
         targets=targets,
-        prompt_tokens=_sum(one.prompt_tokens for one in targets),
-        completion_tokens=_sum(one.completion_tokens for one in targets),
-        cost_usd=cost,
-        at_most=any(one.at_most for one in targets) or any(one.at_most for one in judges),
+        prompt_tokens=_sum(target.prompt_tokens for target in targets),
+        completion_tokens=_sum(target.completion_tokens for target in targets),
+        cost_usd=_sum([*answers_usd, *judges_usd]),
+        at_most=any(target.at_most for target in targets) or any(judge.at_most for judge in judges),
         seconds=seconds,
         detectable=detectable,
         judges=judges,
         notes=[],
     )
-    return msgspec.structs.replace(found, notes=_notes(found, document, metrics))
+    return msgspec.structs.replace(result, notes=_notes(result, document, metrics))
 
 
-# what is asked
+# what is requested
 
 
-def _look(
-    asker: EvalRequester, document: RunDocument, prepared: PreparedDataset
-) -> tuple[dict[tuple[str, Target], _Asked], int]:
-    """What goes where, and how many samples were looked at. Blocks."""
-    step = -(-prepared.count // LOOKED_AT)
+def _render(
+    requester: EvalRequester, document: RunDocument, prepared: PreparedDataset
+) -> tuple[dict[tuple[str, Target], _TargetRequests], int]:
+    """Return what goes to which target, and how many samples were rendered. Blocks."""
+    step = -(-prepared.count // MAX_RENDERED)
     if step > 1:
-        places = prepared.chosen if prepared.chosen is not None else range(prepared.count)
-        even = list(islice(places, 0, None, step))
+        rows = prepared.chosen if prepared.chosen is not None else range(prepared.count)
+        even = list(islice(rows, 0, None, step))
         prepared = msgspec.structs.replace(prepared, chosen=even, count=len(even))
-    asked: dict[tuple[str, Target], _Asked] = {}
-    looked_at = 0
+    by_target: dict[tuple[str, Target], _TargetRequests] = {}
+    rendered = 0
     for sample in prepared.samples():
-        looked_at += 1
-        text = _size(sample.messages), len(sample.messages)
+        rendered += 1
+        size = _size(sample.messages), len(sample.messages)
         for route in requested_routes(document):
-            request = asker.prepare(route, sample, document.parameters, fallback=document.fallback)
+            request = requester.prepare(
+                route, sample, document.parameters, fallback=document.fallback
+            )
             key = route, request.plan.targets[0]
-            one = asked.setdefault(key, _Asked(*key, [], []))
-            one.texts.append(text)
-            if document.cache and not asker.is_free(request):
-                one.requests.extend((request.hash, n) for n in range(document.repeats))
-    return asked, looked_at
+            lane = by_target.setdefault(key, _TargetRequests(*key, [], []))
+            lane.sizes.append(size)
+            if document.cache and not requester.is_free(request):
+                lane.requests.extend((request.hash, n) for n in range(document.repeats))
+    return by_target, rendered
 
 
 def _size(messages: Iterable[Mapping[str, Any]]) -> int:
-    """Bytes of text in chat messages; pictures and the like count nothing."""
+    """Count the bytes of text in chat messages; pictures and the like count nothing."""
     size = 0
     for message in messages:
         content = message.get("content")
@@ -251,36 +258,36 @@ def _size(messages: Iterable[Mapping[str, Any]]) -> int:
 
 
 def _of_target(  # noqa: PLR0917 - one argument for each thing that is known
-    asked: _Asked,
+    lane: _TargetRequests,
     scale: float,
     known: frozenset[tuple[str, int]],
     earlier: Sequence[EarlierAnswer],
     prices: PriceBook,
     document: RunDocument,
 ) -> TargetEstimate:
-    target = asked.target
-    cells = round(len(asked.texts) * document.repeats * scale)
-    cached = round(sum(request in known for request in asked.requests) * scale)
+    target = lane.target
+    cells = round(len(lane.sizes) * document.repeats * scale)
+    cached = round(sum(request in known for request in lane.requests) * scale)
     calls = cells - cached
-    prompt, tokens_from = _prompt_tokens(asked.texts, earlier)
-    completion, at_most, said = _completion_tokens(earlier, document)
+    prompt, prompt_from = _prompt_tokens(lane.sizes, earlier)
+    completion, bounded, completion_from = _completion_tokens(earlier, document)
     each = Usage(
         prompt_tokens=round(prompt),
         completion_tokens=None if completion is None else round(completion),
     )
     cost = 0.0 if prices.is_free(target) or not calls else prices.cost(target, each)
-    totals = [one.total_s for one in earlier if one.total_s is not None]
-    firsts = [one.first_byte_s for one in earlier if one.first_byte_s is not None]
+    totals = [answer.total_s for answer in earlier if answer.total_s is not None]
+    firsts = [answer.first_byte_s for answer in earlier if answer.first_byte_s is not None]
     return TargetEstimate(
-        route=asked.route,
+        route=lane.route,
         target=str(target),
         cells=cells,
         cached=cached,
         calls=calls,
         prompt_tokens=round(prompt * calls),
         completion_tokens=None if completion is None else round(completion * calls),
-        at_most=at_most and cost != 0.0,
-        tokens_from=f"prompts: {tokens_from}; answers: {said}",
+        at_most=bounded and cost != 0.0,
+        tokens_from=f"prompts: {prompt_from}; answers: {completion_from}",
         cost_usd=None if cost is None else cost * calls,
         first_byte_s=statistics.median(firsts) if firsts else None,
         total_s=statistics.median(totals) if totals else None,
@@ -290,38 +297,43 @@ def _of_target(  # noqa: PLR0917 - one argument for each thing that is known
 
 
 def _prompt_tokens(
-    texts: Sequence[tuple[int, int]], earlier: Sequence[EarlierAnswer]
+    sizes: Sequence[tuple[int, int]], earlier: Sequence[EarlierAnswer]
 ) -> tuple[float, str]:
-    """Tokens of a mean prompt, and how they were counted."""
-    size = statistics.fmean(size for size, _ in texts)
+    """Return the tokens of a mean prompt, and how they were counted."""
+    size = statistics.fmean(size for size, _ in sizes)
     counted = [
-        (one.prompt_tokens, _size(one.messages))
-        for one in earlier
-        if one.prompt_tokens and one.messages
+        (answer.prompt_tokens, _size(answer.messages))
+        for answer in earlier
+        if answer.prompt_tokens and answer.messages
     ]
-    tokens, found = sum(one for one, _ in counted), sum(one for _, one in counted)
-    if tokens and found:
-        per_token = found / tokens
-        said = f"the target's own tokenizer, {per_token:.2f} bytes per token"
-        return size / per_token, f"{said} in {len(counted)} earlier answers"
-    messages = statistics.fmean(count for _, count in texts)
+    all_tokens = sum(tokens for tokens, _ in counted)
+    all_bytes = sum(bytes_ for _, bytes_ in counted)
+    if all_tokens and all_bytes:
+        per_token = all_bytes / all_tokens
+        return size / per_token, (
+            f"the target's own tokenizer, {per_token:.2f} bytes per token in {len(counted)} "
+            "earlier answers"
+        )
+    messages = statistics.fmean(count for _, count in sizes)
     return size / BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE * messages, _RULE
 
 
 def _completion_tokens(
     earlier: Sequence[EarlierAnswer], document: RunDocument
 ) -> tuple[float | None, bool, str]:
-    """Tokens of a mean answer, whether that is an upper bound, and where it is from."""
-    given = document.parameters
-    most = count_of(given.get("max_completion_tokens", given.get("max_tokens")))
-    counted = [one.completion_tokens for one in earlier if one.completion_tokens is not None]
+    """Return the tokens of a mean answer, whether they are an upper bound, and their origin."""
+    parameters = document.parameters
+    limit = count_of(parameters.get("max_completion_tokens", parameters.get("max_tokens")))
+    counted = [
+        answer.completion_tokens for answer in earlier if answer.completion_tokens is not None
+    ]
     if counted:
         mean = statistics.fmean(counted)
-        # A limit that earlier answers did not have.
-        mean = mean if most is None else min(mean, most)
+        # Earlier answers may have had a higher limit.
+        mean = mean if limit is None else min(mean, limit)
         return mean, False, f"mean of {len(counted)} earlier answers"
-    if most is not None:
-        return float(most), True, f"at most max_tokens, {most}"
+    if limit is not None:
+        return float(limit), True, f"at most max_tokens, {limit}"
     return None, False, "unknown: no earlier answers and no max_tokens"
 
 
@@ -329,66 +341,65 @@ def _completion_tokens(
 
 
 class _Load(msgspec.Struct):
-    """A lane's calls that are left, and how many run at a time."""
+    """A lane's calls that are left, the seconds that each takes, and how many run at a time."""
 
-    target: str
     calls: float
     each_s: float
-    most: int
+    limit: int
 
 
 def _with_times(
-    targets: list[TargetEstimate], asker: EvalRequester, document: RunDocument
+    targets: list[TargetEstimate], requester: EvalRequester, document: RunDocument
 ) -> float | None:
-    """Seconds that the run takes; `targets` get theirs. None when a speed is unknown.
+    """Return the seconds that the run takes; `targets` get theirs. None when a speed is unknown.
 
-    A fluid model: lanes share the places as in a run until the first has nothing left, and so on.
+    A fluid model: lanes share the run's concurrency until the first has nothing left, and so on.
     """
     limits = document.limits
-    calls = sum(one.calls for one in targets)
+    calls = sum(target.calls for target in targets)
     loads: dict[int, _Load] = {}
-    for n, one in enumerate(targets):
-        if one.calls and one.mean_s is not None:
-            room = asker.table.room(one.route, Target.parse(one.target))
-            own = limits.per_target.get(one.target, limits.concurrency)
-            most = min(limits.concurrency, own, room or limits.concurrency)
-            loads[n] = _Load(one.target, one.calls, max(one.mean_s, 1e-6), most)
-    if len(loads) < sum(one.calls > 0 for one in targets):
+    for n, target in enumerate(targets):
+        if target.calls and target.mean_s is not None:
+            room = requester.table.room(target.route, Target.parse(target.target))
+            per_target = limits.per_target.get(target.target, limits.concurrency)
+            limit = min(limits.concurrency, per_target, room or limits.concurrency)
+            loads[n] = _Load(target.calls, max(target.mean_s, 1e-6), limit)
+    if len(loads) < sum(target.calls > 0 for target in targets):
         _time_alone(targets, loads)
         return None
     now, left = 0.0, dict(loads)
     ends: dict[int, float] = {}
     while left:
-        places = _shares(left, limits.concurrency)
-        rates = {n: places[n] / one.each_s for n, one in left.items()}
-        step = min(one.calls / rates[n] for n, one in left.items())
+        shares = _shares(left, limits.concurrency)
+        rates = {n: shares[n] / load.each_s for n, load in left.items()}
+        step = min(load.calls / rates[n] for n, load in left.items())
         now += step
         for n, load in list(left.items()):
             load.calls -= rates[n] * step
             if load.calls <= 1e-9:
-                # However few are left, the last one takes its time.
+                # However few are left, the last call takes its time.
                 ends[n] = max(now, load.each_s)
                 del left[n]
     engine = calls * _ENGINE_S
-    for n, one in enumerate(targets):
-        seconds = max(ends.get(n, 0.0), one.calls * _ENGINE_S)
-        targets[n] = msgspec.structs.replace(one, seconds=seconds)
+    for n, target in enumerate(targets):
+        seconds = max(ends.get(n, 0.0), target.calls * _ENGINE_S)
+        targets[n] = msgspec.structs.replace(target, seconds=seconds)
     return max(*ends.values(), engine) if ends else 0.0
 
 
 def _time_alone(targets: list[TargetEstimate], loads: Mapping[int, _Load]) -> None:
-    """Times of the lanes whose speed is known, as if the others took no place."""
+    """Give the lanes whose speed is known their times, as if the others took no place."""
     for n, load in loads.items():
-        seconds = max(load.each_s, load.calls * load.each_s / load.most)
+        seconds = max(load.each_s, load.calls * load.each_s / load.limit)
         targets[n] = msgspec.structs.replace(targets[n], seconds=seconds)
 
 
-def _shares(loads: Mapping[int, _Load], places: int) -> dict[int, float]:
-    """Equal, except that nobody gets more than it can use."""
+def _shares(loads: Mapping[int, _Load], concurrency: int) -> dict[int, float]:
+    """Share the concurrency out equally, except that no lane gets more than it can use."""
     shares: dict[int, float] = {}
-    left = float(places)
-    for n, one in sorted(loads.items(), key=lambda pair: pair[1].most):
-        shares[n] = min(one.most, left / (len(loads) - len(shares)))
+    left = float(concurrency)
+    for n, load in sorted(loads.items(), key=lambda pair: pair[1].limit):
+        shares[n] = min(load.limit, left / (len(loads) - len(shares)))
         left -= shares[n]
     return shares
 
@@ -399,25 +410,24 @@ def _shares(loads: Mapping[int, _Load], places: int) -> dict[int, float]:
 def _detectable(
     output: Output, samples: int, run: EarlierRun | None, document: RunDocument
 ) -> Detectable:
-    sd, said = _spread(output, run, document)
-    found = None if sd is None else minimum_detectable_effect(sd, samples)
+    sd, sd_from = _spread(output, run, document)
     return Detectable(
         output=output.name,
-        difference=found,
+        difference=None if sd is None else minimum_detectable_effect(sd, samples),
         sd=sd,
-        sd_from=said,
-        worst_case=said == _WORST_CASE,
+        sd_from=sd_from,
+        worst_case=sd_from == _WORST_CASE,
     )
 
 
 def _spread(
     output: Output, run: EarlierRun | None, document: RunDocument
 ) -> tuple[float | None, str]:
-    """The standard deviation of two routes' differences, and where it is from."""
+    """Return the standard deviation of two routes' differences, and where it is from."""
     if run is not None:
         scores = run.scores
-        ours = [route for route in document.routes if route in scores]
-        pairs = list(combinations(ours if len(ours) > 1 else scores, 2))
+        scored = [route for route in document.routes if route in scores]
+        pairs = list(combinations(scored if len(scored) > 1 else scores, 2))
         spreads = [
             statistics.stdev(scores[a][at] - scores[b][at] for at in both)
             for a, b in pairs
@@ -425,7 +435,11 @@ def _spread(
         ]
         if any(spreads):
             return max(spreads), f"differences of {run.run_id}, the widest of {len(spreads)}"
-        alone = [statistics.stdev(one.values()) for one in scores.values() if len(one) > 1]
+        alone = [
+            statistics.stdev(by_sample.values())
+            for by_sample in scores.values()
+            if len(by_sample) > 1
+        ]
         if not pairs and any(alone):
             return math.sqrt(2) * max(alone), f"scores of {run.run_id}, as if unrelated"
     if output.low is not None and output.high is not None:
@@ -437,17 +451,13 @@ def _spread(
 # what else has to be known
 
 
-def _notes(found: Estimate, document: RunDocument, metrics: Sequence[AnyMetric]) -> list[str]:
+def _notes(result: Estimate, document: RunDocument, metrics: Sequence[AnyMetric]) -> list[str]:
     limits, notes = document.limits, []
-    tokens = (
-        None
-        if found.prompt_tokens is None or found.completion_tokens is None
-        else found.prompt_tokens + found.completion_tokens
-    )
+    tokens = _sum([result.prompt_tokens, result.completion_tokens])
     for name, limit, expected in (
-        ("cost_usd", limits.cost_usd, found.cost_usd),
+        ("cost_usd", limits.cost_usd, result.cost_usd),
         ("tokens", limits.tokens, tokens),
-        ("seconds", limits.seconds, found.seconds),
+        ("seconds", limits.seconds, result.seconds),
     ):
         if limit is not None and expected is not None and expected > limit:
             notes.append(f"limits.{name}: {limit:g} will probably stop the run before its end")
@@ -456,19 +466,19 @@ def _notes(found: Estimate, document: RunDocument, metrics: Sequence[AnyMetric])
         for metric in metrics
         if isinstance(metric, EmbeddingMetric)
     ]
-    notes += map(_judge_note, found.judges)
+    notes += map(_judge_note, result.judges)
     if document.stop_when is not None:
         notes.append("stop_when may end the run sooner")
     return notes
 
 
 def _judge_note(judge: JudgeEstimate) -> str:
-    most = "at most " if judge.at_most else ""
-    money = "" if judge.cost_usd is None else f", for {most}{dollars(judge.cost_usd)}"
+    bound = "at most " if judge.at_most else ""
+    money = "" if judge.cost_usd is None else f", for {bound}{dollars(judge.cost_usd)}"
     return f"{judge.metric} asks {judge.judge} {judge.calls:,} times or more{money}"
 
 
 def _sum(values: Iterable[Any]) -> Any:
-    """None where one of them is."""
-    found = list(values)
-    return None if None in found else sum(found)
+    """Add numbers up; None where one of them is unknown."""
+    numbers = list(values)
+    return None if None in numbers else sum(numbers)

@@ -1,4 +1,4 @@
-"""What every command shares: where it prints, how it fails, where it finds the config."""
+"""What all commands share: where they print, how they fail, where they find the config."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ err = Console(stderr=True)
 
 
 class Commands(click.Group):
-    """A group whose errors are one line on stderr, and whose typos are answered."""
+    """A group of commands whose errors are lines on stderr."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse bytes that are no text: neither the database nor an output could have them."""
+        """Refuse bytes that are not text: neither the database nor an output could hold them."""
         for arg in args:
             if not _is_text(arg):
                 raise click.UsageError(f"{arg!r} is not UTF-8; rename what it names", ctx)
@@ -51,7 +51,7 @@ def _is_text(arg: str) -> bool:
 
 
 def escape(text: str) -> str:
-    """Text as it is, where rich would read `[...]` as markup."""
+    """Return a text that rich prints as it is, instead of reading `[...]` as markup."""
     return text.replace("[", r"\[")
 
 
@@ -72,12 +72,12 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def with_services(config: Config, work: Callable[[Services], Awaitable[Any]]) -> Any:
-    """Do work that needs the store and the routes but no server; what it returns."""
+def with_services(config: Config, action: Callable[[Services], Awaitable[Any]]) -> Any:
+    """Return the result of an action that needs the store and the routes but no server."""
 
     async def inside() -> Any:
         async with Services(config) as services:
-            return await work(services)
+            return await action(services)
 
     return uvloop.run(inside())
 

@@ -1,4 +1,4 @@
-"""`evalrouter eval compare`: runs held against each other."""
+"""`evalrouter eval compare`: compare two runs, or the routes of one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from router.services import Services
     type=click.IntRange(0, 1000),
     default=5,
     show_default=True,
-    help="How many of the samples that differ most to name, for each output.",
+    help="For each output, name so many of the samples that differ most.",
 )
 @config_option
 @json_option
@@ -45,14 +45,14 @@ def eval_compare(  # noqa: PLR0917 - one parameter for each option
     as_json: bool,
 ) -> None:
     """Compare two runs, or the routes of one, sample by sample."""
-    wanted = ComparisonRequest(route_a=route_a, route_b=route_b, join=join, movers=movers)
+    request = ComparisonRequest(route_a=route_a, route_b=route_b, join=join, movers=movers)
     names = [run_a] if run_b is None else [run_a, run_b]
 
-    async def work(services: Services) -> Comparisons:
-        return await compare_runs(services.runs, services.store, names, wanted)
+    async def compare(services: Services) -> Comparisons:
+        return await compare_runs(services.runs, services.store, names, request)
 
-    found = with_services(load(config_path), work)
+    comparisons = with_services(load(config_path), compare)
     if as_json:
-        print_json(found)
+        print_json(comparisons)
     else:
-        out.print(to_compare_table(found, width=out.width))
+        out.print(to_compare_table(comparisons, width=out.width))

@@ -1,8 +1,9 @@
-"""`evalrouter dataset`: keep datasets under names, and look at them."""
+"""`evalrouter dataset`: register datasets under names, and look at them."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ from router.store.datasets import DatasetRow
 
 @click.group("dataset", cls=Commands)
 def dataset() -> None:
-    """Keep datasets under names, and look at them."""
+    """Register datasets under names, and look at them."""
 
 
 @dataset.command("add")
@@ -39,7 +40,7 @@ def dataset() -> None:
     "--column",
     "columns",
     multiple=True,
-    metavar="OWN=KNOWN",
+    metavar="COLUMN=KNOWN",
     help="A column of the file and the name it is known by: input, reference, answer, id, ...",
 )
 @config_option
@@ -97,7 +98,7 @@ def dataset_list(name: str | None, config_path: Path | None, as_json: bool) -> N
 @config_option
 @json_option
 def dataset_show(name: str, rows: int, config_path: Path | None, as_json: bool) -> None:
-    """Show what a dataset's columns hold, and its first rows. NAME may be NAME@HASH."""
+    """Show name a dataset's columns hold, and its first rows. NAME may be NAME@HASH."""
 
     async def read(services: Services) -> DatasetView:
         return await services.datasets.show(name, rows=rows)
@@ -107,20 +108,20 @@ def dataset_show(name: str, rows: int, config_path: Path | None, as_json: bool) 
         print_json(shown)
         return
     row = shown.dataset
-    told = f"{row.rows} rows, {row.size} bytes of {row.format}, from {row.source}"
-    out.print(f"{_version(row)}: {told}", highlight=False, markup=False)
-    for what, value in row.provenance.items():
-        out.print(f"  {what}: {value}", highlight=False, markup=False)
+    summary = f"{row.rows} rows, {row.size} bytes of {row.format}, from {row.source}"
+    out.print(f"{_version(row)}: {summary}", highlight=False, markup=False)
+    for key, value in row.provenance.items():
+        out.print(f"  {key}: {value}", highlight=False, markup=False)
     table = Table("column", "holds", "missing", "blank", "different", "range", "most often")
-    for one in shown.columns:
+    for column in shown.columns:
         table.add_row(
-            escape(one.name + (f" ({row.mapping[one.name]})" if one.name in row.mapping else "")),
-            ", ".join(f"{kind} ({count})" for kind, count in one.kinds.items()),
-            str(one.missing),
-            str(one.blank),
-            f"> {statistics.MAX_DISTINCT}" if one.distinct is None else str(one.distinct),
-            _range(one),
-            escape(", ".join(f"{text!r} ({count})" for text, count in one.common[:3])),
+            escape(_column_name(column.name, row.mapping)),
+            ", ".join(f"{kind} ({count})" for kind, count in column.kinds.items()),
+            str(column.missing),
+            str(column.blank),
+            f"> {statistics.MAX_DISTINCT}" if column.distinct is None else str(column.distinct),
+            _range(column),
+            escape(", ".join(f"{text!r} ({count})" for text, count in column.common[:3])),
         )
     out.print(table)
     for fields in shown.preview:
@@ -132,13 +133,13 @@ def dataset_show(name: str, rows: int, config_path: Path | None, as_json: bool) 
 @click.option("--to", "target", type=click.Path(path_type=Path), help="Default: NAME.FORMAT.")
 @config_option
 def dataset_download(name: str, target: Path | None, config_path: Path | None) -> None:
-    """Write a dataset's file, byte for byte as it came. NAME may be NAME@HASH."""
+    """Write a dataset's file, byte for byte as it was added. NAME may be NAME@HASH."""
 
     async def write(services: Services) -> str:
         row = await services.datasets.find(name)
         path = target or Path(f"{row.name}.{row.format}")
         try:
-            # Never over a file that is there.
+            # An existing file is never overwritten.
             file = await asyncio.to_thread(path.open, "xb")
         except OSError as error:
             raise DatasetError(f"{path}: {error.strerror}") from error
@@ -159,7 +160,7 @@ def dataset_download(name: str, target: Path | None, config_path: Path | None) -
 @click.option("--all", "every", is_flag=True, help="Every version of the name.")
 @config_option
 def dataset_delete(name: str, every: bool, config_path: Path | None) -> None:
-    """Forget a dataset, or the version NAME@HASH of it. Runs over it keep their samples."""
+    """Delete a dataset, or its version NAME@HASH. Runs over it keep their samples."""
 
     async def delete(services: Services) -> list[DatasetRow]:
         return await services.datasets.delete(name, every=every)
@@ -172,9 +173,13 @@ def _version(row: DatasetRow) -> str:
     return f"{row.name}@{row.hash[:SHOWN_HASH]}"
 
 
-def _range(one: statistics.Column) -> str:
-    if one.mean_length is not None:
-        return f"{one.shortest} to {one.longest} characters, mean {one.mean_length:.0f}"
-    if one.mean is not None:
-        return f"{one.lowest:g} to {one.highest:g}, mean {one.mean:.4g}"
+def _column_name(name: str, mapping: Mapping[str, str]) -> str:
+    return f"{name} ({mapping[name]})" if name in mapping else name
+
+
+def _range(column: statistics.Column) -> str:
+    if column.mean_length is not None:
+        return f"{column.shortest} to {column.longest} characters, mean {column.mean_length:.0f}"
+    if column.mean is not None:
+        return f"{column.lowest:g} to {column.highest:g}, mean {column.mean:.4g}"
     return ""

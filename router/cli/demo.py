@@ -51,7 +51,7 @@ What next:
 
 
 def show(console: Console) -> None:
-    """Start a server on a free port, ask it, evaluate through it, print the comparison."""
+    """Start a server on a free port, send it a request, evaluate through it, print the report."""
     began = time.perf_counter()
     config = msgspec.structs.replace(embedded({}), server=Server(port=0))
     with background(config) as url:
@@ -64,7 +64,7 @@ def show(console: Console) -> None:
         outcome = _evaluate(url)
     console.print(to_table(outcome.report, width=console.width))
     console.print(
-        f"\nDone in {time.perf_counter() - began:.1f} s; kept as {outcome.run.id} in "
+        f"\nDone in {time.perf_counter() - began:.1f} s; stored as {outcome.run.id} in "
         f"{config.storage.sqlite_path()}.\n",
         highlight=False,
     )
@@ -72,7 +72,7 @@ def show(console: Console) -> None:
 
 
 def _chat(console: Console, url: str) -> None:
-    """With curl where there is one, so that a reader sees a command to copy."""
+    """Send a request, with curl if it is installed, so that a reader sees a command to copy."""
     body = msgspec.json.encode(
         {"model": "baseline/lead-3", "messages": [{"role": "user", "content": QUESTION}]}
     )

@@ -1,4 +1,4 @@
-"""How an estimate is shown on a terminal."""
+"""Prints estimates of runs on a terminal."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from router.evals.estimate import Detectable, Estimate, TargetEstimate
 UNKNOWN = "unknown"
 
 
-def print_estimate(found: Estimate) -> None:
-    """Print what a run will take; what is unknown says so."""
-    looked_at = "" if found.looked_at == found.samples else f", {found.looked_at} looked at"
+def print_estimate(estimate: Estimate) -> None:
+    """Print what a run will take; what is not known is shown as unknown."""
+    examined = "" if estimate.looked_at == estimate.samples else f", {estimate.looked_at} examined"
     out.print(
-        f"{escape(found.dataset)}: {found.samples} samples{looked_at}, {found.cells} answers, "
-        f"{found.cached} of them from the run cache; nothing was sent",
+        f"{escape(estimate.dataset)}: {estimate.samples} samples{examined}, "
+        f"{estimate.cells} answers, {estimate.cached} of them from the run cache; nothing was sent",
         highlight=False,
     )
     table = _table("route", "calls", "tokens in / out", "cost", "time")
-    for one in found.targets:
-        table.add_row(*(escape(cell) for cell in _row(one)))
-    if len(found.targets) > 1:
-        cost = _money(found.cost_usd, at_most=found.at_most)
-        tokens = f"{_count(found.prompt_tokens)} / {_count(found.completion_tokens)}"
+    for target in estimate.targets:
+        table.add_row(*(escape(cell) for cell in _row(target)))
+    if len(estimate.targets) > 1:
+        cost = _money(estimate.cost_usd, is_limit=estimate.at_most)
+        tokens = f"{_count(estimate.prompt_tokens)} / {_count(estimate.completion_tokens)}"
         table.add_section()
-        table.add_row("all", str(found.calls), tokens, cost, _time(found.seconds))
+        table.add_row("all", str(estimate.calls), tokens, cost, _time(estimate.seconds))
     out.print(table)
-    for one in found.targets:
+    for target in estimate.targets:
         out.print(
-            f"  {escape(_name(one))}: {_pace(one)}; {one.tokens_from}; times: {one.speed_from}",
+            f"  {escape(_name(target))}: {_pace(target)}; {target.tokens_from}; "
+            f"times: {target.speed_from}",
             highlight=False,
         )
-    if found.detectable:
+    if estimate.detectable:
         out.print("What the run would find with 80 % probability:", highlight=False)
         table = _table("output", "smallest difference")
         table.add_column("from", overflow="fold")
-        for effect in found.detectable:
+        for effect in estimate.detectable:
             table.add_row(effect.output, _size(effect), escape(effect.sd_from))
         out.print(table)
-    for note in found.notes:
+    for note in estimate.notes:
         out.print(f"[yellow]note[/]: {escape(note)}", highlight=False)
 
 
@@ -51,34 +52,34 @@ def _table(*columns: str) -> Table:
     return Table(Column(first, overflow="fold"), *right, box=SIMPLE)
 
 
-def _name(one: TargetEstimate) -> str:
-    return one.route if one.target == one.route else f"{one.route} → {one.target}"
+def _name(row: TargetEstimate) -> str:
+    return row.route if row.target == row.route else f"{row.route} → {row.target}"
 
 
-def _row(one: TargetEstimate) -> list[str]:
-    completion = _count(one.completion_tokens)
-    if one.at_most and one.completion_tokens is not None:
+def _row(row: TargetEstimate) -> list[str]:
+    completion = _count(row.completion_tokens)
+    if row.at_most and row.completion_tokens is not None:
         completion = f"≤ {completion}"
     return [
-        _name(one),
-        f"{one.calls} + {one.cached} cached" if one.cached else str(one.calls),
-        f"{_count(one.prompt_tokens)} / {completion}",
-        _money(one.cost_usd, at_most=one.at_most),
-        _time(one.seconds),
+        _name(row),
+        f"{row.calls} + {row.cached} cached" if row.cached else str(row.calls),
+        f"{_count(row.prompt_tokens)} / {completion}",
+        _money(row.cost_usd, is_limit=row.at_most),
+        _time(row.seconds),
     ]
 
 
-def _pace(one: TargetEstimate) -> str:
-    if one.total_s is None:
+def _pace(row: TargetEstimate) -> str:
+    if row.total_s is None:
         return f"time of an answer {UNKNOWN}"
-    first = "" if one.first_byte_s is None else f", first byte after {_time(one.first_byte_s)}"
-    return f"an answer in {_time(one.total_s)}{first}"
+    first = "" if row.first_byte_s is None else f", first byte after {_time(row.first_byte_s)}"
+    return f"an answer in {_time(row.total_s)}{first}"
 
 
 def _size(effect: Detectable) -> str:
     if effect.difference is None:
         return UNKNOWN
-    # The worst case's spread is the score's whole range: a larger difference there is not.
+    # The worst case's spread is the score's whole range: a difference cannot be larger.
     if effect.worst_case and effect.sd is not None and effect.difference > effect.sd:
         return "none: too few samples"
     return f"{effect.difference:.3g}"
@@ -88,10 +89,10 @@ def _count(tokens: int | None) -> str:
     return UNKNOWN if tokens is None else f"{tokens:,}"
 
 
-def _money(amount: float | None, *, at_most: bool) -> str:
+def _money(amount: float | None, *, is_limit: bool) -> str:
     if amount is None:
         return UNKNOWN
-    return f"≤ {dollars(amount)}" if at_most else dollars(amount)
+    return f"≤ {dollars(amount)}" if is_limit else dollars(amount)
 
 
 def _time(seconds: float | None) -> str:

@@ -52,7 +52,7 @@ def evaluate() -> None:
 @click.argument("document", type=click.Path(path_type=Path), required=False)
 @run_options
 @junit_option
-@click.option("--dry-run", is_flag=True, help="Say what it would take; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what the run would take; send nothing.")
 @config_option
 @json_option
 def eval_run(
@@ -62,29 +62,29 @@ def eval_run(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Carry out a run document, or a task on a dataset; paths in a document start beside it."""
-    asked = read_run(document, given)
+    """Execute a run document, or a task on a dataset; paths in a document start beside it."""
+    source = read_run(document, given)
     if dry_run:
 
         async def estimate(services: Services) -> Estimate:
-            return await services.runs.estimate(asked.document, base=asked.base)
+            return await services.runs.estimate(source.document, base=source.base)
 
-        found = with_services(load(config_path), estimate)
-        (print_json if as_json else print_estimate)(found)
+        estimated = with_services(load(config_path), estimate)
+        (print_json if as_json else print_estimate)(estimated)
         return
 
     async def create(runs: Runs) -> Run:
-        return await runs.create(asked.document, base=asked.base)
+        return await runs.create(source.document, base=source.base)
 
     _execute(load(config_path), create, as_json=as_json)
 
 
 @evaluate.command("resume")
 @click.argument("run_id")
-@click.option("--retry-failed", is_flag=True, help="Ask again where the target failed.")
-@click.option("--cost-usd", type=float, help="Change its limit of US dollars.")
-@click.option("--tokens", type=int, help="Change its limit of tokens.")
-@click.option("--seconds", type=float, help="Change its limit of seconds, all attempts together.")
+@click.option("--retry-failed", is_flag=True, help="Repeat requests that failed at their target.")
+@click.option("--cost-usd", type=float, help="Change the run's limit of US dollars.")
+@click.option("--tokens", type=int, help="Change the run's limit of tokens.")
+@click.option("--seconds", type=float, help="Change the run's limit of seconds, in all attempts.")
 @junit_option
 @config_option
 @json_option
@@ -97,7 +97,7 @@ def eval_resume(  # noqa: PLR0917 - one parameter for each option
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Go on with a run that was stopped; no finished request is sent again."""
+    """Continue a run that was stopped; no finished request is sent again."""
     limits = {"cost_usd": cost_usd, "tokens": tokens, "seconds": seconds}
     changed = {name: limit for name, limit in limits.items() if limit is not None}
 
@@ -130,9 +130,9 @@ def eval_rescore(run_id: str, metrics: str, config_path: Path | None, as_json: b
 
 @evaluate.command("extend")
 @click.argument("run_id")
-@click.option("--limit", type=click.IntRange(1, MAX_ROWS), help="How many samples it is to have.")
+@click.option("--limit", type=click.IntRange(1, MAX_ROWS), help="The number of samples in all.")
 @click.option(
-    "--repeats", type=click.IntRange(1, 1000), help="How many answers each sample is to have."
+    "--repeats", type=click.IntRange(1, 1000), help="The number of answers to each sample in all."
 )
 @junit_option
 @config_option
@@ -140,7 +140,7 @@ def eval_rescore(run_id: str, metrics: str, config_path: Path | None, as_json: b
 def eval_extend(
     run_id: str, limit: int | None, repeats: int | None, config_path: Path | None, as_json: bool
 ) -> None:
-    """Go on with more samples of a run's dataset, or more repeats."""
+    """Continue a run with more samples of its dataset, or with more repeats."""
 
     async def extend(runs: Runs) -> Run:
         return await runs.extend(run_id, runner="command", limit=limit, repeats=repeats)
@@ -178,11 +178,11 @@ def eval_watch(run_id: str, config_path: Path | None, as_json: bool) -> None:
 @filter_options
 @config_option
 @json_option
-def eval_list(limit: int, config_path: Path | None, as_json: bool, **wanted: Any) -> None:
+def eval_list(limit: int, config_path: Path | None, as_json: bool, **filters: Any) -> None:
     """List runs, newest first."""
 
     async def read(services: Services) -> list[Run]:
-        return await services.store.runs(RunFilter(**wanted), limit=limit)
+        return await services.store.runs(RunFilter(**filters), limit=limit)
 
     runs = with_services(load(config_path), read)
     if as_json:
@@ -220,7 +220,7 @@ def eval_show(run_id: str, config_path: Path | None, as_json: bool) -> None:
 @click.argument("run_id")
 @config_option
 def eval_cancel(run_id: str, config_path: Path | None) -> None:
-    """Stop a run at once, whichever process carries it out; it can be resumed."""
+    """Stop a run at once, whichever process executes it; it can be resumed."""
 
     async def cancel(services: Services) -> Run:
         return await services.jobs.cancel(run_id)
@@ -232,7 +232,7 @@ def eval_cancel(run_id: str, config_path: Path | None) -> None:
 @click.argument("run_id")
 @config_option
 def eval_pause(run_id: str, config_path: Path | None) -> None:
-    """Stop a run once what is in flight is answered, whichever process carries it out."""
+    """Stop a run after the requests in flight, whichever process executes it."""
 
     async def pause(services: Services) -> Run:
         return await services.jobs.pause(run_id)
@@ -251,24 +251,24 @@ def _execute(
     *,
     as_json: bool,
 ) -> None:
-    """Carry a run out in this process, with progress on stderr; exit 1 unless it passed."""
+    """Execute a run in this process, with progress on stderr; exit 1 unless it passed."""
     started: list[str] = []
 
-    async def work(services: Services) -> Outcome:
+    async def execute_run(services: Services) -> Outcome:
         run = await begin(services.runs)
         started.append(run.id)
         await execute(services, run)
         return await services.runs.outcome(run.id)
 
     try:
-        outcome: Outcome = with_services(config, work)
+        outcome: Outcome = with_services(config, execute_run)
     except KeyboardInterrupt:
         for run_id in started:
             err.print(f"\nstopped; continue with: evalrouter eval resume {run_id}", highlight=False)
         sys.exit(1)
     except Exception:
         for run_id in started:
-            err.print(f"go on with: evalrouter eval resume {run_id}", highlight=False)
+            err.print(f"continue with: evalrouter eval resume {run_id}", highlight=False)
         raise
     _print_outcome(outcome, as_json=as_json)
     if not outcome.passed:
@@ -276,7 +276,7 @@ def _execute(
 
 
 async def execute(services: Services, run: Run) -> Run:
-    """Carry a run out with progress on stderr; interrupted, finish what is in flight."""
+    """Execute a run with progress on stderr; when interrupted, finish the requests in flight."""
     live = RunProgress(cells=run.cells)
     task = asyncio.create_task(services.jobs.execute(run.id, live=live))
     try:
@@ -308,14 +308,14 @@ async def _watch(run: Run, live: RunProgress, task: asyncio.Task[Run]) -> None:
 
 
 async def _watch_plainly(run: Run, live: RunProgress, task: asyncio.Task[Run]) -> None:
-    """One line at the start, then one per tenth."""
+    """Print a line at the start, then one for each tenth of the run."""
     err.print(f"{run.id}: {live.cells} requests", highlight=False)
-    told = 0
+    printed = 0
     while not task.done():
         await asyncio.wait({task}, timeout=0.1)
         tenth = 10 * live.done // max(live.cells, 1)
-        if tenth > told:
-            told = tenth
+        if tenth > printed:
+            printed = tenth
             failed = f", {live.failed} failed" if live.failed else ""
             err.print(f"{run.id}: {live.done}/{live.cells}{failed}", highlight=False)
 

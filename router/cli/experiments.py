@@ -1,4 +1,4 @@
-"""`evalrouter experiment`: runs under one name, and what they found side by side."""
+"""`evalrouter experiment`: runs under one name, with their results side by side."""
 
 from __future__ import annotations
 
@@ -50,26 +50,26 @@ def experiment() -> None:
 @config_option
 @json_option
 def experiment_list(tag: str | None, config_path: Path | None, as_json: bool) -> None:
-    """List experiments, the one with the newest run first."""
+    """List experiments, the experiment_row with the newest run first."""
 
     async def read(services: Services) -> list[Experiment]:
         return await services.store.experiments(tag=tag)
 
-    found: list[Experiment] = with_services(load(config_path), read)
+    experiments: list[Experiment] = with_services(load(config_path), read)
     if as_json:
-        print_json(found)
+        print_json(experiments)
         return
     table = Table(Column("experiment", no_wrap=True), "runs", "states", "last run", "tags", "notes")
-    for one in found:
+    for experiment_row in experiments:
         table.add_row(
-            escape(one.name),
-            str(one.runs),
-            ", ".join(f"{many} {state}" for state, many in one.states.items()),
-            local_time(one.last_run_at),
-            escape(", ".join(one.tags)),
-            escape(one.notes),
+            escape(experiment_row.name),
+            str(experiment_row.runs),
+            ", ".join(f"{count} {state}" for state, count in experiment_row.states.items()),
+            local_time(experiment_row.last_run_at),
+            escape(", ".join(experiment_row.tags)),
+            escape(experiment_row.notes),
         )
-    out.print(table if found else "No experiments yet.")
+    out.print(table if experiments else "No experiments yet.")
 
 
 @experiment.command("show")
@@ -77,7 +77,7 @@ def experiment_list(tag: str | None, config_path: Path | None, as_json: bool) ->
 @config_option
 @json_option
 def experiment_show(name: str, config_path: Path | None, as_json: bool) -> None:
-    """Show its leaderboard."""
+    """Show an experiment's leaderboard."""
 
     async def read(services: Services) -> Leaderboard:
         return await services.experiments.leaderboard(name)
@@ -94,7 +94,7 @@ def experiment_show(name: str, config_path: Path | None, as_json: bool) -> None:
 @click.argument("text", required=False)
 @config_option
 def experiment_note(name: str, text: str | None, config_path: Path | None) -> None:
-    """Set its notes to TEXT; without one, to what stands on the standard input."""
+    """Set an experiment's notes to TEXT, or without it to the standard input."""
     notes = sys.stdin.read().strip() if text is None else text
     _change(name, {"notes": notes}, config_path)
     out.print(f"{escape(name)} has these notes now", highlight=False)
@@ -103,35 +103,35 @@ def experiment_note(name: str, text: str | None, config_path: Path | None) -> No
 @experiment.command("tag")
 @click.argument("name")
 @click.argument("tags", nargs=-1)
-@click.option("--remove", multiple=True, help="A tag to take away. Repeatable.")
+@click.option("--remove", multiple=True, help="A tag to remove. Repeatable.")
 @config_option
 def experiment_tag(
     name: str, tags: tuple[str, ...], remove: tuple[str, ...], config_path: Path | None
 ) -> None:
-    """Add TAGS to it."""
+    """Add TAGS to an experiment."""
 
     async def read(services: Services) -> Experiment:
         return await services.experiments.find(name)
 
     before = with_services(load(config_path), read).tags
-    kept = [one for one in dict.fromkeys((*before, *tags)) if one not in remove]
-    after = _change(name, {"tags": kept}, config_path)
+    remaining = [tag for tag in dict.fromkeys((*before, *tags)) if tag not in remove]
+    after = _change(name, {"tags": remaining}, config_path)
     out.print(f"{escape(name)}: {escape(', '.join(after.tags)) or 'no tags'}", highlight=False)
 
 
 @experiment.command("delete")
 @click.argument("name")
-@click.option("--runs", is_flag=True, help="Delete its runs, too.")
+@click.option("--runs", is_flag=True, help="Delete its runs as well.")
 @config_option
 def experiment_delete(name: str, runs: bool, config_path: Path | None) -> None:
-    """Forget it; its runs stay unless --runs is given."""
+    """Delete an experiment; its runs stay unless --runs is given."""
 
     async def delete(services: Services) -> int:
         return await services.experiments.delete(name, runs=runs)
 
-    gone: int = with_services(load(config_path), delete)
+    deleted: int = with_services(load(config_path), delete)
     out.print(
-        f"{escape(name)} deleted, {f'with {gone} runs' if runs else 'its runs are kept'}",
+        f"{escape(name)} deleted, {f'with {deleted} runs' if runs else 'its runs stay'}",
         highlight=False,
     )
 
@@ -139,19 +139,19 @@ def experiment_delete(name: str, runs: bool, config_path: Path | None) -> None:
 def _change(name: str, data: dict[str, object], config_path: Path | None) -> Experiment:
     change = convert(Document(data, "", {}), ExperimentChange, error=RequestError)
 
-    async def work(services: Services) -> Experiment:
+    async def apply(services: Services) -> Experiment:
         return await services.experiments.change(name, change)
 
-    found: Experiment = with_services(load(config_path), work)
-    return found
+    changed: Experiment = with_services(load(config_path), apply)
+    return changed
 
 
 def _print(board: Leaderboard) -> None:
-    one = board.experiment
-    tags = f" ({', '.join(one.tags)})" if one.tags else ""
-    out.print(f"[bold]{escape(one.name)}[/]{escape(tags)}: {one.runs} runs", highlight=False)
-    if one.notes:
-        out.print(escape(one.notes), highlight=False)
+    shown = board.experiment
+    tags = f" ({', '.join(shown.tags)})" if shown.tags else ""
+    out.print(f"[bold]{escape(shown.name)}[/]{escape(tags)}: {shown.runs} runs", highlight=False)
+    if shown.notes:
+        out.print(escape(shown.notes), highlight=False)
     runs = {entry.run_id: entry.run for table in board.boards for entry in table.entries}
     # Ids sort by age.
     numbers = {run_id: f"#{n}" for n, run_id in enumerate(sorted(runs), 1)}
@@ -214,5 +214,5 @@ def _against(board: LeaderboardTable, entry: LeaderboardEntry) -> str:
     if entry.difference is None:
         return ""
     low, high = entry.difference_low, entry.difference_high
-    found = _interval(board, entry.difference, low, high, sign="+")
-    return found if entry.verdict is None else f"{found} {_MARKS[entry.verdict]}"
+    interval = _interval(board, entry.difference, low, high, sign="+")
+    return interval if entry.verdict is None else f"{interval} {_MARKS[entry.verdict]}"

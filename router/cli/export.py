@@ -28,7 +28,7 @@ def eval_export(  # noqa: PLR0917 - one parameter for each option
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Write a run's rows as JSON lines and parquet, with a manifest, into a folder named as it."""
+    """Write a run's rows as JSON lines and parquet, with a manifest, into a folder of its name."""
     config = load(config_path)
 
     async def export(services: Services) -> Manifest:
@@ -46,5 +46,5 @@ def eval_export(  # noqa: PLR0917 - one parameter for each option
         return
     out.print(f"{manifest.rows} rows in {manifest.location}", highlight=False, markup=False)
     for file in manifest.files:
-        told = f"  {file.name}: {file.size} bytes, sha256 {file.sha256}"
-        out.print(told, highlight=False, markup=False, soft_wrap=True)
+        line = f"  {file.name}: {file.size} bytes, sha256 {file.sha256}"
+        out.print(line, highlight=False, markup=False, soft_wrap=True)

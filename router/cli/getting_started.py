@@ -1,4 +1,4 @@
-"""`evalrouter demo`, `config` and `data`: what needs no server."""
+"""`evalrouter demo`, `config` and `data`: the commands that need no server."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def config() -> None:
 @config.command("check")
 @click.argument("path", type=click.Path(path_type=Path))
 def config_check(path: Path) -> None:
-    """Check a config file, and say what it defines."""
-    found = load(path)
-    out.print(f"{path}: good. Providers: {', '.join(found.providers)}.", highlight=False)
-    for name, route in found.routes.items():
+    """Check a config file: show everything that is wrong with it, or what it defines."""
+    checked = load(path)
+    out.print(f"{path}: good. Providers: {', '.join(checked.providers)}.", highlight=False)
+    for name, route in checked.routes.items():
         arms = ", ".join(f"{arm.model} ({arm.weight:g})" for arm in route.targets)
         then = f", then {', '.join(route.fallback)}" if route.fallback else ""
         out.print(f"  {name}: {arms}{then}", highlight=False)

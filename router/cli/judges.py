@@ -63,7 +63,7 @@ retries_option = click.option(
     type=click.IntRange(0, 10),
     default=2,
     show_default=True,
-    help="Ask again so often when a verdict cannot be read.",
+    help="Repeat a request so often when its verdict cannot be read.",
 )
 concurrency_option = click.option(
     "--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True
@@ -85,7 +85,7 @@ def judge() -> None:
     "--column",
     "columns",
     multiple=True,
-    metavar="OWN=KNOWN",
+    metavar="COLUMN=KNOWN",
     help="A column of the file and the name it is known by: instruction, response, score, ...",
 )
 @rubric_option
@@ -171,7 +171,7 @@ def judge_compare(
     **options: Any,
 ) -> None:
     """Let a judge compare two routes' answers of a run, in both orders."""
-    _duel(
+    _compare_in_pairs(
         "comparison",
         (first, second),
         {"run": run_id, **options},
@@ -191,7 +191,7 @@ def judge_compare(
     type=click.IntRange(0, 2**63 - 1),
     default=0,
     show_default=True,
-    help="Of the schedule.",
+    help="The seed of the schedule.",
 )
 @rubric_option
 @style_option
@@ -219,7 +219,7 @@ def judge_tournament(
             return tuple((await services.runs.find(run_id)).document["routes"])
 
         routes = with_services(config, read)
-    _duel(
+    _compare_in_pairs(
         "tournament",
         routes,
         {"run": run_id, **options},
@@ -237,7 +237,7 @@ def judge_tournament(
 def judge_resume(
     study_id: str, html_path: Path | None, config_path: Path | None, as_json: bool
 ) -> None:
-    """Go on with a study that was stopped; no finished judgement is paid for again."""
+    """Continue a study that was stopped; no finished judgement is paid for again."""
 
     async def find(services: Services) -> Study:
         return await services.store.study(study_id)
@@ -251,24 +251,24 @@ def judge_resume(
 @config_option
 @json_option
 def judge_list(route: str | None, limit: int, config_path: Path | None, as_json: bool) -> None:
-    """List studies, newest first, with what they found."""
+    """List studies, newest first, with what they studies."""
 
     async def read(services: Services) -> list[Study]:
         return await services.store.studies(judge=route, limit=limit)
 
-    found = with_services(load(config_path), read)
+    studies = with_services(load(config_path), read)
     if as_json:
-        print_json(found)
+        print_json(studies)
         return
     rows = Table(Column("study", no_wrap=True), "state", "judge", "of", "Pearson", "kappa (quad.)")
-    for study in found:
+    for study in studies:
         pearson = quadratic = "-"
         if "calibration" in study.report:
             agreement = calibration_of(study).agreement
             pearson = interval(agreement["pearson"], 2)
             quadratic = interval(agreement["kappa_quadratic"], 2)
         rows.add_row(study.id, study.state, ", ".join(study.judges), study.name, pearson, quadratic)
-    out.print(rows if found else "No studies of judges yet.")
+    out.print(rows if studies else "No studies of judges yet.")
 
 
 @judge.command("show")
@@ -298,18 +298,19 @@ def judge_diff(first: str, second: str, config_path: Path | None, as_json: bool)
     async def read(services: Services) -> tuple[Study, Study]:
         return await services.store.study(first), await services.store.study(second)
 
-    one, other = with_services(load(config_path), read)
-    found = compared(one, other)
+    studies = with_services(load(config_path), read)
+    changes = compared(*studies)
     if as_json:
-        print_json(found)
+        print_json(changes)
         return
-    out.print(f"first:  {title(one)}\nsecond: {title(other)}", highlight=False, soft_wrap=True)
-    for sheet in change_sheets(found):
+    for name, study in zip(("first: ", "second:"), studies, strict=True):
+        out.print(f"{name} {title(study)}", highlight=False, soft_wrap=True)
+    for sheet in change_sheets(changes):
         out.print(table(sheet))
 
 
 def judge_line(judge: JudgeReport) -> str:
-    """What a judge took in a run, in one line."""
+    """Return what a judge took in a run, in one line."""
     parts = [f"judge {judge.judge} ({judge.metric}): {judge.calls:,} requests"]
     if judge.reused:
         parts.append(f"{judge.reused:,} paid for before")
@@ -332,7 +333,7 @@ def money_of(use: JudgeUse | EmbeddingUse) -> str:
 
 
 def embedding_line(use: EmbeddingUse) -> str:
-    """What embeddings took in a run, in one line."""
+    """Return what embeddings took in a run, in one line."""
     failed = f" ({use.failed:,} failed)" if use.failed else ""
     target = f" by {use.target}" if use.target not in ("", use.route) else ""
     return (
@@ -342,7 +343,7 @@ def embedding_line(use: EmbeddingUse) -> str:
 
 
 def machine_line(machine: HardwareCost) -> str:
-    """What a machine of one's own took, in one line."""
+    """Return what a machine that is paid by the hour took, in one line."""
     rate = f", {machine.tokens_per_s:,.0f} tokens/s" if machine.tokens_per_s else ""
     return (
         f"machine of {machine.target}: {machine.seconds / 60:,.1f} min at "
@@ -351,7 +352,7 @@ def machine_line(machine: HardwareCost) -> str:
     )
 
 
-def _duel(
+def _compare_in_pairs(
     kind: Literal["comparison", "tournament"],
     routes: tuple[str, ...],
     options: dict[str, Any],
@@ -376,10 +377,10 @@ def _execute(
     as_json: bool,
     html_path: Path | None,
 ) -> None:
-    """Carry a study out in this process, with progress on stderr."""
+    """Execute a study in this process, with progress on stderr."""
     started: list[str] = []
 
-    async def work(services: Services) -> Study:
+    async def execute(services: Services) -> Study:
         study = await begin(services)
         started.append(study.id)
         live = StudyProgress()
@@ -393,22 +394,22 @@ def _execute(
                 await task
 
     try:
-        study: Study = with_services(config, work)
+        study: Study = with_services(config, execute)
     except BaseException:
         for study_id in started:
-            err.print(f"go on with: evalrouter judge resume {study_id}", highlight=False)
+            err.print(f"continue with: evalrouter judge resume {study_id}", highlight=False)
         raise
     _print(study, as_json=as_json, html_path=html_path)
 
 
 async def _watch(study_id: str, live: StudyProgress, task: asyncio.Task[Study]) -> None:
-    """One line at the start, then one per tenth."""
-    told = -1
+    """Print a line at the start, then one for each tenth of the study."""
+    printed = -1
     while not task.done():
         await asyncio.wait({task}, timeout=0.1)
         tenth = 10 * live.done // live.cases if live.cases else -1
-        if tenth > told:
-            told = tenth
+        if tenth > printed:
+            printed = tenth
             cost = f", {dollars(live.cost_usd)}" if live.cost_usd else ""
             err.print(f"{study_id}: {live.done}/{live.cases}{cost}", highlight=False)
 

@@ -13,7 +13,7 @@ from router.evals.results import Outcome
 _KEY = "evalrouter.junit"
 
 
-def _keep(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+def _remember(context: click.Context, _: click.Parameter, path: Path | None) -> None:
     context.meta[_KEY] = path
 
 
@@ -21,14 +21,14 @@ junit_option = click.option(
     "--junit",
     type=click.Path(dir_okay=False, path_type=Path),
     expose_value=False,
-    callback=_keep,
-    help="Write what the gates found to FILE as JUnit XML.",
+    callback=_remember,
+    help="Write the results of the gates to FILE as JUnit XML.",
     metavar="FILE",
 )
 
 
 def write_junit(outcome: Outcome) -> None:
-    """Write the file that `--junit` named, if it did.
+    """Write the file that `--junit` names, if it was given.
 
     Raises:
         InputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""`evalrouter key`: make, list and revoke clients' keys."""
+"""`evalrouter key`: create, list and revoke clients' keys."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from router.store.keys import BudgetPeriod, KeyRow
 
 @click.group(cls=Commands)
 def key() -> None:
-    """Make, list and revoke clients' keys."""
+    """Create, list and revoke clients' keys."""
 
 
 @key.command("create")
@@ -75,10 +75,10 @@ def key_create(
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Make a key and print it, this once: only its hash is kept."""
+    """Create a key and print it, this once: only its hash is stored."""
     now = time.time()
 
-    async def make(services: Services) -> tuple[str, KeyRow]:
+    async def issue(services: Services) -> tuple[str, KeyRow]:
         known = services.routes.table.routes
         for warning in check_routes(routes, known, services.providers):
             err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
@@ -96,12 +96,12 @@ def key_create(
             admin=admin,
         )
 
-    made, row = with_services(load(config_path), make)
+    secret, row = with_services(load(config_path), issue)
     if as_json:
-        print_json({"key": made, **msgspec.structs.asdict(row)})
+        print_json({"key": secret, **msgspec.structs.asdict(row)})
         return
     err.print(f"{row.id} ({row.name}); it is not shown again:", highlight=False)
-    sys.stdout.write(made + "\n")
+    sys.stdout.write(secret + "\n")
 
 
 @key.command("list")
@@ -118,18 +118,18 @@ def key_list(config_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(keys)
         return
-    # Nothing is cut short: half an id or half a model's name would be of no use.
+    # Nothing is cut short: half an id or half a model's name is of no use.
     rest = (
         Column(name, overflow="fold") for name in ("name", "models", "limits", "spent", "state")
     )
     table = Table(Column("key", no_wrap=True), *rest)
-    for one in keys:
-        table.add_row(*_key_cells(one))
+    for listed_key in keys:
+        table.add_row(*_key_cells(listed_key))
     out.print(table if keys else "No keys yet.")
 
 
-def _key_cells(one: ListedKey) -> tuple[str, ...]:
-    key, spent = one.key, one.spent
+def _key_cells(listed_key: ListedKey) -> tuple[str, ...]:
+    key, spent = listed_key.key, listed_key.spent
     limits = [f"{key.rpm} rpm"] if key.rpm else []
     limits += [f"{key.tpm} tpm"] if key.tpm else []
     limits += [f"{key.parallel} parallel"] if key.parallel else []
@@ -138,7 +138,7 @@ def _key_cells(one: ListedKey) -> tuple[str, ...]:
     unpriced = f", {spent.unpriced} requests unpriced" if spent.unpriced else ""
     estimated = f", {spent.estimated} requests estimated" if spent.estimated else ""
     until = ""
-    if one.state == "active" and key.expires_at is not None:
+    if listed_key.state == "active" and key.expires_at is not None:
         until = f" until {datetime.fromtimestamp(key.expires_at, UTC):%Y-%m-%d %H:%M} UTC"
     return (
         key.id,
@@ -146,7 +146,7 @@ def _key_cells(one: ListedKey) -> tuple[str, ...]:
         "all, admin" if key.admin else ", ".join(key.routes or ("all",)),
         ", ".join(limits) or "none",
         f"${spent.usd:.4f}{budget}{per}{unpriced}{estimated}",
-        one.state + until,
+        listed_key.state + until,
     )
 
 

@@ -21,10 +21,10 @@ from router.store.datasets import DatasetRow
 @click.command("label")
 @click.option("--route", help="A route, or provider/model, whose answers become the references.")
 @click.option("--dataset", "named", help="A registered dataset, a path or an address.")
-@click.option("--run", "run_id", help="Go on with labelling that was stopped; no --dataset then.")
+@click.option("--run", "run_id", help="Continue labelling that was stopped; without --dataset.")
 @click.option("--name", default="", help="Default: the dataset's name, which gets a new version.")
 @click.option("--prompt", help="A Jinja template over the row's columns.")
-@click.option("--limit", type=click.IntRange(1, MAX_ROWS), help="Only the first so many rows.")
+@click.option("--limit", type=click.IntRange(1, MAX_ROWS), help="Only the first LIMIT rows.")
 @config_option
 @json_option
 def dataset_label(  # noqa: PLR0917 - one parameter for each option
@@ -37,7 +37,7 @@ def dataset_label(  # noqa: PLR0917 - one parameter for each option
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Ask a route every row of a dataset; its answers are the references of a new version."""
+    """Send every row of a dataset to a route; its answers are the references of a new version."""
     if run_id is None and (route is None or named is None):
         raise ConfigError(
             "name what to label with --route and --dataset, or what to continue with --run"
@@ -45,7 +45,7 @@ def dataset_label(  # noqa: PLR0917 - one parameter for each option
     if run_id is not None and (route or named or prompt or limit):
         raise ConfigError("--run continues a labelling run; the only option it takes is --name")
     if name:
-        # Before anything is paid for.
+        # A bad name is refused before anything is paid for.
         check_dataset_name(name)
     started: list[str] = []
 
@@ -65,18 +65,20 @@ def dataset_label(  # noqa: PLR0917 - one parameter for each option
             if run_id is not None:
                 run = await runs.resume(run.id, runner="command", retry_failed=True)
             run = await execute(services, run)
-        called = name or name_of(run.dataset)
-        return await finish(services.store, services.datasets, run, name=called)
+        new_name = name or name_of(run.dataset)
+        return await finish(services.store, services.datasets, run, name=new_name)
 
     try:
         row: DatasetRow = with_services(load(config_path), label)
     except KeyboardInterrupt:
-        for one in started:
-            told = f"\nstopped; continue with: evalrouter dataset label --run {one}"
-            err.print(told, highlight=False)
+        for started_id in started:
+            err.print(
+                f"\nstopped; continue with: evalrouter dataset label --run {started_id}",
+                highlight=False,
+            )
         sys.exit(1)
     if as_json:
         print_json(row)
         return
-    told = f"{row.name}@{row.hash[:SHOWN_HASH]}: {row.rows} rows, {row.source}"
-    out.print(told, highlight=False, markup=False)
+    summary = f"{row.name}@{row.hash[:SHOWN_HASH]}: {row.rows} rows, {row.source}"
+    out.print(summary, highlight=False, markup=False)

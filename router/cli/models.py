@@ -22,11 +22,11 @@ _LISTING_S = 5.0
 
 
 class ListedModel(Model):
-    """A row of the list, with what hosts of ours add.
+    """A row of the list, with the fields that our own hosts add.
 
     Attributes:
-        state: `ready`, `starting`, `idle` or `failed`; "" where the host does not say.
-        replicas: copies that run; None where the host does not say.
+        state: `ready`, `starting`, `idle` or `failed`; "" from another host.
+        replicas: the number of copies that run; None from another host.
     """
 
     state: str = ""
@@ -49,8 +49,12 @@ def models() -> None:
 @click.argument("config_path", metavar="CONFIG", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
-@click.option("--address", default="", help="A running Ray cluster, or 'auto'. Default: our own.")
-@click.option("--cpus", type=click.IntRange(1, 10_000), help="Cores of our own Ray. Default: all.")
+@click.option(
+    "--address", default="", help="A running Ray cluster, or 'auto'. Default: one of its own."
+)
+@click.option(
+    "--cpus", type=click.IntRange(1, 10_000), help="Cores for a Ray of its own. Default: all."
+)
 @click.option("--access-log", is_flag=True, help="A line in Ray's logs for each request.")
 def models_serve(
     config_path: Path, host: str, port: int, address: str, cpus: int | None, *, access_log: bool
@@ -66,18 +70,18 @@ def models_serve(
 
     stop = threading.Event()
 
-    def wanted(_number: int, _frame: FrameType | None) -> None:
+    def end(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
     err.print("starting Ray and the models ...", highlight=False)
     where = hosting(
         config.models, host=host, port=port, address=address, cpus=cpus, access_log=access_log
     )
-    with where as found:
+    with where as host_process:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, wanted)
+            signal.signal(number, end)
         names = ", ".join(config.models)
-        err.print(f"models on {found.url}: {names} (Ctrl-C stops)", highlight=False)
+        err.print(f"models on {host_process.url}: {names} (Ctrl-C stops)", highlight=False)
         stop.wait()
         err.print("stopping", highlight=False)
 

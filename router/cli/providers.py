@@ -38,10 +38,10 @@ def providers() -> None:
 def providers_test(
     name: str, model: str, long: bool, config_path: Path | None, as_json: bool
 ) -> None:
-    """Ask a provider how well it speaks OpenAI's API; some fifty checks with their evidence."""
+    """Check how well a provider speaks OpenAI's API: some fifty checks with their evidence."""
     table = Table("check", "", "evidence", title=name)
 
-    def told(result: CheckResult) -> None:
+    def show(result: CheckResult) -> None:
         colors = {"pass": "green", "fail": "bold red", "unsupported": "yellow"}
         outcome = f"[{colors[result.outcome]}]{result.outcome}[/]"
         table.add_row(escape(result.title), outcome, escape(result.evidence[:160]))
@@ -56,7 +56,7 @@ def providers_test(
             masks=services.masks,
             model=model,
             long=long,
-            on_result=told,
+            on_result=show,
         )
 
     report: ConformanceReport = with_services(load(config_path), examine)

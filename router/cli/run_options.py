@@ -1,4 +1,4 @@
-"""What `evalrouter eval run` takes from its command line instead of from a run document.
+"""The options of `evalrouter eval run` that stand for keys of a run document.
 
     evalrouter eval run --task summarization --dataset articles.csv --routes a,b
 
@@ -25,7 +25,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class NameValue(click.ParamType[tuple[str, str]]):
-    """`name=value`."""
+    """The type of an option `name=value`."""
 
     name = "name=value"
 
@@ -60,7 +60,7 @@ _OPTIONS = (
     click.option("--dataset", help="A file, or a dataset's name."),
     click.option("--routes", help="Routes or provider/model, with commas between."),
     click.option("--metrics", help="Metrics' names, with commas between."),
-    click.option("--baseline", help="The route that differences are taken against."),
+    click.option("--baseline", help="The route that the others are compared with."),
     click.option(
         "--column",
         "columns",
@@ -68,14 +68,12 @@ _OPTIONS = (
         multiple=True,
         help="A column of the dataset and what it is: article=input. Repeatable.",
     ),
-    click.option(
-        "--limit", type=click.IntRange(1, MAX_ROWS), help="Only the first so many samples."
-    ),
+    click.option("--limit", type=click.IntRange(1, MAX_ROWS), help="Only the first LIMIT samples."),
     click.option("--ray-address", help="Score on this Ray cluster; 'auto' for the one here."),
-    click.option("--name", help="What people call the run."),
+    click.option("--name", help="The name that people know the run by."),
     click.option("--experiment", help="The experiment that it belongs to."),
     click.option("--tag", "tags", multiple=True, help="A word to find the run by. Repeatable."),
-    click.option("--notes", help="Anything that people should know of the run."),
+    click.option("--notes", help="Whatever people should know of the run."),
 )
 
 
@@ -94,17 +92,17 @@ def run_options(command: _Command) -> _Command:
 
 
 def filter_options(command: _Command) -> _Command:
-    """Give a command the options that say which runs; they are the fields of RunFilter."""
+    """Give a command the options that select runs; they are the fields of RunFilter."""
     for option in reversed(_FILTERS):
         command = option(command)
     return command
 
 
 def read_run(path: Path | None, given: dict[str, Any]) -> RunSource:
-    """The run that a command line asks for.
+    """Return the run that a command line describes.
 
     Args:
-        path: the run document; None for none.
+        path: the run document; None without one.
         given: the options of `run_options`, by their parameters' names.
 
     Raises:
@@ -129,10 +127,10 @@ def read_run(path: Path | None, given: dict[str, Any]) -> RunSource:
     if given["limit"] is not None:
         data.pop("sample", None)
     if given["ray_address"] is not None:
-        said = data.get("execution")
-        chosen = said if isinstance(said, dict) else {}
-        data["execution"] = {**chosen, "address": given["ray_address"]}
-    # What is of another kind in the document is left for its check to refuse.
+        execution = data.get("execution")
+        options = execution if isinstance(execution, dict) else {}
+        data["execution"] = {**options, "address": given["ray_address"]}
+    # A value of the wrong type in the document is left for its check to refuse.
     if given["tags"] and isinstance(tags := data.get("tags", []), list):
         data["tags"] = list(dict.fromkeys((*tags, *given["tags"])))
     if given["columns"] and isinstance(columns := data.get("columns", {}), dict):
@@ -145,16 +143,16 @@ def read_run(path: Path | None, given: dict[str, Any]) -> RunSource:
 
 
 def _listed(text: str) -> list[str]:
-    return [one.strip() for one in text.split(",") if one.strip()]
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _from_here(name: str, base: Path) -> str:
-    """A file named on the command line starts from here, not from the document's folder."""
+    """Return the path of a file from here instead of from the document's folder."""
     return str(Path(name).resolve()) if base != Path() and Path(name).exists() else name
 
 
 def _task(before: Any, name: str | None, options: dict[str, str], base: Path) -> Any:
-    """The document's `task`, as the command line changes it."""
+    """Return the document's `task`, as the command line changes it."""
     if name is not None:
         task: dict[str, Any] = {"name": _from_here(name, base)}
     elif before is None:
@@ -170,7 +168,7 @@ def _task(before: Any, name: str | None, options: dict[str, str], base: Path) ->
             )
     known = find(task["name"], base=base).options if options else {}
     for option, text in options.items():
-        # An option that the task does not have is told apart where it is filled in.
+        # An option that the task does not have is refused where the task is filled in.
         many = option in known and known[option].many
         task[option] = _listed(text) if many else text
     return task

@@ -1,4 +1,4 @@
-"""`evalrouter eval submit`: have a run carried out on a Ray cluster, and follow it."""
+"""`evalrouter eval submit`: execute a run on a Ray cluster, and follow it."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def eval_submit(  # noqa: PLR0917 - one parameter for each option
     config_path: Path | None,
     **given: Any,
 ) -> None:
-    """Carry a run out on a Ray cluster, as a job of its Jobs API, and follow its log.
+    """Execute a run on a Ray cluster, as a job of its Jobs API, and follow its log.
 
-    The document, the files it names and the config go along. Ends with the run's exit code.
+    The document, the files it names and the config are sent along. Ends with the run's exit code.
     """
-    asked = read_run(document, given)
+    source = read_run(document, given)
     config = read_config(config_path or source_of(None), database)
     missing = [name for name in names if name not in os.environ]
     if missing:
@@ -54,13 +54,13 @@ def eval_submit(  # noqa: PLR0917 - one parameter for each option
         raise MissingExtraError("submitting runs", "ray") from error
 
     with tempfile.TemporaryDirectory(prefix="evalrouter-run-") as folder:
-        command = pack(asked.document, asked.base, config, Path(folder))
+        command = pack(source.document, source.base, config, Path(folder))
         job = submit(
             address,
             folder=Path(folder),
             command=command,
             environ={name: os.environ[name] for name in names},
-            name=asked.document.name,
+            name=source.document.name,
         )
     if no_follow:
         out.print(job.id, highlight=False)

@@ -221,6 +221,6 @@ def test_on_the_command_line(run, folder):
     assert (
         "did you mean 'study'" in evalrouter("experiment", "show", "studi", check=2).stderr.lower()
     )
-    assert "its runs are kept" in evalrouter("experiment", "delete", "study").stdout
+    assert "its runs stay" in evalrouter("experiment", "delete", "study").stdout
     assert "No experiments yet." in evalrouter("experiment", "list").stdout
     assert len(json.loads(evalrouter("eval", "list", "--json").stdout)) == 2

@@ -6,19 +6,17 @@ Only so many of the newest rows are read, so that a large store answers as fast 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from sqlite_utils import Database
 
+from router.store.columns.history import earlier_run_of, live_answer_of, run_answer_of
 from router.store.history import EarlierAnswer, EarlierRun, HistoryStore
 from router.store.sqlite.database import SqlitePart
 
 _NEWEST = 20_000  # answers, or requests of clients
 _RUNS = 20  # newest runs of a dataset
 _SCORES = 20_000  # of one output of a run
-
-_messages = msgspec.json.Decoder(tuple[dict[str, Any], ...])
 
 
 class SqliteHistory(SqlitePart, HistoryStore):
@@ -59,33 +57,14 @@ def _earlier_answers(db: Database, target: str, limit: int) -> list[EarlierAnswe
         (_NEWEST, target, limit),
     ).fetchall()
     if rows:
-        return [
-            EarlierAnswer(
-                source="runs",
-                prompt_tokens=prompt,
-                completion_tokens=completion,
-                first_byte_s=first,
-                total_s=total,
-                messages=_messages.decode(messages),
-            )
-            for prompt, completion, first, total, messages in rows
-        ]
+        return [run_answer_of(row) for row in rows]
     live = db.execute(
         "SELECT prompt_tokens, completion_tokens, first_byte_s, total_s FROM"
         " (SELECT * FROM traffic ORDER BY number DESC LIMIT ?) WHERE target = ? AND status = 200"
         " AND error_code = '' AND cached = 0 AND path = 'chat/completions' LIMIT ?",
         (_NEWEST, target, limit),
     )
-    return [
-        EarlierAnswer(
-            source="traffic",
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            first_byte_s=first,
-            total_s=total,
-        )
-        for prompt, completion, first, total in live
-    ]
+    return [live_answer_of(row) for row in live]
 
 
 def _earlier_run(db: Database, dataset_hash: str, output: str) -> EarlierRun | None:
@@ -95,25 +74,15 @@ def _earlier_run(db: Database, dataset_hash: str, output: str) -> EarlierRun | N
         (dataset_hash, _RUNS),
     ).fetchall()
     for number, run_id in runs:
-        values: dict[str, dict[int, list[float]]] = {}
-        for route, position, value in db.execute(
+        scores = db.execute(
             "SELECT routes.name, answers.position, scores.value FROM answers"
             " JOIN scores ON scores.answer = answers.id AND scores.output = ?"
             " JOIN routes ON routes.id = answers.route"
             " WHERE answers.run = ? AND answers.scored = 1 AND scores.value IS NOT NULL"
             " ORDER BY answers.position LIMIT ?",
             (output, number, _SCORES),
-        ):
-            values.setdefault(route, {}).setdefault(position, []).append(value)
-        if any(len(by_sample) > 1 for by_sample in values.values()):
-            return EarlierRun(
-                run_id=run_id,
-                scores={
-                    route: {
-                        position: sum(repeats) / len(repeats)
-                        for position, repeats in by_sample.items()
-                    }
-                    for route, by_sample in values.items()
-                },
-            )
+        )
+        run = earlier_run_of(run_id, scores)
+        if run is not None:
+            return run
     return None

@@ -193,7 +193,7 @@ def eval_list(limit: int, config_path: Path | None, as_json: bool, **filters: An
     for run in runs:
         cells: tuple[str, ...] = (run.id, run.name, run.state, local_time(run.created_at))
         cells += (local_time(run.finished_at), run.dataset, str(run.dataset_rows))
-        table.add_row(*map(escape, (*cells, ", ".join(run.document["routes"]))))
+        table.add_row(*map(escape, (*cells, ", ".join(run.document.get("routes", ())))))
     if not runs:
         out.print("No runs yet.")
         return

@@ -42,10 +42,11 @@ from evaluators.judge.prometheus import SAMPLING, Style
 from evaluators.judge.rubrics import Rubric, load
 from evaluators.metrics.reference import last_user_text, references
 from evaluators.stats.ratings import Game, Ratings, rate, schedule
-from providers.errors import ConflictError, DatasetError, NotFoundError, RunDocumentError
+from providers.errors import ConflictError, DatasetError, RunDocumentError
 from router.evals.hardware_cost import hardware_costs
 from router.evals.judges.requests import JudgeClient
 from router.evals.requests import EvalRequester
+from router.evals.stored_runs import find_run
 from router.store.protocol import Store
 from router.store.studies import Study, StudyKind
 
@@ -166,12 +167,11 @@ class Studies:
 
         Raises:
             NotFoundError: the run does not exist.
+            StoreError: the run's row cannot be read.
             RunDocumentError: too few routes, or one that is not in the run.
         """
         self._requester.check_route(plan.judge)
-        run = await self._store.run(plan.run)
-        if run is None:
-            raise NotFoundError(f"The run {plan.run!r} does not exist.")
+        run = await find_run(self._store, plan.run)
         for route in plan.routes:
             if route not in run.document["routes"]:
                 raise RunDocumentError(

@@ -113,6 +113,10 @@ def test_a_run_that_cannot_be_read_keeps_no_other_from_being_taken_up(folder, up
             reply = httpx.request(method, f"{url}/eval/{damaged}{path}")
             assert reply.status_code == 500
             assert f"{damaged} cannot be read" in reply.json()["error"]["message"]
+        assert damaged in httpx.get(url).text
+        assert damaged in evalrouter("eval", "list").stdout
+        judge = ("judge", "compare", damaged, "up/slow", "up/echo", "--judge", "up/echo")
+        assert f"{damaged} cannot be read" in evalrouter(*judge, check=1).stderr
         with closing(sqlite3.connect(folder / "evalrouter.db")) as db:
             [stored] = db.execute("SELECT state, owner FROM runs WHERE id = ?", (damaged,))
         assert stored == ("failed", "")

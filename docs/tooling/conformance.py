@@ -1,4 +1,4 @@
-"""The table of providers, from the reports of the conformance suite.
+"""Renders the table of providers, from the reports of the conformance suite.
 
 The reports are in docs/reference/conformance, one JSON file per server. `make providers`,
 `make test-llama-cpp` and `make test-vllm` write them.
@@ -23,7 +23,7 @@ class ServerReport(msgspec.Struct, kw_only=True):
 
     Attributes:
         title: the head of the server's column.
-        version: of the server.
+        version: the server's version.
         stand_in: whether the server stands for a host that cannot be reached offline.
         report: the result of the conformance suite.
     """
@@ -46,7 +46,11 @@ def table_of_reports() -> str:
 
 
 def _servers(reports: Sequence[ServerReport]) -> list[str]:
-    lines = ["", "| | server | version | asked | yes | no | - |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "",
+        "| | server | version | tested on | yes | no | - |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for number, each in enumerate(reports, start=1):
         counts = each.report.counts
         title = f"stand-in: {each.title}" if each.stand_in else each.title

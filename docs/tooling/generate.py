@@ -13,7 +13,9 @@ from tooling.markdown import REFERENCE, UndocumentedError
 def main() -> int:
     """Write or check the pages and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tooling")
-    parser.add_argument("folder", nargs="?", type=Path, default=REFERENCE, help="of the pages")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=REFERENCE, help="the folder of the pages"
+    )
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""The paths of the HTTP API and the errors it answers with."""
+"""Describes the paths of the HTTP API and the errors that it answers with."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ def paths() -> str:
     """Return a table of the paths in the OpenAPI document for each tag."""
     tagged: dict[str, list[Row]] = {}
     for path, operations in openapi()["paths"].items():
-        for method, one in operations.items():
-            asked = ", ".join(
-                _parameter(each) for each in one.get("parameters", ()) if each["in"] == "query"
+        for method, operation in operations.items():
+            query = ", ".join(
+                _parameter(each)
+                for each in operation.get("parameters", ())
+                if each["in"] == "query"
             )
-            row = (f"`{method.upper()} {path}`", one.get("summary", ""), asked)
-            tagged.setdefault(one["tags"][0], []).append(row)
+            row = (f"`{method.upper()} {path}`", operation.get("summary", ""), query)
+            tagged.setdefault(operation["tags"][0], []).append(row)
     return "\n".join(
         f"### {tag}\n\n{table(('request', 'what it does', 'query'), rows)}\n"
         for tag, rows in tagged.items()
@@ -46,21 +48,21 @@ def openapi() -> dict[str, Any]:
             return document
 
 
-def _parameter(told: dict[str, Any]) -> str:
-    schema = told["schema"]
-    options = [one for one in schema.get("oneOf", [schema]) if one.get("type") != "null"]
-    values = [f"`{value}`" for one in options for value in one.get("enum", ()) if value]
-    # A bound that only keeps a number within SQLite's is nothing that a reader has to know.
+def _parameter(parameter: dict[str, Any]) -> str:
+    schema = parameter["schema"]
+    options = [option for option in schema.get("oneOf", [schema]) if option.get("type") != "null"]
+    values = [f"`{value}`" for option in options for value in option.get("enum", ()) if value]
+    # A reader need not know a bound that only keeps a number within SQLite's.
     known = {
         name: bound for name, bound in options[0].items() if name != "maximum" or bound < 10**9
     }
     limits = [known[name] for name in ("minimum", "maximum") if name in known]
-    says = " or ".join(values) or " to ".join(f"{one:g}" for one in limits)
+    says = " or ".join(values) or " to ".join(f"{limit:g}" for limit in limits)
     default = schema.get("default")
     says += f"{', ' if says else ''}default `{msgspec.json.encode(default).decode()}`" * (
         default is not None
     )
-    return f"`{told['name']}`" + f" ({says})" * bool(says)
+    return f"`{parameter['name']}`" + f" ({says})" * bool(says)
 
 
 def error_codes() -> str:
@@ -68,21 +70,21 @@ def error_codes() -> str:
     raised, statuses = _raised_codes()
     rows: list[Row] = []
     for kind in _below(EvalrouterError):
-        asked = inspect.signature(kind.__init__).parameters
-        given = asked["code"].default if "code" in asked else None
-        own = {code for code in (kind.code, given) if isinstance(code, str)}
-        codes = sorted(own | raised.get(kind.__name__, set()))
-        if "status" in asked and kind.__name__ not in statuses:
+        parameters = inspect.signature(kind.__init__).parameters
+        given = parameters["code"].default if "code" in parameters else None
+        class_codes = {code for code in (kind.code, given) if isinstance(code, str)}
+        codes = sorted(class_codes | raised.get(kind.__name__, set()))
+        if "status" in parameters and kind.__name__ not in statuses:
             rows.append(("the target's", "the target's", "the target's", in_yaml(summary(kind))))
             continue
-        told = ", ".join(f"`{code}`" for code in codes) or "none"
+        listed = ", ".join(f"`{code}`" for code in codes) or "none"
         status = ", ".join(map(str, sorted(statuses.get(kind.__name__, {kind.status}))))
-        rows.append((status, f"`{kind.type}`", told, summary(kind)))
+        rows.append((status, f"`{kind.type}`", listed, summary(kind)))
     return table(("status", "type", "code", "when"), rows) + "\n"
 
 
 def _below(kind: type[EvalrouterError]) -> Iterator[type[EvalrouterError]]:
-    """Yield the classes below one that have a row: a base that is never raised itself has none."""
+    """Yield the classes below a class that have a row: those that are raised themselves."""
     for inner in kind.__subclasses__():
         if inner.__module__ != errors.__name__:
             continue
@@ -93,7 +95,7 @@ def _below(kind: type[EvalrouterError]) -> Iterator[type[EvalrouterError]]:
 
 def _raised_codes() -> tuple[dict[str, set[str]], dict[str, set[int]]]:
     """Return the codes and the statuses given where an error is raised, by the error's class."""
-    found: dict[str, set[str]] = {}
+    codes: dict[str, set[str]] = {}
     statuses: dict[str, set[int]] = {}
     for package in ("providers", "evaluators", "router"):
         for file in (ROOT / package).rglob("*.py"):
@@ -104,5 +106,5 @@ def _raised_codes() -> tuple[dict[str, set[str]], dict[str, set[int]]]:
                     statuses.setdefault(node.func.id, set()).add(int(str(node.args[0].value)))
                 for option in node.keywords:
                     if option.arg == "code" and isinstance(option.value, ast.Constant):
-                        found.setdefault(node.func.id, set()).add(str(option.value.value))
-    return found, statuses
+                        codes.setdefault(node.func.id, set()).add(str(option.value.value))
+    return codes, statuses

@@ -1,4 +1,4 @@
-"""The keys that a user may write in the config and in a run document, from their Structs."""
+"""Describes the keys of the config and of run documents, from their Structs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ from tooling.markdown import Row, UndocumentedError, table
 
 def structs_below(kind: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
     """Return a Struct and all that its fields are made of, in the order of their appearance."""
-    found = [kind]
+    structs = [kind]
     for field in msgspec.structs.fields(kind):
         for inner in _structs_in(types.type_info(field.type)):
-            found += [one for one in structs_below(inner) if one not in found]
-    return found
+            structs += [
+                struct_below for struct_below in structs_below(inner) if struct_below not in structs
+            ]
+    return structs
 
 
 def _structs_in(type_: types.Type) -> Iterator[type[msgspec.Struct]]:
@@ -48,7 +50,7 @@ def _is_config(kind: type[msgspec.Struct]) -> bool:
 
 def struct(kind: type[msgspec.Struct], *, without: type[msgspec.Struct] | None = None) -> str:
     """Return a table of a Struct's keys, without those of `without`."""
-    inherited = {one.name for one in msgspec.structs.fields(without)} if without else set()
+    inherited = {field.name for field in msgspec.structs.fields(without)} if without else set()
     meanings = attributes_of(kind)
     rows: list[Row] = []
     for field in msgspec.structs.fields(kind):
@@ -67,14 +69,14 @@ def struct(kind: type[msgspec.Struct], *, without: type[msgspec.Struct] | None =
 
 def attributes_of(kind: type) -> dict[str, str]:
     """Return the description of each attribute in the docstrings of a class and its bases."""
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         text = inspect.cleandoc(base.__dict__.get("__doc__") or "")
-        _, _, listed = text.partition("Attributes:\n")
-        for entry in re.split(r"\n(?= {4}\S)", listed.partition("\n\n")[0]):
+        _, _, attributes = text.partition("Attributes:\n")
+        for entry in re.split(r"\n(?= {4}\S)", attributes.partition("\n\n")[0]):
             names, _, meaning = entry.strip().partition(": ")
-            found |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
-    return found
+            meanings |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
+    return meanings
 
 
 def summary(thing: Any) -> str:
@@ -91,16 +93,16 @@ def in_yaml(text: str) -> str:
 def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "required"
-    made = field.default
-    if made is msgspec.NODEFAULT:
-        made = field.default_factory()
-    if isinstance(made, msgspec.Struct):
+    default = field.default
+    if default is msgspec.NODEFAULT:
+        default = field.default_factory()
+    if isinstance(default, msgspec.Struct):
         return "its defaults"
-    if made is None:
+    if default is None:
         return "none"
-    if isinstance(made, Secret) or made in ("", (), {}):
+    if isinstance(default, Secret) or default in ("", (), {}):
         return "empty"
-    return f"`{msgspec.json.encode(made).decode()}`"
+    return f"`{msgspec.json.encode(default).decode()}`"
 
 
 def words(type_: types.Type) -> str:  # noqa: PLR0912  # one branch per type
@@ -109,10 +111,10 @@ def words(type_: types.Type) -> str:  # noqa: PLR0912  # one branch per type
         case types.Metadata():
             return words(type_.type)
         case types.UnionType():
-            told = [one for one in type_.types if not isinstance(one, types.NoneType)]
-            return " or ".join(map(words, told))
+            others = [each for each in type_.types if not isinstance(each, types.NoneType)]
+            return " or ".join(map(words, others))
         case types.LiteralType():
-            return " or ".join(f"`{one}`" for one in type_.values)
+            return " or ".join(f"`{value}`" for value in type_.values)
         case types.StructType() if _is_config(type_.cls):
             return f"[{type_.cls.__name__}](#{type_.cls.__name__.lower()})"
         case types.StructType(cls=cls) if cls is ProviderConfig:
@@ -141,8 +143,8 @@ def words(type_: types.Type) -> str:  # noqa: PLR0912  # one branch per type
 def _bounds(type_: types.IntType | types.FloatType) -> str:
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
     bounds = {sign: getattr(type_, name) for name, sign in signs.items()}
-    told = [f"{sign} {bound:g}" for sign, bound in bounds.items() if _is_met(bound)]
-    return f" {' and '.join(told)}" if told else ""
+    texts = [f"{sign} {bound:g}" for sign, bound in bounds.items() if _is_met(bound)]
+    return f" {' and '.join(texts)}" if texts else ""
 
 
 def _is_met(bound: float | None) -> bool:
@@ -162,17 +164,17 @@ def config() -> str:
 def engines() -> list[str]:
     """Describe the keys of each engine's models and options."""
     parts = []
-    told_of: set[type] = {Replicas}
+    described: set[type] = {Replicas}
     for name, kind in ENGINES.items():
         first, *inner = structs_below(kind)
-        told = f"{summary(kind)} `engine: {name}`. All keys of [ModelConfig](#modelconfig), and:"
-        parts.append(f"### {first.__name__}\n\n{told}\n\n{struct(kind, without=ModelConfig)}\n")
+        intro = f"{summary(kind)} `engine: {name}`. All keys of [ModelConfig](#modelconfig), and:"
+        parts.append(f"### {first.__name__}\n\n{intro}\n\n{struct(kind, without=ModelConfig)}\n")
         parts += [
-            f"### {one.__name__}\n\n{summary(one)}\n\n{struct(one)}\n"
-            for one in inner
-            if one not in told_of
+            f"### {struct_below.__name__}\n\n{summary(struct_below)}\n\n{struct(struct_below)}\n"
+            for struct_below in inner
+            if struct_below not in described
         ]
-        told_of |= set(inner)
+        described |= set(inner)
     return parts
 
 
@@ -193,11 +195,13 @@ def kinds() -> str:
     ]
     parts = [table(("kind", "what it is", "`base_url` unless given", "keys"), rows) + "\n"]
     parts.append(f"### Keys of every kind\n\n{struct(ProviderConfig)}\n")
-    classes = {one.config for one in KINDS.values()}
-    for kind in sorted(classes, key=lambda one: (len(one.__mro__), one.__name__)):
+    classes = {kind.config for kind in KINDS.values()}
+    for kind in sorted(
+        classes, key=lambda config_class: (len(config_class.__mro__), config_class.__name__)
+    ):
         first, *inner = structs_below(kind)
         # `timeout`, of every kind, has its section among the routes.
-        inner = [one for one in inner if one is not Timeout]
+        inner = [each for each in inner if each is not Timeout]
         base = kind.__mro__[1]
         if base is not ProviderConfig and base not in classes:
             raise UndocumentedError(f"no section describes the keys of {base.__name__}")
@@ -206,7 +210,7 @@ def kinds() -> str:
         if base is not ProviderConfig:
             text += f" All keys of [{base.__name__}](#{base.__name__.lower()}), and:"
         parts += [text + "\n", struct(first, without=base) + "\n"]
-        parts += [f"#### {one.__name__}\n\n{summary(one)}\n\n{struct(one)}\n" for one in inner]
+        parts += [f"#### {each.__name__}\n\n{summary(each)}\n\n{struct(each)}\n" for each in inner]
     return "\n".join(parts)
 
 
@@ -216,16 +220,16 @@ def _anchor(kind: str) -> str:
 
 def _host(kind: str) -> tuple[str, str]:
     """Return what a kind is, and its address unless the config gives another."""
-    made = KINDS[kind]
-    if not issubclass(made.config, CompatibleConfig):
-        return summary(import_module(made.config.__module__)), "in this process"
+    provider_kind = KINDS[kind]
+    if not issubclass(provider_kind.config, CompatibleConfig):
+        return summary(import_module(provider_kind.config.__module__)), "in this process"
     required = False
     try:
-        provider: Any = made.build(kind, made.config(kind=kind), Transport())
+        provider: Any = provider_kind.build(kind, provider_kind.config(kind=kind), Transport())
     except ConfigError:
         required = True
-        config = made.config(kind=kind, base_url="https://example.org/v1")
-        provider = made.build(kind, config, Transport())
+        config = provider_kind.config(kind=kind, base_url="https://example.org/v1")
+        provider = provider_kind.build(kind, config, Transport())
     what = {host.kind: host.title for host in HOSTS}.get(kind) or summary(type(provider))
     listing = Call(path="models", model="", envelope={})
     url = str(provider.url(listing)).removesuffix("/models")

@@ -1,4 +1,4 @@
-"""What every generated part is written with."""
+"""Tables and folders, for all generated parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics: a table of their outputs, and a section for each."""
+"""Describes the metrics: a table of their outputs, and a section for each."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def metrics() -> str:
                 "over the corpus" if output.corpus else "mean",
                 "yes" if metric.needs_reference else "no",
                 blank[output.name],
-                "asks" if isinstance(metric, JudgeMetric) else cost(name),
+                "requests" if isinstance(metric, JudgeMetric) else cost(name),
             )
             rows += table(row, []).splitlines()[:1]
     head = ("metric", "output", "range", "better", "route's score", "needs reference", "blank")
@@ -78,14 +78,14 @@ def metric_texts() -> str:
         kind = _factory(name)
         text = re.split(r"\n\n(?:Args|Attributes|Raises):", inspect.getdoc(kind) or "")[0]
         options = [
-            f"- `{one.name}`: {_option(kind, one)}"
-            for one in inspect.signature(kind).parameters.values()
-            if one.kind is one.KEYWORD_ONLY
+            f"- `{parameter.name}`: {_option(kind, parameter)}"
+            for parameter in inspect.signature(kind).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
         ]
-        listed = [f"- `{one.name}`: {one.description}" for one in metric.outputs]
+        outputs = [f"- `{output.name}`: {output.description}" for output in metric.outputs]
         parts.append(
             f"### {name}\n\n{text}\n\n"
-            + "Outputs:\n\n{}\n\n".format("\n".join(listed))
+            + "Outputs:\n\n{}\n\n".format("\n".join(outputs))
             + ("Options:\n\n{}\n\n".format("\n".join(options)) if options else "")
             + f"Source: {metric.source}.\n\n"
             + f"Signature, for example: `{_without_versions(metric.signature)}`\n"
@@ -96,13 +96,13 @@ def metric_texts() -> str:
 def committed(name: str, pattern: str) -> list[str]:
     """Return what the page has of a metric whose extra is not installed here."""
     page = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
-    found = re.findall(pattern, page, re.MULTILINE)
-    if not found:
+    parts = re.findall(pattern, page, re.MULTILINE)
+    if not parts:
         raise UndocumentedError(
             f"docs/reference/metrics.md has no {name} yet, and the package that the metric needs "
             "is not installed here: install it, then run `make docs`"
         )
-    return found
+    return parts
 
 
 def _factory(name: str) -> Any:
@@ -130,19 +130,19 @@ def example(name: str) -> Any:
         )
     call = ast.parse(f"{attribute}({shown['options']})", mode="eval").body
     assert isinstance(call, ast.Call)
-    options = {one.arg: ast.literal_eval(one.value) for one in call.keywords if one.arg}
+    options = {option.arg: ast.literal_eval(option.value) for option in call.keywords if option.arg}
     return registry.build({"name": name, **options})
 
 
-def _option(kind: Any, one: inspect.Parameter) -> str:
-    made = vars(kind)["__init__"] if isinstance(kind, type) else kind
-    hint = get_type_hints(made, include_extras=True)[one.name]
+def _option(kind: Any, parameter: inspect.Parameter) -> str:
+    factory = vars(kind)["__init__"] if isinstance(kind, type) else kind
+    hint = get_type_hints(factory, include_extras=True)[parameter.name]
     kind_of_value = words(types.type_info(hint))
-    if one.default is one.empty:
+    if parameter.default is parameter.empty:
         return f"{kind_of_value}; required"
-    if one.default is None:
+    if parameter.default is None:
         return kind_of_value
-    return f"{kind_of_value}; default `{msgspec.json.encode(one.default).decode()}`"
+    return f"{kind_of_value}; default `{msgspec.json.encode(parameter.default).decode()}`"
 
 
 def _range(output: Output) -> str:
@@ -154,9 +154,11 @@ def _range(output: Output) -> str:
 def _of_a_blank_answer(metric: Any) -> dict[str, str]:
     """Return the score of an answer without text, for each output."""
     if not hasattr(metric, "score"):
-        return {one.name: "see below" for one in metric.outputs}
+        return {output.name: "see below" for output in metric.outputs}
     scores = metric.score(_SAMPLE, Answer(text=""))
-    return {one.output: "no value" if one.value is None else f"{one.value:g}" for one in scores}
+    return {
+        score.output: "no value" if score.value is None else f"{score.value:g}" for score in scores
+    }
 
 
 def _without_versions(signature: str) -> str:

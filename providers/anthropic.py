@@ -38,10 +38,10 @@ from providers.translation.translate import Edits, read
 BASE_URL = "https://api.anthropic.com/v1"
 API_VERSION = "2023-06-01"
 
-# Those that still sample as they are told: Claude 2 and 3, and the fourth generation up to 4.6.
+# Models that still take sampling parameters: Claude 2 and 3, and the fourth generation up to 4.6.
 _SAMPLES = re.compile(r"claude-(?:instant|2|3|(?:opus|sonnet|haiku)-4(?:-[0-6])?(?:[-@]\d{8}|$))")
 
-# They take `temperature` or `top_p`, not both: Opus 4.1, and Sonnet, Haiku and Opus from 4.5 on.
+# Models that take either `temperature` or `top_p`: Opus 4.1; Sonnet, Haiku and Opus from 4.5 on.
 _ONE_OF_TWO = re.compile(r"claude-(?:opus|sonnet|haiku)-4-[1-9](?!\d)")
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -95,14 +95,14 @@ class Anthropic(Compatible):
                 call,
                 provider=self.name,
                 policy=self._policy or call.on_unsupported,
-                kept=self._supported,
+                supported=self._supported,
                 max_tokens=self._max_tokens,
             )
         except RequestError as error:
             return error_reply(error)
-        return await self._ask(call, fields, translation)
+        return await self._post_message(call, fields, translation)
 
-    async def _ask(self, call: Call, fields: dict[str, Any], done: Translation) -> Reply:
+    async def _post_message(self, call: Call, fields: dict[str, Any], done: Translation) -> Reply:
         reply = await self._transport.request(
             "POST",
             f"{self._base}/messages",
@@ -111,7 +111,7 @@ class Anthropic(Compatible):
             more={
                 name: value
                 for name, value in call.headers.items()
-                # OpenAI's say nothing here.
+                # OpenAI's own headers mean nothing to Anthropic.
                 if name not in self._headers and not name.startswith("openai-")
             },
             body=wire.encode(fields),
@@ -166,7 +166,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "temperature": (1,),
     "top_p": (1,),
 }
-_OWN = frozenset(
+_NATIVE_FIELDS = frozenset(
     {"cache_control", "container", "inference_geo", "output_config", "speed", "system", "thinking"}
 )
 _SAMPLING = frozenset({"temperature", "top_p", "top_k"})
@@ -178,21 +178,25 @@ def request_of(
     *,
     provider: str,
     policy: OnUnsupported,
-    kept: frozenset[str] = frozenset(),
+    supported: frozenset[str] = frozenset(),
     max_tokens: int = 4096,
 ) -> tuple[dict[str, Any], Translation]:
-    """The Messages request for a chat request, and the record of what was done.
+    """Return the Messages request for a chat request, and the record of what was done.
 
     Raises:
         RequestError: the policy is to refuse and something cannot be expressed; or a field that
-            has to be converted is not what OpenAI's API says it is.
+            has to be converted does not have the form of OpenAI's API.
     """
-    edits = Edits(policy, kept)
+    edits = Edits(policy, supported)
     sent: dict[str, Any] = {"model": call.model}
     for name, raw in call.envelope.items():
         if name in ("model", "stream_options"):
             continue
-        if name == "stream" or name in _OWN or (name in _SAMPLING and _SAMPLES.match(call.model)):
+        if (
+            name == "stream"
+            or name in _NATIVE_FIELDS
+            or (name in _SAMPLING and _SAMPLES.match(call.model))
+        ):
             if name == "temperature" and _too_hot(raw):
                 _lack(name, raw, "Claude takes temperatures from 0 to 1", sent, edits)
             else:
@@ -256,7 +260,7 @@ def _bad(path: str, what: str) -> RequestError:
 
 
 def _messages(messages: Any, sent: dict[str, Any], edits: Edits) -> None:
-    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise _bad("messages", "a list of objects")
     system: list[dict[str, Any]] = []
     turns: list[dict[str, Any]] = []
@@ -341,7 +345,7 @@ def _source(url: Any, kind: str) -> dict[str, Any]:
 
 
 def _cached(part: Mapping[str, Any], block: dict[str, Any]) -> dict[str, Any]:
-    """The block with the part's mark for the prompt cache, if it has one."""
+    """Return the block with the part's mark for the prompt cache, if it has one."""
     if part.get("cache_control") is not None:
         block["cache_control"] = part["cache_control"]
     return block
@@ -404,15 +408,15 @@ def _stop(value: Any, sent: dict[str, Any], edits: Edits) -> None:
     if value is None:
         return
     sequences = [value] if isinstance(value, str) else value
-    if not isinstance(sequences, list) or not all(isinstance(one, str) for one in sequences):
+    if not isinstance(sequences, list) or not all(isinstance(text, str) for text in sequences):
         raise _bad("stop", "a string or a list of strings")
-    kept = [
-        one
-        for one in sequences
-        if one.strip() or not edits.drop("stop", "the Messages API refuses a stop of white space")
+    accepted = [
+        text
+        for text in sequences
+        if text.strip() or not edits.drop("stop", "the Messages API refuses a stop of white space")
     ]
-    if kept:
-        sent["stop_sequences"] = kept
+    if accepted:
+        sent["stop_sequences"] = accepted
         edits.renamed["stop"] = "stop_sequences"
 
 
@@ -443,15 +447,15 @@ def _tool(tool: Any) -> Any:
 def _tool_choice(choice: Any, sent: dict[str, Any], edits: Edits) -> None:
     words = {"auto": "auto", "none": "none", "required": "any"}
     if isinstance(choice, str) and choice in words:
-        found: dict[str, Any] = {"type": words[choice]}
+        native: dict[str, Any] = {"type": words[choice]}
     elif isinstance(choice, dict) and choice.get("type") == "function":
-        found = {"type": "tool", "name": (choice.get("function") or {}).get("name")}
+        native = {"type": "tool", "name": (choice.get("function") or {}).get("name")}
     elif choice is None:
         return
     else:
         raise _bad("tool_choice", "auto, none, required or a function")
-    sent["tool_choice"] = found | sent.get("tool_choice", {}) | found
-    edits.convert("tool_choice", f"to type {found['type']}")
+    sent["tool_choice"] = native | sent.get("tool_choice", {}) | native
+    edits.convert("tool_choice", f"to type {native['type']}")
 
 
 def _parallel(value: Any, sent: dict[str, Any], edits: Edits) -> None:
@@ -491,12 +495,12 @@ def _reasoning_effort(value: Any, sent: dict[str, Any], edits: Edits) -> None:
 
 
 def _output_config(sent: dict[str, Any]) -> dict[str, Any]:
-    """The request's `output_config`, to be added to; what the client says itself is kept."""
-    found = sent.get("output_config", {})
-    if isinstance(found, msgspec.Raw):
-        found = read(found, "output_config")
-    sent["output_config"] = found
-    config: dict[str, Any] = found
+    """Return the request's `output_config` to add to; what the client sent in it stays."""
+    value = sent.get("output_config", {})
+    config: dict[str, Any] = (
+        read(value, "output_config") if isinstance(value, msgspec.Raw) else value
+    )
+    sent["output_config"] = config
     return config
 
 

@@ -5,8 +5,8 @@
     tool_use blocks   -> tool calls
     usage             -> prompt tokens with the cached ones in them, and beside them how many
 
-A stream's text, thoughts and tool arguments come as they are said. The signed blocks come in one
-last delta before the finish reason.
+A stream's text, thoughts and tool arguments are passed on as they come. The signed blocks come in
+one last delta before the finish reason.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _FINISH = {
 
 
 class MessagesRewriter:
-    """One answer, whole or streamed.
+    """Rewrites one answer, whole or streamed.
 
     Args:
-        provider: its name, for errors.
-        created: Unix seconds; Anthropic does not say.
-        include_usage: whether a stream's client asked for its usage.
+        provider: the provider's name, for errors.
+        created: Unix seconds, which Anthropic's answers lack.
+        include_usage: whether a stream's client requested its usage.
     """
 
     def __init__(self, provider: str, *, created: int, include_usage: bool) -> None:
@@ -52,7 +52,7 @@ class MessagesRewriter:
         self._finished = False
 
     def whole(self, body: bytes) -> bytes:
-        """A message as a chat completion."""
+        """Return a message as a chat completion."""
         try:
             message = decode_object(body)
         except wire.UNREADABLE as error:
@@ -71,18 +71,18 @@ class MessagesRewriter:
                 signed.append(block)
             elif kind == "tool_use":
                 calls.append(_tool_call(block))
-        said: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
+        answer: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
         if calls and not texts:
-            said["content"] = None
+            answer["content"] = None
         if thoughts:
-            said["reasoning_content"] = "".join(thoughts)
+            answer["reasoning_content"] = "".join(thoughts)
         if signed:
-            said["thinking_blocks"] = signed
+            answer["thinking_blocks"] = signed
         if calls:
-            said["tool_calls"] = calls
+            answer["tool_calls"] = calls
         choice = {
             "index": 0,
-            "message": said,
+            "message": answer,
             "logprobs": None,
             "finish_reason": _finish(message.get("stop_reason")),
         }
@@ -98,30 +98,30 @@ class MessagesRewriter:
         )
 
     def event(self, event: sse.Event) -> bytes:
-        """One event of a stream; most become one chunk."""
+        """Return what an event of a stream becomes; most become one chunk."""
         try:
-            said = decode_object(event.data)
+            content = decode_object(event.data)
         except wire.UNREADABLE as error:
             raise UpstreamProtocolError(f"{self._provider}: an event is not JSON") from error
-        kind = said.get("type")
+        kind = content.get("type")
         if kind == "message_start":
-            return self._start(said.get("message") or {})
+            return self._start(content.get("message") or {})
         if kind == "content_block_start":
-            return self._start_block(said)
+            return self._start_block(content)
         if kind == "content_block_delta":
-            return self._delta(said)
+            return self._delta(content)
         if kind == "message_delta":
-            return self._end_message(said)
+            return self._end_message(content)
         if kind == "message_stop":
             return self._stop()
         if kind == "error":
-            why = (said.get("error") or {}).get("message") or "an error without a message"
+            why = (content.get("error") or {}).get("message") or "an error without a message"
             raise UpstreamProtocolError(f"{self._provider}: {why}")
         # `ping` keeps the connection alive, `content_block_stop` says what the next event shows.
         return b": ping\n\n" if kind == "ping" else b""
 
     def end(self) -> bytes:
-        """Nothing follows a complete stream."""
+        """Return b"", as nothing follows a complete stream; refuse an incomplete one."""
         if not self._finished:
             raise UpstreamProtocolError(f"{self._provider}: the stream ended before its message")
         return b""
@@ -132,9 +132,9 @@ class MessagesRewriter:
         self._usage = dict(_object(message.get("usage")))
         return self._chunk({"role": "assistant", "content": ""})
 
-    def _start_block(self, said: dict[str, Any]) -> bytes:
-        block = dict(said.get("content_block") or {})
-        self._blocks[count_of(said.get("index")) or 0] = block
+    def _start_block(self, event: dict[str, Any]) -> bytes:
+        block = dict(event.get("content_block") or {})
+        self._blocks[count_of(event.get("index")) or 0] = block
         if block.get("type") == "tool_use":
             block["index"] = self._calls
             self._calls += 1
@@ -144,9 +144,9 @@ class MessagesRewriter:
             return self._chunk({"content": block["text"]})
         return b""
 
-    def _delta(self, said: dict[str, Any]) -> bytes:
-        block = self._blocks.setdefault(count_of(said.get("index")) or 0, {})
-        delta = said.get("delta") or {}
+    def _delta(self, event: dict[str, Any]) -> bytes:
+        block = self._blocks.setdefault(count_of(event.get("index")) or 0, {})
+        delta = event.get("delta") or {}
         kind = delta.get("type")
         if kind == "text_delta":
             return self._chunk({"content": delta.get("text") or ""})
@@ -162,11 +162,11 @@ class MessagesRewriter:
             block["signature"] = (block.get("signature") or "") + (delta.get("signature") or "")
         return b""
 
-    def _end_message(self, said: dict[str, Any]) -> bytes:
+    def _end_message(self, event: dict[str, Any]) -> bytes:
         self._usage |= {
-            name: value for name, value in _object(said.get("usage")).items() if value is not None
+            name: value for name, value in _object(event.get("usage")).items() if value is not None
         }
-        reason = (said.get("delta") or {}).get("stop_reason")
+        reason = (event.get("delta") or {}).get("stop_reason")
         if reason is None:
             return b""
         signed = [
@@ -201,7 +201,7 @@ class MessagesRewriter:
 
 
 def _finish(reason: Any) -> str | None:
-    """OpenAI's finish reason; one that is new to us passes as it is."""
+    """Return OpenAI's finish reason; one that is new to us passes unchanged."""
     return None if reason is None else _FINISH.get(reason, str(reason))
 
 
@@ -220,10 +220,10 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's usage. Anthropic counts cached tokens apart from `input_tokens`."""
+    """Return OpenAI's usage. Anthropic counts cached tokens apart from `input_tokens`."""
     prompt, completion, _, read, written = tokens_of(usage) or TokenCounts()
     prompt, completion = prompt or 0, completion or 0
-    found: dict[str, Any] = {
+    counts: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
@@ -231,12 +231,12 @@ def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
     }
     thinking = count_of(_object(usage.get("output_tokens_details")).get("thinking_tokens"))
     if thinking is not None:
-        found["completion_tokens_details"] = {"reasoning_tokens": thinking}
-    return found
+        counts["completion_tokens_details"] = {"reasoning_tokens": thinking}
+    return counts
 
 
 def model_list(provider: str, body: bytes) -> bytes:
-    """Anthropic's list of models as OpenAI's."""
+    """Return Anthropic's list of models as OpenAI's."""
     try:
         rows = decode_object(body)["data"]
         models = [

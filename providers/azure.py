@@ -47,7 +47,7 @@ class Azure(OpenAI):
             self._headers["api-key"] = config.api_key.reveal()
 
     def url(self, call: Call) -> str:
-        """The deployment's address, or the v1 API's."""
+        """Return the deployment's address, or the v1 API's."""
         if not self._version:
             return f"{self._root}/v1/{call.path}"
         query = f"api-version={quote(self._version)}"

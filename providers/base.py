@@ -16,7 +16,7 @@ import msgspec
 Path = Literal["chat/completions", "completions", "embeddings", "models"]
 
 # What to do with a request's fields that a host cannot express: refuse the request, leave them out
-# (and say so), or send them all the same.
+# (and name them in the answer), or send them unchanged.
 OnUnsupported = Literal["error", "drop", "pass"]
 
 
@@ -29,7 +29,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The secret itself, for the one place that sends it."""
+        """Return the secret itself, for the one place that sends it."""
         return self._value
 
     def __bool__(self) -> bool:
@@ -55,7 +55,7 @@ class Translation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     Attributes:
         passed: names that were sent as they came; `*` stands for all that are not named below.
         renamed: the client's name to the host's, where both mean the same.
-        converted: name to what was done; the host gets the same wish in another form.
+        converted: name to what was done; the host gets the same request in another form.
         dropped: name to why the host cannot express it; it was not sent.
     """
 
@@ -93,18 +93,18 @@ class Timeout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every provider's entry in the config may say. Kinds add their own fields.
+    """What every provider's entry in the config has. Kinds add their own fields.
 
     Attributes:
         kind: which provider this is; see `kinds.py`.
-        models: names to list under `/v1/models` without asking the host.
-        on_unsupported: what to do with fields the host cannot express. None leaves it to whoever
-            asks: evaluations refuse (`error`), serving leaves them out and says so (`drop`).
+        models: names to list under `/v1/models` without a request to the host.
+        on_unsupported: what to do with fields the host cannot express. None depends on
+            the use: evaluations refuse (`error`), serving leaves them out and says so (`drop`).
         record: a JSON Lines file to which every request and its answer are appended, for the
             provider kind `recorded` to replay; "" records nothing.
         price_per_hour: US dollars that its machine costs an hour, for evaluations on one's own
             hardware; None for a host that is paid by the token.
-        timeout: for `provider/model`, and for routes that do not say themselves; see Timeout.
+        timeout: for `provider/model`, and for routes that set none; see Timeout.
     """
 
     kind: str
@@ -166,11 +166,11 @@ class Reply(Protocol):
     translation: Translation
 
     async def read(self) -> bytes:
-        """The whole body. Raises UpstreamProtocolError when it is cut off."""
+        """Return the whole body. Raises UpstreamProtocolError when it is cut off."""
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes, one item per read. Raises UpstreamProtocolError when cut off."""
+        """Yield the body as it comes, one item per read. Raises UpstreamProtocolError if cut."""
         ...
 
     async def aclose(self) -> None:
@@ -191,7 +191,7 @@ class Provider(Protocol):
 
         An HTTP error of the host is a Reply with its status, not an exception. Raises
         UpstreamConnectError, UpstreamTimeoutError(phase="connect") or UpstreamProtocolError when
-        there is no answer at all. Cancelling it cancels the request upstream.
+        no answer comes. Cancelling it cancels the request upstream.
         """
         ...
 
@@ -214,7 +214,7 @@ class Explains(Protocol):
     """A provider that can tell a target that is starting from one that fails."""
 
     def starting(self, model: str) -> str:
-        """Why this model has no answer yet, in words; "" when it should have one."""
+        """Return why this model has no answer yet, in words; "" when it should have one."""
         ...
 
 
@@ -238,13 +238,13 @@ class BytesReply:
         self._body = body
 
     async def read(self) -> bytes:
-        """The whole body."""
+        """Return the whole body."""
         if isinstance(self._body, bytes):
             return self._body
         return b"".join([chunk async for chunk in self._body])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as its maker yields it."""
+        """Yield the body as its maker yields it."""
         if isinstance(self._body, bytes):
             yield self._body
             return

@@ -1,7 +1,7 @@
 """Hosts that speak OpenAI's API: a base URL, a key, and where needed a table of what differs.
 
-A new one is a row in `HOSTS`. A host whose answers have to be rewritten, or that is asked otherwise
-than by one POST, gets a file of its own instead.
+A new one is a row in `HOSTS`. A host whose answers have to be rewritten, or that needs more than
+one POST, gets a file of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class HostRow(NamedTuple):
-    """A row: what a user need not write in the config, and how the host's fields differ."""
+    """A host: what its users need not write in the config, and how its fields differ."""
 
     kind: str
     base_url: str
@@ -72,18 +72,18 @@ HOSTS = (
 _NO_RULES = Rules()
 
 # Kinds of host where a request costs time and no money.
-_OWN_MACHINES = frozenset({"huggingface", "llama_cpp", "llamafile", "ollama", "ray_serve", "vllm"})
+_LOCAL_KINDS = frozenset({"huggingface", "llama_cpp", "llamafile", "ollama", "ray_serve", "vllm"})
 
 
 class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
     """A host reached over HTTP.
 
     Attributes:
-        base_url: up to and including `/v1`; "" means the kind's own.
+        base_url: the URL up to and including `/v1`; "" means the kind's own.
         api_key: sent as a bearer token when it is not empty.
-        headers: sent with every request; their values are secrets to every log.
-        supported: request fields to send although this kind's rules say that the host lacks them:
-            hosts learn.
+        headers: sent with every request; no log shows their values.
+        supported: request fields to send although this kind's rules say that the host lacks them,
+            for a host that has learnt them since.
         stream_usage: whether a stream's usage is requested where the client does not. False for a
             host that refuses `stream_options`: its streams are charged by an estimate.
         content_parts: whether a message's content may be a list of parts. False for a host that
@@ -110,9 +110,9 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
     resend_on_stale: bool | None = None
 
     def resends(self) -> bool:
-        """Whether `resend_on_stale` holds, for this kind where the config does not say."""
+        """Return whether `resend_on_stale` holds; by default it depends on the kind."""
         if self.resend_on_stale is None:
-            return self.kind in _OWN_MACHINES
+            return self.kind in _LOCAL_KINDS
         return self.resend_on_stale
 
 
@@ -153,7 +153,7 @@ class Compatible:
         return headers
 
     def rules(self, call: Call) -> Rules | None:
-        """How this call's fields have to change; None sends them as they came."""
+        """Return how this call's fields have to change; None sends them as they came."""
         if call.path == "chat/completions" and self.configured_reasoning(call):
             rules = reasoning.rules_of(call)
             return rules if self._rules is None else self._rules.with_more(rules)
@@ -168,13 +168,13 @@ class Compatible:
         return self._reasoning
 
     def fit_nested(self, call: Call, edits: Edits) -> Call:
-        """The call with what is below the top level as the host takes it; the same if it fits."""
+        """Return the call with its nested fields as the host takes them; the same if they fit."""
         if self._content_parts or "messages" not in call.envelope:
             return call
         return converted(call, "messages", text_for_parts, edits)
 
     def rewriter(self, call: Call) -> Rewriter | None:
-        """What rewrites this call's answer; None relays it as it comes."""
+        """Return what rewrites this call's answer; None relays it as it comes."""
         del call
         return None
 
@@ -205,7 +205,7 @@ class Compatible:
             fitted,
             provider=self.name,
             policy=policy,
-            kept=self._supported,
+            supported=self._supported,
             edits=edits,
         )
 
@@ -235,7 +235,7 @@ class Compatible:
         return reply
 
     def url(self, call: Call) -> str:
-        """Where the call goes."""
+        """Return where the call goes."""
         return self._urls[call.path]
 
 

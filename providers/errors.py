@@ -82,7 +82,7 @@ class EvalrouterError(Exception):
             self.code = code
 
     def as_openai(self) -> dict[str, dict[str, Any]]:
-        """The error as OpenAI's error object, ready for JSON."""
+        """Return the error as OpenAI's error object, ready for JSON."""
         return {
             "error": {
                 "message": _bounded(self.message, MAX_MESSAGE),
@@ -156,7 +156,7 @@ class PermissionDeniedError(RequestError):
 
 
 class NotFoundError(RequestError):
-    """No such thing under that name."""
+    """The server has nothing under that name."""
 
     status = 404
     code = "not_found"
@@ -169,11 +169,11 @@ class ModelNotFoundError(NotFoundError):
 
 
 class MethodNotAllowedError(RequestError):
-    """The path exists, the method does not.
+    """The path does not take this method.
 
     Args:
-        message: which method, and where.
-        allowed: the methods that do, for the header `allow`.
+        message: names the method and the path.
+        allowed: the methods that the path takes, for the header `allow`.
     """
 
     status = 405
@@ -185,7 +185,7 @@ class MethodNotAllowedError(RequestError):
 
 
 class ConflictError(RequestError):
-    """The thing is in a state that forbids what was asked."""
+    """The thing is in a state that forbids the request."""
 
     status = 409
     code = "conflict"
@@ -226,7 +226,7 @@ class RateLimitError(RequestError):
     Args:
         message: which limit, and how large it is.
         retry_after: seconds until the same request may succeed; None when waiting does not help,
-            and then OpenAI's clients are told not to retry by themselves.
+            and then a header keeps OpenAI's clients from retrying by themselves.
         code: `rate_limit_exceeded`, or `insufficient_quota` when a budget is spent.
         headers: further response headers, names in lower case.
     """
@@ -245,14 +245,14 @@ class RateLimitError(RequestError):
         super().__init__(message, code=code)
         self.retry_after = retry_after
         if retry_after is None:
-            told = {"x-should-retry": "false"}
+            advice = {"x-should-retry": "false"}
         else:
             milliseconds = max(1, math.ceil(retry_after * 1000))
-            told = {
+            advice = {
                 "retry-after": str(math.ceil(milliseconds / 1000)),
                 "retry-after-ms": str(milliseconds),
             }
-        self.headers = {**(headers or {}), **told}
+        self.headers = {**(headers or {}), **advice}
 
 
 class UpstreamError(EvalrouterError):
@@ -274,7 +274,7 @@ class UpstreamConnectError(UpstreamError):
 
 
 class WorkerLostError(UpstreamConnectError):
-    """The worker of a run's own cluster that was at the request died, or its machine did."""
+    """The worker of a run's own cluster that had the request died, or its machine did."""
 
     code = "worker_lost"
 
@@ -343,33 +343,33 @@ class UpstreamStatusError(UpstreamError):
     @property
     def is_openais(self) -> bool:
         """Whether the body is an error object like OpenAI's, rather than a web server's page."""
-        own = _error_object(self.body)
-        return own is not None and not own.keys().isdisjoint(("type", "code"))
+        error = _error_object(self.body)
+        return error is not None and not error.keys().isdisjoint(("type", "code"))
 
     def as_openai(self) -> dict[str, dict[str, Any]]:
-        """The target's own error in OpenAI's shape, whatever its host's habits.
+        """Return the target's own error in OpenAI's shape, whatever its host sends.
 
         `code` is a string or None (vLLM and llama.cpp send numbers), Mistral's `detail` and
-        Gemini's array are unpacked, and a body that is no error object becomes the message's end.
+        Gemini's array are unpacked, and the text of any other body is added to the message.
         """
-        own = _error_object(self.body)
-        if own is None:
+        error = _error_object(self.body)
+        if error is None:
             text = self.body[:500].decode("utf-8", "replace").strip()
-            own = {"message": f"{self.message}: {text}" if text else self.message}
-        code = own.get("code")
+            error = {"message": f"{self.message}: {text}" if text else self.message}
+        code = error.get("code")
         if type(code) is int:
             code = str(code)
-        own["code"] = code if isinstance(code, str) else None
-        if not isinstance(own.get("message"), str):
-            own["message"] = self.message
+        error["code"] = code if isinstance(code, str) else None
+        if not isinstance(error.get("message"), str):
+            error["message"] = self.message
         if self.hint:
-            told = own["message"].removeprefix(f"{self.message}: ")
-            own["message"] = f"{self.message}: {told} ({self.hint})"
-        if not isinstance(own.get("type"), str):
-            own["type"] = self.type
-        if not isinstance(own.get("param"), str):
-            own["param"] = None
-        return {"error": own}
+            message = error["message"].removeprefix(f"{self.message}: ")
+            error["message"] = f"{self.message}: {message} ({self.hint})"
+        if not isinstance(error.get("type"), str):
+            error["type"] = self.type
+        if not isinstance(error.get("param"), str):
+            error["param"] = None
+        return {"error": error}
 
 
 class TargetBusyError(UpstreamError):
@@ -389,16 +389,16 @@ class TargetBusyError(UpstreamError):
 
 
 def _error_object(body: bytes) -> dict[str, Any] | None:
-    """The error in a host's error body, or None when there is none to be found."""
+    """Return the error in a host's error body; None where the body has none."""
     try:
-        found = decode(body)
+        content = decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if isinstance(found, list) and len(found) == 1:
-        found = found[0]
-    if not isinstance(found, dict):
+    if isinstance(content, list) and len(content) == 1:
+        content = content[0]
+    if not isinstance(content, dict):
         return None
-    error = found.get("error", found)
+    error = content.get("error", content)
     if isinstance(error, str):
         return {"message": error}
     if not isinstance(error, dict):
@@ -408,11 +408,11 @@ def _error_object(body: bytes) -> dict[str, Any] | None:
     detail = error.get("detail")
     if isinstance(detail, list):
         # FastAPI's validation errors, which Mistral and others send.
-        parts = [one for one in detail if isinstance(one, dict)]
-        told = "; ".join(
-            f"{'.'.join(map(str, one.get('loc', ())))}: {one.get('msg', '')}" for one in parts
+        parts = [part for part in detail if isinstance(part, dict)]
+        message = "; ".join(
+            f"{'.'.join(map(str, part.get('loc', ())))}: {part.get('msg', '')}" for part in parts
         )
-        return {"message": told} if told else None
+        return {"message": message} if message else None
     return {"message": detail} if isinstance(detail, str) else None
 
 
@@ -469,16 +469,16 @@ class ArtifactError(EvalrouterError):
     code = "artifact_error"
 
 
-def closest(name: str, known: Iterable[str], *, most: int = 3) -> str:
-    """The names nearest to `name`, as the tail of an error message.
+def closest(name: str, known: Iterable[str], *, max_names: int = 3) -> str:
+    """Return the names nearest to `name`, as the tail of an error message.
 
-    Returns " Did you mean 'a' or 'b'?", or all known names when there are few and none is
-    near, or "" when nothing is known.
+    That is " Did you mean 'a' or 'b'?"; all known names when they are few and none is near; or ""
+    when no name is known.
     """
     names = sorted(set(known))
     near: list[str] = []
     if len(name) <= _MAX_COMPARED:
-        near = difflib.get_close_matches(name, names, n=most, cutoff=0.6)
+        near = difflib.get_close_matches(name, names, n=max_names, cutoff=0.6)
     if near:
         return f" Did you mean {_either(near)}?"
     if names and len(names) <= 12:

@@ -54,11 +54,11 @@ class Gemini(Compatible):
         super().__init__(name, config, transport, default_url=BASE_URL)
 
     def rules(self, call: Call) -> Rules | None:
-        """The names the endpoint knows."""
+        """Return the names that the endpoint knows."""
         return _EMBEDDINGS if call.path == "embeddings" else _CHAT
 
     def rewriter(self, call: Call) -> Rewriter | None:
-        """Only a request with tools can be answered with tool calls."""
+        """Return a rewriter for requests with tools, as only these are answered with tool calls."""
         return ToolCallsRewriter() if "tools" in call.envelope else None
 
 
@@ -70,7 +70,7 @@ class ToolCallsRewriter:
         self._indexes = ToolCallIndexes()
 
     def whole(self, body: bytes) -> bytes:
-        """A complete answer; what is no chat completion is left as it is."""
+        """Return a complete answer, rewritten; what is no chat completion stays unchanged."""
         try:
             answer = decode_object(body)
         except wire.UNREADABLE:
@@ -78,7 +78,7 @@ class ToolCallsRewriter:
         return wire.encode(answer) if self._fix(answer, "message") else body
 
     def event(self, event: sse.Event) -> bytes:
-        """One event of a stream."""
+        """Return what an event of a stream becomes."""
         if event.data == b"[DONE]":
             return sse.DONE
         try:
@@ -88,11 +88,11 @@ class ToolCallsRewriter:
         return sse.encode(wire.encode(chunk) if self._fix(chunk, "delta") else event.data)
 
     def end(self) -> bytes:
-        """Nothing follows."""
+        """Return b"", as nothing follows."""
         return b""
 
     def _fix(self, answer: dict[str, Any], part: str) -> bool:
-        """Whether anything had to be changed."""
+        """Correct an answer or a chunk in place; return whether anything had to be changed."""
         changed = False
         for choice in answer.get("choices") or ():
             index = count_of(choice.get("index")) or 0

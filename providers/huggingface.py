@@ -22,9 +22,9 @@ class HuggingFace(RayServe):
         self._configured = bool(config.base_url)
 
     async def send(self, call: Call) -> Reply:
-        """As for any host; a list of models without an engine is empty.
+        """Send a call as to any host; the list of models is empty while the engine does not run.
 
-        Without a `base_url` no list is asked for: another program may be at the default address.
+        Without a `base_url` no list is fetched: another program may be at the default address.
 
         Raises:
             UpstreamConnectError: the engine does not run; says how to start it.

@@ -73,7 +73,7 @@ KINDS: Mapping[str, ProviderKind] = {
 
 
 def make(name: str, config: ProviderConfig, transport: Transport) -> Provider:
-    """The provider of a config entry, with a recorder around it where the entry asks for one.
+    """Return the provider of a config entry, inside a recorder where the entry sets `record`.
 
     Raises:
         ConfigError: the entry contradicts itself.

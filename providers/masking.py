@@ -20,7 +20,7 @@ HIDDEN = b"***"
 # Shorter ones are words that any text has ("test", "none"): masking them would hide nothing.
 SHORTEST_IN_ERRORS, SHORTEST_IN_ANSWERS = 6, 8
 
-# All values of `headers` are secrets to a log; in good answers only those that let somebody in are.
+# No log shows a value of `headers`; good answers are searched only for those that give access.
 _CREDENTIAL = re.compile(r"auth|key|token|secret|passw|cookie|credential", re.IGNORECASE)
 
 
@@ -28,7 +28,8 @@ class Masks:
     """The secrets of a config, ready to be searched for.
 
     Args:
-        config: its providers' own fields are each provider's; everything else counts for errors.
+        config: the whole config. A provider's own secrets are masked in its answers, all secrets
+            in errors.
     """
 
     def __init__(self, config: msgspec.Struct | None = None) -> None:
@@ -58,7 +59,7 @@ class Masks:
 
 
 def hide(data: bytes, secrets: tuple[bytes, ...]) -> bytes:
-    """Return the bytes with these replaced by `***`; the same object where there are none."""
+    """Return the bytes with these replaced by `***`; the same object if they have none."""
     for secret in secrets:
         if secret in data:
             data = data.replace(secret, HIDDEN)
@@ -66,18 +67,18 @@ def hide(data: bytes, secrets: tuple[bytes, ...]) -> bytes:
 
 
 def _secrets(value: Any, field: str) -> Iterator[tuple[str, str]]:
-    """Every secret below a part of the config, with the name of the field that has it."""
+    """Yield every secret below a part of the config, with the name of the field that has it."""
     if isinstance(value, Secret):
         yield field, value.reveal()
     elif isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
             yield from _secrets(getattr(value, name), name)
     elif isinstance(value, Mapping):
-        for name, one in value.items():
-            yield from _secrets(one, str(name))
+        for name, inner in value.items():
+            yield from _secrets(inner, str(name))
     elif isinstance(value, tuple | list):
-        for one in value:
-            yield from _secrets(one, field)
+        for inner in value:
+            yield from _secrets(inner, field)
     elif isinstance(value, str) and "://" in value:
         yield from _of_url(value)
 
@@ -94,9 +95,9 @@ def _of_url(url: str) -> Iterator[tuple[str, str]]:
             yield name, text
     userinfo = ":".join(map(unquote, given))
     # A user's name alone is how some hosts take a key.
-    for one in (*given, *map(unquote, given), _basic(userinfo) if any(given) else ""):
-        if one:
-            yield "password", one
+    for part in (*given, *map(unquote, given), _basic(userinfo) if any(given) else ""):
+        if part:
+            yield "password", part
 
 
 def _basic(userinfo: str) -> str:
@@ -108,7 +109,7 @@ def _lets_in(field: str) -> bool:
 
 
 def _forms(secrets: set[str], shortest: int) -> tuple[bytes, ...]:
-    """Every way in which a host may write these, the longest first."""
+    """Return every way in which a host may write these, the longest first."""
     forms: set[bytes] = set()
     for secret in secrets:
         # Of `Bearer sk-...` the second word is the secret.

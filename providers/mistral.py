@@ -37,7 +37,7 @@ _ALPHABET = string.digits + string.ascii_letters
 
 
 def tool_call_id(client_id: str) -> str:
-    """The id Mistral gets for a client's: itself if it fits, else nine characters of its hash."""
+    """Return the id that Mistral gets for a client's: itself if it fits, else a hash of it."""
     if _ID.fullmatch(client_id):
         return client_id
     number = int.from_bytes(hashlib.sha256(client_id.encode()).digest()[:8])
@@ -68,7 +68,9 @@ def _messages(messages: Any, edits: Edits) -> Any:
     messages = _NESTED.fit_messages(messages, edits)
     if not isinstance(messages, list):
         return messages
-    return [_with_ids(one, edits) if isinstance(one, dict) else one for one in messages]
+    return [
+        _with_ids(message, edits) if isinstance(message, dict) else message for message in messages
+    ]
 
 
 def _with_ids(message: dict[str, Any], edits: Edits) -> dict[str, Any]:
@@ -76,10 +78,10 @@ def _with_ids(message: dict[str, Any], edits: Edits) -> dict[str, Any]:
     calls = message.get("tool_calls")
     if isinstance(calls, list) and calls:
         changed["tool_calls"] = [
-            {**one, "id": tool_call_id(one["id"])}
-            if isinstance(one, dict) and isinstance(one.get("id"), str)
-            else one
-            for one in calls
+            {**call, "id": tool_call_id(call["id"])}
+            if isinstance(call, dict) and isinstance(call.get("id"), str)
+            else call
+            for call in calls
         ]
     if isinstance(message.get("tool_call_id"), str):
         changed["tool_call_id"] = tool_call_id(message["tool_call_id"])
@@ -149,7 +151,7 @@ class MistralConfig(CompatibleConfig, frozen=True, kw_only=True):
     """Mistral's API.
 
     Attributes:
-        safe_prompt: whether to ask for Mistral's safety prompt where the request does not say.
+        safe_prompt: whether to request Mistral's safety prompt where the request does not decide.
     """
 
     safe_prompt: bool = False
@@ -164,20 +166,20 @@ class Mistral(Compatible):
         self._safe_prompt = config.safe_prompt
 
     def rules(self, call: Call) -> Rules | None:
-        """What the path takes."""
+        """Return the rules of the call's path."""
         if call.path == "embeddings":
             return _EMBEDDINGS
         return _COMPLETIONS if call.path == "completions" else _CHAT
 
     async def send(self, call: Call) -> Any:
-        """As for any host, with `safe_prompt` where the config wants it."""
+        """Send a call as to any host, with `safe_prompt` where the config sets it."""
         if self._safe_prompt and call.path == "chat/completions":
             envelope = {"safe_prompt": msgspec.Raw(b"true"), **call.envelope}
             call = msgspec.structs.replace(call, envelope=envelope)
         return await super().send(call)
 
     def rewriter(self, call: Call) -> Rewriter | None:
-        """Chat answers are rewritten, and text completions, which come as chats."""
+        """Return a rewriter for chats, and for text completions, which come as chats."""
         return None if call.path == "embeddings" else _Answers(self.name, call)
 
 
@@ -193,7 +195,7 @@ class _Answers:
         self._indexes = ToolCallIndexes()
 
     def whole(self, body: bytes) -> bytes:
-        """A complete answer."""
+        """Return a complete answer, rewritten."""
         try:
             answer = decode_object(body)
         except wire.UNREADABLE as error:
@@ -201,7 +203,7 @@ class _Answers:
         return wire.encode(answer) if self._fix(answer, "message") else body
 
     def event(self, event: sse.Event) -> bytes:
-        """One event of a stream."""
+        """Return what an event of a stream becomes."""
         if event.data == b"[DONE]":
             usage = self._usage
             return sse.DONE if usage is None else sse.encode(wire.encode(usage)) + sse.DONE
@@ -213,11 +215,11 @@ class _Answers:
         return sse.encode(wire.encode(chunk) if changed else event.data)
 
     def end(self) -> bytes:
-        """Nothing follows."""
+        """Return b"", as nothing follows."""
         return b""
 
     def _move_usage(self, chunk: dict[str, Any]) -> bool:
-        """Keep usage for a chunk of its own, as OpenAI sends it to a client that asks for it."""
+        """Keep usage for a chunk of its own, as OpenAI sends it to a client that requests it."""
         if not self._wants_usage or not chunk.get("usage") or not chunk.get("choices"):
             return False
         self._usage = {**chunk, "choices": []}
@@ -227,11 +229,11 @@ class _Answers:
     def _fix(self, answer: dict[str, Any], part: str) -> bool:
         changed = False
         for choice in answer.get("choices") or ():
-            said = choice.get(part) or {}
-            changed |= self._fix_content(said) | self._fix_calls(said)
+            message = choice.get(part) or {}
+            changed |= self._fix_content(message) | self._fix_calls(message)
             if part == "delta":
                 index = count_of(choice.get("index")) or 0
-                changed |= self._indexes.fix(index, said.get("tool_calls"))
+                changed |= self._indexes.fix(index, message.get("tool_calls"))
             reason = choice.get("finish_reason")
             if reason == "error":
                 raise UpstreamProtocolError(f"{self._provider}: the model ended with an error")
@@ -239,7 +241,7 @@ class _Answers:
                 choice["finish_reason"] = "length"
                 changed = True
             if self._text:
-                choice["text"] = said.get("content") or ""
+                choice["text"] = message.get("content") or ""
                 choice.pop(part, None)
                 changed = True
         if self._text and "choices" in answer:
@@ -247,33 +249,33 @@ class _Answers:
         return changed
 
     @staticmethod
-    def _fix_content(said: dict[str, Any]) -> bool:
-        """Content as a list: its texts joined, its thinking beside it."""
-        content = said.get("content")
+    def _fix_content(message: dict[str, Any]) -> bool:
+        """Turn content that is a list into text, with its thinking beside it."""
+        content = message.get("content")
         if not isinstance(content, list):
             return False
         texts: list[str] = []
         thoughts: list[str] = []
         others: list[Any] = []
-        for one in content:
-            kind = one.get("type") if isinstance(one, dict) else None
+        for part in content:
+            kind = part.get("type") if isinstance(part, dict) else None
             if kind == "text":
-                texts.append(one.get("text") or "")
+                texts.append(part.get("text") or "")
             elif kind == "thinking":
-                thoughts += [bit.get("text") or "" for bit in one.get("thinking") or ()]
+                thoughts += [bit.get("text") or "" for bit in part.get("thinking") or ()]
             else:
-                others.append(one)
-        said["content"] = "".join(texts)
+                others.append(part)
+        message["content"] = "".join(texts)
         if thoughts:
-            said["reasoning_content"] = "".join(thoughts)
+            message["reasoning_content"] = "".join(thoughts)
         if others:
-            # References and the like: OpenAI has no place for them, but they were said.
-            said["content_parts"] = others
+            # References and the like: OpenAI has no place for them, but the client gets them.
+            message["content_parts"] = others
         return True
 
-    def _fix_calls(self, said: dict[str, Any]) -> bool:
+    def _fix_calls(self, message: dict[str, Any]) -> bool:
         changed = False
-        for call in said.get("tool_calls") or ():
+        for call in message.get("tool_calls") or ():
             if call.get("id") in self._ids:
                 call["id"] = self._ids[call["id"]]
                 changed = True
@@ -300,7 +302,7 @@ _decode_messages = msgspec.json.Decoder(list[_Message]).decode
 
 
 def _client_ids(call: Call) -> dict[str, str]:
-    """The ids we made for this call's tool calls, and the client's that they stand for."""
+    """Return the ids made for this call's tool calls, and the client's ids behind them."""
     raw = call.envelope.get("messages")
     if raw is None or b"tool_call" not in bytes(raw):
         return {}
@@ -309,5 +311,6 @@ def _client_ids(call: Call) -> dict[str, str]:
     except wire.UNREADABLE:
         return {}
     ids = [message.tool_call_id for message in messages]
-    ids += [one.id for message in messages for one in message.tool_calls or ()]
-    return {tool_call_id(one): one for one in ids if one and not _ID.fullmatch(one)}
+    ids += [made.id for message in messages for made in message.tool_calls or ()]
+    changed = [identifier for identifier in ids if identifier and not _ID.fullmatch(identifier)]
+    return {tool_call_id(identifier): identifier for identifier in changed}

@@ -49,8 +49,8 @@ def check_name(
 
 def as_name(text: str) -> str:
     """Return a name made of what was not chosen as one, such as the name of a file."""
-    kept = _REFUSED.sub("\N{REPLACEMENT CHARACTER}", text).encode()[:MAX_NAME_BYTES]
-    return kept.decode(errors="ignore")
+    encoded = _REFUSED.sub("\N{REPLACEMENT CHARACTER}", text).encode()[:MAX_NAME_BYTES]
+    return encoded.decode(errors="ignore")
 
 
 def _fault(name: str, max_bytes: int) -> RequestError | None:
@@ -58,9 +58,9 @@ def _fault(name: str, max_bytes: int) -> RequestError | None:
     # A character has a byte at least, and what is far too long is not searched.
     if len(name) > max_bytes:
         return _too_long(f"{len(name):,} characters", max_bytes)
-    if found := _REFUSED.search(name):
+    if match := _REFUSED.search(name):
         return RequestError(
-            f"has the character U+{ord(found[0]):04X} at {found.start()}, which no name can have; "
+            f"has the character U+{ord(match[0]):04X} at {match.start()}, which no name can have; "
             "leave it out",
             code="invalid_value",
         )

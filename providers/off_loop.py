@@ -16,16 +16,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def off_loop(size: int, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+async def off_loop(size: int, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
     """Return what a function returns, called on a thread if its input is large.
 
     Args:
         size: bytes of the input.
-        work: the function. It goes on to its end if the caller is cancelled, so what it may take
-            has to be bounded.
+        function: what to call. It goes on to its end if the caller is cancelled, so its time has
+            to be bounded.
         args: its arguments.
         options: its keyword arguments.
     """
     if size > LARGE_BYTES:
-        return await asyncio.to_thread(work, *args, **options)
-    return work(*args, **options)
+        return await asyncio.to_thread(function, *args, **options)
+    return function(*args, **options)

@@ -85,7 +85,7 @@ class Ollama(Compatible):
         super().__init__(name, config, transport, default_url=BASE_URL)
 
     async def send(self, call: Call) -> Reply:
-        """As for any host; a prompt that is certain not to fit counts as unsupported."""
+        """Send a call as to any host; a prompt that is certain not to fit counts as unsupported."""
         if call.path == "models":
             return await super().send(call)
         policy = self._policy or call.on_unsupported
@@ -104,14 +104,14 @@ class Ollama(Compatible):
         return translate(_RULES[call.path], call, provider=self.name, policy=policy, edits=edits)
 
     def rewriter(self, call: Call) -> Rewriter | None:
-        """Only a request with tools can be answered with tool calls."""
+        """Return a rewriter for requests with tools, as only these are answered with tool calls."""
         return ToolCallsRewriter() if "tools" in call.envelope else None
 
     async def _check_room(self, call: Call, edits: Edits) -> None:
         """Note a prompt with more words than the context has tokens: some of it will be cut."""
         what = {"chat/completions": "messages", "completions": "prompt"}.get(call.path)
         raw = call.envelope.get(what or "")
-        # A word takes a byte and a space at least; most requests end here, without a question.
+        # A word takes a byte and a space at least; most requests end here and cost nothing.
         if what is None or raw is None or len(raw) < 2 * DEFAULT_CONTEXT:
             return
         words = await off_loop(len(raw), _words, raw)
@@ -127,12 +127,12 @@ class Ollama(Compatible):
             )
 
     async def _context(self, model: str) -> int:
-        """The context a model runs with, or would be started with."""
+        """Return the context that a model runs with, or would be started with."""
         processes = await self._ask("GET", "/api/ps", None)
         with suppress(*wire.UNREADABLE):
-            for one in _read_processes(processes).models:
-                if model in (one.name, one.model, one.model.removesuffix(":latest")):
-                    return _count(one.context_length) or DEFAULT_CONTEXT
+            for process in _read_processes(processes).models:
+                if model in (process.name, process.model, process.model.removesuffix(":latest")):
+                    return _count(process.context_length) or DEFAULT_CONTEXT
         shown = await self._ask("POST", "/api/show", wire.encode({"model": model}))
         with suppress(*wire.UNREADABLE):
             for line in _read_shown(shown).parameters.splitlines():
@@ -142,7 +142,7 @@ class Ollama(Compatible):
         return DEFAULT_CONTEXT
 
     async def _ask(self, method: str, path: str, body: bytes | None) -> bytes:
-        """A body of Ollama's own API; b"" when it does not tell."""
+        """Return a body of Ollama's own API; b"" when it fails."""
         try:
             reply = await self._transport.request(
                 method,
@@ -169,15 +169,15 @@ def _count(raw: bytes | msgspec.Raw) -> int | None:
 
 
 def _words(raw: msgspec.Raw) -> int:
-    """Words and punctuation marks in the text of messages or of a prompt."""
+    """Return how many words and punctuation marks messages or a prompt have."""
     try:
-        found: Any = msgspec.json.decode(raw)
+        content: Any = msgspec.json.decode(raw)
     except wire.UNREADABLE:
         return 0
-    if isinstance(found, str):
-        return count_tokens(found)
+    if isinstance(content, str):
+        return count_tokens(content)
     try:
-        messages = msgspec.convert(found, list[wire.Message])
+        messages = msgspec.convert(content, list[wire.Message])
     except msgspec.ValidationError:
         return 0
     return sum(count_tokens(wire.message_text(message.content)) for message in messages)

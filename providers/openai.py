@@ -47,26 +47,26 @@ class OpenAI(Compatible):
         default_url: str = BASE_URL,
     ) -> None:
         super().__init__(name, config, transport, default_url=default_url)
-        self._own_host = not config.base_url
+        self._is_openais_host = not config.base_url
         # A proxy in front of another host may take them.
-        self._refuses_foreign = self._own_host
+        self._refuses_foreign = self._is_openais_host
         if config.organization:
             self._headers["openai-organization"] = config.organization
         if config.project:
             self._headers["openai-project"] = config.project
 
     def rules(self, call: Call) -> Rules | None:
-        """None but for a reasoning model, or for what only other hosts know."""
+        """Return the rules of a reasoning model, or of fields that OpenAI lacks; else None."""
         if call.path != "chat/completions":
             return None
         if self.reasons(call):
             return reasoning.rules_of(call)
         # A proxy in front of another host may know it.
-        foreign = self._own_host and not _FOREIGN.keys().isdisjoint(call.envelope)
+        foreign = self._is_openais_host and not _FOREIGN.keys().isdisjoint(call.envelope)
         return _FOREIGN_RULES if foreign else None
 
     def reasons(self, call: Call) -> bool:
-        """Whether the model reasons: as the config says, else by its name."""
+        """Return whether the model reasons: as the config says, else by its name."""
         configured = self.configured_reasoning(call)
         return reasoning.is_named_so(call.model) if configured is None else configured
 

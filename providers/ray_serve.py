@@ -2,7 +2,7 @@
 
 The host lists its models by itself, with their state: nothing has to be written in the config when
 one is added, removed or scaled. A model without copies is started by the first request, which
-waits; meanwhile we look how far it is, so that a time-out can say that it is still starting, and is
+waits; meanwhile its state is polled, so that a time-out can say that it is still starting, and is
 not held against the target.
 """
 
@@ -22,7 +22,7 @@ from providers.http.transport import Transport
 BASE_URL = "http://127.0.0.1:8000/v1"
 # An answer that is not here by then may be waiting for a cold start.
 _PATIENCE_S = 1.0
-_LOOK_EVERY_S = 2.0
+_POLL_EVERY_S = 2.0
 _LIST = Call(path="models", model="", envelope={}, connect_timeout=2.0)
 
 
@@ -56,7 +56,7 @@ class RayServe(Compatible):
         self._states: dict[str, str] = {}
 
     async def send(self, call: Call) -> Reply:
-        """As to any host; a call that takes long has its model's state looked up meanwhile.
+        """Send a call as to any host; check its model's state while it takes long.
 
         Raises:
             TargetStartingError: the host gave up waiting for the model's first copy.
@@ -77,12 +77,12 @@ class RayServe(Compatible):
         return await _unless_starting(reply) if reply.status == 503 else reply
 
     def starting(self, model: str) -> str:
-        """Why this model has no answer yet: it was seen without a copy that could give one."""
+        """Return why this model has no answer yet: no copy that could give one was seen."""
         waits = self._states.get(model) in ("starting", "idle")
         return "it is being started (a cold start)" if waits else ""
 
     async def _watch(self, model: str) -> None:
-        """Keep the model's state up to date while somebody waits for it."""
+        """Keep the model's state up to date while a request waits for it."""
         while True:
             with contextlib.suppress(UpstreamError, *wire.UNREADABLE):
                 reply = await super().send(_LIST)
@@ -93,11 +93,11 @@ class RayServe(Compatible):
                 self._states = {row.id: row.state for row in rows}
             if self._states.get(model) == "ready":
                 return
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_POLL_EVERY_S)
 
 
 async def _unless_starting(reply: Reply) -> Reply:
-    """The reply, unless it says that its model is still starting."""
+    """Return the reply, unless it says that its model is still starting."""
     try:
         body = await reply.read()
     finally:

@@ -1,4 +1,4 @@
-"""Reads how many tokens a host says a request took, whatever names it uses. No IO.
+"""Reads how many tokens a request took from a host's answer, whatever names it uses. No IO.
 
     read_usage(b'{"prompt_tokens": 1000, "completion_tokens": 100, "cached_tokens": 900}')
     # Tokens(prompt=1000, completion=100, total=1100, cached=900, written=0)
@@ -25,7 +25,7 @@ MAX_REMAINDER = 10_000_000
 # Above this, a JSON number is not exact for every reader, and no request comes near it.
 MAX_COUNT = 2**53
 
-# In a field of type Raw, what is not there.
+# The value of a field of type Raw that is absent.
 ABSENT = msgspec.Raw(b"null")
 
 _decode = msgspec.json.Decoder(Any).decode
@@ -59,19 +59,19 @@ def with_usage(envelope: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     """
     raw = envelope.get("stream_options")
     options = None if raw is None else _decode_options(raw)
-    asking = msgspec.Raw(_encode({**options, "include_usage": _TRUE})) if options else _INCLUDE
-    return {**envelope, "stream_options": asking}
+    requested = msgspec.Raw(_encode({**options, "include_usage": _TRUE})) if options else _INCLUDE
+    return {**envelope, "stream_options": requested}
 
 
 class TokenCounts(NamedTuple):
-    """What one request took.
+    """The tokens of one request.
 
     Attributes:
-        prompt: all of the prompt, those below included; None when unknown.
-        completion: all of the answer, reasoning included; None when unknown.
+        prompt: tokens of the prompt, cached and written ones included; None when unknown.
+        completion: tokens of the answer, reasoning included; None when unknown.
         total: the sum; None when either is unknown and the host gives no total.
-        cached: of the prompt, those that the host's cache had.
-        written: of the prompt, those that the host put into its cache.
+        cached: tokens of the prompt that the host's cache had.
+        written: tokens of the prompt that the host put into its cache.
     """
 
     prompt: int | None = None
@@ -85,10 +85,10 @@ class Dialect(NamedTuple):
     """The names under which some hosts report usage; a dot leads into an object.
 
     Attributes:
-        hosts: who writes it so.
+        hosts: the hosts that use these names.
         prompt, completion: the prompt's and the answer's tokens.
-        cached, written: of the prompt, those read from and written into the host's cache.
-        apart: whether `prompt` counts neither of the two.
+        cached, written: tokens of the prompt that were read from and written into the host's cache.
+        apart: whether `prompt` includes neither cached nor written tokens.
     """
 
     hosts: str
@@ -99,7 +99,7 @@ class Dialect(NamedTuple):
     apart: bool = False
 
 
-# Read from the top: the first one whose names are there counts. The names differ, so one list
+# Read from the top: the first dialect whose names are present counts. The names differ, so one list
 # serves every provider, and a proxy of the kind `compatible` in front of any of these hosts.
 DIALECTS = (
     Dialect(
@@ -143,7 +143,7 @@ class _Details(msgspec.Struct, gc=False):
 
 
 class _Usual(msgspec.Struct, gc=False):
-    """What nearly every answer has, and the names that make one unusual."""
+    """The usage of nearly every answer, and the names that make one unusual."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -188,7 +188,7 @@ def read_usage(raw: bytes | msgspec.Raw) -> TokenCounts | None:
 
 
 def _read_any(raw: bytes | msgspec.Raw) -> TokenCounts | None:
-    """The same for any shape, names by names."""
+    """Read usage of any shape, name by name."""
     try:
         fields = _decode(raw)
     except UNREADABLE:
@@ -205,9 +205,9 @@ _decode_groq = msgspec.json.Decoder(_Groq).decode
 
 def usage_of_answer(usage: msgspec.Raw, x_groq: msgspec.Raw = ABSENT) -> TokenCounts | None:
     """Return the tokens in an answer's `usage`, or in the object where Groq puts it."""
-    found = None if usage is ABSENT else read_usage(usage)
-    if found is not None or x_groq is ABSENT:
-        return found
+    counts = None if usage is ABSENT else read_usage(usage)
+    if counts is not None or x_groq is ABSENT:
+        return counts
     try:
         inner = _decode_groq(x_groq).usage
     except UNREADABLE:
@@ -221,30 +221,30 @@ def tokens_of(usage: Any) -> TokenCounts | None:
         return None
     prompt = completion = None
     cached = written = 0
-    for one in DIALECTS:
-        read = (_at(usage, one.cached) if one.cached else None) or 0
-        put = (_at(usage, one.written) if one.written else None) or 0
+    for dialect in DIALECTS:
+        read = (_at(usage, dialect.cached) if dialect.cached else None) or 0
+        put = (_at(usage, dialect.written) if dialect.written else None) or 0
         cached = cached or read
         written = written or put
-        if prompt is None or (one.apart and "prompt_tokens" not in usage):
-            prompt = _at(usage, one.prompt)
-            if one.apart and prompt is not None:
+        if prompt is None or (dialect.apart and "prompt_tokens" not in usage):
+            prompt = _at(usage, dialect.prompt)
+            if dialect.apart and prompt is not None:
                 prompt += read + put
         if completion is None:
-            completion = _at(usage, one.completion)
+            completion = _at(usage, dialect.completion)
     total = _at(usage, "total_tokens")
     if prompt is None and completion is None and total is None:
         return None
-    found = _completed(usage, TokenCounts(prompt, completion, total, cached, written))
-    if found.prompt is not None and found.cached + found.written > found.prompt:
+    counts = _completed(usage, TokenCounts(prompt, completion, total, cached, written))
+    if counts.prompt is not None and counts.cached + counts.written > counts.prompt:
         # More than there is: nothing is known of either.
-        return found._replace(cached=0, written=0)
-    return found
+        return counts._replace(cached=0, written=0)
+    return counts
 
 
-def _completed(usage: dict[str, Any], found: TokenCounts) -> TokenCounts:
-    """The same with what follows from the total: hosts count some tokens beside the others."""
-    prompt, completion, total, cached, written = found
+def _completed(usage: dict[str, Any], counts: TokenCounts) -> TokenCounts:
+    """Return the counts with what follows from the total, which may have more than the others."""
+    prompt, completion, total, cached, written = counts
     if total is not None and total - (prompt or 0) - (completion or 0) > MAX_REMAINDER:
         total = None
     if prompt is None:

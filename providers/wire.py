@@ -20,8 +20,8 @@ _Request = TypeVar("_Request", bound=msgspec.Struct)
 
 encode = msgspec.json.Encoder().encode
 
-# All that msgspec raises over bytes that are no JSON of the wanted shape: text that is not UTF-8
-# and very deep nesting have exceptions of Python's.
+# All that msgspec raises over bytes that are not JSON of the expected shape: text that is not UTF-8
+# and very deep nesting raise exceptions of Python's.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -60,7 +60,7 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-# No model has so much room; what counts tokens must not be led past what it can count.
+# No model has so much room, and sums of such numbers stay countable.
 MAX_COUNT = 10_000_000
 _Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
 Dimensions = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
@@ -101,7 +101,7 @@ class EmbeddingRequest(msgspec.Struct):
 
 @cache
 def _decoders(shape: type[msgspec.Struct]) -> dict[str, tuple[bool, msgspec.json.Decoder[Any]]]:
-    """One decoder per field, so that an error names the field and the others stay bytes."""
+    """Return one decoder per field, so that an error names the field and others stay bytes."""
     return {
         field.name: (field.required, msgspec.json.Decoder(field.type))
         for field in msgspec.structs.fields(shape)
@@ -109,7 +109,7 @@ def _decoders(shape: type[msgspec.Struct]) -> dict[str, tuple[bool, msgspec.json
 
 
 def read_request(envelope: Mapping[str, msgspec.Raw], shape: type[_Request]) -> _Request:
-    """The fields of `shape` out of a request's raw fields.
+    """Read the fields of `shape` out of a request's raw fields.
 
     Raises:
         RequestError: a required field is missing or a field has the wrong type; `param` names it.
@@ -139,7 +139,7 @@ _decode_stream_options = msgspec.json.Decoder(StreamOptions | None).decode
 
 
 def wants_usage(envelope: Mapping[str, msgspec.Raw]) -> bool:
-    """Whether a request asks for a stream's usage; one that cannot be read does not."""
+    """Return whether a request asks for a stream's usage; one that cannot be read does not."""
     raw = envelope.get("stream_options")
     if raw is None:
         return False
@@ -151,7 +151,7 @@ def wants_usage(envelope: Mapping[str, msgspec.Raw]) -> bool:
 
 
 def message_text(content: Content, *, between: str = "") -> str:
-    """The text of a message: the string itself, or its text parts joined; "" when it has none."""
+    """Return the text of a message: the string itself, or its text parts joined; else ""."""
     if content is None or isinstance(content, str):
         return content or ""
     return between.join(part.text for part in content if part.type == "text" and part.text)
@@ -239,7 +239,7 @@ class ChatChunk(msgspec.Struct, kw_only=True):
 
 
 class Embedding(msgspec.Struct):
-    """One vector: numbers, or base64 of little-endian float32 where the client asked for that."""
+    """One vector: numbers, or base64 of little-endian float32 where the client requested that."""
 
     embedding: list[float] | str
     index: int = 0
@@ -283,5 +283,5 @@ _decode_models = msgspec.json.Decoder(_ListedModels).decode
 
 
 def read_models(body: bytes) -> list[str]:
-    """The names in a host's list of models. Raises what UNREADABLE names."""
-    return [one.id for one in _decode_models(body).data]
+    """Return the names in a host's list of models. Raises what UNREADABLE names."""
+    return [row.id for row in _decode_models(body).data]

@@ -23,7 +23,7 @@ MAX_DEPTH = 100
 # where a mistake is, and takes escapes that the other one refuses: halves of surrogate pairs.
 SLOWLY_READ = 100_000
 _HALF = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
-# What of a text counts as one more value.
+# So many bytes of a text count as one more value.
 _TEXT_BYTES = 64
 
 # What PyYAML raises over a value that is not what its tag or form says: a date with a 13th month, a
@@ -49,7 +49,7 @@ def check(data: bytes | str) -> None:
     Other mistakes are left to whoever reads it.
 
     Raises:
-        msgspec.DecodeError: it is; the message says what the limit is.
+        msgspec.DecodeError: it is one of these; the message names the limit.
     """
     if len(data) > MAX_BYTES:
         raise msgspec.DecodeError(f"it has more than {MAX_BYTES} bytes")
@@ -70,7 +70,7 @@ def _check_events(data: bytes | str, loader: Any) -> None:
     for event in yaml.parse(data, Loader=loader):
         size, anchor = 0, getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):
-            if any(one == anchor for one, _ in open_):
+            if any(outer == anchor for outer, _ in open_):
                 raise msgspec.DecodeError(_at(event, f"the anchor {anchor} is nested in itself"))
             size = sizes.get(anchor, 0)
         elif isinstance(event, yaml.ScalarEvent):
@@ -141,7 +141,7 @@ def decode(data: bytes | str) -> Any: ...
 @overload
 def decode(data: bytes | str, kind: type[_T]) -> _T: ...
 def decode(data: bytes | str, kind: Any = Any) -> Any:
-    """A YAML or JSON document as a `kind`.
+    """Decode a YAML or JSON document as a `kind`.
 
     Raises:
         msgspec.DecodeError: it is not YAML, is too much (see `check`), or holds a value that

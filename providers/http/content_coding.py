@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Protocol
 
-# What one step gives at most (brotli: about), and what it takes.
+# Bytes that one step decodes to at most (brotli: about), and bytes that it takes.
 STEP_BYTES = 64 * 1024
 _SLICE_BYTES = 16 * 1024
 # Codings applied one after the other; each multiplies what a few bytes can expand to.
@@ -35,7 +35,7 @@ class Decoder(Protocol):
         """Yield what the data decodes to. Exhaust it before the next call.
 
         Raises:
-            Undecodable: the data is not what the coding says.
+            Undecodable: the data is not in the coding.
         """
         ...
 
@@ -79,7 +79,7 @@ def _make(name: str) -> Decoder:
 
 
 def _package(coding: str, *modules: str) -> Any:
-    """Import the first of the modules that there is; only an answer that needs it pays for it."""
+    """Import the first of the modules that is installed, once an answer needs it."""
     for module in modules:
         try:
             return import_module(module)

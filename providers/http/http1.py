@@ -1,22 +1,22 @@
 """A small HTTP/1.1 client for relaying: pooled connections, bodies as they come, cancellable.
 
-    pool = Pool(keepalive=30)
+    pool = ConnectionPool(keepalive=30)
     response = await pool.send(origin, head, body, connect_timeout=5)
     response.status, response.headers          # the headers are here; then one of
     await response.read()                      # the whole body
     async for chunk in response.chunks(): ...  # one item per read from the socket
     response.close()                           # always: pools the connection or cuts it
 
-httptools (Node's parser) reads the protocol; this file is what stands around it: connecting,
-pooling, backpressure, and errors that say in which phase a connection was lost. It exists because
-a relayed request costs a third of what it does through aiohttp; docs/decisions has the figures,
-and why pyreqwest, as fast, was not taken. No redirects, cookies, proxies or decompression.
+httptools (Node's parser) reads the protocol; this file does the rest: connecting, pooling,
+backpressure, and errors that tell in which phase a connection was lost. It exists because a relayed
+request costs a third of what it does through aiohttp; docs/decisions has the figures, and why
+pyreqwest, as fast, was not taken. No redirects, cookies, proxies or decompression.
 
 Whatever a host sends, what it costs is bounded: headers and trailers by `max_header_bytes`, what is
 read whole by `max_answer_bytes`, and the work in one turn of the event loop by how much is parsed
 before the others have theirs (SLICE, MAX_PARTS).
 
-Cancelling `send` or a read closes the connection, which is how a target learns that nobody waits.
+Cancelling `send` or a read closes the connection, from which a target learns that its client left.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ import httptools
 
 # Unread bytes of a body at which the socket is no longer read until they are taken.
 HIGH_WATER = 256 * 1024
-# What is parsed at once of anything that may call back for every few bytes (headers, chunks), and
-# the callbacks after which the rest waits for the loop's next turn.
+# Bytes parsed at once of parts that may call back for every few bytes (headers, chunks), and the
+# callbacks after which the rest waits for the loop's next turn.
 SLICE = 16 * 1024
 MAX_PARTS = 1000
 # What a header counts for beyond its name and value, as in HTTP/2 (RFC 9113, 10.5.1): a name of one
@@ -59,7 +59,7 @@ class Lost(Exception):  # noqa: N818  # what happened, for one caller that gives
 
     Attributes:
         begun: whether the answer's headers had come.
-        reason: the operating system's word for it, "" for an orderly end.
+        reason: the operating system's message; "" for an orderly end.
         stale: whether a pooled connection ended before it brought any byte, so that the host had
             most likely closed it before the request came.
         unsent: whether the host cannot have received the whole request.
@@ -76,7 +76,7 @@ class Lost(Exception):  # noqa: N818  # what happened, for one caller that gives
 
 
 class Malformed(Exception):  # noqa: N818  # likewise
-    """What came is not HTTP, or its headers have no end."""
+    """The answer is not HTTP, or its headers have no end."""
 
     def __init__(self, *, begun: bool) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class TooLarge(Exception):  # noqa: N818  # likewise
 
 
 def origin_of(url: str) -> tuple[Origin, str]:
-    """A URL's origin and the rest, path and query. The URL has been checked by the config."""
+    """Return a URL's origin, and the rest: path and query. The config has checked the URL."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
@@ -103,7 +103,7 @@ def origin_of(url: str) -> tuple[Origin, str]:
 
 
 def host_header(origin: Origin) -> str:
-    """The Host header of requests to an origin."""
+    """Return the Host header of requests to an origin."""
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     usual = 443 if origin.secure else 80
     return host if origin.port == usual else f"{host}:{origin.port}"
@@ -130,7 +130,7 @@ class Response:
         status: HTTP status.
         headers: names in lower case; of a repeated one, the last. Values are ASCII without control
             characters, so that one can be sent on: other bytes are written as Python escapes.
-        max_bytes: most that `read` takes.
+        max_bytes: bytes that `read` takes at most.
     """
 
     __slots__ = ("_connection", "_room", "headers", "max_bytes", "status")
@@ -145,13 +145,13 @@ class Response:
         self._room = room
 
     async def read(self) -> bytes:
-        """The whole body. Raises Lost, Malformed or TooLarge."""
+        """Return the whole body. Raises Lost, Malformed or TooLarge."""
         connection = self._connection
         if connection is None:
             return b""
         part = connection.take()
         if connection.complete and len(part) <= self.max_bytes:
-            # What has come is complete more often than not, and then nothing is waited for.
+            # Mostly the whole body has come with the headers, and nothing has to be waited for.
             return part
         if int(self.headers.get("content-length", 0)) > self.max_bytes:
             raise TooLarge(self.max_bytes)
@@ -170,7 +170,7 @@ class Response:
         raise TooLarge(self.max_bytes)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises Lost or Malformed."""
+        """Yield the body as it comes. Raises Lost or Malformed."""
         connection = self._connection
         while connection is not None:
             chunk = connection.take()
@@ -205,7 +205,7 @@ class _Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._unread = 0
         self._paused = False
-        # What has been read and not yet been parsed.
+        # Bytes that have been read and not yet parsed.
         self._backlog = b""
         self._head_bytes = 0
         self._line_bytes = 0
@@ -224,7 +224,7 @@ class _Connection(asyncio.Protocol):
         self.headers: dict[str, str] = {}
         self.idle_since = 0.0
 
-    # an exchange
+    # One exchange
 
     async def exchange(self, head: bytes, body: bytes) -> None:
         """Send a request; return when the answer's headers are here."""
@@ -247,7 +247,7 @@ class _Connection(asyncio.Protocol):
             raise
 
     async def wait(self) -> None:
-        """Until something comes. Raises what ended the connection."""
+        """Wait until something comes. Raises what ended the connection."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()
@@ -257,7 +257,7 @@ class _Connection(asyncio.Protocol):
             self._waiter = None
 
     def take(self) -> bytes:
-        """What has come of the body since the last time; b"" when that is nothing."""
+        """Return what has come of the body since the last time; b"" when that is nothing."""
         if not self._body:
             return b""
         parts, self._body = self._body, []
@@ -267,7 +267,7 @@ class _Connection(asyncio.Protocol):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def release(self) -> None:
-        """Back to the pool, if it can carry another exchange."""
+        """Put the connection back into the pool, if it can carry another exchange."""
         if self.complete and self.keep_alive and not self._body:
             self._reused = True
             self._pool.put(self._origin, self)
@@ -285,13 +285,13 @@ class _Connection(asyncio.Protocol):
         """Whether the host has left an idle connection open, as far as this machine knows.
 
         The event loop learns of a close when it next reads, which may be after a request has been
-        written; the kernel knows already. Whatever there is to read, an idle connection that has it
-        is of no use: an end, a reset, or bytes that answer nothing. Costs half a microsecond.
+        written; the kernel knows already. An idle connection with anything to read is of no use,
+        be it an end, a reset, or bytes that answer nothing. Costs half a microsecond.
         """
         transport = self._transport
         return transport is not None and not transport.is_closing() and not self._poll.poll(0)
 
-    # asyncio's side
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
@@ -306,7 +306,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None or self.complete:
-            # Bytes that answer nothing: whatever they are, the next answer must not be these.
+            # Bytes that answer nothing must not be taken for the next answer.
             self.abort()
         elif self._backlog:
             self._backlog += data
@@ -317,7 +317,7 @@ class _Connection(asyncio.Protocol):
             self._feed(data)
 
     def _work_off(self) -> None:
-        """Parse what has been read slice by slice; after some work, the rest in the next turn."""
+        """Parse the backlog slice by slice; after some work, leave the rest to the next turn."""
         parts = len(self._body)
         while self._backlog and self._error is None and not self.complete:
             if len(self._body) - parts > MAX_PARTS:
@@ -359,7 +359,7 @@ class _Connection(asyncio.Protocol):
             if not self.complete:
                 self._end(Malformed(begun=self.begun))
                 return
-            # The answer is whole; what follows it answers nothing.
+            # The answer is complete; the bytes after it answer nothing.
             self.keep_alive = False
         if not self.begun:
             # A header line that does not end is not counted by the parser's callbacks.
@@ -381,7 +381,7 @@ class _Connection(asyncio.Protocol):
         self._wake()
 
     def _ends_with(self, data: bytes) -> bool:
-        """Whether a complete answer ends where the data does, so that nothing follows it.
+        """Return whether a complete answer ends where the data does, so that nothing follows it.
 
         The parser does not say where it ended. A body with a length ends with the bytes that came
         of it, any other answer with an empty line.
@@ -411,7 +411,7 @@ class _Connection(asyncio.Protocol):
         self._end(Lost(begun=self.begun, reason=reason, stale=stale, unsent=unsent))
 
     def _until_close(self) -> bool:
-        """Whether the body has no other end than the connection's."""
+        """Return whether the body ends only with the connection."""
         return "content-length" not in self.headers and not self._chunked
 
     def _end(self, error: Lost | Malformed) -> None:
@@ -424,7 +424,7 @@ class _Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    # httptools' side
+    # Called by httptools
 
     # An exception in any of these stops the parser, which raises an error of its own.
 
@@ -489,9 +489,10 @@ class ConnectionPool:
 
     Args:
         connections: exchanges at a time, each on a connection of its own; None for no bound.
-        keepalive: seconds an idle connection is kept.
-        max_header_bytes: most an answer's headers may have, trailers and interim answers included.
-        max_answer_bytes: most a body may have that is read whole.
+        keepalive: seconds an idle connection stays open.
+        max_header_bytes: bytes of an answer's headers at most, trailers and interim answers
+            included.
+        max_answer_bytes: bytes of a body at most that is read whole.
     """
 
     def __init__(
@@ -527,16 +528,16 @@ class ConnectionPool:
         host the request: it is sent once more if part of it had not left yet, or with `resend`.
 
         Args:
-            origin: where to.
+            origin: where to send the request.
             head: the request line and headers, with the empty line at their end.
             body: the body; its length stands in the head.
             connect_timeout: seconds to connect, TLS included.
             resend: whether the host may get the request twice.
 
         Raises:
-            TimeoutError: no connection in time.
-            OSError: no connection (socket.gaierror: no such host, ssl.SSLError: TLS).
-            Lost, Malformed: no answer.
+            TimeoutError: the connection took too long.
+            OSError: the connection failed (socket.gaierror: no such host, ssl.SSLError: TLS).
+            Lost, Malformed: the answer did not come, or is not HTTP.
         """
         if self._room is not None:
             await self._room.acquire()
@@ -598,7 +599,7 @@ class ConnectionPool:
         self._idle.setdefault(origin, deque()).append(connection)
 
     def forget(self, origin: Origin, connection: _Connection) -> None:
-        """A connection is no more."""
+        """Drop a connection that has ended."""
         self._open.discard(connection)
         idle = self._idle.get(origin)
         if idle is not None and connection in idle:

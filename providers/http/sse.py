@@ -1,6 +1,6 @@
 """Server-sent events, as the WHATWG HTML standard (section 9.2) defines them. No IO.
 
-Reading: `Parser().feed(bytes)` gives the events that became complete, whatever the pieces.
+Reading: `Parser().feed(bytes)` returns the events that became complete, whatever the pieces.
 Writing: `encode(data)`. After a relayed stream: `read_end(its last bytes)`.
 
 Only `data` and `event` are kept: `id` and `retry` serve clients that reconnect, and a POST cannot.
@@ -42,7 +42,7 @@ class Parser:
     """Reads one stream. An event that the stream's end leaves unfinished is never given.
 
     Args:
-        limit: most bytes an event, or a line of any kind, may have.
+        limit: bytes of an event, or of a line of any kind, at most.
     """
 
     def __init__(self, limit: int = 16 * 2**20) -> None:
@@ -55,7 +55,7 @@ class Parser:
         self._after_cr = False
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that `chunk` completes, in order.
+        """Return the events that `chunk` completes, in order.
 
         Raises:
             UpstreamProtocolError: an event is over the limit. The stream is lost with it.
@@ -109,16 +109,16 @@ class Parser:
 
 
 def encode(data: bytes, event: str | None = None) -> bytes:
-    """One event as bytes, ready to be sent. Line ends in `data` arrive as LF."""
+    """Return one event as bytes, ready to be sent. Line ends in `data` arrive as LF."""
     head = b"" if event is None else b"event: %b\n" % event.encode()
     lines = [b"data: %b\n" % line for line in _LINE_END.split(data)]
     return head + b"".join(lines) + b"\n"
 
 
 def split_complete(data: bytes) -> tuple[bytes, bytes]:
-    """The bytes up to the end of the last complete event, and the unfinished rest.
+    """Return the bytes up to the end of the last complete event, and the unfinished rest.
 
-    A rest that holds comments only (keep-alives) counts as complete: nobody waits for its end.
+    A rest that holds comments only (keep-alives) counts as complete: its end does not matter.
     """
     end = max(data.rfind(gap) + len(gap) if gap in data else 0 for gap in _GAPS)
     rest = data[end:]
@@ -174,47 +174,47 @@ def _is_error(event: Event) -> bool:
     if event.event == "error":
         return True
     try:
-        found = decode(event.data)
+        content = decode(event.data)
     except wire.UNREADABLE:
         return False
-    if isinstance(found, list) and len(found) == 1:
-        found = found[0]
-    if not isinstance(found, dict):
+    if isinstance(content, list) and len(content) == 1:
+        content = content[0]
+    if not isinstance(content, dict):
         return False
-    choices = found.get("choices")
-    parts = [found, *(choices if isinstance(choices, list) else ())]
-    return any(isinstance(one, dict) and bool(one.get("error")) for one in parts)
+    choices = content.get("choices")
+    parts = [content, *(choices if isinstance(choices, list) else ())]
+    return any(isinstance(part, dict) and bool(part.get("error")) for part in parts)
 
 
 def without_usage(data: bytes) -> bytes:
-    """Complete events without the one that holds nothing but the usage.
+    """Return complete events without the one that holds nothing but the usage.
 
-    For clients that did not ask for it, when the router did.
+    For clients that did not request it, when the router did.
     """
     if _NO_CHOICES.search(data) is None:
         return data
-    kept = [event for event in _EVENTS.findall(data) if not _only_usage(event)]
-    return b"".join(kept)
+    rest = [event for event in _EVENTS.findall(data) if not _only_usage(event)]
+    return b"".join(rest)
 
 
 def _only_usage(event: bytes) -> bool:
     events = Parser().feed(event)
     try:
-        found = decode(events[0].data) if events else None
+        content = decode(events[0].data) if events else None
     except wire.UNREADABLE:
         return False
-    return isinstance(found, dict) and not found.get("choices") and bool(found.get("usage"))
+    return isinstance(content, dict) and not content.get("choices") and bool(content.get("usage"))
 
 
 class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """What the last events of a streamed answer say.
+    """What the last events of a streamed answer report.
 
     Attributes:
-        usage: None when the host did not say.
-        model: as the host reports it, "" otherwise.
-        system_fingerprint: as the host reports it, "" otherwise.
-        finish_reason: the last one given, "" otherwise.
-        error: message of an error sent in mid-stream, "" otherwise.
+        usage: the tokens; None when the host does not report them.
+        model: the model that the host reports; "" for none.
+        system_fingerprint: the fingerprint that the host reports; "" for none.
+        finish_reason: the last finish reason; "" for none.
+        error: the message of an error in mid-stream; "" for none.
         done: whether `[DONE]` came; without it, or a finish reason, the answer is not whole.
     """
 
@@ -231,7 +231,7 @@ class _End(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    """What is read of a last event; fields of another type than usual say nothing."""
+    """The fields that are read of a last event; those of unusual types count as absent."""
 
     model: Any = None
     system_fingerprint: Any = None
@@ -245,15 +245,15 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 def read_end(tail: bytes) -> StreamEnd:
-    """What a stream said at last, from its last bytes; they may begin in the middle of an event.
+    """Return what a stream's last bytes say; they may begin in the middle of an event.
 
-    Never raises: the answer went out already, and an event that cannot be read says nothing.
+    Never raises: the answer went out already, and an event that cannot be read counts as absent.
     """
-    found: dict[str, Any] = {}
+    end: dict[str, Any] = {}
     # Some hosts leave out the blank line after [DONE]; an event really cut off is not JSON.
     for event in Parser(limit=len(tail) + 2).feed(tail + b"\n\n"):
         if event.data == b"[DONE]":
-            found["done"] = True
+            end["done"] = True
             continue
         try:
             chunk = _decode_chunk(event.data)
@@ -262,15 +262,15 @@ def read_end(tail: bytes) -> StreamEnd:
         if event.event == "error" and not chunk.error:
             chunk.error = event.data.decode("utf-8", "replace")
         reasons = [_text(choice.finish_reason) for choice in chunk.choices or ()]
-        said = {
+        read = {
             "usage": usage_of_answer(chunk.usage, chunk.x_groq),
             "model": _text(chunk.model),
             "system_fingerprint": _text(chunk.system_fingerprint),
             "finish_reason": next(filter(None, reversed(reasons)), None),
             "error": _error_text(chunk.error),
         }
-        found |= {name: value for name, value in said.items() if value}
-    return StreamEnd(**found)
+        end |= {name: value for name, value in read.items() if value}
+    return StreamEnd(**end)
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What every provider sends its requests through, and the one place that names its errors.
+"""Sends every provider's requests, and turns the client's errors into ours in one place.
 
 Error messages name the provider, never its address: they are shown to clients.
 """
@@ -26,8 +26,8 @@ from providers.errors import (
 from providers.http import http1
 from providers.http.content_coding import Decoder, Undecodable, decoder_for
 
-# Decoded bytes after which others have their turn (about a millisecond), and what a step counts for
-# beyond what it gives.
+# Decoded bytes after which other tasks have their turn (about a millisecond), and the bytes that a
+# step counts for beyond those that it decodes.
 WORK_BYTES = 256 * 1024
 STEP_COST = 4096
 # URLs whose requests' first bytes are stored.
@@ -35,15 +35,15 @@ MAX_STARTS = 1000
 
 
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bounds of the HTTP client. Of the config's `http` section.
+    """Bounds of the HTTP client, as in the config's `http` section.
 
     Attributes:
         connections: requests in flight per process, each on a connection of its own; None for no
             bound.
-        keepalive: seconds an idle connection is kept.
-        max_header_bytes: most an answer's headers may have together, 32 more counted for each;
+        keepalive: seconds an idle connection stays open.
+        max_header_bytes: bytes of an answer's headers at most, 32 more counted for each header;
             interim answers and trailers included.
-        max_answer_bytes: most the body of a whole (not streamed) answer may have, after content
+        max_answer_bytes: bytes of a whole (not streamed) answer's body at most, after content
             codings such as gzip were decoded.
     """
 
@@ -96,18 +96,18 @@ class Transport:
 
         Args:
             method: GET or POST.
-            url: of what.
-            provider: whose it is, for errors.
-            headers: those that all its requests have: encoded once per object.
-            body: None for none.
-            connect_timeout: seconds.
-            more: this request's own headers.
+            url: the URL to request.
+            provider: the provider's name, for errors.
+            headers: headers that all of the provider's requests have; encoded once per object.
+            body: the body; None for none.
+            connect_timeout: seconds to connect.
+            more: headers of this request alone.
             resend: whether the host may get the request twice where a pooled connection ends
                 without an answer; a GET may always be sent again.
 
         Raises:
             UpstreamConnectError, UpstreamTimeoutError, UpstreamProtocolError: see `translate`; or
-                the status promises no body, which nothing that is requested here can do without.
+                the status promises no body, which every answer here has to have.
         """
         assert self._pool is not None, "the transport is not open"
         start = self._starts.get((method, url))
@@ -137,7 +137,7 @@ class Transport:
         headers = response.headers
         kind = headers.get("content-type")
         if kind is not None and not kind.islower():
-            # Media types and charsets have no case (RFC 9110, 8.3); whoever compares them does.
+            # Media types and charsets have no case (RFC 9110, 8.3), but comparisons do.
             headers["content-type"] = kind.lower()
         if "content-encoding" not in headers:
             return HttpReply(response, provider)
@@ -154,7 +154,7 @@ class Transport:
 
 
 class _Start(NamedTuple):
-    """How requests to one URL begin: its origin, the headers they have, and both as bytes."""
+    """The beginning of requests to one URL: origin, headers, and both as bytes."""
 
     origin: http1.Origin
     headers: Mapping[str, str]
@@ -187,14 +187,14 @@ class HttpReply:
         self._provider = provider
 
     async def read(self) -> bytes:
-        """The whole body."""
+        """Return the whole body."""
         try:
             return await self._response.read()
         except (http1.Lost, http1.Malformed, http1.TooLarge, OSError) as error:
             raise translate(error, self._provider) from error
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, one item per read from the socket."""
+        """Yield the body, one item per read from the socket."""
         try:
             async for chunk in self._response.chunks():
                 yield chunk
@@ -209,8 +209,8 @@ class HttpReply:
 class _DecodedReply(HttpReply):
     """A reply whose content coding is undone as it comes.
 
-    What a few bytes expand to is bounded in memory by the size of a step, in time by giving way to
-    others after WORK_BYTES, and for a whole answer by `http.max_answer_bytes`.
+    A few bytes may expand to many: memory is bounded by the size of a step, time by giving way to
+    other tasks after WORK_BYTES, and a whole answer by `http.max_answer_bytes`.
     """
 
     def __init__(self, response: http1.Response, provider: str, decoder: Decoder) -> None:
@@ -218,7 +218,7 @@ class _DecodedReply(HttpReply):
         self._decoder = decoder
 
     async def read(self) -> bytes:
-        """The whole body, decoded."""
+        """Return the whole body, decoded."""
         limit = self._response.max_bytes
         parts: list[bytes] = []
         size = 0
@@ -233,16 +233,16 @@ class _DecodedReply(HttpReply):
         return b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, decoded, in pieces of bounded size."""
-        work = 0
+        """Yield the body, decoded, in pieces of bounded size."""
+        decoded = 0
         try:
             async for chunk in self._response.chunks():
                 for piece in self._decoder.feed(chunk):
-                    work += len(piece) + STEP_COST
+                    decoded += len(piece) + STEP_COST
                     if piece:
                         yield piece
-                    if work > WORK_BYTES:
-                        work = 0
+                    if decoded > WORK_BYTES:
+                        decoded = 0
                         await asyncio.sleep(0)
             self._decoder.finish()
         except (http1.Lost, http1.Malformed, Undecodable, OSError) as error:
@@ -250,7 +250,7 @@ class _DecodedReply(HttpReply):
 
 
 def translate(error: Exception, provider: str) -> UpstreamError:
-    """What the client met, as one of our errors. Every exception it raises has its line here."""
+    """Return what the client raised as one of our errors; each of its exceptions is here."""
     if isinstance(error, Undecodable):
         return UpstreamProtocolError(f"{provider}: the answer {error}")
     if isinstance(error, http1.TooLarge):

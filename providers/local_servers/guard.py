@@ -21,7 +21,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _die_with_guard() -> None:
-    """In the child, before it becomes the command. Linux only; elsewhere the pipe has to do."""
+    """Have Linux kill this process, which becomes the command, with the guard."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -1,15 +1,15 @@
 """llama-cpp-python's own server, `python -m llama_cpp.server`: one model, one request at a time.
 
-What it does in its own way, and what is done about it:
+Its peculiarities, and how they are handled:
 
-- A second request cuts the answer to the first one short, unless it is started with
-  `--interrupt_requests False`. We send one request at a time; an answer that somebody else's
-  request cut short shows by its missing finish reason and is an error.
-- A model it does not have is answered by the one it has: we ask for its list first.
+- A second request cuts the answer to the first one short, unless the server was started with
+  `--interrupt_requests False`. We send one request at a time; an answer that another client's
+  request cut short has no finish reason and is an error.
+- A model it does not have is answered by the one it has: we fetch its list first.
 - `n`, `tool_choice: required` and names it does not know are ignored: they count as lacking.
-- A schema for JSON is given beside `json_object`; there is no `json_schema`. An assistant's content
+- It takes a schema for JSON beside `json_object`, and no `json_schema`. An assistant's content
   beside tool calls must not be null. A chat without messages is answered.
-- A request that it cannot read is answered with 500, which would be tried again: we say 400.
+- A request that it cannot read is answered with 500, which would be tried again: we answer 400.
 - A stream has no usage: where the client wants it, the texts are counted by the server's tokenizer
   and marked `"estimated": true`, because the chat template's own tokens are not in them.
 """
@@ -41,12 +41,12 @@ from providers.usage import count_of
 
 _LISTING_S = 5.0
 
-# How its validation errors name a field of the request.
+# The form in which its validation errors name a field of the request.
 _UNREADABLE_REQUEST = b"'loc': ('body'"
 
 
 def _messages(messages: Any, edits: Edits) -> Any:
-    """Developer messages as system messages, and text where content is null."""
+    """Return the messages with system for developer, and empty text for null content."""
     messages = system_for_developer(messages, edits)
     if not isinstance(messages, list):
         return messages
@@ -138,11 +138,11 @@ class LlamaCpp(Llamafile):
         self._models: tuple[str, ...] = ()
 
     def rules(self, call: Call) -> Rules | None:
-        """What the path takes."""
+        """Return the rules of the call's path."""
         return _RULES[call.path]
 
     async def send(self, call: Call) -> Reply:
-        """As for a llamafile; a model it does not have is refused here, as it would not."""
+        """Send a call as to a llamafile; refuse a model that the server does not have."""
         if call.path == "models":
             return await super().send(call)
         if call.model not in self._models:
@@ -180,7 +180,7 @@ class LlamaCpp(Llamafile):
             return ()
 
     async def count(self, text: str) -> int | None:
-        """How many tokens its tokenizer makes of a text; None when it does not tell."""
+        """Return how many tokens the server's tokenizer makes of a text; None when it fails."""
         body = wire.encode({"input": text})
         for path in ("/tokenize/count", "/extras/tokenize/count"):
             try:
@@ -206,7 +206,7 @@ class LlamaCpp(Llamafile):
 
 
 async def _as_refusal(reply: Reply) -> Reply:
-    """A 500 over a request that could not be read, as the 400 that it is."""
+    """Return a 500 as a 400 where the request could not be read."""
     try:
         body = await reply.read()
     finally:
@@ -227,11 +227,11 @@ class _WholeStream:
         self._call = call
 
     async def read(self) -> bytes:
-        """The whole stream."""
+        """Return the whole stream."""
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The events as they come, then the usage, then the end."""
+        """Yield the events as they come, then the usage, then the end."""
         parser = sse.Parser()
         texts: list[str] = []
         last: dict[str, Any] = {}
@@ -263,14 +263,14 @@ class _WholeStream:
         return sse.encode(wire.encode({**head, "choices": [], "usage": usage})) + sse.DONE
 
     async def _usage(self, text: str) -> dict[str, Any] | None:
-        asked = await self._provider.count(_asked(self._call))
-        answered = await self._provider.count(text)
-        if asked is None or answered is None:
+        prompt = await self._provider.count(_prompt_text(self._call))
+        completion = await self._provider.count(text)
+        if prompt is None or completion is None:
             return None
         return {
-            "prompt_tokens": asked,
-            "completion_tokens": answered,
-            "total_tokens": asked + answered,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
             "estimated": True,
         }
 
@@ -283,21 +283,21 @@ def _take(chunk: Mapping[str, Any], texts: list[str]) -> bool:
     """Keep a chunk's text; whether it has a finish reason."""
     finished = False
     for choice in chunk.get("choices") or ():
-        said = choice.get("text") or (choice.get("delta") or {}).get("content")
-        if said:
-            texts.append(said)
+        text = choice.get("text") or (choice.get("delta") or {}).get("content")
+        if text:
+            texts.append(text)
         finished |= choice.get("finish_reason") is not None
     return finished
 
 
-def _asked(call: Call) -> str:
-    """The text that is asked, without the template around it."""
+def _prompt_text(call: Call) -> str:
+    """Return the text of the prompt, without the template around it."""
     raw = call.envelope.get("messages") or call.envelope.get("prompt") or msgspec.Raw(b"null")
     try:
-        found: Any = msgspec.json.decode(raw)
-        if isinstance(found, str):
-            return found
-        messages = msgspec.convert(found, list[wire.Message])
+        content: Any = msgspec.json.decode(raw)
+        if isinstance(content, str):
+            return content
+        messages = msgspec.convert(content, list[wire.Message])
     except wire.UNREADABLE:
         return ""
     return "\n".join(wire.message_text(message.content) for message in messages)

@@ -62,15 +62,15 @@ class LlamafileConfig(CompatibleConfig, frozen=True, kw_only=True):
 
 
 def command_of(name: str, config: LlamafileConfig) -> list[str]:
-    """The command to start, [] for a server that is already running.
+    """Return the command to start; [] for a server that is already running.
 
     Raises:
         ConfigError: the config says two things at once, or names a file that is not there.
     """
     place = f"providers.{name}"
-    said = [key for key in ("base_url", "command", "model") if getattr(config, key)]
-    if len(said) > 1:
-        raise ConfigError(f"{place}: {' and '.join(said)} exclude each other", param=place)
+    given = [key for key in ("base_url", "command", "model") if getattr(config, key)]
+    if len(given) > 1:
+        raise ConfigError(f"{place}: {' and '.join(given)} exclude each other", param=place)
     if config.model:
         if not Path(config.model).is_file():
             raise ConfigError(f"{place}.model: {config.model}: no such file", param=place)
@@ -91,13 +91,13 @@ def command_of(name: str, config: LlamafileConfig) -> list[str]:
 
 
 def _title(command: list[str]) -> str:
-    """What to call the model of a command: its file's name, or the llamafile's."""
+    """Return a name for the model of a command: its file's name, or the llamafile's."""
     files = [part for part in command if part.endswith(".gguf")]
     return Path(files[0] if files else command[0]).stem
 
 
 def _plain_text(messages: Any, edits: Edits) -> Any:
-    """Messages whose text parts are joined: the old server takes strings only."""
+    """Return messages whose text parts are joined: the old server takes strings only."""
     messages = system_for_developer(messages, edits)
     if not isinstance(messages, list):
         return messages
@@ -170,10 +170,10 @@ class Llamafile(Compatible):
         self._slots = config.slots
         self._room: asyncio.Semaphore | None = None
         self._seen: Mapping[str, Any] | None = None
-        self._asking = asyncio.Lock()
+        self._probing = asyncio.Lock()
 
     async def open(self) -> None:
-        """Nothing yet: a server of ours is started by the first request."""
+        """Do nothing yet: the first request starts a server of ours."""
 
     async def close(self) -> None:
         """End the server, if it is ours."""
@@ -192,7 +192,7 @@ class Llamafile(Compatible):
                 return BytesReply(model_list([self._title]))
             self._move(await self._server.ready())
         try:
-            await self._look()
+            await self._probe()
             free = call.path == "models" and not self._listing_takes_a_slot
             if free or self._room is None:
                 return await super().send(call)
@@ -209,7 +209,7 @@ class Llamafile(Compatible):
         return _InSlot(reply, self._room)
 
     def rules(self, call: Call) -> Rules | None:
-        """None for llama-server, which takes what OpenAI takes."""
+        """Return None for llama-server, which takes what OpenAI takes."""
         del call
         return _OLD if self._seen is not None and _is_old(self._seen) else None
 
@@ -220,11 +220,11 @@ class Llamafile(Compatible):
             self._urls = {path: f"{self._base}/{path}" for path in self._urls}
             self._seen = None
 
-    async def _look(self) -> None:
-        """Ask the server once what it is."""
+    async def _probe(self) -> None:
+        """Read once which server it is, and how many slots it has."""
         if self._seen is not None:
             return
-        async with self._asking:
+        async with self._probing:
             if self._seen is None:
                 self._seen = await self._get("/props") or {}
                 slots = self._slots
@@ -234,7 +234,7 @@ class Llamafile(Compatible):
                 self._room = asyncio.Semaphore(slots) if slots else None
 
     async def _get(self, path: str) -> dict[str, Any] | None:
-        """The JSON object at a path of the server's root; None when there is none."""
+        """Return the JSON object at a path of the server's root; None without one."""
         reply = await self._transport.request(
             "GET",
             self._base.removesuffix("/v1") + path,
@@ -255,7 +255,7 @@ class Llamafile(Compatible):
             return None
 
     async def _healthy(self, root: str) -> bool:
-        """Whether the server at `root` has loaded its model."""
+        """Return whether the server at `root` has loaded its model."""
         for path in ("/health", "/v1/models"):
             try:
                 async with asyncio.timeout(_PROBE_S):
@@ -278,7 +278,7 @@ class Llamafile(Compatible):
 
 
 def _is_old(props: Mapping[str, Any]) -> bool:
-    """Only llama-server tells its build, or its chat template, in `/props`."""
+    """Return whether a server's `/props` lack what only llama-server has: build, chat template."""
     return not ("build_info" in props or "chat_template" in props)
 
 
@@ -293,12 +293,12 @@ class _InSlot:
         self._room: asyncio.Semaphore | None = room
 
     async def read(self) -> bytes:
-        """The whole body."""
+        """Return the whole body."""
         with contextlib.closing(self):
             return await self._reply.read()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes."""
+        """Yield the body as it comes."""
         with contextlib.closing(self):
             async for chunk in self._reply.chunks():
                 yield chunk

@@ -24,7 +24,7 @@ from typing import Any
 from providers.errors import UpstreamConnectError
 
 _GUARD = Path(__file__).with_name("guard.py")
-# A server that ran at least this long has earned a quick restart.
+# A server that ran at least this long is restarted quickly.
 _STEADY_S = 60.0
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
@@ -38,10 +38,10 @@ class ManagedServer:
     """One server process and its successors.
 
     Args:
-        name: the provider's, for messages.
+        name: the provider's name, for messages.
         command: program and arguments; `{port}` and `{host}` are filled in.
         log: the file that takes what the server prints; appended to.
-        probe: says whether a server is ready.
+        probe: returns whether a server is ready.
         start_timeout: seconds a start may take before it is given up.
         sleep, clock: time, injectable.
 
@@ -72,7 +72,7 @@ class ManagedServer:
         self._task: asyncio.Task[None] | None = None
 
     async def ready(self) -> str:
-        """The server's base URL; starts it the first time, and waits while it starts.
+        """Return the server's base URL; start it the first time, and wait while it starts.
 
         Raises:
             UpstreamConnectError: its process ended, and the next start has not begun yet.
@@ -83,7 +83,7 @@ class ManagedServer:
         return await asyncio.shield(self._state)
 
     async def close(self) -> None:
-        """End the process and everything it started; returns when they are gone."""
+        """End the process and everything it started; return when they are gone."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -106,7 +106,7 @@ class ManagedServer:
         self._renew()
         assert self._state is not None
         self._state.set_exception(UpstreamConnectError(message))
-        # Nobody may be waiting; an unread failure is no accident.
+        # Else asyncio would log the failure where no request waits for it.
         self._state.exception()
 
     def _renew(self) -> None:
@@ -115,7 +115,7 @@ class ManagedServer:
             self._state = asyncio.get_running_loop().create_future()
 
     async def _run_once(self) -> str:
-        """Run one process to its end; why it ended, in words."""
+        """Run one process to its end; return why it ended, in words."""
         host, port = "127.0.0.1", _free_port()
         command = [
             part.replace("{port}", str(port)).replace("{host}", host) for part in self._command
@@ -174,26 +174,26 @@ def _free_port() -> int:
 
 
 def _when_ended(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
-    """The exit code, once there is one. A thread waits: that works on every event loop."""
+    """Return a future of the exit code. A thread waits, which works on every event loop."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int] = loop.create_future()
 
-    def tell(code: int) -> None:
+    def set_code(code: int) -> None:
         if not ended.done():
             ended.set_result(code)
 
     def wait() -> None:
         code = process.wait()
-        # The loop is closed if nobody waited for us, at the end of the process.
+        # The loop may be closed already at the end of the process.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(tell, code)
+            loop.call_soon_threadsafe(set_code, code)
 
     threading.Thread(target=wait, daemon=True).start()
     return ended
 
 
 async def _end(process: subprocess.Popen[bytes], ended: asyncio.Future[int]) -> None:
-    """Ask the guard to end the server, and wait until it has; it kills what does not obey."""
+    """Make the guard end the server, and wait until it has; it kills what does not stop."""
     assert process.stdin is not None
     process.stdin.close()
     while not ended.done():

@@ -46,7 +46,7 @@ from providers.translation.translate import Rules, translate
 # Part of the fingerprint: raise it with every change that can change an answer.
 VERSION = 1
 
-# What lies behind is not read (but by echo). TextRank's matrix is sentences x sentences.
+# The text beyond is not read (except by echo). TextRank's matrix is sentences x sentences.
 MAX_CHARACTERS = 100_000
 MAX_SENTENCES = 500
 # Requests with more bytes leave the event loop: it would stand still for milliseconds.
@@ -69,7 +69,7 @@ _STOP_WORDS = frozenset(
 
 
 def sentences(text: str) -> Iterator[str]:
-    """The sentences of the first MAX_CHARACTERS of `text`, without the space around them."""
+    """Yield the sentences of the first MAX_CHARACTERS of a text, without space around them."""
     for line in text[:MAX_CHARACTERS].splitlines():
         for sentence in sentencex.segment("en", line):
             if stripped := sentence.strip():
@@ -77,33 +77,33 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def lead(text: str, *, count: int) -> str:
-    """The first `count` sentences."""
+    """Return the first `count` sentences."""
     return " ".join(islice(sentences(text), count))
 
 
 def textrank(text: str, *, count: int = 3) -> str:
-    """The `count` most central sentences, in the order of the text.
+    """Return the `count` most central sentences, in the order of the text.
 
     Two sentences are as similar as the words they share, divided by log |a| + log |b|, the
     numbers of their words. Words are in lower case and without a short list of function words;
     the paper leaves that filter open. Sentences of one word are similar to none. Ties go to the
     earlier sentence.
     """
-    found = list(islice(sentences(text), MAX_SENTENCES + 1))
-    if len(text) > MAX_CHARACTERS or len(found) > MAX_SENTENCES:
+    listed = list(islice(sentences(text), MAX_SENTENCES + 1))
+    if len(text) > MAX_CHARACTERS or len(listed) > MAX_SENTENCES:
         # The last one may be cut in the middle.
-        found = found[: max(1, len(found) - 1)]
+        listed = listed[: max(1, len(listed) - 1)]
     bags = [
         Counter(word for word in _WORD.findall(sentence.lower()) if word not in _STOP_WORDS)
-        for sentence in found
+        for sentence in listed
     ]
     scores = rank(similarity(bags))
-    best = sorted(range(len(found)), key=lambda i: (-scores[i], i))[:count]
-    return " ".join(found[i] for i in sorted(best))
+    best = sorted(range(len(listed)), key=lambda i: (-scores[i], i))[:count]
+    return " ".join(listed[i] for i in sorted(best))
 
 
 def similarity(bags: list[Counter[str]]) -> _Matrix:
-    """How similar each two bags of words are; shape (bags, bags), 0 on the diagonal."""
+    """Return how similar each two bags of words are; shape (bags, bags), 0 on the diagonal."""
     spread = Counter(word for bag in bags for word in bag)
     column = {word: i for i, word in enumerate(w for w, count in spread.items() if count > 1)}
     present = np.zeros((len(bags), len(column)), dtype=np.float32)
@@ -119,7 +119,7 @@ def similarity(bags: list[Counter[str]]) -> _Matrix:
 
 
 def rank(weights: _Matrix, *, damping: float = 0.85) -> list[float]:
-    """PageRank on an undirected weighted graph, in the paper's form (no division by n).
+    """Return PageRank on an undirected weighted graph, in the paper's form (not divided by n).
 
     Rounded, so that sentences with the same neighbours tie whatever the order of addition.
 
@@ -177,7 +177,7 @@ MODELS: Mapping[str, Callable[[str], str]] = {
 
 
 def end_early(text: str, stop: Iterable[str], max_tokens: int | None) -> tuple[str, str]:
-    """`text` up to the first stop text or the last allowed token, and the finish reason."""
+    """Return a text up to the first stop text or the last allowed token, and why it ended."""
     ends = [at for at in map(text.find, stop) if at >= 0]
     text = text[: min(ends, default=len(text))]
     if max_tokens is not None:
@@ -188,7 +188,7 @@ def end_early(text: str, stop: Iterable[str], max_tokens: int | None) -> tuple[s
 
 
 class BaselineConfig(ProviderConfig, frozen=True, kw_only=True):
-    """Needs nothing. `models` names those to list, all when it is empty."""
+    """The baselines' entry. `models` names those to list; all when it is empty."""
 
 
 class Baseline:

@@ -5,7 +5,7 @@
 
 A recording answers the requests that are in it, and no others: everything but `model`, `stream`,
 `stream_options` and `user` has to be the same. Where a request was recorded several times, its
-answers come in turns. A streamed answer serves a request that is not streamed, and the other way
+answers take turns. A streamed answer serves a request that is not streamed, and the other way
 round.
 
 Of a dataset (JSON Lines or CSV), each column is a model: `elsewhere/summary_a` answers with that
@@ -56,7 +56,7 @@ class RecordedConfig(ProviderConfig, frozen=True, kw_only=True):
     Attributes:
         file: a recording.
         dataset: a JSON Lines or CSV file.
-        input: the dataset's column that holds what is asked.
+        input: the dataset's column that holds the prompts.
     """
 
     file: str = ""
@@ -102,10 +102,10 @@ class Recorded:
             )
 
     async def close(self) -> None:
-        """Nothing to close: the file is read once."""
+        """Do nothing: the file was read at once."""
 
     async def send(self, call: Call) -> Reply:
-        """Answer from the file; what is not in it gets OpenAI's error object."""
+        """Answer from the file; a request that is not in it gets OpenAI's error object."""
         models = self._pairs or self._columns
         if call.path == "models":
             return BytesReply(model_list(self._config.models or models))
@@ -117,7 +117,7 @@ class Recorded:
                 )
             if self._pairs:
                 return self._replay(call)
-            return self._look_up(call)
+            return self._from_columns(call)
         except RequestError as error:
             return error_reply(error)
 
@@ -134,7 +134,7 @@ class Recorded:
         self._turns[call.model, key] += 1
         return _reply_of(pairs[turn % len(pairs)], call)
 
-    def _look_up(self, call: Call) -> Reply:
+    def _from_columns(self, call: Call) -> Reply:
         if call.path == "embeddings":
             raise RequestError(
                 f"{self.name}/{call.model} is a column of answers; it has no embeddings",
@@ -160,28 +160,28 @@ class Recorded:
         return BytesReply(whole(answer))
 
     def _row(self, answers: Mapping[str, str], prompt: str) -> str:
-        """The answer to the row that a prompt asks; the longest, where several stand in it."""
-        asked = prompt.strip()
-        if asked in answers:
-            return answers[asked]
-        found = max((one for one in answers if one and one in asked), key=len, default=None)
-        if found is None:
+        """Return the answer of the row whose input is the prompt, or the longest that is in it."""
+        question = prompt.strip()
+        if question in answers:
+            return answers[question]
+        contained = max((row for row in answers if row and row in question), key=len, default=None)
+        if contained is None:
             raise NotFoundError(
                 f"{self._config.dataset} has no row whose {self._config.input} stands in the last "
                 "user message",
                 code="not_recorded",
             )
-        return answers[found]
+        return answers[contained]
 
 
 def fingerprint(path: str, request: Mapping[str, Any]) -> str:
-    """What makes two requests the same; whatever the order of their fields."""
-    kept = {name: value for name, value in request.items() if name not in _IGNORED}
-    return hashlib.sha256(path.encode() + b"\n" + _encode_sorted(kept)).hexdigest()
+    """Return what identifies a request, whatever the order of its fields."""
+    fields = {name: value for name, value in request.items() if name not in _IGNORED}
+    return hashlib.sha256(path.encode() + b"\n" + _encode_sorted(fields)).hexdigest()
 
 
 def _reply_of(pair: RecordedExchange, call: Call) -> Reply:
-    """A recorded answer, streamed or whole as it is asked now."""
+    """Return a recorded answer, streamed or whole as the call requests it."""
     headers = {"content-type": pair.content_type}
     streamed = pair.content_type.startswith("text/event-stream")
     if pair.status >= 400 or pair.path == "embeddings" or streamed == call.stream:
@@ -190,15 +190,15 @@ def _reply_of(pair: RecordedExchange, call: Call) -> Reply:
             return BytesReply(_as_stream(iter(_pieces(body))), headers=headers)
         return BytesReply(body, status=pair.status, headers=headers)
     if streamed:
-        said = sse.Parser().feed((pair.text or "").encode() + b"\n\n")
-        chunks = [_read_row(event.data) for event in said if event.data != b"[DONE]"]
+        read_events = sse.Parser().feed((pair.text or "").encode() + b"\n\n")
+        chunks = [_read_row(event.data) for event in read_events if event.data != b"[DONE]"]
         return BytesReply(wire.encode(fold(chunks)))
     include = wire.wants_usage(call.envelope)
     return BytesReply(_as_stream(unfold(pair.body, include_usage=include)))
 
 
 def _pieces(body: bytes) -> list[bytes]:
-    """A stream's bytes, an event each."""
+    """Return a stream's bytes, one item for each event."""
     return [event + b"\n\n" for event in body.split(b"\n\n") if event]
 
 
@@ -209,8 +209,8 @@ async def _as_stream(chunks: Iterator[bytes]) -> Any:
 
 
 def _read_recording(path: Path) -> dict[str, dict[str, list[RecordedExchange]]]:
-    """Model to fingerprint to pairs, in the order of the file."""
-    found: dict[str, dict[str, list[RecordedExchange]]] = {}
+    """Return the pairs by model and fingerprint, in the order of the file."""
+    pairs: dict[str, dict[str, list[RecordedExchange]]] = {}
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
@@ -219,24 +219,24 @@ def _read_recording(path: Path) -> dict[str, dict[str, list[RecordedExchange]]]:
         except wire.UNREADABLE as error:
             raise ConfigError(f"{path}, line {number}: not a recorded pair: {error}") from error
         key = fingerprint(pair.path, pair.request)
-        found.setdefault(pair.model, {}).setdefault(key, []).append(pair)
-    return found
+        pairs.setdefault(pair.model, {}).setdefault(key, []).append(pair)
+    return pairs
 
 
 def _read_columns(path: Path, key: str) -> dict[str, dict[str, str]]:
-    """Column to input to answer. Raises ConfigError as `Recorded.open`."""
+    """Return the answers by column and input. Raises ConfigError as `Recorded.open` does."""
     columns: dict[str, dict[str, str]] = {}
     for number, row in _rows(path):
         if not isinstance(row.get(key), str):
             raise ConfigError(
                 f"{path}, line {number}: no text in column {key!r}.{closest(key, row)}"
             )
-        asked = row[key].strip()
+        question = row[key].strip()
         for name, value in row.items():
             if name == key or not isinstance(value, str):
                 continue
             answers = columns.setdefault(name, {})
-            if answers.setdefault(asked, value) != value:
+            if answers.setdefault(question, value) != value:
                 raise ConfigError(f"{path}, line {number}: a second answer to the same {key}")
     return columns
 

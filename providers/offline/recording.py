@@ -27,7 +27,7 @@ from providers.masking import Masks
 MAX_BYTES = 16 * 2**20
 HIDDEN = "[secret]"
 
-# The forms in which hosts give out keys; a word of our own is better shown than a key told.
+# The forms in which hosts give out keys. Rather too much is hidden than a key shown.
 _SECRETS = re.compile(
     r"\b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}"
     r"|\b(?:gsk|hf|xai|r8)_[A-Za-z0-9]{16,}"
@@ -46,11 +46,11 @@ class RecordedExchange(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A request and its answer, one line of a recording.
 
     Attributes:
-        path: below `/v1`.
+        path: the path below `/v1`.
         model: the model's name at the provider.
         request: the client's fields but `model`.
         status: the answer's HTTP status.
-        content_type: the answer's.
+        content_type: the answer's content type.
         body: a JSON answer.
         text: any other answer.
     """
@@ -65,7 +65,7 @@ class RecordedExchange(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def hide(text: str) -> str:
-    """The text without what looks like a key."""
+    """Return the text without what looks like a key."""
     return _SECRETS.sub(HIDDEN, text)
 
 
@@ -82,7 +82,7 @@ def _value(raw: msgspec.Raw) -> Any:
 
 
 def line_of(call: Call, status: int, content_type: str, body: bytes) -> bytes:
-    """The line that records an answer, its line end included."""
+    """Return the line that records an answer, its line end included."""
     request = values_of(call.envelope)
     request.pop("model", None)
     pair = RecordedExchange(
@@ -94,7 +94,7 @@ def line_of(call: Call, status: int, content_type: str, body: bytes) -> bytes:
     )
     try:
         if not content_type.startswith("application/json"):
-            raise msgspec.DecodeError  # to the same end as JSON that is none
+            raise msgspec.DecodeError  # treated as JSON that cannot be read
         pair.body = msgspec.json.decode(body)
     except wire.UNREADABLE:
         pair.text = body.decode("utf-8", "replace")
@@ -116,7 +116,7 @@ class Recorder:
         """Check that the file can be written, and open the provider.
 
         Raises:
-            ConfigError: it cannot.
+            ConfigError: the file cannot be written.
         """
         try:
             await asyncio.to_thread(self._append, b"")
@@ -133,7 +133,7 @@ class Recorder:
             await self._provider.close()
 
     async def send(self, call: Call) -> Reply:
-        """As the provider; its answer is recorded once it was read to its end."""
+        """Send a call to the provider; record the answer once it was read to its end."""
         reply = await self._provider.send(call)
         return reply if call.path == "models" else _RecordedReply(reply, self, call)
 
@@ -150,7 +150,7 @@ class Recorder:
 
 
 class _RecordedReply:
-    """A Reply that keeps what it passes on."""
+    """A Reply that records what it passes on."""
 
     def __init__(self, reply: Reply, recorder: Recorder, call: Call) -> None:
         self.status = reply.status
@@ -161,23 +161,23 @@ class _RecordedReply:
         self._call = call
 
     async def read(self) -> bytes:
-        """The whole body, recorded."""
+        """Return the whole body, and record it."""
         body = await self._reply.read()
         if len(body) <= MAX_BYTES:
             await self._recorder.keep(self._call, self, body)
         return body
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes; recorded at its end."""
-        kept: list[bytes] = []
+        """Yield the body as it comes, and record it at its end."""
+        parts: list[bytes] = []
         size = 0
         async for chunk in self._reply.chunks():
             size += len(chunk)
             if size <= MAX_BYTES:
-                kept.append(chunk)
+                parts.append(chunk)
             yield chunk
         if size <= MAX_BYTES:
-            await self._recorder.keep(self._call, self, b"".join(kept))
+            await self._recorder.keep(self._call, self, b"".join(parts))
 
     async def aclose(self) -> None:
         """Close the reply."""

@@ -1,9 +1,9 @@
-"""What a scripted model says: rules, which of them applies, and the bytes it leads to. No IO.
+"""The rules of a scripted model, which of them applies, and the bytes it leads to. No IO.
 
     models:
       tiny:
         - {times: 2, status: 429, headers: {Retry-After: 1}}   # the first two calls
-        - {match: "(?i)weather", answer: "Sunny, call {n}."}   # then, where the pattern is found
+        - {match: "(?i)weather", answer: "Sunny, call {n}."}   # then, where the pattern matches
         - {answers: ["yes", "no"], delay_s: 0.05}              # then in turns, for good
 
 `scripted.py` performs a script, in this process or as an HTTP server.
@@ -53,23 +53,23 @@ _DIMENSIONS = 16
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When it applies, and what it gives.
+    """When a rule applies, and what it answers.
 
     Attributes:
-        match: regular expression to be found in the last user message, prompt or input.
+        match: regular expression to search for in the last user message, prompt or input.
         times: how often the rule applies before it is skipped; None for no bound.
         answer: the text. `{input}` becomes the last user message, `{n}` the number of the call to
             this model, from 1. Without answer and answers, the input comes back. Embeddings
             ignore it: their vectors depend on the input only.
         answers: texts given in turns, instead of `answer`.
-        finish_reason: as it is.
+        finish_reason: the finish reason to report.
         usage: tokens to report; None counts words and punctuation marks.
         status: HTTP status. From 400 on, the body is OpenAI's error object unless `body` is set.
-        body: the whole body: a text as it is, anything else as JSON.
-        headers: added to the answer's, `Retry-After` for example.
-        delay_s: before the headers.
-        first_byte_delay_s: between the headers and the body.
-        chunk_delay_s: between two pieces of the body.
+        body: the whole body: a text unchanged, anything else as JSON.
+        headers: headers to add to the answer's, `Retry-After` for example.
+        delay_s: seconds before the headers.
+        first_byte_delay_s: seconds between the headers and the body.
+        chunk_delay_s: seconds between two pieces of the body.
         chunks: into how many pieces the text of a stream, or a body, is cut. By default a stream
             goes word by word and a body in one piece.
         fault: `reset` and `refuse_after_accept` break the connection before the headers, by TCP
@@ -98,7 +98,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     fault_after: Annotated[int, msgspec.Meta(ge=0, le=10**12)] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself; msgspec adds the path to the message."""
+        """Refuse settings that contradict one another; msgspec adds the path to the message."""
         if self.match is not None:
             try:
                 re.compile(self.match)
@@ -120,7 +120,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def load_script(path: Path) -> Script:
-    """The script in a YAML or JSON file.
+    """Read a script from a YAML or JSON file.
 
     Raises:
         ConfigError: the file cannot be read or is no script.
@@ -174,8 +174,8 @@ class Counts:
         )
 
 
-class Ask(NamedTuple):
-    """A request, read. `text` is what rules match and `{input}` stands for."""
+class ScriptedRequest(NamedTuple):
+    """A request, read. `text` is what rules match, and what `{input}` becomes."""
 
     path: ScriptPath
     model: str
@@ -183,7 +183,9 @@ class Ask(NamedTuple):
     what: TextRequest | wire.EmbeddingRequest
 
 
-def read_ask(path: ScriptPath, model: str, envelope: Mapping[str, msgspec.Raw]) -> Ask:
+def read_scripted(
+    path: ScriptPath, model: str, envelope: Mapping[str, msgspec.Raw]
+) -> ScriptedRequest:
     """Read a request.
 
     Raises:
@@ -191,19 +193,19 @@ def read_ask(path: ScriptPath, model: str, envelope: Mapping[str, msgspec.Raw]) 
     """
     if path == "embeddings":
         request = wire.read_request(envelope, wire.EmbeddingRequest)
-        return Ask(path, model, _inputs(request)[-1], request)
+        return ScriptedRequest(path, model, _inputs(request)[-1], request)
     question = compose.read_question(path, envelope)
-    return Ask(path, model, question.prompts[-1] if question.prompts else "", question)
+    return ScriptedRequest(path, model, question.prompts[-1] if question.prompts else "", question)
 
 
 class Performance(NamedTuple):
-    """What to do about a call: wait, send the head, send the pieces, then end.
+    """How to answer a call: wait, send the head, send the pieces, then end.
 
     Attributes:
-        rule: for its delays.
-        status: HTTP status, 0 when there is no head and `end` comes at once.
+        rule: the rule, whose delays apply.
+        status: HTTP status; 0 when `end` comes at once, without a head.
         headers: names in lower case, without the framing.
-        pieces: to be sent one by one.
+        pieces: the pieces of the body, to send one by one.
         size: bytes a body that is not streamed promises; None for a stream.
         end: how the answer ends; all but `complete` are faults.
     """
@@ -228,16 +230,16 @@ _CUT: Mapping[str | None, Literal["reset", "close", "hang"]] = {
 }
 
 
-def perform(turn: Turn, ask: Ask, *, created: int) -> Performance:
-    """The bytes a rule gives to a request, and how they end. `created` is in Unix seconds."""
+def perform(turn: Turn, request: ScriptedRequest, *, created: int) -> Performance:
+    """Return the bytes that a rule answers with, and how they end; `created` is in Unix seconds."""
     rule = turn.rule
     if silent := _SILENT.get(rule.fault):
         return Performance(rule, 0, {}, [], None, silent)
-    streamed = _answers(rule) and isinstance(ask.what, TextRequest) and ask.what.stream
+    streamed = _answers(rule) and isinstance(request.what, TextRequest) and request.what.stream
     if streamed:
-        pieces = _stream(turn, ask, created)
+        pieces = _stream(turn, request, created)
     else:
-        pieces = _parts(_body(turn, ask, created), rule.chunks or 1)
+        pieces = _parts(_body(turn, request, created), rule.chunks or 1)
     size = sum(map(len, pieces))
     cut = _CUT.get(rule.fault)
     if cut:
@@ -253,14 +255,14 @@ def _answers(rule: Rule) -> bool:
     return rule.status < 400 and rule.body is None
 
 
-def _stream(turn: Turn, ask: Ask, created: int) -> list[bytes]:
-    rule, question = turn.rule, ask.what
+def _stream(turn: Turn, request: ScriptedRequest, created: int) -> list[bytes]:
+    rule, question = turn.rule, request.what
     assert isinstance(question, TextRequest)
     if rule.fault == "error_in_200":
         return [sse.encode(_error(rule))]
     pieces = list(
         compose.events(
-            _answer(turn, ask, question, created),
+            _answer(turn, request, question, created),
             include_usage=question.include_usage,
             cut=lambda text: _parts(text, rule.chunks) if rule.chunks else compose.words(text),
         )
@@ -275,25 +277,27 @@ def _stream(turn: Turn, ask: Ask, created: int) -> list[bytes]:
     return pieces
 
 
-def _body(turn: Turn, ask: Ask, created: int) -> bytes:
+def _body(turn: Turn, request: ScriptedRequest, created: int) -> bytes:
     rule = turn.rule
     if rule.body is not None:
         return rule.body.encode() if isinstance(rule.body, str) else wire.encode(rule.body)
     if rule.status >= 400 or rule.fault in ("error_event", "error_in_200"):
         return _error(rule)
-    if isinstance(ask.what, TextRequest):
-        body = compose.whole(_answer(turn, ask, ask.what, created))
+    if isinstance(request.what, TextRequest):
+        body = compose.whole(_answer(turn, request, request.what, created))
     else:
-        body = _embeddings(ask.model, ask.what, rule)
+        body = _embeddings(request.model, request.what, rule)
     if rule.fault == "invalid_json":
         return body[: len(body) // 2]
     return body.replace(_WHOLE, _HALF) if rule.fault == "half_utf8" else body
 
 
-def _answer(turn: Turn, ask: Ask, question: TextRequest, created: int) -> compose.ComposedAnswer:
+def _answer(
+    turn: Turn, request: ScriptedRequest, question: TextRequest, created: int
+) -> compose.ComposedAnswer:
     rule = turn.rule
     template = rule.answers[turn.used % len(rule.answers)] if rule.answers else rule.answer
-    filled = {"input": ask.text, "n": str(turn.number)}
+    filled = {"input": request.text, "n": str(turn.number)}
     text = _PLACEHOLDER.sub(
         lambda name: filled[name[1]], "{input}" if template is None else template
     )
@@ -301,12 +305,12 @@ def _answer(turn: Turn, ask: Ask, question: TextRequest, created: int) -> compos
         text += _WHOLE.decode()
     texts = [text] * (max(1, len(question.prompts)) * question.n)
     usage = rule.usage or compose.usage_of(question, texts)
-    chat = ask.path == "chat/completions"
+    chat = request.path == "chat/completions"
     return compose.ComposedAnswer(
         path="chat/completions" if chat else "completions",
         id=f"{'chatcmpl' if chat else 'cmpl'}-scripted-{turn.number}",
         created=created,
-        model=ask.model,
+        model=request.model,
         choices=tuple((text, rule.finish_reason) for text in texts),
         usage=None if rule.fault == "no_usage" else usage,
         system_fingerprint="scripted",
@@ -329,7 +333,7 @@ def _embeddings(model: str, request: wire.EmbeddingRequest, rule: Rule) -> bytes
 
 
 def vector(text: str, dimensions: int) -> list[float]:
-    """A vector of length 1 that depends on the text alone, without meaning anything."""
+    """Return a vector of length 1 that depends on the text alone, without meaning anything."""
     blocks = (
         hashlib.sha256(f"{block}:{text}".encode()).digest() for block in range(-(-dimensions // 8))
     )
@@ -355,18 +359,18 @@ def _error(rule: Rule) -> bytes:
 
 
 def _parts(whole: Text, count: int) -> list[Text]:
-    """`whole` in `count` parts of nearly one size, fewer if it is shorter than that."""
+    """Return `whole` in `count` parts of nearly one size; fewer if it is shorter than that."""
     count = min(count, len(whole))
     edges = [len(whole) * i // count for i in range(count + 1)] if count else []
     return [whole[a:b] for a, b in pairwise(edges)]
 
 
 def _first(pieces: list[bytes], size: int) -> list[bytes]:
-    """The first `size` bytes of the pieces, cut as they were."""
-    kept = []
+    """Return the first `size` bytes of the pieces, cut as they were."""
+    cut = []
     for piece in pieces:
         if size <= 0:
             break
-        kept.append(piece[:size])
+        cut.append(piece[:size])
         size -= len(piece)
-    return kept
+    return cut

@@ -1,4 +1,4 @@
-"""What a scripted server received, for tests to ask: who called, with what, and how it ended."""
+"""What a scripted server received, for tests: each request, and how its answer ended."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import msgspec
 
 from providers import wire
 
-# Requests kept with their bodies; all are counted.
-KEPT = 10_000
+# Requests stored with their bodies; all are counted.
+MAX_REQUESTS = 10_000
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key"})
 
 ResponseEnding = Literal["complete", "broken", "client_gone", "server_closed"]
@@ -23,10 +23,10 @@ class Received(msgspec.Struct, kw_only=True):
 
     Attributes:
         number: from 1, in the order of arrival.
-        path: below `/v1/`.
-        model: "" when the body names none.
-        headers: names in lower case; of a secret, only a hash.
-        body: the JSON as it came, or the text when it is none.
+        path: the path below `/v1/`.
+        model: the model that the body names; "" for none.
+        headers: headers with names in lower case; a secret is replaced by its hash.
+        body: the JSON as it came, or the text when it is not JSON.
         outcome: `open` while it is answered; `broken` when the script broke it off;
             `client_gone` when the client left before the end.
     """
@@ -40,10 +40,10 @@ class Received(msgspec.Struct, kw_only=True):
 
 
 class Log:
-    """What a server received: counts of everything, bodies of the last `KEPT`."""
+    """What a server received: counts of everything, bodies of the last `MAX_REQUESTS`."""
 
     def __init__(self) -> None:
-        self.requests: deque[Received] = deque(maxlen=KEPT)
+        self.requests: deque[Received] = deque(maxlen=MAX_REQUESTS)
         self.total = 0
         self._closed: Counter[str] = Counter()
         self._paths: Counter[str] = Counter()
@@ -80,8 +80,8 @@ class Log:
         paths, models = dict(self._paths), dict(self._models)
         return {"total": self.total, "outcomes": outcomes, "paths": paths, "models": models}
 
-    def as_json(self, last: int = KEPT) -> bytes:
-        """Counts and the `last` requests kept, in the order of arrival."""
+    def as_json(self, last: int = MAX_REQUESTS) -> bytes:
+        """Return the counts and the `last` stored requests, in the order of arrival."""
         requests = list(self.requests)[-last:] if last > 0 else []
         return wire.encode({"counts": self.counts, "requests": requests})
 

@@ -1,4 +1,4 @@
-"""Scripted models: say beforehand what a model answers, how slowly, and how it fails.
+"""Scripted models: a script sets what a model answers, how slowly, and how it fails.
 
 Ships with evalrouter, so that users and tests fake a model the same way. A `Script` (see
 `script.py`) runs in this process as the provider kind `scripted`, or over real HTTP:
@@ -43,9 +43,9 @@ from providers.offline.script import (
     ScriptPath,
     load_script,
     perform,
-    read_ask,
+    read_scripted,
 )
-from providers.offline.script_log import KEPT, Log
+from providers.offline.script_log import MAX_REQUESTS, Log
 from providers.translation.compose import error_reply, model_list
 
 __all__ = ["Rule", "Script", "Scripted", "ScriptedConfig", "ScriptedServer", "load_script"]
@@ -95,15 +95,15 @@ class Scripted:
         self._clock = clock
 
     async def send(self, call: Call) -> Reply:
-        """Perform what the script says about this call."""
+        """Answer a call as the script says."""
         if call.path == "models":
             return BytesReply(model_list(self._listed))
         try:
-            ask = read_ask(call.path, call.model, call.envelope)
-            turn = self._counts.turn(call.model, ask.text)
+            read = read_scripted(call.path, call.model, call.envelope)
+            turn = self._counts.turn(call.model, read.text)
         except RequestError as error:
             return error_reply(error)
-        performance = perform(turn, ask, created=int(self._clock()))
+        performance = perform(turn, read, created=int(self._clock()))
         await _pause(self._sleep, performance.rule.delay_s)
         if not performance.status:
             if performance.end == "hang":
@@ -143,15 +143,15 @@ class ScriptedServer:
     """A script as a real HTTP server on loopback; an async context manager.
 
     Args:
-        script: what to say.
+        script: the answers.
         host: address to listen on.
         port: 0 takes a free one.
         sleep: waits for seconds.
         clock: Unix seconds.
 
     Attributes:
-        url: what to write as `base_url`; known once the server runs.
-        log: what it received.
+        url: the server's `base_url`; known once it runs.
+        log: what the server received.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class ScriptedServer:
         return _json(model_list(self._script.models))
 
     async def _show(self, request: web.Request) -> web.Response:
-        last = request.query.get("last", str(KEPT))
+        last = request.query.get("last", str(MAX_REQUESTS))
         if not last.isdecimal():
             return _refusal(RequestError(f"last must be a number, not {last!r}", param="last"))
         return _json(self.log.as_json(int(last)))
@@ -229,15 +229,15 @@ class ScriptedServer:
         envelope: Mapping[str, msgspec.Raw] | None,
         model: str,
     ) -> tuple[web.StreamResponse, bool]:
-        """Answer, and say whether the script broke the answer off."""
+        """Answer a request; return whether the script broke the answer off too."""
         if envelope is None:
             return _refusal(RequestError("body: not a JSON object", code="invalid_json")), False
         try:
-            ask = read_ask(path, model, envelope)
-            turn = self._counts.turn(model, ask.text)
+            read = read_scripted(path, model, envelope)
+            turn = self._counts.turn(model, read.text)
         except RequestError as error:
             return _refusal(error), False
-        performance = perform(turn, ask, created=int(self._clock()))
+        performance = perform(turn, read, created=int(self._clock()))
         await _pause(self._sleep, performance.rule.delay_s)
         response = web.StreamResponse(status=performance.status or 500, headers=performance.headers)
         if performance.status:

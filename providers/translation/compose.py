@@ -1,7 +1,7 @@
 """Composes OpenAI answers, whole or streamed, for the models that live in this process.
 
-`read_question(path, envelope)` says what is asked; a `ComposedAnswer` says what is answered;
-`whole` and `events` put it into bytes. The texts of the events, joined, are the text of the whole.
+`read_question(path, envelope)` reads a request; `whole` and `events` put a `ComposedAnswer` into
+bytes. The texts of the events, joined, are the text of the whole.
 No IO.
 """
 
@@ -29,25 +29,25 @@ _WORD = re.compile(r"\s*\S+|\s+")
 
 
 def count_tokens(text: str) -> int:
-    """Words and punctuation marks in `text`."""
+    """Return how many words and punctuation marks a text has."""
     return sum(1 for _ in TOKEN.finditer(text))
 
 
 def words(text: str) -> list[str]:
-    """`text` cut before its spaces; joined again it is the same."""
+    """Return a text cut before its spaces; joined again it is the same."""
     return _WORD.findall(text)
 
 
 class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request asks of a text model.
+    """A request to a text model.
 
     Attributes:
-        prompts: the last user message of a chat (none when there is none), or every prompt.
-        prompt_tokens: of all messages, or of all prompts, by `count_tokens`.
-        n: choices wanted for each prompt.
+        prompts: the last user message of a chat (empty without one), or every prompt.
+        prompt_tokens: tokens of all messages, or of all prompts, by `count_tokens`.
+        n: choices to write for each prompt.
         max_tokens: the smaller of `max_tokens` and `max_completion_tokens`; None for no bound.
         stop: texts before which an answer ends.
-        stream: whether events are wanted.
+        stream: whether to answer with events.
         include_usage: whether a stream ends with its usage.
     """
 
@@ -61,7 +61,7 @@ class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_question(path: TextPath, envelope: Mapping[str, msgspec.Raw]) -> TextRequest:
-    """What a request to `path` asks.
+    """Read a request to `path`.
 
     Raises:
         RequestError: a field is missing or ill-typed; `param` names it.
@@ -69,13 +69,13 @@ def read_question(path: TextPath, envelope: Mapping[str, msgspec.Raw]) -> TextRe
     if path == "chat/completions":
         chat = wire.read_request(envelope, wire.ChatRequest)
         texts = [wire.message_text(message.content, between="\n") for message in chat.messages]
-        asked = [
+        user_texts = [
             text
             for message, text in zip(chat.messages, texts, strict=True)
             if message.role == "user"
         ]
         bounds = [bound for bound in (chat.max_tokens, chat.max_completion_tokens) if bound]
-        return _question(chat, asked[-1:], texts, bounds)
+        return _question(chat, user_texts[-1:], texts, bounds)
     completion = wire.read_request(envelope, wire.CompletionRequest)
     prompts = [completion.prompt] if isinstance(completion.prompt, str) else completion.prompt
     return _question(completion, prompts, prompts, [completion.max_tokens or 0])
@@ -104,13 +104,13 @@ class ComposedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """An answer before it is put into bytes.
 
     Attributes:
-        path: which of the two forms it takes.
+        path: the request's path, which decides the form of the answer.
         id: `chatcmpl-…` or `cmpl-…`.
         created: Unix seconds.
-        model: as the client reads it.
+        model: the model's name in the answer.
         choices: each choice's text and finish reason.
         usage: None leaves it out.
-        system_fingerprint: what exactly answered.
+        system_fingerprint: identifies the model that answered.
     """
 
     path: TextPath
@@ -123,7 +123,7 @@ class ComposedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def usage_of(question: TextRequest, texts: Iterable[str]) -> wire.CompletionUsage:
-    """The tokens of a question and of the texts that answer it."""
+    """Return the tokens of a question and of the texts that answer it."""
     completion = sum(map(count_tokens, texts))
     return wire.CompletionUsage(
         prompt_tokens=question.prompt_tokens,
@@ -133,7 +133,7 @@ def usage_of(question: TextRequest, texts: Iterable[str]) -> wire.CompletionUsag
 
 
 def whole(answer: ComposedAnswer) -> bytes:
-    """The body of an answer that is not streamed."""
+    """Return the body of an answer that is not streamed."""
     usage = answer.usage or UNSET
     if answer.path == "completions":
         texts = [
@@ -151,14 +151,14 @@ def whole(answer: ComposedAnswer) -> bytes:
 def events(
     answer: ComposedAnswer, *, include_usage: bool, cut: Callable[[str], Sequence[str]] = words
 ) -> Iterator[bytes]:
-    """The events of a streamed answer, `[DONE]` included.
+    """Yield the events of a streamed answer, `[DONE]` included.
 
     Args:
-        answer: what to say.
+        answer: the answer to stream.
         include_usage: whether an event with the usage comes before the end.
         cut: divides a text into the pieces that are sent one by one.
     """
-    # OpenAI's way: where usage was asked for, it is null in every event but the last.
+    # OpenAI's way: where usage was requested, it is null in every event but the last.
     usage = None if include_usage else UNSET
     for index, (text, finish) in enumerate(answer.choices):
         if answer.path == "chat/completions":
@@ -205,10 +205,10 @@ def _head(answer: ComposedAnswer) -> dict[str, Any]:
 
 
 def error_reply(error: EvalrouterError) -> BytesReply:
-    """An error as the Reply a host would give."""
+    """Return an error as the Reply that a host would give."""
     return BytesReply(wire.encode(error.as_openai()), status=error.status)
 
 
 def model_list(names: Iterable[str]) -> bytes:
-    """The body of `models`."""
+    """Return the body of `models`."""
     return wire.encode(wire.ModelList([wire.Model(name, owned_by="evalrouter") for name in names]))

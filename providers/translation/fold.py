@@ -1,7 +1,7 @@
 """Between a streamed answer and a whole one: `fold(chunks)` and `unfold(completion)`. No IO.
 
 Fields that are new to us survive: text grows, lists with an `index` merge by it, and anything else
-is taken as it was said last.
+keeps its last value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from providers.usage import count_of
 
 _Object = dict[str, Any]
 
-# Texts that are said once and not piece by piece.
+# Texts that come once and not piece by piece.
 _ONCE = frozenset({"role", "id", "type", "name", "finish_reason", "object", "model"})
 
 
@@ -37,7 +37,7 @@ def fold(chunks: Iterable[_Object]) -> _Object:
     """Return the chat or text completion that the chunks of a stream amount to.
 
     Raises:
-        AttributeError, TypeError, ValueError: they are no chunks of a completion.
+        AttributeError, TypeError, ValueError: the chunks are not a completion's.
     """
     whole: _Object = {}
     choices: dict[int, _Object] = {}
@@ -45,9 +45,9 @@ def fold(chunks: Iterable[_Object]) -> _Object:
         for name, value in chunk.items():
             if name != "choices" and (value is not None or name not in whole):
                 whole[name] = value
-        for said in chunk.get("choices") or ():
-            index = count_of(said.get("index")) or 0
-            _merge(choices.setdefault(index, {"index": index}), said)
+        for piece in chunk.get("choices") or ():
+            index = count_of(piece.get("index")) or 0
+            _merge(choices.setdefault(index, {"index": index}), piece)
     for choice in choices.values():
         _join(choice)
     if str(whole.get("object", "")).startswith("chat.completion"):
@@ -62,8 +62,8 @@ def fold(chunks: Iterable[_Object]) -> _Object:
     return whole
 
 
-def _merge(into: _Object, said: _Object) -> None:
-    for name, value in said.items():
+def _merge(into: _Object, piece: _Object) -> None:
+    for name, value in piece.items():
         before = into.get(name)
         if value is None:
             into.setdefault(name, None)
@@ -83,12 +83,12 @@ def _merge(into: _Object, said: _Object) -> None:
             into[name] = value
 
 
-def _merge_list(into: list[Any], said: list[Any]) -> None:
-    for item in said:
+def _merge_list(into: list[Any], pieces: list[Any]) -> None:
+    for item in pieces:
         if not isinstance(item, dict) or "index" not in item:
             into.append(item)
             continue
-        match = next((one for one in into if one.get("index") == item["index"]), None)
+        match = next((known for known in into if known.get("index") == item["index"]), None)
         if match is None:
             if len(into) >= MAX_ITEMS:
                 raise ValueError(f"a list has over {MAX_ITEMS} items")
@@ -99,15 +99,15 @@ def _merge_list(into: list[Any], said: list[Any]) -> None:
 
 def _join(value: Any) -> None:
     """Put whole texts in place of those that grew, in an object or a list."""
-    for key, one in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(one, _Text):
-            value[key] = "".join(one.pieces)
-        elif isinstance(one, dict | list):
-            _join(one)
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(inner, _Text):
+            value[key] = "".join(inner.pieces)
+        elif isinstance(inner, dict | list):
+            _join(inner)
 
 
 def unfold(whole: _Object, *, include_usage: bool) -> Iterator[bytes]:
-    """The events of a stream that says a completion, `[DONE]` included."""
+    """Yield the events of a stream that amounts to a completion, `[DONE]` included."""
     head = {name: value for name, value in whole.items() if name not in ("choices", "usage")}
     chat = head.get("object") == "chat.completion"
     if chat:
@@ -115,8 +115,8 @@ def unfold(whole: _Object, *, include_usage: bool) -> Iterator[bytes]:
     if include_usage:
         head["usage"] = None
     for choice in whole.get("choices") or ():
-        for said in _deltas(choice) if chat else _texts(choice):
-            piece = {"index": choice.get("index", 0), "finish_reason": None, **said}
+        for delta in _deltas(choice) if chat else _texts(choice):
+            piece = {"index": choice.get("index", 0), "finish_reason": None, **delta}
             yield sse.encode(wire.encode({**head, "choices": [piece]}))
     if include_usage and whole.get("usage"):
         yield sse.encode(wire.encode({**head, "choices": [], "usage": whole["usage"]}))
@@ -124,7 +124,7 @@ def unfold(whole: _Object, *, include_usage: bool) -> Iterator[bytes]:
 
 
 def _deltas(choice: _Object) -> Iterator[_Object]:
-    """What is said of a choice, in the order in which a model would say it."""
+    """Yield the deltas of a choice, in the order in which a model would write them."""
     message = dict(choice.get("message") or {})
     content = message.pop("content", None)
     calls = message.pop("tool_calls", None)
@@ -147,6 +147,6 @@ def _texts(choice: _Object) -> Iterator[_Object]:
     yield _ending(choice, {"text": ""}, "text")
 
 
-def _ending(choice: _Object, empty: _Object, said: str) -> _Object:
-    rest = {name: value for name, value in choice.items() if name not in (said, "index")}
+def _ending(choice: _Object, empty: _Object, content_key: str) -> _Object:
+    rest = {name: value for name, value in choice.items() if name not in (content_key, "index")}
     return {**empty, **rest}

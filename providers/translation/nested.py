@@ -2,8 +2,8 @@
 
 A conversation that began on one host goes on at another, so messages come back with what the first
 host added to its answers (`reasoning_content`, `annotations`, `tool_calls[].index`), and with what
-a client wrote for it (`cache_control`). `Nested` says which names a host takes there; the others
-are left out as names at the top level are, and named in the record by their path.
+a client wrote for it (`cache_control`). `Nested` has the names that a host takes there; the
+others are left out as names at the top level are, and named in the record by their path.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Nested(msgspec.Struct, frozen=True, kw_only=True):
     """The names that a host takes below the top level.
 
     Attributes:
-        messages: role to the names that such a message may have; the key "" stands for the roles
-            that are not listed.
+        messages: the names that a message may have, by role; the key "" stands for the roles that
+            are not listed.
         calls: the names of a tool call; those of its function are `name` and `arguments`.
         parts: further names of a content part, besides `type` and the one that its type gives.
         tools: the names of a tool; those of its function are OpenAI's.
@@ -45,17 +45,20 @@ class Nested(msgspec.Struct, frozen=True, kw_only=True):
         """Return the messages without the names that the host does not take; a Converter."""
         if not isinstance(messages, list):
             return messages
-        return [self._fit_message(one, edits) if _is_object(one) else one for one in messages]
+        return [
+            self._fit_message(message, edits) if _is_object(message) else message
+            for message in messages
+        ]
 
     def fit_tools(self, tools: Any, edits: Edits) -> Any:
         """Return the tools without the names that the host does not take; a Converter."""
         if not isinstance(tools, list):
             return tools
         return [
-            self._only(one, self.tools, "tools", edits)
-            if _is_object(one) and one.get("type") == "function"
-            else one
-            for one in tools
+            self._only(tool, self.tools, "tools", edits)
+            if _is_object(tool) and tool.get("type") == "function"
+            else tool
+            for tool in tools
         ]
 
     def _fit_message(self, message: _Object, edits: Edits) -> _Object:
@@ -66,9 +69,9 @@ class Nested(msgspec.Struct, frozen=True, kw_only=True):
         fitted = self._only(message, known, "messages", edits)
         content, calls = fitted.get("content"), fitted.get("tool_calls")
         if isinstance(content, list):
-            fitted = {**fitted, "content": [self._fit_part(one, edits) for one in content]}
+            fitted = {**fitted, "content": [self._fit_part(part, edits) for part in content]}
         if isinstance(calls, list):
-            fitted = {**fitted, "tool_calls": [self._fit_call(one, edits) for one in calls]}
+            fitted = {**fitted, "tool_calls": [self._fit_call(call, edits) for call in calls]}
         return fitted
 
     def _fit_part(self, part: Any, edits: Edits) -> Any:
@@ -100,10 +103,9 @@ class Nested(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def leaves_out(value: Any, path: str, why: str, edits: Edits) -> bool:
-    """Return whether to leave out what a host does not know; notes it if so.
+    """Return whether to leave out a name that a host does not know; note it if so.
 
-    What is empty, and the position of a tool call, which its place in the list says as well, are
-    lost without a loss.
+    Empty values lose nothing, nor does the index of a tool call, which is its place in the list.
     """
     if value is None or value in ([], {}, ""):
         edits.convert(path, "left out: it is empty")
@@ -132,7 +134,7 @@ _FOREIGN_TO_OPENAI = frozenset(
     }
 )
 _FOREIGN_BYTES = re.compile(
-    rb'"(?:' + b"|".join(sorted(one.encode() for one in _FOREIGN_TO_OPENAI)) + rb'|index)"'
+    rb'"(?:' + b"|".join(sorted(name.encode() for name in _FOREIGN_TO_OPENAI)) + rb'|index)"'
 )
 
 
@@ -147,7 +149,7 @@ def without_foreign(value: Any, edits: Edits, path: str = "messages") -> Any:
     A list of what OpenAI refuses, not of what it takes: it adds names, and those must pass.
     """
     if isinstance(value, list):
-        return [without_foreign(one, edits, path) for one in value]
+        return [without_foreign(inner, edits, path) for inner in value]
     if not _is_object(value):
         return value
     fitted: _Object = {}
@@ -169,7 +171,9 @@ def text_for_parts(messages: Any, edits: Edits) -> Any:
     """
     if not isinstance(messages, list):
         return messages
-    return [_text_for_parts(one, edits) if _is_object(one) else one for one in messages]
+    return [
+        _text_for_parts(message, edits) if _is_object(message) else message for message in messages
+    ]
 
 
 def _text_for_parts(message: _Object, edits: Edits) -> _Object:

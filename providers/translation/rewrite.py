@@ -18,22 +18,22 @@ _KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class Rewriter(Protocol):
-    """Rewrites one answer; made anew for each, so it may keep what it has seen."""
+    """Rewrites one answer; each answer has its own, so that it may have a state."""
 
     def whole(self, body: bytes) -> bytes:
-        """A complete answer. Raises UpstreamProtocolError when it is not what it should be."""
+        """Return a complete answer, rewritten. Raises UpstreamProtocolError when it is invalid."""
         ...
 
     def event(self, event: sse.Event) -> bytes:
-        """What one event of the host's stream becomes: any number of events, or nothing."""
+        """Return what an event of the host's stream becomes: any number of events, or b""."""
         ...
 
     def end(self) -> bytes:
-        """What follows the last event. Raises UpstreamProtocolError when the host broke off."""
+        """Return what follows the last event. Raises UpstreamProtocolError if it is cut off."""
         ...
 
 
-# What a rewriter meets in an answer whose fields have other types than its host documents.
+# What a rewriter raises over an answer whose fields have other types than its host documents.
 _ODD = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -55,7 +55,7 @@ class RewrittenReply:
         )
 
     async def read(self) -> bytes:
-        """The whole body, rewritten."""
+        """Return the whole body, rewritten."""
         if self._streams or self.status >= 400:
             return b"".join([chunk async for chunk in self.chunks()])
         body = await self._reply.read()
@@ -65,7 +65,7 @@ class RewrittenReply:
             raise _unreadable(error) from error
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The rewritten events as the host's bytes complete them."""
+        """Yield the rewritten events as the host's bytes complete them."""
         if self.status >= 400:
             async for chunk in self._reply.chunks():
                 yield chunk

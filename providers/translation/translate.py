@@ -1,12 +1,12 @@
-"""Turns a client's fields into a host's, and says what became of each. No IO.
+"""Turns a client's fields into a host's, and records what became of each. No IO.
 
 A host's differences are data, a `Rules`; `translate(rules, call, ...)` applies them:
 
     Rules(renamed={"seed": "random_seed"}, lacking={"logit_bias": "it has no such parameter"})
 
 A field that no rule names is sent as the bytes that came. What the host cannot express is refused,
-left out or sent all the same, as the call or the provider's config says; it is never left out
-without a word. `Edits` is how a converter of nested values (messages, tools) reports what it did.
+left out or sent unchanged, as the call or the provider's config says; it is never left out
+silently. Converters of nested values (messages, tools) report to `Edits` what they did.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from providers.errors import RequestError
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import UNREADABLE
 
-# Of all fields in the record of a translation, which is kept with the answer.
+# Characters of all names in the record of a translation, which is stored with the answer.
 MAX_NAMES_CHARS = 64 * 1024
 
 
 class Edits:
-    """What a translation did so far; the converters of nested values report to it."""
+    """What a translation has done so far; converters of nested values report to it."""
 
-    def __init__(self, policy: OnUnsupported, kept: frozenset[str] = frozenset()) -> None:
+    def __init__(self, policy: OnUnsupported, supported: frozenset[str] = frozenset()) -> None:
         self.passed: list[str] = []
         self.renamed: dict[str, str] = {}
         self.converted: dict[str, str] = {}
         self.dropped: dict[str, str] = {}
         self._policy = policy
-        self._kept = kept
+        self._supported = supported
 
     def convert(self, name: str, how: str) -> None:
         """Note that `name` is sent in another form; the first note of a name stands."""
         self.converted.setdefault(name, how)
 
     def drop(self, name: str, why: str) -> bool:
-        """Whether to leave `name` out, which the host cannot express; notes it if so."""
-        if self._policy == "pass" or name in self._kept:
+        """Return whether to leave out `name`, which the host cannot express; note it if so."""
+        if self._policy == "pass" or name in self._supported:
             return False
         self.dropped.setdefault(name, why)
         return True
 
     def finish(self, provider: str) -> Translation:
-        """The record.
+        """Return the record.
 
         Raises:
             RequestError: something was dropped and the policy is to refuse; `param` names it and
@@ -57,9 +57,9 @@ class Edits:
         """
         self._check_names()
         if self.dropped and self._policy == "error":
-            told = "; ".join(f"{name} ({why})" for name, why in self.dropped.items())
+            fields = "; ".join(f"{name} ({why})" for name, why in self.dropped.items())
             raise RequestError(
-                f"{provider} cannot express {told}. Leave it out, or set on_unsupported to drop "
+                f"{provider} cannot express {fields}. Leave it out, or set on_unsupported to drop "
                 "for this provider.",
                 param=next(iter(self.dropped)),
                 code="unsupported_parameter",
@@ -72,10 +72,10 @@ class Edits:
         )
 
     def _check_names(self) -> None:
-        """The record is kept with the answer, and its names are shown in a header."""
+        """Refuse names that are too long: the record is stored, and shown in a header."""
         names = (*self.passed, *self.converted, *self.dropped)
         for name in names:
-            # What characters it has is the host's business.
+            # Which characters a name may have is the host's decision.
             if len(name) > MAX_NAME_BYTES:
                 check_name(name, "field name")
         size = sum(map(len, names))
@@ -95,14 +95,14 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """How a host's request fields differ from OpenAI's.
 
     Attributes:
-        known: every name the host takes, ours renamed included; None when it ignores or takes
-            names it does not know, so that they can be sent as they came.
-        renamed: our name to the host's, for the same meaning.
-        lacking: name to why the host cannot express it.
-        neutral: name to the values that ask for what the host does anyway, so that leaving them
-            out of the request loses nothing. Null always does.
-        implied: name to why leaving it out loses nothing, whatever its value.
-        convert: name to the converter of its value.
+        known: every name the host takes, renamed ones included; None for a host that ignores or
+            takes names it does not know, so that they can be sent as they came.
+        renamed: the host's name for a name of ours with the same meaning.
+        lacking: by name, why the host cannot express the field.
+        neutral: by name, the values that request what the host does anyway, so that leaving them
+            out loses nothing. Null always is one.
+        implied: by name, why leaving the field out loses nothing, whatever its value.
+        convert: by name, the converter of the field's value.
     """
 
     known: frozenset[str] | None = None
@@ -130,24 +130,24 @@ def translate(
     *,
     provider: str,
     policy: OnUnsupported,
-    kept: frozenset[str] = frozenset(),
+    supported: frozenset[str] = frozenset(),
     edits: Edits | None = None,
 ) -> tuple[dict[str, Any], Translation]:
-    """The fields to send for a call, and the record of what was done.
+    """Return the fields to send for a call, and the record of what was done.
 
     Args:
-        rules: the host's.
+        rules: the host's rules.
         call: the client's request.
-        provider: its name, for the error.
-        policy: what to do with what the host cannot express.
-        kept: names to send as they came, although the rules say that the host lacks them.
-        edits: what was already done to this call; None for nothing.
+        provider: the provider's name, for the error.
+        policy: what to do with fields that the host cannot express.
+        supported: names to send as they came, although the rules say that the host lacks them.
+        edits: what was already done to this call; None when nothing was.
 
     Raises:
         RequestError: the policy is to refuse and the host lacks something; or a field that has to
             be converted cannot be read.
     """
-    edits = edits or Edits(policy, kept)
+    edits = edits or Edits(policy, supported)
     fields: dict[str, Any] = {}
     for name, raw in call.envelope.items():
         if name == "model":
@@ -157,14 +157,14 @@ def translate(
         elif name in rules.renamed:
             new = rules.renamed[name]
             if new in call.envelope:
-                # Both are there; the host's own name is the more particular one.
+                # The request has both; the host's own name is the more specific one.
                 edits.convert(name, f"left out: the request says {new} as well")
             else:
                 fields[new] = raw
                 edits.renamed[name] = new
         elif name in rules.convert:
             _convert(rules.convert[name], name, raw, fields, edits)
-        elif (why := _lacks(rules, name)) and name not in kept:
+        elif (why := _lacks(rules, name)) and name not in supported:
             value = _try(raw)
             if value is None or value in rules.neutral.get(name, ()):
                 edits.convert(name, "left out: the host does this anyway")
@@ -194,7 +194,7 @@ def _convert(
 
 
 def _lacks(rules: Rules, name: str) -> str:
-    """Why the host cannot express `name`; "" when it can."""
+    """Return why the host cannot express `name`; "" when it can."""
     if name in rules.lacking:
         return rules.lacking[name]
     if rules.known is not None and name not in rules.known:
@@ -203,7 +203,7 @@ def _lacks(rules: Rules, name: str) -> str:
 
 
 def read(raw: msgspec.Raw, name: str) -> Any:
-    """A field's value.
+    """Return a field's value.
 
     Raises:
         RequestError: it is not JSON.
@@ -215,7 +215,7 @@ def read(raw: msgspec.Raw, name: str) -> Any:
 
 
 def _try(raw: msgspec.Raw) -> Any:
-    """A field's value; a value that cannot be read is as good as any that is not neutral."""
+    """Return a field's value; OMIT, which no rule calls neutral, where it cannot be read."""
     try:
         return msgspec.json.decode(raw)
     except UNREADABLE:
@@ -223,31 +223,35 @@ def _try(raw: msgspec.Raw) -> Any:
 
 
 def system_for_developer(messages: Any, edits: Edits) -> Any:
-    """Messages with the role `developer` called `system`, its older name."""
+    """Return messages with the role `developer` called `system`, its older name."""
     if not isinstance(messages, list):
         return messages
-    if not any(isinstance(one, dict) and one.get("role") == "developer" for one in messages):
+    if not any(map(_is_developers, messages)):
         return messages
     edits.convert("messages.role", "developer to system, its older name")
     return [
-        {**one, "role": "system"}
-        if isinstance(one, dict) and one.get("role") == "developer"
-        else one
-        for one in messages
+        {**message, "role": "system"} if _is_developers(message) else message
+        for message in messages
     ]
 
 
+def _is_developers(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") == "developer"
+
+
 def without_names(messages: Any, edits: Edits, why: str) -> Any:
-    """Messages without `name`, but for a tool's."""
+    """Return messages without `name`, except for a tool's."""
     if not isinstance(messages, list):
         return messages
     named = [
-        isinstance(one, dict) and "name" in one and one.get("role") not in ("tool", "function")
-        for one in messages
+        isinstance(message, dict)
+        and "name" in message
+        and message.get("role") not in ("tool", "function")
+        for message in messages
     ]
     if not any(named) or not edits.drop("messages.name", why):
         return messages
     return [
-        {name: value for name, value in one.items() if name != "name"} if has else one
-        for one, has in zip(messages, named, strict=True)
+        {name: value for name, value in message.items() if name != "name"} if has else message
+        for message, has in zip(messages, named, strict=True)
     ]

@@ -95,6 +95,6 @@ decode_done = msgspec.msgpack.Decoder(Done).decode
 
 
 def framed(message: DriverMessage | Done) -> bytes:
-    """A message as it is written."""
+    """Return a message as it is written: its length, then its bytes."""
     body = encode(message)
     return LENGTH.pack(len(body)) + body

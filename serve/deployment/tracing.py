@@ -16,6 +16,6 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 
 def processors() -> list[SpanProcessor]:
-    """What Ray calls in each of its processes."""
+    """Return the span processors; Ray calls this in each of its processes."""
     # It reads the endpoint, headers and time-outs from OpenTelemetry's own variables.
     return [BatchSpanProcessor(OTLPSpanExporter())]

@@ -149,7 +149,7 @@ class Draw(LogitsProcessor):  # type: ignore[misc]  # its types are not installe
         self._rows = rows
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
-        """Scores of shape (rows, vocabulary), changed row by row."""
+        """Return the scores, of shape (rows, vocabulary), changed row by row."""
         del input_ids
         for number, row in enumerate(self._rows):
             if not row.done:

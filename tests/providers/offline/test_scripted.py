@@ -416,14 +416,14 @@ async def test_the_server_ends_while_a_request_hangs():
 
 
 def test_the_log_keeps_a_bounded_number_of_bodies():
-    from providers.offline.script_log import KEPT, Log
+    from providers.offline.script_log import MAX_REQUESTS, Log
 
     log = Log()
-    for number in range(KEPT + 5):
+    for number in range(MAX_REQUESTS + 5):
         log.close(log.open("completions", "tiny", {}, str(number)), "complete")
-    assert len(log.requests) == KEPT
+    assert len(log.requests) == MAX_REQUESTS
     assert log.requests[0].body == "5"
-    assert log.counts["total"] == log.counts["outcomes"]["complete"] == KEPT + 5
+    assert log.counts["total"] == log.counts["outcomes"]["complete"] == MAX_REQUESTS + 5
 
 
 SCRIPT = """

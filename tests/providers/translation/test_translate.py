@@ -50,8 +50,8 @@ NAMES = st.sampled_from(
 RULES = {"mistral": MISTRAL, "groq": _GROQ, "gemini": GEMINI}
 
 
-def run(rules, policy="drop", kept=frozenset(), **fields):
-    sent, done = translate(rules, call(**fields), provider="it", policy=policy, kept=kept)
+def run(rules, policy="drop", supported=frozenset(), **fields):
+    sent, done = translate(rules, call(**fields), provider="it", policy=policy, supported=supported)
     return {name: msgspec.json.decode(wire.encode(value)) for name, value in sent.items()}, done
 
 
@@ -115,7 +115,7 @@ def test_a_converter_may_leave_a_field_out():
     assert done.converted == {"a": "not needed"}
 
 
-def test_kept_names_are_sent_in_every_policy():
+def test_supported_names_are_sent_in_every_policy():
     sent, done = run(MISTRAL, "error", frozenset({"logprobs"}), logprobs=True)
     assert sent["logprobs"] is True
     assert done.dropped == {}

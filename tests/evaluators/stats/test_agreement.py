@@ -253,3 +253,38 @@ def test_many_different_scores_still_fit():
     a = random.normal(size=1000)
     b = np.round(a + random.normal(size=1000))
     assert Pairs(a, b).kendall().estimate == pytest.approx(scipy_stats.kendalltau(a, b)[0])
+
+
+# Raters who agree on every item seen
+
+
+@pytest.mark.parametrize("clusters", [None, [n // 2 for n in range(20)]])
+def test_perfect_agreement_leaves_room_for_doubt(clusters):
+    scores = [1 + n % 5 for n in range(20)]
+    pairs = Pairs(scores, scores, clusters=clusters)
+    measures = [pairs.pearson(), pairs.spearman(), pairs.kendall(), pairs.ordered()]
+    measures += [pairs.kappa(), pairs.kappa("linear"), pairs.kappa("quadratic"), pairs.within()]
+    measures += [krippendorff([scores, scores]), fleiss([scores, scores])]
+    for interval in measures:
+        assert interval.estimate == pytest.approx(1)
+        assert 0.1 < interval.low < 0.97
+        assert interval.high == pytest.approx(1)
+    assert pairs.bias().estimate == 0
+
+
+def kappa_table(agree, shares, random, n):
+    same = random.random(n) < agree
+    first = random.choice(len(shares), p=shares, size=n)
+    return first, np.where(same, first, random.choice(len(shares), p=shares, size=n))
+
+
+@pytest.mark.parametrize("agree", [0.8, 0.95])
+def test_the_intervals_of_kappa_hold_for_few_items_and_high_agreement(agree):
+    random = np.random.default_rng(5)
+    held = 0
+    for seed in range(400):
+        pairs = Pairs(*kappa_table(agree, [0.2] * 5, random, 20), seed=seed)
+        interval = pairs.kappa("quadratic")
+        held += interval.low <= agree <= interval.high
+    # The share of the usual bootstrap's intervals: .82 and .51.
+    assert held / 400 >= 0.93

@@ -14,12 +14,12 @@ ROUTE = RouteCache(ttl=60)
 
 
 def headers(cache=None, control=None):
-    found = {b"x-evalrouter-cache": cache, b"cache-control": control}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {b"x-evalrouter-cache": cache, b"cache-control": control}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 @pytest.mark.parametrize(
-    ("route", "said", "expected"),
+    ("route", "setting", "expected"),
     [
         (None, headers(), None),
         (ROUTE, headers(), CacheUse(True, None, True, 60.0)),
@@ -44,8 +44,8 @@ def headers(cache=None, control=None):
         (None, headers(control=b"max-age=30"), None),
     ],
 )
-def test_who_uses_the_cache(route, said, expected):
-    assert cache_use_of(route, said, 3600.0) == expected
+def test_who_uses_the_cache(route, setting, expected):
+    assert cache_use_of(route, setting, 3600.0) == expected
 
 
 def envelope(body):
@@ -116,11 +116,11 @@ def entry(clock, body=b"answer", status=200):
 
 def test_an_answer_is_kept_for_its_time(clock):
     cache = ResponseCache(10_000, clock=clock)
-    kept = entry(clock)
+    stored = entry(clock)
     assert cache.get(b"k") is None
-    cache.put(b"k", kept, 60)
+    cache.put(b"k", stored, 60)
     clock.now += 59.9
-    assert cache.get(b"k") is kept
+    assert cache.get(b"k") is stored
     clock.now += 0.1
     assert cache.get(b"k") is None
     assert (len(cache), cache.size) == (0, 0)
@@ -177,5 +177,5 @@ def test_never_larger_than_it_may_be(puts):
     cache = ResponseCache(5000, clock=clock)
     for (name, size), _ in zip(puts, itertools.count(), strict=False):
         cache.put(bytes([name]), entry(clock, b"x" * size), 60)
-        kept = [found for n in range(21) if (found := cache.get(bytes([n])))]
-        assert cache.size == sum(len(one.body) + 500 for one in kept) <= 5000
+        stored = [values for n in range(21) if (values := cache.get(bytes([n])))]
+        assert cache.size == sum(len(one.body) + 500 for one in stored) <= 5000

@@ -37,7 +37,7 @@ async def forever():
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize("after", [-1.0, 0.0, 0.001, 0.0104, 0.035, 0.2])
 def test_a_deadline_ends_its_block_and_never_early(loop_factory, after):
-    async def work():
+    async def relay():
         when = now() + after
         with pytest.raises(TimeoutError), Deadline(asyncio.get_running_loop(), when):
             await forever()
@@ -45,7 +45,7 @@ def test_a_deadline_ends_its_block_and_never_early(loop_factory, after):
         assert asyncio.current_task().cancelling() == 0
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(work())
+        runner.run(relay())
 
 
 async def test_a_block_that_is_done_in_time_leaves_nothing_behind():
@@ -63,7 +63,7 @@ async def test_a_block_that_is_done_in_time_leaves_nothing_behind():
 
 
 def test_a_limit_that_is_put_off_and_brought_forward_keeps_its_timer():
-    async def work():
+    async def relay():
         loop = asyncio.get_running_loop()
         limit = Deadline(loop, now() + 10)
         with limit:
@@ -75,7 +75,7 @@ def test_a_limit_that_is_put_off_and_brought_forward_keeps_its_timer():
             assert loop.timers == 2
 
     with asyncio.Runner(loop_factory=CountingLoop) as runner:
-        runner.run(work())
+        runner.run(relay())
 
 
 async def test_a_deadline_can_be_put_off_and_taken_back():
@@ -94,19 +94,19 @@ async def test_a_deadline_can_be_put_off_and_taken_back():
 async def test_a_limit_that_was_put_off_ends_the_block_at_its_later_time():
     later = now() + 0.06
 
-    async def work():
+    async def relay():
         limit = limit_of(0.02)
         with limit:
             limit.reschedule(later)
             await forever()
 
     with pytest.raises(TimeoutError):
-        await work()
+        await relay()
     assert now() >= later
 
 
 async def test_a_limit_that_was_taken_back_can_be_set_again():
-    async def work():
+    async def relay():
         limit = limit_of(0.02)
         with limit:
             limit.reschedule(None)
@@ -115,7 +115,7 @@ async def test_a_limit_that_was_taken_back_can_be_set_again():
             await forever()
 
     with pytest.raises(TimeoutError):
-        await work()
+        await relay()
 
 
 async def test_no_timer_is_left_of_a_limit_that_came_earlier():
@@ -139,7 +139,7 @@ async def test_an_error_after_the_time_has_come_is_not_hidden():
 
 
 async def test_a_deadline_can_come_earlier():
-    async def work():
+    async def relay():
         limit = Deadline(asyncio.get_running_loop(), None)
         with limit:
             limit.reschedule(now() + 10)
@@ -147,14 +147,14 @@ async def test_a_deadline_can_come_earlier():
             await forever()
 
     with pytest.raises(TimeoutError):
-        await work()
+        await relay()
 
 
 def limit_of(seconds):
     return Deadline(asyncio.get_running_loop(), now() + seconds)
 
 
-async def test_the_inner_of_two_deadlines_is_told_apart():
+async def test_the_inner_of_two_deadlines_raises_its_own_error():
     with limit_of(10), pytest.raises(TimeoutError), limit_of(0.01):
         await forever()
     with pytest.raises(TimeoutError), limit_of(0.01), limit_of(10):
@@ -162,11 +162,11 @@ async def test_the_inner_of_two_deadlines_is_told_apart():
 
 
 async def test_a_cancellation_from_outside_stays_one():
-    async def work():
+    async def relay():
         with limit_of(10):
             await forever()
 
-    task = asyncio.create_task(work())
+    task = asyncio.create_task(relay())
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -174,7 +174,7 @@ async def test_a_cancellation_from_outside_stays_one():
 
 
 async def test_a_cancellation_that_meets_the_deadline_is_not_swallowed():
-    async def work():
+    async def relay():
         with limit_of(0.01):
             try:
                 await forever()
@@ -182,7 +182,7 @@ async def test_a_cancellation_that_meets_the_deadline_is_not_swallowed():
                 asyncio.current_task().cancel()
                 raise
 
-    task = asyncio.create_task(work())
+    task = asyncio.create_task(relay())
     with pytest.raises(asyncio.CancelledError):
         await task
 

@@ -32,7 +32,7 @@ class World:
 
     def __init__(self, **models):
         script = {name: tuple(Rule(**rule) for rule in rules) for name, rules in models.items()}
-        self.asked = []
+        self.requested = []
         self.waits = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -43,7 +43,7 @@ class World:
         )
 
     async def send(self, call):
-        self.asked.append(call.model)
+        self.requested.append(call.model)
         return await self.provider.send(call)
 
     async def sleep(self, seconds):
@@ -52,13 +52,13 @@ class World:
     async def open(self, *names, stream=False, traffic_class="live", **policy):
         targets = tuple(Target("p", name) for name in names)
         envelope = MESSAGES | {"stream": msgspec.Raw(b"true" if stream else b"false")}
-        work = UpstreamRequest("chat/completions", envelope, stream, "id", traffic_class)
-        return await self.dispatcher.open(Plan("r", targets, Policy(**policy)), work)
+        request = UpstreamRequest("chat/completions", envelope, stream, "id", traffic_class)
+        return await self.dispatcher.open(Plan("r", targets, Policy(**policy)), request)
 
     async def text(self, *names, **policy):
-        opened = await self.open(*names, **policy)
-        await opened.aclose()
-        return msgspec.json.decode(opened.body)["choices"][0]["message"]["content"]
+        response = await self.open(*names, **policy)
+        await response.aclose()
+        return msgspec.json.decode(response.body)["choices"][0]["message"]["content"]
 
     def results(self, attempts):
         return [(one.target[2:], one.result) for one in attempts]
@@ -91,7 +91,7 @@ async def test_backoff_doubles_with_full_jitter_up_to_its_bound():
 async def test_these_are_retried(status):
     world = World(m=[{"status": status, "times": 1}, OK])
     assert await world.text("m") == "ok"
-    assert world.asked == ["m", "m"]
+    assert world.requested == ["m", "m"]
 
 
 @pytest.mark.parametrize("status", [400, 405, 413, 415, 418, 422])
@@ -100,7 +100,7 @@ async def test_a_clients_mistake_is_final(status):
     with pytest.raises(UpstreamStatusError) as caught:
         await world.open("m", "n")
     assert caught.value.status == status
-    assert world.asked == ["m"]
+    assert world.requested == ["m"]
     assert world.running() == 0
 
 
@@ -108,7 +108,7 @@ async def test_a_clients_mistake_is_final(status):
 async def test_what_speaks_of_our_key_is_tried_elsewhere_at_once(status):
     world = World(m=[{"status": status}], n=[OK])
     assert await world.text("m", "n") == "ok"
-    assert world.asked == ["m", "n"]
+    assert world.requested == ["m", "n"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ async def test_retry_after_is_honoured_in_every_form(headers, waits):
     assert await world.text("m", "n") == "ok"
     assert world.waits == waits
     # A wait that is too long sends the request to the next target at once.
-    assert world.asked == (["m", "m"] if waits else ["m", "n"])
+    assert world.requested == (["m", "m"] if waits else ["m", "n"])
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "Mon, 12 Jan 1970 13:46:39 GMT", "garbage", "1e400"])
@@ -151,7 +151,7 @@ async def test_a_short_hint_does_not_shorten_the_pause():
         ({"fault": "error_in_200"}, UpstreamStatusError),
     ],
 )
-async def test_what_breaks_before_the_first_byte_is_retried_then_told(rule, error):
+async def test_what_breaks_before_the_first_byte_is_retried_then_raised(rule, error):
     world = World(m=[rule])
     with pytest.raises(error) as caught:
         await world.open("m", retries=Retries(attempts=2))
@@ -163,13 +163,13 @@ async def test_an_error_event_at_the_start_of_a_stream_is_retried():
     error = 'data: {"error": {"message": "overloaded"}}\n\n'
     headers = {"content-type": "text/event-stream"}
     world = World(m=[{"body": error, "headers": headers, "times": 1}, OK])
-    opened = await world.open("m", stream=True)
-    assert world.results(opened.attempts) == [("m", "upstream_502"), ("m", "ok")]
-    await opened.aclose()
+    response = await world.open("m", stream=True)
+    assert world.results(response.attempts) == [("m", "upstream_502"), ("m", "ok")]
+    await response.aclose()
 
 
 @pytest.mark.parametrize("phase", ["first_byte", "total"])
-async def test_time_outs_are_told_apart(phase):
+async def test_each_time_out_has_its_own_error(phase):
     world = World(m=[HANG])
     with pytest.raises(UpstreamTimeoutError) as caught:
         await world.open("m", timeout=TimeLimits(**{phase: 0.01}), retries=Retries(attempts=1))
@@ -179,28 +179,28 @@ async def test_time_outs_are_told_apart(phase):
 
 async def test_a_quiet_stream_is_between_chunks():
     world = World(m=[{"fault": "hang_midway", "answer": "a b c"}])
-    opened = await world.open("m", stream=True, timeout=TimeLimits(between_chunks=0.01))
-    with pytest.raises(UpstreamTimeoutError) as caught, opened.reading():
-        async for _ in opened.chunks():
+    response = await world.open("m", stream=True, timeout=TimeLimits(between_chunks=0.01))
+    with pytest.raises(UpstreamTimeoutError) as caught, response.reading():
+        async for _ in response.chunks():
             pass
     assert caught.value.phase == "between_chunks"
-    await opened.aclose()
+    await response.aclose()
     assert world.running() == 0
 
 
 async def test_the_total_goes_on_while_the_client_does_not_read():
     world = World(m=[OK])
-    opened = await world.open("m", stream=True, timeout=TimeLimits(total=0.5))
+    response = await world.open("m", stream=True, timeout=TimeLimits(total=0.5))
 
     async def read_slowly():
-        with opened.reading():
-            async for _ in opened.chunks():
+        with response.reading():
+            async for _ in response.chunks():
                 await asyncio.sleep(30)
 
     with pytest.raises(ClientGoneError) as caught:
         await read_slowly()
     assert caught.value.code == "client_too_slow"
-    await opened.aclose()
+    await response.aclose()
     assert world.running() == 0
 
 
@@ -208,22 +208,22 @@ async def test_streams_that_break_off_open_the_breaker_and_whole_ones_do_not():
     world = World(m=[OK], n=[{"answer": "n"}])
     policy = {"stream": True, "breaker": Breaker(failures=2, open=60)}
     for ended_well in (False, True, False, False):
-        opened = await world.open("m", "n", **policy)
-        assert opened.target.model == "m"
-        (opened.completed if ended_well else opened.broke_off)()
-        await opened.aclose()
-    opened = await world.open("m", "n", **policy)
-    await opened.aclose()
-    assert world.results(opened.attempts) == [("m", "breaker_open"), ("n", "ok")]
+        response = await world.open("m", "n", **policy)
+        assert response.target.model == "m"
+        (response.completed if ended_well else response.broke_off)()
+        await response.aclose()
+    response = await world.open("m", "n", **policy)
+    await response.aclose()
+    assert world.results(response.attempts) == [("m", "breaker_open"), ("n", "ok")]
 
 
 @pytest.mark.parametrize(("traffic_class", "times"), [("live", 3), ("eval", 1)])
 async def test_a_time_out_of_an_evaluation_is_not_repeated_at_once(traffic_class, times):
     world = World(m=[HANG], n=[OK])
     limits = TimeLimits(first_byte=0.01)
-    opened = await world.open("m", "n", traffic_class=traffic_class, timeout=limits)
-    await opened.aclose()
-    assert world.asked == ["m"] * times + ["n"]
+    response = await world.open("m", "n", traffic_class=traffic_class, timeout=limits)
+    await response.aclose()
+    assert world.requested == ["m"] * times + ["n"]
 
 
 @pytest.mark.parametrize("first_byte", [None, 5.0])
@@ -232,16 +232,16 @@ async def test_the_first_byte_of_a_whole_answer_may_take_as_long_as_all_of_it(fi
     with pytest.raises(UpstreamTimeoutError) as caught:
         await world.open("m", timeout=TimeLimits(first_byte=first_byte, total=0.02))
     assert caught.value.phase == "total"
-    assert world.asked == ["m"]
+    assert world.requested == ["m"]
 
 
 async def test_a_providers_time_outs_are_those_of_its_targets_only():
     world = World(m=[HANG], n=[OK])
     timeouts = {Target("p", "m"): TimeLimits(total=0.02)}
     retries = Retries(attempts=1)
-    opened = await world.open("m", "n", timeouts=timeouts, section="routes.r", retries=retries)
-    assert world.results(opened.attempts) == [("m", "upstream_timeout"), ("n", "ok")]
-    await opened.aclose()
+    response = await world.open("m", "n", timeouts=timeouts, section="routes.r", retries=retries)
+    assert world.results(response.attempts) == [("m", "upstream_timeout"), ("n", "ok")]
+    await response.aclose()
 
 
 SPENT = {"error": {"message": "pay", "type": "x", "code": "insufficient_quota"}}
@@ -251,21 +251,21 @@ SPENT = {"error": {"message": "pay", "type": "x", "code": "insufficient_quota"}}
 @pytest.mark.parametrize("traffic_class", ["live", "eval"])
 async def test_a_spent_quota_is_not_retried_and_falls_back(rule, traffic_class):
     world = World(m=[rule], n=[OK])
-    opened = await world.open("m", "n", traffic_class=traffic_class)
-    await opened.aclose()
-    assert world.results(opened.attempts) == [("m", "insufficient_quota"), ("n", "ok")]
+    response = await world.open("m", "n", traffic_class=traffic_class)
+    await response.aclose()
+    assert world.results(response.attempts) == [("m", "insufficient_quota"), ("n", "ok")]
 
 
 @pytest.mark.parametrize(
-    ("status", "told", "times"),
+    ("status", "advice", "times"),
     [(503, "false", 1), (429, "False", 1), (503, "true", 2), (404, "true", 2), (400, "true", 2),
      (503, "maybe", 2), (404, "maybe", 1)],
 )  # fmt: skip
-async def test_a_host_says_whether_to_retry(status, told, times):
-    world = World(m=[{"status": status, "headers": {"x-should-retry": told}}], n=[OK])
-    opened = await world.open("m", "n", retries=Retries(attempts=2))
-    await opened.aclose()
-    assert world.asked == ["m"] * times + ["n"]
+async def test_a_host_says_whether_to_retry(status, advice, times):
+    world = World(m=[{"status": status, "headers": {"x-should-retry": advice}}], n=[OK])
+    response = await world.open("m", "n", retries=Retries(attempts=2))
+    await response.aclose()
+    assert world.requested == ["m"] * times + ["n"]
 
 
 async def test_the_breaker_spares_a_broken_target_and_comes_back():
@@ -274,9 +274,9 @@ async def test_the_breaker_spares_a_broken_target_and_comes_back():
     policy = {"retries": Retries(attempts=1), "breaker": Breaker(failures=3, open=0.5)}
     for _ in range(3):
         assert await world.text("m", "n", **policy) == "n"
-    opened = await world.open("m", "n", **policy)
-    await opened.aclose()
-    assert world.results(opened.attempts) == [("m", "breaker_open"), ("n", "ok")]
+    response = await world.open("m", "n", **policy)
+    await response.aclose()
+    assert world.results(response.attempts) == [("m", "breaker_open"), ("n", "ok")]
     await asyncio.sleep(0.51)
     assert await world.text("m", "n", **policy) == "n"
     await asyncio.sleep(0.51)
@@ -284,7 +284,7 @@ async def test_the_breaker_spares_a_broken_target_and_comes_back():
     assert await world.text("m", "n", **policy) == "ok"
 
 
-async def test_when_every_breaker_is_open_one_is_asked_all_the_same():
+async def test_when_every_breaker_is_open_one_target_is_tried_all_the_same():
     world = World(m=[{"status": 500, "times": 3}, OK])
     policy = {"retries": Retries(attempts=1), "breaker": Breaker(failures=3, open=60)}
     for _ in range(3):
@@ -310,7 +310,7 @@ async def test_retries_have_a_budget():
                 "m", retries=Retries(attempts=3, budget=0), breaker=Breaker(failures=999)
             )
     # Ten are saved up at the start, and none is earned.
-    assert len(world.asked) == 20 + 10
+    assert len(world.requested) == 20 + 10
 
 
 async def test_a_full_target_is_passed_over_and_a_full_queue_is_429():
@@ -347,10 +347,10 @@ async def test_waiting_for_room_ends_with_the_total_time_out():
 
 async def test_a_stream_keeps_its_place_until_it_is_closed():
     world = World(m=[{"answer": "a b"}])
-    opened = await world.open("m", stream=True)
+    response = await world.open("m", stream=True)
     assert world.running() == 1
-    await opened.aclose()
-    await opened.aclose()
+    await response.aclose()
+    await response.aclose()
     assert world.running() == 0
 
 
@@ -366,10 +366,10 @@ async def test_cancelling_gives_the_place_back():
 
 async def test_a_hedge_answers_for_a_slow_target():
     world = World(m=[HANG], n=[{"answer": "n"}])
-    opened = await world.open("m", "n", hedge=Hedge(after=0.01))
-    assert str(opened.target) == "p/n"
-    assert sorted(world.results(opened.attempts)) == [("m", "hedge_lost"), ("n", "ok")]
-    await opened.aclose()
+    response = await world.open("m", "n", hedge=Hedge(after=0.01))
+    assert str(response.target) == "p/n"
+    assert sorted(world.results(response.attempts)) == [("m", "hedge_lost"), ("n", "ok")]
+    await response.aclose()
     assert world.running() == 0
 
 
@@ -391,7 +391,7 @@ async def test_hedges_have_a_budget():
     # On a busy machine some answers overtake their hedge.
     for _ in range(60):
         await world.text("m", "n", hedge=Hedge(after=0.001, budget=0.01))
-    assert world.asked.count("n") == 10
+    assert world.requested.count("n") == 10
 
 
 async def test_cancelling_a_hedged_request_cancels_both():
@@ -407,9 +407,9 @@ async def test_cancelling_a_hedged_request_cancels_both():
 async def refused(world, name, route=None, **policy):
     """The status that a request for `p/NAME` fails with."""
     plan = Plan(route or f"p/{name}", (Target("p", name),), Policy(Retries(attempts=1), **policy))
-    work = UpstreamRequest("chat/completions", MESSAGES, stream=False, request_id="id")
+    request = UpstreamRequest("chat/completions", MESSAGES, stream=False, request_id="id")
     with pytest.raises(UpstreamStatusError) as caught:
-        await world.dispatcher.open(plan, work)
+        await world.dispatcher.open(plan, request)
     return caught.value.status
 
 
@@ -439,7 +439,7 @@ async def test_a_name_is_remembered_while_another_request_for_it_is_under_way():
     first = asyncio.create_task(refused(world, "m"))
     while not world.running():
         await asyncio.sleep(0)
-    while world.asked != ["m"]:
+    while world.requested != ["m"]:
         await asyncio.sleep(0)
     assert await refused(world, "m") == 404
     assert world.running() == 1
@@ -456,9 +456,9 @@ async def test_no_more_targets_are_remembered_than_there_may_be():
             raise UpstreamConnectError(f"no {call.model}")
 
     dispatcher = Dispatcher({"p": Down()})
-    work = UpstreamRequest("chat/completions", MESSAGES, stream=False, request_id="id")
+    request = UpstreamRequest("chat/completions", MESSAGES, stream=False, request_id="id")
     for n in range(MAX_TARGETS + 10):
         plan = Plan(f"p/{n}", (Target("p", str(n)),), Policy(Retries(attempts=1)))
         with pytest.raises(UpstreamConnectError):
-            await dispatcher.open(plan, work)
+            await dispatcher.open(plan, request)
     assert MAX_TARGETS // 2 <= len(list(dispatcher.states())) <= MAX_TARGETS

@@ -24,10 +24,10 @@ WEDNESDAY = datetime(2026, 11, 18, 10, 30, tzinfo=UTC).timestamp()
 def test_a_bucket_keeps_its_bound_in_every_window(limit, steps):
     """At most `limit * (1 + t / 60)` in any window of t seconds."""
     now, bucket, taken = 1000.0, Bucket(limit, 1000.0), []
-    for pause, wishes in steps:
+    for pause, requested in steps:
         now += pause
         through = 0
-        for _ in range(wishes):
+        for _ in range(requested):
             if bucket.level(now) < 1:
                 break
             bucket.take(1, now)
@@ -82,8 +82,8 @@ def test_a_clock_set_back_neither_empties_nor_stops_a_bucket():
 )
 def test_periods_are_those_of_utc(kind, start, end):
     # Half a second on: a period begins with a whole one.
-    found = period_around(kind, WEDNESDAY + 7.5)
-    assert found == tuple(
+    period = period_around(kind, WEDNESDAY + 7.5)
+    assert period == tuple(
         datetime.fromisoformat(f"{one}T00:00Z").timestamp() for one in (start, end)
     )
 

@@ -101,25 +101,30 @@ def record(tail=b"", **changes):
 
 
 def settled(prices, tail, **changes):
-    found = record(tail, **changes)
-    settle(found, prices)
-    return found
+    filled = record(tail, **changes)
+    settle(filled, prices)
+    return filled
 
 
-def tokens(found):
-    return (found.prompt_tokens, found.completion_tokens, found.total_tokens, found.cached_tokens)
+def tokens(filled):
+    return (
+        filled.prompt_tokens,
+        filled.completion_tokens,
+        filled.total_tokens,
+        filled.cached_tokens,
+    )
 
 
 # Reading answers
 
 
 def test_everything_is_read_out_of_a_body(prices):
-    found = settled(prices, answer())
-    assert tokens(found) == (1000, 100, 1100, 400)
-    assert (found.finish_reason, found.model) == ("length", "gpt-4o-mini-2024-07-18")
-    assert found.system_fingerprint == "fp_1"
-    assert found.cost_usd == pytest.approx((600 * 0.15 + 400 * 0.075 + 100 * 0.60) / 1e6)
-    assert found.tail == b""
+    filled = settled(prices, answer())
+    assert tokens(filled) == (1000, 100, 1100, 400)
+    assert (filled.finish_reason, filled.model) == ("length", "gpt-4o-mini-2024-07-18")
+    assert filled.system_fingerprint == "fp_1"
+    assert filled.cost_usd == pytest.approx((600 * 0.15 + 400 * 0.075 + 100 * 0.60) / 1e6)
+    assert filled.tail == b""
 
 
 TRICKS = 'x"usage"y \\"usage\\": {"prompt_tokens": 7} "finish_reason": "stop" '
@@ -128,9 +133,9 @@ TRICKS = 'x"usage"y \\"usage\\": {"prompt_tokens": 7} "finish_reason": "stop" '
 def test_everything_at_the_end_of_a_long_body_is_read(prices):
     body = answer(TRICKS * 1000)
     assert len(body) > 3 * TAIL_BYTES
-    found = settled(prices, body)
-    assert tokens(found) == (1000, 100, 1100, 400)
-    assert (found.finish_reason, found.system_fingerprint) == ("length", "fp_1")
+    filled = settled(prices, body)
+    assert tokens(filled) == (1000, 100, 1100, 400)
+    assert (filled.finish_reason, filled.system_fingerprint) == ("length", "fp_1")
 
 
 def test_a_long_list_of_embeddings_has_usage(prices):
@@ -142,10 +147,10 @@ def test_a_long_list_of_embeddings_has_usage(prices):
         }
     ).encode()
     target = Target("openai", "text-embedding-3-small")
-    found = settled(prices, body, path="embeddings", target=target)
-    assert (found.prompt_tokens, found.total_tokens) == (8, 8)
-    assert found.model == "text-embedding-3-small"
-    assert found.cost_usd == pytest.approx(8 * 0.02 / 1e6)
+    filled = settled(prices, body, path="embeddings", target=target)
+    assert (filled.prompt_tokens, filled.total_tokens) == (8, 8)
+    assert filled.model == "text-embedding-3-small"
+    assert filled.cost_usd == pytest.approx(8 * 0.02 / 1e6)
 
 
 @pytest.mark.parametrize("padding", [0, 60, 600])
@@ -157,11 +162,11 @@ def test_everything_is_read_out_of_a_stream(prices, padding, gap):
         chunk(choices=[], usage=USAGE),
         gap=gap,
     )
-    found = settled(prices, body, stream=True)
-    assert tokens(found) == (1000, 100, 1100, 400)
-    assert (found.finish_reason, found.model) == ("stop", "gpt-4o-mini-2024-07-18")
-    assert found.system_fingerprint == "fp_1"
-    assert found.cost_usd is not None
+    filled = settled(prices, body, stream=True)
+    assert tokens(filled) == (1000, 100, 1100, 400)
+    assert (filled.finish_reason, filled.model) == ("stop", "gpt-4o-mini-2024-07-18")
+    assert filled.system_fingerprint == "fp_1"
+    assert filled.cost_usd is not None
 
 
 def test_the_last_of_running_counts_holds(prices):
@@ -172,8 +177,8 @@ def test_the_last_of_running_counts_holds(prices):
 
 def test_many_events_after_the_finish_reason(prices):
     late = [chunk(choices=[], usage=USAGE)] + [{"ping": n} for n in range(9)]
-    found = settled(prices, stream(chunk(finish="stop"), *late), stream=True)
-    assert (found.finish_reason, found.total_tokens) == ("stop", 1100)
+    filled = settled(prices, stream(chunk(finish="stop"), *late), stream=True)
+    assert (filled.finish_reason, filled.total_tokens) == ("stop", 1100)
 
 
 def test_a_stream_with_comments_and_named_events(prices):
@@ -182,8 +187,8 @@ def test_a_stream_with_comments_and_named_events(prices):
         + sse.encode(json.dumps(chunk(finish="stop", usage=USAGE)).encode(), "completion")
         + b": keep-alive\n\ndata: [DONE]\n\n"
     )
-    found = settled(prices, body, stream=True)
-    assert (found.finish_reason, found.total_tokens) == ("stop", 1100)
+    filled = settled(prices, body, stream=True)
+    assert (filled.finish_reason, filled.total_tokens) == ("stop", 1100)
 
 
 @pytest.mark.parametrize("events", [1, 9], ids=["at the end", "long before"])
@@ -210,26 +215,26 @@ def test_an_error_in_the_middle_of_a_stream_is_an_error(prices, events):
     ],
 )
 def test_what_cannot_be_read_says_nothing(prices, tail, streamed):
-    found = settled(prices, tail, stream=streamed)
-    assert (found.prompt_tokens, found.total_tokens, found.cost_usd) == (None, None, None)
-    assert found.billed_tokens() is None
+    filled = settled(prices, tail, stream=streamed)
+    assert (filled.prompt_tokens, filled.total_tokens, filled.cost_usd) == (None, None, None)
+    assert filled.billed_tokens() is None
 
 
 @pytest.mark.parametrize("name", ["cache_write_tokens", "cache_creation_tokens"])
 def test_tokens_written_to_the_hosts_cache(prices, name):
-    found = settled(prices, answer(usage=USAGE | {"prompt_tokens_details": {name: 300}}))
-    assert (found.cached_tokens, found.written_tokens) == (0, 300)
+    filled = settled(prices, answer(usage=USAGE | {"prompt_tokens_details": {name: 300}}))
+    assert (filled.cached_tokens, filled.written_tokens) == (0, 300)
 
 
 @pytest.mark.parametrize("details", [None, [], "x", {"cached_tokens": "5"}, {"cached_tokens": -1}])
 def test_odd_details_do_not_cost_the_usage(prices, details):
-    found = settled(prices, answer(usage=USAGE | {"prompt_tokens_details": details}))
-    assert (found.total_tokens, found.cached_tokens) == (1100, 0)
+    filled = settled(prices, answer(usage=USAGE | {"prompt_tokens_details": details}))
+    assert (filled.total_tokens, filled.cached_tokens) == (1100, 0)
 
 
 def test_prompt_tokens_alone_have_a_total(prices):
-    found = settled(prices, answer(usage={"prompt_tokens": 5, "completion_tokens": 2}))
-    assert found.total_tokens == 7
+    filled = settled(prices, answer(usage={"prompt_tokens": 5, "completion_tokens": 2}))
+    assert filled.total_tokens == 7
 
 
 @pytest.mark.parametrize(
@@ -247,9 +252,9 @@ def test_prompt_tokens_alone_have_a_total(prices):
 def test_what_is_owed(prices, changes, tokens_used, cost):
     changes = {"body": answer()} | changes
     body = changes.pop("body")
-    found = record(body, **changes)
-    settle(found, prices)
-    assert (found.billed_tokens(), found.cost_usd) == (tokens_used, cost)
+    filled = record(body, **changes)
+    settle(filled, prices)
+    assert (filled.billed_tokens(), filled.cost_usd) == (tokens_used, cost)
 
 
 # The queue and the store
@@ -338,7 +343,7 @@ async def test_a_record_survives_whole(store, prices):
     assert (listed.bodies, listed.request) == (True, None)
 
 
-async def test_no_body_is_kept_unless_it_may_be(store, prices):
+async def test_no_body_is_stored_unless_it_may_be(store, prices):
     async with traffic(store, prices) as made:
         made.add(record(**FULL | {"id": "a", "keep": "metadata"}))
         made.add(record(**FULL | {"id": "b", "keep": "none"}))
@@ -365,13 +370,13 @@ async def test_every_record_is_counted_on_the_event_loop(store, prices):
 
 
 async def test_what_the_hot_path_settled_stays_as_it_is(store, prices):
-    found = record(answer(), **FULL)
-    settle(found, prices)
-    assert (found.total_tokens, found.tail) == (1100, b"")
+    filled = record(answer(), **FULL)
+    settle(filled, prices)
+    assert (filled.total_tokens, filled.tail) == (1100, b"")
     # Taking secrets out takes long: that is left to the thread.
-    assert found.request == FULL["request"]
+    assert filled.request == FULL["request"]
     async with traffic(store, prices) as made:
-        made.add(found)
+        made.add(filled)
     row = await store.request("req_2")
     assert (row.total_tokens, row.cost_usd) == (1100, pytest.approx(0.00018))
     assert json.loads(row.request)["api_key"] == "***"
@@ -406,9 +411,9 @@ async def test_rows_are_dropped_and_counted_when_the_store_is_slow(store, prices
         assert made.queues()["write"] <= 10
         store.free.set()
     assert len(counted) == 400
-    kept = await store.traffic(TrafficFilter(), limit=1000)
-    assert 0 < len(kept) < 400
-    assert made.dropped == 400 - len(kept)
+    stored = await store.traffic(TrafficFilter(), limit=1000)
+    assert 0 < len(stored) < 400
+    assert made.dropped == 400 - len(stored)
     assert caplog.text.count("being dropped") == 1
 
 
@@ -586,7 +591,7 @@ async def seed(store, prices):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "holds"),
+    ("chosen", "holds"),
     [
         ({}, lambda n: True),
         ({"route": "b"}, lambda n: n % 3 == 1),
@@ -601,9 +606,9 @@ async def seed(store, prices):
         ({"since": 1_700_000_010.0, "until": 1_700_000_020.0}, lambda n: 10 <= n < 20),
     ],
 )
-async def test_filters(store, prices, wanted, holds):
+async def test_filters(store, prices, chosen, holds):
     await seed(store, prices)
-    rows = await store.traffic(TrafficFilter(**wanted), limit=100)
+    rows = await store.traffic(TrafficFilter(**chosen), limit=100)
     assert [row.id for row in rows] == [f"req_{n}" for n in reversed(range(60)) if holds(n)]
 
 
@@ -625,9 +630,9 @@ async def test_the_indexes_are_used(store, prices):
 
     with closing(sqlite3.connect(store.path)) as db:
         plans = plan(db)
-    for name, told in plans.items():
-        assert name in told
-        assert "TEMP B-TREE" not in told
+    for name, steps in plans.items():
+        assert name in steps
+        assert "TEMP B-TREE" not in steps
 
 
 # Over HTTP

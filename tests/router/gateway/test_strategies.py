@@ -94,7 +94,7 @@ def test_cheapest_takes_the_lowest_known_price(http, url):
     assert {answered(http, url, "cheap") for _ in range(10)} == {"b"}
 
 
-def told_apart(answer):
+def who_answered(answer):
     """Keys spread over both targets, and each stays with its own."""
     first = [answer(n) for n in range(30)]
     assert [answer(n) for n in range(30)] == first
@@ -102,11 +102,11 @@ def told_apart(answer):
 
 
 def test_sticky_by_user(http, url):
-    told_apart(lambda n: answered(http, url, "by-user", f"hi {n % 2}", user=f"u{n}"))
+    who_answered(lambda n: answered(http, url, "by-user", f"hi {n % 2}", user=f"u{n}"))
 
 
 def test_sticky_by_header(http, url):
-    told_apart(lambda n: answered(http, url, "by-header", headers={"x-team": f"t{n}"}))
+    who_answered(lambda n: answered(http, url, "by-header", headers={"x-team": f"t{n}"}))
 
 
 def test_sticky_by_conversation(http, url):
@@ -121,7 +121,7 @@ def test_sticky_by_conversation(http, url):
         messages = [system, opening, *later * turns[n]]
         return answered(http, url, "by-conversation", messages=messages)
 
-    told_apart(answer)
+    who_answered(answer)
 
 
 IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]

@@ -131,9 +131,9 @@ async def test_places_are_handed_over_in_order_of_arrival(state):
 @given(
     st.lists(st.sampled_from(["enter", "leave", "wait", "cancel"]), max_size=60), st.integers(1, 4)
 )
-def test_never_more_run_than_there_is_room_for(steps, most):
+def test_never_more_run_than_there_is_room_for(steps, limit):
     async def play():
-        state, room, waiting = TargetState(Target("p", "m")), ConcurrencyLimit(most, 5), []
+        state, room, waiting = TargetState(Target("p", "m")), ConcurrencyLimit(limit, 5), []
         inside = 0
         for step in steps:
             if step == "enter":
@@ -141,7 +141,7 @@ def test_never_more_run_than_there_is_room_for(steps, most):
             elif step == "leave" and inside:
                 inside -= 1
                 state.leave()
-            elif step == "wait" and state.running >= most and state.can_wait(room):
+            elif step == "wait" and state.running >= limit and state.can_wait(room):
                 waiting.append(asyncio.create_task(state.wait()))
             elif step == "cancel" and waiting:
                 waiting.pop().cancel()
@@ -150,7 +150,7 @@ def test_never_more_run_than_there_is_room_for(steps, most):
             for task in [task for task in waiting if task.done()]:
                 waiting.remove(task)
                 inside += not task.cancelled()
-            assert state.running == inside <= most
+            assert state.running == inside <= limit
             assert state.waiting <= 5
         for task in waiting:
             task.cancel()
@@ -223,7 +223,7 @@ def may_not(state, now):
     assert not state.allows(now, BREAKER)
 
 
-OPENED = [(fails, 0), (fails, 1), (fails, 2)]
+OPEN = [(fails, 0), (fails, 1), (fails, 2)]
 CUT = [(begins, 0), (breaks_off, 0)]
 
 
@@ -231,23 +231,23 @@ CUT = [(begins, 0), (breaks_off, 0)]
     ("steps", "now", "seen"),
     [
         ([], 0, "closed"),
-        (OPENED[:2], 2, "closed"),
-        (OPENED, 2, "open"),
-        (OPENED, 11.9, "open"),
-        (OPENED, 12, "half_open"),
+        (OPEN[:2], 2, "closed"),
+        (OPEN, 2, "open"),
+        (OPEN, 11.9, "open"),
+        (OPEN, 12, "half_open"),
         # What fails while it is open keeps it open, and for longer.
-        ([*OPENED, (fails, 5)], 14.9, "open"),
-        ([*OPENED, (fails, 5)], 15, "half_open"),
-        ([*OPENED, (may_not, 11.9), (probes, 12)], 12, "half_open"),
-        ([*OPENED, (probes, 12), (may_not, 21.9), (probes, 22)], 22, "half_open"),
+        ([*OPEN, (fails, 5)], 14.9, "open"),
+        ([*OPEN, (fails, 5)], 15, "half_open"),
+        ([*OPEN, (may_not, 11.9), (probes, 12)], 12, "half_open"),
+        ([*OPEN, (probes, 12), (may_not, 21.9), (probes, 22)], 22, "half_open"),
         # A probe that fails opens it at once.
-        ([*OPENED, (probes, 12), (fails, 13)], 13, "open"),
-        ([*OPENED, (probes, 12), (fails, 13)], 22.9, "open"),
-        ([*OPENED, (probes, 12), (fails, 13)], 23, "half_open"),
-        ([*OPENED, (probes, 12), (answers, 13)], 13, "closed"),
-        ([*OPENED, (probes, 12), (answers, 13), (fails, 14), (fails, 14)], 14, "closed"),
-        ([*OPENED, (probes, 12), (refuses, 13)], 13, "closed"),
-        ([*OPENED, (probes, 12), (refuses, 13), (probes, 13), (probes, 13)], 13, "closed"),
+        ([*OPEN, (probes, 12), (fails, 13)], 13, "open"),
+        ([*OPEN, (probes, 12), (fails, 13)], 22.9, "open"),
+        ([*OPEN, (probes, 12), (fails, 13)], 23, "half_open"),
+        ([*OPEN, (probes, 12), (answers, 13)], 13, "closed"),
+        ([*OPEN, (probes, 12), (answers, 13), (fails, 14), (fails, 14)], 14, "closed"),
+        ([*OPEN, (probes, 12), (refuses, 13)], 13, "closed"),
+        ([*OPEN, (probes, 12), (refuses, 13), (probes, 13), (probes, 13)], 13, "closed"),
         ([(fails, 0), (fails, 0), (refuses, 0), (fails, 0), (fails, 0)], 0, "closed"),
         ([(fails, 0), (fails, 0), (begins, 0), (fails, 0), (fails, 0)], 0, "closed"),
         # Streams that break off count although each began well; one that ends starts anew.

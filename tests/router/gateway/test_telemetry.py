@@ -58,8 +58,8 @@ def scraped(telemetry, accept=""):
     }
 
 
-def value(found, name, **labels):
-    return found.get((f"evalrouter_{name}", *sorted(labels.items())))
+def value(metrics, name, **labels):
+    return metrics.get((f"evalrouter_{name}", *sorted(labels.items())))
 
 
 LIVE = {"class": "live", "route": "r", "target": "mine/gpt-4o-mini"}
@@ -79,32 +79,32 @@ def test_requests_are_counted_by_class_route_target_and_status(telemetry):
         {"status": 503, "error_code": "upstream_error"},
     ):
         telemetry.count(record(**changes))
-    found = scraped(telemetry)
-    assert value(found, "requests_total", **LIVE, status="200") == 2
-    assert value(found, "requests_total", **LIVE, status="503") == 1
-    assert value(found, "requests_total", **EVAL, status="200") == 1
-    assert value(found, "errors_total", **LIVE, code="upstream_error") == 1
-    assert value(found, "errors_total", **EVAL, code="upstream_error") is None
-    assert value(found, "request_seconds_count", **LIVE) == 3
-    assert value(found, "request_seconds_sum", **LIVE) == 4.5
+    metrics = scraped(telemetry)
+    assert value(metrics, "requests_total", **LIVE, status="200") == 2
+    assert value(metrics, "requests_total", **LIVE, status="503") == 1
+    assert value(metrics, "requests_total", **EVAL, status="200") == 1
+    assert value(metrics, "errors_total", **LIVE, code="upstream_error") == 1
+    assert value(metrics, "errors_total", **EVAL, code="upstream_error") is None
+    assert value(metrics, "request_seconds_count", **LIVE) == 3
+    assert value(metrics, "request_seconds_sum", **LIVE) == 4.5
 
 
-def test_buckets_hold_what_is_at_most_their_bound(telemetry):
+def test_buckets_hold_times_up_to_their_bound(telemetry):
     for seconds in (0.0, 0.01, 0.010001, 81.92, 700.0):
         telemetry.count(record(total_s=seconds, first_byte_s=seconds if seconds < 1 else None))
-    found = scraped(telemetry)
+    metrics = scraped(telemetry)
 
-    def at_most(bound):
-        return value(found, "request_seconds_bucket", **LIVE, le=bound)
+    def below(bound):
+        return value(metrics, "request_seconds_bucket", **LIVE, le=bound)
 
-    assert [at_most(bound) for bound in ("0.01", "0.02", "81.92", "655.36", "+Inf")] == [
+    assert [below(bound) for bound in ("0.01", "0.02", "81.92", "655.36", "+Inf")] == [
         2,
         3,
         4,
         4,
         5,
     ]
-    assert value(found, "first_byte_seconds_count", **LIVE) == 3
+    assert value(metrics, "first_byte_seconds_count", **LIVE) == 3
 
 
 def test_tokens_cost_and_what_is_not_known(telemetry):
@@ -112,26 +112,26 @@ def test_tokens_cost_and_what_is_not_known(telemetry):
     unknown = {"prompt_tokens": None, "completion_tokens": None, "cached_tokens": 0}
     telemetry.count(record(cost_usd=None, **unknown))
     telemetry.count(record(cached=True, cost_usd=0.0))
-    found = scraped(telemetry)
-    assert value(found, "tokens_total", **LIVE, type="input") == 1000
-    assert value(found, "tokens_total", **LIVE, type="input_cached") == 400
-    assert value(found, "tokens_total", **LIVE, type="output") == 100
-    assert value(found, "cost_usd_total", **LIVE) == 0.5
-    assert value(found, "unpriced_requests_total", **LIVE) == 1
-    assert value(found, "cache_hits_total", **LIVE) == 1
+    metrics = scraped(telemetry)
+    assert value(metrics, "tokens_total", **LIVE, type="input") == 1000
+    assert value(metrics, "tokens_total", **LIVE, type="input_cached") == 400
+    assert value(metrics, "tokens_total", **LIVE, type="output") == 100
+    assert value(metrics, "cost_usd_total", **LIVE) == 0.5
+    assert value(metrics, "unpriced_requests_total", **LIVE) == 1
+    assert value(metrics, "cache_hits_total", **LIVE) == 1
 
 
 def test_attempts_are_counted_by_result(telemetry):
     failed = Attempt("far/m", "upstream_unreachable", None, 0.1)
     telemetry.count(record(attempts=[failed, failed, Attempt("mine/gpt-4o-mini", "ok", 200, 0.1)]))
-    found = scraped(telemetry)
+    metrics = scraped(telemetry)
     tried = {"class": "live", "target": "far/m", "result": "upstream_unreachable"}
-    assert value(found, "attempts_total", **tried) == 2
+    assert value(metrics, "attempts_total", **tried) == 2
     ok = {"class": "live", "target": "mine/gpt-4o-mini", "result": "ok"}
-    assert value(found, "attempts_total", **ok) == 1
+    assert value(metrics, "attempts_total", **ok) == 1
 
 
-def test_who_failed_is_known_when_nobody_answered(telemetry):
+def test_the_target_that_failed_is_known_without_an_answer(telemetry):
     failed = Attempt("far/m", "upstream_error", 503, 0.1)
     telemetry.count(record(target=None, status=503, attempts=[failed], error_code="upstream_error"))
     labels = LIVE | {"target": "far/m", "status": "503"}
@@ -166,13 +166,13 @@ def test_names_that_a_provider_does_not_know_are_counted_together(telemetry):
         )
     typo = Attempt("mine/typo", "upstream_404", 404, 0.1)
     telemetry.count(record(target=None, attempts=[typo], status=404, error_code="upstream_404"))
-    found = scraped(telemetry)
+    metrics = scraped(telemetry)
     others = {"class": "live", "route": "mine/other", "target": "mine/other"}
-    assert value(found, "requests_total", **others, status="404") == 50
+    assert value(metrics, "requests_total", **others, status="404") == 50
     tried = {"class": "live", "target": "mine/other", "result": "upstream_404"}
-    assert value(found, "attempts_total", **tried) == 50
+    assert value(metrics, "attempts_total", **tried) == 50
     # What a route names is the config's.
-    assert value(found, "requests_total", **LIVE | {"target": "mine/typo"}, status="404") == 1
+    assert value(metrics, "requests_total", **LIVE | {"target": "mine/typo"}, status="404") == 1
     assert "mine/x" not in exposed(telemetry)[0].decode()
 
 
@@ -230,23 +230,23 @@ def test_what_is_watched_is_read_at_each_scrape(telemetry):
     )
     telemetry.watch("lost", lambda: [((), 3)], counter=True)
     telemetry.open_streams += 2
-    found = scraped(telemetry)
-    assert value(found, "breaker_open", target="a/m") == 1
-    assert value(found, "lost_total") == 3
-    assert value(found, "open_streams") == 2
+    metrics = scraped(telemetry)
+    assert value(metrics, "breaker_open", target="a/m") == 1
+    assert value(metrics, "lost_total") == 3
+    assert value(metrics, "open_streams") == 2
     open_breakers["a/m"] = 0.0
     telemetry.open_streams -= 2
-    found = scraped(telemetry)
-    assert value(found, "breaker_open", target="a/m") == 0
-    assert value(found, "open_streams") == 0
+    metrics = scraped(telemetry)
+    assert value(metrics, "breaker_open", target="a/m") == 0
+    assert value(metrics, "open_streams") == 0
 
 
 def test_one_that_cannot_be_read_leaves_the_others(telemetry, caplog):
     telemetry.watch("broken", lambda: [((), 1 / 0)])
     telemetry.count(record())
-    found = scraped(telemetry)
-    assert value(found, "broken") is None
-    assert value(found, "requests_total", **LIVE, status="200") == 1
+    metrics = scraped(telemetry)
+    assert value(metrics, "broken") is None
+    assert value(metrics, "requests_total", **LIVE, status="200") == 1
     assert "the metric broken could not be read" in caplog.text
 
 
@@ -329,18 +329,18 @@ def test_one_scrape_shows_all_workers(tmp_path):
     )
     try:
         assert other.stdout.readline() == b"published\n"
-        found = scraped(mine)
-        assert value(found, "requests_total", **LIVE, status="200") == 2
-        assert value(found, "cost_usd_total", **LIVE) == 0.75
-        assert value(found, "request_seconds_bucket", **LIVE, le="0.01") == 1
-        assert value(found, "open_streams", worker=str(os.getpid())) == 1
-        assert value(found, "open_streams", worker=str(other.pid)) == 7
+        metrics = scraped(mine)
+        assert value(metrics, "requests_total", **LIVE, status="200") == 2
+        assert value(metrics, "cost_usd_total", **LIVE) == 0.75
+        assert value(metrics, "request_seconds_bucket", **LIVE, le="0.01") == 1
+        assert value(metrics, "open_streams", worker=str(os.getpid())) == 1
+        assert value(metrics, "open_streams", worker=str(other.pid)) == 7
     finally:
         other.communicate()
     # What it counted stays true; what it had open is gone with it.
-    found = scraped(mine)
-    assert value(found, "requests_total", **LIVE, status="200") == 2
-    assert value(found, "open_streams", worker=str(other.pid)) is None
+    metrics = scraped(mine)
+    assert value(metrics, "requests_total", **LIVE, status="200") == 2
+    assert value(metrics, "open_streams", worker=str(other.pid)) is None
 
 
 # Traces
@@ -383,8 +383,8 @@ def test_spans_reach_a_collector_in_genai_conventions():
     assert chat.kind == chat.SPAN_KIND_CLIENT
     assert (chat.start_time_unix_nano, chat.end_time_unix_nano) == (1000250000000, 1001750000000)
     assert chat.status.code == chat.status.STATUS_CODE_UNSET
-    told = values_of(chat.attributes)
-    assert told == {
+    span_values = values_of(chat.attributes)
+    assert span_values == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": "gpt-4o-mini",
@@ -409,9 +409,9 @@ def test_spans_reach_a_collector_in_genai_conventions():
     assert embeddings.name == "embeddings mistral-embed"
     assert embeddings.parent_span_id == b""
     assert embeddings.status.code == embeddings.status.STATUS_CODE_ERROR
-    told = values_of(embeddings.attributes)
-    assert told["gen_ai.provider.name"] == "mistral_ai"
-    assert told["error.type"] == "rate_limited"
+    span_values = values_of(embeddings.attributes)
+    assert span_values["gen_ai.provider.name"] == "mistral_ai"
+    assert span_values["error.type"] == "rate_limited"
 
 
 def test_the_names_are_those_of_the_conventions():
@@ -436,7 +436,7 @@ def test_the_names_are_those_of_the_conventions():
     assert foreign <= known
 
 
-def test_a_trace_that_nobody_wants_is_passed_on_and_not_sent():
+def test_a_trace_that_is_not_sampled_is_passed_on_and_not_sent():
     with collecting() as collector:
         telemetry = ProcessMetrics(Settings(otlp_endpoint=collector.url), KINDS)
         trace = telemetry.child_traceparent(INCOMING[:-2] + b"00")

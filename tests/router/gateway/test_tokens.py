@@ -67,8 +67,8 @@ def test_a_request_has_its_prompts_tokens(fields, low, high):
 @pytest.mark.parametrize("size", [1000, MAX_BODY + 1000])
 def test_a_picture_is_not_read_as_text(size):
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * size}}
-    found = of_request(request(messages=[{"role": "user", "content": [image]}]))
-    assert 800 <= found <= 900
+    estimated = of_request(request(messages=[{"role": "user", "content": [image]}]))
+    assert 800 <= estimated <= 900
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 5000, b'{"messages": 1e400}', b"\xff"])
@@ -94,11 +94,11 @@ def event(text):
     return b"data: " + json.dumps({"choices": [{"delta": {"content": text}}]}).encode() + b"\n\n"
 
 
-@pytest.mark.parametrize("kept", [2, 8, 100])
-def test_a_stream_is_estimated_from_its_end(kept):
+@pytest.mark.parametrize("last", [2, 8, 100])
+def test_a_stream_is_estimated_from_its_end(last):
     events = [event("word ")] * 100
     body = b"".join([*events, b"data: [DONE]\n\n"])
-    tail = b"".join([*events[-kept:], b"data: [DONE]\n\n"])
+    tail = b"".join([*events[-last:], b"data: [DONE]\n\n"])
     assert of_stream(tail, len(body)) == pytest.approx(100, abs=3)
     # A tail that begins in the middle of an event.
     assert of_stream(tail[3:], len(body)) == pytest.approx(100, abs=5)

@@ -78,43 +78,43 @@ def evaluate(url, tmp_path):
         run = started.json()
         identifier = run.get("id") or run["run"]["id"]
         for _ in range(300):
-            found = http.get(f"{url}/eval/{identifier}").json()
-            if (found.get("run") or found)["state"] in ("completed", "failed"):
+            shown = http.get(f"{url}/eval/{identifier}").json()
+            if (shown.get("run") or shown)["state"] in ("completed", "failed"):
                 samples = http.get(f"{url}/eval/{identifier}/samples").json()
-                return found, samples
+                return shown, samples
             time.sleep(0.05)
     raise AssertionError("the run did not end")
 
 
 def test_an_evaluation_refuses_what_a_target_cannot_express(host, tmp_path):
     with gateway(config(host, tmp_path)) as url:
-        found, _ = evaluate(url, tmp_path)
+        shown, _ = evaluate(url, tmp_path)
     assert host.received == [], "nothing was paid for"
-    told = json.dumps(found)
-    assert "cannot express logit_bias" in told
+    dumped = json.dumps(shown)
+    assert "cannot express logit_bias" in dumped
 
 
 def test_an_evaluation_that_drops_keeps_the_record_and_the_report_says_so(host, tmp_path):
     with gateway(config(host, tmp_path, ", on_unsupported: drop")) as url:
-        found, samples = evaluate(url, tmp_path)
+        shown, samples = evaluate(url, tmp_path)
     assert len(host.received) == 3
-    assert f"mistral/{MODEL}: 3 of 3 answers were made without logit_bias" in json.dumps(found)
-    told = json.dumps(samples)
-    assert '"renamed": {"seed": "random_seed"}' in told
-    assert "Mistral's API has no such parameter" in told
+    assert f"mistral/{MODEL}: 3 of 3 answers were made without logit_bias" in json.dumps(shown)
+    dumped = json.dumps(samples)
+    assert '"renamed": {"seed": "random_seed"}' in dumped
+    assert "Mistral's API has no such parameter" in dumped
 
 
 def test_a_report_names_the_routes_that_were_asked_everything():
-    tally = ScoreAccumulator(routes=["a", "b"], metrics=(), expected={"a": 1, "b": 1})
+    scores_of_run = ScoreAccumulator(routes=["a", "b"], metrics=(), expected={"a": 1, "b": 1})
     lost = Answer(text="x", translation=Translation(dropped={"seed": "no such thing"}))
-    tally.add(Cell("a", "1", 0), lost)
-    tally.add(Cell("b", "1", 0), Answer(text="x"))
-    report = summarise(tally)
+    scores_of_run.add(Cell("a", "1", 0), lost)
+    scores_of_run.add(Cell("b", "1", 0), Answer(text="x"))
+    report = summarise(scores_of_run)
     assert report.routes[0].dropped == {"seed": 1}
-    told = [warning for warning in report.warnings if "without seed" in warning]
-    assert len(told) == 1
-    assert told[0].startswith("a: 1 of 1")
-    assert told[0].endswith("did not get the same request as b.")
+    warnings = [warning for warning in report.warnings if "without seed" in warning]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("a: 1 of 1")
+    assert warnings[0].endswith("did not get the same request as b.")
 
 
 def test_the_record_survives_json():

@@ -1,7 +1,7 @@
 """The HTTP client of the load generators: one connection, one request at a time, hardly any cost.
 
     connection = await connect(urlsplit(url))
-    answer = await connection.ask(request(url, headers, stream=False))
+    answer = await connection.send(request(url, headers, stream=False))
 
 An ordinary client spends more per request than the gateways being measured, and sits on the core
 that the upstream needs.
@@ -50,8 +50,8 @@ class Answer(NamedTuple):
 
 
 def body(*, stream: bool) -> bytes:
-    """The JSON of a chat request, about 1 KB."""
-    asked: dict[str, object] = {
+    """Return the JSON of a chat request, about 1 KB."""
+    fields: dict[str, object] = {
         "model": MODEL,
         "messages": [
             {"role": "system", "content": "Summarize the text in one to three sentences."},
@@ -61,12 +61,12 @@ def body(*, stream: bool) -> bytes:
         "max_tokens": 200,
     }
     if stream:
-        asked |= {"stream": True, "stream_options": {"include_usage": True}}
-    return json.dumps(asked, separators=(",", ":")).encode()
+        fields |= {"stream": True, "stream_options": {"include_usage": True}}
+    return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def request(url: str, headers: Mapping[str, str], *, stream: bool) -> bytes:
-    """The bytes of a POST of `body()` to `url`."""
+    """Return the bytes of a POST of `body()` to `url`."""
     parts = urlsplit(url)
     content = body(stream=stream)
     lines = [
@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._reads = 0
         self.open = True
 
-    async def ask(self, request: bytes, begun: asyncio.Future[None] | None = None) -> Answer:
+    async def send(self, request: bytes, begun: asyncio.Future[None] | None = None) -> Answer:
         """Send a request and wait for the whole answer.
 
         Args:
@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
 
 
 async def connect(parts: SplitResult) -> Connection:
-    """A new connection.
+    """Open a connection.
 
     Raises:
         RequestFailed: it was refused.
@@ -177,7 +177,7 @@ async def connect(parts: SplitResult) -> Connection:
 
 
 def parse_header(text: str) -> tuple[str, str]:
-    """`name: value` as given to `--header`."""
+    """Return the name and the value of an argument of `--header`."""
     name, colon, value = text.partition(":")
     if not colon:
         raise ValueError(text)

@@ -71,7 +71,7 @@ end
 
 
 def script(headers: Mapping[str, str]) -> str:
-    """The Lua script that tells wrk what to send and how to report it."""
+    """Return the Lua script that makes wrk send requests and report them."""
     lines = ['wrk.method = "POST"', 'wrk.headers["content-type"] = "application/json"']
     lines += [
         f"wrk.headers[ {_quoted(name)} ] = {_quoted(value)}" for name, value in headers.items()
@@ -101,17 +101,17 @@ def measure(url: str, headers: Mapping[str, str], *, seconds: float) -> Measured
         command = [wrk, "-t1", f"-c{CLIENTS}", f"-d{window}", "--timeout", "30s", "-s", str(file)]
         done = subprocess.run([*command, url], check=False, capture_output=True, text=True)
     try:
-        found = msgspec.json.decode(done.stdout.strip().rpartition("\n")[2], type=_Summary)
+        summary = msgspec.json.decode(done.stdout.strip().rpartition("\n")[2], type=_Summary)
     except msgspec.DecodeError:
         raise WrkFailed(f"wrk: exit code {done.returncode}, {done.stdout}{done.stderr}") from None
     return Measured(
-        requests=found.requests,
-        seconds=found.duration / 1e6,
-        per_second=found.requests / (found.duration / 1e6),
-        p50_ms=found.p50 / 1e3,
-        p99_ms=found.p99 / 1e3,
-        bad_statuses=found.status,
-        socket_errors=found.socket,
+        requests=summary.requests,
+        seconds=summary.duration / 1e6,
+        per_second=summary.requests / (summary.duration / 1e6),
+        p50_ms=summary.p50 / 1e3,
+        p99_ms=summary.p99 / 1e3,
+        bad_statuses=summary.status,
+        socket_errors=summary.socket,
     )
 
 
@@ -120,9 +120,9 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--header", type=parse_header, action="append", default=[])
-    asked = parser.parse_args()
+    options = parser.parse_args()
     try:
-        measured = measure(asked.url, dict(asked.header), seconds=asked.seconds)
+        measured = measure(options.url, dict(options.header), seconds=options.seconds)
     except WrkFailed as failure:
         parser.exit(1, f"{failure}\n")
     print(msgspec.json.encode(measured).decode())

@@ -1,6 +1,6 @@
 """What is measured, and how each is started: the router, the floor, its peers, the machine's limit.
 
-    found, missing = contestants(litellm=Path(...), portkey=None)
+    installed, missing = contestants(litellm=Path(...), portkey=None)
 
 A contestant is given a Site and answers with a Start. All are told the same upstream, and all
 write as little to disk and to logs as they can be told to, except the router: it is measured with
@@ -92,7 +92,7 @@ def contestants(
         portkey: the folder that was npm's `--prefix` for Portkey's gateway.
         before: a checkout of an earlier version of evalrouter.
     """
-    found = [
+    installed = [
         Contestant(
             "evalrouter",
             _packages("evalrouter", "litestar", *SHARED),
@@ -102,7 +102,7 @@ def contestants(
         Contestant("floor", _packages("aiohttp", *SHARED), _floor),
     ]
     if before is not None:
-        found.insert(1, _earlier(before))
+        installed.insert(1, _earlier(before))
     missing: dict[str, str] = {}
     peers = {
         "litellm": _find_litellm(litellm),
@@ -113,8 +113,8 @@ def contestants(
         if isinstance(peer, str):
             missing[name] = peer
         else:
-            found.append(peer)
-    return found, missing
+            installed.append(peer)
+    return installed, missing
 
 
 def _packages(*names: str) -> dict[str, str]:
@@ -195,15 +195,15 @@ DROPPED = re.compile(r"^evalrouter_traffic_dropped_total(?:\{.*\})? (\S+)$", re.
 
 
 def _dropped_records(port: int, start: Start) -> str | None:
-    """Whether requests went unrecorded: a measurement with request records has to have them all."""
+    """Return why the measurement does not count: request records that were dropped."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/metrics", headers=start.manage)
     text = connection.getresponse().read().decode()
     connection.close()
-    found = [float(number) for number in DROPPED.findall(text)]
-    if not found:
+    counts = [float(number) for number in DROPPED.findall(text)]
+    if not counts:
         return f"its metrics do not count dropped request records: {text[:200]}"
-    return f"{sum(found):.0f} request records were dropped" if sum(found) else None
+    return f"{sum(counts):.0f} request records were dropped" if sum(counts) else None
 
 
 def _floor(site: Site) -> Start:
@@ -227,12 +227,12 @@ def _find_litellm(folder: Path | None) -> Contestant | str:
     program = folder / "bin" / "litellm"
     if not program.exists():
         return f"{folder} has no bin/litellm"
-    ask = (
+    program_text = (
         "import json, platform; from importlib.metadata import version; print(json.dumps("
         "{'python': platform.python_version()}"
         " | {n: version(n) for n in ('litellm', 'uvicorn', 'uvloop', 'aiohttp', 'httpx')}))"
     )
-    answer = subprocess.run([python, "-c", ask], check=True, capture_output=True)
+    answer = subprocess.run([python, "-c", program_text], check=True, capture_output=True)
 
     def prepare(site: Site) -> Start:
         config = site.folder / "litellm.yaml"
@@ -289,8 +289,8 @@ def _find_portkey(folder: Path | None) -> Contestant | str:
 
 def _npm_version(package: Path) -> str:
     about = json.loads((package / "package.json").read_text(encoding="utf-8"))
-    found: str = about["version"]
-    return found
+    number: str = about["version"]
+    return number
 
 
 NGINX = """
@@ -327,7 +327,7 @@ def _find_nginx() -> Contestant | str:
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         return "nginx is not installed: apt-get install nginx-light"
-    said = subprocess.run([program, "-v"], check=True, capture_output=True, text=True).stderr
+    usage = subprocess.run([program, "-v"], check=True, capture_output=True, text=True).stderr
 
     def prepare(site: Site) -> Start:
         config = site.folder / "nginx.conf"
@@ -338,4 +338,4 @@ def _find_nginx() -> Contestant | str:
         config.write_text(text, encoding="utf-8")
         return Start([program, "-e", "stderr", "-c", str(config)], {})
 
-    return Contestant("nginx", {"nginx": said.strip().rpartition("/")[2]}, prepare)
+    return Contestant("nginx", {"nginx": usage.strip().rpartition("/")[2]}, prepare)

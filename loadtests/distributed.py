@@ -36,16 +36,16 @@ FEW, MANY = 1_000, 5_000
 
 
 def execute(rows: int, workers: int) -> float:
-    """Seconds that a run of so many answers takes; `workers` 0 scores without Ray."""
-    found = items(500)
+    """Return the seconds that a run of so many answers takes; `workers` 0 scores without Ray."""
+    scorables = items(500)
     with Path("data.jsonl").open("w", encoding="utf-8") as file:
         for n in range(rows):
-            one = found[n % len(found)]
+            scorable = scorables[n % len(scorables)]
             row = {
                 "id": str(n),
                 "input": "What is it?",
-                "reference": one.sample.references[0],
-                "answer": one.answer.text,
+                "reference": scorable.sample.references[0],
+                "answer": scorable.answer.text,
             }
             file.write(json.dumps(row) + "\n")
     document = RunDocument(
@@ -56,7 +56,7 @@ def execute(rows: int, workers: int) -> float:
         execution=RayExecution(workers=workers) if workers else "local",
     )
 
-    async def work() -> float:
+    async def run_and_time() -> float:
         async with Services(parse("", "distributed.yaml", {})) as services:
             run = await services.runs.create(document, base=Path())
             began = time.perf_counter()
@@ -66,11 +66,11 @@ def execute(rows: int, workers: int) -> float:
                 raise SystemExit(f"{ended.state}: {ended.error or ended.stopped}")
         return seconds
 
-    return asyncio.run(work())
+    return asyncio.run(run_and_time())
 
 
 def measure(rows: int, workers: int) -> float:
-    """The same in a fresh process and folder."""
+    """Measure one run in a fresh process and folder."""
     with TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-m", "loadtests.distributed", "--run", str(rows), str(workers)],
@@ -87,11 +87,11 @@ def report(repeats: int) -> str:
     rates: dict[int, list[float]] = {0: [], 1: [], 2: []}
     starts: dict[int, list[float]] = {0: [], 1: [], 2: []}
     for _ in range(repeats):
-        for workers, found in rates.items():
+        for workers, measured in rates.items():
             few, many = measure(FEW, workers), measure(MANY, workers)
-            found.append((MANY - FEW) / (many - few))
-            starts[workers].append(few - FEW / found[-1])
-    rate = {workers: median(found) for workers, found in rates.items()}
+            measured.append((MANY - FEW) / (many - few))
+            starts[workers].append(few - FEW / measured[-1])
+    rate = {workers: median(measured) for workers, measured in rates.items()}
     names = {0: "without Ray", 1: "Ray, 1 worker", 2: "Ray, 2 workers"}
     lines = [
         "# Scoring, spread",

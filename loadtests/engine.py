@@ -80,7 +80,7 @@ class Measured(msgspec.Struct):
 def run_once(
     port: int, samples: int, concurrency: int, *, scored: bool = False, profile: bool = False
 ) -> Measured:
-    """Carry a run out and measure it, scored and reported where wanted.
+    """Execute a run and measure it, with its scores and report if `scored`.
 
     The working directory gets its files.
     """
@@ -107,7 +107,7 @@ prices: {{up/m: {{input: 1.0, output: 2.0}}}}
     )
     profiler = cProfile.Profile() if profile else None
 
-    async def work() -> Measured:
+    async def execute() -> Measured:
         async with Services(config) as services:
             run = await services.runs.create(document, base=Path())
             used, began = time.process_time(), time.perf_counter()
@@ -124,10 +124,10 @@ prices: {{up/m: {{input: 1.0, output: 2.0}}}}
                 raise SystemExit(f"{ended.state}: {ended.error or ended.stopped} {progress}")
         return Measured(samples, seconds, used, *_peaks())
 
-    found = uvloop.run(work())
+    measured = uvloop.run(execute())
     if profiler:
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(45)
-    return found
+    return measured
 
 
 def bare(port: int, samples: int, concurrency: int) -> Measured:
@@ -142,26 +142,26 @@ def bare(port: int, samples: int, concurrency: int) -> Measured:
             async with session.post(url, json=body) as response:
                 await response.read()
 
-    async def work() -> Measured:
+    async def drive() -> Measured:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             used, began = time.process_time(), time.perf_counter()
             await asyncio.gather(*(ask(session) for _ in range(concurrency)))
             seconds, used = time.perf_counter() - began, time.process_time() - used
         return Measured(samples, seconds, used, *_peaks())
 
-    return uvloop.run(work())
+    return uvloop.run(drive())
 
 
 def _peaks() -> tuple[float, float]:
-    """Resident memory of this process and of its largest child, in MB."""
+    """Return the resident memory of this process and of its largest child, in MB."""
     whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in whose)
-    return own, child
+    engine, child = (resource.getrusage(who).ru_maxrss / 1024 for who in whose)
+    return engine, child
 
 
 @contextmanager
 def upstream(delay_ms: float, log: Path) -> Iterator[int]:
-    """A host of that delay on its own core; yields its port."""
+    """Run a host of that delay on its own core; yield its port."""
     port = free_port()
     command = [sys.executable, "-m", "loadtests.upstream", "--port", str(port)]
     with started([*command, "--delay", str(delay_ms)], core=UPSTREAM_CORE, log=log):
@@ -182,7 +182,7 @@ def measure(
     scored: bool = False,
     profile: bool = False,
 ) -> Measured:
-    """One run (or bare loop, `--bare`) in a fresh process on the engine's core."""
+    """Measure one run (or bare loop, `--bare`) in a fresh process on the engine's core."""
     with TemporaryDirectory() as folder, upstream(delay_ms, Path(folder) / "log") as port:
         command = ["taskset", "-c", str(ENGINE_CORE), sys.executable, "-m", "loadtests.engine"]
         options = [what, str(port), str(samples), str(concurrency)]
@@ -202,7 +202,7 @@ def measure(
 
 
 async def pages(folder: Path) -> dict[str, float]:
-    """Milliseconds for what the pages of a run with 1,000,000 rows ask of the store."""
+    """Return the milliseconds that the store takes for pages of a run with 1,000,000 rows."""
     store = SqliteStore(folder / "pages.db")
     await store.open()
     message = ({"role": "user", "content": "The quick brown fox jumps over the lazy dog. " * 5},)
@@ -239,7 +239,7 @@ async def pages(folder: Path) -> dict[str, float]:
         await _first(store.samples(run.id, after=after), 100)
         await _first(store.results(run.id, after=after), 100)
 
-    found = {}
+    milliseconds = {}
     for name, after in (("first", 0), ("middle", MILLION // 2), ("last", MILLION - 100)):
         times = []
         for _ in range(30):
@@ -248,10 +248,10 @@ async def pages(folder: Path) -> dict[str, float]:
             await store.progress(run.id)
             await page(after)
             times.append((time.perf_counter() - began) * 1000)
-        found[name] = median(times)
+        milliseconds[name] = median(times)
     await store.close()
-    found["gigabytes"] = store.path.stat().st_size / 1e9
-    return found
+    milliseconds["gigabytes"] = store.path.stat().st_size / 1e9
+    return milliseconds
 
 
 async def _first(items: AsyncGenerator[_T], count: int) -> None:
@@ -266,7 +266,7 @@ async def _first(items: AsyncGenerator[_T], count: int) -> None:
 
 
 def report(args: argparse.Namespace) -> str:
-    """Measure everything that was asked for."""
+    """Measure what the command line names, and return the report."""
     lines = [
         "# The engine of evaluations",
         "",
@@ -281,19 +281,19 @@ def report(args: argparse.Namespace) -> str:
         "",
     ]
     if args.memory:
-        one = measure(MILLION, 64, scored=True)
+        run = measure(MILLION, 64, scored=True)
         lines += [
-            f"A run of {MILLION:,} samples, read, asked, scored (exact_match) and reported with "
-            f"its intervals: {one.samples / one.seconds:,.0f} samples/s, at most "
-            f"{one.peak_mb:,.0f} MB resident, and {one.scorer_mb:,.0f} MB in a scoring process; "
+            f"A run of {MILLION:,} samples, read, sent, scored (exact_match) and reported with "
+            f"its intervals: {run.samples / run.seconds:,.0f} samples/s, at most "
+            f"{run.peak_mb:,.0f} MB resident, and {run.scorer_mb:,.0f} MB in a scoring process; "
             "the aim is below 500 MB.",
         ]
         return "\n".join(lines) + "\n"
     lines += ["| | measured | ideal | ratio |", "|---|---|---|---|"]
     runs = [measure(10_000, 64) for _ in range(3)]
-    rate = median(one.samples / one.seconds for one in runs)
-    cpu = median(one.cpu_s / one.samples * 1e6 for one in runs)
-    busy = median(one.cpu_s / one.seconds for one in runs)
+    rate = median(run.samples / run.seconds for run in runs)
+    cpu = median(run.cpu_s / run.samples * 1e6 for run in runs)
+    busy = median(run.cpu_s / run.seconds for run in runs)
     lines += [
         f"| samples/s, upstream without delay, one core | {rate:,.0f} | 1,500 (the aim) | "
         f"{rate / 1500:.2f} |",
@@ -302,35 +302,36 @@ def report(args: argparse.Namespace) -> str:
         f"| samples/s that this CPU time allows | {1e6 / cpu:,.0f} | 1,500 (the aim) | "
         f"{1e6 / cpu / 1500:.2f} |",
     ]
-    samples, places = 6_400, 64
+    samples, clients = 6_400, 64
     pairs = [
-        [measure(samples, places, WAIT_S * 1000, what=what) for what in ("--run", "--bare")]
+        [measure(samples, clients, WAIT_S * 1000, what=what) for what in ("--run", "--bare")]
         for _ in range(5)
     ]
-    seconds, loop = (median(one.seconds for one in each) for each in zip(*pairs, strict=True))
+    seconds, loop = (median(run.seconds for run in each) for each in zip(*pairs, strict=True))
     beside = median(run.seconds / loop.seconds for run, loop in pairs)
-    ideal = samples * WAIT_S / places
+    ideal = samples * WAIT_S / clients
     lines += [
-        f"| {samples:,} samples, upstream of 50 ms, concurrency {places}, s | {seconds:.2f} | "
+        f"| {samples:,} samples, upstream of 50 ms, concurrency {clients}, s | {seconds:.2f} | "
         f"{ideal:.2f} | {seconds / ideal:.3f} |",
         f"| the same beside a bare loop of the same requests, s | {seconds:.2f} | {loop:.2f} | "
         f"{beside:.3f} |",
     ]
     with TemporaryDirectory() as folder:
-        found = uvloop.run(pages(Path(folder)))
+        page_times = uvloop.run(pages(Path(folder)))
     lines += [
-        f"| {name} page of a run of 1,000,000 rows, ms | {found[name]:.1f} | 50 (the aim) | "
-        f"{found[name] / 50:.2f} |"
+        f"| {name} page of a run of 1,000,000 rows, ms | {page_times[name]:.1f} | 50 (the aim) | "
+        f"{page_times[name] / 50:.2f} |"
         for name in ("first", "middle", "last")
     ]
-    peak = max(one.peak_mb for one in runs)
+    peak = max(run.peak_mb for run in runs)
     lines += [
         "",
         "Medians of three runs (of five with 50 ms), each in a fresh process; pages: of 30. A "
         "page is the run, its counts, and 100 samples with answers and scores. The ideal of the "
         "50 ms run is samples x 50 ms / concurrency. Each sample is one chat completion of 1 KB "
-        f"each way, written twice (asked, answered). Resident memory: at most {peak:,.0f} MB. "
-        f"The file of a million rows: {found['gigabytes']:.1f} GB.",
+        "each way, written twice (when it is sent, and when it is answered). Resident memory: "
+        f"at most {peak:,.0f} MB. "
+        f"The file of a million rows: {page_times['gigabytes']:.1f} GB.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -353,8 +354,8 @@ def main() -> None:
     elif args.bare:
         sys.stdout.write(msgspec.json.encode(bare(*args.bare)).decode())
     elif args.profile:
-        one = measure(5_000, 64, profile=True)
-        sys.stdout.write(f"{one.samples / one.seconds:,.0f} samples/s under the profiler\n")
+        run = measure(5_000, 64, profile=True)
+        sys.stdout.write(f"{run.samples / run.seconds:,.0f} samples/s under the profiler\n")
     else:
         text = report(args)
         kind = "engine-memory" if args.memory else "engine"

@@ -82,10 +82,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A bare relay: the floor of the load tests.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--upstream", required=True, help="base URL up to and including /v1")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     uvicorn.run(
-        Relay(asked.upstream),
-        port=asked.port,
+        Relay(options.upstream),
+        port=options.port,
         loop="uvloop",
         http="httptools",
         lifespan="on",

@@ -58,7 +58,7 @@ class ScenarioFailed(Exception):  # noqa: N818  # reads as what happened
 
 
 class Over(Exception):  # noqa: N818  # reads as what is the matter
-    """A scenario asks for more than the contestant can do; said, but no failure."""
+    """A scenario needs more than the contestant can do; a note says so, and nothing fails."""
 
 
 class Turn(NamedTuple):
@@ -89,16 +89,16 @@ class Moment(NamedTuple):
     Attributes:
         at: perf_counter().
         cpu: seconds of CPU time of the gateway.
-        asked: completions that the upstream was asked for.
+        requested: completions that were requested of the upstream.
     """
 
     at: float
     cpu: float
-    asked: int
+    requested: int
 
 
 def run_closed_loop(turn: Turn) -> None:
-    """Requests per second, and CPU per request, at 64 clients.
+    """Measure requests per second, and CPU per request, at 64 clients.
 
     Both are taken between two moments while wrk is at work, from what reaches the upstream: wrk's
     own count lacks the requests that were open when it stopped, many for a slow gateway.
@@ -113,65 +113,65 @@ def run_closed_loop(turn: Turn) -> None:
         time.sleep(turn.seconds)
         after = _now(turn)
         try:
-            found = driving.result()
+            wrk = driving.result()
         except closed_loop.WrkFailed as failure:
             raise ScenarioFailed(str(failure)) from None
-    if found.bad_statuses or found.socket_errors or not found.requests:
+    if wrk.bad_statuses or wrk.socket_errors or not wrk.requests:
         raise ScenarioFailed(
-            f"{found.requests} answers, {found.bad_statuses} of them not 2xx,"
-            f" {found.socket_errors} socket errors"
+            f"{wrk.requests} answers, {wrk.bad_statuses} of them not 2xx,"
+            f" {wrk.socket_errors} socket errors"
         )
-    asked, seconds = after.asked - before.asked, after.at - before.at
-    if not asked:
+    requested, seconds = after.requested - before.requested, after.at - before.at
+    if not requested:
         raise ScenarioFailed("no request reached the upstream")
-    turn.measured["per_second"] = asked / seconds
+    turn.measured["per_second"] = requested / seconds
     if turn.pid is not None:
-        turn.measured["cpu_request"] = (after.cpu - before.cpu) / asked * 1e6
+        turn.measured["cpu_request"] = (after.cpu - before.cpu) / requested * 1e6
         turn.measured["busy"] = (after.cpu - before.cpu) / seconds * 100
 
 
 def _now(turn: Turn) -> Moment:
     connection = http.client.HTTPConnection("127.0.0.1", turn.upstream, timeout=10)
     connection.request("GET", "/count")
-    asked = int(connection.getresponse().read())
-    moment = Moment(time.perf_counter(), _cpu(turn), asked)
+    requested = int(connection.getresponse().read())
+    moment = Moment(time.perf_counter(), _cpu(turn), requested)
     connection.close()
     return moment
 
 
 def run_open_loop(turn: Turn, rate: int) -> None:
-    """Latency at a fixed rate."""
-    most = turn.measured.get("per_second")
-    if most is not None and rate > most:
-        raise Over(f"{rate} req/s is more than it can do ({most:.0f})")
+    """Measure latency at a fixed rate."""
+    capacity = turn.measured.get("per_second")
+    if capacity is not None and rate > capacity:
+        raise Over(f"{rate} req/s is more than it can do ({capacity:.0f})")
     done = _generator("open_loop", turn, "--rate", str(rate), "--seconds", str(turn.seconds))
-    found = msgspec.json.decode(_output(done), type=open_loop.Measured)
-    if found.failed:
-        raise ScenarioFailed(f"{found.failed} requests failed: {found.failures}")
-    turn.measured[f"p50_{rate}"] = found.p50_ms
-    turn.measured[f"p99_{rate}"] = found.p99_ms
+    measured = msgspec.json.decode(_output(done), type=open_loop.Measured)
+    if measured.failed:
+        raise ScenarioFailed(f"{measured.failed} requests failed: {measured.failures}")
+    turn.measured[f"p50_{rate}"] = measured.p50_ms
+    turn.measured[f"p99_{rate}"] = measured.p99_ms
 
 
 def run_streams(turn: Turn) -> None:
-    """CPU per chunk and time to first byte, with 64 streams of 100 chunks side by side."""
+    """Measure CPU per chunk and time to first byte, with 64 streams of 100 chunks at a time."""
     _set_pace(turn.upstream, FAST)
     rounds = max(1, round(turn.seconds / STREAM_S))
     shape = ["--streams", str(STREAMS), "--length", str(STREAM_S)]
     before = _cpu(turn)
     done = _generator("streams", turn, *shape, "--rounds", str(rounds))
     used = _cpu(turn) - before
-    found = msgspec.json.decode(_output(done), type=streams.Measured)
-    if found.failed:
-        raise ScenarioFailed(f"{found.failed} streams failed: {found.failures}")
-    chunks = found.streams * CHUNKS
-    turn.measured["first_byte"] = found.first_byte_p50_ms
-    turn.measured["reads"] = found.reads / chunks * 100
+    measured = msgspec.json.decode(_output(done), type=streams.Measured)
+    if measured.failed:
+        raise ScenarioFailed(f"{measured.failed} streams failed: {measured.failures}")
+    chunks = measured.streams * CHUNKS
+    turn.measured["first_byte"] = measured.first_byte_p50_ms
+    turn.measured["reads"] = measured.reads / chunks * 100
     if turn.pid is not None:
         turn.measured["cpu_chunk"] = used / chunks * 1e6
 
 
 def run_open_streams(turn: Turn) -> None:
-    """Resident memory with 1,000 slow streams open."""
+    """Measure resident memory with 1,000 slow streams open."""
     if turn.pid is None:
         return
     _set_pace(turn.upstream, SLOW)
@@ -194,7 +194,7 @@ def run_open_streams(turn: Turn) -> None:
 
 
 def scenarios(rates: Sequence[int]) -> list[tuple[str, Callable[[Turn], None]]]:
-    """In the order in which they run; the last leaves a thousand connections to clear up."""
+    """Return the scenarios in their order; the last one leaves a thousand connections behind."""
 
     def at(rate: int) -> Callable[[Turn], None]:
         return lambda turn: run_open_loop(turn, rate)
@@ -275,7 +275,7 @@ def wait_for_answer(port: int, headers: dict[str, str], process: subprocess.Pope
 
 
 class Settings(NamedTuple):
-    """What the command line asked for."""
+    """The options of the command line."""
 
     gateway_core: int
     load_core: int
@@ -284,7 +284,7 @@ class Settings(NamedTuple):
     rates: tuple[int, ...]
 
 
-class Bench:
+class Benchmark:
     """The runs of one command.
 
     Attributes:
@@ -302,7 +302,7 @@ class Bench:
         self.failed = False
 
     def run(self, taking_part: Sequence[Contestant]) -> None:
-        """Everybody's turn, as often as there are runs."""
+        """Give every contestant a turn in each run."""
         for number in range(1, self._settings.runs + 1):
             self._take_turn(None, number)
             for contestant in taking_part:
@@ -379,7 +379,7 @@ class Bench:
 
 
 def heading(taking_part: Sequence[Contestant], missing: dict[str, str], command: str) -> str:
-    """Command, date, machine and versions; no names of hosts or folders."""
+    """Return the command, date, machine and versions, without names of hosts or folders."""
     lines = [
         f"# Load test of {datetime.now(UTC).date()}",
         "",
@@ -392,9 +392,9 @@ def heading(taking_part: Sequence[Contestant], missing: dict[str, str], command:
         f"- machine: {_machine()}",
         f"- python {platform.python_version()}, wrk {_wrk_version()}",
     ]
-    for one in taking_part:
-        versions = ", ".join(f"{package} {text}" for package, text in one.versions.items())
-        lines.append(f"- {one.name}: {versions}")
+    for contestant in taking_part:
+        versions = ", ".join(f"{package} {text}" for package, text in contestant.versions.items())
+        lines.append(f"- {contestant.name}: {versions}")
     lines += [f"- {name}: not measured ({why})" for name, why in missing.items()]
     return "\n".join(lines)
 
@@ -423,12 +423,12 @@ def _commit() -> str:
 
 def _wrk_version() -> str:
     # It has no option for its version alone; the usage text that names it comes with exit code 1.
-    said = subprocess.run(["wrk", "-v"], check=False, capture_output=True, text=True)
-    return (said.stdout + said.stderr).split()[1]
+    usage = subprocess.run(["wrk", "-v"], check=False, capture_output=True, text=True)
+    return (usage.stdout + usage.stderr).split()[1]
 
 
 def _free_name(folder: Path) -> Path:
-    """`<date>.md`; `<date>-2.md` for the day's second, so that none is written over."""
+    """Return `<date>.md`, or `<date>-2.md` for the day's second, so that no report is lost."""
     day = str(datetime.now(UTC).date())
     number = 1
     while True:
@@ -439,7 +439,7 @@ def _free_name(folder: Path) -> Path:
 
 
 def _check_tools() -> str | None:
-    """What this machine lacks, if anything."""
+    """Return what this machine lacks; None if it has everything."""
     for tool, package in (("wrk", "wrk"), ("taskset", "util-linux")):
         if shutil.which(tool) is None:
             return f"{tool} is not installed: apt-get install {package}"
@@ -467,27 +467,28 @@ def main() -> None:
         metavar="CHECKOUT",
         help="an earlier version of evalrouter, measured beside this one",
     )
-    asked = parser.parse_args()
+    options = parser.parse_args()
     lacking = _check_tools()
     if lacking:
         parser.error(lacking)
-    found, missing = contestants(
-        litellm=asked.litellm or _from_environment("LITELLM_VENV"),
-        portkey=asked.portkey or _from_environment("PORTKEY_PREFIX"),
-        before=asked.before,
+    installed, missing = contestants(
+        litellm=options.litellm or _from_environment("LITELLM_VENV"),
+        portkey=options.portkey or _from_environment("PORTKEY_PREFIX"),
+        before=options.before,
     )
-    for name in asked.only or ():
-        if name not in [one.name for one in found]:
+    for name in options.only or ():
+        if name not in [contestant.name for contestant in installed]:
             parser.error(f"no contestant {name!r}. {missing.get(name, '')}")
-    taking_part = [one for one in found if not asked.only or one.name in asked.only]
+    only = options.only or [contestant.name for contestant in installed]
+    taking_part = [contestant for contestant in installed if contestant.name in only]
 
     gateway_core, load_core = sorted(os.sched_getaffinity(0))[:2]
     settings = Settings(
         gateway_core=gateway_core,
         load_core=load_core,
-        seconds=2 if asked.quick else asked.seconds,
-        runs=1 if asked.quick else asked.runs,
-        rates=tuple(asked.rates),
+        seconds=2 if options.quick else options.seconds,
+        runs=1 if options.quick else options.runs,
+        rates=tuple(options.rates),
     )
     # This process waits, and its children but for the contestants are upstream and generators.
     os.sched_setaffinity(0, {load_core})
@@ -496,7 +497,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     command = f"python -m loadtests.gateway {shlex.join(_public(sys.argv[1:]))}".rstrip()
-    left_out = {} if asked.only else missing
+    left_out = {} if options.only else missing
     top = heading(taking_part, left_out, command)
     port = free_port()
     with tempfile.TemporaryDirectory() as name:
@@ -507,16 +508,18 @@ def main() -> None:
                 wait_for_answer(port, {}, upstream)
             except ScenarioFailed as failure:
                 parser.exit(1, f"the upstream does not start: {failure}\n")
-            bench = Bench(settings, port, folder)
-            bench.run(taking_part)
-    report.add_differences(bench.results, settings.rates)
-    text = report.markdown(bench.results, rates=settings.rates, heading=top, notes=bench.notes)
-    out = asked.out or _free_name(ROOT / "loadtests" / "results")
+            benchmark = Benchmark(settings, port, folder)
+            benchmark.run(taking_part)
+    report.add_differences(benchmark.results, settings.rates)
+    text = report.markdown(
+        benchmark.results, rates=settings.rates, heading=top, notes=benchmark.notes
+    )
+    out = options.out or _free_name(ROOT / "loadtests" / "results")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     print(text)
     print(f"written to {out}", file=sys.stderr)
-    if bench.failed:
+    if benchmark.failed:
         sys.exit(1)
 
 
@@ -534,7 +537,7 @@ _FOLDERS = {
 
 
 def _public(arguments: list[str]) -> list[str]:
-    """The arguments without this machine's folders."""
+    """Return the arguments without this machine's folders."""
     shown: list[str] = []
     hide = ""
     for argument in arguments:

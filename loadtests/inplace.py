@@ -45,7 +45,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def run(folder: Path, route: str, concurrency: int, tokens: int) -> Measured:
-    """Carry a run over the route out in a process of its own."""
+    """Execute a run over the route in a process of its own."""
     document: dict[str, Any] = {
         "dataset": "data.jsonl",
         "routes": [route],
@@ -59,8 +59,8 @@ def run(folder: Path, route: str, concurrency: int, tokens: int) -> Measured:
         document["execution"] = {"workers": 1, "cpus": 0.1}
     (folder / "run.json").write_text(json.dumps(document))
     began = time.perf_counter()
-    asked = [sys.executable, "-m", "router", "eval", "run", "run.json", "--json"]
-    done = subprocess.run(asked, cwd=folder, check=True, stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "router", "eval", "run", "run.json", "--json"]
+    done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE)
     took = time.perf_counter() - began
     run_id = json.loads(done.stdout)["run"]["id"]
     with closing(sqlite3.connect(folder / "evalrouter.db")) as db:

@@ -54,14 +54,14 @@ prices: {{host/judge: {{input: 0.5, output: 1.5}}}}
 
 
 def rows() -> list[dict[str, Any]]:
-    """The data, one row an answer."""
-    found: list[dict[str, Any]] = json.loads(DATA.read_text(encoding="utf-8"))
-    return found
+    """Return the data, one row for each answer."""
+    answers: list[dict[str, Any]] = json.loads(DATA.read_text(encoding="utf-8"))
+    return answers
 
 
 def bodies() -> list[dict[str, Any]]:
-    """What the engine sends, without what does not matter to the host."""
-    found = []
+    """Return the requests that the engine sends, without fields that do not matter to the host."""
+    requests = []
     for row in rows():
         parts = prometheus.read_prompt(row["instruction"])
         question = prometheus.absolute(
@@ -71,15 +71,15 @@ def bodies() -> list[dict[str, Any]]:
             reference=parts.reference,
         )
         messages = prometheus.messages(question, "prometheus-2")
-        found.append({"model": "judge", "messages": messages, **prometheus.SAMPLING})
-    return found
+        requests.append({"model": "judge", "messages": messages, **prometheus.SAMPLING})
+    return requests
 
 
 # The judge
 
 
 def serve(port: int) -> None:
-    """The stand-in. `GET /count` is how often it was asked so far."""
+    """Serve the stand-in for a judge. `GET /count` is the number of requests so far."""
     says: dict[str, tuple[list[int], list[str]]] = {}
     for body, row in zip(bodies(), rows(), strict=True):
         content = body["messages"][0]["content"]
@@ -88,12 +88,12 @@ def serve(port: int) -> None:
         scores = [max(1, score - harsh) for score in row["gpt4_score"]]
         says[content] = (scores, row["gpt4_feedback"])
     times: Counter[str] = Counter()
-    asked = 0
+    received = 0
 
     async def chat(request: web.Request) -> web.Response:
-        nonlocal asked
-        asked += 1
-        number = asked
+        nonlocal received
+        received += 1
+        number = received
         body = msgspec.json.decode(await request.read())
         content = body["messages"][0]["content"]
         scores, feedback = says[content]
@@ -122,7 +122,7 @@ def serve(port: int) -> None:
         return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
     async def count(_: web.Request) -> web.Response:
-        return web.json_response(asked)
+        return web.json_response(received)
 
     app = web.Application(client_max_size=2**24)
     app.add_routes([web.post("/v1/chat/completions", chat), web.get("/count", count)])
@@ -131,7 +131,7 @@ def serve(port: int) -> None:
 
 
 async def count(port: int) -> int:
-    """How often the judge was asked so far."""
+    """Return the number of requests that the judge has received so far."""
     async with aiohttp.ClientSession() as http:
         while True:
             try:
@@ -145,21 +145,21 @@ async def count(port: int) -> int:
 
 
 async def ideal(port: int, requests: int, concurrency: int) -> float:
-    """Seconds that a bare loop takes for so many requests, that many at a time."""
+    """Return the seconds that a bare loop takes for so many requests, so many at a time."""
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
-    wanted = [msgspec.json.encode(body) for body in bodies() for _ in range(REPEATS)]
-    waiting = (wanted * 2)[:requests]
+    encoded = [msgspec.json.encode(body) for body in bodies() for _ in range(REPEATS)]
+    waiting = (encoded * 2)[:requests]
     headers = {"content-type": "application/json"}
     connector = aiohttp.TCPConnector(limit=concurrency)
     async with aiohttp.ClientSession(connector=connector) as http:
 
-        async def work() -> None:
+        async def send() -> None:
             while waiting:
                 async with http.post(url, data=waiting.pop(), headers=headers) as answer:
                     await answer.read()
 
         began = time.monotonic()
-        await asyncio.gather(*(work() for _ in range(concurrency)))
+        await asyncio.gather(*(send() for _ in range(concurrency)))
         return time.monotonic() - began
 
 
@@ -193,20 +193,21 @@ def options(concurrency: int) -> list[str]:
 
 
 def killed_and_resumed(folder: Path, port: int, concurrency: int) -> tuple[str, dict[str, Any]]:
-    """A calibration that dies halfway; its id, and what the host saw of it."""
+    """Kill a calibration halfway and resume it; return its id, and what the host received."""
     before = asyncio.run(count(port))
     process = evalrouter(folder, "calibrate", *options(concurrency))
     while asyncio.run(count(port)) - before < 480:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    _, told = process.communicate()
-    found = re.search(r"cal_\w+", told)
-    assert found is not None, told
+    _, output = process.communicate()
+    match = re.search(r"cal_\w+", output)
+    assert match is not None, output
+    study_id = match[0]
     sent = asyncio.run(count(port)) - before
-    study = json.loads(finished(evalrouter(folder, "resume", found[0], "--json")))
+    study = json.loads(finished(evalrouter(folder, "resume", study_id, "--json")))
     [use] = study["report"]["use"]
     host = asyncio.run(count(port)) - before
-    return found[0], {
+    return study_id, {
         "sent before the kill": sent,
         "sent in all": host,
         "kept": use["calls"],
@@ -216,7 +217,7 @@ def killed_and_resumed(folder: Path, port: int, concurrency: int) -> tuple[str, 
 
 
 def measure(concurrency: int, rounds: int) -> str:
-    """The whole report, as Markdown."""
+    """Return the whole report, as Markdown."""
     lines = [
         f"320 answers judged {REPEATS} times, {1000 * DELAY_S:.0f} ms each, "
         f"{concurrency} at a time; {os.cpu_count()} cores, Python {sys.version.split()[0]}.",

@@ -57,25 +57,25 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def texts(count: int, words: int, seed: int) -> list[str]:
-    """Texts of so many words: sentences of the shipped articles in random order."""
+    """Return texts of so many words: sentences of the shipped articles in random order."""
     [path] = set(SHIPPED.values())
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    sentences = [f"{one}." for row in rows for one in row["input"].split(". ")]
+    sentences = [f"{sentence}." for row in rows for sentence in row["input"].split(". ")]
     draw = random.Random(seed)
-    found = []
+    drawn_texts = []
     for _ in range(count):
         drawn: list[str] = []
         while len(drawn) < words:
             drawn += draw.choice(sentences).split()
-        found.append(" ".join(drawn[:words]))
-    return found
+        drawn_texts.append(" ".join(drawn[:words]))
+    return drawn_texts
 
 
 def items(count: int) -> list[Scorable]:
-    """Answers and references that share some sentences, as real ones share some words."""
+    """Return answers and references that share some words, as real ones do."""
     answers, references = texts(count, ANSWER_WORDS, 1), texts(count, REFERENCE_WORDS, 2)
     usage = Usage(prompt_tokens=900, completion_tokens=400)
-    found = []
+    scorables = []
     for number, (text, reference) in enumerate(zip(answers, references, strict=True)):
         half = REFERENCE_WORDS // 2
         shared = " ".join([*text.split()[:half], *reference.split()[half:]])
@@ -89,22 +89,22 @@ def items(count: int) -> list[Scorable]:
             logprob_sum=-90.0,
             logprob_tokens=400,
         )
-        found.append(Scorable(sample, answer))
-    return found
+        scorables.append(Scorable(sample, answer))
+    return scorables
 
 
-def cpu(work: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of this process, and what came of it."""
+def cpu(action: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the CPU seconds that an action took in this process, and its result."""
     started_at = time.process_time()
-    found = work()
-    return time.process_time() - started_at, found
+    result = action()
+    return time.process_time() - started_at, result
 
 
 # Ratios
 
 
 def ratios(repeats: int) -> list[str]:
-    """Ours against the reference implementations: identical scores, and how much faster."""
+    """Compare our metrics with the reference implementations: equal scores, and how much faster."""
     lines = ["| metric | pairs | reference, ms | ours, ms | times faster | same scores |"]
     lines.append("|---|---|---|---|---|---|")
     for stemmer in (False, True):
@@ -123,7 +123,7 @@ Scores = Callable[[Scorable], list[float | None]]
 
 
 def _ratio(name: str, ours: Scores, reference: Scores, *, count: int, repeats: int) -> str:
-    found, times, same = [], [], True
+    ratios, times, same = [], [], True
     for repeat in range(repeats):
         # New texts each time, so that nothing but words is remembered.
         some = items(count * repeats)[count * repeat : count * (repeat + 1)]
@@ -131,28 +131,28 @@ def _ratio(name: str, ours: Scores, reference: Scores, *, count: int, repeats: i
         spent = {kind: _timed(kind, some) for kind in kinds}
         (mine, scores), (theirs, expected) = spent[ours], spent[reference]
         same = same and scores == expected
-        found.append(theirs / mine)
+        ratios.append(theirs / mine)
         times.append((1000 * theirs / count, 1000 * mine / count))
     slow, fast = (median(column) for column in zip(*times, strict=True))
-    spread = f"{median(found):.1f} ({min(found):.1f} to {max(found):.1f})"
+    spread = f"{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
     return f"| {name} | {count} x {repeats} | {slow:.2f} | {fast:.3f} | {spread} | {same} |"
 
 
 def _timed(kind: Scores, some: Sequence[Scorable]) -> tuple[float, list[list[float | None]]]:
-    return cpu(lambda: [kind(one) for one in some])
+    return cpu(lambda: [kind(scorable) for scorable in some])
 
 
 def _of(metric: Any) -> Scores:
-    return lambda one: [score.value for score in metric.score(one.sample, one.answer)]
+    return lambda scorable: [score.value for score in metric.score(*scorable)]
 
 
 def _rouge(*, stemmer: bool) -> tuple[Scores, Scores]:
     kinds = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
     oracle = RougeScorer(kinds, use_stemmer=stemmer)
 
-    def reference(one: Scorable) -> list[float | None]:
-        found = oracle.score_multi(list(one.sample.references), one.answer.text)
-        return [found[kind].fmeasure for kind in kinds]
+    def reference(scorable: Scorable) -> list[float | None]:
+        rouge = oracle.score_multi(list(scorable.sample.references), scorable.answer.text)
+        return [rouge[kind].fmeasure for kind in kinds]
 
     return _of(build({"name": "rouge", "stemmer": stemmer})), reference
 
@@ -167,9 +167,9 @@ def _meteor(tokenizer: str) -> tuple[Scores, Scores]:
     wordnet.synsets("load")
     words = NLTKWordTokenizer().tokenize if tokenizer == "nltk" else str.split
 
-    def reference(one: Scorable) -> list[float | None]:
-        references = [words(text) for text in one.sample.references]
-        return [meteor_score(references, words(one.answer.text or ""))]
+    def reference(scorable: Scorable) -> list[float | None]:
+        references = [words(text) for text in scorable.sample.references]
+        return [meteor_score(references, words(scorable.answer.text or ""))]
 
     metric: Any = build({"name": "meteor", "tokenizer": tokenizer, "synonyms": "wordnet"})
     metric.load()
@@ -180,7 +180,7 @@ def _meteor(tokenizer: str) -> tuple[Scores, Scores]:
 
 
 def bulk(count: int = 10_000) -> list[str]:
-    """Five metrics over many answers, in worker processes, as a run feeds them."""
+    """Time five metrics over many answers, in worker processes, as a run feeds them."""
     some = list(islice(cycle(items(500)), count))
 
     async def score() -> float:
@@ -193,13 +193,13 @@ def bulk(count: int = 10_000) -> list[str]:
     before = os.times()
     seconds = asyncio.run(score())
     after = os.times()
-    own = after.user + after.system - before.user - before.system
+    this_process = after.user + after.system - before.user - before.system
     workers = after.children_user + after.children_system
     workers -= before.children_user + before.children_system
     return [
         f"{count:,} answers x ({', '.join(BULK)}): {seconds:.1f} s wall on "
         f"{len(os.sched_getaffinity(0))} cores, {1000 * seconds / count:.2f} ms an answer; "
-        f"CPU: workers {workers:.1f} s, this process {own:.1f} s."
+        f"CPU: workers {workers:.1f} s, this process {this_process:.1f} s."
     ]
 
 
@@ -207,14 +207,14 @@ def bulk(count: int = 10_000) -> list[str]:
 
 
 def costs(seconds: float = 0.7) -> dict[str, float]:
-    """Seconds of CPU per 1,000 answers for each metric that is installed."""
+    """Return the seconds of CPU per 1,000 answers for each metric that is installed."""
     some = items(64)
-    found: dict[str, float] = {}
+    seconds_by_metric: dict[str, float] = {}
     for name in METRICS:
         with contextlib.suppress(EvalrouterError):
-            found[name] = _cost(name, some, seconds)
-            print(f"{name}: {found[name]:.3f} s per 1,000", file=sys.stderr)
-    return found
+            seconds_by_metric[name] = _cost(name, some, seconds)
+            print(f"{name}: {seconds_by_metric[name]:.3f} s per 1,000", file=sys.stderr)
+    return seconds_by_metric
 
 
 def _cost(name: str, some: Sequence[Scorable], seconds: float) -> float:
@@ -226,18 +226,18 @@ def _cost(name: str, some: Sequence[Scorable], seconds: float) -> float:
         metric.load()
     if hasattr(metric, "score_batch"):
 
-        def once(batch: Sequence[Scorable]) -> Any:
+        def score_once(batch: Sequence[Scorable]) -> Any:
             return list(metric.score_batch(batch))
     else:
 
-        def once(batch: Sequence[Scorable]) -> Any:
-            return [metric.score(*one) for one in batch]
+        def score_once(batch: Sequence[Scorable]) -> Any:
+            return [metric.score(*scorable) for scorable in batch]
 
-    once(some[:1])
+    score_once(some[:1])
     spent, done = 0.0, 0
     size = 16 if hasattr(metric, "score_batch") else 1
     for start in cycle(range(0, len(some), size)):
-        used, _ = cpu(lambda start=start: once(some[start : start + size]))
+        used, _ = cpu(lambda start=start: score_once(some[start : start + size]))
         spent += used
         done += size
         if spent > seconds:
@@ -258,20 +258,20 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def replay(repeats: int, rows: int = 800, delay: float = 0.2, rate: float = 50.0) -> list[str]:
-    """Runs with scoring and without, in turns, while live requests come at a fixed rate."""
+    """Time runs with and without scoring, in turns, while live requests come at a fixed rate."""
     with tempfile.TemporaryDirectory() as name, _serving(Path(name), rows, delay) as url:
-        found: dict[str, list[tuple[float, float]]] = {"off": [], "on": []}
+        measured: dict[str, list[tuple[float, float]]] = {"off": [], "on": []}
         for repeat in range(repeats):
             for kind in ("off", "on") if repeat % 2 == 0 else ("on", "off"):
                 metrics = ["latency"] if kind == "off" else BULK
-                found[kind].append(_run(url, metrics, rows, rate))
-                print(f"replay, scoring {kind}: {found[kind][-1]}", file=sys.stderr)
-    pairs = list(zip(found["on"], found["off"], strict=True))
+                measured[kind].append(_run(url, metrics, rows, rate))
+                print(f"replay, scoring {kind}: {measured[kind][-1]}", file=sys.stderr)
+    pairs = list(zip(measured["on"], measured["off"], strict=True))
     speed = median(on[0] / off[0] for on, off in pairs)
     tail = median(on[1] / off[1] for on, off in pairs)
 
     def middle(kind: str, at: int) -> float:
-        return median(one[at] for one in found[kind])
+        return median(run[at] for run in measured[kind])
 
     return [
         f"{rows} samples of {ANSWER_WORDS} words, an upstream of {1000 * delay:.0f} ms, "
@@ -287,10 +287,10 @@ def replay(repeats: int, rows: int = 800, delay: float = 0.2, rate: float = 50.0
 
 @contextlib.contextmanager
 def _serving(folder: Path, rows: int, delay: float) -> Iterator[str]:
-    """A scripted upstream and a server in front of it, each a process of its own."""
+    """Run a scripted upstream and a server in front of it, each a process of its own."""
     some = items(100)
     upstream, server = free_port(), free_port()
-    answers = [one.answer.text for one in some]
+    answers = [scorable.answer.text for scorable in some]
     script = {"models": {"slow": [{"answers": answers, "delay_s": delay}], "bench": [{}]}}
     (folder / "script.yaml").write_text(json.dumps(script), encoding="utf-8")
     provider = {"kind": "compatible", "base_url": f"http://127.0.0.1:{upstream}/v1", "api_key": "x"}
@@ -301,8 +301,8 @@ def _serving(folder: Path, rows: int, delay: float) -> Iterator[str]:
     }
     (folder / "evalrouter.yaml").write_text(json.dumps(config), encoding="utf-8")
     lines = [
-        json.dumps({"input": f"Text {n}", "reference": one.sample.references[0]})
-        for n, one in zip(range(rows), cycle(some), strict=False)
+        json.dumps({"input": f"Text {n}", "reference": scorable.sample.references[0]})
+        for n, scorable in zip(range(rows), cycle(some), strict=False)
     ]
     (folder / "data.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     log = folder / "log"
@@ -327,7 +327,7 @@ def _wait(url: str, log: Path) -> None:
 
 
 def _run(url: str, metrics: list[str], rows: int, rate: float) -> tuple[float, float]:
-    """Samples per second of a run, and the p99 in ms of the live requests meanwhile."""
+    """Return the samples per second of a run, and the p99 in ms of live requests meanwhile."""
     document = {
         "dataset": "data.jsonl",
         "routes": ["up/slow"],
@@ -358,7 +358,7 @@ def _ask(url: str, document: Any = None) -> Any:
 
 
 def versions() -> list[str]:
-    """What produced the numbers."""
+    """Return the versions that produced the numbers."""
     names = (
         "rouge-score-rs",
         "rouge-score",
@@ -370,12 +370,12 @@ def versions() -> list[str]:
         "transformers",
         "sentence-transformers",
     )
-    found = [f"Python {platform.python_version()}", f"{platform.system()} {platform.machine()}"]
-    found.append(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the end")
+    listed = [f"Python {platform.python_version()}", f"{platform.system()} {platform.machine()}"]
+    listed.append(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at the end")
     for name in names:
         with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{name} {version(name)}")
-    return found
+            listed.append(f"{name} {version(name)}")
+    return listed
 
 
 def main() -> int:
@@ -383,25 +383,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.metrics", description=main.__doc__)
     parser.add_argument("what", nargs="*", choices=[[], "ratios", "bulk", "replay", "costs"])
     parser.add_argument("--repeats", type=int, default=5)
-    asked = parser.parse_args()
-    what = asked.what or ["ratios", "bulk", "replay", "costs"]
+    options = parser.parse_args()
+    what = options.what or ["ratios", "bulk", "replay", "costs"]
     parts: list[str] = []
     if "ratios" in what:
-        parts += ["## Against the reference implementations", "", *ratios(asked.repeats), ""]
+        parts += ["## Against the reference implementations", "", *ratios(options.repeats), ""]
     if "bulk" in what:
         parts += ["## In bulk", "", *bulk(), ""]
     if "replay" in what:
-        parts += ["## Beside replay and live requests", "", *replay(asked.repeats), ""]
+        parts += ["## Beside replay and live requests", "", *replay(options.repeats), ""]
     if "costs" in what:
-        found = costs()
-        COSTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        lines = [f"| {name} | {seconds:.3f} |" for name, seconds in found.items()]
+        measured = costs()
+        COSTS.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        lines = [f"| {name} | {seconds:.3f} |" for name, seconds in measured.items()]
         parts += ["## CPU seconds per 1,000 answers", "", "| metric | s |", "|---|---|", *lines, ""]
     head = ["# Scoring", "", f"`python -m loadtests.metrics {' '.join(sys.argv[1:])}`".strip(), ""]
     texts_are = f"Answers of {ANSWER_WORDS} words, references of {REFERENCE_WORDS}."
     text = "\n".join([*head, f"{texts_are} {'; '.join(versions())}.", "", *parts])
     print(text)
-    if not asked.what:
+    if not options.what:
         path = RESULTS / f"{time.strftime('%Y-%m-%d')}-metrics.md"
         path.write_text(text, encoding="utf-8")
         print(path)

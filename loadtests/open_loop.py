@@ -43,7 +43,7 @@ class Measured(msgspec.Struct, frozen=True):
         failed: how many.
         p50_ms, p99_ms: from due to the last byte.
         late_p99_ms: how late this program itself was in sending; part of the two above.
-        own_cpu: this program's CPU time per second.
+        generator_cpu: this program's CPU time per second.
     """
 
     answered: int
@@ -52,7 +52,7 @@ class Measured(msgspec.Struct, frozen=True):
     p50_ms: float
     p99_ms: float
     late_p99_ms: float
-    own_cpu: float
+    generator_cpu: float
 
 
 def measure(
@@ -77,7 +77,7 @@ def measure(
             run.forget()
         began, used = perf_counter(), process_time()
         runner.run(run.drive(rate, seconds))
-        own = (process_time() - used) / (perf_counter() - began)
+        generator_cpu = (process_time() - used) / (perf_counter() - began)
         runner.run(run.hang_up())
     if not run.took:
         raise RequestFailed(run.failures[0])
@@ -90,7 +90,7 @@ def measure(
         p50_ms=float(p50),
         p99_ms=float(p99),
         late_p99_ms=late,
-        own_cpu=own,
+        generator_cpu=generator_cpu,
     )
 
 
@@ -133,16 +133,16 @@ class _Run:
                 if swamped:
                     break
                 self._open += 1
-                group.create_task(self._one(due))
+                group.create_task(self._send(due))
         if swamped:
             raise NotSustained(f"{MAX_OPEN} requests were open at once at {rate:g} req/s")
 
-    async def _one(self, due: float) -> None:
+    async def _send(self, due: float) -> None:
         connection = None
         try:
             connection = self._idle.pop() if self._idle else await connect(self._parts)
             self.late.append(perf_counter() - due)
-            answer = await connection.ask(self._request)
+            answer = await connection.send(self._request)
         except RequestFailed as failure:
             self.failures.append(str(failure))
             if connection is not None:
@@ -168,14 +168,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--warm-up", type=float, default=1, help="seconds that do not count")
     parser.add_argument("--header", type=parse_header, action="append", default=[])
-    asked = parser.parse_args()
+    options = parser.parse_args()
     try:
         measured = measure(
-            asked.url,
-            dict(asked.header),
-            rate=asked.rate,
-            seconds=asked.seconds,
-            warm_up=asked.warm_up,
+            options.url,
+            dict(options.header),
+            rate=options.rate,
+            seconds=options.seconds,
+            warm_up=options.warm_up,
         )
     except NotSustained as reason:
         parser.exit(NOT_SUSTAINED, f"not sustained: {reason}\n")

@@ -22,7 +22,7 @@ STOP_SECONDS = 5
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
+    """Return a port of 127.0.0.1 that no program listens on now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -73,7 +73,7 @@ def started(
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time, user and system, of a process, its threads and its descendants, ended ones too."""
+    """Return the CPU time of a process, its threads and its descendants, ended ones too."""
     ticks = 0
     for process in tree(pid):
         # utime, stime, and both of the children that were waited for.
@@ -82,7 +82,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """VmRSS of a process and its descendants, summed; pages they share count once for each."""
+    """Return the VmRSS of a process and its descendants; shared pages count once for each."""
     total = 0
     for process in tree(pid):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -93,20 +93,20 @@ def resident_bytes(pid: int) -> int:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and its descendants."""
+    """Return the ids of a process and its descendants."""
     children: dict[int, list[int]] = {}
     for entry in PROC.iterdir():
         if entry.name.isdigit():
             stat = _stat(int(entry.name))
             children.setdefault(int(stat[1]), []).append(int(entry.name))
-    found = [pid]
-    for process in found:
-        found += children.get(process, [])
-    return found
+    processes = [pid]
+    for process in processes:
+        processes += children.get(process, [])
+    return processes
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the name: 0 is the state. Zeros if it has just ended."""
+    """Return the fields of /proc/PID/stat after the name; zeros if the process has just ended."""
     try:
         text = (PROC / str(pid) / "stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -44,41 +44,41 @@ TABLE = (
 
 
 def pairs(path: Path) -> list[tuple[Sample, Answer]]:
-    """(reference, response) out of the prompts of Prometheus."""
+    """Return references and responses, read from the prompts of Prometheus."""
 
     def between(text: str, start: str, end: str) -> str:
         return text.split(start, 1)[1].split(end, 1)[0].strip()
 
-    found = []
+    rows = []
     for number, row in enumerate(json.loads(path.read_text(encoding="utf-8"))):
         prompt = row["instruction"]
         reference = between(prompt, REFERENCE, "###Score Rubrics:")
         text = between(prompt, "###Response to evaluate:", REFERENCE)
-        found.append(
+        rows.append(
             (Sample(id=str(number), messages=(), references=(reference,)), Answer(text=text))
         )
-    return found
+    return rows
 
 
-def scores(metric: Metric, asked: Sequence[tuple[Sample, Answer]]) -> list[float]:
-    """A route's score for each output: the mean, or the corpus score of the summed statistics."""
-    rows = [metric.score(sample, answer) for sample, answer in asked]
-    found = []
+def scores(metric: Metric, answered: Sequence[tuple[Sample, Answer]]) -> list[float]:
+    """Return a score for each output: the mean, or the corpus score of the summed statistics."""
+    rows = [metric.score(sample, answer) for sample, answer in answered]
+    totals = []
     for at, output in enumerate(metric.outputs):
         column = [row[at] for row in rows]
         if output.corpus is not None:
-            sums = [sum(one) for one in zip(*(s.statistics for s in column), strict=True)]
-            found.append(output.corpus(sums))
+            statistics = zip(*(score.statistics for score in column), strict=True)
+            totals.append(output.corpus([sum(values) for values in statistics]))
         else:
-            found.append(fmean(one.value for one in column if one.value is not None))
-    return found
+            totals.append(fmean(score.value for score in column if score.value is not None))
+    return totals
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.reference_table")
     parser.add_argument("path", type=Path, help="vicuna_eval.json")
-    asked = pairs(parser.parse_args().path)
-    print(f"{len(asked)} pairs\n\n| output | known | found | signature |\n|---|---|---|---|")
+    answered = pairs(parser.parse_args().path)
+    print(f"{len(answered)} pairs\n\n| output | known | computed | signature |\n|---|---|---|---|")
     wrong = 0
     for known in TABLE:
         try:
@@ -87,16 +87,16 @@ def main() -> int:
             print(f"| {known.spec['name']} | | not computed: {error.message} | |")
             wrong += 1
             continue
-        for output, value, found in zip(
-            metric.outputs, known.values, scores(metric, asked), strict=True
+        for output, value, computed in zip(
+            metric.outputs, known.values, scores(metric, answered), strict=True
         ):
-            same = round(found, known.decimals) == value
+            same = round(computed, known.decimals) == value
             wrong += not same
             mark = "" if same else " **differs**"
             signature = metric.signature.replace("|", "\\|")
             print(
-                f"| {output.name} | {value:.{known.decimals}f} | {found:.{known.decimals}f}{mark} "
-                f"| `{signature}` |"
+                f"| {output.name} | {value:.{known.decimals}f} "
+                f"| {computed:.{known.decimals}f}{mark} | `{signature}` |"
             )
     return 1 if wrong else 0
 

@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 
 def rows(rates: Sequence[int]) -> list[Row]:
-    """The lines, for these rates of the open loop."""
+    """Return the lines of the table, for these rates of the open loop."""
     latency: list[Row] = []
     for rate in rates:
         at = f"at {rate} req/s, ms"
@@ -57,7 +57,7 @@ def rows(rates: Sequence[int]) -> list[Row]:
 
 
 def add_differences(results: Results, rates: Sequence[int]) -> None:
-    """What each contestant adds to going directly, run by run."""
+    """Add what each contestant adds to going directly, run by run."""
     pairs = [(f"p50_{rate}", f"added_p50_{rate}") for rate in rates]
     pairs += [(f"p99_{rate}", f"added_p99_{rate}") for rate in rates]
     pairs += [("first_byte", "added_first_byte")]
@@ -71,10 +71,10 @@ def add_differences(results: Results, rates: Sequence[int]) -> None:
 
 
 def value(results: Results, name: str, key: str) -> float | None:
-    """The median of a measurement; None when it was not made in every run."""
+    """Return the median of a measurement; None when it was not made in every run."""
     runs = results.get(name, ())
-    found = [run[key] for run in runs if key in run]
-    return median(found) if found and len(found) == len(runs) else None
+    values = [run[key] for run in runs if key in run]
+    return median(values) if values and len(values) == len(runs) else None
 
 
 def _cell(results: Results, name: str, row: Row) -> str:
@@ -89,34 +89,42 @@ def _cell(results: Results, name: str, row: Row) -> str:
 
 
 class Aim(NamedTuple):
-    """Something to reach: what, the value found, in words what it should be, and whether it is."""
+    """A value that is aimed at.
+
+    Attributes:
+        what: the quantity.
+        measured: its value.
+        bound: the aim in words.
+        met: whether the value is within it.
+    """
 
     what: str
-    found: float
-    wanted: str
+    measured: float
+    bound: str
     met: bool
 
 
 def aims(results: Results) -> list[Aim]:
-    """The aims whose contestants were measured."""
-    found: list[Aim] = []
+    """Return the aims whose contestants were measured."""
+    reached: list[Aim] = []
 
-    def most(what: str, number: float | None, limit: float, unit: str = "times") -> None:
+    def no_more_than(what: str, number: float | None, limit: float, unit: str = "times") -> None:
         if number is not None:
-            found.append(Aim(what, number, f"at most {limit:g} {unit}", number <= limit))
+            reached.append(Aim(what, number, f"at most {limit:g} {unit}", number <= limit))
 
-    def least(what: str, number: float | None, limit: float) -> None:
+    def no_less_than(what: str, number: float | None, limit: float) -> None:
         if number is not None:
-            found.append(Aim(what, number, f"at least {limit:g} times", number >= limit))
+            reached.append(Aim(what, number, f"at least {limit:g} times", number >= limit))
 
-    most("CPU per request, to the floor's", _ratio(results, "cpu_request", "floor"), 1.4)
-    most("CPU per request, to the earlier version's", _paired_ratio(results, "before"), 1.05)
-    least("requests/s, to LiteLLM's", _ratio(results, "per_second", "litellm"), 25)
-    least("requests/s, to Portkey's", _ratio(results, "per_second", "portkey"), 3.5)
-    most("added latency p50 at 200 req/s", value(results, OURS, "added_p50_200"), 1, "ms")
-    most("CPU per chunk, to the floor's", _ratio(results, "cpu_chunk", "floor"), 1.3)
-    most("memory with 1,000 open streams", value(results, OURS, "rss_open"), 200, "MB")
-    return found
+    no_more_than("CPU per request, to the floor's", _ratio(results, "cpu_request", "floor"), 1.4)
+    earlier = _paired_ratio(results, "before")
+    no_more_than("CPU per request, to the earlier version's", earlier, 1.05)
+    no_less_than("requests/s, to LiteLLM's", _ratio(results, "per_second", "litellm"), 25)
+    no_less_than("requests/s, to Portkey's", _ratio(results, "per_second", "portkey"), 3.5)
+    no_more_than("added latency p50 at 200 req/s", value(results, OURS, "added_p50_200"), 1, "ms")
+    no_more_than("CPU per chunk, to the floor's", _ratio(results, "cpu_chunk", "floor"), 1.3)
+    no_more_than("memory with 1,000 open streams", value(results, OURS, "rss_open"), 200, "MB")
+    return reached
 
 
 def _ratio(results: Results, key: str, other: str) -> float | None:
@@ -125,15 +133,15 @@ def _ratio(results: Results, key: str, other: str) -> float | None:
 
 
 def _paired_ratio(results: Results, other: str) -> float | None:
-    """The median of the runs' own ratios: two versions of one program differ by less than runs."""
+    """Return the median of the runs' ratios: two versions of a program differ by less than runs."""
     pairs = zip(results.get(OURS, ()), results.get(other, ()), strict=False)
     key = "cpu_request"
-    found = [ours[key] / theirs[key] for ours, theirs in pairs if key in ours and key in theirs]
-    return median(found) if found else None
+    ratios = [ours[key] / theirs[key] for ours, theirs in pairs if key in ours and key in theirs]
+    return median(ratios) if ratios else None
 
 
 def markdown(results: Results, *, rates: Sequence[int], heading: str, notes: Sequence[str]) -> str:
-    """The whole report.
+    """Return the whole report.
 
     Args:
         results: with the differences added.
@@ -152,9 +160,9 @@ def markdown(results: Results, *, rates: Sequence[int], heading: str, notes: Seq
     reached = aims(results)
     if reached:
         lines += ["", "## evalrouter and its aims", ""]
-        lines += ["| | found | wanted | met |", "|---|---:|---|---|"]
+        lines += ["| | measured | aim | met |", "|---|---:|---|---|"]
         lines += [
-            f"| {aim.what} | {aim.found:.2f} | {aim.wanted} | {'yes' if aim.met else '**no**'} |"
+            f"| {aim.what} | {aim.measured:.2f} | {aim.bound} | {'yes' if aim.met else '**no**'} |"
             for aim in reached
         ]
     if notes:

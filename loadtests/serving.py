@@ -54,7 +54,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def body(model: str) -> dict[str, Any]:
-    """One request: as many tokens as there are places for, so that all streams are alike."""
+    """Return a request for as many tokens as fit, so that all streams are alike."""
     return {
         "model": model,
         "messages": [{"role": "user", "content": PROMPT}],
@@ -69,15 +69,15 @@ Stream = Callable[[], AsyncIterator[bytes]]
 
 
 async def measure(place: str, stream: Stream, *, clients: int, seconds: float) -> Measured:
-    """Ask with some clients at a time, each again as soon as it was answered."""
+    """Send requests from some clients at a time, each again as soon as it was answered."""
     # What is made at the first request is not what is measured.
-    await asyncio.gather(*(_one(stream) for _ in range(clients)))
+    await asyncio.gather(*(_read_stream(stream) for _ in range(clients)))
     began = time.perf_counter()
     seen: list[tuple[int, float]] = []
 
     async def client() -> None:
         while time.perf_counter() - began < seconds:
-            seen.append(await _one(stream))
+            seen.append(await _read_stream(stream))
 
     await asyncio.gather(*(client() for _ in range(clients)))
     took = time.perf_counter() - began
@@ -86,8 +86,8 @@ async def measure(place: str, stream: Stream, *, clients: int, seconds: float) -
     return Measured(place, tokens / took, 1000 * firsts[len(firsts) // 2], len(seen))
 
 
-async def _one(stream: Stream) -> tuple[int, float]:
-    """Tokens of one stream, and seconds to its first text."""
+async def _read_stream(stream: Stream) -> tuple[int, float]:
+    """Return the tokens of one stream, and the seconds to its first text."""
     began = time.perf_counter()
     first = 0.0
     tail = b""
@@ -95,14 +95,14 @@ async def _one(stream: Stream) -> tuple[int, float]:
         if not first and b'"content":"' in chunk and b'"content":""' not in chunk:
             first = time.perf_counter() - began
         tail = (tail + chunk)[-2000:]
-    found = re.search(rb'"completion_tokens":(\d+)', tail)
-    if not found or not tail.rstrip().endswith(b"[DONE]"):
+    usage = re.search(rb'"completion_tokens":(\d+)', tail)
+    if not usage or not tail.rstrip().endswith(b"[DONE]"):
         raise RuntimeError(f"a stream was cut off: {tail[-300:]!r}")
-    return int(found[1]), first
+    return int(usage[1]), first
 
 
 def over_http(client: httpx.AsyncClient, url: str, model: str) -> Stream:
-    """Streams of a host."""
+    """Stream from a host."""
 
     async def stream() -> AsyncIterator[bytes]:
         async with client.stream("POST", f"{url}/chat/completions", json=body(model)) as reply:
@@ -114,7 +114,7 @@ def over_http(client: httpx.AsyncClient, url: str, model: str) -> Stream:
 
 
 async def bare(source: str, clients: int, seconds: float) -> Measured:
-    """The engine in this process."""
+    """Measure the engine in this process."""
     # Torch is this process's only; the one that measures the others does without.
     from providers.base import Call  # noqa: PLC0415
     from serve.config import TransformersModel  # noqa: PLC0415
@@ -135,18 +135,18 @@ async def bare(source: str, clients: int, seconds: float) -> Measured:
 
 @contextmanager
 def command(folder: Path, *arguments: str) -> Iterator[str]:
-    """An `evalrouter` command that serves until it is ended; yields the address that it tells."""
+    """Run an `evalrouter` command that serves until it is ended; yield its address."""
     log = folder / f"{arguments[0]}.log"
     with started([sys.executable, "-m", "router", *arguments], log=log, cwd=folder) as process:
-        while not (found := re.search(r" on (http://[^\s:]+:\d+\S*)", log.read_text())):
+        while not (address := re.search(r" on (http://[^\s:]+:\d+\S*)", log.read_text())):
             if process.poll() is not None:
                 raise RuntimeError(f"{' '.join(arguments)}: {log.read_text()[-2000:]}")
             time.sleep(0.2)
-        yield found[1]
+        yield address[1]
 
 
 async def over_host(url: str, model: str, place: str, clients: int, seconds: float) -> Measured:
-    """The host itself, or the router in front of it."""
+    """Measure the host itself, or the router in front of it."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=120, limits=limits) as client:
         stream = over_http(client, url, model)
@@ -154,7 +154,7 @@ async def over_host(url: str, model: str, place: str, clients: int, seconds: flo
 
 
 def bare_elsewhere(source: str, clients: int, seconds: float) -> Measured:
-    """`bare` in a process of its own."""
+    """Measure the bare engine in a process of its own."""
     again = [sys.executable, "-m", "loadtests.serving", source, "--bare"]
     again += ["--clients", str(clients), "--seconds", str(seconds)]
     done = subprocess.run(again, check=True, stdout=subprocess.PIPE)
@@ -162,7 +162,7 @@ def bare_elsewhere(source: str, clients: int, seconds: float) -> Measured:
 
 
 def rounds(source: str, clients: int, seconds: float, count: int) -> list[list[Measured]]:
-    """Engine, Serve and router in turns, as often as wanted."""
+    """Measure the engine, Serve and the router in turns, `count` times."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = {"engine": "transformers", "source": source, "concurrency": clients}
@@ -178,33 +178,34 @@ def rounds(source: str, clients: int, seconds: float, count: int) -> list[list[M
             command(folder, "models", "serve", "evalrouter.yaml", "--port", hosted) as host,
             command(folder, "serve", "--port", str(free_port())) as router,
         ):
-            places = {"serve": (host.rstrip(":"), "m"), "router": (f"{router}/v1", "gpu/m")}
+            targets = {"serve": (host.rstrip(":"), "m"), "router": (f"{router}/v1", "gpu/m")}
             return [
                 [bare_elsewhere(source, clients, seconds)]
                 + [
                     asyncio.run(over_host(url, model, place, clients, seconds))
-                    for place, (url, model) in places.items()
+                    for place, (url, model) in targets.items()
                 ]
                 for _ in range(count)
             ]
 
 
-def table(found: list[list[Measured]]) -> str:
-    """A row for each place: medians, and medians of the ratios within a round."""
+def table(rounds: list[list[Measured]]) -> str:
+    """Return a row for each place: medians, and medians of the ratios within a round."""
     lines = [
         "| where | tokens/s | of the bare engine | of Ray Serve | first token, ms | streams |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for number, column in enumerate(zip(*found, strict=True)):
-        rates = [one.tokens_per_second for one in column]
+    for number, column in enumerate(zip(*rounds, strict=True)):
+        rates = [measured.tokens_per_second for measured in column]
         ratios = [
-            median(one[number].tokens_per_second / one[base].tokens_per_second for one in found)
+            median(row[number].tokens_per_second / row[base].tokens_per_second for row in rounds)
             for base in (0, 1)
         ]
+        first_ms = median(measured.first_ms for measured in column)
         lines.append(
             f"| {column[0].place} | {median(rates):.0f} ({min(rates):.0f} to {max(rates):.0f}) | "
-            f"{ratios[0]:.1%} | {ratios[1]:.1%} | {median(one.first_ms for one in column):.0f} | "
-            f"{sum(one.streams for one in column)} |"
+            f"{ratios[0]:.1%} | {ratios[1]:.1%} | {first_ms:.0f} | "
+            f"{sum(measured.streams for measured in column)} |"
         )
     return "\n".join(lines)
 
@@ -218,8 +219,8 @@ def main() -> None:
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.bare:
-        found = asyncio.run(bare(given.source, given.clients, given.seconds))
-        print(msgspec.json.encode(found).decode())
+        measured = asyncio.run(bare(given.source, given.clients, given.seconds))
+        print(msgspec.json.encode(measured).decode())
         return
     print(table(rounds(given.source, given.clients, given.seconds, given.rounds)))
 

@@ -64,12 +64,12 @@ class Measured(msgspec.Struct, frozen=True):
 async def measure(
     url: str, headers: Mapping[str, str], *, streams: int, rounds: int, length: float
 ) -> Measured:
-    """`streams` clients, each reading `rounds` streams of about `length` seconds in turn.
+    """Run `streams` clients, each reading `rounds` streams of about `length` seconds in turn.
 
     Raises:
         RequestFailed: not one stream came through.
     """
-    parts, asked = urlsplit(url), request(url, headers, stream=True)
+    parts, content = urlsplit(url), request(url, headers, stream=True)
     answers: list[Answer] = []
     first_bytes: list[float] = []
     failures: list[str] = []
@@ -82,7 +82,7 @@ async def measure(
                 if connection is None or not connection.open:
                     connection = await connect(parts)
                 began = perf_counter()
-                answer = await connection.ask(asked)
+                answer = await connection.send(content)
                 _check_whole(answer.body)
             except RequestFailed as failure:
                 failures.append(str(failure))
@@ -122,7 +122,7 @@ async def hold(url: str, headers: Mapping[str, str], count: int) -> None:
         RequestFailed: a stream did not begin, or ended before its time.
     """
     loop = asyncio.get_running_loop()
-    parts, asked = urlsplit(url), request(url, headers, stream=True)
+    parts, content = urlsplit(url), request(url, headers, stream=True)
     opening = asyncio.Semaphore(OPENING)
     connections: list[Connection] = []
     streams: list[asyncio.Task[Answer]] = []
@@ -132,7 +132,7 @@ async def hold(url: str, headers: Mapping[str, str], count: int) -> None:
             connection = await connect(parts)
             connections.append(connection)
             begun: asyncio.Future[None] = loop.create_future()
-            stream = asyncio.create_task(connection.ask(asked, begun))
+            stream = asyncio.create_task(connection.send(content, begun))
             streams.append(stream)
             either: list[asyncio.Future[Any]] = [stream, begun]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -172,19 +172,19 @@ def main() -> None:
     parser.add_argument("--length", type=float, default=2, help="seconds one stream takes")
     parser.add_argument("--hold", type=int, metavar="N", help="hold N streams open instead")
     parser.add_argument("--header", type=parse_header, action="append", default=[])
-    asked = parser.parse_args()
-    headers = dict(asked.header)
+    options = parser.parse_args()
+    headers = dict(options.header)
     try:
-        if asked.hold:
-            uvloop.run(hold(asked.url, headers, asked.hold))
+        if options.hold:
+            uvloop.run(hold(options.url, headers, options.hold))
         else:
             measured = uvloop.run(
                 measure(
-                    asked.url,
+                    options.url,
                     headers,
-                    streams=asked.streams,
-                    rounds=asked.rounds,
-                    length=asked.length,
+                    streams=options.streams,
+                    rounds=options.rounds,
+                    length=options.length,
                 )
             )
             print(msgspec.json.encode(measured).decode())

@@ -6,7 +6,7 @@
 says `"stream": true`, with an SSE stream: `chunks` events of content `interval` ms apart, then the
 finish reason, the usage and `[DONE]`. `PUT /pace` with a JSON object of `delay`, `chunks` and
 `interval` changes them while it runs, so that one upstream, whose address every gateway was told
-at its start, serves all scenarios. `GET /count` is the number of completions asked for so far.
+at its start, serves all scenarios. `GET /count` is the number of completions requested so far.
 
 No framework: an asyncio protocol on uvloop, a C parser, and answers made once.
 """
@@ -45,12 +45,12 @@ class Host:
 
     Attributes:
         pace: how to answer.
-        asked: completions asked for so far.
+        requested: completions requested so far.
     """
 
     def __init__(self, pace: Pace) -> None:
         self.pace = pace
-        self.asked = 0
+        self.requested = 0
 
 
 def _answer(status: str, body: bytes) -> bytes:
@@ -79,7 +79,7 @@ def _completion() -> bytes:
 
 
 def _event(**fields: object) -> bytes:
-    """One SSE event as one chunk of a chunked body."""
+    """Return one SSE event as one chunk of a chunked body."""
     common = {
         "id": "chatcmpl-load",
         "object": "chat.completion.chunk",
@@ -112,7 +112,7 @@ END = (
     + b"0\r\n\r\n"
 )
 PACED = _answer("200 OK", b"{}")
-NOT_FOUND = _answer("404 Not Found", b'{"error": {"message": "no such path"}}')
+NO_SUCH_PATH = _answer("404 Not Found", b'{"error": {"message": "no such path"}}')
 BAD_PACE = _answer("400 Bad Request", b'{"error": {"message": "not a pace"}}')
 
 
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._url.endswith(b"/chat/completions"):
-            self._host.asked += 1
+            self._host.requested += 1
             if self._host.pace.delay:
                 self._timer = self._loop.call_later(self._host.pace.delay / 1000, self._reply)
             else:
@@ -161,9 +161,9 @@ class Connection(asyncio.Protocol):
         elif self._url == b"/pace":
             self._transport.write(self._set_pace())
         elif self._url == b"/count":
-            self._transport.write(_answer("200 OK", str(self._host.asked).encode()))
+            self._transport.write(_answer("200 OK", str(self._host.requested).encode()))
         else:
-            self._transport.write(NOT_FOUND)
+            self._transport.write(NO_SUCH_PATH)
 
     def _reply(self) -> None:
         if STREAM.search(self._body):
@@ -208,8 +208,8 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0, help="ms before the answer")
     parser.add_argument("--chunks", type=int, default=100, help="events of content in a stream")
     parser.add_argument("--interval", type=float, default=20, help="ms between two of them")
-    asked = parser.parse_args()
-    uvloop.run(serve(asked.port, Pace(asked.delay, asked.chunks, asked.interval)))
+    options = parser.parse_args()
+    uvloop.run(serve(options.port, Pace(options.delay, options.chunks, options.interval)))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def experiment() -> None:
 @config_option
 @json_option
 def experiment_list(tag: str | None, config_path: Path | None, as_json: bool) -> None:
-    """List experiments, the experiment_row with the newest run first."""
+    """List experiments, the one with the newest run first."""
 
     async def read(services: Services) -> list[Experiment]:
         return await services.store.experiments(tag=tag)
@@ -60,14 +60,14 @@ def experiment_list(tag: str | None, config_path: Path | None, as_json: bool) ->
         print_json(experiments)
         return
     table = Table(Column("experiment", no_wrap=True), "runs", "states", "last run", "tags", "notes")
-    for experiment_row in experiments:
+    for row in experiments:
         table.add_row(
-            escape(experiment_row.name),
-            str(experiment_row.runs),
-            ", ".join(f"{count} {state}" for state, count in experiment_row.states.items()),
-            local_time(experiment_row.last_run_at),
-            escape(", ".join(experiment_row.tags)),
-            escape(experiment_row.notes),
+            escape(row.name),
+            str(row.runs),
+            ", ".join(f"{count} {state}" for state, count in row.states.items()),
+            local_time(row.last_run_at),
+            escape(", ".join(row.tags)),
+            escape(row.notes),
         )
     out.print(table if experiments else "No experiments yet.")
 

@@ -251,7 +251,7 @@ def judge_resume(
 @config_option
 @json_option
 def judge_list(route: str | None, limit: int, config_path: Path | None, as_json: bool) -> None:
-    """List studies, newest first, with what they studies."""
+    """List studies, newest first, with their results."""
 
     async def read(services: Services) -> list[Study]:
         return await services.store.studies(judge=route, limit=limit)

@@ -64,13 +64,13 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 
 
 def source_of(path: Path | None) -> Path | None:
-    """The file that `load(path)` reads; None when it uses the embedded default."""
+    """Return the file that `load(path)` reads; None when it uses the embedded default."""
     path = path or Path(DEFAULT_FILE)
     return path if path.exists() else None
 
 
 def embedded(environ: Mapping[str, str]) -> Config:
-    """The config without a file: baselines always, OpenAI and Mistral when their key is set."""
+    """Return the config without a file: baselines, and OpenAI and Mistral if their key is set."""
     text = "providers:\n"
     for name in ("openai", "mistral"):
         key = f"{name.upper()}_API_KEY"

@@ -163,7 +163,7 @@ def test_the_report_takes_medians_and_differences():
     }
     report.add_differences(results, [200])
     assert report.value(results, "evalrouter", "added_p50_200") == pytest.approx(0.7)
-    aims = {aim.what: (aim.found, aim.met) for aim in report.aims(results)}
+    aims = {aim.what: (aim.measured, aim.met) for aim in report.aims(results)}
     assert aims["CPU per request, to the floor's"] == (1.5, False)
     # Of each run's two: a run of a noisy minute does not count for one of them alone.
     assert aims["CPU per request, to the earlier version's"] == (1.2, False)

@@ -1,4 +1,4 @@
-"""The run document: what to ask, of which routes, and how to score the answers.
+"""The run document: which samples go to which routes, and how the answers are scored.
 
 The same document, as YAML or JSON, is accepted by `evalrouter eval run` and `POST /eval`.
 """
@@ -31,12 +31,12 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     Attributes:
         concurrency: requests in flight at a time, over all routes.
-        cost_usd, tokens, seconds: the run stops, resumable, once its answers cost this much, took
-            so many tokens, or it was carried out for so long, all attempts together; None for no
-            limit. What is in flight at that moment is finished and counts.
+        cost_usd, tokens, seconds: the run stops, resumable, once its answers have cost this much or
+            taken so many tokens, or it has been executed for so long, all attempts together; None
+            for no limit. What is in flight at that moment is finished and counts.
         per_target: requests in flight at a time, by `provider/model`.
         failure_share: once more than this share of a target's requests has failed, of at least 20,
-            it is asked no more; the run's other targets are. 1 for never.
+            it gets no more requests; the run's other targets do. 1 for never.
     """
 
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
@@ -50,13 +50,13 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class RayExecution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Work on a Ray cluster: scoring, and models that the run loads itself (`models/<name>`).
 
-    Answers are asked for, and everything is kept, from one place.
+    The process that executes the run sends all requests and stores everything.
 
     Attributes:
-        address: of the cluster, or `auto`; "" starts Ray on this machine.
+        address: the cluster's address, or `auto`; "" starts Ray on this machine.
         workers: actors that score plain metrics, and as many for each metric that is a model.
-        cpus: cores that Ray reserves for each.
-        gpus: GPUs of each actor that has a model; a fraction shares one.
+        cpus: cores that Ray reserves for each actor.
+        gpus: GPUs of each actor that has a model; with a fraction, actors share a GPU.
     """
 
     address: str = ""
@@ -71,30 +71,30 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         dataset: path of a JSONL, JSON, CSV, TSV or parquet file.
         routes: route names or `provider/model`, each once. `dataset/answer` stands for the answers
-            that the dataset brings along: they are scored, and nothing is asked. `models/<name>` is
+            that the dataset brings along: they are scored, without a request. `models/<name>` is
             a model of the config's `models:`, loaded by the run itself.
-        metrics: names, or objects with `name` and the metric's options; `[]` where only the
-            answers are wanted.
-        name: what people call the run; the dataset's name when empty.
-        task: a task's name, or an object with `name` and its options; it fills in what is not
-            written here. Kept with the task's version.
+        metrics: names, or objects with `name` and the metric's options; `[]` for a run that only
+            collects answers.
+        name: the run's name; the dataset's name when empty.
+        task: a task's name, or an object with `name` and its options; it fills in what the document
+            leaves out. Stored with the task's version.
         language: the answers' language, as a code or an English name (`zh`, `Chinese`). Metrics
             that have an option of this name follow it: bleu and ter divide words by it, rouge finds
-            sentences. "" where it is open.
-        experiment: the runs of one name are shown in one leaderboard; none when empty.
+            sentences. "" leaves it open.
+        experiment: the name under which runs stand in one leaderboard; "" for none.
         tags: words to find the run by.
-        notes: anything that people should know of the run.
+        notes: anything that people should know about the run.
         messages: chat messages whose `content` is a Jinja template over the row's columns.
         prompt: short for one user message; not together with `messages`.
         columns: a dataset's own column names mapped to `input`, `reference`, `id`, ...
         parameters: sent with every request (temperature, max_tokens, ...).
-        repeats: how often each sample is asked of each route.
+        repeats: how many answers each sample gets from each route.
         limit: only the first so many samples; None for all.
         sample: only so many samples, drawn at random; not together with `limit`. See Sampling.
         baseline: the route that differences are taken against; None for no differences.
         gates: conditions such as `rougeL >= 0.20` or `rougeL >= baseline`.
         fallback: whether another target may answer for one that fails.
-        cache: whether an answer to the same request, kept from an earlier run, may be used.
+        cache: whether the stored answer of an earlier run to the same request may be used.
         stop_when: end early, once the run's question is answered; see StopWhen.
         limits: see RunLimits.
         execution: where answers are scored, and `models/<name>` loaded: `local`, `ray`, or an

@@ -1,4 +1,4 @@
-"""The tasks a run document may name, and how one fills the document in.
+"""Fills run documents in with the tasks that they name.
 
     fill({"task": "summarization", "dataset": "d.csv", "routes": ["a", "b"]})
     # the same with messages, parameters, metrics and a baseline
@@ -32,27 +32,27 @@ ENTRY_POINTS = "evalrouter.tasks"
 SUFFIXES = (".yaml", ".yml")
 MAX_BYTES = 100_000
 
-# What belongs to one run, not to a kind of run.
+# Keys that belong to one run, not to a kind of run.
 _OF_THE_RUN = frozenset({"dataset", "routes", "task", "name", "experiment", "tags", "notes"})
 KEYS = tuple(
     field.name for field in msgspec.structs.fields(RunDocument) if field.name not in _OF_THE_RUN
 )
-# A key that is written takes the place of the other one, too.
+# A key in the document takes the place of the other key of its pair, too.
 _INSTEAD = (("prompt", "messages"), ("limit", "sample"))
-# Written keys of these are added to the task's, one by one.
+# The document's entries of these are added to the task's, one by one.
 _MERGED = ("columns", "parameters", "limits")
 
 _FOLDER = Path(__file__).parent
-_PLACE = re.compile(r"(?P<escaped>\$?)\$\{(?P<name>\w+)\}")
+_PLACEHOLDER = re.compile(r"(?P<escaped>\$?)\$\{(?P<name>\w+)\}")
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something a task has to be told.
+    """An option of a task.
 
     Attributes:
-        description: what it is, for people.
-        default: what it is when nobody says; None when somebody has to.
-        many: whether it is a list of texts instead of one.
+        description: what the option is for.
+        default: its value where the document gives none; None where the document has to.
+        many: whether its value is a list of texts instead of one.
     """
 
     description: str
@@ -64,9 +64,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of run.
 
     Attributes:
-        name: as the run document has it; the path of a file.
-        description: what it is, for people.
-        options: what it has to be told.
+        name: its name in run documents, or the path of its file.
+        description: what the task is for.
+        options: the options that it takes.
         document: the run-document keys that it fills in, with `${option}` in its texts.
         version: twelve hexadecimal digits that change with anything in it.
         source: where it comes from: `evalrouter`, a file's path, or a distribution's name.
@@ -81,7 +81,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Broken(msgspec.Struct, frozen=True, kw_only=True):
-    """An installed task that cannot be used, and why."""
+    """An installed task that cannot be used, with the reason."""
 
     name: str
     error: str
@@ -93,19 +93,19 @@ def fill(
     base: Path | None = None,
     within: Sequence[str | Path] | None = None,
 ) -> dict[str, Any]:
-    """The run document with everything that its task names and it does not write itself.
+    """Return the run document with what its task has and the document does not.
 
-    Written keys win. `columns`, `parameters` and `limits` are merged key by key, and a parameter
-    that is written as null leaves out the task's. `prompt` takes the place of the task's
+    The document's keys win. `columns`, `parameters` and `limits` are merged key by key, and a
+    parameter that is null leaves out the task's. `prompt` takes the place of the task's
     `messages`, `limit` that of its `sample`, and the other way round. The task's baseline is added
-    to the routes; where neither names one, differences are taken against the first route. `task`
+    to the routes; without a baseline, differences are taken against the first route. `task`
     becomes an object with the task's name, version and options; a document whose task has a version
     was filled in before, and is returned as it is.
 
     Args:
         document: JSON types, not checked yet. Without a `task` it is returned as it is.
         base: the folder that a task file's path starts from; None for the working directory.
-        within: folders that a task file must lie below one of; None for anywhere.
+        within: the folders that a task file may lie below; None for anywhere.
 
     Raises:
         RunDocumentError: no such task or option; `param` is the path in the document.
@@ -122,7 +122,8 @@ def fill(
     if "baseline" not in document:
         _set_baseline(filled)
     shown = {
-        option: list(one) if isinstance(one, tuple) else one for option, one in options.items()
+        option: list(value) if isinstance(value, tuple) else value
+        for option, value in options.items()
     }
     filled["task"] = {"name": task.name, "version": task.version, **shown}
     return filled
@@ -131,35 +132,35 @@ def fill(
 def find(
     name: str, *, base: Path | None = None, within: Sequence[str | Path] | None = None
 ) -> Task:
-    """The task of that name, or in the YAML file of that path. Arguments as in `fill`.
+    """Return the task of that name, or in the YAML file of that path. Arguments as in `fill`.
 
     Raises:
-        RunDocumentError: there is none, or it is no task; `param` is `task`.
+        RunDocumentError: no such task, or its file has something else; `param` is `task`.
     """
     if name in TASKS:
         return _shipped(name)
     if name.endswith(SUFFIXES):
         return _from_file(name, base or Path(), within)
-    found = next(iter(entry_points(group=ENTRY_POINTS, name=name)), None)
-    if found is not None:
-        return _from_entry_point(found)
+    installed = next(iter(entry_points(group=ENTRY_POINTS, name=name)), None)
+    if installed is not None:
+        return _from_entry_point(installed)
     known = [*TASKS, *entry_points(group=ENTRY_POINTS).names]
     raise _wrong(f"task: there is no task {name!r}.{closest(name, known)}")
 
 
 def known() -> Iterator[Task | Broken]:
-    """All tasks that have a name: the shipped ones, then the installed ones."""
+    """Yield all tasks that have a name: those that evalrouter ships, then the installed ones."""
     for name in TASKS:
         yield _shipped(name)
-    for found in sorted(entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
-        if found.name in TASKS:
+    for installed in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        if installed.name in TASKS:
             error = "evalrouter ships a task of this name; rename yours"
-            yield Broken(name=found.name, error=error)
+            yield Broken(name=installed.name, error=error)
             continue
         try:
-            yield _from_entry_point(found)
+            yield _from_entry_point(installed)
         except RunDocumentError as problem:
-            yield Broken(name=found.name, error=problem.message)
+            yield Broken(name=installed.name, error=problem.message)
 
 
 # Reading tasks
@@ -207,17 +208,18 @@ def _from_file(name: str, base: Path, within: Sequence[str | Path] | None) -> Ta
     return _task(data, str(path), source=str(path))
 
 
-def _from_entry_point(found: EntryPoint) -> Task:
+def _from_entry_point(entry_point: EntryPoint) -> Task:
     try:
-        data = found.load()
+        data = entry_point.load()
         if callable(data):
             data = data()
         data = msgspec.to_builtins(data)
     except Exception as error:  # a user's code may raise anything
         raise _wrong(
-            f"task: {found.name} ({found.value}): {type(error).__name__}: {error}"
+            f"task: {entry_point.name} ({entry_point.value}): {type(error).__name__}: {error}"
         ) from error
-    return _task(data, found.name, source=found.dist.name if found.dist else found.value)
+    source = entry_point.dist.name if entry_point.dist else entry_point.value
+    return _task(data, entry_point.name, source=source)
 
 
 def _task(data: Any, name: str, *, source: str) -> Task:
@@ -230,7 +232,7 @@ def _task(data: Any, name: str, *, source: str) -> Task:
     try:
         options = msgspec.convert(data.get("options") or {}, dict[str, Option])
         document = {key: value for key, value in data.items() if key in KEYS}
-        # With the options' places in it, everything but the metrics has its type already.
+        # With placeholders for the options, everything but the metrics has its type already.
         msgspec.convert(
             {"dataset": "-", "routes": ["-"], "metrics": ["-"], **document}, RunDocument
         )
@@ -241,9 +243,11 @@ def _task(data: Any, name: str, *, source: str) -> Task:
             raise _wrong(f"task: {name}: options.{option}: a task has that anyway; rename it")
         if about.default is not None and isinstance(about.default, str) == about.many:
             raise _wrong(f"task: {name}: options.{option}: the default is a list if `many` is true")
-    for used in _places(document):
-        if used not in options:
-            raise _wrong(f"task: {name}: ${{{used}}} is none of its options; $${{ means itself")
+    for option in _placeholders(document):
+        if option not in options:
+            raise _wrong(
+                f"task: {name}: ${{{option}}} is not one of its options; $${{ stands for ${{ itself"
+            )
     return Task(
         name=name,
         description=str(data.get("description") or ""),
@@ -266,7 +270,7 @@ def _read(spec: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _chosen(task: Task, given: Mapping[str, Any]) -> dict[str, str | tuple[str, ...]]:
-    """Every option of the task, as it is given or by default."""
+    """Return every option of the task, with the given value or its default."""
     for option in given:
         if option not in task.options:
             near = closest(option, task.options) if task.options else " It has none."
@@ -292,36 +296,36 @@ def _chosen(task: Task, given: Mapping[str, Any]) -> dict[str, str | tuple[str, 
 
 
 def _put(value: Any, options: Mapping[str, str | tuple[str, ...]]) -> Any:
-    """The value with the options in their places; a text that is nothing but one becomes it."""
+    """Return the value with options for placeholders; a mere placeholder becomes its option."""
     if isinstance(value, Mapping):
-        return {key: _put(one, options) for key, one in value.items()}
+        return {key: _put(inner, options) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_put(one, options) for one in value]
+        return [_put(inner, options) for inner in value]
     if not isinstance(value, str):
         return value
-    whole = _PLACE.fullmatch(value)
+    whole = _PLACEHOLDER.fullmatch(value)
     if whole and not whole["escaped"]:
         chosen = options[whole["name"]]
         return list(chosen) if isinstance(chosen, tuple) else chosen
 
-    def text(place: re.Match[str]) -> str:
-        if place["escaped"]:
-            return place[0][1:]
-        chosen = options[place["name"]]
+    def text(placeholder: re.Match[str]) -> str:
+        if placeholder["escaped"]:
+            return placeholder[0][1:]
+        chosen = options[placeholder["name"]]
         return chosen if isinstance(chosen, str) else ", ".join(chosen)
 
-    return _PLACE.sub(text, value)
+    return _PLACEHOLDER.sub(text, value)
 
 
-def _places(value: Any) -> Iterator[str]:
-    """The names of the options that the value has places for."""
+def _placeholders(value: Any) -> Iterator[str]:
+    """Yield the names of the options that the value has placeholders for."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        for one in value:
-            yield from _places(one)
+        for inner in value:
+            yield from _placeholders(inner)
     elif isinstance(value, str):
-        yield from (place["name"] for place in _PLACE.finditer(value) if not place["escaped"])
+        yield from (match["name"] for match in _PLACEHOLDER.finditer(value) if not match["escaped"])
 
 
 def _overlay(filled: dict[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,9 +336,9 @@ def _overlay(filled: dict[str, Any], written: Mapping[str, Any]) -> dict[str, An
     for key, value in written.items():
         ours = filled.get(key)
         if key in _MERGED and isinstance(value, Mapping) and isinstance(ours, Mapping):
-            left_out = {one for one in ours if value.get(one, ...) is None}
+            left_out = {name for name in ours if value.get(name, ...) is None}
             filled[key] = {
-                one: content for one, content in {**ours, **value}.items() if one not in left_out
+                name: inner for name, inner in {**ours, **value}.items() if name not in left_out
             }
         else:
             filled[key] = value
@@ -344,7 +348,7 @@ def _overlay(filled: dict[str, Any], written: Mapping[str, Any]) -> dict[str, An
 def _set_baseline(filled: dict[str, Any]) -> None:
     routes = filled.get("routes")
     if not isinstance(routes, list | tuple) or not routes:
-        return  # told apart by whoever checks the document
+        return  # refused where the document is checked
     baseline = filled.get("baseline")
     if baseline is None:
         if len(routes) > 1:

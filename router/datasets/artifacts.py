@@ -1,11 +1,12 @@
-"""Files that evalrouter keeps: in a local folder or in S3, behind one protocol.
+"""Stores files in a local folder or in S3, behind one protocol.
 
     artifacts = open_artifacts("s3://bucket/prefix", config.storage.s3)
-    kept = await artifacts.put("datasets/ab12.csv", chunks)
+    stored = await artifacts.put("datasets/ab12.csv", chunks)
     async for chunk in artifacts.get("datasets/ab12.csv"): ...
 
-A key is a relative path of plain names. An artifact is there whole or not at all: whatever `chunks`
-raises, and wherever the process is killed, nothing is found under the key that was not before.
+A key is a relative path of plain names. An artifact is stored whole or not at all: when `chunks`
+raises, or the process is killed, the key has what it had before.
+
 This is the only module that knows boto3.
 """
 
@@ -45,14 +46,14 @@ _Result = TypeVar("_Result")
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """A file that is kept, and how many bytes it has."""
+    """A stored file, and how many bytes it has."""
 
     key: str
     size: int
 
 
 class StoredFile(msgspec.Struct, frozen=True):
-    """What `put` wrote. `sha256` is of its bytes, hex."""
+    """A file that `put` wrote. `sha256` is the hash of its bytes, hex."""
 
     key: str
     size: int
@@ -60,44 +61,44 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 
 class Artifacts(Protocol):
-    """Where files are kept. Every method may raise ArtifactError.
+    """Stores files. Every method may raise ArtifactError.
 
     Attributes:
-        root: the folder or `s3://bucket/prefix`, for people.
+        root: the folder or `s3://bucket/prefix`, for messages.
     """
 
     root: str
 
     async def put(self, key: str, chunks: AsyncIterable[bytes]) -> StoredFile:
-        """Keep a file, in place of one that is there. Raises what `chunks` raises."""
+        """Store a file, in place of an earlier one. Raises what `chunks` raises."""
         ...
 
     def get(self, key: str) -> AsyncGenerator[bytes]:
-        """The file in chunks of up to 1 MiB. Raises NotFoundError."""
+        """Yield the file in chunks of up to 1 MiB. Raises NotFoundError."""
         ...
 
     def list(self, prefix: str = "") -> AsyncGenerator[Artifact]:
-        """What is kept under keys that begin with `prefix`, by key."""
+        """Yield the files whose keys begin with `prefix`, by key."""
         ...
 
     async def exists(self, key: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether the key has a file."""
         ...
 
     async def delete(self, key: str) -> None:
-        """Remove it; not an error when it is not there."""
+        """Remove a file; not an error when the key has none."""
         ...
 
     def path(self, key: str) -> Path | None:
-        """The file itself where it lies on this machine's disk; None where it must be fetched."""
+        """Return the file's path on this machine's disk; None where it must be fetched."""
         ...
 
 
 def open_artifacts(root: str, s3: S3) -> Artifacts:
-    """The store at a folder or at `s3://bucket/prefix`. Nothing is touched yet.
+    """Return the store at a folder or at `s3://bucket/prefix`, which is not touched yet.
 
     Raises:
-        ConfigError: the address cannot be one.
+        ConfigError: the address is neither.
         MissingExtraError: S3 without boto3.
     """
     if root.startswith("s3://"):
@@ -109,7 +110,7 @@ def open_artifacts(root: str, s3: S3) -> Artifacts:
 
 
 def parse_s3(url: str) -> tuple[str, str]:
-    """Bucket and key (or prefix, without slashes at its ends) of `s3://bucket/key`."""
+    """Return bucket and key (or prefix, without slashes at its ends) of `s3://bucket/key`."""
     parts = urlsplit(url)
     if not _BUCKET.fullmatch(parts.netloc) or parts.query or parts.fragment:
         raise ConfigError(f"{url!r} is not of the form s3://bucket/prefix")
@@ -118,7 +119,7 @@ def parse_s3(url: str) -> tuple[str, str]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that is gone afterwards. Raises ArtifactError where there is no room for one."""
+    """Make a folder that is removed afterwards. Raises ArtifactError where that fails."""
     try:
         made = tempfile.TemporaryDirectory(prefix="evalrouter-")
     except OSError as error:
@@ -128,7 +129,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 async def file_chunks(path: Path) -> AsyncGenerator[bytes]:
-    """A file's bytes, read on a thread."""
+    """Yield a file's bytes, read on a thread."""
     file = await asyncio.to_thread(path.open, "rb")
     try:
         while chunk := await _finished(file.read, CHUNK):
@@ -144,10 +145,10 @@ def _checked(key: str) -> str:
 
 
 async def _finished(
-    work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs
+    function: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs
 ) -> _Result:
-    """`work(...)` on a thread; a cancellation waits for its end, so that cleaning up is safe."""
-    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    """Call a function on a thread; a cancellation waits for its end, so that cleanup is safe."""
+    task = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -159,14 +160,14 @@ async def _finished(
 
 
 class LocalArtifacts:
-    """Files below a folder, which is made when the first one is kept."""
+    """Stores files below a folder, which is made for the first one."""
 
     def __init__(self, folder: Path) -> None:
         self.root = str(folder)
         self._folder = folder
 
     async def put(self, key: str, chunks: AsyncIterable[bytes]) -> StoredFile:
-        """Written beside, flushed to the disk, then given its name in one step."""
+        """Write a file beside its place, flush it to the disk, then rename it in one step."""
         target = self._folder / _checked(key)
         beside = self._folder / _INCOMING / uuid.uuid4().hex
         digest, size = hashlib.sha256(), 0
@@ -206,7 +207,7 @@ class LocalArtifacts:
         return StoredFile(key, size, digest.hexdigest())
 
     async def get(self, key: str) -> AsyncGenerator[bytes]:
-        """Raises NotFoundError."""
+        """Yield the file in chunks of up to 1 MiB. Raises NotFoundError."""
         chunks = file_chunks(self._folder / _checked(key))
         try:
             async with aclosing(chunks):
@@ -218,35 +219,35 @@ class LocalArtifacts:
             raise self._refused("read", key, error) from error
 
     async def list(self, prefix: str = "") -> AsyncGenerator[Artifact]:
-        """By key."""
+        """Yield the files whose keys begin with `prefix`, by key."""
 
         def walk() -> list[Artifact]:
-            found = []
+            artifacts = []
             for folder, names, files in os.walk(self._folder):
                 names[:] = [name for name in names if not name.startswith(".")]
                 for name in files:
                     path = Path(folder, name)
                     key = path.relative_to(self._folder).as_posix()
                     if key.startswith(prefix):
-                        found.append(Artifact(key, path.stat().st_size))
-            return sorted(found, key=lambda one: one.key)
+                        artifacts.append(Artifact(key, path.stat().st_size))
+            return sorted(artifacts, key=lambda artifact: artifact.key)
 
-        for one in await asyncio.to_thread(walk):
-            yield one
+        for artifact in await asyncio.to_thread(walk):
+            yield artifact
 
     async def exists(self, key: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether the key has a file."""
         return await asyncio.to_thread((self._folder / _checked(key)).is_file)
 
     async def delete(self, key: str) -> None:
-        """Remove it."""
+        """Remove a file; not an error when the key has none."""
         try:
             await _finished((self._folder / _checked(key)).unlink, missing_ok=True)
         except OSError as error:
             raise self._refused("delete", key, error) from error
 
     def path(self, key: str) -> Path | None:
-        """The file, whether it is there or not."""
+        """Return the file's path, whether or not it exists."""
         return self._folder / _checked(key)
 
     def _refused(self, doing: str, key: str, error: OSError) -> ArtifactError:
@@ -260,10 +261,10 @@ class LocalArtifacts:
 
 
 class S3Artifacts:
-    """Objects below a prefix of a bucket, which must exist.
+    """Stores objects below a prefix of a bucket, which must exist.
 
-    Files of more than 8 MiB go up in parts; parts of one that failed are removed. With
-    `plain_keys=False` a key may be anything, for objects that others have put there.
+    Files of more than 8 MiB are sent in parts; when one fails, its parts are removed. With
+    `plain_keys=False` a key may be anything, for objects that evalrouter did not write.
 
     Raises:
         MissingExtraError: boto3 is not installed.
@@ -286,7 +287,7 @@ class S3Artifacts:
         self._errors = (BotoCoreError, ClientError)
 
     async def put(self, key: str, chunks: AsyncIterable[bytes]) -> StoredFile:
-        """In one request where it is small, in parts where it is not."""
+        """Store a file, in one request where it is small, in parts where it is not."""
         digest, size = hashlib.sha256(), 0
         upload: str | None = None
         parts: list[dict[str, Any]] = []
@@ -294,10 +295,10 @@ class S3Artifacts:
 
         async def send_part(body: bytes) -> None:
             number = len(parts) + 1
-            told = await self._call(
+            reply = await self._call(
                 "upload_part", key, PartNumber=number, UploadId=upload, Body=body
             )
-            parts.append({"PartNumber": number, "ETag": told["ETag"]})
+            parts.append({"PartNumber": number, "ETag": reply["ETag"]})
 
         try:
             async for chunk in chunks:
@@ -327,7 +328,7 @@ class S3Artifacts:
         return StoredFile(key, size, digest.hexdigest())
 
     async def get(self, key: str) -> AsyncGenerator[bytes]:
-        """Raises NotFoundError."""
+        """Yield the object in chunks of up to 1 MiB. Raises NotFoundError."""
         body = (await self._call("get_object", key))["Body"]
         try:
             while True:
@@ -342,18 +343,18 @@ class S3Artifacts:
             body.close()
 
     async def list(self, prefix: str = "") -> AsyncGenerator[Artifact]:
-        """By key, page by page."""
-        asked: dict[str, Any] = {"Prefix": self._prefix + prefix}
+        """Yield the objects whose keys begin with `prefix`, by key, page by page."""
+        parameters: dict[str, Any] = {"Prefix": self._prefix + prefix}
         while True:
-            page = await self._call("list_objects_v2", None, **asked)
-            for one in page.get("Contents", ()):
-                yield Artifact(one["Key"][len(self._prefix) :], one["Size"])
+            page = await self._call("list_objects_v2", None, **parameters)
+            for entry in page.get("Contents", ()):
+                yield Artifact(entry["Key"][len(self._prefix) :], entry["Size"])
             if not page.get("IsTruncated"):
                 return
-            asked["ContinuationToken"] = page["NextContinuationToken"]
+            parameters["ContinuationToken"] = page["NextContinuationToken"]
 
     async def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Return whether the key has an object."""
         try:
             await self._call("head_object", key)
         except NotFoundError:
@@ -361,19 +362,19 @@ class S3Artifacts:
         return True
 
     async def delete(self, key: str) -> None:
-        """Remove it."""
+        """Remove an object; not an error when the key has none."""
         await self._call("delete_object", key)
 
     def path(self, key: str) -> Path | None:
-        """None: it has to be fetched."""
+        """Return None: an object has to be fetched."""
         return None
 
-    async def _call(self, name: str, key: str | None, **asked: Any) -> dict[str, Any]:
+    async def _call(self, name: str, key: str | None, **parameters: Any) -> dict[str, Any]:
         if key is not None:
-            asked["Key"] = self._prefix + self._check(key)
+            parameters["Key"] = self._prefix + self._check(key)
         try:
             call = getattr(await self._client(), name)
-            answer: dict[str, Any] = await _finished(call, Bucket=self._bucket, **asked)
+            answer: dict[str, Any] = await _finished(call, Bucket=self._bucket, **parameters)
         except self._errors as error:
             if key is not None and _code(error) in _MISSING:
                 raise _no_such(self, key) from None

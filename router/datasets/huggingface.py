@@ -1,7 +1,7 @@
-"""Datasets of the Hugging Face hub: `hf://org/name?split=&config=&revision=`.
+"""Downloads datasets of the Hugging Face hub: `hf://org/name?split=&config=&revision=`.
 
-    found = fetch(parse_hub("hf://org/name?split=test"), endpoint, folder, max_bytes)
-    found.commit, found.paths
+    files = fetch(parse_hub("hf://org/name?split=test"), access, folder, max_bytes)
+    files.commit, files.paths
 
 A revision is resolved to a commit first, and every file is taken from that commit. The files are
 the repository's parquet files; where it has none, those that the hub itself makes of it (its branch
@@ -33,7 +33,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 class HubName(msgspec.Struct, frozen=True, kw_only=True):
-    """A dataset of the hub. None for what the address does not say."""
+    """A dataset of the hub; None stands for what its address leaves open."""
 
     repository: str
     split: str | None = None
@@ -41,16 +41,16 @@ class HubName(msgspec.Struct, frozen=True, kw_only=True):
     revision: str | None = None
 
     def __str__(self) -> str:
-        asked = {
+        query = {
             name: value
             for name in ("split", "config", "revision")
             if (value := getattr(self, name)) is not None
         }
-        return f"hf://{self.repository}" + (f"?{urlencode(asked)}" if asked else "")
+        return f"hf://{self.repository}" + (f"?{urlencode(query)}" if query else "")
 
 
 class HubFiles(NamedTuple):
-    """The address with nothing left open, the commit it is of, and its files, in order."""
+    """A dataset's files, in order, with its complete address and its commit."""
 
     name: HubName
     commit: str
@@ -58,12 +58,12 @@ class HubFiles(NamedTuple):
 
 
 def parse_hub(address: str) -> HubName:
-    """Raises DatasetError."""
+    """Read an address of the hub. Raises DatasetError."""
     parts = urlsplit(address)
     repository = f"{parts.netloc}{parts.path}".strip("/")
-    asked = parse_qs(parts.query, keep_blank_values=True)
+    query = parse_qs(parts.query, keep_blank_values=True)
     known = ("split", "config", "revision")
-    for name, values in asked.items():
+    for name, values in query.items():
         if name not in known:
             raise DatasetError(f"{address}: unknown {name!r}.{closest(name, known)}")
         if len(values) > 1 or not values[0]:
@@ -72,17 +72,17 @@ def parse_hub(address: str) -> HubName:
         raise DatasetError(
             f"{address}: must be of the form hf://org/name?split=...&config=...&revision=..."
         )
-    return HubName(repository=repository, **{name: values[0] for name, values in asked.items()})
+    return HubName(repository=repository, **{name: values[0] for name, values in query.items()})
 
 
 class Access(NamedTuple):
     """How the hub is reached.
 
     Attributes:
-        endpoint: its address, `https://huggingface.co`.
-        token: what lets somebody read private and gated datasets; None for the one that
-            huggingface_hub finds (`HF_TOKEN`, or `hf auth login`), False for none at all.
-        remedy: what to set where a token is missing.
+        endpoint: the hub's address, `https://huggingface.co`.
+        token: gives access to private and gated datasets; None for the token that huggingface_hub
+            has (`HF_TOKEN`, or `hf auth login`), False to use no token at all.
+        remedy: the setting to name where a token is missing.
     """
 
     endpoint: str
@@ -90,18 +90,18 @@ class Access(NamedTuple):
     remedy: str = "HF_TOKEN"
 
 
-def fetch(name: HubName, access: Access, folder: Path, most: int) -> HubFiles:
+def fetch(name: HubName, access: Access, folder: Path, max_bytes: int) -> HubFiles:
     """Download the dataset's files into `folder`. Blocks.
 
     Args:
-        name: what to fetch.
-        access: the hub, and with whose token.
-        folder: an empty one.
-        most: bytes that the files may have together.
+        name: the dataset to fetch.
+        access: the hub, and the token to use.
+        folder: an empty folder.
+        max_bytes: how many bytes the files may have together.
 
     Raises:
-        DatasetError: there is no such dataset, revision, config or split, it needs a token, it is
-            too large, or the hub cannot be reached.
+        DatasetError: no such dataset, revision, config or split; it needs a token, it is too large,
+            or the hub cannot be reached.
         MissingExtraError: huggingface_hub is not installed.
     """
     try:
@@ -111,7 +111,7 @@ def fetch(name: HubName, access: Access, folder: Path, most: int) -> HubFiles:
         raise MissingExtraError("Datasets of the Hugging Face hub", "hub") from None
     disable_progress_bars()
     api = HfApi(endpoint=access.endpoint, token=access.token)
-    with _Told(name, access):
+    with _TranslatedErrors(name, access):
         info = api.dataset_info(name.repository, revision=name.revision, files_metadata=True)
         card: Any = info.card_data or {}
         parquet = _parquet_of(info)
@@ -120,9 +120,10 @@ def fetch(name: HubName, access: Access, folder: Path, most: int) -> HubFiles:
             parquet, card = _parquet_of(info), {}
         resolved, files = choose_files(name, list(parquet), card.get("configs") or [])
         size = sum(parquet[file] or 0 for file in files)
-        if size > most:
+        if size > max_bytes:
             raise DatasetError(
-                f"{resolved}: its files have {size} bytes, more than datasets.max_bytes ({most})"
+                f"{resolved}: its files have {size} bytes, more than datasets.max_bytes "
+                f"({max_bytes})"
             )
         paths = [
             Path(
@@ -143,26 +144,29 @@ def fetch(name: HubName, access: Access, folder: Path, most: int) -> HubFiles:
 
 
 def _parquet_of(info: Any) -> dict[str, int | None]:
-    return {one.rfilename: one.size for one in info.siblings or () if _is_parquet(one.rfilename)}
+    return {
+        file.rfilename: file.size for file in info.siblings or () if _is_parquet(file.rfilename)
+    }
 
 
 def _is_parquet(path: str) -> bool:
-    """Whether it is one, and lies in the repository."""
+    """Return whether the path is a parquet file's, and lies in the repository."""
     return path.endswith(".parquet") and not path.startswith("/") and ".." not in path.split("/")
 
 
 def choose_files(
     name: HubName, files: list[str], configs: list[dict[str, Any]]
 ) -> tuple[HubName, list[str]]:
-    """Which files are the config's and the split's.
+    """Return the name with its config and split, and the files that belong to them.
 
     Args:
-        name: config and split may be left out where there is only one.
+        name: may leave out the config or the split where the dataset has only one.
         files: the repository's parquet files.
-        configs: of the dataset's card; where it has none, the files' names say what they are.
+        configs: those of the dataset's card; where it has none, the files' names say what they are.
 
     Raises:
-        DatasetError: there is no such config or split, or it has to be chosen.
+        DatasetError: no such config or split, or the dataset has several and the name leaves it
+            open.
     """
     of = _by_card(files, configs) or _by_names(files)
     if not of:
@@ -177,13 +181,14 @@ def choose_files(
 
 
 def _only(
-    name: HubName, what: str, asked: str | None, there: Iterable[str], default: str | None = None
+    name: HubName, what: str, chosen: str | None, names: Iterable[str], default: str | None = None
 ) -> str:
-    known = list(there)
-    if asked is not None:
-        if asked not in known:
-            raise DatasetError(f"{name}: has no {what} {asked!r}.{closest(asked, known)}")
-        return asked
+    """Return the chosen name, or the only one, or the default."""
+    known = list(names)
+    if chosen is not None:
+        if chosen not in known:
+            raise DatasetError(f"{name}: has no {what} {chosen!r}.{closest(chosen, known)}")
+        return chosen
     if len(known) == 1:
         return known[0]
     if default in known:
@@ -195,34 +200,34 @@ _Files = dict[str, dict[str, list[str]]]
 
 
 def _by_card(files: list[str], configs: list[dict[str, Any]]) -> _Files:
-    found: _Files = {}
+    by_config: _Files = {}
     for config in configs:
         data = config.get("data_files")
         for entry in data if isinstance(data, list) else []:
             if not isinstance(entry, dict) or "path" not in entry:
                 continue
             patterns = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
-            matching = [f for f in files if any(fnmatch(f, str(one)) for one in patterns)]
+            matching = [f for f in files if any(fnmatch(f, str(glob)) for glob in patterns)]
             if matching:
-                splits = found.setdefault(str(config.get("config_name", "default")), {})
+                splits = by_config.setdefault(str(config.get("config_name", "default")), {})
                 splits[str(entry.get("split", "train"))] = matching
-    return found
+    return by_config
 
 
 def _by_names(files: list[str]) -> _Files:
-    found: _Files = {}
+    by_config: _Files = {}
     for file in files:
         match = _BY_FOLDER.fullmatch(file) or _BY_NAME.fullmatch(file)
         if match is None:
             continue
         folder = match["folder"]
         config = "default" if folder in (None, "data") else folder.removeprefix("data/")
-        found.setdefault(config, {}).setdefault(match["split"], []).append(file)
-    return found
+        by_config.setdefault(config, {}).setdefault(match["split"], []).append(file)
+    return by_config
 
 
-class _Told:
-    """huggingface_hub's errors as ours."""
+class _TranslatedErrors:
+    """Raises huggingface_hub's errors as evalrouter's."""
 
     def __init__(self, name: HubName, access: Access) -> None:
         self._name = name

@@ -1,10 +1,10 @@
-"""Registered datasets: files kept in the artifact store under a name, a version for each content.
+"""Registers datasets: files in the artifact store under a name, with a version for each content.
 
     row = await datasets.add("news.csv", name="news", over_http=False)
     async with datasets.open("news@1a2b3c", base=Path(), over_http=False) as source: ...
 
-A version is the SHA-256 of its bytes. A run keeps its samples itself, so that nothing that happens
-to a dataset changes what a run has asked.
+A version is the SHA-256 of its bytes. A run stores its samples itself, so that nothing that happens
+to a dataset changes a run.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         dataset: the version.
         columns: see evaluators.data.columns.Column.
-        preview: the first rows as they were read.
-        versions: hashes of all versions of the name, newest first.
+        preview: the first rows, with their own column names.
+        versions: the hashes of all versions of the name, newest first.
     """
 
     dataset: DatasetRow
@@ -80,12 +80,12 @@ class DatasetRegistry:
 
     @property
     def max_bytes(self) -> int:
-        """What one dataset may have."""
+        """How many bytes one dataset may have."""
         return self._config.datasets.max_bytes
 
     @property
     def artifacts(self) -> Artifacts:
-        """Where the files are. Raises ConfigError, MissingExtraError."""
+        """The store of the files. Raises ConfigError, MissingExtraError."""
         if self._artifacts is None:
             storage = self._config.storage
             self._artifacts = open_artifacts(storage.artifacts, storage.s3)
@@ -106,17 +106,17 @@ class DatasetRegistry:
         """Register a file or an address as a dataset, or a new version of one.
 
         Args:
-            named: a path, or http(s)://, s3://, hf://.
-            name: what to call it; made of the file's name when empty.
+            named: a path, or an address with http(s)://, s3:// or hf://.
+            name: the dataset's name; made of the file's name when empty.
             columns: the file's own column names to known ones.
             base: the folder that relative paths start from; None for the working directory.
             provenance: what is known of how it was made.
             over_http: whether a client named it; see `fetched`.
 
         Raises:
-            DatasetError, NotFoundError, BodyTooLargeError: it cannot be had, or not be used.
+            DatasetError, NotFoundError, BodyTooLargeError: it cannot be fetched, or not be used.
             ConflictError: this content is registered under this name with other columns.
-            ArtifactError, StoreError: it cannot be kept. Nothing is registered.
+            ArtifactError, StoreError: it cannot be stored. Nothing is registered.
         """
         check_name(named, "source", DatasetError, max_bytes=MAX_ADDRESS_BYTES)
         _check_chosen(name)
@@ -168,9 +168,9 @@ class DatasetRegistry:
 
         Args:
             path: the file; its columns have known names.
-            name: what to call it.
+            name: the dataset's name.
             source: what it was made of.
-            provenance: how; JSON types only.
+            provenance: how it was made; JSON types only.
 
         Raises:
             As `add` does.
@@ -227,21 +227,21 @@ class DatasetRegistry:
         return None
 
     async def _keep(self, row: DatasetRow, path: Path) -> None:
-        """The file first, then its row: what is listed is there."""
-        there = await self.artifacts.exists(row.path)
+        """Store the file first, then its row, so that a listed dataset has its file."""
+        stored_before = await self.artifacts.exists(row.path)
         try:
-            if not there:
+            if not stored_before:
                 await self._put(row, path)
             await self._store.add_dataset(row)
         except BaseException:
-            if not there and not await asyncio.shield(self._in_use(row.hash)):
+            if not stored_before and not await asyncio.shield(self._in_use(row.hash)):
                 with suppress(ArtifactError):
                     await asyncio.shield(self.artifacts.delete(row.path))
             raise
 
     async def _put(self, row: DatasetRow, path: Path) -> None:
-        kept = await self.artifacts.put(row.path, file_chunks(path))
-        if kept.sha256 != row.hash:
+        stored = await self.artifacts.put(row.path, file_chunks(path))
+        if stored.sha256 != row.hash:
             raise DatasetError(f"{path}: the file changed while it was read; start again")
 
     async def _in_use(self, hash_: str) -> bool:
@@ -250,14 +250,14 @@ class DatasetRegistry:
     # Reading
 
     async def find(self, named: str) -> DatasetRow:
-        """The newest version of `name`, or the one of `name@hash` (its first digits).
+        """Return the newest version of `name`, or that of `name@hash` (its first digits).
 
         Raises:
             NotFoundError: no such name or version, or several versions begin so.
         """
         row = await self._lookup(named)
         if row is None:
-            names = {one.name for one in await self._store.datasets()}
+            names = {known.name for known in await self._store.datasets()}
             raise NotFoundError(f"there is no dataset {named!r}.{closest(named, names)}")
         return row
 
@@ -268,18 +268,18 @@ class DatasetRegistry:
             return None
         if match["hash"] is None:
             return versions[0]
-        found = [row for row in versions if row.hash.startswith(match["hash"])]
-        if len(found) != 1:
+        matching = [row for row in versions if row.hash.startswith(match["hash"])]
+        if len(matching) != 1:
             known = ", ".join(row.hash[:SHOWN_HASH] for row in versions[:12])
-            what = "several versions" if found else "no version"
+            what = "several versions" if matching else "no version"
             raise NotFoundError(
                 f"{match['name']!r} has {what} that begins with {match['hash']}. Known: {known}."
             )
-        return found[0]
+        return matching[0]
 
     @asynccontextmanager
     async def file(self, row: DatasetRow) -> AsyncIterator[Path]:
-        """A version's file on this machine; fetched, and gone afterwards, where it is in S3.
+        """Open a version's file on this machine; where it is in S3, fetch it for the while.
 
         Raises:
             NotFoundError, ArtifactError: the artifact store has lost it, or refuses.
@@ -297,20 +297,20 @@ class DatasetRegistry:
 
     @asynccontextmanager
     async def open(self, named: str, *, base: Path, over_http: bool) -> AsyncIterator[Source]:
-        """Whatever a run document may name: a registered dataset first, else an address or a path.
+        """Open the dataset that a run document names: a registered one, else an address or a path.
 
-        It is meant to be read inside; few may be at a time, and further ones wait.
+        It is meant to be read inside; only a few are read at a time, and further ones wait.
 
         Args:
-            named: what the document has.
+            named: the dataset as the document names it.
             base: the folder that relative paths start from.
             over_http: whether a client named it; see `fetched`.
 
         Raises:
             As `add` and `file` do.
         """
-        opened = self._named(named, base=base, over_http=over_http)
-        async with opened as source, self._reading:
+        opening = self._named(named, base=base, over_http=over_http)
+        async with opening as source, self._reading:
             yield source
 
     @asynccontextmanager
@@ -331,7 +331,7 @@ class DatasetRegistry:
         fetching = fetched(named, base=base, config=self._config, over_http=over_http)
         async with fetching as source:
             if not is_address(named) and _NAME.fullmatch(named) and not source.path.exists():
-                names = {one.name for one in await self._store.datasets()}
+                names = {known.name for known in await self._store.datasets()}
                 if near := closest(named, names):
                     raise DatasetError(
                         f"{named}: neither a registered dataset nor a file.{near}", param="dataset"
@@ -339,7 +339,7 @@ class DatasetRegistry:
             yield source
 
     async def show(self, named: str, *, rows: int = 5) -> DatasetView:
-        """A version with its statistics and first rows.
+        """Return a version with its statistics and first rows.
 
         Raises:
             As `find` and `file` do.
@@ -347,7 +347,7 @@ class DatasetRegistry:
         row = await self.find(named)
         async with self.file(row) as path, self._reading:
             preview = await in_thread(_preview, path, row, rows)
-        versions = [one.hash for one in await self._store.datasets(row.name)]
+        versions = [known.hash for known in await self._store.datasets(row.name)]
         plain = msgspec.structs.replace(row, statistics=())
         return DatasetView(
             dataset=plain, columns=row.statistics, preview=preview, versions=versions
@@ -356,9 +356,9 @@ class DatasetRegistry:
     # Deleting
 
     async def delete(self, named: str, *, every: bool = False) -> list[DatasetRow]:
-        """Forget a version, or every version of a name; what was forgotten.
+        """Delete a version, or every version of a name, and return what was deleted.
 
-        Runs keep their samples. The file goes with the last version that has its content.
+        Runs have their own samples. The file goes with the last version that has its content.
 
         Raises:
             NotFoundError: no such dataset.
@@ -368,7 +368,7 @@ class DatasetRegistry:
         versions = await self._store.datasets(doomed[0].name)
         if "@" not in named and len(versions) > 1:
             if not every:
-                known = ", ".join(f"{one.name}@{one.hash[:SHOWN_HASH]}" for one in versions[:12])
+                known = ", ".join(f"{row.name}@{row.hash[:SHOWN_HASH]}" for row in versions[:12])
                 raise ConflictError(f"{named!r} has {len(versions)} versions: {known}; name one")
             doomed = versions
         for row in doomed:
@@ -381,14 +381,14 @@ class DatasetRegistry:
     async def confine(self, named: str, *, base: Path | None = None) -> None:
         """Refuse a path or an S3 address that is not below one of `datasets.roots`.
 
-        What is registered may be named by anybody who may register.
+        Registered datasets may be named by all clients.
 
         Args:
-            named: what a request has.
+            named: the dataset as the request names it.
             base: the folder that a relative path starts from; None for the working directory.
 
         Raises:
-            RequestError: it is not; `param` is `dataset`.
+            RequestError: it lies outside; `param` is `dataset`.
         """
         roots = self._config.datasets.roots
         if named in SHIPPED or await self._lookup(named) is not None:
@@ -402,7 +402,8 @@ class DatasetRegistry:
             inside = False
         elif scheme.lower() == "s3":
             buckets = [root.rstrip("/") + "/" for root in roots if root.startswith("s3://")]
-            inside = ".." not in rest and any(f"s3://{rest}".startswith(one) for one in buckets)
+            address = f"s3://{rest}"
+            inside = ".." not in rest and any(address.startswith(bucket) for bucket in buckets)
         else:
             # Where http:// and hf:// may lead is checked where they are fetched.
             return
@@ -415,21 +416,22 @@ class DatasetRegistry:
             )
 
 
-def parse_columns(given: Sequence[str]) -> dict[str, str]:
-    """`["article=input"]` as a mapping. Raises RequestError."""
-    found: dict[str, str] = {}
-    for one in given:
-        own, equals, known = one.rpartition("=")
-        if not own or not equals or own in found:
+def parse_columns(options: Sequence[str]) -> dict[str, str]:
+    """Return `["article=input"]` as a mapping. Raises RequestError."""
+    columns: dict[str, str] = {}
+    for option in options:
+        column, equals, known = option.rpartition("=")
+        if not column or not equals or column in columns:
             raise RequestError(
-                f"column: {one!r} must be of the form own=known, each column once", param="column"
+                f"column: {option!r} must be of the form own=known, each column once",
+                param="column",
             )
-        found[own] = known
-    return found
+        columns[column] = known
+    return columns
 
 
 def _open(path: Path, columns: dict[str, str]) -> Dataset:
-    # Whether a prompt is there is for the run to say, which may bring a template.
+    # A dataset needs no prompt yet: a run may have a template.
     return open_dataset(path, columns=columns, needs_prompt=False)
 
 
@@ -437,11 +439,11 @@ def _preview(path: Path, row: DatasetRow, count: int) -> list[dict[str, Any]]:
     if count == 0:
         return []
     first = dataset_process.rows(_open_again(path, row), count=count)
-    return [{name: _cut(value) for name, value in one.fields.items()} for one in first]
+    return [{name: _cut(value) for name, value in line.fields.items()} for line in first]
 
 
 def _open_again(path: Path, row: DatasetRow) -> Dataset:
-    """A version as it was registered, without reading it to its end a second time."""
+    """Return a version as it was registered, without reading it to its end a second time."""
     return Dataset(
         name=row.name,
         path=path,
@@ -463,7 +465,7 @@ def _cut(value: Any) -> Any:
 
 
 def _check_chosen(name: str) -> None:
-    """Check a name before anything is fetched or read; "" leaves it to be made of the source's."""
+    """Check a name before anything is fetched or read; "" stands for one made of the source's."""
     if name:
         check_dataset_name(name)
 
@@ -480,7 +482,7 @@ def check_dataset_name(name: str) -> None:
 
 
 def name_of(named: str) -> str:
-    """What a dataset is called when only what a run document names it by is known."""
+    """Return the name of the dataset that a run document names so."""
     if _VERSIONED.fullmatch(named) and Path(named).suffix.lower() not in EXTENSIONS:
         return named.partition("@")[0]
     return _made_name(Path(urlsplit(named).path).stem)

@@ -1,10 +1,10 @@
-"""From what a user names to a file of rows on this machine: a path, http(s)://, s3:// or hf://.
+"""Fetches what a user names as a file of rows on this machine: a path, http(s)://, s3://, hf://.
 
     named = "hf://org/name?split=test"
     async with fetched(named, base=Path(), config=config, over_http=False) as source:
         open_dataset(source.path)
 
-What had to be fetched lies in a temporary folder and is gone afterwards.
+A file that had to be fetched lies in a temporary folder, which is removed afterwards.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         path: the file, or a folder of arrow files.
-        name: what to call the dataset where nobody says.
-        address: what was named, with nothing left open (a hub's commit) and nothing secret.
+        name: the dataset's name where the user gives none.
+        address: what the user named, complete (with a hub's commit) and without secrets.
         columns: the file's own column names to known ones, as it was registered.
         provenance: what is known of how it was made.
     """
@@ -60,7 +60,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_address(named: str) -> bool:
-    """Whether this names something to fetch rather than a path or a registered dataset."""
+    """Return whether this names something to fetch rather than a path or a registered dataset."""
     return "://" in named
 
 
@@ -68,7 +68,7 @@ def is_address(named: str) -> bool:
 async def fetched(
     named: str, *, base: Path, config: Config, over_http: bool
 ) -> AsyncIterator[Source]:
-    """The dataset's file on this machine.
+    """Open the dataset's file on this machine.
 
     Args:
         named: a path, or an address of one of SCHEMES.
@@ -77,7 +77,7 @@ async def fetched(
         over_http: whether a client named it, who must not use the token of this machine's user.
 
     Raises:
-        DatasetError, NotFoundError: it cannot be had, and why.
+        DatasetError, NotFoundError: why it cannot be fetched.
         BodyTooLargeError: it is larger than `datasets.max_bytes`.
         MissingExtraError: for S3 and the hub.
     """
@@ -98,11 +98,11 @@ async def fetched(
             yield await _from_web(named, config, folder)
 
 
-async def collect(chunks: AsyncIterable[bytes], path: Path, most: int, what: str) -> None:
-    """Write a file of at most `most` bytes.
+async def collect(chunks: AsyncIterable[bytes], path: Path, max_bytes: int, what: str) -> None:
+    """Write a file of at most `max_bytes`.
 
     Raises:
-        BodyTooLargeError: there are more.
+        BodyTooLargeError: the chunks have more.
         ArtifactError: the disk refuses.
     """
     size = 0
@@ -111,8 +111,8 @@ async def collect(chunks: AsyncIterable[bytes], path: Path, most: int, what: str
         try:
             async for chunk in chunks:
                 size += len(chunk)
-                if size > most:
-                    raise too_large(what, most)
+                if size > max_bytes:
+                    raise too_large(what, max_bytes)
                 await asyncio.to_thread(file.write, chunk)
         finally:
             await asyncio.to_thread(file.close)
@@ -121,7 +121,7 @@ async def collect(chunks: AsyncIterable[bytes], path: Path, most: int, what: str
 
 
 def _check_path(path: Path, named: str) -> None:
-    """What cannot even be looked for; that a file is missing is told where it is opened."""
+    """Refuse a path that cannot be one; that a file is missing shows when it is opened."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -131,17 +131,17 @@ def _check_path(path: Path, named: str) -> None:
         raise DatasetError(f"{shown!r}: {getattr(error, 'strerror', error)}") from error
 
 
-def too_large(what: str, most: int) -> BodyTooLargeError:
-    """More than the config allows."""
-    return BodyTooLargeError(f"{what}: is larger than {most} bytes (datasets.max_bytes)")
+def too_large(what: str, max_bytes: int) -> BodyTooLargeError:
+    """Return the error for a dataset that is larger than the config allows."""
+    return BodyTooLargeError(f"{what}: is larger than {max_bytes} bytes (datasets.max_bytes)")
 
 
-def to_jsonl(paths: list[Path], target: Path, most: int) -> None:
-    """Several files of rows as one. Blocks.
+def to_jsonl(paths: list[Path], target: Path, max_bytes: int) -> None:
+    """Write several files of rows as one. Blocks.
 
     Raises:
         DatasetError: a row that cannot be used.
-        BodyTooLargeError: the file would be larger than `most` bytes.
+        BodyTooLargeError: the file would be larger than `max_bytes`.
         ArtifactError: the disk refuses.
     """
     size = 0
@@ -151,8 +151,8 @@ def to_jsonl(paths: list[Path], target: Path, most: int) -> None:
                 dataset = dataset_process.open_dataset(path, needs_prompt=False)
                 for row in dataset_process.rows(dataset):
                     size += file.write(json.dumps(row.fields, ensure_ascii=False).encode() + b"\n")
-                    if size > most:
-                        raise too_large(str(path), most)
+                    if size > max_bytes:
+                        raise too_large(str(path), max_bytes)
     except OSError as error:
         raise _no_room(str(paths[0]), target, error) from error
 
@@ -166,18 +166,18 @@ def _no_room(what: str, path: Path, error: OSError) -> ArtifactError:
 
 def _from_hub(named: str, datasets: Datasets, folder: Path, *, over_http: bool) -> Source:
     access = _access(datasets, over_http=over_http)
-    found = fetch(parse_hub(named), access, folder, datasets.max_bytes)
-    name = found.name.repository.rpartition("/")[2]
-    path = found.paths[0]
-    if len(found.paths) > 1:
+    files = fetch(parse_hub(named), access, folder, datasets.max_bytes)
+    name = files.name.repository.rpartition("/")[2]
+    path = files.paths[0]
+    if len(files.paths) > 1:
         path = folder / f"{name}.jsonl"
-        to_jsonl(found.paths, path, datasets.max_bytes)
-    parts = [name, *(one for one in (found.name.config, found.name.split) if one)]
+        to_jsonl(files.paths, path, datasets.max_bytes)
+    parts = [name, *(part for part in (files.name.config, files.name.split) if part)]
     return Source(
         path=path,
         name="-".join(parts),
-        address=str(found.name),
-        provenance={"hub": datasets.hub, "commit": found.commit},
+        address=str(files.name),
+        provenance={"hub": datasets.hub, "commit": files.commit},
     )
 
 
@@ -226,7 +226,7 @@ async def _from_web(named: str, config: Config, folder: Path) -> Source:
 
 
 def without_secrets(url: str) -> str:
-    """A URL without a password and without its query, which may be a signature."""
+    """Return a URL without a password and without its query, which may be a signature."""
     parts = _split(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -240,7 +240,7 @@ def _split(url: str) -> SplitResult:
 
 
 async def _download(url: str, config: Config) -> AsyncGenerator[bytes]:
-    most = config.datasets.max_bytes
+    max_bytes = config.datasets.max_bytes
     for _ in range(_MAX_HOPS):
         shown = without_secrets(url)
         pinned = _Pinned(await _addresses(url, allow_private=config.datasets.private_addresses))
@@ -256,8 +256,8 @@ async def _download(url: str, config: Config) -> AsyncGenerator[bytes]:
                 if response.status != 200:
                     raise DatasetError(f"{shown}: the host answered {response.status}")
                 # Unpacked sizes are not announced; `collect` counts them.
-                if (response.content_length or 0) > most:
-                    raise too_large(shown, most)
+                if (response.content_length or 0) > max_bytes:
+                    raise too_large(shown, max_bytes)
                 async for chunk in response.content.iter_chunked(CHUNK):
                     yield chunk
                 return
@@ -267,7 +267,7 @@ async def _download(url: str, config: Config) -> AsyncGenerator[bytes]:
 
 
 async def _addresses(url: str, *, allow_private: bool) -> list[ResolveResult]:
-    """Where the URL's host is. Raises DatasetError where it is not public and must be."""
+    """Return the addresses of the URL's host. Raises DatasetError where they must be public."""
     parts = _split(url)
     shown = without_secrets(url)
     try:
@@ -277,52 +277,52 @@ async def _addresses(url: str, *, allow_private: bool) -> list[ResolveResult]:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise DatasetError(f"{shown}: not an address of the form https://host/path")
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(
+        addresses = await asyncio.get_running_loop().getaddrinfo(
             parts.hostname, port, type=socket.SOCK_STREAM
         )
     except (OSError, UnicodeError) as error:
         raise DatasetError(f"{shown}: there is no host {parts.hostname} ({error})") from error
-    for *_, place in found:
-        if not allow_private and not is_public(str(place[0])):
+    for *_, address in addresses:
+        if not allow_private and not is_public(str(address[0])):
             raise DatasetError(
-                f"{shown}: {parts.hostname} is at {place[0]}, which is not a public address; to "
+                f"{shown}: {parts.hostname} is at {address[0]}, which is not a public address; to "
                 "fetch datasets from there set datasets.private_addresses: true in the config"
             )
     return [
         ResolveResult(
             hostname=parts.hostname,
-            host=str(place[0]),
+            host=str(address[0]),
             port=port,
             family=family,
             proto=proto,
             flags=socket.AI_NUMERICHOST,
         )
-        for family, _, proto, _, place in found
+        for family, _, proto, _, address in addresses
     ]
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet."""
-    found: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour
-        if found in _NAT64:
-            inner = IPv4Address(int(found) & 0xFFFFFFFF)
-        found = inner or found
-    return found.is_global and not found.is_multicast
+    """Return whether an IP address belongs to the public internet."""
+    ip: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if ip in _NAT64:
+            inner = IPv4Address(int(ip) & 0xFFFFFFFF)
+        ip = inner or ip
+    return ip.is_global and not ip.is_multicast
 
 
 class _Pinned(AbstractResolver):
-    """The addresses that were looked at, so that a second answer of the DNS cannot differ."""
+    """Resolves to the addresses that were checked, so that a second DNS answer cannot differ."""
 
-    def __init__(self, found: list[ResolveResult]) -> None:
-        self._found = found
+    def __init__(self, addresses: list[ResolveResult]) -> None:
+        self._addresses = addresses
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """What was found before, whatever the family."""
-        return self._found
+        """Return the checked addresses, whatever the family."""
+        return self._addresses
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the resolver has no resources to free."""

@@ -194,7 +194,7 @@ metrics: [rouge]
         ("dataset: d.csv", "unknown key 'dataset'"),
         ("- rouge", "a task is a mapping"),
         ("parameters: [1]", "Expected `object`, got `array` - at `$.parameters`"),
-        ("prompt: ${x}", "${x} is none of its options"),
+        ("prompt: ${x}", "${x} is not one of its options"),
         ("options: {name: {description: d}}", "options.name: a task has that anyway"),
         ("options: {x: {description: d, many: true, default: y}}", "a list if `many` is true"),
         ("options: {x: {}}", "missing required field `description`"),

@@ -54,7 +54,7 @@ class AnthropicConfig(CompatibleConfig, frozen=True, kw_only=True):
         max_tokens: sent where the request sets no bound; the API insists on one.
     """
 
-    max_tokens: wire._Count = 4096
+    max_tokens: wire.TokenBound = 4096
 
 
 class Anthropic(Compatible):

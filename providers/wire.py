@@ -62,7 +62,7 @@ class StreamOptions(msgspec.Struct):
 
 # No model has so much room, and sums of such numbers stay countable.
 MAX_COUNT = 10_000_000
-_Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+TokenBound = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
 Dimensions = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 Texts = Annotated[list[str], msgspec.Meta(min_length=1)]
 Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
@@ -74,8 +74,8 @@ class ChatRequest(msgspec.Struct):
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: _Count | None = None
-    max_completion_tokens: _Count | None = None
+    max_tokens: TokenBound | None = None
+    max_completion_tokens: TokenBound | None = None
     n: Choices | None = None
     stop: str | list[str] | None = None
 
@@ -86,7 +86,7 @@ class CompletionRequest(msgspec.Struct):
     prompt: str | Texts
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: _Count | None = None
+    max_tokens: TokenBound | None = None
     n: Choices | None = None
     stop: str | list[str] | None = None
 
@@ -131,7 +131,7 @@ def read_request(envelope: Mapping[str, msgspec.Raw], shape: type[_Request]) -> 
 
 
 def count_of(value: Any) -> int | None:
-    """Return a value that is a _Count; None for every other one."""
+    """Return a value that is a TokenBound; None for any other value."""
     return value if type(value) is int and 1 <= value <= MAX_COUNT else None
 
 

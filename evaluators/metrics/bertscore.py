@@ -99,9 +99,10 @@ class BertScore:
             )
         except Exception as error:
             raise not_loaded(self._model, error) from error
-        tokenizer = self._scorer._tokenizer
+        tokenizer = self._scorer._tokenizer  # noqa: SLF001  # bert-score has no public way to it
         # Without a limit of its own, the tokenizer is given the model's: with none, it crashes.
-        self._max_tokens = max_tokens(tokenizer.model_max_length, self._scorer._model.config)
+        config = self._scorer._model.config  # noqa: SLF001  # likewise
+        self._max_tokens = max_tokens(tokenizer.model_max_length, config)
         tokenizer.model_max_length = self._max_tokens
 
     def score_batch(self, items: Sequence[Scorable]) -> Iterable[tuple[Score, ...]]:
@@ -146,4 +147,5 @@ class BertScore:
         # A token is at least a byte long, so most texts need not be counted.
         if len(text.encode(errors="replace")) <= self._max_tokens - 2:
             return False
-        return len(self._scorer._tokenizer.encode(text.strip())) > self._max_tokens
+        tokenizer = self._scorer._tokenizer  # noqa: SLF001  # bert-score has no public way to it
+        return len(tokenizer.encode(text.strip())) > self._max_tokens

@@ -51,7 +51,7 @@ class Chrf:
         if not accepted:
             return unscored(self.outputs)
         # sacreBLEU has no public way to the statistics; its significance tests take this one.
-        [counts] = self._chrf._extract_corpus_statistics(
+        [counts] = self._chrf._extract_corpus_statistics(  # noqa: SLF001  # see above
             [self._form(answer.text or "")], [[self._form(reference)] for reference in accepted]
         )
         return (
@@ -59,6 +59,5 @@ class Chrf:
         )
 
     def _from(self, statistics: Sequence[float]) -> float:
-        return float(
-            self._chrf._compute_score_from_stats([int(value) for value in statistics]).score
-        )
+        compute = self._chrf._compute_score_from_stats  # noqa: SLF001  # as in `score`
+        return float(compute([int(value) for value in statistics]).score)

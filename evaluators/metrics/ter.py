@@ -96,7 +96,7 @@ class Ter:
                 f"longer than {self._max_words} words, for which TER takes too long (max_words)",
             )
         # sacreBLEU has no public way to the statistics; its significance tests take this one.
-        [counts] = self._ter._extract_corpus_statistics(
+        [counts] = self._ter._extract_corpus_statistics(  # noqa: SLF001  # see above
             [text], [[reference] for reference in accepted]
         )
         note = ""
@@ -112,7 +112,8 @@ class Ter:
         )
 
     def _from(self, statistics: Sequence[float]) -> float:
-        return float(self._ter._compute_score_from_stats(list(statistics)).score)
+        compute = self._ter._compute_score_from_stats  # noqa: SLF001  # as in `score`
+        return float(compute(list(statistics)).score)
 
 
 def _yes(value: bool) -> str:

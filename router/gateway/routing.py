@@ -291,7 +291,7 @@ class Table:
             models: the models' names; requests call them `models/<name>`.
         """
         table = copy.copy(self)
-        table._in_place = models
+        table._in_place = models  # noqa: SLF001  # a copy of this very table
         return table
 
     @property

@@ -20,6 +20,7 @@ Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=100)]
 Repeats = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 # US dollars, seconds.
 Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Margin = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
 Notes = Annotated[str, msgspec.Meta(max_length=100_000)]
 # Every route, metric and gate is compared with the others.
 MAX_PARTS = 256
@@ -92,6 +93,8 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         limit: only the first so many samples; None for all.
         sample: only so many samples, drawn at random; not together with `limit`. See Sampling.
         baseline: the route that differences are taken against; None for no differences.
+        margins: output to the largest difference that makes no difference to you: what is shown
+            to differ from the baseline by less is `equivalent`.
         gates: conditions such as `rougeL >= 0.20` or `rougeL >= baseline`.
         fallback: whether another target may answer for one that fails.
         cache: whether the stored answer of an earlier run to the same request may be used.
@@ -118,6 +121,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     limit: Rows | None = None
     sample: Sampling | None = None
     baseline: str | None = None
+    margins: Annotated[dict[str, Margin], _Few] = {}
     gates: Annotated[tuple[str, ...], _Few] = ()
     fallback: bool = False
     cache: bool = True

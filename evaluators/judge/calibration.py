@@ -193,13 +193,13 @@ def calibrate(
         people=people,
         scores=tuple(values),
         confusion=tuple(map(tuple, counts)),
-        categories=_groups([(item.category, item) for item in scored]),
-        lengths=_groups(_thirds(scored)),
+        categories=_groups([(item.category, item) for item in scored], low, high),
+        lengths=_groups(_thirds(scored), low, high),
         length_slope=length_slope(
             [item.words for item in scored],
             [_mean(item.judge) - _mean(item.people) for item in scored],
         ),
-        models=_groups([(item.model, item) for item in scored]),
+        models=_groups([(item.model, item) for item in scored], low, high),
         warnings=(),
     )
     outside = sum(not low <= score <= high for item in scored for score in item.people)
@@ -343,7 +343,7 @@ def _clusters(items: Sequence[Item]) -> list[str] | None:
     return questions
 
 
-def _groups(named: Sequence[tuple[str, Item]]) -> tuple[Group, ...]:
+def _groups(named: Sequence[tuple[str, Item]], low: float, high: float) -> tuple[Group, ...]:
     groups: dict[str, list[Item]] = {}
     for name, item in named:
         if name:
@@ -356,9 +356,11 @@ def _groups(named: Sequence[tuple[str, Item]]) -> tuple[Group, ...]:
         named_groups.append(
             Group(
                 name=name,
-                judge=intervals.mean_interval(judge, clusters=clusters),
-                people=intervals.mean_interval(people, clusters=clusters),
-                bias=intervals.mean_interval(np.subtract(judge, people), clusters=clusters),
+                judge=intervals.mean_interval(judge, clusters=clusters, low=low, high=high),
+                people=intervals.mean_interval(people, clusters=clusters, low=low, high=high),
+                bias=intervals.mean_interval(
+                    np.subtract(judge, people), clusters=clusters, low=low - high, high=high - low
+                ),
                 pearson=Pairs(judge, people, clusters=clusters).pearson(),
             )
         )

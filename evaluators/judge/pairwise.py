@@ -127,7 +127,7 @@ def summarise(comparisons: Sequence[PairwiseComparison]) -> PairwiseReport:
         wins=credit.count(1.0),
         ties=credit.count(0.5),
         losses=credit.count(0.0),
-        win_rate=intervals.mean_interval(credit),
+        win_rate=intervals.mean_interval(credit, low=0.0, high=1.0),
         length_controlled=controlled,
         length_slope=slope,
         flip_rate=intervals.wilson(flips, len(decided)),
@@ -139,7 +139,9 @@ def summarise(comparisons: Sequence[PairwiseComparison]) -> PairwiseReport:
             [
                 0.5 if winner == "tie" else float(winner == comparison.people)
                 for comparison, winner in settled
-            ]
+            ],
+            low=0.0,
+            high=1.0,
         )
         if settled
         else None,
@@ -149,7 +151,9 @@ def summarise(comparisons: Sequence[PairwiseComparison]) -> PairwiseReport:
                 if comparison.forward == "tie"
                 else float((comparison.forward == "A") == (comparison.people == "first"))
                 for comparison, _ in settled
-            ]
+            ],
+            low=0.0,
+            high=1.0,
         )
         if settled
         else None,

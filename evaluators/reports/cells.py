@@ -17,12 +17,14 @@ ABSENT = "-"
 MARKS: Mapping[Verdict | None, str] = {
     "better": "▲",
     "worse": "▼",
+    "equivalent": "≈",
     "no difference shown": " ",
     None: " ",
 }
 STYLES: Mapping[Verdict | None, str] = {
     "better": "green",
     "worse": "red",
+    "equivalent": "cyan",
     "no difference shown": "",
     None: "",
 }
@@ -65,10 +67,15 @@ def verdict_of(compared: Comparison, *, in_full: bool) -> Text:
         return plain("  no common samples" if in_full else "  no samples")
     if compared.verdict is None:
         return plain("  has no direction" if in_full else "  -", "dim")
-    words = (
-        compared.verdict if in_full or compared.verdict != "no difference shown" else "not shown"
-    )
+    words = verdict_words(compared)
     return plain(f"{MARKS[compared.verdict]} {words}", STYLES[compared.verdict])
+
+
+def verdict_words(compared: Comparison) -> str:
+    """Return the verdict in words: `better`, `worse`, `equivalent (±0.01)` or `not shown`."""
+    if compared.verdict == "equivalent":
+        return f"equivalent (±{compared.margin:g})"
+    return "not shown" if compared.verdict == "no difference shown" else compared.verdict or ""
 
 
 def output_title(output: OutputInfo) -> str:

@@ -24,15 +24,16 @@ from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.report import OutputInfo, infos_of
 from evaluators.stats import differences, intervals
 from evaluators.stats.comparison import Comparison, SampleScores, Verdict, comparison, judged
+from evaluators.stats.inversion import DifferenceMethod
 from evaluators.stats.resampling import Floats
 
 METHOD = (
-    "Difference a - b over the samples of both, with its 95% interval and p-value as in reports: "
-    "Student's t corrected for skew (Hall 1992) and a paired sign-flip permutation test; for "
-    "corpus scores percentile bootstrap and approximate randomisation. p_holm is corrected over "
-    "all contrasts with a direction. Without common samples: Welch. Not corrected, and no verdict: "
-    "p_t (paired t), p_wilcoxon (signed ranks), p_mcnemar (mid-p, scores of 0 and 1), p_welch and "
-    "p_mann_whitney (as if nothing were paired)."
+    "Difference a - b over the samples of both; its 95% interval and p-value are of one paired "
+    "test, as in reports: a score test (Tango 1998, mid-p for zero) for scores of 0 and 1, else "
+    "Student's t, corrected for skew if all differ one way; corpus scores by the bootstrap's "
+    "standard error. p_holm is corrected over all contrasts with a direction. Without common "
+    "samples: Welch. Not corrected, and no verdict: p_t (paired t), p_wilcoxon (signed ranks), "
+    "p_mcnemar (mid-p, scores of 0 and 1), p_welch and p_mann_whitney (as if nothing were paired)."
 )
 
 Join = Literal["id", "position"]
@@ -86,7 +87,8 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
             test without correction.
         effect_size: Cohen's d_z of the paired differences.
         cliffs_delta: Cliff's delta of the values, unpaired.
-        clusters: how many clusters the n samples are in; None when each stands alone.
+        clusters, effective_clusters, method, margin, p_equivalence: as in `Comparison`; the method
+            is `welch` where nothing is paired.
         p_t, p_wilcoxon, p_mcnemar, p_welch, p_mann_whitney: other tests, not corrected; None where
             one does not apply.
         moved: the samples with the largest differences, either way.
@@ -114,6 +116,10 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     effect_size: float | None = None
     cliffs_delta: float | None = None
     clusters: int | None = None
+    effective_clusters: float | None = None
+    method: DifferenceMethod | Literal["welch"] = "none"
+    margin: float | None = None
+    p_equivalence: float | None = None
     p_t: float | None = None
     p_wilcoxon: float | None = None
     p_mcnemar: float | None = None
@@ -146,6 +152,7 @@ def compare(
     *,
     joined: Join,
     warnings: Sequence[str] = (),
+    margins: Mapping[str, float] = {},
     movers: int = 5,
     seed: int = 0,
 ) -> Comparisons:
@@ -156,6 +163,7 @@ def compare(
         pairs: the sides to compare.
         joined: how samples of the two sides were matched.
         warnings: known differences between the sides, in sentences.
+        margins: output to the largest difference that makes no difference to the user.
         movers: the number of samples to name for each contrast.
         seed: of the resampling.
     """
@@ -167,7 +175,14 @@ def compare(
     for pair in pairs:
         for output in outputs.values():
             ours, theirs = (accumulator.per_sample(side.key, output.name) for side in pair)
-            compared = comparison((pair[0].key, output), ours, theirs, clusters, seed)
+            compared = comparison(
+                (pair[0].key, output),
+                ours,
+                theirs,
+                clusters,
+                seed=seed,
+                margin=margins.get(output.name),
+            )
             cells.append((pair, output))
             comparisons.append(
                 compared
@@ -242,6 +257,10 @@ def _contrast(
         detectable=compared.detectable,
         effect_size=compared.effect_size,
         clusters=compared.clusters,
+        effective_clusters=compared.effective_clusters,
+        method=compared.method if paired else "welch",
+        margin=compared.margin,
+        p_equivalence=compared.p_equivalence,
     )
     if output.corpus is not None:
         return contrast

@@ -85,7 +85,7 @@ def _pair(
     drawn.add_column("p\n(Holm)", justify="right", no_wrap=True)
     drawn.add_column("p un-\npaired", justify="right", no_wrap=True)
     drawn.add_column("finds\n4 in 5", justify="right", no_wrap=True)
-    drawn.add_column("verdict", no_wrap=True)
+    drawn.add_column("verdict", min_width=11)
     for contrast in contrasts:
         info = infos[contrast.output]
         row = _row(contrast)
@@ -143,6 +143,7 @@ def _row(contrast: Contrast) -> Comparison:
         ties=contrast.ties,
         losses=contrast.losses,
         verdict=contrast.verdict,
+        margin=contrast.margin,
     )
 
 

@@ -2,7 +2,8 @@
 
     rougeL >= 0.20                          a route's score against a number
     rougeL >= baseline                      against the baseline's, on the samples both have
-    rougeL non_inferior baseline by 0.01    not shown to be worse by more than 0.01
+    rougeL non_inferior baseline by 0.01    shown to be worse by less than 0.01, if at all
+    rougeL equivalent baseline by 0.01      shown to differ by less than 0.01, either way
     p95(latency_s) < 2                      a percentile of its answers
     coverage >= 0.99                        the share of answers that have every score
     coverage(rougeL) >= 0.99                or this one
@@ -26,7 +27,7 @@ import numpy as np
 from evaluators.base import Output
 from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.report import Report, RouteReport, RouteScore
-from evaluators.stats.comparison import Comparison
+from evaluators.stats.comparison import Comparison, samples_for_margin, samples_within
 from providers.errors import RunDocumentError, closest
 
 _NAME = r"[\w.:-]+"
@@ -34,9 +35,11 @@ _GATE = re.compile(
     rf"\s*(?:(?P<function>p\d[\d.]*|coverage)\s*\(\s*(?P<inner>{_NAME})\s*\)|(?P<output>{_NAME}))"
     r"\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>\S+)\s*"
 )
-_NON_INFERIOR = re.compile(
-    rf"\s*(?P<output>{_NAME})\s+non_inferior\s+baseline\s+by\s+(?P<margin>\S+)\s*"
+_MARGIN = re.compile(
+    rf"\s*(?P<output>{_NAME})\s+(?P<kind>non_inferior|equivalent)\s+baseline\s+by\s+"
+    r"(?P<margin>\S+)\s*"
 )
+MARGIN_KINDS = ("non_inferior", "equivalent")
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -54,13 +57,13 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
         text: as it was written.
         kind: the kind of number that is compared.
         output: the output's name; "" for the coverage of all.
-        sign: `>=`, `<=`, `>` or `<`; "" for `non_inferior`.
-        bound: the number, or the margin of `non_inferior`; None for `baseline`.
+        sign: `>=`, `<=`, `>` or `<`; "" for a margin.
+        bound: the number, or the margin of `non_inferior` or `equivalent`; None for `baseline`.
         quantile: the quantile, between 0 and 1; 0 for the other kinds.
     """
 
     text: str
-    kind: Literal["score", "quantile", "coverage", "non_inferior"]
+    kind: Literal["score", "quantile", "coverage", "non_inferior", "equivalent"]
     output: str = ""
     sign: str = ""
     bound: float | None = None
@@ -96,8 +99,8 @@ def parse(text: str, outputs: Sequence[Output], *, has_baseline: bool, param: st
         RunDocumentError: not of the form, an output no metric of the run produces, or `baseline`
             without one.
     """
-    if match := _NON_INFERIOR.fullmatch(text):
-        return _non_inferior(match, outputs, has_baseline=has_baseline, param=param)
+    if match := _MARGIN.fullmatch(text):
+        return _margin_gate(match, outputs, has_baseline=has_baseline, param=param)
     match = _GATE.fullmatch(text)
     if match is None:
         raise RunDocumentError(
@@ -132,21 +135,25 @@ def parse(text: str, outputs: Sequence[Output], *, has_baseline: bool, param: st
     return Gate(text=text, kind="score", output=output, sign=sign, bound=bound)
 
 
-def _non_inferior(
+def _margin_gate(
     match: re.Match[str], outputs: Sequence[Output], *, has_baseline: bool, param: str
 ) -> Gate:
     output = _output(match["output"], outputs, param)
     if not has_baseline:
         raise RunDocumentError(f"{param}: the run names no baseline", param=param)
-    if output.higher_is_better is None:
+    kind: Literal["non_inferior", "equivalent"] = (
+        "non_inferior" if match["kind"] == "non_inferior" else "equivalent"
+    )
+    if kind == "non_inferior" and output.higher_is_better is None:
         raise RunDocumentError(
-            f"{param}: neither direction of {output.name} is better, so nothing is inferior",
+            f"{param}: neither direction of {output.name} is better, so nothing is inferior; "
+            f"write '{output.name} equivalent baseline by ...'",
             param=param,
         )
     margin = _number(match["margin"], "not a number", param)
     if margin <= 0:
         raise RunDocumentError(f"{param}: the margin must be above 0", param=param)
-    return Gate(text=match[0].strip(), kind="non_inferior", output=output.name, bound=margin)
+    return Gate(text=match[0].strip(), kind=kind, output=output.name, bound=margin)
 
 
 def _output(name: str, outputs: Sequence[Output], param: str) -> Output:
@@ -196,6 +203,9 @@ class _Judge:
         self._compared = {
             (compared.route, compared.output): compared for compared in report.comparisons
         }
+        self._outputs = {
+            output.name: output for metric in accumulator.metrics for output in metric.outputs
+        }
         self._demanded = [gate for gate in gates if gate.kind == "coverage"]
 
     def result(self, gate: Gate, route: RouteReport) -> GateResult:
@@ -204,8 +214,8 @@ class _Judge:
                 return self._coverage(gate, route)
             case "quantile":
                 return self._quantile(gate, route)
-            case "non_inferior":
-                return self._non_inferior(gate, route)
+            case "non_inferior" | "equivalent":
+                return self._margin(gate, route)
             case "score":
                 return self._score(gate, route)
 
@@ -235,22 +245,34 @@ class _Judge:
             why=why,
         )
 
-    def _non_inferior(self, gate: Gate, route: RouteReport) -> GateResult:
-        """Compare the nearer end of the report's 95% interval: a one-sided 97.5% bound.
+    def _margin(self, gate: Gate, route: RouteReport) -> GateResult:
+        """Compare the 95% interval that the report shows with a margin.
 
-        That is the usual level for non-inferiority (ICH E9, Statistical Principles for Clinical
-        Trials, section 5.5), and so the gate never contradicts the interval beside it.
+        For `non_inferior` that is a one-sided bound of 97.5%, the usual level (ICH E9, Statistical
+        Principles for Clinical Trials, section 5.5), and for `equivalent` two of them. So the gate
+        never contradicts the interval beside it.
         """
         assert gate.bound is not None, "a margin is always a number"
         compared = self._comparison(gate, route)
+        low, high, margin = compared.low, compared.high, gate.bound
         why = self._missing(gate, route) or self._missing(gate, self._baseline)
-        end, bound, sign = compared.low, -gate.bound, ">"
-        if not self._rises(gate.output):
-            end, bound, sign = compared.high, gate.bound, "<"
+        # Whether the lower end decides, or the upper: of two, the one further from zero.
+        rises = self._outputs[gate.output].higher_is_better is not False
+        if gate.kind == "equivalent":
+            rises = low is not None and high is not None and -low > high
+        sign, end, bound = (">", low, -margin) if rises else ("<", high, margin)
         if end is None:
-            why = why or "no interval: fewer than two samples in common"
-        gate = msgspec.structs.replace(gate, sign=sign)
-        return _result(gate, route, end, bound, why)
+            return _result(gate, route, None, bound, why or _no_interval(compared))
+        holds = _SIGNS[sign](end, bound)
+        fewest = samples_for_margin(compared, self._outputs[gate.output], margin)
+        if fewest is not None:
+            why = why or (
+                f"{compared.n:,} samples are too few for this margin; {fewest:,} would be enough "
+                "if they show the same"
+            )
+        elif not holds:
+            why = why or _how_many(compared, gate, rises=rises)
+        return _result(msgspec.structs.replace(gate, sign=sign), route, end, bound, why)
 
     def _quantile(self, gate: Gate, route: RouteReport) -> GateResult:
         percentile = self._percentile(gate, route)
@@ -280,12 +302,6 @@ class _Judge:
             return float(values[place]) if place < len(values) else math.inf
         return float(values[place - missing]) if place >= missing else -math.inf
 
-    def _rises(self, output: str) -> bool:
-        declared = {
-            output.name: output for metric in self._accumulator.metrics for output in metric.outputs
-        }
-        return declared[output].higher_is_better is not False
-
     def _comparison(self, gate: Gate, route: RouteReport) -> Comparison:
         return self._compared[route.route, gate.output]
 
@@ -307,6 +323,28 @@ class _Judge:
             f"{finished - score.scored:,} of {finished:,} answers of {route.route} have no "
             f"{gate.output}; a gate 'coverage >= ...' says how many may be missing"
         )
+
+
+def _no_interval(compared: Comparison) -> str:
+    if compared.n < 2:
+        return "no interval: fewer than two samples in common"
+    if compared.effective_clusters is not None:
+        return f"no interval: only {compared.effective_clusters:.1f} effective clusters"
+    return "no interval: all samples differ alike, and the score has no range"
+
+
+def _how_many(compared: Comparison, gate: Gate, *, rises: bool) -> str:
+    """Say how many samples would be enough for a margin, if they show the same as these."""
+    difference, margin = compared.difference or 0.0, gate.bound or 0.0
+    if (difference if rises else -difference) <= -margin:
+        return "the difference itself is beyond the margin, so more samples would not help"
+    fewest = samples_within(compared, margin, rises=rises)
+    if fewest is None:
+        return ""
+    return (
+        f"not shown with {compared.n:,} samples; about {fewest:,} would be enough if they show "
+        "the same"
+    )
 
 
 def _score_of(route: RouteReport, output: str) -> RouteScore:

@@ -15,7 +15,7 @@ a difference over the samples that both routes have one for, and `n` says how ma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -32,7 +32,7 @@ from evaluators.stats.comparison import (
     comparison,
     judged,
 )
-from evaluators.stats.resampling import RESAMPLING_LIMIT
+from evaluators.stats.inversion import FEW_DIFFERENT
 from evaluators.stats.variance import Variance, split_variance
 
 FEW_SAMPLES = 20
@@ -40,10 +40,12 @@ FEW_SAMPLES = 20
 
 METHOD = (
     "95% intervals over samples: Student's t corrected for skew (Hall 1992), Wilson for scores "
-    "that are all 0 or 1, percentile bootstrap of corpus scores (1,000); cluster-robust t where "
-    "samples have clusters. p: paired sign-flip permutation test, approximate randomisation for "
-    f"corpus scores (9,999), paired t above {RESAMPLING_LIMIT:,} samples; corrected by Holm over "
-    "all comparisons with a direction."
+    "that are all 0 or 1, a bound from the score's range where nearly all samples are alike "
+    "(Gaffke 2005), percentile bootstrap of corpus scores (1,000). Differences: p and interval are "
+    "of one paired test, a score test (Tango 1998, mid-p for zero) for scores of 0 and 1, else "
+    "Student's t, corrected for skew if all differ one way; corpus scores by the bootstrap's "
+    "standard error. Samples in clusters: cluster-robust (CR2) with Bell and McCaffrey's degrees "
+    "of freedom. Verdicts are corrected by Holm over all comparisons with a direction."
 )
 
 
@@ -223,11 +225,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     method: str = METHOD
 
 
-def summarise(accumulator: ScoreAccumulator, *, seed: int = 0) -> Report:
+def summarise(
+    accumulator: ScoreAccumulator, *, margins: Mapping[str, float] = {}, seed: int = 0
+) -> Report:
     """Turn the collected rows into a report; the same rows and seed give the same report.
 
     Args:
         accumulator: all rows of the run were added to it.
+        margins: output to the largest difference that makes no difference to the user.
         seed: of the resampling.
     """
     outputs = {output.name: output for metric in accumulator.metrics for output in metric.outputs}
@@ -264,7 +269,8 @@ def summarise(accumulator: ScoreAccumulator, *, seed: int = 0) -> Report:
                     per_sample[route, name],
                     per_sample[baseline, name],
                     clusters,
-                    seed,
+                    seed=seed,
+                    margin=margins.get(name),
                 )
                 for route in accumulator.routes
                 if route != baseline
@@ -401,27 +407,9 @@ def _interval(
     chosen = clusters_of(clusters, scores.present)
     if output.corpus is not None:
         rows = scores.statistics[scores.present]
-        return intervals.corpus_interval(rows, output.corpus, clusters=chosen, seed=seed)
-    if (output.low, output.high) == (0.0, 1.0) and np.isin(values, (0.0, 1.0)).all():
-        # Other intervals have no width for "all right" or "all wrong"; Wilson's has.
-        if chosen is None:
-            return intervals.wilson(int(values.sum()), len(values))
-        units = len(set(chosen))
-        if values.sum() in {0, len(values)}:
-            return intervals.wilson(units if values.any() else 0, units)
-    return _within(output, intervals.mean_interval(values, clusters=chosen))
-
-
-def _within(output: Output, interval: intervals.Interval) -> intervals.Interval:
-    """Cut the ends off at the range that the output declares."""
-    low, high = interval.low, interval.high
-    if low is None or high is None:
-        return interval
-    least = -math.inf if output.low is None else output.low
-    greatest = math.inf if output.high is None else output.high
-    return msgspec.structs.replace(
-        interval, low=min(max(low, least), greatest), high=max(min(high, greatest), least)
-    )
+        interval = intervals.corpus_interval(rows, output.corpus, clusters=chosen, seed=seed)
+        return intervals.within(interval, output.low, output.high)
+    return intervals.mean_interval(values, clusters=chosen, low=output.low, high=output.high)
 
 
 def _warnings(
@@ -484,7 +472,7 @@ def _route_warnings(route: RouteReport) -> Iterable[str]:
         if score.unscored > 0:
             unscored.setdefault((score.unscored, score.example), []).append(score.output)
         # All zero is what cost looks like where nothing is charged.
-        if score.estimate and score.low == score.high and score.low is not None:
+        if score.estimate and score.low is None and score.n > 1 and score.method == "none":
             constant.setdefault(score.n, []).append(score.output)
     for (count, example), names in unscored.items():
         reason = f", for example: {example}" if example else ""
@@ -498,8 +486,8 @@ def _route_warnings(route: RouteReport) -> Iterable[str]:
         )
     for n, names in constant.items():
         yield (
-            f"{route.route}: all {n:,} samples have the same {', '.join(names)}; an interval of "
-            "width zero is not certainty."
+            f"{route.route}: all {n:,} samples have the same {', '.join(names)}; without a range, "
+            "nothing says how far another sample may be from it, so no interval is given."
         )
     if route.cost.unknown:
         known = f"; the others cost {dollars(route.cost.known_usd)}" if route.cost.known_usd else ""
@@ -536,7 +524,10 @@ def _comparison_warnings(
         )
     family = [compared for compared in comparisons if compared.p_holm is not None]
     smallest = max(
-        (differences.smallest_p_value(compared.clusters or compared.n) for compared in family),
+        (
+            differences.smallest_p_value(compared.clusters or compared.n, compared.method)
+            for compared in family
+        ),
         default=0.0,
     )
     if smallest * len(family) >= ALPHA:
@@ -544,6 +535,8 @@ def _comparison_warnings(
             f"Too few samples for {len(family):,} comparisons: the test's smallest possible "
             f"p-value is {smallest:.2g}, times {len(family):,} that is not below {ALPHA}."
         )
+    yield from _contested(family)
+    yield from _few_differ(family)
     detectable = []
     for output in outputs:
         sought = [
@@ -565,4 +558,38 @@ def _comparison_warnings(
         yield (
             "No difference shown is not equality: with these samples a single test finds a true "
             f"difference 4 times in 5 if it is at least about {', '.join(detectable)}."
+        )
+
+
+def _contested(family: Sequence[Comparison]) -> Iterable[str]:
+    """Warn of intervals that exclude zero although the corrected p-value shows no difference."""
+    contested = [
+        f"{compared.output} of {compared.route}"
+        for compared in family
+        if compared.verdict in {"equivalent", "no difference shown"}
+        and compared.p_value is not None
+        and compared.p_value < ALPHA
+    ]
+    if contested:
+        yield (
+            f"Intervals are of one comparison alone, verdicts are corrected for {len(family):,}: "
+            f"{', '.join(contested)} would be a difference if nothing else had been compared."
+        )
+
+
+def _few_differ(family: Sequence[Comparison]) -> Iterable[str]:
+    """Warn of means that hang on a handful of samples."""
+    few = [
+        f"{compared.wins + compared.losses:,} of {compared.n:,} ({compared.output} of "
+        f"{compared.route})"
+        for compared in family
+        if compared.method in {"t", "hall"}
+        and compared.wins is not None
+        and compared.losses is not None
+        and compared.wins + compared.losses <= FEW_DIFFERENT < compared.n
+    ]
+    if few:
+        yield (
+            f"Few samples differ at all: {', '.join(few)}. Differences too rare to be among them "
+            "are in no interval."
         )

@@ -24,6 +24,7 @@ from evaluators.reports.cells import (
     plural,
     printable,
     verdict_of,
+    verdict_words,
 )
 from evaluators.reports.report import OutputInfo, Report, RouteReport, RouteScore, decimals, dollars
 from evaluators.stats.comparison import Comparison, Verdict
@@ -254,15 +255,14 @@ def _differences(report: Report, width: int) -> Iterable[RenderableType]:
 
 
 def _in_words(route: str, baseline: str, compared: Sequence[Comparison]) -> str:
-    outputs = {
-        verdict: ", ".join(
-            comparison.output for comparison in compared if comparison.verdict == verdict
-        )
-        for verdict in ("better", "worse", "no difference shown")
-    }
-    clauses = [f"{word} on {outputs[word]}" for word in ("better", "worse") if outputs[word]]
-    if outputs["no difference shown"]:
-        clauses.append(f"no difference shown on {outputs['no difference shown']}")
+    outputs: dict[str, list[str]] = {"better": [], "worse": []}
+    for comparison in compared:
+        if comparison.verdict is not None:
+            outputs.setdefault(verdict_words(comparison), []).append(comparison.output)
+    unshown = outputs.pop("not shown", [])
+    clauses = [f"{words} on {', '.join(names)}" for words, names in outputs.items() if names]
+    if unshown:
+        clauses.append(f"no difference shown on {', '.join(unshown)}")
     return f"{route} against {baseline}: {'; '.join(clauses) or 'nothing could be compared'}."
 
 

@@ -9,6 +9,7 @@ runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -17,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Output
-from evaluators.stats import differences
+from evaluators.stats import differences, intervals
+from evaluators.stats.inversion import DichotomousTest, DifferenceMethod
+from evaluators.stats.power import MAX_SAMPLES
 
 
 class SampleScores(NamedTuple):
@@ -28,11 +31,14 @@ class SampleScores(NamedTuple):
     present: NDArray[np.bool_]  # shape (samples,)
 
 
+FEWEST_FOR_A_MARGIN = 20
+"""Fewer samples, or samples that differ, leave room for losses too rare to be among them."""
+
 ALPHA = 0.05
 """A difference is called one when its p-value, corrected by Holm over the report, is below this."""
 
 Clusters: TypeAlias = NDArray[np.intp] | None
-Verdict = Literal["better", "worse", "no difference shown"]
+Verdict = Literal["better", "worse", "equivalent", "no difference shown"]
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,8 +47,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         route, output: names.
         n: samples that both have; when 0, every number is None and so is the verdict.
-        difference, low, high: with its 95% interval.
-        p_value: of this comparison alone.
+        difference, low, high: with its 95% interval; None where the data give no bound.
+        p_value: of this comparison alone, by the test that the interval inverts.
         p_holm: corrected for all comparisons of the report; None for an output without direction.
         wins, ties, losses: samples on which the route is better, equal, worse (for an output
             without direction: larger, equal, smaller); None where samples have no own value.
@@ -50,7 +56,13 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         detectable: the smallest true difference found 4 times in 5 with these samples, by a single
             test without correction.
         verdict: None for an output without direction.
-        clusters: how many clusters the n samples are in; None when each stands alone.
+        clusters: the number of clusters that the n samples are in; None when each stands alone.
+        effective_clusters: as many clusters of equal size would weigh as much.
+        method: the test.
+        margin: the largest difference that makes no difference, as the user named it; None for
+            none.
+        p_equivalence: of a true difference of the margin or more, corrected by Holm over all
+            comparisons with a margin; None without one.
     """
 
     route: str
@@ -68,6 +80,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     detectable: float | None = None
     verdict: Verdict | None = None
     clusters: int | None = None
+    effective_clusters: float | None = None
+    method: DifferenceMethod = "none"
+    margin: float | None = None
+    p_equivalence: float | None = None
 
 
 def comparison(
@@ -75,7 +91,9 @@ def comparison(
     ours: SampleScores,
     baseline: SampleScores,
     clusters: Clusters,
+    *,
     seed: int,
+    margin: float | None = None,
 ) -> Comparison:
     """Compute the numbers of one comparison; `judged` adds what depends on the others.
 
@@ -85,13 +103,19 @@ def comparison(
         baseline: what is subtracted.
         clusters: which cluster each sample belongs to; None when each stands alone.
         seed: of the resampling.
+        margin: the largest difference that makes no difference to the user; None for none.
     """
     route, output = cell
     both = ours.present & baseline.present
     chosen = clusters_of(clusters, both)
     if output.corpus is None:
         paired = differences.paired_difference(
-            ours.values[both], baseline.values[both], clusters=chosen, seed=seed
+            ours.values[both],
+            baseline.values[both],
+            clusters=chosen,
+            low=output.low,
+            high=output.high,
+            margin=margin,
         )
     else:
         paired = differences.paired_corpus_difference(
@@ -99,6 +123,8 @@ def comparison(
             baseline.statistics[both],
             output.corpus,
             clusters=chosen,
+            width=_width(output),
+            margin=margin,
             seed=seed,
         )
     if paired is None:
@@ -123,7 +149,15 @@ def comparison(
         effect_size=paired.effect_size,
         detectable=paired.detectable,
         clusters=None if chosen is None else len(set(chosen)),
+        effective_clusters=None if chosen is None else intervals.effective_clusters(chosen),
+        method=paired.method,
+        margin=margin,
+        p_equivalence=paired.p_equivalence,
     )
+
+
+def _width(output: Output) -> float | None:
+    return None if output.low is None or output.high is None else output.high - output.low
 
 
 def clusters_of(clusters: Clusters, chosen: NDArray[np.bool_]) -> list[int] | None:
@@ -134,20 +168,121 @@ def clusters_of(clusters: Clusters, chosen: NDArray[np.bool_]) -> list[int] | No
 def judged(
     comparisons: Sequence[Comparison], outputs: Mapping[str, Output]
 ) -> tuple[Comparison, ...]:
-    """Add corrected p-values and verdicts to the comparisons, as one family."""
-    family = [
+    """Add corrected p-values and verdicts to the comparisons, as one family.
+
+    A difference that is shown has precedence over equivalence: it can be both real and smaller than
+    the margin, and the interval beside it says so.
+    """
+    directed = [
         index
         for index, compared in enumerate(comparisons)
         if compared.p_value is not None and outputs[compared.output].higher_is_better is not None
     ]
-    p_values = [comparisons[index].p_value for index in family]
-    adjusted = differences.holm([p_value for p_value in p_values if p_value is not None])
-    with_verdicts = list(comparisons)
-    for index, p_holm in zip(family, adjusted, strict=True):
-        compared = comparisons[index]
-        verdict: Verdict = "no difference shown"
-        if p_holm < ALPHA and compared.difference:
-            rises = compared.difference > 0
-            verdict = "better" if rises == outputs[compared.output].higher_is_better else "worse"
-        with_verdicts[index] = msgspec.structs.replace(compared, p_holm=p_holm, verdict=verdict)
-    return tuple(with_verdicts)
+    p_holm = _corrected(directed, [comparisons[index].p_value for index in directed])
+    with_margin = [
+        index for index, compared in enumerate(comparisons) if compared.p_equivalence is not None
+    ]
+    short = {
+        index
+        for index in with_margin
+        if samples_for_margin(
+            comparisons[index], outputs[comparisons[index].output], comparisons[index].margin or 0.0
+        )
+    }
+    p_equivalence = _corrected(
+        with_margin, [comparisons[index].p_equivalence for index in with_margin]
+    )
+    return tuple(
+        msgspec.structs.replace(
+            compared,
+            p_holm=p_holm.get(index),
+            p_equivalence=p_equivalence.get(index),
+            verdict=_verdict(
+                compared,
+                outputs[compared.output].higher_is_better,
+                p_holm.get(index),
+                None if index in short else p_equivalence.get(index),
+            ),
+        )
+        for index, compared in enumerate(comparisons)
+    )
+
+
+def _corrected(indices: Sequence[int], p_values: Sequence[float | None]) -> dict[int, float]:
+    numbers = [p_value for p_value in p_values if p_value is not None]
+    return dict(zip(indices, differences.holm(numbers), strict=True))
+
+
+def samples_for_margin(compared: Comparison, output: Output, margin: float) -> int | None:
+    """Return how many samples a statement about a margin needs; None if there are enough of them.
+
+    The interval of a mean is an approximation that a handful of differences does not carry: three
+    small gains in twenty samples say nothing of a large loss in one of thirty. So a margin needs
+    `FEWEST_FOR_A_MARGIN` samples that differ, or so many samples that losses of the whole range,
+    were they frequent enough to reach the margin, would show with a chance of 97.5%.
+    `DichotomousTest` and `ConstantTest` allow for that themselves.
+    """
+    if compared.method in {"score", "bounded"}:
+        return None
+    fewest = FEWEST_FOR_A_MARGIN
+    width = _width(output)
+    differing = None if compared.wins is None else compared.wins + (compared.losses or 0)
+    if width is not None and differing is not None and differing < FEWEST_FOR_A_MARGIN:
+        share = min(margin / width, 1 - 1e-9)
+        fewest = max(fewest, math.ceil(math.log(ALPHA / 2) / math.log1p(-share)))
+    return None if (compared.clusters or compared.n) >= fewest else fewest
+
+
+def samples_within(compared: Comparison, margin: float, *, rises: bool) -> int | None:
+    """Return how many samples, alike to these, would bring an end of the interval inside a margin.
+
+    Args:
+        compared: whose difference is inside the margin and whose interval is not.
+        margin: above 0.
+        rises: whether the lower end matters, or the upper.
+    """
+    difference = compared.difference or 0.0
+    end = compared.low if rises else compared.high
+    if end is None:
+        return None
+    room = margin + difference if rises else margin - difference
+    distance = difference - end if rises else end - difference
+    wins, losses = compared.wins or 0, compared.losses or 0
+    if difference * (wins - losses) < 0:
+        wins, losses = losses, wins
+
+    unseen = 1 - (ALPHA / 2) ** (1 / compared.n)
+
+    def enough(n: int) -> bool:
+        if compared.method == "score":
+            times = n / compared.n
+            test = DichotomousTest(wins=round(wins * times), losses=round(losses * times), n=n)
+            low, high = test.interval(1 - ALPHA)
+            return low > -margin if rises else high < margin
+        if compared.method == "bounded":
+            # The end moves as the share that n equal samples leave to others.
+            return bool(distance / unseen * (1 - (ALPHA / 2) ** (1 / n)) < room)
+        return distance * math.sqrt(compared.n / n) < room
+
+    few, many = compared.n, compared.n * 2
+    while not enough(many):
+        few, many = many, many * 2
+        if many > MAX_SAMPLES:
+            return None
+    while many - few > max(1, few // 100):
+        middle = (few + many) // 2
+        few, many = (few, middle) if enough(middle) else (middle, many)
+    return many
+
+
+def _verdict(
+    compared: Comparison,
+    higher_is_better: bool | None,
+    p_holm: float | None,
+    p_equivalence: float | None,
+) -> Verdict | None:
+    if p_holm is not None and p_holm < ALPHA and compared.difference:
+        return "better" if (compared.difference > 0) == higher_is_better else "worse"
+    if p_equivalence is not None and p_equivalence < ALPHA:
+        return "equivalent"
+    return None if p_holm is None else "no difference shown"

@@ -4,13 +4,15 @@
     unpaired_difference([0.9, 0.7], [0.4])       -> Unpaired(difference=0.4, ...)
     holm([0.01, 0.04, 0.03])                     -> [0.03, 0.06, 0.06]
 
-A report decides by the sign-flip test of `paired_difference`. The others answer other questions,
-and stand beside it for readers who expect them: Student's and Wilcoxon's for pairs, McNemar's for
-pairs of 0 and 1, Welch's and Mann and Whitney's where nothing is paired.
+A report decides by the test of `paired_difference` (`inversion.py`), whose interval holds what it
+does not reject. The others answer other questions, and stand beside it for readers who expect them:
+Student's and Wilcoxon's for pairs, McNemar's for pairs of 0 and 1, Welch's and Mann and Whitney's
+where nothing is paired.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,31 +21,35 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluators.stats.intervals import (
+    FEWEST_CLUSTERS,
+    ROUNDING,
     Corpus,
     cluster_index,
     cluster_sums,
+    clustered_error,
     corpus_score,
+    effective_clusters,
     finite,
     matrix,
-    mean_interval,
+    resampled_scores,
     standard_error,
     t_quantile,
 )
-from evaluators.stats.power import minimum_detectable_effect
-from evaluators.stats.resampling import (
-    RESAMPLING_LIMIT,
-    Floats,
-    all_masks,
-    in_blocks,
-    multiplicities,
-    random_masks,
+from evaluators.stats.inversion import (
+    FEW_DIFFERENT,
+    ConstantTest,
+    DichotomousTest,
+    DifferenceMethod,
+    DifferenceTest,
+    NoTest,
+    StudentTest,
+    UnboundedConstantTest,
+    equivalence_p,
+    mean_test,
+    p_value,
 )
-
-EXACT_LIMIT = 14
-"""Up to so many pairs all sign flips are enumerated (at most 2**14)."""
-
-PERMUTATIONS = 9_999
-"""Random permutations of a test that is not exact, so that its smallest p-value is 0.0001."""
+from evaluators.stats.power import minimum_detectable_effect
+from evaluators.stats.resampling import Floats
 
 PerSample: TypeAlias = Mapping[Any, float | Sequence[float]] | Sequence[float] | Floats
 
@@ -61,8 +67,12 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         difference: of the means, or of the corpus scores.
-        low, high: its confidence interval; None when n is 1.
-        p_value: two-sided; not corrected for other comparisons.
+        low, high: its confidence interval, the differences that the test does not reject; None
+            where the data give no bound (one sample, equal samples of a score without a range, or
+            too few clusters).
+        p_value: two-sided, of the same test; not corrected for other comparisons.
+        p_equivalence: of a true difference of the margin or more, either way; None without one.
+        method: the test.
         n: samples in both.
         wins, ties, losses: samples on which a is larger, equal, smaller; None for corpus scores.
         effect_size: Cohen's d_z, the mean difference over the standard deviation of the
@@ -81,6 +91,8 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     losses: int | None
     effect_size: float | None
     detectable: float | None
+    method: DifferenceMethod = "none"
+    p_equivalence: float | None = None
 
 
 def paired_difference(
@@ -89,25 +101,25 @@ def paired_difference(
     *,
     clusters: Sequence[Hashable] | None = None,
     level: float = 0.95,
-    permutations: int = PERMUTATIONS,
-    seed: int = 0,
+    low: float | None = None,
+    high: float | None = None,
+    margin: float | None = None,
 ) -> Paired | None:
     """Return the mean difference a - b over the samples that both have; None without any.
 
-    The interval is that of `mean_interval`. The p-value is of a two-sided sign-flip permutation
-    test, whose null hypothesis is that a and b are exchangeable in each sample: exact up to
-    `EXACT_LIMIT` samples, else `permutations` random flips counted with the observed one (Phipson
-    and Smyth 2010). Above `RESAMPLING_LIMIT` samples it is of the paired t test. With clusters, the
-    differences of one cluster keep their signs together.
+    Interval and p-values are of one test: `DichotomousTest` where every score is 0 or 1,
+    `mean_test` otherwise, and Student's t with a clustered standard error where samples have
+    clusters.
 
     Args:
         a: sample id to its value, or to the values of its repeats, which are averaged; or one value
             per sample.
         b: the same; where both are sequences, aligned with `a`.
-        clusters: of two sequences: which cluster each sample belongs to.
+        clusters: of two sequences: the cluster that each sample belongs to.
         level: confidence level of the interval.
-        permutations: random sign flips.
-        seed: of the flips.
+        low: the end of the scores' range; None without one.
+        high: its other end.
+        margin: the largest difference that makes no difference to the user; None for none.
     """
     first, second = _aligned(a, b)
     n = len(first)
@@ -116,28 +128,77 @@ def paired_difference(
     differences = first - second
     # What differs by rounding only is a tie: otherwise noise of 1e-17 gets an effect size.
     differences[np.isclose(first, second, rtol=1e-9, atol=1e-12)] = 0.0
-    interval = mean_interval(differences, clusters=clusters, level=level)
-    difference = interval.estimate
-    assert difference is not None
-    constant = differences.min() == differences.max()
+    # Nor is what varies by rounding only a spread.
+    constant = np.ptp(differences) <= ROUNDING * max(np.abs(first).max(), np.abs(second).max())
+    if constant:
+        differences[:] = differences[0]
+    counts = outcomes(first, second)
+    width = None
+    if low is not None and high is not None:
+        # A range that the scores leave is none.
+        width = max(high - low, float(np.abs(differences).max()))
+    test: DifferenceTest
+    if clusters is not None:
+        test = _clustered_test(differences, clusters, width)
+    elif np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all() and n > 1:
+        width = 1.0
+        test = DichotomousTest(wins=counts.wins, losses=counts.losses, n=n)
+    else:
+        test = mean_test(differences, low=None if width is None else -width, high=width)
+    difference = float(differences[0] if constant else differences.mean())
     spread = 0.0 if n < 2 or constant else float(differences.std(ddof=1))
     units, unit_spread = n, spread
-    flipped: Floats = differences
     if clusters is not None:
-        index, units = cluster_index(clusters, n)
-        flipped = np.bincount(index, weights=differences).astype(np.float64)
+        units = cluster_index(clusters, n)[1]
         if units > 1 and spread:
             unit_spread = standard_error(differences, clusters=clusters) * units**0.5
     return Paired(
         difference=difference,
-        low=interval.low,
-        high=interval.high,
-        p_value=_sign_flip(flipped, permutations, seed),
         n=n,
-        **outcomes(first, second)._asdict(),
+        **_tested(test, level, margin, width),
+        **counts._asdict(),
         effect_size=difference / spread if spread else None,
-        detectable=minimum_detectable_effect(unit_spread, units),
+        detectable=None
+        if isinstance(test, NoTest)
+        else minimum_detectable_effect(unit_spread, units),
     )
+
+
+def _clustered_test(
+    differences: Floats, clusters: Sequence[Hashable], width: float | None
+) -> DifferenceTest:
+    units = effective_clusters(clusters)
+    if units < FEWEST_CLUSTERS:
+        return NoTest()
+    error, freedom = clustered_error(differences, clusters)
+    if error <= ROUNDING * float(np.abs(differences).max()):
+        value, whole = float(differences.mean()), int(units)
+        if width is None:
+            return UnboundedConstantTest(value, whole)
+        return ConstantTest(value, whole, -width, width)
+    sums = cluster_sums(differences[:, None], clusters)
+    different = int(np.count_nonzero(np.abs(sums) > ROUNDING))
+    return StudentTest(
+        float(differences.mean()), error, freedom, method="clustered t", different=different
+    )
+
+
+def _tested(
+    test: DifferenceTest, level: float, margin: float | None, width: float | None
+) -> dict[str, Any]:
+    """Return the interval and p-values of a test; no end lies beyond what is possible."""
+    low = high = None
+    interval = test.interval(level)
+    if interval is not None:
+        most = math.inf if width is None else width
+        low, high = max(interval[0], -most), min(interval[1], most)
+    return {
+        "low": low,
+        "high": high,
+        "p_value": p_value(test),
+        "method": test.method,
+        "p_equivalence": None if margin is None else equivalence_p(test, margin),
+    }
 
 
 def paired_corpus_difference(
@@ -147,77 +208,64 @@ def paired_corpus_difference(
     *,
     clusters: Sequence[Hashable] | None = None,
     level: float = 0.95,
+    width: float | None = None,
+    margin: float | None = None,
     resamples: int = 1000,
-    permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> Paired | None:
     """Return the difference of two corpus scores a - b; None without samples.
 
-    The interval is a percentile bootstrap that draws the same samples for both (Koehn 2004). The
-    p-value is of approximate randomisation (Riezler and Maxwell 2005), which exchanges the two
-    answers to a sample at random, as sacreBLEU's paired test does; all exchanges are enumerated
-    where that takes at most `permutations`. Equal systems get a p-value of 1.
+    The standard error is of a bootstrap that draws the same samples for both (Koehn 2004); interval
+    and p-value compare the difference with it by Student's t. Equal systems get a p-value of 1.
 
     Args:
         a: statistics, one row per sample, shape (n, k).
         b: the same, the samples in the same order.
         corpus: the score of the k sums over the rows.
-        clusters: which cluster each row belongs to; whole clusters are drawn and exchanged.
+        clusters: the cluster that each row belongs to; whole clusters are drawn.
         level: confidence level of the interval.
+        width: the largest difference that the score's range allows; None without a range.
+        margin: the largest difference that makes no difference to the user; None for none.
         resamples: bootstrap resamples.
-        permutations: random exchanges.
-        seed: of the resampling and the exchanges.
+        seed: of the resampling.
     """
     first, second = matrix(a), matrix(b)
     if first.shape != second.shape:
         raise ValueError(f"statistics of shapes {first.shape} and {second.shape} cannot be paired")
-    n, width = first.shape
+    n, columns = first.shape
     if n == 0:
         return None
 
     def gap(sums: Floats) -> float:
-        return corpus_score(corpus, sums[:width]) - corpus_score(corpus, sums[width:])
+        return corpus_score(corpus, sums[:columns]) - corpus_score(corpus, sums[columns:])
 
     both = np.hstack([first, second])
-    total = both.sum(axis=0)
-    difference = gap(total)
-    low = high = detectable = None
+    difference = gap(both.sum(axis=0))
     units = both if clusters is None else cluster_sums(both, clusters)
-    blocks = in_blocks(units, seed)
-    if len(units) > 1:
-        drawn = np.array(
-            [
-                gap(sums)
-                for counts in multiplicities(len(blocks), resamples, seed)
-                for sums in counts @ blocks
-            ]
-        )
-        low, high = map(float, np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
-        spread = float(drawn.std()) * len(units) ** 0.5
-        detectable = minimum_detectable_effect(spread, len(units))
-
-    # Exchanging a sample moves (second - first) into a's sums and out of b's.
-    moves = np.hstack(
-        [blocks[:, width:] - blocks[:, :width], blocks[:, :width] - blocks[:, width:]]
-    )
-    count = reached = 0
-    exact = 2 ** (len(blocks) - 1) <= permutations
-    masks = all_masks(len(blocks)) if exact else random_masks(len(blocks), permutations, seed)
-    for mask in masks:
-        for sums in total + mask @ moves:
-            count += 1
-            reached += abs(gap(sums)) >= abs(difference) * (1 - 1e-9)
+    k = len(units)
+    error = 0.0
+    if k > 1:
+        # A resample varies as n - 1 in n samples do.
+        error = float(resampled_scores(units, gap, resamples, seed).std()) * (k / (k - 1)) ** 0.5
+    test: DifferenceTest
+    if k < 2 or (clusters is not None and effective_clusters(clusters) < FEWEST_CLUSTERS):
+        test = NoTest()
+    elif error <= ROUNDING * max(1.0, abs(difference)):
+        test = UnboundedConstantTest(difference if abs(difference) > ROUNDING else 0.0, k)
+    else:
+        different = int(np.count_nonzero((units[:, :columns] != units[:, columns:]).any(axis=1)))
+        test = StudentTest(difference, error, k - 1, method="bootstrap t", different=different)
     return Paired(
         difference=difference,
-        low=low,
-        high=high,
-        p_value=reached / count if exact else (reached + 1) / (count + 1),
         n=n,
+        **_tested(test, level, margin, width),
         wins=None,
         ties=None,
         losses=None,
         effect_size=None,
-        detectable=detectable,
+        detectable=None
+        if isinstance(test, NoTest)
+        else minimum_detectable_effect(error * k**0.5, k),
     )
 
 
@@ -341,11 +389,11 @@ def unpaired_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> U
     )
 
 
-def smallest_p_value(n: int, *, permutations: int = PERMUTATIONS) -> float:
-    """The smallest p-value that `paired_difference` can give with n samples."""
-    if n > RESAMPLING_LIMIT:
-        return 0.0
-    return 2.0 ** (1 - n) if n <= EXACT_LIMIT else 1 / (permutations + 1)
+def smallest_p_value(n: int, method: DifferenceMethod) -> float:
+    """Return a bound below every p-value that `paired_difference` can give with n samples."""
+    if method == "score":
+        return 2.0**-n
+    return 2.0 ** (1 - n) if n <= FEW_DIFFERENT else 0.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -373,24 +421,3 @@ def _aligned(a: PerSample, b: PerSample) -> tuple[Floats, Floats]:
     if len(a) != len(b):
         raise ValueError(f"sequences of {len(a)} and {len(b)} values cannot be paired")
     return finite(a), finite(b)
-
-
-def _sign_flip(differences: Floats, permutations: int, seed: int) -> float:
-    n = len(differences)
-    if not differences.any():
-        return 1.0
-    if n > RESAMPLING_LIMIT:
-        return paired_t(differences)
-    total = float(differences.sum())
-    # Sums of the same numbers in another order differ by rounding; they still count as equal.
-    observed = abs(total) - 1e-12 * float(np.abs(differences).sum())
-    if n <= EXACT_LIMIT:
-        sums = np.zeros(1)
-        for value in differences:
-            sums = np.concatenate([sums + value, sums - value])
-        return float(np.count_nonzero(np.abs(sums) >= observed) / len(sums))
-    reached = sum(
-        int(np.count_nonzero(np.abs(total - 2 * (mask @ differences)) >= observed))
-        for mask in random_masks(n, permutations, seed)
-    )
-    return (reached + 1) / (permutations + 1)

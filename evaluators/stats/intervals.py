@@ -15,6 +15,7 @@ input is a ValueError.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from statistics import NormalDist
 from typing import Literal, TypeAlias
@@ -23,13 +24,26 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evaluators.stats.inversion import constant_interval, skewed
 from evaluators.stats.resampling import RESAMPLING_LIMIT, Floats, in_blocks, multiplicities
 from evaluators.stats.resampling import resamples as index_resamples
 
 Corpus: TypeAlias = Callable[[Sequence[float]], float]
-Method = Literal["none", "hall", "bca", "t", "clustered t", "wilson", "percentile"]
+Method = Literal[
+    "none", "hall", "bca", "t", "bounded", "clustered t", "wilson", "percentile", "bootstrap t"
+]
+
+FEW_OTHERS = 6
+"""With fewer values than this beside the commonest, the range of a score bounds its mean."""
+
+ROUNDING = 1e-12
+"""Numbers that differ by less, as a share of the largest, differ by rounding only."""
+
+FEWEST_CLUSTERS = 5
+"""Below so many effective clusters no interval holds its level, so none is given."""
 
 _NORMAL = NormalDist()
+_DRAWS = 10_000
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,39 +64,103 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def mean_interval(
-    values: ArrayLike, *, clusters: Sequence[Hashable] | None = None, level: float = 0.95
+    values: ArrayLike,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    low: float | None = None,
+    high: float | None = None,
 ) -> Interval:
-    """The mean and the interval that reports show: Student's t, corrected for skew.
+    """Return the mean and the interval that reports show.
 
-    With few samples of a skewed score, the t interval misses on the side of the tail. Hall (1992,
-    JRSS B 54:221-228) turns the t statistic into one that is not skewed, by a cubic function that
-    can be inverted. Its nominal 95% hold for fewer samples than those of `bca_interval` and
-    `t_interval`: docs/explanation/statistics.md has the numbers.
+    - Student's t, corrected for skew. With few samples of a skewed score, the t interval misses on
+      the side of the tail. Hall (1992, JRSS B 54:221-228) turns the t statistic into one that is
+      not skewed, by a cubic function that can be inverted. Its nominal 95% hold for fewer samples
+      than those of `bca_interval` and `t_interval`: docs/explanation/statistics.md has the numbers.
+    - `wilson` for shares: a range of 0 to 1, and every value 0 or 1.
+    - `bounded_interval` where nearly all values are alike and the score has a range.
 
     Args:
         values: numbers, shape (m,).
-        clusters: which cluster each value belongs to, length m; None when each stands alone. With
-            clusters, the interval is `t_interval`.
+        clusters: the cluster that each value belongs to, length m; None when each stands alone.
+            With clusters, the interval is `t_interval`, or `clustered_wilson` for shares.
         level: confidence level.
+        low: the end of the score's range, which values beyond it widen; None without one.
+        high: its other end.
 
-    Equal values give an interval of width zero at that value.
+    Values that are all the same tell nothing about others without a range: no interval then.
     """
     array = finite(values)
     n = len(array)
-    if clusters is not None or n < 2 or array.min() == array.max():
-        return t_interval(array, clusters=clusters, level=level)
+    bounded = low is not None and high is not None
+    if bounded and n:
+        low, high = min(low or 0.0, float(array.min())), max(high or 0.0, float(array.max()))
+    if (low, high) == (0.0, 1.0) and n and np.isin(array, (0.0, 1.0)).all():
+        if clusters is not None:
+            return clustered_wilson(array, clusters, level=level)
+        return wilson(int(array.sum()), n, level=level)
+    if clusters is not None:
+        return within(
+            t_interval(array, clusters=clusters, level=level, low=low, high=high), low, high
+        )
+    if n < 2 or (not bounded and _constant(array)):
+        return _without_interval(array, n)
+    if bounded and _others(array) < FEW_OTHERS:
+        return bounded_interval(array, level=level, low=low or 0.0, high=high or 0.0)
     estimate = float(array.mean())
     deviations, scale = _scaled(array - estimate)
     spread = float(np.sqrt((deviations**2).mean()))
     skew = float((deviations**3).mean()) / spread**3 / n**0.5
     error = scale * spread / (n - 1) ** 0.5
     quantile = t_quantile(0.5 + level / 2, n - 1)
-    return Interval(
+    interval = Interval(
         estimate=estimate,
-        low=estimate - error * _unskewed(quantile, skew),
-        high=estimate - error * _unskewed(-quantile, skew),
+        low=estimate - error * skewed(quantile, skew),
+        high=estimate - error * skewed(-quantile, skew),
         n=n,
         method="hall",
+    )
+    return within(interval, low, high)
+
+
+def bounded_interval(
+    values: ArrayLike, *, low: float, high: float, level: float = 0.95
+) -> Interval:
+    """Return the mean of a score with a range, and an interval that allows for unseen values.
+
+    Each end is a quantile of the mean of the values and one more, at that end of the range, with
+    weights drawn from a flat Dirichlet distribution (Gaffke 2005, Mathematical Methods of
+    Statistics 14:451-467; Learned-Miller and Thomas 2019, arXiv 1905.06208). For values of 0 and 1
+    that is the interval of Clopper and Pearson, for values that are all the same
+    `constant_interval`. That it holds its level in general is a conjecture, which no simulation
+    has contradicted.
+
+    Args:
+        values: numbers, shape (n,).
+        low: the end of the range; values beyond it widen it.
+        high: its other end.
+        level: confidence level.
+    """
+    array = finite(values)
+    n = len(array)
+    if n < 2:
+        return _without_interval(array, n)
+    low, high = min(low, float(array.min())), max(high, float(array.max()))
+    if _constant(array):
+        value = float(array[0])  # not the mean: that of three 0.1 is 0.10000000000000002
+        ends = constant_interval(value, n, low, high, level)
+        return Interval(estimate=value, low=ends[0], high=ends[1], n=n, method="bounded")
+    different, counts = np.unique(array, return_counts=True)
+    random = np.random.Generator(np.random.PCG64(0))
+    weights = random.standard_gamma(counts.astype(np.float64), (_DRAWS, len(counts)))
+    unseen = random.standard_exponential(_DRAWS)
+    total, weighted = weights.sum(axis=1) + unseen, weights @ different
+    return Interval(
+        estimate=float(array.mean()),
+        low=float(np.quantile((weighted + unseen * low) / total, (1 - level) / 2)),
+        high=float(np.quantile((weighted + unseen * high) / total, (1 + level) / 2)),
+        n=n,
+        method="bounded",
     )
 
 
@@ -97,13 +175,13 @@ def bca_interval(
         resamples: bootstrap resamples.
         seed: of the resampling.
 
-    Equal values give an interval of width zero at that value. Above `RESAMPLING_LIMIT` samples
-    this is `t_interval`, which by then agrees to the digits that reports show.
+    Equal values have no interval. Above `RESAMPLING_LIMIT` samples this is `t_interval`, which by
+    then agrees to the digits that reports show.
     """
     array = finite(values)
     n = len(array)
-    if n < 2 or array.min() == array.max():
-        return _degenerate(array, n, method="bca")
+    if n < 2 or _constant(array):
+        return _without_interval(array, n)
     if n > RESAMPLING_LIMIT:
         return t_interval(array, level=level)
 
@@ -123,19 +201,36 @@ def bca_interval(
 
 
 def t_interval(
-    values: ArrayLike, *, clusters: Sequence[Hashable] | None = None, level: float = 0.95
+    values: ArrayLike,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    low: float | None = None,
+    high: float | None = None,
 ) -> Interval:
-    """The mean and its Student t interval; arguments as for `mean_interval`.
+    """Return the mean and its Student t interval; arguments as for `mean_interval`.
 
-    With clusters, the standard error is cluster-robust, the degrees of freedom are one less than
-    there are clusters, and every value weighs the same.
+    With clusters, standard error and degrees of freedom are those of `clustered_error`, every value
+    weighs the same, and there is no interval below `FEWEST_CLUSTERS` effective clusters.
     """
     array = finite(values)
     n = len(array) if clusters is None else cluster_index(clusters, len(array))[1]
-    if n < 2 or array.min() == array.max():
-        return _degenerate(array, n, method="t")
-    estimate = float(array.mean())
-    half = t_quantile(0.5 + level / 2, n - 1) * standard_error(array, clusters=clusters)
+    if n < 2:
+        return _without_interval(array, n)
+    if clusters is None:
+        units, error, freedom = float(n), standard_error(array), float(n - 1)
+    else:
+        units = effective_clusters(clusters)
+        error, freedom = clustered_error(array, clusters)
+        if units < FEWEST_CLUSTERS:
+            return _without_interval(array, n)
+    estimate = float(array[0] if _constant(array) else array.mean())
+    if error <= ROUNDING * float(np.abs(array).max()):
+        if low is None or high is None:
+            return _without_interval(array, n)
+        ends = constant_interval(estimate, units, low, high, level)
+        return Interval(estimate=estimate, low=ends[0], high=ends[1], n=n, method="bounded")
+    half = t_quantile(0.5 + level / 2, freedom) * error
     return Interval(
         estimate=estimate,
         low=estimate - half,
@@ -146,26 +241,80 @@ def t_interval(
 
 
 def standard_error(values: ArrayLike, *, clusters: Sequence[Hashable] | None = None) -> float:
-    """Standard error of the mean; cluster-robust with `clusters`.
-
-    That is the one of Liang and Zeger (1986, Biometrika 73:13-22) with the factor k / (k - 1) for
-    k clusters, which may differ in size.
+    """Return the standard error of the mean; that of `clustered_error` with `clusters`.
 
     Raises:
         ValueError: with fewer than two values (or clusters).
     """
     array = finite(values)
+    if clusters is not None:
+        return clustered_error(array, clusters)[0]
     n = len(array)
-    if clusters is None:
-        if n < 2:
-            raise ValueError("a standard error needs at least two samples")
-        return float(array.std(ddof=1) / np.sqrt(n))
+    if n < 2:
+        raise ValueError("a standard error needs at least two samples")
+    return float(array.std(ddof=1) / np.sqrt(n))
+
+
+def clustered_error(values: ArrayLike, clusters: Sequence[Hashable]) -> tuple[float, float]:
+    """Return the CR2 standard error of a mean over clusters, and its degrees of freedom.
+
+    Each cluster's sum of residuals is divided by the root of one minus its share of the values, so
+    that the variance is not biased where values are independent (Bell and McCaffrey 2002, Survey
+    Methodology 28:169-181); the degrees of freedom are Satterthwaite's for that variance, fewer
+    the more clusters differ in size (Imbens and Kolesar 2016, Review of Economics and Statistics
+    98:701-712; Pustejovsky and Tipton 2018, JBES 36:672-683).
+
+    Raises:
+        ValueError: with fewer than two clusters.
+    """
+    array = finite(values)
+    n = len(array)
     index, k = cluster_index(clusters, n)
     if k < 2:
         raise ValueError("a clustered standard error needs at least two clusters")
     deviations, scale = _scaled(array - array.mean())
+    sizes = np.bincount(index).astype(np.float64)
+    shares = sizes / n
     sums = np.bincount(index, weights=deviations)
-    return scale * float(np.sqrt(k / (k - 1) * (sums**2).sum())) / n
+    error = scale * float(np.sqrt((sums**2 / (1 - shares)).sum())) / n
+    # The adjusted sums have variances `sizes`, and covariances -m_g m_h / n over both roots, where
+    # values are independent. The degrees of freedom are (trace of that matrix)^2 / trace of its
+    # square.
+    coupled = sizes * shares / (1 - shares)
+    squares = (sizes**2).sum() + coupled.sum() ** 2 - (coupled**2).sum()
+    return error, float(n**2 / squares)
+
+
+def effective_clusters(clusters: Sequence[Hashable]) -> float:
+    """Return how many clusters of equal size weigh as much: n squared over the sum of squares."""
+    index, _ = cluster_index(clusters, len(clusters))
+    sizes = np.bincount(index).astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
+
+
+def clustered_wilson(
+    values: Floats, clusters: Sequence[Hashable], *, level: float = 0.95
+) -> Interval:
+    """Return a share over clusters and its score interval at the effective number of samples.
+
+    The number of samples is divided by how much larger the clustered variance is than that of
+    independent samples, and the quantile is of Student's t with one degree of freedom less than
+    there are clusters (Korn and Graubard 1998, Survey Methodology 24:193-201, do the same with the
+    interval of Clopper and Pearson).
+    """
+    n, units = len(values), effective_clusters(clusters)
+    k = cluster_index(clusters, n)[1]
+    share = float(values.mean()) if n else None
+    if share is None or k < 2 or units < FEWEST_CLUSTERS:
+        return Interval(estimate=share, low=None, high=None, n=k)
+    if share in {0.0, 1.0}:
+        size = units  # within clusters nothing varies, so a cluster counts once
+    else:
+        error, _ = clustered_error(values, clusters)
+        size = min(float(n), share * (1 - share) / error**2)
+    quantile = t_quantile(0.5 + level / 2, k - 1)
+    low, high = _score_interval(share, size, quantile)
+    return Interval(estimate=share, low=low, high=high, n=k, method="wilson")
 
 
 def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
@@ -177,17 +326,18 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
         raise ValueError(f"{successes} successes of {n} are impossible")
     if n == 0:
         return Interval(estimate=None, low=None, high=None, n=0)
-    z = _NORMAL.inv_cdf(0.5 + level / 2)
     share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return Interval(
-        estimate=share,
-        low=0.0 if successes == 0 else centre - half,
-        high=1.0 if successes == n else centre + half,
-        n=n,
-        method="wilson",
-    )
+    low, high = _score_interval(share, n, _NORMAL.inv_cdf(0.5 + level / 2))
+    return Interval(estimate=share, low=low, high=high, n=n, method="wilson")
+
+
+def _score_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
+    square = quantile * quantile
+    centre = (share + square / (2 * n)) / (1 + square / n)
+    half = quantile / (1 + square / n) * (share * (1 - share) / n + square / (4 * n * n)) ** 0.5
+    low = 0.0 if share == 0 else centre - half
+    high = 1.0 if share == 1 else centre + half
+    return low, high
 
 
 def corpus_interval(
@@ -218,16 +368,25 @@ def corpus_interval(
     estimate = corpus_score(corpus, rows.sum(axis=0))
     if n == 1:
         return Interval(estimate=estimate, low=None, high=None, n=1)
+    drawn = resampled_scores(rows, lambda sums: corpus_score(corpus, sums), resamples, seed)
+    if drawn.min() == drawn.max():
+        return Interval(estimate=estimate, low=None, high=None, n=n)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate=estimate, low=float(low), high=float(high), n=n, method="percentile")
+
+
+def resampled_scores(
+    rows: Floats, score: Callable[[Floats], float], resamples: int, seed: int
+) -> Floats:
+    """Return the scores of the sums of resampled rows, shape (resamples,)."""
     blocks = in_blocks(rows, seed)
-    drawn = np.array(
+    return np.array(
         [
-            corpus_score(corpus, sums)
+            score(sums)
             for counts in multiplicities(len(blocks), resamples, seed)
             for sums in counts @ blocks
         ]
     )
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate=estimate, low=float(low), high=float(high), n=n, method="percentile")
 
 
 def finite(values: ArrayLike) -> Floats:
@@ -268,28 +427,43 @@ def cluster_sums(rows: Floats, clusters: Sequence[Hashable]) -> Floats:
     return np.stack(columns, axis=1) if columns else np.empty((count, 0))
 
 
-def _degenerate(values: Floats, n: int, *, method: Method) -> Interval:
+def within(interval: Interval, low: float | None, high: float | None) -> Interval:
+    """Cut the ends off at the range that a score declares."""
+    if interval.low is None or interval.high is None:
+        return interval
+    smallest = -math.inf if low is None else low
+    largest = math.inf if high is None else high
+    return msgspec.structs.replace(
+        interval,
+        low=min(max(interval.low, smallest), largest),
+        high=max(min(interval.high, largest), smallest),
+    )
+
+
+def _without_interval(values: Floats, n: int) -> Interval:
     if len(values) == 0:
         return Interval(estimate=None, low=None, high=None, n=0)
-    if values.min() != values.max():
-        return Interval(estimate=float(values.mean()), low=None, high=None, n=n)
-    value = float(values[0])  # not the mean: that of three 0.1 is 0.10000000000000002
-    if n == 1:
-        return Interval(estimate=value, low=None, high=None, n=1)
-    return Interval(estimate=value, low=value, high=value, n=n, method=method)
+    constant = _constant(values)
+    # Not the mean where all are the same: that of three 0.1 is 0.10000000000000002.
+    estimate = float(values[0]) if constant else float(values.mean())
+    return Interval(estimate=estimate, low=None, high=None, n=n)
+
+
+def _constant(values: Floats) -> bool:
+    return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
+
+
+def _others(values: Floats) -> int:
+    """Count the values that are not the commonest one."""
+    if _constant(values):
+        return 0
+    return len(values) - int(np.unique(values, return_counts=True)[1].max())
 
 
 def _scaled(deviations: Floats) -> tuple[Floats, float]:
     """Divide by the largest deviation, so that cubes neither vanish nor overflow."""
     scale = float(np.abs(deviations).max()) or 1.0
     return deviations / scale, scale
-
-
-def _unskewed(quantile: float, skew: float) -> float:
-    """The inverse of Hall's cubic function; `skew` is the skewness over the root of n."""
-    if abs(skew) < 1e-9:
-        return quantile
-    return 3 / skew * (float(np.cbrt(1 + skew * (quantile - skew / 6))) - 1)
 
 
 def _bca(drawn: Floats, deviations: Floats, level: float) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from litestar import MediaType, Request, get
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath
 
+from evaluators.reports.cells import verdict_words
 from evaluators.stats.comparison import Comparison
 from router.api.injection import Injected
 
@@ -46,7 +47,7 @@ def _verdict_class(comparison: Comparison | None) -> str:
 
 _pages = Environment(loader=FileSystemLoader(WEB), autoescape=True, trim_blocks=True)
 _pages.filters |= {"number": _number, "utc": _utc}
-_pages.globals |= {"verdict_class": _verdict_class}
+_pages.globals |= {"verdict_class": _verdict_class, "verdict_words": verdict_words}
 
 
 @get("/", media_type=MediaType.HTML, include_in_schema=False, response_headers=PAGE_HEADERS)

@@ -11,7 +11,7 @@ from evaluators.reports.compare import Comparisons
 from evaluators.reports.compare_table import to_compare_table
 from router.cli.commands import config_option, json_option, out, print_json, with_services
 from router.config.loading import load
-from router.evals.compare import ComparisonRequest, compare_runs
+from router.evals.compare import ComparisonRequest, compare_runs, parse_margins
 from router.services import Services
 
 
@@ -32,6 +32,14 @@ from router.services import Services
     show_default=True,
     help="For each output, name so many of the samples that differ most.",
 )
+@click.option(
+    "--margin",
+    "margins",
+    multiple=True,
+    metavar="OUTPUT=NUMBER",
+    help="The largest difference of an output that makes no difference to you: less is "
+    "`equivalent`. Repeatable. Default: the margins of RUN_A's document.",
+)
 @config_option
 @json_option
 def eval_compare(  # noqa: PLR0917 - one parameter for each option
@@ -41,11 +49,18 @@ def eval_compare(  # noqa: PLR0917 - one parameter for each option
     route_b: str | None,
     join: Literal["id", "position"] | None,
     movers: int,
+    margins: tuple[str, ...],
     config_path: Path | None,
     as_json: bool,
 ) -> None:
     """Compare two runs, or the routes of one, sample by sample."""
-    request = ComparisonRequest(route_a=route_a, route_b=route_b, join=join, movers=movers)
+    request = ComparisonRequest(
+        route_a=route_a,
+        route_b=route_b,
+        join=join,
+        movers=movers,
+        margins=parse_margins(margins),
+    )
     names = [run_a] if run_b is None else [run_a, run_b]
 
     async def compare(services: Services) -> Comparisons:

@@ -36,7 +36,8 @@ from router.store.experiments import Experiment
 _MARKS: dict[Verdict, str] = {
     "better": "[green]▲[/]",
     "worse": "[red]▼[/]",
-    "no difference shown": "=",
+    "equivalent": "[cyan]≈[/]",
+    "no difference shown": "",
 }
 
 
@@ -167,7 +168,7 @@ def _print(board: Leaderboard) -> None:
             before = samples, table.apart
         out.print(_table(table, numbers))
     if any(entry.verdict for table in board.boards for entry in table.entries):
-        out.print("▲ better, ▼ worse than its run's baseline; = no difference shown")
+        out.print("▲ better, ▼ worse than its run's baseline, ≈ equivalent to it")
     if board.left_out:
         out.print("\n[bold]In no table[/]", highlight=False)
     for run in board.left_out:
@@ -215,4 +216,4 @@ def _against(board: LeaderboardTable, entry: LeaderboardEntry) -> str:
         return ""
     low, high = entry.difference_low, entry.difference_high
     interval = _interval(board, entry.difference, low, high, sign="+")
-    return interval if entry.verdict is None else f"{interval} {_MARKS[entry.verdict]}"
+    return interval if entry.verdict is None else f"{interval} {_MARKS[entry.verdict]}".rstrip()

@@ -135,6 +135,11 @@ def compare(runs: tuple[str, ...], params: Mapping[str, Any]) -> ApiCall:
     return ApiCall("GET", "/eval/compare", {"runs": ",".join(runs), **params})
 
 
+def margins(of_outputs: Mapping[str, float]) -> str | None:
+    """Margins as the query has them; None without any."""
+    return ",".join(f"{name}={margin!r}" for name, margin in of_outputs.items()) or None
+
+
 def headers(api_key: str | None) -> dict[str, str]:
     """Return the headers of every request."""
     return {} if api_key is None else {"authorization": f"Bearer {api_key}"}

@@ -133,6 +133,7 @@ class Client:
         route_b: str | None = None,
         join: Literal["position", "id", "content"] | str | None = None,
         movers: int | None = None,
+        margins: Mapping[str, float] | None = None,
     ) -> Comparisons:
         """Compare two runs, or two routes of one run.
 
@@ -142,8 +143,15 @@ class Client:
             route_b: a route of the second run.
             join: how to pair samples of different datasets, which are refused without it.
             movers: how many of the samples that differ most are shown.
+            margins: output to the largest difference that makes no difference.
         """
-        params = {"route_a": route_a, "route_b": route_b, "join": join, "movers": movers}
+        params = {
+            "route_a": route_a,
+            "route_b": route_b,
+            "join": join,
+            "movers": movers,
+            "margin": calls.margins(margins or {}),
+        }
         return cast("Comparisons", self._connection.request(calls.compare(runs, params)))
 
     def tasks(self) -> Rows[dict[str, Any]]:

@@ -96,7 +96,12 @@ class Comparison(TypedDict):
     losses: int | None
     effect_size: float | None
     detectable: float | None
-    verdict: Literal["better", "worse", "no difference shown"] | None
+    verdict: Literal["better", "worse", "equivalent", "no difference shown"] | None
+    method: str
+    margin: float | None
+    p_equivalence: float | None
+    clusters: int | None
+    effective_clusters: float | None
 
 
 class Report(TypedDict):

@@ -17,6 +17,7 @@ from providers.errors import ConflictError, RunDocumentError
 from router.config.documents import Document, convert
 from router.evals.validation import (
     build_metrics,
+    check_margins,
     check_outputs,
     check_repeats,
     check_signatures,
@@ -81,6 +82,7 @@ def rescore(run: Run, document: RunDocument, specs: Sequence[RescoreSpec], base:
     metrics = [metric_of[name] for name in spec_of]
     check_outputs(metrics)
     parse_gates(merged, metrics)
+    check_margins(merged, metrics)
     check_stop_when(merged, metrics)
     replaced = {metric.name for metric in new}
     staying = [metric for metric in metrics if metric.name not in replaced]

@@ -8,8 +8,9 @@ Rows are read from the store as they are counted; only a run's numbers stay in m
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from hashlib import sha256
 from typing import Any
@@ -39,12 +40,29 @@ class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
             the routes that both runs have, or of a single run, all others against its baseline.
         join: how samples of different datasets are paired; None refuses them.
         movers: how many samples to name for each output.
+        margins: output to the largest difference that makes no difference; where an output is not
+            named, the first run's document decides.
     """
 
     route_a: str | None = None
     route_b: str | None = None
     join: Join | None = None
     movers: int = 5
+    margins: Mapping[str, float] = {}
+
+
+def parse_margins(texts: Iterable[str]) -> dict[str, float]:
+    """Read margins written as `output=number`. Raises RequestError."""
+    margins = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            margins[name.strip()] = float(number)
+        except ValueError:
+            raise RequestError(
+                f"margin: {text!r} is not of the form output=number", param="margin"
+            ) from None
+    return margins
 
 
 class _ComparedRun(msgspec.Struct, frozen=True):
@@ -109,6 +127,7 @@ async def compare_runs(
     pairs = _pairs(first, second, request)
     join = _join(first.run, second.run, request.join)
     metrics = _shared_metrics(first, second)
+    margins = _margins(first, metrics, request.margins)
     sides = dict.fromkeys(side for pair in pairs for side in pair)
     scores = ScoreAccumulator(
         routes=[side.key for side in sides],
@@ -127,7 +146,13 @@ async def compare_runs(
         await _count(store, second.run.id, origins, scores, names)
     warnings += _origin_warnings(pairs, origins)
     return await asyncio.to_thread(
-        compare, scores, pairs, joined=join, warnings=warnings, movers=request.movers
+        compare,
+        scores,
+        pairs,
+        joined=join,
+        warnings=warnings,
+        margins=margins,
+        movers=request.movers,
     )
 
 
@@ -238,6 +263,22 @@ def _shared_metrics(first: _ComparedRun, second: _ComparedRun) -> list[_SharedMe
             param="runs",
         )
     return shared
+
+
+def _margins(
+    first: _ComparedRun, metrics: Sequence[_SharedMetric], requested: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the margin of each compared output that has one. Raises RequestError."""
+    names = [output.name for metric in metrics for output in metric.outputs]
+    for name, margin in requested.items():
+        if name not in names:
+            raise RequestError(
+                f"margin: the runs have no output {name!r} in common.{closest(name, names)}",
+                param="margin",
+            )
+        if not 0 < margin < math.inf:
+            raise RequestError(f"margin: {name} needs a number above 0", param="margin")
+    return {**first.document.margins, **requested}
 
 
 async def _count(

@@ -61,6 +61,7 @@ def check_document(
     check_per_target(requester, document)
     _check_parameters(document)
     parse_gates(document, metrics)
+    check_margins(document, metrics)
     check_stop_when(document, metrics)
 
 
@@ -141,6 +142,19 @@ def parse_gates(document: RunDocument, metrics: Sequence[Declared]) -> list[Gate
         )
         for n, text in enumerate(document.gates)
     ]
+
+
+def check_margins(document: RunDocument, metrics: Sequence[Declared]) -> None:
+    """Refuse margins of outputs that the run does not have. Raises RunDocumentError."""
+    if document.margins and document.baseline is None:
+        raise RunDocumentError("margins: the run names no baseline", param="margins")
+    names = [output.name for output in outputs_of(metrics)]
+    for name in document.margins:
+        if name not in names:
+            raise RunDocumentError(
+                f"margins: no metric of this run produces {name!r}.{closest(name, names)}",
+                param=f"margins.{name}",
+            )
 
 
 def check_stop_when(document: RunDocument, metrics: Sequence[Declared]) -> None:

@@ -16,7 +16,7 @@ from evaluators.reports import report as reports
 from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.report import Report, RouteScore, summarise
 from evaluators.reports.table import to_table
-from evaluators.stats.comparison import Comparison
+from evaluators.stats.comparison import Comparison, judged
 from evaluators.stats.differences import holm
 
 
@@ -117,7 +117,11 @@ def test_mean_difference_and_verdict_by_hand():
     one = compared(report, "new", "rougeL")
     assert one.difference == pytest.approx(0.1)
     assert (one.wins, one.ties, one.losses, one.n) == (2, 0, 1, 3)
-    assert one.p_value == one.p_holm == 1.0
+    # Student's t by hand: 0.1 over 0.2 with two degrees of freedom.
+    assert one.p_value == one.p_holm == pytest.approx(2 / 3)
+    assert one.method == "t"
+    # 0.1 plus or minus 0.2 * 4.3027.
+    assert (one.low, one.high) == pytest.approx((0.1 - 0.860531, 0.1 + 0.860531), abs=1e-6)
     assert one.verdict == "no difference shown"
 
 
@@ -142,13 +146,13 @@ def test_holm_is_over_all_directed_comparisons(typical):
 
 
 def test_correction_can_take_a_verdict_away():
-    # Six samples, all better: p = 2/64 = 0.031 alone, 0.0625 as the smaller of two.
+    # Six samples that only `new` gets right: p = 2/64 = 0.031 alone, 0.0625 as the smaller of two.
     def collect(*metrics: Declared) -> Report:
-        collected = tally(*metrics, expected=6)
-        for sample in range(6):
-            for route, gain in (("base", 0.0), ("new", 0.1)):
-                quality = 0.2 + 0.01 * sample + gain
-                everything = {"rougeL": quality, "latency": 0.3 + 0.01 * (-1) ** sample}
+        collected = tally(*metrics, expected=20)
+        for sample in range(20):
+            for route in ("base", "new"):
+                right = float(route == "new" and sample < 6)
+                everything = {"exact_match": right, "latency": 0.3 + 0.01 * (-1) ** sample}
                 names = [output.name for metric in metrics for output in metric.outputs]
                 collected.add(
                     Cell(route, str(sample), 0),
@@ -157,11 +161,106 @@ def test_correction_can_take_a_verdict_away():
                 )
         return summarise(collected)
 
-    assert compared(collect(ROUGE), "new", "rougeL").verdict == "better"
-    with_two = compared(collect(ROUGE, SPEED), "new", "rougeL")
-    assert with_two.p_value == pytest.approx(0.03125)
-    assert with_two.p_holm == pytest.approx(0.0625)
-    assert with_two.verdict == "no difference shown"
+    assert compared(collect(EXACT), "new", "exact_match").verdict == "better"
+    report = collect(EXACT, SPEED)
+    with_two = compared(report, "new", "exact_match")
+    assert with_two.p_value == pytest.approx(0.015625)
+    assert with_two.p_holm == pytest.approx(0.03125)
+
+
+def test_an_interval_without_zero_that_the_correction_does_not_confirm_is_explained():
+    metrics = [EXACT, *(Declared(f"m{n}", (Output(name=f"m{n}"),)) for n in range(3))]
+    collected = tally(*metrics, expected=30)
+    for sample in range(30):
+        for route in ("base", "new"):
+            others = {f"m{n}": (sample * (n + 3) % 7) / 7 for n in range(3)}
+            right = float(route == "new" and sample < 6)
+            collected.add(
+                Cell(route, str(sample), 0), answer(), scores(exact_match=right, **others)
+            )
+    report = summarise(collected)
+    one = compared(report, "new", "exact_match")
+    assert one.p_value < 0.05 < one.p_holm
+    assert one.low > 0
+    assert one.verdict == "no difference shown"
+    [said] = [warning for warning in report.warnings if "corrected for" in warning]
+    assert "verdicts are corrected for 4: exact_match of new would be a difference" in said
+
+
+def equal_routes(n: int, spread: float, margins: dict[str, float]) -> Report:
+    """Two routes that differ by `spread`, up on one sample and down on the next."""
+    collected = tally(ROUGE, expected=n)
+    for sample in range(n):
+        turn = spread if sample % 2 else -spread
+        for route, value in (("base", 0.5), ("new", 0.5 + turn)):
+            collected.add(Cell(route, str(sample), 0), answer(), scores(rougeL=value))
+    return summarise(collected, margins=margins)
+
+
+@pytest.mark.parametrize(
+    ("n", "spread", "margins", "verdict", "words"),
+    [
+        (40, 0.01, {"rougeL": 0.02}, "equivalent", "≈ equivalent (±0.02)"),
+        (40, 0.2, {"rougeL": 0.02}, "no difference shown", "not shown"),
+        (40, 0.01, {}, "no difference shown", "not shown"),
+        # 18 samples are too few for any margin, and all that differ are among them.
+        (18, 0.001, {"rougeL": 0.02}, "no difference shown", "not shown"),
+    ],
+)
+def test_equivalence_is_a_verdict(n, spread, margins, verdict, words):
+    report = equal_routes(n, spread, margins)
+    one = compared(report, "new", "rougeL")
+    assert one.verdict == verdict
+    assert one.margin == margins.get("rougeL")
+    assert (one.p_equivalence is None) is not bool(margins)
+    if verdict == "equivalent":
+        assert one.p_equivalence < 0.05
+        assert -0.02 < one.low < one.high < 0.02
+    assert words in text_of(report)
+
+
+def test_a_difference_that_is_shown_goes_before_equivalence():
+    collected = tally(ROUGE, expected=40)
+    for sample in range(40):
+        turn = 0.002 * (-1) ** sample
+        for route, value in (("base", 0.5), ("new", 0.503 + turn)):
+            collected.add(Cell(route, str(sample), 0), answer(), scores(rougeL=value))
+    one = compared(summarise(collected, margins={"rougeL": 0.02}), "new", "rougeL")
+    assert one.p_equivalence < 0.05
+    assert one.verdict == "better"
+
+
+def test_equivalence_is_corrected_for_all_margins():
+    metrics = [Declared(f"m{n}", (Output(name=f"m{n}"),)) for n in range(12)]
+    outputs = {output.name: output for metric in metrics for output in metric.outputs}
+    one = Comparison(
+        route="new",
+        output="m0",
+        n=100,
+        difference=0.0,
+        low=-0.015,
+        high=0.015,
+        p_value=1.0,
+        wins=50,
+        ties=0,
+        losses=50,
+        method="t",
+        margin=0.02,
+        p_equivalence=0.01,
+    )
+    assert judged([one], outputs)[0].verdict == "equivalent"
+    twelve = [msgspec.structs.replace(one, output=name) for name in outputs]
+    assert {found.verdict for found in judged(twelve, outputs)} == {"no difference shown"}
+
+
+def test_few_samples_that_differ_are_named():
+    collected = tally(ROUGE, expected=40)
+    for sample in range(40):
+        for route in ("base", "new"):
+            gain = {1: 0.1, 2: -0.2, 3: 0.1}.get(sample, 0.0) if route == "new" else 0.0
+            collected.add(Cell(route, str(sample), 0), answer(), scores(rougeL=0.5 + gain))
+    [said] = [one for one in summarise(collected).warnings if one.startswith("Few samples")]
+    assert "3 of 40 (rougeL of new)" in said
 
 
 def test_failures_are_counted_and_never_averaged():
@@ -266,7 +365,8 @@ def test_clusters_that_are_all_right_are_few_observations():
         collected.add(Cell("base", sample, 0), answer(), scores(exact_match=1.0))
     report = summarise(collected)
     score = score_of(report, "base", "exact_match")
-    assert score.low == pytest.approx(0.5655, abs=5e-5)  # of 5, not of 100
+    # Wilson's of 5, not of 100, with Student's quantile for 4 degrees of freedom squared: 7.7086.
+    assert score.low == pytest.approx(5 / (5 + 7.7086), abs=5e-5)
     assert any("fewer than 20 clusters (here 5)" in warning for warning in report.warnings)
 
 
@@ -283,10 +383,29 @@ def test_repeats_split_the_variance():
 
 def test_an_interval_stays_in_the_range_of_its_output():
     collected = tally(ROUGE, expected=3, routes=("base",))
-    for sample, value in (("a", 0.0), ("b", 0.9), ("c", 1.0)):
-        collected.add(Cell("base", sample, 0), answer(), scores(rougeL=value))
+    for sample, value in enumerate((0.0, 0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 1.0)):
+        collected.add(Cell("base", str(sample), 0), answer(), scores(rougeL=value))
     score = score_of(summarise(collected), "base", "rougeL")
-    assert (score.low, score.high) == (0.0, 1.0)
+    assert score.method == "hall"
+    assert 0 <= score.low < score.high <= 1
+
+
+def test_a_difference_stays_within_what_is_possible():
+    collected = tally(ROUGE, expected=2)
+    for sample, (base, new) in enumerate([(0.1, 0.9), (0.4, 0.2)]):
+        for route, value in (("base", base), ("new", new)):
+            collected.add(Cell(route, str(sample), 0), answer(), scores(rougeL=value))
+    one = compared(summarise(collected), "new", "rougeL")
+    assert (one.difference, one.low, one.high) == (pytest.approx(0.3), -1.0, 1.0)
+
+
+@pytest.mark.parametrize(("score", "low", "high"), [(1.0, 0.7225, 1.0), (0.75, 0.5186, 0.8271)])
+def test_equal_scores_are_no_certainty(score, low, high):
+    collected = tally(ROUGE, expected=10, routes=("base",))
+    for sample in range(10):
+        collected.add(Cell("base", str(sample), 0), answer(), scores(rougeL=score))
+    found = score_of(summarise(collected), "base", "rougeL")
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_corpus_outputs_are_scored_over_summed_statistics():
@@ -424,7 +543,7 @@ def test_no_baseline():
     report = summarise(collected)
     assert report.comparisons == ()
     assert any("No baseline" in warning for warning in report.warnings)
-    assert "Differences" not in text_of(report)
+    assert "Differences from" not in text_of(report)
 
 
 def test_order_of_rows_and_runs_do_not_matter():

@@ -7,8 +7,6 @@ import pytest
 from scipy import stats as scipy_stats
 
 from evaluators.stats.differences import (
-    EXACT_LIMIT,
-    PERMUTATIONS,
     WinCounts,
     holm,
     mcnemar,
@@ -47,54 +45,118 @@ def near(found, numbers):
 
 @pytest.mark.parametrize(
     ("compare", "expected"),
-    # Difference, interval, p-value, n; wins, ties, losses; effect size, detectable difference.
+    # Difference, interval, p-value, n; wins, ties, losses; effect size, detectable difference;
+    # method, p-value of equivalence.
     [
         (
             lambda: paired_difference(A, B),
-            (0.208333333, -0.0433595948, 0.482518688, 0.1875, 6, 4, 1, 1, 0.833889445, 0.355971902),
+            (
+                0.208333333,
+                -0.0538506124,
+                0.470517279,
+                0.096548007,
+                6,
+                4,
+                1,
+                1,
+                0.833889445,
+                0.355971902,
+                "t",
+                None,
+            ),
         ),
         (
             lambda: paired_difference(B, A),
             (
                 -0.208333333,
-                -0.482518688,
-                0.0433595948,
-                0.1875,
+                -0.470517279,
+                0.0538506124,
+                0.096548007,
                 6,
                 1,
                 1,
                 4,
                 -0.833889445,
                 0.355971902,
+                "t",
+                None,
             ),
         ),
         (
             lambda: paired_difference(A, B, level=0.8),
-            (0.208333333, 0.0618581782, 0.363253528, 0.1875, 6, 4, 1, 1, 0.833889445, 0.355971902),
+            (
+                0.208333333,
+                0.0578020031,
+                0.358864664,
+                0.096548007,
+                6,
+                4,
+                1,
+                1,
+                0.833889445,
+                0.355971902,
+                "t",
+                None,
+            ),
+        ),
+        (
+            lambda: paired_difference(A, B, low=0.0, high=1.0, margin=0.5),
+            (
+                0.208333333,
+                -0.0538506124,
+                0.470517279,
+                0.096548007,
+                6,
+                4,
+                1,
+                1,
+                0.833889445,
+                0.355971902,
+                "t",
+                0.0354211907,
+            ),
         ),
         (
             lambda: paired_difference(A, B, clusters=list("aabbcc")),
-            (0.208333333, 0.0520430963, 0.36462357, 0.25, 6, 4, 1, 1, 0.833889445, 0.194817825),
-        ),
-        (
-            lambda: paired_difference(A, B, clusters=list("aaaaaa")),
-            (0.208333333, None, None, 1.0, 6, 4, 1, 1, 0.833889445, None),
+            (0.208333333, None, None, 1.0, 6, 4, 1, 1, 0.833889445, None, "none", None),
         ),
         (
             lambda: paired_difference(A, B, clusters=list("abcdef")),
-            (0.208333333, -0.0538506124, 0.470517279, 0.1875, 6, 4, 1, 1, 0.833889445, 0.355971902),
+            (
+                0.208333333,
+                -0.0538506124,
+                0.470517279,
+                0.096548007,
+                6,
+                4,
+                1,
+                1,
+                0.833889445,
+                0.355971902,
+                "clustered t",
+                None,
+            ),
+        ),
+        (
+            lambda: paired_difference(A, B, clusters=list("aabcde"), margin=1.0),
+            (0.208333333, None, None, 1.0, 6, 4, 1, 1, 0.833889445, None, "none", 1.0),
         ),
         (
             lambda: paired_difference(LONG_A, LONG_B),
-            (0.326111111, 0.166951326, 0.494971404, 0.0002, 30, 23, 1, 6, 0.74345441, 0.232199885),
-        ),
-        (
-            lambda: paired_difference(LONG_A, LONG_B, permutations=99),
-            (0.326111111, 0.166951326, 0.494971404, 0.01, 30, 23, 1, 6, 0.74345441, 0.232199885),
-        ),
-        (
-            lambda: paired_difference(LONG_A, LONG_B, seed=1),
-            (0.326111111, 0.166951326, 0.494971404, 0.0003, 30, 23, 1, 6, 0.74345441, 0.232199885),
+            (
+                0.326111111,
+                0.162319104,
+                0.489903118,
+                0.000328846292,
+                30,
+                23,
+                1,
+                6,
+                0.74345441,
+                0.232199885,
+                "t",
+                None,
+            ),
         ),
         (
             lambda: paired_difference(LONG_A, LONG_B, clusters=[k // 3 for k in range(30)]),
@@ -102,193 +164,264 @@ def near(found, numbers):
                 0.326111111,
                 0.192778655,
                 0.459443568,
-                0.001953125,
+                0.000364370059,
                 30,
                 23,
                 1,
                 6,
                 0.74345441,
                 0.185400637,
+                "clustered t",
+                None,
+            ),
+        ),
+        (
+            lambda: paired_difference(
+                LONG_A, LONG_B, clusters=[k // 9 + k // 12 for k in range(30)]
+            ),
+            (
+                0.326111111,
+                0.138561223,
+                0.513661,
+                0.00834944522,
+                30,
+                23,
+                1,
+                6,
+                0.74345441,
+                0.236990466,
+                "clustered t",
+                None,
             ),
         ),
         (
             lambda: paired_difference(LONG_A[:14], LONG_B[:14]),
             (
                 0.278571429,
-                0.0884854373,
-                0.469800192,
-                0.0102539062,
+                0.0879166792,
+                0.469226178,
+                0.00757506435,
                 14,
                 11,
                 1,
                 2,
                 0.843631511,
                 0.267446515,
+                "t",
+                None,
             ),
         ),
         (
-            lambda: paired_difference(LONG_A[:15], LONG_B[:15]),
-            (0.338888889, 0.136920834, 0.579203034, 0.0049, 15, 12, 1, 2, 0.858510443, 0.307073542),
+            lambda: paired_difference([1.5, 1.25, 1.0, 1.0, 2.0, 1.1, 1.7], [1.0] * 7),
+            (
+                0.364285714,
+                0.0,
+                0.820603041,
+                0.0625,
+                7,
+                5,
+                2,
+                0,
+                0.949285689,
+                0.4862727,
+                "hall",
+                None,
+            ),
         ),
         (
-            lambda: paired_difference([1.0, 1.0], [0.5, 0.5]),
-            (0.5, 0.5, 0.5, 0.5, 2, 2, 0, 0, None, None),
+            lambda: paired_difference([1.0, 1.5], [0.5, 1.0]),
+            (0.5, None, None, 0.5, 2, 2, 0, 0, None, None, "none", None),
         ),
         (
-            lambda: paired_difference([1.0, 2.0], [0.5, 1.5]),
-            (0.5, 0.5, 0.5, 0.5, 2, 2, 0, 0, None, None),
+            lambda: paired_difference([1.0, 1.0], [0.5, 0.5], low=0.0, high=1.0, margin=0.9),
+            (0.5, -0.762829175, 0.920943058, 0.888888889, 2, 2, 0, 0, None, None, "bounded", 0.08),
         ),
-        (lambda: paired_difference([1.0], [0.5]), (0.5, None, None, 1.0, 1, 1, 0, 0, None, None)),
+        (
+            lambda: paired_difference([0.5] * 9, [0.25] * 9, low=0.0, high=1.0),
+            (0.25, -0.170333896, 0.502200338, 0.268435456, 9, 9, 0, 0, None, None, "bounded", None),
+        ),
+        (
+            lambda: paired_difference(
+                [0.5] * 12, [0.25] * 12, clusters=list("aabbccddeeff"), low=0.0, high=1.0
+            ),
+            (0.25, -0.324072658, 0.594443595, 0.524288, 12, 12, 0, 0, None, None, "bounded", None),
+        ),
+        (
+            lambda: paired_difference([0.5] * 12, [0.25] * 12, clusters=list("aabbccddeeff")),
+            (0.25, None, None, 0.03125, 12, 12, 0, 0, None, None, "none", None),
+        ),
+        (
+            lambda: paired_difference([1.0], [0.5]),
+            (0.5, None, None, 1.0, 1, 1, 0, 0, None, None, "none", None),
+        ),
         (
             lambda: paired_difference([1.0, 0.0], [0.0, 1.0]),
-            (0.0, -12.7062047, 12.7062047, 1.0, 2, 1, 0, 1, 0.0, 14.0825867),
+            (0.0, -0.810937589, 0.810937589, 1.0, 2, 1, 0, 1, 0.0, 14.0825867, "score", None),
+        ),
+        (
+            lambda: paired_difference(
+                [1.0] * 9 + [0.0] * 4, [0.0] * 7 + [1.0] * 2 + [0.0] * 3 + [1.0], margin=0.9
+            ),
+            (
+                0.461538462,
+                0.0394532769,
+                0.732831097,
+                0.0390625,
+                13,
+                7,
+                5,
+                1,
+                0.699062074,
+                0.558756735,
+                "score",
+                1.43916479e-06,
+            ),
+        ),
+        (
+            lambda: paired_difference([2.0, 0.0], [0.0, 1.0]),
+            (
+                0.5,
+                -18.5593071,
+                19.5593071,
+                0.795167235,
+                2,
+                1,
+                0,
+                1,
+                0.23570226,
+                21.12388,
+                "t",
+                None,
+            ),
         ),
         (
             lambda: paired_corpus_difference(ROWS, OTHER, ratio),
             (
                 0.0954545455,
-                -0.0804924242,
-                0.380952381,
-                0.625,
+                -0.394125366,
+                0.585034457,
+                0.578882404,
                 4,
                 None,
                 None,
                 None,
                 None,
-                0.554347838,
+                0.640105746,
+                "bootstrap t",
+                None,
             ),
         ),
         (
             lambda: paired_corpus_difference(OTHER, ROWS, ratio),
             (
                 -0.0954545455,
-                -0.380952381,
-                0.0804924242,
-                0.625,
+                -0.585034457,
+                0.394125366,
+                0.578882404,
                 4,
                 None,
                 None,
                 None,
                 None,
-                0.554347838,
+                0.640105746,
+                "bootstrap t",
+                None,
             ),
         ),
         (
-            lambda: paired_corpus_difference(ROWS, OTHER, ratio, level=0.8),
+            lambda: paired_corpus_difference(ROWS, OTHER, ratio, level=0.8, width=1.0, margin=0.9),
             (
                 0.0954545455,
-                -0.0444444444,
-                0.329411765,
-                0.625,
+                -0.15649212,
+                0.347401211,
+                0.578882404,
                 4,
                 None,
                 None,
                 None,
                 None,
-                0.554347838,
+                0.640105746,
+                "bootstrap t",
+                0.0136020843,
             ),
         ),
         (
             lambda: paired_corpus_difference(ROWS, OTHER, ratio, resamples=100),
             (
                 0.0954545455,
-                -0.0865097636,
-                0.415952381,
-                0.625,
+                -0.385000385,
+                0.575909476,
+                0.572107514,
                 4,
                 None,
                 None,
                 None,
                 None,
-                0.544015687,
+                0.628175207,
+                "bootstrap t",
+                None,
             ),
         ),
         (
             lambda: paired_corpus_difference(ROWS, OTHER, ratio, seed=1),
             (
                 0.0954545455,
-                -0.0804924242,
-                0.380952381,
-                0.625,
+                -0.403657359,
+                0.59456645,
+                0.585754222,
                 4,
                 None,
                 None,
                 None,
                 None,
-                0.565140846,
+                0.652568439,
+                "bootstrap t",
+                None,
             ),
         ),
         (
             lambda: paired_corpus_difference(ROWS, OTHER, ratio, clusters=list("aabc")),
-            (0.0954545455, -0.111111111, 0.380952381, 0.75, 4, None, None, None, None, 0.697217902),
-        ),
-        (
-            lambda: paired_corpus_difference(ROWS, OTHER, ratio, permutations=7),
-            (
-                0.0954545455,
-                -0.0804924242,
-                0.380952381,
-                0.625,
-                4,
-                None,
-                None,
-                None,
-                None,
-                0.554347838,
-            ),
-        ),
-        (
-            lambda: paired_corpus_difference(ROWS, OTHER, ratio, permutations=8),
-            (
-                0.0954545455,
-                -0.0804924242,
-                0.380952381,
-                0.625,
-                4,
-                None,
-                None,
-                None,
-                None,
-                0.554347838,
-            ),
+            (0.0954545455, None, None, 1.0, 4, None, None, None, None, None, "none", None),
         ),
         (
             lambda: paired_corpus_difference(MANY, MORE, ratio),
             (
                 0.0548545276,
-                -0.120923343,
-                0.220899471,
-                0.5234,
+                -0.135290548,
+                0.244999603,
+                0.550799601,
                 18,
                 None,
                 None,
                 None,
                 None,
-                0.260397927,
+                0.267947256,
+                "bootstrap t",
+                None,
             ),
         ),
         (
-            lambda: paired_corpus_difference(MANY, MORE, ratio, permutations=99, seed=2),
+            lambda: paired_corpus_difference(
+                MANY, MORE, ratio, clusters=[k // 3 for k in range(18)]
+            ),
             (
                 0.0548545276,
-                -0.110209219,
-                0.215903242,
-                0.41,
+                -0.0661469088,
+                0.175855964,
+                0.296446024,
                 18,
                 None,
                 None,
                 None,
                 None,
-                0.250300648,
+                0.164285846,
+                "bootstrap t",
+                None,
             ),
         ),
         (
             lambda: paired_corpus_difference(ROWS[:1], OTHER[:1], ratio),
-            (0.166666667, None, None, 1.0, 1, None, None, None, None, None),
-        ),
-        (
-            lambda: paired_corpus_difference(ROWS[:2], OTHER[:2], ratio),
-            (0.380952381, 0.166666667, 0.5, 0.5, 2, None, None, None, None, 1.63062517),
+            (0.166666667, None, None, 1.0, 1, None, None, None, None, None, "none", None),
         ),
     ],
 )
@@ -340,42 +473,20 @@ def test_unpaired(compare, expected):
 
 def test_the_usual_options():
     usual = paired_difference(LONG_A, LONG_B)
-    assert usual == paired_difference(LONG_A, LONG_B, level=0.95, permutations=9999, seed=0)
+    assert usual == paired_difference(LONG_A, LONG_B, level=0.95, low=None, high=None, margin=None)
     usual = paired_corpus_difference(MANY, MORE, ratio)
-    assert usual == paired_corpus_difference(
-        MANY, MORE, ratio, level=0.95, resamples=1000, permutations=9999, seed=0
-    )
+    assert usual == paired_corpus_difference(MANY, MORE, ratio, level=0.95, resamples=1000, seed=0)
     assert unpaired_difference(A, B) == unpaired_difference(A, B, level=0.95)
-    assert (EXACT_LIMIT, PERMUTATIONS) == (14, 9999)
 
 
 @pytest.mark.parametrize(
-    ("n", "permutations", "smallest"),
-    [
-        (1, 9999, 1.0),
-        (2, 9999, 0.5),
-        (6, 9999, 1 / 32),
-        (14, 9999, 2**-13),
-        (15, 9999, 1 / 10_000),
-        (15, 99, 1 / 100),
-        (RESAMPLING_LIMIT, 9999, 1 / 10_000),
-        (RESAMPLING_LIMIT + 1, 9999, 0.0),
-    ],
+    ("n", "method", "smallest"),
+    [(1, "t", 1.0), (2, "t", 0.5), (5, "hall", 1 / 16), (6, "t", 0.0), (6, "score", 1 / 64)],
 )
-def test_the_smallest_p_value(n, permutations, smallest):
-    assert smallest_p_value(n, permutations=permutations) == smallest
-    assert smallest_p_value(15) == 1 / 10_000
-    if n < 100:
-        ones, zeros = [1.0 + k / 7 for k in range(n)], [0.0] * n
-        assert paired_difference(ones, zeros, permutations=permutations).p_value == smallest
-
-
-@pytest.mark.parametrize("n", [RESAMPLING_LIMIT, RESAMPLING_LIMIT + 1])
-def test_many_pairs_are_not_flipped(n):
-    draw = np.random.Generator(np.random.PCG64(n))
-    differences = draw.normal(0.015, 1, n)
-    found = paired_difference(differences, np.zeros(n), permutations=49)
-    assert (found.p_value == paired_t(differences)) is (n > RESAMPLING_LIMIT)
+def test_the_smallest_p_value(n, method, smallest):
+    assert smallest_p_value(n, method) == smallest
+    scores = [1.0] * n if method == "score" else [1.0 + k / 7e9 for k in range(n)]
+    assert paired_difference(scores, [0.0] * n).p_value == pytest.approx(smallest, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -504,23 +615,16 @@ def test_samples_are_paired_by_name_and_repeats_averaged():
     assert unpaired_difference([1.0], []) is None
 
 
-def test_two_clusters_have_a_spread():
-    found = paired_difference(A, B, clusters=list("aaabbb"))
-    assert near(
-        found,
-        (
-            0.20833333333333334,
-            0.10244829386521101,
-            0.3142183728014557,
-            0.5,
-            6,
-            4,
-            1,
-            1,
-            0.8338894450624493,
-            0.1173548888053821,
-        ),
-    )
+@pytest.mark.parametrize(
+    ("clusters", "tested"),
+    [("aaabbb", False), ("aabbcd", False), ("abcdef", True)],
+)
+def test_fewer_than_five_effective_clusters_show_nothing(clusters, tested):
+    found = paired_difference(A, B, clusters=list(clusters))
+    assert ((found.low, found.high, found.p_value) == (None, None, 1.0)) is not tested
+    rows, other = [[one, 1.0] for one in A], [[one, 1.0] for one in B]
+    found = paired_corpus_difference(rows, other, ratio, clusters=list(clusters))
+    assert ((found.low, found.high, found.p_value) == (None, None, 1.0)) is not tested
 
 
 def test_blocks_of_many_samples_are_drawn_with_the_seed():
@@ -529,26 +633,10 @@ def test_blocks_of_many_samples_are_drawn_with_the_seed():
         [draw.normal(1, 1, RESAMPLING_LIMIT + 9), np.ones(RESAMPLING_LIMIT + 9)], axis=1
     )
     first, second = (
-        paired_corpus_difference(
-            rows, rows[::-1] + 0.01, ratio, resamples=9, permutations=9, seed=seed
-        )
+        paired_corpus_difference(rows, rows[::-1] + 0.01, ratio, resamples=9, seed=seed)
         for seed in (3, 3)
     )
     assert first == second
-
-
-def test_exchanges_are_drawn_where_they_are_too_many():
-    found = paired_corpus_difference(ROWS, OTHER, ratio, permutations=5)
-    assert found.p_value == pytest.approx(0.5)
-    assert found.p_value != paired_corpus_difference(ROWS, OTHER, ratio, permutations=8).p_value
-
-
-@pytest.mark.parametrize("scale", [0.1, 0.3e-3, 1e8 / 3, 1e12 / 7])
-@pytest.mark.parametrize("whole", [[3, -1, -2, 1], [1, 2, 3, -4], [7, 1, 2, -3, -3]])
-def test_sums_that_are_equal_but_for_rounding_are_equal(whole, scale):
-    zeros = [0.0] * len(whole)
-    expected = paired_difference([float(n) for n in whole], zeros).p_value
-    assert paired_difference([n * scale for n in whole], zeros).p_value == expected
 
 
 def test_equal_differences_have_no_effect_size():
@@ -573,11 +661,11 @@ def test_equal_values_have_no_direction():
 
 def test_equal_corpora_are_not_different():
     found = paired_corpus_difference(ROWS, ROWS, ratio)
-    assert (found.difference, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
-    found = paired_corpus_difference(MANY, MANY, ratio, permutations=99)
+    assert (found.difference, found.low, found.high, found.p_value) == (0.0, None, None, 1.0)
+    found = paired_corpus_difference(MANY, MANY, ratio)
     assert (found.difference, found.p_value) == (0.0, 1.0)
 
 
 def test_without_repeats_or_spread_there_is_no_effect_size():
-    found = paired_difference([0.5, 0.5, 0.5], [0.25, 0.25, 0.25], clusters="aab")
-    assert (found.effect_size, found.detectable, found.low) == (None, None, 0.25)
+    found = paired_difference([0.5] * 6, [0.25] * 6, clusters="abcdef")
+    assert (found.effect_size, found.detectable, found.low) == (None, None, None)

@@ -178,6 +178,43 @@ def test_several_routes_of_one_run_share_one_correction(server):
     assert one["p_holm"] == one["p_value"]
 
 
+def test_a_margin_makes_equivalence_a_verdict(server):
+    document = {"routes": ["up/echo", "up/half"], "baseline": "up/echo"}
+    first, again = server.run(**document, margins={"exact_match": 0.5}), server.run(cache=False)
+    [same] = server.compared(first, again)["contrasts"]
+    assert (same["verdict"], same["margin"], same["method"]) == ("equivalent", 0.5, "score")
+    assert -0.5 < same["low"] <= 0 <= same["high"] < 0.5
+    # 30 samples show no less than about 0.11.
+    [same] = server.compared(first, again, margin="exact_match=0.1")["contrasts"]
+    assert (same["verdict"], same["margin"]) == ("no difference shown", 0.1)
+    shown = evalrouter("eval", "compare", first, again, "--margin", "exact_match=0.2").stdout
+    assert "≈ equivalent" in shown
+    assert "(±0.2)" in shown
+    [half] = server.http.get(f"{server.url}/eval/{first}").json()["report"]["comparisons"]
+    assert (half["margin"], half["verdict"]) == (0.5, "worse")
+    for margins, message in (
+        ({"exact_mtach": 0.1}, "Did you mean 'exact_match'?"),
+        ({"exact_match": 0}, "margins"),
+    ):
+        refused = server.http.post(
+            f"{server.url}/eval",
+            json={"dataset": "data.jsonl", "metrics": ["exact_match"], **document}
+            | {"margins": margins},
+        )
+        assert refused.status_code == 400
+        assert message in refused.json()["error"]["message"]
+    refused = server.http.post(
+        f"{server.url}/eval",
+        json={
+            "dataset": "data.jsonl",
+            "routes": ["up/echo"],
+            "metrics": ["exact_match"],
+            "margins": {"exact_match": 0.1},
+        },
+    )
+    assert refused.json()["error"]["message"] == "margins: the run names no baseline"
+
+
 def test_what_differs_is_told(server):
     first = server.run(parameters={"temperature": 0})
     second = server.run(
@@ -260,6 +297,11 @@ def test_what_cannot_be_compared_is_told(server):
         ({"runs": f"{first},{second}", "join": "guess"}, 400, "join"),
         ({"runs": f"{first},{second}", "movers": -1}, 400, "movers"),
         ({"runs": f"{second},{third}"}, 409, "runs"),
+        ({"runs": f"{first},{second}", "margin": "exact_match"}, 400, "margin"),
+        ({"runs": f"{first},{second}", "margin": "exact_match=much"}, 400, "margin"),
+        ({"runs": f"{first},{second}", "margin": "exact_match=0"}, 400, "margin"),
+        ({"runs": f"{first},{second}", "margin": "exact_match=nan"}, 400, "margin"),
+        ({"runs": f"{first},{second}", "margin": "exact_mtach=0.1"}, 400, "margin"),
     ):
         answer = server.ask(**params)
         assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), params

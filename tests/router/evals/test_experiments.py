@@ -207,7 +207,7 @@ def test_on_the_command_line(run, folder):
     shown = evalrouter("experiment", "show", "study").stdout
     assert "first [draft]" in shown
     assert "exact_match ↑" in shown
-    assert "no difference shown" in shown
+    assert "▲ better, ▼ worse than its run's baseline, ≈ equivalent to it" in shown
     assert "Ranks are not tests" in shown
     assert json.loads(evalrouter("experiment", "show", "study", "--json").stdout)["boards"]
     evalrouter("experiment", "note", "study", "Read [this].")

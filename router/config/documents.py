@@ -359,9 +359,17 @@ def _problems_of_fields(
 
 
 def _has_unread(data: Any) -> bool:
-    if isinstance(data, Mapping):
-        return any(map(_has_unread, data.values()))
-    return any(map(_has_unread, data)) if isinstance(data, list) else data is UNREAD
+    # With a stack of its own: a request's document may be nested deeper than Python's.
+    stack = [data]
+    while stack:
+        part = stack.pop()
+        if part is UNREAD:
+            return True
+        if isinstance(part, Mapping):
+            stack += part.values()
+        elif isinstance(part, list):
+            stack += part
+    return False
 
 
 def _could_be(data: Any, kind: Any) -> bool:

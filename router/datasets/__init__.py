@@ -1,1 +1,1 @@
-"""Finds datasets, and keeps those that are registered."""
+"""Fetches datasets, and stores those that are registered."""

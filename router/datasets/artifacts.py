@@ -175,7 +175,7 @@ class LocalArtifacts:
             await _finished(beside.parent.mkdir, parents=True, exist_ok=True)
             file = await _finished(beside.open, "xb")
         except OSError as error:
-            raise self._refused("keep", key, error) from error
+            raise self._refused("store", key, error) from error
 
         def write(chunk: bytes) -> None:
             digest.update(chunk)
@@ -194,11 +194,11 @@ class LocalArtifacts:
                 try:
                     await _finished(write, chunk)
                 except OSError as error:
-                    raise self._refused("keep", key, error) from error
+                    raise self._refused("store", key, error) from error
             try:
                 await _finished(finish)
             except OSError as error:
-                raise self._refused("keep", key, error) from error
+                raise self._refused("store", key, error) from error
         finally:
             # Closing writes what is buffered, which a full disk refuses again.
             with suppress(OSError):

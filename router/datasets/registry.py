@@ -135,7 +135,7 @@ class DatasetRegistry:
         name: str = "",
         columns: Mapping[str, str] | None = None,
     ) -> DatasetRow:
-        """Register what a client sends. `filename` says the format, and the name where none is.
+        """Register a client's upload. `filename` tells the format, and the name if `name` is empty.
 
         Raises:
             As `add` does, and whatever `chunks` raises.

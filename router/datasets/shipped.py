@@ -1,4 +1,4 @@
-"""The dataset that ships with evalrouter, and `evalrouter demo` (`show.py`), which shows it off."""
+"""The dataset that ships with evalrouter. `evalrouter demo` (`router/cli/demo.py`) uses it."""
 
 from __future__ import annotations
 

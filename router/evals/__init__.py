@@ -1,1 +1,1 @@
-"""Evaluates routes: runs, their work and their results."""
+"""Evaluates routes: runs, how they are executed, and their results."""

@@ -1,4 +1,4 @@
-"""What changes when a run is to do more: other metrics over its answers, more samples or repeats.
+"""Changes a run that is to do more: other metrics over its answers, more samples or repeats.
 
 `runs.py` stores the changes and has the run executed; a change that is refused stores nothing.
 """

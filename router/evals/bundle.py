@@ -1,4 +1,4 @@
-"""A run's document, dataset and config as a folder that means the same on another machine.
+"""Packs a run's document, dataset and config into a folder that means the same elsewhere.
 
     command = pack(document, base, config, folder)      # in `folder`: evalrouter eval run ...
 

@@ -1,8 +1,8 @@
 """Sends each target as many evaluation requests at a time as it takes without refusing.
 
     window = pacing.window(target)
-    await window.enter()                        # waits for room, and for as long as the host asked
-    ...                                         # the dispatcher tells `pacing` how it ended
+    await window.enter()                        # waits for room, and as long as the host demands
+    ...                                         # the dispatcher calls `pacing.ended`
     window.leave()
 
 TCP's congestion control, with requests for packets and status 429 for loss:
@@ -35,7 +35,7 @@ from router.records import Target
 
 # RFC 6928's ten would do; this is a run's concurrency where its document says nothing.
 START = 16
-# However many a run's document asks for, more than these are reached by doubling.
+# However high a run's concurrency is, a larger window is only reached by doubling.
 MAX_START = 256
 _DECREASE = 0.5
 # Waits where the host does not say how long: doubled with each episode in a row, with jitter.
@@ -82,10 +82,10 @@ class Window:
         # Ends a pause for those who wait.
         self._timer: asyncio.TimerHandle | None = None
 
-    # what the target tells
+    # what is known of the target
 
     def succeeded(self, sent_at: float) -> None:
-        """A request that was sent then has been answered, and is still counted as in flight."""
+        """Count an answer to a request that was sent at `sent_at` and is still in flight."""
         if sent_at <= self._shrunk_at:
             return
         self._in_a_row = 0
@@ -95,11 +95,11 @@ class Window:
         self._wake()
 
     def refused(self, sent_at: float, wait: float | None) -> None:
-        """A request that was sent then met a rate limit.
+        """Shrink the window: a request met a rate limit.
 
         Args:
-            sent_at: by the clock.
-            wait: seconds that the host asks to wait; None when it does not say.
+            sent_at: when the request was sent, by the clock.
+            wait: the seconds that the host says to wait; None when it says nothing.
         """
         now = self._clock()
         if wait is not None:
@@ -180,7 +180,7 @@ class Window:
 
 
 class Pacing:
-    """The windows of one process, told by the dispatcher how each request ended.
+    """The windows of one process. The dispatcher calls `ended` after each request.
 
     Args:
         now: seconds since the epoch, for `Retry-After` dates.

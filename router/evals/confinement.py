@@ -4,7 +4,7 @@
 
 `Runs` and `Jobs` call it for everything that a server does for a client: creating, estimating,
 resuming, extending and scoring again, and once more before a stored run is executed. Commands may
-name anything: whoever types them has the rights of their own account.
+name anything: they run with the rights of the user's own account.
 """
 
 from __future__ import annotations

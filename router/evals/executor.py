@@ -294,7 +294,7 @@ class Replay:
             unless_known=document.cache and not self._requester.is_free(prepared),
         )
         if known is not None:
-            # It keeps what it once cost, so that routes compare; it is not paid again.
+            # Its cost stays, so that routes compare, although it is not paid again.
             answer = msgspec.structs.replace(known, cached=True, attempts=0)
             await self._store.keep_answer(run_id, cell, prepared.hash, answer, ())
             return answer

@@ -1,10 +1,10 @@
-"""Experiments: several runs under one name, and what they found in one leaderboard.
+"""Experiments: several runs under one name, and their scores in one leaderboard.
 
     board = await Experiments(store).leaderboard("prompt-study")
 
 A table has the routes of all runs whose numbers mean the same: the same samples, read the same way,
-and the same signature of the metric. What each run has found out about differences is taken from
-its own report; nothing is tested across runs (`evalrouter eval compare` does that).
+and the same signature of the metric. Differences within a run are taken from its own report;
+nothing is tested across runs (`evalrouter eval compare` does that).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class LeaderboardTable(msgspec.Struct, frozen=True, kw_only=True):
         signature: that of its metric.
         dataset: as the newest of its runs named it.
         dataset_hash: SHA-256, hex.
-        samples: how many of the dataset's rows each run asks.
+        samples: how many of the dataset's rows are samples of each run.
         apart: why its runs are not in the table before it of the same output; "" for the first.
         entries: best first; where neither direction is better, by run and route.
     """
@@ -103,7 +103,7 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Leaderboard(msgspec.Struct, frozen=True, kw_only=True):
-    """What the runs of an experiment found.
+    """The scores of an experiment's runs, in tables.
 
     Attributes:
         experiment: its name, tags, notes and counts.
@@ -119,7 +119,7 @@ class Leaderboard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExperimentChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is to change of an experiment; None leaves it as it is."""
+    """A change of an experiment; None leaves a field as it is."""
 
     tags: Tags | None = None
     notes: Notes | None = None
@@ -198,7 +198,7 @@ class Experiments:
         return len(doomed)
 
     async def leaderboard(self, name: str) -> Leaderboard:
-        """Return what the runs of an experiment found. Raises NotFoundError."""
+        """Return the scores of an experiment's runs, in tables. Raises NotFoundError."""
         experiment = await self.find(name)
         runs = await self._store.runs(RunFilter(experiment=name), limit=MAX_RUNS)
         members: list[_Member] = []

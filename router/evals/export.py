@@ -97,7 +97,7 @@ async def export_run(
         ArtifactError: the place refuses, or the disk for temporary files is full.
     """
     if run.state == "running":
-        raise ConflictError(f"{run.id} is being carried out; wait for its end, or pause it")
+        raise ConflictError(f"{run.id} is running; wait for its end, or pause it")
     if parquet:
         _pyarrow()
     with temporary_folder() as folder:

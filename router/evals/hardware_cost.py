@@ -1,4 +1,4 @@
-"""What an evaluation costs on one's own machines, which are paid by the hour and not by the token.
+"""Computes what an evaluation costs on one's own machines, which are paid by the hour.
 
 A target with a `price_per_hour` costs that for as long as at least one request of the run was under
 way at it: 80 minutes at $2.21 an hour are $2.95, however many answers came of it. Pauses between

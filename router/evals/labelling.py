@@ -1,4 +1,4 @@
-"""Ground truth from a route's answers: a new dataset version with a `reference` column.
+"""Makes ground truth of a route's answers: a new dataset version with a `reference` column.
 
     run = await begin(runs, route="openai/gpt-4o", dataset="news", prompt="...")
     await jobs.execute(run.id)

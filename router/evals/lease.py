@@ -1,4 +1,4 @@
-"""Which process executes a run, by a name that ends with the process and is never used again."""
+"""Names the process that executes a run; such a name is never used again after the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has found out: its report and its gates."""
+"""Makes a run's outcome: its report, and the results of its gates."""
 
 from __future__ import annotations
 

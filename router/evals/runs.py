@@ -1,8 +1,9 @@
-"""Runs of evaluations: checked before anything is paid for, queued, resumed, extended, reported.
+"""Runs of evaluations: checks, queues, resumes, rescores and extends them, and reports on them.
 
-Read `create`, then `Jobs.execute` in `worker.py`. The store has everything that a run needs to go
-on after a crash. A run that a server began is queued there, and any server on the same store takes
-it up (`Jobs.serve`); a run that a command began is executed by that command.
+Read `create`, then `Jobs.execute` in `worker.py`. A run is checked before anything is paid for. The
+store has everything that a run needs to go on after a crash. A run that a server began is queued
+there, and any server on the same store takes it up (`Jobs.serve`); a run that a command began is
+executed by that command.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ class Runs:
     def _open(
         self, runner: Runner, document: RunDocument, base: Path
     ) -> AbstractAsyncContextManager[Source]:
-        """Open a document's dataset with the rights of whoever named it."""
+        """Open a document's dataset with the rights of the client or command that named it."""
         return self._datasets.open(document.dataset, base=base, over_http=runner == "server")
 
     # Changing

@@ -1,6 +1,7 @@
-"""Runs as the store has them: found by their id, their documents read.
+"""Gets runs from the store by their id, and reads their documents.
 
-Whatever is done with a stored run reads its document here, once, and passes it on.
+Every operation on a stored run reads the document here, once, and passes it on. What it builds of
+it (metrics, gates) is not kept for the next operation, because their files may have changed since.
 """
 
 from __future__ import annotations

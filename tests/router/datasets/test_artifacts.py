@@ -182,7 +182,7 @@ def test_a_full_disk(tmp_path):
         cwd=ROOT,
     )
     told, there = done.stdout.splitlines()
-    assert told.startswith(f"cannot keep large in {folder}: no space left (File too large)")
+    assert told.startswith(f"cannot store large in {folder}: no space left (File too large)")
     assert there == "[]"
     assert [one for one in folder.rglob("*") if one.is_file()] == []
 

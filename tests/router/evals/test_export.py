@@ -144,7 +144,7 @@ async def test_a_file_that_was_changed_is_found_out(services, run, artifacts):
 
 async def test_a_run_under_way_is_not_exported(services, run, artifacts):
     running = msgspec.structs.replace(run, state="running")
-    with pytest.raises(ConflictError, match="is being carried out; wait for its end"):
+    with pytest.raises(ConflictError, match="is running; wait for its end"):
         await export_run(services.store, running, artifacts, "e")
     assert [one async for one in artifacts.list()] == []
 

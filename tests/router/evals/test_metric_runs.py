@@ -171,3 +171,60 @@ def test_text_that_rouge_erases_is_told(folder):
         "up/echo: rouge1, rouge2, rougeL, rougeLsum of 3 of 3 answers: more than half of the "
         "answer or a reference is in letters this tokenizer drops; use tokenizer: unicode."
     )
+
+
+# A user's metric reads its file when it is built, to name its content in its signature.
+COUNT_BUILDS = """
+import asyncio, json, sys
+from pathlib import Path
+
+import msgspec
+
+from evaluators.document import RunDocument
+from router.config.loading import load
+from router.services import Services
+
+builds, counts = 0, {}
+
+def count(event, args):
+    global builds
+    builds += event == "open" and str(args[0]).endswith("mine.py")
+
+sys.addaudithook(count)
+
+async def counted(name, step):
+    global builds
+    builds = 0
+    result = await step
+    counts[name] = builds
+    return result
+
+async def main():
+    async with Services(load(Path("evalrouter.yaml"))) as services:
+        runs, jobs, here = services.runs, services.jobs, Path()
+        document = msgspec.convert(json.loads(Path("run.json").read_text()), RunDocument)
+        await counted("estimate", runs.estimate(document, base=here))
+        run = await counted("create", runs.create(document, base=here))
+        await counted("execute", jobs.execute(run.id))
+        await counted("report", runs.outcome(run.id))
+        await counted("rescore", runs.rescore(run.id, [], base=here, runner="command"))
+        await counted("score again", jobs.execute(run.id))
+        await counted("extend", runs.extend(run.id, runner="command", repeats=2))
+        await counted("resume", runs.resume(run.id, runner="command"))
+
+asyncio.run(main())
+print(json.dumps(counts))
+"""
+
+
+def test_each_step_of_a_run_builds_its_metrics_once(folder):
+    (folder / "mine.py").write_text("def score(*_): return 1")
+    document = {"dataset": "data.jsonl", "routes": ["up/echo"], "metrics": ["file:mine.py"]}
+    (folder / "run.json").write_text(json.dumps(document))
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_BUILDS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts == dict.fromkeys(counts, 1)
+    assert len(counts) == 8

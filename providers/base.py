@@ -48,7 +48,7 @@ class Secret:
 
 
 class Translation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of a request's fields on their way to the host; kept with every answer.
+    """What became of a request's fields on their way to the host; stored with every answer.
 
     A field inside a message is named by its path: `messages.name`.
 
@@ -78,12 +78,12 @@ class Timeout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Seconds a target may take. What a route leaves out, the target's provider decides.
 
     Attributes:
-        connect: until there is a connection; 5 where nothing is said.
-        first_byte: until the first byte of the answer's body. Where nothing is said, 120 for a
-            stream, and `total` for a whole answer, whose first byte comes with its last.
-        between_chunks: between two chunks of a stream; 60 where nothing is said.
-        total: from the first attempt to the last byte, over all attempts; 600 where nothing is
-            said. It goes on while the client does not read.
+        connect: until the connection is made; 5 by default.
+        first_byte: until the first byte of the answer's body. By default 120 for a stream, and
+            `total` for a whole answer, whose first byte comes with its last.
+        between_chunks: between two chunks of a stream; 60 by default.
+        total: from the first attempt to the last byte, over all attempts; 600 by default. It goes
+            on while the client does not read.
     """
 
     connect: Positive | None = None
@@ -123,7 +123,7 @@ class Call(msgspec.Struct, kw_only=True):
         model: the model's name at the provider.
         envelope: the client's JSON object, each value as its original bytes; must not be changed
             (a retry sends it again): build a new one.
-        stream: whether the client asked for server-sent events.
+        stream: whether the client requested server-sent events.
         request_id: sent upstream as `x-request-id`.
         connect_timeout: seconds to reach the host; the other time-outs are the dispatcher's.
         on_unsupported: what to do with fields the host cannot express, where the provider's own
@@ -211,7 +211,7 @@ class Lifecycle(Protocol):
 
 @runtime_checkable
 class Explains(Protocol):
-    """A provider that can tell a target that is starting from one that fails."""
+    """A provider that can distinguish a target that is starting from one that fails."""
 
     def starting(self, model: str) -> str:
         """Return why this model has no answer yet, in words; "" when it should have one."""

@@ -5,7 +5,8 @@
     completion.logprobs.total()       # of the whole answer
     completion.logprobs.last(32)      # the last tokens with their alternatives
 
-This is the only place where a body that is to be scored becomes an answer, whoever asked for it.
+This is the only place where a body that is to be scored becomes an answer, for samples and judges
+alike.
 Reading is lenient where hosts differ (null content, content as parts, no usage, extra fields, log
 probabilities in a form of their own) and strict where a wrong value would be taken for an answer
 (no `choices`, a text that is a number). Counts of tokens are read by `usage.py`.
@@ -17,10 +18,12 @@ import math
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from providers.errors import UpstreamProtocolError
+from providers.host_json import check_values
 from providers.usage import ABSENT
-from providers.wire import UNREADABLE, AnswerMessage, message_text
+from providers.wire import UNREADABLE, Content, message_text
 
 
 class _Alternative(msgspec.Struct):
@@ -78,14 +81,14 @@ class Logprobs(msgspec.Struct, frozen=True):
 
 
 class Completion(NamedTuple):
-    """The first choice of a completion, and who gave it.
+    """The first choice of a completion, and the model that gave it.
 
     Attributes:
-        text: its text; None without one (tool calls, a refusal, or no choice at all).
-        finish_reason: why it ended there, "" where the host does not say.
-        model: the model that the host says it is, "" where it does not.
-        system_fingerprint: as the host reports it, "" otherwise.
-        logprobs: of its tokens; empty where the host gave none that can be read.
+        text: the choice's text; None without one (tool calls, a refusal, or no choice at all).
+        finish_reason: why the text ended; "" where the host does not report it.
+        model: the model that the host reports; "" for none.
+        system_fingerprint: the fingerprint that the host reports; "" for none.
+        logprobs: the log probabilities of the text's tokens; empty without any that can be read.
     """
 
     text: str | None
@@ -95,8 +98,13 @@ class Completion(NamedTuple):
     logprobs: Logprobs = Logprobs()
 
 
+class _Message(msgspec.Struct):
+    role: str | None = None
+    content: msgspec.Raw = ABSENT
+
+
 class _ChatChoice(msgspec.Struct):
-    message: AnswerMessage
+    message: _Message
     finish_reason: str | None = None
     logprobs: msgspec.Raw = ABSENT
 
@@ -107,21 +115,31 @@ class _TextChoice(msgspec.Struct):
     logprobs: msgspec.Raw = ABSENT
 
 
+# Only the first choice is decoded; others, which may be millions, are skipped.
+class _ChatChoices(msgspec.Struct, array_like=True):
+    first: _ChatChoice | UnsetType = UNSET
+
+
+class _TextChoices(msgspec.Struct, array_like=True):
+    first: _TextChoice | UnsetType = UNSET
+
+
 # Without the numbers: one that cannot be must not cost the answer.
 class _Chat(msgspec.Struct):
-    choices: list[_ChatChoice]
+    choices: _ChatChoices
     model: str | None = None
     system_fingerprint: str | None = None
 
 
 class _Text(msgspec.Struct):
-    choices: list[_TextChoice]
+    choices: _TextChoices
     model: str | None = None
     system_fingerprint: str | None = None
 
 
 _decode_chat = msgspec.json.Decoder(_Chat).decode
 _decode_text = msgspec.json.Decoder(_Text).decode
+_decode_content = msgspec.json.Decoder(Content).decode
 _decode_logprobs = msgspec.json.Decoder(Logprobs | None).decode
 _decode_alternatives = msgspec.json.Decoder(list[_Alternative] | None).decode
 
@@ -130,7 +148,7 @@ def read_completion(body: bytes, *, chat: bool) -> Completion:
     """Return the first choice of a completion.
 
     Args:
-        body: all that the host sent.
+        body: the whole body of the answer.
         chat: whether it answers `chat/completions`, else `completions`.
 
     Raises:
@@ -138,14 +156,15 @@ def read_completion(body: bytes, *, chat: bool) -> Completion:
     """
     try:
         completion = _decode_chat(body) if chat else _decode_text(body)
+        first = completion.choices.first
+        if first is UNSET:
+            return Completion(text=None)
+        text = _text_of(first)
     except UNREADABLE as error:
         kind = "chat completion" if chat else "completion"
         raise UpstreamProtocolError(f"the answer is not a {kind}: {error}") from error
-    if not completion.choices:
-        return Completion(text=None)
-    first = completion.choices[0]
     return Completion(
-        text=_text_of(first),
+        text=text,
         finish_reason=first.finish_reason or "",
         model=completion.model or "",
         system_fingerprint=completion.system_fingerprint or "",
@@ -156,7 +175,8 @@ def read_completion(body: bytes, *, chat: bool) -> Completion:
 def _text_of(choice: _ChatChoice | _TextChoice) -> str | None:
     if isinstance(choice, _TextChoice):
         return choice.text
-    content = choice.message.content
+    check_values(choice.message.content)
+    content = _decode_content(choice.message.content)
     return None if content is None else message_text(content)
 
 

@@ -26,13 +26,13 @@ Catch the branch you can act on:
     │   │   └── TargetStartingError   504: it is being started, and was not ready in time
     │   ├── UpstreamProtocolError     502: cut off in mid-body, or not the JSON it promised
     │   ├── UpstreamAuthError         502: it refused the key that the config has for it
-    │   ├── UpstreamStatusError       its own status and body, kept as they came
+    │   ├── UpstreamStatusError       its own status and body, unchanged
     │   └── TargetBusyError           429: all targets are full, and so are their queues
     ├── ClientGoneError               499: the client went away before the answer
     ├── UnavailableError              503: the server has no room, or is being stopped
     ├── StoreError                    500: the database refused
     │   └── StoreUnavailableError     503: the database does not work at present
-    └── ArtifactError                 500: the place where files are kept refused
+    └── ArtifactError                 500: the place where files are stored refused
 
 Data sits on the exception (`status`, `type`, `code`, `param`); nothing matches on message text.
 `as_openai()` gives the one error object every HTTP path answers with.
@@ -144,7 +144,7 @@ class AuthenticationError(RequestError):
 
     status = 401
     code = "invalid_api_key"
-    # HTTP asks every 401 to name a scheme.
+    # HTTP requires every 401 to name a scheme.
     headers: Mapping[str, str] = {"www-authenticate": "Bearer"}
 
 
@@ -325,7 +325,7 @@ class UpstreamAuthError(UpstreamError):
 
 
 class UpstreamStatusError(UpstreamError):
-    """The target answered with an error of its own: its status and body are kept.
+    """The target answered with an error of its own, with its status and body.
 
     Attributes:
         body: the answer's bytes as they came.
@@ -464,7 +464,7 @@ class StoreUnavailableError(StoreError):
 
 
 class ArtifactError(EvalrouterError):
-    """The folder or bucket where files are kept refused."""
+    """The folder or bucket where files are stored refused."""
 
     code = "artifact_error"
 

@@ -36,8 +36,7 @@ def decode(data: bytes | msgspec.Raw) -> Any:
         msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is no JSON, or has more
             than MAX_VALUES lists, objects and keys.
     """
-    if len(data) > _FEW_BYTES:
-        _check_values(bytes(data))
+    check_values(data)
     try:
         return _decode(data)
     except msgspec.DecodeError:
@@ -60,9 +59,16 @@ def decode_object(data: bytes | msgspec.Raw) -> dict[str, Any]:
     return value
 
 
-def _check_values(data: bytes) -> None:
+def check_values(data: bytes | msgspec.Raw) -> None:
+    """Refuse a document with over MAX_VALUES lists, objects and keys.
+
+    Raises:
+        msgspec.DecodeError: it has more.
+    """
+    if len(data) <= _FEW_BYTES:
+        return
     # Those within texts count too, and are few there.
-    if sum(map(data.count, (b"[", b"{", b":"))) > MAX_VALUES:
+    if sum(map(bytes(data).count, (b"[", b"{", b":"))) > MAX_VALUES:
         raise msgspec.DecodeError(f"it has over {MAX_VALUES:,} lists, objects and keys")
 
 

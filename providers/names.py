@@ -1,8 +1,8 @@
-"""What can be a name: of a model, a route, a run, a dataset, a tag, a field of a request.
+"""Checks the names of models, routes, runs, datasets, tags and fields of requests.
 
     check_name(model, "model")      # RequestError, with what is wrong and what to do
 
-Names become rows, labels of metrics and headers. Whoever may choose them must not be able to fill
+Names become rows, labels of metrics and headers. Those who choose them must not be able to fill
 memory with them, or to write lines of their own into a log.
 """
 
@@ -13,7 +13,7 @@ import re
 from providers.errors import InputError, RequestError
 
 MAX_NAME_BYTES = 256
-# Of paths and URLs, which name a place.
+# Bytes of paths and URLs, which name a place.
 MAX_ADDRESS_BYTES = 8192
 # Control characters, what ends a line in some readers, and halves of surrogate pairs: the last are
 # no text, and neither SQLite nor a header can have them.
@@ -28,17 +28,17 @@ def check_name(
     param: str | None = None,
     max_bytes: int = MAX_NAME_BYTES,
 ) -> None:
-    """Refuse what cannot be a name.
+    """Refuse a text that cannot be a name.
 
     Args:
-        name: what was given.
-        place: where, to begin the message with.
-        error: what to raise.
+        name: the text.
+        place: where it stands, as the message's beginning.
+        error: the type of error to raise.
         param: the place for programs; None for `place`.
-        max_bytes: of UTF-8.
+        max_bytes: bytes of UTF-8 that it may have.
 
     Raises:
-        error: it is too long, or has a character that no name has.
+        error: the text is too long, or has a character that no name has.
     """
     fault = _fault(name, max_bytes)
     if fault is not None:
@@ -48,7 +48,7 @@ def check_name(
 
 
 def as_name(text: str) -> str:
-    """Return a name made of what was not chosen as one, such as the name of a file."""
+    """Return a name made of a text that was not chosen as one, such as a file's name."""
     encoded = _REFUSED.sub("\N{REPLACEMENT CHARACTER}", text).encode()[:MAX_NAME_BYTES]
     return encoded.decode(errors="ignore")
 

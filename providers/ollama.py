@@ -1,9 +1,9 @@
 """Ollama, through its OpenAI endpoint, which ignores names it does not know.
 
-What it would ignore counts as lacking. So does a prompt that does not fit: Ollama's context is 4096
-tokens unless its server or the model says otherwise, whatever the model could hold, and it cuts the
-beginning of a longer prompt off without a word. The OpenAI endpoint has no way to ask for more; set
-`num_ctx` in a Modelfile or OLLAMA_CONTEXT_LENGTH at its server.
+Fields that it would ignore count as lacking. So does a prompt that does not fit: Ollama's context
+is 4096 tokens unless its server or the model sets another, whatever the model could hold, and it
+silently cuts the beginning of a longer prompt off. The OpenAI endpoint has no way to request more;
+set `num_ctx` in a Modelfile or OLLAMA_CONTEXT_LENGTH at its server.
 """
 
 from __future__ import annotations

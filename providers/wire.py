@@ -139,7 +139,7 @@ _decode_stream_options = msgspec.json.Decoder(StreamOptions | None).decode
 
 
 def wants_usage(envelope: Mapping[str, msgspec.Raw]) -> bool:
-    """Return whether a request asks for a stream's usage; one that cannot be read does not."""
+    """Return whether a request wants its stream's usage; one that cannot be read does not."""
     raw = envelope.get("stream_options")
     if raw is None:
         return False

@@ -3,7 +3,7 @@
 Reading: `Parser().feed(bytes)` returns the events that became complete, whatever the pieces.
 Writing: `encode(data)`. After a relayed stream: `read_end(its last bytes)`.
 
-Only `data` and `event` are kept: `id` and `retry` serve clients that reconnect, and a POST cannot.
+Only `data` and `event` are read: `id` and `retry` serve clients that reconnect, and a POST cannot.
 A line `error: ...` (older llama.cpp servers) is read as the data of an event of type `error`.
 """
 

@@ -4,9 +4,9 @@
     started: {kind: llamafile, command: "./prometheus.llamafile"}
     gguf:    {kind: llamafile, model: "./model.gguf"}            # needs llama-server on the PATH
 
-A llamafile up to 0.9 has a server of its own, without tools, `n` or logprobs; what it does not
-know, it ignores without a word. From 0.10 on, llamafile's server is llama-server. Which one it is
-shows in `/props`, asked once.
+A llamafile up to 0.9 has a server of its own, without tools, `n` or logprobs, which silently
+ignores fields that it does not know. From 0.10 on, llamafile's server is llama-server. `/props`,
+read once, shows which of them it is.
 
 A server of ours starts with the first request and ends with evalrouter. llama-server answers to any
 model name; it has one model.
@@ -47,7 +47,7 @@ class LlamafileConfig(CompatibleConfig, frozen=True, kw_only=True):
         model: a GGUF file to serve with `binary`.
         binary: llama.cpp's server, a name on the PATH or a path.
         args: further arguments.
-        slots: requests sent to it at once; 0 asks the server that we started how many it has.
+        slots: requests sent to it at once; 0 takes the number that a server of ours reports.
         log: the file for what the server prints; "" means `evalrouter-NAME.log`.
         start_timeout: seconds until the model must be loaded.
     """

@@ -70,7 +70,7 @@ class TokenSampling(msgspec.Struct, frozen=True, kw_only=True):
         temperature: 0 takes the likeliest token; None leaves it to the model's own way of
             generating, which for seq2seq models may be beam search.
         top_p, top_k: draw from the likeliest tokens only; 1.0 and 0 for all.
-        seed: of the draw; None for a fresh one.
+        seed: the seed of the draw; None for a fresh one.
         frequency_penalty, presence_penalty, logit_bias: as OpenAI's.
         logprobs: how many other tokens are given beside each; None gives no log probabilities.
         max_tokens: None for as many as the model has room for.
@@ -93,12 +93,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to write text.
 
     Attributes:
-        path: which of the two forms it has.
+        path: the request's path, which decides its form.
         messages: role and text of each message of a chat; () for `completions`.
         prompts: the texts of `completions`; () for a chat.
-        n: choices wanted for each prompt.
+        n: choices to write for each prompt.
         sampling: see TokenSampling.
-        stream: whether events are wanted.
+        stream: whether to answer with events.
         include_usage: whether a stream ends with its usage.
     """
 

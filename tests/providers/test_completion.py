@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -113,4 +114,24 @@ def test_log_probabilities_as_far_as_they_can_be_read(logprobs, total, last):
 )
 def test_what_is_no_completion_is_an_error(sent):
     with pytest.raises(UpstreamProtocolError):
+        read_completion(sent, chat=True)
+
+
+def test_choices_beyond_the_first_are_not_decoded():
+    head = b'{"choices":[{"message":{"content":"yes"}},'
+    sent = head + b'{"message":{}},' * 500_000 + b"{}]}"
+    tracemalloc.start()
+    try:
+        assert read_completion(sent, chat=True).text == "yes"
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Half a million objects of 16 bytes at the very least.
+    assert peak < 1_000_000
+
+
+def test_content_of_a_million_parts_is_no_answer():
+    parts = b'{"type":"text"},' * 1_000_000
+    sent = b'{"choices":[{"message":{"content":[%b{}]}}]}' % parts
+    with pytest.raises(UpstreamProtocolError, match="over 1,000,000 lists, objects and keys"):
         read_completion(sent, chat=True)

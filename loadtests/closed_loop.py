@@ -1,4 +1,4 @@
-"""Closed-loop load with wrk: 64 clients, each asking again as soon as it was answered.
+"""Closed-loop load with wrk: 64 clients, each sending its next request when the last is answered.
 
     python -m loadtests.closed_loop URL --seconds 10 [--header 'authorization: Bearer x']
 

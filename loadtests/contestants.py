@@ -1,9 +1,9 @@
-"""What is measured, and how each is started: the router, the floor, its peers, the machine's limit.
+"""The contestants and how each is started: the router, the floor, its peers, the machine's limit.
 
     installed, missing = contestants(litellm=Path(...), portkey=None)
 
-A contestant is given a Site and answers with a Start. All are told the same upstream, and all
-write as little to disk and to logs as they can be told to, except the router: it is measured with
+A contestant is given a Site and answers with a Start. All use the same upstream, and all
+write as little to disk and to logs as they can, except the router: it is measured with
 keys, limits, request records and metrics switched on.
 """
 
@@ -72,8 +72,8 @@ class Contestant(NamedTuple):
         name: as given to `--only`.
         versions: package to version.
         prepare: writes what files it needs, and says how to start it; raises NotPrepared.
-        complaint: asked after its turn, while it still runs, with its port and its Start: what it
-            left undone that it was measured with; None if nothing.
+        complaint: called after its turn, while it still runs, with its port and its Start; returns
+            what it did not do although it was measured with it, None if it did everything.
     """
 
     name: str

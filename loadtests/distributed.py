@@ -1,8 +1,8 @@
-"""How well scoring spreads: answers scored per second by one Ray worker, by two, and without Ray.
+"""Measures how scoring scales: answers per second with one Ray worker, with two, without Ray.
 
     python -m loadtests.distributed                 # eight minutes; leave the machine alone
 
-Each run scores answers that its dataset brings along with five metrics, kept row by row as in any
+Each run scores answers that its dataset brings along with five metrics, stored row by row as in any
 run. Two sizes of run tell what an answer takes from what Ray takes to start. Efficiency is the rate
 of two workers over twice that of one; without Ray, as many processes score as there are cores. What
 the machine has to do beside scoring (the run itself, Ray's own processes) is on the same cores, so

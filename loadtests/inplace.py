@@ -1,12 +1,12 @@
-"""Samples per second of a run: its model in its own actors, and the same model asked over HTTP.
+"""Samples per second of a run: its model in its own actors, and the same model over HTTP.
 
     python -m loadtests.inplace MODEL --samples 1000 --concurrency 32
 
-MODEL is a folder, or a name on the hub, for the transformers engine. Both runs ask the same samples
-greedily, one after the other, on this machine: `models/m` in place, then `host/m` as `evalrouter
-models serve` hosts it, with one copy each. Counted from the first request to the last answer that
-is kept; what comes before and after (Ray, loading) stands beside it. Needs the extras `ray` and
-`local`.
+MODEL is a folder, or a name on the hub, for the transformers engine. Both runs send the same
+samples, greedily, one after the other, on this machine: `models/m` in place, then `host/m` as
+`evalrouter models serve` hosts it, with one copy each. The rate counts from the first request to
+the last answer; what comes before and after (Ray, loading) is shown beside it. Needs the extras
+`ray` and `local`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Measured(msgspec.Struct, frozen=True):
     """What a run took.
 
     Attributes:
-        route: whom it asked.
+        route: the route that it was over.
         samples_per_second: from the first request to the last answer.
         around_s: seconds before and after that.
     """

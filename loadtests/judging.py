@@ -1,4 +1,4 @@
-"""320 answers judged 3 times each, killed once, resumed: what it takes, and what comes out.
+"""Measures 320 answers judged 3 times each, killed once and resumed: time, requests, result.
 
     python -m loadtests.judging                      # prints, and writes results/
     python -m loadtests.judging --concurrency 8
@@ -210,8 +210,8 @@ def killed_and_resumed(folder: Path, port: int, concurrency: int) -> tuple[str, 
     return study_id, {
         "sent before the kill": sent,
         "sent in all": host,
-        "kept": use["calls"],
-        "asked again because nothing could be read": use["asked_again"],
+        "stored": use["calls"],
+        "sent again because no verdict could be read": use["asked_again"],
         "paid for twice": host - use["calls"],
     }
 

@@ -1,4 +1,4 @@
-"""How fast scoring is: against the reference implementations, in bulk, and beside live requests.
+"""Measures scoring: against the reference implementations, in bulk, and beside live requests.
 
     python -m loadtests.metrics                      # everything, 6 minutes; writes results/
     python -m loadtests.metrics ratios bulk          # some of it, printed only

@@ -1,4 +1,4 @@
-"""Processes under measurement: pinned to a core, watched with all their children, stopped for sure.
+"""Processes under measurement: pinned to a core, watched with their children, always stopped.
 
 with started(["nginx", ...], core=0, log=path) as process:
     used = cpu_seconds(process.pid)

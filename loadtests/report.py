@@ -1,4 +1,4 @@
-"""From measurements to the table.
+"""Makes the table from the measurements.
 
     text = markdown(results, order, heading=..., notes=...)
 

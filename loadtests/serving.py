@@ -2,10 +2,10 @@ r"""Tokens per second of a hosted model: the bare engine, Ray Serve in front of 
 
     python -m loadtests.serving MODEL --clients 8 --seconds 5 --rounds 5
 
-MODEL is a causal model for the transformers engine: a folder, or a name on the hub. All three are
-asked for the same streams on this machine, in turns, so that a noisy minute does not fall on one of
-them alone; the table has the medians, and those of the ratios within a round. The bare engine runs
-in a process of its own, the clients in this one, so what is compared is what lies between them.
+MODEL is a causal model for the transformers engine: a folder, or a name on the hub. All three get
+requests for the same streams on this machine, in turns, so that a noisy minute does not fall on one
+of them alone; the table has the medians, and those of the ratios within a round. The bare engine
+runs in a process of its own, the clients in this one, so the comparison is of what is between.
 Needs the extras `ray` and `local`; the tests' tiny Llama will do for MODEL (extra `local-test`):
 
     PYTHONPATH=tests python -c \

@@ -5,7 +5,7 @@
 `POST /v1/chat/completions` is answered with one fixed completion of about 1 KB, or, when the body
 says `"stream": true`, with an SSE stream: `chunks` events of content `interval` ms apart, then the
 finish reason, the usage and `[DONE]`. `PUT /pace` with a JSON object of `delay`, `chunks` and
-`interval` changes them while it runs, so that one upstream, whose address every gateway was told
+`interval` changes them while it runs, so that one upstream, whose address every gateway was given
 at its start, serves all scenarios. `GET /count` is the number of completions requested so far.
 
 No framework: an asyncio protocol on uvloop, a C parser, and answers made once.

@@ -57,7 +57,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A route's answer to one sample, or the reason why it gave no answer.
 
     Attributes:
-        text: the answer's text; None for a failure (see `error`).
+        text: the answer's text without thoughts; None for a failure (see `error`).
+        whole_text: the text as it came, where thoughts were split off from it; None otherwise.
+        thinking: the thoughts, whether the target sent them apart or within the text.
+        shortfall: `truncated`, `unfinished` (within a thought), `filtered`, `refused`, or "".
         error: the reason for a failure, or None.
         error_code: the error's machine-readable code, or None.
         target: the `provider/model` that answered; "" when no target did.
@@ -79,6 +82,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     text: str | None
+    whole_text: str | None = None
+    thinking: str = ""
+    shortfall: str = ""
     error: str | None = None
     error_code: str | None = None
     target: str = ""

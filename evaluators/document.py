@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from evaluators.answers import AnswerRules, OnTruncated
 from evaluators.data.sampling import Rows, Sampling
 from evaluators.stats.sequential import StopWhen
 from evaluators.text.language_names import LanguageName
@@ -92,6 +93,10 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         repeats: how many answers each sample gets from each route.
         limit: only the first so many samples; None for all.
         sample: only so many samples, drawn at random; not together with `limit`. See Sampling.
+        answer: how answers are read: whether thoughts are split off first; see AnswerRules.
+        on_truncated: what becomes of an answer that was cut off, filtered or refused, or that
+            ended within a thought: `score` scores what there is of it, `exclude` leaves it
+            without scores, `zero` scores it as an empty text.
         baseline: the route that differences are taken against; None for no differences.
         margins: output to the largest difference that makes no difference to you: what is shown
             to differ from the baseline by less is `equivalent`.
@@ -120,6 +125,8 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     repeats: Repeats = 1
     limit: Rows | None = None
     sample: Sampling | None = None
+    answer: AnswerRules = AnswerRules()
+    on_truncated: OnTruncated = "score"
     baseline: str | None = None
     margins: Annotated[dict[str, Margin], _Few] = {}
     gates: Annotated[tuple[str, ...], _Few] = ()

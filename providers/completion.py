@@ -9,7 +9,8 @@ This is the only place where a body that is to be scored becomes an answer, for 
 alike.
 Reading is lenient where hosts differ (null content, content as parts, no usage, extra fields, log
 probabilities in a form of their own) and strict where a wrong value would be taken for an answer
-(no `choices`, a text that is a number). Counts of tokens are read by `usage.py`.
+(no `choices`, a text that is a number). A field beside the text that is odd is read as if the host
+had left it out: nothing is scored by it. Counts of tokens are read by `usage.py`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ import math
 from typing import NamedTuple
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from providers.errors import UpstreamProtocolError
-from providers.host_json import check_values
+from providers.host_json import decode
 from providers.usage import ABSENT
-from providers.wire import UNREADABLE, Content, message_text
+from providers.wire import UNREADABLE
 
 
 class _Alternative(msgspec.Struct):
@@ -85,6 +85,8 @@ class Completion(NamedTuple):
 
     Attributes:
         text: the choice's text; None without one (tool calls, a refusal, or no choice at all).
+        refusal: the model's words instead of an answer; "" where it does not refuse.
+        thinking: the model's thoughts, where the host sends them beside the text.
         finish_reason: why the text ended; "" where the host does not report it.
         model: the model that the host reports; "" for none.
         system_fingerprint: the fingerprint that the host reports; "" for none.
@@ -92,54 +94,51 @@ class Completion(NamedTuple):
     """
 
     text: str | None
+    refusal: str = ""
+    thinking: str = ""
     finish_reason: str = ""
     model: str = ""
     system_fingerprint: str = ""
     logprobs: Logprobs = Logprobs()
 
 
+# Only what becomes the text has a type: any other field that is odd must not cost the answer.
 class _Message(msgspec.Struct):
-    role: str | None = None
     content: msgspec.Raw = ABSENT
+    refusal: msgspec.Raw = ABSENT
+    reasoning_content: msgspec.Raw = ABSENT
+    reasoning: msgspec.Raw = ABSENT
 
 
 class _ChatChoice(msgspec.Struct):
     message: _Message
-    finish_reason: str | None = None
+    finish_reason: msgspec.Raw = ABSENT
     logprobs: msgspec.Raw = ABSENT
 
 
 class _TextChoice(msgspec.Struct):
     text: str
-    finish_reason: str | None = None
+    finish_reason: msgspec.Raw = ABSENT
     logprobs: msgspec.Raw = ABSENT
 
 
 # Only the first choice is decoded; others, which may be millions, are skipped.
-class _ChatChoices(msgspec.Struct, array_like=True):
-    first: _ChatChoice | UnsetType = UNSET
+class _Choices(msgspec.Struct, array_like=True):
+    first: msgspec.Raw = ABSENT
 
 
-class _TextChoices(msgspec.Struct, array_like=True):
-    first: _TextChoice | UnsetType = UNSET
+class _Envelope(msgspec.Struct):
+    choices: _Choices
+    model: msgspec.Raw = ABSENT
+    system_fingerprint: msgspec.Raw = ABSENT
 
 
-# Without the numbers: one that cannot be must not cost the answer.
-class _Chat(msgspec.Struct):
-    choices: _ChatChoices
-    model: str | None = None
-    system_fingerprint: str | None = None
+# Of the kinds of content parts, those whose `text` belongs to the answer.
+_TEXT_PARTS = ("text", "output_text", None)
 
-
-class _Text(msgspec.Struct):
-    choices: _TextChoices
-    model: str | None = None
-    system_fingerprint: str | None = None
-
-
-_decode_chat = msgspec.json.Decoder(_Chat).decode
-_decode_text = msgspec.json.Decoder(_Text).decode
-_decode_content = msgspec.json.Decoder(Content).decode
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_chat = msgspec.json.Decoder(_ChatChoice).decode
+_decode_text = msgspec.json.Decoder(_TextChoice).decode
 _decode_logprobs = msgspec.json.Decoder(Logprobs | None).decode
 _decode_alternatives = msgspec.json.Decoder(list[_Alternative] | None).decode
 
@@ -155,29 +154,51 @@ def read_completion(body: bytes, *, chat: bool) -> Completion:
         UpstreamProtocolError: it is not JSON, or has no choices (an error sent with status 200).
     """
     try:
-        completion = _decode_chat(body) if chat else _decode_text(body)
-        first = completion.choices.first
-        if first is UNSET:
+        envelope = _decode_envelope(body)
+        raw = envelope.choices.first
+        if raw is ABSENT:
             return Completion(text=None)
-        text = _text_of(first)
+        choice = _decode_chat(raw) if chat else _decode_text(raw)
+        text = choice.text if isinstance(choice, _TextChoice) else _content(choice.message.content)
     except UNREADABLE as error:
         kind = "chat completion" if chat else "completion"
         raise UpstreamProtocolError(f"the answer is not a {kind}: {error}") from error
+    message = _Message() if isinstance(choice, _TextChoice) else choice.message
     return Completion(
         text=text,
-        finish_reason=first.finish_reason or "",
-        model=completion.model or "",
-        system_fingerprint=completion.system_fingerprint or "",
-        logprobs=_logprobs(first.logprobs),
+        refusal=_string(message.refusal),
+        thinking=_string(message.reasoning_content) or _string(message.reasoning),
+        finish_reason=_string(choice.finish_reason),
+        model=_string(envelope.model),
+        system_fingerprint=_string(envelope.system_fingerprint),
+        logprobs=_logprobs(choice.logprobs),
     )
 
 
-def _text_of(choice: _ChatChoice | _TextChoice) -> str | None:
-    if isinstance(choice, _TextChoice):
-        return choice.text
-    check_values(choice.message.content)
-    content = _decode_content(choice.message.content)
-    return None if content is None else message_text(content)
+def _content(raw: msgspec.Raw) -> str | None:
+    """Return a message's text: its content, or the text parts of it joined; None without any.
+
+    Raises:
+        msgspec.ValidationError: the content is neither text nor a list of parts.
+    """
+    content = None if raw is ABSENT else decode(raw)
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise msgspec.ValidationError("content is neither text nor a list of content parts")
+    texts = [part.get("text") for part in content if part.get("type", "text") in _TEXT_PARTS]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _string(raw: msgspec.Raw) -> str:
+    """Return a field's text, "" where it has none."""
+    # Anything else may be large, and is not decoded.
+    if raw is ABSENT or not bytes(raw).startswith(b'"'):
+        return ""
+    try:
+        return str(decode(raw))
+    except UNREADABLE:
+        return ""
 
 
 def _logprobs(raw: msgspec.Raw) -> Logprobs:

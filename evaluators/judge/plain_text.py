@@ -17,6 +17,7 @@ import unicodedata
 from typing import NamedTuple
 
 from evaluators.base import Answer
+from evaluators.text.thoughts import THOUGHT_BEGIN, THOUGHT_END
 
 # Judges give a verdict in a few lines; a longer answer is cut at its front.
 _MAX_CHARACTERS = 100_000
@@ -25,18 +26,6 @@ _ECHO_LENGTH = 12
 
 # What hosts call the end of an answer that was not the model's.
 CUT_OFF = frozenset({"length", "max_tokens", "model_length", "content_filter"})
-
-_NAMES = r"(?:seed:)?(?:think(?:ing)?|thought)"
-_THOUGHT_END = re.compile(
-    rf"</{_NAMES}>|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>", re.IGNORECASE
-)
-# Not in quotation marks: there the judge speaks of a tag in the answer that it judges.
-_THOUGHT_BEGIN = re.compile(
-    rf"(?<![\"'`\u201c\u2018])"
-    rf"(?:<{_NAMES}>|\[THINK\]|\u25c1think\u25b7|<\|channel\|>analysis<\|message\|>)",
-    re.IGNORECASE,
-)
-
 
 _SPACES = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n(?: ?\n)+")
@@ -90,9 +79,9 @@ def plain_text(answer: str, *, prompt: str = "", finish_reason: str = "") -> Pla
         finish_reason: why the answer ended, as the host reports it.
     """
     unfinished = "cut off" if finish_reason.lower() in CUT_OFF else ""
-    ends = [match.end() for match in _THOUGHT_END.finditer(answer)]
+    ends = [match.end() for match in THOUGHT_END.finditer(answer)]
     text = answer[ends[-1] :] if ends else answer
-    begin = _THOUGHT_BEGIN.search(text)
+    begin = THOUGHT_BEGIN.search(text)
     if begin is not None:
         text, unfinished = text[: begin.start()], "still thinking"
     text = _without_echo(_shortened(folded(text[-_MAX_CHARACTERS:])), _shortened(folded(prompt)))

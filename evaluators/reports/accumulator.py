@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluators.answers import OnTruncated, shortfall_of
 from evaluators.base import Answer, Cell, Output, Score
 from evaluators.stats.comparison import SampleScores
 
@@ -99,6 +100,7 @@ class RouteScores:
         self.estimated = self.cost_estimated = 0
         self.seconds = array("d")
         self.dropped: Counter[str] = Counter()
+        self.shortfalls: Counter[str] = Counter()
 
     def add(self, sample: int, answer: Answer, scores: Iterable[Score]) -> None:
         """Count an answer, and store its scores."""
@@ -117,6 +119,8 @@ class RouteScores:
         # A free answer has a cost that did not need an estimate.
         self.cost_estimated += answer.estimated and bool(answer.cost_usd)
         self.targets[answer.target] += 1
+        if shortfall := answer.shortfall or shortfall_of(answer):
+            self.shortfalls[shortfall] += 1
         self.dropped.update(answer.translation.dropped.keys())
         if answer.total_s is not None and not answer.cached:
             self.seconds.append(answer.total_s)
@@ -144,6 +148,7 @@ class ScoreAccumulator:
         expected: the number of cells that the run requests, by route.
         baseline: the route that differences are taken against, or None.
         clusters: sample id to the cluster it belongs to; samples that are not named stand alone.
+        on_truncated: what became of answers that were cut off, filtered or refused.
 
     Raises:
         ValueError: the baseline is not a route, a route has no `expected`, or two metrics have
@@ -158,6 +163,7 @@ class ScoreAccumulator:
         expected: Mapping[str, int],
         baseline: str | None = None,
         clusters: Mapping[str, str] | None = None,
+        on_truncated: OnTruncated = "score",
     ) -> None:
         if baseline is not None and baseline not in routes:
             raise ValueError(f"the baseline {baseline!r} is not one of the routes")
@@ -169,6 +175,7 @@ class ScoreAccumulator:
         self.baseline = baseline
         self.metrics = tuple(metrics)
         self.clusters = clusters or {}
+        self.on_truncated = on_truncated
         self.samples: dict[str, int] = {}
         self.routes = {
             route: RouteScores(

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import numpy as np
 
+from evaluators.answers import SHORTFALLS, OnTruncated
 from evaluators.base import Output
 from evaluators.reports.accumulator import RouteScores, ScoreAccumulator
 from evaluators.stats import differences, intervals
@@ -170,6 +171,8 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
         confusions: one per output that has such a matrix and a score.
         dropped: request field to how many answers were made without it, because the target cannot
             express it.
+        shortfalls: how many answers were `truncated` (cut off at max_tokens), `unfinished` (ended
+            within a thought), `filtered` by the host, or `refused` by the model.
     """
 
     route: str
@@ -186,6 +189,7 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
     scores: tuple[RouteScore, ...]
     confusions: tuple[Confusion, ...] = ()
     dropped: dict[str, int] = {}
+    shortfalls: dict[str, int] = {}
 
 
 class OutputInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -284,7 +288,10 @@ def summarise(
         outputs=infos,
         routes=routes,
         comparisons=comparisons,
-        warnings=tuple(_warnings(baseline, infos, routes, comparisons)),
+        warnings=(
+            *_shortfall_warnings(routes, accumulator.on_truncated),
+            *_warnings(baseline, infos, routes, comparisons),
+        ),
         signatures={metric.name: metric.signature for metric in accumulator.metrics},
     )
 
@@ -373,6 +380,7 @@ def _route_report(
         scores=scores,
         confusions=confusions,
         dropped=dict(counted.dropped.most_common()),
+        shortfalls=dict(counted.shortfalls.most_common()),
     )
 
 
@@ -439,6 +447,28 @@ def _warnings(
             )
     else:
         yield from _comparison_warnings(outputs, routes, comparisons)
+
+
+_TREATED = {
+    "score": "they are scored as far as they go",
+    "exclude": "they have no scores",
+    "zero": "they are scored as empty texts",
+}
+
+
+def _shortfall_warnings(routes: Sequence[RouteReport], on_truncated: OnTruncated) -> Iterable[str]:
+    """Warn of answers that are not whole, and say how the run treats them."""
+    for route in routes:
+        for counted in shortfall_counts(route.route, route.shortfalls, route.answered):
+            yield f"{counted[:-1]}; {_TREATED[on_truncated]} (on_truncated: {on_truncated})."
+
+
+def shortfall_counts(route: str, shortfalls: Mapping[str, int], answered: int) -> list[str]:
+    """Return a sentence about each kind of answers that are not whole."""
+    return [
+        f"{route}: {count:,} of {answered:,} answers {SHORTFALLS[shortfall]}."
+        for shortfall, count in shortfalls.items()
+    ]
 
 
 def _parameter_warnings(routes: Sequence[RouteReport]) -> Iterable[str]:

@@ -85,6 +85,8 @@ def flat_sample(row: SampleRow) -> dict[str, Any]:
         "route": row["route"],
         "repeat": row["repeat"],
         "text": answer.get("text"),
+        "thinking": answer.get("thinking"),
+        "shortfall": answer.get("shortfall"),
         "error": answer.get("error"),
         "error_code": answer.get("error_code"),
         "target": answer.get("target"),

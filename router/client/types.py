@@ -138,6 +138,9 @@ class Answer(TypedDict):
     """A route's answer, or in `error` why it gave none (then `text` is None)."""
 
     text: str | None
+    whole_text: str | None
+    thinking: str
+    shortfall: str
     error: str | None
     error_code: str | None
     target: str

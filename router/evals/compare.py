@@ -21,6 +21,7 @@ from evaluators.base import Answer, AnyMetric, Output, Sample
 from evaluators.document import RunDocument
 from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.compare import Comparisons, Join, Side, compare
+from evaluators.reports.report import shortfall_counts
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
 from router.evals.runs import Runs
@@ -145,6 +146,9 @@ async def compare_runs(
     if second is not first:
         await _count(store, second.run.id, origins, scores, names)
     warnings += _origin_warnings(pairs, origins)
+    for side in sides:
+        counted = scores.routes[side.key]
+        warnings += shortfall_counts(side.key, counted.shortfalls, counted.answered)
     return await asyncio.to_thread(
         compare,
         scores,
@@ -385,6 +389,13 @@ def _different(first: _ComparedRun, second: _ComparedRun) -> list[str]:
         for name in sorted(ours.keys() | theirs.keys())
         if _shown(ours, name) != _shown(theirs, name)
     ]
+    if first.document.answer != second.document.answer:
+        warnings.append("The answers were read by different rules (answer): thoughts may differ.")
+    if first.document.on_truncated != second.document.on_truncated:
+        warnings.append(
+            "Answers that were cut off, filtered or refused are treated differently: on_truncated "
+            f"is {first.document.on_truncated} and {second.document.on_truncated}."
+        )
     if first.document.columns != second.document.columns:
         warnings.append("The column mappings differ.")
     if first.document.repeats != second.document.repeats:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from evaluators.answers import SHORTFALLS, read_answer, reads_text
 from evaluators.base import Answer, AnyMetric, Cell, Embed, JudgeMetric, Sample, Score
 from evaluators.document import RunDocument
 from evaluators.execution.evaluation import AnsweredItem, CellResult, CellTask, Unanswered, run
@@ -257,7 +258,8 @@ class Replay:
                 if stored is not None:
                     yield CellTask(cell, entry.sample, stored.answer, stored.scores)
                 elif (PRECOMPUTED, 0) not in entry.settled:
-                    batch.append(CellTask(cell, entry.sample, _answer_of(entry.sample)))
+                    answer = await self._read(_answer_of(entry.sample))
+                    batch.append(CellTask(cell, entry.sample, answer))
                 if len(batch) == _PRECOMPUTED_BATCH:
                     await self._store_precomputed(batch)
                     for task in batch:
@@ -296,6 +298,7 @@ class Replay:
         if known is not None:
             # Its cost stays, so that routes compare, although it is not paid again.
             answer = msgspec.structs.replace(known, cached=True, attempts=0)
+            answer = await self._read(answer)
             await self._store.keep_answer(run_id, cell, prepared.hash, answer, ())
             return answer
         lane = self._by_target[cell.route, prepared.plan.targets[0]]
@@ -312,6 +315,7 @@ class Replay:
             self._refused[cell] = attempts
             return Unanswered.LATER
         answer = msgspec.structs.replace(completed.answer, attempts=len(attempts))
+        answer = await self._read(answer)
         self._pay(answer)
         lane.ended(answer)
         # The next request leaves while this answer is on its way to the disk.
@@ -320,6 +324,13 @@ class Replay:
             run_id, cell, prepared.hash, answer, msgspec.to_builtins(attempts)
         )
         return answer
+
+    async def _read(self, answer: Answer) -> Answer:
+        """Split off thoughts; on a thread where the user's own pattern finds them."""
+        rules = self._document.answer
+        if isinstance(rules.strip_thinking, str):
+            return await asyncio.to_thread(read_answer, answer, rules)
+        return read_answer(answer, rules)
 
     async def _store_scores(self, scored: Mapping[Cell, tuple[Score, ...]]) -> None:
         await self._store.keep_scores(self.run.id, scored)
@@ -428,6 +439,8 @@ class _Scorers:
     ) -> None:
         self._run = run
         self._specs = document.metrics
+        self._rules = document.answer
+        self._on_truncated = document.on_truncated
         self._metrics = metrics
         self._stack = stack
         self._embed = embed
@@ -457,18 +470,44 @@ class _Scorers:
 
     async def score(self, batch: Sequence[AnsweredItem]) -> list[tuple[Score, ...]]:
         """Return all scores of each answer, those it had included."""
+        # Answers of earlier runs were stored as they came.
+        answers = await asyncio.to_thread(self._read, [answered.item.answer for answered in batch])
         groups: dict[tuple[int, ...], list[int]] = {}
-        for n, answered in enumerate(batch):
-            groups.setdefault(self._lacking(answered), []).append(n)
         scores = [answered.scores for answered in batch]
+        for n, answered in enumerate(batch):
+            indexes = self._lacking(answered)
+            if answers[n].shortfall and self._on_truncated == "exclude":
+                scores[n] += self._excluded(indexes, answers[n].shortfall)
+                indexes = tuple(at for at in indexes if not reads_text(self._metrics[at]))
+            groups.setdefault(indexes, []).append(n)
         for indexes, members in groups.items():
             if not indexes:
                 continue
             scorer = await self.scorer(indexes)
-            added = await scorer.score([batch[n].item for n in members])
+            added = await scorer.score([batch[n].item._replace(answer=answers[n]) for n in members])
             for n, new in zip(members, added, strict=True):
                 scores[n] += new
         return scores
+
+    def _read(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Read answers by the run's rules; those that score zero get an empty text."""
+        read = [read_answer(answer, self._rules) for answer in answers]
+        if self._on_truncated != "zero":
+            return read
+        return [
+            msgspec.structs.replace(answer, text="") if answer.shortfall else answer
+            for answer in read
+        ]
+
+    def _excluded(self, indexes: tuple[int, ...], shortfall: str) -> tuple[Score, ...]:
+        """Return scores without a value for the metrics that would read the text."""
+        why = f"answers that {SHORTFALLS[shortfall]} are excluded (on_truncated)"
+        return tuple(
+            Score(output=output.name, value=None, error=why)
+            for at in indexes
+            if reads_text(self._metrics[at])
+            for output in self._metrics[at].outputs
+        )
 
     def _lacking(self, answered: AnsweredItem) -> tuple[int, ...]:
         """Return the indexes of the metrics whose scores the answer lacks."""

@@ -214,6 +214,9 @@ def _pyarrow() -> Any:
 _CELL = {"sample_id": "string", "route": "string", "repeat": "int32"}
 _ANSWER = {
     "text": "string",
+    "whole_text": "string",
+    "thinking": "string",
+    "shortfall": "string",
     "error": "string",
     "error_code": "string",
     "target": "string",

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from evaluators.answers import FILTERED, REFUSED, shortfall_of
 from evaluators.base import Answer, JudgeRequest, Sample, Usage
 from evaluators.document import RunDocument
 from providers.base import OnUnsupported
@@ -28,6 +29,7 @@ from router.config.section import IN_PLACE
 from router.evals.concurrency import Pacing
 from router.evals.local_models import InPlace, entry_of
 from router.gateway.dispatch import Dispatcher
+from router.gateway.failures import falls_back
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic, settle
 from router.gateway.route_table import Routes
@@ -35,6 +37,9 @@ from router.gateway.routing import Plan, Table, share
 from router.gateway.upstream import UpstreamRequest, UpstreamResponse
 from router.records import Attempt, Record, Target
 from serve.config import ModelConfig
+
+# The error by which a host says that its filter held back the prompt or the answer.
+_FILTER = frozenset[str | int]({"content_filter"})
 
 EvalPath = Literal["chat/completions", "completions"]
 
@@ -246,7 +251,12 @@ class EvalRequester:
         """
         at = time.time()
         completed, body = await self._ask(prepared)
-        return self._charged(prepared.plan, prepared.upstream, at, completed, body)
+        charged = self._charged(prepared.plan, prepared.upstream, at, completed, body)
+        if charged.attempts and not charged.answer.target and charged.answer.text is not None:
+            # A filter held it back, so that the target was not to be charged for.
+            answer = msgspec.structs.replace(charged.answer, target=charged.attempts[-1].target)
+            return charged._replace(answer=answer)
+        return charged
 
     def _charged(
         self, plan: Plan, upstream: UpstreamRequest, at: float, completed: Completed, body: bytes
@@ -300,7 +310,12 @@ class EvalRequester:
             response = await self._open(prepared.plan, prepared.upstream)
         except UpstreamError as error:
             later = self.pacing.wait_of(error) is not None
-            failed = _failed(error, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            if falls_back(error, _FILTER):
+                # Other hosts send an empty answer with this as its finish_reason.
+                answer = _filtered(error, seconds)
+                return Completed(answer, error.attempts, status=error.status), b""
+            failed = _failed(error, seconds)
             return Completed(failed, error.attempts, later, status=error.status), b""
         body = response.body or b""
         try:
@@ -372,12 +387,13 @@ def _read(response: UpstreamResponse, started: float, path: str) -> tuple[Answer
         )
     total = time.perf_counter() - started
     completion = read_completion(body, chat=path == "chat/completions")
-    if completion.text is None:
-        # Tool calls, or a refusal without text: a text metric could score nothing of it.
-        raise UpstreamError(f"{response.target} gave an answer without text", code="no_text")
+    refused = REFUSED if completion.refusal and not completion.text else ""
     logprob_sum, logprob_tokens = completion.logprobs.total() or (None, None)
     answer = Answer(
-        text=completion.text,
+        # A host may send null or an empty text for the same: both are read alike.
+        text=completion.refusal if refused else completion.text or "",
+        thinking=completion.thinking,
+        shortfall=refused,
         target=str(response.target),
         model=completion.model[:MAX_NAME_BYTES],
         system_fingerprint=completion.system_fingerprint[:MAX_NAME_BYTES],
@@ -389,6 +405,12 @@ def _read(response: UpstreamResponse, started: float, path: str) -> tuple[Answer
         attempts=len(response.attempts),
         translation=response.translation,
     )
+    if completion.text is None and not shortfall_of(answer):
+        # Tool calls: there is nothing a text metric could score.
+        reason = f" (finish_reason {answer.finish_reason})" if answer.finish_reason else ""
+        raise UpstreamError(
+            f"{response.target} gave an answer without text{reason}", code="no_text"
+        )
     return answer, completion
 
 
@@ -428,6 +450,18 @@ def _index_of(vector: _Vector) -> int | None:
         return count_of(decode(vector.index))
     except UNREADABLE:
         return None
+
+
+def _filtered(error: UpstreamError, seconds: float) -> Answer:
+    """Return the empty answer that stands for one that the host's filter held back."""
+    return Answer(
+        text="",
+        shortfall=FILTERED,
+        finish_reason="content_filter",
+        cost_usd=0.0,
+        total_s=seconds,
+        attempts=len(error.attempts) or 1,
+    )
 
 
 def _failed(error: EvalrouterError, seconds: float, target: str = "") -> Answer:

@@ -117,6 +117,7 @@ async def outcome(store: Store, run: Run, document: RunDocument) -> Outcome:
         expected=dict.fromkeys(document.routes, run.dataset_rows * document.repeats),
         baseline=document.baseline,
         clusters=await store.clusters(run.id),
+        on_truncated=document.on_truncated,
     )
     # On threads: a million rows would hold up everything else in this process.
     await store.each_result(run.id, lambda row: scores.add(row.cell, row.answer, row.scores))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from evaluators.answers import check_rules
 from evaluators.base import AnyMetric, Declared, EmbeddingMetric, JudgeMetric, Output
 from evaluators.document import RunDocument
 from evaluators.metrics import registry
@@ -60,6 +61,7 @@ def check_document(
     _check_baseline(document)
     check_per_target(requester, document)
     _check_parameters(document)
+    check_rules(document.answer)
     parse_gates(document, metrics)
     check_margins(document, metrics)
     check_stop_when(document, metrics)

@@ -63,6 +63,41 @@ def test_a_text_completion_says_the_same():
         read_completion(body({"content": "Hi."}), chat=False)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"created": "2024-05-01T00:00:00Z"},
+        {"created": None, "object": None},
+        {"id": 12345},
+        {"system_fingerprint": 7},
+        {"model": {"name": "m"}},
+        {"usage": {"prompt_tokens": 10.0, "completion_tokens": "5"}},
+        {"usage": "none", "extra": 1e300},
+    ],
+)
+def test_odd_fields_beside_the_answer_are_read_as_left_out(odd):
+    choice = {"index": None, "message": {"role": 7, "content": "Fine"}, "finish_reason": {"a": 1}}
+    for extra in ({}, {"logprobs": 3}, {"finish_reason": None}, {"index": "0"}):
+        sent = {"choices": [choice | extra, "no choice"], **odd}
+        completion = read_completion(json.dumps(sent).encode(), chat=True)
+        assert (completion.text, completion.finish_reason) == ("Fine", "")
+        assert (completion.model, completion.system_fingerprint) == ("", "")
+    text = {"choices": [{"text": "Fine", "index": [], "finish_reason": 3}], **odd}
+    assert read_completion(json.dumps(text).encode(), chat=False).text == "Fine"
+
+
+def test_thoughts_and_refusals_beside_the_text():
+    message = {"content": None, "refusal": "I cannot.", "reasoning_content": "Should I?"}
+    sent = {"choices": [{"message": message}]}
+    completion = read_completion(json.dumps(sent).encode(), chat=True)
+    assert (completion.text, completion.refusal) == (None, "I cannot.")
+    assert completion.thinking == "Should I?"
+    message = {"content": [{"text": "A"}, {"type": "text", "text": "B"}, {"type": "image"}]}
+    sent = {"choices": [{"message": message | {"reasoning": "Hm", "refusal": 7}}]}
+    completion = read_completion(json.dumps(sent).encode(), chat=True)
+    assert (completion.text, completion.refusal, completion.thinking) == ("AB", "", "Hm")
+
+
 def scored(logprobs) -> bytes:
     choice = {"message": {"content": "Hi."}, "logprobs": logprobs}
     return json.dumps({"choices": [choice]}).encode()

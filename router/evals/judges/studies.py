@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from evaluators.answers import AnswerRules, read_answer
 from evaluators.base import Answer, Sample
 from evaluators.data.dataset_process import in_thread, open_dataset, rows
 from evaluators.data.sampling import Rows
@@ -46,7 +47,7 @@ from providers.errors import ConflictError, DatasetError, RunDocumentError
 from router.evals.hardware_cost import hardware_costs
 from router.evals.judges.requests import JudgeClient
 from router.evals.requests import EvalRequester
-from router.evals.stored_runs import find_run
+from router.evals.stored_runs import find_run, stored_document
 from router.store.protocol import Store
 from router.store.studies import Study, StudyKind
 
@@ -284,10 +285,13 @@ class Studies:
                 break
             samples[sample.id] = sample
         texts: dict[tuple[str, str], str] = {}
+        run = await self._store.run(plan.run)
+        rules = AnswerRules() if run is None else stored_document(run).answer
         async for result in self._store.results(plan.run):
             cell, answer = result.cell, result.answer
             if cell.repeat == 0 and answer is not None and answer.text is not None:
-                texts[cell.sample_id, cell.route] = answer.text
+                # Runs of earlier versions stored thoughts within the text.
+                texts[cell.sample_id, cell.route] = read_answer(answer, rules).text or ""
         scheduled = schedule(plan.routes, list(samples), full=plan.full, seed=plan.seed)
         return [
             AnswerPair(

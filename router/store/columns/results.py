@@ -59,6 +59,9 @@ def sample_of(row: Sequence[Any]) -> Sample:
 
 ANSWER_COLUMNS = (
     "text",
+    "whole_text",
+    "thinking",
+    "shortfall",
     "error",
     "error_code",
     "target",
@@ -89,6 +92,9 @@ def answer_columns(answer: Answer) -> tuple[Any, ...]:
     """Return the values of ANSWER_COLUMNS."""
     return (
         answer.text,
+        answer.whole_text,
+        answer.thinking or None,
+        answer.shortfall or None,
         answer.error,
         answer.error_code,
         answer.target,
@@ -112,24 +118,33 @@ def answer_columns(answer: Answer) -> tuple[Any, ...]:
 
 def answer_of(row: Sequence[Any]) -> Answer:
     """Read an answer from ANSWER_COLUMNS."""
+    values = dict(zip(ANSWER_COLUMNS, row, strict=True))
+    translation = values["translation"]
     return Answer(
-        text=row[0],
-        error=row[1],
-        error_code=row[2],
-        target=row[3],
-        model=row[4],
-        system_fingerprint=row[5],
-        finish_reason=row[6],
-        usage=Usage(prompt_tokens=row[7], completion_tokens=row[8], total_tokens=row[9]),
-        cost_usd=row[10],
-        first_byte_s=row[11],
-        total_s=row[12],
-        attempts=row[13],
-        cached=bool(row[14]),
-        logprob_sum=row[15],
-        logprob_tokens=row[16],
-        translation=AS_IT_CAME if row[17] is None else _translation.decode(row[17]),
-        estimated=bool(row[18]),
+        text=values["text"],
+        whole_text=values["whole_text"],
+        thinking=values["thinking"] or "",
+        shortfall=values["shortfall"] or "",
+        error=values["error"],
+        error_code=values["error_code"],
+        target=values["target"],
+        model=values["model"],
+        system_fingerprint=values["system_fingerprint"],
+        finish_reason=values["finish_reason"],
+        usage=Usage(
+            prompt_tokens=values["prompt_tokens"],
+            completion_tokens=values["completion_tokens"],
+            total_tokens=values["total_tokens"],
+        ),
+        cost_usd=values["cost_usd"],
+        first_byte_s=values["first_byte_s"],
+        total_s=values["total_s"],
+        attempts=values["attempt_count"],
+        cached=bool(values["cached"]),
+        logprob_sum=values["logprob_sum"],
+        logprob_tokens=values["logprob_tokens"],
+        translation=AS_IT_CAME if translation is None else _translation.decode(translation),
+        estimated=bool(values["estimated"]),
     )
 
 

@@ -507,6 +507,13 @@ def m023_embeddings(db: Database) -> None:
     )
 
 
+def m024_thoughts(db: Database) -> None:
+    """Thoughts beside an answer's text, and what it falls short of; unknown for older answers."""
+    db.execute("ALTER TABLE answers ADD COLUMN whole_text TEXT")
+    db.execute("ALTER TABLE answers ADD COLUMN thinking TEXT")
+    db.execute("ALTER TABLE answers ADD COLUMN shortfall TEXT")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -526,4 +533,5 @@ STEPS = (
     m021_estimated_spend,
     m022_estimated_answers,
     m023_embeddings,
+    m024_thoughts,
 )

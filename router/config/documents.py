@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
@@ -287,6 +287,33 @@ def convert_or_collect(
         # msgspec alone would name one problem, and for an unknown key no remedy.
         problems += _problems(document, data, kind, place)
         return None
+
+
+def convert_rest(
+    document: Document, kind: type[T], problems: Collection[Problem], *, place: DocumentPath
+) -> T | None:
+    """Return the part at `place` as a `kind`, with defaults for what is wrong; None without one."""
+    data = document.data
+    for step in place:
+        data = data[step]
+    data = _without(data, {problem.place for problem in problems}, place)
+    try:
+        return msgspec.convert(data, kind, dec_hook=_decode_secret)
+    except msgspec.ValidationError:
+        return None
+
+
+def _without(data: Any, places: Collection[DocumentPath], at: DocumentPath) -> Any:
+    """Return a copy without the keys at some places, and without what could not be read."""
+    if isinstance(data, Mapping):
+        return {
+            key: _without(value, places, (*at, key))
+            for key, value in data.items()
+            if value is not UNREAD and (*at, key) not in places
+        }
+    if isinstance(data, list):
+        return [_without(item, places, (*at, n)) for n, item in enumerate(data)]
+    return data
 
 
 def _decode_secret(kind: type, value: Any) -> Any:

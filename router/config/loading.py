@@ -128,14 +128,14 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     server = reader.section("server", Server)
     storage = reader.section("storage", Storage)
     datasets = reader.section("datasets", Datasets)
-    reader.problems += server_problems(document, server)
-    reader.problems += token_problems(document, ("datasets", "hf_token"), datasets.hf_token)
+    reader.add(server_problems(document, server))
+    reader.add(token_problems(document, ("datasets", "hf_token"), datasets.hf_token))
     if providers is not None:
         for name, route in routes.items():
-            reader.problems += route_problems(document, name, route, providers)
+            reader.add(route_problems(reader, name, route, providers))
     section = data.get("storage")
     storage = with_environment(storage, section if isinstance(section, dict) else {}, environ)
-    reader.problems += storage_problems(document, storage)
+    reader.add(storage_problems(document, storage))
     return Config(
         server=server,
         storage=storage,
@@ -169,7 +169,7 @@ def _read_models(
             continue
         try:
             model = reader.convert(place, hosting.check(name, entry))
-            if model is not None:
+            if model is not None and not reader.is_wrong(place):
                 models[name] = hosting.complete(model, environ)
         except ConfigError as error:
             reader.refuse(place, error.message)

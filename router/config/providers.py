@@ -39,7 +39,7 @@ def read_providers(reader: SectionReader) -> dict[str, ProviderConfig | None] | 
     providers = {name: _read_provider(reader, name, entry) for name, entry in entries.items()}
     for name, provider in providers.items():
         if isinstance(provider, CompatibleConfig):
-            reader.problems += provider_problems(reader.document, name, provider)
+            reader.add(provider_problems(reader.document, name, provider))
     return providers | {name: _BUILT_IN[name] for name in _BUILT_IN if name not in providers}
 
 
@@ -70,7 +70,7 @@ def provider_problems(
     """Yield what types cannot say: URLs that must be URLs, headers that must be headers."""
     place = ("providers", name)
     if provider.kind == "compatible" and not provider.base_url:
-        yield document.problem(place, "a compatible host needs a base_url")
+        yield document.problem((*place, "base_url"), "a compatible host needs one")
     if provider.base_url and (wrong := _wrong_with_url(provider.base_url)):
         yield document.problem((*place, "base_url"), wrong)
     if provider.reasoning is not None:

@@ -176,7 +176,7 @@ def parse_route(name: str, data: Any, providers: Providers) -> Route:
     reader = SectionReader(Document({"routes": {name: data}}, "", {}), [])
     route = reader.convert(("routes", name), Route)
     if route is not None:
-        reader.problems += route_problems(reader.document, name, route, providers)
+        reader.add(route_problems(reader, name, route, providers))
     if reader.problems:
         raise refusal(reader.problems, ConfigError)
     assert route is not None, "a route without problems was read"
@@ -184,9 +184,10 @@ def parse_route(name: str, data: Any, providers: Providers) -> Route:
 
 
 def route_problems(
-    document: Document, name: str, route: Route, providers: Providers
+    reader: SectionReader, name: str, route: Route, providers: Providers
 ) -> Iterator[Problem]:
     """Yield what types cannot say: names that must exist, settings that must agree."""
+    document = reader.document
     place: DocumentPath = ("routes", name)
     if not NAME.fullmatch(name):
         yield document.problem(place, "a route's name has letters, digits and . _ : - only")
@@ -197,11 +198,12 @@ def route_problems(
         config = providers.get(provider)
         if target.reasoning is not None and config is not None:
             yield from reasoning_problems(document, at, provider, config)
-    yield from _contradictions(document, place, route)
     for n, model in enumerate(route.fallback):
         yield from _target_problems(document, providers, (*place, "fallback", n), model)
-    if not any(target.weight for target in route.targets):
-        yield document.problem((*place, "targets"), "every weight is 0")
+    if not reader.is_wrong((*place, "targets")):
+        yield from _contradictions(document, place, route)
+        if not any(target.weight for target in route.targets):
+            yield document.problem((*place, "targets"), "every weight is 0")
 
 
 def _contradictions(document: Document, place: DocumentPath, route: Route) -> Iterator[Problem]:

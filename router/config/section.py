@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from router.config.documents import UNREAD, Document, DocumentPath, Problem, convert_or_collect
+from router.config.documents import (
+    UNREAD,
+    Document,
+    DocumentPath,
+    Problem,
+    convert_or_collect,
+    convert_rest,
+)
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -44,12 +51,30 @@ class SectionReader:
         """Add a problem."""
         self.problems.append(self.document.problem(place, message))
 
+    def add(self, problems: Iterable[Problem]) -> None:
+        """Add problems, except those of a place where something else is wrong.
+
+        They were looked for without the values that are wrong, and may only say that one lacks.
+        """
+        known = {problem.place for problem in self.problems}
+        self.problems += [problem for problem in problems if problem.place not in known]
+
+    def is_wrong(self, place: DocumentPath) -> bool:
+        """Whether something is wrong at a place or within it."""
+        return any(problem.place[: len(place)] == place for problem in self.problems)
+
     def convert(self, place: DocumentPath, kind: type[S]) -> S | None:
-        """Return the Struct at a place; None where something is wrong with it."""
-        return convert_or_collect(self.document, kind, self.problems, place=place)
+        """Return the Struct at a place, for further checks without what is wrong with it.
+
+        None where nothing can be made of it.
+        """
+        value = convert_or_collect(self.document, kind, self.problems, place=place)
+        if value is None:
+            value = convert_rest(self.document, kind, self.problems, place=place)
+        return value
 
     def section(self, name: str, kind: type[S]) -> S:
-        """Return a section that is one Struct; its defaults where it is absent or wrong."""
+        """Return a section that is one Struct; defaults for what is absent or wrong."""
         section = self.convert((name,), kind) if name in self.document.data else None
         return kind() if section is None else section
 
@@ -70,6 +95,6 @@ class SectionReader:
         return None
 
     def entries(self, section: str, kind: type[S]) -> dict[str, S]:
-        """Return those entries of a section that are as they should be, by their names."""
+        """Return the entries of a section by name, as far as something can be made of them."""
         entries = {name: self.convert((section, name), kind) for name in self.named(section) or ()}
         return {name: entry for name, entry in entries.items() if entry is not None}

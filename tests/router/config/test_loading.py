@@ -121,6 +121,8 @@ providers:
   e: {kind: "${NO_KIND}"}
   f: "${NO_ENTRY}"
   f: twice
+  g: {kind: compatible, api_kye: x}
+  h: {kind: compatible, base_url: 1}
 routes:
   r:
     targets: [{model: baseline/x, wieght: 1}, {weight: -1}, {}]
@@ -128,6 +130,7 @@ routes:
     cache: {ttl: soon, tll: 1}
   s: {targets: [{model: baslin/x}, {model: a/x}, {model: e/x}, {model: y/z}], fallback: [q]}
   "t/t": {targets: [{model: baseline/x, weight: 0}]}
+  "u/u": {targets: [{model: baslin/x, weight: -1}], fallbck: 1}
 storage: {database: "mysql://x", artifacts: "s4://x"}
 datasets: {hf_token: "a\\nb"}
 models: {m: {engine: vlm}, n: {engine: "${NO_ENGINE}"}, o: {engine: vllm}, p: {engine: [1]}}
@@ -152,35 +155,46 @@ BAD_PLACES = """\
 2 routs: unknown key. Did you mean 'routes'?
 3 server.port: expected `int`
 3 server.prot: unknown key
+3 server.pass_headers[0]: host is handled by the router itself
 5 providers.a.kind: unknown kind 'opnai'
 6 providers.b.api_key: the environment has no NO_KEY
+6 providers.b.base_url: must begin with http://
+6 providers.b.headers.x y: not a header's name
+6 providers.b.headers.host: evalrouter sends this itself
 7 providers.c.base_url: must begin with http://
 8 providers.d: needs a kind
 9 providers.e.kind: the environment has no NO_KIND
 10 providers.f: the environment has no NO_ENTRY
 11 providers.f is written twice
-14 routes.r.targets[0].wieght: unknown key
-14 routes.r.targets[1].weight: expected `float` >= 0
-14 routes.r.targets[1]: object missing required field `model`
-14 routes.r.targets[2]: object missing required field `model`
-15 routes.r.retries.attempts: expected `int` <= 10
-16 routes.r.cache.ttl: expected `float`
-16 routes.r.cache.tll: unknown key
-17 routes.s.targets[0].model: no provider 'baslin'. Did you mean 'baseline'?
-17 routes.s.targets[3].model: no provider 'y'
-17 routes.s.fallback[0]: 'q' is not of the form provider/model
-18 routes.t/t: a route's name
-18 routes.t/t.targets: every weight is 0
-19 storage.artifacts: must be a folder or s3://
-19 storage.database: must begin with sqlite:///
-20 datasets.hf_token: has characters that no header can have
-21 models.n.engine: the environment has no NO_ENGINE
-21 models.m: unknown engine 'vlm'
-21 models.o: object missing required field `source`
-21 models.p: unknown engine [1]
-22 prices.a/b.input: expected `float`
-22 prices.a/b: object missing required field `output`
-23 record: invalid enum value 'all'"""
+12 providers.g.api_kye: unknown key
+12 providers.g.base_url: a compatible host needs one
+13 providers.h.base_url: expected `str`
+16 routes.r.targets[0].wieght: unknown key
+16 routes.r.targets[1].weight: expected `float` >= 0
+16 routes.r.targets[1]: object missing required field `model`
+16 routes.r.targets[2]: object missing required field `model`
+17 routes.r.retries.attempts: expected `int` <= 10
+18 routes.r.cache.ttl: expected `float`
+18 routes.r.cache.tll: unknown key
+19 routes.s.targets[0].model: no provider 'baslin'. Did you mean 'baseline'?
+19 routes.s.targets[3].model: no provider 'y'
+19 routes.s.fallback[0]: 'q' is not of the form provider/model
+20 routes.t/t: a route's name
+20 routes.t/t.targets: every weight is 0
+21 routes.u/u.targets[0].weight: expected `float` >= 0
+21 routes.u/u.fallbck: unknown key
+21 routes.u/u: a route's name
+21 routes.u/u.targets[0].model: no provider 'baslin'
+22 storage.artifacts: must be a folder or s3://
+22 storage.database: must begin with sqlite:///
+23 datasets.hf_token: has characters that no header can have
+24 models.n.engine: the environment has no NO_ENGINE
+24 models.m: unknown engine 'vlm'
+24 models.o: object missing required field `source`
+24 models.p: unknown engine [1]
+25 prices.a/b.input: expected `float`
+25 prices.a/b: object missing required field `output`
+26 record: invalid enum value 'all'"""
 
 
 def test_a_long_list_of_mistakes_ends():

@@ -91,6 +91,7 @@ def check_routes(
     """
     warnings = []
     for name in names:
+        check_name(name, "routes", InputError)
         provider, slash, model = name.partition("/")
         if slash:
             _check_model(name, provider, model, providers)

@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray fuzz mutants test-vllm test-llama-cpp providers lint bench constraints clean
+.PHONY: demo docs client dist site test test-ray fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -52,6 +52,10 @@ SEED ?= 0
 
 mutants: .venv/mutants
 	nice $(BIN)/python tests/mutation/mutate.py $(MODULE) --count $(COUNT) --seed $(SEED)
+
+# Simulations of every interval, verdict and gate: minutes. Fails outside of the bands.
+evidence: .venv/dev
+	nice $(BIN)/python -E tests/evidence/evidence.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -135,6 +135,7 @@ class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
         example: why one of those has none, "" if no reason is known.
         notes: remarks on some of the scores, most frequent first.
         clusters: the number of clusters that the samples are in; None when each stands alone.
+        effective_clusters: as many clusters of equal size would weigh as much.
         variance: of the scores, split in two; None without repeats and for corpus scores.
     """
 
@@ -151,6 +152,7 @@ class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
     example: str
     notes: tuple[Note, ...] = ()
     clusters: int | None = None
+    effective_clusters: float | None = None
     variance: Variance | None = None
 
 
@@ -404,8 +406,14 @@ def _route_score(
         example=column.example,
         notes=tuple(Note(text=text, count=count) for text, count in column.notes.most_common()),
         clusters=None if clusters is None else interval.n,
+        effective_clusters=_effective_clusters(clusters, scores),
         variance=None if output.corpus else split_variance(column.samples, column.values),
     )
+
+
+def _effective_clusters(clusters: Clusters, scores: SampleScores) -> float | None:
+    chosen = clusters_of(clusters, scores.present)
+    return intervals.effective_clusters(chosen) if chosen else None
 
 
 def _interval(
@@ -429,16 +437,7 @@ def _warnings(
     for route in routes:
         yield from _route_warnings(route)
     yield from _parameter_warnings(routes)
-    sizes = {score.clusters or score.n for route in routes for score in route.scores if score.n}
-    clustered = any(score.clusters for route in routes for score in route.scores)
-    what = "cluster" if clustered else "sample"
-    if sizes and min(sizes) == 1:
-        yield f"A single {what} has no interval: nothing can be said about other {what}s."
-    elif sizes and min(sizes) < FEW_SAMPLES:
-        yield (
-            f"With fewer than {FEW_SAMPLES} {what}s (here {min(sizes)}), intervals tend to be "
-            "narrower than they should be."
-        )
+    yield from _size_warnings([score for route in routes for score in route.scores if score.n])
     if baseline is None:
         if len(routes) > 1:
             yield (
@@ -469,6 +468,36 @@ def shortfall_counts(route: str, shortfalls: Mapping[str, int], answered: int) -
         f"{route}: {count:,} of {answered:,} answers {SHORTFALLS[shortfall]}."
         for shortfall, count in shortfalls.items()
     ]
+
+
+def _size_warnings(scores: Sequence[RouteScore]) -> Iterable[str]:
+    """Warn of few samples, and of few clusters or clusters of which one outweighs the others."""
+    if not scores:
+        return
+    fewest = min(scores, key=lambda score: score.effective_clusters or score.n)
+    if fewest.effective_clusters is None:
+        if fewest.n == 1:
+            yield "A single sample has no interval: nothing can be said about other samples."
+        elif fewest.n < FEW_SAMPLES:
+            yield (
+                f"With fewer than {FEW_SAMPLES} samples (here {fewest.n}), intervals tend to be "
+                "narrower than they should be."
+            )
+        return
+    weight = f"as much as {fewest.effective_clusters:.1f} of equal size"
+    counted = f"{fewest.clusters:,} clusters, which weigh {weight}"
+    if fewest.clusters == 1:
+        yield "A single cluster has no interval: nothing can be said about other clusters."
+    elif fewest.effective_clusters < intervals.FEWEST_CLUSTERS:
+        yield (
+            f"Too few clusters for intervals and verdicts ({counted}): below "
+            f"{intervals.FEWEST_CLUSTERS} no method holds its level."
+        )
+    elif fewest.effective_clusters < FEW_SAMPLES:
+        yield (
+            f"With fewer than {FEW_SAMPLES} clusters of equal weight ({counted}), intervals tend "
+            "to be narrower than they should be."
+        )
 
 
 def _parameter_warnings(routes: Sequence[RouteReport]) -> Iterable[str]:

@@ -39,6 +39,9 @@ FEW_OTHERS = 6
 ROUNDING = 1e-12
 """Numbers that differ by less, as a share of the largest, differ by rounding only."""
 
+MANY_CLUSTERS = 15
+"""With more clusters, values in a handful of them need the care of `clustered_wilson`."""
+
 FEWEST_CLUSTERS = 5
 """Below so many effective clusters no interval holds its level, so none is given."""
 
@@ -298,22 +301,29 @@ def clustered_wilson(
     """Return a share over clusters and its score interval at the effective number of samples.
 
     The number of samples is divided by how much larger the clustered variance is than that of
-    independent samples, and the quantile is of Student's t with one degree of freedom less than
-    there are clusters (Korn and Graubard 1998, Survey Methodology 24:193-201, do the same with the
-    interval of Clopper and Pearson).
+    independent samples, and the quantile is Student's with the degrees of freedom of that variance
+    (Korn and Graubard 1998, Survey Methodology 24:193-201, do the same with the interval of Clopper
+    and Pearson).
+
+    Where the rarer value is in a handful of many clusters, their variance is mostly luck and too
+    small: then the effective number is drawn towards that of clusters, wholly where the value is in
+    none. Up to `MANY_CLUSTERS` the quantile makes up for it.
     """
     n, units = len(values), effective_clusters(clusters)
-    k = cluster_index(clusters, n)[1]
+    index, k = cluster_index(clusters, n)
     share = float(values.mean()) if n else None
     if share is None or k < 2 or units < FEWEST_CLUSTERS:
         return Interval(estimate=share, low=None, high=None, n=k)
-    if share in {0.0, 1.0}:
-        size = units  # within clusters nothing varies, so a cluster counts once
-    else:
-        error, _ = clustered_error(values, clusters)
-        size = min(float(n), share * (1 - share) / error**2)
-    quantile = t_quantile(0.5 + level / 2, k - 1)
-    low, high = _score_interval(share, size, quantile)
+    size, freedom = units, k - 1.0
+    if 0 < share < 1:
+        error, freedom = clustered_error(values, clusters)
+        size = min(float(n), share * (1 - share) / error**2) if error else float(n)
+        rarer = values if share < 0.5 else 1 - values
+        affected = int(np.count_nonzero(np.bincount(index, weights=rarer)))
+        if k > MANY_CLUSTERS and affected < FEW_OTHERS:
+            weight = affected / FEW_OTHERS
+            size = size**weight * min(size, units) ** (1 - weight)
+    low, high = _score_interval(share, size, t_quantile(0.5 + level / 2, min(freedom, k - 1)))
     return Interval(estimate=share, low=low, high=high, n=k, method="wilson")
 
 

@@ -367,7 +367,48 @@ def test_clusters_that_are_all_right_are_few_observations():
     score = score_of(report, "base", "exact_match")
     # Wilson's of 5, not of 100, with Student's quantile for 4 degrees of freedom squared: 7.7086.
     assert score.low == pytest.approx(5 / (5 + 7.7086), abs=5e-5)
-    assert any("fewer than 20 clusters (here 5)" in warning for warning in report.warnings)
+    assert score.effective_clusters == pytest.approx(5)
+    [said] = [warning for warning in report.warnings if "clusters" in warning]
+    assert said.startswith(
+        "With fewer than 20 clusters of equal weight (5 clusters, which weigh as much as 5.0 of "
+        "equal size)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("largest", "effective", "caveat", "given"),
+    [
+        (4, 30.0, None, True),
+        (60, 7.62, "With fewer than 20 clusters of equal weight (30 clusters", True),
+        (200, 2.47, "Too few clusters for intervals and verdicts (30 clusters", False),
+    ],
+)
+def test_one_giant_cluster_outweighs_the_others(largest, effective, caveat, given):
+    """30 clusters, one of which may have most samples: their number alone says nothing."""
+    sizes = [largest, *[4] * 29]
+    names = [f"{cluster}-{n}" for cluster, size in enumerate(sizes) for n in range(size)]
+    clusters = {name: name.split("-")[0] for name in names}
+    collected = ScoreAccumulator(
+        routes=["base", "new"],
+        metrics=[ROUGE],
+        expected={"base": len(names), "new": len(names)},
+        baseline="base",
+        clusters=clusters,
+    )
+    draw = np.random.Generator(np.random.PCG64(7))
+    for name in names:
+        for route, gain in (("base", 0.0), ("new", 0.3)):
+            value = 0.2 + gain + draw.uniform(0, 0.4)
+            collected.add(Cell(route, name, 0), answer(), scores(rougeL=value))
+    report = summarise(collected)
+    score, one = score_of(report, "new", "rougeL"), compared(report, "new", "rougeL")
+    assert score.effective_clusters == pytest.approx(effective, abs=0.01)
+    assert one.effective_clusters == score.effective_clusters
+    assert (score.low is not None) is (one.low is not None) is given
+    assert one.verdict == ("better" if given else "no difference shown")
+    said = [warning for warning in report.warnings if "clusters" in warning]
+    assert len(said) == (0 if caveat is None else 1)
+    assert caveat is None or said[0].startswith(caveat)
 
 
 def test_repeats_split_the_variance():

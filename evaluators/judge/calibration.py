@@ -9,24 +9,45 @@ a better judge). Correlations and the bias are of the means; kappas, exact agree
 confusion matrix are of the means rounded to the nearest possible score, and to the higher one of
 two that are equally near. Items that belong together (answers to the same question) are resampled
 together.
+
+Whether the judge likes what it should not (long answers, a category, a model) is tested at equal
+scores of people (`evaluators/stats/regression.py`), and all of these tests are corrected together:
+a warning is one of a family of which 5% are false on average.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeAlias
 
 import msgspec
 import numpy as np
 
 from evaluators.stats import intervals
-from evaluators.stats.agreement import Pairs, krippendorff
-from evaluators.stats.differences import Paired, paired_difference
+from evaluators.stats.agreement import (
+    Pairs,
+    krippendorff,
+    ordered_pairs,
+    weighted_share,
+)
+from evaluators.stats.differences import Paired, paired_difference, unpaired_difference
+from evaluators.stats.false_discovery import benjamini_hochberg
 from evaluators.stats.intervals import Interval
+from evaluators.stats.regression import Slope, partial_slope
+from evaluators.stats.reliability import ceiling, icc, spearman_brown
 
 FEW = 30
 """With fewer items a calibration says little, and a warning says so."""
+
+POOR = 0.6
+"""Below this correlation with people, a judge's scores say little about an answer."""
+
+RELIABLE = 0.667
+"""Below this alpha, Krippendorff (2004, Content Analysis, chapter 11) draws no conclusions."""
+
+# With fewer items that several people scored, the error of people's scores is not known.
+_ENOUGH = 10
 
 MEASURES = {
     "pearson": "Pearson's correlation",
@@ -75,6 +96,9 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
         people: people's mean score.
         bias: judge - people.
         pearson: correlation within the group.
+        answers: the number of items.
+        excess: how much more the judge gives them than other items that people scored the same.
+        p_value: for no such excess, corrected for all such tests of the calibration.
     """
 
     name: str
@@ -82,6 +106,9 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     people: Interval
     bias: Interval
     pearson: Interval
+    answers: int = 0
+    excess: Interval | None = None
+    p_value: float | None = None
 
 
 class Repeats(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +120,9 @@ class Repeats(msgspec.Struct, frozen=True, kw_only=True):
         deviation: mean standard deviation between an item's scores.
         exact: share of the items whose scores are all the same.
         pearson: correlation of the first with the second score.
+        icc_single: ICC(1,1), the reliability of one score.
+        icc_mean: ICC(1,k), the reliability of the mean of an item's scores.
+        k: the mean number of scores of an item.
     """
 
     most: int
@@ -100,6 +130,25 @@ class Repeats(msgspec.Struct, frozen=True, kw_only=True):
     deviation: Interval
     exact: Interval
     pearson: Interval
+    icc_single: Interval | None = None
+    icc_mean: Interval | None = None
+    k: float | None = None
+
+
+class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
+    """The highest correlation that the scores' reliabilities allow.
+
+    Attributes:
+        judge: the reliability of one score of the judge; 1 where it is unknown.
+        people: the reliability of one person's score; 1 where it is unknown.
+        single: the highest correlation of one score of each.
+        means: the same of the means over repeats and people, which `agreement` compares.
+    """
+
+    judge: float
+    people: float
+    single: float
+    means: float
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,9 +167,15 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         confusion: one row for each score people gave, one number for each that the judge gave.
         categories: one group for each category; empty where the items have no category.
         lengths: the shortest, the middle and the longest third of the answers.
-        length_slope: how much judge - people grows with every 100 words.
+        length_slope: how much the judge's score grows with every 100 words, people's being equal.
         models: one group for each model; empty where the models are unknown.
         warnings: sentences that a reader has to know before believing the numbers.
+        units: for each measure, what its `n` counts.
+        ceiling: the highest possible correlation; None without repeats and without several people.
+        length_p_value: for no such slope, corrected as `Group.p_value` is.
+        people_parsed: people's mean score of the items that the judge scored.
+        people_unparsed: people's mean score of the others; None where the judge scored every item.
+        biases: those of the warnings that are about what the judge likes or dislikes.
     """
 
     items: int
@@ -138,6 +193,12 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     length_slope: Interval
     models: tuple[Group, ...]
     warnings: tuple[str, ...]
+    units: dict[str, str] = {}
+    ceiling: Ceiling | None = None
+    length_p_value: float | None = None
+    people_parsed: Interval | None = None
+    people_unparsed: Interval | None = None
+    biases: tuple[str, ...] = ()
 
 
 class JudgeChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +238,7 @@ def calibrate(
     ).confusion()
     itself = repeats([item.judge for item in scored])
     people = repeats([item.people for item in scored])
+    suspects = _Suspects(scored)
     calibration = Calibration(
         items=len(items),
         scored=len(scored),
@@ -193,17 +255,56 @@ def calibrate(
         people=people,
         scores=tuple(values),
         confusion=tuple(map(tuple, counts)),
-        categories=_groups([(item.category, item) for item in scored], low, high),
+        categories=suspects.groups("category", (low, high)),
         lengths=_groups(_thirds(scored), low, high),
-        length_slope=length_slope(
-            [item.words for item in scored],
-            [_mean(item.judge) - _mean(item.people) for item in scored],
-        ),
-        models=_groups([(item.model, item) for item in scored], low, high),
+        length_slope=suspects.length.interval,
+        models=suspects.groups("model", (low, high)),
         warnings=(),
+        units={name: "pairs" if name == "pairwise" else "answers" for name in MEASURES},
+        ceiling=_ceiling(itself, people),
+        length_p_value=suspects.corrected("length", ""),
+        people_parsed=_mean_of_people(scored, low, high),
+        people_unparsed=_mean_of_people([item for item in items if not item.judge], low, high),
+        biases=tuple(suspects.sentences()),
     )
     outside = sum(not low <= score <= high for item in scored for score in item.people)
-    return msgspec.structs.replace(calibration, warnings=tuple(_warnings(calibration, outside)))
+    warnings = [*_warnings(calibration, items, outside), *calibration.biases]
+    return msgspec.structs.replace(calibration, warnings=tuple(warnings))
+
+
+def findings(calibration: Calibration) -> list[str]:
+    """Return what a reader of the judge's scores has to know of its calibration, in clauses.
+
+    Each clause has the judge as its subject: "agrees poorly with people (…)".
+    """
+    clauses = []
+    pearson, bias = calibration.agreement["pearson"], calibration.agreement["bias"]
+    over = f"over {calibration.scored:,} answers"
+    if pearson.estimate is None:
+        clauses.append(f"could not be compared with people {over}")
+    elif pearson.estimate < POOR:
+        clauses.append(f"agrees poorly with people (Pearson {_shown(pearson)} {over})")
+    elif pearson.low is None or pearson.low < POOR:
+        clauses.append(
+            f"may agree poorly with people: {over}, Pearson {_shown(pearson)} is not exact enough"
+        )
+    if bias.low is not None and bias.high is not None and bias.low * bias.high > 0:
+        more = "more" if bias.low > 0 else "less"
+        size = msgspec.structs.replace(
+            bias,
+            estimate=abs(bias.estimate or 0.0),
+            low=min(abs(bias.low), abs(bias.high)),
+            high=max(abs(bias.low), abs(bias.high)),
+        )
+        clauses.append(
+            f"gives {_shown(size)} {more} than people on average, so its mean is no estimate of "
+            "people's"
+        )
+    if calibration.unparsed > 0.05 * calibration.items:
+        clauses.append(
+            f"left {calibration.unparsed:,} of {calibration.items:,} answers without a verdict"
+        )
+    return clauses
 
 
 def agreement(
@@ -241,29 +342,18 @@ def pairwise_accuracy(
     """Compute the share of the pairs of answers that the judge orders as people do.
 
     A tie of the judge counts half. Pairs are of answers to the same question where `clusters` says
-    which those are, else of all.
+    which those are, else of all. `n` counts the pairs that people set apart.
     """
-    if clusters is None:
-        return Pairs(judge, people).ordered()
-    sums: dict[str, list[float]] = {}
     members: dict[str, list[int]] = {}
-    for number, name in enumerate(clusters):
+    for number, name in enumerate(clusters or [""] * len(judge)):
         members.setdefault(name, []).append(number)
-    for name, numbers in members.items():
-        credit, decided = sums.setdefault(name, [0.0, 0.0])
-        for place, second in enumerate(numbers):
-            for first in numbers[:place]:
-                by_people = people[second] - people[first]
-                if not by_people:
-                    continue
-                by_judge = judge[second] - judge[first]
-                decided += 1
-                credit += 0.5 if not by_judge else float((by_judge > 0) == (by_people > 0))
-        sums[name] = [credit, decided]
-    rows = np.array([row for row in sums.values() if row[1]]).reshape(-1, 2)
-    if not len(rows):
-        return Interval(estimate=None, low=None, high=None, n=0)
-    return intervals.corpus_interval(rows, lambda total: total[0] / total[1])
+    counts = [
+        ordered_pairs([judge[number] for number in numbers], [people[number] for number in numbers])
+        for numbers in members.values()
+    ]
+    rows = np.array([row for row in counts if row[1]]).reshape(-1, 2)
+    accuracy = Pairs(judge, people).ordered() if clusters is None else weighted_share(rows)
+    return msgspec.structs.replace(accuracy, n=int(rows[:, 1].sum()))
 
 
 def repeats(scores: Sequence[Sequence[float]]) -> Repeats | None:
@@ -274,30 +364,17 @@ def repeats(scores: Sequence[Sequence[float]]) -> Repeats | None:
     longest = max(map(len, several))
     raters = [[given[n] if n < len(given) else None for given in several] for n in range(longest)]
     same = sum(len(set(given)) == 1 for given in several)
+    reliability = icc(several)
     return Repeats(
         most=longest,
         alpha=krippendorff(raters, level="interval"),
         deviation=intervals.mean_interval([float(np.std(given, ddof=1)) for given in several]),
         exact=intervals.wilson(same, len(several)),
         pearson=Pairs([given[0] for given in several], [given[1] for given in several]).pearson(),
+        icc_single=reliability.single if reliability else None,
+        icc_mean=reliability.mean if reliability else None,
+        k=sum(map(len, several)) / len(several),
     )
-
-
-def length_slope(words: Sequence[int], gap: Sequence[float]) -> Interval:
-    """Compute how much `gap` grows with every 100 words: least squares, bootstrap interval."""
-    rows = [
-        (1.0, length / 100, (length / 100) ** 2, value, value * length / 100)
-        for length, value in zip(words, gap, strict=True)
-    ]
-    if len(set(words)) < 2:
-        return Interval(estimate=None, low=None, high=None, n=len(rows))
-
-    def slope(sums: Sequence[float]) -> float:
-        n, x, xx, y, xy = sums
-        spread = n * xx - x * x
-        return (n * xy - x * y) / spread if spread > 1e-12 * max(1.0, n * xx) else 0.0
-
-    return intervals.corpus_interval(rows, slope)
 
 
 def change(first: Sequence[Item], second: Sequence[Item]) -> JudgeChange:
@@ -362,6 +439,7 @@ def _groups(named: Sequence[tuple[str, Item]], low: float, high: float) -> tuple
                     np.subtract(judge, people), clusters=clusters, low=low - high, high=high - low
                 ),
                 pearson=Pairs(judge, people, clusters=clusters).pearson(),
+                answers=len(items),
             )
         )
     return tuple(named_groups)
@@ -384,38 +462,179 @@ def _thirds(items: Sequence[Item]) -> list[tuple[str, Item]]:
     return named
 
 
-def _warnings(calibration: Calibration, outside: int) -> list[str]:
-    warnings = []
+def _warnings(calibration: Calibration, items: Sequence[Item], outside: int) -> Iterator[str]:
     if outside:
-        warnings.append(
+        yield (
             f"{outside:,} scores of people lie outside of {calibration.low:g} to "
             f"{calibration.high:g}, which is all the judge can say: kappas and the bias mean "
             "little. Are the scales the same?"
         )
     if calibration.scored < FEW:
-        warnings.append(
-            f"{calibration.scored} items are few: with fewer than {FEW} little can be said."
-        )
+        yield f"{calibration.scored} items are few: with fewer than {FEW} little can be said."
     if calibration.unparsed:
-        warnings.append(
-            f"{calibration.unparsed:,} of {calibration.items:,} answers got no score that could be "
-            "read; the numbers are of the others."
+        yield _about_unparsed(calibration, items)
+    itself, most = calibration.itself, calibration.ceiling
+    alpha = itself.alpha.estimate if itself else None
+    if itself is not None and most is not None and alpha is not None and alpha < RELIABLE:
+        known = "" if calibration.people else " (people's scores taken as exact)"
+        yield (
+            f"The judge does not agree with itself (alpha {alpha:.2f} over repeats): one score of "
+            f"it correlates with one person's score at most {most.single:.2f}, the means that are "
+            f"compared here at most {most.means:.2f}{known}. More repeats raise that."
         )
-    slope = calibration.length_slope
-    if slope.low is not None and slope.high is not None and slope.low * slope.high > 0:
-        verb = "prefers" if slope.low > 0 else "dislikes"
-        warnings.append(f"The judge {verb} longer answers more than people do.")
-    for group in calibration.categories:
-        bias = group.bias
-        if group.bias.n >= 5 and bias.low is not None and bias.high is not None:
-            if bias.low > 0:
-                warnings.append(f"The judge is kinder than people in the category {group.name}.")
-            if bias.high < 0:
-                warnings.append(f"The judge is stricter than people in the category {group.name}.")
-    ceiling = calibration.itself.alpha.estimate if calibration.itself else None
-    if ceiling is not None and ceiling < 0.667:
-        warnings.append(
-            f"The judge does not agree with itself (alpha {ceiling:.2f} over repeats); "
-            "it cannot agree better with anybody else."
+
+
+def _about_unparsed(calibration: Calibration, items: Sequence[Item]) -> str:
+    sentence = (
+        f"{calibration.unparsed:,} of {calibration.items:,} answers got no score that could be "
+        "read; the numbers are of the others."
+    )
+    without, others = calibration.people_unparsed, calibration.people_parsed
+    if without is None or without.estimate is None or others is None or others.estimate is None:
+        return sentence
+    sentence += (
+        f" People gave them {without.estimate:.2f} on average and the others {others.estimate:.2f}"
+    )
+    gap = unpaired_difference(
+        [_mean(item.people) for item in items if item.people and not item.judge],
+        [_mean(item.people) for item in items if item.people and item.judge],
+    )
+    if gap is not None and gap.p_mann_whitney <= 0.05:
+        return f"{sentence}: leaving them out changes the judge's mean."
+    return f"{sentence}."
+
+
+def _mean_of_people(items: Sequence[Item], low: float, high: float) -> Interval | None:
+    known = [item for item in items if item.people]
+    if not known:
+        return None
+    means = [_mean(item.people) for item in known]
+    return intervals.mean_interval(means, clusters=_clusters(known), low=low, high=high)
+
+
+def _ceiling(itself: Repeats | None, people: Repeats | None) -> Ceiling | None:
+    """Return the highest correlation by Spearman, for means by Spearman and Brown."""
+    if itself is None and people is None:
+        return None
+    judge, several_judgements = _reliability(itself)
+    person, several_people = _reliability(people)
+    return Ceiling(
+        judge=judge,
+        people=person,
+        single=ceiling(judge, person),
+        means=ceiling(
+            spearman_brown(judge, several_judgements), spearman_brown(person, several_people)
+        ),
+    )
+
+
+def _reliability(repeated: Repeats | None) -> tuple[float, float]:
+    """Return the reliability of one score, and how many scores a mean has."""
+    if repeated is None or repeated.alpha.estimate is None:
+        return 1.0, 1.0
+    return max(0.0, repeated.alpha.estimate), repeated.k or 1.0
+
+
+class _Suspects:
+    """What the judge's scores should not depend on, tested at equal scores of people."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        self._judge = [_mean(item.judge) for item in items]
+        self._people = [_mean(item.people) for item in items]
+        self._clusters = _clusters(items)
+        self._error = _error_of_people(items)
+        self.length = self._slope([item.words / 100 for item in items])
+        self._slopes = {("length", ""): self.length}
+        for kind, names in (
+            ("category", [item.category for item in items]),
+            ("model", [item.model for item in items]),
+        ):
+            for name in dict.fromkeys(names):
+                if name:
+                    self._slopes[kind, name] = self._slope(
+                        [float(name == other) for other in names]
+                    )
+        tested = {
+            key: slope.p_value for key, slope in self._slopes.items() if slope.p_value is not None
+        }
+        self._corrected = dict(zip(tested, benjamini_hochberg(list(tested.values())), strict=True))
+
+    def _slope(self, suspect: Sequence[float]) -> Slope:
+        """Regress the judge's scores on a suspect and people's scores.
+
+        People's scores miss a part of an answer's quality, so that whatever good answers have more
+        of seems to please a judge who sees that part. Where the size of the part is known, the
+        p-value is the larger one of both readings: that people's scores are the truth, and that
+        they are the truth with an error.
+        """
+        slope = self._regressed(suspect, 0.0)
+        if not self._error or slope.p_value is None:
+            return slope
+        other = self._regressed(suspect, self._error)
+        estimates = slope.interval.estimate, other.interval.estimate
+        if other.p_value is None or estimates[0] is None or estimates[1] is None:
+            return msgspec.structs.replace(slope, p_value=1.0)
+        p_value = max(slope.p_value, other.p_value) if estimates[0] * estimates[1] > 0 else 1.0
+        return msgspec.structs.replace(slope, p_value=p_value)
+
+    def _regressed(self, suspect: Sequence[float], error: float) -> Slope:
+        return partial_slope(
+            self._judge, suspect, self._people, clusters=self._clusters, control_error=error
         )
-    return warnings
+
+    def corrected(self, kind: str, name: str) -> float | None:
+        """Return the p-value of a suspect, corrected for all of them."""
+        return self._corrected.get((kind, name))
+
+    def groups(
+        self, kind: Literal["category", "model"], bounds: tuple[float, float]
+    ) -> tuple[Group, ...]:
+        """Return the groups of a kind with what the judge gives them in excess."""
+        named = [
+            (item.category if kind == "category" else item.model, item) for item in self._items
+        ]
+        return tuple(
+            msgspec.structs.replace(
+                group,
+                excess=self._slopes[kind, group.name].interval,
+                p_value=self.corrected(kind, group.name),
+            )
+            for group in _groups(named, *bounds)
+        )
+
+    def sentences(self) -> Iterator[str]:
+        """Yield one sentence for each suspect that the judge's scores depend on."""
+        for (kind, name), p_value in self._corrected.items():
+            slope = self._slopes[kind, name].interval.estimate
+            if p_value > 0.05 or slope is None:
+                continue
+            if kind == "length":
+                verb = "prefers" if slope > 0 else "dislikes"
+                yield (
+                    f"The judge {verb} longer answers more than people do: {slope:+.2f} for every "
+                    "100 words at equal scores of people."
+                )
+                continue
+            what = f"in the category {name}" if kind == "category" else f"of the model {name}"
+            more = "more" if slope > 0 else "less"
+            yield (
+                f"The judge gives answers {what} {abs(slope):.2f} {more} than others that people "
+                "scored the same."
+            )
+
+
+def _error_of_people(items: Sequence[Item]) -> float:
+    """Return the variance of the error of people's means, as far as their repeats show it."""
+    several = [item.people for item in items if len(item.people) > 1]
+    if len(several) < _ENOUGH:
+        return 0.0
+    squares = math.fsum(float(np.var(given)) * len(given) for given in several)
+    of_one = squares / sum(len(given) - 1 for given in several)
+    return of_one * math.fsum(1 / len(item.people) for item in items) / len(items)
+
+
+def _shown(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{interval.estimate:.2f}"
+    return f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}]"

@@ -9,6 +9,9 @@ A row has one of:
   `rubric` (its text, or a mapping), `category`, `model` and `id` are optional. An `instruction`
   that is a complete Prometheus prompt is taken apart: it brings its response, reference, rubric.
 - `label`: `a`, `b` or `tie` (or 0, 1, 2), and `response_a` and `response_b`.
+
+Rows with the same `question` (or `cluster`) belong together; without that column, rows with the
+same instruction do.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ class Case(NamedTuple):
         rubric: the rubric that the row brings; None without one.
         category: what kind of question it is.
         model: who wrote the answer.
+        question: what rows that belong together have in common.
     """
 
     item: Scorable
@@ -54,6 +58,7 @@ class Case(NamedTuple):
     rubric: Rubric | None
     category: str
     model: str
+    question: str
 
 
 def read_cases(
@@ -122,7 +127,17 @@ def _case(row_id: str, fields: Mapping[str, Any], where: str) -> Case:
         rubric,
         str(fields.get("category") or ""),
         str(fields.get("model") or ""),
+        _question(fields) or instruction,
     )
+
+
+def _question(fields: Mapping[str, Any]) -> str:
+    """Return what a row has in common with others, "" where no column says so."""
+    for name in ("question", "cluster"):
+        value = fields.get(name)
+        if value is not None and str(value).strip():
+            return str(value).strip()
+    return ""
 
 
 def _pair(row_id: str, fields: Mapping[str, Any], where: str) -> AnswerPair:
@@ -138,6 +153,7 @@ def _pair(row_id: str, fields: Mapping[str, Any], where: str) -> AnswerPair:
         reference=str(reference) if reference else None,
         people=people,
         category=str(fields.get("category") or ""),
+        question=_question(fields),
     )
 
 

@@ -37,6 +37,7 @@ class PairwiseComparison(msgspec.Struct, frozen=True, kw_only=True):
         words: the number of words of each answer.
         people: the answer that people found better; None where that is not known.
         category: the kind of question.
+        question: what pairs that belong together have in common, "" where each stands alone.
     """
 
     id: str
@@ -47,6 +48,7 @@ class PairwiseComparison(msgspec.Struct, frozen=True, kw_only=True):
     words: tuple[int, int] = (0, 0)
     people: Winner | None = None
     category: str = ""
+    question: str = ""
 
     @property
     def winner(self) -> Winner | None:
@@ -101,71 +103,74 @@ def decide(forward: Label | None, backward: Label | None) -> Winner | None:
 
 def summarise(comparisons: Sequence[PairwiseComparison]) -> PairwiseReport:
     """Compute the numbers of many pairs, all from the first answer's side."""
-    read = [(comparison, comparison.winner) for comparison in comparisons]
-    decided = [(comparison, winner) for comparison, winner in read if winner is not None]
-    credit = [_credit(winner) for _, winner in decided]
-    flips = sum(
-        comparison.forward == comparison.backward and comparison.forward != "tie"
-        for comparison, _ in decided
-    )
-    verdicts = [
-        verdict
+    decided = [comparison for comparison in comparisons if comparison.winner is not None]
+    credit = [_CREDIT[comparison.winner] for comparison in decided if comparison.winner is not None]
+    named = [
+        (comparison, verdict)
         for comparison in comparisons
         for verdict in (comparison.forward, comparison.backward)
+        if verdict not in {None, "tie"}
     ]
-    named = [verdict for verdict in verdicts if verdict not in {None, "tie"}]
     controlled, slope = _length_controlled(
-        [comparison.words[0] - comparison.words[1] for comparison, _ in decided], credit
+        [comparison.words[0] - comparison.words[1] for comparison in decided], credit
     )
-    known = [
-        (comparison, winner) for comparison, winner in decided if comparison.people is not None
-    ]
-    settled = [(comparison, winner) for comparison, winner in known if comparison.people != "tie"]
+    known = [comparison for comparison in decided if comparison.people is not None]
+    settled = [comparison for comparison in known if comparison.people != "tie"]
     return PairwiseReport(
         pairs=len(comparisons),
         unparsed=len(comparisons) - len(decided),
         wins=credit.count(1.0),
         ties=credit.count(0.5),
         losses=credit.count(0.0),
-        win_rate=intervals.mean_interval(credit, low=0.0, high=1.0),
+        win_rate=_mean(credit, decided),
         length_controlled=controlled,
         length_slope=slope,
-        flip_rate=intervals.wilson(flips, len(decided)),
-        position_a=intervals.wilson(named.count("A"), len(named)),
-        agreement=_share([winner == comparison.people for comparison, winner in known])
+        flip_rate=_mean([float(_is_flipped(comparison)) for comparison in decided], decided),
+        position_a=_mean(
+            [float(verdict == "A") for _, verdict in named],
+            [comparison for comparison, _ in named],
+        ),
+        agreement=_mean(
+            [float(comparison.winner == comparison.people) for comparison in known], known
+        )
         if known
         else None,
-        accuracy=intervals.mean_interval(
+        accuracy=_mean(
             [
-                0.5 if winner == "tie" else float(winner == comparison.people)
-                for comparison, winner in settled
+                0.5 if comparison.winner == "tie" else float(comparison.winner == comparison.people)
+                for comparison in settled
             ],
-            low=0.0,
-            high=1.0,
+            settled,
         )
         if settled
         else None,
-        one_order=intervals.mean_interval(
+        one_order=_mean(
             [
                 0.5
                 if comparison.forward == "tie"
                 else float((comparison.forward == "A") == (comparison.people == "first"))
-                for comparison, _ in settled
+                for comparison in settled
             ],
-            low=0.0,
-            high=1.0,
+            settled,
         )
         if settled
         else None,
     )
 
 
-def _credit(winner: Winner) -> float:
-    return {"first": 1.0, "tie": 0.5, "second": 0.0}[winner]
+_CREDIT: dict[Winner, float] = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
 
-def _share(hits: Sequence[bool]) -> Interval:
-    return intervals.wilson(sum(hits), len(hits))
+def _is_flipped(comparison: PairwiseComparison) -> bool:
+    return comparison.forward == comparison.backward and comparison.forward != "tie"
+
+
+def _mean(credit: Sequence[float], comparisons: Sequence[PairwiseComparison]) -> Interval:
+    """Compute a mean of numbers from 0 to 1; comparisons of one question count once."""
+    names = [comparison.question or comparison.id for comparison in comparisons]
+    clusters = names if len(set(names)) < len(names) else None
+    interval = intervals.mean_interval(credit, clusters=clusters, low=0.0, high=1.0)
+    return msgspec.structs.replace(interval, n=len(credit))
 
 
 def _length_controlled(

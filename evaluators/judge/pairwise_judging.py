@@ -36,6 +36,7 @@ class AnswerPair(NamedTuple):
         names: the names of the two that answered.
         people: the answer that people found better; None where that is not known.
         category: the kind of question.
+        question: what pairs that belong together have in common, "" where each stands alone.
     """
 
     id: str
@@ -46,6 +47,7 @@ class AnswerPair(NamedTuple):
     names: tuple[str, str] = ("first", "second")
     people: Winner | None = None
     category: str = ""
+    question: str = ""
 
 
 class PairwiseGrading(NamedTuple):
@@ -93,6 +95,7 @@ async def compare_pair(
         words=(len(pair.first.split()), len(pair.second.split())),
         people=pair.people,
         category=pair.category,
+        question=pair.question,
     )
 
 

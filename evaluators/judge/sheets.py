@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader
 
-from evaluators.judge.calibration import MEASURES, Calibration, JudgeChange, Repeats
+from evaluators.judge.calibration import MEASURES, Calibration, Group, JudgeChange, Repeats
 from evaluators.judge.pairwise import PairwiseReport
 from evaluators.stats.intervals import Interval
 from evaluators.stats.ratings import Ratings
@@ -57,21 +57,20 @@ def interval(measured: Interval | None, digits: int = 3) -> str:
 
 def calibration_sheets(report: Calibration) -> Iterator[Sheet]:
     """Yield the tables of agreement, ceiling and confusion, and of each kind of group."""
-    rows = [(MEASURES[name], interval(measured)) for name, measured in report.agreement.items()]
-    rows.append(("longer answers (per 100 words)", interval(report.length_slope)))
-    yield Sheet(
-        f"Judge against people: {report.scored:,} of {report.items:,} answers scored",
-        ("measure", "value [95% interval]"),
-        rows,
-    )
-    rows = [
+    yield _agreement_sheet(report)
+    repeated = [
         row
         for who, repeats in (("the judge", report.itself), ("people", report.people))
         if repeats is not None
         for row in _repeat_rows(who, repeats)
     ]
-    if rows:
-        yield Sheet("Agreement with oneself: the ceiling", ("measure", "value"), rows)
+    if report.ceiling is not None:
+        repeated += [
+            ("highest correlation of one score of each", f"{report.ceiling.single:.3f}"),
+            ("highest correlation of the means", f"{report.ceiling.means:.3f}"),
+        ]
+    if repeated:
+        yield Sheet("Agreement with oneself, and the ceiling", ("measure", "value"), repeated)
     if report.scores:
         columns = tuple(f"{score:g}" for score in report.scores)
         yield Sheet(
@@ -88,21 +87,52 @@ def calibration_sheets(report: Calibration) -> Iterator[Sheet]:
         ("By category", report.categories),
     ):
         if groups:
-            yield Sheet(
-                title,
-                ("", "n", "judge", "people", "judge - people", "Pearson"),
-                [
-                    (
-                        group.name,
-                        f"{group.judge.n:,}",
-                        interval(group.judge, 2),
-                        interval(group.people, 2),
-                        interval(group.bias, 2),
-                        interval(group.pearson, 2),
-                    )
-                    for group in groups
-                ],
-            )
+            yield Sheet(title, _GROUP_HEAD, [_group_row(group) for group in groups])
+
+
+def _agreement_sheet(report: Calibration) -> Sheet:
+    rows = [
+        (MEASURES[name], interval(measured), f"{measured.n:,} {report.units.get(name, '')}".strip())
+        for name, measured in report.agreement.items()
+    ]
+    length = report.length_slope
+    rows.append(("100 words more, people's scores equal", interval(length), f"{length.n:,}"))
+    if report.people_unparsed is not None:
+        for name, mean in (
+            ("people's mean of the answers scored", report.people_parsed),
+            ("people's mean of the answers without a score", report.people_unparsed),
+        ):
+            rows.append((name, interval(mean), f"{mean.n:,}" if mean else _ABSENT))
+    return Sheet(
+        f"Judge against people: {report.scored:,} of {report.items:,} answers scored",
+        ("measure", "value [95% interval]", "over"),
+        rows,
+    )
+
+
+_GROUP_HEAD = (
+    "",
+    "answers",
+    "judge",
+    "people",
+    "judge - people",
+    "more than others scored the same",
+    "p (BH)",
+    "Pearson",
+)
+
+
+def _group_row(group: Group) -> tuple[str, ...]:
+    return (
+        group.name,
+        f"{group.answers or group.judge.n:,}",
+        interval(group.judge, 2),
+        interval(group.people, 2),
+        interval(group.bias, 2),
+        interval(group.excess, 2),
+        _ABSENT if group.p_value is None else f"{group.p_value:.3f}",
+        interval(group.pearson, 2),
+    )
 
 
 def pairwise_sheets(report: PairwiseReport, names: Sequence[str] = ()) -> Iterator[Sheet]:
@@ -190,3 +220,6 @@ def _repeat_rows(who: str, repeats: Repeats) -> Iterator[tuple[str, str]]:
     yield f"{who}: Pearson of the first two scores", interval(repeats.pearson)
     yield f"{who}: all scores equal", interval(repeats.exact)
     yield f"{who}: mean standard deviation", interval(repeats.deviation)
+    if repeats.icc_single is not None:
+        yield f"{who}: ICC(1,1), of one score", interval(repeats.icc_single)
+        yield f"{who}: ICC(1,k), of the mean of {repeats.k:.3g}", interval(repeats.icc_mean)

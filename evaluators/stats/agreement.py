@@ -292,6 +292,38 @@ def fleiss(ratings: Sequence[Sequence[Hashable]], *, seed: int = 0) -> Interval:
     return _resampled(flat, statistic, chance, seed)
 
 
+def ordered_pairs(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
+    """Count the pairs of items that `a` orders as `b` does, and all that `b` sets apart.
+
+    A pair that `a` ties counts a half.
+    """
+    values_a, row = np.unique(_finite(a), return_inverse=True)
+    values_b, column = np.unique(_finite(b), return_inverse=True)
+    table = np.zeros((1, len(values_a), len(values_b)))
+    np.add.at(table[0], (row, column), 1)
+    concordant, discordant, only_a, _ = _orderings(table)
+    return float(concordant[0] + only_a[0] / 2), float((concordant + discordant + only_a)[0])
+
+
+def weighted_share(rows: ArrayLike, *, seed: int = 0) -> Interval:
+    """Compute a share over clusters: rows of (credit, number), shape (clusters, 2).
+
+    The cluster by chance has a credit of 0 or 1.
+    """
+    table = np.asarray(rows, dtype=np.float64)
+    if not len(table):
+        return Interval(estimate=None, low=None, high=None, n=0)
+
+    def statistic(sums: Floats) -> Floats:
+        return _divide(sums[:, 0], sums[:, 1])
+
+    def chance(random: np.random.Generator, count: int) -> Floats:
+        credit = random.integers(2, size=count).astype(np.float64)
+        return np.column_stack([credit, np.ones(count)])
+
+    return _resampled(table, statistic, chance, seed)
+
+
 def alpha_of_sums(sums: Sequence[float]) -> float:
     """Krippendorff's alpha for intervals from the sum of `alpha_statistics` over items.
 

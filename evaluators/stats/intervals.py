@@ -30,7 +30,7 @@ from evaluators.stats.resampling import resamples as index_resamples
 
 Corpus: TypeAlias = Callable[[Sequence[float]], float]
 Method = Literal[
-    "none", "hall", "bca", "t", "bounded", "clustered t", "wilson", "percentile", "bootstrap t"
+    "none", "hall", "bca", "t", "bounded", "clustered t", "wilson", "percentile", "bootstrap t", "F"
 ]
 
 FEW_OTHERS = 6

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from evaluators.base import AnyMetric, JudgeMetric
+from evaluators.judge.calibration import Calibration, findings
 from evaluators.judge.family import family
 from evaluators.reports.report import RouteReport
 from router.store.judgements import JudgeUse
@@ -48,6 +49,9 @@ async def judge_reports(
         report = _report(use, gradings.get(use.metric, ""), known)
         reports.append(report)
         warnings += _warnings(report, known, routes)
+        for study in known:
+            if study.id == report.calibration:
+                warnings += _caveats(report, study)
     return reports, list(dict.fromkeys(warnings))
 
 
@@ -67,9 +71,26 @@ def _report(use: JudgeUse, grading: str, known: Sequence[Study]) -> JudgeReport:
 def _pearson(study: Study | None) -> float | None:
     if study is None:
         return None
-    pearson = study.report.get("calibration", {}).get("agreement", {}).get("pearson", {})
-    estimate: float | None = pearson.get("estimate")
-    return estimate
+    calibration = _calibration(study)
+    return calibration.agreement["pearson"].estimate if calibration else None
+
+
+def _calibration(study: Study) -> Calibration | None:
+    """Return the numbers of a calibration; None for one of pairs."""
+    report = study.report.get("calibration")
+    return None if report is None else msgspec.convert(report, Calibration)
+
+
+def _caveats(report: JudgeReport, study: Study) -> Iterator[str]:
+    """Yield what the judge's calibration found against it."""
+    calibration = _calibration(study)
+    if calibration is None:
+        return
+    against = findings(calibration)
+    if against:
+        yield f"{report.judge} {'; it '.join(against)}. See: evalrouter judge show {study.id}."
+    for bias in calibration.biases:
+        yield bias.replace("The judge", report.judge, 1)
 
 
 def _warnings(

@@ -375,7 +375,7 @@ class _Gradings:
             id=case.item.sample.id,
             judge=polled.verdicts[self._plan.judge],
             people=case.people,
-            question=case.instruction,
+            question=case.question,
             category=case.category,
             model=case.model,
             words=len((case.item.answer.text or "").split()),

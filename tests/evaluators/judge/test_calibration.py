@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from oracle_data import PAIRWISE, vicuna_rows
 
-from evaluators.judge.calibration import Calibration, Item, calibrate, change, length_slope
+from evaluators.judge.calibration import Calibration, Item, calibrate, change, findings
 from evaluators.judge.pairwise import PairwiseComparison, decide, summarise
 from evaluators.judge.prometheus import read_prompt
 
@@ -89,7 +89,6 @@ def test_a_judge_that_likes_words_is_found_out():
     assert [group.bias.estimate for group in found.lengths] == sorted(
         group.bias.estimate for group in found.lengths
     )
-    assert length_slope([5, 5], [1.0, 2.0]).estimate is None
 
 
 def test_what_could_not_be_read_is_counted_and_never_a_number():
@@ -134,7 +133,158 @@ def test_bias_by_category_is_told():
         ("plain", 0.0),
         ("code", 1.0),
     ]
-    assert "The judge is kinder than people in the category code." in found.warnings
+    assert (
+        "The judge gives answers in the category code 1.00 more than others that people scored the "
+        "same." in found.warnings
+    )
+
+
+# Regression to the mean is no bias.
+
+
+def rated(seed, judge, *, n=80, errors=1.0, people=2, clusters=0):
+    """Answers of which longer ones are better, by what people and a judge of them say."""
+    random = np.random.default_rng(seed)
+    quality = random.normal(3, 1, size=n)
+    words = (150 + 60 * quality + random.normal(0, 60, size=n)).clip(5).astype(int)
+    scores = (quality[:, None] + errors * random.normal(size=(n, people))).round()
+    given = judge(random, quality, scores.mean(axis=1), words).round(1 if n > 1000 else 0)
+    return [
+        Item(
+            id=str(i),
+            judge=tuple(np.atleast_1d(given[i])),
+            people=tuple(scores[i]),
+            words=int(words[i]),
+            category="abcd"[i % 4],
+            model=f"m{i % 5}",
+            question=str(i % clusters) if clusters else "",
+        )
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        lambda random, quality, people, words: random.normal(3, 1, size=len(quality)),
+        lambda random, quality, people, words: people,
+        lambda random, quality, people, words: people + random.normal(size=len(quality)),
+        lambda random, quality, people, words: quality + random.normal(size=len(quality)) / 2,
+    ],
+    ids=["noise", "people", "noisy people", "quality"],
+)
+def test_a_judge_without_bias_is_not_accused(judge):
+    # A family of ten tests has a false alarm in 5% of calibrations.
+    few = [calibrate(rated(seed, judge), low=1, high=5) for seed in range(12)]
+    assert sum(bool(found.biases) for found in few) <= 3
+    assert calibrate(rated(0, judge, n=1000), low=1, high=5).biases == ()
+
+
+def test_what_a_judge_likes_is_found_at_equal_scores_of_people():
+    def likes(random, quality, people, words):
+        second = np.arange(len(quality)) % 4 == 1
+        return quality + words / 100 + second + random.normal(size=len(quality)) / 3
+
+    found = calibrate(rated(0, likes, n=400, errors=0.3), low=1, high=5)
+    assert found.length_slope.estimate == pytest.approx(1, abs=0.3)
+    assert any("prefers longer answers" in bias for bias in found.biases)
+    [second] = [group for group in found.categories if group.name == "b"]
+    assert second.excess.low < 1 < second.excess.high
+    assert second.p_value < 0.001
+    assert any("in the category b" in bias and "more than others" in bias for bias in found.biases)
+    assert not any("model" in bias for bias in found.biases)
+    assert set(found.biases) <= set(found.warnings)
+
+
+# The ceiling
+
+
+def test_the_ceiling_is_the_root_of_both_reliabilities():
+    def noisy(random, quality, people, words):
+        return quality[:, None] + random.normal(size=(len(quality), 3))
+
+    found = calibrate(rated(0, noisy, n=1500), low=1, high=5)
+    assert found.itself.icc_single.estimate == pytest.approx(0.5, abs=0.05)
+    assert found.itself.icc_mean.estimate == pytest.approx(0.75, abs=0.05)
+    assert found.itself.k == 3
+    assert found.ceiling.single == pytest.approx(0.5, abs=0.05)
+    # Means of three and of two scores, with reliabilities of 3/4 and 2/3.
+    assert found.ceiling.means == pytest.approx(np.sqrt(3 / 4 * 2 / 3), abs=0.05)
+    assert found.agreement["pearson"].estimate == pytest.approx(found.ceiling.means, abs=0.04)
+    [told] = [warning for warning in found.warnings if "agree with itself" in warning]
+    assert f"at most {found.ceiling.single:.2f}" in told
+    assert f"at most {found.ceiling.means:.2f}" in told
+    assert "cannot agree better" not in told
+
+
+def test_a_judge_may_agree_better_with_people_than_with_itself():
+    def noisy(random, quality, people, words):
+        return quality[:, None] + random.normal(size=(len(quality), 2))
+
+    found = calibrate(rated(0, noisy, n=2000, errors=0.1, people=1), low=1, high=5)
+    assert found.people is None
+    assert found.itself.pearson.estimate < 0.55
+    assert found.agreement["pearson"].estimate > 0.75
+    [told] = [warning for warning in found.warnings if "agree with itself" in warning]
+    assert "people's scores taken as exact" in told
+
+
+# Questions, and answers without a score
+
+
+def test_pairs_of_answers_are_of_one_question_and_counted():
+    # Two turns of one conversation: other instructions, one question.
+    some = [
+        Item(id=str(n), judge=(float(j),), people=(float(p),), question=f"q{n // 2}")
+        for n, (j, p) in enumerate([(1, 1), (2, 2), (5, 3), (4, 4), (3, 5), (3, 1), (2, 2), (2, 2)])
+    ]
+    found = calibrate(some, low=1, high=5)
+    assert found.agreement["pairwise"].estimate == pytest.approx((1 + 0 + 0.5) / 3)
+    assert (found.agreement["pairwise"].n, found.units["pairwise"]) == (3, "pairs")
+    assert (found.agreement["pearson"].n, found.units["pearson"]) == (8, "answers")
+    alone = [msgspec.structs.replace(item, question="") for item in some]
+    # 28 pairs, of which four have two answers that people scored the same.
+    assert calibrate(alone, low=1, high=5).agreement["pairwise"].n == 28 - 4
+
+
+def test_what_people_say_of_the_answers_without_a_score_is_shown():
+    some = [
+        Item(id=str(n), judge=() if n % 4 == 0 else (4.0,), people=(1.0 + n % 4,))
+        for n in range(80)
+    ]
+    found = calibrate(some, low=1, high=5)
+    assert (found.people_unparsed.estimate, found.people_unparsed.n) == (1, 20)
+    assert (found.people_parsed.estimate, found.people_parsed.n) == (3, 60)
+    [told] = [warning for warning in found.warnings if "got no score" in warning]
+    assert "People gave them 1.00 on average and the others 3.00" in told
+    assert "leaving them out changes" in told
+    fair = [msgspec.structs.replace(item, people=(3.0,)) for item in some]
+    assert "leaving them out" not in " ".join(calibrate(fair, low=1, high=5).warnings)
+    assert calibrate(some[1:4], low=1, high=5).people_unparsed is None
+
+
+# What a run says about its judge
+
+
+def test_what_a_calibration_found_against_a_judge():
+    def poor(random, quality, people, words):
+        return people * 0.4 + random.normal(size=len(quality)) + 1.2
+
+    against = findings(calibrate(rated(0, poor, n=400), low=1, high=5))
+    assert any(clause.startswith("agrees poorly with people (Pearson 0.") for clause in against)
+    assert any("less than people on average" in clause for clause in against)
+    good = [
+        Item(id=str(n), judge=(p + 0.1 * (n % 3 - 1),), people=(float(p),))
+        for n, p in enumerate([1, 2, 3, 4, 5] * 30)
+    ]
+    assert findings(calibrate(good, low=1, high=5)) == []
+    [few] = findings(calibrate(good[:4], low=1, high=5))
+    assert "not exact enough" in few
+    silent = [msgspec.structs.replace(item, judge=()) for item in good[:30]]
+    [unread] = findings(calibrate([*good[30:], *silent], low=1, high=5))
+    assert unread == "left 30 of 150 answers without a verdict"
+    nothing = calibrate([Item(id="1", judge=(3.0,), people=(3.0,))], low=1, high=5)
+    assert "could not be compared" in findings(nothing)[0]
 
 
 def test_drift_between_two_dates(rows):
@@ -235,6 +385,36 @@ def test_length_is_taken_out_of_the_win_rate():
     assert found.win_rate.estimate > 0.75
     assert found.length_controlled.low < 0.5 < found.length_controlled.high
     assert found.length_slope.low > 0
+
+
+def test_pairs_of_one_question_count_once():
+    some = [
+        PairwiseComparison(
+            id=str(n), forward="A", backward="B" if n % 3 else "A", question=f"q{n // 10}"
+        )
+        for n in range(200)
+    ]
+    # All ten pairs of a question are as good as one.
+    alike = [
+        msgspec.structs.replace(one, backward="B" if n // 10 % 3 else "A")
+        for n, one in enumerate(some)
+    ]
+    alone = [msgspec.structs.replace(one, question="") for one in alike]
+    together, apart = summarise(alike).win_rate, summarise(alone).win_rate
+    assert together.estimate == pytest.approx(apart.estimate)
+    assert together.n == apart.n == 200
+    assert together.high - together.low > 2 * (apart.high - apart.low)
+    # The verdicts of both orders are of one pair.
+    assert summarise(alone).position_a.n == 400
+
+
+def test_a_perfect_judge_has_an_interval_with_a_width():
+    some = [
+        PairwiseComparison(id=str(n), forward="A", backward="B", people="first") for n in range(20)
+    ]
+    for interval in (summarise(some).win_rate, summarise(some).accuracy):
+        assert (interval.estimate, interval.high) == (1, 1)
+        assert interval.low < 0.9
 
 
 def test_no_pairs_no_numbers():

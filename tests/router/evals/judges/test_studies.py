@@ -146,6 +146,43 @@ async def test_a_run_knows_that_its_judge_was_calibrated(services, folder):
             assert "(it has for another)" in told[0]
 
 
+async def test_a_run_says_what_the_calibration_of_its_judge_found(services, folder):
+    rows = [{**row, "score": max(1, 1 + n % 5)} for n, row in enumerate(ROWS)]
+    (folder / "human.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = await calibrated(services, judge="up/harsh", rubric="honesty")
+    (folder / "data.jsonl").write_text(json.dumps({"input": "good"}) + "\n")
+    document = {
+        "dataset": "data.jsonl",
+        "routes": ["baseline/echo"],
+        "metrics": [{"name": "prometheus", "judge": "up/harsh", "rubric": "honesty"}],
+    }
+    run = await services.runs.create(RunDocument(**document), base=Path())
+    await services.jobs.execute(run.id)
+    outcome = await services.runs.outcome(run.id)
+    [judge] = outcome.judges
+    assert judge.calibrated
+    [told] = [one for one in outcome.report.warnings if study.id in one]
+    assert told.startswith("up/harsh gives 0.80 [")
+    assert "less than people on average" in told
+
+
+@pytest.mark.parametrize("column", ["question", "cluster", "idx"])
+async def test_a_column_says_which_answers_belong_together(services, folder, column):
+    # The instruction is another one for every row.
+    rows = [
+        {**row, "instruction": f"Turn {n}.", column: n // 2, "score": 1 + n % 5}
+        for n, row in enumerate(ROWS)
+    ]
+    (folder / "human.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {} if column in {"question", "cluster"} else {column: "question"}
+    found = calibration_of(await calibrated(services, columns=columns))
+    pairwise = found.agreement["pairwise"]
+    assert (pairwise.estimate, pairwise.n, found.units["pairwise"]) == (1, 20, "pairs")
+    assert ("pairwise accuracy", "20 pairs") in {
+        (row[0], row[2]) for row in sheets(await calibrated(services, columns=columns))[0].rows
+    }
+
+
 async def test_drift_and_another_judge(services):
     first = await calibrated(services)
     second = await calibrated(services)

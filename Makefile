@@ -55,7 +55,7 @@ mutants: .venv/mutants
 
 # Simulations of every interval, verdict and gate: minutes. Fails outside of the bands.
 evidence: .venv/dev
-	nice $(BIN)/python -E tests/evidence/evidence.py
+	nice $(BIN)/python -E -m evidence
 
 lint: .venv/dev
 	$(BIN)/ruff check .

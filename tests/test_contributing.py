@@ -15,7 +15,7 @@ from isolation import ROOT
 PAGE = ROOT / "CONTRIBUTING.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
-COPIED = ("router", "providers", "evaluators", "serve", "tests", "docs", "loadtests")
+COPIED = ("router", "providers", "evaluators", "serve", "tests", "docs", "loadtests", "evidence")
 
 # A fenced block after "Create `PATH`:" or "In `PATH`, before `BEGINNING OF A LINE`:".
 STEP = re.compile(

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cells import CELLS, Cell, Data
-from measures import measure
+from evidence.cells import CELLS, Cell, Data
+from evidence.measures import measure
 
 SLICE = {
     ("difference", "0 or 1, wins 1%, losses 1%", 200),  # 82.5% by Hall's interval

@@ -1,7 +1,7 @@
 """Coverage, error rates and widths of every interval, verdict and gate, by simulation.
 
-    python tests/evidence/evidence.py                         # `make evidence`: all cells
-    python tests/evidence/evidence.py --replications 500 tied # few replications, cells named so
+    python -m evidence                         # `make evidence`: all cells
+    python -m evidence --replications 500 tied # few replications, cells named so
 
 Each cell draws data whose truth is known, many times, and asks the functions that reports use. The
 table says how often the interval held the truth, how wide it was beside the narrowest candidate
@@ -14,12 +14,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cells import CELLS
-from measures import Finding, measure
+from evidence.cells import CELLS
+from evidence.measures import Finding, measure
 
 REPLICATIONS = 10_000
 HEAD = (

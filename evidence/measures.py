@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from cells import Cell, Data, Floats
 
 from evaluators.base import Output
 from evaluators.stats import intervals
 from evaluators.stats.comparison import SampleScores, comparison, judged
 from evaluators.stats.differences import Paired, paired_difference
 from evaluators.stats.inversion import StudentTest
+from evidence.cells import Cell, Data, Floats
 
 COVERAGE = 0.93
 OVER = 0.97

@@ -1,0 +1,1 @@
+"""Simulates every interval, verdict and gate on data whose truth is known: `make evidence`."""

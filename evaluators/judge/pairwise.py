@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from evaluators.stats import intervals
+from evaluators.stats.agreement import weighted_share
 from evaluators.stats.intervals import Interval
 from evaluators.stats.resampling import Floats
 
@@ -168,9 +169,13 @@ def _is_flipped(comparison: PairwiseComparison) -> bool:
 def _mean(credit: Sequence[float], comparisons: Sequence[PairwiseComparison]) -> Interval:
     """Compute a mean of numbers from 0 to 1; comparisons of one question count once."""
     names = [comparison.question or comparison.id for comparison in comparisons]
-    clusters = names if len(set(names)) < len(names) else None
-    interval = intervals.mean_interval(credit, clusters=clusters, low=0.0, high=1.0)
-    return msgspec.structs.replace(interval, n=len(credit))
+    if len(set(names)) == len(names):
+        return intervals.mean_interval(credit, low=0.0, high=1.0)
+    sums: dict[str, tuple[float, int]] = {}
+    for name, value in zip(names, credit, strict=True):
+        total, count = sums.get(name, (0.0, 0))
+        sums[name] = (total + value, count + 1)
+    return msgspec.structs.replace(weighted_share(list(sums.values())), n=len(credit))
 
 
 def _length_controlled(

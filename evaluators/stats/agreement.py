@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from evaluators.stats.intervals import Interval, mean_interval, wilson
 from evaluators.stats.resampling import Floats
+from evaluators.stats.variance import split_variance
 
 RESAMPLES = 1000
 """Bootstrap draws of an interval."""
@@ -177,6 +178,7 @@ class Pairs:
         """Yield tables of weighted clusters, shape (draws, scores of a, scores of b), in chunks."""
         shape = (-1, len(self._a), len(self._b))
         random = np.random.Generator(np.random.PCG64([self._seed, 1]))
+        alike = self._alike()
         for weights in _draws(self._clusters, self._width, self._seed):
             rows = len(weights)
             first = np.arange(rows)[:, None] * self._width
@@ -188,8 +190,29 @@ class Pairs:
             # The score of one item by `a` beside the score of another one by `b`.
             row, column = self._cell[random.integers(self.n, size=(2, rows))]
             cell = row - row % len(self._b) + column % len(self._b)
-            tables[np.arange(rows), cell] += _weight(random, rows) * self.n / self._clusters
+            tables[np.arange(rows), cell] += _weight(random, rows) * alike
             yield tables.reshape(shape)
+
+    def _alike(self) -> float:
+        """Return how many items of a cluster are worth one: 1 unless their scores are alike.
+
+        That is the design effect of a mean (Kish 1965, Survey Sampling, section 5.4).
+        """
+        if self._clusters in {1, self.n}:
+            return 1.0
+        rows, columns = np.divmod(self._cell, len(self._b))
+        parts = [
+            split_variance(self._which, scores) for scores in (self._a[rows], self._b[columns])
+        ]
+        shared = max(
+            (
+                1 - part.share_of_repeats
+                for part in parts
+                if part and part.share_of_repeats is not None
+            ),
+            default=0.0,
+        )
+        return 1 + (self.n / self._clusters - 1) * shared
 
     def _interval(self, statistic: Callable[[Floats], Floats]) -> Interval:
         if not self.n:

@@ -272,6 +272,22 @@ def test_perfect_agreement_leaves_room_for_doubt(clusters):
     assert pairs.bias().estimate == 0
 
 
+def test_items_of_a_cluster_count_as_one_as_far_as_they_are_alike():
+    random = np.random.default_rng(0)
+    scores = random.integers(1, 6, size=60)
+    other = np.where(random.random(60) < 0.9, scores, random.integers(1, 6, size=60))
+
+    def width(a, b, clusters=None):
+        interval = Pairs(a, b, clusters=clusters).pearson()
+        return interval.high - interval.low
+
+    alone = width(scores, other)
+    copies = width(np.repeat(scores, 5), np.repeat(other, 5), np.repeat(np.arange(60), 5).tolist())
+    assert copies == pytest.approx(alone, rel=0.2)
+    # Clusters whose items have nothing in common.
+    assert width(scores, other, (np.arange(60) % 20).tolist()) == pytest.approx(alone, rel=0.4)
+
+
 def kappa_table(agree, shares, random, n):
     same = random.random(n) < agree
     first = random.choice(len(shares), p=shares, size=n)

@@ -147,7 +147,7 @@ async def test_a_run_knows_that_its_judge_was_calibrated(services, folder):
 
 
 async def test_a_run_says_what_the_calibration_of_its_judge_found(services, folder):
-    rows = [{**row, "score": max(1, 1 + n % 5)} for n, row in enumerate(ROWS)]
+    rows = [{**row, "instruction": f"{n}?", "score": 1 + n % 5} for n, row in enumerate(ROWS)]
     (folder / "human.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     study = await calibrated(services, judge="up/harsh", rubric="honesty")
     (folder / "data.jsonl").write_text(json.dumps({"input": "good"}) + "\n")

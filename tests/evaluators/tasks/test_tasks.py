@@ -150,7 +150,7 @@ def test_without_a_task_nothing_is_filled_in():
 
 
 @pytest.mark.parametrize(
-    ("task", "param", "told"),
+    ("task", "param", "message"),
     [
         ("sumarization", "task", "there is no task 'sumarization'. Did you mean 'summarization'?"),
         ({}, "task", "an object with 'name' and its options"),
@@ -162,11 +162,11 @@ def test_without_a_task_nothing_is_filled_in():
         ("gone.yaml", "task", "gone.yaml: No such file or directory"),
     ],
 )
-def test_what_is_wrong_with_a_task_is_told(task, param, told):
-    with pytest.raises(RunDocumentError) as found:
+def test_what_is_wrong_with_a_task_is_told(task, param, message):
+    with pytest.raises(RunDocumentError) as raised:
         filled(task)
-    assert told in found.value.message
-    assert found.value.param == param
+    assert message in raised.value.message
+    assert raised.value.param == param
 
 
 def test_a_file_is_a_task(tmp_path):
@@ -188,7 +188,7 @@ metrics: [rouge]
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("metrcs: [rouge]", "unknown key 'metrcs'. Did you mean 'metrics'"),
         ("dataset: d.csv", "unknown key 'dataset'"),
@@ -205,19 +205,19 @@ metrics: [rouge]
         ("description: " + "x" * 200_000, "at most 100,000 bytes"),
     ],
 )
-def test_a_file_that_is_no_task_is_refused_with_its_name(tmp_path, content, told):
+def test_a_file_that_is_no_task_is_refused_with_its_name(tmp_path, content, message):
     (tmp_path / "mine.yaml").write_text(content)
-    with pytest.raises(RunDocumentError) as found:
+    with pytest.raises(RunDocumentError) as raised:
         fill({**BASE, "task": "mine.yaml"}, base=tmp_path)
-    assert told in found.value.message
-    assert "mine.yaml" in found.value.message
+    assert message in raised.value.message
+    assert "mine.yaml" in raised.value.message
 
 
 def test_the_text_of_a_file_that_is_no_task_is_not_told(tmp_path):
     (tmp_path / "mine.yaml").write_text("key: sk-secret: [")
-    with pytest.raises(RunDocumentError) as found:
+    with pytest.raises(RunDocumentError) as raised:
         fill({**BASE, "task": "mine.yaml"}, base=tmp_path)
-    assert "sk-secret" not in found.value.message
+    assert "sk-secret" not in raised.value.message
 
 
 def test_a_file_outside_the_allowed_folder_is_refused(tmp_path):
@@ -232,9 +232,9 @@ def test_a_file_outside_the_allowed_folder_is_refused(tmp_path):
 def test_a_path_that_cannot_be_one_is_refused(tmp_path):
     (tmp_path / "circle.yaml").symlink_to("circle.yaml")
     for name in ("a\0.yaml", "circle.yaml", "x" * 300 + ".yaml"):
-        with pytest.raises(RunDocumentError) as found:
+        with pytest.raises(RunDocumentError) as raised:
             fill({**BASE, "task": name}, base=tmp_path)
-        assert found.value.param == "task"
+        assert raised.value.param == "task"
 
 
 def test_installed_packages_bring_tasks(tmp_path, monkeypatch):
@@ -257,9 +257,9 @@ def test_installed_packages_bring_tasks(tmp_path, monkeypatch):
         filled("broken")
     with pytest.raises(RunDocumentError, match="Did you mean 'minutes'"):
         filled("minuts")
-    found = {one.name: one for one in known() if isinstance(one, Task)}
-    assert set(found) == {*TASKS, "minutes", "letter"}
-    assert found["summarization"].source == "evalrouter"
-    broken = {one.name: one.error for one in known() if isinstance(one, Broken)}
+    installed = {task.name: task for task in known() if isinstance(task, Task)}
+    assert set(installed) == {*TASKS, "minutes", "letter"}
+    assert installed["summarization"].source == "evalrouter"
+    broken = {task.name: task.error for task in known() if isinstance(task, Broken)}
     assert set(broken) == {"broken", "summarization"}
     assert "rename yours" in broken["summarization"]

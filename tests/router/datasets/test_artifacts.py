@@ -47,13 +47,13 @@ async def read(artifacts, key: str) -> bytes:
 
 
 async def listed(artifacts, prefix: str = "") -> list[Artifact]:
-    return [one async for one in artifacts.list(prefix)]
+    return [artifact async for artifact in artifacts.list(prefix)]
 
 
 async def test_what_is_put_is_there(artifacts):
-    kept = await artifacts.put("a/b.txt", of(b"hello ", b"", b"world"))
-    assert (kept.key, kept.size) == ("a/b.txt", 11)
-    assert kept.sha256 == hashlib.sha256(b"hello world").hexdigest()
+    stored = await artifacts.put("a/b.txt", of(b"hello ", b"", b"world"))
+    assert (stored.key, stored.size) == ("a/b.txt", 11)
+    assert stored.sha256 == hashlib.sha256(b"hello world").hexdigest()
     assert await read(artifacts, "a/b.txt") == b"hello world"
     assert await artifacts.exists("a/b.txt")
     await artifacts.put("a/b.txt", of(b"other"))
@@ -76,27 +76,27 @@ async def test_listing_and_deleting(artifacts):
     assert await listed(artifacts) == [
         Artifact("a", 1), Artifact("b/10", 4), Artifact("b/2", 3), Artifact("bc", 2)
     ]  # fmt: skip
-    assert [one.key for one in await listed(artifacts, "b/")] == ["b/10", "b/2"]
+    assert [artifact.key for artifact in await listed(artifacts, "b/")] == ["b/10", "b/2"]
     await artifacts.delete("b/2")
-    assert [one.key for one in await listed(artifacts, "b")] == ["b/10", "bc"]
+    assert [artifact.key for artifact in await listed(artifacts, "b")] == ["b/10", "bc"]
 
 
 async def test_a_large_file_goes_up_in_parts_and_comes_back_in_chunks(artifacts):
     block = os.urandom(1_000_003)
-    kept = await artifacts.put("large", of(*[block] * 20))
-    assert kept.size == 20_000_060 > 2 * PART
+    stored = await artifacts.put("large", of(*[block] * 20))
+    assert stored.size == 20_000_060 > 2 * PART
     digest, largest = hashlib.sha256(), 0
     async for chunk in artifacts.get("large"):
         digest.update(chunk)
         largest = max(largest, len(chunk))
-    assert digest.hexdigest() == kept.sha256 == hashlib.sha256(block * 20).hexdigest()
+    assert digest.hexdigest() == stored.sha256 == hashlib.sha256(block * 20).hexdigest()
     assert largest <= 1024 * 1024
 
 
 @pytest.mark.parametrize("size", [PART - 1, PART, PART + 1, 2 * PART])
 async def test_sizes_around_a_part(artifacts, size):
     assert (await artifacts.put("x", of(b"x" * size))).size == size
-    assert [one.size for one in await listed(artifacts)] == [size]
+    assert [artifact.size for artifact in await listed(artifacts)] == [size]
 
 
 async def test_a_file_that_breaks_off_is_not_there(artifacts):
@@ -146,7 +146,7 @@ async def test_nothing_is_left_beside(tmp_path):
     await artifacts.put("a", of(b"x"))
     with pytest.raises(TypeError):
         await artifacts.put("b", of("text"))
-    assert sorted(one.name for one in tmp_path.rglob("*") if one.is_file()) == ["a"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["a"]
     assert artifacts.path("a") == tmp_path / "a"
 
 
@@ -181,10 +181,10 @@ def test_a_full_disk(tmp_path):
         check=True,
         cwd=ROOT,
     )
-    told, there = done.stdout.splitlines()
-    assert told.startswith(f"cannot store large in {folder}: no space left (File too large)")
+    message, there = done.stdout.splitlines()
+    assert message.startswith(f"cannot store large in {folder}: no space left (File too large)")
     assert there == "[]"
-    assert [one for one in folder.rglob("*") if one.is_file()] == []
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 # S3
@@ -212,13 +212,13 @@ async def test_a_bucket_that_is_not_there(s3):
 
 
 async def test_a_host_that_does_not_answer():
-    nobody = S3(
+    silent = S3(
         endpoint_url="http://127.0.0.1:9",
         region="us-east-1",
         access_key_id=Secret("a"),
         secret_access_key=Secret("hunter2"),
     )
-    artifacts = open_artifacts("s3://bucket-name", nobody)
+    artifacts = open_artifacts("s3://bucket-name", silent)
     with pytest.raises(ArtifactError, match=r"127\.0\.0\.1:9") as caught:
         await artifacts.exists("a")
     assert "hunter2" not in caught.value.message
@@ -230,7 +230,7 @@ async def test_more_objects_than_one_page_names(s3):
         await asyncio.gather(
             *(artifacts.put(f"{n:04}", of(b"x")) for n in range(start, start + 101))
         )
-    keys = [one.key for one in await listed(artifacts)]
+    keys = [artifact.key for artifact in await listed(artifacts)]
     assert keys == [f"{n:04}" for n in range(1010)]
 
 

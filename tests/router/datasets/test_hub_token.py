@@ -131,6 +131,6 @@ def test_a_client_extends_no_run_of_a_command_into_what_is_private(host, folder)
 
 def test_a_token_that_no_header_can_have_is_refused(folder):
     (folder / "evalrouter.yaml").write_text('datasets: {hf_token: "hf_x\\n"}\n')
-    told = evalrouter("config", "check", "evalrouter.yaml", check=2).stderr
-    assert "datasets.hf_token: has characters that no header can have" in told
-    assert "hf_x" not in told
+    stderr = evalrouter("config", "check", "evalrouter.yaml", check=2).stderr
+    assert "datasets.hf_token: has characters that no header can have" in stderr
+    assert "hf_x" not in stderr

@@ -62,8 +62,8 @@ def config(request, tmp_path):
 
 @pytest.fixture
 async def services(config):
-    async with Services(config) as found:
-        yield found
+    async with Services(config) as services:
+        yield services
 
 
 @pytest.fixture
@@ -73,13 +73,13 @@ def news(tmp_path):
     return path
 
 
-async def kept(services) -> list[str]:
-    return [one.key async for one in services.datasets.artifacts.list()]
+async def stored_keys(services) -> list[str]:
+    return [artifact.key async for artifact in services.datasets.artifacts.list()]
 
 
 async def samples_of(services, dataset: str, **fields):
-    asked = {"dataset": dataset, "routes": ["baseline/echo"], "metrics": ["exact_match"]}
-    run = await services.runs.create(msgspec.convert(asked | fields, RunDocument), base=Path())
+    document = {"dataset": dataset, "routes": ["baseline/echo"], "metrics": ["exact_match"]}
+    run = await services.runs.create(msgspec.convert(document | fields, RunDocument), base=Path())
     return run, [sample async for sample in services.store.samples(run.id)]
 
 
@@ -95,7 +95,7 @@ async def test_a_version_for_each_content(services, news):
     assert [row.hash for row in await services.store.datasets("news")] == [second.hash, first.hash]
     assert await services.datasets.find("news") == second
     assert await services.datasets.find(f"news@{first.hash[:8]}") == first
-    assert await kept(services) == sorted([first.path, second.path])
+    assert await stored_keys(services) == sorted([first.path, second.path])
     async with services.datasets.file(first) as path:
         assert path.read_bytes() == jsonl(ROWS)
 
@@ -111,7 +111,7 @@ async def test_a_run_names_a_version_and_keeps_it(services, news):
     assert len((await samples_of(services, "news"))[1]) == 2
     assert len((await samples_of(services, f"news@{first.hash[:6]}"))[1]) == 6
     await services.datasets.delete("news", every=True)
-    assert await kept(services) == []
+    assert await stored_keys(services) == []
     assert [sample async for sample in services.store.samples(run.id)] == samples
 
 
@@ -122,12 +122,12 @@ async def test_a_documents_columns_stand_before_the_registered_ones(services, ne
 
 
 async def test_the_same_file_under_two_names_is_kept_until_the_last_goes(services, news):
-    one = await services.datasets.add(str(news), name="one", over_http=False)
+    first = await services.datasets.add(str(news), name="one", over_http=False)
     await services.datasets.add(str(news), name="two", over_http=False)
     await services.datasets.delete("one")
-    assert await kept(services) == [one.path]
+    assert await stored_keys(services) == [first.path]
     await services.datasets.delete("two")
-    assert await kept(services) == []
+    assert await stored_keys(services) == []
 
 
 async def test_a_folder_saved_by_datasets(services, tmp_path):
@@ -208,12 +208,12 @@ async def test_what_the_database_refuses_is_not_kept(services, news, tmp_path):
         )
     with pytest.raises(StoreError, match="not this one"):
         await services.datasets.add(str(news), name="b", over_http=False)
-    assert await kept(services) == []
+    assert await stored_keys(services) == []
     # What another version needs stays.
     row = await services.datasets.add(str(news), name="a", over_http=False)
     with pytest.raises(StoreError):
         await services.datasets.add(str(news), name="b", over_http=False)
-    assert await kept(services) == [row.path]
+    assert await stored_keys(services) == [row.path]
 
 
 def test_a_full_disk_registers_nothing(tmp_path, news, monkeypatch):
@@ -236,7 +236,9 @@ def test_a_full_disk_registers_nothing(tmp_path, news, monkeypatch):
     assert "Traceback" not in done.stderr
     monkeypatch.chdir(tmp_path)
     assert evalrouter("dataset", "list").stdout == "No datasets yet.\n"
-    assert [one for one in (tmp_path / "artifacts").rglob("*") if one.is_file()] == []
+    assert [
+        artifact for artifact in (tmp_path / "artifacts").rglob("*") if artifact.is_file()
+    ] == []
 
 
 # The command line
@@ -260,16 +262,16 @@ def test_the_command_line(tmp_path, news, monkeypatch):
     assert '"q": "ask 0"' in shown
     evalrouter("dataset", "download", "news", "--to", "copy.jsonl")
     assert (tmp_path / "copy.jsonl").read_bytes() == news.read_bytes()
-    told = evalrouter("dataset", "download", "news", "--to", "copy.jsonl", status=2)
-    assert told.stderr == "error: copy.jsonl: File exists\n"
+    message = evalrouter("dataset", "download", "news", "--to", "copy.jsonl", status=2)
+    assert message.stderr == "error: copy.jsonl: File exists\n"
     document = {"dataset": "news", "routes": ["baseline/echo"], "metrics": ["exact_match"]}
     (tmp_path / "run.yaml").write_text(json.dumps(document))
     assert "6 samples" in evalrouter("eval", "run", "run.yaml").stdout
     evalrouter("dataset", "delete", "news")
-    told = evalrouter("dataset", "show", "news", status=2)
-    assert told.stderr == "error: there is no dataset 'news'.\n"
-    told = evalrouter("dataset", "add", "news.jsonl", "--column", "q", status=2)
-    assert told.stderr.startswith("error: column: 'q' must be of the form own=known")
+    message = evalrouter("dataset", "show", "news", status=2)
+    assert message.stderr == "error: there is no dataset 'news'.\n"
+    message = evalrouter("dataset", "add", "news.jsonl", "--column", "q", status=2)
+    assert message.stderr.startswith("error: column: 'q' must be of the form own=known")
 
 
 # HTTP
@@ -299,10 +301,10 @@ def test_over_http(server, http):
     assert put.status_code == 200, put.text
     row = put.json()
     assert (row["hash"], row["rows"], row["mapping"]) == (sha(body), 60, COLUMNS)
-    assert [one["hash"] for one in http.get(f"{server}/datasets").json()["data"]] == [sha(body)]
+    assert [run["hash"] for run in http.get(f"{server}/datasets").json()["data"]] == [sha(body)]
     shown = http.get(f"{server}/datasets/news@{sha(body)[:8]}?rows=1").json()
     assert shown["preview"][0]["q"] == "ask 0"
-    assert [one["name"] for one in shown["columns"]][:3] == ["q", "truth", "topic"]
+    assert [column["name"] for column in shown["columns"]][:3] == ["q", "truth", "topic"]
     content = http.get(f"{server}/datasets/news/content")
     assert content.content == body
     assert content.headers["content-disposition"] == 'attachment; filename="news.jsonl"'
@@ -321,9 +323,9 @@ def test_an_upload_without_a_length_is_counted(server, http):
 
     url = f"{server}/datasets/d?filename=d.jsonl"
     assert http.put(url, content=chunks(20)).json()["rows"] == 2000
-    told = refusal(http.put(url, content=chunks(100)))
-    assert (told["status"], told["code"]) == (413, "body_too_large")
-    assert told["message"] == "d.jsonl: is larger than 100000 bytes (datasets.max_bytes)"
+    message = refusal(http.put(url, content=chunks(100)))
+    assert (message["status"], message["code"]) == (413, "body_too_large")
+    assert message["message"] == "d.jsonl: is larger than 100000 bytes (datasets.max_bytes)"
     assert len(http.get(f"{server}/datasets").json()["data"]) == 1
 
 
@@ -334,9 +336,9 @@ def test_a_large_upload_is_refused_before_it_is_sent(server):
             b"PUT /datasets/d?filename=d.jsonl HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Length: 10737418240\r\n\r\n"
         )
-        told = connection.recv(65536)
-    assert told.startswith(b"HTTP/1.1 413 ")
-    assert b"larger than 100000 bytes (datasets.max_bytes)" in told
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"larger than 100000 bytes (datasets.max_bytes)" in answer
 
 
 def test_an_upload_that_breaks_off_is_not_registered(server, http):
@@ -364,10 +366,10 @@ def test_an_upload_that_breaks_off_is_not_registered(server, http):
     ],
 )
 def test_uploads_that_cannot_be_used(server, http, query, body, message):
-    told = refusal(http.put(f"{server}/datasets/d?{query}", content=body))
-    assert told["status"] == 400
-    assert message in told["message"]
-    assert "/tmp" not in told["message"]
+    refused = refusal(http.put(f"{server}/datasets/d?{query}", content=body))
+    assert refused["status"] == 400
+    assert message in refused["message"]
+    assert "/tmp" not in refused["message"]
     assert http.get(f"{server}/datasets").json()["data"] == []
 
 
@@ -386,13 +388,13 @@ def test_requests_may_name_files_below_the_roots_only(server, http, tmp_path):
             ("/datasets", {"source": source}),
             ("/eval", {"dataset": source, "routes": ["baseline/echo"], "metrics": ["exact_match"]}),
         ]:
-            told = refusal(http.post(server + path, json=body))
-            assert (told["status"], told["code"]) == (400, "outside_roots"), source
-            assert "datasets.roots in the server's config" in told["message"]
-    told = refusal(http.post(f"{server}/datasets", json={"source": f"{server}/x.csv"}))
-    assert "is not a public address" in told["message"]
-    told = refusal(http.post(f"{server}/datasets", json={"sorce": "x"}))
-    assert "Did you mean 'source'" in told["message"]
+            message = refusal(http.post(server + path, json=body))
+            assert (message["status"], message["code"]) == (400, "outside_roots"), source
+            assert "datasets.roots in the server's config" in message["message"]
+    message = refusal(http.post(f"{server}/datasets", json={"source": f"{server}/x.csv"}))
+    assert "is not a public address" in message["message"]
+    message = refusal(http.post(f"{server}/datasets", json={"sorce": "x"}))
+    assert "Did you mean 'source'" in message["message"]
 
 
 async def test_s3_addresses_below_a_root(tmp_path):

@@ -104,8 +104,8 @@ async def rows(named: str, config: Config) -> tuple[list[dict], str]:
     ],
 )
 async def test_the_hub(config, named, expected, revision):
-    found, address = await rows(named, config)
-    assert found == expected
+    lines, address = await rows(named, config)
+    assert lines == expected
     # Nothing is left open: asked again, it is the same commit's.
     assert parse_hub(address).revision == commit_of(revision)
 

@@ -59,7 +59,7 @@ def refused(url, run_id, action, body):
     return reply.json()["error"]
 
 
-ASKING = [
+METRICS_WITH_ROUTES = [
     {"name": "prometheus", "judge": "jugde", "rubric": "helpfulness"},
     {"name": "judge", "kind": "groundedness", "judge": ["j", "jugde"]},
     {"name": "rag", "judge": "jugde"},
@@ -67,7 +67,7 @@ ASKING = [
 ]
 
 
-@pytest.mark.parametrize("metric", ASKING, ids=lambda metric: metric["name"])
+@pytest.mark.parametrize("metric", METRICS_WITH_ROUTES, ids=lambda metric: metric["name"])
 def test_a_route_that_a_new_metric_asks_must_exist(folder, config, upstream, metric):
     run_id = begin(folder, config)["run"]["id"]
     with gateway(config(ROUTE)) as url:
@@ -84,8 +84,8 @@ def test_the_command_refuses_a_judge_that_does_not_exist(folder, config):
     run_id = begin(folder, config, metrics=["exact_match", judged])["run"]["id"]
     (folder / "evalrouter.yaml").write_text(config(ROUTE.replace("j:", "other:")))
     # Without metrics, all of the run's are scored anew.
-    told = evalrouter("eval", "rescore", run_id, check=2).stderr
-    assert "'j'" in told
+    stderr = evalrouter("eval", "rescore", run_id, check=2).stderr
+    assert "'j'" in stderr
     shown = json.loads(evalrouter("eval", "show", run_id, "--json").stdout)
     assert shown["run"]["state"] == "completed"
     assert {score["scored"] for score in shown["report"]["routes"][0]["scores"]} != {0}
@@ -101,9 +101,9 @@ def test_a_rescore_has_at_most_as_many_metrics_as_a_run(folder, config):
         paths.append(f"file:{path}")
     run_id = begin(folder, config)["run"]["id"]
     for metrics in (paths, paths[:256]):
-        told = evalrouter("eval", "rescore", run_id, "--metrics", ",".join(metrics), check=2)
-        assert "metrics" in told.stderr
-        assert "256" in told.stderr
+        message = evalrouter("eval", "rescore", run_id, "--metrics", ",".join(metrics), check=2)
+        assert "metrics" in message.stderr
+        assert "256" in message.stderr
     with gateway(config(ROUTE)) as url:
         error = refused(url, run_id, "rescore", {"metrics": ["length"] * 257})
         assert error["param"] == "metrics"
@@ -116,8 +116,8 @@ def test_two_metrics_of_one_name_are_refused(folder, config):
     metrics = [{"name": "file:mine.py", "function": name, "outputs": [name]} for name in "fg"]
     document = {"dataset": "data.jsonl", "routes": ["r"], "metrics": metrics}
     (folder / "run.json").write_text(json.dumps(document))
-    told = evalrouter("eval", "run", "run.json", "--dry-run", check=2).stderr
-    assert "metrics[1]: another metric is named 'file:mine.py' already" in told
+    stderr = evalrouter("eval", "run", "run.json", "--dry-run", check=2).stderr
+    assert "metrics[1]: another metric is named 'file:mine.py' already" in stderr
 
 
 def test_the_datasets_answers_have_no_repeats(folder, config):

@@ -72,11 +72,11 @@ def test_names_and_addresses_stay(written, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("execution", "meant"),
     [("local", "local"), ("ray", "auto"), ({"workers": 3}, "auto"), ({"address": "a:1"}, "a:1")],
 )
-def test_a_run_on_ray_is_on_the_jobs_cluster(written, tmp_path, said, meant):
-    folder, _ = packed(written, tmp_path, execution=said)
+def test_a_run_on_ray_is_on_the_jobs_cluster(written, tmp_path, execution, meant):
+    folder, _ = packed(written, tmp_path, execution=execution)
     execution = json.loads((folder / "run.json").read_text())["execution"]
     assert (execution if meant == "local" else execution["address"]) == meant
 

@@ -84,18 +84,20 @@ def test_an_answer_says_whether_its_tokens_are_an_estimate(config):
         outcome = httpx.get(f"{url}/eval/{run_id}").json()
         page = httpx.get(f"{url}/runs/{run_id}").text
         with Client(url) as client:
-            told = {row["route"]: row["answer"]["estimated"] for row in client.runs.samples(run_id)}
+            estimated = {
+                row["route"]: row["answer"]["estimated"] for row in client.runs.samples(run_id)
+            }
             frame = client.runs.samples(run_id).to_pandas()
-    assert {row["route"]: row["answer"]["estimated"] for row in rows} == told
-    assert told == {"up/counts": False, "up/silent": True}
+    assert {row["route"]: row["answer"]["estimated"] for row in rows} == estimated
+    assert estimated == {"up/counts": False, "up/silent": True}
     assert set(frame[frame["route"] == "up/silent"]["estimated"]) == {True}
     assert all(row["answer"]["usage"]["prompt_tokens"] > 0 for row in rows)
     counts, silent = outcome["report"]["routes"]
     assert (counts["tokens"]["estimated"], counts["cost"]["estimated"]) == (0, 0)
     assert (silent["tokens"]["estimated"], silent["cost"]["estimated"]) == (4, 4)
     warning = "up/silent: the tokens of 4 of 4 answers, and so their cost, are estimated"
-    assert any(one.startswith(warning) for one in outcome["report"]["warnings"])
-    assert not any("up/counts" in one for one in outcome["report"]["warnings"] if "estim" in one)
+    assert any(text.startswith(warning) for text in outcome["report"]["warnings"])
+    assert not any("up/counts" in text for text in outcome["report"]["warnings"] if "estim" in text)
     assert "≈ $" in page
     shown = evalrouter("eval", "show", run_id).stdout
     took = {line.split()[0]: line for line in shown.splitlines() if " 4 of 4 " in line}
@@ -132,8 +134,8 @@ def test_a_leaderboard_says_which_costs_are_estimates(config):
     with gateway(config) as url:
         done(url, routes=["up/counts", "up/silent"], experiment="one", metrics=["length"])
         board = httpx.get(f"{url}/experiments/one").json()["boards"][0]
-    found = {entry["route"]: entry["cost_estimated"] for entry in board["entries"]}
-    assert found == {"up/counts": False, "up/silent": True}
+    estimated = {entry["route"]: entry["cost_estimated"] for entry in board["entries"]}
+    assert estimated == {"up/counts": False, "up/silent": True}
 
 
 def test_a_judge_whose_host_does_not_count(config):
@@ -175,9 +177,9 @@ def test_embeddings_of_a_metric_are_charged_to_the_run(config, model, estimated)
     assert use["tokens"] > 0
     assert use["cost_usd"] == pytest.approx(use["tokens"] / 1000)
     shown = evalrouter("eval", "show", outcome["run"]["id"]).stdout
-    most = "≈ " if estimated else ""
+    bound = "≈ " if estimated else ""
     assert f"embeddings up/{model}: {use['requests']:,} requests, {use['tokens']:,}" in shown
-    assert f" tokens, {most}$" in shown
+    assert f" tokens, {bound}$" in shown
 
 
 def test_embeddings_count_for_the_limits_of_a_run(config, tmp_path):

@@ -46,9 +46,9 @@ class Server:
         return self.http.get(f"{self.url}/eval/compare", params=params)
 
     def compared(self, *runs: str, **params: object) -> dict:
-        found = self.ask(runs=",".join(runs), **params)
-        assert found.status_code == 200, found.text
-        return found.json()
+        result = self.ask(runs=",".join(runs), **params)
+        assert result.status_code == 200, result.text
+        return result.json()
 
 
 @pytest.fixture
@@ -107,16 +107,16 @@ def test_pairing_on_the_vicuna_questions(vicuna):
     done = evalrouter("eval", "run", "vicuna.yaml", "--json")
     run_id = json.loads(done.stdout)["run"]["id"]
     done = evalrouter("eval", "compare", run_id, "--route-a", "vicuna/llama-2-chat", "--json")
-    [one] = json.loads(done.stdout)["contrasts"]
-    assert one["n"] == 80
-    assert one["mean_a"] == pytest.approx(4.3208, abs=5e-5)
-    assert one["mean_b"] == pytest.approx(4.1292, abs=5e-5)
-    assert one["difference"] == pytest.approx(0.1917, abs=5e-5)
-    assert one["p_t"] == pytest.approx(0.0205, abs=5e-5)
-    assert one["p_value"] == pytest.approx(0.0205, abs=0.004)
-    assert one["p_welch"] == pytest.approx(0.131, abs=5e-4)
-    assert one["low"] > 0
-    assert one["verdict"] == "better"
+    [contrast] = json.loads(done.stdout)["contrasts"]
+    assert contrast["n"] == 80
+    assert contrast["mean_a"] == pytest.approx(4.3208, abs=5e-5)
+    assert contrast["mean_b"] == pytest.approx(4.1292, abs=5e-5)
+    assert contrast["difference"] == pytest.approx(0.1917, abs=5e-5)
+    assert contrast["p_t"] == pytest.approx(0.0205, abs=5e-5)
+    assert contrast["p_value"] == pytest.approx(0.0205, abs=0.004)
+    assert contrast["p_welch"] == pytest.approx(0.131, abs=5e-4)
+    assert contrast["low"] > 0
+    assert contrast["verdict"] == "better"
 
 
 def test_clusters_on_the_vicuna_questions(vicuna):
@@ -150,17 +150,22 @@ def test_clusters_on_the_vicuna_questions(vicuna):
 
 def test_two_runs_of_one_route(server):
     old, new = server.run(routes=["up/half"]), server.run(routes=["up/echo"])
-    found = server.compared(new, old, movers=3, route_a="up/echo", route_b="up/half")
-    [one] = found["contrasts"]
-    assert (one["n"], one["wins"], one["ties"], one["losses"]) == (30, 10, 20, 0)
-    assert one["difference"] == pytest.approx(1 / 3)
-    assert one["p_mcnemar"] == pytest.approx(2 * 0.5**10 - 0.5**10)
-    assert one["verdict"] == "better"
-    assert [(m["sample_id"], m["a"], m["b"]) for m in one["moved"]] == [
+    result = server.compared(new, old, movers=3, route_a="up/echo", route_b="up/half")
+    [contrast] = result["contrasts"]
+    assert (contrast["n"], contrast["wins"], contrast["ties"], contrast["losses"]) == (
+        30,
+        10,
+        20,
+        0,
+    )
+    assert contrast["difference"] == pytest.approx(1 / 3)
+    assert contrast["p_mcnemar"] == pytest.approx(2 * 0.5**10 - 0.5**10)
+    assert contrast["verdict"] == "better"
+    assert [(m["sample_id"], m["a"], m["b"]) for m in contrast["moved"]] == [
         ("s0", 1, 0), ("s1", 1, 0), ("s2", 1, 0),
     ]  # fmt: skip
-    assert found["warnings"] == []
-    assert found["joined_by"] == "id"
+    assert result["warnings"] == []
+    assert result["joined_by"] == "id"
     # Each has one route, so they need not be named; and swapped, everything turns round.
     [other] = server.compared(old, new)["contrasts"]
     assert (other["difference"], other["verdict"]) == (pytest.approx(-1 / 3), "worse")
@@ -168,14 +173,14 @@ def test_two_runs_of_one_route(server):
 
 def test_several_routes_of_one_run_share_one_correction(server):
     run_id = server.run(routes=["up/echo", "up/half", "up/upper"], baseline="up/echo")
-    found = server.compared(run_id)["contrasts"]
-    assert [(one["a"]["route"], one["b"]["route"]) for one in found] == [
+    contrasts = server.compared(run_id)["contrasts"]
+    assert [(contrast["a"]["route"], contrast["b"]["route"]) for contrast in contrasts] == [
         ("up/half", "up/echo"), ("up/upper", "up/echo"),
     ]  # fmt: skip
-    lowest = min(found, key=lambda one: one["p_value"])
+    lowest = min(contrasts, key=lambda contrast: contrast["p_value"])
     assert lowest["p_holm"] == pytest.approx(2 * lowest["p_value"])
-    [one] = server.compared(run_id, route_a="up/upper", route_b="up/half")["contrasts"]
-    assert one["p_holm"] == one["p_value"]
+    [contrast] = server.compared(run_id, route_a="up/upper", route_b="up/half")["contrasts"]
+    assert contrast["p_holm"] == contrast["p_value"]
 
 
 def test_a_margin_makes_equivalence_a_verdict(server):
@@ -224,23 +229,23 @@ def test_what_differs_is_told(server):
         metrics=[{"name": "exact_match", "normalize": False}, "length"],
         repeats=2,
     )
-    told = " ".join(server.compared(first, second)["warnings"])
-    assert "The prompts differ" in told
-    assert "The parameter temperature differs: 0 and 1" in told
-    assert "The parameter max_tokens differs: not set and 5" in told
-    assert "exact_match was measured differently" in told
-    assert "Only the second run has the metric length" in told
-    assert "The repeats differ: 1 and 2" in told
+    warnings = " ".join(server.compared(first, second)["warnings"])
+    assert "The prompts differ" in warnings
+    assert "The parameter temperature differs: 0 and 1" in warnings
+    assert "The parameter max_tokens differs: not set and 5" in warnings
+    assert "exact_match was measured differently" in warnings
+    assert "Only the second run has the metric length" in warnings
+    assert "The repeats differ: 1 and 2" in warnings
 
 
 def test_failed_answers_are_left_out_and_told(server):
     first, second = server.run(routes=["up/some"]), server.run()
-    found = server.compared(first, second, route_a="up/some", route_b="up/echo")
-    [one] = found["contrasts"]
-    assert (one["n"], one["n_a"], one["n_b"]) == (28, 28, 30)
-    told = " ".join(found["warnings"])
-    assert "2 answers failed" in told
-    assert "exact_match on 28 of 28 and 30" in told
+    result = server.compared(first, second, route_a="up/some", route_b="up/echo")
+    [contrast] = result["contrasts"]
+    assert (contrast["n"], contrast["n_a"], contrast["n_b"]) == (28, 28, 30)
+    warnings = " ".join(result["warnings"])
+    assert "2 answers failed" in warnings
+    assert "exact_match on 28 of 28 and 30" in warnings
 
 
 # different datasets
@@ -257,28 +262,28 @@ def test_different_datasets_are_refused_unless_told_how_to_join(server):
     assert (error["code"], error["param"]) == ("different_datasets", "join")
     assert "--join" in error["message"]
 
-    found = server.compared(first, second, join="id")
-    [one] = found["contrasts"]
-    assert (one["n"], one["n_a"], one["n_b"]) == (20, 30, 20)
-    assert one["wins"] == 4
-    told = " ".join(found["warnings"])
-    assert "4 of 20 pairs of samples have different" in told
-    assert "20 samples are in both runs, of 30 and 20" in told
+    result = server.compared(first, second, join="id")
+    [contrast] = result["contrasts"]
+    assert (contrast["n"], contrast["n_a"], contrast["n_b"]) == (20, 30, 20)
+    assert contrast["wins"] == 4
+    warnings = " ".join(result["warnings"])
+    assert "4 of 20 pairs of samples have different" in warnings
+    assert "20 samples are in both runs, of 30 and 20" in warnings
 
 
 def test_samples_without_common_ids(server):
     write_rows(server.folder / "renamed.jsonl", [row | {"id": f"x{row['id']}"} for row in ROWS])
     first, second = server.run(), server.run(dataset="renamed.jsonl", routes=["up/half"])
-    [one] = server.compared(first, second, join="id")["contrasts"]
-    assert (one["joined"], one["n"]) == (False, 0)
-    assert one["difference"] == pytest.approx(1 / 3)
-    assert one["p_value"] == one["p_welch"] == one["p_holm"]
-    assert one["p_t"] is None
-    found = server.compared(first, second, join="position")
-    [paired] = found["contrasts"]
+    [contrast] = server.compared(first, second, join="id")["contrasts"]
+    assert (contrast["joined"], contrast["n"]) == (False, 0)
+    assert contrast["difference"] == pytest.approx(1 / 3)
+    assert contrast["p_value"] == contrast["p_welch"] == contrast["p_holm"]
+    assert contrast["p_t"] is None
+    result = server.compared(first, second, join="position")
+    [paired] = result["contrasts"]
     assert (paired["joined"], paired["n"], paired["wins"]) == (True, 30, 10)
-    assert found["joined_by"] == "position"
-    assert not any("different" in warning for warning in found["warnings"])
+    assert result["joined_by"] == "position"
+    assert not any("different" in warning for warning in result["warnings"])
 
 
 # over HTTP

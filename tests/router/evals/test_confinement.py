@@ -99,13 +99,13 @@ def serving(world):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    found = World(tmp_path_factory.mktemp("confine"))
-    with serving(found), httpx.Client(base_url=found.url, timeout=60) as http:
+    world = World(tmp_path_factory.mktemp("confine"))
+    with serving(world), httpx.Client(base_url=world.url, timeout=60) as http:
         made = http.post("/eval", json=document())
         assert made.status_code == 202, made.text
-        found.run = made.json()["id"]
-        ended(http, found.run)
-        yield found
+        world.run = made.json()["id"]
+        ended(http, world.run)
+        yield world
 
 
 @pytest.fixture
@@ -155,12 +155,12 @@ def executions(port):
 
 
 def run_documents(world, port):
-    yield from (document(metrics=[one]) for one in metrics(world))
+    yield from (document(metrics=[spec]) for spec in metrics(world))
     yield from (document(dataset=path) for path in world.names("rows.jsonl"))
     yield from (document(task=path) for path in world.names("task.yaml"))
-    yield from (document(execution=one) for one in executions(port))
+    yield from (document(execution=execution) for execution in executions(port))
     addresses = addresses_of(port)
-    yield from (document(dataset=one) for one in addresses)
+    yield from (document(dataset=address) for address in addresses)
 
 
 def addresses_of(port):
@@ -181,8 +181,8 @@ def creating(world, port):
 
 
 def rescoring(world, _port):
-    for one in metrics(world):
-        yield f"/eval/{world.run}/rescore", {"metrics": ["length", one]}
+    for spec in metrics(world):
+        yield f"/eval/{world.run}/rescore", {"metrics": ["length", spec]}
 
 
 def registering(world, port):
@@ -195,7 +195,7 @@ def registering(world, port):
 
 def no_names(world):
     """Paths that cannot be a dataset's name."""
-    return [*(one for one in world.names("rows.jsonl") if not one.startswith("link-")), ".."]
+    return [*(name for name in world.names("rows.jsonl") if not name.startswith("link-")), ".."]
 
 
 def uploading(world, _port):
@@ -226,7 +226,7 @@ def changing(world, _port):
         yield f"/experiments/{quote(path, safe='')}", {"notes": path}
 
 
-def asking(path, **body):
+def naming_models(path, **body):
     def requests(world, port):
         for model in (*world.names("model"), f"http://127.0.0.1:{port}/x"):
             yield path, {"model": model, **body}
@@ -247,32 +247,32 @@ REQUESTS = {
     ("PUT", "/datasets/{name}"): uploading,
     ("PUT", "/routes/{name}"): routing,
     ("PATCH", "/experiments/{name}"): changing,
-    ("POST", "/v1/chat/completions"): asking("/v1/chat/completions", messages=MESSAGES),
-    ("POST", "/v1/completions"): asking("/v1/completions", prompt="x"),
-    ("POST", "/v1/embeddings"): asking("/v1/embeddings", input="x"),
+    ("POST", "/v1/chat/completions"): naming_models("/v1/chat/completions", messages=MESSAGES),
+    ("POST", "/v1/completions"): naming_models("/v1/completions", prompt="x"),
+    ("POST", "/v1/embeddings"): naming_models("/v1/embeddings", input="x"),
     # May be asked for by POST too: its model goes to a provider of the config.
-    ("POST", "/providers/{name}/conformance"): asking("/providers/nobody/conformance"),
+    ("POST", "/providers/{name}/conformance"): naming_models("/providers/nobody/conformance"),
 }
 
 
 @pytest.fixture
 def listener():
     """A port that notes who connects."""
-    found = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0))
     met = []
 
     def accept():
         while True:
             try:
-                connection, _ = found.accept()
+                connection, _ = listener.accept()
             except OSError:
                 return
             met.append(connection)
 
     threading.Thread(target=accept, daemon=True).start()
-    yield found.getsockname()[1], met
-    found.shutdown(socket.SHUT_RDWR)
-    found.close()
+    yield listener.getsockname()[1], met
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
 
 
 def test_every_request_that_changes_something_is_tried(client):
@@ -299,7 +299,7 @@ def test_nothing_outside_is_reached(world, client, listener, which):
         assert set(error) == {"message", "type", "param", "code"}, (url, body)
         tried += 1
     assert tried
-    assert world.opened() == ""
+    assert world.opened_files() == ""
     assert not world.marker.exists()
     assert not met
 
@@ -317,7 +317,7 @@ def test_no_path_of_a_url_leads_outside(world, client):
     for method, url in tried:
         answer = client.request(method, url)
         assert 400 <= answer.status_code < 500, (method, url, answer.text)
-    assert world.opened() == ""
+    assert world.opened_files() == ""
 
 
 def test_refusals_are_the_same_whether_the_file_is_there(world, client):
@@ -328,14 +328,14 @@ def test_refusals_are_the_same_whether_the_file_is_there(world, client):
         ({"name": "bertscore"}, "model", "model"),
         ({"name": "hf:accuracy"}, "path", "notes.py"),
     ):
-        told = []
+        refusals = []
         for path in (str(world.outside / name), str(world.outside / f"no-{name}")):
             answer = client.post("/eval", json=document(metrics=[{**metric, option: path}]))
             error = answer.json()["error"]
-            told.append((error["message"].replace(path, "PATH"), error["param"], error["code"]))
-        assert told[0] == told[1]
-        assert told[0][1] == f"metrics[0].{option}"
-        assert told[0][2] in ("outside_roots", "not_allowed")
+            refusals.append((error["message"].replace(path, "PATH"), error["param"], error["code"]))
+        assert refusals[0] == refusals[1]
+        assert refusals[0][1] == f"metrics[0].{option}"
+        assert refusals[0][2] in ("outside_roots", "not_allowed")
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_every_declared_option_was_tried(world):
 
 
 @pytest.fixture
-def own(tmp_path):
+def new_world(tmp_path):
     """A world of its own, whose server starts when it is entered."""
     return World(tmp_path)
 
@@ -403,13 +403,13 @@ def outside_rubric(world):
     return {"name": "prometheus", "judge": "baseline/echo", "rubric": path, "retries": 0}
 
 
-def test_what_a_command_began_is_confined_once_a_client_asks_for_more(own, monkeypatch):
-    judged = command(own, monkeypatch, metrics=["length", outside_rubric(own)])
-    program = command(own, monkeypatch, metrics=[f"file:{own.outside / 'notes.py'}"])
-    elsewhere = command(own, monkeypatch, dataset="../outside/rows.jsonl")
-    assert own.marker.exists()
-    own.marker.unlink()
-    with serving(own), httpx.Client(base_url=own.url, timeout=60) as http:
+def test_what_a_command_began_is_confined_once_a_client_asks_for_more(new_world, monkeypatch):
+    judged = command(new_world, monkeypatch, metrics=["length", outside_rubric(new_world)])
+    program = command(new_world, monkeypatch, metrics=[f"file:{new_world.outside / 'notes.py'}"])
+    elsewhere = command(new_world, monkeypatch, dataset="../outside/rows.jsonl")
+    assert new_world.marker.exists()
+    new_world.marker.unlink()
+    with serving(new_world), httpx.Client(base_url=new_world.url, timeout=60) as http:
         for run_id, param in ((judged, "metrics[1].rubric"), (program, "metrics[0]")):
             for ending, body in (
                 ("resume", {}),
@@ -422,10 +422,10 @@ def test_what_a_command_began_is_confined_once_a_client_asks_for_more(own, monke
                 assert answer.json()["error"]["param"] == param
         answer = http.post(f"/eval/{elsewhere}/extend", json={"limit": 9})
         assert answer.json()["error"]["code"] == "outside_roots"
-        assert own.opened() == ""
+        assert new_world.opened_files() == ""
         # What is not read again may stay; what is refused may be replaced.
         written = {"criteria": "x", "scores": {"1": "a", "2": "b"}, "name": "rubric"}
-        replaced = {**outside_rubric(own), "rubric": written}
+        replaced = {**outside_rubric(new_world), "rubric": written}
         for run_id, ending, body in (
             (elsewhere, "extend", {"repeats": 2}),
             (judged, "rescore", {"metrics": [replaced]}),
@@ -433,29 +433,29 @@ def test_what_a_command_began_is_confined_once_a_client_asks_for_more(own, monke
             answer = http.post(f"/eval/{run_id}/{ending}", json=body)
             assert answer.status_code == 202, answer.text
             assert ended(http, run_id)["state"] == "completed"
-    assert not own.marker.exists()
+    assert not new_world.marker.exists()
 
 
-def test_what_was_stored_before_is_confined_when_it_is_carried_out(own, monkeypatch):
+def test_what_was_stored_before_is_confined_when_it_is_carried_out(new_world, monkeypatch):
     """As an earlier version accepted it from a client, and left it when it was stopped."""
     ids = [
-        command(own, monkeypatch, metrics=[outside_rubric(own)]),
-        command(own, monkeypatch, metrics=[f"file:{own.outside / 'notes.py'}"]),
+        command(new_world, monkeypatch, metrics=[outside_rubric(new_world)]),
+        command(new_world, monkeypatch, metrics=[f"file:{new_world.outside / 'notes.py'}"]),
     ]
-    own.marker.unlink()
-    with sqlite3.connect(own.inside / "runs.db") as database:
+    new_world.marker.unlink()
+    with sqlite3.connect(new_world.inside / "runs.db") as database:
         database.execute("UPDATE runs SET state = 'queued', runner = 'server', owner = ''")
         database.execute("DELETE FROM scores")
-    with serving(own), httpx.Client(base_url=own.url, timeout=60) as http:
+    with serving(new_world), httpx.Client(base_url=new_world.url, timeout=60) as http:
         until = time.monotonic() + 60
         for run_id in ids:
-            while (found := listed(http, run_id))["state"] != "failed":
-                assert time.monotonic() < until, found
+            while (run := listed(http, run_id))["state"] != "failed":
+                assert time.monotonic() < until, run
                 time.sleep(0.05)
-            assert "requests may name" in found["error"] or "command line only" in found["error"]
-        assert own.opened() == ""
-    assert not own.marker.exists()
+            assert "requests may name" in run["error"] or "command line only" in run["error"]
+        assert new_world.opened_files() == ""
+    assert not new_world.marker.exists()
 
 
 def listed(http, run_id):
-    return next(one for one in http.get("/eval").json()["data"] if one["id"] == run_id)
+    return next(run for run in http.get("/eval").json()["data"] if run["id"] == run_id)

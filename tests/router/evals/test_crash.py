@@ -63,17 +63,17 @@ def test_thirty_kills_lose_nothing_and_pay_for_nothing_twice(folder, upstream):
             kills += 1
     assert states(folder) & {"queued", "running"}, "the runs ended before the last kill"
     with process(folder) as (_, url):
-        found = [finished(url, run_id) for run_id in runs]
-        for run, one in zip(runs, found, strict=True):
-            check_report(one)
+        outcomes = [finished(url, run_id) for run_id in runs]
+        for run, outcome in zip(runs, outcomes, strict=True):
+            check_report(outcome)
             check_samples(url, run)
-    interrupted = sum(one["run"]["interrupted"] for one in found)
+    interrupted = sum(outcome["run"]["interrupted"] for outcome in outcomes)
     assert interrupted > 0
     # What was in flight at a kill is all that was ever sent again, and no more often than that.
-    asked = Counter((one.model, bytes(one.body)) for one in upstream.log.requests)
-    assert len(asked) == RUNS * SAMPLES * len(ROUTES)
-    assert sum(asked.values()) - len(asked) <= interrupted
-    assert upstream.log.total == sum(asked.values())
+    sent = Counter((request.model, bytes(request.body)) for request in upstream.log.requests)
+    assert len(sent) == RUNS * SAMPLES * len(ROUTES)
+    assert sum(sent.values()) - len(sent) <= interrupted
+    assert upstream.log.total == sum(sent.values())
     with closing(sqlite3.connect(folder / "evalrouter.db")) as store:
         (times,) = store.execute("SELECT sum(times) FROM interruptions").fetchone()
         (twice,) = store.execute("SELECT count(*) - count(DISTINCT answer) FROM scores").fetchone()
@@ -106,8 +106,8 @@ def finished(url, run_id):
     raise AssertionError(f"{run_id} was not resumed")
 
 
-def check_report(one):
-    for row in one["report"]["routes"]:
+def check_report(outcome):
+    for row in outcome["report"]["routes"]:
         assert (row["answered"], row["failed"], row["missing"]) == (SAMPLES, 0, 0)
         assert [score["scored"] for score in row["scores"]] == [SAMPLES]
 

@@ -62,9 +62,9 @@ def run(http, url, **changes):
     with http.stream("GET", f"{url}/eval/{run_id}/events") as events:
         for _ in events.iter_lines():
             pass
-    found = http.get(f"{url}/eval/{run_id}").json()
-    assert found["run"]["state"] == "completed"
-    return found
+    outcome = http.get(f"{url}/eval/{run_id}").json()
+    assert outcome["run"]["state"] == "completed"
+    return outcome
 
 
 def cost_of(http, url, run_id):
@@ -72,70 +72,75 @@ def cost_of(http, url, run_id):
     return sum(row["answer"]["cost_usd"] for row in rows)
 
 
-def target_of(found, target):
-    return next(one for one in found["targets"] if one["target"] == target)
+def target_of(estimated, target):
+    return next(entry for entry in estimated["targets"] if entry["target"] == target)
 
 
 def test_nothing_is_sent_and_nothing_is_kept(http, url, upstream):
-    found = estimate(http, url)
-    assert (found["samples"], found["cells"], found["calls"], found["cached"]) == (48, 48, 48, 0)
+    result = estimate(http, url)
+    assert (result["samples"], result["cells"], result["calls"], result["cached"]) == (
+        48,
+        48,
+        48,
+        0,
+    )
     assert list(upstream.log.requests) == []
     assert http.get(f"{url}/eval").json()["data"] == []
 
 
 def test_what_is_not_known_is_not_zero(http, url):
-    found = estimate(http, url, routes=["up/priced", "up/other", "baseline/echo"])
-    priced, other = target_of(found, "up/priced"), target_of(found, "up/other")
+    result = estimate(http, url, routes=["up/priced", "up/other", "baseline/echo"])
+    priced, other = target_of(result, "up/priced"), target_of(result, "up/other")
     # No earlier answers and no max_tokens: no tokens of answers, no money, no time.
     for name in ("completion_tokens", "cost_usd", "first_byte_s", "total_s", "seconds"):
         assert priced[name] is None, name
     assert other["cost_usd"] is None
-    assert target_of(found, "baseline/echo")["cost_usd"] == 0
-    assert (found["cost_usd"], found["seconds"]) == (None, None)
+    assert target_of(result, "baseline/echo")["cost_usd"] == 0
+    assert (result["cost_usd"], result["seconds"]) == (None, None)
     assert "rule of thumb" in priced["tokens_from"]
     # 12 words of 5 letters on average, 4 bytes a token, and the message itself.
     assert priced["prompt_tokens"] == pytest.approx(48 * (60 / 4 + 4), rel=0.03)
 
 
 def test_max_tokens_makes_an_upper_bound(http, url):
-    found = estimate(http, url, parameters={"max_tokens": 100})
-    assert found["at_most"]
-    assert found["completion_tokens"] == 4800
-    tokens = found["prompt_tokens"]
-    assert found["cost_usd"] == pytest.approx((tokens * 10 + 4800 * 20) / 1e6, rel=0.02)
+    result = estimate(http, url, parameters={"max_tokens": 100})
+    assert result["at_most"]
+    assert result["completion_tokens"] == 4800
+    tokens = result["prompt_tokens"]
+    assert result["cost_usd"] == pytest.approx((tokens * 10 + 4800 * 20) / 1e6, rel=0.02)
 
 
 def test_the_estimate_is_what_the_run_then_takes(http, url):
     run(http, url, limit=8)
     limits = {"concurrency": 8}
-    found = estimate(http, url, repeats=2, limits=limits)
+    result = estimate(http, url, repeats=2, limits=limits)
     # The eight that were asked are in the run cache, their second repeats are not.
-    assert (found["cells"], found["cached"], found["calls"]) == (96, 8, 88)
-    assert "the target's own tokenizer" in found["targets"][0]["tokens_from"]
-    assert found["targets"][0]["total_s"] >= 0.1
-    assert found["targets"][0]["speed_from"] == "8 earlier answers (runs)"
+    assert (result["cells"], result["cached"], result["calls"]) == (96, 8, 88)
+    assert "the target's own tokenizer" in result["targets"][0]["tokens_from"]
+    assert result["targets"][0]["total_s"] >= 0.1
+    assert result["targets"][0]["speed_from"] == "8 earlier answers (runs)"
 
     done = run(http, url, repeats=2, limits=limits)
     paid = cost_of(http, url, done["run"]["id"]) - 8 * (20 * 10 + 30 * 20) / 1e6
-    assert found["cost_usd"] == pytest.approx(paid, rel=0.05)
+    assert result["cost_usd"] == pytest.approx(paid, rel=0.05)
     # 88 calls of 0.1 s, eight at a time, are 1.1 s; a busy machine adds to both.
     took = done["run"]["finished_at"] - done["run"]["started_at"]
-    assert 1.1 <= found["seconds"] < 5
-    assert found["seconds"] / 4 < took < found["seconds"] * 4
+    assert 1.1 <= result["seconds"] < 5
+    assert result["seconds"] / 4 < took < result["seconds"] * 4
 
 
 def test_a_weighted_route_is_estimated_target_by_target(http, url):
     run(http, url, routes=["up/priced", "up/other"], limit=4)
-    found = estimate(http, url, routes=["split"], cache=False)
-    cells = {one["target"]: one["cells"] for one in found["targets"]}
+    result = estimate(http, url, routes=["split"], cache=False)
+    cells = {target["target"]: target["cells"] for target in result["targets"]}
     done = run(http, url, routes=["split"], cache=False)
     rows = http.get(f"{url}/eval/{done['run']['id']}/samples", params={"limit": 1000}).json()[
         "data"
     ]
-    asked = [row["answer"]["target"] for row in rows]
-    assert cells == {name: asked.count(name) for name in set(asked)}
-    assert target_of(found, "up/priced")["cost_usd"] > 0
-    assert target_of(found, "up/other")["cost_usd"] is None
+    targets = [row["answer"]["target"] for row in rows]
+    assert cells == {name: targets.count(name) for name in set(targets)}
+    assert target_of(result, "up/priced")["cost_usd"] > 0
+    assert target_of(result, "up/other")["cost_usd"] is None
 
 
 def test_few_places_take_longer(http, url):
@@ -152,14 +157,14 @@ def test_few_places_take_longer(http, url):
 
 def test_the_smallest_difference_says_where_it_comes_from(http, url):
     routes = ["up/other", "baseline/lead-1"]
-    (worst,) = (one for one in estimate(http, url, routes=routes)["detectable"])
+    (worst,) = (difference for difference in estimate(http, url, routes=routes)["detectable"])
     assert (worst["sd"], worst["output"]) == (1.0, "f1")
     assert "worst case" in worst["sd_from"]
     # (t quantile 0.975 + t quantile 0.8, 47 degrees of freedom) / sqrt(48)
     assert worst["difference"] == pytest.approx((2.0117 + 0.8490) / 48**0.5, rel=1e-3)
 
     done = run(http, url, routes=routes)
-    (known,) = (one for one in estimate(http, url, routes=routes)["detectable"])
+    (known,) = (difference for difference in estimate(http, url, routes=routes)["detectable"])
     assert done["run"]["id"] in known["sd_from"]
     assert 0 < known["sd"] < 1
     assert known["difference"] < worst["difference"]
@@ -167,10 +172,10 @@ def test_the_smallest_difference_says_where_it_comes_from(http, url):
 
 
 def test_limits_that_will_stop_the_run_are_told(http, url):
-    found = estimate(
+    result = estimate(
         http, url, parameters={"max_tokens": 100}, limits={"cost_usd": 0.01, "tokens": 10**9}
     )
-    assert [note.split(":")[0] for note in found["notes"]] == ["limits.cost_usd"]
+    assert [note.split(":")[0] for note in result["notes"]] == ["limits.cost_usd"]
 
 
 def test_a_document_that_is_wrong_is_refused_as_ever(http, url):
@@ -194,7 +199,7 @@ def test_from_the_command_line(http, url, upstream, tmp_path):
     assert "48 samples, 96 answers" in done.stdout
     assert "unknown" in done.stdout
     assert "80 % probability" in done.stdout
-    found = json.loads(evalrouter("eval", "run", "run.json", "--dry-run", "--json").stdout)
-    assert found["calls"] == 96
+    result = json.loads(evalrouter("eval", "run", "run.json", "--dry-run", "--json").stdout)
+    assert result["calls"] == 96
     assert list(upstream.log.requests) == []
     assert httpx.get(f"{url}/eval").json()["data"] == []

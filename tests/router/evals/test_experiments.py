@@ -53,7 +53,7 @@ def run(http, url):
 
 
 def board_of(shown, output, n=0):
-    return [one for one in shown["boards"] if one["output"]["name"] == output][n]
+    return [table for table in shown["boards"] if table["output"]["name"] == output][n]
 
 
 def test_comparable_runs_stand_in_one_table_best_first(run, http, url):
@@ -66,7 +66,10 @@ def test_comparable_runs_stand_in_one_table_best_first(run, http, url):
     board = board_of(shown, "exact_match")
     assert board["apart"] == ""
     assert board["samples"] == 30
-    entries = [(one["rank"], one["run"], one["route"], one["estimate"]) for one in board["entries"]]
+    entries = [
+        (entry["rank"], entry["run"], entry["route"], entry["estimate"])
+        for entry in board["entries"]
+    ]
     assert entries == [
         (1, "first", "up/echo", 1.0),
         (1, "second", "up/some", 1.0),
@@ -75,7 +78,9 @@ def test_comparable_runs_stand_in_one_table_best_first(run, http, url):
     ]
     # What it says of differences is what the run's own report says.
     report = http.get(f"{url}/eval/{first}").json()["report"]
-    [compared] = [one for one in report["comparisons"] if one["output"] == "exact_match"]
+    [compared] = [
+        comparison for comparison in report["comparisons"] if comparison["output"] == "exact_match"
+    ]
     best = board["entries"][0]
     assert best["baseline"] == "up/wrong"
     assert best["verdict"] == compared["verdict"] == "better"
@@ -91,7 +96,7 @@ def test_comparable_runs_stand_in_one_table_best_first(run, http, url):
     assert second in notes
     assert first not in notes
     # Neither direction of a length is better.
-    assert {one["rank"] for one in board_of(shown, "words")["entries"]} == {None}
+    assert {entry["rank"] for entry in board_of(shown, "words")["entries"]} == {None}
 
 
 def test_what_is_not_comparable_is_set_apart_with_the_reason(run, http, url):
@@ -103,15 +108,15 @@ def test_what_is_not_comparable_is_set_apart_with_the_reason(run, http, url):
     run(columns={"input": "prompt"}, prompt="{{ prompt }}")
     run(sample={"n": 30})
     shown = http.get(f"{url}/experiments/study").json()
-    boards = [one for one in shown["boards"] if one["output"]["name"] == "exact_match"]
-    assert [len(one["entries"]) for one in boards] == [4, 2, 2, 2, 2, 2]
-    told = sorted(one["apart"] for one in boards)
-    assert told[0] == ""
-    assert told[1].startswith("another dataset: sha256 ")
-    assert told[2].startswith("measured otherwise: exact_match|")
-    assert told[3] == "other columns of the dataset are its input or reference"
-    assert told[4] == "other samples of the dataset: 20 instead of 30 rows"
-    assert told[5] == "other samples of the dataset: 30 instead of 30 rows"
+    boards = [table for table in shown["boards"] if table["output"]["name"] == "exact_match"]
+    assert [len(board["entries"]) for board in boards] == [4, 2, 2, 2, 2, 2]
+    reasons = sorted(board["apart"] for board in boards)
+    assert reasons[0] == ""
+    assert reasons[1].startswith("another dataset: sha256 ")
+    assert reasons[2].startswith("measured otherwise: exact_match|")
+    assert reasons[3] == "other columns of the dataset are its input or reference"
+    assert reasons[4] == "other samples of the dataset: 20 instead of 30 rows"
+    assert reasons[5] == "other samples of the dataset: 30 instead of 30 rows"
 
 
 def test_runs_without_scores_are_listed_with_the_reason(run, http, url):
@@ -121,7 +126,7 @@ def test_runs_without_scores_are_listed_with_the_reason(run, http, url):
     [left] = shown["left_out"]
     assert left["run_id"] == dead
     assert left["reason"]
-    assert {one["run_id"] for one in board_of(shown, "exact_match")["entries"]} == {good}
+    assert {entry["run_id"] for entry in board_of(shown, "exact_match")["entries"]} == {good}
 
 
 def test_tags_and_notes_of_runs_and_experiments(run, http, url):
@@ -131,7 +136,7 @@ def test_tags_and_notes_of_runs_and_experiments(run, http, url):
     assert (shown["tags"], shown["notes"]) == (["nightly", "v:2"], "With the new prompt.")
 
     def listed(**filters):
-        return [one["id"] for one in http.get(f"{url}/eval", params=filters).json()["data"]]
+        return [run["id"] for run in http.get(f"{url}/eval", params=filters).json()["data"]]
 
     assert len(listed(tag="nightly")) == 2
     assert listed(tag="nightly", experiment="study") == listed(tag="v:2") == [tagged]
@@ -141,28 +146,28 @@ def test_tags_and_notes_of_runs_and_experiments(run, http, url):
     changed = http.patch(f"{url}/experiments/study", json=change).json()
     assert (changed["tags"], changed["notes"]) == (["paper"], "For the paper.")
     http.patch(f"{url}/experiments/study", json={"notes": ""})
-    [found] = http.get(f"{url}/experiments", params={"tag": "paper"}).json()["data"]
-    assert (found["name"], found["tags"], found["notes"]) == ("study", ["paper"], "")
-    assert found["states"] == {"completed": 1}
-    names = [one["name"] for one in http.get(f"{url}/experiments").json()["data"]]
+    [experiment] = http.get(f"{url}/experiments", params={"tag": "paper"}).json()["data"]
+    assert (experiment["name"], experiment["tags"], experiment["notes"]) == ("study", ["paper"], "")
+    assert experiment["states"] == {"completed": 1}
+    names = [experiment["name"] for experiment in http.get(f"{url}/experiments").json()["data"]]
     assert names == ["another", "study"]
 
 
 def test_deleting_an_experiment_keeps_its_runs_unless_asked(run, http, url):
-    kept = run()
+    remaining = run()
     http.patch(f"{url}/experiments/study", json={"notes": "n"})
     assert http.delete(f"{url}/experiments/study").json() == {"name": "study", "deleted_runs": 0}
     assert http.get(f"{url}/experiments/study").status_code == 404
-    assert http.get(f"{url}/eval/{kept}").json()["run"]["experiment"] == ""
+    assert http.get(f"{url}/eval/{remaining}").json()["run"]["experiment"] == ""
     gone = run()
     answer = http.delete(f"{url}/experiments/study", params={"runs": "true"})
     assert answer.json() == {"name": "study", "deleted_runs": 1}
     assert http.get(f"{url}/eval/{gone}").status_code == 404
-    assert http.get(f"{url}/eval/{kept}").status_code == 200
+    assert http.get(f"{url}/eval/{remaining}").status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "told"),
+    ("method", "path", "body", "status", "message"),
     [
         ("GET", "studdy", None, 404, "no experiment 'studdy'. Did you mean 'study'?"),
         ("DELETE", "none", None, 404, "no experiment 'none'"),
@@ -172,11 +177,11 @@ def test_deleting_an_experiment_keeps_its_runs_unless_asked(run, http, url):
         ("PATCH", "study", [1], 400, "must be an object (got an array)"),
     ],
 )
-def test_bad_requests(run, http, url, method, path, body, status, told):
+def test_bad_requests(run, http, url, method, path, body, status, message):
     run(limit=1)
     answer = http.request(method, f"{url}/experiments/{path}", json=body)
     assert answer.status_code == status
-    assert told in answer.json()["error"]["message"]
+    assert message in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -216,8 +221,8 @@ def test_on_the_command_line(run, folder):
     listed = evalrouter("experiment", "list", "--tag", "b").stdout
     assert "Read [this]." in listed
     assert "No experiments yet." in evalrouter("experiment", "list", "--tag", "a").stdout
-    found = json.loads(evalrouter("eval", "list", "--tag", "cli", "--json").stdout)
-    assert [one["id"] for one in found] == [second]
+    runs = json.loads(evalrouter("eval", "list", "--tag", "cli", "--json").stdout)
+    assert [run["id"] for run in runs] == [second]
     assert (
         "did you mean 'study'" in evalrouter("experiment", "show", "studi", check=2).stderr.lower()
     )

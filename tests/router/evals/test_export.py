@@ -62,8 +62,8 @@ storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}
 @pytest.fixture
 async def services(folder):
     config = parse((folder / "evalrouter.yaml").read_text(), "t", {})
-    async with Services(config) as found:
-        yield found
+    async with Services(config) as services:
+        yield services
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ async def test_an_export_is_read_back(services, run, artifacts, tmp_path):
     assert await verify(artifacts, "e") == manifest
     assert manifest.run == run
     assert (manifest.rows, manifest.outputs) == (2406, ("chrf", "exact_match"))
-    there = {one.key: one.size async for one in artifacts.list()}
+    there = {artifact.key: artifact.size async for artifact in artifacts.list()}
     assert there == {f"e/{file.name}": file.size for file in manifest.files} | {
         "e/manifest.json": there["e/manifest.json"]
     }
@@ -99,8 +99,10 @@ async def test_an_export_is_read_back(services, run, artifacts, tmp_path):
     lines = [
         msgspec.json.decode(line, type=ExportedRow) for line in content["rows.jsonl"].splitlines()
     ]
-    assert [line.result for line in lines] == [one async for one in services.store.results(run.id)]
-    samples = {one.id: one async for one in services.store.samples(run.id)}
+    assert [line.result for line in lines] == [
+        result async for result in services.store.results(run.id)
+    ]
+    samples = {sample.id: sample async for sample in services.store.samples(run.id)}
     assert all(line.sample == samples[line.result.cell.sample_id] for line in lines)
 
     # The table is what the lines are.
@@ -146,7 +148,7 @@ async def test_a_run_under_way_is_not_exported(services, run, artifacts):
     running = msgspec.structs.replace(run, state="running")
     with pytest.raises(ConflictError, match="is running; wait for its end"):
         await export_run(services.store, running, artifacts, "e")
-    assert [one async for one in artifacts.list()] == []
+    assert [artifact async for artifact in artifacts.list()] == []
 
 
 def test_the_command(folder, tmp_path, monkeypatch):
@@ -159,7 +161,7 @@ def test_the_command(folder, tmp_path, monkeypatch):
         main, ["eval", "export", run_id, "--to", str(tmp_path), "--jsonl-only", "--json"]
     )
     assert json.loads(done.stdout)["location"] == f"{tmp_path}/{run_id}"
-    assert sorted(one.name for one in (tmp_path / run_id).iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / run_id).iterdir()) == [
         "manifest.json", "rows.jsonl",
     ]  # fmt: skip
 
@@ -167,9 +169,9 @@ def test_the_command(folder, tmp_path, monkeypatch):
 def test_over_http(folder, http):
     run_id = (folder / "run.txt").read_text()
     with gateway((folder / "evalrouter.yaml").read_text()) as url:
-        told = http.post(f"{url}/eval/{run_id}/export").json()
-        assert told["rows"] == 2406
-        assert Path(told["location"], "rows.parquet").is_file()
+        manifest = http.post(f"{url}/eval/{run_id}/export").json()
+        assert manifest["rows"] == 2406
+        assert Path(manifest["location"], "rows.parquet").is_file()
         assert http.post(f"{url}/eval/nothing/export").status_code == 404
         # An export takes no options; what a client asks for must not be dropped in silence.
         refused = http.post(f"{url}/eval/{run_id}/export", json={"format": "csv"})

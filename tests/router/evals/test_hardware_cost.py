@@ -19,12 +19,12 @@ from router.store.usage import Served
 
 
 def test_eighty_minutes_at_two_dollars_twenty_one():
-    found = cost(
+    machine = cost(
         Served(target="gpu/prometheus", seconds=80 * 60, requests=960, tokens=960_000), 2.21
     )
-    assert round(found.cost_usd, 2) == 2.95
-    assert found.cost_per_request_usd == pytest.approx(2.9467 / 960, rel=1e-4)
-    assert found.tokens_per_s == 200
+    assert round(machine.cost_usd, 2) == 2.95
+    assert machine.cost_per_request_usd == pytest.approx(2.9467 / 960, rel=1e-4)
+    assert machine.tokens_per_s == 200
 
 
 async def test_only_the_time_at_work_is_paid(tmp_path):
@@ -62,7 +62,7 @@ async def test_only_the_time_at_work_is_paid(tmp_path):
     await judged(6, at=9900, seconds=5, reused=True)
     await judged(7, at=1000, seconds=1, target="cloud/p")
     try:
-        served = {one.target: one for one in await store.served("cal_1")}
+        served = {target.target: target for target in await store.served("cal_1")}
         assert served["gpu/p"].seconds == pytest.approx(15 + 20)
         assert (served["gpu/p"].requests, served["gpu/p"].tokens) == (4, 4000)
         gpu = CompatibleConfig(kind="compatible", base_url="http://gpu/v1", price_per_hour=3.6)
@@ -92,13 +92,13 @@ routes: {{judge: {{targets: [{{model: gpu/j, price_per_hour: 7.2}}]}}}}
             run = await services.runs.create(document, base=Path())
             await services.jobs.execute(run.id)
             outcome = await services.runs.outcome(run.id)
-    found = {one.target: one for one in outcome.hardware}
-    assert set(found) == {"gpu/m", "gpu/j"}
+    machines = {machine.target: machine for machine in outcome.hardware}
+    assert set(machines) == {"gpu/m", "gpu/j"}
     for target, price in (("gpu/m", 3.6), ("gpu/j", 7.2)):
-        assert found[target].price_per_hour == price
-        assert found[target].seconds >= 0.05
-        assert found[target].cost_usd == pytest.approx(found[target].seconds * price / 3600)
-    assert found["gpu/m"].requests == 2
+        assert machines[target].price_per_hour == price
+        assert machines[target].seconds >= 0.05
+        assert machines[target].cost_usd == pytest.approx(machines[target].seconds * price / 3600)
+    assert machines["gpu/m"].requests == 2
 
 
 async def test_a_route_set_at_run_time_brings_its_price_per_hour(tmp_path, monkeypatch):

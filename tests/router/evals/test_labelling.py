@@ -80,9 +80,9 @@ def test_a_new_version_with_the_routes_answers(evalrouter, upstream):
 
 def test_what_failed_is_asked_again_and_nothing_else(evalrouter, upstream):
     label = ("dataset", "label", "--route", "up/shaky", "--dataset", "news", "--name", "better")
-    told = evalrouter(*label, status=2).stderr
-    assert "4 of 5 samples of run_" in told
-    run_id = told.rstrip().rpartition(" ")[2]
+    stderr = evalrouter(*label, status=2).stderr
+    assert "4 of 5 samples of run_" in stderr
+    run_id = stderr.rstrip().rpartition(" ")[2]
     assert upstream.log.total == 5
     assert "no dataset 'better'" in evalrouter("dataset", "show", "better", status=2).stderr
     done = evalrouter("dataset", "label", "--run", run_id, "--name", "better")

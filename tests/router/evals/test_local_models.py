@@ -43,7 +43,7 @@ def dry_run(url, route, **changes):
 
 
 @pytest.mark.parametrize(
-    ("route", "execution", "told"),
+    ("route", "execution", "message"),
     [
         ("models/bart", "local", "write execution: ray in the run document"),
         ("models/brat", "ray", "the config's models: has no 'brat'. Did you mean 'bart'"),
@@ -51,10 +51,10 @@ def dry_run(url, route, **changes):
         ("models/", "ray", "has no ''"),
     ],
 )
-def test_a_route_that_cannot_be_asked_says_what_to_do(url, route, execution, told):
+def test_a_route_that_cannot_be_asked_says_what_to_do(url, route, execution, message):
     reply = dry_run(url, route, execution=execution)
     assert reply.status_code == 400
-    assert told in reply.json()["error"]["message"]
+    assert message in reply.json()["error"]["message"]
     assert reply.json()["error"]["param"] == "routes[0]"
 
 
@@ -85,10 +85,10 @@ def test_a_request_is_another_when_the_model_is():
     def entry(text):
         return entry_of(parse(f"models: {{m: {{{text}}}}}", "c.yaml", {}).models, "m")
 
-    one = entry("engine: transformers, source: a")
-    assert entry("engine: transformers, source: a, cpus: 4, replicas: {max: 8}") == one
-    assert entry("engine: transformers, source: b") != one
-    assert entry("engine: transformers, source: a, options: {max_model_len: 8}") != one
+    first = entry("engine: transformers, source: a")
+    assert entry("engine: transformers, source: a, cpus: 4, replicas: {max: 8}") == first
+    assert entry("engine: transformers, source: b") != first
+    assert entry("engine: transformers, source: a, options: {max_model_len: 8}") != first
 
 
 class Crew:
@@ -99,14 +99,14 @@ class Crew:
 
     def __init__(self, *deadly):
         self.deadly = deadly
-        self.asked = []
+        self.requests = []
         self.working = 0
         self.died = asyncio.Event()
 
     async def call(self, crew, method, payload):
-        asked = decode_request(payload)
-        text = json.loads(asked.body)["messages"]
-        self.asked.append(text)
+        request = decode_request(payload)
+        text = json.loads(request.body)["messages"]
+        self.requests.append(text)
         died = self.died
         await asyncio.sleep(0)
         if text in self.deadly:
@@ -124,36 +124,40 @@ class Crew:
         return ""
 
 
-def work(text):
+def upstream_request(text):
     envelope = {"messages": msgspec.Raw(json.dumps(text).encode())}
     return UpstreamRequest(
         "chat/completions", envelope, stream=False, request_id="", pacing=Pacing()
     )
 
 
-async def asked_of(crew, *texts):
+async def attempts_of(crew, *texts):
     """Each text's attempts, or the error."""
     models = parse(MODELS, "c.yaml", {}).models
     in_place = InPlace(models)
     await in_place.load(crew, ["bart"])
     plan = Table({}, []).in_place(names_of(models)).plan("models/bart", 0.0)
-    found = await asyncio.gather(
-        *(in_place.open(plan, work(text)) for text in texts), return_exceptions=True
+    answers = await asyncio.gather(
+        *(in_place.open(plan, upstream_request(text)) for text in texts), return_exceptions=True
     )
     return {
-        text: one if isinstance(one, Exception) else [tried.result for tried in one.attempts]
-        for text, one in zip(texts, found, strict=True)
+        text: answer
+        if isinstance(answer, Exception)
+        else [tried.result for tried in answer.attempts]
+        for text, answer in zip(texts, answers, strict=True)
     }
 
 
 async def test_a_request_that_kills_its_workers_costs_itself_only():
     many = [f"good {n}" for n in range(20)]
-    found = await asked_of(Crew("bad"), *many[:10], "bad", *many[10:])
-    bad = found.pop("bad")
+    answers = await attempts_of(Crew("bad"), *many[:10], "bad", *many[10:])
+    bad = answers.pop("bad")
     assert isinstance(bad, WorkerLostError)
-    assert [one.result for one in bad.attempts] == ["worker_lost"] * 3
+    assert [attempt.result for attempt in bad.attempts] == ["worker_lost"] * 3
     # Twice in the company of the bad one, then each alone.
-    assert {tuple(one) for one in found.values()} == {("worker_lost", "worker_lost", "ok")}
+    assert {tuple(results) for results in answers.values()} == {
+        ("worker_lost", "worker_lost", "ok")
+    }
 
 
 async def test_what_comes_together_is_done_together():
@@ -177,8 +181,8 @@ async def test_a_batch_that_is_not_full_does_not_wait_for_ever():
             raise ValueError("two")
 
     add = batched(do, max_batch_size=4, batch_wait_timeout_s=0.01)
-    found = await asyncio.gather(add(1), add(2), return_exceptions=True)
-    assert [type(one) for one in found] == [ValueError, ValueError]
+    errors = await asyncio.gather(add(1), add(2), return_exceptions=True)
+    assert [type(error) for error in errors] == [ValueError, ValueError]
     assert await add(3) is None
     assert batches == [[1, 2], [3]]
 

@@ -51,7 +51,7 @@ def scores(done):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)["report"]
     [route] = report["routes"]
-    return {one["output"]: one for one in route["scores"]}, report
+    return {score["output"]: score for score in route["scores"]}, report
 
 
 def test_a_users_file_lies_beside_the_document(folder):
@@ -62,10 +62,14 @@ def test_a_users_file_lies_beside_the_document(folder):
         "    return answer == references[0]\n"
     )
     document = {"routes": ["up/echo"], "metrics": ["file:mine.py", "exact_match"]}
-    found, report = scores(evaluate(folder, document, where="inner"))
-    assert (found["mine"]["estimate"], found["mine"]["n"], found["mine"]["unscored"]) == (1, 11, 1)
-    assert "ValueError: no luck" in found["mine"]["example"]
-    assert found["exact_match"]["n"] == 12
+    by_output, report = scores(evaluate(folder, document, where="inner"))
+    assert (
+        by_output["mine"]["estimate"],
+        by_output["mine"]["n"],
+        by_output["mine"]["unscored"],
+    ) == (1, 11, 1)
+    assert "ValueError: no luck" in by_output["mine"]["example"]
+    assert by_output["exact_match"]["n"] == 12
     assert any("1 of 12 answers have no mine" in warning for warning in report["warnings"])
     assert report["signatures"]["file:mine.py"].startswith("file:mine.py|function:score|sha256:")
 
@@ -121,18 +125,18 @@ def test_a_program_is_not_taken_over_http(folder, http, metric, param):
 
 def test_similarity_by_the_embeddings_of_a_route(folder, upstream):
     metric = {"name": "embedding_similarity", "route": "up/embedder"}
-    found, report = scores(evaluate(folder, {"routes": ["up/echo"], "metrics": [metric]}))
-    assert found["embedding_similarity"]["estimate"] == pytest.approx(1.0)
-    assert found["embedding_similarity"]["n"] == 12
+    by_output, report = scores(evaluate(folder, {"routes": ["up/echo"], "metrics": [metric]}))
+    assert by_output["embedding_similarity"]["estimate"] == pytest.approx(1.0)
+    assert by_output["embedding_similarity"]["n"] == 12
     assert "route:up/embedder" in report["signatures"]["embedding_similarity"]
 
 
 def test_embeddings_that_fail_leave_no_score(folder):
     metric = {"name": "embedding_similarity", "route": "up/broken"}
-    found, _ = scores(evaluate(folder, {"routes": ["up/echo"], "metrics": [metric, "f1"]}))
-    assert found["embedding_similarity"]["unscored"] == 12
-    assert found["embedding_similarity"]["example"].startswith("up/broken: ")
-    assert found["f1"]["n"] == 12
+    by_output, _ = scores(evaluate(folder, {"routes": ["up/echo"], "metrics": [metric, "f1"]}))
+    assert by_output["embedding_similarity"]["unscored"] == 12
+    assert by_output["embedding_similarity"]["example"].startswith("up/broken: ")
+    assert by_output["f1"]["n"] == 12
     metric = {"name": "embedding_similarity", "route": "nowhere"}
     done = evaluate(folder, {"routes": ["up/echo"], "metrics": [metric]})
     assert done.returncode == 2
@@ -141,12 +145,14 @@ def test_embeddings_that_fail_leave_no_score(folder):
 
 def test_perplexity_of_what_the_target_said(folder):
     document = {"routes": ["up/sure"], "metrics": ["perplexity"], "parameters": {"logprobs": True}}
-    found, _ = scores(evaluate(folder, document))
-    assert found["perplexity"]["estimate"] == pytest.approx(2.718281828)
+    by_output, _ = scores(evaluate(folder, document))
+    assert by_output["perplexity"]["estimate"] == pytest.approx(2.718281828)
     for route in ("up/odd", "up/echo"):
-        found, _ = scores(evaluate(folder, {"routes": [route], "metrics": ["perplexity", "f1"]}))
-        assert (found["perplexity"]["n"], found["perplexity"]["unscored"]) == (0, 12)
-        assert found["f1"]["n"] == 12
+        by_output, _ = scores(
+            evaluate(folder, {"routes": [route], "metrics": ["perplexity", "f1"]})
+        )
+        assert (by_output["perplexity"]["n"], by_output["perplexity"]["unscored"]) == (0, 12)
+        assert by_output["f1"]["n"] == 12
 
 
 def test_a_confusion_matrix_is_in_the_report(folder):
@@ -154,8 +160,8 @@ def test_a_confusion_matrix_is_in_the_report(folder):
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     metric = {"name": "classification", "labels": ["a", "b"]}
     document = {"routes": ["up/echo"], "metrics": [metric]}
-    found, report = scores(evaluate(folder, document))
-    assert found["accuracy"]["estimate"] == pytest.approx(1 / 3)
+    by_output, report = scores(evaluate(folder, document))
+    assert by_output["accuracy"]["estimate"] == pytest.approx(1 / 3)
     [matrix] = report["routes"][0]["confusions"]
     assert matrix["labels"] == ["a", "b", "(other)"]
     assert matrix["counts"] == [[1, 1, 0], [0, 0, 1]]
@@ -164,9 +170,9 @@ def test_a_confusion_matrix_is_in_the_report(folder):
 def test_text_that_rouge_erases_is_told(folder):
     rows = [{"input": "Погода 2024 хорошая", "reference": "Погода 2024 плохая"}] * 3
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found, report = scores(evaluate(folder, {"routes": ["up/echo"], "metrics": ["rouge"]}))
-    assert found["rouge1"]["estimate"] == 1.0
-    [warning] = [one for one in report["warnings"] if "tokenizer" in one]
+    by_output, report = scores(evaluate(folder, {"routes": ["up/echo"], "metrics": ["rouge"]}))
+    assert by_output["rouge1"]["estimate"] == 1.0
+    [warning] = [warning for warning in report["warnings"] if "tokenizer" in warning]
     assert warning == (
         "up/echo: rouge1, rouge2, rougeL, rougeLsum of 3 of 3 answers: more than half of the "
         "answer or a reference is in letters this tokenizer drops; use tokenizer: unicode."

@@ -67,54 +67,54 @@ def answers(http, url, run_id, route=None):
 
 
 def test_a_rate_limit_is_waited_out_and_costs_no_cell(http, url, upstream):
-    found = ended(http, url, begin(http, url, routes=["up/limited"]))
-    assert found["run"]["state"] == "completed"
-    assert found["run"]["interrupted"] == 0
-    rows = answers(http, url, found["run"]["id"])
+    outcome = ended(http, url, begin(http, url, routes=["up/limited"]))
+    assert outcome["run"]["state"] == "completed"
+    assert outcome["run"]["interrupted"] == 0
+    rows = answers(http, url, outcome["run"]["id"])
     assert {row["answer"]["error"] for row in rows} == {None}
     assert len(upstream.log.requests) == 49
     # Each refused attempt is on the record of its cell.
-    results = Counter(one["result"] for row in rows for one in row["attempts"])
+    results = Counter(attempt["result"] for row in rows for attempt in row["attempts"])
     assert results == {"ok": 40, "upstream_429": 9}
     assert sum(row["answer"]["attempts"] for row in rows) == 49
 
 
 def test_a_spent_quota_is_not_waited_for(http, url, upstream):
-    found = ended(http, url, begin(http, url, routes=["up/spent"], limits={"concurrency": 4}))
-    assert found["run"]["state"] == "failed"
-    assert "up/spent failed 20 of 20" in found["run"]["stopped"]
+    outcome = ended(http, url, begin(http, url, routes=["up/spent"], limits={"concurrency": 4}))
+    assert outcome["run"]["state"] == "failed"
+    assert "up/spent failed 20 of 20" in outcome["run"]["stopped"]
     assert len(upstream.log.requests) <= 24
 
 
 def test_a_dead_target_stops_its_own_cells_only(http, url):
-    found = ended(http, url, begin(http, url, routes=["once", "up/echo"]))
-    assert found["run"]["state"] == "failed"
-    why = found["run"]["stopped"]
+    outcome = ended(http, url, begin(http, url, routes=["once", "up/echo"]))
+    assert outcome["run"]["state"] == "failed"
+    why = outcome["run"]["stopped"]
     assert "once: up/dead failed 20 of 20 requests" in why
     assert "limits.failure_share, 0.5" in why
-    rows = answers(http, url, found["run"]["id"], "up/echo")
+    rows = answers(http, url, outcome["run"]["id"], "up/echo")
     assert [row["answer"]["text"] for row in rows] == [row["input"] for row in ROWS]
-    dead = answers(http, url, found["run"]["id"], "once")
+    dead = answers(http, url, outcome["run"]["id"], "once")
     # Those that were in flight when it stopped are kept too.
     assert 20 <= len(dead) < 40
 
 
 def test_how_much_may_fail_is_the_runs_to_say(http, url):
-    found = ended(http, url, begin(http, url, routes=["up/flaky"]))
-    assert found["run"]["state"] == "completed"
+    outcome = ended(http, url, begin(http, url, routes=["up/flaky"]))
+    assert outcome["run"]["state"] == "completed"
     limits = {"failure_share": 0.1, "concurrency": 2}
-    found = ended(http, url, begin(http, url, routes=["up/flaky"], cache=False, limits=limits))
-    assert found["run"]["state"] == "failed"
-    assert "more than limits.failure_share, 0.1" in found["run"]["stopped"]
-    assert len(answers(http, url, found["run"]["id"])) < 40
+    outcome = ended(http, url, begin(http, url, routes=["up/flaky"], cache=False, limits=limits))
+    assert outcome["run"]["state"] == "failed"
+    assert "more than limits.failure_share, 0.1" in outcome["run"]["stopped"]
+    assert len(answers(http, url, outcome["run"]["id"])) < 40
 
 
 def test_a_slow_target_does_not_hold_up_the_others(http, url, upstream):
     limits = {"concurrency": 4}
     run_id = begin(http, url, routes=["up/hanging", "up/echo"], limits=limits)
-    found = ended(http, url, run_id)
-    assert found["run"]["state"] == "completed"
-    models = [json.loads(bytes(one.body))["model"] for one in upstream.log.requests]
+    outcome = ended(http, url, run_id)
+    assert outcome["run"]["state"] == "completed"
+    models = [json.loads(bytes(request.body))["model"] for request in upstream.log.requests]
     # In one queue for both, at most four more of the one could be asked before the other.
     assert models[:50].count("echo") == 40
 
@@ -122,10 +122,10 @@ def test_a_slow_target_does_not_hold_up_the_others(http, url, upstream):
 def test_a_target_gets_no_more_at_a_time_than_the_run_says(http, url, upstream):
     limits = {"concurrency": 16, "per_target": {"up/slow": 3}}
     run_id = begin(http, url, routes=["up/slow"], limit=12, limits=limits)
-    most = 0
+    highest = 0
     while sum(row["answer"] is not None for row in answers(http, url, run_id)) < 12:
-        most = max(most, upstream.log.counts["outcomes"]["open"])
-    assert 0 < most <= 3
+        highest = max(highest, upstream.log.counts["outcomes"]["open"])
+    assert 0 < highest <= 3
     assert ended(http, url, run_id)["run"]["state"] == "completed"
 
 
@@ -143,18 +143,18 @@ def test_live_requests_go_first_where_a_target_has_few_places(http, url):
         time.sleep(0.01)
     body = {"model": "narrow", "messages": [{"role": "user", "content": "live"}]}
     replies = []
-    asking = [
+    live = [
         threading.Thread(
             target=lambda: replies.append(http.post(f"{url}/v1/chat/completions", json=body))
         )
         for _ in range(3)
     ]
-    for one in asking:
-        one.start()
-    for one in asking:
-        one.join()
+    for task in live:
+        task.start()
+    for task in live:
+        task.join()
     left = 20 - sum(row["answer"] is not None for row in answers(http, url, run_id))
-    assert [one.status_code for one in replies] == [200] * 3
+    assert [reply.status_code for reply in replies] == [200] * 3
     # One cell was in flight when they came; in turn with the run's others, they would have been
     # last.
     assert left >= 4
@@ -166,10 +166,10 @@ def test_a_run_trips_no_live_breaker_fills_no_live_cache_and_is_labelled(http, u
     ended(http, url, begin(http, url, routes=["fast"]))
     metrics = http.get(f"{url}/metrics").text
     open_ = [line for line in metrics.splitlines() if line.startswith("evalrouter_breaker_open{")]
-    assert any('class="eval"' in one and one.endswith(" 1.0") for one in open_)
-    assert not any('class="live"' in one and one.endswith(" 1.0") for one in open_)
-    asked = len(upstream.log.requests)
+    assert any('class="eval"' in line and line.endswith(" 1.0") for line in open_)
+    assert not any('class="live"' in line and line.endswith(" 1.0") for line in open_)
+    sent = len(upstream.log.requests)
     body = {"model": "fast", "messages": [{"role": "user", "content": "Say 1"}]}
     reply = http.post(f"{url}/v1/chat/completions", json=body)
     assert reply.headers["x-evalrouter-cache"] == "miss"
-    assert len(upstream.log.requests) == asked + 1
+    assert len(upstream.log.requests) == sent + 1

@@ -71,7 +71,7 @@ def wait_for(condition):
 
 def scores(outcome, route="up/echo"):
     row = next(row for row in outcome["report"]["routes"] if row["route"] == route)
-    return {one["output"]: one for one in row["scores"]}
+    return {score["output"]: score for score in row["scores"]}
 
 
 def state_of(url, run_id):
@@ -90,7 +90,7 @@ def test_a_killed_servers_run_is_taken_up_by_another_server(folder, upstream):
         shown = httpx.get(f"{url}/eval/{run_id}").json()
     assert shown["run"]["interrupted"] > 0
     assert scores(shown, "up/slow")["exact_match"]["scored"] == 400
-    again = sum(Counter(bytes(one.body) for one in upstream.log.requests).values()) - 400
+    again = sum(Counter(bytes(request.body) for request in upstream.log.requests).values()) - 400
     assert again <= shown["run"]["interrupted"]
 
 
@@ -152,8 +152,8 @@ def test_a_commands_run_is_left_to_the_command(folder, upstream):
         other = httpx.post(f"{url}/eval", json=document()).json()["id"]
         wait_for(lambda: state_of(url, other) == "completed")
         assert state_of(url, run_id) == "running"
-        told = evalrouter("eval", "watch", run_id, check=2).stderr
-        assert f"evalrouter eval resume {run_id}" in told
+        stderr = evalrouter("eval", "watch", run_id, check=2).stderr
+        assert f"evalrouter eval resume {run_id}" in stderr
         # Unless it is asked to.
         assert httpx.post(f"{url}/eval/{run_id}/resume").status_code == 202
         wait_for(lambda: state_of(url, run_id) == "completed")
@@ -166,9 +166,9 @@ def test_pause_finishes_what_is_in_flight_and_resume_goes_on(folder, http, upstr
         wait_for(lambda: upstream.log.total > 22)
         paused = http.post(f"{url}/eval/{run_id}/pause").json()
         assert paused["state"] == "paused"
-        asked = upstream.log.total
+        sent = upstream.log.total
         counts = http.get(f"{url}/eval/{run_id}").json()["report"]["routes"][0]
-        assert counts["answered"] == asked
+        assert counts["answered"] == sent
         assert http.post(f"{url}/eval/{run_id}/pause").status_code == 409
         assert http.post(f"{url}/eval/{run_id}/resume").json()["state"] in {"queued", "running"}
         wait_for(lambda: state_of(url, run_id) == "completed")
@@ -176,12 +176,12 @@ def test_pause_finishes_what_is_in_flight_and_resume_goes_on(folder, http, upstr
         assert http.get(f"{url}/eval/{run_id}").json()["run"]["interrupted"] == 0
 
 
-@pytest.mark.parametrize(("wish", "state"), [("pause", "paused"), ("cancel", "cancelled")])
-def test_a_run_of_another_process_is_stopped_through_the_store(folder, upstream, wish, state):
+@pytest.mark.parametrize(("action", "state"), [("pause", "paused"), ("cancel", "cancelled")])
+def test_a_run_of_another_process_is_stopped_through_the_store(folder, upstream, action, state):
     limits = {"concurrency": 1}
     child, run_id = begin(folder, dataset="long.jsonl", routes=["up/slow"], limits=limits)
     wait_for(lambda: upstream.log.total > 5)
-    assert f"{run_id} {state}" in evalrouter("eval", wish, run_id).stdout
+    assert f"{run_id} {state}" in evalrouter("eval", action, run_id).stdout
     child.communicate(timeout=100)
     assert child.returncode == 1
     [run] = json.loads(evalrouter("eval", "list", "--json").stdout)
@@ -200,18 +200,18 @@ def test_watch_follows_a_run_of_a_server(folder, upstream):
 
 def test_rescore_adds_metrics_and_asks_nothing(folder, upstream):
     first = run_file(folder, routes=["up/echo", "up/some"])
-    run_id, asked = first["run"]["id"], upstream.log.total
+    run_id, sent = first["run"]["id"], upstream.log.total
     again = json.loads(
         evalrouter("eval", "rescore", run_id, "--metrics", "length", "--json").stdout
     )
-    assert upstream.log.total == asked
+    assert upstream.log.total == sent
     assert set(again["run"]["metrics"]) == {"exact_match", "length"}
     assert again["run"]["state"] == "completed"
     for route, scored in (("up/echo", 12), ("up/some", 10)):
-        found = scores(again, route)
-        assert found["exact_match"] == scores(first, route)["exact_match"]
-        assert {one["scored"] for one in found.values()} == {scored}
-        assert len(found) > 1
+        by_output = scores(again, route)
+        assert by_output["exact_match"] == scores(first, route)["exact_match"]
+        assert {score["scored"] for score in by_output.values()} == {scored}
+        assert len(by_output) > 1
 
 
 def test_rescore_replaces_a_metric_of_the_same_name(folder, http, upstream):
@@ -241,23 +241,23 @@ def test_a_rescore_of_an_unfinished_run_does_not_ask_the_rest(folder, upstream):
     limits = {"tokens": 40, "concurrency": 1}
     first = run_file(folder, check=1, limits=limits)
     assert "tokens: 40" in first["run"]["stopped"]
-    asked = upstream.log.total
-    assert 3 <= asked < 6
+    sent = upstream.log.total
+    assert 3 <= sent < 6
     run_id = first["run"]["id"]
     again = evalrouter("eval", "rescore", run_id, "--metrics", "length", "--json", check=1)
-    found = json.loads(again.stdout)
-    assert upstream.log.total == asked
-    assert {name: one["scored"] for name, one in scores(found).items()} == {
-        "exact_match": asked,
-        "characters": asked,
-        "words": asked,
+    outcome = json.loads(again.stdout)
+    assert upstream.log.total == sent
+    assert {name: score["scored"] for name, score in scores(outcome).items()} == {
+        "exact_match": sent,
+        "characters": sent,
+        "words": sent,
     }
-    assert "never answered" in found["run"]["stopped"]
+    assert "never answered" in outcome["run"]["stopped"]
     # Its limit counts over all attempts.
     evalrouter("eval", "resume", run_id, check=1)
-    assert upstream.log.total == asked
+    assert upstream.log.total == sent
     done = json.loads(evalrouter("eval", "resume", run_id, "--tokens", 1000, "--json").stdout)
-    assert {one["scored"] for one in scores(done).values()} == {12}
+    assert {score["scored"] for score in scores(done).values()} == {12}
     assert upstream.log.total == 12
 
 
@@ -281,18 +281,18 @@ def test_extend_asks_only_what_is_new(folder, upstream):
     rest = json.loads(evalrouter("eval", "extend", run_id, "--limit", 100, "--json").stdout)
     assert rest["run"]["dataset_rows"] == 12
     assert upstream.log.total == 36
-    told = evalrouter("eval", "extend", run_id, "--limit", 200, check=2).stderr
-    assert "all 12 samples" in told
-    told = evalrouter("eval", "extend", run_id, "--limit", 3, check=2).stderr
-    assert "12 samples already" in told
+    stderr = evalrouter("eval", "extend", run_id, "--limit", 200, check=2).stderr
+    assert "all 12 samples" in stderr
+    stderr = evalrouter("eval", "extend", run_id, "--limit", 3, check=2).stderr
+    assert "12 samples already" in stderr
     assert "limit" in evalrouter("eval", "extend", run_id, check=2).stderr
 
 
 def test_a_changed_dataset_is_not_taken_for_the_same(folder, upstream):
     first = run_file(folder, limit=5)
     write_rows(folder / "data.jsonl", 13)
-    told = evalrouter("eval", "extend", first["run"]["id"], "--limit", 9, check=2).stderr
-    assert "has changed" in told
+    stderr = evalrouter("eval", "extend", first["run"]["id"], "--limit", 9, check=2).stderr
+    assert "has changed" in stderr
     assert upstream.log.total == 5
 
 
@@ -312,13 +312,13 @@ def test_a_full_disk_stops_the_run_with_its_rows_intact(folder, upstream):
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "cannot" in done.stderr
-    asked = upstream.log.total
-    assert 0 < asked < 400
+    sent = upstream.log.total
+    assert 0 < sent < 400
     [run] = json.loads(evalrouter("eval", "list", "--json").stdout)
-    kept = json.loads(evalrouter("eval", "show", run["id"], "--json").stdout)
-    answered = kept["report"]["routes"][0]["answered"]
+    shown = json.loads(evalrouter("eval", "show", run["id"], "--json").stdout)
+    answered = shown["report"]["routes"][0]["answered"]
     # Sixteen on their way, and at most as many answers on their way to the disk.
-    assert asked - 32 <= answered <= asked
+    assert sent - 32 <= answered <= sent
     whole = json.loads(evalrouter("eval", "resume", run["id"], "--json").stdout)
     assert whole["report"]["routes"][0]["answered"] == 400
     assert 400 <= upstream.log.total <= 400 + whole["run"]["interrupted"]
@@ -333,9 +333,9 @@ def test_each_row_says_how_it_came_about(folder, http, upstream):
     assert len(row["request_hash"]) == 64
     assert row["interrupted"] == 0
     assert row["asked_at"] <= row["answered_at"]
-    assert [(one["target"], one["result"], one["status"]) for one in row["attempts"]] == [
-        ("up/echo", "ok", 200)
-    ]
+    assert [
+        (attempt["target"], attempt["result"], attempt["status"]) for attempt in row["attempts"]
+    ] == [("up/echo", "ok", 200)]
     assert 0 < answer["first_byte_s"] <= answer["total_s"]
     assert answer["usage"]["prompt_tokens"] == 10
     assert answer["cost_usd"] == pytest.approx(60e-6)
@@ -352,13 +352,13 @@ def test_stop_when_ends_a_run_and_says_why(folder, http, upstream):
         run_id = http.post(f"{url}/eval", json=body).json()["id"]
         wait_for(lambda: state_of(url, run_id) == "completed")
         run = http.get(f"{url}/eval/{run_id}").json()["run"]
-        asked = upstream.log.total
-        assert 20 <= asked < 400
+        sent = upstream.log.total
+        assert 20 <= sent < 400
         assert "0.2" in run["stopped"]
         # Its question is answered, so that there is nothing to go on with.
         http.post(f"{url}/eval/{run_id}/resume")
         wait_for(lambda: state_of(url, run_id) == "completed")
-        assert upstream.log.total == asked
+        assert upstream.log.total == sent
         body["stop_when"] = {"half_width": 0.2, "output": "exact_mach"}
         error = http.post(f"{url}/eval", json=body).json()["error"]
         assert error["param"] == "stop_when.output"
@@ -373,11 +373,11 @@ def test_answers_of_the_dataset_are_a_route_that_is_not_asked(folder, http, upst
         run_id = http.post(f"{url}/eval", json=body).json()["id"]
         wait_for(lambda: state_of(url, run_id) == "completed")
         shown = http.get(f"{url}/eval/{run_id}").json()
-        brought, asked = shown["report"]["routes"]
+        brought, requested = shown["report"]["routes"]
         assert (brought["answered"], brought["failed"]) == (9, 1)
         assert brought["errors"][0]["code"] == "no_answer"
         assert scores(shown, "dataset/answer")["exact_match"]["estimate"] == 1.0
-        assert asked["answered"] == upstream.log.total == 10
+        assert requested["answered"] == upstream.log.total == 10
         assert shown["report"]["comparisons"][0]["n"] == 9
         rows = http.get(f"{url}/eval/{run_id}/samples?route=dataset/answer").json()["data"]
         assert (rows[0]["answer"]["text"], rows[0]["answer"]["attempts"]) == ("Say 0", 0)

@@ -98,7 +98,7 @@ def route_of(outcome, name):
 
 
 def score_of(outcome, route, output):
-    return next(one for one in route_of(outcome, route)["scores"] if one["output"] == output)
+    return next(score for score in route_of(outcome, route)["scores"] if score["output"] == output)
 
 
 def test_over_http_from_document_to_report(folder, http, upstream):
@@ -131,7 +131,10 @@ def test_over_http_from_document_to_report(folder, http, upstream):
         assert [(g["route"], g["passed"]) for g in shown["gates"]] == [
             ("baseline/echo", True), ("up/echo", True),
         ]  # fmt: skip
-        better = {one["route"]: one["verdict"] for one in shown["report"]["comparisons"]}
+        better = {
+            comparison["route"]: comparison["verdict"]
+            for comparison in shown["report"]["comparisons"]
+        }
         assert better == {"up/echo": "better", "baseline/echo": "better"}
 
         sent = json.loads(bytes(upstream.log.requests[0].body))
@@ -161,7 +164,7 @@ def test_over_http_from_document_to_report(folder, http, upstream):
 
 
 @pytest.mark.parametrize(
-    ("changes", "param", "told"),
+    ("changes", "param", "message"),
     [
         ({"dataset": "dat.jsonl"}, None, "data.jsonl"),
         ({"dataset": "../outside.jsonl"}, "dataset", "outside"),
@@ -186,20 +189,20 @@ def test_over_http_from_document_to_report(folder, http, upstream):
     ],
 )  # fmt: skip
 def test_bad_documents_are_refused_before_anything_is_sent(
-    folder, http, upstream, changes, param, told
+    folder, http, upstream, changes, param, message
 ):
     with gateway((folder / "evalrouter.yaml").read_text()) as url:
         reply = http.post(f"{url}/eval", json=document(**changes))
         error = reply.json()["error"]
         assert reply.status_code == 400, error
         assert error["param"] == param
-        assert told in error["message"]
+        assert message in error["message"]
         assert http.get(f"{url}/eval").json()["data"] == []
         assert upstream.log.total == 0
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "no rows"),
         (b'{"input": "x", "reference": "y"}\n{"input": 1\n', "data.jsonl:2"),
@@ -208,11 +211,11 @@ def test_bad_documents_are_refused_before_anything_is_sent(
         (b'{"input": "x", "reference": "y"}\n{"input": "z", "reference": " "}\n', "no reference"),
     ],
 )
-def test_bad_datasets_are_refused_with_their_line(folder, upstream, content, told):
+def test_bad_datasets_are_refused_with_their_line(folder, upstream, content, message):
     (folder / "data.jsonl").write_bytes(content)
     (folder / "run.yaml").write_text(json.dumps(document()))
     done = evalrouter("eval", "run", folder / "run.yaml", check=2)
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert upstream.log.total == 0
 
@@ -268,14 +271,14 @@ def test_a_weighted_route_asks_the_same_targets_again(folder):
 
 def test_the_same_request_is_paid_for_once(folder, upstream):
     run_file(folder)
-    asked = upstream.log.total
+    sent = upstream.log.total
     again = run_file(folder)
-    assert upstream.log.total == asked
+    assert upstream.log.total == sent
     assert route_of(again, "up/echo")["cached"] == 12
     run_file(folder, parameters={"temperature": 1})
-    assert upstream.log.total == 2 * asked
+    assert upstream.log.total == 2 * sent
     run_file(folder, cache=False)
-    assert upstream.log.total == 3 * asked
+    assert upstream.log.total == 3 * sent
 
 
 def test_repeats_are_asked_each(folder, upstream):
@@ -317,9 +320,9 @@ def test_an_evaluation_of_a_silent_host_is_charged_an_estimate(folder, model):
 
 
 @pytest.mark.parametrize("model", ["silent", "odd", "tools"])
-@pytest.mark.parametrize(("limit", "most"), [("cost_usd", 0.0001), ("tokens", 60)])
-def test_a_limit_holds_whatever_the_host_reports(folder, upstream, model, limit, most):
-    limits = {limit: most, "concurrency": 1}
+@pytest.mark.parametrize(("limit", "maximum"), [("cost_usd", 0.0001), ("tokens", 60)])
+def test_a_limit_holds_whatever_the_host_reports(folder, upstream, model, limit, maximum):
+    limits = {limit: maximum, "concurrency": 1}
     outcome = run_file(folder, check=1, routes=[f"up/{model}"], limits=limits)
     assert outcome["run"]["state"] == "cancelled"
     assert limit in outcome["run"]["stopped"]
@@ -355,9 +358,9 @@ def test_kill_9_in_mid_run_and_resume_sends_nothing_finished_twice(folder, upstr
         assert route_of(outcome, route)["answered"] == 200
         assert score_of(outcome, route, "exact_match")["coverage"] == 1.0
     # What was in flight when the process died is all that was ever sent a second time.
-    asked = Counter((one.model, bytes(one.body)) for one in upstream.log.requests)
-    assert len(asked) == 400
-    assert sum(count - 1 for count in asked.values()) <= interrupted
+    sent = Counter((request.model, bytes(request.body)) for request in upstream.log.requests)
+    assert len(sent) == 400
+    assert sum(count - 1 for count in sent.values()) <= interrupted
 
 
 def test_ctrl_c_stops_a_run_and_says_how_to_go_on(folder, upstream):
@@ -372,10 +375,10 @@ def test_ctrl_c_stops_a_run_and_says_how_to_go_on(folder, upstream):
     while upstream.log.total < 20:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    told = process.communicate()[1]
+    stderr = process.communicate()[1]
     assert process.returncode == 1
-    assert f"evalrouter eval resume {run_id}" in told
-    assert "Traceback" not in told
+    assert f"evalrouter eval resume {run_id}" in stderr
+    assert "Traceback" not in stderr
     evalrouter("eval", "resume", run_id, check=0)
 
 
@@ -417,9 +420,9 @@ def test_a_server_without_a_usable_database_says_so(folder):
 
 def test_secrets_are_not_in_the_database_nor_in_what_is_printed(folder):
     run_file(folder, routes=["once"])
-    kept = b"".join(path.read_bytes() for path in Path().glob("evalrouter.db*"))
-    assert b"upstream_500" in kept
-    assert b"sk-secret-key" not in kept
+    content = b"".join(path.read_bytes() for path in Path().glob("evalrouter.db*"))
+    assert b"upstream_500" in content
+    assert b"sk-secret-key" not in content
 
 
 def test_a_file_of_lumigators_shape(folder):

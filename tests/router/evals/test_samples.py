@@ -22,8 +22,8 @@ def create(tmp_path):
     async def make(rows=ROWS, **fields):
         path = tmp_path / "data.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        asked = {"dataset": str(path), "routes": ["baseline/echo"], "metrics": ["exact_match"]}
-        document = msgspec.convert(asked | fields, RunDocument)
+        document = {"dataset": str(path), "routes": ["baseline/echo"], "metrics": ["exact_match"]}
+        document = msgspec.convert(document | fields, RunDocument)
         config = parse(f"storage: {{database: 'sqlite:///{tmp_path}/e.db'}}", "test.yaml", {})
         async with Services(config) as services:
             before = await services.store.runs()
@@ -51,7 +51,7 @@ async def test_drawn_rows_keep_their_order_and_ids(create):
     assert (run.dataset_rows, len(ids)) == (6, 6)
     assert ids == sorted(ids)
     assert [sample.fields for sample in samples] == [ROWS[n - 1] for n in ids]
-    assert [one.id for one in (await create(sample={"n": 6, "seed": 4}))[1]] == [
+    assert [sample.id for sample in (await create(sample={"n": 6, "seed": 4}))[1]] == [
         str(n) for n in ids
     ]
 

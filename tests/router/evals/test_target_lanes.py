@@ -29,7 +29,7 @@ def lane_of(*, route="r", room=None, slots=None, share=4, pacing=None, **limits)
 
 
 @pytest.mark.parametrize(
-    ("options", "most"),
+    ("options", "limit"),
     [
         # A window has sixteen places at first, and more where the run's share is larger.
         ({}, 16),
@@ -43,8 +43,8 @@ def lane_of(*, route="r", room=None, slots=None, share=4, pacing=None, **limits)
         ({"per_target": {"up/m": 3}}, 3),
     ],
 )
-def test_how_many_a_target_takes(options, most):
-    assert lane_of(**options).limit() == most
+def test_how_many_a_target_takes(options, limit):
+    assert lane_of(**options).limit() == limit
 
 
 def test_a_window_begins_with_no_more_than_may_be_used():
@@ -129,7 +129,7 @@ def test_when_a_target_is_asked_no_more(share, good, bad, stopped):
 
 
 @pytest.mark.parametrize(
-    ("route", "error", "said"),
+    ("route", "error", "reason"),
     [
         ("up/m", "It is down.", "up/m failed 20 of 20 requests (the last: It is down), "),
         ("r", "It is down", "r: up/m failed 20 of 20 requests (the last: It is down), "),
@@ -140,11 +140,11 @@ def test_when_a_target_is_asked_no_more(share, good, bad, stopped):
         ("r", "x" * 201, f"r: up/m failed 20 of 20 requests (the last: {'x' * 200}), "),
     ],
 )
-def test_why_a_target_is_asked_no_more(route, error, said):
+def test_why_a_target_is_asked_no_more(route, error, reason):
     answer = Answer(text=None, error=error)
     lane = lane_of(route=route, failure_share=0.25)
     assert lane.stopped == ""
-    expected = f"{said}more than limits.failure_share, 0.25; its other cells were not sent"
+    expected = f"{reason}more than limits.failure_share, 0.25; its other cells were not sent"
     assert ended(lane, *[answer] * 20) == expected
     # The first reason stays.
     assert ended(lane, BAD, BAD) == expected

@@ -62,28 +62,28 @@ def test_options_win_over_the_document_and_paths_start_where_they_are_written(fo
 
 
 def test_what_is_wrong_is_told_in_one_line_with_its_place(folder):
-    def told(*args):
+    def error_of(*args):
         return evalrouter("eval", "run", *args, check=2).stderr
 
     (folder / "bad.yaml").write_text("dataset: data.jsonl\nroutes: [a]\ntask: sumarization\n")
-    assert told("bad.yaml") == (
+    assert error_of("bad.yaml") == (
         "error: bad.yaml:3: task: there is no task 'sumarization'. Did you mean 'summarization'?\n"
     )
     (folder / "bad.yaml").write_text("dataset: d\nroutes: [a]\ntask: {name: translation, tp: x}\n")
-    assert "bad.yaml:3: task: translation has no option 'tp'. Known: to." in told("bad.yaml")
-    assert "name a run document, or a task" in told()
-    assert "--task-option needs a task" in told("--metrics", "rouge", "--task-option", "a=b")
-    assert "'x' is not name=value" in told("--task", "summarization", "--column", "x")
+    assert "bad.yaml:3: task: translation has no option 'tp'. Known: to." in error_of("bad.yaml")
+    assert "name a run document, or a task" in error_of()
+    assert "--task-option needs a task" in error_of("--metrics", "rouge", "--task-option", "a=b")
+    assert "'x' is not name=value" in error_of("--task", "summarization", "--column", "x")
     (folder / "done.yaml").write_text(
         "dataset: d\nroutes: [a]\nmetrics: [chrf]\ntask: {name: translation, version: abc}\n"
     )
-    assert "filled in this document already" in told("done.yaml", "--task-option", "to=German")
+    assert "filled in this document already" in error_of("done.yaml", "--task-option", "to=German")
 
 
 def test_tasks_are_listed_for_people_and_programs(folder):
     assert "labels (needed)" in evalrouter("eval", "tasks").stdout
-    found = json.loads(evalrouter("eval", "tasks", "--json").stdout)
-    assert {"summarization", "classification"} <= {one["name"] for one in found}
+    tasks = json.loads(evalrouter("eval", "tasks", "--json").stdout)
+    assert {"summarization", "classification"} <= {task["name"] for task in tasks}
 
 
 def test_over_http(folder, http):
@@ -119,10 +119,10 @@ def test_over_http(folder, http):
             assert "outside" in refused(task="../outside.yaml")["message"]
             assert "a metric that is a program" in refused(task="program.yaml")["message"]
             listed = http.get(f"{url}/eval/tasks").json()
-            assert "translation" in {one["name"] for one in listed["data"]}
-    asked = [json.loads(bytes(one.body))["messages"] for one in upstream.log.requests]
-    assert len(asked) == 4
-    assert all("into German" in messages[0]["content"] for messages in asked)
+            assert "translation" in {run["name"] for run in listed["data"]}
+    messages = [json.loads(bytes(request.body))["messages"] for request in upstream.log.requests]
+    assert len(messages) == 4
+    assert all("into German" in messages[0]["content"] for messages in messages)
 
 
 def test_bleu_divides_words_by_the_language_of_the_translation(folder, http):
@@ -143,9 +143,9 @@ def test_bleu_divides_words_by_the_language_of_the_translation(folder, http):
     assert "|tok:zh|" in made["metrics"]["bleu"]
     # A metric that is added later follows it, too.
     again = evalrouter("eval", "rescore", made["id"], "--metrics", "bleu,ter", "--json")
-    found = json.loads(again.stdout)["run"]["metrics"]
-    assert "|tok:zh|" in found["bleu"]
-    assert "|asian:yes|" in found["ter"]
+    metrics = json.loads(again.stdout)["run"]["metrics"]
+    assert "|tok:zh|" in metrics["bleu"]
+    assert "|asian:yes|" in metrics["ter"]
     with gateway("server: {port: 0}\nstorage: {database: 'sqlite:///http.db'}\n") as url:
         body = {"dataset": "zh.jsonl", "routes": ["dataset/answer"], "metrics": ["bleu"]}
         plain = http.post(f"{url}/eval", json=body | {"name": "plain"}).json()

@@ -83,7 +83,7 @@ class World:
             f"{full}\0", f"\t{full}", f"/proc/self/cwd/../outside/{name}",
         ]  # fmt: skip
 
-    def opened(self):
+    def opened_files(self):
         return self.log.read_text() if self.log.exists() else ""
 
 

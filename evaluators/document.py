@@ -89,6 +89,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         messages: chat messages whose `content` is a Jinja template over the row's columns.
         prompt: short for one user message; not together with `messages`.
         columns: a dataset's own column names mapped to `input`, `reference`, `id`, ...
+        delimiter: what separates the cells of a CSV or TSV file; "" to find out.
         parameters: sent with every request (temperature, max_tokens, ...).
         repeats: how many answers each sample gets from each route.
         limit: only the first so many samples; None for all.
@@ -121,6 +122,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     messages: Annotated[tuple[dict[str, Any], ...], _Few] | None = None
     prompt: str | None = None
     columns: dict[str, str] = {}
+    delimiter: str = ""
     parameters: dict[str, Any] = {}
     repeats: Repeats = 1
     limit: Rows | None = None

@@ -1,20 +1,44 @@
-"""CSV and TSV as RFC 4180 says, one row at a time."""
+"""CSV in any dialect, one row at a time: RFC 4180's quoting, with any delimiter.
+
+The delimiter is the one that is named, else that of a first line `sep=;` (as Excel writes it), else
+found: the first of comma, semicolon, tab and bar with which the header has several cells and the
+first rows as many. Cells stay texts: a decimal comma is not touched.
+"""
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from evaluators.data.records import MAX_COLUMNS, Digest, FileRecord, lines
 from providers.errors import DatasetError
 
+_DELIMITERS = (",", ";", "\t", "|")
+_SEP_LINE = re.compile(r'"?sep=(?P<delimiter>[^"\r\n])"?\r?\n?', re.IGNORECASE)
+# As many lines, and characters, are looked at to find a delimiter.
+_SAMPLE_LINES, _SAMPLE_CHARACTERS = 50, 256 * 1024
+
+_Lines = Iterator[tuple[int, str]]
+
 
 def read_delimited(
-    path: Path, digest: Digest, max_line_bytes: int, *, delimiter: str
+    path: Path, digest: Digest, max_line_bytes: int, *, delimiter: str, usual: str
 ) -> Iterator[FileRecord]:
-    """Yield the rows under a header, as RFC 4180 says; blank lines are skipped."""
-    table = _Table(path, lines(path, digest, max_line_bytes), delimiter, max_line_bytes)
+    """Yield the rows under a header; blank lines and rows of empty cells are skipped.
+
+    Args:
+        path: the file.
+        digest: is given every byte of the file once.
+        max_line_bytes: the longest row.
+        delimiter: what separates cells; "" to find out.
+        usual: the delimiter to prefer where it is not named.
+    """
+    numbered = lines(path, digest, max_line_bytes)
+    if not delimiter:
+        delimiter, numbered = _detected(path, numbered, usual, max_line_bytes)
+    table = _Table(path, numbered, delimiter, max_line_bytes)
     header: list[str] = []
     row = 0
     for number, cells in table.rows():
@@ -22,13 +46,49 @@ def read_delimited(
         if not header:
             header = _header([cell.strip() for cell in cells], where)
             continue
+        if not any(cells):
+            continue
         if len(cells) != len(header):
             raise DatasetError(
                 f"{where}: the row has {len(cells)} cells, the header {len(header)}; put a cell "
-                f"that contains {delimiter!r} or a newline in double quotes"
+                f"that contains {delimiter!r} or a newline in double quotes, or name another "
+                "delimiter"
             )
         row += 1
         yield FileRecord(row, where, dict(zip(header, cells, strict=True)))
+
+
+def _detected(
+    path: Path, numbered: _Lines, usual: str, max_row: int
+) -> tuple[str, Iterator[tuple[int, str]]]:
+    """Return the delimiter, and the lines that have the table."""
+    sample: list[tuple[int, str]] = []
+    size = 0
+    for number, text in numbered:
+        line = _SEP_LINE.fullmatch(text) if not sample else None
+        if line:
+            return line["delimiter"], numbered
+        sample.append((number, text))
+        size += len(text)
+        if len(sample) == _SAMPLE_LINES or size > _SAMPLE_CHARACTERS:
+            break
+    candidates = (usual, *(mark for mark in _DELIMITERS if mark != usual))
+    fits = (mark for mark in candidates if _fits(path, sample, mark, max_row))
+    return next(fits, usual), itertools.chain(sample, numbered)
+
+
+def _fits(path: Path, sample: list[tuple[int, str]], delimiter: str, max_row: int) -> bool:
+    """Return whether all rows of the sample have as many cells as the header, and that several."""
+    width = 0
+    try:
+        for _, cells in _Table(path, iter(sample), delimiter, max_row).rows():
+            width = width or len(cells)
+            if width < 2 or (len(cells) != width and any(cells)):
+                return False
+    except DatasetError:
+        # The sample may end within a quoted cell; what is wrong beyond that shows later.
+        return width > 1
+    return width > 1
 
 
 def _header(names: list[str], where: str) -> list[str]:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,7 +26,7 @@ import numpy as np
 
 from evaluators.data.formats import ARROW, EXTENSIONS, read
 from evaluators.data.parquet import STATE
-from evaluators.data.records import MAX_COLUMNS
+from evaluators.data.records import MAX_COLUMNS, FileRecord
 from evaluators.data.rows import KNOWN, Row, explicit_id, to_row
 from evaluators.data.template import Render, compile_messages, to_sample
 from providers.errors import DatasetError, closest
@@ -33,6 +34,10 @@ from providers.errors import DatasetError, closest
 __all__ = ["Dataset", "Render", "Row", "compile_messages", "open_dataset", "to_sample"]
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+
+# What shells and YAML make hard to write.
+_DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
+_MAX_DELIMITER = 8
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +53,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
         mapping: the file's own column names to known ones, as given.
         needs_prompt: whether each row was required to have messages, prompt or input.
         max_line_bytes: the longest line that was accepted.
+        delimiter: what separates the cells of CSV and TSV, where that was named.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     mapping: dict[str, str]
     needs_prompt: bool
     max_line_bytes: int
+    delimiter: str = ""
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows one at a time, read again from the file.
@@ -69,7 +76,11 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
         """
         digest = sha256()
         for record in read(
-            self.path, self.format, digest=digest, max_line_bytes=self.max_line_bytes
+            self.path,
+            self.format,
+            digest=digest,
+            max_line_bytes=self.max_line_bytes,
+            delimiter=self.delimiter,
         ):
             yield to_row(record, self.mapping, needs_prompt=self.needs_prompt)
         if digest.hexdigest() != self.hash:
@@ -83,6 +94,7 @@ def open_dataset(
     name: str = "",
     needs_prompt: bool = True,
     max_line_bytes: int = MAX_LINE_BYTES,
+    delimiter: str = "",
 ) -> Dataset:
     """Read a dataset file to its end, once, and describe it.
 
@@ -94,6 +106,7 @@ def open_dataset(
         needs_prompt: whether each row must have messages, prompt or input. False when the run
             brings a template of its own, which may use any column.
         max_line_bytes: the longest line, or row of several lines, that is accepted.
+        delimiter: what separates the cells of CSV and TSV; "" to find out.
 
     Raises:
         DatasetError: anything wrong, beginning with `path:line:` where there is a line.
@@ -106,7 +119,10 @@ def open_dataset(
     seen: dict[str, None] = {}
     ids = _Ids()
     count = 0
-    for record in read(path, format_, digest=digest, max_line_bytes=max_line_bytes):
+    read_again = partial(
+        read, path, format_, max_line_bytes=max_line_bytes, delimiter=_delimiter(delimiter)
+    )
+    for record in read_again(digest=digest):
         try:
             row = to_row(record, mapping, needs_prompt=needs_prompt)
         except DatasetError:
@@ -125,7 +141,7 @@ def open_dataset(
         raise DatasetError(f"{path}: the dataset has no rows; write at least one")
     _check_mapped(mapping, tuple(seen), path)
     if repeated := ids.repeated():
-        _refuse_repeated(path, format_, mapping, repeated, max_line_bytes)
+        _refuse_repeated(read_again(digest=sha256()), mapping, repeated)
     return Dataset(
         name=name or path.stem,
         path=path,
@@ -136,7 +152,20 @@ def open_dataset(
         mapping=mapping,
         needs_prompt=needs_prompt,
         max_line_bytes=max_line_bytes,
+        delimiter=_delimiter(delimiter),
     )
+
+
+def _delimiter(named: str) -> str:
+    """Return the delimiter that a user names. Raises DatasetError for what cannot be one."""
+    delimiter = _DELIMITER_NAMES.get(named.casefold(), named)
+    if len(delimiter) > _MAX_DELIMITER or any(sign in delimiter for sign in '"\r\n\0'):
+        raise DatasetError(
+            f"delimiter: {named!r} cannot be one; write up to {_MAX_DELIMITER} characters, such as "
+            "';' or 'tab', without quotes and newlines",
+            param="delimiter",
+        )
+    return delimiter
 
 
 def _format(path: Path) -> str:
@@ -190,7 +219,8 @@ def _check_mapping(mapping: Mapping[str, str], path: Path) -> None:
 
 def _check_mapped(mapping: Mapping[str, str], seen: tuple[str, ...], path: Path) -> None:
     for column, known in mapping.items():
-        if column not in seen:
+        # A path into a column is there where its value got the known name.
+        if column not in seen and (known not in seen or column.partition(".")[0] not in seen):
             raise DatasetError(
                 f"{path}: there is no column {column!r} to map to {known!r}."
                 f"{closest(column, seen)}",
@@ -226,11 +256,11 @@ class _Ids:
 
 
 def _refuse_repeated(
-    path: Path, format_: str, mapping: Mapping[str, str], hashes: set[int], max_line_bytes: int
+    records: Iterable[FileRecord], mapping: Mapping[str, str], hashes: set[int]
 ) -> None:
-    """Read the file again, and refuse the first id that occurs twice."""
+    """Refuse the first id that occurs twice."""
     where: dict[str, str] = {}
-    for record in read(path, format_, digest=sha256(), max_line_bytes=max_line_bytes):
+    for record in records:
         row = to_row(record, mapping, needs_prompt=False)
         id_ = explicit_id(row.fields, record.where)
         if id_ is None or hash(id_) not in hashes:

@@ -90,6 +90,7 @@ def open_dataset(
     messages: Sequence[dict[str, Any]] | None = None,
     prompt: str | None = None,
     templates: bool = False,
+    delimiter: str = "",
     limits: DatasetLimits = LIMITS,
 ) -> Dataset:
     """Read a dataset to its end, as `evaluators.data.dataset.open_dataset` does.
@@ -102,6 +103,7 @@ def open_dataset(
         messages: of the run document.
         prompt: of the run document.
         templates: whether `messages` and `prompt` are to be checked against the columns.
+        delimiter: as there.
         limits: see DatasetLimits.
 
     Raises:
@@ -117,6 +119,7 @@ def open_dataset(
         name=name,
         needs_prompt=needs_prompt,
         max_line_bytes=MAX_LINE_BYTES,
+        delimiter=delimiter,
         templates=templates,
         messages=None if messages is None else tuple(messages),
         prompt=prompt,

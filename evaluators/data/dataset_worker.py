@@ -30,6 +30,7 @@ from evaluators.data.columns import Column, describe
 from evaluators.data.dataset import Dataset, compile_messages, open_dataset, to_sample
 from evaluators.data.rows import Row
 from evaluators.data.sampling import Sampling, choose
+from evaluators.data.template import check_filled, required_columns
 from providers.errors import DatasetError, EvalrouterError
 
 HEADER = struct.Struct(">cI")
@@ -75,6 +76,7 @@ class OpenDataset(_Job, frozen=True, kw_only=True, tag=True):
     name: str
     needs_prompt: bool
     max_line_bytes: int
+    delimiter: str
     templates: bool
     messages: tuple[dict[str, Any], ...] | None = None
     prompt: str | None = None
@@ -265,6 +267,7 @@ def _open(job: OpenDataset, output: _Output, place: WorkerPosition) -> None:
         name=job.name,
         needs_prompt=job.needs_prompt,
         max_line_bytes=job.max_line_bytes,
+        delimiter=job.delimiter,
     )
     if job.templates:
         output.send(AT_WORK)
@@ -275,10 +278,12 @@ def _open(job: OpenDataset, output: _Output, place: WorkerPosition) -> None:
 def _samples(job: ReadSamples, output: _Output, place: WorkerPosition) -> None:
     output.send(AT_WORK)
     render = compile_messages(job.messages, job.prompt, job.dataset.columns, at=place.rendering)
+    required = required_columns(job.messages, job.prompt)
     place.reading(0)
     rows = _ticking(job.dataset.rows(), output)
     for row in _picked(rows, job):
         place.reading(row.number)
+        check_filled(row, required)
         output.add(to_sample(row, render))
         place.reading(row.number)
 

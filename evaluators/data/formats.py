@@ -15,7 +15,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -43,7 +42,14 @@ _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read(path: Path, format: str, *, digest: Digest, max_line_bytes: int) -> Iterator[FileRecord]:  # noqa: A002  # the field's word
+def read(
+    path: Path,
+    format: str,  # noqa: A002  # the field's word
+    *,
+    digest: Digest,
+    max_line_bytes: int,
+    delimiter: str = "",
+) -> Iterator[FileRecord]:
     """Yield the file's records in order, in bounded memory.
 
     Args:
@@ -51,13 +57,19 @@ def read(path: Path, format: str, *, digest: Digest, max_line_bytes: int) -> Ite
         format: a value of `EXTENSIONS`.
         digest: is given every byte of the file once; complete when the iterator is exhausted.
         max_line_bytes: the longest line, or row of several lines, that is accepted.
+        delimiter: what separates the cells of CSV and TSV; "" to find out.
 
     Raises:
         DatasetError: anything wrong with the file.
         MissingExtraError: parquet without pyarrow.
     """
     try:
-        yield from _READERS[format](path, digest, max_line_bytes)
+        if format in _USUAL:
+            yield from read_delimited(
+                path, digest, max_line_bytes, delimiter=delimiter, usual=_USUAL[format]
+            )
+        else:
+            yield from _READERS[format](path, digest, max_line_bytes)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -201,12 +213,13 @@ def _elements(path: Path, text: str, max_bytes: int) -> Iterator[FileRecord]:
         raise json.JSONDecodeError("more text after the array", text, skip(at + 1))
 
 
+# What usually separates the cells in files of these formats.
+_USUAL: Mapping[str, str] = {"csv": ",", "tsv": "\t"}
+
 _Reader = Callable[[Path, Digest, int], Iterator[FileRecord]]
 _READERS: Mapping[str, _Reader] = {
     "jsonl": _jsonl,
     "json": _json,
-    "csv": partial(read_delimited, delimiter=","),
-    "tsv": partial(read_delimited, delimiter="\t"),
     "parquet": read_parquet,
     ARROW: read_arrow,
 }

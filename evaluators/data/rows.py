@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from evaluators.data.records import FileRecord, kind
 from providers.errors import DatasetError
+
+MISSING: Final = object()
+"""What a column that a row does not have is worth."""
 
 PROMPTS = ("messages", "prompt", "input")
 REFERENCES = ("reference", "references")
@@ -62,10 +66,10 @@ def to_row(record: FileRecord, columns: Mapping[str, str], *, needs_prompt: bool
         id=explicit_id(fields, where) or str(record.number),
         number=record.number,
         fields=fields,
-        references=_references(fields, where),
+        references=_references(fields, columns, where),
         messages=_messages(fields.get("messages"), where),
-        prompt=_text(fields, "prompt", where),
-        input=_text(fields, "input", where),
+        prompt=_text(fields, "prompt", columns, where),
+        input=_text(fields, "input", columns, where),
         answer=_answer(fields, columns, where),
     )
     if needs_prompt:
@@ -86,7 +90,8 @@ def explicit_id(fields: Mapping[str, Any], where: str) -> str | None:
 def _named(record: FileRecord, columns: Mapping[str, str]) -> dict[str, Any]:
     fields = _unpacked(record.fields)
     for column, known in columns.items():
-        if column == known or column not in fields:
+        value = value_at(fields, column, MISSING)
+        if column == known or value is MISSING:
             continue
         if known in fields:
             raise DatasetError(
@@ -94,7 +99,7 @@ def _named(record: FileRecord, columns: Mapping[str, str]) -> dict[str, Any]:
                 f"{known!r}; leave the mapping out or rename a column",
                 param=f"columns.{column}",
             )
-        fields[known] = fields[column]
+        fields[known] = value
     for column, known, instead in _LUMIGATOR:
         if column in fields and not fields.keys() & set(instead):
             fields[known] = fields[column]
@@ -121,28 +126,83 @@ def _answer(fields: Mapping[str, Any], columns: Mapping[str, str], where: str) -
     value = fields.get("answer")
     if isinstance(value, str) or "answer" not in columns.values():
         return value if isinstance(value, str) else None
-    return _text(fields, "answer", where)
+    if value is None:
+        return None
+    raise DatasetError(
+        f"{where}: answer must be text, not {kind(value)}{_inside('answer', value, columns)}"
+    )
 
 
-def _text(fields: Mapping[str, Any], name: str, where: str) -> str | None:
+def value_at(fields: Mapping[str, Any], column: str, default: Any = None) -> Any:
+    """Return a column's value, or what a dotted path leads to within one, else the default.
+
+    `answers.text` is the column of that name, else `text` within `answers`. A number is an index of
+    a list; any other name within a list is looked up in each of its objects.
+    """
+    if column in fields:
+        return fields[column]
+    name, _, path = column.partition(".")
+    if not path or name not in fields:
+        return default
+    value = fields[name]
+    for step in path.split("."):
+        value = _step(value, step)
+        if value is MISSING:
+            return default
+    return value
+
+
+def _step(value: Any, name: str) -> Any:
+    if isinstance(value, dict):
+        return value.get(name, MISSING)
+    if not isinstance(value, list):
+        return MISSING
+    if name.isascii() and name.isdigit():
+        return value[int(name)] if int(name) < len(value) else MISSING
+    inner = [part[name] for part in value if isinstance(part, dict) and name in part]
+    return inner or MISSING
+
+
+def _text(
+    fields: Mapping[str, Any], name: str, columns: Mapping[str, str], where: str
+) -> str | None:
     value = fields.get(name)
     if value is None or isinstance(value, str):
         return value
-    raise DatasetError(f"{where}: {name} must be text, not {kind(value)}")
+    advice = _inside(name, value, columns)
+    raise DatasetError(f"{where}: {name} must be text, not {kind(value)}{advice}")
 
 
-def _references(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
+def _as_text(value: Any) -> str | None:
+    """Return a text, or the JSON text of a number or boolean; None for anything else."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if isinstance(value, bool | int | float) else None
+
+
+def _inside(name: str, value: Any, columns: Mapping[str, str]) -> str:
+    """Return advice for a value that has others within it."""
+    if not isinstance(value, dict) or not value:
+        return ""
+    column = next((own for own, known in columns.items() if known == name), name)
+    return f"; name a part of it by a path, for example {column}.{next(iter(value))}"
+
+
+def _references(
+    fields: Mapping[str, Any], columns: Mapping[str, str], where: str
+) -> tuple[str, ...]:
     accepted: list[str] = []
     for name in REFERENCES:
         value = fields.get(name)
         if value is None:
             continue
         texts = value if isinstance(value, list) else [value]
-        for text in texts:
-            if not isinstance(text, str):
+        for item in texts:
+            text = _as_text(item)
+            if text is None:
                 raise DatasetError(
-                    f"{where}: {name} must be text or a list of texts, found {kind(text)}; "
-                    "put it in double quotes"
+                    f"{where}: {name} must be text or a list of texts, "
+                    f"found {kind(item)}{_inside(name, item, columns)}"
                 )
             if text.strip():
                 accepted.append(text)

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from evaluators.data.records import kind
-from evaluators.data.rows import Row
+from evaluators.data.rows import MISSING, Row, value_at
 from providers.errors import RunDocumentError
 
 MAX_STRATA = 10_000
@@ -103,11 +103,11 @@ def _stratified(n: int, rank: Any, stratum: Any) -> Any:
 
 
 def _stratum(row: Row, column: str) -> str:
-    if column not in row.fields:
+    value = value_at(row.fields, column, MISSING)
+    if value is MISSING:
         raise RunDocumentError(
             f"sample.by: row {row.number} has no column {column!r}", param="sample.by"
         )
-    value = row.fields[column]
     if isinstance(value, list | dict):
         raise RunDocumentError(
             f"sample.by: row {row.number} has {kind(value)} in column {column!r}; take a column "

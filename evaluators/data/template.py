@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -70,6 +70,66 @@ def compile_messages(
             param="prompt",
         )
     return _row_messages
+
+
+def check_filled(row: Row, required: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a row without a text where a prompt needs one, as null is refused.
+
+    An empty cell of a CSV file is what null is elsewhere.
+
+    Args:
+        row: the row.
+        required: of `required_columns`.
+
+    Raises:
+        RunDocumentError: a column is empty.
+    """
+    for param, names in required.items():
+        for name in names:
+            value = row.fields.get(name)
+            if isinstance(value, str) and not value.strip():
+                raise RunDocumentError(
+                    f"{param}: row {row.number} (id {row.id!r}): {name} is empty; fill it in, "
+                    f"remove the row, or write {{{{ {name} or '' }}}} where that is meant",
+                    param=param,
+                )
+
+
+def required_columns(
+    messages: Sequence[Mapping[str, Any]] | None, prompt: str | None
+) -> dict[str, tuple[str, ...]]:
+    """Return, by template, the columns that stand alone in braces, outside of conditions and loops.
+
+    Args:
+        messages: of the run document; its templates have been compiled before.
+        prompt: of the run document, likewise.
+    """
+    if prompt is not None:
+        return {"prompt": _standing_alone(prompt)}
+    return {
+        f"messages[{number}].content": tuple(
+            name for text in _texts(message.get("content")) for name in _standing_alone(text)
+        )
+        for number, message in enumerate(messages or ())
+    }
+
+
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, list | dict):
+        for part in content.values() if isinstance(content, dict) else content:
+            yield from _texts(part)
+
+
+def _standing_alone(source: str) -> tuple[str, ...]:
+    return tuple(
+        node.name
+        for output in _JINJA.parse(source).body
+        if isinstance(output, jinja2.nodes.Output)
+        for node in output.nodes
+        if isinstance(node, jinja2.nodes.Name)
+    )
 
 
 def to_sample(row: Row, render: Render) -> Sample:

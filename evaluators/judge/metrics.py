@@ -17,6 +17,7 @@ import msgspec
 
 from evaluators.base import Answer, Judgement, Sample
 from evaluators.data.paths import Opens
+from evaluators.data.rows import value_at
 from evaluators.judge import prometheus as published
 from evaluators.judge import rubrics, verdicts
 from evaluators.judge.graded import Graded, Grading, UnjudgeableError
@@ -235,7 +236,7 @@ def kind_grading(
 
 def instruction_of(sample: Sample, column: str | None) -> str:
     """Return the instruction of a sample: a column of the row, or the last user message."""
-    return last_user_text(sample) if column is None else joined(sample.fields.get(column))
+    return last_user_text(sample) if column is None else joined(value_at(sample.fields, column))
 
 
 def joined(value: Any) -> str:

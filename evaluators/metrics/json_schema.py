@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from evaluators.base import Answer, Output, Sample, Score
+from evaluators.data.rows import value_at
 from evaluators.metrics.json_valid import read
 from evaluators.metrics.reference import unscored
 from providers.errors import MissingExtraError, RunDocumentError
@@ -71,7 +72,7 @@ class JsonSchema:
         """Return 1.0 or 0.0; no value where the row has no usable schema."""
         schema: Any = self._schema
         if self._column is not None:
-            schema = sample.fields.get(self._column)
+            schema = value_at(sample.fields, self._column)
         try:
             if isinstance(schema, str):
                 schema = read(schema, fenced=False)

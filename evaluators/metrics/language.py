@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from evaluators.base import Answer, Output, Sample, Score
+from evaluators.data.rows import value_at
 from evaluators.metrics.reference import last_user_text, unscored
 from providers.errors import MissingExtraError, RunDocumentError
 
@@ -77,7 +78,7 @@ class Language:
         if self._expect is not None:
             return self._expect
         if self._column is not None:
-            return str(sample.fields.get(self._column) or "").strip().lower()
+            return str(value_at(sample.fields, self._column) or "").strip().lower()
         return self._language(last_user_text(sample))
 
     def _language(self, text: str) -> str:

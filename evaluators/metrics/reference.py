@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evaluators.base import Output, Sample, Score
+from evaluators.data.rows import value_at
 
 
 def references(sample: Sample) -> tuple[str, ...]:
@@ -29,7 +30,7 @@ def source_text(sample: Sample, column: str | None) -> str:
     """Return the row's `column`, or the last user message where no column is named."""
     if column is None:
         return last_user_text(sample)
-    value = sample.fields.get(column)
+    value = value_at(sample.fields, column)
     return value if isinstance(value, str) else ""
 
 

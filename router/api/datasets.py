@@ -25,12 +25,14 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         source: a path below one of `datasets.roots`, or an address: https://, s3://, hf://.
         name: the dataset's name; made of the source's name when empty.
-        columns: the known name of each of the file's columns.
+        columns: the known name of each of the file's columns, or of a dotted path into one.
+        delimiter: what separates the cells of CSV and TSV; "" to find out.
     """
 
     source: Annotated[str, msgspec.Meta(min_length=1)]
     name: str = ""
     columns: dict[str, str] = {}
+    delimiter: str = ""
 
 
 class DatasetList(msgspec.Struct):
@@ -59,7 +61,11 @@ async def register_dataset(services: Injected, request: Request[Any, Any, Any]) 
     registration = convert(await document_of(request), Registration, error=RequestError)
     await services.datasets.confine(registration.source)
     return await services.datasets.add(
-        registration.source, name=registration.name, columns=registration.columns, over_http=True
+        registration.source,
+        name=registration.name,
+        columns=registration.columns,
+        delimiter=registration.delimiter,
+        over_http=True,
     )
 
 
@@ -74,10 +80,14 @@ async def upload_dataset(
     services: Injected,
     request: Request[Any, Any, Any],
     name: FromPath[str],
+    *,
     filename: FromQuery[str],
     column: FromQuery[list[str] | None] = None,
+    delimiter: FromQuery[str] = "",
 ) -> DatasetRow:
     """Store the body as a file; `filename` ends in its format, `column` is `own=known`.
+
+    `delimiter` is what separates the cells of CSV and TSV, where it is not to be found out.
 
     The body is read as it comes and never held in memory. The same content again changes nothing;
     other content is a new version.
@@ -87,7 +97,11 @@ async def upload_dataset(
     if announced.isdigit() and int(announced) > max_bytes:
         raise too_large(filename, max_bytes)
     return await services.datasets.upload(
-        request.stream(), filename=filename, name=name, columns=parse_columns(column or [])
+        request.stream(),
+        filename=filename,
+        name=name,
+        columns=parse_columns(column or []),
+        delimiter=delimiter,
     )
 
 

@@ -43,10 +43,21 @@ def dataset() -> None:
     metavar="COLUMN=KNOWN",
     help="A column of the file and the name it is known by: input, reference, answer, id, ...",
 )
+@click.option(
+    "--delimiter",
+    default="",
+    help="What separates the cells of CSV and TSV: ';', tab, ... Default: found out.",
+)
 @config_option
 @json_option
 def dataset_add(
-    source: str, name: str, columns: tuple[str, ...], config_path: Path | None, as_json: bool
+    source: str,
+    *,
+    name: str,
+    columns: tuple[str, ...],
+    delimiter: str,
+    config_path: Path | None,
+    as_json: bool,
 ) -> None:
     """Register SOURCE: a file, a folder saved by Hugging Face's datasets, https://, s3:// or hf://.
 
@@ -56,7 +67,9 @@ def dataset_add(
     mapping = parse_columns(columns)
 
     async def add(services: Services) -> DatasetRow:
-        return await services.datasets.add(source, name=name, columns=mapping, over_http=False)
+        return await services.datasets.add(
+            source, name=name, columns=mapping, delimiter=delimiter, over_http=False
+        )
 
     row: DatasetRow = with_services(load(config_path), add)
     if as_json:

@@ -105,7 +105,7 @@ def dataset_content(name: str) -> ApiCall:
 
 
 def upload(
-    source: str | Path, name: str | None, columns: Mapping[str, str] | None
+    source: str | Path, name: str | None, columns: Mapping[str, str] | None, delimiter: str
 ) -> tuple[ApiCall, Path]:
     """Return the request for an upload without its content, and the file that is the content.
 
@@ -118,6 +118,7 @@ def upload(
     params = {
         "filename": path.name,
         "column": [f"{column}={known}" for column, known in (columns or {}).items()],
+        "delimiter": delimiter or None,
     }
     # So that a file that is too large is refused before it has been sent.
     headers = {"content-length": str(path.stat().st_size)}

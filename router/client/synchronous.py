@@ -375,6 +375,7 @@ class Datasets:
         *,
         name: str | None = None,
         columns: Mapping[str, str] | None = None,
+        delimiter: str = "",
     ) -> Dataset:
         """Upload a file of this machine; the same content again changes nothing.
 
@@ -382,16 +383,24 @@ class Datasets:
             path: a JSONL, JSON, CSV, TSV or parquet file.
             name: what to call it; the file's name without extension when None.
             columns: the file's column names mapped to known ones, {"article": "input"}.
+            delimiter: what separates the cells of CSV and TSV; "" to find out.
         """
-        call, file = calls.upload(path, name, columns)
+        call, file = calls.upload(path, name, columns, delimiter)
         content = _chunks(file)
         return cast("Dataset", self._connection.request(call, content=content, timeout=None))
 
     def register(
-        self, source: str, *, name: str = "", columns: Mapping[str, str] | None = None
+        self,
+        source: str,
+        *,
+        name: str = "",
+        columns: Mapping[str, str] | None = None,
+        delimiter: str = "",
     ) -> Dataset:
         """Have the server fetch a dataset: a path of its own, https://, s3:// or hf://."""
-        body = {"source": source, "name": name, "columns": dict(columns or {})}
+        body: dict[str, Any] = {"source": source, "name": name, "columns": dict(columns or {})}
+        if delimiter:
+            body["delimiter"] = delimiter
         call = ApiCall("POST", "/datasets", {}, body)
         return cast("Dataset", self._connection.request(call, timeout=None))
 

@@ -99,6 +99,7 @@ class DatasetRegistry:
         *,
         name: str = "",
         columns: Mapping[str, str] | None = None,
+        delimiter: str = "",
         base: Path | None = None,
         provenance: Mapping[str, Any] | None = None,
         over_http: bool,
@@ -109,6 +110,7 @@ class DatasetRegistry:
             named: a path, or an address with http(s)://, s3:// or hf://.
             name: the dataset's name; made of the file's name when empty.
             columns: the file's own column names to known ones.
+            delimiter: what separates the cells of CSV and TSV; "" to find out.
             base: the folder that relative paths start from; None for the working directory.
             provenance: what is known of how it was made.
             over_http: whether a client named it; see `fetched`.
@@ -125,7 +127,7 @@ class DatasetRegistry:
         ) as source:
             known = {**source.provenance, **(provenance or {})}
             source_of = msgspec.structs.replace(source, provenance=known)
-            return await self._register(source_of, name, dict(columns or {}))
+            return await self._register(source_of, name, dict(columns or {}), delimiter)
 
     async def upload(
         self,
@@ -134,6 +136,7 @@ class DatasetRegistry:
         filename: str,
         name: str = "",
         columns: Mapping[str, str] | None = None,
+        delimiter: str = "",
     ) -> DatasetRow:
         """Register a client's upload. `filename` tells the format, and the name if `name` is empty.
 
@@ -154,7 +157,7 @@ class DatasetRegistry:
             await collect(chunks, path, self.max_bytes, shown)
             source = Source(path=path, name=Path(shown).stem, address=f"upload of {shown}")
             try:
-                return await self._register(source, name, dict(columns or {}))
+                return await self._register(source, name, dict(columns or {}), delimiter)
             except DatasetError as error:
                 # The client does not know our temporary file.
                 raise DatasetError(
@@ -177,22 +180,24 @@ class DatasetRegistry:
         """
         check_dataset_name(name)
         made = Source(path=path, name=name, address=source, provenance=dict(provenance))
-        return await self._register(made, name, {})
+        return await self._register(made, name, {}, "")
 
-    async def _register(self, source: Source, name: str, columns: dict[str, str]) -> DatasetRow:
+    async def _register(
+        self, source: Source, name: str, columns: dict[str, str], delimiter: str
+    ) -> DatasetRow:
         name = name or _made_name(source.name)
         async with self._reading:
-            return await self._read_and_keep(source, name, columns)
+            return await self._read_and_keep(source, name, columns, delimiter)
 
     async def _read_and_keep(
-        self, source: Source, name: str, columns: dict[str, str]
+        self, source: Source, name: str, columns: dict[str, str], delimiter: str
     ) -> DatasetRow:
         with temporary_folder() as folder:
             path = source.path
             if await asyncio.to_thread(path.is_dir):
                 path = folder / f"{name}.jsonl"
                 await in_thread(to_jsonl, [source.path], path, self.max_bytes)
-            dataset = await in_thread(_open, path, columns)
+            dataset = await in_thread(_open, path, columns, delimiter)
             known = await self._known(name, dataset, columns)
             if known is not None:
                 return known
@@ -206,6 +211,7 @@ class DatasetRegistry:
                 created_at=self._now(),
                 size=(await asyncio.to_thread(path.stat)).st_size,
                 mapping=columns,
+                delimiter=dataset.delimiter,
                 source=source.address,
                 provenance=source.provenance,
                 statistics=await in_thread(describe, dataset),
@@ -218,10 +224,12 @@ class DatasetRegistry:
     ) -> DatasetRow | None:
         for row in await self._store.datasets(name):
             if row.hash == dataset.hash:
-                if row.mapping != columns:
+                if row.mapping != columns or row.delimiter != dataset.delimiter:
                     raise ConflictError(
                         f"{name}@{row.hash[:SHOWN_HASH]} is registered with the columns "
-                        f"{row.mapping or 'as they are'}; delete it first, or take another name"
+                        f"{row.mapping or 'as they are'} and "
+                        f"{f'the delimiter {row.delimiter!r}' if row.delimiter else 'no delimiter'}"
+                        "; delete it first, or take another name"
                     )
                 return row
         return None
@@ -326,6 +334,7 @@ class DatasetRegistry:
                     name=row.name,
                     address=f"{row.name}@{row.hash[:SHOWN_HASH]}",
                     columns=row.mapping,
+                    delimiter=row.delimiter,
                 )
             return
         fetching = fetched(named, base=base, config=self._config, over_http=over_http)
@@ -430,9 +439,9 @@ def parse_columns(options: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def _open(path: Path, columns: dict[str, str]) -> Dataset:
+def _open(path: Path, columns: dict[str, str], delimiter: str) -> Dataset:
     # A dataset needs no prompt yet: a run may have a template.
-    return open_dataset(path, columns=columns, needs_prompt=False)
+    return open_dataset(path, columns=columns, delimiter=delimiter, needs_prompt=False)
 
 
 def _preview(path: Path, row: DatasetRow, count: int) -> list[dict[str, Any]]:
@@ -454,6 +463,7 @@ def _open_again(path: Path, row: DatasetRow) -> Dataset:
         mapping=row.mapping,
         needs_prompt=False,
         max_line_bytes=MAX_LINE_BYTES,
+        delimiter=row.delimiter,
     )
 
 

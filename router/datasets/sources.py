@@ -49,6 +49,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         name: the dataset's name where the user gives none.
         address: what the user named, complete (with a hub's commit) and without secrets.
         columns: the file's own column names to known ones, as it was registered.
+        delimiter: what separates the cells of CSV and TSV, as it was registered.
         provenance: what is known of how it was made.
     """
 
@@ -56,6 +57,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     address: str
     columns: dict[str, str] = {}
+    delimiter: str = ""
     provenance: dict[str, Any] = {}
 
 

@@ -98,13 +98,14 @@ def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) 
         messages=document.messages,
         prompt=document.prompt,
         templates=True,
+        delimiter=document.delimiter or source.delimiter,
     )
     count, chosen = dataset.row_count, None
     if document.limit is not None:
         count = min(document.limit, count)
     if document.sample is not None:
         by = document.sample.by
-        if by is not None and by not in dataset.columns:
+        if by is not None and not {by, by.partition(".")[0]} & {*dataset.columns}:
             raise RunDocumentError(
                 f"sample.by: the dataset has no column {by!r}.{closest(by, dataset.columns)}",
                 param="sample.by",

@@ -22,6 +22,7 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
         created_at: seconds since the epoch, UTC.
         size: bytes of the file.
         mapping: the file's own column names to known ones.
+        delimiter: what separates the cells of CSV and TSV, where that was named; "" to find out.
         source: the path or address that it came from.
         provenance: what is known of how it was made (a hub's commit, the run that labelled it);
             JSON types only.
@@ -37,6 +38,7 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     size: int = 0
     mapping: dict[str, str] = {}
+    delimiter: str = ""
     source: str = ""
     provenance: dict[str, Any] = {}
     statistics: tuple[Column, ...] = ()

@@ -514,6 +514,11 @@ def m024_thoughts(db: Database) -> None:
     db.execute("ALTER TABLE answers ADD COLUMN shortfall TEXT")
 
 
+def m025_dataset_delimiters(db: Database) -> None:
+    """The delimiter that a dataset was registered with; "" where it was not named."""
+    db.execute("ALTER TABLE datasets ADD COLUMN delimiter TEXT NOT NULL DEFAULT ''")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -534,4 +539,5 @@ STEPS = (
     m022_estimated_answers,
     m023_embeddings,
     m024_thoughts,
+    m025_dataset_delimiters,
 )

@@ -95,10 +95,64 @@ def test_csv_reads_what_the_standard_library_writes(tmp_path_factory, rows):
     writer.writerow(["input", "other"])
     writer.writerows(rows)
     path = write(tmp_path_factory.mktemp("csv"), "d.csv", text.getvalue())
+    # Rows of nothing but empty cells are what spreadsheets write behind a table.
+    rows = [row for row in rows if any(row)]
+    if not rows:
+        assert "no rows" in refused(path, needs_prompt=False)
+        return
     dataset = open_dataset(path, needs_prompt=False)
     assert [list(row.fields.values()) for row in dataset.rows()] == rows
     oracle = list(csv.reader(io.StringIO(text.getvalue(), newline="")))
-    assert [list(dataset.columns), *rows] == oracle
+    assert [list(dataset.columns), *rows] == [row for row in oracle if any(row)]
+
+
+@given(
+    st.sampled_from([",", ";", "\t", "|"]),
+    st.lists(st.lists(CELL, min_size=2, max_size=2), min_size=1, max_size=4),
+)
+@settings(max_examples=60, deadline=None)
+def test_csv_of_any_dialect_gives_the_same_rows(tmp_path_factory, delimiter, rows):
+    rows = [["x", "y"], *(row for row in rows if any(row))]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter)
+    writer.writerow(["input", "other"])
+    writer.writerows(rows)
+    folder = tmp_path_factory.mktemp("csv")
+    path = write(folder, "d.csv", text.getvalue())
+    dataset = open_dataset(path, needs_prompt=False)
+    assert [list(row.fields.values()) for row in dataset.rows()] == rows
+    named = open_dataset(path, delimiter=delimiter, needs_prompt=False)
+    assert [row.fields for row in named.rows()] == [row.fields for row in dataset.rows()]
+    by_line = write(folder, "e.csv", f"sep={delimiter}\r\n{text.getvalue()}")
+    again = open_dataset(by_line, needs_prompt=False)
+    assert [list(row.fields.values()) for row in again.rows()] == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "delimiter", "expected"),
+    [
+        ("input;n\nHello, there;1,5\nYou;2,7\n", "", [["Hello, there", "1,5"], ["You", "2,7"]]),
+        ("input\none; two\n", "", [["one; two"]]),
+        # A comma that fits is preferred, and a header with one cell has no delimiter.
+        ("input,a;b\nx,y;z\n", "", [["x", "y;z"]]),
+        ("a;b,input\nx;y,z\n", "", [["x;y", "z"]]),
+        ('input;n\n"a\nb;";1\n', "", [["a\nb;", "1"]]),
+        ("input^n\nx^1\n", "^", [["x", "1"]]),
+        ("input||n\nx|y||1\n", "||", [["x|y", "1"]]),
+        ("input\tn\nx;y\t1\n", "tab", [["x;y", "1"]]),
+        ("\ufeffsep=;\ninput;n\nx;1\n", "", [["x", "1"]]),
+        ("input,n\nx,1\n,\n\n,\n", "", [["x", "1"]]),
+    ],
+)
+def test_delimiters(tmp_path, content, delimiter, expected):
+    dataset = open_dataset(write(tmp_path, "d.csv", content), delimiter=delimiter)
+    assert [list(row.fields.values()) for row in dataset.rows()] == expected
+
+
+@pytest.mark.parametrize("delimiter", ['"', "\n", "a" * 9, ";\0"])
+def test_what_cannot_separate_cells(tmp_path, delimiter):
+    path = write(tmp_path, "d.csv", "input\nx\n")
+    assert "delimiter: " in refused(path, delimiter=delimiter)
 
 
 def test_a_csv_cell_may_be_longer_than_the_standard_librarys_limit(tmp_path):
@@ -407,7 +461,10 @@ GOOD = b'{"input": "x"}\n'
         (b'{"input": 5}', "d.jsonl:1: input must be text, not a number"),
         (b'{"prompt": ["x"]}', "d.jsonl:1: prompt must be text, not a list"),
         (b'{"input": " \\n"}', "d.jsonl:1: input is empty; fill it in or remove the row"),
-        (b'{"input": "x", "reference": [1]}', "reference must be text or a list of texts, found"),
+        (
+            b'{"input": "x", "reference": [null]}',
+            "reference must be text or a list of texts, found",
+        ),
         (b'{"messages": "x"}', "messages must be a list of chat messages, not text"),
         (b'{"messages": []}', "messages must be a list of chat messages, not an empty list"),
         (b'{"messages": [{"role": "user"}, 1]}', "messages[1] must be an object with role"),
@@ -589,3 +646,77 @@ def test_a_dataset_is_a_value(tmp_path):
     assert isinstance(first, Dataset)
     assert first == open_dataset(path, name="mine")
     assert first.name == "mine"
+
+
+# Numbers, booleans and paths
+
+
+@pytest.mark.parametrize(
+    ("value", "references"),
+    [
+        (4, ("4",)),
+        (4.5, ("4.5",)),
+        (-0.0, ("-0.0",)),
+        (True, ("true",)),
+        (False, ("false",)),
+        ([1, True, "x", " "], ("1", "true", "x")),
+        (0, ("0",)),
+        (10**30, (str(10**30),)),
+        (None, ()),
+        ([], ()),
+    ],
+)
+def test_numbers_and_booleans_are_references_as_json_writes_them(tmp_path, value, references):
+    _, row = only(tmp_path, {"input": "x", "reference": value})
+    assert row.references == references
+    _, row = only(tmp_path, {"input": "x", "gold": value}, columns={"gold": "reference"})
+    assert row.references == references
+
+
+SQUAD = {"question": "Who?", "answers": {"text": ["Ann", "Bob"], "start": [0, 3]}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "references"),
+    [
+        (SQUAD, "answers.text", ("Ann", "Bob")),
+        (SQUAD, "answers.text.1", ("Bob",)),
+        (SQUAD, "answers.start", ("0", "3")),
+        ({"question": "x", "t": {"de": "Hallo"}}, "t.de", ("Hallo",)),
+        ({"question": "x", "a": [{"b": "c"}, {"b": "d"}, 3]}, "a.b", ("c", "d")),
+        ({"question": "x", "a": {"b": {"c": True}}}, "a.b.c", ("true",)),
+        # A column of that very name comes first.
+        ({"question": "x", "a.b": "c", "a": {"b": "d"}}, "a.b", ("c",)),
+    ],
+)
+def test_a_path_leads_into_a_column(tmp_path, fields, path, references):
+    columns = {"question": "input", path: "reference"}
+    dataset, row = only(tmp_path, fields, columns=columns)
+    assert row.references == references
+    assert {"input", "reference"} <= {*dataset.columns}
+    assert row.fields == fields | {
+        "input": fields["question"],
+        "reference": row.fields["reference"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("answers", "found an object; name a part of it by a path, for example answers.text"),
+        ("answers.txt", "there is no column 'answers.txt' to map to 'reference'"),
+        ("answers.text.7", "there is no column 'answers.text.7'"),
+        ("answer.text", "there is no column 'answer.text' to map to 'reference'. Did you mean"),
+        ("question.text", "there is no column 'question.text'"),
+    ],
+)
+def test_a_path_that_leads_nowhere(tmp_path, path, message):
+    path_ = write(tmp_path, "d.jsonl", json.dumps(SQUAD) + "\n")
+    assert message in refused(path_, columns={"question": "input", path: "reference"})
+
+
+def test_a_row_may_lack_what_a_path_leads_to(tmp_path):
+    rows = [SQUAD, {"question": "x", "answers": {}}, {"question": "y"}]
+    path = write(tmp_path, "d.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    dataset = open_dataset(path, columns={"question": "input", "answers.text": "reference"})
+    assert [row.references for row in dataset.rows()] == [("Ann", "Bob"), (), ()]

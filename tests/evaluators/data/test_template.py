@@ -3,6 +3,7 @@
 import pytest
 
 from evaluators.data.dataset import Row, compile_messages, to_sample
+from evaluators.data.template import check_filled, required_columns
 from providers.errors import RunDocumentError
 
 
@@ -156,3 +157,35 @@ def test_a_column_that_only_some_rows_have():
     render = compile_messages(None, "{{ context }}", ("input", "context"))
     with pytest.raises(RunDocumentError, match=r"row 7 .*'context' is undefined"):
         render(row(input="x"))
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+def test_an_empty_cell_is_refused_as_null_is(blank):
+    required = required_columns(None, "Summarize: {{ input }}")
+    check_filled(row(input="x"), required)
+    with pytest.raises(RunDocumentError) as caught:
+        check_filled(row(input=blank), required)
+    assert caught.value.message == (
+        "prompt: row 7 (id 'r1'): input is empty; fill it in, remove the row, or write "
+        "{{ input or '' }} where that is meant"
+    )
+    assert caught.value.param == "prompt"
+
+
+def test_the_columns_that_must_not_be_empty():
+    messages = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": [{"type": "text", "text": "{{ a }} {{ b }}{{ c.d }}"}]},
+    ]
+    assert required_columns(messages, None) == {
+        "messages[0].content": (),
+        "messages[1].content": ("a", "b"),
+    }
+    assert required_columns(None, None) == {}
+    for provided_for in (
+        "{{ notes or '' }}",
+        "{% if notes %}{{ notes }}{% endif %}",
+        "{% for _ in [1] %}{{ notes }}{% endfor %}",
+        "{{ notes | trim }}",
+    ):
+        assert required_columns(None, provided_for) == {"prompt": ()}

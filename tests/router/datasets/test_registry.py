@@ -423,3 +423,65 @@ async def test_an_unusable_document_does_not_keep_the_file_it_fetched(services, 
     with pytest.raises(RunDocumentError):
         await samples_of(services, "news", prompt="{{ nothing }}")
     assert await services.store.runs() == []
+
+
+# Dialects and paths
+
+
+def test_a_delimiter_is_found_or_named_everywhere(server, http, tmp_path):
+    (tmp_path / "data" / "odd.csv").write_text("input^reference\nx^1,5\n")
+    (tmp_path / "data" / "semi.csv").write_text("input;reference\nHello, there;Hi\n;\n")
+    found = http.post(f"{server}/datasets", json={"source": "data/semi.csv"}).json()
+    assert (found["rows"], found["columns"]) == (1, ["input", "reference"])
+    body = {"source": "data/odd.csv", "delimiter": "^"}
+    named = http.post(f"{server}/datasets", json=body).json()
+    assert (named["columns"], named["delimiter"]) == (["input", "reference"], "^")
+    shown = http.get(f"{server}/datasets/odd").json()
+    assert shown["preview"] == [{"input": "x", "reference": "1,5"}]
+    other = {"source": "data/semi.csv", "delimiter": ";"}
+    assert refusal(http.post(f"{server}/datasets", json=other))["status"] == 409
+    put = http.put(
+        f"{server}/datasets/put?filename=a.csv&delimiter=%5E",
+        content=b"input^reference\nx^1,5\n",
+    )
+    assert put.json()["columns"] == ["input", "reference"]
+    bad = refusal(http.post(f"{server}/datasets", json=body | {"delimiter": '"'}))
+    assert (bad["status"], bad["param"]) == (400, "delimiter")
+    run = {"routes": ["baseline/echo"], "metrics": ["exact_match"]}
+    # As it was registered, or as the document says.
+    assert http.post(f"{server}/eval", json=run | {"dataset": "odd"}).status_code == 202
+    by_path = run | {"dataset": "data/odd.csv"}
+    told = refusal(http.post(f"{server}/eval", json=by_path))["message"]
+    assert "name another delimiter" in told
+    created = http.post(f"{server}/eval", json=by_path | {"delimiter": "^"})
+    assert created.status_code == 202, created.text
+
+
+def test_the_command_line_takes_a_delimiter_and_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("d.csv").write_text("input^reference\nx^1,5\n")
+    row = json.loads(evalrouter("dataset", "add", "d.csv", "--delimiter", "^", "--json").stdout)
+    assert row["columns"] == ["input", "reference"]
+    Path("squad.jsonl").write_text('{"question": "Who?", "answers": {"text": ["Ann", 3]}}\n')
+    columns = ("--column", "question=input", "--column", "answers.text=reference")
+    evalrouter("dataset", "add", "squad.jsonl", *columns)
+    document = {"dataset": "squad", "routes": ["baseline/echo"], "metrics": ["exact_match"]}
+    Path("run.yaml").write_text(json.dumps(document))
+    done = json.loads(evalrouter("eval", "run", "run.yaml", "--json").stdout)
+    assert done["run"]["dataset_rows"] == 1
+
+
+def test_an_empty_cell_is_refused_before_a_request(server, http, tmp_path):
+    (tmp_path / "data" / "e.csv").write_text("input,reference,note\na,x,\n,y,z\n,,\n")
+    body = {"dataset": "data/e.csv", "routes": ["baseline/lead-1"]}
+    for query in ("", "?dry_run=true"):
+        for task in ({"task": "summarization"}, {"metrics": ["f1"], "prompt": "{{ input }}"}):
+            told = refusal(http.post(f"{server}/eval{query}", json=body | task))
+            assert told["status"] == 400
+            assert "row 2 (id '2'): input is empty; fill it in" in told["message"]
+    noted = {"metrics": ["f1"], "prompt": "{{ note }}{{ reference }}"}
+    assert "note is empty" in refusal(http.post(f"{server}/eval", json=body | noted))["message"]
+    told = refusal(http.post(f"{server}/eval", json=body | {"metrics": ["f1"]}))
+    assert "input is empty" in told["message"]
+    provided = {"metrics": ["f1"], "prompt": "{{ input or '' }} {{ reference }}"}
+    assert http.post(f"{server}/eval", json=body | provided).status_code == 202

@@ -104,6 +104,8 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         gates: conditions such as `rougeL >= 0.20` or `rougeL >= baseline`.
         fallback: whether another target may answer for one that fails.
         cache: whether the stored answer of an earlier run to the same request may be used.
+        looks: how often the run had ended, and could be read, before it was extended; `eval extend`
+            counts. Intervals and p-values then hold whenever one looks.
         stop_when: end early, once the run's question is answered; see StopWhen.
         limits: see RunLimits.
         execution: where answers are scored, and `models/<name>` loaded: `local`, `ray`, or an
@@ -134,6 +136,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     gates: Annotated[tuple[str, ...], _Few] = ()
     fallback: bool = False
     cache: bool = True
+    looks: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     stop_when: StopWhen | None = None
     limits: RunLimits = RunLimits()
     execution: Literal["local", "ray"] | RayExecution = "local"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Kind = Literal["mean", "share", "difference", "family", "clusters"]
+Kind = Literal["mean", "share", "difference", "family", "clusters", "looks"]
 
 
 class Data(NamedTuple):
@@ -26,7 +26,7 @@ class Cell(NamedTuple):
     Attributes:
         kind: the function that is asked.
         name: the data.
-        n: samples (or clusters).
+        n: samples (or clusters); of `looks`, samples at the last of ten looks.
         draw: makes one sample.
         truth: the mean, or the mean difference.
         low, high: the declared range of a score.
@@ -264,10 +264,38 @@ def _clusters() -> list[Cell]:
     return cells
 
 
+def _looks() -> list[Cell]:
+    """Equal routes, compared ten times while the run grows: intervals have to hold at all looks."""
+    return [
+        _binary("0 or 1, wins 20%, losses 20%, in random order", 300, 0.2, 0.2)._replace(
+            kind="looks", discrete=True
+        ),
+        Cell(
+            "looks",
+            "scores from 0 to 1",
+            300,
+            lambda draw: Data(draw.beta(2, 6, 300), draw.beta(2, 6, 300)),
+            0.0,
+            0.0,
+            1.0,
+            discrete=True,
+        ),
+        Cell(
+            "looks",
+            "exponential scores without a range",
+            1000,
+            lambda draw: Data(draw.exponential(1, 1000), draw.exponential(1, 1000)),
+            0.0,
+            discrete=True,
+        ),
+    ]
+
+
 CELLS: tuple[Cell, ...] = (
     *_means(),
     *_shares(),
     *_differences(),
     *_families(),
     *_clusters(),
+    *_looks(),
 )

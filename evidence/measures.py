@@ -10,7 +10,13 @@ import numpy as np
 
 from evaluators.base import Output
 from evaluators.stats import intervals
-from evaluators.stats.comparison import SampleScores, comparison, judged
+from evaluators.stats.comparison import (
+    Comparison,
+    SampleScores,
+    comparison,
+    judged,
+    samples_for_margin,
+)
 from evaluators.stats.differences import Paired, paired_difference
 from evaluators.stats.inversion import StudentTest
 from evidence.cells import Cell, Data, Floats
@@ -19,6 +25,8 @@ COVERAGE = 0.93
 OVER = 0.97
 WIDER = 1.25
 ALPHA = 0.05
+SEQUENTIAL = 2_000
+"""Replications of cells with many looks."""
 
 Ends = tuple[float, float] | None
 
@@ -54,18 +62,22 @@ def measure(cell: Cell, replications: int) -> Finding:
     random = np.random.Generator(np.random.PCG64(sum(map(ord, cell.kind + cell.name)) + cell.n))
     if cell.kind == "family":
         return _family(cell, replications, random)
+    if cell.kind == "looks":
+        return _looks(cell, min(replications, SEQUENTIAL), random)
     ends: list[Ends] = []
     methods: Counter[str] = Counter()
     candidates: dict[str, list[Ends]] = {}
     rejected = contradictions = 0
-    seen: dict[bytes, tuple[Ends, str, float | None]] = {}
+    seen: dict[bytes, _Answer] = {}
+    passed = 0
     for _ in range(replications):
         data = cell.draw(random)
         # Of discrete data the same sample comes again and again.
         key = _key(data)
         if key not in seen:
             seen[key] = _ask(cell, data)
-        interval, method, p_value = seen[key]
+        interval, method, p_value, gate = seen[key]
+        passed += gate
         ends.append(interval)
         methods[method] += 1
         if p_value is not None:
@@ -76,8 +88,6 @@ def measure(cell: Cell, replications: int) -> Finding:
             candidates.setdefault(name, []).append(candidate)
     tested = cell.kind == "difference"
     coverage, width, refused = _covered(ends, cell.truth)
-    gate = tested and cell.truth < 0
-    given = [interval for interval in ends if interval is not None]
     finding = Finding(
         cell=cell,
         method=methods.most_common(1)[0][0],
@@ -85,11 +95,46 @@ def measure(cell: Cell, replications: int) -> Finding:
         width=width,
         best=_best(candidates, cell.truth),
         rejected=rejected / replications if tested and cell.truth == 0 else None,
-        passed=sum(low > cell.truth for low, _ in given) / replications if gate else None,
+        passed=passed / replications if tested and cell.truth < 0 else None,
         refused=refused,
         faults=(f"{contradictions} contradictions",) if contradictions else (),
     )
     return finding._replace(faults=(*finding.faults, *_faults(finding, replications)))
+
+
+def _looks(cell: Cell, replications: int, random: np.random.Generator) -> Finding:
+    """Count runs that show a difference, or miss the truth, at any of ten looks."""
+    shown = missed = 0
+    widths = []
+    method = ""
+    for _ in range(replications):
+        data = cell.draw(random)
+        assert data.baseline is not None
+        order = random.permutation(cell.n)
+        ours, theirs = data.values[order], data.baseline[order]
+        looks = [
+            paired_difference(ours[:n], theirs[:n], low=cell.low, high=cell.high, always_valid=True)
+            for n in range(cell.n // 10, cell.n + 1, cell.n // 10)
+        ]
+        found = [look for look in looks if look is not None]
+        shown += any(look.p_value < ALPHA for look in found)
+        ends = [_ends(look.low, look.high) for look in found]
+        missed += any(end is not None and not end[0] <= cell.truth <= end[1] for end in ends)
+        last = ends[-1]
+        widths.append(0.0 if last is None else last[1] - last[0])
+        method = found[-1].method
+    finding = Finding(
+        cell=cell,
+        method=method,
+        coverage=1 - missed / replications,
+        width=float(np.mean(widths)),
+        best=None,
+        rejected=shown / replications,
+        passed=None,
+        refused=0.0,
+        faults=(),
+    )
+    return finding._replace(faults=tuple(_faults(finding, replications)))
 
 
 def _key(data: Data) -> bytes:
@@ -103,18 +148,39 @@ def _key(data: Data) -> bytes:
     return b"|".join(part.tobytes() for part in parts)
 
 
-def _ask(cell: Cell, data: Data) -> tuple[Ends, str, float | None]:
-    """Return the interval, its method and the p-value that a report would have."""
+class _Answer(NamedTuple):
+    """What a report says of one sample."""
+
+    interval: Ends
+    method: str
+    p_value: float | None = None
+    gate: bool = False
+
+
+def _ask(cell: Cell, data: Data) -> _Answer:
+    """Return what a report would say, and a non-inferiority gate whose margin is the truth."""
     if data.baseline is None:
         found = intervals.mean_interval(
             data.values, clusters=data.clusters, low=cell.low, high=cell.high
         )
-        return _ends(found.low, found.high), found.method, None
+        return _Answer(_ends(found.low, found.high), found.method)
     paired = paired_difference(
         data.values, data.baseline, clusters=data.clusters, low=cell.low, high=cell.high
     )
     assert isinstance(paired, Paired)
-    return _ends(paired.low, paired.high), paired.method, paired.p_value
+    gate = False
+    if cell.truth < 0 and paired.low is not None and paired.low > cell.truth:
+        compared = Comparison(
+            route="new",
+            output="m",
+            n=paired.n,
+            wins=paired.wins,
+            losses=paired.losses,
+            method=paired.method,
+        )
+        output = Output(name="m", low=cell.low, high=cell.high)
+        gate = samples_for_margin(compared, output, -cell.truth) is None
+    return _Answer(_ends(paired.low, paired.high), paired.method, paired.p_value, gate)
 
 
 def _ends(low: float | None, high: float | None) -> Ends:

@@ -36,6 +36,15 @@ METHOD = (
     "p_mcnemar (mid-p, scores of 0 and 1), p_welch and p_mann_whitney (as if nothing were paired)."
 )
 
+METHOD_ALWAYS_VALID = (
+    "Difference a - b over the samples of both. A run was looked at before it had all of its "
+    "samples, so 95% intervals and p-values hold whenever one looks, and are wider: betting "
+    "against each value for scores with a range, asymptotic confidence sequences from 100 samples "
+    "(or clusters) on for others (Waudby-Smith and Ramdas 2024). p_holm is corrected over all "
+    "contrasts with a direction. Not corrected, not always valid, and no verdict: p_t, p_wilcoxon, "
+    "p_mcnemar, p_welch and p_mann_whitney."
+)
+
 Join = Literal["id", "position"]
 
 
@@ -137,6 +146,7 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
         joined_by: how samples were paired.
         warnings: what else differs between the two, in sentences.
         method: how the numbers were computed.
+        always_valid: whether they hold although a run was looked at before it had all samples.
     """
 
     outputs: tuple[OutputInfo, ...]
@@ -144,6 +154,7 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
     joined_by: Join
     warnings: tuple[str, ...]
     method: str = METHOD
+    always_valid: bool = False
 
 
 def compare(
@@ -153,6 +164,7 @@ def compare(
     joined: Join,
     warnings: Sequence[str] = (),
     margins: Mapping[str, float] = {},
+    always_valid: bool = False,
     movers: int = 5,
     seed: int = 0,
 ) -> Comparisons:
@@ -164,6 +176,8 @@ def compare(
         joined: how samples of the two sides were matched.
         warnings: known differences between the sides, in sentences.
         margins: output to the largest difference that makes no difference to the user.
+        always_valid: whether a run was looked at before it had these samples, and went on or ended
+            because of what there was to see.
         movers: the number of samples to name for each contrast.
         seed: of the resampling.
     """
@@ -182,11 +196,12 @@ def compare(
                 clusters,
                 seed=seed,
                 margin=margins.get(output.name),
+                always_valid=always_valid,
             )
             cells.append((pair, output))
             comparisons.append(
                 compared
-                if compared.n or clusters is not None
+                if compared.n or clusters is not None or always_valid
                 else _unpaired(compared, output, ours, theirs)
             )
     contrasts = []
@@ -200,6 +215,8 @@ def compare(
         contrasts=tuple(contrasts),
         joined_by=joined,
         warnings=(*warnings, *_warnings(contrasts)),
+        method=METHOD_ALWAYS_VALID if always_valid else METHOD,
+        always_valid=always_valid,
     )
 
 

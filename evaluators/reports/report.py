@@ -24,6 +24,7 @@ from evaluators.answers import SHORTFALLS, OnTruncated
 from evaluators.base import Output
 from evaluators.reports.accumulator import RouteScores, ScoreAccumulator
 from evaluators.stats import differences, intervals
+from evaluators.stats.always_valid import always_valid_interval, widened
 from evaluators.stats.comparison import (
     ALPHA,
     Clusters,
@@ -47,6 +48,14 @@ METHOD = (
     "Student's t, corrected for skew if all differ one way; corpus scores by the bootstrap's "
     "standard error. Samples in clusters: cluster-robust (CR2) with Bell and McCaffrey's degrees "
     "of freedom. Verdicts are corrected by Holm over all comparisons with a direction."
+)
+
+
+METHOD_ALWAYS_VALID = (
+    "This run was looked at before it had all of its samples, so its 95% intervals and p-values "
+    "hold whenever one looks, and are wider: betting against each value for scores with a range, "
+    "asymptotic confidence sequences from 100 samples (or clusters) on for others (Waudby-Smith "
+    "and Ramdas 2024). Verdicts are corrected by Holm over all comparisons with a direction."
 )
 
 
@@ -219,6 +228,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         warnings: what a reader has to know before believing the numbers, in sentences.
         signatures: metric to its signature.
         method: how intervals and p-values were computed.
+        always_valid: whether they hold although the run was looked at before it had all samples.
     """
 
     baseline: str | None
@@ -229,16 +239,23 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     signatures: dict[str, str]
     method: str = METHOD
+    always_valid: bool = False
 
 
 def summarise(
-    accumulator: ScoreAccumulator, *, margins: Mapping[str, float] = {}, seed: int = 0
+    accumulator: ScoreAccumulator,
+    *,
+    margins: Mapping[str, float] = {},
+    always_valid: bool = False,
+    seed: int = 0,
 ) -> Report:
     """Turn the collected rows into a report; the same rows and seed give the same report.
 
     Args:
         accumulator: all rows of the run were added to it.
         margins: output to the largest difference that makes no difference to the user.
+        always_valid: whether the run was looked at before it had these samples, and went on or
+            ended because of what there was to see.
         seed: of the resampling.
     """
     outputs = {output.name: output for metric in accumulator.metrics for output in metric.outputs}
@@ -254,7 +271,14 @@ def summarise(
             route,
             counted,
             tuple(
-                _route_score(output, counted, per_sample[route, name], clusters, seed)
+                _route_score(
+                    output,
+                    counted,
+                    per_sample[route, name],
+                    clusters,
+                    seed=seed,
+                    always_valid=always_valid,
+                )
                 for name, output in outputs.items()
             ),
             tuple(
@@ -277,6 +301,7 @@ def summarise(
                     clusters,
                     seed=seed,
                     margin=margins.get(name),
+                    always_valid=always_valid,
                 )
                 for route in accumulator.routes
                 if route != baseline
@@ -295,6 +320,8 @@ def summarise(
             *_warnings(baseline, infos, routes, comparisons),
         ),
         signatures={metric.name: metric.signature for metric in accumulator.metrics},
+        method=METHOD_ALWAYS_VALID if always_valid else METHOD,
+        always_valid=always_valid,
     )
 
 
@@ -387,9 +414,15 @@ def _route_report(
 
 
 def _route_score(
-    output: Output, counted: RouteScores, scores: SampleScores, clusters: Clusters, seed: int
+    output: Output,
+    counted: RouteScores,
+    scores: SampleScores,
+    clusters: Clusters,
+    *,
+    seed: int,
+    always_valid: bool,
 ) -> RouteScore:
-    interval = _interval(output, scores, clusters, seed)
+    interval = _interval(output, scores, clusters, seed=seed, always_valid=always_valid)
     column = counted.columns[output.name]
     scored = len(column.samples)
     return RouteScore(
@@ -417,13 +450,18 @@ def _effective_clusters(clusters: Clusters, scores: SampleScores) -> float | Non
 
 
 def _interval(
-    output: Output, scores: SampleScores, clusters: Clusters, seed: int
+    output: Output, scores: SampleScores, clusters: Clusters, *, seed: int, always_valid: bool
 ) -> intervals.Interval:
     values = scores.values[scores.present]
     chosen = clusters_of(clusters, scores.present)
     if output.corpus is not None:
         rows = scores.statistics[scores.present]
         interval = intervals.corpus_interval(rows, output.corpus, clusters=chosen, seed=seed)
+        if always_valid:
+            interval = widened(interval)
+        return intervals.within(interval, output.low, output.high)
+    if always_valid:
+        interval = always_valid_interval(values, clusters=chosen, low=output.low, high=output.high)
         return intervals.within(interval, output.low, output.high)
     return intervals.mean_interval(values, clusters=chosen, low=output.low, high=output.high)
 
@@ -531,7 +569,7 @@ def _route_warnings(route: RouteReport) -> Iterable[str]:
         if score.unscored > 0:
             unscored.setdefault((score.unscored, score.example), []).append(score.output)
         # All zero is what cost looks like where nothing is charged.
-        if score.estimate and score.low is None and score.n > 1 and score.method == "none":
+        if score.estimate and score.method == "constant":
             constant.setdefault(score.n, []).append(score.output)
     for (count, example), names in unscored.items():
         reason = f", for example: {example}" if example else ""

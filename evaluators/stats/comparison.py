@@ -34,6 +34,9 @@ class SampleScores(NamedTuple):
 FEWEST_FOR_A_MARGIN = 20
 """Fewer samples, or samples that differ, leave room for losses too rare to be among them."""
 
+FEWEST_ONE_SIDED = 100
+"""Without a range and in one direction only, a bound of 97.5% takes so many samples to hold."""
+
 ALPHA = 0.05
 """A difference is called one when its p-value, corrected by Holm over the report, is below this."""
 
@@ -94,6 +97,7 @@ def comparison(
     *,
     seed: int,
     margin: float | None = None,
+    always_valid: bool = False,
 ) -> Comparison:
     """Compute the numbers of one comparison; `judged` adds what depends on the others.
 
@@ -104,6 +108,7 @@ def comparison(
         clusters: which cluster each sample belongs to; None when each stands alone.
         seed: of the resampling.
         margin: the largest difference that makes no difference to the user; None for none.
+        always_valid: whether the numbers have to hold although they were looked at before.
     """
     route, output = cell
     both = ours.present & baseline.present
@@ -116,6 +121,7 @@ def comparison(
             low=output.low,
             high=output.high,
             margin=margin,
+            always_valid=always_valid,
         )
     else:
         paired = differences.paired_corpus_difference(
@@ -125,6 +131,7 @@ def comparison(
             clusters=chosen,
             width=_width(output),
             margin=margin,
+            always_valid=always_valid,
             seed=seed,
         )
     if paired is None:
@@ -222,10 +229,11 @@ def samples_for_margin(compared: Comparison, output: Output, margin: float) -> i
     were they frequent enough to reach the margin, would show with a chance of 97.5%.
     `DichotomousTest` and `ConstantTest` allow for that themselves.
     """
-    if compared.method in {"score", "bounded"}:
+    if compared.method in {"score", "bounded", "betting"}:
         return None
-    fewest = FEWEST_FOR_A_MARGIN
     width = _width(output)
+    one_sided = compared.method == "hall" and width is None
+    fewest = FEWEST_ONE_SIDED if one_sided else FEWEST_FOR_A_MARGIN
     differing = None if compared.wins is None else compared.wins + (compared.losses or 0)
     if width is not None and differing is not None and differing < FEWEST_FOR_A_MARGIN:
         share = min(margin / width, 1 - 1e-9)

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evaluators.stats.always_valid import AsymptoticTest, always_valid_test
 from evaluators.stats.intervals import (
     FEWEST_CLUSTERS,
     ROUNDING,
@@ -50,6 +51,7 @@ from evaluators.stats.inversion import (
 )
 from evaluators.stats.power import minimum_detectable_effect
 from evaluators.stats.resampling import Floats
+from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
 
 PerSample: TypeAlias = Mapping[Any, float | Sequence[float]] | Sequence[float] | Floats
 
@@ -104,6 +106,7 @@ def paired_difference(
     low: float | None = None,
     high: float | None = None,
     margin: float | None = None,
+    always_valid: bool = False,
 ) -> Paired | None:
     """Return the mean difference a - b over the samples that both have; None without any.
 
@@ -120,6 +123,7 @@ def paired_difference(
         low: the end of the scores' range; None without one.
         high: its other end.
         margin: the largest difference that makes no difference to the user; None for none.
+        always_valid: whether the numbers have to hold although they were looked at before.
     """
     first, second = _aligned(a, b)
     n = len(first)
@@ -137,11 +141,19 @@ def paired_difference(
     if low is not None and high is not None:
         # A range that the scores leave is none.
         width = max(high - low, float(np.abs(differences).max()))
-    test: DifferenceTest
-    if clusters is not None:
-        test = _clustered_test(differences, clusters, width)
-    elif np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all() and n > 1:
+    dichotomous = bool(
+        np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all() and n > 1
+    )
+    if dichotomous:
         width = 1.0
+    test: DifferenceTest
+    if always_valid:
+        test = always_valid_test(
+            differences, clusters=clusters, low=None if width is None else -width, high=width
+        )
+    elif clusters is not None:
+        test = _clustered_test(differences, clusters, width)
+    elif dichotomous:
         test = DichotomousTest(wins=counts.wins, losses=counts.losses, n=n)
     else:
         test = mean_test(differences, low=None if width is None else -width, high=width)
@@ -210,6 +222,7 @@ def paired_corpus_difference(
     level: float = 0.95,
     width: float | None = None,
     margin: float | None = None,
+    always_valid: bool = False,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Paired | None:
@@ -226,6 +239,7 @@ def paired_corpus_difference(
         level: confidence level of the interval.
         width: the largest difference that the score's range allows; None without a range.
         margin: the largest difference that makes no difference to the user; None for none.
+        always_valid: whether the numbers have to hold although they were looked at before.
         resamples: bootstrap resamples.
         seed: of the resampling.
     """
@@ -248,8 +262,14 @@ def paired_corpus_difference(
         # A resample varies as n - 1 in n samples do.
         error = float(resampled_scores(units, gap, resamples, seed).std()) * (k / (k - 1)) ** 0.5
     test: DifferenceTest
-    if k < 2 or (clusters is not None and effective_clusters(clusters) < FEWEST_CLUSTERS):
+    if (
+        k < 2
+        or (clusters is not None and effective_clusters(clusters) < FEWEST_CLUSTERS)
+        or (always_valid and (k < ASYMPTOTIC_MINIMUM or error <= ROUNDING))
+    ):
         test = NoTest()
+    elif always_valid:
+        test = AsymptoticTest(difference, error, k)
     elif error <= ROUNDING * max(1.0, abs(difference)):
         test = UnboundedConstantTest(difference if abs(difference) > ROUNDING else 0.0, k)
     else:

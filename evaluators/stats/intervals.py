@@ -30,7 +30,20 @@ from evaluators.stats.resampling import resamples as index_resamples
 
 Corpus: TypeAlias = Callable[[Sequence[float]], float]
 Method = Literal[
-    "none", "hall", "bca", "t", "bounded", "clustered t", "wilson", "percentile", "bootstrap t", "F"
+    "none",
+    "constant",
+    "hall",
+    "bca",
+    "t",
+    "bounded",
+    "clustered t",
+    "wilson",
+    "percentile",
+    "score",
+    "bootstrap t",
+    "betting",
+    "asymptotic",
+    "F",
 ]
 
 FEW_OTHERS = 6
@@ -56,7 +69,8 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
         estimate: None when n is 0.
         low, high: None when n is below 2: one sample says nothing about the spread.
         n: samples (clusters), not single values.
-        method: how the interval was computed; `none` without an interval.
+        method: how the interval was computed; without an interval `constant`, where values that are
+            all the same have no range, or `none`.
     """
 
     estimate: float | None
@@ -456,7 +470,8 @@ def _without_interval(values: Floats, n: int) -> Interval:
     constant = _constant(values)
     # Not the mean where all are the same: that of three 0.1 is 0.10000000000000002.
     estimate = float(values[0]) if constant else float(values.mean())
-    return Interval(estimate=estimate, low=None, high=None, n=n)
+    method: Method = "constant" if constant and n > 1 else "none"
+    return Interval(estimate=estimate, low=None, high=None, n=n, method=method)
 
 
 def _constant(values: Floats) -> bool:

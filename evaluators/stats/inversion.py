@@ -25,7 +25,15 @@ import numpy as np
 from evaluators.stats.resampling import Floats
 
 DifferenceMethod: TypeAlias = Literal[
-    "none", "score", "t", "hall", "bounded", "clustered t", "bootstrap t"
+    "none",
+    "score",
+    "t",
+    "hall",
+    "bounded",
+    "clustered t",
+    "bootstrap t",
+    "betting",
+    "asymptotic",
 ]
 
 FEW_DIFFERENT = 5
@@ -106,8 +114,8 @@ class DichotomousTest:
     def interval(self, level: float) -> tuple[float, float]:
         """Return the differences that the test does not reject."""
         quantile = _NORMAL.inv_cdf(0.5 + level / 2)
-        low = _boundary(lambda value: self._score(value) > quantile, -1.0, self._estimate)
-        high = _boundary(lambda value: self._score(value) < -quantile, 1.0, self._estimate)
+        low = boundary(lambda value: self._score(value) > quantile, -1.0, self._estimate)
+        high = boundary(lambda value: self._score(value) < -quantile, 1.0, self._estimate)
         if p_value(self) > 1 - level:
             return min(low, 0.0), max(high, 0.0)
         # At levels far above 95% the two tests can differ the other way about.
@@ -321,7 +329,7 @@ def _mid_p(wins: int, losses: int) -> Tails:
     )
 
 
-def _boundary(rejected: Callable[[float], bool], outside: float, inside: float) -> float:
+def boundary(rejected: Callable[[float], bool], outside: float, inside: float) -> float:
     """Return the value between the two at which a test begins to reject."""
     for _ in range(_STEPS):
         middle = (outside + inside) / 2

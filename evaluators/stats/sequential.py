@@ -37,8 +37,10 @@ ASYMPTOTIC_MINIMUM = 100
 """Samples (or clusters) before an asymptotic method may decide anything."""
 
 _TUNED_AT = 300  # where an asymptotic sequence is narrowest; elsewhere it is valid all the same
-# Bets on both signs, each half of the one before: some one is within 1.5 of the best there is.
-_BETS = tuple(sign * 0.9 * 0.5**k for k in range(7) for sign in (1, -1))
+BETS = tuple(0.9 * 0.5**k for k in range(7))
+"""Shares of what may be bet, each half of the one before: one is within 1.5 of the best."""
+
+_BETS = tuple(sign * bet for bet in BETS for sign in (1, -1))
 
 
 class StopWhen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -230,6 +232,12 @@ class StopRule:
         return f"{name} is decided: {', '.join(parts)}"
 
 
+def asymptotic_spread(alpha: float) -> float:
+    """Return the variance, per sample, of the mixture that makes an asymptotic sequence."""
+    doubled = -2 * math.log(alpha)
+    return (doubled + math.log(doubled + 1)) / _TUNED_AT
+
+
 class _Exact(Protocol):
     """A method for outputs whose range is known."""
 
@@ -344,8 +352,7 @@ class _Asymptotic:
     """
 
     def __init__(self, alpha: float) -> None:
-        doubled = -2 * math.log(alpha)
-        self._rho2 = (doubled + math.log(doubled + 1)) / _TUNED_AT
+        self._rho2 = asymptotic_spread(alpha)
         self._log = -math.log(alpha)
         self._clusters: dict[str, tuple[float, int]] = {}
         self._offset: float | None = None

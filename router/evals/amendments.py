@@ -128,6 +128,7 @@ def extend(
         document = msgspec.structs.replace(document, limit=limit)
     if repeats is not None:
         document = msgspec.structs.replace(document, repeats=repeats)
+    document = msgspec.structs.replace(document, looks=document.looks + 1)
     check_repeats(document)
     metrics = build_metrics(document)
     check_signatures(run, metrics)

@@ -24,6 +24,7 @@ from evaluators.reports.compare import Comparisons, Join, Side, compare
 from evaluators.reports.report import shortfall_counts
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
+from router.evals.results import looked_at
 from router.evals.runs import Runs
 from router.evals.stored_runs import stored_document
 from router.evals.validation import build_metrics
@@ -156,6 +157,7 @@ async def compare_runs(
         joined=join,
         warnings=warnings,
         margins=margins,
+        always_valid=any(looked_at(member.run, member.document) for member in members),
         movers=request.movers,
     )
 
@@ -367,18 +369,24 @@ def _prompt(document: RunDocument) -> Any:
     return document.messages, document.prompt
 
 
+def _stage(member: _ComparedRun) -> Iterable[str]:
+    """Warn of a run that has not ended, or not as planned."""
+    run = member.run
+    if run.state != "completed":
+        yield f"{run.id} is {run.state}: its scores may change."
+    if run.stopped:
+        yield f"{run.id} ended early ({run.stopped})."
+    if member.document.looks:
+        yield f"{run.id} was extended after it could be read."
+
+
 def _different(first: _ComparedRun, second: _ComparedRun) -> list[str]:
     """Return warnings about what differs between the documents and metrics of the runs."""
-    warnings = []
-    for run in dict.fromkeys((first.run.id, second.run.id)):
-        member = first if run == first.run.id else second
-        if member.run.state != "completed":
-            warnings.append(f"{run} is {member.run.state}: its scores may change.")
-        if member.run.stopped:
-            warnings.append(
-                f"{run} ended early ({member.run.stopped}); intervals and p-values here assume "
-                "that the number of samples was not chosen by looking at the scores."
-            )
+    warnings = [
+        sentence
+        for member in dict.fromkeys((first.run.id, second.run.id))
+        for sentence in _stage(first if member == first.run.id else second)
+    ]
     if first.run.id == second.run.id:
         return warnings
     if _prompt(first.document) != _prompt(second.document):

@@ -89,13 +89,24 @@ class Outcomes:
         return read
 
 
-def _stopped_by_rule(run: Run, document: RunDocument) -> list[str]:
-    if run.state != "completed" or not run.stopped or document.stop_when is None:
+def looked_at(run: Run, document: RunDocument) -> bool:
+    """Say whether a run's number of samples may have been chosen by looking at its scores.
+
+    It may where the run was extended or ended early, and while it has not ended at all.
+    """
+    return bool(document.looks or run.stopped) or run.state != "completed"
+
+
+def _look_warnings(run: Run, document: RunDocument) -> list[str]:
+    if not looked_at(run, document):
         return []
+    reasons = ["was extended after it could be read"] if document.looks else []
+    reasons += [f"ended early ({run.stopped})"] if run.stopped else []
+    if run.state != "completed" and not run.stopped:
+        reasons.append(f"is {run.state}")
     return [
-        "The run ended when its question was answered. The intervals and p-values above are for a "
-        "number of samples fixed beforehand; what holds whenever one looks is the reason that it "
-        f"gave: {run.stopped}."
+        f"The run {' and '.join(reasons)}, so intervals, p-values, verdicts and gates are those "
+        "that hold whenever one looks; they are wider than those of a run that went as planned."
     ]
 
 
@@ -121,13 +132,15 @@ async def outcome(store: Store, run: Run, document: RunDocument) -> Outcome:
     )
     # On threads: a million rows would hold up everything else in this process.
     await store.each_result(run.id, lambda row: scores.add(row.cell, row.answer, row.scores))
-    report = await asyncio.to_thread(summarise, scores, margins=document.margins)
+    report = await asyncio.to_thread(
+        summarise, scores, margins=document.margins, always_valid=looked_at(run, document)
+    )
     # The scores were made by what was installed then, not by what is now.
     judges, warnings = await judge_reports(store, run, metrics, report.routes)
     report = msgspec.structs.replace(
         report,
         signatures=run.metrics,
-        warnings=(*report.warnings, *warnings, *_stopped_by_rule(run, document)),
+        warnings=(*report.warnings, *warnings, *_look_warnings(run, document)),
     )
     gates = await asyncio.to_thread(
         gate_rules.check, parse_gates(document, metrics), scores, report

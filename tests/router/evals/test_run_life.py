@@ -275,6 +275,12 @@ def test_extend_asks_only_what_is_new(folder, upstream):
     more = json.loads(evalrouter("eval", "extend", run_id, "--limit", 9, "--json").stdout)
     assert upstream.log.total == 9
     assert (more["run"]["dataset_rows"], more["run"]["cells"]) == (9, 9)
+    # Whoever extends a run has read it: a second look needs numbers that hold at both.
+    assert (first["report"]["always_valid"], more["report"]["always_valid"]) == (False, True)
+    assert scores(first)["exact_match"]["method"] == "wilson"
+    assert scores(more)["exact_match"]["method"] == "betting"
+    assert more["run"]["document"]["looks"] == 1
+    assert any("was extended after it could be read" in one for one in more["report"]["warnings"])
     more = json.loads(evalrouter("eval", "extend", run_id, "--repeats", 3, "--json").stdout)
     assert upstream.log.total == 27
     assert scores(more)["exact_match"]["scored"] == 27
@@ -355,6 +361,11 @@ def test_stop_when_ends_a_run_and_says_why(folder, http, upstream):
         sent = upstream.log.total
         assert 20 <= sent < 400
         assert "0.2" in run["stopped"]
+        report = http.get(f"{url}/eval/{run_id}").json()["report"]
+        assert report["always_valid"]
+        assert report["routes"][0]["scores"][0]["method"] == "betting"
+        assert "hold whenever one looks" in report["method"]
+        assert any("ended early" in warning for warning in report["warnings"])
         # Its question is answered, so that there is nothing to go on with.
         http.post(f"{url}/eval/{run_id}/resume")
         wait_for(lambda: state_of(url, run_id) == "completed")

@@ -306,4 +306,18 @@ class JudgeMetric(Declared, Protocol):
         ...
 
 
+@runtime_checkable
+class SampleCheck(Protocol):
+    """A metric that can tell from a sample alone that no answer to it will be scored.
+
+    A run with such a sample is refused before any request.
+    """
+
+    name: str
+
+    def sample_error(self, sample: Sample) -> str:
+        """Return what is wrong with the sample; "" where nothing is."""
+        ...
+
+
 AnyMetric = Metric | IsolatedMetric | EmbeddingMetric | JudgeMetric

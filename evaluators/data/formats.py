@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -35,6 +36,8 @@ ARROW = "arrow"  # the format of a folder, which has no extension
 
 # A JSON array is parsed from one string; JSON lines have no such limit.
 MAX_JSON_BYTES = 128 * 1024 * 1024
+# Enough to see how a line begins.
+_PEEKED_BYTES = 4096
 # Deeper than any dataset means, and far less than Python's own stack allows.
 MAX_DEPTH = 64
 
@@ -139,8 +142,12 @@ def _object(value: Any, where: str, hint: str) -> dict[str, Any]:
     return value
 
 
-def _jsonl(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[FileRecord]:
-    hint = "write one object per line (a file that is one JSON array is named .json)"
+def _jsonl(
+    path: Path,
+    digest: Digest,
+    max_line_bytes: int,
+    hint: str = "write one object per line (a file that is one JSON array is named .json)",
+) -> Iterator[FileRecord]:
     for number, text in lines(path, digest, max_line_bytes):
         line = text.strip(" \t\r\n")
         if not line:
@@ -160,6 +167,10 @@ def _jsonl(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[FileReco
 
 
 def _json(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[FileRecord]:
+    if _has_lines(path, max_line_bytes):
+        hint = "a .json dataset is one array of objects, or has one object per line"
+        yield from _jsonl(path, digest, max_line_bytes, hint)
+        return
     with path.open("rb") as file:
         raw = file.read(MAX_JSON_BYTES + 1)
     if len(raw) > MAX_JSON_BYTES:
@@ -175,8 +186,19 @@ def _json(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[FileRecor
     except json.JSONDecodeError as error:
         raise DatasetError(
             f"{path}:{error.lineno}: not JSON at column {error.colno}: {error.msg}; a .json "
-            "dataset is one array of objects (a file of one object per line is named .jsonl)"
+            "dataset is one array of objects, or has one object per line"
         ) from error
+
+
+def _has_lines(path: Path, max_line_bytes: int) -> bool:
+    """Return whether a .json file begins with two lines that are objects.
+
+    JSON lines often have the name, those of the Prometheus repository for example.
+    """
+    with path.open("rb") as file:
+        first = file.readline(max_line_bytes).removeprefix(BOM_UTF8)
+        second = file.readline(_PEEKED_BYTES)
+    return first.lstrip().startswith(b"{") and second.lstrip().startswith(b"{")
 
 
 def _elements(path: Path, text: str, max_bytes: int) -> Iterator[FileRecord]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from evaluators.data.prometheus_prompts import split_prompt
 from evaluators.data.records import FileRecord, kind
 from providers.errors import DatasetError
 
@@ -16,7 +17,7 @@ MISSING: Final = object()
 
 PROMPTS = ("messages", "prompt", "input")
 REFERENCES = ("reference", "references")
-KNOWN = (*PROMPTS, *REFERENCES, "answer", "cluster", "id")
+KNOWN = (*PROMPTS, *REFERENCES, "answer", "cluster", "id", "instruction")
 
 # Mozilla Lumigator's names, used where a row has none of our columns for the purpose.
 _LUMIGATOR = (
@@ -103,7 +104,24 @@ def _named(record: FileRecord, columns: Mapping[str, str]) -> dict[str, Any]:
     for column, known, instead in _LUMIGATOR:
         if column in fields and not fields.keys() & set(instead):
             fields[known] = fields[column]
-    return fields
+    return _with_prompt_texts(fields)
+
+
+def _with_prompt_texts(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns with those that a whole Prometheus prompt in `instruction` stands for.
+
+    A row with a prompt of its own keeps its columns as they are.
+    """
+    prompt = fields.get("instruction")
+    if not isinstance(prompt, str) or any(fields.get(name) for name in PROMPTS):
+        return fields
+    texts = split_prompt(prompt)
+    if texts is None:
+        return fields
+    brought = {"input": texts.instruction, "answer": texts.response, "rubric": texts.rubric}
+    if texts.reference is not None and not any(fields.get(name) for name in REFERENCES):
+        brought["reference"] = texts.reference
+    return fields | {name: text for name, text in brought.items() if fields.get(name) in (None, "")}
 
 
 def _unpacked(fields: dict[str, Any]) -> dict[str, Any]:

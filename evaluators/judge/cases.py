@@ -26,8 +26,8 @@ from evaluators.data.rows import Row
 from evaluators.judge import prometheus
 from evaluators.judge.pairwise import Winner
 from evaluators.judge.pairwise_judging import AnswerPair
-from evaluators.judge.rubrics import Rubric, load, read_rubric
-from providers.errors import DatasetError, RunDocumentError, closest
+from evaluators.judge.rubrics import Rubric, rubric_of_value
+from providers.errors import DatasetError, closest
 
 _PEOPLE: Mapping[str, Winner] = {
     "a": "first",
@@ -186,6 +186,6 @@ def _rubric(value: Any, where: str) -> Rubric | None:
     if value is None:
         return None
     try:
-        return read_rubric(value) if isinstance(value, str) else load(value)
-    except (ValueError, RunDocumentError) as error:
+        return rubric_of_value(value)
+    except ValueError as error:
         raise DatasetError(f"{where}: rubric: {error}") from None

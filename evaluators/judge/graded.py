@@ -40,6 +40,10 @@ class Grading(NamedTuple):
         parameters: fields that are sent with every request.
         needs_reference: whether a sample without a reference cannot be judged.
         categories: every verdict that is possible.
+        columns: what changes the verdicts of a run besides the signature, as the columns of its
+            dataset that are read; a calibration holds for others as well.
+        check: raises UnjudgeableError for a sample of which no answer can be judged; None where
+            that is known with the answer only.
     """
 
     name: str
@@ -54,6 +58,8 @@ class Grading(NamedTuple):
     parameters: Mapping[str, Any]
     needs_reference: bool
     categories: tuple[float, ...]
+    columns: str = ""
+    check: Callable[[Sample], object] | None = None
 
 
 class UnjudgeableError(Exception):
@@ -61,7 +67,10 @@ class UnjudgeableError(Exception):
 
 
 class Graded:
-    """Scores answers by a grading and a panel of judges. See `evaluators.base.JudgeMetric`."""
+    """Scores answers by a grading and a panel of judges.
+
+    See `evaluators.base.JudgeMetric` and `evaluators.base.SampleCheck`.
+    """
 
     def __init__(self, metric: str, grading: Grading, panel: Panel) -> None:
         self.name = f"{metric}:{grading.name}"
@@ -71,12 +80,21 @@ class Graded:
         self.source = grading.source
         self.grading = grading.signature
         self.signature = (
-            f"{grading.signature}|judges:{','.join(panel.judges)}|repeats:{panel.repeats}"
+            f"{grading.signature}{grading.columns}|judges:{','.join(panel.judges)}|repeats:{panel.repeats}"
             f"|retries:{panel.retries}|combine:{panel.combine}"
         )
         self.outputs = _outputs(grading, panel)
         self._grading = grading
         self._panel = panel
+
+    def sample_error(self, sample: Sample) -> str:
+        """Return why no answer to a sample can be judged; "" where one can."""
+        try:
+            if self._grading.check is not None:
+                self._grading.check(sample)
+        except UnjudgeableError as error:
+            return str(error)
+        return ""
 
     async def judge(self, items: Sequence[Scorable], ask: AskJudge) -> list[tuple[Score, ...]]:
         """Return one tuple of scores for each answer; all answers are judged at the same time."""

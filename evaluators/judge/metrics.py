@@ -17,6 +17,7 @@ import msgspec
 
 from evaluators.base import Answer, Judgement, Sample
 from evaluators.data.paths import Opens
+from evaluators.data.prometheus_prompts import split_prompt
 from evaluators.data.rows import value_at
 from evaluators.judge import prometheus as published
 from evaluators.judge import rubrics, verdicts
@@ -58,12 +59,16 @@ def prometheus(
 
     Args:
         judge: one route, or several as a jury.
-        rubric: a stock rubric, a YAML file, or a rubric written in place.
+        rubric: a stock rubric, a YAML file, a rubric written in place, or `{column: NAME}` for
+            the rubrics that the rows have: a text as published, a whole Prometheus prompt, a
+            mapping, or a stock rubric's name. With other scores than 1 to 5, `low` and `high`
+            are beside `column`.
         style: the Prometheus whose texts and template are used.
         template: `chat` for an endpoint that applies the model's template, `raw` for completions.
         reference: whether the prompt has the sample's first reference: if the sample has one,
             always (a sample without one cannot be judged) or never.
-        instruction: the column with the instruction; the last user message without it.
+        instruction: the column with the instruction, or with a whole Prometheus prompt that has
+            it; the last user message without it.
         output: the name of the score, where a run has two judges for one rubric or kind.
         repeats: the number of verdicts that each judge gives.
         retries: how often a request is repeated when its verdict cannot be read.
@@ -75,8 +80,9 @@ def prometheus(
     Raises:
         RunDocumentError: a wrong rubric, or options that exclude each other.
     """
+    by_row = isinstance(rubric, dict) and "column" in rubric
     grading = prometheus_grading(
-        rubrics.load(rubric),
+        rubrics.columns(rubric) if isinstance(rubric, dict) and by_row else rubrics.load(rubric),
         style=style,
         template=template,
         reference=reference,
@@ -89,7 +95,7 @@ def prometheus(
 
 
 def prometheus_grading(
-    rubric: rubrics.Rubric,
+    rubric: rubrics.Rubric | rubrics.ColumnRubrics,
     *,
     style: published.Style = "prometheus-2",
     template: Template = "chat",
@@ -105,13 +111,23 @@ def prometheus_grading(
             "structured: completions take no response_format", param="structured"
         )
 
+    def rubric_of(sample: Sample) -> rubrics.Rubric:
+        if isinstance(rubric, rubrics.Rubric):
+            return rubric
+        try:
+            return rubric.rubric(sample.fields)
+        except ValueError as error:
+            raise UnjudgeableError(str(error)) from None
+
     def ask(sample: Sample, answer: Answer) -> Sequence[dict[str, str]] | str:
         known = references(sample) if reference != "never" else ()
         if reference == "always" and not known:
             raise UnjudgeableError("no reference")
+        asked = instruction_of(sample, instruction)
+        prompt = None if instruction is None else split_prompt(asked)
         question = published.absolute(
-            rubric,
-            instruction=instruction_of(sample, instruction),
+            rubric_of(sample),
+            instruction=asked if prompt is None else prompt.instruction,
             response=answer.text or "",
             reference=known[0] if known else None,
             style=style,
@@ -126,15 +142,16 @@ def prometheus_grading(
             "score", {"type": "integer", "enum": list(range(rubric.low, rubric.high + 1))}
         )
     prompts = fingerprint(*published.texts(style, "absolute"))
+    fixed = rubric if isinstance(rubric, rubrics.Rubric) else None
     return Grading(
-        name=rubric.name or "prometheus",
+        name=(fixed and fixed.name) or "prometheus",
         low=rubric.low,
         high=rubric.high,
         higher_is_better=True,
-        description=rubric.criteria,
+        description=fixed.criteria if fixed else "The score by the rubric that each row has.",
         source="Kim et al. 2024, Prometheus 2, arXiv:2405.01535; Kim et al. 2023, arXiv:2310.08491",
         signature=(
-            f"{style}|template:{template}|rubric:{rubric.fingerprint()}|reference:{reference}"
+            f"{style}|template:{template}|rubric:{_rubric_signature(rubric)}|reference:{reference}"
             f"|instruction:{instruction or 'last user message'}|prompts:{prompts}"
             f"|sent:{_digest(sent)}|read:{'expected' if expected else 'verdict'}|v:2"
         ),
@@ -143,7 +160,20 @@ def prometheus_grading(
         parameters=sent,
         needs_reference=reference == "always",
         categories=tuple(map(float, range(rubric.low, rubric.high + 1))),
+        columns="" if isinstance(rubric, rubrics.Rubric) else f"|rubric column:{rubric.column}",
+        check=None if fixed else rubric_of,
     )
+
+
+def row_rubrics_signature(low: int, high: int) -> str:
+    """Return what a signature says of rubrics that rows bring, with scores in this range."""
+    return "its own" if (low, high) == (1, 5) else f"its own {low} to {high}"
+
+
+def _rubric_signature(rubric: rubrics.Rubric | rubrics.ColumnRubrics) -> str:
+    if isinstance(rubric, rubrics.Rubric):
+        return rubric.fingerprint()
+    return row_rubrics_signature(rubric.low, rubric.high)
 
 
 def judge(

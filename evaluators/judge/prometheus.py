@@ -15,10 +15,10 @@ prometheus-eval 0.1.20 for the second.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from evaluators.data.prometheus_prompts import split_prompt
 from evaluators.judge import fence
 from evaluators.judge.prompts import fill, text
 from evaluators.judge.rubrics import Rubric, read_rubric
@@ -145,14 +145,14 @@ def read_prompt(prompt: str) -> Parts:
     Raises:
         ValueError: the text is no such prompt.
     """
-    match = _PROMPT.fullmatch(prompt)
-    if match is None:
+    texts = split_prompt(prompt)
+    if texts is None:
         raise ValueError("the text is no absolute prompt of Prometheus")
     return Parts(
-        instruction=match["instruction"],
-        response=match["response"],
-        reference=match["reference"],
-        rubric=read_rubric(match["rubric"]),
+        instruction=texts.instruction,
+        response=texts.response,
+        reference=texts.reference,
+        rubric=read_rubric(texts.rubric),
     )
 
 
@@ -160,14 +160,3 @@ def _system(style: Style, grading: Literal["absolute", "relative"]) -> str:
     return text(
         "prometheus-1-system" if style == "prometheus-1" else f"prometheus-2-system-{grading}"
     )
-
-
-_PROMPT = re.compile(
-    r"###Task Description:\n.*?"
-    r"###The instruction to evaluate:\n(?P<instruction>.*?)\n\n"
-    r"###Response to evaluate:\n(?P<response>.*?)\n\n"
-    r"(?:###Reference Answer \(Score [+-]?\d+\):\n(?P<reference>.*?)\n\n)?"
-    r"###Score Rubrics:\n(?P<rubric>.*?)\n\n"
-    r"###Feedback: ?",
-    re.DOTALL,
-)

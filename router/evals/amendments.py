@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from evaluators.base import AnyMetric
+from evaluators.base import AnyMetric, SampleCheck
 from evaluators.document import MAX_PARTS, RunDocument, RunLimits
 from providers.errors import ConflictError, RunDocumentError
 from router.config.documents import Document, convert
@@ -54,6 +54,11 @@ class Rescore(NamedTuple):
     def needing_references(self) -> list[str]:
         """The names of the new metrics that cannot score a sample without references."""
         return [metric.name for metric in self.new if metric.needs_reference]
+
+    @property
+    def checks(self) -> list[SampleCheck]:
+        """Return the new metrics that check each sample."""
+        return [metric for metric in self.new if isinstance(metric, SampleCheck)]
 
 
 def rescore(run: Run, document: RunDocument, specs: Sequence[RescoreSpec], base: Path) -> Rescore:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from evaluators.base import AnyMetric
+from evaluators.base import AnyMetric, SampleCheck
 from evaluators.data.dataset_process import in_thread
 from evaluators.document import RunDocument
 from providers.errors import ConflictError, RunDocumentError
@@ -38,7 +38,7 @@ from router.evals.hardware_cost import hardware_costs
 from router.evals.lease import stale_after
 from router.evals.requests import EvalRequester
 from router.evals.results import Outcome, Outcomes
-from router.evals.samples import PreparedDataset, prepare
+from router.evals.samples import PreparedDataset, check_sample, prepare
 from router.evals.stored_runs import find_row, find_run, stored_document
 from router.evals.validation import (
     build_metrics,
@@ -253,7 +253,7 @@ class Runs:
         change = amendments.rescore(run, document, specs, base)
         check_metric_routes(self._requester.for_run(document), change.new)
         await self._confine(runner, change.document, None)
-        await self._check_references(run, change.needing_references)
+        await self._check_samples(run, change.needing_references, change.checks)
         await self._store.rescore_run(
             run.id,
             self._now(),
@@ -265,12 +265,21 @@ class Runs:
         )
         return await self._queued(run.id)
 
-    async def _check_references(self, run: Run, needing: Sequence[str]) -> None:
-        """Check that every sample has a reference, where metrics of these names need one."""
-        if not needing:
+    async def _check_samples(
+        self, run: Run, needing: Sequence[str], checks: Sequence[SampleCheck]
+    ) -> None:
+        """Check that every sample has what new metrics need.
+
+        Args:
+            run: the run.
+            needing: names of metrics that need a reference.
+            checks: metrics that check each sample.
+        """
+        if not needing and not checks:
             return
         async for sample in self._store.samples(run.id):
-            if not sample.references:
+            check_sample(sample, checks, "metrics", param="metrics")
+            if needing and not sample.references:
                 raise RunDocumentError(
                     f"metrics: the sample {sample.id} has no reference, which "
                     f"{', '.join(needing)} needs",

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from evaluators.base import Declared, Sample
+from evaluators.base import Declared, Sample, SampleCheck
 from evaluators.data import dataset_process
 from evaluators.data.dataset import Dataset
 from evaluators.document import RunDocument
@@ -32,6 +32,7 @@ class PreparedDataset(msgspec.Struct, frozen=True, kw_only=True):
         messages, prompt: of the run document.
         chosen: places of the rows drawn, from 0, ascending; None for the first `count`.
         needing: names of the metrics that cannot score a sample without references.
+        checks: the metrics that check each sample.
     """
 
     dataset: Dataset
@@ -41,14 +42,15 @@ class PreparedDataset(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str | None
     chosen: list[int] | None
     needing: list[str]
+    checks: Sequence[SampleCheck] = ()
 
     def samples(self) -> Iterator[Sample]:
         """Yield the samples, one at a time. Blocks on the file: iterate it on a thread.
 
         Raises:
             DatasetError: the file changed since it was checked.
-            RunDocumentError: a row that cannot be rendered; after the last sample, that some have
-                no reference and a metric needs one.
+            RunDocumentError: a row that cannot be rendered, or of which a metric cannot score an
+                answer; after the last sample, that some have no reference and a metric needs one.
         """
         without: list[str] = []
         missing = 0
@@ -63,6 +65,7 @@ class PreparedDataset(msgspec.Struct, frozen=True, kw_only=True):
                 missing += 1
                 if len(without) < 5:
                     without.append(sample.id)
+            check_sample(sample, self.checks, self.named, param="dataset")
             yield sample
         if missing:
             some = ", ".join(without) + (", …" if missing > len(without) else "")
@@ -71,6 +74,26 @@ class PreparedDataset(msgspec.Struct, frozen=True, kw_only=True):
                 f"(id {some}), which {', '.join(self.needing)} needs. Add them, drop those rows, "
                 "or leave the metric out.",
                 param="dataset",
+            )
+
+
+def check_sample(sample: Sample, checks: Sequence[SampleCheck], where: str, *, param: str) -> None:
+    """Check that metrics can score answers to a sample.
+
+    Args:
+        sample: the sample.
+        checks: the metrics.
+        where: what the message begins with.
+        param: where in the run document the mistake is.
+
+    Raises:
+        RunDocumentError: one of them cannot.
+    """
+    for metric in checks:
+        error = metric.sample_error(sample)
+        if error:
+            raise RunDocumentError(
+                f"{where}: {metric.name} cannot score the sample {sample.id}: {error}", param=param
             )
 
 
@@ -120,4 +143,5 @@ def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) 
         prompt=document.prompt,
         chosen=chosen,
         needing=[metric.name for metric in metrics if metric.needs_reference],
+        checks=[metric for metric in metrics if isinstance(metric, SampleCheck)],
     )

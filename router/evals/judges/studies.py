@@ -35,6 +35,7 @@ from evaluators.judge.metrics import (
     UseReference,
     kind_grading,
     prometheus_grading,
+    row_rubrics_signature,
 )
 from evaluators.judge.pairwise import PairwiseComparison
 from evaluators.judge.pairwise_judging import AnswerPair, PairwiseGrading, compare_pair
@@ -55,7 +56,6 @@ _Case = TypeVar("_Case")
 _Result = TypeVar("_Result")
 
 _PREFIX: dict[StudyKind, str] = {"calibration": "cal", "comparison": "cmp", "tournament": "trn"}
-RUBRICS_OF_ROWS = "its own"
 
 
 class _Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -359,7 +359,8 @@ class _Gradings:
             rubric = answers[0].rubric
             assert rubric is not None
             self.signature = self.signature.replace(
-                f"rubric:{rubric.fingerprint()}", f"rubric:{RUBRICS_OF_ROWS}"
+                f"rubric:{rubric.fingerprint()}",
+                f"rubric:{row_rubrics_signature(int(low), int(high))}",
             )
 
     async def item(self, case: Case, client: JudgeClient) -> Item:

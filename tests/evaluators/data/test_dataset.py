@@ -501,7 +501,11 @@ def test_defects_of_json_lines(tmp_path, content, message):
             '{"data": []}',
             "d.json:1: not JSON at column 1: expected [; a .json dataset is one array",
         ),
-        ('{"input": "x"}\n{"input": "y"}', "a file of one object per line is named .jsonl"),
+        (
+            '{\n"data": []}',
+            "d.json:1: not JSON at column 1: expected [; a .json dataset is one array",
+        ),
+        ('{"input": "x"}\n{"input": "y"', "d.json:2: not JSON at column 14"),
         ('[\n{"input": "x"},\n]', "d.json:3: not JSON at column 1: Expecting value"),
         ('[\n{"input": "x"}\n', "d.json:3: not JSON at column 1: expected , or ]"),
         ('[{"input": "x"}]\n[]', "d.json:2: not JSON at column 1: more text after the array"),
@@ -512,6 +516,14 @@ def test_defects_of_json_lines(tmp_path, content, message):
 )
 def test_defects_of_a_json_array(tmp_path, content, message):
     assert message in refused(write(tmp_path, "d.json", content))
+
+
+@pytest.mark.parametrize("beginning", [b"", b"\xef\xbb\xbf"])
+def test_json_lines_may_be_named_json(tmp_path, beginning):
+    path = write(tmp_path, "d.json", beginning + b'{"input": "x"}\n{"input": "y"}\n')
+    dataset = open_dataset(path)
+    assert [row.input for row in dataset.rows()] == ["x", "y"]
+    assert dataset.hash == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_bad_utf8_in_a_json_array_names_its_line(tmp_path):

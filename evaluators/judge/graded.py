@@ -3,13 +3,16 @@
 `metrics.py` makes them. A second output is the share of verdicts that could not be read, which are
 never numbers. With repeats, another one is the deviation between them; with two or more verdicts
 per answer, another one is Krippendorff's alpha over all answers, between the judges or between one
-judge's repeats. Several judges have Fleiss' kappa as well.
+judge's repeats. Several judges have Fleiss' kappa as well. Where people have scored a random part
+of the answers, the first output is the mean corrected by their scores.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +24,7 @@ from evaluators.stats.agreement import (
     fleiss_of_sums,
     fleiss_statistics,
 )
+from evaluators.stats.prediction_powered import ppi_of_sums, ppi_statistics
 
 
 class Grading(NamedTuple):
@@ -72,7 +76,9 @@ class Graded:
     See `evaluators.base.JudgeMetric` and `evaluators.base.SampleCheck`.
     """
 
-    def __init__(self, metric: str, grading: Grading, panel: Panel) -> None:
+    def __init__(
+        self, metric: str, grading: Grading, panel: Panel, people: str | None = None
+    ) -> None:
         self.name = f"{metric}:{grading.name}"
         self.judges = panel.judges
         self.calls = panel.calls
@@ -82,10 +88,12 @@ class Graded:
         self.signature = (
             f"{grading.signature}{grading.columns}|judges:{','.join(panel.judges)}|repeats:{panel.repeats}"
             f"|retries:{panel.retries}|combine:{panel.combine}"
+            f"{f'|people:{people}' if people else ''}"
         )
-        self.outputs = _outputs(grading, panel)
+        self.outputs = _outputs(grading, panel, people)
         self._grading = grading
         self._panel = panel
+        self._people = people
 
     def sample_error(self, sample: Sample) -> str:
         """Return why no answer to a sample can be judged; "" where one can."""
@@ -107,7 +115,11 @@ class Graded:
             return tuple(
                 Score(output=output.name, value=None, error=str(error)) for output in self.outputs
             )
-        return self._scores(await poll(self._panel, ask, request, self._grading.read))
+        polled = await poll(self._panel, ask, request, self._grading.read)
+        scores = self._scores(polled)
+        if self._people is None:
+            return scores
+        return (self._corrected(item, polled, self._people), *scores)
 
     def request(self, item: Scorable) -> PanelRequest:
         """Return the request that every judge gets about an answer. Raises UnjudgeableError."""
@@ -136,7 +148,7 @@ class Graded:
         }
         prefix = len(self._grading.name)
         scores = []
-        for output in self.outputs:
+        for output in self.outputs[self._people is not None :]:
             value, sums = values[output.name[prefix:]]
             error = "" if value is not None else polled.why or "fewer than two verdicts"
             has_note = value is not None and output.name == self._grading.name
@@ -150,6 +162,44 @@ class Graded:
                 )
             )
         return tuple(scores)
+
+    def _corrected(self, item: Scorable, polled: Polled, column: str) -> Score:
+        """Return what an answer says of people's mean, with their score of it or without."""
+        name = self.outputs[0].name
+        if polled.value is None:
+            return Score(output=name, value=None, error=polled.why)
+        if item.answer.text != item.sample.answer:
+            why = f"people's scores ({column}) are of the dataset's answer, not of this one"
+            return Score(output=name, value=None, error=why)
+        try:
+            people = people_score(item.sample.fields.get(column))
+        except ValueError as error:
+            return Score(output=name, value=None, error=f"column {column!r}: {error}")
+        # Answers that belong together are in one fold.
+        fold = zlib.crc32((item.sample.cluster or item.sample.id).encode(errors="replace"))
+        return Score(
+            output=name,
+            value=polled.value if people is None else people,
+            statistics=ppi_statistics(polled.value, people, fold),
+            note="" if people is not None else "not scored by people",
+        )
+
+
+def people_score(value: Any) -> float | None:
+    """Return the mean of people's scores in a column; None for an empty one.
+
+    Raises:
+        ValueError: it has something else than numbers.
+    """
+    given = value if isinstance(value, list | tuple) else [value]
+    given = [score for score in given if score is not None and score != ""]
+    try:
+        scores = [float(score) for score in given]
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} is no score") from None
+    if not all(map(math.isfinite, scores)):
+        raise ValueError(f"{value!r} is no score")
+    return statistics.fmean(scores) if scores else None
 
 
 def _alpha(polled: Polled) -> tuple[float | None, tuple[float, ...]]:
@@ -171,15 +221,28 @@ def _fleiss(polled: Polled, categories: Sequence[float]) -> tuple[float | None, 
     return 0.0, fleiss_statistics(nearest, categories)
 
 
-def _outputs(grading: Grading, panel: Panel) -> tuple[Output, ...]:
+def _outputs(grading: Grading, panel: Panel, people: str | None) -> tuple[Output, ...]:
     name = grading.name
-    outputs = [
+    outputs = []
+    if people:
+        outputs.append(
+            Output(
+                name=f"{name}_corrected",
+                low=None,
+                high=None,
+                higher_is_better=grading.higher_is_better,
+                corpus=ppi_of_sums,
+                description=f"{grading.description} The mean that people would give, from their "
+                "scores of some answers and the judge's of all (PPI++).",
+            )
+        )
+    outputs += [
         Output(
             name=name,
             low=grading.low,
             high=grading.high,
             higher_is_better=grading.higher_is_better,
-            description=grading.description,
+            description=f"{'Raw, as the judge scores: ' if people else ''}{grading.description}",
         ),
         Output(
             name=f"{name}_unparsed",

@@ -30,6 +30,7 @@ from providers.errors import RunDocumentError
 
 Judges = str | tuple[str, ...]
 _Many = Annotated[int, msgspec.Meta(ge=1, le=100)]
+ColumnName = Annotated[str, msgspec.Meta(min_length=1)]
 Few = Annotated[int, msgspec.Meta(ge=0, le=10)]
 UseReference = Literal["auto", "always", "never"]
 Template = Literal["chat", "raw"]
@@ -54,6 +55,7 @@ def prometheus(
     parameters: dict[str, Any] = {},  # noqa: B006  (never changed)
     structured: bool = False,
     expected: bool = False,
+    people: ColumnName | None = None,
 ) -> Graded:
     """Return the metric of Prometheus' absolute grading.
 
@@ -76,6 +78,9 @@ def prometheus(
         parameters: instead of or besides the published sampling; null leaves one out.
         structured: ask for a JSON object by `response_format`.
         expected: score by the probabilities of the score tokens.
+        people: the column with people's scores of the dataset's own answers, for a random part of
+            the rows (a number or a list of them; empty in the others). The judge's mean is then
+            corrected by them.
 
     Raises:
         RunDocumentError: a wrong rubric, or options that exclude each other.
@@ -91,7 +96,9 @@ def prometheus(
         structured=structured,
         expected=expected,
     )
-    return Graded("prometheus", _named(grading, output), _panel(judge, repeats, retries, combine))
+    return Graded(
+        "prometheus", _named(grading, output), _panel(judge, repeats, retries, combine), people
+    )
 
 
 def prometheus_grading(
@@ -188,6 +195,7 @@ def judge(
     combine: Combine = "mean",
     parameters: dict[str, Any] = {},  # noqa: B006  (never changed)
     expected: bool = False,
+    people: ColumnName | None = None,
 ) -> Graded:
     """Return the metric of a built-in kind of judge, or of your own kind in a YAML file.
 
@@ -202,6 +210,9 @@ def judge(
         combine: how several judges' verdicts become one.
         parameters: instead of or besides those of the kind; null leaves one out.
         expected: score by the probabilities of the score tokens.
+        people: the column with people's scores of the dataset's own answers, for a random part of
+            the rows (a number or a list of them; empty in the others). The judge's mean is then
+            corrected by them.
 
     Raises:
         RunDocumentError: the kind does not exist, or the file has no kind.
@@ -213,7 +224,9 @@ def judge(
         parameters=parameters,
         expected=expected,
     )
-    return Graded("judge", _named(grading, output), _panel(judge, repeats, retries, combine))
+    return Graded(
+        "judge", _named(grading, output), _panel(judge, repeats, retries, combine), people
+    )
 
 
 def kind_grading(

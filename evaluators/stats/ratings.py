@@ -158,7 +158,8 @@ def _set_apart(
     With many pairs some are far apart by chance: at 95% for each, 45% of boards of five equal
     players named one. The bound is the 95% quantile over the draws of the largest standardised
     error of any pair (Romano and Wolf 2005, Econometrica 73:1237-1282, their single step), taken
-    from the normal to Student's t: the draws do not show how uncertain their own spread is.
+    from the normal to Student's t: the draws show neither how uncertain their own spread is, nor
+    that the ratings were fitted to the same questions.
     """
     pairs = list(combinations(order, 2))
     better, worse = np.array(pairs).T
@@ -166,11 +167,12 @@ def _set_apart(
     errors = drawn[:, better] - drawn[:, worse] - gaps
     scale = errors.std(axis=0, ddof=1)
     varies = scale > 0
-    if not varies.any() or questions < 2:
+    freedom = questions - len(order) + 1
+    if not varies.any() or freedom < 1:
         return []
     largest = np.abs(errors[:, varies] / scale[varies]).max(axis=1)
     share = NormalDist().cdf(float(np.quantile(largest, 0.95)))
-    bound = t_quantile(share, questions - 1) * (questions / (questions - 1)) ** 0.5 * scale
+    bound = t_quantile(share, freedom) * (questions / freedom) ** 0.5 * scale
     return [pair for pair, apart in zip(pairs, varies & (gaps > bound), strict=True) if apart]
 
 

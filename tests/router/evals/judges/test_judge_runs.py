@@ -49,6 +49,11 @@ MODELS = {
         {"match": "follows from the context", "answer": "1. yes\n2. no"},
         {"match": "helps to answer", "answer": '{"verdicts": ["yes", "yes"]}'},
     ],
+    "by-word": [
+        {"match": rf"(?s)evaluate:\n.*{word}", "answer": f"[RESULT] {value}"}
+        for word, value in (("fine", 3), ("poor", 1), ("good", 4))
+    ]
+    + [{"answer": "[RESULT] 2"}],
     "strict": [{"answer": "[RESULT] 2"}],
     "kind": [{"answer": "[RESULT] 5"}],
     "sure": [
@@ -224,6 +229,57 @@ def test_a_judge_that_was_cut_off_is_asked_again_and_leaves_no_number(http, upst
     why = "still thinking" if judge == "cut-thoughts" else "cut off"
     if judge != "cut-null":
         assert why in found["helpfulness"]["example"]
+
+
+def judged(http, folder, rows, **options):
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metric = {"name": "prometheus", "judge": "up/by-word", "people": "human", **options}
+    return evaluate(http, [metric], dataset="answers.jsonl", routes=["dataset/answer"])
+
+
+# The judge gives a point less than people.
+ANSWERS = [
+    {
+        "id": str(n),
+        "input": "Say it.",
+        "answer": f"It is {word}.",
+        "human": value + 1 if n % 4 == 0 else None,
+    }
+    for n, (word, value) in enumerate([("fine", 3), ("poor", 1), ("good", 4)] * 20)
+]
+
+
+def test_a_judges_mean_is_corrected_by_peoples_scores(http, world):
+    outcome = judged(http, world[0], ANSWERS)
+    found = scores(outcome)
+    assert found["helpfulness"]["estimate"] == pytest.approx(8 / 3)
+    corrected = found["helpfulness_corrected"]
+    assert corrected["estimate"] == pytest.approx(11 / 3, abs=0.1)
+    assert corrected["low"] < 11 / 3 < corrected["high"]
+    assert corrected["n"] == 60
+    # The corrected mean comes first, and the other one is marked.
+    first, raw, *_ = outcome["report"]["outputs"]
+    assert first["name"] == "helpfulness_corrected"
+    assert raw["description"].startswith("Raw")
+    assert "people:human" in next(iter(outcome["report"]["signatures"].values()))
+    assert any("45" in note and "not scored by people" in note for note in notes(outcome))
+
+
+def notes(outcome):
+    return outcome["report"]["warnings"]
+
+
+def test_peoples_scores_that_are_no_numbers_and_of_other_answers(http, world):
+    rows = [{**row, "human": "great"} if row["id"] == "0" else row for row in ANSWERS]
+    found = scores(judged(http, world[0], rows))
+    assert found["helpfulness_corrected"]["n"] == 59
+    assert "'great' is no score" in found["helpfulness_corrected"]["example"]
+    metric = {"name": "prometheus", "judge": "up/by-word", "people": "human"}
+    outcome = evaluate(http, [metric], dataset="answers.jsonl", routes=["up/echo"])
+    other = scores(outcome)["helpfulness_corrected"]
+    assert (other["estimate"], other["n"]) == (None, 0)
+    assert "are of the dataset's answer" in other["example"]
+    assert "people" in evaluate(http, [{**metric, "people": ""}], fails=True)
 
 
 def test_a_judge_that_is_down_is_told(http):

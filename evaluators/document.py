@@ -93,6 +93,8 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         parameters: sent with every request (temperature, max_tokens, ...).
         repeats: how many answers each sample gets from each route.
         limit: only the first so many samples; None for all.
+        unlabelled: only the rows without a reference, which a route may write
+            (`evalrouter dataset label`).
         sample: only so many samples, drawn at random; not together with `limit`. See Sampling.
         answer: how answers are read: whether thoughts are split off first; see AnswerRules.
         on_truncated: what becomes of an answer that was cut off, filtered or refused, or that
@@ -128,6 +130,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     parameters: dict[str, Any] = {}
     repeats: Repeats = 1
     limit: Rows | None = None
+    unlabelled: bool = False
     sample: Sampling | None = None
     answer: AnswerRules = AnswerRules()
     on_truncated: OnTruncated = "score"

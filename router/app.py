@@ -95,6 +95,8 @@ def create_app(services: Services) -> ASGIApp:
             export.export,
             datasets.list_datasets,
             datasets.register_dataset,
+            datasets.begin_labels,
+            datasets.register_labels,
             datasets.upload_dataset,
             datasets.show_dataset,
             datasets.download_dataset,

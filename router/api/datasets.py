@@ -1,8 +1,9 @@
-"""`/datasets`: upload, register, list, show, download and delete datasets."""
+"""`/datasets`: upload, register, label, list, show, download and delete datasets."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -10,13 +11,15 @@ from litestar import Request, delete, get, post, put
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
-from providers.errors import RequestError
+from providers.errors import RequestError, RunDocumentError
 from router.api.bodies import document_of
 from router.api.injection import Injected
 from router.config.documents import convert
-from router.datasets.registry import DatasetView, parse_columns
+from router.datasets.registry import DatasetView, check_dataset_name, name_of, parse_columns
 from router.datasets.sources import too_large
+from router.evals.labelling import LabelRequest, begin, finish
 from router.store.datasets import DatasetRow
+from router.store.runs import Run
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +36,16 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     name: str = ""
     columns: dict[str, str] = {}
     delimiter: str = ""
+
+
+class LabelName(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a labelled dataset is to be called.
+
+    Attributes:
+        name: by default that of the dataset, which gets a new version.
+    """
+
+    name: str = ""
 
 
 class DatasetList(msgspec.Struct):
@@ -103,6 +116,40 @@ async def upload_dataset(
         columns=parse_columns(column or []),
         delimiter=delimiter,
     )
+
+
+@post(
+    "/datasets/label",
+    tags=["datasets"],
+    summary="Begin to label a dataset",
+    status_code=202,
+)
+async def begin_labels(services: Injected, request: Request[Any, Any, Any]) -> Run:
+    """Start a run that sends each row without a reference to one route.
+
+    Follow it on `/eval/{id}/events`; `POST /datasets/label/{run}` then registers its answers.
+    """
+    written = convert(await document_of(request), LabelRequest, error=RunDocumentError)
+    roots = services.config.evaluation.roots
+    return await begin(services.runs, written, base=Path(), runner="server", within=roots)
+
+
+@post(
+    "/datasets/label/{run_id:str}",
+    tags=["datasets"],
+    summary="Register a labelled dataset",
+    status_code=200,
+)
+async def register_labels(
+    services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
+) -> DatasetRow:
+    """Store the dataset with the run's answers as references; 409 until every row is answered."""
+    named = convert(await document_of(request, default=b"{}"), LabelName, error=RequestError)
+    if named.name:
+        check_dataset_name(named.name)
+    run = await services.runs.find(run_id)
+    name = named.name or name_of(run.dataset)
+    return await finish(services.store, services.datasets, run, name=name)
 
 
 @get("/datasets/{name:str}", tags=["datasets"], summary="Show a dataset")

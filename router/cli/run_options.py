@@ -138,7 +138,7 @@ def read_run(path: Path | None, given: dict[str, Any]) -> RunSource:
     if given["dataset"] is not None:
         data["dataset"] = _from_here(given["dataset"], base)
     if given["task"] is not None or given["task_options"]:
-        data["task"] = _task(data.get("task"), given["task"], dict(given["task_options"]), base)
+        data["task"] = read_task(data.get("task"), given["task"], dict(given["task_options"]), base)
     return RunSource(complete_run(document._replace(data=data), base=base), base)
 
 
@@ -151,7 +151,7 @@ def _from_here(name: str, base: Path) -> str:
     return str(Path(name).resolve()) if base != Path() and Path(name).exists() else name
 
 
-def _task(before: Any, name: str | None, options: dict[str, str], base: Path) -> Any:
+def read_task(before: Any, name: str | None, options: dict[str, str], base: Path) -> Any:
     """Return the document's `task`, as the command line changes it."""
     if name is not None:
         task: dict[str, Any] = {"name": _from_here(name, base)}

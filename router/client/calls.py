@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -124,6 +124,17 @@ def upload(
     headers = {"content-length": str(path.stat().st_size)}
     call = dataset(name or path.stem, method="PUT", params=params)
     return call._replace(headers=headers), path
+
+
+def label(fields: Mapping[str, Any], name: str) -> tuple[ApiCall, Callable[[str], ApiCall]]:
+    """Return the request that begins to label a dataset, and, by run, the one that registers it."""
+    body = {key: value for key, value in fields.items() if value is not None}
+
+    def register(run_id: str) -> ApiCall:
+        path = f"/datasets/label/{quote(run_id, safe='')}"
+        return ApiCall("POST", path, {}, {"name": name})
+
+    return ApiCall("POST", "/datasets/label", {}, body), register
 
 
 def experiment(name: str, *, method: str = "GET", body: Any = None, **params: Any) -> ApiCall:

@@ -404,6 +404,55 @@ class Datasets:
         call = ApiCall("POST", "/datasets", {}, body)
         return cast("Dataset", self._connection.request(call, timeout=None))
 
+    def label(  # one for each field of the request
+        self,
+        dataset: str,
+        route: str,
+        *,
+        name: str = "",
+        task: str | Mapping[str, Any] | None = None,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        prompt: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        overwrite: bool = False,
+        timeout: float | None = None,
+    ) -> Dataset:
+        """Have a route write the references that rows lack; return the new version.
+
+        Args:
+            dataset: a registered dataset, or what the server may read.
+            route: a route, or `provider/model`.
+            name: what to call the new version; the dataset's name when empty.
+            task: a task that has messages and parameters.
+            messages: chat messages, their contents templates over the row's columns.
+            prompt: short for one user message.
+            columns: the dataset's column names mapped to known ones.
+            parameters: sent with every request.
+            limit: only the first so many rows.
+            overwrite: whether rows that have a reference get another one.
+            timeout: seconds to wait for the run; None for no limit.
+        """
+        run, register = calls.label(
+            {
+                "dataset": dataset,
+                "route": route,
+                "task": task,
+                "messages": messages,
+                "prompt": prompt,
+                "columns": columns,
+                "parameters": parameters,
+                "limit": limit,
+                "overwrite": overwrite,
+            },
+            name,
+        )
+        begun = self._connection.request(run)
+        Runs(self._connection).wait(begun["id"], timeout=timeout)
+        answer = self._connection.request(register(begun["id"]), timeout=None)
+        return cast("Dataset", answer)
+
     def show(self, name: str, *, rows: int = 5) -> ShownDataset:
         """Return a version, what its columns hold, and its first rows."""
         call = calls.dataset(name, params={"rows": rows})

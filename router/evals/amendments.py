@@ -147,6 +147,12 @@ def _check_limit(run: Run, document: RunDocument, limit: int) -> None:
             "draw; start a new run: answers come from the cache",
             param="limit",
         )
+    if document.unlabelled:
+        raise RunDocumentError(
+            "limit: the run has only the rows without a reference; start a new run: answers come "
+            "from the cache",
+            param="limit",
+        )
     if limit <= run.dataset_rows:
         raise RunDocumentError(
             f"limit: the run has {run.dataset_rows} samples already; give a larger number",

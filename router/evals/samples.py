@@ -97,6 +97,28 @@ def check_sample(sample: Sample, checks: Sequence[SampleCheck], where: str, *, p
             )
 
 
+def _unlabelled(dataset: Dataset, count: int, document: RunDocument) -> list[int]:
+    """Return the indexes of those of the first `count` rows that have no reference.
+
+    Raises:
+        RunDocumentError: all of them have one, or rows are to be drawn as well.
+    """
+    if document.sample is not None:
+        raise RunDocumentError(
+            "unlabelled: rows without a reference cannot be drawn at random (sample) as well",
+            param="unlabelled",
+        )
+    rows = dataset_process.rows(dataset, count=count)
+    indexes = [index for index, row in enumerate(rows) if not row.references]
+    if not indexes:
+        raise RunDocumentError(
+            f"unlabelled: all {count} rows of {document.dataset} have a reference, and only those "
+            "without one would be used",
+            param="unlabelled",
+        )
+    return indexes
+
+
 def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) -> PreparedDataset:
     """Check a dataset's file against a run document. Blocks while it is read.
 
@@ -126,6 +148,9 @@ def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) 
     count, chosen = dataset.row_count, None
     if document.limit is not None:
         count = min(document.limit, count)
+    if document.unlabelled:
+        chosen = _unlabelled(dataset, count, document)
+        count = len(chosen)
     if document.sample is not None:
         by = document.sample.by
         if by is not None and not {by, by.partition(".")[0]} & {*dataset.columns}:

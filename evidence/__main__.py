@@ -1,72 +1,116 @@
-"""Coverage, error rates and widths of every interval, verdict and gate, by simulation.
+"""Simulates every interval, verdict and gate, prints one table, and fails outside of its bands.
 
-    python -m evidence                         # `make evidence`: all cells
-    python -m evidence --replications 500 tied # few replications, cells named so
+    python -m evidence                                  # `make evidence`: all cells
+    python -m evidence --replications 1000 tied wins    # few replications, cells named so
+    python -m evidence --record                         # and a page in evidence/results
 
-Each cell draws data whose truth is known, many times, and asks the functions that reports use. The
-table says how often the interval held the truth, how wide it was beside the narrowest candidate
-that covers, how often a test rejected what is true, and how often a gate passed at its margin. The
-command fails where a number is outside its band.
+Each cell draws data whose truth is known, many times, and calls the functions that reports and
+gates call. The table says how often the interval held the truth, how wide it was beside the
+narrowest method that covers, and how often a test, verdict or gate was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import multiprocessing
+import os
+import platform
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
-from evidence.cells import CELLS
-from evidence.measures import Finding, measure
+import numpy
 
-REPLICATIONS = 10_000
-HEAD = (
-    "| kind | data | n | method | coverage | width | narrowest that covers | rejects the truth | "
-    "gate at its margin | |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+from evidence.catalogue import CELLS
+from evidence.measures import (
+    REPLICATIONS,
+    SEQUENTIAL,
+    Counts,
+    assess,
+    count,
+    replications_of,
 )
+from evidence.table import HEAD, row
 
-
-def row(finding: Finding) -> str:
-    """Return a line of the table."""
-
-    def share(value: float | None) -> str:
-        return "" if value is None else f"{100 * value:.1f}"
-
-    best = "" if finding.best is None else f"{finding.best[0]} {finding.best[1]:.3g}"
-    width = "refused" if finding.refused > 0.5 else f"{finding.width:.3g}"
-    remark = "; ".join(finding.faults) or finding.cell.remark
-    cells = (
-        finding.cell.kind,
-        finding.cell.name,
-        str(finding.cell.n),
-        finding.method,
-        share(finding.coverage),
-        width,
-        best,
-        share(finding.rejected),
-        share(finding.passed),
-        remark,
-    )
-    return f"| {' | '.join(cells)} |"
+RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
-    """Print the table; 1 where a number is outside its band."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--replications", type=int, default=REPLICATIONS)
-    parser.add_argument("words", nargs="*", help="only cells with one of these in kind or name")
-    options = parser.parse_args()
-    print(HEAD)
-    began, faults = time.monotonic(), 0
-    for cell in CELLS:
-        if options.words and not any(word in f"{cell.kind} {cell.name}" for word in options.words):
-            continue
-        finding = measure(cell, options.replications)
-        faults += bool(finding.faults)
-        print(row(finding), flush=True)
-    print(
-        f"\n{faults} cells outside their bands, {time.monotonic() - began:.0f} s", file=sys.stderr
+    """Print the table; return 1 where a number is outside its band."""
+    options = _options()
+    chosen = [
+        number
+        for number, cell in enumerate(CELLS)
+        if not options.words or any(word in cell.title for word in options.words)
+    ]
+    if options.record and (options.words or options.replications < REPLICATIONS):
+        print("only a table of all cells with all replications is recorded", file=sys.stderr)
+        return 2
+    began, counted = time.monotonic(), []
+    work = partial(_count, replications=options.replications, seed=options.seed)
+    with multiprocessing.get_context("fork").Pool(options.processes) as pool:
+        for number, counts in zip(chosen, pool.imap(work, chosen), strict=True):
+            counted.append((CELLS[number], counts))
+            if sys.stderr.isatty():
+                print(f"{len(counted)} of {len(chosen)}", end="\r", file=sys.stderr)
+    findings = assess(counted)
+    lines = [HEAD, *(row(cell, found) for (cell, _), found in zip(counted, findings, strict=True))]
+    print("\n".join(lines))
+    outside = sum(bool(finding.faults) for finding in findings)
+    took = f"{len(chosen):,} cells, {outside:,} outside of their bands; "
+    took += f"{time.monotonic() - began:,.0f} s with {options.processes} processes"
+    print(f"\n{took}", file=sys.stderr)
+    if options.record:
+        _record(lines, took)
+    return int(outside > 0)
+
+
+def _count(number: int, replications: int, seed: int) -> Counts:
+    cell = CELLS[number]
+    return count(cell, replications_of(cell, replications), seed=seed)
+
+
+def _record(lines: Sequence[str], took: str) -> None:
+    """Write the table with what it takes to make it again."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    place = RESULTS / f"{today}-evidence.md"
+    command = f"python -m evidence {' '.join(sys.argv[1:])}"
+    version = f"Python {platform.python_version()}, NumPy {numpy.__version__}"
+    heading = f"# Evidence, {today}\n\n`{command}` at commit {_commit()}; {version}.\n\n{took}."
+    place.write_text("\n".join([heading, "", *lines, ""]), encoding="utf-8")
+
+
+def _commit() -> str:
+    """Return the commit, with a mark where files differ from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607
+        capture_output=True,
+        check=True,
+        cwd=RESULTS.parent,
+        text=True,
     )
-    return int(faults > 0)
+    return described.stdout.strip()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m evidence", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "--replications",
+        type=int,
+        default=REPLICATIONS,
+        help=f"draws of a cell; a run with many looks gets {SEQUENTIAL / REPLICATIONS:.0%} of them",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--record", action="store_true", help="write a page in evidence/results")
+    parser.add_argument("words", nargs="*", help="only cells with one of these in their name")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,299 +1,170 @@
-"""What is counted of a cell, and the bands that the numbers have to be within."""
+"""Draws a cell's data many times, counts the outcomes, and compares the shares with their bands."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 
-from evaluators.base import Output
-from evaluators.stats import intervals
-from evaluators.stats.comparison import (
-    Comparison,
-    SampleScores,
-    comparison,
-    judged,
-    samples_for_margin,
-)
-from evaluators.stats.differences import Paired, paired_difference
-from evaluators.stats.inversion import StudentTest
-from evidence.cells import Cell, Data, Floats
+from evidence.cells import Cell, Ends, Outcome
+
+REPLICATIONS = 10_000
+SEQUENTIAL = 2_000
+"""Replications of a cell in which each one is a run with many looks."""
 
 COVERAGE = 0.93
 OVER = 0.97
 WIDER = 1.25
-ALPHA = 0.05
-SEQUENTIAL = 2_000
-"""Replications of cells with many looks."""
+REFUSED = 0.99
 
-Ends = tuple[float, float] | None
+
+class Interval(NamedTuple):
+    """How a method's intervals do.
+
+    Attributes:
+        coverage: the share of intervals that hold the truth.
+        width: their mean width.
+        refused: the share of draws for which no interval is given.
+    """
+
+    coverage: float
+    width: float
+    refused: float
+
+    @property
+    def covers(self) -> bool:
+        """Say whether the method covers; a draw without an interval counts as a miss."""
+        return self.coverage * (1 - self.refused) >= COVERAGE
+
+
+class Counts(NamedTuple):
+    """What was counted of a cell.
+
+    Attributes:
+        replications: how many draws were made.
+        method: the commonest method.
+        interval: of the intervals that reports show; None without any.
+        candidates: of other methods.
+        wrong: the share of claims that are wrong; None where nothing is claimed.
+        contradictions: how often interval and p-value contradict each other.
+    """
+
+    replications: int
+    method: str
+    interval: Interval | None
+    candidates: Mapping[str, Interval]
+    wrong: float | None
+    contradictions: int
 
 
 class Finding(NamedTuple):
-    """The numbers of a cell.
+    """The counts of a cell, beside those of others.
 
     Attributes:
-        cell: whose.
-        method: the commonest method.
-        coverage: share of the intervals that hold the truth; None where none is given.
-        width: the mean width of the intervals.
-        best: the narrowest candidate that covers and its mean width; None without candidates.
-        rejected: share of p-values below 0.05, or of families with a false verdict.
-        passed: share of samples in which a non-inferiority gate passes at its margin.
-        refused: share of the samples without an interval.
-        faults: what is outside its band.
+        counts: of the cell.
+        best: the narrowest method that covers in all cells of the family, and its mean width here;
+            None where no other method was tried.
+        faults: what is outside its band, in words.
     """
 
-    cell: Cell
-    method: str
-    coverage: float | None
-    width: float
+    counts: Counts
     best: tuple[str, float] | None
-    rejected: float | None
-    passed: float | None
-    refused: float
     faults: tuple[str, ...]
 
 
-def measure(cell: Cell, replications: int) -> Finding:
-    """Draw a cell's data many times and count."""
-    random = np.random.Generator(np.random.PCG64(sum(map(ord, cell.kind + cell.name)) + cell.n))
-    if cell.kind == "family":
-        return _family(cell, replications, random)
-    if cell.kind == "looks":
-        return _looks(cell, min(replications, SEQUENTIAL), random)
-    ends: list[Ends] = []
-    methods: Counter[str] = Counter()
-    candidates: dict[str, list[Ends]] = {}
-    rejected = contradictions = 0
-    seen: dict[bytes, _Answer] = {}
-    passed = 0
+def replications_of(cell: Cell, replications: int) -> int:
+    """Return how many draws to make, where most cells get `replications`."""
+    return replications * SEQUENTIAL // REPLICATIONS if cell.sequential else replications
+
+
+def count(cell: Cell, replications: int, *, seed: int = 0) -> Counts:
+    """Draw a cell's data so many times, and count."""
+    random = np.random.Generator(np.random.PCG64([seed, crc32(cell.title.encode())]))
+    outcomes: list[Outcome] = []
+    # Of discrete data the same sample comes again and again.
+    seen: dict[bytes, Outcome] = {}
     for _ in range(replications):
         data = cell.draw(random)
-        # Of discrete data the same sample comes again and again.
-        key = _key(data)
+        key = data.key()
         if key not in seen:
-            seen[key] = _ask(cell, data)
-        interval, method, p_value, gate = seen[key]
-        passed += gate
-        ends.append(interval)
-        methods[method] += 1
-        if p_value is not None:
-            rejected += p_value < ALPHA
-            if interval is not None and abs(p_value - ALPHA) > 1e-9:
-                contradictions += (p_value < ALPHA) is (interval[0] <= 0 <= interval[1])
-        for name, candidate in _candidates(cell, data).items():
-            candidates.setdefault(name, []).append(candidate)
-    tested = cell.kind == "difference"
-    coverage, width, refused = _covered(ends, cell.truth)
-    finding = Finding(
-        cell=cell,
-        method=methods.most_common(1)[0][0],
-        coverage=coverage,
-        width=width,
-        best=_best(candidates, cell.truth),
-        rejected=rejected / replications if tested and cell.truth == 0 else None,
-        passed=passed / replications if tested and cell.truth < 0 else None,
-        refused=refused,
-        faults=(f"{contradictions} contradictions",) if contradictions else (),
-    )
-    return finding._replace(faults=(*finding.faults, *_faults(finding, replications)))
-
-
-def _looks(cell: Cell, replications: int, random: np.random.Generator) -> Finding:
-    """Count runs that show a difference, or miss the truth, at any of ten looks."""
-    shown = missed = 0
-    widths = []
-    method = ""
-    for _ in range(replications):
-        data = cell.draw(random)
-        assert data.baseline is not None
-        order = random.permutation(cell.n)
-        ours, theirs = data.values[order], data.baseline[order]
-        looks = [
-            paired_difference(ours[:n], theirs[:n], low=cell.low, high=cell.high, always_valid=True)
-            for n in range(cell.n // 10, cell.n + 1, cell.n // 10)
-        ]
-        found = [look for look in looks if look is not None]
-        shown += any(look.p_value < ALPHA for look in found)
-        ends = [_ends(look.low, look.high) for look in found]
-        missed += any(end is not None and not end[0] <= cell.truth <= end[1] for end in ends)
-        last = ends[-1]
-        widths.append(0.0 if last is None else last[1] - last[0])
-        method = found[-1].method
-    finding = Finding(
-        cell=cell,
-        method=method,
-        coverage=1 - missed / replications,
-        width=float(np.mean(widths)),
-        best=None,
-        rejected=shown / replications,
-        passed=None,
-        refused=0.0,
-        faults=(),
-    )
-    return finding._replace(faults=tuple(_faults(finding, replications)))
-
-
-def _key(data: Data) -> bytes:
-    parts = [
-        np.sort(data.values) if data.baseline is None and data.clusters is None else data.values
-    ]
-    if data.baseline is not None:
-        parts.append(data.baseline)
-    if data.clusters is not None:
-        parts.append(np.asarray(data.clusters, dtype=np.float64))
-    return b"|".join(part.tobytes() for part in parts)
-
-
-class _Answer(NamedTuple):
-    """What a report says of one sample."""
-
-    interval: Ends
-    method: str
-    p_value: float | None = None
-    gate: bool = False
-
-
-def _ask(cell: Cell, data: Data) -> _Answer:
-    """Return what a report would say, and a non-inferiority gate whose margin is the truth."""
-    if data.baseline is None:
-        found = intervals.mean_interval(
-            data.values, clusters=data.clusters, low=cell.low, high=cell.high
-        )
-        return _Answer(_ends(found.low, found.high), found.method)
-    paired = paired_difference(
-        data.values, data.baseline, clusters=data.clusters, low=cell.low, high=cell.high
-    )
-    assert isinstance(paired, Paired)
-    gate = False
-    if cell.truth < 0 and paired.low is not None and paired.low > cell.truth:
-        compared = Comparison(
-            route="new",
-            output="m",
-            n=paired.n,
-            wins=paired.wins,
-            losses=paired.losses,
-            method=paired.method,
-        )
-        output = Output(name="m", low=cell.low, high=cell.high)
-        gate = samples_for_margin(compared, output, -cell.truth) is None
-    return _Answer(_ends(paired.low, paired.high), paired.method, paired.p_value, gate)
-
-
-def _ends(low: float | None, high: float | None) -> Ends:
-    return None if low is None or high is None else (low, high)
-
-
-def _candidates(cell: Cell, data: Data) -> dict[str, Ends]:
-    """Return what other methods give, to see what a narrower one would cost."""
-    values = data.values if data.baseline is None else data.values - data.baseline
-    if data.clusters is not None:
-        return {"CR1, t(k - 1)": _liang_zeger(values, data.clusters)}
-    if len(values) < 2 or values.min() == values.max():
-        return {"t": None, "Hall": None}
-    n, mean = len(values), float(values.mean())
-    centred = values - mean
-    spread = float(np.sqrt((centred**2).mean()))
-    skew = float((centred**3).mean()) / spread**3 / n**0.5
-    error = spread / (n - 1) ** 0.5
-    found: dict[str, Ends] = {
-        "t": StudentTest(mean, error, n - 1).interval(0.95),
-        "Hall": StudentTest(mean, error, n - 1, skew=skew).interval(0.95),
+            seen[key] = cell.compute(data)
+        outcomes.append(seen[key])
+    wrong = [outcome.wrong for outcome in outcomes if outcome.wrong is not None]
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome.candidates)
+    candidates = {
+        name: _interval([outcome.candidates.get(name) for outcome in outcomes], cell.truth)
+        for name in names
     }
-    if data.baseline is not None and _dichotomous(data):
-        found["Agresti and Min"] = _agresti_min(values)
-    return found
+    return Counts(
+        replications=replications,
+        method=Counter(outcome.method for outcome in outcomes).most_common(1)[0][0],
+        interval=_interval([outcome.ends for outcome in outcomes], cell.truth),
+        candidates={name: counted for name, counted in candidates.items() if counted is not None},
+        wrong=sum(wrong) / len(wrong) if wrong else None,
+        contradictions=sum(outcome.contradicts for outcome in outcomes),
+    )
 
 
-def _dichotomous(data: Data) -> bool:
-    return bool(np.isin(data.values, (0, 1)).all() and np.isin(data.baseline, (0, 1)).all())
-
-
-def _agresti_min(differences: Floats) -> Ends:
-    """Return Wald's interval after half a pair is added to each cell (2005)."""
-    n = len(differences) + 2
-    wins, losses = (np.count_nonzero(differences == sign) + 0.5 for sign in (1, -1))
-    estimate = (wins - losses) / n
-    half = 1.959964 * ((wins + losses) / n - estimate**2) ** 0.5 / n**0.5
-    return estimate - half, estimate + half
-
-
-def _liang_zeger(values: Floats, clusters: Sequence[int]) -> Ends:
-    index = np.asarray(clusters)
-    k, n = int(index.max()) + 1, len(values)
-    sums = np.bincount(index, weights=values - values.mean())
-    half = intervals.t_quantile(0.975, k - 1) * float(np.sqrt(k / (k - 1) * (sums**2).sum())) / n
-    return float(values.mean()) - half, float(values.mean()) + half
-
-
-def _covered(ends: Sequence[Ends], truth: float) -> tuple[float | None, float, float]:
-    given = [interval for interval in ends if interval is not None]
-    if not given:
-        return None, 0.0, 1.0
-    low, high = np.array(given).T
+def _interval(given: Sequence[Ends], truth: float) -> Interval | None:
+    intervals = [interval for interval in given if interval is not None]
+    if not intervals:
+        return None
+    low, high = np.array(intervals).T
     held = float(((low <= truth + 1e-12) & (truth - 1e-12 <= high)).mean())
-    return held, float((high - low).mean()), 1 - len(given) / len(ends)
+    return Interval(held, float((high - low).mean()), 1 - len(intervals) / len(given))
 
 
-def _best(candidates: dict[str, list[Ends]], truth: float) -> tuple[str, float] | None:
-    """Return the narrowest candidate that covers; one that gives no interval covers nothing."""
-    covering = []
-    for name, ends in candidates.items():
-        coverage, width, refused = _covered(ends, truth)
-        if coverage is not None and coverage * (1 - refused) >= COVERAGE:
-            covering.append((width, name))
+def assess(counted: Sequence[tuple[Cell, Counts]]) -> list[Finding]:
+    """Compare each cell's counts with the bands, and with other methods that cover."""
+    failing: dict[tuple[str, ...], set[str]] = {}
+    for cell, counts in counted:
+        failing.setdefault(cell.family, set()).update(
+            name for name, interval in counts.candidates.items() if not interval.covers
+        )
+    findings = []
+    for cell, counts in counted:
+        best = _best(counts, failing[cell.family])
+        faults = tuple(_faults(cell, counts, best))
+        findings.append(Finding(counts, best, faults))
+    return findings
+
+
+def _best(counts: Counts, failing: Collection[str]) -> tuple[str, float] | None:
+    covering = [
+        (interval.width, name)
+        for name, interval in counts.candidates.items()
+        if name not in failing
+    ]
+    if counts.candidates and counts.interval is not None and counts.interval.covers:
+        covering.append((counts.interval.width, counts.method))
     return (min(covering)[1], min(covering)[0]) if covering else None
 
 
-def _faults(finding: Finding, replications: int) -> list[str]:
-    cell = finding.cell
+def _faults(cell: Cell, counts: Counts, best: tuple[str, float] | None) -> Iterable[str]:
+    interval, replications = counts.interval, counts.replications
+    if counts.contradictions:
+        yield f"{counts.contradictions} contradictions of interval and p"
     if cell.refused:
-        return [] if finding.refused > 0.99 else ["an interval is given"]
-    faults = []
-    error = (0.05 * 0.95 / replications) ** 0.5
-    if finding.coverage is None or finding.coverage < COVERAGE:
-        faults.append("covers too little")
-    elif finding.coverage > OVER and not cell.discrete:
-        faults.append("covers too much")
-    if finding.best is not None and finding.width > WIDER * finding.best[1] and not cell.discrete:
-        faults.append("too wide")
-    if finding.rejected is not None and finding.rejected > ALPHA + 3 * error:
-        faults.append("rejects too often")
-    gate_error = (0.025 * 0.975 / replications) ** 0.5
-    if finding.passed is not None and finding.passed > 0.025 + 3 * gate_error:
-        faults.append("the gate passes too often")
-    return faults
+        if interval is not None and interval.refused < REFUSED:
+            yield "an interval is given"
+    elif interval is not None:
+        if interval.coverage < COVERAGE - _allowance(cell, COVERAGE, replications):
+            yield "covers too little"
+        elif interval.coverage > OVER + _allowance(cell, OVER, replications) and not cell.over:
+            yield "covers too much"
+        if best is not None and interval.width > WIDER * best[1]:
+            yield f"{interval.width / best[1]:.2f} times as wide as need be"
+    if counts.wrong is not None:
+        error = (cell.nominal * (1 - cell.nominal) / replications) ** 0.5
+        if counts.wrong > cell.nominal + 3 * error:
+            yield f"wrong in more than {cell.nominal:.1%}"
 
 
-def _family(cell: Cell, replications: int, random: np.random.Generator) -> Finding:
-    """Count reports of equal routes with any verdict."""
-    wrong = 0
-    none = np.empty((cell.n, 0))
-    present = np.ones(cell.n, dtype=np.bool_)
-    for _ in range(replications):
-        data = cell.draw(random)
-        assert data.baseline is not None
-        outputs = {
-            f"m{place}": Output(name=f"m{place}", low=cell.low, high=cell.high)
-            for place in range(len(data.values))
-        }
-        compared = [
-            comparison(
-                ("new", output),
-                SampleScores(ours, none, present),
-                SampleScores(theirs, none, present),
-                None,
-                seed=0,
-            )
-            for output, ours, theirs in zip(
-                outputs.values(), data.values, data.baseline, strict=True
-            )
-        ]
-        wrong += any(one.verdict in {"better", "worse"} for one in judged(compared, outputs))
-    rejected = wrong / replications
-    error = (0.05 * 0.95 / replications) ** 0.5
-    faults = ("rejects too often",) if rejected > ALPHA + 3 * error else ()
-    return Finding(cell, "Holm", None, 0.0, None, rejected, None, 0.0, faults)
+def _allowance(cell: Cell, share: float, replications: int) -> float:
+    """Return three Monte Carlo errors where there are too few replications for the exact band."""
+    if replications >= (SEQUENTIAL if cell.sequential else REPLICATIONS):
+        return 0.0
+    return float(3 * (share * (1 - share) / replications) ** 0.5)

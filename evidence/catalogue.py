@@ -1,0 +1,6 @@
+"""All cells, in the order of the table."""
+
+from evidence import differences, gates, looks, single
+from evidence.cells import Cell
+
+CELLS: tuple[Cell, ...] = (*single.CELLS, *differences.CELLS, *gates.CELLS, *looks.CELLS)

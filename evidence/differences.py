@@ -1,0 +1,403 @@
+"""Intervals, p-values and verdicts of a difference of two routes, and of families of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from evaluators.base import Output
+from evaluators.stats.comparison import ALPHA, Comparison, SampleScores, comparison, judged
+from evaluators.stats.differences import unpaired_difference
+from evidence import candidates
+from evidence.cells import MARGIN_ALPHA, Cell, Data, Ends, Floats, Outcome, ends
+from evidence.shapes import (
+    EXPONENTIAL,
+    NORMAL,
+    Sampler,
+    Sizes,
+    beta,
+    both,
+    clustered_binary,
+    clustered_normal,
+    clusters,
+)
+from evidence.single import KINDS, draw_statistics
+
+SCORE = Output(name="score")
+UNBOUNDED = Output(name="score", low=None, high=None)
+GRADE = Output(name="score", low=1.0, high=5.0)
+BLEU = Output(name="score", corpus=lambda sums: sums[0] / sums[1])
+
+Draw: TypeAlias = Callable[[np.random.Generator], Data]
+Sizable: TypeAlias = Callable[[np.random.Generator, tuple[int, int]], Floats]
+
+
+def compare(
+    output: Output, first: Floats, second: Floats, index: list[int] | None, margin: float | None
+) -> Comparison:
+    """Compare one output of two routes, as a report does."""
+
+    def scores(values: Floats) -> SampleScores:
+        present = np.ones(len(values), dtype=np.bool_)
+        if values.ndim == 1:
+            return SampleScores(values, np.empty((len(values), 0)), present)
+        return SampleScores(values[:, 0] / values[:, 1], values, present)
+
+    return comparison(
+        ("new", output),
+        scores(first),
+        scores(second),
+        None if index is None else np.asarray(index),
+        seed=0,
+        margin=margin,
+    )
+
+
+def _pair(output: Output, truth: float, margin: float | None = None) -> Callable[[Data], Outcome]:
+    """Return the reading of a comparison; without a true difference, p below 5% is wrong."""
+
+    def compute(data: Data) -> Outcome:
+        assert data.baseline is not None, "a difference has two sides"
+        compared = compare(output, data.values, data.baseline, data.clusters, margin)
+        interval = ends(compared.low, compared.high)
+        wrong = None
+        if margin is not None:
+            [verdict] = judged([compared], {output.name: output})
+            wrong = verdict.verdict == "equivalent"
+        elif truth == 0 and compared.p_value is not None:
+            wrong = compared.p_value < ALPHA
+        return Outcome(
+            interval,
+            compared.method,
+            wrong,
+            _contradicts(interval, compared.p_value),
+            _candidates(data),
+        )
+
+    return compute
+
+
+def _contradicts(interval: Ends, p_value: float | None) -> bool:
+    if interval is None or p_value is None or abs(p_value - ALPHA) < 1e-9:
+        return False
+    return (p_value < ALPHA) is (interval[0] <= 0 <= interval[1])
+
+
+def _candidates(data: Data) -> dict[str, Ends]:
+    if data.values.ndim > 1 or data.baseline is None:
+        return {}
+    differences = data.values - data.baseline
+    if data.clusters is not None:
+        return candidates.of_clusters(differences, data.clusters)
+    intervals = candidates.of_mean(differences)
+    if all(np.isin(values, (0, 1)).all() for values in (data.values, data.baseline)):
+        intervals |= candidates.of_pairs(differences)
+    return intervals
+
+
+def draw_binary(n: int, wins: float, losses: float) -> Draw:
+    """Return a sampler of two routes that are right or wrong."""
+
+    def draw(random: np.random.Generator) -> Data:
+        first, second = np.ones(n), np.ones(n)
+        won, lost, _ = random.multinomial(n, [wins, losses, 1 - wins - losses])
+        second[:won] = 0.0
+        first[won : won + lost] = 0.0
+        return Data(first, second)
+
+    return draw
+
+
+def draw_losses(n: int, share: float) -> Draw:
+    """Return a sampler of a route that is as good as the other one but for rare, large losses."""
+
+    def draw(random: np.random.Generator) -> Data:
+        lost = (random.random(n) < share) * random.beta(2, 2, n) * 0.9
+        return Data(np.full(n, 0.9) - lost, np.full(n, 0.9))
+
+    return draw
+
+
+def draw_shifted(n: int) -> Draw:
+    """Return a sampler of normal scores that differ by 0.5 on average."""
+    return lambda random: Data(random.normal(0.5, 1, n), np.zeros(n))
+
+
+def draw_tied(n: int, ties: float) -> Draw:
+    """Return a sampler of grades from 1 to 5 that are the same for most samples."""
+    side = (1 - ties) / 2
+    shares = [side * 0.25, side * 0.75, ties, side * 0.75, side * 0.25]
+
+    def draw(random: np.random.Generator) -> Data:
+        return Data(3 + random.choice([-2.0, -1, 0, 1, 2], n, p=shares), np.full(n, 3.0))
+
+    return draw
+
+
+def _binary(n: int, wins: float, losses: float) -> Cell:
+    return Cell(
+        "difference",
+        f"0 or 1, wins {wins:.0%}, losses {losses:.0%}",
+        n,
+        draw_binary(n, wins, losses),
+        _pair(SCORE, wins - losses),
+        wins - losses,
+        over="discrete" if n * (wins + losses) < 12 else "",
+        group="0 or 1",
+    )
+
+
+def _independent() -> list[Cell]:
+    cells = [
+        _binary(n, wins, losses)
+        for wins, losses in (
+            (0.01, 0.01),
+            (0.05, 0.05),
+            (0.01, 0.03),
+            (0.2, 0.2),
+            (0.1, 0.3),
+            (0, 0.03),
+            (0, 0.01),
+            (0, 0.04),
+            (0, 0.2),
+        )
+        for n in (10, 50, 200)
+    ]
+    routes: list[tuple[str, Sampler, Sampler, float, Output]] = [
+        ("normal", NORMAL.sample, lambda _, n: np.zeros(n), 0.0, UNBOUNDED),
+        ("skewed scores (exponential)", EXPONENTIAL.sample, EXPONENTIAL.sample, 0.0, UNBOUNDED),
+        (
+            "losses only (exponential)",
+            lambda random, n: -random.exponential(1, n),
+            lambda _, n: np.zeros(n),
+            -1.0,
+            UNBOUNDED,
+        ),
+        ("beta(2, 6)", beta(2, 6).sample, beta(2, 6).sample, 0.0, SCORE),
+        ("beta(8, 1.2) against beta(2, 6)", beta(8, 1.2).sample, beta(2, 6).sample, 0.6196, SCORE),
+    ]
+    cells += [
+        Cell(
+            "difference",
+            name,
+            n,
+            both(first, second, n),
+            _pair(output, truth),
+            8 / 9.2 - 0.25 if truth > 0 else truth,
+        )
+        for name, first, second, truth, output in routes
+        for n in (10, 20, 100)
+        if (name, n) != ("losses only (exponential)", 10)
+    ]
+    cells += [
+        Cell(
+            "difference",
+            f"judge, {ties:.0%} tied",
+            n,
+            draw_tied(n, ties),
+            _pair(GRADE, 0.0),
+            over="discrete" if n * (1 - ties) < 12 else "",
+        )
+        for ties in (0.5, 0.85, 0.95)
+        for n in (20, 50, 200)
+    ]
+    cells += [
+        Cell(
+            "difference",
+            f"scores from 0 to 1, losses only, {share:.0%}",
+            n,
+            draw_losses(n, share),
+            _pair(SCORE, -share * 0.45),
+            -share * 0.45,
+            over="discrete" if n * share < 12 else "",
+        )
+        for share in (0.03, 0.1, 0.3)
+        for n in (20, 50, 200)
+    ]
+    return cells
+
+
+def _repeats() -> list[Cell]:
+    def draw(n: int, repeats: int) -> Draw:
+        def sample(random: np.random.Generator) -> Data:
+            difficulty = random.beta(3, 1, n)
+            first, second = random.binomial(repeats, difficulty, (2, n)) / repeats
+            return Data(first, second)
+
+        return sample
+
+    return [
+        Cell("difference", f"means of {k} repeats of 0 or 1", n, draw(n, k), _pair(SCORE, 0.0))
+        for k in (3, 10)
+        for n in (20, 100)
+    ]
+
+
+def _corpora() -> list[Cell]:
+    def draw(n: int) -> Draw:
+        return lambda random: Data(draw_statistics(random, n), draw_statistics(random, n))
+
+    return [
+        Cell("difference", "corpus score, hits by length", n, draw(n), _pair(BLEU, 0.0))
+        for n in (20, 100)
+    ]
+
+
+def _clustered() -> list[Cell]:
+    def normal(kind: Sizes, k: int) -> Draw:
+        def draw(random: np.random.Generator) -> Data:
+            index = clusters(kind, k, random)
+            values = clustered_normal(index, k, random)
+            return Data(values, np.zeros(len(index)), index.tolist())
+
+        return draw
+
+    def right(kind: Sizes, k: int) -> Draw:
+        """Each route has its own luck with a cluster."""
+
+        def draw(random: np.random.Generator) -> Data:
+            index = clusters(kind, k, random)
+            first, second = (clustered_binary(0.8, index, k, random) for _ in range(2))
+            return Data(first, second, index.tolist())
+
+        return draw
+
+    cells = [
+        Cell("difference of clusters", f"normal, {kind}", k, normal(kind, k), _pair(UNBOUNDED, 0.0))
+        for kind in KINDS
+        for k in (10, 20, 40)
+    ]
+    cells += [
+        Cell("difference of clusters", f"0 or 1, {kind}", k, right(kind, k), _pair(SCORE, 0.0))
+        for kind in KINDS
+        for k in (10, 20, 40)
+    ]
+    cells.append(
+        Cell(
+            "difference of clusters",
+            "normal, one giant (90%)",
+            20,
+            normal("one giant", 20),
+            _pair(UNBOUNDED, 0.0),
+            refused="no method covers",
+        )
+    )
+    return cells
+
+
+def _unpaired() -> list[Cell]:
+    def compute(data: Data) -> Outcome:
+        assert data.baseline is not None, "a difference has two sides"
+        compared = unpaired_difference(data.values, data.baseline)
+        if compared is None:
+            return Outcome(method="welch")
+        interval = ends(compared.low, compared.high)
+        p_value = compared.p_welch
+        wrong = None if p_value is None else p_value < ALPHA
+        return Outcome(interval, "welch", wrong, _contradicts(interval, p_value))
+
+    return [
+        Cell(
+            "unpaired difference",
+            shape.name,
+            n,
+            both(shape.sample, shape.sample, n),
+            compute,
+        )
+        for shape in (NORMAL, beta(2, 6), EXPONENTIAL)
+        for n in (20, 100)
+    ]
+
+
+def _equivalence() -> list[Cell]:
+    """Verdicts of equivalence where the true difference is the margin."""
+    shifted: list[tuple[str, int, Draw, float, Output]] = [
+        (f"0 or 1, wins {wins:.0%}, losses {losses:.0%}", n, draw_binary(n, wins, losses), m, SCORE)
+        for wins, losses, m in ((0.01, 0.03, 0.02), (0.1, 0.2, 0.1))
+        for n in (10, 50, 200)
+    ]
+    shifted += [
+        (
+            "normal",
+            n,
+            draw_shifted(n),
+            0.5,
+            UNBOUNDED,
+        )
+        for n in (20, 100)
+    ]
+    shifted += [
+        (
+            f"scores from 0 to 1, losses only, {share:.0%}",
+            n,
+            draw_losses(n, share),
+            share * 0.45,
+            SCORE,
+        )
+        for share in (0.03, 0.3)
+        for n in (20, 100)
+    ]
+    return [
+        Cell(
+            "verdict: equivalent",
+            name,
+            n,
+            draw,
+            _without_interval(_pair(output, 0.0, margin)),
+            nominal=MARGIN_ALPHA,
+        )
+        for name, n, draw, margin, output in shifted
+    ]
+
+
+def _without_interval(compute: Callable[[Data], Outcome]) -> Callable[[Data], Outcome]:
+    """Leave out the interval of a cell that is about a verdict."""
+    return lambda data: compute(data)._replace(ends=None, candidates={}, contradicts=False)
+
+
+def _families() -> list[Cell]:
+    """Reports of equal routes: how many have a verdict of `better` or `worse` at all."""
+
+    def compute(data: Data) -> Outcome:
+        assert data.baseline is not None, "a difference has two sides"
+        outputs = [Output(name=f"m{number}") for number in range(len(data.values))]
+        compared = [
+            compare(output, first, second, None, None)
+            for output, first, second in zip(outputs, data.values, data.baseline, strict=True)
+        ]
+        verdicts = judged(compared, {output.name: output for output in outputs})
+        wrong = any(compared.verdict in {"better", "worse"} for compared in verdicts)
+        return Outcome(method="Holm", wrong=wrong)
+
+    def draw(count: int, sample: Sizable) -> Draw:
+        size = (count, 50)
+        return lambda random: Data(sample(random, size), sample(random, size))
+
+    shapes: list[tuple[str, Sizable]] = [
+        ("beta(2, 6)", lambda random, size: random.beta(2, 6, size)),
+        ("0 or 1", lambda random, size: (random.random(size) < 0.8).astype(np.float64)),
+    ]
+    return [
+        Cell(
+            "verdict: better or worse",
+            f"{count} comparisons, {name}",
+            50,
+            draw(count, f),
+            compute,
+        )
+        for count in (4, 12)
+        for name, f in shapes
+    ]
+
+
+CELLS = (
+    *_independent(),
+    *_repeats(),
+    *_corpora(),
+    *_clustered(),
+    *_unpaired(),
+    *_equivalence(),
+    *_families(),
+)

@@ -101,6 +101,8 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             ended within a thought: `score` scores what there is of it, `exclude` leaves it
             without scores, `zero` scores it as an empty text.
         baseline: the route that differences are taken against; None for no differences.
+        primary: the output that decides: it is tested first, and the others only if it shows a
+            difference; None tests all alike, corrected for their number.
         margins: output to the largest difference that makes no difference to you: what is shown
             to differ from the baseline by less is `equivalent`.
         gates: conditions such as `rougeL >= 0.20` or `rougeL >= baseline`.
@@ -135,6 +137,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     answer: AnswerRules = AnswerRules()
     on_truncated: OnTruncated = "score"
     baseline: str | None = None
+    primary: str | None = None
     margins: Annotated[dict[str, Margin], _Few] = {}
     gates: Annotated[tuple[str, ...], _Few] = ()
     fallback: bool = False

@@ -65,6 +65,8 @@ def verdict_of(compared: Comparison, *, in_full: bool) -> Text:
     """Return the verdict in words, coloured."""
     if compared.n == 0:
         return plain("  no common samples" if in_full else "  no samples")
+    if compared.gatekept:
+        return plain("  not tested", "dim")
     if compared.verdict is None:
         return plain("  has no direction" if in_full else "  -", "dim")
     words = verdict_words(compared)

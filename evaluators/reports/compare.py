@@ -96,8 +96,8 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
             test without correction.
         effect_size: Cohen's d_z of the paired differences.
         cliffs_delta: Cliff's delta of the values, unpaired.
-        clusters, effective_clusters, method, margin, p_equivalence: as in `Comparison`; the method
-            is `welch` where nothing is paired.
+        clusters, effective_clusters, method, margin, gatekept, p_equivalence: as in `Comparison`;
+            the method is `welch` where nothing is paired.
         p_t, p_wilcoxon, p_mcnemar, p_welch, p_mann_whitney: other tests, not corrected; None where
             one does not apply.
         moved: the samples with the largest differences, either way.
@@ -128,6 +128,7 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     effective_clusters: float | None = None
     method: DifferenceMethod | Literal["welch"] = "none"
     margin: float | None = None
+    gatekept: bool = False
     p_equivalence: float | None = None
     p_t: float | None = None
     p_wilcoxon: float | None = None
@@ -164,6 +165,7 @@ def compare(
     joined: Join,
     warnings: Sequence[str] = (),
     margins: Mapping[str, float] = {},
+    primary: str | None = None,
     always_valid: bool = False,
     movers: int = 5,
     seed: int = 0,
@@ -176,6 +178,7 @@ def compare(
         joined: how samples of the two sides were matched.
         warnings: known differences between the sides, in sentences.
         margins: output to the largest difference that makes no difference to the user.
+        primary: the output that opens the gate for the others; None for one family of all.
         always_valid: whether a run was looked at before it had these samples, and went on or ended
             because of what there was to see.
         movers: the number of samples to name for each contrast.
@@ -205,7 +208,9 @@ def compare(
                 else _unpaired(compared, output, ours, theirs)
             )
     contrasts = []
-    for (pair, output), compared in zip(cells, judged(comparisons, outputs), strict=True):
+    for (pair, output), compared in zip(
+        cells, judged(comparisons, outputs, primary=primary), strict=True
+    ):
         ours, theirs = (accumulator.per_sample(side.key, output.name) for side in pair)
         contrast = _contrast(pair, output, compared, ours, theirs)
         moved = _moved(ours, theirs, samples, movers) if contrast.joined else ()
@@ -277,6 +282,7 @@ def _contrast(
         effective_clusters=compared.effective_clusters,
         method=compared.method if paired else "welch",
         margin=compared.margin,
+        gatekept=compared.gatekept,
         p_equivalence=compared.p_equivalence,
     )
     if output.corpus is not None:

@@ -144,6 +144,7 @@ def _row(contrast: Contrast) -> Comparison:
         losses=contrast.losses,
         verdict=contrast.verdict,
         margin=contrast.margin,
+        gatekept=contrast.gatekept,
     )
 
 

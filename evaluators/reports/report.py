@@ -246,6 +246,7 @@ def summarise(
     accumulator: ScoreAccumulator,
     *,
     margins: Mapping[str, float] = {},
+    primary: str | None = None,
     always_valid: bool = False,
     seed: int = 0,
 ) -> Report:
@@ -254,6 +255,7 @@ def summarise(
     Args:
         accumulator: all rows of the run were added to it.
         margins: output to the largest difference that makes no difference to the user.
+        primary: the output that opens the gate for the others; None for one family of all.
         always_valid: whether the run was looked at before it had these samples, and went on or
             ended because of what there was to see.
         seed: of the resampling.
@@ -308,6 +310,7 @@ def summarise(
                 for name, output in outputs.items()
             ],
             outputs,
+            primary=primary,
         )
     return Report(
         baseline=baseline,

@@ -64,6 +64,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         method: the test.
         margin: the largest difference that makes no difference, as the user named it; None for
             none.
+        gatekept: whether it has not been tested, because the primary output of its route shows no
+            difference.
         p_equivalence: of a true difference of the margin or more, corrected by Holm over all
             comparisons with a margin; None without one.
     """
@@ -86,6 +88,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     effective_clusters: float | None = None
     method: DifferenceMethod = "none"
     margin: float | None = None
+    gatekept: bool = False
     p_equivalence: float | None = None
 
 
@@ -173,9 +176,17 @@ def clusters_of(clusters: Clusters, chosen: NDArray[np.bool_]) -> list[int] | No
 
 
 def judged(
-    comparisons: Sequence[Comparison], outputs: Mapping[str, Output]
+    comparisons: Sequence[Comparison],
+    outputs: Mapping[str, Output],
+    *,
+    primary: str | None = None,
 ) -> tuple[Comparison, ...]:
     """Add corrected p-values and verdicts to the comparisons, as one family.
+
+    With a primary output, each route has an equal part of the level. Its primary output is tested
+    first and uses all of that; the others are tested, by Holm, only if it shows a difference, and
+    have no verdict otherwise (gatekeeping; Dmitrienko and Tamhane 2007, Pharmaceutical Statistics
+    6:171-180).
 
     A difference that is shown has precedence over equivalence: it can be both real and smaller than
     the margin, and the interval beside it says so.
@@ -185,7 +196,12 @@ def judged(
         for index, compared in enumerate(comparisons)
         if compared.p_value is not None and outputs[compared.output].higher_is_better is not None
     ]
-    p_holm = _corrected(directed, [comparisons[index].p_value for index in directed])
+    p_holm = (
+        _corrected(directed, [comparisons[index].p_value for index in directed])
+        if primary is None
+        else _gatekept(comparisons, directed, primary)
+    )
+    closed = set(directed) - set(p_holm)
     with_margin = [
         index for index, compared in enumerate(comparisons) if compared.p_equivalence is not None
     ]
@@ -204,7 +220,10 @@ def judged(
             compared,
             p_holm=p_holm.get(index),
             p_equivalence=p_equivalence.get(index),
-            verdict=_verdict(
+            gatekept=index in closed,
+            verdict=None
+            if index in closed
+            else _verdict(
                 compared,
                 outputs[compared.output].higher_is_better,
                 p_holm.get(index),
@@ -281,6 +300,29 @@ def samples_within(compared: Comparison, margin: float, *, rises: bool) -> int |
         middle = (few + many) // 2
         few, many = (few, middle) if enough(middle) else (middle, many)
     return many
+
+
+def _gatekept(
+    comparisons: Sequence[Comparison], directed: Sequence[int], primary: str
+) -> dict[int, float]:
+    """Return corrected p-values of the primary outputs, and of the others that they let through."""
+    routes: dict[str, list[int]] = {}
+    for index in directed:
+        routes.setdefault(comparisons[index].route, []).append(index)
+    corrected: dict[int, float] = {}
+    for indices in routes.values():
+        first = [index for index in indices if comparisons[index].output == primary]
+        rest = [index for index in indices if comparisons[index].output != primary]
+        # Without a score on the primary output nothing opens the gate.
+        gate = 1.0
+        for index in first:
+            gate = min(1.0, len(routes) * (comparisons[index].p_value or 0.0))
+            corrected[index] = gate
+        if first and gate < ALPHA:
+            others = _corrected(rest, [comparisons[index].p_value for index in rest])
+            for index, p_holm in others.items():
+                corrected[index] = max(gate, min(1.0, len(routes) * p_holm))
+    return corrected
 
 
 def _verdict(

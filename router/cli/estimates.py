@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
@@ -36,7 +38,7 @@ def print_estimate(estimate: Estimate) -> None:
             highlight=False,
         )
     if estimate.detectable:
-        out.print("What the run would find with 80 % probability:", highlight=False)
+        out.print(_promise(estimate.detectable), highlight=False)
         table = _table("output", "smallest difference")
         table.add_column("from", overflow="fold")
         for effect in estimate.detectable:
@@ -74,6 +76,14 @@ def _pace(row: TargetEstimate) -> str:
         return f"time of an answer {UNKNOWN}"
     first = "" if row.first_byte_s is None else f", first byte after {_time(row.first_byte_s)}"
     return f"an answer in {_time(row.total_s)}{first}"
+
+
+def _promise(effects: Sequence[Detectable]) -> str:
+    most = max(effect.comparisons for effect in effects)
+    corrected = f", corrected for {most:,} comparisons" if most > 1 else ""
+    if any(effect.after_primary for effect in effects):
+        corrected += " (all but the primary output: if that one shows a difference)"
+    return f"What the run's verdicts would show with 80 % probability{corrected}:"
 
 
 def _size(effect: Detectable) -> str:

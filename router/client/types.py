@@ -99,6 +99,7 @@ class Comparison(TypedDict):
     verdict: Literal["better", "worse", "equivalent", "no difference shown"] | None
     method: str
     margin: float | None
+    gatekept: bool
     p_equivalence: float | None
     clusters: int | None
     effective_clusters: float | None

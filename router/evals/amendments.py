@@ -19,6 +19,7 @@ from router.evals.validation import (
     build_metrics,
     check_margins,
     check_outputs,
+    check_primary,
     check_repeats,
     check_signatures,
     check_stop_when,
@@ -87,6 +88,7 @@ def rescore(run: Run, document: RunDocument, specs: Sequence[RescoreSpec], base:
     metrics = [metric_of[name] for name in spec_of]
     check_outputs(metrics)
     parse_gates(merged, metrics)
+    check_primary(merged, metrics)
     check_margins(merged, metrics)
     check_stop_when(merged, metrics)
     replaced = {metric.name for metric in new}

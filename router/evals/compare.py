@@ -157,6 +157,7 @@ async def compare_runs(
         joined=join,
         warnings=warnings,
         margins=margins,
+        primary=_primary(first, metrics),
         always_valid=any(looked_at(member.run, member.document) for member in members),
         movers=request.movers,
     )
@@ -269,6 +270,12 @@ def _shared_metrics(first: _ComparedRun, second: _ComparedRun) -> list[_SharedMe
             param="runs",
         )
     return shared
+
+
+def _primary(first: _ComparedRun, metrics: Sequence[_SharedMetric]) -> str | None:
+    """Return the first run's primary output if both runs have it."""
+    shared = {output.name for metric in metrics for output in metric.outputs}
+    return first.document.primary if first.document.primary in shared else None
 
 
 def _margins(

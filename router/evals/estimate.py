@@ -30,7 +30,8 @@ from evaluators.base import AnyMetric, EmbeddingMetric, Output, Usage
 from evaluators.data.dataset_process import in_thread
 from evaluators.document import RunDocument
 from evaluators.reports.report import dollars
-from evaluators.stats.power import minimum_detectable_effect
+from evaluators.stats.comparison import ALPHA
+from evaluators.stats.power import minimum_detectable_effect, minimum_detectable_share
 from providers.wire import count_of
 from router.evals.judges.estimate import JudgeEstimate, estimate_judges
 from router.evals.requests import EvalRequester
@@ -98,11 +99,14 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         output: the output.
-        difference: what the run shows with 80 % probability, two-sided at the 5 % level, without
-            correction for several comparisons; None when nothing is known of the spread.
+        difference: what the run's verdict shows with 80 % probability, two-sided at the 5 % level
+            and corrected for `comparisons`; None when nothing is known of the spread, or when not
+            even the largest difference shows.
         sd: standard deviation of the samples' differences that it was computed from.
         sd_from: where that is from.
         worst_case: whether it is the widest spread that a score within its range can have.
+        comparisons: by how many the level of the test is divided.
+        after_primary: whether it is tested only if the run's primary output shows a difference.
     """
 
     output: str
@@ -110,6 +114,8 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
     sd: float | None
     sd_from: str
     worst_case: bool = False
+    comparisons: int = 1
+    after_primary: bool = False
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,9 +190,11 @@ async def estimate(
     seconds = _with_times(targets, requester, document)
     detectable = []
     if len(document.routes) > 1:
-        for output in outputs_of(metrics):
+        outputs = outputs_of(metrics)
+        for output in outputs:
             run = await store.earlier_run(prepared.dataset.hash, output.name)
-            detectable.append(_detectable(output, prepared.count, run, document))
+            family = _family(output, outputs, document)
+            detectable.append(_detectable(output, prepared.count, run, document, family))
     cells = sum(target.cells for target in targets)
     first = await in_thread(lambda: next(iter(prepared.samples()), None))
     judges = await estimate_judges(store, requester, metrics, first, cells)
@@ -407,17 +415,58 @@ def _shares(loads: Mapping[int, _Load], concurrency: int) -> dict[int, float]:
 # the smallest difference
 
 
+def _family(output: Output, outputs: Sequence[Output], document: RunDocument) -> int:
+    """Return by how many comparisons the level of an output's test is divided.
+
+    That is Holm's first step, so the run shows its smallest difference at least as often as it is
+    estimated here, however many others are shown.
+    """
+    routes = len(document.routes) - 1
+    directed = sum(one.higher_is_better is not None for one in outputs)
+    if document.primary is None:
+        return routes * max(1, directed)
+    return routes if output.name == document.primary else routes * max(1, directed - 1)
+
+
 def _detectable(
-    output: Output, samples: int, run: EarlierRun | None, document: RunDocument
+    output: Output, samples: int, run: EarlierRun | None, document: RunDocument, family: int
 ) -> Detectable:
     sd, sd_from = _spread(output, run, document)
+    alpha = ALPHA / family
+    difference = None
+    discordant = None if run is None else _discordant(run, document)
+    if discordant is not None:
+        difference = minimum_detectable_share(discordant, samples, alpha=alpha)
+    elif sd is not None:
+        difference = minimum_detectable_effect(sd, samples, alpha=alpha)
     return Detectable(
         output=output.name,
-        difference=None if sd is None else minimum_detectable_effect(sd, samples),
+        difference=difference,
         sd=sd,
         sd_from=sd_from,
         worst_case=sd_from == _WORST_CASE,
+        comparisons=family,
+        after_primary=document.primary not in {None, output.name},
     )
+
+
+def _discordant(run: EarlierRun, document: RunDocument) -> float | None:
+    """Return the largest share of samples on which two routes differ; None for other scores."""
+    values = {value for by_sample in run.scores.values() for value in by_sample.values()}
+    if not values <= {0.0, 1.0}:
+        return None
+    shares = [
+        statistics.fmean(run.scores[a][at] != run.scores[b][at] for at in both)
+        for a, b in _pairs(run, document)
+        if len(both := run.scores[a].keys() & run.scores[b].keys()) > 1
+    ]
+    return max(shares, default=None)
+
+
+def _pairs(run: EarlierRun, document: RunDocument) -> list[tuple[str, str]]:
+    """Return the pairs of routes to learn from: those of the document, or else all of the run."""
+    scored = [route for route in document.routes if route in run.scores]
+    return list(combinations(scored if len(scored) > 1 else run.scores, 2))
 
 
 def _spread(
@@ -426,8 +475,7 @@ def _spread(
     """Return the standard deviation of two routes' differences, and where it is from."""
     if run is not None:
         scores = run.scores
-        scored = [route for route in document.routes if route in scores]
-        pairs = list(combinations(scored if len(scored) > 1 else scores, 2))
+        pairs = _pairs(run, document)
         spreads = [
             statistics.stdev(scores[a][at] - scores[b][at] for at in both)
             for a, b in pairs

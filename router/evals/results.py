@@ -133,7 +133,11 @@ async def outcome(store: Store, run: Run, document: RunDocument) -> Outcome:
     # On threads: a million rows would hold up everything else in this process.
     await store.each_result(run.id, lambda row: scores.add(row.cell, row.answer, row.scores))
     report = await asyncio.to_thread(
-        summarise, scores, margins=document.margins, always_valid=looked_at(run, document)
+        summarise,
+        scores,
+        margins=document.margins,
+        primary=document.primary,
+        always_valid=looked_at(run, document),
     )
     # The scores were made by what was installed then, not by what is now.
     judges, warnings = await judge_reports(store, run, metrics, report.routes)

@@ -63,6 +63,7 @@ def check_document(
     _check_parameters(document)
     check_rules(document.answer)
     parse_gates(document, metrics)
+    check_primary(document, metrics)
     check_margins(document, metrics)
     check_stop_when(document, metrics)
 
@@ -144,6 +145,25 @@ def parse_gates(document: RunDocument, metrics: Sequence[Declared]) -> list[Gate
         )
         for n, text in enumerate(document.gates)
     ]
+
+
+def check_primary(document: RunDocument, metrics: Sequence[Declared]) -> None:
+    """Refuse a primary output that cannot be tested. Raises RunDocumentError."""
+    if document.primary is None:
+        return
+    outputs = {output.name: output for output in outputs_of(metrics)}
+    output = outputs.get(document.primary)
+    if output is None:
+        raise RunDocumentError(
+            f"primary: no metric of this run produces {document.primary!r}."
+            f"{closest(document.primary, outputs)}",
+            param="primary",
+        )
+    if output.higher_is_better is None:
+        raise RunDocumentError(
+            f"primary: neither direction of {output.name} is better, so it cannot decide",
+            param="primary",
+        )
 
 
 def check_margins(document: RunDocument, metrics: Sequence[Declared]) -> None:

@@ -253,6 +253,87 @@ def test_equivalence_is_corrected_for_all_margins():
     assert {found.verdict for found in judged(twelve, outputs)} == {"no difference shown"}
 
 
+def family(*p_values: tuple[str, str, float]) -> tuple[list[Comparison], dict[str, Output]]:
+    """Comparisons of (route, output, p), all with a difference above zero."""
+    outputs = {name: Output(name=name) for _, name, _ in p_values}
+    made = [
+        Comparison(route=route, output=name, n=50, difference=0.1, low=0.0, high=0.2, p_value=p)
+        for route, name, p in p_values
+    ]
+    return made, outputs
+
+
+def test_the_primary_output_opens_the_gate():
+    """Alone it is not corrected; the others are, by Holm, among themselves."""
+    made, outputs = family(("new", "main", 0.04), ("new", "x", 0.02), ("new", "y", 0.03))
+    found = judged(made, outputs, primary="main")
+    assert [one.p_holm for one in found] == pytest.approx([0.04, 0.04, 0.04])
+    assert {one.verdict for one in found} == {"better"}
+    assert not any(one.gatekept for one in found)
+    # As one family of three, none would be shown.
+    assert {one.verdict for one in judged(made, outputs)} == {"no difference shown"}
+
+
+def test_behind_a_closed_gate_outputs_have_no_verdict():
+    made, outputs = family(("new", "main", 0.06), ("new", "x", 0.0001))
+    main, other = judged(made, outputs, primary="main")
+    assert (main.verdict, main.p_holm, main.gatekept) == ("no difference shown", 0.06, False)
+    assert (other.verdict, other.p_holm, other.gatekept) == (None, None, True)
+    assert (other.p_value, other.difference) == (0.0001, 0.1)
+
+
+def test_each_route_has_a_gate_and_its_part_of_the_level():
+    made, outputs = family(
+        ("a", "main", 0.02), ("a", "x", 0.01), ("b", "main", 0.03), ("b", "x", 0.001)
+    )
+    found = judged(made, outputs, primary="main")
+    assert [one.p_holm for one in found] == pytest.approx([0.04, 0.04, 0.06, None])
+    assert [one.verdict for one in found] == ["better", "better", "no difference shown", None]
+
+
+def test_a_primary_output_without_scores_opens_no_gate():
+    made, outputs = family(("new", "x", 0.0001))
+    outputs["main"] = Output(name="main")
+    [other] = judged(made, outputs, primary="main")
+    assert (other.verdict, other.gatekept) == (None, True)
+
+
+def test_gatekeeping_holds_the_level_of_all_verdicts_together():
+    """Two routes and four outputs without a difference, or with one of the primary only."""
+    draw = np.random.Generator(np.random.PCG64(3))
+    names = ["main", "x", "y", "z"]
+    for strong in (False, True):
+        wrong = 0
+        for _ in range(4000):
+            made, outputs = family(
+                *(
+                    (route, name, 1e-9 if strong and name == "main" else draw.random())
+                    for route in "ab"
+                    for name in names
+                )
+            )
+            found = judged(made, outputs, primary="main")
+            wrong += any(
+                one.verdict == "better" for one in found if not (strong and one.output == "main")
+            )
+        assert wrong / 4000 <= 0.05 + 3 * (0.05 * 0.95 / 4000) ** 0.5
+
+
+def test_what_is_not_tested_says_so():
+    collected = tally(ROUGE, SPEED, expected=30)
+    for sample in range(30):
+        for route, gain in (("base", 0.0), ("new", 0.2)):
+            collected.add(
+                Cell(route, str(sample), 0),
+                answer(),
+                scores(rougeL=0.3 + 0.01 * (sample % 5) + gain, latency=1.0 + (sample % 7) / 10),
+            )
+    report = summarise(collected, primary="latency")
+    assert compared(report, "new", "rougeL").verdict is None
+    assert "not tested" in text_of(report)
+    assert compared(summarise(collected, primary="rougeL"), "new", "rougeL").verdict == "better"
+
+
 def test_few_samples_that_differ_are_named():
     collected = tally(ROUGE, expected=40)
     for sample in range(40):

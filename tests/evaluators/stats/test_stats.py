@@ -23,7 +23,13 @@ from evaluators.stats.differences import (
     unpaired_difference,
     wilcoxon,
 )
-from evaluators.stats.power import minimum_detectable_effect, power, sample_size
+from evaluators.stats.power import (
+    minimum_detectable_effect,
+    minimum_detectable_share,
+    power,
+    sample_size,
+    share_power,
+)
 from evaluators.stats.resampling import RESAMPLING_LIMIT
 from evaluators.stats.variance import split_variance
 
@@ -634,6 +640,47 @@ def test_power_at_the_edges():
         power(0.1, sd=0.0, n=30)
     with pytest.raises(ValueError, match="needs an effect"):
         sample_size(0.0, sd=1.0)
+
+
+@pytest.mark.parametrize(
+    ("discordant", "n", "alpha"),
+    [
+        (0.1, 200, 0.05),
+        (0.1, 200, 0.05 / 12),
+        (0.3, 50, 0.05),
+        (0.2, 20, 0.05),
+        (0.05, 500, 0.0125),
+    ],
+)
+def test_the_smallest_difference_of_shares_is_found_in_four_of_five_runs(discordant, n, alpha):
+    effect = minimum_detectable_share(discordant, n, alpha=alpha)
+    differ = max(discordant, effect)
+    shares = [(differ + effect) / 2, (differ - effect) / 2, 1 - differ]
+    tables = rng(32).multinomial(n, shares, 3000).tolist()
+    found = sum(mcnemar(wins, losses).mid_p < alpha for wins, losses, _ in tables) / 3000
+    assert found == pytest.approx(0.8, abs=3 * (0.8 * 0.2 / 3000) ** 0.5)
+    assert share_power(effect, discordant=differ, n=n, alpha=alpha) == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_smallest_difference_of_shares_at_the_edges():
+    assert minimum_detectable_share(0.1, 0) is None
+    assert minimum_detectable_share(0.1, 5) is not None  # five of five: p = 1/32 by mid-p
+    assert minimum_detectable_share(0.1, 4) is None
+    assert minimum_detectable_share(0.0, 100) == pytest.approx(
+        minimum_detectable_share(1e-9, 100), abs=1e-6
+    )
+    # Without a difference, the level.
+    assert share_power(0.0, discordant=0.5, n=400) == pytest.approx(0.05, abs=0.005)
+
+
+@pytest.mark.parametrize(("comparisons", "single"), [(4, 0.61), (12, 0.43)])
+def test_a_promise_without_correction_is_not_kept_after_it(comparisons, single):
+    """80% of a single test are 61% as the smallest of 4 and 43% of 12."""
+    effect = minimum_detectable_effect(1.0, 200)
+    corrected = power(effect, sd=1.0, n=200, alpha=0.05 / comparisons)
+    assert corrected == pytest.approx(single, abs=0.04)
+    promised = minimum_detectable_effect(1.0, 200, alpha=0.05 / comparisons)
+    assert power(promised, sd=1.0, n=200, alpha=0.05 / comparisons) == pytest.approx(0.8, abs=0.01)
 
 
 # repeats

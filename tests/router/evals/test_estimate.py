@@ -4,7 +4,10 @@ import json
 
 import httpx
 import pytest
+import scipy.stats
 from servers import evalrouter, gateway, scripted
+
+from evaluators.stats.power import minimum_detectable_share
 
 ROWS = [
     {"id": f"s{n}", "input": f"{n:04} " + "word " * (9 + n % 5), "reference": "word " * 10}
@@ -169,6 +172,59 @@ def test_the_smallest_difference_says_where_it_comes_from(http, url):
     assert 0 < known["sd"] < 1
     assert known["difference"] < worst["difference"]
     assert estimate(http, url, routes=["up/other"])["detectable"] == []
+
+
+def test_the_smallest_difference_is_that_of_the_verdict(http, url):
+    """One test of 48 samples, and as the smallest of several: the level is divided."""
+    metrics = ["f1", "contains", "latency", "length"]
+    routes = ["up/other", "up/priced", "baseline/lead-1"]
+
+    def smallest(**changes):
+        found = estimate(http, url, metrics=metrics, routes=routes, **changes)["detectable"]
+        return {effect["output"]: effect for effect in found}
+
+    # Two routes against a third, by every output that has a direction.
+    together = smallest()
+    directed = 2 * sum(name not in {"words", "characters"} for name in together)
+    assert {effect["comparisons"] for effect in together.values()} == {directed}
+    # (t quantile of 1 - 0.025 / comparisons, and of 0.8, with 47 degrees of freedom) / sqrt(48)
+    quantile = scipy.stats.t.ppf(1 - 0.025 / directed, 47) + scipy.stats.t.ppf(0.8, 47)
+    assert together["f1"]["difference"] == pytest.approx(quantile / 48**0.5, rel=1e-3)
+    primary = smallest(primary="f1")
+    assert (primary["f1"]["comparisons"], primary["f1"]["after_primary"]) == (2, False)
+    assert primary["contains"]["comparisons"] == directed - 2
+    assert primary["contains"]["after_primary"]
+    assert primary["f1"]["difference"] < together["f1"]["difference"]
+
+
+def test_the_smallest_difference_of_scores_of_0_and_1_is_by_their_own_test(http, url):
+    routes = ["up/other", "baseline/lead-1"]
+    run(http, url, routes=routes, metrics=["contains"])
+    (effect,) = estimate(http, url, routes=routes, metrics=["contains"])["detectable"]
+    report = http.get(f"{url}/eval", params={"limit": 1}).json()["data"][0]
+    rows = http.get(f"{url}/eval/{report['id']}/samples", params={"limit": 1000}).json()["data"]
+    values = {}
+    for row in rows:
+        values.setdefault(row["sample"]["id"], []).append(row["scores"][0]["value"])
+    differing = sum(len(set(pair)) == 2 for pair in values.values())
+    assert 0 < differing < 48
+    expected = minimum_detectable_share(differing / 48, 48)
+    assert effect["difference"] == pytest.approx(expected)
+
+
+def test_a_primary_output_has_to_be_one_that_can_decide(http, url):
+    for changes, message in (
+        ({"primary": "f2"}, "primary: no metric of this run produces 'f2'. Known: f1."),
+        (
+            {"primary": "words", "metrics": ["length"]},
+            "primary: neither direction of words is better, so it cannot decide",
+        ),
+    ):
+        for params in ({}, {"dry_run": "true"}):
+            reply = http.post(f"{url}/eval", params=params, json=document(**changes))
+            assert reply.status_code == 400
+            error = reply.json()["error"]
+            assert (error["message"], error["param"]) == (message, "primary")
 
 
 def test_limits_that_will_stop_the_run_are_told(http, url):

@@ -49,7 +49,7 @@ class Replicas(ModelsSection, frozen=True, kw_only=True):
 
     @property
     def max_copies(self) -> int:
-        """How many copies run at most."""
+        """Return the largest number of copies that run."""
         return self.max or max(self.min, 1)
 
 

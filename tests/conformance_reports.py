@@ -33,7 +33,7 @@ from tooling.conformance import REPORTS, ServerReport  # noqa: E402  # the path 
 
 
 class Server(NamedTuple):
-    """One to be asked: a kind, the fields of its config, and the model there."""
+    """A server to examine: its kind, the fields of its config, and the model there."""
 
     name: str
     title: str
@@ -75,11 +75,14 @@ async def examine_server(server: Server) -> ServerReport:
     path = REPORTS / f"{server.name}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
     sys.stdout.write(f"{server.name}: {report.counts}\n")
+    for check in report.results:
+        if check.outcome == "fail":
+            sys.stdout.write(f"  failed: {check.name}: {check.title} {check.evidence}\n")
     return result
 
 
 def _public(report: ConformanceReport) -> ConformanceReport:
-    """Without this machine's folders, which servers tell as the name of their model."""
+    """Return the report without this machine's folders, which some servers name their model by."""
     folder = re.escape(tempfile.gettempdir())
     text = re.sub(rf"{folder}/[^/\"]+/", "", msgspec.json.encode(report).decode())
     return msgspec.json.decode(text, type=ConformanceReport)
@@ -87,7 +90,7 @@ def _public(report: ConformanceReport) -> ConformanceReport:
 
 @asynccontextmanager
 async def stand_in(name: str, dialect: Any, source: str) -> AsyncIterator[Server]:
-    """A strict stand-in as a server to ask."""
+    """Start a strict fake host, and yield it as a server to examine."""
     from fake_hosts import KEY, MODEL, StandIn
 
     async with StandIn(dialect) as host:
@@ -118,8 +121,8 @@ async def examine_llama_server() -> None:
             fields: dict[str, Any] = {"command": [*command, *more], "log": f"{folder}/log"}
             if "--api-key" in more:
                 fields["api_key"] = "sk-local"
-            told = f"xllamacpp {version('xllamacpp')}, tiny random Llama"
-            await examine_server(Server(name, title, told, "llamafile", fields, "tiny"))
+            description = f"xllamacpp {version('xllamacpp')}, tiny random Llama"
+            await examine_server(Server(name, title, description, "llamafile", fields, "tiny"))
 
 
 async def examine_fakes(kind: str = "") -> None:

@@ -120,7 +120,7 @@ def test_the_recipes_tests_pass(copy):
         *("-m", "pytest", "-q", "-p", "no:cacheprovider"),
         "tests/evaluators/metrics/test_ends_with.py",
         "tests/evaluators/metrics/test_metrics.py",
-        "tests/router/test_about.py",
+        "tests/router/api/test_about.py",
         "tests/providers/test_harbour.py",
         "tests/providers/conformance/test_reference.py",
     )

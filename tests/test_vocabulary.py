@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("router", "evaluators", "providers", "serve")
 # Of the SDK, whose types mirror what the server sends.
 MIRRORS = ("router/client/",)
-# As parts of a class's name; design, section 6, has what to say instead.
+# As parts of a class's name; CONTRIBUTING, Style, has what to write instead.
 WORDS = frozenset(
     [
         "Asked",

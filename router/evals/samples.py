@@ -71,8 +71,9 @@ class PreparedDataset(msgspec.Struct, frozen=True, kw_only=True):
             some = ", ".join(without) + (", …" if missing > len(without) else "")
             raise RunDocumentError(
                 f"{self.named}: {missing} of {self.count} samples have no reference "
-                f"(id {some}), which {', '.join(self.needing)} needs. Add them, drop those rows, "
-                "or leave the metric out.",
+                f"(id {some}), but these metrics need one: {', '.join(self.needing)}. Fill the "
+                "column `reference` (`columns` maps another one to it), drop those rows, or leave "
+                "the metrics out.",
                 param="dataset",
             )
 

@@ -1,4 +1,4 @@
-"""Pure: token buckets for limits per minute, budget periods, and how long things take in words."""
+"""Computes limits per minute (token buckets), budget periods, and durations in words. No IO."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bucket:
         self._at = now
 
     def level(self, now: float) -> float:
-        """What may be taken now; negative while there is a debt."""
+        """Return what may be taken now; it is negative while there is a debt."""
         elapsed = now - self._at
         # A clock that is set back must neither empty the bucket nor stop it from filling.
         self._at = now
@@ -40,24 +40,24 @@ class Bucket:
         return self._level
 
     def take(self, amount: float, now: float) -> None:
-        """Take it, into debt if need be."""
+        """Take the amount, into debt if need be."""
         self._level = self.level(now) - amount
 
     def wait(self, amount: float, now: float) -> float:
-        """Seconds until `amount` is there; 0 when it is."""
+        """Return the seconds until the amount may be taken without a debt."""
         return max(0.0, (amount - self.level(now)) / self._rate)
 
     def state(self, now: float) -> tuple[int, float]:
-        """What may be taken now, whole and not below 0, and seconds until the bucket is full."""
+        """Return what may be taken now, whole and not below 0, and the seconds until it is full."""
         level = self.level(now)
         return max(0, int(level)), (self.limit - level) / self._rate
 
 
 def period_around(kind: BudgetPeriod, now: float) -> tuple[float, float]:
-    """When the budget period that `now` lies in begins, and when the next one does.
+    """Return when the budget period that `now` lies in begins, and when the next one does.
 
-    Seconds since the epoch; days, weeks (from Monday) and months are UTC's. `total` is one period
-    from 0 to infinity.
+    Both are seconds since the epoch. Days, weeks (from Monday) and months are UTC's; `total` is
+    one period from 0 to infinity.
     """
     if kind == "total":
         return 0.0, math.inf
@@ -75,7 +75,9 @@ def period_around(kind: BudgetPeriod, now: float) -> tuple[float, float]:
 
 
 def in_words(seconds: float) -> str:
-    """A duration as OpenAI's `x-ratelimit-reset-*` headers write it: 20ms, 1.5s, 6m0s; rounded up.
+    """Return a duration as OpenAI's headers `x-ratelimit-reset-*` have it, such as 20ms or 6m0s.
+
+    It is rounded up to milliseconds, from a minute to seconds.
 
     Source: https://platform.openai.com/docs/guides/rate-limits (rate limits in headers).
     """

@@ -208,7 +208,10 @@ def test_bad_documents_are_refused_before_anything_is_sent(
         (b'{"input": "x", "reference": "y"}\n{"input": 1\n', "data.jsonl:2"),
         (b'{"input": "\xff"}\n', "data.jsonl:1"),
         (b'{"id": 1, "input": "x", "reference": "y"}\n{"id": 1, "input": "z"}\n', "data.jsonl:2"),
-        (b'{"input": "x", "reference": "y"}\n{"input": "z", "reference": " "}\n', "no reference"),
+        (
+            b'{"input": "x", "reference": "y"}\n{"input": "z", "reference": " "}\n',
+            "no reference (id 2), but these metrics need one",
+        ),
     ],
 )
 def test_bad_datasets_are_refused_with_their_line(folder, upstream, content, message):

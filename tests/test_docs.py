@@ -106,6 +106,7 @@ class Session:
         self.port = port
         self.environ = environ
         self.run_id = "no run was made before this command"
+        self.study_id = "no study of judges was made before this command"
         self.server: subprocess.Popen[bytes] | None = None
 
     def run(self, command: str) -> None:
@@ -115,6 +116,7 @@ class Session:
             self.serve(command)
             return
         command = re.sub(r"\bRUN\b", self.run_id, command)
+        command = re.sub(r"\bSTUDY\b", self.study_id, command)
         self.ends_well(["sh", "-c", command], command)
 
     def ends_well(self, arguments: list[str], shown: str) -> None:
@@ -130,6 +132,8 @@ class Session:
         assert done.returncode == 0, f"$ {shown}\n{told}"
         if found := re.search(r"\brun_[0-9a-f]{19}\b", told):
             self.run_id = found[0]
+        if found := re.search(r"\b(?:cal|cmp|trn)_[0-9a-f]{19}\b", told):
+            self.study_id = found[0]
 
     def serve(self, command: str) -> None:
         self.stop()

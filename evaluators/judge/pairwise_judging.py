@@ -13,15 +13,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from evaluators.base import AskJudge, JudgeRequest
+from evaluators.base import Answer, AskJudge, JudgeRequest
 from evaluators.judge import prometheus, verdicts
 from evaluators.judge.pairwise import Label, PairwiseComparison, Winner
 from evaluators.judge.plain_text import text_of
-from evaluators.judge.prometheus import Style
+from evaluators.judge.prometheus import JudgePrompt, Style
 from evaluators.judge.prompts import fingerprint
 from evaluators.judge.rubrics import Rubric
+from evaluators.judge.verdicts import LabelVerdict
 
 _encode = msgspec.json.Encoder(order="sorted").encode
+
+SWAPPED = "swapped"
+"""The metric of a judgement about a pair whose first answer is B."""
 
 
 class AnswerPair(NamedTuple):
@@ -99,11 +103,10 @@ async def compare_pair(
     )
 
 
-async def _verdict(
-    pair: AnswerPair, how: PairwiseGrading, judge: str, ask: AskJudge, *, swapped: bool
-) -> Label | None:
+def question_of(pair: AnswerPair, how: PairwiseGrading, *, swapped: bool) -> JudgePrompt:
+    """Return the prompt about a pair, with the first answer as A unless they are swapped."""
     first, second = (pair.second, pair.first) if swapped else (pair.first, pair.second)
-    question = prometheus.relative(
+    return prometheus.relative(
         how.rubric,
         instruction=pair.instruction,
         response_a=first,
@@ -111,11 +114,25 @@ async def _verdict(
         reference=pair.reference,
         style=how.style,
     )
+
+
+def read_label(answer: Answer, prompt: str) -> LabelVerdict | None:
+    """Return the verdict of a judge's answer about a pair; None for a failed request."""
+    text = text_of(answer)
+    if text is None:
+        return None
+    return verdicts.choice(text, ("A", "B"), prompt=prompt, finish_reason=answer.finish_reason)
+
+
+async def _verdict(
+    pair: AnswerPair, how: PairwiseGrading, judge: str, ask: AskJudge, *, swapped: bool
+) -> Label | None:
+    question = question_of(pair, how, swapped=swapped)
     for attempt in range(1 + how.retries):
         judgement = await ask(
             JudgeRequest(
                 judge=judge,
-                metric="swapped" if swapped else "pairwise",
+                metric=SWAPPED if swapped else "pairwise",
                 sample_id=pair.id,
                 messages=() if how.raw else tuple(prometheus.messages(question, how.style)),
                 prompt=prometheus.raw(question, how.style) if how.raw else None,
@@ -123,13 +140,9 @@ async def _verdict(
                 attempt=attempt,
             )
         )
-        text = text_of(judgement.answer)
-        if text is None:
+        verdict = read_label(judgement.answer, question.user)
+        if verdict is None:
             return None
-        finish_reason = judgement.answer.finish_reason
-        verdict = verdicts.choice(
-            text, ("A", "B"), prompt=question.user, finish_reason=finish_reason
-        )
         if verdict.label == "A":
             return "A"
         if verdict.label == "B":

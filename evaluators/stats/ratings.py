@@ -163,8 +163,9 @@ def _set_apart(
     """
     pairs = list(combinations(order, 2))
     better, worse = np.array(pairs).T
-    gaps = estimate[better] - estimate[worse]
-    errors = drawn[:, better] - drawn[:, worse] - gaps
+    # As probabilities, because a gap of ratings varies more the larger it is.
+    gaps = _chances(estimate[better] - estimate[worse]) - 0.5
+    errors = _chances(drawn[:, better] - drawn[:, worse]) - 0.5 - gaps
     scale = errors.std(axis=0, ddof=1)
     varies = scale > 0
     freedom = questions - len(order) + 1
@@ -179,6 +180,10 @@ def _set_apart(
 def chance(rating: float, other: float) -> float:
     """Return the probability that the first wins, according to the ratings."""
     return 1 / (1 + math.exp((other - rating) / _SCALE))
+
+
+def _chances(gaps: Floats) -> Floats:
+    return 1 / (1 + np.exp(-gaps / _SCALE))
 
 
 def _strengths(points: Floats, met: Floats, prior: Floats) -> Floats:

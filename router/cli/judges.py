@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TextIO, get_args
 
 import click
 import msgspec
@@ -33,6 +34,7 @@ from router.datasets.registry import parse_columns
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.report import JudgeReport
 from router.evals.judges.studies import CalibrationPlan, PairwisePlan, StudyProgress, calibration_of
+from router.evals.judges.study_export import ExportedJudgement, exported_judgements, write_csv
 from router.evals.judges.study_report import compared, html, sheets, title, warnings
 from router.services import Services
 from router.store.judgements import JudgeUse
@@ -284,7 +286,54 @@ def judge_show(
     async def read(services: Services) -> Study:
         return await services.store.study(study_id)
 
-    _print(with_services(load(config_path), read), as_json=as_json, html_path=html_path)
+    study = with_services(load(config_path), read)
+    if as_json:
+        _write_html(study, html_path)
+        print_json(study)
+        return
+    _print(study, as_json=False, html_path=html_path)
+
+
+@judge.command("export")
+@click.argument("study_id")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["jsonl", "csv"]),
+    help="Default: by the ending of --output, else jsonl.",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="A file. Default: the standard output."
+)
+@config_option
+def judge_export(
+    study_id: str, file_format: str | None, output: Path | None, config_path: Path | None
+) -> None:
+    """Export a study's judgements: the judge's feedback and the verdict of every request."""
+
+    async def read(services: Services) -> list[ExportedJudgement]:
+        study = await services.store.study(study_id)
+        rows = exported_judgements(services.studies, services.store, study)
+        return [row async for row in rows]
+
+    rows = with_services(load(config_path), read)
+    as_csv = (file_format or (output.suffix[1:] if output else "")) == "csv"
+    if output is None:
+        _write(rows, sys.stdout, as_csv=as_csv)
+        return
+    try:
+        with output.open("w", encoding="utf-8", newline="") as file:
+            _write(rows, file, as_csv=as_csv)
+    except OSError as error:
+        raise RunDocumentError(f"{output}: {error.strerror}") from None
+
+
+def _write(rows: Iterable[ExportedJudgement], file: TextIO, *, as_csv: bool) -> None:
+    if as_csv:
+        write_csv(rows, file)
+        return
+    for row in rows:
+        file.write(msgspec.json.encode(row).decode() + "\n")
 
 
 @judge.command("diff")
@@ -414,12 +463,17 @@ async def _watch(study_id: str, live: StudyProgress, task: asyncio.Task[Study]) 
             err.print(f"{study_id}: {live.done}/{live.cases}{cost}", highlight=False)
 
 
+def _write_html(study: Study, html_path: Path | None) -> None:
+    if html_path is None:
+        return
+    try:
+        html_path.write_text(html(study), encoding="utf-8")
+    except OSError as error:
+        raise RunDocumentError(f"{html_path}: {error.strerror}") from None
+
+
 def _print(study: Study, *, as_json: bool, html_path: Path | None) -> None:
-    if html_path is not None:
-        try:
-            html_path.write_text(html(study), encoding="utf-8")
-        except OSError as error:
-            raise RunDocumentError(f"{html_path}: {error.strerror}") from None
+    _write_html(study, html_path)
     if as_json:
         print_json(msgspec.structs.replace(study, detail={}))
         return

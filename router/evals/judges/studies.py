@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from evaluators.answers import AnswerRules, read_answer
-from evaluators.base import Answer, Sample
+from evaluators.base import Answer, Judgement, Sample
 from evaluators.data.dataset_process import in_thread, open_dataset, rows
 from evaluators.data.sampling import Rows
 from evaluators.judge import pairwise
@@ -38,8 +38,15 @@ from evaluators.judge.metrics import (
     row_rubrics_signature,
 )
 from evaluators.judge.pairwise import PairwiseComparison
-from evaluators.judge.pairwise_judging import AnswerPair, PairwiseGrading, compare_pair
-from evaluators.judge.panel import Panel
+from evaluators.judge.pairwise_judging import (
+    SWAPPED,
+    AnswerPair,
+    PairwiseGrading,
+    compare_pair,
+    question_of,
+    read_label,
+)
+from evaluators.judge.panel import Panel, Reading
 from evaluators.judge.prometheus import SAMPLING, Style
 from evaluators.judge.rubrics import Rubric, load
 from evaluators.metrics.reference import last_user_text, references
@@ -49,8 +56,12 @@ from router.evals.hardware_cost import hardware_costs
 from router.evals.judges.requests import JudgeClient
 from router.evals.requests import EvalRequester
 from router.evals.stored_runs import find_run, stored_document
+from router.store.judgements import JudgementRow
 from router.store.protocol import Store
 from router.store.studies import Study, StudyKind
+
+VerdictReader = Callable[[JudgementRow], tuple[float | str | None, str]]
+"""Returns a judgement's verdict, a score or a label; None with the reason for an unparsed one."""
 
 _Case = TypeVar("_Case")
 _Result = TypeVar("_Result")
@@ -226,15 +237,33 @@ class Studies:
         await self._store.set_study(study)
         return study
 
+    async def reader(self, study: Study) -> VerdictReader:
+        """Return what reads the verdicts of a study's judgements, as the study did.
+
+        Raises:
+            ConflictError: the dataset has changed since.
+            DatasetError: the dataset can no longer be read.
+        """
+        if study.kind != "calibration":
+            plan = msgspec.convert(study.document, PairwisePlan)
+            return _PairReader(await self._pairs(plan), _pairwise_grading(plan)).read
+        calibration, cases = await _cases_of(study)
+        if isinstance(cases[0], AnswerPair):
+            pairs = [case for case in cases if isinstance(case, AnswerPair)]
+            return _PairReader(pairs, _pairwise_grading(calibration)).read
+        gradings = _Gradings(calibration, cases)
+        answers = {case.item.sample.id: case for case in cases if isinstance(case, Case)}
+
+        def read(row: JudgementRow) -> tuple[float | str | None, str]:
+            value, why = gradings.read(answers[row.sample_id], row.judgement)
+            return value, why
+
+        return read
+
     async def _calibrate(
         self, study: Study, live: StudyProgress
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        document = dict(study.document)
-        digest = document.pop("hash")
-        plan = msgspec.convert(document, CalibrationPlan)
-        cases, now = await in_thread(_read, plan)
-        if now != digest:
-            raise ConflictError(f"{plan.dataset} is not what it was when {study.id} began")
+        plan, cases = await _cases_of(study)
         live.cases = len(cases)
         client = self._client(study, plan, live)
         if isinstance(cases[0], AnswerPair):
@@ -363,13 +392,15 @@ class _Gradings:
                 f"rubric:{row_rubrics_signature(int(low), int(high))}",
             )
 
+    def read(self, case: Case, judgement: Judgement) -> Reading:
+        """Return the verdict of a judgement of a case."""
+        grading = self._grading(case)
+        return grading.read(judgement, self._graded(case).request(case.item).text)
+
     async def item(self, case: Case, client: JudgeClient) -> Item:
         """Have the judge score a case; the item has its scores and people's."""
-        key = case.rubric.fingerprint() if self._by_row and case.rubric else ""
-        if key not in self._made:
-            self._made[key] = Graded("calibration", self._grading(case), self._panel)
         try:
-            polled = await self._made[key].poll(case.item, client)
+            polled = await self._graded(case).poll(case.item, client)
         except UnjudgeableError as error:
             raise DatasetError(f"{self._plan.dataset}: {case.item.sample.id}: {error}") from None
         return Item(
@@ -381,6 +412,12 @@ class _Gradings:
             model=case.model,
             words=len((case.item.answer.text or "").split()),
         )
+
+    def _graded(self, case: Case) -> Graded:
+        key = case.rubric.fingerprint() if self._by_row and case.rubric else ""
+        if key not in self._made:
+            self._made[key] = Graded("calibration", self._grading(case), self._panel)
+        return self._made[key]
 
     def _grading(self, case: Case) -> Grading:
         plan = self._plan
@@ -398,6 +435,39 @@ class _Gradings:
             reference=plan.reference,
             parameters=plan.parameters,
         )
+
+
+class _PairReader:
+    """Reads the verdicts on pairs of answers."""
+
+    def __init__(self, pairs: Sequence[AnswerPair], grading: PairwiseGrading) -> None:
+        # In a tournament several pairs are about one sample: the prompt is one of theirs.
+        self._prompts = {
+            (pair.id, swapped): question_of(pair, grading, swapped=swapped).user
+            for pair in pairs
+            for swapped in (False, True)
+        }
+
+    def read(self, row: JudgementRow) -> tuple[float | str | None, str]:
+        """Return the label of a judgement, or None and the reason."""
+        prompt = self._prompts.get((row.sample_id, row.metric == SWAPPED), "")
+        verdict = read_label(row.judgement.answer, prompt)
+        return (None, "") if verdict is None else (verdict.label, verdict.why)
+
+
+async def _cases_of(study: Study) -> tuple[CalibrationPlan, list[Case | AnswerPair]]:
+    """Return the plan of a calibration and its cases.
+
+    Raises:
+        ConflictError: the dataset is not the one that the study began with.
+    """
+    document = dict(study.document)
+    digest = document.pop("hash")
+    plan = msgspec.convert(document, CalibrationPlan)
+    cases, now = await in_thread(_read, plan)
+    if now != digest:
+        raise ConflictError(f"{plan.dataset} is not what it was when {study.id} began")
+    return plan, cases
 
 
 def _read(plan: CalibrationPlan) -> tuple[list[Case | AnswerPair], str]:

@@ -1,5 +1,6 @@
 """`evalrouter judge` in this process, with a scripted judge that needs no server."""
 
+import csv
 import json
 import re
 
@@ -15,6 +16,8 @@ providers:
     kind: scripted
     script:
       kind: [{answer: "[RESULT] 5"}]
+      first: [{answer: "[RESULT] A"}]
+      moody: [{answers: ["Well done. [RESULT] 4", "No comment."]}]
       fair:
         - {match: "(?s)evaluate:\\n[^#]*good", answer: "[RESULT] 4"}
         - {answer: "[RESULT] 2"}
@@ -42,6 +45,52 @@ def run(tmp_path, monkeypatch):
 DATA = ("--dataset", "human.jsonl", "--column", "human=score")
 
 
+def test_every_judgement_is_exported(run, tmp_path):
+    told = run("calibrate", "--judge", "demo/moody", *DATA, "--repeats", "2", "--retries", "1")
+    study = re.search(r"cal_\w+", told)[0]
+    rows = [json.loads(line) for line in run("export", study).splitlines()]
+    # Every second answer says nothing that could be read, and is asked again.
+    assert len(rows) > 24
+    assert {row["study"] for row in rows} == {study}
+    assert {(row["judge"], row["metric"]) for row in rows} == {
+        ("demo/moody", "calibration:helpfulness")
+    }
+    assert len({(row["sample_id"], row["repeat"], row["attempt"]) for row in rows}) == len(rows)
+    assert {row["repeat"] for row in rows} == {0, 1}
+    read = [row for row in rows if row["verdict"] is not None]
+    assert {(row["verdict"], row["feedback"], row["unparsed"]) for row in read} == {
+        (4.0, "Well done. [RESULT] 4", "")
+    }
+    assert {(row["verdict"], row["unparsed"]) for row in rows if row not in read} == {
+        (None, "no verdict")
+    }
+    shown = json.loads(run("show", study, "--json"))
+    assert len(read) == sum(len(item["judge"]) for item in shown["detail"]["items"])
+    run("export", study, "--output", "rows.csv")
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["feedback"] for row in table] == [row["feedback"] for row in rows]
+    assert table[0].keys() == rows[0].keys()
+    assert run("export", study, "--format", "csv") == (tmp_path / "rows.csv").read_text()
+    assert "nowhere/rows.csv" in run("export", study, "--output", "nowhere/rows.csv", code=2)
+    assert "cal_none" in run("export", "cal_none", code=2)
+    (tmp_path / "human.jsonl").write_text("{}")
+    assert "human.jsonl" in run("export", study, code=2)
+
+
+def test_judgements_of_pairs_are_exported_with_their_labels(run, tmp_path):
+    pairs = [
+        {"id": str(n), "instruction": f"q{n}", "response_a": "x", "response_b": "y", "label": "a"}
+        for n in range(3)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    told = run("calibrate", "--judge", "demo/first", "--dataset", "pairs.jsonl")
+    rows = [json.loads(line) for line in run("export", re.search(r"cal_\w+", told)[0]).splitlines()]
+    assert sorted((row["sample_id"], row["metric"], row["verdict"]) for row in rows) == [
+        (str(n), metric, "A") for n in range(3) for metric in ("pairwise", "swapped")
+    ]
+
+
 def test_calibrate_show_list_and_diff(run, tmp_path):
     told = run("calibrate", "--judge", "demo/fair", *DATA, "--html", "r.html")
     one = re.search(r"cal_\w+", told)[0]
@@ -51,7 +100,7 @@ def test_calibrate_show_list_and_diff(run, tmp_path):
     other = re.search(r"cal_\w+", run("calibrate", "--judge", "demo/kind", *DATA))[0]
     shown = json.loads(run("show", one, "--json"))
     assert shown["report"]["calibration"]["agreement"]["pearson"]["estimate"] == pytest.approx(1)
-    assert shown["detail"] == {}
+    assert [item["people"] for item in shown["detail"]["items"]] == [[5.0], [1.0]] * 6
     assert [study["id"] for study in json.loads(run("list", "--json"))] == [other, one]
     assert other not in run("list", "--judge", "demo/fair")
     diff = json.loads(run("diff", one, other, "--json"))

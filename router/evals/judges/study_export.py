@@ -1,0 +1,113 @@
+"""Exports the judgements of a study, one row for each request to the judge.
+
+    async for row in exported_judgements(studies, store, study):
+        ...
+    write_csv(rows, file)
+
+A row has the judge's answer as it came (its feedback) and the verdict that was read from it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import AsyncIterator, Iterable
+from typing import TextIO
+
+import msgspec
+
+from router.evals.judges.studies import Studies
+from router.store.judgements import JudgementRow, JudgementStore
+from router.store.studies import Study
+
+_PAGE = 500
+
+
+class ExportedJudgement(msgspec.Struct, frozen=True, kw_only=True):
+    """One request to a judge, its answer and the verdict.
+
+    Attributes:
+        study: the id of the study.
+        judge: the route of the judge.
+        metric: `calibration:RUBRIC`; for pairs `pairwise`, or `swapped` if the first answer is B.
+        sample_id: the answer, or the pair, that was judged; the first one of several that make the
+            same request.
+        repeat: the number of the verdict on the same answer, from 0.
+        attempt: the number of earlier requests whose verdicts could not be read.
+        verdict: a score, or the label A or B; None for an unparsed or failed one.
+        unparsed: the reason why the verdict could not be read, "" otherwise.
+        feedback: the judge's answer as it came; None for a failed request.
+        error: the reason for the failure, "" otherwise.
+        finish_reason, target, model: as the target reported them.
+        prompt_tokens, completion_tokens, cost_usd, seconds: None where they are unknown.
+        at: when the answer came, seconds since the epoch.
+    """
+
+    study: str
+    judge: str
+    metric: str
+    sample_id: str
+    repeat: int
+    attempt: int
+    verdict: float | str | None
+    unparsed: str
+    feedback: str | None
+    error: str
+    finish_reason: str
+    target: str
+    model: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    seconds: float | None
+    at: float
+
+
+async def exported_judgements(
+    studies: Studies, store: JudgementStore, study: Study
+) -> AsyncIterator[ExportedJudgement]:
+    """Yield a study's judgements in the order they came.
+
+    Raises:
+        ConflictError: the study's dataset has changed since.
+        DatasetError: the dataset can no longer be read.
+    """
+    read = await studies.reader(study)
+    after = 0
+    while page := await store.judgements(study.id, limit=_PAGE, after=after):
+        for number, row in page:
+            after = number
+            answer = row.judgement.answer
+            verdict, unparsed = (None, "") if answer.error else read(row)
+            yield _exported(row, verdict, unparsed)
+
+
+def _exported(row: JudgementRow, verdict: float | str | None, unparsed: str) -> ExportedJudgement:
+    answer = row.judgement.answer
+    return ExportedJudgement(
+        study=row.owner,
+        judge=row.judge,
+        metric=row.metric,
+        sample_id=row.sample_id,
+        repeat=row.repeat,
+        attempt=row.attempt,
+        verdict=verdict,
+        unparsed=unparsed,
+        feedback=answer.text,
+        error=answer.error or "",
+        finish_reason=answer.finish_reason,
+        target=answer.target,
+        model=answer.model,
+        prompt_tokens=answer.usage.prompt_tokens,
+        completion_tokens=answer.usage.completion_tokens,
+        cost_usd=answer.cost_usd,
+        seconds=answer.total_s,
+        at=row.at,
+    )
+
+
+def write_csv(rows: Iterable[ExportedJudgement], file: TextIO) -> None:
+    """Write rows as CSV with a head; a missing value is an empty cell."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(ExportedJudgement.__struct_fields__)
+    for row in rows:
+        writer.writerow("" if value is None else value for value in msgspec.structs.astuple(row))

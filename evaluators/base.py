@@ -78,6 +78,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         total_s: seconds from sending to the last byte, retries included.
         attempts: the number of requests that were sent, retries included; 0 for a cached answer.
         cached: whether the run cache answered instead of the target.
+        cached_from: the id of the run whose request got a cached answer, also where that run's
+            answer was taken from a third run's copy; "" where it is unknown.
         translation: how the request's fields were translated for the target.
     """
 
@@ -100,8 +102,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     total_s: float | None = None
     attempts: int = 1
     cached: bool = False
+    cached_from: str = ""
     # By a factory, because Litestar hashes default values for its OpenAPI document.
     translation: Translation = msgspec.field(default_factory=lambda: AS_IT_CAME)
+
+    def is_taken(self, run_id: str) -> bool:
+        """Return whether a run that has this answer took it from another run by the run cache."""
+        return self.cached and self.cached_from != run_id
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):

@@ -107,7 +107,9 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             to differ from the baseline by less is `equivalent`.
         gates: conditions such as `rougeL >= 0.20` or `rougeL >= baseline`.
         fallback: whether another target may answer for one that fails.
-        cache: whether the stored answer of an earlier run to the same request may be used.
+        cache: whether the stored answer of an earlier run to the same request may be used, and
+            verdicts of judges likewise. None for only where the document has no gates, because
+            gates are about what is measured now: they never count answers of other runs.
         looks: how often the run had ended, and could be read, before it was extended; `eval extend`
             counts. Intervals and p-values then hold whenever one looks.
         stop_when: end early, once the run's question is answered; see StopWhen.
@@ -141,8 +143,13 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     margins: Annotated[dict[str, Margin], _Few] = {}
     gates: Annotated[tuple[str, ...], _Few] = ()
     fallback: bool = False
-    cache: bool = True
+    cache: bool | None = None
     looks: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     stop_when: StopWhen | None = None
     limits: RunLimits = RunLimits()
     execution: Literal["local", "ray"] | RayExecution = "local"
+
+    @property
+    def uses_run_cache(self) -> bool:
+        """Whether stored answers may be used; by default where there are no gates."""
+        return not self.gates if self.cache is None else self.cache

@@ -25,6 +25,9 @@ from evaluators.answers import OnTruncated, shortfall_of
 from evaluators.base import Answer, Cell, Output, Score
 from evaluators.stats.comparison import SampleScores
 
+UNKNOWN_RUN = "unknown"
+"""Stands for the run of a cached answer where nothing says which it was."""
+
 EXAMPLE_LENGTH = 200
 """Enough to recognise an error; upstream bodies can be megabytes."""
 
@@ -91,6 +94,7 @@ class RouteScores:
         self.answered = 0
         self.failed = 0
         self.cached = 0
+        self.taken: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self.targets: Counter[str] = Counter()
@@ -102,8 +106,8 @@ class RouteScores:
         self.dropped: Counter[str] = Counter()
         self.shortfalls: Counter[str] = Counter()
 
-    def add(self, sample: int, answer: Answer, scores: Iterable[Score]) -> None:
-        """Count an answer, and store its scores."""
+    def add(self, sample: int, answer: Answer, scores: Iterable[Score], *, run: str) -> None:
+        """Count an answer of a run, and store its scores."""
         if answer.cost_usd is not None:
             self.cost_usd += answer.cost_usd
         if answer.text is None:
@@ -114,6 +118,8 @@ class RouteScores:
             return
         self.answered += 1
         self.cached += answer.cached
+        if answer.is_taken(run):
+            self.taken[answer.cached_from or UNKNOWN_RUN] += 1
         self.cost_unknown += answer.cost_usd is None
         self.estimated += answer.estimated
         # A free answer has a cost that did not need an estimate.
@@ -149,6 +155,7 @@ class ScoreAccumulator:
         baseline: the route that differences are taken against, or None.
         clusters: sample id to the cluster it belongs to; samples that are not named stand alone.
         on_truncated: what became of answers that were cut off, filtered or refused.
+        run: the id of the run that the rows are of: cached answers of others are counted as such.
 
     Raises:
         ValueError: the baseline is not a route, a route has no `expected`, or two metrics have
@@ -164,6 +171,7 @@ class ScoreAccumulator:
         baseline: str | None = None,
         clusters: Mapping[str, str] | None = None,
         on_truncated: OnTruncated = "score",
+        run: str = "",
     ) -> None:
         if baseline is not None and baseline not in routes:
             raise ValueError(f"the baseline {baseline!r} is not one of the routes")
@@ -176,6 +184,7 @@ class ScoreAccumulator:
         self.metrics = tuple(metrics)
         self.clusters = clusters or {}
         self.on_truncated = on_truncated
+        self.run = run
         self.samples: dict[str, int] = {}
         self.routes = {
             route: RouteScores(
@@ -200,7 +209,7 @@ class ScoreAccumulator:
         if answer is None:
             return
         sample = self.samples.setdefault(cell.sample_id, len(self.samples))
-        self.routes[cell.route].add(sample, answer, scores)
+        self.routes[cell.route].add(sample, answer, scores, run=self.run)
 
     def per_sample(self, route: str, output: str) -> SampleScores:
         """Return one row per sample of the run, in the order of `samples`; repeats are averaged."""

@@ -12,8 +12,8 @@ not corrected and no verdict follows from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence, Set
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -84,6 +84,8 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
         output: the compared output, see `Comparisons.outputs`.
         joined: whether samples were paired; False where the two have none in common.
         n: samples of both; 0 where nothing is paired.
+        shared: samples left out because both sides have the same answer, which the run cache took
+            from another run: nothing was measured on them, and without others there is no verdict.
         n_a, n_b: samples of each that have this score.
         mean_a, mean_b: of the samples that are compared; corpus scores where it is one.
         difference, low, high: mean_a - mean_b with its 95% interval.
@@ -110,6 +112,7 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     n_a: int
     n_b: int
+    shared: int = 0
     mean_a: float | None = None
     mean_b: float | None = None
     difference: float | None = None
@@ -136,6 +139,20 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     p_welch: float | None = None
     p_mann_whitney: float | None = None
     moved: tuple[Moved, ...] = ()
+
+
+class SharedAnswers(msgspec.Struct, frozen=True, kw_only=True):
+    """What both sides of a pair have of the same answers.
+
+    Attributes:
+        samples: ids of the samples on which the sides have the same answer, because the run cache
+            took it from another run.
+        compared: the outputs that are compared over them all the same, because the sides scored
+            them differently.
+    """
+
+    samples: Set[str]
+    compared: Set[str] = frozenset()
 
 
 class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +184,7 @@ def compare(
     margins: Mapping[str, float] = {},
     primary: str | None = None,
     always_valid: bool = False,
+    shared: Mapping[tuple[Side, Side], SharedAnswers] = {},
     movers: int = 5,
     seed: int = 0,
 ) -> Comparisons:
@@ -181,17 +199,27 @@ def compare(
         primary: the output that opens the gate for the others; None for one family of all.
         always_valid: whether a run was looked at before it had these samples, and went on or ended
             because of what there was to see.
+        shared: what pairs have of the same answers; a pair that is not named has nothing.
         movers: the number of samples to name for each contrast.
         seed: of the resampling.
     """
     outputs = {output.name: output for metric in accumulator.metrics for output in metric.outputs}
     clusters = accumulator.cluster_numbers()
     samples = list(accumulator.samples)
+    left_out = {pair: _left_out(samples, shared.get(pair)) for pair in pairs}
+
+    def scores_of(pair: tuple[Side, Side], output: Output) -> _PairScores:
+        ours, theirs = (accumulator.per_sample(side.key, output.name) for side in pair)
+        answers = shared.get(pair)
+        if answers is None or output.name in answers.compared:
+            return _PairScores(ours, theirs, 0)
+        return _measured(ours, theirs, left_out[pair])
+
     cells: list[tuple[tuple[Side, Side], Output]] = []
     comparisons: list[Comparison] = []
     for pair in pairs:
         for output in outputs.values():
-            ours, theirs = (accumulator.per_sample(side.key, output.name) for side in pair)
+            ours, theirs, same = scores_of(pair, output)
             compared = comparison(
                 (pair[0].key, output),
                 ours,
@@ -204,15 +232,18 @@ def compare(
             cells.append((pair, output))
             comparisons.append(
                 compared
-                if compared.n or clusters is not None or always_valid
+                if compared.n or same or clusters is not None or always_valid
                 else _unpaired(compared, output, ours, theirs)
             )
     contrasts = []
     for (pair, output), compared in zip(
         cells, judged(comparisons, outputs, primary=primary), strict=True
     ):
-        ours, theirs = (accumulator.per_sample(side.key, output.name) for side in pair)
+        ours, theirs, same = scores_of(pair, output)
         contrast = _contrast(pair, output, compared, ours, theirs)
+        contrast = msgspec.structs.replace(
+            contrast, shared=same, n_a=contrast.n_a + same, n_b=contrast.n_b + same
+        )
         moved = _moved(ours, theirs, samples, movers) if contrast.joined else ()
         contrasts.append(msgspec.structs.replace(contrast, moved=moved))
     return Comparisons(
@@ -223,6 +254,30 @@ def compare(
         method=METHOD_ALWAYS_VALID if always_valid else METHOD,
         always_valid=always_valid,
     )
+
+
+class _PairScores(NamedTuple):
+    """The scores of a pair without those of shared answers, of `shared` samples."""
+
+    ours: SampleScores
+    theirs: SampleScores
+    shared: int
+
+
+def _left_out(samples: Sequence[str], shared: SharedAnswers | None) -> NDArray[np.bool_]:
+    chosen = frozenset[str]() if shared is None else shared.samples
+    return np.array([sample in chosen for sample in samples], dtype=np.bool_)
+
+
+def _measured(ours: SampleScores, theirs: SampleScores, left_out: NDArray[np.bool_]) -> _PairScores:
+    """Leave out samples of both sides."""
+    left_out = left_out & ours.present & theirs.present
+
+    def rest(scores: SampleScores) -> SampleScores:
+        values = np.where(left_out, np.nan, scores.values)
+        return scores._replace(values=values, present=scores.present & ~left_out)
+
+    return _PairScores(rest(ours), rest(theirs), int(np.count_nonzero(left_out)))
 
 
 def _unpaired(
@@ -346,7 +401,7 @@ def _warnings(contrasts: Sequence[Contrast]) -> list[str]:
         {
             contrast.output
             for contrast in contrasts
-            if not contrast.joined and contrast.n_a and contrast.n_b
+            if not contrast.joined and not contrast.shared and contrast.n_a and contrast.n_b
         }
     )
     if any(contrast.difference is None for contrast in contrasts if contrast.output in unpaired):
@@ -362,7 +417,7 @@ def _warnings(contrasts: Sequence[Contrast]) -> list[str]:
     narrowed = [
         contrast
         for contrast in contrasts
-        if contrast.joined and contrast.n < max(contrast.n_a, contrast.n_b)
+        if contrast.joined and contrast.n + contrast.shared < max(contrast.n_a, contrast.n_b)
     ]
     if narrowed:
         contrast = min(narrowed, key=lambda contrast: contrast.n)

@@ -25,6 +25,7 @@ from evaluators.stats.comparison import Comparison
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints
     from rich.console import Group, RenderableType
+    from rich.text import Text
 
 # Columns of the terminal from which on these are shown; `--json` always has everything.
 _ROOM_FOR_MEANS = 90
@@ -82,6 +83,9 @@ def _pair(
     if width >= _ROOM_FOR_OUTCOMES:
         drawn.add_column("better/\nsame/worse", justify="right", no_wrap=True)
     drawn.add_column("n", justify="right", no_wrap=True)
+    any_shared = any(contrast.shared for contrast in contrasts)
+    if any_shared:
+        drawn.add_column("same\nanswers", justify="right", no_wrap=True)
     drawn.add_column("p\n(Holm)", justify="right", no_wrap=True)
     drawn.add_column("p un-\npaired", justify="right", no_wrap=True)
     drawn.add_column("finds\n4 in 5", justify="right", no_wrap=True)
@@ -95,11 +99,12 @@ def _pair(
             *(means if width >= _ROOM_FOR_MEANS else ()),
             difference(info, row),
             *((outcomes(info, row),) if width >= _ROOM_FOR_OUTCOMES else ()),
-            f"{contrast.n:,}" if contrast.joined else f"{contrast.n_a:,}/{contrast.n_b:,}",
+            _samples(contrast),
+            *((f"{contrast.shared:,}",) if any_shared else ()),
             p_value(contrast.p_holm),
             p_value(contrast.p_welch),
             _number(info, contrast.detectable),
-            verdict_of(row, in_full=width >= _ROOM_FOR_WORDS),
+            _verdict(contrast, row, width),
         )
     yield drawn
     yield plain("")
@@ -126,6 +131,18 @@ def _moved(
             )
     yield drawn
     yield plain("")
+
+
+def _samples(contrast: Contrast) -> str:
+    if contrast.joined or contrast.shared:
+        return f"{contrast.n:,}"
+    return f"{contrast.n_a:,}/{contrast.n_b:,}"
+
+
+def _verdict(contrast: Contrast, row: Comparison, width: int) -> Text:
+    if contrast.shared and not contrast.n:
+        return plain("  not measured")
+    return verdict_of(row, in_full=width >= _ROOM_FOR_WORDS)
 
 
 def _row(contrast: Contrast) -> Comparison:

@@ -26,7 +26,7 @@ import numpy as np
 
 from evaluators.base import Output
 from evaluators.reports.accumulator import ScoreAccumulator
-from evaluators.reports.report import Report, RouteReport, RouteScore
+from evaluators.reports.report import Report, RouteReport, RouteScore, runs_in_words
 from evaluators.stats.comparison import Comparison, samples_for_margin, samples_within
 from providers.errors import RunDocumentError, closest
 
@@ -182,7 +182,7 @@ def check(gates: Sequence[Gate], accumulator: ScoreAccumulator, report: Report) 
 
     Args:
         gates: from `parse`.
-        accumulator: the run's rows.
+        accumulator: the run's rows, those of answers that it took from other runs without scores.
         report: of those rows.
     """
     judge = _Judge(gates, accumulator, report)
@@ -222,7 +222,9 @@ class _Judge:
     def _coverage(self, gate: Gate, route: RouteReport) -> GateResult:
         scores = [score for score in route.scores if gate.output in {"", score.output}]
         share = min((_covered(route, score) for score in scores), default=None)
-        return _result(gate, route, share, gate.bound)
+        result = _result(gate, route, share, gate.bound)
+        why = "" if result.passed else _taken(route)
+        return msgspec.structs.replace(result, why=why)
 
     def _score(self, gate: Gate, route: RouteReport) -> GateResult:
         score = _score_of(route, gate.output)
@@ -285,7 +287,9 @@ class _Judge:
                 )
         why = ""
         if not math.isfinite(percentile):
-            why = f"{_finished(route) - _score_of(route, gate.output).scored:,} answers are missing"
+            why = _taken(route) or (
+                f"{_finished(route) - _score_of(route, gate.output).scored:,} answers are missing"
+            )
         return _result(gate, route, _finite(percentile), bound, why)
 
     def _percentile(self, gate: Gate, route: RouteReport) -> float:
@@ -319,7 +323,7 @@ class _Judge:
         finished = _finished(route)
         if finished == 0:
             return f"{route.route} has no answers"
-        return (
+        return _taken(route) or (
             f"{finished - score.scored:,} of {finished:,} answers of {route.route} have no "
             f"{gate.output}; a gate 'coverage >= ...' says how many may be missing"
         )
@@ -354,6 +358,18 @@ def _score_of(route: RouteReport, output: str) -> RouteScore:
 def _finished(route: RouteReport) -> int:
     """Count the answers that came or failed: a run that stopped early does not lack the others."""
     return route.answered + route.failed
+
+
+def _taken(route: RouteReport) -> str:
+    """Say how many answers count as missing because another run has measured them."""
+    if not route.cached_from:
+        return ""
+    taken = sum(route.cached_from.values())
+    return (
+        f"{taken:,} of {_finished(route):,} answers of {route.route} were not measured by this "
+        f"run: the run cache took them from {runs_in_words(route.cached_from)}; `cache: false` "
+        "requests new ones"
+    )
 
 
 def _covered(route: RouteReport, score: RouteScore) -> float:

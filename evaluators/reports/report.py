@@ -22,7 +22,7 @@ import numpy as np
 
 from evaluators.answers import SHORTFALLS, OnTruncated
 from evaluators.base import Output
-from evaluators.reports.accumulator import RouteScores, ScoreAccumulator
+from evaluators.reports.accumulator import UNKNOWN_RUN, RouteScores, ScoreAccumulator
 from evaluators.stats import differences, intervals
 from evaluators.stats.always_valid import always_valid_interval, widened
 from evaluators.stats.comparison import (
@@ -175,6 +175,8 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
         failed: cells with an error instead.
         missing: cells with neither, because they were not requested or are in flight.
         cached: answers taken from the run cache.
+        cached_from: of those, how many each other run got with its own requests; this run has
+            measured none of them.
         errors: the failures by code, most frequent first.
         targets: target to its share of the answers.
         tokens, cost, times: what the answers took.
@@ -199,6 +201,7 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
     times: Times
     scores: tuple[RouteScore, ...]
     confusions: tuple[Confusion, ...] = ()
+    cached_from: dict[str, int] = {}
     dropped: dict[str, int] = {}
     shortfalls: dict[str, int] = {}
 
@@ -411,6 +414,7 @@ def _route_report(
         times=Times(p50_s=p50, p95_s=p95, n=len(seconds)),
         scores=scores,
         confusions=confusions,
+        cached_from=dict(counted.taken.most_common()),
         dropped=dict(counted.dropped.most_common()),
         shortfalls=dict(counted.shortfalls.most_common()),
     )
@@ -606,6 +610,19 @@ def _route_warnings(route: RouteReport) -> Iterable[str]:
             f"{route.route}: {route.cached:,} of {route.answered:,} answers came from the run "
             "cache; their time is not counted, their first cost is."
         )
+    if route.cached_from:
+        taken = sum(route.cached_from.values())
+        yield (
+            f"{route.route}: {taken:,} of {route.answered:,} answers are of "
+            f"{runs_in_words(route.cached_from)}, so this run shows nothing of how "
+            f"{route.route} answers now; `cache: false` in the document requests new ones."
+        )
+
+
+def runs_in_words(runs: Iterable[str]) -> str:
+    """Name the first of some runs, and count the others."""
+    names = [name if name != UNKNOWN_RUN else "an unknown run" for name in runs]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} other runs"
 
 
 def _comparison_warnings(

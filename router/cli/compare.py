@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +11,15 @@ import click
 
 from evaluators.reports.compare import Comparisons
 from evaluators.reports.compare_table import to_compare_table
-from router.cli.commands import config_option, json_option, out, print_json, with_services
+from router.cli.commands import (
+    config_option,
+    err,
+    escape,
+    json_option,
+    out,
+    print_json,
+    with_services,
+)
 from router.config.loading import load
 from router.evals.compare import ComparisonRequest, compare_runs, parse_margins
 from router.services import Services
@@ -40,6 +50,12 @@ from router.services import Services
     help="The largest difference of an output that makes no difference to you: less is "
     "`equivalent`. Repeatable. Default: the margins of RUN_A's document.",
 )
+@click.option(
+    "--fail-on",
+    type=click.Choice(["worse", "different"]),
+    help="Exit with code 1 if any output is shown to be worse (or different at all), or was not "
+    "measured.",
+)
 @config_option
 @json_option
 def eval_compare(  # noqa: PLR0917 - one parameter for each option
@@ -50,6 +66,7 @@ def eval_compare(  # noqa: PLR0917 - one parameter for each option
     join: Literal["id", "position"] | None,
     movers: int,
     margins: tuple[str, ...],
+    fail_on: Literal["worse", "different"] | None,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
@@ -71,3 +88,21 @@ def eval_compare(  # noqa: PLR0917 - one parameter for each option
         print_json(comparisons)
     else:
         out.print(to_compare_table(comparisons, width=out.width))
+    if fail_on is not None and (failures := list(_failures(comparisons, fail_on))):
+        for failure in failures:
+            err.print(escape(failure), highlight=False)
+        sys.exit(1)
+
+
+def _failures(comparisons: Comparisons, fail_on: Literal["worse", "different"]) -> Iterator[str]:
+    """Say which outputs fail: a comparison that could not be made shows nothing to be well."""
+    directions = {output.name: output.higher_is_better for output in comparisons.outputs}
+    refused = {"worse"} if fail_on == "worse" else {"worse", "better"}
+    for contrast in comparisons.contrasts:
+        if directions[contrast.output] is None:
+            continue
+        name = f"{contrast.output} of {contrast.a.route}"
+        if contrast.verdict in refused:
+            yield f"{name} is {contrast.verdict} in {contrast.a.run} than in {contrast.b.run}"
+        elif contrast.verdict is None:
+            yield f"{name} was not measured: no verdict"

@@ -69,6 +69,11 @@ _OPTIONS = (
         help="A column of the dataset and what it is: article=input. Repeatable.",
     ),
     click.option("--limit", type=click.IntRange(1, MAX_ROWS), help="Only the first LIMIT samples."),
+    click.option(
+        "--cache/--no-cache",
+        default=None,
+        help="Whether answers of earlier runs may be used. Default: unless there are gates.",
+    ),
     click.option("--ray-address", help="Score on this Ray cluster; 'auto' for the one here."),
     click.option("--name", help="The name that people know the run by."),
     click.option("--experiment", help="The experiment that it belongs to."),
@@ -120,7 +125,7 @@ def read_run(path: Path | None, given: dict[str, Any]) -> RunSource:
     data = dict(document.data)
     data |= {
         key: given[key]
-        for key in ("baseline", "limit", "name", "experiment", "notes")
+        for key in ("baseline", "limit", "cache", "name", "experiment", "notes")
         if given[key] is not None
     }
     data |= {key: _listed(given[key]) for key in ("routes", "metrics") if given[key] is not None}

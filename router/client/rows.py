@@ -99,6 +99,7 @@ def flat_sample(row: SampleRow) -> dict[str, Any]:
         "first_byte_s": answer.get("first_byte_s"),
         "total_s": answer.get("total_s"),
         "cached": answer.get("cached"),
+        "cached_from": answer.get("cached_from"),
         **{f"score.{score['output']}": score["value"] for score in row["scores"]},
         **{f"row.{name}": value for name, value in row["sample"]["fields"].items()},
     }

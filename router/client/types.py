@@ -72,6 +72,7 @@ class RouteReport(TypedDict):
     failed: int
     missing: int
     cached: int
+    cached_from: dict[str, int]
     errors: list[dict[str, Any]]
     targets: dict[str, float]
     tokens: dict[str, int]
@@ -154,6 +155,7 @@ class Answer(TypedDict):
     total_s: float | None
     attempts: int
     cached: bool
+    cached_from: str
 
 
 class Score(TypedDict):

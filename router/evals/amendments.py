@@ -146,7 +146,7 @@ def _check_limit(run: Run, document: RunDocument, limit: int) -> None:
     if document.sample is not None:
         raise RunDocumentError(
             "limit: the run's samples were drawn at random, and more of them would be another "
-            "draw; start a new run: answers come from the cache",
+            "draw; start a new run",
             param="limit",
         )
     if document.unlabelled:

@@ -13,21 +13,24 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from evaluators.base import Answer, AnyMetric, Output, Sample
+from evaluators.answers import AnswerRules, OnTruncated, reads_text
+from evaluators.base import Answer, AnyMetric, EmbeddingMetric, Output, Sample
 from evaluators.document import RunDocument
 from evaluators.reports.accumulator import ScoreAccumulator
-from evaluators.reports.compare import Comparisons, Join, Side, compare
+from evaluators.reports.compare import Comparisons, Join, SharedAnswers, Side, compare
 from evaluators.reports.report import shortfall_counts
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
 from router.evals.results import looked_at
 from router.evals.runs import Runs
+from router.evals.shared_answers import AnswerIndex, shared_warning
 from router.evals.stored_runs import stored_document
 from router.evals.validation import build_metrics
+from router.store.protocol import Store
 from router.store.results import ResultStore, ScoredAnswer
 from router.store.runs import Run
 
@@ -106,8 +109,30 @@ class _AnswerOrigins(msgspec.Struct):
         ] += 1
 
 
+class _Pairing(NamedTuple):
+    """How the second run's samples are paired with the first's.
+
+    Attributes:
+        names: ids of the second run's samples to the first's; None where they are the same.
+        changed: ids of pairs with different texts.
+        warnings: about the pairing.
+    """
+
+    names: Mapping[str, str] | None = None
+    changed: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+
+class _Scorer(NamedTuple):
+    """What the scores of one metric depend on, beside the answers."""
+
+    signature: str
+    targets: frozenset[str]
+    rules: tuple[AnswerRules, OnTruncated] | None
+
+
 async def compare_runs(
-    runs: Runs, store: ResultStore, run_ids: Sequence[str], request: ComparisonRequest
+    runs: Runs, store: Store, run_ids: Sequence[str], request: ComparisonRequest
 ) -> Comparisons:
     """Hold one run against another, or routes of one run against each other.
 
@@ -138,14 +163,23 @@ async def compare_runs(
         clusters=await store.clusters(first.run.id),
     )
     warnings = list(_different(first, second))
-    names: Mapping[str, str] | None = None
+    pairing = _Pairing()
     if first is not second and (request.join is not None or join == "position"):
-        names, pairing_warnings = await _other_names(store, first, second, join)
-        warnings += pairing_warnings
+        pairing = await _paired(store, first, second, join)
+        warnings += pairing.warnings
     origins = {side: _AnswerOrigins() for side in sides}
-    await _count(store, first.run.id, origins, scores, None)
+    answers = await AnswerIndex.of(store, (first.run, second.run))
+    await _count(store, first.run.id, origins, scores, None, answers)
     if second is not first:
-        await _count(store, second.run.id, origins, scores, names)
+        await _count(store, second.run.id, origins, scores, pairing.names, answers)
+    shared = {}
+    for pair in pairs:
+        same = await asyncio.to_thread(answers.shared, *pair, without=pairing.changed)
+        if same.samples:
+            outputs = {output.name for metric in metrics for output in metric.outputs}
+            compared = outputs & await _scored_differently(store, first, second)
+            shared[pair] = SharedAnswers(samples=same.samples, compared=compared)
+            warnings.append(shared_warning(pair, same, compared, outputs - compared))
     warnings += _origin_warnings(pairs, origins)
     for side in sides:
         counted = scores.routes[side.key]
@@ -159,6 +193,7 @@ async def compare_runs(
         margins=margins,
         primary=_primary(first, metrics),
         always_valid=any(looked_at(member.run, member.document) for member in members),
+        shared=shared,
         movers=request.movers,
     )
 
@@ -294,12 +329,13 @@ def _margins(
     return {**first.document.margins, **requested}
 
 
-async def _count(
+async def _count(  # noqa: PLR0917 - one argument for each thing that is counted
     store: ResultStore,
     run_id: str,
     origins: Mapping[Side, _AnswerOrigins],
     scores: ScoreAccumulator,
     names: Mapping[str, str] | None,
+    answers: AnswerIndex,
 ) -> None:
     """Add a run's rows; samples that the other run does not have get a name of this run's."""
     known = {output.name for metric in scores.metrics for output in metric.outputs}
@@ -313,6 +349,7 @@ async def _count(
         sample = row.cell.sample_id
         if names is not None:
             sample = names.get(sample, f"{run_id} {sample}")
+        answers.add(side, sample, row)
         shared = [score for score in row.scores if score.output in known]
         scores.add(row.cell._replace(route=side.key, sample_id=sample), row.answer, shared)
 
@@ -320,10 +357,38 @@ async def _count(
     await store.each_result(run_id, take)
 
 
-async def _other_names(
+async def _scored_differently(
+    store: Store, first: _ComparedRun, second: _ComparedRun
+) -> frozenset[str]:
+    """Return the outputs that the two runs scored differently, so that equal answers may differ."""
+    ours, theirs = [await _scorers(store, member) for member in (first, second)]
+    return frozenset(
+        output.name
+        for metric in first.metrics
+        for output in metric.outputs
+        if metric.name in theirs and ours[metric.name] != theirs[metric.name]
+    )
+
+
+async def _scorers(store: Store, member: _ComparedRun) -> dict[str, _Scorer]:
+    """Return what scored a run's answers, by the metric's name."""
+    run, document = member.run, member.document
+    judges = await store.judge_use(run.id)
+    embeddings = await store.embedding_use(run.id)
+    scorers = {}
+    for metric in member.metrics:
+        routes = {use.target for use in judges if use.metric == metric.name}
+        if isinstance(metric, EmbeddingMetric):
+            routes = {use.target for use in embeddings if use.route == metric.route}
+        rules = (document.answer, document.on_truncated) if reads_text(metric) else None
+        scorers[metric.name] = _Scorer(run.metrics.get(metric.name, ""), frozenset(routes), rules)
+    return scorers
+
+
+async def _paired(
     store: ResultStore, first: _ComparedRun, second: _ComparedRun, join: Join
-) -> tuple[dict[str, str], list[str]]:
-    """Map ids of the second run's samples to the first's, and return warnings about the pairing."""
+) -> _Pairing:
+    """Pair the samples of runs on different datasets."""
     same_prompt = _prompt(first.document) == _prompt(second.document)
     ours = await _digests(store, first.run.id, with_messages=same_prompt)
     theirs = await _digests(store, second.run.id, with_messages=same_prompt)
@@ -331,20 +396,20 @@ async def _other_names(
         names = {name: name for name in theirs if name in ours}
     else:
         names = dict(zip(theirs, ours, strict=False))
-    changed = sum(theirs[name] != ours[other] for name, other in names.items())
+    changed = {other for name, other in names.items() if theirs[name] != ours[other]}
     warnings = []
     what = "messages or references" if same_prompt else "references"
     if changed:
         warnings.append(
-            f"{changed:,} of {len(names):,} pairs of samples have different {what}: pairing by "
-            f"{join} may pair different questions."
+            f"{len(changed):,} of {len(names):,} pairs of samples have different {what}: pairing "
+            f"by {join} may pair different questions."
         )
     if len(names) < max(len(ours), len(theirs)):
         warnings.append(
             f"{len(names):,} samples are in both runs, of {len(ours):,} and {len(theirs):,}; only "
             "those are compared."
         )
-    return names, warnings
+    return _Pairing(names, frozenset(changed), tuple(warnings))
 
 
 async def _digests(store: ResultStore, run_id: str, *, with_messages: bool) -> dict[str, bytes]:

@@ -244,7 +244,7 @@ def _render(
             key = route, request.plan.targets[0]
             lane = by_target.setdefault(key, _TargetRequests(*key, [], []))
             lane.sizes.append(size)
-            if document.cache and not requester.is_free(request):
+            if document.uses_run_cache and not requester.is_free(request):
                 lane.requests.extend((request.hash, n) for n in range(document.repeats))
     return by_target, rendered
 

@@ -189,7 +189,7 @@ class Replay:
             self._requester,
             self.run.id,
             concurrency=self._document.limits.concurrency,
-            share=self._document.cache,
+            share=self._document.uses_run_cache,
             pay=self._pay,
         )
         return _Scorers(
@@ -293,11 +293,11 @@ class Replay:
             cell,
             prepared.hash,
             str(prepared.plan.targets[0]),
-            unless_known=document.cache and not self._requester.is_free(prepared),
+            unless_known=document.uses_run_cache and not self._requester.is_free(prepared),
         )
         if known is not None:
             # Its cost stays, so that routes compare, although it is not paid again.
-            answer = msgspec.structs.replace(known, cached=True, attempts=0)
+            answer = msgspec.structs.replace(known, attempts=0)
             answer = await self._read(answer)
             await self._store.keep_answer(run_id, cell, prepared.hash, answer, ())
             return answer

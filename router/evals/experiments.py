@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from evaluators.document import Notes, RunDocument, Tags
-from evaluators.reports.report import OutputInfo, Report
+from evaluators.reports.report import OutputInfo, Report, runs_in_words
 from evaluators.stats.comparison import ALPHA, Verdict
 from providers.errors import ConflictError, InputError, NotFoundError, closest
 from providers.names import check_name
@@ -44,6 +44,7 @@ class LeaderboardEntry(msgspec.Struct, frozen=True, kw_only=True):
         cost_usd: what all the route's answers cost; None when a price is unknown.
         cost_estimated: whether a part of that is estimated, because a target did not count tokens.
         seconds: median time of an answer that was not cached; None when all were.
+        cached_from: other runs to how many of its answers are theirs, by the run cache.
         baseline: the route of the same run that it was compared with; None without one.
         difference, difference_low, difference_high: from that baseline, with its 95% interval.
         p_holm: corrected by Holm over all comparisons of its own run.
@@ -63,6 +64,7 @@ class LeaderboardEntry(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None
     cost_estimated: bool
     seconds: float | None
+    cached_from: dict[str, int] = {}
     baseline: str | None = None
     difference: float | None = None
     difference_low: float | None = None
@@ -334,6 +336,7 @@ def _entries(output: str, members: Iterable[_Member]) -> Iterable[LeaderboardEnt
                 cost_usd=route.cost.total_usd,
                 cost_estimated=bool(route.cost.estimated),
                 seconds=route.times.p50_s,
+                cached_from=route.cached_from,
                 baseline=report.baseline if against else None,
                 difference=against.difference if against else None,
                 difference_low=against.low if against else None,
@@ -381,6 +384,17 @@ def _notes(experiment: Experiment, members: Sequence[_Member]) -> Iterable[str]:
     if len(members) > 1:
         yield (
             "Ranks are not tests: `evalrouter eval compare RUN RUN` shows whether two runs differ."
+        )
+    copied = sorted(
+        f"{route.route} of {member.run.id} (from {runs_in_words(route.cached_from)})"
+        for member in members
+        for route in member.report.routes
+        if route.cached_from
+    )
+    if copied:
+        yield (
+            f"Answers that the run cache took from another run were measured once, there: "
+            f"{', '.join(copied)}."
         )
     partial = sorted(
         {

@@ -231,6 +231,7 @@ _ANSWER = {
     "total_s": "float64",
     "attempts": "int32",
     "cached": "bool",
+    "cached_from": "string",
 }
 _USAGE = {"prompt_tokens": "int64", "completion_tokens": "int64", "total_tokens": "int64"}
 _RESULT = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from evaluators.base import AnyMetric
 from evaluators.document import RunDocument
 from evaluators.reports import gates as gate_rules
 from evaluators.reports.accumulator import ScoreAccumulator
@@ -17,6 +19,7 @@ from router.evals.judges.report import JudgeReport, judge_reports
 from router.evals.stored_runs import stored_document
 from router.evals.validation import build_metrics, parse_gates
 from router.store.protocol import Store
+from router.store.results import ScoredAnswer
 from router.store.runs import ENDED, Run
 from router.store.usage import EmbeddingUse
 
@@ -122,23 +125,8 @@ async def outcome(store: Store, run: Run, document: RunDocument) -> Outcome:
         InputError: one of its metrics cannot be built any more.
     """
     metrics = build_metrics(document)
-    scores = ScoreAccumulator(
-        routes=document.routes,
-        metrics=metrics,
-        expected=dict.fromkeys(document.routes, run.dataset_rows * document.repeats),
-        baseline=document.baseline,
-        clusters=await store.clusters(run.id),
-        on_truncated=document.on_truncated,
-    )
-    # On threads: a million rows would hold up everything else in this process.
-    await store.each_result(run.id, lambda row: scores.add(row.cell, row.answer, row.scores))
-    report = await asyncio.to_thread(
-        summarise,
-        scores,
-        margins=document.margins,
-        primary=document.primary,
-        always_valid=looked_at(run, document),
-    )
+    scores = await _accumulated(store, run, document, metrics)
+    report = await asyncio.to_thread(_summarised, scores, run, document)
     # The scores were made by what was installed then, not by what is now.
     judges, warnings = await judge_reports(store, run, metrics, report.routes)
     report = msgspec.structs.replace(
@@ -146,8 +134,59 @@ async def outcome(store: Store, run: Run, document: RunDocument) -> Outcome:
         signatures=run.metrics,
         warnings=(*report.warnings, *warnings, *_look_warnings(run, document)),
     )
-    gates = await asyncio.to_thread(
-        gate_rules.check, parse_gates(document, metrics), scores, report
-    )
+    gates = await _gates(store, run, document, metrics, (scores, report))
     embeddings = await store.embedding_use(run.id)
     return Outcome(run, report, gates, judges, embeddings)
+
+
+def _summarised(scores: ScoreAccumulator, run: Run, document: RunDocument) -> Report:
+    return summarise(
+        scores,
+        margins=document.margins,
+        primary=document.primary,
+        always_valid=looked_at(run, document),
+    )
+
+
+async def _accumulated(
+    store: Store,
+    run: Run,
+    document: RunDocument,
+    metrics: Sequence[AnyMetric],
+    *,
+    only_measured: bool = False,
+) -> ScoreAccumulator:
+    """Return the run's rows; with `only_measured`, answers of other runs have no scores."""
+    scores = ScoreAccumulator(
+        routes=document.routes,
+        metrics=metrics,
+        expected=dict.fromkeys(document.routes, run.dataset_rows * document.repeats),
+        baseline=document.baseline,
+        clusters=await store.clusters(run.id),
+        on_truncated=document.on_truncated,
+        run=run.id,
+    )
+
+    def add(row: ScoredAnswer) -> None:
+        taken = only_measured and row.answer is not None and row.answer.is_taken(run.id)
+        scores.add(row.cell, row.answer, () if taken else row.scores)
+
+    # On threads: a million rows would hold up everything else in this process.
+    await store.each_result(run.id, add)
+    return scores
+
+
+async def _gates(
+    store: Store,
+    run: Run,
+    document: RunDocument,
+    metrics: Sequence[AnyMetric],
+    counted: tuple[ScoreAccumulator, Report],
+) -> list[GateResult]:
+    """Check the run's gates on what the run itself has measured."""
+    gates = parse_gates(document, metrics)
+    scores, report = counted
+    if gates and any(route.cached_from for route in report.routes):
+        scores = await _accumulated(store, run, document, metrics, only_measured=True)
+        report = await asyncio.to_thread(_summarised, scores, run, document)
+    return await asyncio.to_thread(gate_rules.check, gates, scores, report)

@@ -126,8 +126,7 @@ def check_signatures(run: Run, metrics: Sequence[Declared]) -> None:
             raise ConflictError(
                 f"{metric.name} is now {metric.signature!r} and was {before!r} when {run.id} "
                 "began; scores of one run must have one signature. Score its answers again with "
-                f"'evalrouter eval rescore {run.id} --metrics {metric.name}', or start a new "
-                "run: its answers come from the cache."
+                f"'evalrouter eval rescore {run.id} --metrics {metric.name}', or start a new run."
             )
 
 

@@ -83,6 +83,10 @@ class ResultStore(Protocol):
         """Return sample id to its `cluster`, for the samples that have one."""
         ...
 
+    async def origins(self, run_id: str) -> dict[str, int]:
+        """Count the run's cached answers by the run that sent the request; "" where unknown."""
+        ...
+
     async def begin(
         self,
         run_id: str,
@@ -144,5 +148,8 @@ class ResultStore(Protocol):
         ...
 
     async def cached_answer(self, request_hash: str, repeat: int) -> Answer | None:
-        """Return the newest answer (never an error) to the same request and repeat, of any run."""
+        """Return the newest answer (never an error) to the same request and repeat, of any run.
+
+        It is marked as `cached`, and `cached_from` the run that sent the request.
+        """
         ...

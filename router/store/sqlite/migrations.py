@@ -519,6 +519,27 @@ def m025_dataset_delimiters(db: Database) -> None:
     db.execute("ALTER TABLE datasets ADD COLUMN delimiter TEXT NOT NULL DEFAULT ''")
 
 
+def m026_cached_from(db: Database) -> None:
+    """The run whose request got a cached answer; unknown where that run was deleted.
+
+    A copy is of the newest answer before it, which is itself a copy or not: so it stems from the
+    newest one before it that is none.
+    """
+    db.execute("ALTER TABLE answers ADD COLUMN cached_from TEXT")
+    db.execute(
+        """
+        UPDATE answers SET cached_from = (
+            SELECT runs.id FROM answers AS original JOIN runs ON runs.number = original.run
+            WHERE original.request_hash = answers.request_hash
+                AND original.repeat = answers.repeat AND original.state = 'answered'
+                AND NOT original.cached AND original.answered_at <= answers.answered_at
+            ORDER BY original.answered_at DESC, original.id DESC LIMIT 1
+        )
+        WHERE state = 'answered' AND cached
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -540,4 +561,5 @@ STEPS = (
     m023_embeddings,
     m024_thoughts,
     m025_dataset_delimiters,
+    m026_cached_from,
 )

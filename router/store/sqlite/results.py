@@ -74,6 +74,9 @@ class SqliteResults(SqlitePart, ResultStore):
     async def clusters(self, run_id: str) -> dict[str, str]:
         return await self._database.read("read a run's clusters", _clusters, run_id)
 
+    async def origins(self, run_id: str) -> dict[str, int]:
+        return await self._database.read("count a run's cached answers", _origins, run_id)
+
     async def begin(
         self,
         run_id: str,
@@ -140,6 +143,15 @@ def _samples(db: Database, run_id: str, after: int) -> list[Sample]:
 
 def _clusters(db: Database, run_id: str) -> dict[str, str]:
     return clusters(db, run_number(db, run_id))
+
+
+def _origins(db: Database, run_id: str) -> dict[str, int]:
+    counted = db.execute(
+        "SELECT coalesce(cached_from, ''), count(*) FROM answers"
+        " WHERE run = ? AND state = 'answered' AND cached GROUP BY 1",
+        (run_number(db, run_id),),
+    )
+    return dict(counted.fetchall())
 
 
 def _open_samples(
@@ -278,7 +290,8 @@ def forget_answers(db: Database, number: int, state: str) -> int:
 
 
 _CACHED = f"""
-    SELECT {", ".join(ANSWER_COLUMNS)} FROM answers
+    SELECT (SELECT id FROM runs WHERE number = answers.run), {", ".join(ANSWER_COLUMNS)}
+    FROM answers
     WHERE request_hash = ? AND repeat = ? AND state = 'answered'
     ORDER BY answered_at DESC, id DESC LIMIT 1
 """  # noqa: S608 - constants
@@ -286,7 +299,12 @@ _CACHED = f"""
 
 def _cached_answer(db: Database, request_hash: str, repeat: int) -> Answer | None:
     row = db.execute(_CACHED, (request_hash, repeat)).fetchone()
-    return None if row is None else answer_of(row)
+    if row is None:
+        return None
+    run_id, answer = row[0], answer_of(row[1:])
+    # A copy of a copy is an answer to the request of the first run.
+    origin = answer.cached_from if answer.cached else run_id
+    return msgspec.structs.replace(answer, cached=True, cached_from=origin)
 
 
 # scores

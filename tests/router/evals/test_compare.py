@@ -255,7 +255,7 @@ def test_different_datasets_are_refused_unless_told_how_to_join(server):
     first = server.run()
     rows = [row | {"reference": "other"} if n < 4 else row for n, row in enumerate(ROWS)]
     write_rows(server.folder / "other.jsonl", rows[:20])
-    second = server.run(dataset="other.jsonl")
+    second = server.run(dataset="other.jsonl", cache=False)
     refused = server.ask(runs=f"{first},{second}")
     assert refused.status_code == 409
     error = refused.json()["error"]

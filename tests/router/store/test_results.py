@@ -223,8 +223,12 @@ async def test_the_cache_has_the_newest_answer_never_an_error(store, clock):
     await keep("run_1", "s0", 1, "x", text="other repeat")
     await keep("run_1", "s1", 0, "y", text="other request")
     await keep("run_1", "s2", 0, "x", text=None, error="failed later")
-    assert await store.cached_answer("x", 0) == Answer(text="newest", total_s=1.5)
-    assert await store.cached_answer("x", 1) == Answer(text="other repeat")
+    assert await store.cached_answer("x", 0) == Answer(
+        text="newest", total_s=1.5, cached=True, cached_from="run_2"
+    )
+    assert await store.cached_answer("x", 1) == Answer(
+        text="other repeat", cached=True, cached_from="run_1"
+    )
     assert await store.cached_answer("x", 2) is None
     await store.delete_run("run_2")
     assert await store.cached_answer("x", 0) is None
@@ -237,4 +241,18 @@ async def test_answers_count_as_newest_by_when_they_came(store, clock):
     for sample in ("s1", "s0"):
         clock.now += 1
         await store.keep_answer("run_1", Cell("r", sample, 0), "x", Answer(text=sample), [])
-    assert await store.cached_answer("x", 0) == Answer(text="s0")
+    assert await store.cached_answer("x", 0) == Answer(text="s0", cached=True, cached_from="run_1")
+
+
+async def test_a_copy_of_a_copy_is_of_the_run_that_sent_the_request(store, clock):
+    for run_id in ("run_1", "run_2", "run_3"):
+        await store.add_run(a_run(run_id), some_samples())
+        clock.now += 1
+        answer = await store.cached_answer("x", 0) or Answer(text="first")
+        await store.keep_answer(run_id, Cell("r", "s0", 0), "x", answer, [])
+    [row] = await everything(store.results("run_3"))
+    assert (row.answer.cached, row.answer.cached_from) == (True, "run_1")
+    assert await store.origins("run_3") == await store.origins("run_2") == {"run_1": 1}
+    assert await store.origins("run_1") == {}
+    await store.delete_run("run_1")
+    assert (await store.cached_answer("x", 0)).cached_from == "run_1"

@@ -78,6 +78,47 @@ async def test_answers_of_an_older_version_are_no_estimates(tmp_path):
         assert await store.embedding_use("run_1") == []
 
 
+async def test_copies_of_an_older_version_get_the_run_that_sent_their_request(tmp_path):
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        db = Database(connection)
+        migrate(db, stop_before="m026_cached_from")
+        db.execute("INSERT INTO routes (id, name) VALUES (1, 'r')")
+        # Of the second request, the run that sent it was deleted.
+        answers = {
+            1: [("x", 1.0, 0)],
+            2: [("x", 2.0, 1), ("y", 2.0, 1)],
+            3: [("x", 3.0, 1)],
+            4: [("x", 4.0, 0)],
+            5: [("x", 5.0, 1), ("z", 5.0, 0)],
+        }
+        for number, those in answers.items():
+            row = msgspec.to_builtins(a_run(f"run_{number}", dataset_rows=len(those)))
+            columns = db.table("runs").columns_dict
+            db.table("runs").insert(
+                {name: row[name] for name in row if name in columns} | {"number": number}
+            )
+            db.table("counts").insert({"run": number})
+            for position, (request, at, cached) in enumerate(those, 1):
+                db.execute(
+                    "INSERT INTO samples (run, position, sample_id, refs, messages, fields)"
+                    " VALUES (?, ?, ?, '[]', '[]', '{}')",
+                    (number, position, f"s{position}"),
+                )
+                db.execute(
+                    "INSERT INTO answers (run, position, route, repeat, state, asked_at,"
+                    " answered_at, target, request_hash, text, model, system_fingerprint,"
+                    " finish_reason, attempt_count, cached) VALUES (?, ?, 1, 0, 'answered', ?, ?,"
+                    " 'p/m', ?, 'old', '', '', '', 1, ?)",
+                    (number, position, at, at, request, cached),
+                )
+    async with sqlite_store(path) as store:
+        found = [await store.origins(f"run_{number}") for number in answers]
+        assert found == [{}, {"run_1": 1, "": 1}, {"run_1": 1}, {}, {"run_4": 1}]
+        [row, *_] = await everything(store.results("run_1"))
+        assert row.answer.cached_from == ""
+
+
 async def test_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path):
     path = tmp_path / "a.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

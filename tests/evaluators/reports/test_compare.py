@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 
 from evaluators.base import Answer, Cell, Output, Score
 from evaluators.reports.accumulator import ScoreAccumulator
-from evaluators.reports.compare import Comparisons, Contrast, Side, compare
+from evaluators.reports.compare import Comparisons, Contrast, SharedAnswers, Side, compare
 from evaluators.reports.compare_table import to_compare_table
 from evaluators.stats.differences import holm
 
@@ -41,7 +41,12 @@ METRICS = [
 Values = Mapping[str, Mapping[str, float]]
 
 
-def compared(a: Values, b: Values, clusters: Mapping[str, str] | None = None) -> Comparisons:
+def compared(
+    a: Values,
+    b: Values,
+    clusters: Mapping[str, str] | None = None,
+    shared: SharedAnswers | None = None,
+) -> Comparisons:
     """Sample to output to value, for both sides."""
     tally = ScoreAccumulator(
         routes=[A.key, B.key], metrics=METRICS, expected={A.key: 0, B.key: 0}, clusters=clusters
@@ -53,7 +58,8 @@ def compared(a: Values, b: Values, clusters: Mapping[str, str] | None = None) ->
                 for name, value in outputs.items()
             ]
             tally.add(Cell(side.key, sample, 0), GOOD, scores)
-    return compare(tally, [(A, B)], joined="id")
+    answers = {} if shared is None else {(A, B): shared}
+    return compare(tally, [(A, B)], joined="id", shared=answers)
 
 
 def contrast(found: Comparisons, output: str) -> Contrast:
@@ -195,3 +201,53 @@ def test_the_table_fits_and_has_the_numbers(typical, width):
 def test_json_round_trip(typical):
     data = msgspec.json.encode(typical)
     assert msgspec.json.decode(data, type=Comparisons) == typical
+
+
+# shared answers
+
+
+def shared_half() -> tuple[Values, Values]:
+    """Forty samples, of which the first twenty are the same on both sides; the others differ."""
+    theirs = {f"s{k}": {"rougeL": k / 50, "ratio": k / 50} for k in range(40)}
+    ours = {
+        name: {output: value + (0.1 if int(name[1:]) >= 20 else 0) for output, value in row.items()}
+        for name, row in theirs.items()
+    }
+    return ours, theirs
+
+
+def test_samples_with_the_same_answer_are_left_out():
+    ours, theirs = shared_half()
+    same = frozenset(f"s{k}" for k in range(20))
+    found = compared(ours, theirs, shared=SharedAnswers(samples=same))
+    measured = compared(*({name: side[name] for name in side if name not in same}
+                          for side in (ours, theirs)))  # fmt: skip
+    for output in ("rougeL", "ratio"):
+        left, alone = contrast(found, output), contrast(measured, output)
+        assert (left.n, left.shared, left.n_a, left.n_b) == (20, 20, 40, 40)
+        assert left == msgspec.structs.replace(alone, shared=20, n_a=40, n_b=40)
+    assert not any("Only the samples" in warning for warning in found.warnings)
+
+
+def test_without_other_samples_there_is_no_verdict_and_nothing_is_unpaired():
+    ours, theirs = shared_half()
+    ours = {name: ours[name] for name in list(ours)[:30]}
+    theirs = {name: theirs[name] for name in [*list(theirs)[:20], *list(theirs)[30:]]}
+    same = frozenset(f"s{k}" for k in range(20))
+    [found] = [
+        one
+        for one in compared(ours, theirs, shared=SharedAnswers(samples=same)).contrasts
+        if one.output == "rougeL"
+    ]
+    assert (found.n, found.shared, found.difference, found.verdict) == (0, 20, None, None)
+    clustered = compared(ours, theirs, dict.fromkeys(ours, "c"), SharedAnswers(samples=same))
+    assert contrast(clustered, "rougeL").verdict is None
+
+
+def test_outputs_that_were_scored_differently_keep_all_samples():
+    ours, theirs = shared_half()
+    shared = SharedAnswers(samples=frozenset(ours), compared=frozenset({"rougeL"}))
+    found = compared(ours, theirs, shared=shared)
+    assert contrast(found, "rougeL").n == 40
+    assert contrast(found, "rougeL").shared == 0
+    assert (contrast(found, "ratio").n, contrast(found, "ratio").shared) == (0, 40)

@@ -104,5 +104,5 @@ def _failures(comparisons: Comparisons, fail_on: Literal["worse", "different"]) 
         name = f"{contrast.output} of {contrast.a.route}"
         if contrast.verdict in refused:
             yield f"{name} is {contrast.verdict} in {contrast.a.run} than in {contrast.b.run}"
-        elif contrast.verdict is None:
+        elif contrast.p_value is None:
             yield f"{name} was not measured: no verdict"

@@ -2,7 +2,7 @@
 
 `await run(lanes, ...)` has every task's sample answered, scores the answers, and reports each
 result as it comes. The caller injects how an answer is obtained and stored (`complete`) and where
-scores go (`keep_scores`); the router passes its own dispatcher and store.
+scores go (`store_scores`); the router passes its own dispatcher and store.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Unanswered(Enum):
 
 
 Complete = Callable[[Cell, Sample, LanePlace], Awaitable[Answer | Unanswered]]
-KeepScores = Callable[[Mapping[Cell, tuple[Score, ...]]], Awaitable[None]]
-Tell = Callable[[CellResult], None]
+StoreScores = Callable[[Mapping[Cell, tuple[Score, ...]]], Awaitable[None]]
+OnResult = Callable[[CellResult], None]
 ScoreBatch = Callable[[Sequence[AnsweredItem]], Awaitable[list[tuple[Score, ...]]]]
 
 
@@ -69,8 +69,8 @@ async def run(
     *,
     complete: Complete,
     score: ScoreBatch,
-    keep_scores: KeepScores,
-    tell: Tell,
+    store_scores: StoreScores,
+    on_result: OnResult,
     concurrency: int,
     batches: int = 1,
     halted: Callable[[], bool] = bool,
@@ -84,8 +84,8 @@ async def run(
             takes the place it is given before it sends, and leaves it as soon as the route has
             answered, so that the next request can be sent meanwhile.
         score: scores a batch of answers, in order, and returns the new scores with the earlier.
-        keep_scores: stores the scores of some answers.
-        tell: called with each result, in the order they finish.
+        store_scores: stores the scores of some answers.
+        on_result: called with each result, in the order they finish.
         concurrency: the number of `complete` calls that may be under way at a time.
         batches: the number of batches that may be scored at a time; more than one where scoring
             waits for judges, so that a slow verdict holds up its own batch only.
@@ -121,10 +121,10 @@ async def run(
 
     async def grade() -> None:
         replaying = True
-        room = asyncio.Semaphore(batches)
+        free = asyncio.Semaphore(batches)
         async with asyncio.TaskGroup() as finishing:
             while replaying:
-                await room.acquire()
+                await free.acquire()
                 batch: list[tuple[CellTask, Answer]] = []
                 while len(batch) < SCORING_BATCH:
                     if batch and answered.empty():
@@ -134,18 +134,18 @@ async def run(
                         replaying = False
                         break
                     batch.append(item)
-                finishing.create_task(finish(batch)).add_done_callback(lambda _: room.release())
+                finishing.create_task(finish(batch)).add_done_callback(lambda _: free.release())
 
     async def finish(batch: list[tuple[CellTask, Answer]]) -> None:
         good = [(task, answer) for task, answer in batch if answer.text is not None]
         scored = await score(
             [AnsweredItem(Scorable(task.sample, answer), task.scores) for task, answer in good]
         )
-        of = {task.cell: scores for (task, _), scores in zip(good, scored, strict=True)}
-        if of:
-            await keep_scores(of)
+        scores_of = {task.cell: scores for (task, _), scores in zip(good, scored, strict=True)}
+        if scores_of:
+            await store_scores(scores_of)
         for task, answer in batch:
-            tell(CellResult(task.cell, answer, of.get(task.cell, ())))
+            on_result(CellResult(task.cell, answer, scores_of.get(task.cell, ())))
 
     try:
         async with asyncio.TaskGroup() as group:

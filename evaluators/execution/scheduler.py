@@ -186,11 +186,11 @@ async def work_through(
     Raises:
         Whatever `do`, a gate or a stream raises first; everything else is cancelled.
     """
-    room = _ConcurrencySlots(concurrency, [lane.gate for lane in lanes])
+    slots = _ConcurrencySlots(concurrency, [lane.gate for lane in lanes])
     try:
         async with asyncio.TaskGroup() as group:
             for number, lane in enumerate(lanes):
-                group.create_task(_Driver(number, lane, do, room, group, gated, halted).drive())
+                group.create_task(_Driver(number, lane, do, slots, group, gated, halted).drive())
     except BaseExceptionGroup as several:
         # One failure cancels the rest; the first is the cause.
         raise several.exceptions[0] from None
@@ -204,7 +204,7 @@ class _Driver(Generic[_Item]):
         number: int,
         lane: Lane[_Item],
         do: Do[_Item],
-        room: _ConcurrencySlots,
+        slots: _ConcurrencySlots,
         group: asyncio.TaskGroup,
         gated: Callable[[_Item], bool],
         halted: Callable[[], bool],
@@ -212,7 +212,7 @@ class _Driver(Generic[_Item]):
         self._number = number
         self._lane = lane
         self._do = do
-        self._room = room
+        self._slots = slots
         self._group = group
         self._gated = gated
         self._halted = halted
@@ -233,27 +233,27 @@ class _Driver(Generic[_Item]):
                 if self._halted():
                     break
                 await self._start(item)
-        self._room.finishing(self._number)
+        self._slots.finishing(self._number)
         # An item that is under way may have to be done again.
         while self._running or (self._left and not self._halted()):
             if self._left and not self._halted():
                 await self._start(self._left.popleft())
             else:
                 await self._changed()
-        self._room.close(self._number)
+        self._slots.close(self._number)
 
     async def _start(self, item: _Item) -> None:
         """Begin an item once its turn is near."""
         if not self._gated(item):
             await self._do(item, _NoPlace())
             return
-        slots = self._room.all
-        while self._early > slots // AHEAD or self._running >= 2 * slots + slots // AHEAD:
+        count = self._slots.all
+        while self._early > count // AHEAD or self._running >= 2 * count + count // AHEAD:
             await self._changed()
         self._running += 1
         self._early += 1
         place = _Place(self)
-        if slots < AHEAD:
+        if count < AHEAD:
             await place.take()
         # A callback, because a task that is cancelled before its first step has no `finally`.
         task = self._group.create_task(self._execute(item, place))
@@ -272,7 +272,7 @@ class _Driver(Generic[_Item]):
         """Take a slot for an item, once the gate lets it through."""
         await self._lane.gate.enter()
         try:
-            await self._room.take(self._number)
+            await self._slots.take(self._number)
         except BaseException:
             self._lane.gate.leave()
             raise
@@ -284,7 +284,7 @@ class _Driver(Generic[_Item]):
 
     def leave(self) -> None:
         """Give the slot of an item back."""
-        self._room.give(self._number)
+        self._slots.give(self._number)
         self._lane.gate.leave()
 
     async def _changed(self) -> None:

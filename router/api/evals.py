@@ -168,7 +168,7 @@ class Rescored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def rescore_run(
     services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
 ) -> Run:
-    """Score the run's answers by more metrics, or by one with other options; no route is asked.
+    """Score the run's answers by more metrics, or by one with other options; no request is sent.
 
     The body is `{"metrics": [...]}`. A metric of a name that the run has replaces it and its
     scores; the others keep theirs. Without metrics, all are scored anew.

@@ -59,7 +59,9 @@ async def home(services: Injected, request: Request[Any, Any, Any]) -> str:
         routes=[
             {
                 "name": name,
-                "targets": ", ".join(f"{arm.model} ({arm.weight:g})" for arm in route.targets),
+                "targets": ", ".join(
+                    f"{target.model} ({target.weight:g})" for target in route.targets
+                ),
             }
             for name, route in services.routes.table.routes.items()
         ],

@@ -49,7 +49,7 @@ class Reservations:
         prices = self._by_model.get(model)
         if prices is None:
             route = table.routes.get(model)
-            models = [model] if route is None else [arm.model for arm in route.targets]
+            models = [model] if route is None else [entry.model for entry in route.targets]
             models += () if route is None else route.fallback
             targets = [Target.parse(name) for name in models if "/" in name]
             prices = self._by_model[model] = self._prices.known(targets)

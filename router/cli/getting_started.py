@@ -35,9 +35,9 @@ def config_check(path: Path) -> None:
     checked = load(path)
     out.print(f"{path}: good. Providers: {', '.join(checked.providers)}.", highlight=False)
     for name, route in checked.routes.items():
-        arms = ", ".join(f"{arm.model} ({arm.weight:g})" for arm in route.targets)
+        targets = ", ".join(f"{target.model} ({target.weight:g})" for target in route.targets)
         then = f", then {', '.join(route.fallback)}" if route.fallback else ""
-        out.print(f"  {name}: {arms}{then}", highlight=False)
+        out.print(f"  {name}: {targets}{then}", highlight=False)
 
 
 @click.group(cls=Commands)

@@ -34,7 +34,7 @@ class Supports(Section, frozen=True, kw_only=True):
 
 
 class RouteTarget(Section, frozen=True, kw_only=True):
-    """A model of a provider, as one arm of a route.
+    """A model of a provider, as a route names it.
 
     Attributes:
         model: `provider/model`.

@@ -368,9 +368,9 @@ def _with_times(
     loads: dict[int, _Load] = {}
     for n, target in enumerate(targets):
         if target.calls and target.mean_s is not None:
-            room = requester.table.room(target.route, Target.parse(target.target))
+            max_in_flight = requester.table.max_in_flight(target.route, Target.parse(target.target))
             per_target = limits.per_target.get(target.target, limits.concurrency)
-            limit = min(limits.concurrency, per_target, room or limits.concurrency)
+            limit = min(limits.concurrency, per_target, max_in_flight or limits.concurrency)
             loads[n] = _Load(target.calls, max(target.mean_s, 1e-6), limit)
     if len(loads) < sum(target.calls > 0 for target in targets):
         _time_alone(targets, loads)

@@ -144,7 +144,7 @@ class Replay:
         before = await self._store.progress(stored.id)
         live.cells, live.answered, live.failed = stored.cells, before.scored, before.failed
         if not stored.only_scores:
-            await self._add_up_what_was_spent()
+            await self._add_earlier_spending()
         await self._start_stop_rule()
         requests = before.answered + before.failed < stored.cells and not stored.only_scores
         async with AsyncExitStack() as stack:
@@ -161,8 +161,8 @@ class Replay:
                 self._task_lanes(),
                 complete=self._complete,
                 score=scorers.score,
-                keep_scores=self._store_scores,
-                tell=self._count_result,
+                store_scores=self._store_scores,
+                on_result=self._count_result,
                 concurrency=document.limits.concurrency,
                 batches=_BATCHES if pool is not WorkerPool or self._has_judges() else 1,
                 halted=self._is_halted,
@@ -171,7 +171,7 @@ class Replay:
         if not left:
             return None
         if stored.only_scores and self.stop is None:
-            return Stop("cancelled", f"{left} cells were never answered; resume it to ask them")
+            return Stop("cancelled", f"{left} cells were never answered; resume it to request them")
         failed = [lane.stopped for lane in self._lanes if lane.stopped]
         return self.stop or (Stop("failed", "; ".join(failed)) if failed else None)
 
@@ -381,7 +381,7 @@ class Replay:
         self._live.cost_usd += answer.cost_usd or 0.0
         self._live.tokens += parts if usage.total_tokens is None else usage.total_tokens
 
-    async def _add_up_what_was_spent(self) -> None:
+    async def _add_earlier_spending(self) -> None:
         """Count what earlier attempts took, because limits hold for the run as a whole.
 
         A rescore has them to itself.

@@ -28,7 +28,7 @@ class TargetLane:
         route, target: the route, and the target of it.
         pacing: has the target's window.
         limits: the run's.
-        room: requests that the route's config lets the target have in flight; None for any.
+        max_in_flight: requests in flight that the route lets the target have; None for any number.
         slots: the run's limit for the target, shared by its lanes; None where it sets none.
         share: of the run's concurrency: where the target's window begins.
 
@@ -43,7 +43,7 @@ class TargetLane:
         *,
         pacing: Pacing,
         limits: RunLimits,
-        room: int | None,
+        max_in_flight: int | None,
         slots: asyncio.Semaphore | None,
         share: int,
     ) -> None:
@@ -53,7 +53,7 @@ class TargetLane:
         self._window = pacing.window(target)
         self._failure_share = limits.failure_share
         self._max_in_flight = min(
-            limits.per_target.get(str(target), sys.maxsize), room or sys.maxsize
+            limits.per_target.get(str(target), sys.maxsize), max_in_flight or sys.maxsize
         )
         self._slots = slots
         self._ended = self._failed = 0
@@ -114,7 +114,7 @@ def lanes_of(document: RunDocument, table: Table, pacing: Pacing) -> list[Target
             target,
             pacing=pacing,
             limits=limits,
-            room=table.room(route, target),
+            max_in_flight=table.max_in_flight(route, target),
             slots=slots.get(str(target)),
             share=limits.concurrency // len(targets),
         )

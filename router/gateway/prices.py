@@ -90,10 +90,10 @@ class PriceBook:
     def follow_routes(self, routes: Mapping[str, Route]) -> None:
         """Take over the prices per hour of targets, from the routes as they stand."""
         self._hourly = {
-            arm.model: arm.price_per_hour
+            target.model: target.price_per_hour
             for route in routes.values()
-            for arm in route.targets
-            if arm.price_per_hour is not None
+            for target in route.targets
+            if target.price_per_hour is not None
         }
 
     def is_free(self, target: Target) -> bool:

@@ -1,6 +1,6 @@
-"""Which targets answer a request, in which order. Pure: no clock, no IO, no state of its own.
+"""Decides which targets answer a request, in which order. No clock, no IO, no state of its own.
 
-`Table.plan` looks a model name up and returns a Plan; `dispatch.py` carries it out.
+`Table.plan` looks a model name up and returns a Plan; `dispatch.py` executes it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError, closest
-from router.config.routes import Breaker, Hedge, Retries, Route, Supports
-from router.config.routes import RouteTarget as Arm
+from router.config.routes import Breaker, Hedge, Retries, Route, RouteTarget, Supports
 from router.config.section import IN_PLACE
 from router.records import Target
 
@@ -145,10 +144,11 @@ def limits_of(*timeouts: Timeout) -> TimeLimits:
 def _policy(
     name: str,
     route: Route,
-    arms: Iterable[tuple[Target, Arm]],
+    entries: Iterable[tuple[Target, RouteTarget]],
     provider_timeouts: Mapping[str, Timeout],
 ) -> Policy:
-    targets = [*(target for target, _ in arms), *(Target.parse(model) for model in route.fallback)]
+    fallback = (Target.parse(model) for model in route.fallback)
+    targets = [*(target for target, _ in entries), *fallback]
     timeouts = {
         target: limits_of(route.timeout, provider_timeouts[target.provider])
         for target in targets
@@ -164,21 +164,21 @@ def _policy(
         timeout,
         route.breaker,
         route.hedge,
-        _concurrency(arms),
+        _concurrency(entries),
         timeouts,
         f"routes.{name}",
         frozenset(route.fallback_on),
         # Those without a share of the requests as well: `fallback` may name them.
         {
-            Target.parse(arm.model): arm.reasoning
-            for arm in route.targets
-            if arm.reasoning is not None
+            Target.parse(entry.model): entry.reasoning
+            for entry in route.targets
+            if entry.reasoning is not None
         },
     )
 
 
-class _Arms:
-    """A route made ready: cumulative weights, and the order that follows each choice."""
+class _PreparedRoute:
+    """A route made ready to plan: cumulative weights, and the order that follows each choice."""
 
     def __init__(
         self,
@@ -187,21 +187,23 @@ class _Arms:
         price_of: PriceOf,
         provider_timeouts: Mapping[str, Timeout],
     ) -> None:
-        arms = [(Target.parse(arm.model), arm) for arm in route.targets if arm.weight]
+        entries = [(Target.parse(entry.model), entry) for entry in route.targets if entry.weight]
         if route.strategy == "cheapest":
-            arms.sort(key=lambda pair: _cheapest_first(price_of(pair[0])))
+            entries.sort(key=lambda pair: _cheapest_first(price_of(pair[0])))
         self.strategy = route.strategy
-        self.names = [name for name, _ in arms]
-        self.fallback = tuple(Target.parse(name) for name in route.fallback)
-        self.bounds = list(itertools.accumulate(arm.weight for _, arm in arms))
-        count = len(arms)
+        self.targets = [target for target, _ in entries]
+        self.fallback = tuple(Target.parse(model) for model in route.fallback)
+        self.bounds = list(itertools.accumulate(entry.weight for _, entry in entries))
+        count = len(entries)
         self.orders = [self._order([*range(n, count), *range(n)]) for n in range(count)]
-        self.policy = _policy(name, route, arms, provider_timeouts)
-        self.limited = {name: arm.supports for name, arm in arms if arm.supports != Supports()}
+        self.policy = _policy(name, route, entries, provider_timeouts)
+        self.limited = {
+            target: entry.supports for target, entry in entries if entry.supports != Supports()
+        }
 
     def _order(self, positions: Sequence[int]) -> tuple[Target, ...]:
         # dict.fromkeys keeps the first of each, so that no target is tried twice.
-        return tuple(dict.fromkeys([*(self.names[n] for n in positions), *self.fallback]))
+        return tuple(dict.fromkeys([*(self.targets[n] for n in positions), *self.fallback]))
 
     def choose(self, draw: float, load_of: LoadOf) -> tuple[Target, ...]:
         if self.strategy == "weighted":
@@ -213,7 +215,7 @@ class _Arms:
         if self.strategy == "least_busy":
             # Rotated by the draw, so that ties do not all fall to the first.
             order = self.orders[int(draw * len(self.orders)) % len(self.orders)]
-            return self._sorted(order, lambda name: load_of(name).running)
+            return self._sorted(order, lambda target: load_of(target).running)
         if self.strategy == "lowest_latency":
             return self._quicker_of_two(draw, load_of)
         return self.orders[0]
@@ -221,12 +223,15 @@ class _Arms:
     def _sorted(
         self, order: tuple[Target, ...], key: Callable[[Target], float]
     ) -> tuple[Target, ...]:
-        arms = [name for name in order if name in self.names]
-        return (*sorted(arms, key=key), *(name for name in order if name not in self.names))
+        sortable = [target for target in order if target in self.targets]
+        return (
+            *sorted(sortable, key=key),
+            *(target for target in order if target not in self.targets),
+        )
 
     def _quicker_of_two(self, draw: float, load_of: LoadOf) -> tuple[Target, ...]:
         """Power of two choices (Mitzenmacher 2001): good balance without herding on the best."""
-        count = len(self.names)
+        count = len(self.targets)
         if count == 1:
             return self.orders[0]
         pair = int(draw * count * (count - 1))
@@ -234,7 +239,7 @@ class _Arms:
         second = pair % (count - 1)
         second += second >= first
         # A target without an answer has no latency yet: it is tried first.
-        best = min((first, second), key=lambda n: load_of(self.names[n]).latency or 0.0)
+        best = min((first, second), key=lambda n: load_of(self.targets[n]).latency or 0.0)
         return self.orders[best]
 
 
@@ -243,11 +248,13 @@ def _cheapest_first(price: float | None) -> tuple[bool, float]:
     return price is None, price or 0.0
 
 
-def _concurrency(arms: Iterable[tuple[Target, Arm]]) -> dict[Target, ConcurrencyLimit]:
+def _concurrency(
+    entries: Iterable[tuple[Target, RouteTarget]],
+) -> dict[Target, ConcurrencyLimit]:
     return {
-        name: ConcurrencyLimit(arm.max_concurrency, arm.max_queue)
-        for name, arm in arms
-        if arm.max_concurrency is not None
+        target: ConcurrencyLimit(entry.max_concurrency, entry.max_queue)
+        for target, entry in entries
+        if entry.max_concurrency is not None
     }
 
 
@@ -271,8 +278,9 @@ class Table:
     ) -> None:
         provider_timeouts = timeouts or {}
         self.routes = dict(routes)
-        self._arms = {
-            name: _Arms(name, route, price_of, provider_timeouts) for name, route in routes.items()
+        self._prepared = {
+            name: _PreparedRoute(name, route, price_of, provider_timeouts)
+            for name, route in routes.items()
         }
         self._providers = frozenset(providers)
         self._policies = {
@@ -296,8 +304,8 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        """The routes' names, in the order of the config."""
-        return list(self._arms)
+        """Return the routes' names, in the order of the config."""
+        return list(self._prepared)
 
     def sticky(self, model: str) -> str | None:
         """Return the route's `sticky`; None for a model that is not a route."""
@@ -306,13 +314,13 @@ class Table:
 
     def watches_needs(self, model: str) -> bool:
         """Return whether a plan for the model depends on what the request needs."""
-        arms = self._arms.get(model)
-        return bool(arms and arms.limited)
+        prepared = self._prepared.get(model)
+        return bool(prepared and prepared.limited)
 
     def takes_turns(self, model: str) -> int:
-        """Return the number of arms that take turns; 0 when the route does not."""
-        arms = self._arms.get(model)
-        return len(arms.names) if arms and arms.strategy == "round_robin" else 0
+        """Return the number of targets that take turns; 0 when the route's do not."""
+        prepared = self._prepared.get(model)
+        return len(prepared.targets) if prepared and prepared.strategy == "round_robin" else 0
 
     def first_targets(self, model: str) -> tuple[Target, ...]:
         """Return every target that a plan for the model may begin with.
@@ -320,13 +328,15 @@ class Table:
         Raises:
             ModelNotFoundError: with the closest names.
         """
-        arms = self._arms.get(model)
-        return (self._direct(model),) if arms is None else tuple(dict.fromkeys(arms.names))
+        prepared = self._prepared.get(model)
+        if prepared is None:
+            return (self._direct(model),)
+        return tuple(dict.fromkeys(prepared.targets))
 
-    def room(self, model: str, target: Target) -> int | None:
+    def max_in_flight(self, model: str, target: Target) -> int | None:
         """Return how many requests the route lets a target have in flight; None for any."""
-        arms = self._arms.get(model)
-        limit = arms.policy.concurrency.get(target) if arms else None
+        prepared = self._prepared.get(model)
+        limit = prepared.policy.concurrency.get(target) if prepared else None
         return limit.running if limit else None
 
     def plan(
@@ -337,7 +347,7 @@ class Table:
         Args:
             model: a route's name, or `provider/model`.
             draw: the chance in the choice, in [0, 1). Random for a fresh choice, `share(key)` for
-                one that sticks to a key, `(turn + 0.5) / arms` for taking turns.
+                one that sticks to a key, `(turn + 0.5) / takes_turns` for taking turns.
             load_of: returns the load of a target now.
             needs: what the request needs of a target; None when it was not read.
 
@@ -345,15 +355,15 @@ class Table:
             ModelNotFoundError: with the closest names.
             RequestError: no target of the route can serve what the request needs.
         """
-        arms = self._arms.get(model)
-        if arms is None:
+        prepared = self._prepared.get(model)
+        if prepared is None:
             target = self._direct(model)
             policy = self._policies.get(target.provider, _RUN_WORKERS)
             return Plan(model, (target,), policy)
-        targets = arms.choose(draw, load_of)
-        if needs is not None and arms.limited:
-            targets = _able(model, targets, arms.limited, needs)
-        return Plan(model, targets, arms.policy)
+        targets = prepared.choose(draw, load_of)
+        if needs is not None and prepared.limited:
+            targets = _able(model, targets, prepared.limited, needs)
+        return Plan(model, targets, prepared.policy)
 
     def _direct(self, model: str) -> Target:
         provider, slash, rest = model.partition("/")
@@ -364,7 +374,7 @@ class Table:
         if slash:
             message = f"no provider {provider!r}.{closest(provider, self._providers)}"
         else:
-            known = [*self._arms, *(f"{name}/…" for name in self._providers)]
+            known = [*self._prepared, *(f"{name}/…" for name in self._providers)]
             message = f"no such route.{closest(model, known)}"
         raise ModelNotFoundError(f"The model {model!r} does not exist: {message}", param="model")
 
@@ -411,7 +421,7 @@ def _can(supports: Supports, needs: Needs) -> bool:
 def share(key: str, salt: str = "") -> float:
     """Return a number in [0, 1): always the same for a key, and evenly spread over keys.
 
-    `salt` (the route's name) keeps one key from falling into the same arm of every route.
+    `salt` (the route's name) keeps one key from falling to the same target of every route.
     """
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, salt=_salt(salt))
     # 53 bits are what a float holds exactly, so that the result never rounds up to 1.

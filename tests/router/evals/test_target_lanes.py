@@ -6,8 +6,7 @@ import pytest
 
 from evaluators.base import Answer
 from evaluators.document import RunDocument, RunLimits
-from router.config.routes import Route
-from router.config.routes import RouteTarget as Arm
+from router.config.routes import Route, RouteTarget
 from router.evals.concurrency import Pacing
 from router.evals.lanes import TargetLane, lanes_of
 from router.gateway.routing import Table
@@ -16,13 +15,13 @@ from router.records import Target
 TARGET = Target("up", "m")
 
 
-def lane_of(*, route="r", room=None, slots=None, share=4, pacing=None, **limits):
+def lane_of(*, route="r", max_in_flight=None, slots=None, share=4, pacing=None, **limits):
     return TargetLane(
         route,
         TARGET,
         pacing=pacing or Pacing(),
         limits=RunLimits(**limits),
-        room=room,
+        max_in_flight=max_in_flight,
         slots=slots,
         share=share,
     )
@@ -34,12 +33,12 @@ def lane_of(*, route="r", room=None, slots=None, share=4, pacing=None, **limits)
         # A window has sixteen places at first, and more where the run's share is larger.
         ({}, 16),
         ({"share": 40}, 40),
-        ({"share": 40, "room": 30}, 30),
+        ({"share": 40, "max_in_flight": 30}, 30),
         ({"share": 40, "per_target": {"up/m": 20}}, 20),
-        ({"share": 40, "room": 30, "per_target": {"up/m": 20}}, 20),
-        ({"share": 40, "room": 10, "per_target": {"up/m": 20}}, 10),
+        ({"share": 40, "max_in_flight": 30, "per_target": {"up/m": 20}}, 20),
+        ({"share": 40, "max_in_flight": 10, "per_target": {"up/m": 20}}, 10),
         ({"share": 40, "per_target": {"up/other": 2}}, 40),
-        ({"room": 3}, 3),
+        ({"max_in_flight": 3}, 3),
         ({"per_target": {"up/m": 3}}, 3),
     ],
 )
@@ -49,7 +48,7 @@ def test_how_many_a_target_takes(options, limit):
 
 def test_a_window_begins_with_no_more_than_may_be_used():
     pacing = Pacing()
-    lane_of(pacing=pacing, share=40, room=30)
+    lane_of(pacing=pacing, share=40, max_in_flight=30)
     assert pacing.window(TARGET).size == 30
     pacing.window(TARGET).size = 12.9
     assert lane_of(pacing=pacing, share=1).limit() == 12
@@ -151,8 +150,10 @@ def test_why_a_target_is_asked_no_more(route, error, reason):
 
 
 def test_the_lanes_of_a_run():
-    arms = (Arm(model="a/1", max_concurrency=3), Arm(model="a/2"))
-    table = Table({"r": Route(targets=arms, fallback=("a/9",)), "s": Route(targets=arms[:1])}, "ab")
+    targets = (RouteTarget(model="a/1", max_concurrency=3), RouteTarget(model="a/2"))
+    table = Table(
+        {"r": Route(targets=targets, fallback=("a/9",)), "s": Route(targets=targets[:1])}, "ab"
+    )
     document = RunDocument(
         dataset="d.jsonl",
         routes=("s", "dataset/answer", "r", "b/x"),
@@ -174,8 +175,8 @@ def test_the_lanes_of_a_run():
 
 
 async def test_lanes_to_one_target_share_its_slots():
-    arm = Arm(model="a/1")
-    table = Table({"r": Route(targets=(arm,)), "s": Route(targets=(arm,))}, ["a", "b"])
+    target = RouteTarget(model="a/1")
+    table = Table({"r": Route(targets=(target,)), "s": Route(targets=(target,))}, ["a", "b"])
     document = RunDocument(
         dataset="d.jsonl",
         routes=("r", "s", "b/x"),

@@ -14,8 +14,7 @@ from providers.base import Translation
 from providers.errors import StoreError, StoreUnavailableError
 from providers.http import sse
 from router.config.loading import parse
-from router.config.routes import Route
-from router.config.routes import RouteTarget as Arm
+from router.config.routes import Route, RouteTarget
 from router.config.schema import Config
 from router.config.storage import Storage
 from router.gateway.prices import PriceBook
@@ -546,7 +545,7 @@ async def test_zero_days_keep_records_for_ever(store, prices):
     assert await store.request("old") is not None
 
 
-ARM = (Arm(model="openai/m"),)
+TARGETS = (RouteTarget(model="openai/m"),)
 
 
 @pytest.mark.parametrize(
@@ -554,13 +553,17 @@ ARM = (Arm(model="openai/m"),)
     [
         ("metadata", None, {"metadata"}),
         ("full", None, {"full"}),
-        ("none", Route(targets=ARM), {"none"}),
-        ("none", Route(targets=ARM, record="metadata"), {"metadata"}),
-        ("full", Route(targets=ARM, record="none"), {"none"}),
-        ("metadata", Route(targets=ARM, record="full"), {"full"}),
-        ("metadata", Route(targets=ARM, record="full", record_sample=0.5), {"full", "metadata"}),
-        ("full", Route(targets=ARM, record_sample=0.5), {"full", "metadata"}),
-        ("metadata", Route(targets=ARM, record="full", record_sample=0), {"metadata"}),
+        ("none", Route(targets=TARGETS), {"none"}),
+        ("none", Route(targets=TARGETS, record="metadata"), {"metadata"}),
+        ("full", Route(targets=TARGETS, record="none"), {"none"}),
+        ("metadata", Route(targets=TARGETS, record="full"), {"full"}),
+        (
+            "metadata",
+            Route(targets=TARGETS, record="full", record_sample=0.5),
+            {"full", "metadata"},
+        ),
+        ("full", Route(targets=TARGETS, record_sample=0.5), {"full", "metadata"}),
+        ("metadata", Route(targets=TARGETS, record="full", record_sample=0), {"metadata"}),
     ],
 )
 async def test_what_may_be_written_down(store, prices, default, route, expected):

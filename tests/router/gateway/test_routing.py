@@ -27,8 +27,8 @@ from router.records import Target as Named
 
 
 def table(weights=(90, 10), fallback=("c/z",)):
-    arms = tuple(RouteTarget(model=f"a/m{n}", weight=w) for n, w in enumerate(weights))
-    return Table({"r": Route(targets=arms, fallback=fallback)}, ["a", "c"])
+    targets = tuple(RouteTarget(model=f"a/m{n}", weight=w) for n, w in enumerate(weights))
+    return Table({"r": Route(targets=targets, fallback=fallback)}, ["a", "c"])
 
 
 def test_a_provider_and_its_model_need_no_route():
@@ -122,18 +122,18 @@ PRICES = {"a/m0": 5.0, "a/m1": None, "a/m2": 0.5, "a/m3": 0.5}
 
 
 def strategy(name, *, weights=(4, 3, 2, 1), **fields):
-    arms = tuple(RouteTarget(model=f"a/m{n}", weight=weight) for n, weight in enumerate(weights))
-    route = Route(targets=arms, strategy=name, fallback=("c/z",), **fields)
+    targets = tuple(RouteTarget(model=f"a/m{n}", weight=weight) for n, weight in enumerate(weights))
+    route = Route(targets=targets, strategy=name, fallback=("c/z",), **fields)
     return Table({"r": route}, ["a", "c"], lambda target: PRICES[str(target)])
 
 
 def order(table, draw, loads=None):
-    """The numbers of the arms in the order to try them; the fallback comes last."""
+    """The numbers of the targets in the order to try them; the fallback comes last."""
     loads = {} if loads is None else loads
     plan = table.plan("r", draw, load_of=lambda one: loads.get(int(one.model[1:]), TargetLoad()))
-    *arms, last = plan.targets
+    *targets, last = plan.targets
     assert str(last) == "c/z"
-    return [int(arm.model[1:]) for arm in arms]
+    return [int(target.model[1:]) for target in targets]
 
 
 NONE_BUSY = {}
@@ -211,8 +211,8 @@ def test_a_draw_that_rounds_up_to_the_whole_weight_chooses_the_last():
 
 
 def test_a_repeated_target_keeps_its_chances_and_is_tried_once():
-    arms = tuple(RouteTarget(model=f"a/{name}") for name in ("m0", "m1", "m0"))
-    table = Table({"r": Route(targets=arms, strategy="least_busy")}, ["a"])
+    targets = tuple(RouteTarget(model=f"a/{name}") for name in ("m0", "m1", "m0"))
+    table = Table({"r": Route(targets=targets, strategy="least_busy")}, ["a"])
     busy = {"m0": TargetLoad(running=1)}
     for draw in (0.0, 0.4, 0.7):
         plan = table.plan("r", draw, load_of=lambda one: busy.get(one.model, TargetLoad()))
@@ -247,8 +247,8 @@ SUPPORTS = {
 
 
 def able(needs, names=tuple(SUPPORTS), **fields):
-    arms = tuple(RouteTarget(model=f"a/{name}", supports=SUPPORTS[name]) for name in names)
-    table = Table({"r": Route(targets=arms, **fields)}, ["a"])
+    targets = tuple(RouteTarget(model=f"a/{name}", supports=SUPPORTS[name]) for name in names)
+    table = Table({"r": Route(targets=targets, **fields)}, ["a"])
     assert table.watches_needs("r")
     assert not table.watches_needs("a/plain")
     return [one.model for one in table.plan("r", 0.0, needs=needs).targets]
@@ -361,10 +361,10 @@ def test_a_policy_is_the_routes():
     )
     # One object for every request.
     assert routes.plan("r", 0.9).policy is plan.policy
-    assert routes.room("r", Named("a", "m0")) == 3
-    assert routes.room("r", Named("a", "m1")) is None
-    assert routes.room("s", Named("a", "m0")) is None
-    assert routes.room("a/m0", Named("a", "m0")) is None
+    assert routes.max_in_flight("r", Named("a", "m0")) == 3
+    assert routes.max_in_flight("r", Named("a", "m1")) is None
+    assert routes.max_in_flight("s", Named("a", "m0")) is None
+    assert routes.max_in_flight("a/m0", Named("a", "m0")) is None
     assert routes.names == ["r", "s"]
     assert routes.routes == {"r": route, "s": routes.routes["s"]}
 
@@ -389,8 +389,8 @@ def test_the_first_to_give_a_time_out_decides(given_, limits):
 )
 def test_a_route_waits_for_its_most_patient_target(patient, total):
     timeouts = {name: Timeout(total=seconds) for name, seconds in patient.items()}
-    arms = (RouteTarget(model="a/m"), RouteTarget(model="b/m"))
-    routes = Table({"r": Route(targets=arms, fallback=("c/z",))}, "abc", timeouts=timeouts)
+    targets = (RouteTarget(model="a/m"), RouteTarget(model="b/m"))
+    routes = Table({"r": Route(targets=targets, fallback=("c/z",))}, "abc", timeouts=timeouts)
     policy = routes.plan("r", 0.0).policy
     assert policy.timeout.total == total
     assert {one.provider: limits.total for one, limits in policy.timeouts.items()} == patient

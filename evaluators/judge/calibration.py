@@ -393,7 +393,9 @@ def change(first: Sequence[Item], second: Sequence[Item]) -> JudgeChange:
     return JudgeChange(
         n=len(both),
         agreement=agreement(after, before, _clusters([earlier for earlier, _ in both])),
-        difference=paired_difference(after, before),
+        difference=paired_difference(
+            after, before, clusters=_clusters([earlier for earlier, _ in both])
+        ),
         pearson_first=Pairs([before[n] for n, _ in people], truth).pearson(),
         pearson_second=Pairs([after[n] for n, _ in people], truth).pearson(),
     )

@@ -12,7 +12,8 @@ not corrected and no verdict follows from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+import math
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from evaluators.base import Output
 from evaluators.reports.accumulator import ScoreAccumulator
+from evaluators.reports.interval_warnings import interval_warnings
 from evaluators.reports.report import OutputInfo, infos_of
 from evaluators.stats import differences, intervals
 from evaluators.stats.comparison import Comparison, SampleScores, Verdict, comparison, judged
@@ -236,9 +238,8 @@ def compare(
                 else _unpaired(compared, output, ours, theirs)
             )
     contrasts = []
-    for (pair, output), compared in zip(
-        cells, judged(comparisons, outputs, primary=primary), strict=True
-    ):
+    with_verdicts = judged(comparisons, outputs, primary=primary)
+    for (pair, output), compared in zip(cells, with_verdicts, strict=True):
         ours, theirs, same = scores_of(pair, output)
         contrast = _contrast(pair, output, compared, ours, theirs)
         contrast = msgspec.structs.replace(
@@ -250,7 +251,7 @@ def compare(
         outputs=infos_of(accumulator),
         contrasts=tuple(contrasts),
         joined_by=joined,
-        warnings=(*warnings, *_warnings(contrasts)),
+        warnings=(*warnings, *_warnings(contrasts), *_interval_warnings(cells, with_verdicts)),
         method=METHOD_ALWAYS_VALID if always_valid else METHOD,
         always_valid=always_valid,
     )
@@ -289,11 +290,14 @@ def _unpaired(
         unpaired = differences.unpaired_difference(*_values(ours, theirs))
     if unpaired is None or unpaired.p_welch is None:
         return compared
+    width = math.inf
+    if output.low is not None and output.high is not None:
+        width = max(output.high - output.low, abs(unpaired.difference))
     return msgspec.structs.replace(
         compared,
         difference=unpaired.difference,
-        low=unpaired.low,
-        high=unpaired.high,
+        low=None if unpaired.low is None else max(unpaired.low, -width),
+        high=None if unpaired.high is None else min(unpaired.high, width),
         p_value=unpaired.p_welch,
     )
 
@@ -393,6 +397,17 @@ def _moved(
         for index in largest.tolist()
         if gaps[index] > 0
     )
+
+
+def _interval_warnings(
+    cells: Sequence[tuple[tuple[Side, Side], Output]], comparisons: Sequence[Comparison]
+) -> Iterable[str]:
+    family = [
+        (f"{output.name} of {pair[0].route}", compared)
+        for (pair, output), compared in zip(cells, comparisons, strict=True)
+        if compared.p_holm is not None
+    ]
+    yield from interval_warnings([name for name, _ in family], [one for _, one in family])
 
 
 def _warnings(contrasts: Sequence[Contrast]) -> list[str]:

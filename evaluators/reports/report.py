@@ -23,6 +23,7 @@ import numpy as np
 from evaluators.answers import SHORTFALLS, OnTruncated
 from evaluators.base import Output
 from evaluators.reports.accumulator import UNKNOWN_RUN, RouteScores, ScoreAccumulator
+from evaluators.reports.interval_warnings import interval_warnings
 from evaluators.stats import differences, intervals
 from evaluators.stats.always_valid import always_valid_interval, widened
 from evaluators.stats.comparison import (
@@ -34,7 +35,6 @@ from evaluators.stats.comparison import (
     comparison,
     judged,
 )
-from evaluators.stats.inversion import FEW_DIFFERENT
 from evaluators.stats.variance import Variance, split_variance
 
 FEW_SAMPLES = 20
@@ -652,8 +652,8 @@ def _comparison_warnings(
             f"Too few samples for {len(family):,} comparisons: the test's smallest possible "
             f"p-value is {smallest:.2g}, times {len(family):,} that is not below {ALPHA}."
         )
-    yield from _contested(family)
-    yield from _few_differ(family)
+    names = [f"{compared.output} of {compared.route}" for compared in family]
+    yield from interval_warnings(names, family)
     detectable = []
     for output in outputs:
         sought = [
@@ -675,38 +675,4 @@ def _comparison_warnings(
         yield (
             "No difference shown is not equality: with these samples a single test finds a true "
             f"difference 4 times in 5 if it is at least about {', '.join(detectable)}."
-        )
-
-
-def _contested(family: Sequence[Comparison]) -> Iterable[str]:
-    """Warn of intervals that exclude zero although the corrected p-value shows no difference."""
-    contested = [
-        f"{compared.output} of {compared.route}"
-        for compared in family
-        if compared.verdict in {"equivalent", "no difference shown"}
-        and compared.p_value is not None
-        and compared.p_value < ALPHA
-    ]
-    if contested:
-        yield (
-            f"Intervals are of one comparison alone, verdicts are corrected for {len(family):,}: "
-            f"{', '.join(contested)} would be a difference if nothing else had been compared."
-        )
-
-
-def _few_differ(family: Sequence[Comparison]) -> Iterable[str]:
-    """Warn of means that hang on a handful of samples."""
-    few = [
-        f"{compared.wins + compared.losses:,} of {compared.n:,} ({compared.output} of "
-        f"{compared.route})"
-        for compared in family
-        if compared.method in {"t", "hall"}
-        and compared.wins is not None
-        and compared.losses is not None
-        and compared.wins + compared.losses <= FEW_DIFFERENT < compared.n
-    ]
-    if few:
-        yield (
-            f"Few samples differ at all: {', '.join(few)}. Differences too rare to be among them "
-            "are in no interval."
         )

@@ -165,6 +165,72 @@ def test_without_common_samples_welch_decides():
     assert any("No sample is common" in warning for warning in found.warnings)
 
 
+def test_an_unpaired_difference_stays_within_what_is_possible():
+    found = compared(
+        {"a1": {"rougeL": 0.1}, "a2": {"rougeL": 0.9}},
+        {"b1": {"rougeL": 0.2}, "b2": {"rougeL": 0.7}},
+    )
+    one = contrast(found, "rougeL")
+    assert (one.method, one.low, one.high) == ("welch", -1.0, 1.0)
+
+
+def test_intervals_that_could_be_taken_for_more_are_explained():
+    """Six wins are a difference alone and none among four; of rougeL three samples differ."""
+    a = {f"s{k}": {"rougeL": 0.5 + 0.1 * (k < 3), "exact_match": float(k < 6)} for k in range(40)}
+    b = {f"s{k}": {"rougeL": 0.5, "exact_match": 0.0} for k in range(40)}
+    latencies = [{"latency_s": 1.0 + (k * turn % 7) / 10} for k in range(40) for turn in (3, 5)]
+    for k in range(40):
+        a[f"s{k}"] |= latencies[2 * k] | {"ratio": 0.5 + (k * 3 % 7) / 20}
+        b[f"s{k}"] |= latencies[2 * k + 1] | {"ratio": 0.5 + (k * 5 % 7) / 20}
+    found = compared(a, b)
+    right = contrast(found, "exact_match")
+    assert right.p_value < 0.05 < right.p_holm
+    assert right.low > 0
+    assert right.verdict == "no difference shown"
+    text = " ".join(found.warnings)
+    assert "corrected for 4: exact_match of summarizer would be a difference" in text
+    assert "Few samples differ at all: 3 of 40 (rougeL of summarizer)" in text
+
+
+def test_a_run_that_was_looked_at_has_other_numbers():
+    draw = np.random.Generator(np.random.PCG64(9))
+    tally = ScoreAccumulator(
+        routes=[A.key, B.key], metrics=METRICS[:1], expected={A.key: 0, B.key: 0}
+    )
+    for k in range(60):
+        for side, gain in ((A, 0.05), (B, 0.0)):
+            score = Score(output="rougeL", value=float(draw.beta(2, 6)) + gain)
+            tally.add(Cell(side.key, f"s{k}", 0), GOOD, [score])
+    plain = compare(tally, [(A, B)], joined="id")
+    looked = compare(tally, [(A, B)], joined="id", always_valid=True)
+    assert (plain.always_valid, looked.always_valid) == (False, True)
+    assert "hold whenever one looks" in looked.method
+    [narrow], [wide] = plain.contrasts, looked.contrasts
+    assert (narrow.method, wide.method) == ("t", "betting")
+    assert wide.high - wide.low > narrow.high - narrow.low
+
+
+def test_a_primary_output_keeps_the_others_closed(typical):
+    tally = ScoreAccumulator(
+        routes=[A.key, B.key], metrics=METRICS[:2], expected={A.key: 0, B.key: 0}
+    )
+    for k in range(60):
+        for side, gain in ((A, 0.2), (B, 0.0)):
+            scores = [
+                Score(output="rougeL", value=0.3 + 0.01 * (k % 7) + gain + 0.001 * (k % 3) * gain),
+                Score(output="exact_match", value=float(k % 2)),
+            ]
+            tally.add(Cell(side.key, f"s{k}", 0), GOOD, scores)
+    found = compare(tally, [(A, B)], joined="id", primary="exact_match")
+    rouge = contrast(found, "rougeL")
+    assert (rouge.gatekept, rouge.verdict, rouge.p_holm) == (True, None, None)
+    console = Console(file=StringIO(), width=130, color_system=None)
+    console.print(to_compare_table(found, width=130))
+    assert "not tested" in console.file.getvalue()
+    opened = compare(tally, [(A, B)], joined="id", primary="rougeL")
+    assert contrast(opened, "rougeL").verdict == "better"
+
+
 def test_clusters_widen_the_interval_and_leave_out_tests_of_independent_samples():
     draw = np.random.Generator(np.random.PCG64(6))
     level = draw.normal(0.03, 0.05, 20)

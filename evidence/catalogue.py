@@ -1,6 +1,12 @@
 """All cells, in the order of the table."""
 
-from evidence import differences, gates, looks, single
+from evidence import differences, gates, judges, looks, single
 from evidence.cells import Cell
 
-CELLS: tuple[Cell, ...] = (*single.CELLS, *differences.CELLS, *gates.CELLS, *looks.CELLS)
+CELLS: tuple[Cell, ...] = (
+    *single.CELLS,
+    *differences.CELLS,
+    *gates.CELLS,
+    *looks.CELLS,
+    *judges.CELLS,
+)

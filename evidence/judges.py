@@ -279,7 +279,7 @@ def _agreement() -> list[Cell]:
     return [
         Cell("agreement", name, n, draw_table(table, n), compute, truth, over="discrete")
         for name, table, compute, truth in statistics
-        for n in (60, 200)
+        for n in ((60, 200) if name == "kappa, grades" else (60,))
     ]
 
 

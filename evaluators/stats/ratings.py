@@ -118,13 +118,14 @@ def rate(games: Sequence[Game], *, seed: int = 0) -> Ratings:
     estimate = _strengths(total, met, np.full((k, k), _PRIOR))
     random = np.random.Generator(np.random.PCG64(seed))
     flat = points.reshape(len(questions), k * k)
-    drawn = np.empty((RESAMPLES, k))
+    points_drawn, priors = np.empty((RESAMPLES, k, k)), np.empty((RESAMPLES, k, k))
     for n in range(RESAMPLES):
         weights = random.standard_exponential(len(questions))
         weights *= len(questions) / weights.sum()
+        points_drawn[n] = (weights @ flat).reshape(k, k)
         # Half a point each way on average, so that who won every game may lose the next one.
-        prior = _PRIOR * random.standard_exponential((k, k))
-        drawn[n] = _strengths((weights @ flat).reshape(k, k), met, prior)
+        priors[n] = _PRIOR * random.standard_exponential((k, k))
+    drawn = _strengths(points_drawn, met, priors)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     order = np.argsort(-estimate, kind="stable")
     played = total + total.T
@@ -187,15 +188,18 @@ def _chances(gaps: Floats) -> Floats:
 
 
 def _strengths(points: Floats, met: Floats, prior: Floats) -> Floats:
-    """Compute ratings by minorisation and maximisation; pairs that met get the prior."""
+    """Compute ratings by minorisation and maximisation; pairs that met get the prior.
+
+    The last two dimensions are those of one board; boards before them are solved at once.
+    """
     wins = points + prior * met
-    games = wins + wins.T
-    won = wins.sum(axis=1)
-    strength = np.ones(len(points))
+    games = wins + np.swapaxes(wins, -1, -2)
+    won = wins.sum(axis=-1)
+    strength = np.ones(won.shape)
     for _ in range(2000):
-        share = games / (strength[:, None] + strength[None, :])
-        after = won / share.sum(axis=1)
-        after /= np.exp(np.log(after).mean())
+        share = games / (strength[..., :, None] + strength[..., None, :])
+        after = won / share.sum(axis=-1)
+        after /= np.exp(np.log(after).mean(axis=-1, keepdims=True))
         done = np.abs(np.log(after / strength)).max() < 1e-10
         strength = after
         if done:

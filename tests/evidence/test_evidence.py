@@ -29,6 +29,8 @@ SLICE = (
     "gate: non-inferior: 0 or 1, wins 0.0%, losses 0.1%, n 2",  # passed
     "verdict: better or worse: 4 comparisons, 0 or 1, n 50",
     "verdict: equivalent: 0 or 1, wins 10%, losses 20%, n 50",
+    "corrected mean: good or bad, 100 of 2,000 labelled, n 100",  # 44% by the judge's own mean
+    "tournament: 5 equal players, n 30",  # 45% of boards named a pair
 )
 BY_TITLE = {cell.title: cell for cell in CELLS}
 

@@ -137,6 +137,24 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
 
 
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What one answer of a judge was read as.
+
+    Attributes:
+        judge, repeat, attempt: as in JudgeRequest.
+        request_hash: as in Judgement.
+        value: the score; None where none could be read.
+        why: the reason why none could be read, "" otherwise.
+    """
+
+    judge: str
+    repeat: int
+    attempt: int
+    request_hash: str
+    value: float | None
+    why: str = ""
+
+
 class Score(msgspec.Struct, frozen=True, kw_only=True):
     """One output of one metric for one answer.
 
@@ -148,6 +166,8 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
         error: the reason why the value is missing.
         note: a remark on the value (a text was cut, say), in the same words for every answer that
             it applies to: a report counts equal notes.
+        verdicts: the verdicts of judges that the value was made of, and those that could not be
+            read.
     """
 
     output: str
@@ -156,6 +176,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool | None = None
     error: str = ""
     note: str = ""
+    verdicts: tuple[Verdict, ...] = ()
 
 
 class Scorable(NamedTuple):
@@ -279,10 +300,12 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
         answer: the text, or the reason why it is missing.
         tokens: the last tokens with the natural log probabilities of their alternatives, where
             they were requested and given.
+        request_hash: SHA-256 over target and body of the request, hex.
     """
 
     answer: Answer
     tokens: tuple[tuple[str, dict[str, float]], ...] = ()
+    request_hash: str = ""
 
 
 class AskJudge(Protocol):

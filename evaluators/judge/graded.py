@@ -159,6 +159,7 @@ class Graded:
                     statistics=sums,
                     error=error,
                     note=note if has_note else "",
+                    verdicts=polled.readings if output.name == self._grading.name else (),
                 )
             )
         return tuple(scores)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from evaluators.base import AskJudge, Judgement, JudgeRequest
+from evaluators.base import AskJudge, Judgement, JudgeRequest, Verdict
 from evaluators.judge.plain_text import text_of
 
 Combine = Literal["mean", "median", "majority"]
@@ -83,6 +83,7 @@ class Polled(NamedTuple):
         unparsed: the number of verdicts that could not be read.
         failed: the number of verdicts that were not given, because the judge's target failed.
         why: the reason why the first missing verdict is missing, "" if all were given.
+        readings: what each judgement was read as, those of unreadable attempts included.
     """
 
     verdicts: dict[str, tuple[float, ...]]
@@ -90,6 +91,7 @@ class Polled(NamedTuple):
     unparsed: int
     failed: int
     why: str
+    readings: tuple[Verdict, ...] = ()
 
     @property
     def deviation(self) -> float | None:
@@ -111,7 +113,7 @@ async def poll(panel: Panel, ask: AskJudge, request: PanelRequest, read: Read) -
         read: returns the verdict of a judgement, given the text of the request.
     """
     calls = [(judge, repeat) for judge in panel.judges for repeat in range(panel.repeats)]
-    readings = await asyncio.gather(
+    given = await asyncio.gather(
         *(
             _verdict(panel, ask, request, read, judge=judge, repeat=repeat)
             for judge, repeat in calls
@@ -120,15 +122,18 @@ async def poll(panel: Panel, ask: AskJudge, request: PanelRequest, read: Read) -
     verdicts: dict[str, list[float]] = {judge: [] for judge in panel.judges}
     unparsed = failed = 0
     why = ""
-    for (judge, _), (reading, answered) in zip(calls, readings, strict=True):
-        if reading.value is not None:
-            verdicts[judge].append(reading.value)
+    for attempts, answered in given:
+        last = attempts[-1]
+        if last.value is not None:
+            verdicts[last.judge].append(last.value)
             continue
         unparsed += answered
         failed += not answered
-        why = why or f"{judge}: {reading.why}"
+        why = why or f"{last.judge}: {last.why}"
     by_judge = {judge: tuple(values) for judge, values in verdicts.items()}
-    return Polled(by_judge, combined(by_judge, panel.combine), unparsed, failed, why)
+    value = combined(by_judge, panel.combine)
+    readings = tuple(verdict for attempts, _ in given for verdict in attempts)
+    return Polled(by_judge, value, unparsed, failed, why, readings)
 
 
 def combined(verdicts: Mapping[str, Sequence[float]], combine: Combine) -> float | None:
@@ -147,9 +152,12 @@ def combined(verdicts: Mapping[str, Sequence[float]], combine: Combine) -> float
 
 async def _verdict(
     panel: Panel, ask: AskJudge, request: PanelRequest, read: Read, *, judge: str, repeat: int
-) -> tuple[Reading, bool]:
-    """Return the first verdict that can be read, and whether the judge answered at all."""
-    reading = Reading(None)
+) -> tuple[list[Verdict], bool]:
+    """Return the verdict of each attempt, and whether the judge answered the last one at all.
+
+    The last attempt is the first one whose verdict can be read.
+    """
+    attempts: list[Verdict] = []
     for attempt in range(1 + panel.retries):
         judgement = await ask(
             JudgeRequest(
@@ -163,10 +171,23 @@ async def _verdict(
                 attempt=attempt,
             )
         )
-        if text_of(judgement.answer) is None:
-            # The dispatcher has repeated the request already, where that could help.
-            return Reading(None, judgement.answer.error or "no answer"), False
-        reading = read(judgement, request.text)
-        if reading.value is not None:
-            break
-    return reading, True
+        answered = text_of(judgement.answer) is not None
+        # The dispatcher has repeated a failed request already, where that could help.
+        reading = (
+            read(judgement, request.text)
+            if answered
+            else Reading(None, judgement.answer.error or "no answer")
+        )
+        attempts.append(
+            Verdict(
+                judge=judge,
+                repeat=repeat,
+                attempt=attempt,
+                request_hash=judgement.request_hash,
+                value=reading.value,
+                why="" if reading.value is not None else reading.why,
+            )
+        )
+        if reading.value is not None or not answered:
+            return attempts, answered
+    return attempts, True

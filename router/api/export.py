@@ -1,4 +1,4 @@
-"""`POST /eval/{id}/export`: writes a run's rows into the artifact store."""
+"""`POST /eval/{id}/export`: writes a run's rows and judgements into the artifact store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class _NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def export(
     services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
 ) -> Manifest:
-    """Write the run's rows as JSON lines and parquet, with a manifest, below `runs/{id}` there.
+    """Write the run's rows and judgements, with a manifest, below `runs/{id}` there.
+
+    They are written as JSON lines, CSV and parquet.
 
     The body may be empty, or `{}`.
     """

@@ -10,26 +10,40 @@ from router.cli.commands import config_option, json_option, out, print_json, wit
 from router.config.loading import load
 from router.datasets.artifacts import open_artifacts
 from router.evals.export import Manifest, export_run, verify
+from router.evals.tables import FORMATS, Format
 from router.services import Services
 
 
 @click.command("export")
 @click.argument("run_id")
 @click.option("--to", "target", help="A folder or s3://bucket/prefix. Default: the artifact store.")
-@click.option("--jsonl-only", is_flag=True, help="No parquet file, which needs the extra parquet.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    help="Write only this beside JSON lines; parquet needs the extra of its name. Default: all.",
+)
+@click.option("--jsonl-only", is_flag=True, help="JSON lines only.")
 @click.option("--verify", "reread", is_flag=True, help="Read everything back and compare it.")
 @config_option
 @json_option
 def eval_export(  # noqa: PLR0917 - one parameter for each option
     run_id: str,
     target: str | None,
+    formats: tuple[Format, ...],
     jsonl_only: bool,
     reread: bool,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Write a run's rows as JSON lines and parquet, with a manifest, into a folder of its name."""
+    """Write a run's rows and judgements with a manifest into a folder of its name.
+
+    They are written as JSON lines, CSV and parquet. In the tables, each repeat of a judge has
+    columns for its score and its feedback.
+    """
     config = load(config_path)
+    chosen: tuple[Format, ...] = ("jsonl",) if jsonl_only else formats or FORMATS
 
     async def export(services: Services) -> Manifest:
         run = await services.runs.find(run_id)
@@ -37,7 +51,7 @@ def eval_export(  # noqa: PLR0917 - one parameter for each option
             artifacts, prefix = services.datasets.artifacts, f"runs/{run.id}"
         else:
             artifacts, prefix = open_artifacts(target, config.storage.s3), run.id
-        manifest = await export_run(services.store, run, artifacts, prefix, parquet=not jsonl_only)
+        manifest = await export_run(services.store, run, artifacts, prefix, formats=chosen)
         return await verify(artifacts, prefix) if reread else manifest
 
     manifest: Manifest = with_services(config, export)

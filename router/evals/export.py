@@ -1,10 +1,11 @@
-"""Writes a run's rows as `rows.jsonl` and `rows.parquet`, with a `manifest.json` of their hashes.
+"""Writes a run's rows as JSON lines, CSV and parquet, with a `manifest.json` of their hashes.
 
     manifest = await export_run(store, run, artifacts, f"runs/{run.id}")
     await verify(artifacts, f"runs/{run.id}")
 
-A row is a cell: the sample and the route, the answer, and its scores. The manifest is
-written last and has the run document, hashes, versions, and the size and SHA-256 of each file.
+A row of `rows` is a cell: the sample and the route, the answer, its scores, and what judges wrote
+about it. A row of `judgements` is one judgement of one answer. The manifest is written last and has
+the run document, hashes, versions, and the size and SHA-256 of each file.
 """
 
 from __future__ import annotations
@@ -12,21 +13,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from evaluators.base import Sample
-from providers.errors import ArtifactError, ConflictError, MissingExtraError
+from providers.errors import ArtifactError, ConflictError
 from router.datasets.artifacts import Artifacts, StoredFile, file_chunks, temporary_folder
+from router.evals.judges.run_export import (
+    JUDGEMENT_TYPES,
+    ExportedJudgement,
+    judgements_of_run,
+)
+from router.evals.tables import FORMATS, Format, check_parquet, write_table
+from router.store.protocol import Store
 from router.store.results import ResultStore, ScoredAnswer
 from router.store.runs import Run
 
 FORMAT = 1
-JSONL, PARQUET, MANIFEST = "rows.jsonl", "rows.parquet", "manifest.json"
+JSONL, JUDGEMENTS, MANIFEST = "rows.jsonl", "judgements.jsonl", "manifest.json"
+
+_TABLES: tuple[Literal["csv", "parquet"], ...] = ("csv", "parquet")
+
+_Row = TypeVar("_Row", bound=msgspec.Struct)
 
 # What is flushed together: rows to a file, and rows to a parquet row group.
 _BATCH = 500
@@ -50,7 +62,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         format: 1.
         run: as the store has it: its document, dataset hash, metric signatures, versions, state.
         rows: how many cells the files have, each once.
-        outputs: names of the scores, each a column `score.NAME` of the parquet file.
+        outputs: names of the scores, each a column `score.NAME` of the tables.
         files: see ExportedFile.
         exported_at: seconds since the epoch, UTC.
         location: where it was written.
@@ -66,19 +78,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `rows.jsonl`: a sample, and one cell of it."""
+    """One line of `rows.jsonl`: a sample, one cell of it, and the judgements of its answer."""
 
     sample: Sample
     result: ScoredAnswer
+    judgements: tuple[ExportedJudgement, ...] = ()
 
 
 async def export_run(
-    store: ResultStore,
+    store: Store,
     run: Run,
     artifacts: Artifacts,
     prefix: str,
     *,
-    parquet: bool = True,
+    formats: Collection[Format] = FORMATS,
     now: Callable[[], float] = time.time,
 ) -> Manifest:
     """Write a run's rows and the manifest, in place of an earlier export.
@@ -88,7 +101,7 @@ async def export_run(
         run: the run; no process may be executing it.
         artifacts: where the files go.
         prefix: the files' keys begin with it and a slash.
-        parquet: False for JSON lines only, which need no extra.
+        formats: the files' formats; JSON lines are always written. parquet needs an extra.
         now: the time.
 
     Raises:
@@ -98,29 +111,40 @@ async def export_run(
     """
     if run.state == "running":
         raise ConflictError(f"{run.id} is running; wait for its end, or pause it")
-    if parquet:
-        _pyarrow()
+    tables = [kind for kind in _TABLES if kind in formats]
+    if "parquet" in tables:
+        check_parquet()
     with temporary_folder() as folder:
         try:
-            rows, outputs = await _write_jsonl(store, run, folder / JSONL)
-            if parquet:
-                await asyncio.to_thread(_write_parquet, folder / JSONL, folder / PARQUET, outputs)
+            written = await _write_jsonl(store, run, folder)
+            for kind in tables:
+                await asyncio.to_thread(_write_table, folder, kind, written.columns)
+                if written.judgements:
+                    await asyncio.to_thread(_write_judgement_table, folder, kind)
         except OSError as error:
             raise ArtifactError(f"cannot export {run.id}: {folder}: {error.strerror}") from error
         files = []
-        for name in (JSONL, PARQUET) if parquet else (JSONL,):
+        for name, rows in _names(tables, written):
             stored = await artifacts.put(f"{prefix}/{name}", file_chunks(folder / name))
             files.append(ExportedFile(name, stored.size, stored.sha256, rows))
     manifest = Manifest(
         run=run,
-        rows=rows,
-        outputs=tuple(outputs),
+        rows=written.rows,
+        outputs=tuple(written.columns.outputs),
         files=tuple(files),
         exported_at=now(),
         location=f"{artifacts.root}/{prefix}",
     )
     await artifacts.put(f"{prefix}/{MANIFEST}", _single(msgspec.json.format(_encode(manifest))))
     return manifest
+
+
+def _names(tables: Sequence[str], written: _Written) -> Iterator[tuple[str, int]]:
+    """Yield the names of an export's files with the numbers of their rows."""
+    for kind in ("jsonl", *tables):
+        yield f"rows.{kind}", written.rows
+        if written.judgements:
+            yield f"judgements.{kind}", written.judgements
 
 
 async def verify(artifacts: Artifacts, prefix: str) -> Manifest:
@@ -160,21 +184,76 @@ async def _single(chunk: bytes) -> AsyncIterator[bytes]:
 # JSON lines
 
 
-async def _write_jsonl(store: ResultStore, run: Run, path: Path) -> tuple[int, list[str]]:
-    """Write the rows; return how many, and the scores' names in the order they first appear."""
-    outputs: dict[str, None] = {}
-    count = 0
+class _Columns(NamedTuple):
+    """What varies from run to run in the columns of its rows.
 
-    def write(rows: list[ExportedRow]) -> None:
-        for row in rows:
-            file.write(_encode(row) + b"\n")
+    Attributes:
+        outputs: the scores' names, in the order they first appear.
+        verdicts: output, judge and repeat of the verdicts.
+    """
 
-    with await asyncio.to_thread(path.open, "wb") as file:
-        async for batch in _batches(_rows(store, run.id)):
-            count += len(batch)
-            outputs |= {score.output: None for row in batch for score in row.result.scores}
-            await asyncio.to_thread(write, batch)
-    return count, list(outputs)
+    outputs: dict[str, None]
+    verdicts: dict[tuple[str, str, int], None]
+
+
+class _Written(NamedTuple):
+    """The numbers of rows in the files, and the columns of those about cells."""
+
+    rows: int
+    judgements: int
+    columns: _Columns
+
+
+async def _write_jsonl(store: Store, run: Run, folder: Path) -> _Written:
+    """Write the rows and, where the run has judges, their judgements."""
+    columns = _Columns({}, {})
+    rows = judgements = 0
+    judged = bool(await store.judge_use(run.id))
+
+    def write(batch: list[ExportedRow], others: list[ExportedJudgement]) -> int:
+        for row in batch:
+            cells.write(_encode(row) + b"\n")
+        written = [*(one for row in batch for one in row.judgements), *others]
+        for judgement in written:
+            verdicts.write(_encode(judgement) + b"\n")
+        return len(written)
+
+    with (
+        await asyncio.to_thread((folder / JSONL).open, "wb") as cells,
+        await asyncio.to_thread((folder / JUDGEMENTS).open, "wb") as verdicts,
+    ):
+        async for plain in _batches(_rows(store, run.id)):
+            rows += len(plain)
+            batch = plain
+            others: list[ExportedJudgement] = []
+            if judged:
+                batch, others = await _with_judgements(store, run.id, plain)
+            _note_columns(columns, batch)
+            judgements += await asyncio.to_thread(write, batch, others)
+    return _Written(rows, judgements, columns)
+
+
+async def _with_judgements(
+    store: Store, run_id: str, batch: list[ExportedRow]
+) -> tuple[list[ExportedRow], list[ExportedJudgement]]:
+    of_cells, others = await judgements_of_run(store, run_id, [row.result for row in batch])
+    rows = [
+        msgspec.structs.replace(row, judgements=tuple(of_cell))
+        for row, of_cell in zip(batch, of_cells, strict=True)
+    ]
+    return rows, others
+
+
+def _note_columns(columns: _Columns, batch: list[ExportedRow]) -> None:
+    for row in batch:
+        columns.outputs.update({score.output: None for score in row.result.scores})
+        columns.verdicts.update(
+            {
+                (judgement.output, judgement.judge, judgement.repeat): None
+                for judgement in row.judgements
+                if judgement.output is not None
+            }
+        )
 
 
 async def _rows(store: ResultStore, run_id: str) -> AsyncIterator[ExportedRow]:
@@ -189,27 +268,18 @@ async def _rows(store: ResultStore, run_id: str) -> AsyncIterator[ExportedRow]:
 
 
 async def _batches(rows: AsyncIterable[ExportedRow]) -> AsyncIterator[list[ExportedRow]]:
+    """Yield the rows in batches, all rows of a sample in one of them."""
     batch: list[ExportedRow] = []
     async for row in rows:
-        batch.append(row)
-        if len(batch) == _BATCH:
+        if len(batch) >= _BATCH and row.sample.id != batch[-1].sample.id:
             yield batch
             batch = []
+        batch.append(row)
     if batch:
         yield batch
 
 
-# Parquet
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow as pa  # noqa: PLC0415  # an optional package of 170 MB
-        import pyarrow.parquet  # noqa: PLC0415  # likewise
-    except ImportError:
-        raise MissingExtraError("Exporting parquet", "parquet") from None
-    return pa
-
+# Tables
 
 _CELL = {"sample_id": "string", "route": "string", "repeat": "int32"}
 _ANSWER = {
@@ -242,20 +312,26 @@ _RESULT = {
 }
 
 
-def _write_parquet(source: Path, target: Path, outputs: list[str]) -> None:
+def _write_table(folder: Path, kind: Literal["csv", "parquet"], columns: _Columns) -> None:
     """Write the same rows, flat: what varies by dataset (messages, columns) is JSON in a text."""
-    pa = _pyarrow()
-    plain = _CELL | _ANSWER | _USAGE | _RESULT
-    types = {name: pa.type_for_alias(alias) for name, alias in plain.items()}
-    types |= {"messages": pa.string(), "references": pa.list_(pa.string()), "fields": pa.string()}
-    types |= {f"score.{name}": pa.float64() for name in outputs}
-    types |= {f"passed.{name}": pa.bool_() for name in outputs}
-    schema = pa.schema(list(types.items()))
-    with pa.parquet.ParquetWriter(target, schema, compression="zstd") as writer:
-        for batch in _read_batches(source):
-            rows = [_flat(row) for row in batch]
-            columns = [pa.array([row.get(name) for row in rows], types[name]) for name in types]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    types = _CELL | _ANSWER | _USAGE | _RESULT
+    types |= {"messages": "string", "references": "texts", "fields": "string"}
+    types |= {f"score.{name}": "float64" for name in columns.outputs}
+    types |= {f"passed.{name}": "bool" for name in columns.outputs}
+    for verdict in columns.verdicts:
+        types |= {_column("score", *verdict): "float64", _column("feedback", *verdict): "string"}
+    rows = _read_batches(folder / JSONL, ExportedRow)
+    write_table(folder / f"rows.{kind}", kind, types, (list(map(_flat, batch)) for batch in rows))
+
+
+def _write_judgement_table(folder: Path, kind: Literal["csv", "parquet"]) -> None:
+    rows = _read_batches(folder / JUDGEMENTS, ExportedJudgement)
+    flat = ([msgspec.structs.asdict(row) for row in batch] for batch in rows)
+    write_table(folder / f"judgements.{kind}", kind, JUDGEMENT_TYPES, flat)
+
+
+def _column(what: str, output: str, judge: str, repeat: int) -> str:
+    return f"{what}.{output}.{judge}.{repeat}"
 
 
 def _flat(row: ExportedRow) -> dict[str, Any]:
@@ -271,13 +347,19 @@ def _flat(row: ExportedRow) -> dict[str, Any]:
     for score in result.scores:
         flat[f"score.{score.output}"] = score.value
         flat[f"passed.{score.output}"] = score.passed
+    for judgement in row.judgements:
+        if judgement.output is not None:
+            verdict = (judgement.output, judgement.judge, judgement.repeat)
+            # Of several attempts, the last one counts.
+            flat[_column("score", *verdict)] = judgement.verdict
+            flat[_column("feedback", *verdict)] = judgement.feedback
     return flat
 
 
-def _read_batches(path: Path) -> Iterator[list[ExportedRow]]:
-    decode = msgspec.json.Decoder(ExportedRow).decode
+def _read_batches(path: Path, kind: type[_Row]) -> Iterator[list[_Row]]:
+    decode = msgspec.json.Decoder(kind).decode
     with path.open("rb") as file:
-        batch: list[ExportedRow] = []
+        batch: list[_Row] = []
         for line in file:
             batch.append(decode(line))
             if len(batch) == _BATCH:

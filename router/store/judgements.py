@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 import msgspec
@@ -87,6 +88,12 @@ class JudgementStore(Protocol):
         self, owner: str, *, sample_id: str | None = None, limit: int = 100, after: int = 0
     ) -> list[tuple[int, JudgementRow]]:
         """List an owner's judgements with their numbers, in the order they came."""
+        ...
+
+    async def judgements_of(
+        self, owner: str, *, sample_ids: Collection[str], request_hashes: Collection[str]
+    ) -> list[JudgementRow]:
+        """Return an owner's judgements of samples or requests, in the order they came."""
         ...
 
     async def judge_use(self, owner: str) -> list[JudgeUse]:

@@ -106,7 +106,7 @@ class JudgeClient:
             completed = await self._requester.ask(prepared)
         completion = completed.completion
         tokens = completion.logprobs.last(_LAST_TOKENS) if completion else ()
-        judgement = Judgement(answer=completed.answer, tokens=tokens)
+        judgement = Judgement(answer=completed.answer, tokens=tokens, request_hash=prepared.hash)
         await self._store_judgement(request, prepared.hash, judgement)
         self._pay(judgement.answer)
         return judgement

@@ -60,5 +60,9 @@ def judgement_of(row: Sequence[Any]) -> JudgementRow:
         request_hash=request_hash,
         at=at,
         reused=bool(reused),
-        judgement=Judgement(answer=_answer(answer), tokens=_tokens(tokens) if tokens else ()),
+        judgement=Judgement(
+            answer=_answer(answer),
+            tokens=_tokens(tokens) if tokens else (),
+            request_hash=request_hash,
+        ),
     )

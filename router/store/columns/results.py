@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from evaluators.base import Answer, Cell, Sample, Score, Usage
+from evaluators.base import Answer, Cell, Sample, Score, Usage, Verdict
 from providers.base import AS_IT_CAME, Translation
 from router.store.columns.values import finite, json_text
 from router.store.results import ScoredAnswer
@@ -19,6 +19,7 @@ _messages = msgspec.json.Decoder(tuple[dict[str, Any], ...])
 _texts = msgspec.json.Decoder(tuple[str, ...])
 _object = msgspec.json.Decoder(dict[str, Any])
 _floats = msgspec.json.Decoder(tuple[float, ...])
+_verdicts = msgspec.json.Decoder(tuple[Verdict, ...])
 _attempts = msgspec.json.Decoder(tuple[dict[str, Any], ...])
 _translation = msgspec.json.Decoder(Translation)
 
@@ -153,7 +154,16 @@ def answer_of(row: Sequence[Any]) -> Answer:
 
 # scores
 
-SCORE_COLUMNS = ("answer", "output", "value", "statistics", "passed", "error", "note")
+SCORE_COLUMNS = (
+    "answer",
+    "output",
+    "value",
+    "statistics",
+    "passed",
+    "error",
+    "note",
+    "verdicts",
+)
 
 
 def score_columns(answer: int, score: Score) -> tuple[Any, ...]:
@@ -166,12 +176,13 @@ def score_columns(answer: int, score: Score) -> tuple[Any, ...]:
         score.passed,
         score.error or None,
         score.note or None,
+        json_text(score.verdicts) if score.verdicts else None,
     )
 
 
 def score_of(row: Sequence[Any]) -> Score:
     """Read a score from SCORE_COLUMNS."""
-    _, output, value, statistics, passed, error, note = row
+    _, output, value, statistics, passed, error, note, verdicts = row
     return Score(
         output=output,
         value=value,
@@ -179,6 +190,7 @@ def score_of(row: Sequence[Any]) -> Score:
         passed=None if passed is None else bool(passed),
         error=error or "",
         note=note or "",
+        verdicts=_verdicts.decode(verdicts) if verdicts else (),
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+import msgspec
 from sqlite_utils import Database
 
 from router.store.columns.judgements import (
@@ -41,6 +44,13 @@ class SqliteJudgements(SqlitePart, JudgementStore):
     ) -> list[tuple[int, JudgementRow]]:
         return await self._database.read("read judgements", _page, owner, sample_id, limit, after)
 
+    async def judgements_of(
+        self, owner: str, *, sample_ids: Collection[str], request_hashes: Collection[str]
+    ) -> list[JudgementRow]:
+        return await self._database.read(
+            "read judgements", _of, owner, list(sample_ids), list(request_hashes)
+        )
+
     async def judge_use(self, owner: str) -> list[JudgeUse]:
         return await self._database.read("count judgements", _use, owner)
 
@@ -76,6 +86,25 @@ def _page(
             (owner, after, sample_id, sample_id, limit),
         )
     ]
+
+
+# UNION, not OR: each half uses an index of its own.
+_OF = f"""
+    SELECT {_READ} FROM judgements WHERE number IN (
+        SELECT number FROM judgements
+        WHERE owner = ? AND sample_id IN (SELECT value FROM json_each(?))
+        UNION
+        SELECT number FROM judgements
+        WHERE owner = ? AND request_hash IN (SELECT value FROM json_each(?))
+    ) ORDER BY number
+"""  # noqa: S608 - constants
+
+
+def _of(
+    db: Database, owner: str, sample_ids: list[str], request_hashes: list[str]
+) -> list[JudgementRow]:
+    ids, hashes = (msgspec.json.encode(texts).decode() for texts in (sample_ids, request_hashes))
+    return [judgement_of(row) for row in db.execute(_OF, (owner, ids, owner, hashes))]
 
 
 # The fields of JudgeUse in their order.

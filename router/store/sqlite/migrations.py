@@ -540,6 +540,12 @@ def m026_cached_from(db: Database) -> None:
     )
 
 
+def m027_verdicts(db: Database) -> None:
+    """What judges' answers were read as, with the scores; an index for the answers of a sample."""
+    db.execute("ALTER TABLE scores ADD COLUMN verdicts TEXT")
+    db.execute("CREATE INDEX judgements_by_sample ON judgements (owner, sample_id)")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -562,4 +568,5 @@ STEPS = (
     m024_thoughts,
     m025_dataset_delimiters,
     m026_cached_from,
+    m027_verdicts,
 )

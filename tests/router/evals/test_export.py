@@ -131,7 +131,7 @@ async def test_an_export_is_read_back(services, run, artifacts, tmp_path):
 
 
 async def test_a_file_that_was_changed_is_found_out(services, run, artifacts):
-    await export_run(services.store, run, artifacts, "e", parquet=False)
+    await export_run(services.store, run, artifacts, "e", formats=["jsonl"])
 
     async def other():
         yield b"{}\n"

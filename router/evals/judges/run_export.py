@@ -1,0 +1,179 @@
+"""Makes rows of a run's judgements: what a judge answered, what it was read as, what it was about.
+
+    of_cells, others = await judgements_of_run(store, run.id, results)
+
+The answers come from the judgements, and what they were read as from the scores. A judgement that
+no score was made of (a list of claims, for example) is a row without a route and a verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from evaluators.base import Cell, Verdict
+from router.store.judgements import JudgementRow, JudgementStore
+from router.store.results import ScoredAnswer
+
+
+class ExportedJudgement(msgspec.Struct, frozen=True, kw_only=True):
+    """One judgement of one answer; a judgement that several answers share has a row for each.
+
+    The fields that the rows of a study have too are as in `study_export.ExportedJudgement`.
+
+    Attributes:
+        run: the id of the run.
+        sample_id: the sample that the judged answer belongs to.
+        route, answer_repeat: the judged answer's; None where no score was made of the judgement.
+        metric: the name of the metric that needed the judgement.
+        output: the score that it is part of; None without one.
+        judge, repeat, attempt: as in `evaluators.base.JudgeRequest`.
+        verdict: the score; None where none could be read.
+        unparsed: the reason why the verdict could not be read, "" otherwise.
+        feedback: the judge's answer as it came; None for a failed request.
+        error: the reason for the failure, "" otherwise.
+        finish_reason, target, model: as the target reported them.
+        prompt_tokens, completion_tokens, cost_usd, seconds: None where they are unknown.
+        reused: whether another run had paid for it.
+        at: when the answer came, seconds since the epoch.
+        request_hash: SHA-256 over target and body of the request, hex.
+    """
+
+    run: str
+    sample_id: str
+    route: str | None = None
+    answer_repeat: int | None = None
+    metric: str
+    output: str | None = None
+    judge: str
+    repeat: int
+    attempt: int
+    verdict: float | None = None
+    unparsed: str = ""
+    feedback: str | None
+    error: str
+    finish_reason: str
+    target: str
+    model: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    seconds: float | None
+    reused: bool
+    at: float
+    request_hash: str
+
+
+# Arrow types of the columns.
+JUDGEMENT_TYPES = dict.fromkeys(ExportedJudgement.__struct_fields__, "string") | {
+    "answer_repeat": "int32",
+    "repeat": "int32",
+    "attempt": "int32",
+    "verdict": "float64",
+    "prompt_tokens": "int64",
+    "completion_tokens": "int64",
+    "cost_usd": "float64",
+    "seconds": "float64",
+    "reused": "bool",
+    "at": "float64",
+}
+
+_Key = tuple[str, int, int]
+
+
+class RunJudgements(NamedTuple):
+    """The judgements of some cells.
+
+    Attributes:
+        of_cells: those of each cell, in the order of the cells.
+        others: those of the cells' samples that no score was made of.
+    """
+
+    of_cells: list[list[ExportedJudgement]]
+    others: list[ExportedJudgement]
+
+
+async def judgements_of_run(
+    store: JudgementStore, run_id: str, results: Sequence[ScoredAnswer]
+) -> RunJudgements:
+    """Return the judgements of cells; they must be all cells of their samples."""
+    verdicts = _verdicts(results)
+    sample_ids = {result.cell.sample_id for result in results}
+    hashes = {verdict.request_hash for of_cell in verdicts for _, verdict in of_cell}
+    stored = await store.judgements_of(run_id, sample_ids=sample_ids, request_hashes=hashes)
+    return await asyncio.to_thread(_joined, results, verdicts, stored)
+
+
+_Verdicts = list[list[tuple[str, Verdict]]]
+
+
+def _verdicts(results: Sequence[ScoredAnswer]) -> _Verdicts:
+    """Return the verdicts of each cell, with the outputs that they are part of."""
+    return [
+        [(score.output, verdict) for score in result.scores for verdict in score.verdicts]
+        for result in results
+    ]
+
+
+def _joined(
+    results: Sequence[ScoredAnswer], verdicts: _Verdicts, stored: Sequence[JudgementRow]
+) -> RunJudgements:
+    by_key = {_key(row): row for row in stored}
+    of_cells = [
+        [
+            _of_cell(row, verdict, result.cell, output)
+            for output, verdict in of_cell
+            if (row := by_key.get(_key(verdict))) is not None
+        ]
+        for result, of_cell in zip(results, verdicts, strict=True)
+    ]
+    used = {_key(verdict) for of_cell in verdicts for _, verdict in of_cell}
+    sample_ids = {result.cell.sample_id for result in results}
+    others = [
+        _exported(row) for row in stored if row.sample_id in sample_ids and _key(row) not in used
+    ]
+    return RunJudgements(of_cells, others)
+
+
+def _of_cell(row: JudgementRow, verdict: Verdict, cell: Cell, output: str) -> ExportedJudgement:
+    return msgspec.structs.replace(
+        _exported(row),
+        sample_id=cell.sample_id,
+        route=cell.route,
+        answer_repeat=cell.repeat,
+        output=output,
+        verdict=verdict.value,
+        # A failed request was not read at all; `error` says why.
+        unparsed="" if row.judgement.answer.error else verdict.why,
+    )
+
+
+def _key(row: JudgementRow | Verdict) -> _Key:
+    return row.request_hash, row.repeat, row.attempt
+
+
+def _exported(row: JudgementRow) -> ExportedJudgement:
+    answer = row.judgement.answer
+    return ExportedJudgement(
+        run=row.owner,
+        sample_id=row.sample_id,
+        metric=row.metric,
+        judge=row.judge,
+        repeat=row.repeat,
+        attempt=row.attempt,
+        feedback=answer.text,
+        error=answer.error or "",
+        finish_reason=answer.finish_reason,
+        target=answer.target,
+        model=answer.model,
+        prompt_tokens=answer.usage.prompt_tokens,
+        completion_tokens=answer.usage.completion_tokens,
+        cost_usd=answer.cost_usd,
+        seconds=answer.total_s,
+        reused=row.reused,
+        at=row.at,
+        request_hash=row.request_hash,
+    )

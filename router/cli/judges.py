@@ -34,8 +34,14 @@ from router.datasets.registry import parse_columns
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.report import JudgeReport
 from router.evals.judges.studies import CalibrationPlan, PairwisePlan, StudyProgress, calibration_of
-from router.evals.judges.study_export import ExportedJudgement, exported_judgements, write_csv
+from router.evals.judges.study_export import (
+    ExportedJudgement,
+    exported_judgements,
+    write_csv,
+    write_parquet,
+)
 from router.evals.judges.study_report import compared, html, sheets, title, warnings
+from router.evals.tables import FORMATS, Format
 from router.services import Services
 from router.store.judgements import JudgeUse
 from router.store.studies import Study
@@ -299,15 +305,15 @@ def judge_show(
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["jsonl", "csv"]),
-    help="Default: by the ending of --output, else jsonl.",
+    type=click.Choice(FORMATS),
+    help="Default: by the ending of --output, else jsonl. parquet needs --output.",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path), help="A file. Default: the standard output."
 )
 @config_option
 def judge_export(
-    study_id: str, file_format: str | None, output: Path | None, config_path: Path | None
+    study_id: str, file_format: Format | None, output: Path | None, config_path: Path | None
 ) -> None:
     """Export a study's judgements: the judge's feedback and the verdict of every request."""
 
@@ -316,12 +322,18 @@ def judge_export(
         rows = exported_judgements(services.studies, services.store, study)
         return [row async for row in rows]
 
+    kind = file_format or (output.suffix[1:].lower() if output else "")
+    if kind == "parquet" and output is None:
+        raise click.UsageError("parquet is not text: name a file with --output.")
     rows = with_services(load(config_path), read)
-    as_csv = (file_format or (output.suffix[1:] if output else "")) == "csv"
+    as_csv = kind == "csv"
     if output is None:
         _write(rows, sys.stdout, as_csv=as_csv)
         return
     try:
+        if kind == "parquet":
+            write_parquet(rows, output)
+            return
         with output.open("w", encoding="utf-8", newline="") as file:
             _write(rows, file, as_csv=as_csv)
     except OSError as error:

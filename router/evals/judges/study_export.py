@@ -3,6 +3,7 @@
     async for row in exported_judgements(studies, store, study):
         ...
     write_csv(rows, file)
+    write_parquet(rows, path)
 
 A row has the judge's answer as it came (its feedback) and the verdict that was read from it.
 """
@@ -10,12 +11,14 @@ A row has the judge's answer as it came (its feedback) and the verdict that was 
 from __future__ import annotations
 
 import csv
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
 from typing import TextIO
 
 import msgspec
 
 from router.evals.judges.studies import Studies
+from router.evals.tables import write_table
 from router.store.judgements import JudgementRow, JudgementStore
 from router.store.studies import Study
 
@@ -60,6 +63,18 @@ class ExportedJudgement(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None
     seconds: float | None
     at: float
+
+
+# Arrow types of the columns but for the verdict's.
+_TYPES = dict.fromkeys(ExportedJudgement.__struct_fields__, "string") | {
+    "repeat": "int32",
+    "attempt": "int32",
+    "prompt_tokens": "int64",
+    "completion_tokens": "int64",
+    "cost_usd": "float64",
+    "seconds": "float64",
+    "at": "float64",
+}
 
 
 async def exported_judgements(
@@ -111,3 +126,17 @@ def write_csv(rows: Iterable[ExportedJudgement], file: TextIO) -> None:
     writer.writerow(ExportedJudgement.__struct_fields__)
     for row in rows:
         writer.writerow("" if value is None else value for value in msgspec.structs.astuple(row))
+
+
+def write_parquet(rows: Sequence[ExportedJudgement], path: Path) -> None:
+    """Write rows as a parquet file, the verdicts as numbers or, for pairs, as texts.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        OSError: the file cannot be written.
+    """
+    is_text = any(isinstance(row.verdict, str) for row in rows)
+    types = _TYPES | {"verdict": "string" if is_text else "float64"}
+    batches = (rows[at : at + _PAGE] for at in range(0, len(rows), _PAGE))
+    flat = (list(map(msgspec.structs.asdict, batch)) for batch in batches)
+    write_table(path, "parquet", types, flat)

@@ -5,6 +5,7 @@ import json
 import re
 
 import click.testing
+import pyarrow.parquet as parquet
 import pytest
 
 from evaluators.judge.family import family
@@ -72,6 +73,9 @@ def test_every_judgement_is_exported(run, tmp_path):
     assert [row["feedback"] for row in table] == [row["feedback"] for row in rows]
     assert table[0].keys() == rows[0].keys()
     assert run("export", study, "--format", "csv") == (tmp_path / "rows.csv").read_text()
+    run("export", study, "--output", "rows.parquet")
+    assert parquet.read_table("rows.parquet").to_pylist() == rows
+    assert "--output" in run("export", study, "--format", "parquet", code=2)
     assert "nowhere/rows.csv" in run("export", study, "--output", "nowhere/rows.csv", code=2)
     assert "cal_none" in run("export", "cal_none", code=2)
     (tmp_path / "human.jsonl").write_text("{}")
@@ -89,6 +93,8 @@ def test_judgements_of_pairs_are_exported_with_their_labels(run, tmp_path):
     assert sorted((row["sample_id"], row["metric"], row["verdict"]) for row in rows) == [
         (str(n), metric, "A") for n in range(3) for metric in ("pairwise", "swapped")
     ]
+    run("export", rows[0]["study"], "--output", "rows.parquet")
+    assert parquet.read_table("rows.parquet").to_pylist() == rows
 
 
 def test_calibrate_show_list_and_diff(run, tmp_path):

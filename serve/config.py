@@ -206,7 +206,7 @@ ENGINES: Mapping[str, type[ModelConfig]] = {
 }
 
 
-def check(name: str, entry: Any) -> type[ModelConfig]:
+def type_of(name: str, entry: Any) -> type[ModelConfig]:
     """Return the type with which to read an entry of the section.
 
     Raises:
@@ -223,7 +223,7 @@ def check(name: str, entry: Any) -> type[ModelConfig]:
     return ENGINES[engine]
 
 
-def complete(model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
+def with_gpus(model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
     """Return the model with its GPUs from the environment, where its entry has none.
 
     `RAY_WORKER_GPUS_FRACTION` counts unless it is 0, else `RAY_WORKER_GPUS`.
@@ -249,7 +249,7 @@ _OF_THE_COPY = ("share", "cpus", "gpus", "replicas", "concurrency", "queue")
 
 
 def contradiction(models: Mapping[str, ModelConfig]) -> tuple[tuple[str, ...], str] | None:
-    """Return a mistake that types cannot express, as its place and a message; None without one.
+    """Return a mistake that types cannot express, as its place and a message; None if all is well.
 
     Two models may answer to one name, or have different settings for the copies that they share.
     """
@@ -291,8 +291,8 @@ def read(entries: Any, environ: Mapping[str, str]) -> dict[str, ModelConfig]:
     models: dict[str, ModelConfig] = {}
     for name, entry in entries.items():
         try:
-            model = msgspec.convert(entry, check(name, entry))
-            models[name] = complete(model, environ)
+            model = msgspec.convert(entry, type_of(name, entry))
+            models[name] = with_gpus(model, environ)
         except (ConfigError, msgspec.ValidationError) as error:
             raise ConfigError(f"models.{name}: {error}", param=f"models.{name}") from None
     if wrong := contradiction(models):

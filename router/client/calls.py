@@ -148,7 +148,7 @@ def compare(runs: tuple[str, ...], params: Mapping[str, Any]) -> ApiCall:
 
 
 def margins(of_outputs: Mapping[str, float]) -> str | None:
-    """Margins as the query has them; None without any."""
+    """Return margins as the query has them; None without any."""
     return ",".join(f"{name}={margin!r}" for name, margin in of_outputs.items()) or None
 
 

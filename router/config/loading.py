@@ -168,9 +168,9 @@ def _read_models(
         if _is_unread(entry):
             continue
         try:
-            model = reader.convert(place, hosting.check(name, entry))
+            model = reader.convert(place, hosting.type_of(name, entry))
             if model is not None and not reader.is_wrong(place):
-                models[name] = hosting.complete(model, environ)
+                models[name] = hosting.with_gpus(model, environ)
         except ConfigError as error:
             reader.refuse(place, error.message)
     if wrong := hosting.contradiction(models):

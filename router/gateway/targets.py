@@ -1,4 +1,4 @@
-"""The state of each target, for the dispatcher: room, breaker, retry budget, how quick it is.
+"""The state of each target, for the dispatcher: slots, breaker, retry budget and latency.
 
 Everything here is synchronous and single-threaded; times are passed in, so tests need no clock.
 """
@@ -91,16 +91,16 @@ class TargetState:
         self._retries = _BURST
         self._hedges = _BURST
 
-    # room
+    # slots
 
     @property
     def waiting(self) -> int:
-        """The number of requests that wait for room."""
+        """Return the number of requests that wait for a place."""
         return len(self._waiters)
 
     @property
     def load(self) -> TargetLoad:
-        """The target's load, from which plans are made."""
+        """Return the target's load, from which plans are made."""
         return TargetLoad(self.running + len(self._waiters), self._latency)
 
     @property
@@ -144,9 +144,9 @@ class TargetState:
         """Give the place back, to the first who waits for one."""
         self.running -= 1
         self._slots.taken -= 1
-        heir = self._slots.hand_over()
-        if heir is not None:
-            heir.enter()
+        next_state = self._slots.hand_over()
+        if next_state is not None:
+            next_state.enter()
 
     # breaker
 

@@ -96,8 +96,8 @@ class AsyncWorker(Worker):
         return result
 
 
-class _Up:
-    """A worker between two deaths, and how many calls it works on."""
+class _RunningWorker:
+    """A worker that is up, and the number of calls that it works on; after a restart it is new."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
@@ -127,7 +127,7 @@ class Workers:
             scheduling_strategy="SPREAD",
             **options,
         )
-        self._up: list[_Up] = []
+        self._up: list[_RunningWorker] = []
         self._failed = ""
         self._change = asyncio.Condition()
         # Ray ends an actor that is not referred to.
@@ -160,25 +160,25 @@ class Workers:
                     if why:
                         self._failed = why
                     else:
-                        self._up.append(_Up(actor))
+                        self._up.append(_RunningWorker(actor))
                     self._change.notify_all()
                 return
 
-    def _free(self) -> _Up | None:
+    def _free(self) -> _RunningWorker | None:
         """Return the worker with the fewest calls; None when all are busy."""
         if not self._up:
             return None
         best = min(self._up, key=lambda worker: worker.calls)
         return best if best.calls < self._at_once else None
 
-    async def _take(self) -> _Up:
+    async def _take(self) -> _RunningWorker:
         async with self._change:
             while (worker := self._free()) is None:
                 await self._change.wait()
             worker.calls += 1
             return worker
 
-    async def _release(self, worker: _Up, *, dead: bool) -> None:
+    async def _release(self, worker: _RunningWorker, *, dead: bool) -> None:
         async with self._change:
             worker.calls -= 1
             # All its calls end with its death; the first of them has it started again.

@@ -24,7 +24,7 @@ from providers import yaml_documents
 from providers.errors import ConfigError, MissingExtraError
 from providers.wire import UNREADABLE
 from serve.config import ModelConfig, Shareable, SharedCopies, VllmModel, read
-from serve.deployment.ingress import Hosted, Ingress
+from serve.deployment.ingress import DeployedModel, Ingress
 from serve.deployment.replica import Replica
 from serve.deployment.sharing import SharedReplica
 
@@ -66,10 +66,10 @@ def _section(path: Path) -> Any:
 
 
 def application(models: Mapping[str, ModelConfig]) -> Application:
-    """Return the application of models that are complete (see `config.complete`)."""
+    """Return the application of models whose GPUs are settled (see `config.with_gpus`)."""
     deployments = _names(models)
     hosted = {
-        name: Hosted(
+        name: DeployedModel(
             deployments[name],
             model.engine,
             model.source,

@@ -54,7 +54,7 @@ _PATHS: Mapping[str, Path] = {
 ModelState = Literal["ready", "starting", "idle", "failed"]
 
 
-class Hosted(msgspec.Struct, frozen=True):
+class DeployedModel(msgspec.Struct, frozen=True):
     """What the ingress knows about a model.
 
     Attributes:
@@ -119,12 +119,13 @@ class Ingress:
         hosted: what is known about each model.
     """
 
-    def __init__(self, handles: Mapping[str, Any], hosted: Mapping[str, Hosted]) -> None:
+    def __init__(self, handles: Mapping[str, Any], hosted: Mapping[str, DeployedModel]) -> None:
         self._handles = handles
         self._hosted = hosted
         self._started = int(time.time())
         self._application = ray_serve.get_replica_context().app_name
-        # Of models that share copies: how many wait for a loading, and which could not be loaded.
+        # Of models that share copies: the requests that wait until one is loaded, and the models
+        # that could not be loaded.
         self._loading: Counter[str] = Counter()
         self._failed: set[str] = set()
         sources = [model.source for model in hosted.values()]
@@ -276,7 +277,8 @@ class Ingress:
                     raise ModelFailedError(f"{name} could not be started: {why}")
                 elif time.monotonic() > deadline:
                     raise ModelStartingError(
-                        f"{name} is still starting after {hosted.cold_start:g} s; ask again."
+                        f"{name} is still starting after {hosted.cold_start:g} s; "
+                        "send the request again."
                     )
             return await task
         except BackPressureError:
@@ -307,7 +309,7 @@ class Ingress:
         ]
 
     async def _states(self) -> dict[str, tuple[ModelState, int, str]]:
-        """Return each model's state, how many copies run, and why copies failed."""
+        """Return each model's state, the number of its running copies, and why copies failed."""
         status = await asyncio.to_thread(ray_serve.status)
         application = status.applications.get(self._application)
         deployments: Mapping[str, Any] = application.deployments if application else {}

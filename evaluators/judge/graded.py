@@ -66,6 +66,19 @@ class Grading(NamedTuple):
     check: Callable[[Sample], object] | None = None
 
 
+class PeopleColumns(NamedTuple):
+    """The columns of a dataset with what people say of its answers.
+
+    Attributes:
+        scores: the column with a number or a list of numbers, empty where people scored nothing.
+        chance: the column with the probability with which a row was chosen for people; None where
+            it was the same for all.
+    """
+
+    scores: str
+    chance: str | None = None
+
+
 class UnjudgeableError(Exception):
     """A sample lacks something that the prompt needs; the message names it."""
 
@@ -77,7 +90,7 @@ class Graded:
     """
 
     def __init__(
-        self, metric: str, grading: Grading, panel: Panel, people: str | None = None
+        self, metric: str, grading: Grading, panel: Panel, people: PeopleColumns | None = None
     ) -> None:
         self.name = f"{metric}:{grading.name}"
         self.judges = panel.judges
@@ -88,12 +101,22 @@ class Graded:
         self.signature = (
             f"{grading.signature}{grading.columns}|judges:{','.join(panel.judges)}|repeats:{panel.repeats}"
             f"|retries:{panel.retries}|combine:{panel.combine}"
-            f"{f'|people:{people}' if people else ''}"
+            f"{f'|people:{people.scores}|chance:{people.chance or None}' if people else ''}"
         )
         self.outputs = _outputs(grading, panel, people)
         self._grading = grading
         self._panel = panel
         self._people = people
+
+    @property
+    def score_name(self) -> str:
+        """Return the name of the judge's raw score."""
+        return self._grading.name
+
+    @property
+    def people(self) -> PeopleColumns | None:
+        """Return the columns with what people say; None where the run has none."""
+        return self._people
 
     def sample_error(self, sample: Sample) -> str:
         """Return why no answer to a sample can be judged; "" where one can."""
@@ -164,26 +187,40 @@ class Graded:
             )
         return tuple(scores)
 
-    def _corrected(self, item: Scorable, polled: Polled, column: str) -> Score:
+    def _corrected(self, item: Scorable, polled: Polled, columns: PeopleColumns) -> Score:
         """Return what an answer says of people's mean, with their score of it or without."""
         name = self.outputs[0].name
         if polled.value is None:
             return Score(output=name, value=None, error=polled.why)
         if item.answer.text != item.sample.answer:
-            why = f"people's scores ({column}) are of the dataset's answer, not of this one"
+            why = f"people's scores ({columns.scores}) are of the dataset's answer, not of this one"
             return Score(output=name, value=None, error=why)
+        fields = item.sample.fields
         try:
-            people = people_score(item.sample.fields.get(column))
+            people = people_score(fields.get(columns.scores))
+            chance = None if columns.chance is None else 1.0
+            if people is not None and columns.chance is not None:
+                chance = _chance(fields.get(columns.chance))
         except ValueError as error:
-            return Score(output=name, value=None, error=f"column {column!r}: {error}")
+            return Score(output=name, value=None, error=f"people's scores: {error}")
         # Answers that belong together are in one fold.
         fold = zlib.crc32((item.sample.cluster or item.sample.id).encode(errors="replace"))
         return Score(
             output=name,
             value=polled.value if people is None else people,
-            statistics=ppi_statistics(polled.value, people, fold),
+            statistics=ppi_statistics(polled.value, people, fold, probability=chance),
             note="" if people is not None else "not scored by people",
         )
+
+
+def _chance(value: Any) -> float:
+    try:
+        chance = float(value)
+    except (TypeError, ValueError):
+        chance = math.nan
+    if not 0 < chance <= 1:
+        raise ValueError(f"{value!r} is no probability above 0")
+    return chance
 
 
 def people_score(value: Any) -> float | None:
@@ -222,7 +259,7 @@ def _fleiss(polled: Polled, categories: Sequence[float]) -> tuple[float | None, 
     return 0.0, fleiss_statistics(nearest, categories)
 
 
-def _outputs(grading: Grading, panel: Panel, people: str | None) -> tuple[Output, ...]:
+def _outputs(grading: Grading, panel: Panel, people: PeopleColumns | None) -> tuple[Output, ...]:
     name = grading.name
     outputs = []
     if people:

@@ -21,7 +21,7 @@ from evaluators.data.prometheus_prompts import split_prompt
 from evaluators.data.rows import value_at
 from evaluators.judge import prometheus as published
 from evaluators.judge import rubrics, verdicts
-from evaluators.judge.graded import Graded, Grading, UnjudgeableError
+from evaluators.judge.graded import Graded, Grading, PeopleColumns, UnjudgeableError
 from evaluators.judge.kinds import BUILT_IN, JudgeKind, load_kind
 from evaluators.judge.panel import Combine, Panel, Read, Reading
 from evaluators.judge.prompts import fingerprint
@@ -56,6 +56,7 @@ def prometheus(
     structured: bool = False,
     expected: bool = False,
     people: ColumnName | None = None,
+    chance: ColumnName | None = None,
 ) -> Graded:
     """Return the metric of Prometheus' absolute grading.
 
@@ -81,6 +82,8 @@ def prometheus(
         people: the column with people's scores of the dataset's own answers, for a random part of
             the rows (a number or a list of them; empty in the others). The judge's mean is then
             corrected by them.
+        chance: the column with the probability with which each row was chosen for people, as
+            `evalrouter judge label-plan` writes it; the same for all without it.
 
     Raises:
         RunDocumentError: a wrong rubric, or options that exclude each other.
@@ -97,7 +100,10 @@ def prometheus(
         expected=expected,
     )
     return Graded(
-        "prometheus", _named(grading, output), _panel(judge, repeats, retries, combine), people
+        "prometheus",
+        _named(grading, output),
+        _panel(judge, repeats, retries, combine),
+        _people(people, chance),
     )
 
 
@@ -196,6 +202,7 @@ def judge(
     parameters: dict[str, Any] = {},  # noqa: B006  (never changed)
     expected: bool = False,
     people: ColumnName | None = None,
+    chance: ColumnName | None = None,
 ) -> Graded:
     """Return the metric of a built-in kind of judge, or of your own kind in a YAML file.
 
@@ -213,6 +220,8 @@ def judge(
         people: the column with people's scores of the dataset's own answers, for a random part of
             the rows (a number or a list of them; empty in the others). The judge's mean is then
             corrected by them.
+        chance: the column with the probability with which each row was chosen for people, as
+            `evalrouter judge label-plan` writes it; the same for all without it.
 
     Raises:
         RunDocumentError: the kind does not exist, or the file has no kind.
@@ -225,7 +234,10 @@ def judge(
         expected=expected,
     )
     return Graded(
-        "judge", _named(grading, output), _panel(judge, repeats, retries, combine), people
+        "judge",
+        _named(grading, output),
+        _panel(judge, repeats, retries, combine),
+        _people(people, chance),
     )
 
 
@@ -295,6 +307,14 @@ def _named(grading: Grading, output: str | None) -> Grading:
             f"output: {output!r} is no name: letters, digits and _ only", param="output"
         )
     return grading if output is None else grading._replace(name=output)
+
+
+def _people(scores: str | None, chance: str | None) -> PeopleColumns | None:
+    if scores is None:
+        if chance is not None:
+            raise RunDocumentError("chance: needs people's scores (people)", param="chance")
+        return None
+    return PeopleColumns(scores, chance)
 
 
 def _panel(judge: Judges, repeats: int, retries: int, combine: Combine) -> Panel:

@@ -25,9 +25,9 @@ from evaluators.stats.resampling import Floats
 FOLDS = 5
 """The parts of the labelled answers; the power of each is computed from the others."""
 
-# Of a fold: how many unlabelled answers and the sum of their scores; how many labelled ones, the
-# sums of the judge's scores and people's, and of the judge's squares and the products; the sum of
-# the squares of the unlabelled ones.
+# Of a fold: how many answers the judge's mean is of, and the sum of their scores; of the labelled
+# ones the sums of the weights, the judge's scores, people's, the judge's squares and the products,
+# each by weight; how many labelled ones there are.
 _WIDTH = 8
 
 
@@ -132,19 +132,25 @@ def _tuned(shared: float, variance: float, labelled: float, unlabelled: float) -
     return min(1.0, max(0.0, shared / ((1 + labelled / unlabelled) * variance)))
 
 
-def ppi_statistics(judge: float, people: float | None, fold: int) -> tuple[float, ...]:
+def ppi_statistics(
+    judge: float, people: float | None, fold: int, *, probability: float | None = None
+) -> tuple[float, ...]:
     """Return what one answer contributes to `ppi_of_sums`.
 
     Args:
         judge: the judge's score.
         people: people's score; None without one.
         fold: a number that is the same for answers that belong together.
+        probability: that with which the answer was chosen for people; None where it was the same
+            for all.
     """
-    of_fold = (
-        (1.0, judge, 0.0, 0.0, 0.0, 0.0, 0.0, judge * judge)
-        if people is None
-        else (0.0, 0.0, 1.0, judge, people, judge * judge, judge * people, 0.0)
-    )
+    # Where answers were not chosen alike, those without a label are another kind of answers.
+    over = (1.0, judge) if people is None or probability is not None else (0.0, 0.0)
+    of_fold = (*over, *(0.0,) * (_WIDTH - 2))
+    if people is not None:
+        weight = 1 / probability if probability is not None else 1.0
+        sums = (1.0, judge, people, judge * judge, judge * people)
+        of_fold = (*over, *(weight * value for value in sums), 1.0)
     before = _WIDTH * (fold % FOLDS)
     return (0.0,) * before + of_fold + (0.0,) * (_WIDTH * (FOLDS - 1) - before)
 
@@ -152,24 +158,25 @@ def ppi_statistics(judge: float, people: float | None, fold: int) -> tuple[float
 def ppi_of_sums(sums: Sequence[float]) -> float:
     """Compute the estimate of `corrected_mean` from sums; the judge's mean without labels."""
     folds = np.asarray(sums, dtype=np.float64).reshape(FOLDS, _WIDTH)
-    unlabelled, predicted, n, _, people, *_ = folds.sum(axis=0)
-    if not n:
-        return float(predicted / unlabelled) if unlabelled else 0.0
-    if not unlabelled:
-        return float(people / n)
-    estimate = float(people / n)
+    together = folds.sum(axis=0)
+    over, predicted, weight, _, people, _, _, labelled = together
+    if not weight:
+        return float(predicted / over) if over else 0.0
+    estimate = float(people / weight)
+    if not over:
+        return estimate
     for fold in folds:
-        power = _power_of_sums(folds.sum(axis=0) - fold, n, unlabelled)
-        estimate += power * float(fold[2] / n * predicted / unlabelled - fold[3] / n)
+        power = _power_of_sums(together - fold, float(labelled), float(over))
+        estimate += power * float(fold[2] / weight * predicted / over - fold[3] / weight)
     return estimate
 
 
 def _power_of_sums(others: Floats, labelled: float, unlabelled: float) -> float:
-    _, _, n, judge, people, squares, products, _ = others
-    if n < 2:
+    _, _, weight, judge, people, squares, products, count = others
+    if count < 2:
         return 0.0
-    shared = products / n - judge / n * people / n
-    return _tuned(shared, squares / n - (judge / n) ** 2, labelled, unlabelled)
+    shared = products / weight - judge / weight * people / weight
+    return _tuned(shared, squares / weight - (judge / weight) ** 2, labelled, unlabelled)
 
 
 def corrected_share(

@@ -32,6 +32,7 @@ from router.config.loading import load
 from router.config.schema import Config
 from router.datasets.registry import parse_columns
 from router.evals.hardware_cost import HardwareCost
+from router.evals.judges.label_plans import PlannedLabels, plan_run_labels
 from router.evals.judges.report import JudgeReport
 from router.evals.judges.studies import CalibrationPlan, PairwisePlan, StudyProgress, calibration_of
 from router.evals.judges.study_export import (
@@ -346,6 +347,85 @@ def _write(rows: Iterable[ExportedJudgement], file: TextIO, *, as_csv: bool) -> 
         return
     for row in rows:
         file.write(msgspec.json.encode(row).decode() + "\n")
+
+
+@judge.command("label-plan")
+@click.argument("run_id")
+@click.option(
+    "--width",
+    type=click.FloatRange(0, min_open=True),
+    required=True,
+    help="Of the corrected interval, from end to end.",
+)
+@click.option("--output-name", help="The judge's score to correct, where the run has several.")
+@click.option("--route", help="The route whose answers to label, where the run has several.")
+@click.option("--people", help="The column with people's scores so far. Default: the metric's own.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the draw."
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Write the answers as a dataset to label."
+)
+@config_option
+@json_option
+def judge_label_plan(
+    *,
+    run_id: str,
+    width: float,
+    output_name: str | None,
+    route: str | None,
+    people: str | None,
+    seed: int,
+    output: Path | None,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Choose the answers of a run that people should score, so that its judge can be corrected."""
+
+    async def read(services: Services) -> PlannedLabels:
+        return await plan_run_labels(
+            services.store,
+            run_id,
+            width=width,
+            output=output_name,
+            route=route,
+            people=people,
+            seed=seed,
+        )
+
+    planned = with_services(load(config_path), read)
+    if output is not None:
+        lines = [msgspec.json.encode(row).decode() + "\n" for row in planned.rows]
+        try:
+            output.write_text("".join(lines), encoding="utf-8")
+        except OSError as error:
+            raise RunDocumentError(f"{output}: {error.strerror}") from None
+    if as_json:
+        ids = [planned.rows[place]["id"] for place in planned.plan.chosen]
+        plan = msgspec.structs.asdict(planned.plan) | {"chosen": ids}
+        plan |= {"route": planned.route, "output": planned.output, "labelled": planned.labelled}
+        print_json(plan)
+        return
+    _print_plan(planned, width)
+
+
+def _print_plan(planned: PlannedLabels, width: float) -> None:
+    plan = planned.plan
+    source = "of the labels so far" if plan.measured else "taken as large as the scores' spread"
+    out.print(
+        f"{planned.output} of {planned.route}: {planned.labelled:,} of {len(planned.rows):,} "
+        f"answers have people's scores; {plan.needed:,} are needed for an interval {width:g} wide "
+        f"(expected: {plan.expected_width:.3g}; the judge's error, {source}: {plan.error:.3g})",
+        highlight=False,
+        soft_wrap=True,
+    )
+    ids = [str(planned.rows[place]["id"]) for place in plan.chosen]
+    out.print(
+        f"label next ({len(ids):,}): {', '.join(ids)}" if ids else "No further labels are needed.",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 @judge.command("diff")

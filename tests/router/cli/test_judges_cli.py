@@ -82,6 +82,60 @@ def test_every_judgement_is_exported(run, tmp_path):
     assert "human.jsonl" in run("export", study, code=2)
 
 
+def evaluated(folder, metric, dataset, route):
+    document = {"dataset": dataset, "routes": [route], "metrics": [metric]}
+    (folder / "run.json").write_text(json.dumps(document))
+    done = click.testing.CliRunner().invoke(main, ["eval", "run", "run.json", "--json"])
+    assert done.exit_code == 0, done.output
+    outcome = json.loads(done.output[done.output.index("{\n") :])
+    [route] = outcome["report"]["routes"]
+    return outcome["run"]["id"], {score["output"]: score for score in route["scores"]}
+
+
+def test_people_label_what_the_plan_says_and_the_judge_is_corrected(run, tmp_path):
+    # The judge gives 4 to what is good and 2 to what is not; people give 5 and 2.
+    rows = [{"id": f"s{n}", "input": ("good", "bad")[n % 2]} for n in range(200)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metric = {"name": "prometheus", "judge": "demo/fair"}
+    run_id, scores = evaluated(tmp_path, metric, "data.jsonl", "baseline/echo")
+    assert scores["helpfulness"]["estimate"] == 3
+    options = ("--width", "0.6", "--output", "labelled.jsonl")
+    told = run("label-plan", run_id, *options)
+    assert "helpfulness of baseline/echo: 0 of 200 answers have people's scores" in told
+    plan = json.loads(run("label-plan", run_id, *options, "--json"))
+    assert f"label next ({len(plan['chosen'])})" in told
+    assert plan["needed"] / 2 < len(plan["chosen"]) < 2 * plan["needed"] < 200
+    labelled = [json.loads(line) for line in (tmp_path / "labelled.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in labelled if row["label_next"]] == plan["chosen"]
+    for row in labelled:
+        row["human"] = {"good": 5, "bad": 2}[row["answer"]] if row["label_next"] else None
+    (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    metric |= {"people": "human", "chance": "chance"}
+    run_id, scores = evaluated(tmp_path, metric, "labelled.jsonl", "dataset/answer")
+    corrected = scores["helpfulness_corrected"]
+    assert scores["helpfulness"]["estimate"] == 3
+    assert corrected["low"] < 3.5 < corrected["high"]
+    assert corrected["high"] - corrected["low"] < 0.6
+    # What the labels say of the judge's error makes the next plan cheaper.
+    more = json.loads(run("label-plan", run_id, "--width", "0.6", "--json"))
+    assert (more["measured"], more["labelled"]) == (True, len(plan["chosen"]))
+    assert more["error"] < plan["error"]
+
+
+def test_a_plan_of_labels_names_what_it_cannot_find(run, tmp_path):
+    (tmp_path / "data.jsonl").write_text(json.dumps({"input": "good"}) + "\n")
+    run_id, _ = evaluated(tmp_path, "length", "data.jsonl", "baseline/echo")
+    assert "no judge whose scores" in run("label-plan", run_id, "--width", "1", code=2)
+    metric = {"name": "prometheus", "judge": "demo/fair"}
+    run_id, _ = evaluated(tmp_path, metric, "data.jsonl", "baseline/echo")
+    assert "'x' is not among baseline/echo" in run(
+        "label-plan", run_id, "--width", "1", "--route", "x", code=2
+    )
+    assert "helpfulness" in run("label-plan", run_id, "--width", "1", "--output-name", "y", code=2)
+    assert "width" in run("label-plan", run_id, "--width", "0", code=2)
+    assert "run_none" in run("label-plan", "run_none", "--width", "1", code=2)
+
+
 def test_judgements_of_pairs_are_exported_with_their_labels(run, tmp_path):
     pairs = [
         {"id": str(n), "instruction": f"q{n}", "response_a": "x", "response_b": "y", "label": "a"}

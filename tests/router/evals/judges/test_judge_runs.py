@@ -280,6 +280,14 @@ def test_peoples_scores_that_are_no_numbers_and_of_other_answers(http, world):
     assert (other["estimate"], other["n"]) == (None, 0)
     assert "are of the dataset's answer" in other["example"]
     assert "people" in evaluate(http, [{**metric, "people": ""}], fails=True)
+    alone = {"name": "prometheus", "judge": "up/by-word", "chance": "p"}
+    assert "needs people's scores" in evaluate(http, [alone], fails=True)
+    # A label counts by its probability, and one without it does not count.
+    rows = [{**row, "p": 0.25} for row in ANSWERS[1:]] + [{**ANSWERS[0], "p": 0}]
+    found = scores(judged(http, world[0], rows, chance="p"))["helpfulness_corrected"]
+    assert found["n"] == 59
+    assert found["estimate"] == pytest.approx(11 / 3, abs=0.15)
+    assert "0 is no probability" in found["example"]
 
 
 def test_a_judge_that_is_down_is_told(http):

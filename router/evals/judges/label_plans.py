@@ -1,0 +1,138 @@
+"""Plans which answers of a run people should score, for the judge's mean to become exact enough.
+
+planned = await plan_run_labels(store, "run_...", width=0.1)
+planned.plan.chosen
+for row in planned.rows:   # a dataset to label, and to run afterwards
+    ...
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from evaluators.base import Sample
+from evaluators.judge.graded import Graded, people_score
+from evaluators.metrics.registry import build
+from evaluators.stats.label_plan import LabelPlan, plan_labels
+from providers.errors import RunDocumentError
+from router.evals.stored_runs import find_run, stored_document
+from router.store.protocol import Store
+
+SCORES, CHANCE, NEXT = "human", "chance", "label_next"
+"""The columns of a planned dataset: people's scores, their probability, and what to label now."""
+
+
+class PlannedLabels(NamedTuple):
+    """A plan of labels for one route of a run.
+
+    Attributes:
+        route: the route whose answers are to be labelled.
+        output: the judge's score that they correct.
+        labelled: how many answers have people's scores already.
+        plan: the plan; its places are those of `rows`.
+        rows: the answers as rows of a dataset, with the columns above.
+    """
+
+    route: str
+    output: str
+    labelled: int
+    plan: LabelPlan
+    rows: list[dict[str, Any]]
+
+
+async def plan_run_labels(
+    store: Store,
+    run_id: str,
+    *,
+    width: float,
+    output: str | None = None,
+    route: str | None = None,
+    people: str | None = None,
+    seed: int = 0,
+) -> PlannedLabels:
+    """Plan the labels of a run.
+
+    Args:
+        store: has the run.
+        run_id: the run's id.
+        width: the difference between the ends of the corrected interval.
+        output: the judge's score to correct; needed where the run has several.
+        route: the route; needed where the run has several.
+        people: the column with people's scores so far; the metric's own without it.
+        seed: of the draw.
+
+    Raises:
+        NotFoundError: the run does not exist.
+        RunDocumentError: no such route or score, several to choose from, or nothing to plan by.
+    """
+    run = await find_run(store, run_id)
+    document = stored_document(run)
+    gradeds = [metric for metric in map(build, document.metrics) if isinstance(metric, Graded)]
+    metric = _one_of({graded.score_name: graded for graded in gradeds}, output, "output")
+    chosen = _one_of({name: name for name in document.routes}, route, "route")
+    columns = metric.people
+    scores_column = people or (columns.scores if columns else SCORES)
+    chance_column = columns.chance if columns and columns.chance else CHANCE
+    samples = {sample.id: sample async for sample in store.samples(run.id)}
+    rows: list[dict[str, Any]] = []
+    judge: list[float] = []
+    uncertainty: list[float] = []
+    async for result in store.results(run.id):
+        values = {score.output: score.value for score in result.scores}
+        value = values.get(metric.score_name)
+        cell, answer = result.cell, result.answer
+        if cell.route != chosen or cell.repeat or value is None or answer is None:
+            continue
+        judge.append(value)
+        uncertainty.append(values.get(f"{metric.score_name}_deviation") or 0.0)
+        rows.append(_row(samples[cell.sample_id], answer.text or "", scores_column, chance_column))
+    if not rows:
+        raise RunDocumentError(f"{run.id}: {chosen} has no answer with a score of the judge")
+    known = [_known(row[SCORES], str(row["id"])) for row in rows]
+    earlier = [row[CHANCE] for row in rows]
+    plan = plan_labels(
+        judge,
+        uncertainty,
+        known,
+        width=width,
+        earlier=[float(chance) for chance in earlier] if all(earlier) else None,
+        seed=seed,
+    )
+    chosen_places = set(plan.chosen)
+    for place, (row, chance) in enumerate(zip(rows, plan.probabilities, strict=True)):
+        row[CHANCE] = chance
+        row[NEXT] = place in chosen_places
+    labelled = sum(score is not None for score in known)
+    return PlannedLabels(chosen, metric.score_name, labelled, plan, rows)
+
+
+def _row(sample: Sample, answer: str, scores: str, chance: str) -> dict[str, Any]:
+    """Return an answer as a row of a dataset; labels of the dataset's own answer go with it."""
+    is_own = answer == sample.answer
+    return {
+        **{name: value for name, value in sample.fields.items() if name != "predictions"},
+        "id": sample.id,
+        "answer": answer,
+        SCORES: sample.fields.get(scores) if is_own else None,
+        CHANCE: sample.fields.get(chance) if is_own else None,
+    }
+
+
+def _known(value: Any, sample_id: str) -> float | None:
+    try:
+        return people_score(value)
+    except ValueError as error:
+        raise RunDocumentError(f"sample {sample_id}: people's scores: {error}") from None
+
+
+def _one_of(known: dict[str, Any], name: str | None, what: str) -> Any:
+    """Return the one that is named, or the only one there is."""
+    if name is None and len(known) == 1:
+        return next(iter(known.values()))
+    if name in known:
+        return known[name]
+    if not known:
+        raise RunDocumentError(f"{what}: the run has no judge whose scores could be corrected")
+    names = ", ".join(known)
+    wrong = f"name one of {names}" if name is None else f"{name!r} is not among {names}"
+    raise RunDocumentError(f"{what}: {wrong}", param=what)

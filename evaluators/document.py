@@ -130,7 +130,7 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     messages: Annotated[tuple[dict[str, Any], ...], _Few] | None = None
     prompt: str | None = None
     columns: dict[str, str] = {}
-    delimiter: str = ""
+    delimiter: Annotated[str, msgspec.Meta(max_length=16)] = ""
     parameters: dict[str, Any] = {}
     repeats: Repeats = 1
     limit: Rows | None = None

@@ -35,7 +35,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     source: Annotated[str, msgspec.Meta(min_length=1)]
     name: str = ""
     columns: dict[str, str] = {}
-    delimiter: str = ""
+    delimiter: Annotated[str, msgspec.Meta(max_length=16)] = ""
 
 
 class LabelName(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,7 +96,7 @@ async def upload_dataset(
     *,
     filename: FromQuery[str],
     column: FromQuery[list[str] | None] = None,
-    delimiter: FromQuery[str] = "",
+    delimiter: Annotated[str, QueryParameter(max_length=16)] = "",
 ) -> DatasetRow:
     """Store the body as a file; `filename` ends in its format, `column` is `own=known`.
 

@@ -34,6 +34,7 @@ def check_names(document: RunDocument) -> None:
     check_name(document.dataset, "dataset", RunDocumentError, max_bytes=MAX_ADDRESS_BYTES)
     _check(document.name, "name")
     _check(document.experiment, "experiment")
+    _check(document.language, "language")
     for n, tag in enumerate(document.tags):
         _check(tag, f"tags[{n}]")
     for n, route in enumerate(document.routes):

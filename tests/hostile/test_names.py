@@ -60,10 +60,18 @@ RUN = {
     "gates": ["words >= 0"],
     "limits": {"per_target": {"up/echo": 1}},
     "limit": 1,
+    "language": "en",
+    "delimiter": ";",
+    "answer": {"strip_thinking": True},
+    "on_truncated": "score",
 }
 JUDGED = {**RUN, "metrics": [{"name": "prometheus", "judge": "r", "rubric": "helpfulness"}]}
 RUN_PLACES = (
     ("dataset",),
+    ("language",),
+    ("delimiter",),
+    ("answer", "strip_thinking"),
+    ("on_truncated",),
     ("routes", 1),
     ("metrics", 0),
     ("name",),
@@ -127,9 +135,32 @@ OPERATIONS = [
     Op(
         "PUT",
         "/datasets/{name}",
-        query={"filename": "d.jsonl", "column": "a=input"},
-        names_in_query=("filename", "column"),
+        query={"filename": "d.jsonl", "column": "a=input", "delimiter": ";"},
+        names_in_query=("filename", "column", "delimiter"),
     ),
+    Op(
+        "POST",
+        "/datasets/label",
+        {
+            "dataset": "d.jsonl",
+            "route": "r",
+            "task": {"name": "summarization"},
+            "columns": {"input": "input"},
+            "parameters": {"temperature": 0},
+            "overwrite": True,
+        },
+        (
+            ("dataset",),
+            ("route",),
+            ("task", "name"),
+            ("task", KEY),
+            ("columns", KEY),
+            ("columns", "input"),
+            ("parameters", KEY),
+            (KEY,),
+        ),
+    ),
+    Op("POST", "/datasets/label/{run_id}", {"name": "n"}, (("name",), (KEY,))),
     Op("PATCH", "/experiments/{name}", {"tags": ["t"]}, (("tags", 0), (KEY,))),
     Op("POST", "/providers/{name}/conformance", query={"model": "echo"}, names_in_query=("model",)),
 ]

@@ -221,6 +221,22 @@ def about_runs(ending):
     return requests
 
 
+def labelling(world, port):
+    label = {"dataset": "rows.jsonl", "route": "baseline/echo", "overwrite": True}
+    for path in world.names("rows.jsonl"):
+        yield "/datasets/label", label | {"dataset": path}
+    for path in world.names("task.yaml"):
+        yield "/datasets/label", label | {"task": path}
+        yield "/datasets/label", label | {"task": {"name": path}}
+    for model in (*world.names("model"), f"http://127.0.0.1:{port}/x"):
+        yield "/datasets/label", label | {"route": model}
+
+
+def about_labels(world, _port):
+    for path in world.names("rows.jsonl"):
+        yield f"/datasets/label/{quote(path, safe='')}", {}
+
+
 def changing(world, _port):
     for path in world.names("rows.jsonl"):
         yield f"/experiments/{quote(path, safe='')}", {"notes": path}
@@ -244,6 +260,8 @@ REQUESTS = {
     ("POST", "/eval/{run_id}/cancel"): about_runs("cancel"),
     ("POST", "/eval/{run_id}/export"): about_runs("export"),
     ("POST", "/datasets"): registering,
+    ("POST", "/datasets/label"): labelling,
+    ("POST", "/datasets/label/{run_id}"): about_labels,
     ("PUT", "/datasets/{name}"): uploading,
     ("PUT", "/routes/{name}"): routing,
     ("PATCH", "/experiments/{name}"): changing,

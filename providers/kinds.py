@@ -1,4 +1,4 @@
-"""Which kinds of provider there are: `kind:` in the config is looked up here, and only here."""
+"""Lists the kinds of provider: `kind:` in the config is looked up here, and only here."""
 
 from __future__ import annotations
 

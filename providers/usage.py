@@ -1,7 +1,7 @@
 """Reads how many tokens a request took from a host's answer, whatever names it uses. No IO.
 
     read_usage(b'{"prompt_tokens": 1000, "completion_tokens": 100, "cached_tokens": 900}')
-    # Tokens(prompt=1000, completion=100, total=1100, cached=900, written=0)
+    # TokenCounts(prompt=1000, completion=100, total=1100, cached=900, written=0)
 
 This is the only place where a host's counts become numbers of ours. A count is a whole number from
 0 to 2**53; anything else (a fraction, a string, a negative number) is unknown, by itself: the

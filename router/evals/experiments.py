@@ -1,4 +1,4 @@
-"""Experiments: several runs under one name, and their scores in one leaderboard.
+"""Collects several runs under one name, and puts their scores into one leaderboard.
 
     board = await Experiments(store).leaderboard("prompt-study")
 

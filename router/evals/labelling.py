@@ -1,4 +1,4 @@
-"""Ground truth from a route's answers: a new dataset version with a `reference` column.
+"""Labels a dataset with a route's answers: a new version that has them as its references.
 
     request = LabelRequest(route="openai/gpt-4o", dataset="news", task="summarization")
     run = await begin(runs, request, base=Path())

@@ -1,4 +1,4 @@
-"""The lanes of a run: one for each target of each route, with its limits and its own end.
+"""Gives a run a lane for each target of each route, with limits and an end of its own.
 
 A target that fails too often ends its own lanes; the rest of the run goes on. See
 `evaluators/execution/scheduler.py` for how lanes share a run's concurrency, and `concurrency.py`

@@ -1,4 +1,4 @@
-"""Models of the config's section `models:`, loaded in actors of one run, without HTTP between.
+"""Loads models of the config's section `models:` in actors of one run, without HTTP between.
 
     in_place = InPlace(config.models)
     await in_place.load(cluster, ["bart"])

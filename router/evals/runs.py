@@ -1,4 +1,4 @@
-"""Runs of evaluations: checks, queues, resumes, rescores and extends them, and reports on them.
+"""Checks, queues, resumes, rescores and extends runs of evaluations, and reports on them.
 
 Read `create`, then `Jobs.execute` in `worker.py`. A run is checked before anything is paid for. The
 store has everything that a run needs to go on after a crash. A run that a server began is queued

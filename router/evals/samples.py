@@ -1,4 +1,4 @@
-"""A run's samples. A dataset that cannot be used is refused here, before any request.
+"""Makes a run's samples, and refuses a dataset that cannot be used, before any request.
 
     dataset = await in_thread(prepare, document, source, metrics)
     await store.add_run(run, dataset.samples())

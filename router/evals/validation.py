@@ -1,4 +1,4 @@
-"""Checks of a run document, made before anything is sent."""
+"""Checks a run document before anything is sent."""
 
 from __future__ import annotations
 

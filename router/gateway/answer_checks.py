@@ -1,4 +1,4 @@
-"""Tells a model's answer from what only looks like one. Pure: bytes in, bytes or an error out.
+"""Tells a model's answer from what only looks like one. No IO: bytes in, bytes or an error out.
 
 A status of 200 does not make an answer: hosts send error objects, login pages, halves of JSON and
 answers without a choice with it, streams where none was requested and whole answers where one was.

@@ -1,4 +1,4 @@
-"""Time limits that are put off with every piece of a stream, for next to nothing.
+"""Limits the time of a stream; to put the limit off with every piece costs next to nothing.
 
 with Deadline(loop, when):  # raises TimeoutError here once the time has come
     ...

@@ -1,4 +1,4 @@
-"""Carries out a plan: time-outs, retries, fallback, hedging, cancellation. The only retry loop.
+"""Executes a plan: time-outs, retries, fallback, hedging, cancellation. The only retry loop.
 
 `Dispatcher.open` returns once an answer has begun (or, for a JSON answer, is complete); until then
 nothing has been promised to the client, so everything up to that point may be tried again.

@@ -1,6 +1,6 @@
-"""What a target's failure means: whose fault it is, whether to try again, and after how long.
+"""Tells what a target's failure means: whose fault it is, whether and when to try again.
 
-Pure, except that an answer which cannot be read is logged.
+No IO, except that an answer which cannot be read is logged.
 """
 
 from __future__ import annotations

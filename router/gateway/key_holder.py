@@ -1,4 +1,4 @@
-"""A client's key in memory: its limits, its budget and what requests in flight have reserved."""
+"""Holds a client's key: its limits, its budget and what requests in flight have reserved."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ UnwrittenSpends = dict[tuple[str, float], UnwrittenSpend]
 
 
 class Holder:
-    """A key and where it stands. It outlives changes of its row.
+    """A key, what is left of its limits, and what is reserved. It outlives changes of its row.
 
     Attributes:
         row: the key, as the store has it.

@@ -1,4 +1,4 @@
-"""Takes secrets out of bodies, before they are stored. Pure; bytes in, bytes out.
+"""Takes secrets out of bodies, before they are stored. No IO: bytes in, bytes out.
 
 Three things are taken for secrets: strings under keys that name one (`api_key`, `authorization`,
 `token`, ...), also where the JSON is itself inside a string (the arguments of a tool call); what

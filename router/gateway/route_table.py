@@ -1,4 +1,4 @@
-"""The routes as they stand: the config file's, and those set while the server runs.
+"""Keeps the routes: the config file's, and those that were set while the server runs.
 
 `Routes.table` is replaced whole, so a request sees either the old routes or the new ones; requests
 in flight keep the plan they were given. Overrides live in the store: they survive a restart, and

@@ -1,6 +1,6 @@
-"""Metrics for Prometheus, and where a request stands in a distributed trace.
+"""Counts requests for Prometheus, and finds a request's place in a distributed trace.
 
-    telemetry = Telemetry(config.telemetry, kinds)
+    telemetry = ProcessMetrics(config.telemetry, kinds)
     telemetry.open_streams += 1                     # the only metric that the hot path touches
     trace = telemetry.child_traceparent(headers.get(b"traceparent"))
     telemetry.count(record)                         # everything else comes from records

@@ -1,4 +1,4 @@
-"""What goes to a target, whichever it is, and the answer that comes back once it has begun."""
+"""Describes a request to a target, whichever it is, and the answer once it has begun."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carries out studies of judges: calibrations, comparisons of two routes, tournaments.
+"""Executes studies of judges: calibrations, comparisons of two routes, tournaments.
 
     plan = CalibrationPlan(judge="laptop/prometheus", dataset="human.jsonl")
     study = await studies.calibration(plan)
@@ -129,7 +129,7 @@ class PairwisePlan(_Plan, frozen=True, kw_only=True):
 
 
 class StudyProgress(msgspec.Struct):
-    """The progress of a study, which changes while it is carried out.
+    """The progress of a study, which changes while it is executed.
 
     Attributes:
         cases: the number of cases.

@@ -70,7 +70,6 @@ RUN_PLACES = (
     ("dataset",),
     ("language",),
     ("delimiter",),
-    ("answer", "strip_thinking"),
     ("on_truncated",),
     ("routes", 1),
     ("metrics", 0),

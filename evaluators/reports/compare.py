@@ -407,7 +407,7 @@ def _interval_warnings(
         for (pair, output), compared in zip(cells, comparisons, strict=True)
         if compared.p_holm is not None
     ]
-    yield from interval_warnings([name for name, _ in family], [one for _, one in family])
+    yield from interval_warnings([name for name, _ in family], [compared for _, compared in family])
 
 
 def _warnings(contrasts: Sequence[Contrast]) -> list[str]:

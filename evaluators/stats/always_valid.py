@@ -165,8 +165,8 @@ def always_valid_interval(
 def widened(interval: Interval) -> Interval:
     """Return a bootstrap interval of 95%, widened to hold whenever one looks.
 
-    Its half width is taken for that many standard errors of a normal estimate; without 100 samples
-    (or clusters) there is none.
+    Its half width is taken for that many standard errors of a normal estimate. Fewer than 100
+    samples (or clusters) have none.
     """
     if interval.low is None or interval.high is None or interval.estimate is None:
         return interval

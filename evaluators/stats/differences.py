@@ -139,7 +139,7 @@ def paired_difference(
     counts = outcomes(first, second)
     width = None
     if low is not None and high is not None:
-        # A range that the scores leave is none.
+        # Scores beyond their range widen it.
         width = max(high - low, float(np.abs(differences).max()))
     dichotomous = bool(
         np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all() and n > 1
@@ -202,8 +202,8 @@ def _tested(
     low = high = None
     interval = test.interval(level)
     if interval is not None:
-        most = math.inf if width is None else width
-        low, high = max(interval[0], -most), min(interval[1], most)
+        limit = math.inf if width is None else width
+        low, high = max(interval[0], -limit), min(interval[1], limit)
     return {
         "low": low,
         "high": high,

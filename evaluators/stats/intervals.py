@@ -228,7 +228,7 @@ def t_interval(
     """Return the mean and its Student t interval; arguments as for `mean_interval`.
 
     With clusters, standard error and degrees of freedom are those of `clustered_error`, every value
-    weighs the same, and there is no interval below `FEWEST_CLUSTERS` effective clusters.
+    weighs the same, and fewer than `FEWEST_CLUSTERS` effective clusters have no interval.
     """
     array = finite(values)
     n = len(array) if clusters is None else cluster_index(clusters, len(array))[1]

@@ -320,12 +320,12 @@ def _mid_p(wins: int, losses: int) -> Tails:
 
     n = wins + losses
 
-    def at_most(count: int) -> float:
+    def cumulative(count: int) -> float:
         return float(bdtr(count, n, 0.5)) if count >= 0 else 0.0
 
     return Tails(
-        above=(at_most(losses) + at_most(losses - 1)) / 2,
-        below=(at_most(wins) + at_most(wins - 1)) / 2,
+        above=(cumulative(losses) + cumulative(losses - 1)) / 2,
+        below=(cumulative(wins) + cumulative(wins - 1)) / 2,
     )
 
 

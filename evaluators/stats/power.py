@@ -128,14 +128,14 @@ def minimum_detectable_share(
     None where not even a difference of 1 is found.
     """
 
-    def found(effect: float) -> bool:
+    def shows(effect: float) -> bool:
         both = max(discordant, effect)
         return share_power(effect, discordant=both, n=n, alpha=alpha) >= power
 
-    if n < 1 or not found(1.0):
+    if n < 1 or not shows(1.0):
         return None
     small, large = 0.0, 1.0
     for _ in range(30):
         middle = (small + large) / 2
-        small, large = (small, middle) if found(middle) else (middle, large)
+        small, large = (small, middle) if shows(middle) else (middle, large)
     return large

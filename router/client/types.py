@@ -61,6 +61,9 @@ class RouteScore(TypedDict):
     coverage: float
     unscored: int
     example: str
+    method: str
+    clusters: int | None
+    effective_clusters: float | None
 
 
 class RouteReport(TypedDict):
@@ -117,6 +120,7 @@ class Report(TypedDict):
     warnings: list[str]
     signatures: dict[str, str]
     method: str
+    always_valid: bool
 
 
 class Outcome(TypedDict):

@@ -48,6 +48,7 @@ RUN = [
             "how-to/datasets.md",
             "how-to/evaluate.md",
             "how-to/experiments.md",
+            "how-to/judges.md",
             "how-to/python.md",
             "how-to/ray.md",
         )

@@ -475,14 +475,14 @@ def _warnings(calibration: Calibration, items: Sequence[Item], outside: int) -> 
         yield f"{calibration.scored} items are few: with fewer than {FEW} little can be said."
     if calibration.unparsed:
         yield _about_unparsed(calibration, items)
-    itself, most = calibration.itself, calibration.ceiling
+    itself, highest = calibration.itself, calibration.ceiling
     alpha = itself.alpha.estimate if itself else None
-    if itself is not None and most is not None and alpha is not None and alpha < RELIABLE:
+    if itself is not None and highest is not None and alpha is not None and alpha < RELIABLE:
         known = "" if calibration.people else " (people's scores taken as exact)"
         yield (
             f"The judge does not agree with itself (alpha {alpha:.2f} over repeats): one score of "
-            f"it correlates with one person's score at most {most.single:.2f}, the means that are "
-            f"compared here at most {most.means:.2f}{known}. More repeats raise that."
+            f"it correlates with one person's score at most {highest.single:.2f}, the means that "
+            f"are compared here at most {highest.means:.2f}{known}. More repeats raise that."
         )
 
 

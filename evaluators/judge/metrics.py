@@ -136,11 +136,11 @@ def prometheus_grading(
         known = references(sample) if reference != "never" else ()
         if reference == "always" and not known:
             raise UnjudgeableError("no reference")
-        asked = instruction_of(sample, instruction)
-        prompt = None if instruction is None else split_prompt(asked)
+        whole = instruction_of(sample, instruction)
+        prompt = None if instruction is None else split_prompt(whole)
         question = published.absolute(
             rubric_of(sample),
-            instruction=asked if prompt is None else prompt.instruction,
+            instruction=whole if prompt is None else prompt.instruction,
             response=answer.text or "",
             reference=known[0] if known else None,
             style=style,

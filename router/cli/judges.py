@@ -36,7 +36,7 @@ from router.evals.judges.label_plans import PlannedLabels, plan_run_labels
 from router.evals.judges.report import JudgeReport
 from router.evals.judges.studies import CalibrationPlan, PairwisePlan, StudyProgress, calibration_of
 from router.evals.judges.study_export import (
-    ExportedJudgement,
+    StudyJudgement,
     exported_judgements,
     write_csv,
     write_parquet,
@@ -318,7 +318,7 @@ def judge_export(
 ) -> None:
     """Export a study's judgements: the judge's feedback and the verdict of every request."""
 
-    async def read(services: Services) -> list[ExportedJudgement]:
+    async def read(services: Services) -> list[StudyJudgement]:
         study = await services.store.study(study_id)
         rows = exported_judgements(services.studies, services.store, study)
         return [row async for row in rows]
@@ -341,7 +341,7 @@ def judge_export(
         raise RunDocumentError(f"{output}: {error.strerror}") from None
 
 
-def _write(rows: Iterable[ExportedJudgement], file: TextIO, *, as_csv: bool) -> None:
+def _write(rows: Iterable[StudyJudgement], file: TextIO, *, as_csv: bool) -> None:
     if as_csv:
         write_csv(rows, file)
         return

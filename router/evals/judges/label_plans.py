@@ -98,23 +98,23 @@ async def plan_run_labels(
         earlier=[float(chance) for chance in earlier] if all(earlier) else None,
         seed=seed,
     )
-    chosen_places = set(plan.chosen)
+    next_places = set(plan.chosen)
     for place, (row, chance) in enumerate(zip(rows, plan.probabilities, strict=True)):
         row[CHANCE] = chance
-        row[NEXT] = place in chosen_places
+        row[NEXT] = place in next_places
     labelled = sum(score is not None for score in known)
     return PlannedLabels(chosen, metric.score_name, labelled, plan, rows)
 
 
 def _row(sample: Sample, answer: str, scores: str, chance: str) -> dict[str, Any]:
     """Return an answer as a row of a dataset; labels of the dataset's own answer go with it."""
-    is_own = answer == sample.answer
+    is_of_dataset = answer == sample.answer
     return {
         **{name: value for name, value in sample.fields.items() if name != "predictions"},
         "id": sample.id,
         "answer": answer,
-        SCORES: sample.fields.get(scores) if is_own else None,
-        CHANCE: sample.fields.get(chance) if is_own else None,
+        SCORES: sample.fields.get(scores) if is_of_dataset else None,
+        CHANCE: sample.fields.get(chance) if is_of_dataset else None,
     }
 
 

@@ -22,7 +22,7 @@ from router.store.results import ScoredAnswer
 class ExportedJudgement(msgspec.Struct, frozen=True, kw_only=True):
     """One judgement of one answer; a judgement that several answers share has a row for each.
 
-    The fields that the rows of a study have too are as in `study_export.ExportedJudgement`.
+    The fields that the rows of a study have too are as in `study_export.StudyJudgement`.
 
     Attributes:
         run: the id of the run.

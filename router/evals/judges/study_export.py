@@ -25,7 +25,7 @@ from router.store.studies import Study
 _PAGE = 500
 
 
-class ExportedJudgement(msgspec.Struct, frozen=True, kw_only=True):
+class StudyJudgement(msgspec.Struct, frozen=True, kw_only=True):
     """One request to a judge, its answer and the verdict.
 
     Attributes:
@@ -66,7 +66,7 @@ class ExportedJudgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Arrow types of the columns but for the verdict's.
-_TYPES = dict.fromkeys(ExportedJudgement.__struct_fields__, "string") | {
+_TYPES = dict.fromkeys(StudyJudgement.__struct_fields__, "string") | {
     "repeat": "int32",
     "attempt": "int32",
     "prompt_tokens": "int64",
@@ -79,7 +79,7 @@ _TYPES = dict.fromkeys(ExportedJudgement.__struct_fields__, "string") | {
 
 async def exported_judgements(
     studies: Studies, store: JudgementStore, study: Study
-) -> AsyncIterator[ExportedJudgement]:
+) -> AsyncIterator[StudyJudgement]:
     """Yield a study's judgements in the order they came.
 
     Raises:
@@ -96,9 +96,9 @@ async def exported_judgements(
             yield _exported(row, verdict, unparsed)
 
 
-def _exported(row: JudgementRow, verdict: float | str | None, unparsed: str) -> ExportedJudgement:
+def _exported(row: JudgementRow, verdict: float | str | None, unparsed: str) -> StudyJudgement:
     answer = row.judgement.answer
-    return ExportedJudgement(
+    return StudyJudgement(
         study=row.owner,
         judge=row.judge,
         metric=row.metric,
@@ -120,15 +120,15 @@ def _exported(row: JudgementRow, verdict: float | str | None, unparsed: str) -> 
     )
 
 
-def write_csv(rows: Iterable[ExportedJudgement], file: TextIO) -> None:
+def write_csv(rows: Iterable[StudyJudgement], file: TextIO) -> None:
     """Write rows as CSV with a head; a missing value is an empty cell."""
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(ExportedJudgement.__struct_fields__)
+    writer.writerow(StudyJudgement.__struct_fields__)
     for row in rows:
         writer.writerow("" if value is None else value for value in msgspec.structs.astuple(row))
 
 
-def write_parquet(rows: Sequence[ExportedJudgement], path: Path) -> None:
+def write_parquet(rows: Sequence[StudyJudgement], path: Path) -> None:
     """Write rows as a parquet file, the verdicts as numbers or, for pairs, as texts.
 
     Raises:

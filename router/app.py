@@ -48,7 +48,7 @@ from router.services import Services
 def create_app(services: Services) -> ASGIApp:
     """Return the ASGI app over a process's parts, which its lifespan opens and closes."""
     config = services.config
-    examined = providers.Examined()
+    examinations = providers.Examinations()
     listings = models.Listings(services)
 
     start = front.StartFailure()
@@ -122,7 +122,7 @@ def create_app(services: Services) -> ASGIApp:
         ],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False),
-            "examined": Provide(lambda: examined, sync_to_thread=False),
+            "examinations": Provide(lambda: examinations, sync_to_thread=False),
             "listings": Provide(lambda: listings, sync_to_thread=False),
         },
         exception_handlers={Exception: errors.handle},

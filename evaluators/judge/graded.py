@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evaluators.base import Answer, AskJudge, Output, Sample, Scorable, Score
-from evaluators.judge.panel import Panel, PanelRequest, Polled, Read, poll
+from evaluators.judge.panel import Panel, PanelRequest, PanelResult, Read, poll
 from evaluators.stats.agreement import (
     alpha_of_sums,
     alpha_statistics,
@@ -138,11 +138,11 @@ class Graded:
             return tuple(
                 Score(output=output.name, value=None, error=str(error)) for output in self.outputs
             )
-        polled = await poll(self._panel, ask, request, self._grading.read)
-        scores = self._scores(polled)
+        result = await poll(self._panel, ask, request, self._grading.read)
+        scores = self._scores(result)
         if self._people is None:
             return scores
-        return (self._corrected(item, polled, self._people), *scores)
+        return (self._corrected(item, result, self._people), *scores)
 
     def request(self, item: Scorable) -> PanelRequest:
         """Return the request that every judge gets about an answer. Raises UnjudgeableError."""
@@ -155,25 +155,25 @@ class Graded:
             parameters=self._grading.parameters,
         )
 
-    async def poll(self, item: Scorable, ask: AskJudge) -> Polled:
+    async def poll(self, item: Scorable, ask: AskJudge) -> PanelResult:
         """Return the verdicts of the panel on one answer. Raises UnjudgeableError."""
         return await poll(self._panel, ask, self.request(item), self._grading.read)
 
-    def _scores(self, polled: Polled) -> tuple[Score, ...]:
-        note = f"a judge's target failed: {polled.why}"[:200] if polled.failed else ""
-        given = self._panel.calls - polled.failed
+    def _scores(self, result: PanelResult) -> tuple[Score, ...]:
+        note = f"a judge's target failed: {result.why}"[:200] if result.failed else ""
+        given = self._panel.calls - result.failed
         values: dict[str, tuple[float | None, tuple[float, ...]]] = {
-            "": (polled.value, ()),
-            "_unparsed": (polled.unparsed / given if given else None, ()),
-            "_deviation": (polled.deviation, ()),
-            "_alpha": _alpha(polled),
-            "_fleiss": _fleiss(polled, self._grading.categories),
+            "": (result.value, ()),
+            "_unparsed": (result.unparsed / given if given else None, ()),
+            "_deviation": (result.deviation, ()),
+            "_alpha": _alpha(result),
+            "_fleiss": _fleiss(result, self._grading.categories),
         }
         prefix = len(self._grading.name)
         scores = []
         for output in self.outputs[self._people is not None :]:
             value, sums = values[output.name[prefix:]]
-            error = "" if value is not None else polled.why or "fewer than two verdicts"
+            error = "" if value is not None else result.why or "fewer than two verdicts"
             has_note = value is not None and output.name == self._grading.name
             scores.append(
                 Score(
@@ -182,16 +182,16 @@ class Graded:
                     statistics=sums,
                     error=error,
                     note=note if has_note else "",
-                    verdicts=polled.readings if output.name == self._grading.name else (),
+                    verdicts=result.readings if output.name == self._grading.name else (),
                 )
             )
         return tuple(scores)
 
-    def _corrected(self, item: Scorable, polled: Polled, columns: PeopleColumns) -> Score:
+    def _corrected(self, item: Scorable, result: PanelResult, columns: PeopleColumns) -> Score:
         """Return what an answer says of people's mean, with their score of it or without."""
         name = self.outputs[0].name
-        if polled.value is None:
-            return Score(output=name, value=None, error=polled.why)
+        if result.value is None:
+            return Score(output=name, value=None, error=result.why)
         if item.answer.text != item.sample.answer:
             why = f"people's scores ({columns.scores}) are of the dataset's answer, not of this one"
             return Score(output=name, value=None, error=why)
@@ -207,8 +207,8 @@ class Graded:
         fold = zlib.crc32((item.sample.cluster or item.sample.id).encode(errors="replace"))
         return Score(
             output=name,
-            value=polled.value if people is None else people,
-            statistics=ppi_statistics(polled.value, people, fold, probability=chance),
+            value=result.value if people is None else people,
+            statistics=ppi_statistics(result.value, people, fold, probability=chance),
             note="" if people is not None else "not scored by people",
         )
 
@@ -240,20 +240,22 @@ def people_score(value: Any) -> float | None:
     return statistics.fmean(scores) if scores else None
 
 
-def _alpha(polled: Polled) -> tuple[float | None, tuple[float, ...]]:
+def _alpha(result: PanelResult) -> tuple[float | None, tuple[float, ...]]:
     """Return 0 with an answer's statistics, which sum to alpha; None for fewer than 2 verdicts."""
-    several = [values for values in polled.verdicts.values() if values]
-    rated = several[0] if len(polled.verdicts) == 1 and several else ()
-    if len(polled.verdicts) > 1:
+    several = [values for values in result.verdicts.values() if values]
+    rated = several[0] if len(result.verdicts) == 1 and several else ()
+    if len(result.verdicts) > 1:
         rated = tuple(sum(values) / len(values) for values in several)
     return (0.0, alpha_statistics(rated)) if len(rated) > 1 else (None, ())
 
 
-def _fleiss(polled: Polled, categories: Sequence[float]) -> tuple[float | None, tuple[float, ...]]:
+def _fleiss(
+    result: PanelResult, categories: Sequence[float]
+) -> tuple[float | None, tuple[float, ...]]:
     """Do as `_alpha` does, with each judge's median verdict; None unless every judge gave one."""
-    if len(polled.verdicts) < 2 or not all(polled.verdicts.values()):
+    if len(result.verdicts) < 2 or not all(result.verdicts.values()):
         return None, ()
-    labels = [statistics.median_low(values) for values in polled.verdicts.values()]
+    labels = [statistics.median_low(values) for values in result.verdicts.values()]
     # An expected score is no label: the nearest one is.
     nearest = [min(categories, key=lambda category: abs(category - label)) for label in labels]
     return 0.0, fleiss_statistics(nearest, categories)

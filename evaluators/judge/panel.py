@@ -1,8 +1,8 @@
 """Polls one or more judges about one answer, often enough to know how sure they are.
 
-    polled = await poll(panel, ask, request, read)
-    polled.value          # mean, median or majority of the judges
-    polled.unparsed       # verdicts that could not be read, after `retries` more attempts each
+    result = await poll(panel, ask, request, read)
+    result.value          # mean, median or majority of the judges
+    result.unparsed       # verdicts that could not be read, after `retries` more attempts each
 
 All requests begin at the same time; `ask` limits how many of them are in flight.
 """
@@ -74,7 +74,7 @@ class Reading(NamedTuple):
     why: str = ""
 
 
-class Polled(NamedTuple):
+class PanelResult(NamedTuple):
     """The verdicts of a panel on one answer.
 
     Attributes:
@@ -103,7 +103,7 @@ class Polled(NamedTuple):
 Read = Callable[[Judgement, str], Reading]
 
 
-async def poll(panel: Panel, ask: AskJudge, request: PanelRequest, read: Read) -> Polled:
+async def poll(panel: Panel, ask: AskJudge, request: PanelRequest, read: Read) -> PanelResult:
     """Have every judge give all its verdicts.
 
     Args:
@@ -133,7 +133,7 @@ async def poll(panel: Panel, ask: AskJudge, request: PanelRequest, read: Read) -
     by_judge = {judge: tuple(values) for judge, values in verdicts.items()}
     value = combined(by_judge, panel.combine)
     readings = tuple(verdict for attempts, _ in given for verdict in attempts)
-    return Polled(by_judge, value, unparsed, failed, why, readings)
+    return PanelResult(by_judge, value, unparsed, failed, why, readings)
 
 
 def combined(verdicts: Mapping[str, Sequence[float]], combine: Combine) -> float | None:

@@ -80,7 +80,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
-class Broken(msgspec.Struct, frozen=True, kw_only=True):
+class BrokenTask(msgspec.Struct, frozen=True, kw_only=True):
     """An installed task that cannot be used, with the reason."""
 
     name: str
@@ -148,19 +148,19 @@ def find(
     raise _wrong(f"task: there is no task {name!r}.{closest(name, known)}")
 
 
-def known() -> Iterator[Task | Broken]:
+def known() -> Iterator[Task | BrokenTask]:
     """Yield all tasks that have a name: those that evalrouter ships, then the installed ones."""
     for name in TASKS:
         yield _shipped(name)
     for installed in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         if installed.name in TASKS:
             error = "evalrouter ships a task of this name; rename yours"
-            yield Broken(name=installed.name, error=error)
+            yield BrokenTask(name=installed.name, error=error)
             continue
         try:
             yield _from_entry_point(installed)
         except RunDocumentError as problem:
-            yield Broken(name=installed.name, error=problem.message)
+            yield BrokenTask(name=installed.name, error=problem.message)
 
 
 # Reading tasks

@@ -25,7 +25,7 @@ class ProviderRow(msgspec.Struct):
     kind: str
 
 
-class Examined:
+class Examinations:
     """Has the last report about each provider and model, and lets one examination run at a time."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Examined:
         self.lock = asyncio.Lock()
 
 
-ExaminedHere = NamedDependency[Examined]
+InjectedExaminations = NamedDependency[Examinations]
 
 
 @get("/providers", tags=["providers"], summary="List the providers")
@@ -46,10 +46,10 @@ async def list_providers(services: Injected) -> list[ProviderRow]:
 
 @get("/providers/{name:str}/conformance", tags=["providers"], summary="The last conformance report")
 async def conformance(
-    examined: ExaminedHere, name: FromPath[str], model: FromQuery[str] = ""
+    examinations: InjectedExaminations, name: FromPath[str], model: FromQuery[str] = ""
 ) -> ConformanceReport:
     """Show the report of the last examination since the server started; 404 before the first."""
-    report = examined.reports.get((name, model))
+    report = examinations.reports.get((name, model))
     if report is None:
         raise NotFoundError(
             f"{name} was not examined yet. POST /providers/{name}/conformance does it, which takes "
@@ -65,10 +65,13 @@ async def conformance(
     summary="Examine how well a provider speaks OpenAI's API",
 )
 async def examine(
-    services: Injected, examined: ExaminedHere, name: FromPath[str], model: FromQuery[str] = ""
+    services: Injected,
+    examinations: InjectedExaminations,
+    name: FromPath[str],
+    model: FromQuery[str] = "",
 ) -> ConformanceReport:
     """Run the conformance suite. It takes some seconds, and with a paid host some cents at most."""
-    async with examined.lock:
+    async with examinations.lock:
         report = await examine_provider(
             name,
             providers=services.providers,
@@ -77,7 +80,7 @@ async def examine(
             masks=services.masks,
             model=model,
         )
-        if len(examined.reports) >= MAX_REPORTS:
-            del examined.reports[next(iter(examined.reports))]
-        examined.reports[name, model] = report
+        if len(examinations.reports) >= MAX_REPORTS:
+            del examinations.reports[next(iter(examinations.reports))]
+        examinations.reports[name, model] = report
         return report

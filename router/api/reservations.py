@@ -7,7 +7,7 @@ from router.api.request_parsing import answer_limit, whole_number
 from router.config.prices import Price
 from router.gateway import tokens
 from router.gateway.key_holder import Holder
-from router.gateway.keys import Expected
+from router.gateway.keys import ExpectedUsage
 from router.gateway.prices import PriceBook, highest_cost
 from router.gateway.routing import Table
 from router.records import Target
@@ -27,7 +27,7 @@ class Reservations:
         self._table: Table | None = None
         self._by_model: dict[str, tuple[Price, ...]] = {}
 
-    def expected(self, context: RequestContext, table: Table, holder: Holder) -> Expected:
+    def expected(self, context: RequestContext, table: Table, holder: Holder) -> ExpectedUsage:
         """Return what the request may take, at the dearest of its route's targets."""
         body, envelope = context.body, context.envelope
         # Only a large body may have pictures in it that a count of bytes would take for words.
@@ -38,9 +38,9 @@ class Reservations:
             choices = whole_number(envelope, "n") or 1
             completion = choices * (answer_limit(envelope) or round(holder.usual_completion))
         if holder.row.budget_usd is None:
-            return Expected(prompt, completion)
+            return ExpectedUsage(prompt, completion)
         prices = self._prices_of(context.model, table)
-        return Expected(prompt, completion, highest_cost(prices, prompt, completion))
+        return ExpectedUsage(prompt, completion, highest_cost(prices, prompt, completion))
 
     def _prices_of(self, model: str, table: Table) -> tuple[Price, ...]:
         """Return the prices of all targets that may answer; remembered, as few models are."""

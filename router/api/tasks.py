@@ -7,14 +7,14 @@ import asyncio
 import msgspec
 from litestar import get
 
-from evaluators.tasks.registry import Broken, Task, known
+from evaluators.tasks.registry import BrokenTask, Task, known
 
 
 class TaskList(msgspec.Struct):
     """The tasks that have a name, and the installed ones that cannot be used."""
 
     data: list[Task]
-    broken: list[Broken]
+    broken: list[BrokenTask]
     object: str = "list"
 
 
@@ -24,5 +24,5 @@ async def list_tasks() -> TaskList:
     tasks = await asyncio.to_thread(lambda: list(known()))
     return TaskList(
         [task for task in tasks if isinstance(task, Task)],
-        [task for task in tasks if isinstance(task, Broken)],
+        [task for task in tasks if isinstance(task, BrokenTask)],
     )

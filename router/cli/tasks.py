@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.padding import Padding
 
-from evaluators.tasks.registry import Broken, Option, known
+from evaluators.tasks.registry import BrokenTask, Option, known
 from router.cli.commands import escape, json_option, out, print_json
 
 
@@ -19,7 +19,7 @@ def tasks(as_json: bool) -> None:
         return
     for task in listed:
         out.print(f"[bold]{escape(task.name)}[/]", highlight=False)
-        if isinstance(task, Broken):
+        if isinstance(task, BrokenTask):
             _line(f"cannot be used: {task.error}")
             continue
         _line(task.description)

@@ -12,7 +12,7 @@ import msgspec
 
 from router.gateway.prices import PriceBook
 from router.records import Target
-from router.store.usage import Served, UsageStore
+from router.store.usage import TargetTime, UsageStore
 
 
 class HardwareCost(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ class HardwareCost(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s: float | None
 
 
-def cost(served: Served, price_per_hour: float) -> HardwareCost:
+def cost(served: TargetTime, price_per_hour: float) -> HardwareCost:
     """Return what a target's hours cost."""
     dollars = served.seconds / 3600 * price_per_hour
     return HardwareCost(

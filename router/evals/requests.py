@@ -74,7 +74,7 @@ class PreparedRequest(NamedTuple):
     hash: str
 
 
-class Completed(NamedTuple):
+class CompletedRequest(NamedTuple):
     """An answer, and the attempts that led to it.
 
     Attributes:
@@ -93,7 +93,7 @@ class Completed(NamedTuple):
     status: int = 200
 
 
-class Embedded(NamedTuple):
+class EmbeddingResult(NamedTuple):
     """What came of a request for embeddings.
 
     Attributes:
@@ -243,7 +243,7 @@ class EvalRequester:
         """Return whether the request costs nothing, so that storing its answer saves nothing."""
         return self.prices.is_free(prepared.plan.targets[0])
 
-    async def ask(self, prepared: PreparedRequest) -> Completed:
+    async def ask(self, prepared: PreparedRequest) -> CompletedRequest:
         """Send a request. A target's failure is an Answer with `error`.
 
         Tokens and cost are counted as for live requests, see `recorder.settle`; a failure that may
@@ -259,8 +259,13 @@ class EvalRequester:
         return charged
 
     def _charged(
-        self, plan: Plan, upstream: UpstreamRequest, at: float, completed: Completed, body: bytes
-    ) -> Completed:
+        self,
+        plan: Plan,
+        upstream: UpstreamRequest,
+        at: float,
+        completed: CompletedRequest,
+        body: bytes,
+    ) -> CompletedRequest:
         """Return a completed request with its tokens and cost; the metrics get a record of it.
 
         Args:
@@ -303,7 +308,7 @@ class EvalRequester:
         )
         return completed._replace(answer=answer)
 
-    async def _ask(self, prepared: PreparedRequest) -> tuple[Completed, bytes]:
+    async def _ask(self, prepared: PreparedRequest) -> tuple[CompletedRequest, bytes]:
         """Return what came of a request, and the body of the response, whatever that is."""
         started = time.perf_counter()
         try:
@@ -314,16 +319,16 @@ class EvalRequester:
             if falls_back(error, _FILTER):
                 # Other hosts send an empty answer with this as its finish_reason.
                 answer = _filtered(error, seconds)
-                return Completed(answer, error.attempts, status=error.status), b""
+                return CompletedRequest(answer, error.attempts, status=error.status), b""
             failed = _failed(error, seconds)
-            return Completed(failed, error.attempts, later, status=error.status), b""
+            return CompletedRequest(failed, error.attempts, later, status=error.status), b""
         body = response.body or b""
         try:
             answer, completion = _read(response, started, prepared.upstream.path)
-            return Completed(answer, tuple(response.attempts), completion=completion), body
+            return CompletedRequest(answer, tuple(response.attempts), completion=completion), body
         except EvalrouterError as error:
             answer = _failed(error, time.perf_counter() - started, str(response.target))
-            return Completed(answer, tuple(response.attempts), status=error.status), body
+            return CompletedRequest(answer, tuple(response.attempts), status=error.status), body
         finally:
             await response.aclose()
 
@@ -333,7 +338,7 @@ class EvalRequester:
             return await self.in_place.open(plan, upstream)
         return await self._dispatcher.open(plan, upstream)
 
-    async def embed(self, route: str, texts: Sequence[str]) -> Embedded:
+    async def embed(self, route: str, texts: Sequence[str]) -> EmbeddingResult:
         """Request one vector for each text, always from the same target of the route.
 
         Raises:
@@ -355,22 +360,26 @@ class EvalRequester:
             response = await self._open(plan, upstream)
         except UpstreamError as error:
             failed = _failed(error, time.perf_counter() - started)
-            completed = Completed(failed, error.attempts, status=error.status)
-            return Embedded([], self._charged(plan, upstream, at, completed, b"").answer, error)
+            completed = CompletedRequest(failed, error.attempts, status=error.status)
+            return EmbeddingResult(
+                [], self._charged(plan, upstream, at, completed, b"").answer, error
+            )
         body, seconds = response.body or b"", time.perf_counter() - started
         await response.aclose()
         target, first_byte_s = str(response.target), response.first_byte_s
         vectors: list[list[float]] = []
         wrong: UpstreamError | None = None
         answer = Answer(text="", target=target, first_byte_s=first_byte_s, total_s=seconds)
-        completed = Completed(answer, tuple(response.attempts))
+        completed = CompletedRequest(answer, tuple(response.attempts))
         try:
             vectors = _read_vectors(body, len(texts))
         except UpstreamProtocolError as error:
             wrong = error
             failed = _failed(error, seconds, target)
             completed = completed._replace(answer=failed, status=error.status)
-        return Embedded(vectors, self._charged(plan, upstream, at, completed, body).answer, wrong)
+        return EmbeddingResult(
+            vectors, self._charged(plan, upstream, at, completed, body).answer, wrong
+        )
 
 
 def _read(response: UpstreamResponse, started: float, path: str) -> tuple[Answer, Completion]:

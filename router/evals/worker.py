@@ -39,7 +39,7 @@ ANSWER_S = 5.0
 Runner = Literal["server", "command"]
 
 
-class _UnderWay:
+class _ExecutingRun:
     """A run that this process executes.
 
     Attributes:
@@ -97,7 +97,7 @@ class Jobs:
         self._now = now
         self._max_runs = max_runs
         self._owner = this_owner()
-        self._under_way: dict[str, _UnderWay] = {}
+        self._under_way: dict[str, _ExecutingRun] = {}
         # Those of them that no caller waits for.
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._serving: asyncio.Task[None] | None = None
@@ -140,7 +140,7 @@ class Jobs:
             raise
         run = replay.run
         task = asyncio.create_task(replay.execute(), name=f"replay {run.id}")
-        under_way = self._under_way[run.id] = _UnderWay(replay, task, run.runner)
+        under_way = self._under_way[run.id] = _ExecutingRun(replay, task, run.runner)
         heartbeat = asyncio.create_task(
             self._send_heartbeats(run.id, under_way), name=f"heartbeat {run.id}"
         )
@@ -193,7 +193,7 @@ class Jobs:
             # A full disk, say. The claim goes stale; whoever resumes the run then has every row.
             log.error("%s: how it ended could not be stored: %s", run_id, problem)
 
-    async def _send_heartbeats(self, run_id: str, under_way: _UnderWay) -> None:
+    async def _send_heartbeats(self, run_id: str, under_way: _ExecutingRun) -> None:
         """Tell that this process is alive, and obey; stop once another process has the run."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)

@@ -53,7 +53,7 @@ def digest_of(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-class Expected(NamedTuple):
+class ExpectedUsage(NamedTuple):
     """What a request may take, reserved from its key while it is in flight.
 
     Attributes:
@@ -67,7 +67,7 @@ class Expected(NamedTuple):
     usd: float = 0.0
 
 
-NOTHING = Expected()
+NOTHING = ExpectedUsage()
 
 
 class Grant:
@@ -80,7 +80,7 @@ class Grant:
     __slots__ = ("_expected", "_holder", "_keys", "_open", "key_id")
 
     def __init__(
-        self, keys: Keys | None, holder: Holder | None, expected: Expected = NOTHING
+        self, keys: Keys | None, holder: Holder | None, expected: ExpectedUsage = NOTHING
     ) -> None:
         self._expected = expected
         self._keys = keys
@@ -146,7 +146,7 @@ class Keys:
         """
         return self._find(presented(headers), self.now()) if self.required else None
 
-    def admit(self, holder: Holder | None, route: str, expected: Expected = NOTHING) -> Grant:
+    def admit(self, holder: Holder | None, route: str, expected: ExpectedUsage = NOTHING) -> Grant:
         """Let a request through, or not. No IO; takes microseconds.
 
         Args:
@@ -200,7 +200,7 @@ class Keys:
         cost_usd: float | None,
         *,
         estimated: bool = False,
-        expected: Expected = NOTHING,
+        expected: ExpectedUsage = NOTHING,
     ) -> None:
         """Charge a request that has ended; see `Grant.settle`."""
         now = self.now()

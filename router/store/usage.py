@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 
-class Spent(msgspec.Struct, frozen=True, kw_only=True):
+class Spending(msgspec.Struct, frozen=True, kw_only=True):
     """What a run's answers took, as far as it is known; cached ones took nothing."""
 
     cost_usd: float
@@ -36,7 +36,7 @@ class EmbeddingUse(msgspec.Struct, frozen=True, kw_only=True):
     estimated: int
 
 
-class Served(msgspec.Struct, frozen=True, kw_only=True):
+class TargetTime(msgspec.Struct, frozen=True, kw_only=True):
     """How long a target worked for a run or a study.
 
     Attributes:
@@ -58,7 +58,7 @@ class UsageStore(Protocol):
     The methods about a run raise NotFoundError where no run has the id.
     """
 
-    async def spent(self, run_id: str) -> Spent:
+    async def spent(self, run_id: str) -> Spending:
         """Return what the run's answers took."""
         ...
 
@@ -70,6 +70,6 @@ class UsageStore(Protocol):
         """Return what a run's embeddings took, by route and target."""
         ...
 
-    async def served(self, owner: str) -> list[Served]:
+    async def served(self, owner: str) -> list[TargetTime]:
         """Return how long each target worked for a run or a study; empty for an unknown one."""
         ...

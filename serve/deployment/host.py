@@ -31,7 +31,7 @@ class HostingError(EvalrouterError):
     code = "hosting_failed"
 
 
-class HostedAt(NamedTuple):
+class HostAddress(NamedTuple):
     """The address of the hosted models.
 
     Attributes:
@@ -50,7 +50,7 @@ def hosting(
     address: str = "",
     cpus: int | None = None,
     access_log: bool = False,
-) -> Iterator[HostedAt]:
+) -> Iterator[HostAddress]:
     """Host models on Ray Serve until the context ends; it begins once every model is ready.
 
     A Ray of our own reads two variables of the environment: `RAY_DASHBOARD_PORT` for the port of
@@ -85,7 +85,7 @@ def hosting(
         raise HostingError(f"no Ray at {address or 'this machine'}: {_last_line(error)}") from error
     try:
         deploy(models, host=host, port=port, access_log=access_log)
-        yield HostedAt(f"http://{host}:{port}/v1")
+        yield HostAddress(f"http://{host}:{port}/v1")
     finally:
         if starts_ray:
             ray_serve.shutdown()

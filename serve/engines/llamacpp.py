@@ -114,10 +114,10 @@ class Llamacpp:
             ]
             envelope = {**call.envelope, "lora": msgspec.Raw(msgspec.json.encode(used))}
             call = msgspec.structs.replace(call, envelope=envelope)
-        return _Named(await self._host.send(call), known)
+        return _FingerprintedReply(await self._host.send(call), known)
 
 
-class _Named:
+class _FingerprintedReply:
     """The server's reply with our `system_fingerprint`: the server knows its own build only."""
 
     def __init__(self, reply: Reply, fingerprint: str) -> None:

@@ -41,8 +41,8 @@ _LACKING: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-class _Drawn(msgspec.Struct):
-    """How to draw tokens, in a request to either path."""
+class _SamplingFields(msgspec.Struct):
+    """The fields of a request to either path that say how to draw tokens."""
 
     temperature: _Temperature = None
     top_p: _Probability = None
@@ -118,7 +118,7 @@ def read(path: TextEndpoint, envelope: Mapping[str, msgspec.Raw]) -> GenerationR
         RequestError: a field is missing, ill-typed or beyond this engine; `param` names it.
     """
     _refuse_lacking(envelope)
-    drawn = wire.read_request(envelope, _Drawn)
+    sampling = wire.read_request(envelope, _SamplingFields)
     if path == "chat/completions":
         chat = wire.read_request(envelope, _Chat)
         bounds = [bound for bound in (chat.max_tokens, chat.max_completion_tokens) if bound]
@@ -128,7 +128,7 @@ def read(path: TextEndpoint, envelope: Mapping[str, msgspec.Raw]) -> GenerationR
         return GenerationRequest(
             path=path,
             messages=tuple(_message(n, message) for n, message in enumerate(chat.messages)),
-            sampling=_sampling(chat, drawn, bounds, logprobs),
+            sampling=_sampling(chat, sampling, bounds, logprobs),
             **_common(chat),
         )
     completion = wire.read_request(envelope, _Completion)
@@ -138,7 +138,7 @@ def read(path: TextEndpoint, envelope: Mapping[str, msgspec.Raw]) -> GenerationR
     return GenerationRequest(
         path=path,
         prompts=(prompt,) if isinstance(prompt, str) else tuple(prompt),
-        sampling=_sampling(completion, drawn, bounds, completion.logprobs),
+        sampling=_sampling(completion, sampling, bounds, completion.logprobs),
         **_common(completion),
     )
 
@@ -185,22 +185,22 @@ def _common(request: _Chat | _Completion) -> dict[str, Any]:
 
 
 def _sampling(
-    request: _Chat | _Completion, drawn: _Drawn, bounds: list[int], logprobs: int | None
+    request: _Chat | _Completion, sampling: _SamplingFields, bounds: list[int], logprobs: int | None
 ) -> TokenSampling:
     stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
     try:
-        bias = {int(token): value for token, value in (drawn.logit_bias or {}).items()}
+        bias = {int(token): value for token, value in (sampling.logit_bias or {}).items()}
     except ValueError:
         raise RequestError(
             "logit_bias: its keys are token numbers", param="logit_bias", code="invalid_value"
         ) from None
     return TokenSampling(
-        temperature=drawn.temperature,
-        top_p=drawn.top_p or 1.0,
-        top_k=max(drawn.top_k or 0, 0),
-        seed=drawn.seed,
-        frequency_penalty=drawn.frequency_penalty or 0.0,
-        presence_penalty=drawn.presence_penalty or 0.0,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p or 1.0,
+        top_k=max(sampling.top_k or 0, 0),
+        seed=sampling.seed,
+        frequency_penalty=sampling.frequency_penalty or 0.0,
+        presence_penalty=sampling.presence_penalty or 0.0,
         logit_bias=bias,
         logprobs=logprobs,
         max_tokens=min(bounds, default=None),

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from itertools import groupby
 from operator import itemgetter
 
-from router.store.usage import Served
+from router.store.usage import TargetTime
 
 # target, start and end in seconds, tokens
 ServedRequest = tuple[str, float, float, int]
 
 
-def served_of(requests: Iterable[ServedRequest]) -> list[Served]:
+def served_of(requests: Iterable[ServedRequest]) -> list[TargetTime]:
     """Add up requests that are sorted by target and start; time of several counts once."""
     totals = []
     for target, rows in groupby(requests, key=itemgetter(0)):
@@ -23,5 +23,5 @@ def served_of(requests: Iterable[ServedRequest]) -> list[Served]:
             if end > until:
                 seconds += end - max(start, until)
                 until = end
-        totals.append(Served(target=target, seconds=seconds, requests=count, tokens=tokens))
+        totals.append(TargetTime(target=target, seconds=seconds, requests=count, tokens=tokens))
     return totals

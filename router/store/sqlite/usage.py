@@ -8,7 +8,7 @@ from sqlite_utils import Database
 from router.store.columns.usage import served_of
 from router.store.sqlite.database import SqlitePart
 from router.store.sqlite.runs import run_number
-from router.store.usage import EmbeddingUse, Served, Spent, UsageStore
+from router.store.usage import EmbeddingUse, Spending, TargetTime, UsageStore
 
 _EMBEDDING_COLUMNS = ", ".join(EmbeddingUse.__struct_fields__)
 _ADD_EMBEDDINGS = f"""
@@ -36,7 +36,7 @@ _SERVED = """
 class SqliteUsage(SqlitePart, UsageStore):
     """Sums of what runs and studies took."""
 
-    async def spent(self, run_id: str) -> Spent:
+    async def spent(self, run_id: str) -> Spending:
         return await self._database.read("add up what a run took", _spent, run_id)
 
     async def add_embedding_use(self, run_id: str, use: EmbeddingUse) -> None:
@@ -45,11 +45,11 @@ class SqliteUsage(SqlitePart, UsageStore):
     async def embedding_use(self, run_id: str) -> list[EmbeddingUse]:
         return await self._database.read("count embeddings", _embedding_use, run_id)
 
-    async def served(self, owner: str) -> list[Served]:
+    async def served(self, owner: str) -> list[TargetTime]:
         return await self._database.read("read which targets worked", _served, owner)
 
 
-def _spent(db: Database, run_id: str) -> Spent:
+def _spent(db: Database, run_id: str) -> Spending:
     cost_usd, tokens = db.execute(
         "SELECT sum(cost_usd),"
         # Not sum(), which fails where it leaves 64 bits.
@@ -57,7 +57,7 @@ def _spent(db: Database, run_id: str) -> Spent:
         " WHERE run = ? AND cached = 0",
         (run_number(db, run_id),),
     ).fetchone()
-    return Spent(cost_usd=cost_usd or 0.0, tokens=int(tokens))
+    return Spending(cost_usd=cost_usd or 0.0, tokens=int(tokens))
 
 
 def _add_embedding_use(db: Database, run_id: str, use: EmbeddingUse) -> None:
@@ -74,5 +74,5 @@ def _embedding_use(db: Database, run_id: str) -> list[EmbeddingUse]:
     return [EmbeddingUse(**dict(zip(names, row, strict=True))) for row in rows]
 
 
-def _served(db: Database, owner: str) -> list[Served]:
+def _served(db: Database, owner: str) -> list[TargetTime]:
     return served_of(db.execute(_SERVED, {"owner": owner}))

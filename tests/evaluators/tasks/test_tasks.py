@@ -10,7 +10,7 @@ from evaluators.data.rows import Row
 from evaluators.data.template import compile_messages
 from evaluators.document import RunDocument
 from evaluators.metrics import registry as metrics
-from evaluators.tasks.registry import TASKS, Broken, Task, fill, find, known
+from evaluators.tasks.registry import TASKS, BrokenTask, Task, fill, find, known
 from providers.errors import MissingExtraError, RunDocumentError
 from providers.offline.baseline import MODELS
 
@@ -260,6 +260,6 @@ def test_installed_packages_bring_tasks(tmp_path, monkeypatch):
     installed = {task.name: task for task in known() if isinstance(task, Task)}
     assert set(installed) == {*TASKS, "minutes", "letter"}
     assert installed["summarization"].source == "evalrouter"
-    broken = {task.name: task.error for task in known() if isinstance(task, Broken)}
+    broken = {task.name: task.error for task in known() if isinstance(task, BrokenTask)}
     assert set(broken) == {"broken", "summarization"}
     assert "rename yours" in broken["summarization"]

@@ -15,12 +15,12 @@ from router.records import Target
 from router.services import Services
 from router.store.judgements import JudgementRow
 from router.store.sqlite import SqliteStore
-from router.store.usage import Served
+from router.store.usage import TargetTime
 
 
 def test_eighty_minutes_at_two_dollars_twenty_one():
     machine = cost(
-        Served(target="gpu/prometheus", seconds=80 * 60, requests=960, tokens=960_000), 2.21
+        TargetTime(target="gpu/prometheus", seconds=80 * 60, requests=960, tokens=960_000), 2.21
     )
     assert round(machine.cost_usd, 2) == 2.95
     assert machine.cost_per_request_usd == pytest.approx(2.9467 / 960, rel=1e-4)

@@ -26,7 +26,7 @@ from providers.errors import (
 )
 from router.gateway.key_administration import create, expiry, listed
 from router.gateway.key_sync import KeySync
-from router.gateway.keys import KEYLESS, Expected, Keys, bearer, digest_of
+from router.gateway.keys import KEYLESS, ExpectedUsage, Keys, bearer, digest_of
 from router.store.keys import KeyRow, KeySpend
 from router.store.sqlite import SqliteStore
 
@@ -880,7 +880,7 @@ async def test_requests_at_a_time_cannot_pass_a_budget_together(store, clock):
     async with loaded(store, clock) as keys:
         holder = recognise(keys, authorization)
         assert holder.is_metered
-        expected = Expected(prompt=10, completion=90, usd=0.4)
+        expected = ExpectedUsage(prompt=10, completion=90, usd=0.4)
         grants = [keys.admit(holder, "r", expected) for _ in range(3)]
         with pytest.raises(RateLimitError, match="under way") as caught:
             keys.admit(holder, "r", expected)
@@ -896,7 +896,7 @@ async def test_requests_at_a_time_cannot_pass_a_limit_of_tokens_together(store, 
     authorization = await make(store, clock, tpm=150)
     async with loaded(store, clock) as keys:
         holder = recognise(keys, authorization)
-        expected = Expected(prompt=10, completion=90)
+        expected = ExpectedUsage(prompt=10, completion=90)
         grants = [keys.admit(holder, "r", expected) for _ in range(2)]
         assert (b"x-ratelimit-remaining-tokens", b"0") in grants[-1].headers()
         with pytest.raises(RateLimitError, match="150 tokens per minute"):
@@ -911,7 +911,7 @@ async def test_answers_without_a_limit_are_expected_to_be_as_long_as_the_last(st
     authorization = await make(store, clock, tpm=100_000)
     async with loaded(store, clock) as keys:
         holder = recognise(keys, authorization)
-        expected = Expected(prompt=10, completion=1000)
+        expected = ExpectedUsage(prompt=10, completion=1000)
         keys.admit(holder, "r", expected).settle(5010, 0.0)
         assert holder.usual_completion == 5000
         for _ in range(200):

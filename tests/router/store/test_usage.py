@@ -8,7 +8,7 @@ from stores import a_run, answered, some_samples
 
 from evaluators.base import Cell
 from providers.errors import NotFoundError
-from router.store.usage import EmbeddingUse, Spent
+from router.store.usage import EmbeddingUse, Spending
 
 
 async def test_what_a_run_spent_leaves_out_what_was_cached(store):
@@ -16,7 +16,7 @@ async def test_what_a_run_spent_leaves_out_what_was_cached(store):
     await answered(store, Cell("a", "s0", 0), cost_usd=0.25)
     await answered(store, Cell("a", "s1", 0), cost_usd=0.5, cached=True)
     await answered(store, Cell("a", "s2", 0))
-    assert await store.spent("run_1") == Spent(cost_usd=0.25, tokens=0)
+    assert await store.spent("run_1") == Spending(cost_usd=0.25, tokens=0)
 
 
 async def test_what_embeddings_took_is_added_up_by_route_and_target(store):

@@ -12,6 +12,7 @@ from typing import Any
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.data.rows import value_at
 from evaluators.metrics.reference import last_user_text, unscored
+from evaluators.text.words import unspaced_letters
 from providers.errors import MissingExtraError, RunDocumentError
 
 # Below so many letters a detector guesses.
@@ -23,7 +24,8 @@ class Language:
 
     That is `expect` (an ISO 639-1 code), or what the row's `column` says, or, when neither is
     named, the language of the last user message. The language of a text of fewer than 12 letters
-    cannot be detected, so such an answer has no value; a blank one is 0.
+    cannot be detected, so such an answer has no value; a blank one is 0. In scripts written without
+    blanks a letter counts for three, as it says as much as a few letters do elsewhere.
     """
 
     name = "language"
@@ -47,7 +49,7 @@ class Language:
         self._identify: Any = None
         what = expect or (f"column:{column}" if column else "of-last-user-message")
         self.signature = (
-            f"language|expect:{what}|min-letters:{_FEWEST}|blank:0|v:1"
+            f"language|expect:{what}|min-letters:{_FEWEST}|blank:0|v:2"
             f"|py3langid:{version('py3langid')}"
         )
 
@@ -82,6 +84,6 @@ class Language:
         return self._language(last_user_text(sample))
 
     def _language(self, text: str) -> str:
-        if sum(map(str.isalpha, text)) < _FEWEST:
+        if sum(map(str.isalpha, text)) + 2 * unspaced_letters(text) < _FEWEST:
             return ""
         return str(self._identify(text.encode(errors="replace"))[0])

@@ -64,9 +64,12 @@ def has_words(text: str, part: str) -> bool:
 
 def is_unspaced(text: str) -> bool:
     """Return whether more than half of the letters belong to scripts written without blanks."""
-    if text.isascii():
-        return False
-    return 2 * len(_UNSPACED.findall(text)) > sum(map(str.isalpha, text))
+    return 2 * unspaced_letters(text) > sum(map(str.isalpha, text))
+
+
+def unspaced_letters(text: str) -> int:
+    """Count the letters that belong to scripts written without blanks."""
+    return 0 if text.isascii() else len(_UNSPACED.findall(text))
 
 
 def _divided(piece: str) -> list[str]:

@@ -82,6 +82,7 @@ class RouteReport(TypedDict):
     cost: dict[str, Any]
     times: dict[str, Any]
     scores: list[RouteScore]
+    shortfalls: dict[str, int]
 
 
 class Comparison(TypedDict):

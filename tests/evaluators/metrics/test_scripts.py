@@ -213,6 +213,14 @@ def test_numbers_of_other_locales():
     assert not scores({"name": "numeric", "decimal": ","}, "3,14", "3,14")[0].note
 
 
+def test_the_language_of_a_short_text_without_blanks_is_detected():
+    pytest.importorskip("py3langid")
+    assert value({"name": "language", "expect": "zh"}, "今天天气很好。", "x") == 1
+    assert value({"name": "language", "expect": "th"}, "ประเทศไทย", "x") == 1
+    assert value({"name": "language", "expect": "zh"}, "你好", "x") is None
+    assert value({"name": "language", "expect": "de"}, "Guten Tag", "x") is None
+
+
 def test_contains_may_look_inside_words():
     assert value("contains", "42", "4") == 0
     assert value({"name": "contains", "match": "text"}, "42", "4") == 1

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sqlite3
 
 import pytest
 from click.testing import CliRunner
@@ -140,6 +141,47 @@ def test_judgements_of_metrics_without_verdicts_are_rows(folder):
     assert all(row["feedback"] for row in rows)
 
 
+def test_each_judgement_of_each_cell_is_one_row_in_a_long_run(folder):
+    # Three different answers to a sample, and more cells than are written at once.
+    ends = ("here", "there", "far", "near")
+    rows = ["".join(f"Number {n} is {end}. " for end in ends) for n in range(251)]
+    routes = ("baseline/echo", "baseline/lead-1", "baseline/lead-3")
+    metric = {"name": "prometheus", "judge": "up/judge"}
+    run_id = evaluated(folder, [metric], rows=rows, routes=routes)
+    cells = [
+        (row["sample_id"], row["route"])
+        for row in jsonl(exported(folder, run_id, "--jsonl-only") / "judgements.jsonl")
+    ]
+    assert len(cells) == 753
+    assert set(cells) == {(f"s{n}", route) for n in range(251) for route in routes}
+
+
+def test_samples_that_share_a_judgement_have_a_row_each(folder):
+    metric = {"name": "prometheus", "judge": "up/judge"}
+    run_id = evaluated(folder, [metric], rows=["same", "same"], routes=["up/echo"])
+    rows = jsonl(exported(folder, run_id) / "judgements.jsonl")
+    assert [(row["sample_id"], row["verdict"]) for row in rows] == [("s0", 4), ("s1", 4)]
+    assert rows[0]["request_hash"] == rows[1]["request_hash"]
+
+
+def test_scores_of_older_versions_say_nothing_of_their_judgements(folder):
+    run_id = evaluated(folder, [{"name": "prometheus", "judge": "up/judge"}], rows=["one"])
+    with sqlite3.connect("evalrouter.db") as db:
+        db.execute("UPDATE scores SET verdicts = NULL")
+    db.close()
+    [row] = jsonl(exported(folder, run_id) / "judgements.jsonl")
+    assert (row["sample_id"], row["route"], row["verdict"]) == ("s0", None, None)
+    assert row["feedback"] == GOOD
+    # Scored again, for nothing, they do.
+    run("eval", "rescore", run_id)
+    rows = jsonl(exported(folder, run_id) / "judgements.jsonl")
+    assert {(row["route"], row["verdict"]) for row in rows} == {
+        ("up/echo", 4),
+        ("baseline/echo", 4),
+    }
+    assert len({row["at"] for row in rows} | {row["at"]}) == 1
+
+
 def test_formats_are_chosen(folder):
     run_id = evaluated(folder, [{"name": "prometheus", "judge": "up/judge"}])
     out = exported(folder, run_id, "--format", "csv")
@@ -168,7 +210,12 @@ def test_the_vicuna_file_with_its_feedback(folder):
         "metrics": [metric],
     }
     (folder / "run.json").write_text(json.dumps(document))
+    people = ("--column", "gpt4_score=score", "--column", "idx=question")
+    dataset = ("--dataset", "vicuna_eval.json", "--style", "prometheus-1")
+    run("judge", "calibrate", "--judge", "up/judge", *dataset, *people)
     outcome = json.loads(run("eval", "run", "run.json", "--json"))
+    # Calibration and run judge by the rows' own rubrics, so the one is of the other's grading.
+    assert [judge["calibrated"] for judge in outcome["judges"]] == [True]
     out = exported(folder, outcome["run"]["id"])
     rows = table(out / "rows.csv")
     assert [row["feedback.prometheus.up/judge.0"] for row in rows] == [GOOD] * 8

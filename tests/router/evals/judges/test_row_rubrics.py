@@ -102,6 +102,17 @@ def test_each_row_is_judged_by_its_own_rubric(folder, http):
     write(folder, [{"id": name, "input": "Hm", "r": rubric} for name, rubric in rubrics.items()])
     outcome = finished(http, create(http, {"rubric": {"column": "r"}}))
     assert values(http, outcome) == {"text": 2, "mapping": 3, "biggen": 5, "stock": 4}
+    page = http.get(f"/eval/{outcome['run']['id']}/samples").json()["data"]
+    [verdict] = next(
+        score["verdicts"] for score in page[0]["scores"] if score["output"] == "prometheus"
+    )
+    assert (verdict["judge"], verdict["repeat"], verdict["value"]) == ("up/judge", 0, 2)
+    exported = http.post(f"/eval/{outcome['run']['id']}/export").json()
+    assert {file["name"]: file["rows"] for file in exported["files"]} == {
+        f"{kind}.{extension}": 4
+        for kind in ("rows", "judgements")
+        for extension in ("jsonl", "csv", "parquet")
+    }
     [warning] = [one for one in outcome["report"]["warnings"] if "calibrated" in one]
     assert "up/judge" in warning
 

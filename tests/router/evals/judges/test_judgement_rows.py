@@ -145,6 +145,8 @@ def test_each_judgement_of_each_cell_is_one_row_in_a_long_run(folder):
     # Three different answers to a sample, and more cells than are written at once.
     ends = ("here", "there", "far", "near")
     rows = ["".join(f"Number {n} is {end}. " for end in ends) for n in range(251)]
+    # The last one's answers are judged already, for a sample that was written long before.
+    rows.append(rows[0])
     routes = ("baseline/echo", "baseline/lead-1", "baseline/lead-3")
     metric = {"name": "prometheus", "judge": "up/judge"}
     run_id = evaluated(folder, [metric], rows=rows, routes=routes)
@@ -152,8 +154,8 @@ def test_each_judgement_of_each_cell_is_one_row_in_a_long_run(folder):
         (row["sample_id"], row["route"])
         for row in jsonl(exported(folder, run_id, "--jsonl-only") / "judgements.jsonl")
     ]
-    assert len(cells) == 753
-    assert set(cells) == {(f"s{n}", route) for n in range(251) for route in routes}
+    assert len(cells) == 756
+    assert set(cells) == {(f"s{n}", route) for n in range(252) for route in routes}
 
 
 def test_samples_that_share_a_judgement_have_a_row_each(folder):

@@ -39,6 +39,7 @@ class PairwiseComparison(msgspec.Struct, frozen=True, kw_only=True):
         people: the answer that people found better; None where that is not known.
         category: the kind of question.
         question: what pairs that belong together have in common, "" where each stands alone.
+        markdown: the number of markdown elements of each answer.
     """
 
     id: str
@@ -50,6 +51,7 @@ class PairwiseComparison(msgspec.Struct, frozen=True, kw_only=True):
     people: Winner | None = None
     category: str = ""
     question: str = ""
+    markdown: tuple[int, int] = (0, 0)
 
     @property
     def winner(self) -> Winner | None:

@@ -15,6 +15,7 @@ import msgspec
 
 from evaluators.base import Answer, AskJudge, JudgeRequest
 from evaluators.judge import prometheus, verdicts
+from evaluators.judge.markdown import elements
 from evaluators.judge.pairwise import Label, PairwiseComparison, Winner
 from evaluators.judge.plain_text import text_of
 from evaluators.judge.prometheus import JudgePrompt, Style
@@ -100,6 +101,7 @@ async def compare_pair(
         people=pair.people,
         category=pair.category,
         question=pair.question,
+        markdown=(elements(pair.first), elements(pair.second)),
     )
 
 

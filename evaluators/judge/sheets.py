@@ -18,6 +18,7 @@ from evaluators.judge.calibration import MEASURES, Calibration, Group, JudgeChan
 from evaluators.judge.pairwise import PairwiseReport
 from evaluators.stats.intervals import Interval
 from evaluators.stats.ratings import Ratings
+from evaluators.stats.style_ratings import StyleControl
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints
     from rich.table import Table
@@ -156,22 +157,29 @@ def pairwise_sheets(report: PairwiseReport, names: Sequence[str] = ()) -> Iterat
     yield Sheet(f"Both orders, from the side of {first}", ("measure", "value"), rows)
 
 
-def board_sheets(board: Ratings) -> Iterator[Sheet]:
-    """Yield the table of ratings, and the table of the points of each against each."""
+def board_sheets(board: Ratings, style: StyleControl | None = None) -> Iterator[Sheet]:
+    """Yield the tables of ratings, of the effects of style, and of the points of each pair."""
     names = tuple(board.ratings)
     yield Sheet(
         f"Bradley-Terry ratings over {board.games:,} games",
-        ("", "rating [95% interval]", "games", "surely better than"),
+        ("", "rating [95% interval]", "at equal style", "games", "surely better than"),
         [
             (
                 name,
                 interval(rating, 0),
+                interval(style.ratings.get(name) if style else None, 0),
                 f"{rating.n:,}",
                 ", ".join(other for better, other in board.surely if better == name) or _ABSENT,
             )
             for name, rating in board.ratings.items()
         ],
     )
+    if style is not None:
+        yield Sheet(
+            "What one standard deviation more is worth",
+            ("", "rating points [95% interval]"),
+            [(name, interval(effect, 0)) for name, effect in style.effects.items()],
+        )
     yield Sheet(
         "Share of the points of a row against a column",
         ("", *names),

@@ -25,11 +25,11 @@ from evaluators.stats.intervals import Interval, t_quantile
 from evaluators.stats.resampling import Floats
 
 RESAMPLES = 400
-_SCALE = 400 / math.log(10)
-_MEAN = 1000.0
+SCALE = 400 / math.log(10)
+MEAN = 1000.0
 # A route that won or lost every game would be infinitely good or bad: each pair that met gets half
 # a point each way.
-_PRIOR = 0.5
+PRIOR = 0.5
 
 
 class Game(NamedTuple):
@@ -115,7 +115,7 @@ def rate(games: Sequence[Game], *, seed: int = 0) -> Ratings:
     met = (total + total.T) > 0
     if not _connected(met):
         raise ValueError("some names never met, directly or over others: they have no common scale")
-    estimate = _strengths(total, met, np.full((k, k), _PRIOR))
+    estimate = _strengths(total, met, np.full((k, k), PRIOR))
     random = np.random.Generator(np.random.PCG64(seed))
     flat = points.reshape(len(questions), k * k)
     points_drawn, priors = np.empty((RESAMPLES, k, k)), np.empty((RESAMPLES, k, k))
@@ -124,7 +124,7 @@ def rate(games: Sequence[Game], *, seed: int = 0) -> Ratings:
         weights *= len(questions) / weights.sum()
         points_drawn[n] = (weights @ flat).reshape(k, k)
         # Half a point each way on average, so that who won every game may lose the next one.
-        priors[n] = _PRIOR * random.standard_exponential((k, k))
+        priors[n] = PRIOR * random.standard_exponential((k, k))
     drawn = _strengths(points_drawn, met, priors)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     order = np.argsort(-estimate, kind="stable")
@@ -180,11 +180,11 @@ def _set_apart(
 
 def chance(rating: float, other: float) -> float:
     """Return the probability that the first wins, according to the ratings."""
-    return 1 / (1 + math.exp((other - rating) / _SCALE))
+    return 1 / (1 + math.exp((other - rating) / SCALE))
 
 
 def _chances(gaps: Floats) -> Floats:
-    return 1 / (1 + np.exp(-gaps / _SCALE))
+    return 1 / (1 + np.exp(-gaps / SCALE))
 
 
 def _strengths(points: Floats, met: Floats, prior: Floats) -> Floats:
@@ -204,7 +204,7 @@ def _strengths(points: Floats, met: Floats, prior: Floats) -> Floats:
         strength = after
         if done:
             break
-    ratings: Floats = _MEAN + _SCALE * np.log(strength)
+    ratings: Floats = MEAN + SCALE * np.log(strength)
     return ratings
 
 

@@ -51,6 +51,7 @@ from evaluators.judge.prometheus import SAMPLING, Style
 from evaluators.judge.rubrics import Rubric, load
 from evaluators.metrics.reference import last_user_text, references
 from evaluators.stats.ratings import Game, Ratings, rate, schedule
+from evaluators.stats.style_ratings import StyleControl, relative_difference, style_controlled
 from providers.errors import ConflictError, DatasetError, RunDocumentError
 from router.evals.hardware_cost import hardware_costs
 from router.evals.judges.requests import JudgeClient
@@ -302,8 +303,12 @@ class Studies:
         )
         report, detail = await _pairwise_report(comparisons)
         if study.kind == "tournament":
-            board = await asyncio.to_thread(rate, _games(comparisons))
+            decided = [comparison for comparison in comparisons if comparison.winner is not None]
+            board = await asyncio.to_thread(rate, _games(decided))
             report = {"board": msgspec.to_builtins(board), "pairwise": report["pairwise"]}
+            style = await asyncio.to_thread(_at_equal_style, decided)
+            if style is not None:
+                report["style"] = msgspec.to_builtins(style)
         return report, detail
 
     async def _pairs(self, plan: PairwisePlan) -> list[AnswerPair]:
@@ -542,6 +547,27 @@ def _games(comparisons: Sequence[PairwiseComparison]) -> list[Game]:
         for comparison in comparisons
         if comparison.winner is not None
     ]
+
+
+def _at_equal_style(comparisons: Sequence[PairwiseComparison]) -> StyleControl | None:
+    """Rate as if all answers were equally long and had as much markdown."""
+    return style_controlled(
+        _games(comparisons),
+        [
+            (
+                relative_difference(*comparison.words),
+                relative_difference(*comparison.markdown),
+            )
+            for comparison in comparisons
+        ],
+        names=("length", "markdown"),
+    )
+
+
+def style_of(study: Study) -> StyleControl | None:
+    """Return a tournament's ratings at equal style; None where no style differs."""
+    style = study.report.get("style")
+    return None if style is None else msgspec.convert(style, StyleControl)
 
 
 def board_of(study: Study) -> Ratings:

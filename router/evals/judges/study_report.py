@@ -20,7 +20,7 @@ from evaluators.judge.sheets import (
 from evaluators.reports.report import dollars
 from providers.errors import ConflictError
 from router.evals.hardware_cost import HardwareCost
-from router.evals.judges.studies import board_of, items_of
+from router.evals.judges.studies import board_of, items_of, style_of
 from router.store.judgements import JudgeUse
 from router.store.studies import Study
 
@@ -32,7 +32,7 @@ def sheets(study: Study) -> list[Sheet]:
         report = msgspec.convert(study.report["calibration"], Calibration)
         tables += calibration_sheets(report)
     if "board" in study.report:
-        tables += board_sheets(board_of(study))
+        tables += board_sheets(board_of(study), style_of(study))
     if "pairwise" in study.report and study.kind != "tournament":
         tables += pairwise_sheets(
             msgspec.convert(study.report["pairwise"], PairwiseReport),

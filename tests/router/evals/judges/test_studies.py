@@ -22,6 +22,7 @@ from router.evals.judges.studies import (
     board_of,
     calibration_of,
     items_of,
+    style_of,
 )
 from router.evals.judges.study_report import compared, html, sheets
 from router.services import Services
@@ -51,6 +52,14 @@ MODELS = {
     "honest": HONEST,
     "harsh": HARSH,
     "better": BETTER,
+    "plain": [{"answers": ["It is so.", "It is so and so.", "It is not quite so, I think."]}],
+    "prose": [{"answers": ["So it is.", "So it is, I would say.", "- So it is.\n- I think."]}],
+    "listing": [{"answers": ["# So\n- it is\n- **so**", "It is a list.", "1. It\n2. is\n3. so"]}],
+    "likes-lists": [
+        {"match": r"(?s)Response A:\n(?:[-#]|1\.)", "answer": "[RESULT] A"},
+        {"match": r"(?s)Response B:\n(?:[-#]|1\.)", "answer": "[RESULT] B"},
+        {"answers": ["[RESULT] A", "[RESULT] B", "[RESULT] B"]},
+    ],
     "always-a": [{"answer": "Both are fine. [RESULT] A"}],
     "mute": [{"answer": "No comment."}],
     "slow": [{**HONEST[3], "match": None, "delay_s": 0.2}],
@@ -249,6 +258,26 @@ async def test_a_tournament_and_a_comparison_of_a_runs_routes(services, folder):
         bad = PairwisePlan(judge="up/better", run=run.id, routes=wrong)
         with pytest.raises(RunDocumentError, match=message):
             await services.studies.pairwise(bad, "comparison")
+
+
+async def test_a_tournament_at_equal_style(services, folder):
+    rows = "".join(json.dumps({"input": f"Question {n}"}) + "\n" for n in range(30))
+    (folder / "data.jsonl").write_text(rows)
+    routes = ("up/plain", "up/listing", "up/prose")
+    document = RunDocument(dataset="data.jsonl", routes=routes, metrics=("length",))
+    run = await services.runs.create(document, base=Path())
+    await services.jobs.execute(run.id)
+    plan = PairwisePlan(judge="up/likes-lists", run=run.id, routes=routes)
+    study = await services.studies.pairwise(plan, "tournament")
+    study = await services.studies.execute(study.id)
+    style = style_of(study)
+    plain = board_of(study).ratings["up/listing"]
+    assert plain.low > 1000
+    assert style.ratings["up/listing"].estimate < plain.estimate
+    assert style.effects["markdown"].estimate > 0
+    [(_, _, at_equal_style, *_)] = [row for row in sheets(study)[0].rows if row[0] == "up/listing"]
+    assert at_equal_style.startswith(f"{style.ratings['up/listing'].estimate:.0f} [")
+    assert "What one standard deviation more is worth" in html(study)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 from evaluators.base import Output
 from evaluators.stats.comparison import ALPHA, Comparison, SampleScores, comparison, judged
 from evaluators.stats.differences import unpaired_difference
+from evaluators.stats.power import minimum_detectable_effect, minimum_detectable_share
 from evidence import candidates
 from evidence.cells import MARGIN_ALPHA, Cell, Data, Ends, Floats, Outcome, ends
 from evidence.shapes import (
@@ -27,6 +28,7 @@ from evidence.single import KINDS, draw_statistics
 
 SCORE = Output(name="score")
 UNBOUNDED = Output(name="score", low=None, high=None)
+COMPARED = 4
 GRADE = Output(name="score", low=1.0, high=5.0)
 BLEU = Output(name="score", corpus=lambda sums: sums[0] / sums[1])
 
@@ -392,6 +394,87 @@ def _families() -> list[Cell]:
     ]
 
 
+def _gatekept() -> list[Cell]:
+    """Reports with a primary output: whether an output without a difference has a verdict."""
+    count, n = 12, 50
+
+    def draw(effect: float) -> Draw:
+        def sample(random: np.random.Generator) -> Data:
+            first, second = random.beta(2, 6, (2, count, n))
+            first[0] += effect
+            return Data(first, second)
+
+        return sample
+
+    def compute(data: Data) -> Outcome:
+        assert data.baseline is not None, "a difference has two sides"
+        outputs = [Output(name=f"m{number}", low=None, high=None) for number in range(count)]
+        compared = [
+            compare(output, first, second, None, None)
+            for output, first, second in zip(outputs, data.values, data.baseline, strict=True)
+        ]
+        verdicts = judged(compared, {output.name: output for output in outputs}, primary="m0")
+        return Outcome(
+            method="gatekeeping, Holm",
+            wrong=any(compared.verdict in {"better", "worse"} for compared in verdicts[1:]),
+        )
+
+    return [
+        Cell("verdict: better or worse", f"primary {name}, 11 others equal", n, draw(d), compute)
+        for name, d in (("equal", 0.0), ("better", 0.2))
+    ]
+
+
+def _promised() -> list[Cell]:
+    """Differences as large as a dry run says are found 4 times in 5: how many are missed."""
+
+    def compute(data: Data) -> Outcome:
+        assert data.baseline is not None, "a difference has two sides"
+        outputs = [Output(name=f"m{number}", low=None, high=None) for number in range(COMPARED)]
+        compared = [
+            compare(output, first, second, None, None)
+            for output, first, second in zip(outputs, data.values, data.baseline, strict=True)
+        ]
+        verdicts = judged(compared, {output.name: output for output in outputs})
+        return Outcome(method="Holm", wrong=verdicts[0].verdict != "better")
+
+    def normal(n: int) -> Draw:
+        effect = minimum_detectable_effect(1.0, n, alpha=ALPHA / COMPARED)
+        assert effect is not None, "enough samples"
+
+        def draw(random: np.random.Generator) -> Data:
+            values = random.normal(0, 1, (COMPARED, n))
+            values[0] += effect
+            return Data(values, np.zeros((COMPARED, n)))
+
+        return draw
+
+    def right(n: int) -> Draw:
+        effect = minimum_detectable_share(0.3, n, alpha=ALPHA / COMPARED)
+        assert effect is not None, "enough samples"
+        gains = [(0.3 - effect) / 2, 0.7, (0.3 + effect) / 2]
+
+        def draw(random: np.random.Generator) -> Data:
+            signs = random.choice([-1.0, 0.0, 1.0], (COMPARED, n), p=[0.15, 0.7, 0.15])
+            signs[0] = random.choice([-1.0, 0.0, 1.0], n, p=gains)
+            return Data((signs >= 0).astype(np.float64), (signs <= 0).astype(np.float64))
+
+        return draw
+
+    return [
+        Cell(
+            "detectable difference missed",
+            f"one of {COMPARED} comparisons, {name}",
+            n,
+            draw(n),
+            compute,
+            nominal=0.2,
+        )
+        for name, draw in (("normal", normal), ("0 or 1", right))
+        for n in (50, 200)
+    ]
+
+
 CELLS = (
     *_independent(),
     *_repeats(),
@@ -400,4 +483,6 @@ CELLS = (
     *_unpaired(),
     *_equivalence(),
     *_families(),
+    *_gatekept(),
+    *_promised(),
 )

@@ -43,7 +43,7 @@ def test_every_cell_has_a_title_of_its_own():
 def findings():
     """What the slice shows, by title."""
     cells = [BY_TITLE[title] for title in SLICE]
-    counted = [(cell, count(cell, replications_of(cell, 1000))) for cell in cells]
+    counted = [(cell, count(cell, replications_of(cell, 500))) for cell in cells]
     return dict(zip(SLICE, assess(counted), strict=True))
 
 
@@ -54,7 +54,7 @@ def test_cells_are_within_their_bands(findings, title):
 
 def faults(*cells):
     """What is wrong with the first of these cells."""
-    return assess([(cell, count(cell, 1000)) for cell in cells])[0].faults
+    return assess([(cell, count(cell, 500)) for cell in cells])[0].faults
 
 
 def cell_of(compute, **options):

@@ -1,8 +1,8 @@
 """Simulates every interval, verdict and gate, prints one table, and fails outside of its bands.
 
-    python -m evidence                                  # `make evidence`: all cells
-    python -m evidence --replications 1000 difference     # few replications, cells of a kind
-    python -m evidence --record                         # and a page in evidence/results
+    python -m evidence                                   # `make evidence`: all cells
+    python -m evidence --replications 1000 difference:   # few replications, cells of a kind
+    python -m evidence --record                          # and a page in evidence/results
 
 Each cell draws data whose truth is known, many times, and calls the functions that reports and
 gates call. The table says how often the interval held the truth, how wide it was beside the

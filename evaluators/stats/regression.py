@@ -82,7 +82,7 @@ def partial_slope(
         return nothing
     slope = float(estimate[0]) / scale
     unknown = Slope(interval=Interval(estimate=slope, low=None, high=None, n=k), p_value=None)
-    freedom = _freedom(x, index, k, design.shape[1])
+    freedom = _freedom(x, design, index, k)
     without = _solve(
         moments.sum(axis=0) - moments, products.sum(axis=0) - products, n - sizes, error
     )
@@ -120,9 +120,20 @@ def _solve(moments: Floats, products: Floats, n: Floats, error: float) -> Floats
 
 
 def _freedom(
-    suspect: Floats, index: np.ndarray[tuple[int], np.dtype[np.intp]], k: int, terms: int
-) -> int:
+    suspect: Floats, design: Floats, index: np.ndarray[tuple[int], np.dtype[np.intp]], k: int
+) -> float:
+    """Return the degrees of freedom of the standard error.
+
+    A few clusters far from the others decide the slope and its error alike. So they are counted by
+    how much they weigh: by the squares of what the control does not explain of the suspect, as by
+    Satterthwaite's rule for independent residuals (Imbens and Kolesar 2016, Review of Economics and
+    Statistics 98:701-712).
+    """
+    others = np.delete(design, 1, axis=1)
+    rest = design[:, 1] - others @ np.linalg.lstsq(others, design[:, 1], rcond=None)[0]
+    weights = np.bincount(index, weights=rest**2, minlength=k)
+    freedom = min(float(k - design.shape[1]), float(weights.sum() ** 2 / (weights**2).sum()))
     values = np.unique(suspect)
     if len(values) > 2:
-        return k - terms
-    return min(len(np.unique(index[suspect == value])) for value in values) - 1
+        return freedom
+    return min(freedom, *(len(np.unique(index[suspect == value])) - 1.0 for value in values))

@@ -28,8 +28,20 @@ def test_the_slope_is_that_of_least_squares_and_its_error_that_of_hc3():
     half = (found.interval.high - found.interval.low) / 2
     from scipy.stats import t
 
-    assert half / t.ppf(0.975, 77) == pytest.approx(fit.bse[1], rel=0.01)
+    rest = sm.OLS(words, sm.add_constant(people)).fit().resid
+    freedom = (rest**2).sum() ** 2 / (rest**4).sum()
+    assert half / t.ppf(0.975, freedom) == pytest.approx(fit.bse[1], rel=0.01)
     assert found.interval.n == 80
+
+
+def test_two_clusters_far_from_the_others_are_hardly_more_than_one_degree_of_freedom():
+    random, _, words, people = answers(80, 0)
+    words[:2] = 100, -100
+    judge = people + random.normal(size=80)
+    found = partial_slope(judge, words, people)
+    fit = sm.OLS(judge, sm.add_constant(np.column_stack([words, people]))).fit(cov_type="HC3")
+    half = (found.interval.high - found.interval.low) / 2
+    assert half > 3.5 * fit.bse[1]
 
 
 @pytest.mark.parametrize("kind", ["noise", "agrees", "noisy"])

@@ -18,7 +18,8 @@ from evaluators.text.language_names import LanguageName
 ExperimentName = Annotated[str, msgspec.Meta(pattern=r"^(\w[\w.-]*)?$", max_length=100)]
 Tag = Annotated[str, msgspec.Meta(pattern=r"^[\w.:/=+-]+$", max_length=100)]
 Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=100)]
-Repeats = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+MAX_REPEATS = 1000
+Repeats = Annotated[int, msgspec.Meta(ge=1, le=MAX_REPEATS)]
 # US dollars, seconds.
 Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Margin = Annotated[float, msgspec.Meta(gt=0, le=1e15)]

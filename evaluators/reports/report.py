@@ -621,8 +621,11 @@ def _route_warnings(route: RouteReport) -> Iterable[str]:
 
 def runs_in_words(runs: Iterable[str]) -> str:
     """Name the first of some runs, and count the others."""
-    names = [name if name != UNKNOWN_RUN else "an unknown run" for name in runs]
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} other runs"
+    names = ["an unknown run" if name in {"", UNKNOWN_RUN} else name for name in runs]
+    if len(names) == 1:
+        return names[0]
+    others = "another run" if len(names) == 2 else f"{len(names) - 1:,} other runs"
+    return f"{names[0]} and {others}"
 
 
 def _comparison_warnings(

@@ -172,14 +172,14 @@ async def compare_runs(
     await _count(store, first.run.id, origins, scores, None, answers)
     if second is not first:
         await _count(store, second.run.id, origins, scores, pairing.names, answers)
-    shared = {}
-    for pair in pairs:
-        same = await asyncio.to_thread(answers.shared, *pair, without=pairing.changed)
-        if same.samples:
-            outputs = {output.name for metric in metrics for output in metric.outputs}
-            compared = outputs & await _scored_differently(store, first, second)
-            shared[pair] = SharedAnswers(samples=same.samples, compared=compared)
-            warnings.append(shared_warning(pair, same, compared, outputs - compared))
+    shared: dict[tuple[Side, Side], SharedAnswers] = {}
+    same = await asyncio.to_thread(_same_answers, answers, pairs, scores, pairing)
+    if same:
+        outputs = {output.name for metric in metrics for output in metric.outputs}
+        compared = outputs & await _scored_differently(store, first, second)
+        for pair, samples in same.items():
+            shared[pair] = SharedAnswers(samples=samples, compared=compared)
+            warnings.append(shared_warning(pair, shared[pair], answers.runs, outputs))
     warnings += _origin_warnings(pairs, origins)
     for side in sides:
         counted = scores.routes[side.key]
@@ -349,12 +349,27 @@ async def _count(  # noqa: PLR0917 - one argument for each thing that is counted
         sample = row.cell.sample_id
         if names is not None:
             sample = names.get(sample, f"{run_id} {sample}")
-        answers.add(side, sample, row)
         shared = [score for score in row.scores if score.output in known]
         scores.add(row.cell._replace(route=side.key, sample_id=sample), row.answer, shared)
+        answers.add(side, scores.samples[sample], row)
 
     # On threads: a million rows would hold up everything else in this process.
     await store.each_result(run_id, take)
+
+
+def _same_answers(
+    answers: AnswerIndex,
+    pairs: Sequence[tuple[Side, Side]],
+    scores: ScoreAccumulator,
+    pairing: _Pairing,
+) -> dict[tuple[Side, Side], frozenset[str]]:
+    """Return the samples with the same answer and the same references on both sides of a pair."""
+    ids = list(scores.samples)
+    same = {
+        pair: frozenset(ids[number] for number in answers.shared(*pair)) - pairing.changed
+        for pair in pairs
+    }
+    return {pair: samples for pair, samples in same.items() if samples}
 
 
 async def _scored_differently(

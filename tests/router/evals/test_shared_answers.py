@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -79,6 +80,7 @@ def test_the_drift_of_a_changed_upstream_is_found_and_that_of_an_unchanged_one_i
         first = id_of(nights.run(gates=gates))
         assert server.log.total == ROWS
     with nights.upstream(WORSE) as server:
+        assert nights.run("--dry-run", gates=gates)["calls"] == ROWS
         outcome = nights.run(gates=gates, check=1)
         assert server.log.total == ROWS  # nobody wrote `cache: false`
         assert [gate["passed"] for gate in outcome["gates"]] == [False]
@@ -149,12 +151,26 @@ def test_a_chain_of_copies_is_one_answer(nights):
     assert {row["result"]["answer"]["cached_from"] for row in rows} == {runs[0]}
 
 
+def test_a_copy_of_a_run_that_nothing_names_any_more(nights):
+    """As versions before `cached_from` left them: the first run was deleted."""
+    with nights.upstream(GOOD):
+        runs = [id_of(nights.run(repeats=2)) for _ in range(3)]
+        fresh = id_of(nights.run("--no-cache", repeats=2))
+    with closing(sqlite3.connect("evalrouter.db")) as connection, connection:
+        connection.execute("UPDATE answers SET cached_from = NULL")
+    [contrast] = nights.compare(runs[2], runs[1])["contrasts"]
+    assert (contrast["n"], contrast["shared"]) == (0, ROWS)
+    [contrast] = nights.compare(fresh, runs[1])["contrasts"]
+    assert (contrast["n"], contrast["shared"]) == (ROWS, 0)
+    outcome = json.loads(evalrouter("eval", "show", runs[2], "--json").stdout)
+    assert outcome["report"]["routes"][0]["cached_from"] == {"unknown": 2 * ROWS}
+
+
 # gates
 
 
-@pytest.mark.parametrize(
-    "gate",
-    [
+def test_no_gate_counts_answers_of_another_run(nights):
+    gates = [
         "exact_match >= 0.1",
         "exact_match >= baseline",
         "exact_match non_inferior baseline by 0.9",
@@ -162,21 +178,20 @@ def test_a_chain_of_copies_is_one_answer(nights):
         "p95(exact_match) >= 0.1",
         "p95(latency) < 100",
         "coverage >= 0.5",
-    ],
-)
-def test_no_gate_counts_answers_of_another_run(nights, gate):
-    both = {"routes": ["up/m", "up/other"], "baseline": "up/other"}
-    both["metrics"] = ["exact_match", "latency"]
+    ]
+    both = {"routes": ["up/m", "up/other"], "baseline": "up/other", "gates": gates}
+    both |= {"metrics": ["exact_match", "latency"], "cache": True}
     with nights.upstream(GOOD):
-        first = nights.run(**both, gates=[gate], cache=True)
-        assert [found["passed"] for found in first["gates"]] == [True]
-        outcome = nights.run("--junit", "gates.xml", **both, gates=[gate], cache=True, check=1)
-    [found] = outcome["gates"]
-    assert found["passed"] is False
-    assert f"{ROWS} of {ROWS} answers of up/m were not measured" in found["why"]
-    assert id_of(first) in found["why"]
-    [failure] = Xml.parse("gates.xml").getroot().iter("failure")
-    assert "not measured by this run" in failure.attrib["message"]
+        first = nights.run(**both)
+        assert {gate["passed"] for gate in first["gates"]} == {True}
+        outcome = nights.run("--junit", "gates.xml", **both, check=1)
+    assert [gate["gate"] for gate in outcome["gates"] if not gate["passed"]] == gates
+    for gate in outcome["gates"]:
+        assert f"{ROWS} of {ROWS} answers of up/m were not measured" in gate["why"]
+        assert id_of(first) in gate["why"]
+    failures = list(Xml.parse("gates.xml").getroot().iter("failure"))
+    assert len(failures) == len(gates)
+    assert all("not measured by this run" in one.attrib["message"] for one in failures)
     # The report still shows what it has.
     assert outcome["report"]["routes"][0]["scores"][0]["estimate"] == 1.0
 
@@ -201,6 +216,17 @@ def test_gates_count_what_the_run_measured_itself(nights):
             assert extended["report"]["routes"][0]["cached_from"] == {}
             assert "not measured" not in json.dumps(extended["gates"])
         assert server.log.total == 10
+
+
+def test_equal_prompts_of_one_run_are_its_own(nights):
+    equal = [{"id": f"s{n}", "input": f"Say {n // 2}", "reference": "x"} for n in range(ROWS)]
+    (nights.folder / "data.jsonl").write_text("\n".join(map(json.dumps, equal)))
+    with nights.upstream([{"answer": "x"}]) as server:
+        outcome = nights.run(gates=["coverage >= 1"], cache=True, limits={"concurrency": 1})
+        assert server.log.total == ROWS // 2
+    [route] = outcome["report"]["routes"]
+    assert (route["cached"], route["cached_from"]) == (ROWS // 2, {})
+    assert not any("nothing" in text for text in outcome["report"]["warnings"])
 
 
 def test_over_http_and_on_the_page(nights):

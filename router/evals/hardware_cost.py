@@ -25,8 +25,8 @@ class HardwareCost(msgspec.Struct, frozen=True, kw_only=True):
         cost_usd: what that time costs.
         requests: how many requests it answered.
         cost_per_request_usd: cost_usd / requests.
-        tokens_per_s: prompt and completion together, over those seconds; None where no tokens were
-            counted.
+        tokens_per_s: tokens that it generated, over those seconds; None where none were counted.
+            Those of the prompts are read many at a time and say nothing of its speed.
     """
 
     target: str

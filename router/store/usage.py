@@ -43,7 +43,7 @@ class TargetTime(msgspec.Struct, frozen=True, kw_only=True):
         target: `provider/model`.
         seconds: the time in which at least one request was under way.
         requests: how many it answered.
-        tokens: as far as they are known.
+        tokens: those that it generated, as far as they are known.
     """
 
     target: str

@@ -8,7 +8,7 @@ from operator import itemgetter
 
 from router.store.usage import TargetTime
 
-# target, start and end in seconds, tokens
+# target, start and end in seconds, generated tokens
 ServedRequest = tuple[str, float, float, int]
 
 

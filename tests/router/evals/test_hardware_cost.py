@@ -64,7 +64,7 @@ async def test_only_the_time_at_work_is_paid(tmp_path):
     try:
         served = {target.target: target for target in await store.served("cal_1")}
         assert served["gpu/p"].seconds == pytest.approx(15 + 20)
-        assert (served["gpu/p"].requests, served["gpu/p"].tokens) == (4, 4000)
+        assert (served["gpu/p"].requests, served["gpu/p"].tokens) == (4, 400)
         gpu = CompatibleConfig(kind="compatible", base_url="http://gpu/v1", price_per_hour=3.6)
         [only] = await hardware_costs(store, "cal_1", PriceBook({}, {"gpu": gpu}))
         assert await hardware_costs(store, "cal_1", PriceBook({}, {})) == []

@@ -11,19 +11,20 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import httpx
 
 from providers.errors import EvalrouterError
 from router.client import calls
 from router.client.calls import ApiCall, RunDocumentSource
-from router.client.rows import Rows, entry_rows, flat_sample, frame, score_rows
+from router.client.rows import Rows, entry_rows, flat_judgement, flat_sample, frame, score_rows
 from router.client.types import (
     Comparisons,
     Dataset,
     Estimate,
     Experiment,
+    JudgementRow,
     Leaderboard,
     Outcome,
     Progress,
@@ -282,7 +283,19 @@ class AsyncRuns:
         async for row in client.runs.samples(run_id):
             print(row["sample"]["id"], row["route"], row["answer"])
         """
-        return AsyncSamples(self._connection, run_id, route, page)
+        call = calls.run(run_id, "samples")._replace(params={"route": route, "limit": page})
+        return AsyncSamples(self._connection, call)
+
+    def judgements(
+        self, run_id: str, *, sample_id: str | None = None, page: int = 100
+    ) -> AsyncJudgements:
+        """Return what judges answered, in the order it came, read `page` at a time.
+
+        What an answer was read as is in the `verdicts` of a row's scores: see `samples`.
+        """
+        params = {"sample_id": sample_id, "limit": page}
+        call = calls.run(run_id, "judgements")._replace(params=params)
+        return AsyncJudgements(self._connection, call)
 
     async def pause(self, run_id: str) -> Run:
         """Send no further requests; what is in flight is finished. `resume` continues the run."""
@@ -343,16 +356,17 @@ class AsyncRuns:
         await self._connection.request(calls.run(run_id, method="DELETE"))
 
 
-class AsyncSamples:
-    """A run's rows, read anew by each loop over them."""
+_Row = TypeVar("_Row")
 
-    def __init__(
-        self, connection: AsyncConnection, run_id: str, route: str | None, page: int
-    ) -> None:
+
+class _AsyncPaged(Generic[_Row]):
+    """Rows of the server's pages, read anew by each loop over them."""
+
+    def __init__(self, connection: AsyncConnection, call: ApiCall) -> None:
         self._connection = connection
-        self._call = calls.run(run_id, "samples")._replace(params={"route": route, "limit": page})
+        self._call = call
 
-    async def __aiter__(self) -> AsyncIterator[SampleRow]:
+    async def __aiter__(self) -> AsyncIterator[_Row]:
         after: int | None = 0
         while after is not None:
             params = {**self._call.params, "after": after}
@@ -361,8 +375,26 @@ class AsyncSamples:
                 yield row
             after = page["next"]
 
+
+class AsyncJudgements(_AsyncPaged[JudgementRow]):
+    """What a run's judges answered, read anew by each loop over it."""
+
+    async def to_pandas(self) -> pd.DataFrame:
+        """Return all judgements as a DataFrame; `feedback` is the judge's text as it came.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return frame([flat_judgement(row) async for row in self])
+
+
+class AsyncSamples(_AsyncPaged[SampleRow]):
+    """A run's rows, read anew by each loop over them."""
+
     async def to_pandas(self) -> pd.DataFrame:
         """Return all rows as a DataFrame. `row.NAME` is the dataset's column, `score.NAME` a score.
+
+        `score.NAME.JUDGE.REPEAT` is the score that a judge gave the answer in one repeat.
 
         Raises:
             MissingExtraError: pandas is not installed.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from providers.errors import MissingExtraError
-from router.client.types import Leaderboard, Outcome, SampleRow
+from router.client.types import JudgementRow, Leaderboard, Outcome, SampleRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +77,10 @@ def entry_rows(board: Leaderboard) -> Iterator[dict[str, Any]]:
 
 
 def flat_sample(row: SampleRow) -> dict[str, Any]:
-    """Return a sample's row with its columns as `row.NAME` and its scores as `score.OUTPUT`."""
+    """Return a sample's row with its columns as `row.NAME` and its scores as `score.OUTPUT`.
+
+    A judge's score of a repeat is `score.OUTPUT.JUDGE.REPEAT`.
+    """
     answer: Mapping[str, Any] = row["answer"] or {}
     usage = answer.get("usage") or {}
     return {
@@ -101,5 +104,28 @@ def flat_sample(row: SampleRow) -> dict[str, Any]:
         "cached": answer.get("cached"),
         "cached_from": answer.get("cached_from"),
         **{f"score.{score['output']}": score["value"] for score in row["scores"]},
+        **{
+            f"score.{score['output']}.{verdict['judge']}.{verdict['repeat']}": verdict["value"]
+            for score in row["scores"]
+            # In the order of the attempts, of which the last one counts.
+            for verdict in score.get("verdicts", ())
+        },
         **{f"row.{name}": value for name, value in row["sample"]["fields"].items()},
+    }
+
+
+def flat_judgement(row: JudgementRow) -> dict[str, Any]:
+    """Return what a judge answered, with the columns of its answer."""
+    values: Mapping[str, object] = row
+    answer: Mapping[str, Any] = row["judgement"]["answer"]
+    usage = answer.get("usage") or {}
+    shared = ("metric", "judge", "sample_id", "repeat", "attempt", "request_hash", "at", "reused")
+    of_answer = ("error", "finish_reason", "target", "model", "cost_usd")
+    return {
+        **{name: values[name] for name in shared},
+        "feedback": answer.get("text"),
+        **{name: answer.get(name) for name in of_answer},
+        "seconds": answer.get("total_s"),
+        "prompt_tokens": usage.get("prompt_tokens"),
+        "completion_tokens": usage.get("completion_tokens"),
     }

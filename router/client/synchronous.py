@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import httpx
 
 from providers.errors import EvalrouterError
 from router.client import calls
 from router.client.calls import ApiCall, RunDocumentSource
-from router.client.rows import Rows, entry_rows, flat_sample, frame, score_rows
+from router.client.rows import Rows, entry_rows, flat_judgement, flat_sample, frame, score_rows
 from router.client.types import (
     Comparisons,
     Dataset,
     Estimate,
     Experiment,
+    JudgementRow,
     Leaderboard,
     Outcome,
     Progress,
@@ -279,7 +280,19 @@ class Runs:
         for row in client.runs.samples(run_id):
             print(row["sample"]["id"], row["route"], row["answer"])
         """
-        return Samples(self._connection, run_id, route, page)
+        call = calls.run(run_id, "samples")._replace(params={"route": route, "limit": page})
+        return Samples(self._connection, call)
+
+    def judgements(
+        self, run_id: str, *, sample_id: str | None = None, page: int = 100
+    ) -> Judgements:
+        """Return what judges answered, in the order it came, read `page` at a time.
+
+        What an answer was read as is in the `verdicts` of a row's scores: see `samples`.
+        """
+        params = {"sample_id": sample_id, "limit": page}
+        call = calls.run(run_id, "judgements")._replace(params=params)
+        return Judgements(self._connection, call)
 
     def pause(self, run_id: str) -> Run:
         """Send no further requests; what is in flight is finished. `resume` continues the run."""
@@ -334,14 +347,17 @@ class Runs:
         self._connection.request(calls.run(run_id, method="DELETE"))
 
 
-class Samples:
-    """A run's rows, read anew by each loop over them."""
+_Row = TypeVar("_Row")
 
-    def __init__(self, connection: Connection, run_id: str, route: str | None, page: int) -> None:
+
+class _Paged(Generic[_Row]):
+    """Rows of the server's pages, read anew by each loop over them."""
+
+    def __init__(self, connection: Connection, call: ApiCall) -> None:
         self._connection = connection
-        self._call = calls.run(run_id, "samples")._replace(params={"route": route, "limit": page})
+        self._call = call
 
-    def __iter__(self) -> Iterator[SampleRow]:
+    def __iter__(self) -> Iterator[_Row]:
         after: int | None = 0
         while after is not None:
             params = {**self._call.params, "after": after}
@@ -349,8 +365,26 @@ class Samples:
             yield from page["data"]
             after = page["next"]
 
+
+class Judgements(_Paged[JudgementRow]):
+    """What a run's judges answered, read anew by each loop over it."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return all judgements as a DataFrame; `feedback` is the judge's text as it came.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return frame([flat_judgement(row) for row in self])
+
+
+class Samples(_Paged[SampleRow]):
+    """A run's rows, read anew by each loop over them."""
+
     def to_pandas(self) -> pd.DataFrame:
         """Return all rows as a DataFrame. `row.NAME` is the dataset's column, `score.NAME` a score.
+
+        `score.NAME.JUDGE.REPEAT` is the score that a judge gave the answer in one repeat.
 
         Raises:
             MissingExtraError: pandas is not installed.

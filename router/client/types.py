@@ -5,7 +5,7 @@ A newer server may send more keys than are named here; they are in the dict all 
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 
@@ -163,11 +163,43 @@ class Answer(TypedDict):
     cached_from: str
 
 
+class Verdict(TypedDict):
+    """What one answer of a judge was read as; without a `value`, `why` has the reason."""
+
+    judge: str
+    repeat: int
+    attempt: int
+    request_hash: str
+    value: float | None
+    why: str
+
+
 class Score(TypedDict):
     """One output of a metric for one answer; `value` is None where it could not be scored."""
 
     output: str
     value: float | None
+    verdicts: NotRequired[list[Verdict]]
+
+
+class Judgement(TypedDict):
+    """A judge's answer."""
+
+    answer: Answer
+
+
+class JudgementRow(TypedDict):
+    """One request to a judge and its outcome; `metric` is the name of the metric that sent it."""
+
+    metric: str
+    judge: str
+    sample_id: str
+    repeat: int
+    attempt: int
+    request_hash: str
+    at: float
+    reused: bool
+    judgement: Judgement
 
 
 class SampleRow(TypedDict):

@@ -24,6 +24,7 @@ MODELS = {
     "echo": [{}],
     "wrong": [{"answer": "nothing of the kind"}],
     "slow": [{"delay_s": 0.2}],
+    "judge": [{"answer": "Feedback: Fine. [RESULT] 4"}],
     "some": [{"match": "Say (3|7)$", "status": 400}, {}],
 }
 DOCUMENT = {
@@ -56,6 +57,21 @@ def url(folder):
 def client(url):
     with Client(url) as client:
         yield client
+
+
+def test_judgements_are_rows(client):
+    metric = {"name": "prometheus", "judge": "up/judge", "repeats": 2}
+    run = client.runs.create(DOCUMENT, metrics=[metric])
+    client.runs.wait(run["id"])
+    judgements = client.runs.judgements(run["id"], page=7)
+    assert len(list(judgements)) == 48
+    frame = judgements.to_pandas()
+    assert set(frame["feedback"]) == {"Feedback: Fine. [RESULT] 4"}
+    assert set(frame["repeat"]) == {0, 1}
+    assert len(list(client.runs.judgements(run["id"], sample_id="s3"))) == 4
+    samples = client.runs.samples(run["id"]).to_pandas()
+    assert samples["score.helpfulness.up/judge.0"].eq(4).all()
+    assert samples["score.helpfulness.up/judge.1"].eq(4).all()
 
 
 def test_importing_it_loads_nothing_of_the_server():

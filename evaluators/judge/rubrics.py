@@ -158,7 +158,7 @@ def rubric_of_value(value: Any) -> Rubric:
     """Return the rubric that a row of a dataset has; no file is opened for it.
 
     It is a text as `read_rubric` takes it, a whole Prometheus prompt, the name of a stock rubric,
-    or a mapping.
+    or a mapping, which may be JSON in a text.
 
     Raises:
         ValueError: the value is no rubric.
@@ -166,6 +166,9 @@ def rubric_of_value(value: Any) -> Rubric:
     if isinstance(value, str):
         if value in STOCK:
             return stock(value)
+        if value.lstrip().startswith("{"):
+            # Tables of texts (CSV) have mappings as JSON.
+            return rubric_of_value(_decoded(value))
         texts = split_prompt(value)
         return read_rubric(value if texts is None else texts.rubric)
     try:
@@ -219,6 +222,13 @@ def _convert(data: Any, source: str, name: str) -> Rubric:
     except msgspec.ValidationError as error:
         raise _wrong(f"{source}: {error}") from None
     return msgspec.structs.replace(rubric, name=rubric.name or name)
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
 
 
 def _without_descriptions(data: Mapping[Any, Any]) -> Mapping[Any, Any]:

@@ -98,10 +98,16 @@ def values(http, outcome, output="prometheus"):
 
 
 def test_each_row_is_judged_by_its_own_rubric(folder, http):
-    rubrics = {"text": KIND, "mapping": SHORT, "biggen": BIGGEN, "stock": "honesty"}
+    rubrics = {
+        "text": KIND,
+        "mapping": SHORT,
+        "json": json.dumps(SHORT),
+        "biggen": BIGGEN,
+        "stock": "honesty",
+    }
     write(folder, [{"id": name, "input": "Hm", "r": rubric} for name, rubric in rubrics.items()])
     outcome = finished(http, create(http, {"rubric": {"column": "r"}}))
-    assert values(http, outcome) == {"text": 2, "mapping": 3, "biggen": 5, "stock": 4}
+    assert values(http, outcome) == {"text": 2, "mapping": 3, "json": 3, "biggen": 5, "stock": 4}
     page = http.get(f"/eval/{outcome['run']['id']}/samples").json()["data"]
     [verdict] = next(
         score["verdicts"] for score in page[0]["scores"] if score["output"] == "prometheus"
@@ -109,7 +115,7 @@ def test_each_row_is_judged_by_its_own_rubric(folder, http):
     assert (verdict["judge"], verdict["repeat"], verdict["value"]) == ("up/judge", 0, 2)
     exported = http.post(f"/eval/{outcome['run']['id']}/export").json()
     assert {file["name"]: file["rows"] for file in exported["files"]} == {
-        f"{kind}.{extension}": 4
+        f"{kind}.{extension}": 5
         for kind in ("rows", "judgements")
         for extension in ("jsonl", "csv", "parquet")
     }
@@ -124,6 +130,7 @@ def test_each_row_is_judged_by_its_own_rubric(folder, http):
         ({"r": "helpfulnes"}, "begins with its criteria in brackets"),
         ({"r": "/etc/passwd.yaml"}, "begins with its criteria in brackets"),
         ({"r": [1]}, "a rubric is a mapping"),
+        ({"r": "{]"}, "not JSON"),
         ({"r": KIND.replace("Score 5: Very.", "")}, "has scores from 1 to 4, not from 1 to 5"),
         ({"r": KIND.replace("Score 4", "Score 3")}, "two meanings of score 3"),
     ],

@@ -669,3 +669,42 @@ def test_equal_corpora_are_not_different():
 def test_without_repeats_or_spread_there_is_no_effect_size():
     found = paired_difference([0.5] * 6, [0.25] * 6, clusters="abcdef")
     assert (found.effect_size, found.detectable, found.low) == (None, None, None)
+
+
+def test_what_varies_by_rounding_only_is_constant_at_any_size():
+    large = [1e6 + k * 1e-9 for k in range(8)]
+    found = paired_difference(large, [0.5] * 8)
+    assert (found.method, found.low) == ("none", None)
+    rows = [[1e6 + k * 1e-9, 1.0] for k in range(30)]
+    found = paired_corpus_difference(rows, [[0.0, 1.0]] * 30, ratio)
+    assert (found.method, found.low) == ("none", None)
+
+
+def test_five_samples_that_differ_show_nothing_of_corpora_either():
+    rows = [[1.0 + (k < 5) * 0.5, 1.0] for k in range(30)]
+    found = paired_corpus_difference(rows, [[1.0, 1.0]] * 30, ratio)
+    assert found.p_value >= 1 / 16
+    assert found.low <= 0
+    rows = [[1.0 + (k < 15) * 0.5, 1.0] for k in range(30)]
+    assert paired_corpus_difference(rows, [[1.0, 1.0]] * 30, ratio).p_value < 0.001
+
+
+def test_numbers_that_hold_whenever_one_looks():
+    """By betting where there is a range, which scores of 0 and 1 have without saying so."""
+    zeros = [0.0] * 120
+    for values, scale, method in (
+        ([float(k % 3 == 0) for k in range(120)], {}, "betting"),
+        ([k / 120 for k in range(120)], {"low": 0.0, "high": 1.0}, "betting"),
+        ([k / 120 for k in range(120)], {}, "asymptotic"),
+        ([k / 120 for k in range(99)], {}, "none"),
+    ):
+        found = paired_difference(values, zeros[: len(values)], always_valid=True, **scale)
+        assert found.method == method
+        assert (found.low is None) is (method == "none")
+
+
+def test_scores_beyond_their_range_widen_it():
+    found = paired_difference([3.0, 0.0], [0.0, 0.5], low=0.0, high=1.0)
+    assert (found.low, found.high) == (-3.0, 3.0)
+    found = paired_difference([1.0, 0.0], [0.0, 0.5], low=0.0, high=2.0)
+    assert (found.low, found.high) == (-2.0, 2.0)

@@ -332,3 +332,67 @@ def test_a_judge_that_gives_98_percent_fives_is_covered(n):
         found = intervals.mean_interval(values, low=1.0, high=5.0)
         covered += found.low <= 4.95 <= found.high
     assert covered / 600 > 0.93
+
+
+def test_no_end_of_a_mean_over_clusters_is_beyond_the_range():
+    values = [0.02, 0.03, 0.9, 0.01, 0.04, 0.03, 0.02, 0.85]
+    clusters = list("aabcdefg")
+    free = intervals.mean_interval(values, clusters=clusters)
+    assert free.low < 0
+    cut = intervals.mean_interval(values, clusters=clusters, low=0.0, high=1.0)
+    assert (cut.low, cut.high) == (0.0, pytest.approx(free.high))
+    down = intervals.mean_interval([1 - v for v in values], clusters=clusters, low=0.0, high=1.0)
+    assert (down.low, down.high) == (pytest.approx(1 - free.high), 1.0)
+
+
+def test_no_end_of_a_mean_is_beyond_the_range():
+    values = [0.0, 0.5, 0.55, 0.6, 0.65, 0.7, 1.0, 0.98, 0.97]
+    free = intervals.mean_interval(values, level=0.99999)
+    assert free.low < 0
+    assert free.high > 1
+    cut = intervals.mean_interval(values, level=0.99999, low=0.0, high=1.0)
+    assert (cut.low, cut.high) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("clusters", "given"), [("abcde", True), ("abcdd", False)])
+def test_five_clusters_are_enough_for_a_share(clusters, given):
+    found = intervals.mean_interval([1, 1, 0, 1, 0], clusters=clusters, low=0.0, high=1.0)
+    assert (found.low is not None) is given
+    found = intervals.mean_interval([1, 2, 3, 4, 6], clusters=clusters)
+    assert (found.low is not None) is given
+
+
+def test_a_share_over_clusters_by_hand():
+    """Six clusters of two, alike within: Wilson's interval of six, with Student's quantile."""
+    values = [1.0, 1.0] * 4 + [0.0, 0.0] * 2
+    clusters = [k // 2 for k in range(12)]
+    found = intervals.mean_interval(values, clusters=clusters, low=0.0, high=1.0)
+    share = 2 / 3
+    # The clustered variance is that of five, as a standard error of six means has it.
+    n, t = 5, scipy_stats.t.ppf(0.975, 5)
+    centre = (share + t * t / (2 * n)) / (1 + t * t / n)
+    half = t / (1 + t * t / n) * (share * (1 - share) / n + t * t / (4 * n * n)) ** 0.5
+    assert (found.low, found.high) == pytest.approx((centre - half, centre + half))
+    assert (found.n, found.method) == (6, "wilson")
+    # All right: the clusters count, not the samples.
+    found = intervals.mean_interval([1.0] * 12, clusters=clusters, low=0.0, high=1.0)
+    assert (found.low, found.high) == (pytest.approx(6 / (6 + t * t)), 1.0)
+    found = intervals.mean_interval([0.0] * 12, clusters=clusters, low=0.0, high=1.0)
+    assert (found.low, found.high) == (0.0, pytest.approx(t * t / (6 + t * t)))
+
+
+def test_rare_values_in_few_of_many_clusters_count_by_cluster():
+    """Four wrong answers of one cluster among 20: as much as one cluster, near enough."""
+    values = [1.0] * 196 + [0.0] * 4
+    clusters = [k // 10 for k in range(200)]
+    found = intervals.mean_interval(values, clusters=clusters, low=0.0, high=1.0)
+    error, freedom = intervals.clustered_error(values, clusters)
+    plain = 0.98 * 0.02 / error**2
+    size = plain ** (1 / 6) * min(plain, 20) ** (5 / 6)
+    t = scipy_stats.t.ppf(0.975, freedom)
+    assert found.high == pytest.approx(
+        (0.98 + t * t / (2 * size)) / (1 + t * t / size)
+        + t / (1 + t * t / size) * (0.98 * 0.02 / size + t * t / (4 * size * size)) ** 0.5
+    )
+    few = intervals.mean_interval(values[50:], clusters=clusters[50:], low=0.0, high=1.0)
+    assert few.n == 15

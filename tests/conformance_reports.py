@@ -89,11 +89,11 @@ def _public(report: ConformanceReport) -> ConformanceReport:
 
 
 @asynccontextmanager
-async def stand_in(name: str, dialect: Any, source: str) -> AsyncIterator[Server]:
+async def fake_server(name: str, dialect: Any, source: str) -> AsyncIterator[Server]:
     """Start a strict fake host, and yield it as a server to examine."""
-    from fake_hosts import KEY, MODEL, StandIn
+    from fake_hosts import KEY, MODEL, FakeHost
 
-    async with StandIn(dialect) as host:
+    async with FakeHost(dialect) as host:
         fields: dict[str, Any] = {"base_url": host.url}
         if dialect.needs_key:
             fields["api_key"] = KEY
@@ -141,7 +141,7 @@ async def examine_fakes(kind: str = "") -> None:
     for name, dialect in dialects.items():
         if kind not in ("", name):
             continue
-        async with stand_in(name, dialect(), "stand-in of 2026-11") as server:
+        async with fake_server(name, dialect(), "stand-in of 2026-11") as server:
             await examine_server(server)
 
 

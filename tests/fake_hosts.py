@@ -1,6 +1,6 @@
-"""Strict stand-ins for hosts that cannot be asked offline, written from their API references.
+"""Strict fakes of hosts that cannot be reached offline, written from their API references.
 
-    async with StandIn(MistralDialect()) as host:
+    async with FakeHost(MistralDialect()) as host:
         ...  # host.url, host.received (bodies), host.refusals (what was wrong with them)
 
 Each knows its host's request fields and refuses all others in its host's words; a fake model
@@ -33,7 +33,7 @@ class Refusal(Exception):  # noqa: N818  # an answer, not a failure
 
 
 class Dialect:
-    """OpenAI's own form, with the host's list of fields."""
+    """The requests that a host takes and its answers: OpenAI's form, with the host's fields."""
 
     root = "/v1"
     chat = "/chat/completions"
@@ -74,23 +74,23 @@ class Dialect:
         return fake_model.answer(body)
 
     def events(self, body: Object, answer: Object) -> list[tuple[str, Any]]:
-        """Event name and data; "" for none."""
+        """Return the events of a stream, each as its name ("" for none) and its data."""
         usage = (body.get("stream_options") or {}).get("include_usage")
-        return [("", one) for one in chunks(answer, usage="last" if usage else "none")]
+        return [("", chunk) for chunk in chunks(answer, usage="last" if usage else "none")]
 
     def models(self) -> Object:
         return {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "it"}]}
 
 
 def chunks(answer: Object, *, usage: str) -> list[Any]:
-    """A completion as OpenAI's chunks. `usage`: in a `last` chunk, `beside` the finish, `none`."""
+    """Return OpenAI's chunks of a completion, usage in a `last` one, `beside` the end or `none`."""
     head = {name: answer[name] for name in ("id", "created", "model")}
     head["object"] = "chat.completion.chunk"
-    found: list[Any] = []
+    made: list[Any] = []
 
     def add(index: int, delta: Object, finish: str | None = None, **more: Any) -> None:
         choice = {"index": index, "delta": delta, "finish_reason": finish}
-        found.append({**head, "choices": [choice], **more})
+        made.append({**head, "choices": [choice], **more})
 
     for choice in answer["choices"]:
         index, message = choice["index"], choice["message"]
@@ -106,11 +106,11 @@ def chunks(answer: Object, *, usage: str) -> list[Any]:
         beside = {"usage": answer["usage"]} if usage == "beside" else {}
         add(index, {}, choice["finish_reason"], **beside)
     if usage == "last":
-        found.append({**head, "choices": [], "usage": answer["usage"]})
-    return [*found, "[DONE]"]
+        made.append({**head, "choices": [], "usage": answer["usage"]})
+    return [*made, "[DONE]"]
 
 
-class StandIn:
+class FakeHost:
     """One host on loopback; an async context manager."""
 
     def __init__(self, dialect: Dialect) -> None:
@@ -198,8 +198,8 @@ class MistralDialect(Dialect):
         return Refusal(status, {**code, "message": message})
 
     def extra(self, *place: str | int) -> Refusal:
-        one = {"type": "extra_forbidden", "loc": ["body", *place]}
-        detail = [{**one, "msg": "Extra inputs are not permitted"}]
+        problem = {"type": "extra_forbidden", "loc": ["body", *place]}
+        detail = [{**problem, "msg": "Extra inputs are not permitted"}]
         error = {"object": "error", "message": {"detail": detail}}
         return Refusal(422, {**error, "type": "invalid_request_error", "param": None})
 
@@ -216,11 +216,12 @@ class MistralDialect(Dialect):
                     raise self.extra("messages", number, role, name)
             ids = [call["id"] for call in message.get("tool_calls") or ()]
             ids += [message["tool_call_id"]] if role == "tool" else []
-            for one in ids:
-                if not re.fullmatch(r"[a-zA-Z0-9]{9}", one):
+            for call_id in ids:
+                if not re.fullmatch(r"[a-zA-Z0-9]{9}", call_id):
                     raise self.refuse(
                         400,
-                        f"Tool call id was {one} but must be a-z, A-Z, 0-9, with a length of 9.",
+                        f"Tool call id was {call_id} but must be a-z, A-Z, 0-9, "
+                        "with a length of 9.",
                     )
         choice = body.get("tool_choice", "auto")
         if isinstance(choice, str) and choice not in ("auto", "none", "any"):
@@ -238,7 +239,7 @@ class MistralDialect(Dialect):
         return answer
 
     def events(self, body: Object, answer: Object) -> list[tuple[str, Any]]:
-        return [("", one) for one in chunks(answer, usage="beside")]
+        return [("", chunk) for chunk in chunks(answer, usage="beside")]
 
 
 class GroqDialect(Dialect):
@@ -379,10 +380,10 @@ class AnthropicDialect(Dialect):
                 blocks = [{"type": "text", "text": blocks}]
             if not blocks:
                 raise self.refuse(400, f"{place}: content must not be empty")
-            answered = {one["tool_use_id"] for one in blocks if one["type"] == "tool_result"}
+            answered = {block["tool_use_id"] for block in blocks if block["type"] == "tool_result"}
             if answered != open_calls:
                 raise self.refuse(400, f"{place}: tool_use ids {open_calls} without tool_result")
-            open_calls = {one["id"] for one in blocks if one["type"] == "tool_use"}
+            open_calls = {block["id"] for block in blocks if block["type"] == "tool_use"}
             for block in blocks:
                 self.check_block(block, place)
         for tool in body.get("tools") or ():
@@ -412,13 +413,14 @@ class AnthropicDialect(Dialect):
         plain = {
             "model": body["model"],
             "messages": [
-                {"role": one["role"], "content": _plain(one["content"])} for one in body["messages"]
+                {"role": message["role"], "content": _plain(message["content"])}
+                for message in body["messages"]
             ],
             "max_tokens": body["max_tokens"],
             "stop": body.get("stop_sequences"),
             "tools": [
-                {"function": {"name": one["name"], "parameters": one["input_schema"]}}
-                for one in body.get("tools") or ()
+                {"function": {"name": tool["name"], "parameters": tool["input_schema"]}}
+                for tool in body.get("tools") or ()
             ],
             "tool_choice": {
                 "any": "required",
@@ -428,8 +430,8 @@ class AnthropicDialect(Dialect):
             "response_format": form
             and {"type": "json_schema", "json_schema": {"schema": form["schema"]}},
         }
-        said = fake_model.answer(plain)
-        message = said["choices"][0]["message"]
+        completion = fake_model.answer(plain)
+        message = completion["choices"][0]["message"]
         content: list[Object] = []
         if self.thinks:
             content.append({"type": "thinking", "thinking": "Let me see.", "signature": "c2ln"})
@@ -445,42 +447,42 @@ class AnthropicDialect(Dialect):
             for call in message.get("tool_calls") or ()
         ]
         reasons = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
-        system = sum(fake_model.count(one["text"]) for one in body.get("system") or ())
+        system = sum(fake_model.count(block["text"]) for block in body.get("system") or ())
         return {
             "id": "msg_1",
             "type": "message",
             "role": "assistant",
             "model": body["model"],
             "content": content,
-            "stop_reason": reasons[said["choices"][0]["finish_reason"]],
+            "stop_reason": reasons[completion["choices"][0]["finish_reason"]],
             "stop_sequence": None,
             "usage": {
-                "input_tokens": said["usage"]["prompt_tokens"] + system - 2,
+                "input_tokens": completion["usage"]["prompt_tokens"] + system - 2,
                 "cache_creation_input_tokens": 0,
                 "cache_read_input_tokens": 2,
-                "output_tokens": said["usage"]["completion_tokens"],
+                "output_tokens": completion["usage"]["completion_tokens"],
             },
         }
 
     def events(self, body: Object, answer: Object) -> list[tuple[str, Any]]:
-        found: list[Object] = []
+        made: list[Object] = []
         start = {**answer, "content": [], "stop_reason": None}
         start["usage"] = {**answer["usage"], "output_tokens": 1}
-        found += [{"type": "message_start", "message": start}, {"type": "ping"}]
+        made += [{"type": "message_start", "message": start}, {"type": "ping"}]
         for index, block in enumerate(answer["content"]):
             empty = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""}}
-            opened = {**block, **empty.get(block["type"], {"input": {}})}
-            found.append({"type": "content_block_start", "index": index, "content_block": opened})
-            found += [
-                {"type": "content_block_delta", "index": index, "delta": one}
-                for one in _deltas(block)
+            started = {**block, **empty.get(block["type"], {"input": {}})}
+            made.append({"type": "content_block_start", "index": index, "content_block": started})
+            made += [
+                {"type": "content_block_delta", "index": index, "delta": block_delta}
+                for block_delta in _deltas(block)
             ]
-            found.append({"type": "content_block_stop", "index": index})
+            made.append({"type": "content_block_stop", "index": index})
         delta = {"stop_reason": answer["stop_reason"], "stop_sequence": None}
         usage = {"output_tokens": answer["usage"]["output_tokens"]}
-        found.append({"type": "message_delta", "delta": delta, "usage": usage})
-        found.append({"type": "message_stop"})
-        return [(one["type"], one) for one in found]
+        made.append({"type": "message_delta", "delta": delta, "usage": usage})
+        made.append({"type": "message_stop"})
+        return [(event["type"], event) for event in made]
 
     def models(self) -> Object:
         row = {"type": "model", "id": MODEL, "display_name": "It"}

@@ -1,4 +1,4 @@
-"""A model that knows nothing but does as it is told: for the strict stand-ins of `stand_ins.py`.
+"""A model that knows nothing but does as it is told, for the fake hosts of `fake_hosts.py`.
 
 It answers an OpenAI chat request: text made of the last user message, calls of the tools it must
 call, JSON that fits a schema, as many choices, tokens (words) and log probabilities as are asked.
@@ -26,20 +26,21 @@ def count(text: str) -> int:
 
 
 def instance(schema: Object) -> Any:
-    """A value that fits a schema."""
+    """Return a value that fits a schema."""
     if "enum" in schema:
         return schema["enum"][0]
     kind = schema.get("type", "object")
     if kind == "object":
-        return {name: instance(one) for name, one in schema.get("properties", {}).items()}
+        return {name: instance(inner) for name, inner in schema.get("properties", {}).items()}
     return {"string": "x", "integer": 1, "number": 1.5, "boolean": True, "array": []}.get(kind)
 
 
 def answer(request: Object, *, prefix: str = "You said") -> Object:
-    """The chat completion for a request, without what a host adds to it."""
-    asked = [text_of(one.get("content")) for one in request["messages"]]
+    """Return the chat completion for a request, without what a host adds to it."""
+    messages = request["messages"]
+    texts = [text_of(message.get("content")) for message in messages]
     users = [
-        text for text, one in zip(asked, request["messages"], strict=True) if one["role"] == "user"
+        text for text, message in zip(texts, messages, strict=True) if message["role"] == "user"
     ]
     last = users[-1] if users else ""
     calls = _calls(request, last)
@@ -58,7 +59,7 @@ def answer(request: Object, *, prefix: str = "You said") -> Object:
             choice["logprobs"] = {"content": [_logprob(word, top) for word in text.split()]}
         choices.append(choice)
         written += count(text) + sum(count(call["function"]["arguments"]) for call in calls)
-    prompt = sum(map(count, asked)) + 3
+    prompt = sum(map(count, texts)) + 3
     return {
         "id": "answer-1",
         "object": "chat.completion",
@@ -84,8 +85,8 @@ def _text(request: Object, text: str) -> str:
 
 def _end(request: Object, text: str) -> tuple[str, str]:
     stop = request.get("stop") or []
-    for one in [stop] if isinstance(stop, str) else stop:
-        text = text.partition(one)[0]
+    for end in [stop] if isinstance(stop, str) else stop:
+        text = text.partition(end)[0]
     bound = request.get("max_completion_tokens") or request.get("max_tokens")
     words = re.findall(r"\s*\S+", text)
     if bound and len(words) > bound:
@@ -115,5 +116,5 @@ def _calls(request: Object, last: str) -> list[Object]:
 
 
 def _logprob(word: str, top: int) -> Object:
-    one = {"token": word, "logprob": -0.5, "bytes": list(word.encode())}
-    return {**one, "top_logprobs": [one] * top}
+    token = {"token": word, "logprob": -0.5, "bytes": list(word.encode())}
+    return {**token, "top_logprobs": [token] * top}

@@ -1,4 +1,4 @@
-"""Providers in front of stand-ins, and short ways to ask them."""
+"""Puts providers in front of fake hosts, and sends them requests in a line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import msgspec
-from fake_hosts import KEY, MODEL, Dialect, StandIn
+from fake_hosts import KEY, MODEL, Dialect, FakeHost
 
 from providers import wire
 from providers.base import Call, Provider, ProviderConfig, Secret, Translation
@@ -18,10 +18,10 @@ from providers.kinds import KINDS, make
 
 class Host(NamedTuple):
     provider: Provider
-    server: StandIn
+    server: FakeHost
 
 
-class Said(NamedTuple):
+class HostAnswer(NamedTuple):
     status: int
     body: bytes
     translation: Translation
@@ -38,7 +38,7 @@ class Streamed(NamedTuple):
 
 
 def config(kind: str, **fields: Any) -> ProviderConfig:
-    """A provider's entry as the config file would give it."""
+    """Return a provider's entry as the config file would give it."""
     return msgspec.convert(
         {"kind": kind, **fields},
         KINDS[kind].config,
@@ -48,18 +48,18 @@ def config(kind: str, **fields: Any) -> ProviderConfig:
 
 @asynccontextmanager
 async def transport() -> AsyncIterator[Transport]:
-    one = Transport()
-    await one.open()
+    client = Transport()
+    await client.open()
     try:
-        yield one
+        yield client
     finally:
-        await one.close()
+        await client.close()
 
 
 @asynccontextmanager
 async def open_host(kind: str, dialect: Dialect, **fields: Any) -> AsyncIterator[Host]:
-    """A provider of a kind before a stand-in."""
-    async with StandIn(dialect) as server, transport() as client:
+    """Yield a provider of a kind in front of a fake host."""
+    async with FakeHost(dialect) as server, transport() as client:
         entry = config(kind, **{"base_url": server.url, "api_key": KEY, **fields})
         yield Host(make(kind, entry, client), server)
 
@@ -71,7 +71,7 @@ def call(
     on_unsupported: Any = "drop",
     **fields: Any,
 ) -> Call:
-    """A call with these fields; a chat has a message unless it is given."""
+    """Return a call with these fields; a chat has a message of its own unless they have one."""
     if path == "chat/completions":
         fields.setdefault("messages", [{"role": "user", "content": "hi"}])
     return Call(
@@ -86,18 +86,18 @@ def call(
     )
 
 
-async def ask(host: Host | Provider, path: Any = "chat/completions", **fields: Any) -> Said:
-    """A whole answer."""
+async def ask(host: Host | Provider, path: Any = "chat/completions", **fields: Any) -> HostAnswer:
+    """Send a request and return the whole answer."""
     provider = host.provider if isinstance(host, Host) else host
     reply = await provider.send(call(path, **fields))
     try:
-        return Said(reply.status, await reply.read(), reply.translation)
+        return HostAnswer(reply.status, await reply.read(), reply.translation)
     finally:
         await reply.aclose()
 
 
 async def stream(host: Host | Provider, path: Any = "chat/completions", **fields: Any) -> Streamed:
-    """A streamed answer, to its end."""
+    """Send a request and return the streamed answer, read to its end."""
     provider = host.provider if isinstance(host, Host) else host
     reply = await provider.send(call(path, stream=True, **fields))
     try:
@@ -111,7 +111,7 @@ async def stream(host: Host | Provider, path: Any = "chat/completions", **fields
 
 
 def texts(streamed: Streamed, name: str = "content") -> str:
-    """What the first choice's deltas say, joined."""
+    """Return the joined texts of the first choice's deltas."""
     return "".join(
         (choice.get("delta") or {}).get(name) or ""
         for chunk in streamed.chunks

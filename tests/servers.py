@@ -107,9 +107,9 @@ def process(
     )
     try:
         assert server.stderr is not None
-        found = re.search(r"http://\S+", server.stderr.readline())
-        assert found is not None
-        url = found.group()
+        address = re.search(r"http://\S+", server.stderr.readline())
+        assert address is not None
+        url = address.group()
         with httpx.Client() as http:
             while True:
                 try:

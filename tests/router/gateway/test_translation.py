@@ -6,7 +6,7 @@ import time
 import httpx
 import msgspec
 import pytest
-from fake_hosts import KEY, MODEL, MistralDialect, StandIn
+from fake_hosts import KEY, MODEL, FakeHost, MistralDialect
 from raw_host import DONE, answer, by_model, chat, event, raw_host
 from raw_host import stream as raw_stream
 from servers import gateway, in_thread
@@ -21,7 +21,7 @@ from providers.base import AS_IT_CAME, Translation
 def host(tmp_path, monkeypatch):
     # A server reads datasets below its working directory only.
     monkeypatch.chdir(tmp_path)
-    with in_thread(StandIn(MistralDialect())) as server:
+    with in_thread(FakeHost(MistralDialect())) as server:
         yield server
 
 

@@ -259,6 +259,20 @@ def _bad(path: str, what: str) -> RequestError:
     )
 
 
+def _object(value: Any, path: str) -> Mapping[str, Any]:
+    """Return the object at a path of the request; an empty one where nothing stands."""
+    if value and not isinstance(value, dict):
+        raise _bad(path, "an object")
+    return value or {}
+
+
+def _list(value: Any, path: str) -> list[Any]:
+    """Return the list at a path of the request; an empty one where nothing stands."""
+    if value and not isinstance(value, list):
+        raise _bad(path, "a list")
+    return value or []
+
+
 def _messages(messages: Any, sent: dict[str, Any], edits: Edits) -> None:
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise _bad("messages", "a list of objects")
@@ -320,7 +334,7 @@ def _block(part: Any, edits: Edits) -> dict[str, Any] | None:
             edits.drop("messages.content.image_url.detail", "the Messages API has no such choice")
         return _cached(part, {"type": "image", "source": _source(url, "image_url")})
     if kind == "file":
-        data = (part.get("file") or {}).get("file_data")
+        data = _object(part.get("file"), "messages.content.file").get("file_data")
         return _cached(part, {"type": "document", "source": _source(data, "file")})
     if kind in ("image", "document", "search_result"):
         return dict(part)
@@ -352,28 +366,32 @@ def _cached(part: Mapping[str, Any], block: dict[str, Any]) -> dict[str, Any]:
 
 
 def _assistant_blocks(message: Mapping[str, Any], edits: Edits) -> list[dict[str, Any]]:
-    thinking = message.get("thinking_blocks") or []
+    thinking = _list(message.get("thinking_blocks"), "messages.thinking_blocks")
     if not thinking and (message.get("reasoning_content") or message.get("reasoning")):
         # Without its signature the API refuses a thought; it needs none.
         edits.convert(
             "messages.reasoning_content", "left out: thoughts return signed or not at all"
         )
     blocks = [*thinking, *_blocks(message, edits)]
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") or {}
-        try:
-            arguments = _decode_object(function.get("arguments") or "{}")
-        except wire.UNREADABLE:
-            raise _bad("messages.tool_calls.function.arguments", "a JSON object") from None
-        blocks.append(
-            {
-                "type": "tool_use",
-                "id": call.get("id"),
-                "name": function.get("name"),
-                "input": arguments,
-            }
-        )
-    return blocks
+    calls = _list(message.get("tool_calls"), "messages.tool_calls")
+    return blocks + [_tool_use(_object(call, "messages.tool_calls")) for call in calls]
+
+
+def _tool_use(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = _object(call.get("function"), "messages.tool_calls.function")
+    arguments = function.get("arguments") or "{}"
+    try:
+        read_arguments = _decode_object(arguments) if isinstance(arguments, str) else None
+    except wire.UNREADABLE:
+        read_arguments = None
+    if read_arguments is None:
+        raise _bad("messages.tool_calls.function.arguments", "a JSON object")
+    return {
+        "type": "tool_use",
+        "id": call.get("id"),
+        "name": function.get("name"),
+        "input": read_arguments,
+    }
 
 
 def _tool_result(message: Mapping[str, Any], edits: Edits) -> dict[str, Any]:
@@ -433,7 +451,7 @@ def _tool(tool: Any) -> Any:
     if not isinstance(tool, dict) or tool.get("type") != "function":
         # Anthropic's own tools are named by their type.
         return tool
-    function = tool.get("function") or {}
+    function = _object(tool.get("function"), "tools.function")
     ours: dict[str, Any] = {
         "name": function.get("name"),
         "input_schema": function.get("parameters") or {"type": "object", "properties": {}},
@@ -449,7 +467,8 @@ def _tool_choice(choice: Any, sent: dict[str, Any], edits: Edits) -> None:
     if isinstance(choice, str) and choice in words:
         native: dict[str, Any] = {"type": words[choice]}
     elif isinstance(choice, dict) and choice.get("type") == "function":
-        native = {"type": "tool", "name": (choice.get("function") or {}).get("name")}
+        function = _object(choice.get("function"), "tool_choice.function")
+        native = {"type": "tool", "name": function.get("name")}
     elif choice is None:
         return
     else:
@@ -471,7 +490,7 @@ def _response_format(value: Any, sent: dict[str, Any], edits: Edits) -> None:
     if value is None or kind == "text":
         edits.convert("response_format", "left out: the host does this anyway")
     elif kind == "json_schema":
-        schema = (value.get("json_schema") or {}).get("schema")
+        schema = _object(value.get("json_schema"), "response_format.json_schema").get("schema")
         _output_config(sent)["format"] = {"type": "json_schema", "schema": schema}
         edits.convert("response_format", "to output_config.format")
     else:
@@ -497,9 +516,9 @@ def _reasoning_effort(value: Any, sent: dict[str, Any], edits: Edits) -> None:
 def _output_config(sent: dict[str, Any]) -> dict[str, Any]:
     """Return the request's `output_config` to add to; what the client sent in it stays."""
     value = sent.get("output_config", {})
-    config: dict[str, Any] = (
-        read(value, "output_config") if isinstance(value, msgspec.Raw) else value
-    )
+    if isinstance(value, msgspec.Raw):
+        value = read(value, "output_config")
+    config = dict(_object(value, "output_config"))
     sent["output_config"] = config
     return config
 

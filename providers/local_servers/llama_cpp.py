@@ -71,8 +71,11 @@ def _tool_choice(choice: Any, edits: Edits) -> Any:
 def _response_format(value: Any, edits: Edits) -> Any:
     if not isinstance(value, dict) or value.get("type") != "json_schema":
         return value
+    named = value.get("json_schema") or {}
+    if not isinstance(named, dict):
+        return value
     edits.convert("response_format", "json_schema to json_object with a schema")
-    return {"type": "json_object", "schema": (value.get("json_schema") or {}).get("schema")}
+    return {"type": "json_object", "schema": named.get("schema")}
 
 
 _CHAT = Rules(

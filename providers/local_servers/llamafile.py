@@ -104,15 +104,21 @@ def _plain_text(messages: Any, edits: Edits) -> Any:
     plain = []
     for message in messages:
         content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list) and all(
-            isinstance(part, dict) and part.get("type") == "text" for part in content
-        ):
+        if isinstance(content, list) and all(map(_is_text, content)):
             edits.convert("messages.content", "text parts joined")
             text = "".join(part.get("text") or "" for part in content)
             plain.append({**message, "content": text})
         else:
             plain.append(message)
     return plain
+
+
+def _is_text(part: Any) -> bool:
+    return (
+        isinstance(part, dict)
+        and part.get("type") == "text"
+        and isinstance(part.get("text"), str | None)
+    )
 
 
 _OLD_WHY = "llamafile up to 0.9 ignores it"

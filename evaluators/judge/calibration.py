@@ -388,17 +388,24 @@ def change(first: Sequence[Item], second: Sequence[Item]) -> JudgeChange:
     both = [(item, later[item.id]) for item in first if item.judge and item.id in later]
     before = [_mean(earlier.judge) for earlier, _ in both]
     after = [_mean(matching.judge) for _, matching in both]
-    people = [(n, _mean(earlier.people)) for n, (earlier, _) in enumerate(both) if earlier.people]
-    truth = [score for _, score in people]
+    clusters = _clusters([earlier for earlier, _ in both])
+    known = [(earlier, matching) for earlier, matching in both if earlier.people]
     return JudgeChange(
         n=len(both),
-        agreement=agreement(after, before, _clusters([earlier for earlier, _ in both])),
-        difference=paired_difference(
-            after, before, clusters=_clusters([earlier for earlier, _ in both])
-        ),
-        pearson_first=Pairs([before[n] for n, _ in people], truth).pearson(),
-        pearson_second=Pairs([after[n] for n, _ in people], truth).pearson(),
+        agreement=agreement(after, before, clusters),
+        difference=paired_difference(after, before, clusters=clusters),
+        pearson_first=_with_people([(earlier, earlier) for earlier, _ in known]),
+        pearson_second=_with_people(known),
     )
+
+
+def _with_people(pairs: Sequence[tuple[Item, Item]]) -> Interval:
+    """Correlate people's scores of the first items with the judge's of the second ones."""
+    return Pairs(
+        [_mean(judged.judge) for _, judged in pairs],
+        [_mean(scored.people) for scored, _ in pairs],
+        clusters=_clusters([scored for scored, _ in pairs]),
+    ).pearson()
 
 
 def _mean(scores: Sequence[float]) -> float:

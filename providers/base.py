@@ -148,7 +148,7 @@ class Call(msgspec.Struct, kw_only=True):
 
     @property
     def size(self) -> int:
-        """Bytes of the values in the envelope."""
+        """Return the number of bytes of the values in the envelope."""
         return sum(map(len, self.envelope.values()))
 
 

@@ -87,7 +87,7 @@ class Pairs:
         return self._interval(lambda tables: _correlation(tables, self._a, self._b))
 
     def spearman(self) -> Interval:
-        """Spearman's rank correlation; equal scores share their mean rank."""
+        """Return Spearman's rank correlation; equal scores share their mean rank."""
 
         def statistic(tables: Floats) -> Floats:
             return _correlation(tables, _ranks(tables.sum(axis=2)), _ranks(tables.sum(axis=1)))
@@ -95,7 +95,7 @@ class Pairs:
         return self._interval(statistic)
 
     def kendall(self) -> Interval:
-        """Kendall's tau-b (Kendall 1945, Biometrika 33:239-251)."""
+        """Return Kendall's tau-b (Kendall 1945, Biometrika 33:239-251)."""
 
         def statistic(tables: Floats) -> Floats:
             concordant, discordant, only_a, only_b = _orderings(tables)
@@ -106,7 +106,7 @@ class Pairs:
         return self._interval(statistic)
 
     def kappa(self, weights: Weights = "none") -> Interval:
-        """Cohen's kappa over all scores that either rater gave (Cohen 1960, 1968).
+        """Return Cohen's kappa over all scores that either rater gave (Cohen 1960, 1968).
 
         Args:
             weights: how much a disagreement counts: alike, by its distance, or by the square of
@@ -144,7 +144,7 @@ class Pairs:
         return self._interval(statistic)
 
     def ordered(self) -> Interval:
-        """Pairwise accuracy over all pairs of items that `b` sets apart.
+        """Return the pairwise accuracy over all pairs of items that `b` sets apart.
 
         A pair that `a` orders as `b` does counts 1, one that it ties counts a half.
         """
@@ -388,7 +388,7 @@ def fleiss_of_sums(sums: Sequence[float]) -> float:
 
 
 def _distances(level: Level, values: Sequence[Any], totals: Floats) -> Floats:
-    """Squared distances between values, shape (draws or 1, values, values)."""
+    """Return squared distances between values, of shape (draws or 1, values, values)."""
     if level == "nominal":
         return 1 - np.eye(len(values))[None]
     if level == "interval":

@@ -334,7 +334,7 @@ class McNemar(NamedTuple):
 
 
 def mcnemar(wins: int, losses: int) -> McNemar:
-    """McNemar's test (1947), from how often only a was right and only b was.
+    """Compute McNemar's test (1947) from how often only a was right, and only b.
 
     `mid_p` is the one to use: the exact test is needlessly cautious and the asymptotic one is not
     safe for few pairs (Fagerland, Lydersen and Laake 2013, BMC Medical Research Methodology 13:91).

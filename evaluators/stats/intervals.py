@@ -184,7 +184,7 @@ def bounded_interval(
 def bca_interval(
     values: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """The mean and its bootstrap BCa interval (Efron 1987, JASA 82:171-185).
+    """Return the mean and its bootstrap BCa interval (Efron 1987, JASA 82:171-185).
 
     Args:
         values: numbers, shape (n,).
@@ -342,7 +342,7 @@ def clustered_wilson(
 
 
 def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
-    """A proportion and its score interval (Wilson 1927, JASA 22:209-212).
+    """Return a proportion and its score interval (Wilson 1927, JASA 22:209-212).
 
     Unlike a bootstrap it is not of width zero when all n succeed or all fail.
     """
@@ -373,7 +373,7 @@ def corpus_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """A corpus score and its percentile bootstrap interval over samples (Koehn 2004, EMNLP).
+    """Return a corpus score and its percentile bootstrap interval (Koehn 2004, EMNLP).
 
     Args:
         statistics: one row per sample, shape (n, k); `corpus` takes the k sums over the rows.

@@ -89,7 +89,7 @@ def schedule(
 
 
 def rate(games: Sequence[Game], *, seed: int = 0) -> Ratings:
-    """Ratings by maximum likelihood (Bradley and Terry 1952; Hunter 2004, Ann. Stat. 32:384-406).
+    """Rate by maximum likelihood (Bradley and Terry 1952; Hunter 2004, Ann. Stat. 32:384-406).
 
     Args:
         games: verdicts; names that no chain of games connects cannot be compared, and the prior

@@ -76,7 +76,7 @@ class ConformanceReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How often each outcome occurred."""
+        """Return how often each outcome occurred."""
         counts = Counter(result.outcome for result in self.results)
         return {outcome: counts[outcome] for outcome in ("pass", "fail", "unsupported")}
 
@@ -98,7 +98,7 @@ class WholeAnswer(NamedTuple):
 
     @property
     def choice(self) -> dict[str, Any]:
-        """The first choice. Raises Failed without one."""
+        """Return the first choice. Raises Failed without one."""
         choices = self.body.get("choices")
         if not choices or not isinstance(choices[0], dict):
             raise Failed(f"no choices in {show(self.body)}")
@@ -107,7 +107,7 @@ class WholeAnswer(NamedTuple):
 
     @property
     def message(self) -> dict[str, Any]:
-        """The first choice's message. Raises Failed without one."""
+        """Return the first choice's message. Raises Failed without one."""
         message = self.choice.get("message")
         if not isinstance(message, dict):
             raise Failed(f"no message in {show(self.choice)}")
@@ -115,7 +115,7 @@ class WholeAnswer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The first choice's text. Raises Failed when the content is no text."""
+        """Return the first choice's text. Raises Failed when the content is no text."""
         content = self.message.get("content")
         if not isinstance(content, str):
             raise Failed(f"content is {show(content)}")
@@ -133,7 +133,7 @@ class StreamedAnswer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The first choice's text."""
+        """Return the first choice's text."""
         return "".join(
             (choice.get("delta") or {}).get("content") or choice.get("text") or ""
             for choice in self.choices
@@ -141,7 +141,7 @@ class StreamedAnswer(NamedTuple):
 
     @property
     def choices(self) -> list[dict[str, Any]]:
-        """All pieces of the first choice."""
+        """Return all pieces of the first choice."""
         return [
             choice
             for chunk in self.chunks

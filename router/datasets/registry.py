@@ -80,12 +80,12 @@ class DatasetRegistry:
 
     @property
     def max_bytes(self) -> int:
-        """How many bytes one dataset may have."""
+        """Return the number of bytes that one dataset may have."""
         return self._config.datasets.max_bytes
 
     @property
     def artifacts(self) -> Artifacts:
-        """The store of the files. Raises ConfigError, MissingExtraError."""
+        """Return the store of the files. Raises ConfigError, MissingExtraError."""
         if self._artifacts is None:
             storage = self._config.storage
             self._artifacts = open_artifacts(storage.artifacts, storage.s3)

@@ -69,7 +69,7 @@ class RunProgress(msgspec.Struct):
 
     @property
     def done(self) -> int:
-        """How many cells need no more requests."""
+        """Return the number of cells that need no more requests."""
         return self.answered + self.failed
 
 

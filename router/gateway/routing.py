@@ -230,7 +230,7 @@ class _PreparedRoute:
         )
 
     def _quicker_of_two(self, draw: float, load_of: LoadOf) -> tuple[Target, ...]:
-        """Power of two choices (Mitzenmacher 2001): good balance without herding on the best."""
+        """Choose the quicker of two (Mitzenmacher 2001), so that not all herd on the best."""
         count = len(self.targets)
         if count == 1:
             return self.orders[0]

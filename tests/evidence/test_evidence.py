@@ -75,7 +75,7 @@ def around(half, **options):
         (cell_of(around(1.0)), "covers too little"),
         (cell_of(around(9.0)), "covers too much"),
         (cell_of(around(9.0), refused="no method covers"), "an interval is given"),
-        (cell_of(around(2.0, contradicts=True)), "1000 contradictions of interval and p"),
+        (cell_of(around(2.0, contradicts=True)), "500 contradictions of interval and p"),
         (cell_of(lambda data: Outcome(wrong=data.values[0] > 1)), "wrong in more than 5.0%"),
         (
             cell_of(around(2.0, candidates={"other": (-0.5, 0.5)})),

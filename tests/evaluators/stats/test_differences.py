@@ -708,3 +708,9 @@ def test_scores_beyond_their_range_widen_it():
     assert (found.low, found.high) == (-3.0, 3.0)
     found = paired_difference([1.0, 0.0], [0.0, 0.5], low=0.0, high=2.0)
     assert (found.low, found.high) == (-2.0, 2.0)
+
+
+def test_two_clusters_have_a_spread_and_no_test():
+    found = paired_difference(A, B, clusters=list("aaabbb"))
+    assert (found.p_value, found.detectable) == (1.0, None)
+    assert paired_corpus_difference(ROWS[:1], OTHER[:1], ratio).detectable is None

@@ -15,11 +15,11 @@ _NOUNS = (
     r"(?:\b(?:score|rating|grade|result|verdict|bewertung|punktzahl|puntuaci[o\u00f3]n|puntaje"
     r"|calificaci[o\u00f3]n|pontua[c\u00e7][a\u00e3]o|punteggio|\u043e\u0446\u0435\u043d\u043a\u0430)\b"
     r"|[\u8bc4\u8a55\u5f97\u603b\u7e3d\u6253]\u5206|\u5206[\u6570\u6578]|\u8bc4\u7ea7|\u8a55\u4fa1"
-    r"|\u70b9\u6570|\u30b9\u30b3\u30a2|\uc810\uc218|\ud3c9\uc810)"
+    r"|\u5f97(?=\s*\d)|\u70b9\u6570|\u30b9\u30b3\u30a2|\uc810\uc218|\ud3c9\uc810)"
 )
 _FILLER = (
     rf"(?:{DRESS}|(?:the|this|my|final|overall|score|rating|grade|result|verdict|response|answer"
-    r"|is|was|of|for|be|would|an?|given|assigned)\b|\u4e3a|\u662f|\u306f){0,24}"
+    r"|is|was|of|for|be|would|an?|solid|strong|clear|firm|given|assigned)\b|\u4e3a|\u662f|\u306f){0,24}"
 )
 # Fractions and powers after it make it another number.
 _MORE = r"[\d%\u2044\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2079\u2150-\u215e]|[.,]\d"
@@ -32,7 +32,7 @@ TOP = (
 # `1-5` and `1 to 5` are ranges; `Score 3: ...` is a line of a rubric; `3 and 5` are two numbers.
 _NO_RANGE = (
     r"(?![^\S\n]*(?:[-\u2013\u2014~\u301c]|to|and|or|through|bis|\u81f3|\u5230|\.{2,3})"
-    r"[^\S\n]*[+-]?\d)"
+    r"[^\S\n]*[+-]?\d|[^\S\n]*(?:or|and)\s+(?:higher|more|above|better|lower|less|below)\b)"
 )
 TAGGED = re.compile(
     rf"(?:\[\s*/?\s*(?:RESULT|SCORE)\s*(?:\]|(?=[:\s]{{1,3}}[+-]?\d))|\\boxed\s*\{{)"
@@ -41,12 +41,15 @@ TAGGED = re.compile(
 )
 BARE_TAG = re.compile(r"\[\s*/?\s*(?:RESULT|SCORE)\s*\]?[\s:*_]*\Z", re.IGNORECASE)
 OVERALL = re.compile(
-    rf"\b(?:overall|final|total)\b(?:(?:\s+\w+){{0,2}}\s+{_NOUNS}|\s*[:=])"
+    rf"\b(?:overall|final|total)\b(?:(?:\s+\w+){{0,2}}\s+{_NOUNS}|(?:\s+answer)?\s*[:=])"
     rf"{_FILLER}{NUMBER}{TOP}?{_NO_RANGE}",
     re.IGNORECASE,
 )
 WORDED = re.compile(rf"{_NOUNS}{_FILLER}{NUMBER}{TOP}?{_NO_RANGE}(?!\s*:)", re.IGNORECASE)
-OUT_OF = re.compile(rf"{NUMBER}{TOP}", re.IGNORECASE)
+# `3 of 5` may be questions that were answered.
+OUT_OF = re.compile(
+    rf"{NUMBER}(?=[*_\s]*(?:points?|stars?|\u5206)?\s*(?:/|out\b)){TOP}", re.IGNORECASE
+)
 GIVEN = re.compile(
     r"\b(?:(?:I|we)(?:['\u2019](?:d|ll)|\s+(?:would|will|can|must))?(?:\s+\w+ly)?"
     r"\s+(?:give|rate|grade|score|award|assign)|deserves|merits|earns)\b"
@@ -79,13 +82,17 @@ SUPPOSED = re.compile(
     r"|\b(?:an?|any)\s+(?:\w+\s+){0,3}(?:answer|response|summary|translation|one)\s+"
     r"(?:would|could|might|may|can)\b[^.!?\n]*\Z"
     r"|\b(?:not|n['\u2019]t|below|above|than|instead\s+of|rather\s+than|short\s+of)\s+"
-    r"(?:\w+\s+){0,2}\Z",
+    r"(?:\w+\s+){0,2}\Z"
+    r"|\bfor\s+an?\s+\Z"
+    r"|\b(?:an?|any)\s+(?:perfect|better|good|great|ideal|excellent|top|strong(?:er)?|weak(?:er)?"
+    r"|poor|bad|full)\s+(?:answer|response|summary|translation|one)\b[^.!?;\n]*\Z"
+    r"|\b(?:earlier|previous|prior)\s+(?:\w+\s+){0,2}(?:had|got|has|received)\s+an?\s+\Z",
     re.IGNORECASE,
 )
 # After it:
 REQUIRED = re.compile(
     r"\s*(?:(?:would|could|might)\s+(?:require|need|have|be)|requires?|needs?|means"
-    r"|is\s+(?:for|reserved))\b",
+    r"|is\s+(?:for|reserved|possible|only|not))\b",
     re.IGNORECASE,
 )
 MODAL = re.compile(r"\b(?:would|could|might)\b", re.IGNORECASE)

@@ -230,18 +230,22 @@ def _worded(text: str) -> list[re.Match[str]]:
 
 
 def _given(matches: Iterable[re.Match[str]], text: str, high: int) -> re.Match[str] | None:
-    """Return the last score that the judge gives, on this scale, and does not only speak of."""
-    return _last(
+    """Return the last score that the judge gives, on this scale, and does not only speak of.
+
+    One that it would give counts if it gives no other.
+    """
+    given = [
         match
         for match in matches
         if match["top"] in {None, str(high)} and not _is_hypothetical(match, text)
-    )
+    ]
+    return _last(match for match in given if not patterns.MODAL.search(match[0])) or _last(given)
 
 
 def _is_hypothetical(match: re.Match[str], text: str) -> bool:
     """Whether a score is that of another answer, as in `to reach a score of 5, add details`."""
-    before = re.split(r"[.!?\n]", text[max(0, match.start() - _SENTENCE) : match.start()])[-1]
-    after = re.split(r"[.!?\n]", text[match.end() : match.end() + _SENTENCE])[0]
+    before = re.split(r"[.!?;\n]", text[max(0, match.start() - _SENTENCE) : match.start()])[-1]
+    after = re.split(r"[.!?;\n]", text[match.end() : match.end() + _SENTENCE])[0]
     if patterns.SUPPOSED.search(before) or patterns.REQUIRED.match(after):
         return True
     sentence = f"{before} {match[0]} {after}"

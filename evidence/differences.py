@@ -122,6 +122,16 @@ def draw_losses(n: int, share: float) -> Draw:
     return draw
 
 
+def draw_gains(n: int) -> Draw:
+    """Return a sampler of grades with small gains and rarer, larger losses: -0.1 on average."""
+
+    def draw(random: np.random.Generator) -> Data:
+        change = random.choice([-3.0, -1, 0, 1], n, p=[0.05, 0.05, 0.8, 0.1])
+        return Data(4 + change, np.full(n, 4.0))
+
+    return draw
+
+
 def draw_shifted(n: int) -> Draw:
     """Return a sampler of normal scores that differ by 0.5 on average."""
     return lambda random: Data(random.normal(0.5, 1, n), np.zeros(n))
@@ -204,6 +214,17 @@ def _independent() -> list[Cell]:
         )
         for ties in (0.5, 0.85, 0.95)
         for n in (20, 50, 200)
+    ]
+    cells += [
+        Cell(
+            "difference",
+            "judge, small gains, rare large losses",
+            n,
+            draw_gains(n),
+            _pair(GRADE, -0.1),
+            -0.1,
+        )
+        for n in (100, 200)
     ]
     cells += [
         Cell(

@@ -14,6 +14,7 @@ from evidence.differences import (
     UNBOUNDED,
     Draw,
     draw_binary,
+    draw_gains,
     draw_losses,
     draw_shifted,
     draw_tied,
@@ -121,6 +122,7 @@ NON_INFERIOR = [
     *(("three repeats of 0 or 1", n, _repeated(n), 0.1, SCORE) for n in (20, 50)),
     *(("seconds (exponential)", n, _slower(n), 0.5, SECONDS) for n in (20, 50)),
     *(("judge, 85% tied, 5% lower by 2", n, _graded(n), 0.0953125, GRADE) for n in (20, 50)),
+    *(("judge, small gains, rare large losses", n, draw_gains(n), 0.1, GRADE) for n in (150, 300)),
     ("0 or 1, clusters of lognormal size", 20, _clustered(20), 0.1, SCORE),
 ]
 EQUIVALENT = [

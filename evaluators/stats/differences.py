@@ -244,11 +244,12 @@ def paired_corpus_difference(
         seed: of the resampling.
     """
     first, second = matrix(a), matrix(b)
+    if len(first) == len(second) == 0:
+        # A route without any answer has no columns either.
+        return None
     if first.shape != second.shape:
         raise ValueError(f"statistics of shapes {first.shape} and {second.shape} cannot be paired")
     n, columns = first.shape
-    if n == 0:
-        return None
 
     def gap(sums: Floats) -> float:
         return corpus_score(corpus, sums[:columns]) - corpus_score(corpus, sums[columns:])

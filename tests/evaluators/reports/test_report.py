@@ -548,6 +548,21 @@ def test_corpus_outputs_are_scored_over_summed_statistics():
     assert (one.wins, one.ties, one.losses) == (0, 0, 30)  # by the samples' own values
 
 
+@pytest.mark.parametrize("answered", ["base", "new"])
+def test_a_route_without_any_answer_has_no_difference_of_corpus_scores(answered):
+    collected = tally(RATIO, expected=2)
+    for sample in ("a", "b"):
+        scored = Score(output="ratio", value=None, statistics=(1.0, 2.0))
+        collected.add(Cell(answered, sample, 0), answer(), (scored,))
+        silent = "new" if answered == "base" else "base"
+        collected.add(Cell(silent, sample, 0), failure(), ())
+    report = summarise(collected)
+    difference = compared(report, "new", "ratio")
+    assert (difference.n, difference.difference, difference.verdict) == (0, None, None)
+    assert score_of(report, answered, "ratio").estimate == 50.0
+    assert "no common samples" in text_of(report)
+
+
 def test_corpus_outputs_do_not_need_values_of_samples():
     collected = tally(RATIO, expected=2)
     for sample in "ab":

@@ -328,7 +328,7 @@ def clustered_wilson(
     share = float(values.mean()) if n else None
     if share is None or k < 2 or units < FEWEST_CLUSTERS:
         return Interval(estimate=share, low=None, high=None, n=k)
-    size, freedom = units, k - 1.0
+    size, freedom = units, math.inf
     if 0 < share < 1:
         error, freedom = clustered_error(values, clusters)
         size = min(float(n), share * (1 - share) / error**2) if error else float(n)
@@ -337,7 +337,7 @@ def clustered_wilson(
         if k > MANY_CLUSTERS and affected < FEW_OTHERS:
             weight = affected / FEW_OTHERS
             size = size**weight * min(size, units) ** (1 - weight)
-    low, high = _score_interval(share, size, t_quantile(0.5 + level / 2, min(freedom, k - 1)))
+    low, high = _score_interval(share, size, t_quantile(0.5 + level / 2, min(freedom, k - 1.0)))
     return Interval(estimate=share, low=low, high=high, n=k, method="wilson")
 
 

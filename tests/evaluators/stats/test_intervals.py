@@ -396,3 +396,49 @@ def test_rare_values_in_few_of_many_clusters_count_by_cluster():
     )
     few = intervals.mean_interval(values[50:], clusters=clusters[50:], low=0.0, high=1.0)
     assert few.n == 15
+
+
+def test_a_range_of_one_end_is_no_range():
+    assert intervals.mean_interval([0.5] * 5, low=0.0).method == "constant"
+    assert intervals.mean_interval([0.5] * 5, high=1.0).method == "constant"
+    assert intervals.t_interval([0.5] * 5, low=0.0).method == "constant"
+    assert intervals.t_interval([0.5] * 5, high=1.0).method == "constant"
+    values = [0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]
+    assert intervals.mean_interval(values, low=0.3) == intervals.within(
+        intervals.mean_interval(values), 0.3, None
+    )
+    # With both ends, five of five values are bounded by them.
+    few = intervals.mean_interval(values[:5], low=0.0, high=1.0)
+    assert few == intervals.bounded_interval(values[:5], low=0.0, high=1.0)
+    assert few == intervals.bounded_interval(values[:5], low=0.0, high=1.0, level=0.95)
+    assert few.method == "bounded"
+    assert intervals.mean_interval(values, low=0.0, high=1.0).method == "hall"
+
+
+def test_nearly_equal_scores_reach_towards_both_ends():
+    """A tenth of the room to each end, and more: 0.3085 is 1 - 0.025 ** (1 / 10)."""
+    found = intervals.bounded_interval([0.2] * 9 + [0.21], low=0.0, high=1.0)
+    assert found.low == pytest.approx(0.2 - 0.2 * 0.3085, abs=0.01)
+    assert found.high == pytest.approx(0.2 + 0.8 * 0.3085, abs=0.015)
+    assert intervals.bounded_interval([0.2], low=0.0, high=1.0).low is None
+    same = intervals.bounded_interval([0.2] * 10, low=0.0, high=1.0)
+    assert (same.low, same.high) == pytest.approx((0.2 - 0.2 * 0.3085, 0.2 + 0.8 * 0.3085), 1e-3)
+
+
+def test_equal_scores_in_clusters_are_bounded_by_their_range():
+    found = intervals.mean_interval([0.5] * 12, clusters=list("aabbccddeeff"), low=0.0, high=1.0)
+    share = 1 - 0.025 ** (1 / 6)
+    assert (found.low, found.high) == pytest.approx((0.5 - share / 2, 0.5 + share / 2))
+    assert (found.n, found.method) == (6, "bounded")
+
+
+def test_scores_of_0_and_1_are_a_share():
+    found = intervals.mean_interval(ZEROS_AND_ONES, low=0.0, high=1.0)
+    assert found == intervals.wilson(7, 10)
+    assert intervals.mean_interval(ZEROS_AND_ONES).method == "hall"
+    assert intervals.mean_interval([], low=0.0, high=1.0).n == 0
+
+
+def test_equal_corpora_have_no_interval():
+    found = intervals.corpus_interval([[1, 2]] * 5, ratio)
+    assert (found.estimate, found.low, found.high, found.n) == (0.5, None, None, 5)

@@ -64,7 +64,7 @@ def plan_labels(
     Args:
         judge: the judge's score of each answer.
         uncertainty: how uncertain each score is, in any unit; all the same where it is unknown.
-        people: people's scores so far, None where there is none.
+        people: people's scores so far, None where an answer has none yet.
         width: the difference between the ends of the interval.
         earlier: the probability with which each answer was chosen for the labels so far; None
             when they are a simple random sample.
@@ -85,8 +85,8 @@ def plan_labels(
     # The variance of the mean is this over the number of labels, and that of the judge's scores.
     design = float((error**2 * _profile(unsure) / shares).mean()) / total
     spread = float(scores.var()) / total if measured else 0.0
-    wanted = design / (variance - spread) if variance > spread else math.inf
-    needed = total if wanted >= total else max(2, math.ceil(wanted), int(labelled.sum()))
+    labels = design / (variance - spread) if variance > spread else math.inf
+    needed = total if labels >= total else max(2, math.ceil(labels), int(labelled.sum()))
     more = _chances(shares, needed - int(labelled.sum()))
     random = np.random.Generator(np.random.PCG64(seed))
     drawn = random.random(total) < more

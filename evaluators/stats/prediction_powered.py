@@ -59,7 +59,7 @@ def corrected_mean(
 
     Args:
         judge: the judge's score of each answer.
-        people: people's score of each answer, None where nobody scored it; which ones were scored
+        people: people's score of each answer, None for one without a score; which ones were scored
             has to be random.
         clusters: the cluster of each answer, None when each stands alone. Folds are of clusters.
         probabilities: the probability with which each answer was chosen for people; None when it
@@ -118,11 +118,11 @@ def _power(scores: Floats, truth: Floats, chosen: np.ndarray, labelled: int, tot
     """Return the power that minimises the variance, from labelled answers of other folds."""
     if chosen.sum() < 2:
         return 0.0
-    own, theirs = scores[chosen], truth[chosen]
-    variance = float(own.var())
+    by_judge, by_people = scores[chosen], truth[chosen]
+    variance = float(by_judge.var())
     if variance <= 0:
         return 0.0
-    shared = float(((own - own.mean()) * (theirs - theirs.mean())).mean())
+    shared = float(((by_judge - by_judge.mean()) * (by_people - by_people.mean())).mean())
     return _tuned(shared, variance, labelled, total - labelled)
 
 

@@ -119,20 +119,20 @@ def _fit(
 ) -> Floats:
     """Maximise the likelihood by Newton's method; the ratings add up to 0."""
     width = rows.shape[1]
-    found = np.zeros(width) if start is None else start.copy()
+    coefficients = np.zeros(width) if start is None else start.copy()
     penalty = np.zeros((width, width))
     penalty[:players, :players] = 1.0
     penalty[range(players, width), range(players, width)] = _RIDGE
     for _ in range(40):
-        chance = 1 / (1 + np.exp(-np.clip(rows @ found, -30, 30)))
-        gradient = rows.T @ (weights * (points - chance)) - penalty @ found
+        chance = 1 / (1 + np.exp(-np.clip(rows @ coefficients, -30, 30)))
+        gradient = rows.T @ (weights * (points - chance)) - penalty @ coefficients
         curvature = (rows * (weights * chance * (1 - chance))[:, None]).T @ rows + penalty
         step = np.linalg.solve(curvature, gradient)
         largest = float(np.abs(step).max())
-        found = found + step * min(1.0, 2.0 / largest if largest else 1.0)
+        coefficients = coefficients + step * min(1.0, 2.0 / largest if largest else 1.0)
         if largest < 1e-8:
             break
-    return np.asarray(found, dtype=np.float64)
+    return np.asarray(coefficients, dtype=np.float64)
 
 
 def relative_difference(first: float, second: float) -> float:

@@ -98,10 +98,10 @@ async def plan_run_labels(
         earlier=[float(chance) for chance in earlier] if all(earlier) else None,
         seed=seed,
     )
-    next_places = set(plan.chosen)
+    to_label = set(plan.chosen)
     for place, (row, chance) in enumerate(zip(rows, plan.probabilities, strict=True)):
         row[CHANCE] = chance
-        row[NEXT] = place in next_places
+        row[NEXT] = place in to_label
     labelled = sum(score is not None for score in known)
     return PlannedLabels(chosen, metric.score_name, labelled, plan, rows)
 

@@ -9,7 +9,9 @@ Columns with a meaning: `input`, `prompt` or `messages` (the question), `referen
 (text, or a list of texts), `id`; all others are for templates. `answer` is an answer that the
 dataset already has. Lumigator's `examples`, `ground_truth` and `predictions` are taken as `input`,
 `reference` and `answer`, and of OpenAI's evaluation rows `item` gives the columns and `sample` the
-answer. CSV and TSV have a header and quote as RFC 4180 says; blank lines are no rows.
+answer. A whole Prometheus prompt in `instruction` gives a row without a prompt its `input`,
+`answer`, `reference` and `rubric`. CSV and TSV have a header and quote as RFC 4180 says; blank
+lines are no rows.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ async def _write_jsonl(store: Store, run: Run, folder: Path) -> _Written:
     def write(batch: list[ExportedRow], others: list[ExportedJudgement]) -> int:
         for row in batch:
             cells.write(_encode(row) + b"\n")
-        written = [*(one for row in batch for one in row.judgements), *others]
+        written = [*(judgement for row in batch for judgement in row.judgements), *others]
         for judgement in written:
             verdicts.write(_encode(judgement) + b"\n")
         return len(written)

@@ -202,7 +202,7 @@ def _inside(name: str, value: Any, columns: Mapping[str, str]) -> str:
     """Return advice for a value that has others within it."""
     if not isinstance(value, dict) or not value:
         return ""
-    column = next((own for own, known in columns.items() if known == name), name)
+    column = next((key for key, known in columns.items() if known == name), name)
     return f"; name a part of it by a path, for example {column}.{next(iter(value))}"
 
 

@@ -206,7 +206,7 @@ class _Labels:
         self._targets: Counter[str] = Counter()
         self._models: Counter[str] = Counter()
         self._left_out: Counter[str] = Counter()
-        self._kept = 0
+        self._unchanged = 0
 
     def provenance(self) -> dict[str, Any]:
         """Return how the labels were made, once all rows have been read."""
@@ -224,8 +224,8 @@ class _Labels:
             made["task"] = document.task
         if document.messages is not None:
             made["messages"] = list(document.messages)
-        if self._kept:
-            made["kept"] = self._kept
+        if self._unchanged:
+            made["kept"] = self._unchanged
         if self._left_out:
             made["left_out"] = dict(self._left_out)
         return made
@@ -251,7 +251,7 @@ class _Labels:
                         yield self._row(row, result)
                         result = await anext(results, None)
                     else:
-                        self._kept += 1
+                        self._unchanged += 1
                         yield {"id": row.id} | row.fields
 
     def _row(self, row: Sample | Row, result: ScoredAnswer) -> dict[str, Any]:

@@ -38,6 +38,39 @@ WORDS = frozenset(
         "Work",
     ]
 )
+# As parts of the name of a function, a parameter, an attribute or a variable.
+BINDINGS = frozenset(
+    [
+        "asked",
+        "asker",
+        "asking",
+        "beat",
+        "bench",
+        "bout",
+        "bouts",
+        "duel",
+        "found",
+        "inquiry",
+        "kept",
+        "klass",
+        "look",
+        "most",
+        "nobody",
+        "opened",
+        "places",
+        "said",
+        "somebody",
+        "tally",
+        "told",
+        "trail",
+        "visit",
+        "wanted",
+        "wish",
+        "wishes",
+    ]
+)
+# As a whole name: with another word they can say what a thing is.
+WHOLE = frozenset(["one", "ones", "own", "work"])
 MODULES = frozenset(
     [
         "again",
@@ -69,6 +102,29 @@ def public_classes():
                     yield node.name, name
 
 
+def bindings(tree):
+    """Every name that a module binds, imports without `as` aside."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()):
+                yield name
+            case ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.alias(asname=str(name)):
+                yield name
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                yield name
+            case ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
+                yield name
+
+
+def is_odd(name):
+    low = name.lower().strip("_")
+    return low in WHOLE or not BINDINGS.isdisjoint(low.split("_"))
+
+
 def test_no_public_class_has_the_name_of_another():
     places = defaultdict(list)
     for name, path in public_classes():
@@ -90,3 +146,25 @@ def test_classes_are_named_in_standard_terms():
 def test_modules_are_named_after_what_they_do(package):
     names = {path.stem for path in (ROOT / package).rglob("*.py")}
     assert not names & MODULES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_bindings_are_named_in_standard_terms(package):
+    odd = {
+        f"{path.relative_to(ROOT).as_posix()}: {name}"
+        for path in (ROOT / package).rglob("*.py")
+        for name in bindings(ast.parse(path.read_text(encoding="utf-8")))
+        if is_odd(name)
+    }
+    assert not odd
+
+
+@pytest.mark.parametrize("name", ["found", "_found", "was_told", "one", "most_at_once"])
+def test_odd_bindings_are_noticed(name):
+    for source in (f"{name} = 1", f"def f({name}): ...", f"def {name}(): ...", f"a.{name} = 1"):
+        assert any(is_odd(bound) for bound in bindings(ast.parse(source)))
+
+
+@pytest.mark.parametrize("name", ["foundation", "one_of_many", "utmost", "keep", "workers"])
+def test_other_bindings_are_not(name):
+    assert not is_odd(name)

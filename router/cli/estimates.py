@@ -79,8 +79,8 @@ def _pace(row: TargetEstimate) -> str:
 
 
 def _promise(effects: Sequence[Detectable]) -> str:
-    most = max(effect.comparisons for effect in effects)
-    corrected = f", corrected for {most:,} comparisons" if most > 1 else ""
+    comparisons = max(effect.comparisons for effect in effects)
+    corrected = f", corrected for {comparisons:,} comparisons" if comparisons > 1 else ""
     if any(effect.after_primary for effect in effects):
         corrected += " (all but the primary output: if that one shows a difference)"
     return f"What the run's verdicts would show with 80 % probability{corrected}:"

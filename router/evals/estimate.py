@@ -422,7 +422,7 @@ def _family(output: Output, outputs: Sequence[Output], document: RunDocument) ->
     estimated here, however many others are shown.
     """
     routes = len(document.routes) - 1
-    directed = sum(one.higher_is_better is not None for one in outputs)
+    directed = sum(output.higher_is_better is not None for output in outputs)
     if document.primary is None:
         return routes * max(1, directed)
     return routes if output.name == document.primary else routes * max(1, directed - 1)

@@ -100,7 +100,7 @@ def looked_at(run: Run, document: RunDocument) -> bool:
     return bool(document.looks or run.stopped) or run.state != "completed"
 
 
-def _look_warnings(run: Run, document: RunDocument) -> list[str]:
+def _peeking_warnings(run: Run, document: RunDocument) -> list[str]:
     if not looked_at(run, document):
         return []
     reasons = ["was extended after it could be read"] if document.looks else []
@@ -132,7 +132,7 @@ async def outcome(store: Store, run: Run, document: RunDocument) -> Outcome:
     report = msgspec.structs.replace(
         report,
         signatures=run.metrics,
-        warnings=(*report.warnings, *warnings, *_look_warnings(run, document)),
+        warnings=(*report.warnings, *warnings, *_peeking_warnings(run, document)),
     )
     gates = await _gates(store, run, document, metrics, (scores, report))
     embeddings = await store.embedding_use(run.id)

@@ -111,7 +111,7 @@ def dataset_list(name: str | None, config_path: Path | None, as_json: bool) -> N
 @config_option
 @json_option
 def dataset_show(name: str, rows: int, config_path: Path | None, as_json: bool) -> None:
-    """Show name a dataset's columns hold, and its first rows. NAME may be NAME@HASH."""
+    """Show what a dataset's columns hold, and its first rows. NAME may be NAME@HASH."""
 
     async def read(services: Services) -> DatasetView:
         return await services.datasets.show(name, rows=rows)

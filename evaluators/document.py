@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from evaluators.answers import AnswerRules, OnTruncated
 from evaluators.data.sampling import Rows, Sampling
 from evaluators.stats.sequential import StopWhen
+from evaluators.text.answers import AnswerRules, OnTruncated
 from evaluators.text.language_names import LanguageName
 
 # Names stand in URLs and in shells.

@@ -21,9 +21,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.answers import OnTruncated, shortfall_of
 from evaluators.base import Answer, Cell, Output, Score
 from evaluators.stats.comparison import SampleScores
+from evaluators.text.answers import OnTruncated, shortfall_of
 
 UNKNOWN_RUN = "unknown"
 """Stands for the run of a cached answer where nothing says which it was."""

@@ -20,7 +20,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from evaluators.answers import SHORTFALLS, OnTruncated
 from evaluators.base import Output
 from evaluators.reports.accumulator import UNKNOWN_RUN, RouteScores, ScoreAccumulator
 from evaluators.reports.interval_warnings import interval_warnings
@@ -36,6 +35,7 @@ from evaluators.stats.comparison import (
     judged,
 )
 from evaluators.stats.variance import Variance, split_variance
+from evaluators.text.answers import SHORTFALLS, OnTruncated
 
 FEW_SAMPLES = 20
 """Below so many samples, bootstrap intervals tend to be too narrow and a warning says so."""

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from evaluators.answers import AnswerRules, OnTruncated, reads_text
 from evaluators.base import Answer, AnyMetric, EmbeddingMetric, Output, Sample
 from evaluators.document import RunDocument
 from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.compare import Comparisons, Join, SharedAnswers, Side, compare
 from evaluators.reports.report import shortfall_counts
+from evaluators.text.answers import AnswerRules, OnTruncated, reads_text
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
 from router.evals.results import looked_at

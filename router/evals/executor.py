@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from evaluators.answers import SHORTFALLS, read_answer, reads_text
 from evaluators.base import Answer, AnyMetric, Cell, Embed, JudgeMetric, Sample, Score
 from evaluators.document import RunDocument
 from evaluators.execution.evaluation import AnsweredItem, CellResult, CellTask, Unanswered, run
@@ -21,6 +20,7 @@ from evaluators.execution.scheduler import Lane, LanePlace
 from evaluators.execution.scoring import Scorer
 from evaluators.execution.worker_pool import Scores, WorkerPool
 from evaluators.stats.sequential import StopRule
+from evaluators.text.answers import SHORTFALLS, read_answer, reads_text
 from router.config.section import IN_PLACE
 from router.evals.cluster import Cluster
 from router.evals.concurrency import TRIES

@@ -23,7 +23,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from evaluators.answers import read_answer
 from evaluators.base import Sample
 from evaluators.data import dataset_process
 from evaluators.data.dataset import Dataset
@@ -31,6 +30,7 @@ from evaluators.data.dataset_process import in_thread
 from evaluators.data.rows import REFERENCES, Row
 from evaluators.data.sampling import Rows
 from evaluators.document import RunDocument
+from evaluators.text.answers import read_answer
 from providers.errors import ConflictError
 from providers.names import as_name
 from router.config.documents import Document

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from evaluators.answers import FILTERED, REFUSED, shortfall_of
 from evaluators.base import Answer, JudgeRequest, Sample, Usage
 from evaluators.document import RunDocument
+from evaluators.text.answers import FILTERED, REFUSED, shortfall_of
 from providers.base import OnUnsupported
 from providers.completion import Completion, read_completion
 from providers.errors import (

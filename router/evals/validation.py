@@ -7,13 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from evaluators.answers import check_rules
 from evaluators.base import AnyMetric, Declared, EmbeddingMetric, JudgeMetric, Output
 from evaluators.document import RunDocument
 from evaluators.metrics import registry
 from evaluators.reports import gates as gate_rules
 from evaluators.reports.gates import Gate
 from evaluators.stats.sequential import check_stop
+from evaluators.text.answers import check_rules
 from providers.errors import ConflictError, ModelNotFoundError, RunDocumentError, closest
 from providers.names import MAX_ADDRESS_BYTES, check_name
 from router.evals.requests import EvalRequester

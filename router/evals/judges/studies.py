@@ -21,7 +21,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from evaluators.answers import AnswerRules, read_answer
 from evaluators.base import Answer, Judgement, Sample
 from evaluators.data.dataset_process import in_thread, open_dataset, rows
 from evaluators.data.sampling import Rows
@@ -52,6 +51,7 @@ from evaluators.judge.rubrics import Rubric, load
 from evaluators.metrics.reference import last_user_text, references
 from evaluators.stats.ratings import Game, Ratings, rate, schedule
 from evaluators.stats.style_ratings import StyleControl, relative_difference, style_controlled
+from evaluators.text.answers import AnswerRules, read_answer
 from providers.errors import ConflictError, DatasetError, RunDocumentError
 from router.evals.hardware_cost import hardware_costs
 from router.evals.judges.requests import JudgeClient

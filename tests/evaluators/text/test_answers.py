@@ -2,8 +2,8 @@
 
 import pytest
 
-from evaluators.answers import AnswerRules, check_rules, read_answer
 from evaluators.base import Answer
+from evaluators.text.answers import AnswerRules, check_rules, read_answer
 from evaluators.text.thoughts import split_thoughts
 from providers.errors import RunDocumentError
 

@@ -51,14 +51,17 @@ def main() -> int:
         print("only a table of all cells with all replications is recorded", file=sys.stderr)
         return 2
     began, counted = time.monotonic(), []
-    work = partial(_count, replications=options.replications, seed=options.seed)
+    count_cell = partial(_count, replications=options.replications, seed=options.seed)
     with multiprocessing.get_context("fork").Pool(options.processes) as pool:
-        for number, counts in zip(chosen, pool.imap(work, chosen), strict=True):
+        for number, counts in zip(chosen, pool.imap(count_cell, chosen), strict=True):
             counted.append((CELLS[number], counts))
             if sys.stderr.isatty():
                 print(f"{len(counted)} of {len(chosen)}", end="\r", file=sys.stderr)
     findings = assess(counted)
-    lines = [HEAD, *(row(cell, found) for (cell, _), found in zip(counted, findings, strict=True))]
+    lines = [
+        HEAD,
+        *(row(cell, finding) for (cell, _), finding in zip(counted, findings, strict=True)),
+    ]
     print("\n".join(lines))
     outside = sum(bool(finding.faults) for finding in findings)
     took = f"{len(chosen):,} cells, {outside:,} outside of their bands; "

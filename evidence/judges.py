@@ -169,9 +169,15 @@ def _shares() -> list[Cell]:
             elsewhere = (random.random(labels.labelled) < 0.5).astype(np.float64)
             people = (random.random(labels.judged) < labels.share).astype(np.float64)
             judge = judged_binary(people, random)
-            said = judged_binary(elsewhere, random)
+            verdicts = judged_binary(elsewhere, random)
             good, bad = elsewhere > 0, elsewhere == 0
-            counts = [judge.sum(), said[good].sum(), good.sum(), (1 - said[bad]).sum(), bad.sum()]
+            counts = [
+                judge.sum(),
+                verdicts[good].sum(),
+                good.sum(),
+                (1 - verdicts[bad]).sum(),
+                bad.sum(),
+            ]
             return Data(np.array([counts]))
 
         return sample

@@ -36,13 +36,13 @@ def _repeatedly(output: Output, truth: float) -> Callable[[Data], Outcome]:
 
     def compute(data: Data) -> Outcome:
         n = len(data.values)
-        looks = [_compare(data, n * look // LOOKS, output) for look in range(1, LOOKS + 1)]
-        intervals = [ends(look.low, look.high) for look in looks]
-        rejected = any(look.p_value is not None and look.p_value < ALPHA for look in looks)
+        reports = [_compare(data, n * number // LOOKS, output) for number in range(1, LOOKS + 1)]
+        intervals = [ends(report.low, report.high) for report in reports]
+        rejected = any(report.p_value is not None and report.p_value < ALPHA for report in reports)
         others = {} if data.clusters else {"t, corrected for ten looks": _corrected(data, truth)}
         return Outcome(
             _missing(intervals, truth),
-            looks[-1].method,
+            reports[-1].method,
             rejected if truth == 0 else None,
             candidates=others,
         )
@@ -63,8 +63,8 @@ def _corrected(data: Data, truth: float) -> Ends:
     assert data.baseline is not None, "a difference has two sides"
     differences = data.values - data.baseline
     intervals: list[Ends] = []
-    for look in range(1, LOOKS + 1):
-        seen = differences[: len(differences) * look // LOOKS]
+    for number in range(1, LOOKS + 1):
+        seen = differences[: len(differences) * number // LOOKS]
         if np.ptp(seen) == 0:
             return None
         error = float(seen.std(ddof=1)) / len(seen) ** 0.5

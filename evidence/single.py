@@ -81,7 +81,7 @@ def _shares() -> list[Cell]:
             independent(binary(share), n),
             _mean(0.0, 1.0),
             share,
-            over="discrete" if n * min(share, 1 - share) < 5 else "",
+            over="discrete" if n * min(share, 1 - share) <= 5 else "",
         )
         for share, n in (
             (0.5, 10),

@@ -6,17 +6,15 @@ Numeric().score(sample, answer)  # (Score(output="numeric", value=1.0),)
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import references, unscored
-from evaluators.text.numerals import Numeral, numerals
+from evaluators.text.numerals import COMMA_NOTE, DecimalSign, Numeral, Pick, picked_numeral
 
 Tolerance = Annotated[float, msgspec.Meta(ge=0)]
-
-_SPLIT = "a decimal comma may have been read as one between numbers; see the option decimal"
 
 
 class Numeric:
@@ -41,13 +39,13 @@ class Numeric:
     def __init__(
         self,
         *,
-        pick: Literal["last", "first"] = "last",
-        decimal: Literal[".", ","] = ".",
+        pick: Pick = "last",
+        decimal: DecimalSign = ".",
         rel_tol: Tolerance = 1e-6,
         abs_tol: Tolerance = 0.0,
     ) -> None:
-        self._at = -1 if pick == "last" else 0
-        self._decimal: Literal[".", ","] = decimal
+        self._pick: Pick = pick
+        self._decimal: DecimalSign = decimal
         self._tolerances = (rel_tol, abs_tol)
         self.signature = (
             f"numeric|nrefs:var|multi:any|pick:{pick}|decimal:{decimal}|rel:{rel_tol:g}"
@@ -71,9 +69,7 @@ class Numeric:
             for number in expected
         )
         split = any(number.beside_comma for number in (*expected, parsed) if number is not None)
-        return (Score(output="numeric", value=float(equal), note=_SPLIT if split else ""),)
+        return (Score(output="numeric", value=float(equal), note=COMMA_NOTE if split else ""),)
 
     def _number(self, text: str) -> Numeral | None:
-        numbers = numerals(text, decimal=self._decimal)
-        number = numbers[self._at] if numbers else None
-        return number if number is not None and math.isfinite(number.value) else None
+        return picked_numeral(text, pick=self._pick, decimal=self._decimal)

@@ -5,9 +5,16 @@ numerals("1 Mio. = 1.000.000,00", decimal=",")[-1].value     # 1000000.0
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import regex
+
+DecimalSign = Literal[".", ","]
+Pick = Literal["last", "first"]
+
+COMMA_NOTE = "a decimal comma may have been read as one between numbers; see the option decimal"
+"""The note of a metric on numbers that are `beside_comma`."""
 
 _UNITS = {
     "十": 10,
@@ -93,7 +100,7 @@ class Numeral(NamedTuple):
     beside_comma: bool = False
 
 
-def numerals(text: str, *, decimal: Literal[".", ","]) -> list[Numeral]:
+def numerals(text: str, *, decimal: DecimalSign) -> list[Numeral]:
     """Return the numbers of a text in order.
 
     Args:
@@ -115,6 +122,19 @@ def numerals(text: str, *, decimal: Literal[".", ","]) -> list[Numeral]:
     if numbers:
         return numbers
     return [Numeral(_characters(match[0])) for match in _CHARACTERS.finditer(plain)]
+
+
+def picked_numeral(text: str, *, pick: Pick, decimal: DecimalSign) -> Numeral | None:
+    """Return the last or first number of a text; None where it has none or a float cannot hold it.
+
+    Args:
+        text: in any script.
+        pick: the place of the number.
+        decimal: as in `numerals`.
+    """
+    numbers = numerals(text, decimal=decimal)
+    number = numbers[-1 if pick == "last" else 0] if numbers else None
+    return number if number is not None and math.isfinite(number.value) else None
 
 
 def _value(match: regex.Match[str]) -> tuple[float, float]:

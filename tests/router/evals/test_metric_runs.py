@@ -155,6 +155,49 @@ def test_perplexity_of_what_the_target_said(folder):
         assert by_output["f1"]["n"] == 12
 
 
+def test_answers_without_a_number_are_counted_and_have_no_error(folder):
+    pairs = [(f"{n}", f"{n + n % 3}") for n in range(10)] + [("none", "4"), ("no idea", "5")]
+    rows = [{"input": text, "reference": due} for text, due in pairs]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    document = {
+        "routes": ["up/echo"],
+        "metrics": ["numeric_error"],
+        "gates": ["mae < 100", "rmse < 100", "coverage >= 0.8"],
+    }
+    by_output, report = scores(evaluate(folder, document))
+    # Four errors of 0, three of 1, three of 2.
+    for output, estimate in [("mae", 0.9), ("rmse", 1.5**0.5)]:
+        score = by_output[output]
+        assert score["estimate"] == pytest.approx(estimate)
+        assert 0 < score["low"] < estimate < score["high"] < 2.1
+        assert (score["n"], score["unscored"]) == (10, 2)
+        assert score["example"] == "the answer has no number"
+    assert any("2 of 12 answers have no mae, rmse" in line for line in report["warnings"])
+    document["gates"] = ["rmse < 100"]
+    assert evaluate(folder, document).returncode == 1
+
+
+def test_ranked_lists_by_precision_and_recall_at_k(folder):
+    rows = [
+        {"input": "1. Rome\n2. Oslo\n3. Bern", "references": ["Oslo", "Bern"]},
+        {"input": '["Oslo", "Rome"]', "references": ["Oslo", "Bern"]},
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    document = {
+        "routes": ["up/echo"],
+        "metrics": [{"name": "ranking", "k": [1, 2]}],
+        "gates": ["recall_at_2 >= 0.5"],
+    }
+    by_output, _ = scores(evaluate(folder, document))
+    means = {output: score["estimate"] for output, score in by_output.items()}
+    assert means == {
+        "precision_at_1": 0.5,
+        "recall_at_1": 0.25,
+        "precision_at_2": 0.5,
+        "recall_at_2": 0.5,
+    }
+
+
 def test_a_confusion_matrix_is_in_the_report(folder):
     rows = [{"input": text, "reference": due} for text, due in [("a", "a"), ("b", "a"), ("?", "b")]]
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -14,6 +14,7 @@ from evaluators.reports import gates as gate_rules
 from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report, summarise
+from evaluators.text.language_names import language_code
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.report import JudgeReport, judge_reports
 from router.evals.stored_runs import stored_document
@@ -113,6 +114,15 @@ def _peeking_warnings(run: Run, document: RunDocument) -> list[str]:
     ]
 
 
+def _language_warnings(document: RunDocument) -> list[str]:
+    if not document.language or language_code(document.language):
+        return []
+    return [
+        f"The language {document.language!r} is not known, so metrics score as without one; write "
+        "its ISO 639 code, for example de."
+    ]
+
+
 async def outcome(store: Store, run: Run, document: RunDocument) -> Outcome:
     """Return a run with its report as far as it has got, and its gates.
 
@@ -132,7 +142,12 @@ async def outcome(store: Store, run: Run, document: RunDocument) -> Outcome:
     report = msgspec.structs.replace(
         report,
         signatures=run.metrics,
-        warnings=(*report.warnings, *warnings, *_peeking_warnings(run, document)),
+        warnings=(
+            *report.warnings,
+            *warnings,
+            *_language_warnings(document),
+            *_peeking_warnings(run, document),
+        ),
     )
     gates = await _gates(store, run, document, metrics, (scores, report))
     embeddings = await store.embedding_use(run.id)

@@ -122,7 +122,7 @@ def test_over_http(folder, http):
             assert "translation" in {run["name"] for run in listed["data"]}
     messages = [json.loads(bytes(request.body))["messages"] for request in upstream.log.requests]
     assert len(messages) == 4
-    assert all("into German" in messages[0]["content"] for messages in messages)
+    assert all("into German" in chat[0]["content"] for chat in messages)
 
 
 def test_bleu_divides_words_by_the_language_of_the_translation(folder, http):
@@ -150,8 +150,13 @@ def test_bleu_divides_words_by_the_language_of_the_translation(folder, http):
         body = {"dataset": "zh.jsonl", "routes": ["dataset/answer"], "metrics": ["bleu"]}
         plain = http.post(f"{url}/eval", json=body | {"name": "plain"}).json()
         named = http.post(f"{url}/eval", json=body | {"language": "zh", "name": "named"}).json()
+        odd = http.post(f"{url}/eval", json=body | {"language": "Klingonish"}).json()
         assert "|tok:13a|" in plain["metrics"]["bleu"]
         assert "|tok:zh|" in named["metrics"]["bleu"]
         http.get(f"{url}/eval/{plain['id']}/events")
         notes = http.get(f"{url}/eval/{plain['id']}").text
         assert "without blanks" in notes
+        assert "is not known" not in notes
+        http.get(f"{url}/eval/{odd['id']}/events")
+        warnings = http.get(f"{url}/eval/{odd['id']}").json()["report"]["warnings"]
+        assert any("'Klingonish' is not known" in warning for warning in warnings)

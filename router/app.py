@@ -111,6 +111,8 @@ def create_app(services: Services) -> ASGIApp:
             judges.judge_calibration,
             judges.model_calibration,
             judges.list_judgements,
+            judges.list_labels,
+            judges.keep_labels,
             traffic.list_traffic,
             traffic.show_traffic,
             metrics.metrics,

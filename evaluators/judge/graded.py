@@ -79,6 +79,24 @@ class PeopleColumns(NamedTuple):
     chance: str | None = None
 
 
+NOT_SCORED = "not scored by people"
+"""The note on answers without a score of people."""
+
+
+class CorrectedGrading(NamedTuple):
+    """A metric as a report shows it where people have scored answers of a run.
+
+    Attributes:
+        name, outputs, signature: as in `evaluators.base.Declared`, the corrected output first.
+        score_name: the name of the judge's raw score.
+    """
+
+    name: str
+    outputs: tuple[Output, ...]
+    signature: str
+    score_name: str
+
+
 class UnjudgeableError(Exception):
     """A sample lacks something that the prompt needs; the message names it."""
 
@@ -117,6 +135,18 @@ class Graded:
     def people(self) -> PeopleColumns | None:
         """Return the columns with what people say; None where the run has none."""
         return self._people
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Return the lowest and the highest score."""
+        return self._grading.low, self._grading.high
+
+    def corrected_by_labels(self) -> CorrectedGrading:
+        """Return the metric with the output that labels of a run's answers add to it."""
+        outputs = self.outputs
+        if self._people is None:
+            outputs = (*_headline(self._grading, corrected=True), *outputs[1:])
+        return CorrectedGrading(self.name, outputs, self.signature, self.score_name)
 
     def sample_error(self, sample: Sample) -> str:
         """Return why no answer to a sample can be judged; "" where one can."""
@@ -203,14 +233,36 @@ class Graded:
                 chance = _chance(fields.get(columns.chance))
         except ValueError as error:
             return Score(output=name, value=None, error=f"people's scores: {error}")
-        # Answers that belong together are in one fold.
-        fold = zlib.crc32((item.sample.cluster or item.sample.id).encode(errors="replace"))
-        return Score(
-            output=name,
-            value=result.value if people is None else people,
-            statistics=ppi_statistics(result.value, people, fold, probability=chance),
-            note="" if people is not None else "not scored by people",
-        )
+        unit = item.sample.cluster or item.sample.id
+        return corrected_score(name, result.value, people, unit=unit, chance=chance)
+
+
+def corrected_name(score_name: str) -> str:
+    """Return the name of the output with the corrected mean of a judge's score."""
+    return f"{score_name}_corrected"
+
+
+def corrected_score(
+    output: str, judge: float, people: float | None, *, unit: str, chance: float | None
+) -> Score:
+    """Return what an answer says of people's mean, with their score of it or without.
+
+    Args:
+        output: the corrected output's name.
+        judge: the judge's score.
+        people: people's score; None without one.
+        unit: the answer's cluster, or its sample where that stands alone.
+        chance: the probability with which it was chosen for people (any without a score); None
+            where it was the same for all.
+    """
+    # Answers that belong together are in one fold.
+    fold = zlib.crc32(unit.encode(errors="replace"))
+    return Score(
+        output=output,
+        value=judge if people is None else people,
+        statistics=ppi_statistics(judge, people, fold, probability=chance),
+        note="" if people is not None else NOT_SCORED,
+    )
 
 
 def _chance(value: Any) -> float:
@@ -261,13 +313,14 @@ def _fleiss(
     return 0.0, fleiss_statistics(nearest, categories)
 
 
-def _outputs(grading: Grading, panel: Panel, people: PeopleColumns | None) -> tuple[Output, ...]:
+def _headline(grading: Grading, *, corrected: bool) -> list[Output]:
+    """Return the judge's score, behind the corrected one where people have scored answers."""
     name = grading.name
     outputs = []
-    if people:
+    if corrected:
         outputs.append(
             Output(
-                name=f"{name}_corrected",
+                name=corrected_name(name),
                 low=None,
                 high=None,
                 higher_is_better=grading.higher_is_better,
@@ -276,20 +329,28 @@ def _outputs(grading: Grading, panel: Panel, people: PeopleColumns | None) -> tu
                 "scores of some answers and the judge's of all (PPI++).",
             )
         )
-    outputs += [
+    outputs.append(
         Output(
             name=name,
             low=grading.low,
             high=grading.high,
             higher_is_better=grading.higher_is_better,
-            description=f"{'Raw, as the judge scores: ' if people else ''}{grading.description}",
-        ),
+            description=f"{'Raw, as the judge scores: ' if corrected else ''}{grading.description}",
+        )
+    )
+    return outputs
+
+
+def _outputs(grading: Grading, panel: Panel, people: PeopleColumns | None) -> tuple[Output, ...]:
+    name = grading.name
+    outputs = _headline(grading, corrected=people is not None)
+    outputs.append(
         Output(
             name=f"{name}_unparsed",
             higher_is_better=None,
             description="Share of the judges' verdicts that could not be read.",
-        ),
-    ]
+        )
+    )
     if panel.repeats > 1:
         outputs.append(
             Output(

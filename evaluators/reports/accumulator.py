@@ -211,6 +211,12 @@ class ScoreAccumulator:
         sample = self.samples.setdefault(cell.sample_id, len(self.samples))
         self.routes[cell.route].add(sample, answer, scores, run=self.run)
 
+    def withhold(self, route: str, output: str, why: str) -> None:
+        """Drop a route's scores of an output that is no estimate of anything, and say why."""
+        column = ScoreColumn(corpus=self.routes[route].columns[output].corpus)
+        column.example = why[:EXAMPLE_LENGTH]
+        self.routes[route].columns[output] = column
+
     def per_sample(self, route: str, output: str) -> SampleScores:
         """Return one row per sample of the run, in the order of `samples`; repeats are averaged."""
         return _per_sample(self.routes[route].columns[output], len(self.samples))

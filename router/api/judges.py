@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
-from litestar import MediaType, get
+from litestar import MediaType, Request, get, put
 from litestar.params import FromPath, FromQuery
 from litestar.response import Response
 
 from evaluators.judge.calibration import JudgeChange
-from providers.errors import NotFoundError
+from providers.errors import NotFoundError, RunDocumentError
+from router.api.bodies import document_of
 from router.api.injection import Injected
 from router.api.pages import PAGE_HEADERS
 from router.api.paging import Offset, PageSize
+from router.config.documents import convert
+from router.evals.judges.people_labels import LabelledAnswers, StoredLabels, keep_run_labels
 from router.evals.judges.study_report import compared, html
 from router.store.judgements import JudgementRow
+from router.store.labels import PeopleLabel
 from router.store.studies import Study, StudyKind
 
 
@@ -109,6 +115,35 @@ async def list_judgements(
     )
     more = judgements[-1][0] if len(judgements) == limit else None
     return JudgementPage([row for _, row in judgements], more)
+
+
+class LabelList(msgspec.Struct):
+    """People's labels of a run, by output, route, sample and repeat."""
+
+    data: list[PeopleLabel]
+    object: str = "list"
+
+
+@get("/eval/{run_id:str}/labels", tags=["judges"], summary="List people's labels of a run")
+async def list_labels(services: Injected, run_id: FromPath[str]) -> LabelList:
+    """List what people say of the run's answers."""
+    run = await services.runs.find(run_id)
+    return LabelList(await services.store.labels(run.id))
+
+
+@put("/eval/{run_id:str}/labels", tags=["judges"], summary="Store people's labels of a run")
+async def keep_labels(
+    services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
+) -> StoredLabels:
+    """Store people's scores of a route's answers, all at once, in place of those before.
+
+    From then on, the run's report has the judge's mean and differences corrected by them. A label
+    is refused where its `answer` is not the text that the route gave, and the whole request where
+    it lacks labels that the run has, unless it says `replace`.
+    """
+    document = await document_of(request, error=RunDocumentError)
+    given = convert(document, LabelledAnswers, error=RunDocumentError)
+    return await keep_run_labels(services.store, run_id, given)
 
 
 async def _newest(services: Injected, judge: str) -> CalibrationView:

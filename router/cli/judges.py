@@ -13,6 +13,7 @@ import click
 import msgspec
 from rich.table import Column, Table
 
+from evaluators.data.dataset_process import in_thread
 from evaluators.data.sampling import MAX_ROWS
 from evaluators.judge.metrics import Template, UseReference
 from evaluators.judge.prometheus import Style
@@ -33,6 +34,12 @@ from router.config.schema import Config
 from router.datasets.registry import parse_columns
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.label_plans import PlannedLabels, plan_run_labels
+from router.evals.judges.people_labels import (
+    LabelledAnswers,
+    StoredLabels,
+    keep_run_labels,
+    read_labels,
+)
 from router.evals.judges.report import JudgeReport
 from router.evals.judges.studies import CalibrationPlan, PairwisePlan, StudyProgress, calibration_of
 from router.evals.judges.study_export import (
@@ -407,6 +414,54 @@ def judge_label_plan(
         print_json(plan)
         return
     _print_plan(planned, width)
+
+
+@judge.command("labels")
+@click.argument("run_id")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--output-name", help="The judge's score that people gave, where the run has several."
+)
+@click.option("--route", help="The route whose answers people scored, where the run has several.")
+@click.option("--replace", is_flag=True, help="Drop earlier labels that the file does not have.")
+@config_option
+@json_option
+def judge_labels(
+    *,
+    run_id: str,
+    file: Path,
+    output_name: str | None,
+    route: str | None,
+    replace: bool,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Correct a run's judge by people's scores of its answers.
+
+    FILE is that of `judge label-plan --output` with people's scores in the column `human`, in any
+    format that datasets have. Labels of other texts than the run's answers are refused.
+    """
+
+    async def keep(services: Services) -> StoredLabels:
+        labels = LabelledAnswers(
+            labels=await in_thread(read_labels, file),
+            route=route,
+            output=output_name,
+            replace=replace,
+        )
+        return await keep_run_labels(services.store, run_id, labels)
+
+    stored = with_services(load(config_path), keep)
+    if as_json:
+        print_json(stored)
+        return
+    out.print(
+        f"{stored.output} of {stored.route}: {stored.labels:,} of {stored.answers:,} answers have "
+        f"people's scores; see evalrouter eval show {stored.run}",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def _print_plan(planned: PlannedLabels, width: float) -> None:

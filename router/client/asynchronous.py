@@ -297,6 +297,36 @@ class AsyncRuns:
         call = calls.run(run_id, "judgements")._replace(params=params)
         return AsyncJudgements(self._connection, call)
 
+    async def label(
+        self,
+        run_id: str,
+        labels: Sequence[Mapping[str, Any]],
+        *,
+        route: str | None = None,
+        output: str | None = None,
+        replace: bool = False,
+    ) -> dict[str, Any]:
+        """Store people's scores of a route's answers, by which the run's judge is corrected.
+
+        client.runs.label("run_...", [{"sample_id": "s1", "answer": "Hi.", "scores": [4, 5]}])
+
+        Args:
+            run_id: the run.
+            labels: all of the route's labels, each with `sample_id`, the `answer`'s text and
+                `scores`, and with the `chance` that a label plan gives.
+            route: the route; needed where the run has several.
+            output: the judge's score that people gave; needed where the run has several.
+            replace: whether earlier labels that are not among these are dropped.
+        """
+        body = {"labels": labels, "route": route, "output": output, "replace": replace}
+        call = calls.run(run_id, "labels", method="PUT")._replace(body=body)
+        return cast("dict[str, Any]", await self._connection.request(call))
+
+    async def labels(self, run_id: str) -> Rows[dict[str, Any]]:
+        """Return people's labels of a run's answers."""
+        answer = await self._connection.request(calls.run(run_id, "labels"))
+        return Rows(answer["data"])
+
     async def pause(self, run_id: str) -> Run:
         """Send no further requests; what is in flight is finished. `resume` continues the run."""
         return cast(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from evaluators.base import AnyMetric
+from evaluators.base import AnyMetric, JudgeMetric
 from evaluators.document import RunDocument
 from evaluators.reports import gates as gate_rules
 from evaluators.reports.accumulator import ScoreAccumulator
@@ -16,6 +16,7 @@ from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report, summarise
 from evaluators.text.language_names import language_code
 from router.evals.hardware_cost import HardwareCost
+from router.evals.judges.people_labels import RunLabels, withhold_uncorrected
 from router.evals.judges.report import JudgeReport, judge_reports
 from router.evals.stored_runs import stored_document
 from router.evals.validation import build_metrics, parse_gates
@@ -82,9 +83,10 @@ class Outcomes:
     async def _read(self, key: _Key, run: Run) -> Outcome:
         clock = asyncio.get_running_loop().time
         began = clock()
-        read = await outcome(self._store, run, stored_document(run))
-        # What is known of judges grows after a run has ended.
-        if not read.judges:
+        document = stored_document(run)
+        read = await outcome(self._store, run, document)
+        # What is known of judges grows after a run has ended: calibrations, and people's labels.
+        if not any(isinstance(metric, JudgeMetric) for metric in build_metrics(document)):
             for old in [known for known in self._cached if known[0] == run.id]:
                 del self._cached[old]
             while len(self._cached) >= _MAX_CACHED:
@@ -172,22 +174,25 @@ async def _accumulated(
     only_measured: bool = False,
 ) -> ScoreAccumulator:
     """Return the run's rows; with `only_measured`, answers of other runs have no scores."""
+    clusters = await store.clusters(run.id)
+    people = await RunLabels.of(store, run, metrics, clusters)
     scores = ScoreAccumulator(
         routes=document.routes,
-        metrics=metrics,
+        metrics=people.metrics,
         expected=dict.fromkeys(document.routes, run.dataset_rows * document.repeats),
         baseline=document.baseline,
-        clusters=await store.clusters(run.id),
+        clusters=clusters,
         on_truncated=document.on_truncated,
         run=run.id,
     )
 
     def add(row: ScoredAnswer) -> None:
         taken = only_measured and row.answer is not None and row.answer.is_taken(run.id)
-        scores.add(row.cell, row.answer, () if taken else row.scores)
+        scores.add(row.cell, row.answer, () if taken else people.scores(row))
 
     # On threads: a million rows would hold up everything else in this process.
     await store.each_result(run.id, add)
+    withhold_uncorrected(scores, people.metrics)
     return scores
 
 

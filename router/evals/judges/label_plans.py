@@ -8,6 +8,7 @@ for row in planned.rows:   # a dataset to label, and to run afterwards
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NamedTuple
 
 from evaluators.base import Sample
@@ -68,12 +69,17 @@ async def plan_run_labels(
     run = await find_run(store, run_id)
     document = stored_document(run)
     gradeds = [metric for metric in map(build, document.metrics) if isinstance(metric, Graded)]
-    metric = _one_of({graded.score_name: graded for graded in gradeds}, output, "output")
-    chosen = _one_of({name: name for name in document.routes}, route, "route")
+    metric = one_of({graded.score_name: graded for graded in gradeds}, output, "output")
+    chosen = one_of({name: name for name in document.routes}, route, "route")
     columns = metric.people
     scores_column = people or (columns.scores if columns else SCORES)
     chance_column = columns.chance if columns and columns.chance else CHANCE
     samples = {sample.id: sample async for sample in store.samples(run.id)}
+    labels = {
+        label.cell: label
+        for label in await store.labels(run.id)
+        if (label.output, label.cell.route) == (metric.score_name, chosen)
+    }
     rows: list[dict[str, Any]] = []
     judge: list[float] = []
     uncertainty: list[float] = []
@@ -85,11 +91,21 @@ async def plan_run_labels(
             continue
         judge.append(value)
         uncertainty.append(values.get(f"{metric.score_name}_deviation") or 0.0)
-        rows.append(_row(samples[cell.sample_id], answer.text or "", scores_column, chance_column))
+        row = _row(samples[cell.sample_id], answer.text or "", scores_column, chance_column)
+        label = labels.get(cell)
+        if label is not None and label.answer_hash == answer_hash(answer.text or ""):
+            row |= {SCORES: label.score, CHANCE: label.chance}
+        rows.append(row)
     if not rows:
         raise RunDocumentError(f"{run.id}: {chosen} has no answer with a score of the judge")
     known = [_known(row[SCORES], str(row["id"])) for row in rows]
     earlier = [row[CHANCE] for row in rows]
+    if any(earlier) and not all(earlier):
+        raise RunDocumentError(
+            f"{run.id}: {earlier.count(None):,} of {len(rows):,} answers of {chosen} have no "
+            "chance with the labels so far, and another plan needs that of every answer: keep "
+            "all rows of the plan's file"
+        )
     plan = plan_labels(
         judge,
         uncertainty,
@@ -125,7 +141,12 @@ def _known(value: Any, sample_id: str) -> float | None:
         raise RunDocumentError(f"sample {sample_id}: people's scores: {error}") from None
 
 
-def _one_of(known: dict[str, Any], name: str | None, what: str) -> Any:
+def answer_hash(text: str) -> str:
+    """Return what tells the text of an answer from others: its SHA-256, hex."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def one_of(known: dict[str, Any], name: str | None, what: str) -> Any:
     """Return the one that is named, or the only one there is."""
     if name is None and len(known) == 1:
         return next(iter(known.values()))

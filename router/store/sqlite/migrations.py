@@ -546,6 +546,27 @@ def m027_verdicts(db: Database) -> None:
     db.execute("CREATE INDEX judgements_by_sample ON judgements (owner, sample_id)")
 
 
+def m028_labels(db: Database) -> None:
+    """People's scores of runs' answers, each of the text that the answer had."""
+    db.execute(
+        """
+        CREATE TABLE labels (
+            run INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+            output TEXT NOT NULL,
+            route TEXT NOT NULL,
+            sample_id TEXT NOT NULL,
+            repeat INTEGER NOT NULL,
+            answer_hash TEXT NOT NULL,
+            score REAL,
+            people INTEGER NOT NULL,
+            chance REAL,
+            at REAL NOT NULL,
+            PRIMARY KEY (run, output, route, sample_id, repeat)
+        ) WITHOUT ROWID
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -569,4 +590,5 @@ STEPS = (
     m025_dataset_delimiters,
     m026_cached_from,
     m027_verdicts,
+    m028_labels,
 )

@@ -122,6 +122,57 @@ def test_people_label_what_the_plan_says_and_the_judge_is_corrected(run, tmp_pat
     assert more["error"] < plan["error"]
 
 
+def show(run_id):
+    done = click.testing.CliRunner().invoke(main, ["eval", "show", run_id, "--json"])
+    assert done.exit_code == 0, done.output
+    [route] = json.loads(done.output)["report"]["routes"]
+    return {score["output"]: score for score in route["scores"]}
+
+
+def test_the_file_of_a_plan_comes_back_filled_in_and_corrects_its_run(run, tmp_path):
+    rows = [{"id": f"s{n}", "input": ("good", "bad")[n % 2]} for n in range(200)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metric = {"name": "prometheus", "judge": "demo/fair"}
+    run_id, _ = evaluated(tmp_path, metric, "data.jsonl", "baseline/echo")
+    plan = json.loads(
+        run("label-plan", run_id, "--width", "0.6", "--output", "plan.jsonl", "--json")
+    )
+    assert "no row has a score" in run("labels", run_id, "plan.jsonl", code=2)
+    planned = [json.loads(line) for line in (tmp_path / "plan.jsonl").read_text().splitlines()]
+    for row in planned:
+        row["human"] = {"good": 5, "bad": 2}[row["answer"]] if row["label_next"] else None
+    # People work with spreadsheets.
+    with (tmp_path / "plan.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, planned[0])
+        writer.writeheader()
+        writer.writerows(planned)
+    labelled = len(plan["chosen"])
+    told = run("labels", run_id, "plan.csv")
+    assert f"helpfulness of baseline/echo: {labelled} of 200 answers have people's scores" in told
+    scores = show(run_id)
+    corrected = scores["helpfulness_corrected"]
+    assert list(scores)[:2] == ["helpfulness_corrected", "helpfulness"]
+    assert scores["helpfulness"]["estimate"] == 3
+    assert corrected["low"] < 3.5 < corrected["high"]
+    assert corrected["high"] - corrected["low"] < 0.6
+    # The next plan goes on from these labels, and its file has them all.
+    more = json.loads(
+        run("label-plan", run_id, "--width", "0.3", "--output", "more.jsonl", "--json")
+    )
+    assert (more["measured"], more["labelled"]) == (True, labelled)
+    assert not set(more["chosen"]) & set(plan["chosen"])
+    assert json.loads(run("labels", run_id, "more.jsonl", "--json"))["labels"] == labelled
+    planned = [json.loads(line) for line in (tmp_path / "more.jsonl").read_text().splitlines()]
+    (tmp_path / "part.jsonl").write_text(json.dumps(planned[0] | {"human": 5}) + "\n")
+    assert "not among these" in run("labels", run_id, "part.jsonl", code=2)
+    assert run("labels", run_id, "part.jsonl", "--replace", "--output-name", "helpfulness")
+    assert "199 of 200 answers" in run("label-plan", run_id, "--width", "0.3", code=2)
+    (tmp_path / "bad.jsonl").write_text(json.dumps(planned[0] | {"human": "great"}) + "\n")
+    assert "'great' is no score" in run("labels", run_id, "bad.jsonl", code=2)
+    assert "none.jsonl" in run("labels", run_id, "none.jsonl", code=2)
+    assert "run_none" in run("labels", "run_none", "more.jsonl", code=2)
+
+
 def test_a_plan_of_labels_names_what_it_cannot_find(run, tmp_path):
     (tmp_path / "data.jsonl").write_text(json.dumps({"input": "good"}) + "\n")
     run_id, _ = evaluated(tmp_path, "length", "data.jsonl", "baseline/echo")

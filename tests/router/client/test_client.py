@@ -74,6 +74,28 @@ def test_judgements_are_rows(client):
     assert samples["score.helpfulness.up/judge.1"].eq(4).all()
 
 
+def test_people_label_a_runs_answers(client):
+    run = client.runs.create(DOCUMENT, metrics=[{"name": "prometheus", "judge": "up/judge"}])
+    client.runs.wait(run["id"])
+    rows = [row for row in client.runs.samples(run["id"]) if row["route"] == "up/echo"]
+    labels = [
+        {"sample_id": row["sample"]["id"], "answer": row["answer"]["text"], "scores": [2, 3]}
+        for row in rows[:4]
+    ]
+    stored = client.runs.label(run["id"], labels, route="up/echo")
+    assert (stored["output"], stored["labels"], stored["answers"]) == ("helpfulness", 4, 12)
+    assert len(client.runs.labels(run["id"])) == 4
+    [corrected] = [
+        one["estimate"]
+        for one in client.runs.scores(run["id"])
+        if (one["route"], one["output"]) == ("up/echo", "helpfulness_corrected")
+    ]
+    assert corrected == 2.5
+    with pytest.raises(errors.ConflictError):
+        client.runs.label(run["id"], labels[:2], route="up/echo")
+    assert client.runs.label(run["id"], labels[:2], route="up/echo", replace=True)["labels"] == 2
+
+
 def test_importing_it_loads_nothing_of_the_server():
     code = (
         "import sys, router.client\n"

@@ -1,0 +1,223 @@
+"""People's labels of a run's answers come back and correct the run's judges, over HTTP."""
+
+import json
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from servers import gateway, scripted
+
+WORDS = ["fine", "poor", "good"]
+MODELS = {
+    "echo": [{}],
+    "poorly": [{"answer": "It is bad."}],
+    "judge": [
+        {"match": rf"(?s)evaluate:\n.*{word}", "answer": f"[RESULT] {value}"}
+        for word, value in (("bad", 1), ("fine", 3), ("poor", 1), ("good", 4))
+    ],
+    "harsh": [{"answer": "[RESULT] 1"}],
+}
+CONFIG = """
+server: {{port: 0}}
+providers:
+  up: {{kind: compatible, base_url: "{url}", api_key: sk-secret-key}}
+"""
+ROWS = [{"id": f"s{n}", "input": f"s{n} is {WORDS[n % 3]}."} for n in range(60)]
+# People give a point more than the judge.
+PEOPLE = {"bad": 2, "fine": 4, "poor": 2, "good": 5}
+METRIC = {"name": "prometheus", "judge": "up/judge"}
+
+
+@pytest.fixture(scope="module")
+def http(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labels")
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with scripted(MODELS) as upstream:
+            config = CONFIG.format(url=upstream.url)
+            with gateway(config) as url, httpx.Client(base_url=url) as http:
+                yield http
+    finally:
+        os.chdir(before)
+
+
+def ended(http, run_id):
+    while True:
+        outcome = http.get(f"/eval/{run_id}").json()
+        if outcome["run"]["state"] not in ("queued", "running"):
+            assert outcome["run"]["state"] == "completed", outcome["run"]
+            return outcome
+        time.sleep(0.02)
+
+
+def evaluated(http, *, routes=("up/echo",), metrics=(METRIC,), **document):
+    document = {
+        "dataset": "data.jsonl",
+        "routes": list(routes),
+        "metrics": list(metrics),
+    } | document
+    created = http.post("/eval", json={"cache": False, **document})
+    assert created.status_code == 202, created.text
+    ended(http, created.json()["id"])
+    return created.json()["id"]
+
+
+def answers(http, run_id, route="up/echo"):
+    rows = http.get(f"/eval/{run_id}/samples", params={"route": route, "limit": 500}).json()
+    return {row["sample"]["id"]: row["answer"]["text"] for row in rows["data"] if row["answer"]}
+
+
+def word(text):
+    return next(word for word in PEOPLE if word in text)
+
+
+def labels_of(texts, **fields):
+    """Label every fourth answer."""
+    return [
+        {"sample_id": name, "answer": text, "scores": [PEOPLE[word(text)]], **fields}
+        for name, text in list(texts.items())[::4]
+    ]
+
+
+def put(http, run_id, labels, **fields):
+    return http.put(f"/eval/{run_id}/labels", json={"labels": labels, **fields})
+
+
+def refusal(answer, status=400):
+    assert answer.status_code == status, answer.text
+    return answer.json()["error"]["message"]
+
+
+def scores(outcome, route="up/echo"):
+    [report] = [one for one in outcome["report"]["routes"] if one["route"] == route]
+    return {score["output"]: score for score in report["scores"]}
+
+
+def test_labels_of_a_runs_answers_correct_its_judge(http):
+    run_id = evaluated(http)
+    before = ended(http, run_id)
+    assert "helpfulness_corrected" not in scores(before)
+    stored = put(http, run_id, labels_of(answers(http, run_id)))
+    assert stored.status_code == 200, stored.text
+    expected = {"run": run_id, "route": "up/echo", "output": "helpfulness"}
+    assert stored.json() == {**expected, "labels": 15, "answers": 60}
+    outcome = ended(http, run_id)
+    corrected, raw, *_ = outcome["report"]["outputs"]
+    assert corrected["name"] == "helpfulness_corrected"
+    assert (raw["name"], raw["description"][:3]) == ("helpfulness", "Raw")
+    assert scores(outcome)["helpfulness"] == scores(before)["helpfulness"]
+    score = scores(outcome)["helpfulness_corrected"]
+    assert score["low"] < 11 / 3 < score["high"]
+    assert score["estimate"] == pytest.approx(11 / 3, abs=0.1)
+    assert score["n"] == 60
+    assert any("45 of 60 answers: not scored" in text for text in outcome["report"]["warnings"])
+    listed = http.get(f"/eval/{run_id}/labels").json()["data"]
+    assert len(listed) == 15
+    assert (listed[0]["score"], listed[0]["people"], listed[0]["chance"]) == (4, 1, None)
+
+
+def test_differences_are_corrected_where_both_routes_have_labels(http):
+    routes = ["up/poorly", "up/echo"]
+    run_id = evaluated(http, routes=routes, baseline="up/poorly")
+    echo, poorly = (answers(http, run_id, route) for route in ("up/echo", "up/poorly"))
+    assert "route: name one of up/poorly, up/echo" in refusal(put(http, run_id, labels_of(echo)))
+    assert put(http, run_id, labels_of(echo), route="up/echo").status_code == 200
+    outcome = ended(http, run_id)
+    # Without labels the estimate would be the judge's mean, by the name of a corrected one.
+    alone = scores(outcome, "up/poorly")["helpfulness_corrected"]
+    assert (alone["estimate"], alone["n"]) == (None, 0)
+    assert "people have scored 0 of the route's answers" in alone["example"]
+    # People find what the judge gives 1 worth 3, on this route alone.
+    labels = [{**label, "scores": 3} for label in labels_of(poorly)]
+    assert put(http, run_id, labels, route="up/poorly").status_code == 200
+    outcome = ended(http, run_id)
+    assert scores(outcome, "up/poorly")["helpfulness_corrected"]["estimate"] == 3
+    differences = {one["output"]: one for one in outcome["report"]["comparisons"]}
+    assert differences["helpfulness"]["difference"] == pytest.approx(8 / 3 - 1)
+    assert differences["helpfulness_corrected"]["difference"] == pytest.approx(11 / 3 - 3, abs=0.1)
+
+
+def test_a_label_never_counts_for_another_answer(http):
+    run_id = evaluated(http)
+    texts = answers(http, run_id)
+    labels = labels_of(texts)
+    other = [{**labels[0], "answer": "It was fine."}, *labels[1:]]
+    told = refusal(put(http, run_id, other))
+    assert "up/echo gave another answer" in told
+    assert told.endswith("to s0")
+    assert "no answer to s99" in refusal(put(http, run_id, [{**labels[0], "sample_id": "s99"}]))
+    assert "no answer to s0" in refusal(put(http, run_id, [{**labels[0], "repeat": 1}]))
+    assert http.get(f"/eval/{run_id}/labels").json()["data"] == []
+    assert put(http, run_id, labels).status_code == 200
+    with sqlite3.connect("evalrouter.db") as db:
+        db.execute("UPDATE labels SET answer_hash = 'another' WHERE sample_id <> 's0'")
+    score = scores(ended(http, run_id))["helpfulness_corrected"]
+    assert score["estimate"] is None
+    assert "people have scored 1 of" in score["example"]
+
+
+def test_labels_that_cannot_be_ones_are_refused(http):
+    run_id = evaluated(http)
+    label, second, *_ = labels_of(answers(http, run_id))
+    for change, told in (
+        ({"scores": 50}, "labels[0]: sample s0: scores of helpfulness are from 1 to 5"),
+        ({"scores": "good"}, "scores"),
+        ({"chance": 0}, "no probability above 0"),
+        ({"chance": 1.5}, "no probability above 0"),
+        ({"score": 5}, "score"),
+    ):
+        assert told in refusal(put(http, run_id, [{**label, **change}]))
+    assert "some have a chance" in refusal(put(http, run_id, [{**label, "chance": 0.5}, second]))
+    assert "another label is of the same" in refusal(put(http, run_id, [label, label]))
+    assert "'tone' is not among helpfulness" in refusal(put(http, run_id, [label], output="tone"))
+    assert "not JSON" in refusal(http.put(f"/eval/{run_id}/labels", content=b"{"))
+    refusal(put(http, "run_none", [label]), 404)
+    refusal(http.get("/eval/run_none/labels"), 404)
+    unjudged = evaluated(http, metrics=["length"])
+    assert "no judge" in refusal(put(http, unjudged, [label]))
+
+
+def test_labels_are_stored_all_at_once(http):
+    run_id = evaluated(http)
+    labels = labels_of(answers(http, run_id))
+    assert put(http, run_id, labels).status_code == 200
+    told = refusal(put(http, run_id, labels[1:]), 409)
+    assert "labels of up/echo that are not among these: s0" in told
+    assert put(http, run_id, labels[1:], replace=True).json()["labels"] == 14
+    changed = [{**label, "scores": [3, 4]} for label in labels]
+    assert put(http, run_id, changed).json()["labels"] == 15
+    listed = http.get(f"/eval/{run_id}/labels").json()["data"]
+    assert {(one["score"], one["people"]) for one in listed} == {(3.5, 2)}
+
+
+def test_another_judge_of_the_same_answers_is_corrected_by_the_same_labels(http):
+    run_id = evaluated(http)
+    assert put(http, run_id, labels_of(answers(http, run_id))).status_code == 200
+    harsh = {**METRIC, "judge": "up/harsh"}
+    assert http.post(f"/eval/{run_id}/rescore", json={"metrics": [harsh]}).status_code == 202
+    found = scores(ended(http, run_id))
+    assert found["helpfulness"]["estimate"] == 1
+    # Nothing can be learned from a judge that always says 1: people's mean is all there is.
+    assert found["helpfulness_corrected"]["estimate"] == pytest.approx(11 / 3, abs=0.1)
+
+
+def test_a_run_that_is_deleted_takes_its_labels_with_it(http):
+    run_id = evaluated(http)
+    assert put(http, run_id, labels_of(answers(http, run_id))).status_code == 200
+    count = "SELECT count(*) FROM labels WHERE run = (SELECT number FROM runs WHERE id = ?)"
+    with sqlite3.connect("evalrouter.db") as db:
+        assert db.execute(count, (run_id,)).fetchone() == (15,)
+        before = db.execute("SELECT count(*) FROM labels").fetchone()[0]
+    assert http.delete(f"/eval/{run_id}").status_code == 204
+    until = time.monotonic() + 20
+    left = before
+    while left > before - 15 and time.monotonic() < until:
+        with sqlite3.connect("evalrouter.db") as db:
+            left = db.execute("SELECT count(*) FROM labels").fetchone()[0]
+        time.sleep(0.05)
+    assert left == before - 15

@@ -25,6 +25,7 @@ from evaluators.reports.report import shortfall_counts
 from evaluators.text.answers import AnswerRules, OnTruncated, reads_text
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
+from router.evals.judges.people_labels import RunLabels, withhold_uncorrected
 from router.evals.results import looked_at
 from router.evals.runs import Runs
 from router.evals.shared_answers import AnswerIndex, shared_warning
@@ -71,11 +72,12 @@ def parse_margins(texts: Iterable[str]) -> dict[str, float]:
 
 
 class _ComparedRun(msgspec.Struct, frozen=True):
-    """A run with its document and its metrics."""
+    """A run with its document, its metrics, and what people say of its answers."""
 
     run: Run
     document: RunDocument
     metrics: list[AnyMetric]
+    labels: RunLabels
 
 
 class _SharedMetric(msgspec.Struct, frozen=True):
@@ -147,7 +149,7 @@ async def compare_runs(
         RequestError: a run does not have the route, or the runs have no route in common.
         ConflictError: runs on different datasets, or without an output in common.
     """
-    members = [await _compared(runs, run_id) for run_id in dict.fromkeys(run_ids)]
+    members = [await _compared(runs, store, run_id) for run_id in dict.fromkeys(run_ids)]
     if not 1 <= len(members) <= 2:
         raise RequestError("runs: name one run or two", param="runs")
     first, second = members[0], members[-1]
@@ -160,7 +162,7 @@ async def compare_runs(
         routes=[side.key for side in sides],
         metrics=metrics,
         expected={side.key: 0 for side in sides},
-        clusters=await store.clusters(first.run.id),
+        clusters=first.labels.clusters,
     )
     warnings = list(_different(first, second))
     pairing = _Pairing()
@@ -169,9 +171,10 @@ async def compare_runs(
         warnings += pairing.warnings
     origins = {side: _AnswerOrigins() for side in sides}
     answers = await AnswerIndex.of(store, (first.run, second.run))
-    await _count(store, first.run.id, origins, scores, None, answers)
+    await _count(store, first, origins, scores, None, answers)
     if second is not first:
-        await _count(store, second.run.id, origins, scores, pairing.names, answers)
+        await _count(store, second, origins, scores, pairing.names, answers)
+    withhold_uncorrected(scores, [*first.labels.metrics, *second.labels.metrics])
     shared: dict[tuple[Side, Side], SharedAnswers] = {}
     same = await asyncio.to_thread(_same_answers, answers, pairs, scores, pairing)
     if same:
@@ -198,10 +201,12 @@ async def compare_runs(
     )
 
 
-async def _compared(runs: Runs, run_id: str) -> _ComparedRun:
+async def _compared(runs: Runs, store: Store, run_id: str) -> _ComparedRun:
     run = await runs.find(run_id)
     document = stored_document(run)
-    return _ComparedRun(run, document, build_metrics(document))
+    metrics = build_metrics(document)
+    labels = await RunLabels.of(store, run, metrics, await store.clusters(run.id))
+    return _ComparedRun(run, document, metrics, labels)
 
 
 def _pairs(
@@ -292,9 +297,11 @@ def _join(first: Run, second: Run, requested: Join | None) -> Join:
 
 def _shared_metrics(first: _ComparedRun, second: _ComparedRun) -> list[_SharedMetric]:
     """Return the outputs that both runs have, of metrics of the same name."""
-    theirs = {(metric.name, output.name) for metric in second.metrics for output in metric.outputs}
+    theirs = {
+        (metric.name, output.name) for metric in second.labels.metrics for output in metric.outputs
+    }
     shared = []
-    for metric in first.metrics:
+    for metric in first.labels.metrics:
         outputs = tuple(output for output in metric.outputs if (metric.name, output.name) in theirs)
         if outputs:
             shared.append(_SharedMetric(metric.name, outputs, metric.signature))
@@ -331,13 +338,14 @@ def _margins(
 
 async def _count(  # noqa: PLR0917 - one argument for each thing that is counted
     store: ResultStore,
-    run_id: str,
+    member: _ComparedRun,
     origins: Mapping[Side, _AnswerOrigins],
     scores: ScoreAccumulator,
     names: Mapping[str, str] | None,
     answers: AnswerIndex,
 ) -> None:
     """Add a run's rows; samples that the other run does not have get a name of this run's."""
+    run_id = member.run.id
     known = {output.name for metric in scores.metrics for output in metric.outputs}
     sides = {side.route: side for side in origins if side.run == run_id}
 
@@ -349,7 +357,7 @@ async def _count(  # noqa: PLR0917 - one argument for each thing that is counted
         sample = row.cell.sample_id
         if names is not None:
             sample = names.get(sample, f"{run_id} {sample}")
-        shared = [score for score in row.scores if score.output in known]
+        shared = [score for score in member.labels.scores(row) if score.output in known]
         scores.add(row.cell._replace(route=side.key, sample_id=sample), row.answer, shared)
         answers.add(side, scores.samples[sample], row)
 

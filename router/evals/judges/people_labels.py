@@ -342,9 +342,9 @@ def withhold_uncorrected(scores: ScoreAccumulator, metrics: Sequence[Measured]) 
         ):
             name = corrected_name(metric.score_name)
             for route, counted in scores.routes.items():
-                column = counted.columns[name]
-                labelled = len(column.samples) - column.notes[NOT_SCORED]
-                if column.samples and labelled < FEWEST_LABELS:
+                column = counted.columns.get(name)
+                labelled = len(column.samples) - column.notes[NOT_SCORED] if column else 0
+                if column and column.samples and labelled < FEWEST_LABELS:
                     scores.withhold(
                         route,
                         name,

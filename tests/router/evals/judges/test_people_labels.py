@@ -142,6 +142,27 @@ def test_differences_are_corrected_where_both_routes_have_labels(http):
     assert differences["helpfulness_corrected"]["difference"] == pytest.approx(11 / 3 - 3, abs=0.1)
 
 
+def contrasts(http, *run_ids):
+    compared = http.get("/eval/compare", params={"runs": ",".join(run_ids)})
+    assert compared.status_code == 200, compared.text
+    return {one["output"]: one for one in compared.json()["contrasts"]}
+
+
+def test_a_comparison_of_runs_is_corrected_where_both_have_labels(http):
+    first = evaluated(http)
+    second = evaluated(http, routes=["up/poorly"])
+    assert put(http, first, labels_of(answers(http, first))).status_code == 200
+    assert "helpfulness_corrected" not in contrasts(http, first, second)
+    labels = [{**label, "scores": 3} for label in labels_of(answers(http, second, "up/poorly"))]
+    assert put(http, second, labels).status_code == 200
+    found = contrasts(http, first, second)
+    assert abs(found["helpfulness"]["difference"]) == pytest.approx(8 / 3 - 1)
+    assert abs(found["helpfulness_corrected"]["difference"]) == pytest.approx(2 / 3, abs=0.1)
+    # One label is too few to correct by.
+    assert put(http, second, labels[:1], replace=True).status_code == 200
+    assert contrasts(http, first, second)["helpfulness_corrected"]["difference"] is None
+
+
 def test_a_label_never_counts_for_another_answer(http):
     run_id = evaluated(http)
     texts = answers(http, run_id)

@@ -19,7 +19,7 @@ from router.config.documents import convert
 from router.evals.judges.people_labels import LabelledAnswers, StoredLabels, keep_run_labels
 from router.evals.judges.study_report import compared, html
 from router.store.judgements import JudgementRow
-from router.store.labels import PeopleLabel
+from router.store.people_labels import PeopleLabel
 from router.store.studies import Study, StudyKind
 
 

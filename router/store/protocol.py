@@ -14,7 +14,7 @@ from router.store.experiments import ExperimentStore
 from router.store.history import HistoryStore
 from router.store.judgements import JudgementStore
 from router.store.keys import KeyStore
-from router.store.labels import LabelStore
+from router.store.people_labels import LabelStore
 from router.store.readiness import CheckedStore
 from router.store.requeue import RequeueStore
 from router.store.results import ResultStore

@@ -35,7 +35,7 @@ from evaluators.reports.accumulator import Measured, ScoreAccumulator
 from providers.errors import ConflictError, RunDocumentError
 from router.evals.judges.label_plans import CHANCE, SCORES, answer_hash, one_of
 from router.evals.stored_runs import find_run, stored_document
-from router.store.labels import PeopleLabel
+from router.store.people_labels import PeopleLabel
 from router.store.protocol import Store
 from router.store.results import ScoredAnswer
 from router.store.runs import Run

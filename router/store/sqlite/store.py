@@ -15,7 +15,7 @@ from router.store.sqlite.experiments import SqliteExperiments
 from router.store.sqlite.history import SqliteHistory
 from router.store.sqlite.judgements import SqliteJudgements
 from router.store.sqlite.keys import SqliteKeys
-from router.store.sqlite.labels import SqliteLabels
+from router.store.sqlite.people_labels import SqliteLabels
 from router.store.sqlite.requeue import SqliteRequeue
 from router.store.sqlite.results import SqliteResults
 from router.store.sqlite.routes import SqliteRoutes

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlite_utils import Database
 
 from evaluators.base import Cell
-from router.store.labels import LabelStore, PeopleLabel
+from router.store.people_labels import LabelStore, PeopleLabel
 from router.store.sqlite.database import SqlitePart
 from router.store.sqlite.runs import run_number
 

@@ -218,6 +218,36 @@ class Explains(Protocol):
         ...
 
 
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model is stored, and the memory that it took: measured, or None.
+
+    Attributes:
+        file: the name of the file with its weights, "" where that is unknown.
+        quantization: the name of the quantisation, as the file's metadata or its server says; ""
+            where neither does.
+        parameters: the number of its weights.
+        bits_per_weight: the mean over all weights.
+        peak_memory_bytes: the peak resident memory of its server, where evalrouter started it.
+        note: why the weights are unknown, although they should be known; "" otherwise.
+    """
+
+    file: str = ""
+    quantization: str = ""
+    parameters: int | None = None
+    bits_per_weight: float | None = None
+    peak_memory_bytes: int | None = None
+    note: str = ""
+
+
+@runtime_checkable
+class HasModelFacts(Protocol):
+    """A provider that can say how its models are stored, and what memory they took."""
+
+    async def facts(self, model: str) -> ModelFacts:
+        """Return what is known of a model now. Starts no server."""
+        ...
+
+
 class BytesReply:
     """A Reply that is made on the spot, for providers that live in this process."""
 

@@ -142,7 +142,7 @@ class Services:
         self.jobs = Jobs(self.store, requester, config.evaluation)
         self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
         self.experiments = Experiments(self.store)
-        self.studies = Studies(self.store, requester)
+        self.studies = Studies(self.store, requester, self.providers)
         self._watch_queues_and_cache()
         self._watch_targets()
         self._share = share

@@ -81,11 +81,11 @@ def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def write(path: Path, *, seed: int = 1, ends: bool = True) -> Path:
+def write(path: Path, *, seed: int = 1, ends: bool = True, q8: bool = False) -> Path:
     """Write the model; the same seed gives the same weights.
 
     Answers end now and then, or with `ends=False` only where a limit or a grammar ends them: for
-    tests of requests that sample.
+    tests of requests that sample. With `q8` its matrices are quantised, and its metadata say so.
     """
     learned = merges(TEXT, MERGES)
     tokens = [*SPECIAL, *byte_letters(), *("".join(pair) for pair in learned)]
@@ -110,19 +110,28 @@ def write(path: Path, *, seed: int = 1, ends: bool = True) -> Path:
     out.add_bos_token_id(0)
     out.add_eos_token_id(2)
     out.add_chat_template(TEMPLATE)
+    if q8:
+        out.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     random = np.random.default_rng(seed)
+
+    def add_matrix(name: str, weights: np.ndarray) -> None:
+        if q8:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            out.add_tensor(name, gguf.quantize(weights, kind), raw_dtype=kind)
+        else:
+            out.add_tensor(name, weights)
 
     def add(name: str, *shape: int) -> None:
         weights = (random.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float32)
         if shape[0] == WIDTH and not name.endswith(("_q.weight", "_k.weight", "_v.weight")):
             # Nothing is added to what every token has in common.
             weights[0] = 0
-        out.add_tensor(name, weights)
+        add_matrix(name, weights)
 
     embedding = (random.standard_normal((len(tokens), WIDTH)) / WIDTH**0.5).astype(np.float32)
     # The same in every token, so that the head can hold a bias.
     embedding[:, 0] = 1.6
-    out.add_tensor("token_embd.weight", embedding)
+    add_matrix("token_embd.weight", embedding)
     for layer in range(LAYERS):
         for norm in ("attn_norm", "ffn_norm"):
             out.add_tensor(f"blk.{layer}.{norm}.weight", np.ones(WIDTH, np.float32))
@@ -143,7 +152,7 @@ def write(path: Path, *, seed: int = 1, ends: bool = True) -> Path:
         # llama.cpp takes either for an answer's end.
         for end in ("<|endoftext|>", "<|im_end|>"):
             head[SPECIAL.index(end), 0] = -20
-    out.add_tensor("output.weight", head)
+    add_matrix("output.weight", head)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()

@@ -17,19 +17,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import msgspec
 
 from providers import wire
-from providers.base import BytesReply, Call, Positive, Reply, Translation
+from providers.base import BytesReply, Call, ModelFacts, Positive, Reply, Translation
 from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import ConfigError, UpstreamConnectError, UpstreamError
 from providers.host_json import decode_object
 from providers.http.transport import Transport
+from providers.local_servers.gguf import GgufError, read_weights
 from providers.local_servers.managed import ManagedServer
+from providers.names import MAX_NAME_BYTES
 from providers.translation.compose import model_list
 from providers.translation.translate import Edits, Rules, system_for_developer
 
@@ -88,6 +91,22 @@ def command_of(name: str, config: LlamafileConfig) -> list[str]:
     if not any("{port}" in part for part in command):
         command += ["--host", "{host}", "--port", "{port}"]
     return command
+
+
+def weights_file(command: Sequence[str]) -> Path | None:
+    """Return the file with the weights that a command serves; None where it does not say."""
+    files = [part for part in command if part.endswith(".gguf")]
+    for flag, file in pairwise(command):
+        if flag in ("-m", "--model"):
+            return Path(file)
+    for part in command:
+        if part.startswith("--model="):
+            return Path(part.removeprefix("--model="))
+    if len(files) == 1:
+        return Path(files[0])
+    if not files and command and command[0].endswith(".llamafile"):
+        return Path(command[0])
+    return None
 
 
 def _title(command: list[str]) -> str:
@@ -173,6 +192,7 @@ class Llamafile(Compatible):
             else None
         )
         self._title = _title(command) if command else ""
+        self._weights_file = weights_file(command)
         self._slots = config.slots
         self._room: asyncio.Semaphore | None = None
         self._seen: Mapping[str, Any] | None = None
@@ -213,6 +233,45 @@ class Llamafile(Compatible):
             self._seen = None
             raise
         return _InSlot(reply, self._room)
+
+    async def facts(self, model: str) -> ModelFacts:
+        """Return how the model's weights are stored, by their file or else by what the server says.
+
+        The memory is that of a server of ours.
+        """
+        if self._server is None:
+            return await self._facts_of_server(model)
+        facts = ModelFacts()
+        if self._weights_file is not None:
+            facts = await asyncio.to_thread(_facts_of_file, self._weights_file)
+        if facts.bits_per_weight is None and self._server.runs:
+            served = await self._facts_of_server(model)
+            facts = facts if served.bits_per_weight is None else served
+        memory = await self._server.peak_memory()
+        return msgspec.structs.replace(facts, peak_memory_bytes=memory)
+
+    async def _facts_of_server(self, model: str) -> ModelFacts:
+        """Return what llama-server says of a model in its list; nothing of other servers."""
+        try:
+            async with asyncio.timeout(_PROBE_S):
+                listed = await self._get("/v1/models") or {}
+        except (TimeoutError, UpstreamError) as error:
+            return ModelFacts(note=str(error) or f"{self.name} does not answer")
+        try:
+            rows = msgspec.convert(listed, _Listed).data
+        except msgspec.ValidationError:
+            return ModelFacts()
+        # With one model it answers to any name.
+        row = rows[0] if len(rows) == 1 else next((row for row in rows if row.id == model), None)
+        if row is None or row.meta.n_params < 1 or row.meta.size < 1:
+            return ModelFacts()
+        meta = row.meta
+        return ModelFacts(
+            file=PurePath(row.id).name if row.id.endswith(".gguf") else "",
+            quantization=meta.ftype[:MAX_NAME_BYTES],
+            parameters=meta.n_params,
+            bits_per_weight=8 * meta.size / meta.n_params,
+        )
 
     def rules(self, call: Call) -> Rules | None:
         """Return None for llama-server, which takes what OpenAI takes."""
@@ -281,6 +340,36 @@ class Llamafile(Compatible):
             if reply.status != 404:
                 return reply.status < 400
         return False
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    """What llama-server says of a model's weights; `size` is their bytes."""
+
+    n_params: int = 0
+    size: int = 0
+    ftype: str = ""
+
+
+class _Row(msgspec.Struct):
+    id: str
+    meta: _Meta = _Meta()
+
+
+class _Listed(msgspec.Struct):
+    data: list[_Row]
+
+
+def _facts_of_file(path: Path) -> ModelFacts:
+    try:
+        weights = read_weights(path)
+    except (GgufError, OSError) as error:
+        return ModelFacts(file=path.name, note=str(error))
+    return ModelFacts(
+        file=path.name,
+        quantization=weights.file_type,
+        parameters=weights.parameters,
+        bits_per_weight=weights.bits_per_weight,
+    )
 
 
 def _is_old(props: Mapping[str, Any]) -> bool:

@@ -70,6 +70,7 @@ class ManagedServer:
         self._clock = clock
         self._state: asyncio.Future[str] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     async def ready(self) -> str:
         """Return the server's base URL; start it the first time, and wait while it starts.
@@ -81,6 +82,21 @@ class ManagedServer:
             self._state = asyncio.get_running_loop().create_future()
             self._task = asyncio.create_task(self._supervise(), name=f"server of {self._name}")
         return await asyncio.shield(self._state)
+
+    @property
+    def runs(self) -> bool:
+        """Whether a process is running and has said that it is ready."""
+        state = self._state
+        return state is not None and state.done() and state.exception() is None
+
+    async def peak_memory(self) -> int | None:
+        """Return the bytes of the peak resident memory of the process, from its start until now.
+
+        Those of the processes that it has started and that still run are added. None where no
+        process runs, and on systems without `/proc`.
+        """
+        guard = self._guard
+        return None if guard is None else await asyncio.to_thread(_peak_memory, guard.pid)
 
     async def close(self) -> None:
         """End the process and everything it started; return when they are gone."""
@@ -125,6 +141,7 @@ class ManagedServer:
         except OSError as error:
             return f"its log file cannot be written ({error.strerror})"
         self.starts += 1
+        self._guard = process
         ended = _when_ended(process)
         try:
             healthy = asyncio.create_task(self._until_healthy(f"http://{host}:{port}"))
@@ -140,6 +157,7 @@ class ManagedServer:
             finally:
                 healthy.cancel()
         finally:
+            self._guard = None
             await _end(process, ended)
         return f"its process ended with code {code}"
 
@@ -171,6 +189,36 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _peak_memory(guard: int) -> int | None:
+    """Return the sum of the peaks of all processes in the session of a guard, without its own."""
+    peaks = [
+        peak
+        for folder in Path("/proc").glob("[0-9]*")
+        if folder.name != str(guard) and _session(folder) == guard
+        if (peak := _peak_of(folder)) is not None
+    ]
+    return sum(peaks) if peaks else None
+
+
+def _session(folder: Path) -> int | None:
+    """Return the session of a process, by its folder in `/proc`; None for one that has ended."""
+    try:
+        # The name before the last parenthesis may have any characters.
+        fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(fields[3])
+
+
+def _peak_of(folder: Path) -> int | None:
+    """Return a process's VmHWM in bytes; None for one that has ended."""
+    with contextlib.suppress(OSError):
+        for line in (folder / "status").read_text(errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def _when_ended(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:

@@ -33,6 +33,12 @@ from router.config.loading import load
 from router.config.schema import Config
 from router.datasets.registry import parse_columns
 from router.evals.hardware_cost import HardwareCost
+from router.evals.judges.judge_table import (
+    JudgeTableRow,
+    table_sheets,
+    tabulate_studies,
+    write_judge_rows,
+)
 from router.evals.judges.label_plans import PlannedLabels, plan_run_labels
 from router.evals.judges.people_labels import (
     LabelledAnswers,
@@ -306,6 +312,35 @@ def judge_show(
         print_json(study)
         return
     _print(study, as_json=False, html_path=html_path)
+
+
+@judge.command("table")
+@click.argument("study_ids", nargs=-1, required=True, metavar="STUDY...")
+@click.option("--csv", "as_csv", is_flag=True, help="Write all columns as CSV.")
+@config_option
+@json_option
+def judge_table(
+    study_ids: tuple[str, ...], as_csv: bool, config_path: Path | None, as_json: bool
+) -> None:
+    """Compare finished studies: correlation with people, bits, memory, speed and cost."""
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude each other.")
+
+    async def read(services: Services) -> tuple[list[JudgeTableRow], str]:
+        return await tabulate_studies(services.store, study_ids)
+
+    rows, difference = with_services(load(config_path), read)
+    if as_csv:
+        write_judge_rows(rows, sys.stdout)
+        return
+    if as_json:
+        print_json(rows)
+        return
+    for sheet in table_sheets(rows):
+        out.print(table(sheet))
+    notes = [f"{row.target}: {row.note}" for row in rows if row.note]
+    for warning in [*dict.fromkeys(notes), *filter(None, [difference])]:
+        out.print(f"! {warning}", highlight=False, soft_wrap=True, markup=False)
 
 
 @judge.command("export")

@@ -44,12 +44,16 @@ class TargetTime(msgspec.Struct, frozen=True, kw_only=True):
         seconds: the time in which at least one request was under way.
         requests: how many it answered.
         tokens: those that it generated, as far as they are known.
+        cost_usd: what it charged for its tokens, as far as that is known.
+        unpriced: how many requests have no known cost.
     """
 
     target: str
     seconds: float
     requests: int
     tokens: int
+    cost_usd: float = 0.0
+    unpriced: int = 0
 
 
 class UsageStore(Protocol):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -52,11 +52,13 @@ from evaluators.metrics.reference import last_user_text, references
 from evaluators.stats.ratings import Game, Ratings, rate, schedule
 from evaluators.stats.style_ratings import StyleControl, relative_difference, style_controlled
 from evaluators.text.answers import AnswerRules, read_answer
+from providers.base import HasModelFacts, Provider
 from providers.errors import ConflictError, DatasetError, RunDocumentError
 from router.evals.hardware_cost import hardware_costs
 from router.evals.judges.requests import JudgeClient
 from router.evals.requests import EvalRequester
 from router.evals.stored_runs import find_run, stored_document
+from router.records import Target
 from router.store.judgements import JudgementRow
 from router.store.protocol import Store
 from router.store.studies import Study, StudyKind
@@ -151,10 +153,16 @@ class Studies:
     """The studies of a store."""
 
     def __init__(
-        self, store: Store, requester: EvalRequester, *, now: Callable[[], float] = time.time
+        self,
+        store: Store,
+        requester: EvalRequester,
+        providers: Mapping[str, Provider],
+        *,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._requester = requester
+        self._providers = providers
         self._now = now
 
     async def calibration(self, plan: CalibrationPlan) -> Study:
@@ -228,6 +236,7 @@ class Studies:
         }
         machines = await hardware_costs(self._store, study.id, self._requester.prices)
         report["hardware"] = [msgspec.to_builtins(machine) for machine in machines]
+        report["models"] = await self._model_facts(study.id)
         study = msgspec.structs.replace(
             study,
             state="completed",
@@ -237,6 +246,16 @@ class Studies:
         )
         await self._store.set_study(study)
         return study
+
+    async def _model_facts(self, study_id: str) -> dict[str, Any]:
+        """Return what is known of the models that judged in a study, by target."""
+        facts: dict[str, Any] = {}
+        for served in await self._store.served(study_id):
+            target = Target.parse(served.target)
+            provider = self._providers.get(target.provider)
+            if provider is not None and isinstance(provider, HasModelFacts):
+                facts[served.target] = msgspec.to_builtins(await provider.facts(target.model))
+        return facts
 
     async def reader(self, study: Study) -> VerdictReader:
         """Return what reads the verdicts of a study's judgements, as the study did.

@@ -8,8 +8,8 @@ from operator import itemgetter
 
 from router.store.usage import TargetTime
 
-# target, start and end in seconds, generated tokens
-ServedRequest = tuple[str, float, float, int]
+# target, start and end in seconds, generated tokens, US dollars
+ServedRequest = tuple[str, float, float, int, float | None]
 
 
 def served_of(requests: Iterable[ServedRequest]) -> list[TargetTime]:
@@ -17,11 +17,23 @@ def served_of(requests: Iterable[ServedRequest]) -> list[TargetTime]:
     totals = []
     for target, rows in groupby(requests, key=itemgetter(0)):
         seconds, count, tokens, until = 0.0, 0, 0, float("-inf")
-        for _, start, end, taken in rows:
+        dollars, unpriced = 0.0, 0
+        for _, start, end, taken, price in rows:
             count += 1
             tokens += taken
+            dollars += price or 0.0
+            unpriced += price is None
             if end > until:
                 seconds += end - max(start, until)
                 until = end
-        totals.append(TargetTime(target=target, seconds=seconds, requests=count, tokens=tokens))
+        totals.append(
+            TargetTime(
+                target=target,
+                seconds=seconds,
+                requests=count,
+                tokens=tokens,
+                cost_usd=dollars,
+                unpriced=unpriced,
+            )
+        )
     return totals

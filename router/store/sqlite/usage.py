@@ -21,13 +21,13 @@ _ADD_EMBEDDINGS = f"""
 """  # noqa: S608 - constants
 _SERVED = """
     SELECT target, asked_at, answered_at,
-        coalesce(completion_tokens, 0)
+        coalesce(completion_tokens, 0), cost_usd
     FROM answers
     WHERE run = (SELECT number FROM runs WHERE id = :owner AND hidden_since IS NULL)
         AND state = 'answered' AND NOT cached AND answered_at IS NOT NULL
     UNION ALL
     SELECT json_extract(answer, '$.target'), at - coalesce(total_s, 0), at,
-        coalesce(completion_tokens, 0)
+        coalesce(completion_tokens, 0), cost_usd
     FROM judgements WHERE owner = :owner AND answered AND NOT reused
     ORDER BY 1, 2
 """

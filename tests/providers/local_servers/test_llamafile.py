@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import tiny_gguf
 from fake_hosts import Dialect
@@ -19,7 +20,7 @@ from hosts import ask, config, open_host, stream, texts, transport
 from providers.base import AS_IT_CAME
 from providers.errors import ConfigError, UpstreamConnectError
 from providers.kinds import make
-from providers.local_servers.llamafile import command_of
+from providers.local_servers.llamafile import command_of, weights_file
 from providers.local_servers.managed import ManagedServer
 
 SERVER = Path(__file__).parents[2] / "llama_server.py"
@@ -361,3 +362,81 @@ def test_the_tiny_model_is_the_same_every_time(tmp_path):
     one, two = (tiny_gguf.write(tmp_path / name).read_bytes() for name in ("a", "b"))
     assert one == two
     assert json.dumps(tiny_gguf.TEMPLATE)
+
+
+def peaks_of(pids):
+    """The kilobytes of the peak resident memory of processes, added up."""
+    status = [(Path("/proc") / str(pid) / "status").read_text() for pid in pids]
+    return sum(int(text.partition("VmHWM:")[2].split()[0]) for text in status)
+
+
+async def test_a_server_of_ours_says_how_its_model_is_stored_and_what_memory_it_took(
+    managed, model
+):
+    facts = await managed.facts("tiny")
+    assert (facts.file, facts.bits_per_weight, facts.note) == ("tiny.gguf", 32, "")
+    assert facts.peak_memory_bytes is None
+    assert processes_with(str(model)) == [], "to be asked that starts nothing"
+    await ask(managed, model="tiny", max_tokens=5)
+    guards = processes_with("guard.py")
+    pids = [pid for pid in processes_with(str(model)) if pid not in guards]
+    assert len(pids) == 2, "a shell and the server"
+    before = peaks_of(pids)
+    facts = await managed.facts("tiny")
+    assert before <= facts.peak_memory_bytes / 1024 <= peaks_of(pids)
+    assert facts.parameters > 100_000
+    await managed.close()
+    assert (await managed.facts("tiny")).peak_memory_bytes is None
+
+
+async def test_a_running_server_says_how_its_model_is_stored(binary, tmp_path):
+    # A command that does not say which file it serves.
+    quantised = tiny_gguf.write(tmp_path / "tiny-q8.gguf", q8=True)
+    script = tmp_path / "serve-tiny"
+    script.write_text(f'#!/bin/sh\nexec "{binary}" -m "{quantised}" "$@"\n')
+    script.chmod(0o755)
+    log = str(tmp_path / "server.log")
+    async with transport() as client:
+        ours = make("ours", config("llamafile", command=str(script), log=log), client)
+        try:
+            assert (await ours.facts("tiny")).bits_per_weight is None
+            assert (await ask(ours, model="tiny", max_tokens=2)).status == 200
+            facts = await ours.facts("tiny")
+            # Its one-dimensional tensors are not quantised.
+            assert 8.5 < facts.bits_per_weight < 9
+            assert "Q8_0" in facts.quantization
+            running = make("running", config("llamafile", base_url=ours._base), client)
+            assert await running.facts("tiny") == msgspec.structs.replace(
+                facts, peak_memory_bytes=None
+            )
+        finally:
+            await ours.close()
+        assert (await running.facts("tiny")).bits_per_weight is None
+        assert (await running.facts("tiny")).note
+
+
+async def test_weights_that_cannot_be_read_are_no_number(binary, tmp_path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_text("no model")
+    async with transport() as client:
+        entry = config("llamafile", model=str(broken), binary=str(binary))
+        facts = await make("laptop", entry, client).facts("broken")
+    assert (facts.bits_per_weight, facts.parameters, facts.quantization) == (None, None, "")
+    assert facts.note == "broken.gguf is no GGUF file"
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (["llama-server", "-m", "a.gguf", "--mmproj", "b.gguf"], "a.gguf"),
+        (["llama-server", "-md", "draft.gguf", "--model", "a.gguf"], "a.gguf"),
+        (["llama-server", "--model=a.gguf", "--lora", "b.gguf"], "a.gguf"),
+        (["run.sh", "a.gguf"], "a.gguf"),
+        (["run.sh", "a.gguf", "b.gguf"], None),
+        (["./judge.llamafile", "--server"], "judge.llamafile"),
+        (["llama-server", "-hf", "org/repo"], None),
+        ([], None),
+    ],
+)
+def test_the_file_of_a_commands_weights(command, file):
+    assert weights_file(command) == (None if file is None else Path(file))

@@ -383,7 +383,8 @@ async def test_a_server_of_ours_says_how_its_model_is_stored_and_what_memory_it_
     assert len(pids) == 2, "a shell and the server"
     before = peaks_of(pids)
     facts = await managed.facts("tiny")
-    assert before <= facts.peak_memory_bytes / 1024 <= peaks_of(pids)
+    # The kernel counts the pages of several threads only roughly; a guard takes 10 MB.
+    assert before - 512 <= facts.peak_memory_bytes / 1024 <= peaks_of(pids) + 512
     assert facts.parameters > 100_000
     await managed.close()
     assert (await managed.facts("tiny")).peak_memory_bytes is None

@@ -160,3 +160,36 @@ providers:
     assert "cal_begun is running" in await table("cal_begun", code=2)
     assert "exclude each other" in await table(study.id, "--csv", "--json", code=2)
     assert "cal_none" in await table("cal_none", code=2)
+
+
+async def test_a_study_of_pairs_has_no_correlation_but_speed_and_cost(folder):
+    (folder / "evalrouter.yaml").write_text("""
+providers:
+  demo:
+    kind: scripted
+    price_per_hour: 2
+    script: {pairs: [{match: odd, answer: "No comment."}, {answer: "[RESULT] A"}]}
+""")
+    (folder / "pairs.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {
+                    "instruction": f"Question {n}?",
+                    "response_a": ("even", "odd")[n % 2],
+                    "response_b": "other",
+                    "label": "a",
+                }
+            )
+            + "\n"
+            for n in range(10)
+        )
+    )
+    async with Services(load()) as services:
+        plan = CalibrationPlan(judge="demo/pairs", dataset="pairs.jsonl", retries=0)
+        study = await services.studies.execute((await services.studies.calibration(plan)).id)
+        [row], _ = await tabulate_studies(services.store, [study.id])
+    assert (row.pearson, row.n, row.verdicts, row.unparsed) == (None, 5, 10, 5)
+    # Both orders of each pair.
+    assert row.requests == 20
+    assert row.cost_per_1000_usd == pytest.approx(50 * row.seconds * 2 / 3600)
+    assert "5 of 10" in re.sub(r"[\s│]+", " ", await table(study.id))

@@ -35,6 +35,7 @@ from router.datasets.registry import parse_columns
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.judge_table import (
     JudgeTableRow,
+    row_titles,
     table_sheets,
     tabulate_studies,
     write_judge_rows,
@@ -336,6 +337,8 @@ def judge_table(
     if as_json:
         print_json(rows)
         return
+    for line in row_titles(rows):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
     for sheet in table_sheets(rows):
         out.print(table(sheet))
     notes = [f"{row.target}: {row.note}" for row in rows if row.note]

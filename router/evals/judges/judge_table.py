@@ -1,7 +1,7 @@
 """Puts finished studies of judges side by side: agreement with people, memory, speed and cost.
 
     rows, difference = await tabulate_studies(store, ["cal_01", "cal_02"])
-    table_sheets(rows)                 # for people
+    row_titles(rows), table_sheets(rows)         # for people
     write_judge_rows(rows, file)
 
 A row is one target in one study: a judge that several machines serve has several rows. Everything
@@ -203,14 +203,20 @@ def write_judge_rows(rows: Sequence[JudgeTableRow], file: TextIO) -> None:
         )
 
 
+def row_titles(rows: Sequence[JudgeTableRow]) -> Iterator[str]:
+    """Yield what each number at the left of the tables stands for."""
+    for number, row in enumerate(rows, 1):
+        weights = f" ({row.file})" if row.file else ""
+        yield f"{number}: {row.target or row.judge}{weights} on {row.data}, {row.study}"
+
+
 def table_sheets(rows: Sequence[JudgeTableRow]) -> list[Sheet]:
     """Return the two tables for people: agreement with the weights, then speed and cost."""
     return [
         Sheet(
             "Agreement with people",
             (
-                "study",
-                "target",
+                "",
                 "weights",
                 "bits",
                 "peak memory",
@@ -220,8 +226,7 @@ def table_sheets(rows: Sequence[JudgeTableRow]) -> list[Sheet]:
             ),
             [
                 (
-                    row.study,
-                    row.target or row.judge,
+                    f"{number}",
                     row.quantization or _ABSENT,
                     _number(row.bits_per_weight, 2),
                     _memory(row.peak_memory_bytes),
@@ -229,17 +234,16 @@ def table_sheets(rows: Sequence[JudgeTableRow]) -> list[Sheet]:
                     _count(row.n),
                     f"{_count(row.unparsed)} of {_count(row.verdicts)}",
                 )
-                for row in rows
+                for number, row in enumerate(rows, 1)
             ],
         ),
         Sheet(
             "Speed and cost",
             (
-                "study",
-                "target",
-                "judgements",
+                "",
+                "requests",
                 "minutes",
-                "per second",
+                "requests/s",
                 "tokens/s",
                 "per hour",
                 "cost",
@@ -247,8 +251,7 @@ def table_sheets(rows: Sequence[JudgeTableRow]) -> list[Sheet]:
             ),
             [
                 (
-                    row.study,
-                    row.target or row.judge,
+                    f"{number}",
                     f"{row.requests:,}",
                     f"{row.seconds / 60:,.1f}",
                     _number(row.requests_per_s, 2),
@@ -257,7 +260,7 @@ def table_sheets(rows: Sequence[JudgeTableRow]) -> list[Sheet]:
                     _dollars(_cost(row), estimated=_is_estimated(row)),
                     _dollars(row.cost_per_1000_usd, estimated=_is_estimated(row)),
                 )
-                for row in rows
+                for number, row in enumerate(rows, 1)
             ],
         ),
     ]

@@ -113,6 +113,7 @@ async def test_the_table_has_what_was_measured(folder):
     assert [row["bits_per_weight"] for row in written] == [str(row.bits_per_weight) for row in rows]
     assert (written[0]["token_cost_usd"], written[0]["estimated"]) == ("", "false")
     shown = re.sub(r"\s+", " ", await table(full.id, small.id))
+    assert f"1: full/tiny (full.gguf) on human, {full.id}" in shown
     assert "32.00" in shown
     assert "GiB" in shown
     assert "!" not in shown
@@ -156,7 +157,7 @@ providers:
     assert "data" not in difference
     shown = await table(study.id, failed.id)
     assert f"! {difference}" in shown
-    assert "demo/dumb" in re.sub(r"[\s│]+", "", shown)
+    assert f"2: demo/dumb on human, {failed.id}" in shown
     assert "cal_begun is running" in await table("cal_begun", code=2)
     assert "exclude each other" in await table(study.id, "--csv", "--json", code=2)
     assert "cal_none" in await table("cal_none", code=2)

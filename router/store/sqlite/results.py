@@ -289,10 +289,12 @@ def forget_answers(db: Database, number: int, state: str) -> int:
     ).rowcount
 
 
+# What a filter held back is not reused: with `fallback`, another target of the route may answer.
 _CACHED = f"""
     SELECT (SELECT id FROM runs WHERE number = answers.run), {", ".join(ANSWER_COLUMNS)}
     FROM answers
     WHERE request_hash = ? AND repeat = ? AND state = 'answered'
+        AND coalesce(shortfall, '') <> 'filtered'
     ORDER BY answered_at DESC, id DESC LIMIT 1
 """  # noqa: S608 - constants
 

@@ -40,7 +40,8 @@ def _known_requests(
     hashes = msgspec.json.encode(sorted({request_hash for request_hash, _ in requests})).decode()
     answered = db.execute(
         "SELECT DISTINCT request_hash, repeat FROM answers WHERE state = 'answered'"
-        " AND coalesce(shortfall, '') <> 'filtered' AND request_hash IN (SELECT value FROM json_each(?))",
+        " AND coalesce(shortfall, '') <> 'filtered'"
+        " AND request_hash IN (SELECT value FROM json_each(?))",
         (hashes,),
     )
     return frozenset(requests).intersection((row[0], row[1]) for row in answered)

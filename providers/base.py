@@ -228,6 +228,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
         parameters: the number of its weights.
         bits_per_weight: the mean over all weights.
         peak_memory_bytes: the peak resident memory of its server, where evalrouter started it.
+        peak_gpu_memory_bytes: the most that PyTorch has reserved on a GPU there.
         note: why the weights are unknown, although they should be known; "" otherwise.
     """
 
@@ -236,6 +237,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int | None = None
     bits_per_weight: float | None = None
     peak_memory_bytes: int | None = None
+    peak_gpu_memory_bytes: int | None = None
     note: str = ""
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Annotated
+from urllib.parse import quote
 
 import msgspec
 
 from providers import wire
-from providers.base import BytesReply, Call, Reply
+from providers.base import BytesReply, Call, ModelFacts, Reply
 from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import TargetStartingError, UpstreamError
 from providers.http.transport import Transport
@@ -23,7 +25,12 @@ BASE_URL = "http://127.0.0.1:8000/v1"
 # An answer that is not here by then may be waiting for a cold start.
 _PATIENCE_S = 1.0
 _POLL_EVERY_S = 2.0
+# A copy answers at once, unless it still works for clients that have left.
+_FACTS_S = 5.0
 _LIST = Call(path="models", model="", envelope={}, connect_timeout=2.0)
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=10**18)]
 
 
 class _Row(msgspec.Struct):
@@ -44,7 +51,20 @@ class _Failed(msgspec.Struct):
     error: _Error
 
 
+class _Facts(msgspec.Struct):
+    """`ModelFacts` as a host sends them, within bounds."""
+
+    file: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    quantization: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    parameters: _Count | None = None
+    bits_per_weight: Annotated[float, msgspec.Meta(gt=0, le=64)] | None = None
+    peak_memory_bytes: _Count | None = None
+    peak_gpu_memory_bytes: _Count | None = None
+    note: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+
+
 _decode_rows = msgspec.json.Decoder(_Rows).decode
+_decode_facts = msgspec.json.Decoder(_Facts).decode
 _decode_failed = msgspec.json.Decoder(_Failed).decode
 
 
@@ -75,6 +95,29 @@ class RayServe(Compatible):
             for watch in watches:
                 watch.cancel()
         return await _unless_starting(reply) if reply.status == 503 else reply
+
+    async def facts(self, model: str) -> ModelFacts:
+        """Return what the host says of a model's weights and memory; nothing of other hosts."""
+        try:
+            async with asyncio.timeout(_FACTS_S):
+                reply = await self._transport.request(
+                    "GET",
+                    f"{self._base}/models/{quote(model)}/facts",
+                    provider=self.name,
+                    headers=self._headers,
+                    body=None,
+                    connect_timeout=_FACTS_S,
+                )
+                try:
+                    body = await reply.read()
+                finally:
+                    await reply.aclose()
+        except (TimeoutError, UpstreamError) as error:
+            return ModelFacts(note=str(error) or f"{self.name} does not answer")
+        if reply.status == 200:
+            with contextlib.suppress(*wire.UNREADABLE):
+                return ModelFacts(**msgspec.structs.asdict(_decode_facts(body)))
+        return ModelFacts()
 
     def starting(self, model: str) -> str:
         """Return why this model has no answer yet: no copy that could give one was seen."""

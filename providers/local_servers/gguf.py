@@ -20,6 +20,8 @@ from typing import IO, Any
 
 import msgspec
 
+from providers.base import ModelFacts
+
 # The values of `general.file_type`.
 FILE_TYPES = {
     0: "F32",
@@ -165,6 +167,20 @@ def read_weights(path: Path) -> Weights:
         file_type=FILE_TYPES.get(types[0], "") if types else "",
         parameters=parameters,
         bits_per_weight=8 * sum(head.bytes for head in heads) / parameters,
+    )
+
+
+def facts_of_file(path: Path) -> ModelFacts:
+    """Return what `read_weights` reads, or why it cannot read the file."""
+    try:
+        weights = read_weights(path)
+    except (GgufError, OSError) as error:
+        return ModelFacts(file=path.name, note=str(error))
+    return ModelFacts(
+        file=path.name,
+        quantization=weights.file_type,
+        parameters=weights.parameters,
+        bits_per_weight=weights.bits_per_weight,
     )
 
 

@@ -30,7 +30,7 @@ from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import ConfigError, UpstreamConnectError, UpstreamError
 from providers.host_json import decode_object
 from providers.http.transport import Transport
-from providers.local_servers.gguf import GgufError, read_weights
+from providers.local_servers.gguf import facts_of_file
 from providers.local_servers.managed import ManagedServer
 from providers.names import MAX_NAME_BYTES
 from providers.translation.compose import model_list
@@ -243,7 +243,7 @@ class Llamafile(Compatible):
             return await self._facts_of_server(model)
         facts = ModelFacts()
         if self._weights_file is not None:
-            facts = await asyncio.to_thread(_facts_of_file, self._weights_file)
+            facts = await asyncio.to_thread(facts_of_file, self._weights_file)
         if facts.bits_per_weight is None and self._server.runs:
             served = await self._facts_of_server(model)
             facts = facts if served.bits_per_weight is None else served
@@ -263,11 +263,11 @@ class Llamafile(Compatible):
             return ModelFacts()
         # With one model it answers to any name.
         row = rows[0] if len(rows) == 1 else next((row for row in rows if row.id == model), None)
-        if row is None or row.meta.n_params < 1 or row.meta.size < 1:
+        if row is None or row.meta is None:
             return ModelFacts()
         meta = row.meta
         return ModelFacts(
-            file=PurePath(row.id).name if row.id.endswith(".gguf") else "",
+            file=PurePath(row.id).name[:MAX_NAME_BYTES] if row.id.endswith(".gguf") else "",
             quantization=meta.ftype[:MAX_NAME_BYTES],
             parameters=meta.n_params,
             bits_per_weight=8 * meta.size / meta.n_params,
@@ -342,34 +342,24 @@ class Llamafile(Compatible):
         return False
 
 
-class _Meta(msgspec.Struct, frozen=True):
+_Count = Annotated[int, msgspec.Meta(gt=0, le=10**18)]
+
+
+class _Meta(msgspec.Struct):
     """What llama-server says of a model's weights; `size` is their bytes."""
 
-    n_params: int = 0
-    size: int = 0
+    n_params: _Count
+    size: _Count
     ftype: str = ""
 
 
 class _Row(msgspec.Struct):
     id: str
-    meta: _Meta = _Meta()
+    meta: _Meta | None = None
 
 
 class _Listed(msgspec.Struct):
     data: list[_Row]
-
-
-def _facts_of_file(path: Path) -> ModelFacts:
-    try:
-        weights = read_weights(path)
-    except (GgufError, OSError) as error:
-        return ModelFacts(file=path.name, note=str(error))
-    return ModelFacts(
-        file=path.name,
-        quantization=weights.file_type,
-        parameters=weights.parameters,
-        bits_per_weight=weights.bits_per_weight,
-    )
 
 
 def _is_old(props: Mapping[str, Any]) -> bool:

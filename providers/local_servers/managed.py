@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from providers.errors import UpstreamConnectError
+from providers.local_servers.peak_memory import session_peak
 
 _GUARD = Path(__file__).with_name("guard.py")
 # A server that ran at least this long is restarted quickly.
@@ -96,7 +97,7 @@ class ManagedServer:
         process runs, and on systems without `/proc`.
         """
         guard = self._guard
-        return None if guard is None else await asyncio.to_thread(_peak_memory, guard.pid)
+        return None if guard is None else await asyncio.to_thread(session_peak, guard.pid)
 
     async def close(self) -> None:
         """End the process and everything it started; return when they are gone."""
@@ -189,36 +190,6 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _peak_memory(guard: int) -> int | None:
-    """Return the sum of the peaks of all processes in the session of a guard, without its own."""
-    peaks = [
-        peak
-        for folder in Path("/proc").glob("[0-9]*")
-        if folder.name != str(guard) and _session(folder) == guard
-        if (peak := _peak_of(folder)) is not None
-    ]
-    return sum(peaks) if peaks else None
-
-
-def _session(folder: Path) -> int | None:
-    """Return the session of a process, by its folder in `/proc`; None for one that has ended."""
-    try:
-        # The name before the last parenthesis may have any characters.
-        fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(fields[3])
-
-
-def _peak_of(folder: Path) -> int | None:
-    """Return a process's VmHWM in bytes; None for one that has ended."""
-    with contextlib.suppress(OSError):
-        for line in (folder / "status").read_text(errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def _when_ended(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:

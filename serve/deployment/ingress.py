@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from providers import wire
-from providers.base import Path
+from providers.base import ModelFacts, Path
 from providers.errors import (
     BodyTooLargeError,
     EvalrouterError,
@@ -156,11 +156,27 @@ class Ingress:
             return _json({"status": "ok"})
         if path == "/v1/models":
             return _json(HostedList(await self._listed()))
+        if path.startswith("/v1/models/") and path.endswith("/facts"):
+            name, _ = self._find(path.removeprefix("/v1/models/").removesuffix("/facts"))
+            return _json(await self._facts(name))
         if path.startswith("/v1/models/"):
             name, adapter = self._find(path.removeprefix("/v1/models/"))
             known = f"{name}:{adapter}" if adapter else name
             return _json(next(model for model in await self._listed() if model.id == known))
         raise NotFoundError(f"This server has no path {path}.")
+
+    async def _facts(self, name: str) -> ModelFacts:
+        """Return how a model is stored, and the memory that its copy took, if it has just one.
+
+        A copy that several models share says nothing about one of them, and vLLM's copies are
+        processes of its own.
+        """
+        hosted = self._hosted[name]
+        _, replicas, _ = (await self._states())[name]
+        if hosted.shared or hosted.engine == "vllm" or replicas != 1:
+            return ModelFacts()
+        facts: ModelFacts = await self._handles[name].facts.remote()
+        return facts
 
     def _find(self, model: str) -> tuple[str, str]:
         """Return the hosted model and the adapter that a request names."""

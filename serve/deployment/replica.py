@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
-from providers.base import Lifecycle, Reply
+import msgspec
+
+from providers.base import HasModelFacts, Lifecycle, ModelFacts, Reply
+from providers.local_servers.peak_memory import process_peak
 from serve.config import ModelConfig
 from serve.engines.loading import call_of, head_of, load
 from serve.engines.messages import EngineRequest, ResponseHead
@@ -19,6 +23,7 @@ class Replica:
     """
 
     def __init__(self, name: str, model: ModelConfig) -> None:
+        self._name = name
         self._engine = load(name, model)
         self._is_open = False
 
@@ -47,6 +52,14 @@ class Replica:
         finally:
             # Ray closes us when the client has left; this ends the work.
             await reply.aclose()
+
+    async def facts(self) -> ModelFacts:
+        """Return how the model is stored, and the memory that this process has taken."""
+        facts = ModelFacts()
+        if isinstance(self._engine, HasModelFacts):
+            facts = await self._engine.facts(self._name)
+        memory = await asyncio.to_thread(process_peak)
+        return msgspec.structs.replace(facts, peak_memory_bytes=memory)
 
     async def check_health(self) -> None:
         """Answer Ray Serve, for which a process that answers is healthy."""

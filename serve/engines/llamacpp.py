@@ -22,10 +22,11 @@ from typing import Any
 import msgspec
 import xllamacpp
 
-from providers.base import Call, Reply, Secret
+from providers.base import Call, ModelFacts, Reply, Secret
 from providers.compatible import Compatible, CompatibleConfig
 from providers.errors import ConfigError
 from providers.http.transport import HttpLimits, Transport
+from providers.local_servers.gguf import facts_of_file
 from serve.config import LlamacppModel, adapter_of
 from serve.engines.model_files import fetch_file, fingerprint
 
@@ -46,6 +47,7 @@ class Llamacpp:
     def __init__(self, name: str, model: LlamacppModel) -> None:
         self.name = name
         path = fetch_file(model.source, model.revision)
+        self._path = path
         options = model.options
         key = secrets.token_hex(16)
         params = xllamacpp.CommonParams()
@@ -101,6 +103,11 @@ class Llamacpp:
     def _stop(self) -> None:
         # It ends with the last reference to it.
         self._server = None
+
+    async def facts(self, model: str) -> ModelFacts:
+        """Return how the weights of the file are stored."""
+        del model
+        return await asyncio.to_thread(facts_of_file, self._path)
 
     async def send(self, call: Call) -> Reply:
         """Answer a call; ends the work on it when the reply is closed."""

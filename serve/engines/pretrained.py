@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 import transformers as hf
 
+from providers.base import ModelFacts
 from providers.errors import ConfigError
 from serve.config import TransformersModel, TransformersOptions, adapter_of
 from serve.engines.model_files import fetch, fingerprint
@@ -124,6 +125,17 @@ def load_pretrained(name: str, model: TransformersModel) -> Pretrained:
         # Each request has its own bound, and transformers warns when it is given two.
         loaded.generation_config.max_length = None
     return pretrained
+
+
+def weights_of(model: Any) -> ModelFacts:
+    """Return the number of a model's weights and their bits; no numbers for a quantised one."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        # Its packed tensors do not say how many weights they hold.
+        return ModelFacts()
+    sizes = [(tensor.numel(), tensor.element_size()) for tensor in model.parameters()]
+    parameters = sum(count for count, _ in sizes)
+    size = sum(count * each for count, each in sizes)
+    return ModelFacts(parameters=parameters, bits_per_weight=8 * size / parameters)
 
 
 def end_tokens(settings: Any) -> list[int]:

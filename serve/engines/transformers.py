@@ -14,17 +14,18 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import torch
 
 from providers import wire
-from providers.base import BytesReply, Call, Reply
+from providers.base import BytesReply, Call, ModelFacts, Reply
 from providers.errors import RequestError
 from providers.translation.compose import error_reply, model_list
 from serve.config import TransformersModel
 from serve.engines.answers import GeneratedAnswer, usage_of
 from serve.engines.decoding import Generation
 from serve.engines.embeddings import TextEmbedder, encoded
-from serve.engines.pretrained import load_pretrained
+from serve.engines.pretrained import load_pretrained, weights_of
 from serve.engines.prompts import Prompt, PromptEncoder
 from serve.engines.requests import GenerationRequest, read
 from serve.engines.text_generation import TextGenerator
@@ -84,6 +85,13 @@ class Transformers:
         gc.collect()
         if cuda:
             torch.cuda.empty_cache()
+
+    async def facts(self, model: str) -> ModelFacts:
+        """Return how the weights are stored in memory, and what PyTorch took of a GPU for them."""
+        del model
+        device = self.pretrained.device
+        gpu = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+        return msgspec.structs.replace(weights_of(self.pretrained.model), peak_gpu_memory_bytes=gpu)
 
     async def send(self, call: Call) -> Reply:
         """Answer a call; a request that cannot be answered gets OpenAI's error object."""

@@ -10,13 +10,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from hosts import config, transport
 from servers import gateway
+
+from providers.base import ModelFacts
+from providers.kinds import make
 
 
 class Host(BaseHTTPRequestHandler):
     """Lists a model in the server's `state`; answers completions never, or with `error`."""
 
     def do_GET(self):
+        if self.path.endswith("/facts"):
+            self._answer(*self.server.facts)
+            return
         rows = [{"id": "m", "object": "model", "state": self.server.state}]
         self._answer(200, {"object": "list", "data": rows})
 
@@ -41,9 +48,10 @@ class Host(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def host(state, error=None):
+def host(state, error=None, facts=None):
     with ThreadingHTTPServer(("127.0.0.1", 0), Host) as server:
         server.state, server.error, server.over = state, error, threading.Event()
+        server.facts = facts
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -104,3 +112,31 @@ def test_the_hosts_own_word_counts(code, status, told):
         failed = ask(url)
         assert (failed.status_code, failed.json()["error"]["code"]) == (status, told)
         assert "m: so it is" in failed.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, {"bits_per_weight": 4.5}),
+        (200, {"bits_per_weight": 4500}),
+        (200, {"bits_per_weight": "4.5"}),
+        (200, {"parameters": -1}),
+        (200, {"file": "x" * 1000}),
+        (200, []),
+        (200, {"object": "list", "data": []}),
+    ],
+)
+async def test_facts_that_cannot_be_are_no_facts(status, body):
+    with host("ready", facts=(status, body)) as server:
+        async with transport() as client:
+            url = f"http://127.0.0.1:{server.server_port}/v1"
+            gpu = make("gpu", config("ray_serve", base_url=url), client)
+            assert await gpu.facts("m") == ModelFacts()
+
+
+async def test_facts_of_a_host_that_is_down_say_so():
+    async with transport() as client:
+        gpu = make("gpu", config("ray_serve", base_url="http://127.0.0.1:9/v1"), client)
+        facts = await gpu.facts("m")
+    assert facts.note
+    assert facts.bits_per_weight is None

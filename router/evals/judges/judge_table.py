@@ -41,6 +41,7 @@ class JudgeTableRow(msgspec.Struct, frozen=True, kw_only=True):
         target: `provider/model`, "" where no request of the study was answered.
         file, quantization, parameters, bits_per_weight: the model's weights.
         peak_memory_bytes: the peak resident memory of its server, where evalrouter started it.
+        peak_gpu_memory_bytes: the most that PyTorch has reserved on a GPU there.
         pearson, pearson_low, pearson_high: the correlation of the judge's scores with people's and
             its 95% interval, over all of the study's targets; None for studies of pairs.
         n: the number of answers, or of pairs, that have a verdict.
@@ -67,6 +68,7 @@ class JudgeTableRow(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int | None
     bits_per_weight: float | None
     peak_memory_bytes: int | None
+    peak_gpu_memory_bytes: int | None
     pearson: float | None
     pearson_low: float | None
     pearson_high: float | None
@@ -229,7 +231,7 @@ def table_sheets(rows: Sequence[JudgeTableRow]) -> list[Sheet]:
                     f"{number}",
                     row.quantization or _ABSENT,
                     _number(row.bits_per_weight, 2),
-                    _memory(row.peak_memory_bytes),
+                    _memory(row),
                     interval(_pearson(row)),
                     _count(row.n),
                     f"{_count(row.unparsed)} of {_count(row.verdicts)}",
@@ -281,8 +283,10 @@ def _dollars(amount: float | None, *, estimated: bool = False) -> str:
     return _ABSENT if amount is None else dollars(amount, estimated=estimated)
 
 
-def _memory(count: int | None) -> str:
-    return _ABSENT if count is None else f"{count / _GIB:,.2f} GiB"
+def _memory(row: JudgeTableRow) -> str:
+    sizes = [("", row.peak_memory_bytes), ("GPU ", row.peak_gpu_memory_bytes)]
+    known = [f"{kind}{size / _GIB:,.2f} GiB" for kind, size in sizes if size is not None]
+    return ", ".join(known) or _ABSENT
 
 
 def _number(value: float | None, digits: int) -> str:

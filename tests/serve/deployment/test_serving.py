@@ -13,9 +13,11 @@ import httpx
 import msgspec
 import openai
 import pytest
+from hosts import config, transport
 from servers import gateway
 
-from providers.base import Call
+from providers.base import Call, ModelFacts
+from providers.kinds import make
 from serve.config import TransformersModel
 from serve.engines.transformers import Transformers
 
@@ -272,3 +274,24 @@ def test_an_adapter_answers_by_its_own_name(host, hosted):
     config = f"providers:\n  gpu: {{kind: ray_serve, base_url: '{hosted}'}}\n"
     with gateway(config) as url, httpx.Client(base_url=f"{url}/v1", timeout=60) as client:
         assert content(ask(client, "gpu/sea:pirate")) == content(adapted)
+
+
+async def test_the_host_says_how_a_model_is_stored_and_what_memory_it_took(host, hosted, folder):
+    assert ask(host, "llama").status_code == 200
+    async with transport() as client:
+        gpu = make("gpu", config("ray_serve", base_url=hosted), client)
+        for name, file in (("llama", ""), ("tiny-gguf", "tiny.gguf")):
+            facts = await gpu.facts(name)
+            assert (facts.file, facts.bits_per_weight, facts.note) == (file, 32, "")
+            assert facts.parameters > 100_000
+            # A process with torch or llama.cpp in it.
+            assert 5 * 10**7 < facts.peak_memory_bytes < 10**10
+            assert facts.peak_gpu_memory_bytes is None
+        hf = make("hf", config("huggingface", base_url=hosted), client)
+        by_source = await hf.facts(f"{folder}/llama")
+        assert by_source.parameters == (await gpu.facts("llama")).parameters
+        # A copy of several models, one that does not run, and one that is not there.
+        before = rows(host)["roomless"]["replicas"]
+        for name in ("wind", "roomless", "nothing"):
+            assert await gpu.facts(name) == ModelFacts()
+        assert rows(host)["roomless"]["replicas"] == before == 0

@@ -34,6 +34,7 @@ from evaluators.stats.agreement import (
 from evaluators.stats.differences import Paired, paired_difference, unpaired_difference
 from evaluators.stats.false_discovery import benjamini_hochberg
 from evaluators.stats.intervals import Interval
+from evaluators.stats.judge_errors import JudgeErrors, judge_errors
 from evaluators.stats.regression import Slope, partial_slope
 from evaluators.stats.reliability import ceiling, icc, spearman_brown
 
@@ -270,6 +271,16 @@ def calibrate(
     outside = sum(not low <= score <= high for item in scored for score in item.people)
     warnings = [*_warnings(calibration, items, outside), *calibration.biases]
     return msgspec.structs.replace(calibration, warnings=tuple(warnings))
+
+
+def errors_of(items: Sequence[Item]) -> JudgeErrors:
+    """Measure how often a judge of 0 and 1 is right about people's good and bad answers."""
+    scored = [item for item in items if item.judge and item.people]
+    return judge_errors(
+        [_mean(item.judge) for item in scored],
+        [_mean(item.people) for item in scored],
+        _clusters(scored),
+    )
 
 
 def findings(calibration: Calibration) -> list[str]:

@@ -141,6 +141,11 @@ class Graded:
         """Return the lowest and the highest score."""
         return self._grading.low, self._grading.high
 
+    @property
+    def gives_shares(self) -> bool:
+        """Whether every verdict is 0 or 1, so that the mean is a share."""
+        return set(self._grading.categories) == {0.0, 1.0}
+
     def corrected_by_labels(self) -> CorrectedGrading:
         """Return the metric with the output that labels of a run's answers add to it."""
         outputs = self.outputs

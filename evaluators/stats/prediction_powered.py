@@ -180,11 +180,11 @@ def _power_of_sums(others: Floats, labelled: float, unlabelled: float) -> float:
 
 
 def corrected_share(
-    passed: int,
-    judged: int,
+    passed: float,
+    judged: float,
     *,
-    sensitivity: tuple[int, int],
-    specificity: tuple[int, int],
+    sensitivity: tuple[float, float],
+    specificity: tuple[float, float],
     level: float = 0.95,
 ) -> Interval | None:
     """Estimate the share of good answers when the labels are of other answers than those judged.
@@ -195,8 +195,10 @@ def corrected_share(
         sensitivity: of answers that people find good, those that the judge does, and all of them.
         specificity: of answers that people find bad, those that the judge does, and all of them.
         level: the level of the interval, by the delta method (Lang and Reiczigel 2014, Prev. Vet.
-            Med. 113:13-22: with one pseudo-answer each way in the labels, two in the judged).
+            Med. 113:13-22, for judges Lee et al. 2026, arXiv:2511.21140: with one pseudo-answer
+            each way in the labels, two in the judged).
 
+    Answers that depend on each other count as fewer, so the counts need not be whole numbers.
     None where the judge is not clearly better than chance: its answers then say nothing.
     """
     z = t_quantile(0.5 + level / 2, 1e6)
@@ -224,6 +226,6 @@ def corrected_share(
         estimate=estimate,
         low=min(estimate, max(0.0, low)),
         high=max(estimate, min(1.0, high)),
-        n=judged,
+        n=round(judged),
         method="t",
     )

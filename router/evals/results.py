@@ -12,10 +12,12 @@ from evaluators.base import AnyMetric, JudgeMetric
 from evaluators.document import RunDocument
 from evaluators.reports import gates as gate_rules
 from evaluators.reports.accumulator import ScoreAccumulator
+from evaluators.reports.corrected_shares import with_corrected_shares
 from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report, summarise
 from evaluators.text.language_names import language_code
 from router.evals.hardware_cost import HardwareCost
+from router.evals.judges.calibrated_shares import errors_elsewhere
 from router.evals.judges.people_labels import RunLabels, withhold_uncorrected
 from router.evals.judges.report import JudgeReport, judge_reports
 from router.evals.stored_runs import stored_document
@@ -141,12 +143,14 @@ async def outcome(store: Store, run: Run, document: RunDocument) -> Outcome:
     report = await asyncio.to_thread(_summarised, scores, run, document)
     # The scores were made by what was installed then, not by what is now.
     judges, warnings = await judge_reports(store, run, metrics, report.routes)
+    errors, reasons = await errors_elsewhere(store, metrics, report.outputs)
     report = msgspec.structs.replace(
-        report,
+        with_corrected_shares(report, errors),
         signatures=run.metrics,
         warnings=(
             *report.warnings,
             *warnings,
+            *reasons,
             *_language_warnings(document),
             *_peeking_warnings(run, document),
         ),

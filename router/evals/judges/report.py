@@ -55,9 +55,14 @@ async def judge_reports(
     return reports, list(dict.fromkeys(warnings))
 
 
-def _report(use: JudgeUse, grading: str, known: Sequence[Study]) -> JudgeReport:
+def newest_calibration(known: Sequence[Study], grading: str) -> Study | None:
+    """Return the newest of a judge's calibrations that holds for a grading."""
     fitting = [study for study in known if study.grading == grading and study.state == "completed"]
-    newest = fitting[0] if fitting else None
+    return fitting[0] if fitting else None
+
+
+def _report(use: JudgeUse, grading: str, known: Sequence[Study]) -> JudgeReport:
+    newest = newest_calibration(known, grading)
     seconds = use.last_at - use.first_at
     return JudgeReport(
         **msgspec.structs.asdict(use),

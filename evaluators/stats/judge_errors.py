@@ -59,6 +59,13 @@ class JudgeErrors(msgspec.Struct, frozen=True, kw_only=True):
             variance += share * (1 - share) / n
         return _QUANTILE * math.sqrt(variance)
 
+    def estimate(self, share: float | None) -> float | None:
+        """Return the estimate of `share`, without an interval."""
+        if share is None or self.youden is None:
+            return None
+        specificity = self.specificity.estimate or 0.0
+        return min(1.0, max(0.0, (share + specificity - 1) / self.youden))
+
     def share(self, judged: Interval) -> Interval | None:
         """Return the share of good answers for that which the judge finds good.
 

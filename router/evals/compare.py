@@ -21,10 +21,12 @@ from evaluators.base import Answer, AnyMetric, EmbeddingMetric, Output, Sample
 from evaluators.document import RunDocument
 from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.compare import Comparisons, Join, SharedAnswers, Side, compare
-from evaluators.reports.report import shortfall_counts
+from evaluators.reports.corrected_shares import with_corrected_contrasts
+from evaluators.reports.report import infos_of, shortfall_counts
 from evaluators.text.answers import AnswerRules, OnTruncated, reads_text
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
+from router.evals.judges.calibrated_shares import errors_elsewhere
 from router.evals.judges.people_labels import RunLabels, withhold_uncorrected
 from router.evals.results import looked_at
 from router.evals.runs import Runs
@@ -184,10 +186,12 @@ async def compare_runs(
             shared[pair] = SharedAnswers(samples=samples, compared=compared)
             warnings.append(shared_warning(pair, shared[pair], answers.runs, outputs))
     warnings += _origin_warnings(pairs, origins)
+    errors, reasons = await errors_elsewhere(store, _same_judges(first, second), infos_of(scores))
+    warnings += reasons
     for side in sides:
         counted = scores.routes[side.key]
         warnings += shortfall_counts(side.key, counted.shortfalls, counted.answered)
-    return await asyncio.to_thread(
+    comparisons = await asyncio.to_thread(
         compare,
         scores,
         pairs,
@@ -199,6 +203,7 @@ async def compare_runs(
         shared=shared,
         movers=request.movers,
     )
+    return with_corrected_contrasts(comparisons, errors)
 
 
 async def _compared(runs: Runs, store: Store, run_id: str) -> _ComparedRun:
@@ -312,6 +317,12 @@ def _shared_metrics(first: _ComparedRun, second: _ComparedRun) -> list[_SharedMe
             param="runs",
         )
     return shared
+
+
+def _same_judges(first: _ComparedRun, second: _ComparedRun) -> list[AnyMetric]:
+    """Return the metrics that scored both runs alike, so that judges err alike in both."""
+    ours, theirs = first.run.metrics, second.run.metrics
+    return [metric for metric in first.metrics if ours[metric.name] == theirs.get(metric.name)]
 
 
 def _primary(first: _ComparedRun, metrics: Sequence[_SharedMetric]) -> str | None:

@@ -22,6 +22,13 @@ def test_counts_are_read_back_from_an_interval(counts):
     assert effective_counts(wilson(*counts)) == pytest.approx(counts)
 
 
+def test_the_wider_side_of_an_interval_counts():
+    lopsided = Interval(estimate=0.5, low=0.4, high=0.8, n=100)
+    even = Interval(estimate=0.5, low=0.2, high=0.8, n=100)
+    assert effective_counts(lopsided) == pytest.approx(effective_counts(even))
+    assert effective_counts(Interval(estimate=0.5, low=None, high=None, n=1)) is None
+
+
 def test_a_share_is_that_of_rogan_and_gladen():
     share = errors().share(wilson(1080, 2000))
     assert share.estimate == pytest.approx(0.4)

@@ -129,6 +129,34 @@ def test_a_difference_is_corrected_and_has_the_verdict_of_the_raw_one(http):
     assert corrected["p_value"] == raw["p_value"]
 
 
+def contrasts(http, *outcomes):
+    runs = ",".join(outcome["run"]["id"] for outcome in outcomes)
+    compared = http.get("/eval/compare", params={"runs": runs})
+    assert compared.status_code == 200, compared.text
+    return compared.json()
+
+
+def test_a_comparison_of_runs_is_corrected_where_one_judge_scored_both(http):
+    first, second = (evaluated(http, METRIC, routes=[route]) for route in ("up/echo", "up/half"))
+    compared = contrasts(http, first, second)
+    corrected, raw, _ = compared["contrasts"]
+    assert [output["name"] for output in compared["outputs"]][:2] == [
+        "refusal_corrected",
+        "refusal",
+    ]
+    assert (corrected["output"], raw["output"]) == ("refusal_corrected", "refusal")
+    assert (raw["mean_a"], raw["mean_b"]) == (0.54, 0.27)
+    assert (corrected["mean_a"], corrected["mean_b"]) == (pytest.approx(0.4), 0)
+    assert corrected["difference"] == pytest.approx(0.45)
+    assert corrected["low"] < 0.45 < corrected["high"]
+    assert corrected["p_value"] == raw["p_value"]
+    assert any("is corrected by that" in text for text in compared["warnings"])
+    # Two judges may err in two ways.
+    other = evaluated(http, {**METRIC, "judge": "up/fresh"}, routes=["up/half"])
+    outputs = [one["output"] for one in contrasts(http, first, other)["contrasts"]]
+    assert outputs == ["refusal", "refusal_unparsed"]
+
+
 def test_nothing_is_corrected_without_a_calibration_that_found_a_use(http):
     outcome = evaluated(http, {**METRIC, "judge": "up/coin"})
     assert "refusal_corrected" not in scores(outcome)

@@ -125,6 +125,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
         confusion: where the statistics are a confusion matrix, the names of its columns; its rows
             are the same without the last (for answers without a label). Reports show it.
         description: one sentence for a reader of the report.
+        raw: whether another output of the metric is this one, corrected.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     corpus: Callable[[Sequence[float]], float] | None = None
     confusion: tuple[str, ...] = ()
     description: str = ""
+    raw: bool = False
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -341,6 +341,7 @@ def _headline(grading: Grading, *, corrected: bool) -> list[Output]:
             high=grading.high,
             higher_is_better=grading.higher_is_better,
             description=f"{'Raw, as the judge scores: ' if corrected else ''}{grading.description}",
+            raw=corrected,
         )
     )
     return outputs

@@ -81,10 +81,14 @@ def verdict_words(compared: Comparison) -> str:
 
 
 def output_title(output: OutputInfo) -> str:
-    """Return the output's name with its unit and an arrow in the better direction."""
+    """Return the output's name with its unit and an arrow in the better direction.
+
+    A score that has a corrected one beside it is marked as raw.
+    """
     arrow = {True: " ↑", False: " ↓", None: ""}[output.higher_is_better]
     unit = f" ({output.unit})" if output.unit not in {"", output.name} else ""
-    return printable(output.name) + unit + arrow
+    raw = " (raw)" if output.raw else ""
+    return printable(output.name) + raw + unit + arrow
 
 
 def plural(noun: str, count: int) -> str:

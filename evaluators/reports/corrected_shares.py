@@ -78,7 +78,7 @@ def _infos(output: OutputInfo, errors: Mapping[str, JudgeErrors]) -> Iterator[Ou
         description=f"{output.description} {_DESCRIPTION}",
     )
     yield msgspec.structs.replace(
-        output, description=f"Raw, as the judge scores: {output.description}"
+        output, description=f"Raw, as the judge scores: {output.description}", raw=True
     )
 
 

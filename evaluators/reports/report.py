@@ -217,6 +217,7 @@ class OutputInfo(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     corpus: bool
     description: str
+    raw: bool = False
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -343,6 +344,7 @@ def infos_of(accumulator: ScoreAccumulator) -> tuple[OutputInfo, ...]:
             unit=output.unit,
             corpus=output.corpus is not None,
             description=output.description,
+            raw=output.raw,
         )
         for metric in accumulator.metrics
         for output in metric.outputs

@@ -149,6 +149,9 @@ def test_the_file_of_a_plan_comes_back_filled_in_and_corrects_its_run(run, tmp_p
     labelled = len(plan["chosen"])
     told = run("labels", run_id, "plan.csv")
     assert f"helpfulness of baseline/echo: {labelled} of 200 answers have people's scores" in told
+    shown = click.testing.CliRunner().invoke(main, ["eval", "show", run_id]).output
+    assert "helpfulness_corrected ↑" in shown
+    assert "helpfulness (raw) ↑" in shown
     scores = show(run_id)
     corrected = scores["helpfulness_corrected"]
     assert list(scores)[:2] == ["helpfulness_corrected", "helpfulness"]

@@ -108,6 +108,7 @@ def test_a_share_is_corrected_by_the_judges_errors_in_its_calibration(http):
     raw = scores(outcome)["refusal"]
     assert raw["estimate"] == 0.54
     assert outcome["report"]["outputs"][-2]["description"].startswith("Raw")
+    assert [output["raw"] for output in outcome["report"]["outputs"][-3:]] == [False, True, False]
     corrected = scores(outcome)["refusal_corrected"]
     assert corrected["estimate"] == pytest.approx(0.4)
     assert corrected["low"] < 0.3

@@ -110,6 +110,10 @@ def test_labels_of_a_runs_answers_correct_its_judge(http):
     corrected, raw, *_ = outcome["report"]["outputs"]
     assert corrected["name"] == "helpfulness_corrected"
     assert (raw["name"], raw["description"][:3]) == ("helpfulness", "Raw")
+    assert (corrected["raw"], raw["raw"]) == (False, True)
+    page = http.get(f"/runs/{run_id}").text
+    assert ">helpfulness_corrected</th>" in page
+    assert ">helpfulness (raw)</th>" in page
     assert scores(outcome)["helpfulness"] == scores(before)["helpfulness"]
     score = scores(outcome)["helpfulness_corrected"]
     assert score["low"] < 11 / 3 < score["high"]

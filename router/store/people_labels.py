@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Protocol
 
 import msgspec
@@ -17,8 +18,7 @@ class PeopleLabel(msgspec.Struct, frozen=True, kw_only=True):
         output: the judge's score that people gave, too, for example `helpfulness`.
         cell: the route, sample and repeat of the answer.
         answer_hash: SHA-256 of the answer's text, hex: the label is of that text alone.
-        score: the mean of the people's scores; None where the answer has only a chance so far.
-        people: how many people scored the answer.
+        scores: one for each person; none where the answer has only a chance so far.
         chance: the probability with which the answer was chosen for people; None where it was the
             same for all answers.
         at: when the label was stored, seconds since the epoch.
@@ -27,10 +27,14 @@ class PeopleLabel(msgspec.Struct, frozen=True, kw_only=True):
     output: str
     cell: Cell
     answer_hash: str
-    score: float | None
-    people: int
+    scores: tuple[float, ...]
     chance: float | None
     at: float
+
+    @property
+    def mean(self) -> float | None:
+        """Return the mean of people's scores; None without any."""
+        return fmean(self.scores) if self.scores else None
 
 
 class LabelStore(Protocol):

@@ -94,7 +94,8 @@ async def plan_run_labels(
         row = _row(samples[cell.sample_id], answer.text or "", scores_column, chance_column)
         label = labels.get(cell)
         if label is not None and label.answer_hash == answer_hash(answer.text or ""):
-            row |= {SCORES: label.score, CHANCE: label.chance}
+            scores = label.scores
+            row |= {SCORES: scores if len(scores) > 1 else label.mean, CHANCE: label.chance}
         rows.append(row)
     if not rows:
         raise RunDocumentError(f"{run.id}: {chosen} has no answer with a score of the judge")

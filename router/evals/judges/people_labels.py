@@ -11,7 +11,6 @@ counts at once, and a judge that scores the answers again is corrected by the sa
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -167,7 +166,7 @@ async def keep_run_labels(store: Store, run_id: str, given: LabelledAnswers) -> 
         run=run.id,
         route=route,
         output=metric.score_name,
-        labels=sum(label.score is not None for label in labels.values()),
+        labels=sum(bool(label.scores) for label in labels.values()),
         answers=answers,
     )
 
@@ -184,8 +183,7 @@ def _checked(label: AnswerLabel, metric: Graded, route: str, where: str, now: fl
         output=metric.score_name,
         cell=Cell(route, label.sample_id, label.repeat),
         answer_hash=answer_hash(label.answer),
-        score=statistics.fmean(scores) if scores else None,
-        people=len(scores),
+        scores=scores,
         chance=label.chance,
         at=now,
     )
@@ -240,8 +238,8 @@ async def _check_complete(
         label.cell.sample_id
         for label in await store.labels(run.id)
         if (label.output, label.cell.route) == (output, route)
-        and label.score is not None
-        and (label.cell not in labels or labels[label.cell].score is None)
+        and label.scores
+        and (label.cell not in labels or not labels[label.cell].scores)
     ]
     if earlier:
         raise ConflictError(
@@ -322,7 +320,7 @@ class RunLabels(NamedTuple):
         return corrected_score(
             name,
             raw.value,
-            None if label is None else label.score,
+            None if label is None else label.mean,
             unit=self.clusters.get(cell.sample_id) or cell.sample_id,
             # All that counts of an answer without a label is that others were not chosen alike.
             chance=(label.chance if label is not None else 1.0)

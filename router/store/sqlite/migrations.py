@@ -567,6 +567,35 @@ def m028_labels(db: Database) -> None:
     )
 
 
+def m029_label_scores(db: Database) -> None:
+    """What each person says, where labels had the mean and the number of people."""
+    db.execute(
+        """
+        CREATE TABLE people_labels (
+            run INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+            output TEXT NOT NULL,
+            route TEXT NOT NULL,
+            sample_id TEXT NOT NULL,
+            repeat INTEGER NOT NULL,
+            answer_hash TEXT NOT NULL,
+            scores TEXT NOT NULL,
+            chance REAL,
+            at REAL NOT NULL,
+            PRIMARY KEY (run, output, route, sample_id, repeat)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        INSERT INTO people_labels
+        SELECT run, output, route, sample_id, repeat, answer_hash,
+            CASE WHEN score IS NULL THEN '[]' ELSE json_array(score) END, chance, at
+        FROM labels
+        """
+    )
+    db.execute("DROP TABLE labels")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -591,4 +620,5 @@ STEPS = (
     m026_cached_from,
     m027_verdicts,
     m028_labels,
+    m029_label_scores,
 )

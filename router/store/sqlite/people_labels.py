@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from sqlite_utils import Database
 
 from evaluators.base import Cell
 from router.store.people_labels import LabelStore, PeopleLabel
 from router.store.sqlite.database import SqlitePart
 from router.store.sqlite.runs import run_number
+
+_encode = msgspec.json.Encoder().encode
+_scores = msgspec.json.Decoder(tuple[float, ...]).decode
 
 
 class SqliteLabels(SqlitePart, LabelStore):
@@ -29,11 +33,12 @@ def _replace(
 ) -> None:
     number = run_number(db, run_id)
     db.execute(
-        "DELETE FROM labels WHERE run = ? AND output = ? AND route = ?", (number, output, route)
+        "DELETE FROM people_labels WHERE run = ? AND output = ? AND route = ?",
+        (number, output, route),
     )
     db.conn.executemany(
-        "INSERT INTO labels (run, output, route, sample_id, repeat, answer_hash, score, people,"
-        " chance, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO people_labels (run, output, route, sample_id, repeat, answer_hash, scores,"
+        " chance, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 number,
@@ -42,8 +47,7 @@ def _replace(
                 label.cell.sample_id,
                 label.cell.repeat,
                 label.answer_hash,
-                label.score,
-                label.people,
+                _encode(label.scores).decode(),
                 label.chance,
                 label.at,
             )
@@ -54,8 +58,8 @@ def _replace(
 
 def _labels(db: Database, run_id: str) -> list[PeopleLabel]:
     rows = db.execute(
-        "SELECT output, route, sample_id, repeat, answer_hash, score, people, chance, at"
-        " FROM labels WHERE run = ? ORDER BY output, route, sample_id, repeat",
+        "SELECT output, route, sample_id, repeat, answer_hash, scores, chance, at"
+        " FROM people_labels WHERE run = ? ORDER BY output, route, sample_id, repeat",
         (run_number(db, run_id),),
     )
     return [
@@ -63,10 +67,9 @@ def _labels(db: Database, run_id: str) -> list[PeopleLabel]:
             output=output,
             cell=Cell(route, sample_id, repeat),
             answer_hash=answer_hash,
-            score=score,
-            people=people,
+            scores=_scores(scores),
             chance=chance,
             at=at,
         )
-        for output, route, sample_id, repeat, answer_hash, score, people, chance, at in rows
+        for output, route, sample_id, repeat, answer_hash, scores, chance, at in rows
     ]

@@ -122,7 +122,7 @@ def test_labels_of_a_runs_answers_correct_its_judge(http):
     assert any("45 of 60 answers: not scored" in text for text in outcome["report"]["warnings"])
     listed = http.get(f"/eval/{run_id}/labels").json()["data"]
     assert len(listed) == 15
-    assert (listed[0]["score"], listed[0]["people"], listed[0]["chance"]) == (4, 1, None)
+    assert (listed[0]["scores"], listed[0]["chance"]) == ([4], None)
 
 
 def test_differences_are_corrected_where_both_routes_have_labels(http):
@@ -180,7 +180,7 @@ def test_a_label_never_counts_for_another_answer(http):
     assert http.get(f"/eval/{run_id}/labels").json()["data"] == []
     assert put(http, run_id, labels).status_code == 200
     with sqlite3.connect("evalrouter.db") as db:
-        db.execute("UPDATE labels SET answer_hash = 'another' WHERE sample_id <> 's0'")
+        db.execute("UPDATE people_labels SET answer_hash = 'another' WHERE sample_id <> 's0'")
     score = scores(ended(http, run_id))["helpfulness_corrected"]
     assert score["estimate"] is None
     assert "people have scored 1 of" in score["example"]
@@ -217,7 +217,7 @@ def test_labels_are_stored_all_at_once(http):
     changed = [{**label, "scores": [3, 4]} for label in labels]
     assert put(http, run_id, changed).json()["labels"] == 15
     listed = http.get(f"/eval/{run_id}/labels").json()["data"]
-    assert {(one["score"], one["people"]) for one in listed} == {(3.5, 2)}
+    assert [one["scores"] for one in listed] == [[3, 4]] * 15
 
 
 def test_another_judge_of_the_same_answers_is_corrected_by_the_same_labels(http):
@@ -231,18 +231,32 @@ def test_another_judge_of_the_same_answers_is_corrected_by_the_same_labels(http)
     assert found["helpfulness_corrected"]["estimate"] == pytest.approx(11 / 3, abs=0.1)
 
 
+def test_labels_of_one_repeat_correct_the_mean_over_all(http):
+    run_id = evaluated(http, repeats=3)
+    assert put(http, run_id, labels_of(answers(http, run_id))).json()["answers"] == 180
+    score = scores(ended(http, run_id))["helpfulness_corrected"]
+    assert score["n"] == 60
+    assert score["low"] < 11 / 3 < score["high"]
+    assert score["estimate"] == pytest.approx(11 / 3, abs=0.1)
+    drawn = labels_of(answers(http, run_id), chance=0.25)
+    assert put(http, run_id, drawn).status_code == 200
+    score = scores(ended(http, run_id))["helpfulness_corrected"]
+    assert score["low"] < 11 / 3 < score["high"]
+    assert score["estimate"] == pytest.approx(11 / 3, abs=0.1)
+
+
 def test_a_run_that_is_deleted_takes_its_labels_with_it(http):
     run_id = evaluated(http)
     assert put(http, run_id, labels_of(answers(http, run_id))).status_code == 200
-    count = "SELECT count(*) FROM labels WHERE run = (SELECT number FROM runs WHERE id = ?)"
+    count = "SELECT count(*) FROM people_labels WHERE run = (SELECT number FROM runs WHERE id = ?)"
     with sqlite3.connect("evalrouter.db") as db:
         assert db.execute(count, (run_id,)).fetchone() == (15,)
-        before = db.execute("SELECT count(*) FROM labels").fetchone()[0]
+        before = db.execute("SELECT count(*) FROM people_labels").fetchone()[0]
     assert http.delete(f"/eval/{run_id}").status_code == 204
     until = time.monotonic() + 20
     left = before
     while left > before - 15 and time.monotonic() < until:
         with sqlite3.connect("evalrouter.db") as db:
-            left = db.execute("SELECT count(*) FROM labels").fetchone()[0]
+            left = db.execute("SELECT count(*) FROM people_labels").fetchone()[0]
         time.sleep(0.05)
     assert left == before - 15

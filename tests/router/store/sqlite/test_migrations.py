@@ -119,6 +119,28 @@ async def test_copies_of_an_older_version_get_the_run_that_sent_their_request(tm
         assert row.answer.cached_from == ""
 
 
+async def test_labels_with_a_mean_become_labels_with_scores(tmp_path):
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        db = Database(connection)
+        migrate(db, stop_before="m029_label_scores")
+        row = msgspec.to_builtins(a_run())
+        columns = db.table("runs").columns_dict
+        db.table("runs").insert(
+            {name: row[name] for name in row if name in columns} | {"number": 1}
+        )
+        db.table("counts").insert({"run": 1})
+        for sample, score, people in (("s0", 3.5, 2), ("s1", None, 0)):
+            db.execute(
+                "INSERT INTO labels VALUES (1, 'helpfulness', 'r', ?, 0, 'h', ?, ?, 0.5, 1.0)",
+                (sample, score, people),
+            )
+    async with sqlite_store(path) as store:
+        first, second = await store.labels("run_1")
+        assert (first.cell, first.scores, first.chance) == (Cell("r", "s0", 0), (3.5,), 0.5)
+        assert (second.scores, second.mean) == ((), None)
+
+
 async def test_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path):
     path = tmp_path / "a.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

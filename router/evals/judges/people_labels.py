@@ -11,9 +11,9 @@ counts at once, and a judge that scores the answers again is corrected by the sa
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -146,18 +146,7 @@ async def keep_run_labels(store: Store, run_id: str, given: LabelledAnswers) -> 
     }
     metric: Graded = one_of(gradeds, given.output, "output")
     route: str = one_of({name: name for name in document.routes}, given.route, "route")
-    now = time.time()
-    labels: dict[Cell, PeopleLabel] = {}
-    for number, label in enumerate(given.labels):
-        checked = _checked(label, metric, route, f"labels[{number}]", now)
-        if checked.cell in labels:
-            raise _refused(f"labels[{number}]", label, "another label is of the same answer")
-        labels[checked.cell] = checked
-    if len({label.chance is None for label in labels.values()}) > 1:
-        raise RunDocumentError(
-            "labels: some have a chance and others do not; give it for all or for none",
-            param="labels",
-        )
+    labels = await asyncio.to_thread(_by_cell, given.labels, metric, route)
     answers = await _check_answers(store, run, route, labels)
     if not given.replace:
         await _check_complete(store, run, metric.score_name, labels, route)
@@ -169,6 +158,23 @@ async def keep_run_labels(store: Store, run_id: str, given: LabelledAnswers) -> 
         labels=sum(bool(label.scores) for label in labels.values()),
         answers=answers,
     )
+
+
+def _by_cell(given: Sequence[AnswerLabel], metric: Graded, route: str) -> dict[Cell, PeopleLabel]:
+    """Return the labels as they are stored. Raises RunDocumentError."""
+    now = time.time()
+    labels: dict[Cell, PeopleLabel] = {}
+    for number, label in enumerate(given):
+        checked = _checked(label, metric, route, f"labels[{number}]", now)
+        if checked.cell in labels:
+            raise _refused(f"labels[{number}]", label, "another label is of the same answer")
+        labels[checked.cell] = checked
+    if len({label.chance is None for label in labels.values()}) > 1:
+        raise RunDocumentError(
+            "labels: some have a chance and others do not; give it for all or for none",
+            param="labels",
+        )
+    return labels
 
 
 def _checked(label: AnswerLabel, metric: Graded, route: str, where: str, now: float) -> PeopleLabel:
@@ -201,19 +207,24 @@ async def _check_answers(
     Raises:
         RunDocumentError: some are of other texts, or of answers that the run does not have.
     """
-    answers, other = 0, []
+    answers = 0
+    other: list[str] = []
     missing = dict.fromkeys(labels)
-    async with aclosing(store.results(run.id, route=route)) as results:
-        async for row in results:
-            if row.answer is None or row.answer.text is None:
-                continue
-            answers += 1
-            label = labels.get(row.cell)
-            if label is None:
-                continue
-            del missing[row.cell]
-            if label.answer_hash != answer_hash(row.answer.text):
-                other.append(row.cell.sample_id)
+
+    def check(row: ScoredAnswer) -> None:
+        nonlocal answers
+        if row.cell.route != route or row.answer is None or row.answer.text is None:
+            return
+        answers += 1
+        label = labels.get(row.cell)
+        if label is None:
+            return
+        del missing[row.cell]
+        if label.answer_hash != answer_hash(row.answer.text):
+            other.append(row.cell.sample_id)
+
+    # On threads: a run may have a million answers.
+    await store.each_result(run.id, check)
     if missing:
         names = _some([cell.sample_id for cell in missing])
         raise RunDocumentError(

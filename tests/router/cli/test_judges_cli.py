@@ -166,6 +166,12 @@ def test_the_file_of_a_plan_comes_back_filled_in_and_corrects_its_run(run, tmp_p
     assert not set(more["chosen"]) & set(plan["chosen"])
     assert json.loads(run("labels", run_id, "more.jsonl", "--json"))["labels"] == labelled
     planned = [json.loads(line) for line in (tmp_path / "more.jsonl").read_text().splitlines()]
+    # Two people scored one of the answers, and both scores come back with the next plan.
+    planned[0]["human"] = [4, 5]
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in planned))
+    run("labels", run_id, "more.jsonl")
+    run("label-plan", run_id, "--width", "0.3", "--output", "more.jsonl")
+    assert json.loads((tmp_path / "more.jsonl").read_text().splitlines()[0])["human"] == [4, 5]
     (tmp_path / "part.jsonl").write_text(json.dumps(planned[0] | {"human": 5}) + "\n")
     assert "not among these" in run("labels", run_id, "part.jsonl", code=2)
     assert run("labels", run_id, "part.jsonl", "--replace", "--output-name", "helpfulness")

@@ -89,7 +89,7 @@ def _scores(score: RouteScore, errors: Mapping[str, JudgeErrors]) -> Iterator[Ro
         yield msgspec.structs.replace(
             score,
             output=corrected_name(score.output),
-            estimate=share and share.estimate,
+            estimate=errors[score.output].estimate(score.estimate),
             low=share and share.low,
             high=share and share.high,
             method="none" if share is None else share.method,

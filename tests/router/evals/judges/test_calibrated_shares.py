@@ -47,6 +47,7 @@ def http(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shares")
     for name, rows in (
         ("data", ROWS),
+        ("grouped", [{**row, "cluster": n % 2} for n, row in enumerate(ROWS)]),
         ("people", PEOPLE),
         ("coin", [{**row, "score": n % 2} for n, row in enumerate(PEOPLE)]),
         (
@@ -166,6 +167,14 @@ def test_nothing_is_corrected_without_a_calibration_that_found_a_use(http):
     assert "refusal_corrected" not in scores(outcome)
     outcome = evaluated(http, {**METRIC, "judge": ["up/judge", "up/fresh"]})
     assert "refusal_corrected" not in scores(outcome)
+
+
+def test_a_share_without_an_interval_is_corrected_without_one(http):
+    outcome = evaluated(http, METRIC, dataset="grouped.jsonl")
+    raw, corrected = (scores(outcome)[name] for name in ("refusal", "refusal_corrected"))
+    assert (raw["estimate"], raw["low"], raw["high"]) == (0.54, None, None)
+    assert corrected["estimate"] == pytest.approx(0.4)
+    assert (corrected["low"], corrected["high"], corrected["method"]) == (None, None, "none")
 
 
 def test_labels_of_the_runs_own_answers_come_before_a_calibration(http):

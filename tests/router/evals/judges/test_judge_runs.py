@@ -265,6 +265,19 @@ def test_a_judges_mean_is_corrected_by_peoples_scores(http, world):
     assert any("45" in note and "not scored by people" in note for note in notes(outcome))
 
 
+def test_a_column_with_one_score_of_people_corrects_nothing(http, world):
+    rows = [{**row, "human": None} for row in ANSWERS[1:]]
+    found = scores(judged(http, world[0], [ANSWERS[0], *rows]))
+    assert found["helpfulness"]["estimate"] == pytest.approx(8 / 3)
+    assert (found["helpfulness_corrected"]["estimate"], found["helpfulness_corrected"]["n"]) == (
+        None,
+        0,
+    )
+    assert (
+        "people have scored 1 of the route's answers" in found["helpfulness_corrected"]["example"]
+    )
+
+
 def notes(outcome):
     return outcome["report"]["warnings"]
 

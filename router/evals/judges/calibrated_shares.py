@@ -26,7 +26,7 @@ async def errors_elsewhere(
 
     They are by output, and of the newest calibration for the grading. A share that people's labels
     of the run's own answers correct is left out, because those say more; so are several judges of
-    one share, because nobody has calibrated them together.
+    one share, because a calibration is of one judge.
     """
     names = {output.name for output in outputs}
     errors: dict[str, JudgeErrors] = {}
@@ -42,19 +42,19 @@ async def errors_elsewhere(
         if newest is None or "calibration" not in newest.report:
             continue
         measured = errors_of(items_of(await store.study(newest.id)))
-        found = (
+        rates = (
             f"{judge} finds {_share(measured.sensitivity)} of people's good answers good and "
             f"{_share(measured.specificity)} of the bad ones bad ({newest.id})"
         )
         if measured.youden is None:
             reasons.append(
-                f"{found}, which is not clearly better than chance, so its {name} says nothing of "
+                f"{rates}, which is not clearly better than chance, so its {name} says nothing of "
                 "people's."
             )
             continue
         errors[name] = measured
         reasons.append(
-            f"{found}; {corrected_name(name)} is corrected by that, and right if it errs here as "
+            f"{rates}; {corrected_name(name)} is corrected by that, and right if it errs here as "
             "it did there."
         )
     return errors, reasons

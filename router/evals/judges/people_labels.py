@@ -51,8 +51,8 @@ class AnswerLabel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         sample_id: the answer's sample.
         answer: the answer's text, which has to be that of the run.
-        scores: one for each person; none where nobody was to score it, so that only its chance
-            is known.
+        scores: one for each person; empty for an answer that was not chosen, of which only the
+            chance is known.
         chance: the probability with which the answer was chosen for people; None where it was the
             same for all answers.
         repeat: which of the route's answers to the sample it is, from 0.

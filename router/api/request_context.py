@@ -36,7 +36,7 @@ class RequestContext:
         path: the endpoint of OpenAI's API.
         request_id: the client's `x-request-id` if it is short and printable, else a new one.
         at, started: when it came, as time of day and on the clock that measures.
-        grant: the leave of the client's key, and how it is settled.
+        grant: what the client's key permits, and how its use is settled.
         body: the request's body, b"" before it was read.
         model, stream, envelope: the body's `model` and `stream`, and all its fields as bytes;
             "", False and none before it was parsed.

@@ -124,6 +124,16 @@ OPERATIONS = [
         {"limits": {"per_target": {"up/echo": 1}}},
         (("limits", "per_target", KEY), ("limits", KEY), (KEY,)),
     ),
+    Op(
+        "PUT",
+        "/eval/{run_id}/labels",
+        {
+            "labels": [{"sample_id": "1", "answer": "hi", "scores": 3.0}],
+            "route": "r",
+            "output": "words",
+        },
+        (("labels", 0, "sample_id"), ("labels", 0, KEY), ("route",), ("output",), (KEY,)),
+    ),
     *(Op("POST", f"/eval/{{run_id}}/{action}") for action in ("pause", "cancel", "export")),
     Op(
         "POST",

@@ -23,6 +23,7 @@ from providers.errors import ConflictError, InputError, NotFoundError, closest
 from providers.names import check_name
 from router.evals.results import outcome
 from router.evals.stored_runs import stored_document
+from router.evals.validation import build_metrics
 from router.store.experiments import Experiment
 from router.store.protocol import Store
 from router.store.runs import STOPPED, Run, RunFilter
@@ -241,7 +242,8 @@ class Experiments:
         if key not in self._reports:
             try:
                 document = stored_document(run)
-                report = (await outcome(self._store, run, document)).report
+                metrics = build_metrics(document)
+                report = (await outcome(self._store, run, document, metrics)).report
             except InputError as error:
                 # A metric that was uninstalled since, say: the other runs still have theirs.
                 return None, error.message

@@ -86,9 +86,10 @@ class Outcomes:
         clock = asyncio.get_running_loop().time
         began = clock()
         document = stored_document(run)
-        read = await outcome(self._store, run, document)
+        metrics = build_metrics(document)
+        read = await outcome(self._store, run, document, metrics)
         # What is known of judges grows after a run has ended: calibrations, and people's labels.
-        if not any(isinstance(metric, JudgeMetric) for metric in build_metrics(document)):
+        if not any(isinstance(metric, JudgeMetric) for metric in metrics):
             for old in [known for known in self._cached if known[0] == run.id]:
                 del self._cached[old]
             while len(self._cached) >= _MAX_CACHED:
@@ -127,18 +128,17 @@ def _language_warnings(document: RunDocument) -> list[str]:
     ]
 
 
-async def outcome(store: Store, run: Run, document: RunDocument) -> Outcome:
+async def outcome(
+    store: Store, run: Run, document: RunDocument, metrics: Sequence[AnyMetric]
+) -> Outcome:
     """Return a run with its report as far as it has got, and its gates.
 
     Args:
         store: has the run.
         run: the run.
         document: the run's.
-
-    Raises:
-        InputError: one of its metrics cannot be built any more.
+        metrics: the document's, built.
     """
-    metrics = build_metrics(document)
     scores = await _accumulated(store, run, document, metrics)
     report = await asyncio.to_thread(_summarised, scores, run, document)
     # The scores were made by what was installed then, not by what is now.

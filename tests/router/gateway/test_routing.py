@@ -466,3 +466,17 @@ def test_a_key_sticks_over_releases(key, salt, expected):
 
 def test_no_salt_is_the_empty_one():
     assert share("user-1") == share("user-1", "")
+
+
+def test_a_plan_says_which_targets_have_models_that_reason():
+    targets = (
+        RouteTarget(model="a/yes", reasoning=True),
+        RouteTarget(model="a/open"),
+        # Without a share of the requests it may still be a fallback.
+        RouteTarget(model="a/no", weight=0, reasoning=False),
+    )
+    table = Table({"r": Route(targets=targets)}, ["a"])
+    assert table.plan("r", 0.5).policy.reasoning == {
+        Named("a", "yes"): True,
+        Named("a", "no"): False,
+    }

@@ -39,7 +39,6 @@ _MARGIN = re.compile(
     rf"\s*(?P<output>{_NAME})\s+(?P<kind>non_inferior|equivalent)\s+baseline\s+by\s+"
     r"(?P<margin>\S+)\s*"
 )
-MARGIN_KINDS = ("non_inferior", "equivalent")
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,

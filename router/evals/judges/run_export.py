@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from evaluators.base import Cell, Verdict
+from router.evals.judges.judgement_fields import judgement_fields
 from router.store.judgements import JudgementRow, JudgementStore
 from router.store.results import ScoredAnswer
 
@@ -156,24 +157,9 @@ def _key(row: JudgementRow | Verdict) -> _Key:
 
 
 def _exported(row: JudgementRow) -> ExportedJudgement:
-    answer = row.judgement.answer
     return ExportedJudgement(
         run=row.owner,
-        sample_id=row.sample_id,
-        metric=row.metric,
-        judge=row.judge,
-        repeat=row.repeat,
-        attempt=row.attempt,
-        feedback=answer.text,
-        error=answer.error or "",
-        finish_reason=answer.finish_reason,
-        target=answer.target,
-        model=answer.model,
-        prompt_tokens=answer.usage.prompt_tokens,
-        completion_tokens=answer.usage.completion_tokens,
-        cost_usd=answer.cost_usd,
-        seconds=answer.total_s,
         reused=row.reused,
-        at=row.at,
         request_hash=row.request_hash,
+        **judgement_fields(row),
     )

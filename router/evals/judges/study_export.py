@@ -17,6 +17,7 @@ from typing import TextIO
 
 import msgspec
 
+from router.evals.judges.judgement_fields import judgement_fields
 from router.evals.judges.studies import Studies
 from router.evals.tables import write_table
 from router.store.judgements import JudgementRow, JudgementStore
@@ -97,26 +98,8 @@ async def exported_judgements(
 
 
 def _exported(row: JudgementRow, verdict: float | str | None, unparsed: str) -> StudyJudgement:
-    answer = row.judgement.answer
     return StudyJudgement(
-        study=row.owner,
-        judge=row.judge,
-        metric=row.metric,
-        sample_id=row.sample_id,
-        repeat=row.repeat,
-        attempt=row.attempt,
-        verdict=verdict,
-        unparsed=unparsed,
-        feedback=answer.text,
-        error=answer.error or "",
-        finish_reason=answer.finish_reason,
-        target=answer.target,
-        model=answer.model,
-        prompt_tokens=answer.usage.prompt_tokens,
-        completion_tokens=answer.usage.completion_tokens,
-        cost_usd=answer.cost_usd,
-        seconds=answer.total_s,
-        at=row.at,
+        study=row.owner, verdict=verdict, unparsed=unparsed, **judgement_fields(row)
     )
 
 

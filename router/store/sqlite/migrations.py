@@ -523,7 +523,7 @@ def m026_cached_from(db: Database) -> None:
     """The run whose request got a cached answer; unknown where that run was deleted.
 
     A copy is of the newest answer before it, which is itself a copy or not: so it stems from the
-    newest one before it that is none.
+    newest one before it that is no copy.
     """
     db.execute("ALTER TABLE answers ADD COLUMN cached_from TEXT")
     db.execute(

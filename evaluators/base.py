@@ -125,6 +125,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
         confusion: where the statistics are a confusion matrix, the names of its columns; its rows
             are the same without the last (for answers without a label). Reports show it.
         description: one sentence for a reader of the report.
+        corrects: the name of the metric's output that this one is, corrected by people's scores;
+            then the statistics are those of `prediction_powered.ppi_statistics`. "" for others.
         raw: whether another output of the metric is this one, corrected.
     """
 
@@ -136,6 +138,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     corpus: Callable[[Sequence[float]], float] | None = None
     confusion: tuple[str, ...] = ()
     description: str = ""
+    corrects: str = ""
     raw: bool = False
 
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluators.stats.agreement import Pairs, krippendorff
+from evaluators.stats.corrected_means import corrected_mean
 from evaluators.stats.false_discovery import benjamini_hochberg
 from evaluators.stats.intervals import t_interval, wilson
-from evaluators.stats.prediction_powered import corrected_mean, corrected_share
+from evaluators.stats.prediction_powered import corrected_share
 from evaluators.stats.ratings import Game, rate
 from evaluators.stats.regression import partial_slope
 from evaluators.stats.reliability import icc

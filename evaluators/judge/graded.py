@@ -79,6 +79,9 @@ class PeopleColumns(NamedTuple):
     chance: str | None = None
 
 
+CORRECTED = "_corrected"
+"""The end of the names of corrected outputs."""
+
 NOT_SCORED = "not scored by people"
 """The note on answers without a score of people."""
 
@@ -244,7 +247,12 @@ class Graded:
 
 def corrected_name(score_name: str) -> str:
     """Return the name of the output with the corrected mean of a judge's score."""
-    return f"{score_name}_corrected"
+    return f"{score_name}{CORRECTED}"
+
+
+def raw_name(name: str) -> str:
+    """Return the name of the raw score that a corrected output is of; other names as they are."""
+    return name.removesuffix(CORRECTED)
 
 
 def corrected_score(
@@ -326,10 +334,11 @@ def _headline(grading: Grading, *, corrected: bool) -> list[Output]:
         outputs.append(
             Output(
                 name=corrected_name(name),
-                low=None,
-                high=None,
+                low=grading.low,
+                high=grading.high,
                 higher_is_better=grading.higher_is_better,
                 corpus=ppi_of_sums,
+                corrects=name,
                 description=f"{grading.description} The mean that people would give, from their "
                 "scores of some answers and the judge's of all (PPI++).",
             )

@@ -61,6 +61,7 @@ class ScoreColumn:
         self.statistics = array("d")
         self.width: int | None = None
         self.example = ""
+        self.withheld = ""
         self.notes: Counter[str] = Counter()
 
     def add(self, sample: int, score: Score) -> None:
@@ -214,7 +215,7 @@ class ScoreAccumulator:
     def withhold(self, route: str, output: str, why: str) -> None:
         """Drop a route's scores of an output that is no estimate of anything, and say why."""
         column = ScoreColumn(corpus=self.routes[route].columns[output].corpus)
-        column.example = why[:EXAMPLE_LENGTH]
+        column.withheld = why
         self.routes[route].columns[output] = column
 
     def per_sample(self, route: str, output: str) -> SampleScores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from evaluators.reports.report import OutputInfo, decimals
+from evaluators.reports.scores import OutputInfo, decimals
 from evaluators.stats.comparison import Comparison, Verdict
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints
@@ -63,6 +63,8 @@ def p_value(p_value: float | None) -> str:
 
 def verdict_of(compared: Comparison, *, in_full: bool) -> Text:
     """Return the verdict in words, coloured."""
+    if not compared.headline:
+        return plain("  raw" if compared.n else "  too few labels", "dim")
     if compared.n == 0:
         return plain("  no common samples" if in_full else "  no samples")
     if compared.gatekept:
@@ -75,6 +77,8 @@ def verdict_of(compared: Comparison, *, in_full: bool) -> Text:
 
 def verdict_words(compared: Comparison) -> str:
     """Return the verdict in words: `better`, `worse`, `equivalent (±0.01)` or `not shown`."""
+    if not compared.headline:
+        return "raw" if compared.n else "too few labels"
     if compared.verdict == "equivalent":
         return f"equivalent (±{compared.margin:g})"
     return "not shown" if compared.verdict == "no difference shown" else compared.verdict or ""

@@ -22,11 +22,15 @@ from numpy.typing import NDArray
 
 from evaluators.base import Output
 from evaluators.reports.accumulator import ScoreAccumulator
+from evaluators.reports.corrected_shares import share_comparisons, share_infos, share_outputs
+from evaluators.reports.headlines import enough_labels, headline_warnings, judged_headlines
 from evaluators.reports.interval_warnings import interval_warnings
-from evaluators.reports.report import OutputInfo, infos_of
+from evaluators.reports.report import infos_of
+from evaluators.reports.scores import OutputInfo
 from evaluators.stats import differences, intervals
-from evaluators.stats.comparison import Comparison, SampleScores, Verdict, comparison, judged
+from evaluators.stats.comparison import Comparison, SampleScores, Verdict, comparison
 from evaluators.stats.inversion import DifferenceMethod
+from evaluators.stats.judge_errors import JudgeErrors
 from evaluators.stats.resampling import Floats
 
 METHOD = (
@@ -100,8 +104,8 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
             test without correction.
         effect_size: Cohen's d_z of the paired differences.
         cliffs_delta: Cliff's delta of the values, unpaired.
-        clusters, effective_clusters, method, margin, gatekept, p_equivalence: as in `Comparison`;
-            the method is `welch` where nothing is paired.
+        clusters, effective_clusters, method, margin, gatekept, p_equivalence, labelled: as in
+            `Comparison`, as is `headline`; the method is `welch` where nothing is paired.
         p_t, p_wilcoxon, p_mcnemar, p_welch, p_mann_whitney: other tests, not corrected; None where
             one does not apply.
         moved: the samples with the largest differences, either way.
@@ -135,6 +139,8 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     margin: float | None = None
     gatekept: bool = False
     p_equivalence: float | None = None
+    labelled: int | None = None
+    headline: bool = True
     p_t: float | None = None
     p_wilcoxon: float | None = None
     p_mcnemar: float | None = None
@@ -187,6 +193,7 @@ def compare(
     primary: str | None = None,
     always_valid: bool = False,
     shared: Mapping[tuple[Side, Side], SharedAnswers] = {},
+    errors: Mapping[str, JudgeErrors] = {},
     movers: int = 5,
     seed: int = 0,
 ) -> Comparisons:
@@ -202,6 +209,7 @@ def compare(
         always_valid: whether a run was looked at before it had these samples, and went on or ended
             because of what there was to see.
         shared: what pairs have of the same answers; a pair that is not named has nothing.
+        errors: output to the known errors of its judge, whose share is corrected by them.
         movers: the number of samples to name for each contrast.
         seed: of the resampling.
     """
@@ -222,38 +230,94 @@ def compare(
     for pair in pairs:
         for output in outputs.values():
             ours, theirs, same = scores_of(pair, output)
-            compared = comparison(
-                (pair[0].key, output),
-                ours,
-                theirs,
-                clusters,
-                seed=seed,
-                margin=margins.get(output.name),
-                always_valid=always_valid,
+            compared = enough_labels(
+                comparison(
+                    (pair[0].key, output),
+                    ours,
+                    theirs,
+                    clusters,
+                    seed=seed,
+                    margin=margins.get(output.name, margins.get(output.corrects)),
+                    always_valid=always_valid,
+                )
             )
-            cells.append((pair, output))
-            comparisons.append(
-                compared
-                if compared.n or same or clusters is not None or always_valid
-                else _unpaired(compared, output, ours, theirs)
+            made = share_comparisons(
+                [
+                    compared
+                    if compared.n or same or clusters is not None or always_valid
+                    else _unpaired(compared, output, ours, theirs)
+                ],
+                errors,
+                margins,
             )
+            comparisons += made
+            # A share that is corrected by known errors is of the same scores as the raw one.
+            cells += [(pair, output)] * len(made)
     contrasts = []
-    with_verdicts = judged(comparisons, outputs, primary=primary)
+    with_verdicts = judged_headlines(comparisons, share_outputs(outputs, errors), primary=primary)
     for (pair, output), compared in zip(cells, with_verdicts, strict=True):
         ours, theirs, same = scores_of(pair, output)
         contrast = _contrast(pair, output, compared, ours, theirs)
         contrast = msgspec.structs.replace(
             contrast, shared=same, n_a=contrast.n_a + same, n_b=contrast.n_b + same
         )
-        moved = _moved(ours, theirs, samples, movers) if contrast.joined else ()
-        contrasts.append(msgspec.structs.replace(contrast, moved=moved))
+        if compared.output != output.name:
+            contrast = _of_share(contrast, compared.output, errors[output.name])
+        elif contrast.joined and not output.corrects:
+            moved = _moved(ours, theirs, samples, movers)
+            contrast = msgspec.structs.replace(contrast, moved=moved)
+        contrasts.append(contrast)
+    infos = share_infos(infos_of(accumulator), errors)
     return Comparisons(
-        outputs=infos_of(accumulator),
+        outputs=infos,
         contrasts=tuple(contrasts),
         joined_by=joined,
-        warnings=(*warnings, *_warnings(contrasts), *_interval_warnings(cells, with_verdicts)),
+        warnings=(
+            *warnings,
+            *headline_warnings(
+                {pair[0].key: _named(pair) for pair in pairs},
+                with_verdicts,
+                infos,
+                _withheld(accumulator, outputs, pairs),
+            ),
+            *_warnings(contrasts),
+            *_interval_warnings(cells, with_verdicts),
+        ),
         method=METHOD_ALWAYS_VALID if always_valid else METHOD,
         always_valid=always_valid,
+    )
+
+
+def _named(pair: tuple[Side, Side]) -> str:
+    a, b = pair
+    if a.run == b.run:
+        return f"{a.route} against {b.route}"
+    return f"{a.route} of {a.run} against {b.route} of {b.run}"
+
+
+def _withheld(
+    accumulator: ScoreAccumulator,
+    outputs: Mapping[str, Output],
+    pairs: Sequence[tuple[Side, Side]],
+) -> dict[tuple[str, str], str]:
+    """Return why sides have no corrected score, by the side's name and the output."""
+    sides = dict.fromkeys(side for pair in pairs for side in pair)
+    return {
+        (f"{side.route} of {side.run}", name): why
+        for side in sides
+        for name in outputs
+        if (why := accumulator.routes[side.key].columns[name].withheld)
+    }
+
+
+def _of_share(contrast: Contrast, output: str, errors: JudgeErrors) -> Contrast:
+    """Return the contrast of the corrected shares; other tests are of the judge's own scores."""
+    return msgspec.structs.replace(
+        contrast,
+        output=output,
+        mean_a=errors.estimate(contrast.mean_a),
+        mean_b=errors.estimate(contrast.mean_b),
+        cliffs_delta=None,
     )
 
 
@@ -343,6 +407,8 @@ def _contrast(
         margin=compared.margin,
         gatekept=compared.gatekept,
         p_equivalence=compared.p_equivalence,
+        labelled=compared.labelled,
+        headline=compared.headline,
     )
     if output.corpus is not None:
         return contrast

@@ -20,7 +20,7 @@ from evaluators.reports.cells import (
     verdict_of,
 )
 from evaluators.reports.compare import Comparisons, Contrast, Side
-from evaluators.reports.report import OutputInfo, decimals
+from evaluators.reports.scores import OutputInfo, decimals
 from evaluators.stats.comparison import Comparison
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints
@@ -162,6 +162,7 @@ def _row(contrast: Contrast) -> Comparison:
         verdict=contrast.verdict,
         margin=contrast.margin,
         gatekept=contrast.gatekept,
+        headline=contrast.headline,
     )
 
 

@@ -1,28 +1,26 @@
 """Puts shares that are corrected by a judge's known errors before the raw ones.
 
-report = with_corrected_shares(report, {"refusal": errors})
-comparisons = with_corrected_contrasts(comparisons, {"refusal": errors})
+    share_infos(infos, {"refusal": errors})
+    share_scores(scores, {"refusal": errors})
+    share_comparisons(comparisons, {"refusal": errors}, {"refusal": 0.05})
 
 Whether there is a difference, and in which direction, is the same question for corrected shares
-and for raw ones, so the correction adds no test: a corrected difference has the p-values and the
-verdict of the raw one. A margin, and with it equivalence, is one of the raw difference alone.
+and for raw ones, so the correction adds no test: a corrected difference has the p-value of the raw
+one. A margin is one of the corrected difference, whose interval decides on equivalence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
+from evaluators.base import Output
 from evaluators.judge.graded import corrected_name
-from evaluators.reports.compare import Comparisons, Contrast
-from evaluators.reports.report import OutputInfo, Report, RouteScore
+from evaluators.reports.scores import OutputInfo, RouteScore
 from evaluators.stats.comparison import Comparison
 from evaluators.stats.intervals import Interval
-from evaluators.stats.judge_errors import JudgeErrors
-
-_Compared = TypeVar("_Compared", Comparison, Contrast)
+from evaluators.stats.judge_errors import JudgeErrors, equivalence_of
 
 _DESCRIPTION = (
     "The share that people would give, from the judge's share and its errors in a calibration "
@@ -30,42 +28,53 @@ _DESCRIPTION = (
 )
 
 
-def with_corrected_shares(report: Report, errors: Mapping[str, JudgeErrors]) -> Report:
-    """Return a report in which a corrected output comes before each output that is named.
+def share_outputs(
+    outputs: Mapping[str, Output], errors: Mapping[str, JudgeErrors]
+) -> dict[str, Output]:
+    """Return the outputs with those of the corrected shares."""
+    return {
+        **outputs,
+        **{
+            corrected_name(name): msgspec.structs.replace(
+                outputs[name], name=corrected_name(name), corrects=name
+            )
+            for name in errors
+            if name in outputs
+        },
+    }
+
+
+def share_infos(
+    infos: Sequence[OutputInfo], errors: Mapping[str, JudgeErrors]
+) -> tuple[OutputInfo, ...]:
+    """Return descriptions in which a corrected output comes before each that is named."""
+    return tuple(shown for info in infos for shown in _infos(info, errors))
+
+
+def share_scores(
+    scores: Sequence[RouteScore], errors: Mapping[str, JudgeErrors]
+) -> tuple[RouteScore, ...]:
+    """Return a route's scores in which a corrected one comes before each that is named."""
+    return tuple(shown for score in scores for shown in _scores(score, errors))
+
+
+def share_comparisons(
+    comparisons: Sequence[Comparison],
+    errors: Mapping[str, JudgeErrors],
+    margins: Mapping[str, float],
+) -> list[Comparison]:
+    """Return comparisons in which a corrected one comes before each that is named.
 
     Args:
-        report: the report; the outputs are shares.
+        comparisons: without verdicts.
         errors: output to the errors of its judge.
+        margins: raw output to the largest difference that makes no difference to the user.
     """
-    if not errors:
-        return report
-    return msgspec.structs.replace(
-        report,
-        outputs=tuple(info for output in report.outputs for info in _infos(output, errors)),
-        routes=tuple(
-            msgspec.structs.replace(
-                route,
-                scores=tuple(shown for score in route.scores for shown in _scores(score, errors)),
-            )
-            for route in report.routes
-        ),
-        comparisons=tuple(
-            shown for compared in report.comparisons for shown in _comparisons(compared, errors)
-        ),
-    )
-
-
-def with_corrected_contrasts(
-    comparisons: Comparisons, errors: Mapping[str, JudgeErrors]
-) -> Comparisons:
-    """Do as `with_corrected_shares` does, where both sides have the judge with these errors."""
-    return msgspec.structs.replace(
-        comparisons,
-        outputs=tuple(info for output in comparisons.outputs for info in _infos(output, errors)),
-        contrasts=tuple(
-            shown for contrast in comparisons.contrasts for shown in _contrasts(contrast, errors)
-        ),
-    )
+    return [
+        shown
+        for compared in comparisons
+        for shown in _comparisons(compared, errors, margins.get(compared.output))
+    ]
 
 
 def _infos(output: OutputInfo, errors: Mapping[str, JudgeErrors]) -> Iterator[OutputInfo]:
@@ -76,6 +85,7 @@ def _infos(output: OutputInfo, errors: Mapping[str, JudgeErrors]) -> Iterator[Ou
         output,
         name=corrected_name(output.name),
         description=f"{output.description} {_DESCRIPTION}",
+        corrects=output.name,
     )
     yield msgspec.structs.replace(
         output, description=f"Raw, as the judge scores: {output.description}", raw=True
@@ -98,39 +108,26 @@ def _scores(score: RouteScore, errors: Mapping[str, JudgeErrors]) -> Iterator[Ro
     yield score
 
 
-def _comparisons(compared: Comparison, errors: Mapping[str, JudgeErrors]) -> Iterator[Comparison]:
+def _comparisons(
+    compared: Comparison, errors: Mapping[str, JudgeErrors], margin: float | None
+) -> Iterator[Comparison]:
     if compared.output in errors:
-        yield _corrected(compared, errors[compared.output])
+        yield _corrected(compared, errors[compared.output], margin)
     yield compared
 
 
-def _contrasts(contrast: Contrast, errors: Mapping[str, JudgeErrors]) -> Iterator[Contrast]:
-    if contrast.output in errors:
-        measured = errors[contrast.output]
-        yield msgspec.structs.replace(
-            _corrected(contrast, measured),
-            mean_a=measured.estimate(contrast.mean_a),
-            mean_b=measured.estimate(contrast.mean_b),
-            cliffs_delta=None,
-            moved=(),
-        )
-    yield contrast
-
-
-def _corrected(compared: _Compared, errors: JudgeErrors) -> _Compared:
+def _corrected(compared: Comparison, errors: JudgeErrors, margin: float | None) -> Comparison:
     difference, low, high = compared.difference, compared.low, compared.high
     ends = None
     if difference is not None and low is not None and high is not None:
         ends = errors.difference(difference, low, high)
-    equivalent = compared.verdict == "equivalent"
     return msgspec.structs.replace(
         compared,
         output=corrected_name(compared.output),
         difference=ends and ends[0],
         low=ends and ends[1],
         high=ends and ends[2],
-        verdict="no difference shown" if equivalent else compared.verdict,
         detectable=None,
-        margin=None,
-        p_equivalence=None,
+        margin=margin,
+        p_equivalence=None if ends is None or margin is None else equivalence_of(ends, margin),
     )

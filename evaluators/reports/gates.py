@@ -26,8 +26,15 @@ import numpy as np
 
 from evaluators.base import Output
 from evaluators.reports.accumulator import ScoreAccumulator
-from evaluators.reports.report import Report, RouteReport, RouteScore, runs_in_words
-from evaluators.stats.comparison import Comparison, samples_for_margin, samples_within
+from evaluators.reports.headlines import headline_score, headlines
+from evaluators.reports.report import Report, RouteReport, runs_in_words
+from evaluators.reports.scores import RouteScore
+from evaluators.stats.comparison import (
+    FEWEST_FOR_A_MARGIN,
+    Comparison,
+    samples_for_margin,
+    samples_within,
+)
 from providers.errors import RunDocumentError, closest
 
 _NAME = r"[\w.:-]+"
@@ -79,6 +86,9 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
         found: the route's number; None if it has none.
         bound: the number that it was compared with; None if unknown.
         why: why it fails although the numbers may say otherwise; "" when they decided.
+        output: the output whose number was compared: for a judge's score that people's labels
+            correct, the corrected one; "" for the coverage of all.
+        note: why that is a judge's raw score although the run has labels; "" otherwise.
     """
 
     gate: str
@@ -87,6 +97,8 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     found: float | None
     bound: float | None
     why: str = ""
+    output: str = ""
+    note: str = ""
 
 
 def parse(text: str, outputs: Sequence[Output], *, has_baseline: bool, param: str) -> Gate:
@@ -121,7 +133,12 @@ def parse(text: str, outputs: Sequence[Output], *, has_baseline: bool, param: st
             )
         output = _output(match["inner"], outputs, param).name if function else ""
         return Gate(text=text, kind="coverage", output=output, sign=sign, bound=bound)
-    output = _output(match["inner"] or match["output"], outputs, param).name
+    named = _output(match["inner"] or match["output"], outputs, param)
+    output = named.name
+    if function and named.corrects:
+        raise RunDocumentError(
+            f"{param}: only the mean of {output} is known, so it has no percentiles", param=param
+        )
     if function:
         quantile = _number(function[1:], "not a percentile", param) / 100
         if not 0 < quantile < 1:
@@ -206,8 +223,48 @@ class _Judge:
             output.name: output for metric in accumulator.metrics for output in metric.outputs
         }
         self._demanded = [gate for gate in gates if gate.kind == "coverage"]
+        self._corrected = headlines(report.outputs)
+        self._shown = {output.name for output in report.outputs}
 
     def result(self, gate: Gate, route: RouteReport) -> GateResult:
+        """Return the outcome of a gate for a route."""
+        if gate.output and gate.output not in self._shown:
+            why = "people have scored none of the run's answers"
+            return GateResult(
+                gate=gate.text,
+                route=route.route,
+                passed=False,
+                found=None,
+                bound=gate.bound,
+                why=why,
+                output=gate.output,
+            )
+        deciding = self._deciding(gate, route)
+        result = self._decided(msgspec.structs.replace(gate, output=deciding), route)
+        return msgspec.structs.replace(
+            result, output=deciding, note=self._note(gate.output, deciding, route)
+        )
+
+    def _deciding(self, gate: Gate, route: RouteReport) -> str:
+        """Return the output whose number decides: where the report has a corrected one, that."""
+        corrected = self._corrected.get(gate.output)
+        if corrected is None or gate.kind in {"coverage", "quantile"}:
+            return gate.output
+        if gate.kind != "score" or gate.bound is None:
+            compared = self._compared.get((route.route, corrected))
+            return corrected if compared and compared.headline else gate.output
+        return headline_score(route.scores, gate.output, self._corrected).output
+
+    def _note(self, named: str, deciding: str, route: RouteReport) -> str:
+        corrected = self._corrected.get(named)
+        if corrected is None or deciding == corrected:
+            return ""
+        why = _score_of(route, corrected).withheld
+        if not why and self._baseline is not None:
+            why = _score_of(self._baseline, corrected).withheld
+        return f"{named} is raw, as the judge scores" + (f": {why}" if why else "")
+
+    def _decided(self, gate: Gate, route: RouteReport) -> GateResult:
         match gate.kind:
             case "coverage":
                 return self._coverage(gate, route)
@@ -219,7 +276,12 @@ class _Judge:
                 return self._score(gate, route)
 
     def _coverage(self, gate: Gate, route: RouteReport) -> GateResult:
-        scores = [score for score in route.scores if gate.output in {"", score.output}]
+        # That people scored other routes' answers only is no lack of this one's.
+        scores = [
+            score
+            for score in route.scores
+            if (not gate.output and not score.withheld) or gate.output == score.output
+        ]
         share = min((_covered(route, score) for score in scores), default=None)
         result = _result(gate, route, share, gate.bound)
         why = "" if result.passed else _taken(route)
@@ -227,7 +289,7 @@ class _Judge:
 
     def _score(self, gate: Gate, route: RouteReport) -> GateResult:
         score = _score_of(route, gate.output)
-        why = self._missing(gate, route)
+        why = score.withheld or self._missing(gate, route)
         if gate.bound is not None:
             return _result(gate, route, score.estimate, gate.bound, why)
         compared = self._comparison(gate, route)
@@ -258,14 +320,21 @@ class _Judge:
         low, high, margin = compared.low, compared.high, gate.bound
         why = self._missing(gate, route) or self._missing(gate, self._baseline)
         # Whether the lower end decides, or the upper: of two, the one further from zero.
-        rises = self._outputs[gate.output].higher_is_better is not False
+        rises = self._output_of(gate).higher_is_better is not False
         if gate.kind == "equivalent":
             rises = low is not None and high is not None and -low > high
         sign, end, bound = (">", low, -margin) if rises else ("<", high, margin)
         if end is None:
             return _result(gate, route, None, bound, why or _no_interval(compared))
         holds = _SIGNS[sign](end, bound)
-        fewest = samples_for_margin(compared, self._outputs[gate.output], margin)
+        fewest = samples_for_margin(compared, self._output_of(gate), margin)
+        if compared.labelled is not None:
+            fewest = None
+            if compared.labelled < FEWEST_FOR_A_MARGIN:
+                why = why or (
+                    f"{compared.labelled:,} labels are too few for a margin; "
+                    f"{FEWEST_FOR_A_MARGIN} on each side are needed"
+                )
         if fewest is not None:
             why = why or (
                 f"{compared.n:,} samples are too few for this margin; {fewest:,} would be enough "
@@ -305,6 +374,11 @@ class _Judge:
             return float(values[place]) if place < len(values) else math.inf
         return float(values[place - missing]) if place >= missing else -math.inf
 
+    def _output_of(self, gate: Gate) -> Output:
+        """Return the output; a share that is corrected by known errors is like the raw one."""
+        raw = {corrected: raw for raw, corrected in self._corrected.items()}
+        return self._outputs.get(gate.output) or self._outputs[raw[gate.output]]
+
     def _comparison(self, gate: Gate, route: RouteReport) -> Comparison:
         return self._compared[route.route, gate.output]
 
@@ -329,6 +403,8 @@ class _Judge:
 
 
 def _no_interval(compared: Comparison) -> str:
+    if compared.labelled is not None:
+        return f"no interval: {compared.labelled:,} labels on one side are too few for one"
     if compared.n < 2:
         return "no interval: fewer than two samples in common"
     if compared.effective_clusters is not None:
@@ -344,6 +420,13 @@ def _how_many(compared: Comparison, gate: Gate, *, rises: bool) -> str:
     fewest = samples_within(compared, margin, rises=rises)
     if fewest is None:
         return ""
+    if compared.labelled is not None:
+        # Nearly all of the error is that of the labels.
+        more = math.ceil(compared.labelled * fewest / compared.n)
+        return (
+            f"not shown with {compared.labelled:,} labels; about {more:,} would be enough if they "
+            "show the same"
+        )
     return (
         f"not shown with {compared.n:,} samples; about {fewest:,} would be enough if they show "
         "the same"

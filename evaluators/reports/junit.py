@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as Xml
 
+from evaluators.judge.graded import CORRECTED
 from evaluators.reports.gates import GateResult
 
 
@@ -47,16 +48,23 @@ def to_junit(
         )
         if not gate.passed:
             Xml.SubElement(case, "failure", message=_legal(in_words(gate)))
+        elif gate.note or gate.output.endswith(CORRECTED):
+            Xml.SubElement(case, "system-out").text = _legal(in_words(gate))
     Xml.indent(suites)
     text: bytes = Xml.tostring(suites, encoding="utf-8", xml_declaration=True)
     return text + b"\n"
 
 
 def in_words(gate: GateResult) -> str:
-    """Put a gate's outcome in words: `0.184 against 0.2`, and the reason if it is another."""
+    """Put a gate's outcome in words: `0.184 against 0.2`, and the reason if it is another.
+
+    A judge's corrected score is called by its name, a raw one where others are corrected raw.
+    """
     number = "no score" if gate.found is None else f"{gate.found:.4g}"
     bound = "no score" if gate.bound is None else f"{gate.bound:.4g}"
-    return f"{number} against {bound}" + (f"; {gate.why}" if gate.why else "")
+    name = f"{gate.output} " if gate.output.endswith(CORRECTED) else ""
+    reasons = [reason for reason in (gate.why, gate.note) if reason]
+    return "; ".join([f"{name}{number} against {bound}", *reasons])
 
 
 def _legal(text: str) -> str:

@@ -22,7 +22,15 @@ import numpy as np
 
 from evaluators.base import Output
 from evaluators.reports.accumulator import UNKNOWN_RUN, RouteScores, ScoreAccumulator
+from evaluators.reports.corrected_shares import (
+    share_comparisons,
+    share_infos,
+    share_outputs,
+    share_scores,
+)
+from evaluators.reports.headlines import enough_labels, headline_warnings, judged_headlines
 from evaluators.reports.interval_warnings import interval_warnings
+from evaluators.reports.scores import Note, OutputInfo, RouteScore, decimals
 from evaluators.stats import differences, intervals
 from evaluators.stats.always_valid import always_valid_interval, widened
 from evaluators.stats.comparison import (
@@ -32,9 +40,11 @@ from evaluators.stats.comparison import (
     SampleScores,
     clusters_of,
     comparison,
-    judged,
 )
-from evaluators.stats.variance import Variance, split_variance
+from evaluators.stats.corrected_means import corrected_interval
+from evaluators.stats.judge_errors import JudgeErrors
+from evaluators.stats.prediction_powered import labelled_rows
+from evaluators.stats.variance import split_variance
 from evaluators.text.answers import SHORTFALLS, OnTruncated
 
 FEW_SAMPLES = 20
@@ -46,8 +56,10 @@ METHOD = (
     "(Gaffke 2005), percentile bootstrap of corpus scores (1,000). Differences: p and interval are "
     "of one paired test, a score test (Tango 1998, mid-p for zero) for scores of 0 and 1, else "
     "Student's t, corrected for skew if all differ one way; corpus scores by the bootstrap's "
-    "standard error. Samples in clusters: cluster-robust (CR2) with Bell and McCaffrey's degrees "
-    "of freedom. Verdicts are corrected by Holm over all comparisons with a direction."
+    "standard error; judges' means that labels correct (PPI++) by Student's t over what each "
+    "sample adds, with the degrees of freedom of the labels. Samples in clusters: cluster-robust "
+    "(CR2) with Bell and McCaffrey's degrees of freedom. Verdicts are corrected by Holm over all "
+    "comparisons with a direction."
 )
 
 
@@ -107,13 +119,6 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
     n: int
 
 
-class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """A remark on some of the scores, and how many scores it is about."""
-
-    text: str
-    count: int
-
-
 class Confusion(msgspec.Struct, frozen=True, kw_only=True):
     """A confusion matrix: how often each label was due and given; repeats of a sample are averaged.
 
@@ -126,43 +131,6 @@ class Confusion(msgspec.Struct, frozen=True, kw_only=True):
     output: str
     labels: tuple[str, ...]
     counts: tuple[tuple[float, ...], ...]
-
-
-class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
-    """The score of one route on one output.
-
-    Attributes:
-        output: the output's name.
-        estimate: mean over samples, or the corpus score; None when nothing was scored.
-        low, high: 95% interval; None when n is below 2.
-        method: of the interval.
-        n: samples with a score.
-        scored: cells (sample and repeat) with a score.
-        expected: cells that the run requests of the route.
-        coverage: scored / expected.
-        unscored: answers that have no score.
-        example: why one of those has none, "" if no reason is known.
-        notes: remarks on some of the scores, most frequent first.
-        clusters: the number of clusters that the samples are in; None when each stands alone.
-        effective_clusters: as many clusters of equal size would weigh as much.
-        variance: of the scores, split in two; None without repeats and for corpus scores.
-    """
-
-    output: str
-    estimate: float | None
-    low: float | None
-    high: float | None
-    method: intervals.Method
-    n: int
-    scored: int
-    expected: int
-    coverage: float
-    unscored: int
-    example: str
-    notes: tuple[Note, ...] = ()
-    clusters: int | None = None
-    effective_clusters: float | None = None
-    variance: Variance | None = None
 
 
 class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,20 +174,6 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
     shortfalls: dict[str, int] = {}
 
 
-class OutputInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The description of an output for readers; fields as in `evaluators.base.Output`."""
-
-    name: str
-    metric: str
-    higher_is_better: bool | None
-    low: float | None
-    high: float | None
-    unit: str
-    corpus: bool
-    description: str
-    raw: bool = False
-
-
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All numbers of a run.
 
@@ -252,20 +206,24 @@ def summarise(
     margins: Mapping[str, float] = {},
     primary: str | None = None,
     always_valid: bool = False,
+    errors: Mapping[str, JudgeErrors] = {},
     seed: int = 0,
 ) -> Report:
     """Turn the collected rows into a report; the same rows and seed give the same report.
 
     Args:
         accumulator: all rows of the run were added to it.
-        margins: output to the largest difference that makes no difference to the user.
+        margins: output to the largest difference that makes no difference to the user; one of a
+            judge's raw score is that of the corrected one, too.
         primary: the output that opens the gate for the others; None for one family of all.
+            Whichever of a judge's raw and corrected scores decides goes by the raw one's name.
         always_valid: whether the run was looked at before it had these samples, and went on or
             ended because of what there was to see.
+        errors: output to the known errors of its judge, whose share is corrected by them.
         seed: of the resampling.
     """
     outputs = {output.name: output for metric in accumulator.metrics for output in metric.outputs}
-    infos = infos_of(accumulator)
+    infos = share_infos(infos_of(accumulator), errors)
     per_sample = {
         (route, name): accumulator.per_sample(route, name)
         for route, counted in accumulator.routes.items()
@@ -276,16 +234,19 @@ def summarise(
         _route_report(
             route,
             counted,
-            tuple(
-                _route_score(
-                    output,
-                    counted,
-                    per_sample[route, name],
-                    clusters,
-                    seed=seed,
-                    always_valid=always_valid,
-                )
-                for name, output in outputs.items()
+            share_scores(
+                [
+                    _route_score(
+                        output,
+                        counted,
+                        per_sample[route, name],
+                        clusters,
+                        seed=seed,
+                        always_valid=always_valid,
+                    )
+                    for name, output in outputs.items()
+                ],
+                errors,
             ),
             tuple(
                 _confusion(output, per_sample[route, name])
@@ -298,22 +259,25 @@ def summarise(
     baseline = accumulator.baseline
     comparisons: tuple[Comparison, ...] = ()
     if baseline is not None:
-        comparisons = judged(
-            [
+        made = [
+            enough_labels(
                 comparison(
                     (route, output),
                     per_sample[route, name],
                     per_sample[baseline, name],
                     clusters,
                     seed=seed,
-                    margin=margins.get(name),
+                    margin=margins.get(name, margins.get(output.corrects)),
                     always_valid=always_valid,
                 )
-                for route in accumulator.routes
-                if route != baseline
-                for name, output in outputs.items()
-            ],
-            outputs,
+            )
+            for route in accumulator.routes
+            if route != baseline
+            for name, output in outputs.items()
+        ]
+        comparisons = judged_headlines(
+            share_comparisons(made, errors, margins),
+            share_outputs(outputs, errors),
             primary=primary,
         )
     return Report(
@@ -344,23 +308,12 @@ def infos_of(accumulator: ScoreAccumulator) -> tuple[OutputInfo, ...]:
             unit=output.unit,
             corpus=output.corpus is not None,
             description=output.description,
+            corrects=output.corrects,
             raw=output.raw,
         )
         for metric in accumulator.metrics
         for output in metric.outputs
     )
-
-
-def decimals(output: OutputInfo, *values: float | None) -> int:
-    """Return suitable decimal places: 3 for 0..1, 2 for 0..100, else three digits in all."""
-    if output.high == 1.0 and output.low in {0.0, -1.0}:
-        return 3
-    if (output.low, output.high) == (0.0, 100.0):
-        return 2
-    largest = max((abs(value) for value in values if value is not None), default=0.0)
-    if largest == 0.0:
-        return 0
-    return min(max(2 - math.floor(math.log10(largest)), 0), 9)
 
 
 def dollars(amount: float, *, estimated: bool = False) -> str:
@@ -450,6 +403,10 @@ def _route_score(
         clusters=None if clusters is None else interval.n,
         effective_clusters=_effective_clusters(clusters, scores),
         variance=None if output.corpus else split_variance(column.samples, column.values),
+        labelled=int(labelled_rows(scores.statistics[scores.present]).sum())
+        if output.corrects
+        else None,
+        withheld=column.withheld,
     )
 
 
@@ -463,6 +420,19 @@ def _interval(
 ) -> intervals.Interval:
     values = scores.values[scores.present]
     chosen = clusters_of(clusters, scores.present)
+    if output.corrects:
+        corrected = corrected_interval(
+            scores.statistics[scores.present],
+            clusters=chosen,
+            low=output.low,
+            high=output.high,
+            always_valid=always_valid,
+        )
+        return (
+            corrected.mean
+            if corrected
+            else intervals.Interval(estimate=None, low=None, high=None, n=0)
+        )
     if output.corpus is not None:
         rows = scores.statistics[scores.present]
         interval = intervals.corpus_interval(rows, output.corpus, clusters=chosen, seed=seed)
@@ -483,6 +453,17 @@ def _warnings(
 ) -> Iterable[str]:
     for route in routes:
         yield from _route_warnings(route)
+    yield from headline_warnings(
+        {route.route: f"{route.route} against {baseline}" for route in routes},
+        comparisons,
+        outputs,
+        {
+            (route.route, score.output): score.withheld
+            for route in routes
+            for score in route.scores
+            if score.withheld
+        },
+    )
     yield from _parameter_warnings(routes)
     yield from _size_warnings([score for route in routes for score in route.scores if score.n])
     if baseline is None:
@@ -575,7 +556,7 @@ def _route_warnings(route: RouteReport) -> Iterable[str]:
     for score in route.scores:
         for note in score.notes:
             noted.setdefault((note.text, note.count), []).append(score.output)
-        if score.unscored > 0:
+        if score.unscored > 0 and not score.withheld:
             unscored.setdefault((score.unscored, score.example), []).append(score.output)
         # All zero is what cost looks like where nothing is charged.
         if score.estimate and score.method == "constant":
@@ -637,7 +618,9 @@ def _comparison_warnings(
 ) -> Iterable[str]:
     sizes = {(route.route, score.output): score.n for route in routes for score in route.scores}
     narrowed = [
-        compared for compared in comparisons if compared.n < sizes[compared.route, compared.output]
+        compared
+        for compared in comparisons
+        if compared.headline and compared.n < sizes[compared.route, compared.output]
     ]
     if narrowed:
         yield (

@@ -26,7 +26,8 @@ from evaluators.reports.cells import (
     verdict_of,
     verdict_words,
 )
-from evaluators.reports.report import OutputInfo, Report, RouteReport, RouteScore, decimals, dollars
+from evaluators.reports.report import Report, RouteReport, dollars
+from evaluators.reports.scores import OutputInfo, RouteScore, decimals
 from evaluators.stats.comparison import Comparison, Verdict
 
 if TYPE_CHECKING:  # rich takes its time to import, and only the command line prints

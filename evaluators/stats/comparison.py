@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from evaluators.base import Output
 from evaluators.stats import differences, intervals
+from evaluators.stats.corrected_means import corrected_difference
 from evaluators.stats.inversion import DichotomousTest, DifferenceMethod
 from evaluators.stats.power import MAX_SAMPLES
+from evaluators.stats.prediction_powered import labelled_rows
 
 
 class SampleScores(NamedTuple):
@@ -68,6 +70,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             difference.
         p_equivalence: of a true difference of the margin or more, corrected by Holm over all
             comparisons with a margin; None without one.
+        labelled: of a judge's mean that people's labels correct: how many samples have labels, of
+            the side that has fewer; None for others.
+        headline: whether this is what decides; False where a corrected number of the same score
+            stands beside it, or where it could not be corrected itself.
     """
 
     route: str
@@ -90,6 +96,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     margin: float | None = None
     gatekept: bool = False
     p_equivalence: float | None = None
+    labelled: int | None = None
+    headline: bool = True
 
 
 def comparison(
@@ -126,6 +134,15 @@ def comparison(
             margin=margin,
             always_valid=always_valid,
         )
+    elif output.corrects:
+        paired = corrected_difference(
+            ours.statistics[both],
+            baseline.statistics[both],
+            clusters=chosen,
+            width=_width(output),
+            margin=margin,
+            always_valid=always_valid,
+        )
     else:
         paired = differences.paired_corpus_difference(
             ours.statistics[both],
@@ -141,7 +158,13 @@ def comparison(
         return Comparison(route=route, output=output.name, n=0)
     wins, ties, losses = paired.wins, paired.ties, paired.losses
     first, second = ours.values[both], baseline.values[both]
-    if wins is None and np.isfinite(first).all() and np.isfinite(second).all():
+    # A corrected mean's values are people's here and the judge's there.
+    if (
+        wins is None
+        and not output.corrects
+        and np.isfinite(first).all()
+        and np.isfinite(second).all()
+    ):
         wins, ties, losses = differences.outcomes(first, second)
     if output.higher_is_better is False:
         wins, losses = losses, wins
@@ -163,7 +186,12 @@ def comparison(
         method=paired.method,
         margin=margin,
         p_equivalence=paired.p_equivalence,
+        labelled=_labelled(ours, baseline, both) if output.corrects else None,
     )
+
+
+def _labelled(ours: SampleScores, baseline: SampleScores, both: NDArray[np.bool_]) -> int:
+    return min(int(labelled_rows(side.statistics[both]).sum()) for side in (ours, baseline))
 
 
 def _width(output: Output) -> float | None:

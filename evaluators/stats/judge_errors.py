@@ -103,6 +103,28 @@ class JudgeErrors(msgspec.Struct, frozen=True, kw_only=True):
         return min(1.0, max(-1.0, estimate / youden)), end(low, -1), end(high, 1)
 
 
+def equivalence_of(ends: tuple[float, float, float], margin: float) -> float:
+    """Return the p-value of a true difference of `margin` or more, in either direction.
+
+    It is below 0.05 exactly where the 95% interval lies within the margin, as in
+    `inversion.equivalence_p`; at other levels each end is as far off as if it were normal.
+
+    Args:
+        ends: the estimate, and the ends of its 95% interval.
+        margin: above 0.
+    """
+    estimate, low, high = ends
+
+    def tail(distance: float, half: float) -> float:
+        if half <= 0:
+            return 0.0 if distance > 0 else 1.0
+        return 1 - NormalDist().cdf(distance / half * _QUANTILE)
+
+    below = tail(estimate + margin, estimate - low)
+    above = tail(margin - estimate, high - estimate)
+    return min(1.0, 2 * max(below, above))
+
+
 def judge_errors(
     judge: Sequence[float],
     people: Sequence[float],

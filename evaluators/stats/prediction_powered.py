@@ -1,7 +1,11 @@
 """Corrects the mean of a judge's scores by people's scores of some of the same answers.
 
-    corrected_mean(judge, people)       -> Corrected(mean=..., raw=..., labelled=100, power=0.8)
+    rows = [ppi_statistics(judge, people, fold), ...]
+    ppi_of_sums(sum(rows))              -> the estimate of people's mean
+    linearised(rows)                    -> the same, and what each row contributes to its error
     corrected_share(0.62, 2000, ...)    -> the share of good answers, with labels from elsewhere
+
+`corrected_means.py` has the intervals and tests.
 
 A judge's mean is an estimate of the judge's mean, however many answers it scores. People's scores
 of a random part of the answers say how far that is from theirs. PPI++ (Angelopoulos, Duchi and
@@ -14,13 +18,17 @@ Epidemiol. 107:71-76), for labels that are of other answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from evaluators.stats.intervals import Interval, cluster_index, t_quantile
+from evaluators.stats.intervals import Interval, t_quantile
 from evaluators.stats.resampling import Floats
+
+FEWEST_LABELS = 10
+"""With fewer labels, too little is known of how far a judge is from people to correct it."""
 
 FOLDS = 5
 """The parts of the labelled answers; the power of each is computed from the others."""
@@ -29,101 +37,6 @@ FOLDS = 5
 # ones the sums of the weights, the judge's scores, people's, the judge's squares and the products,
 # each by weight; how many labelled ones there are.
 _WIDTH = 8
-
-
-class Corrected(msgspec.Struct, frozen=True, kw_only=True):
-    """A judge's mean, corrected by people's scores.
-
-    Attributes:
-        mean: the estimate of people's mean over all answers; `n` counts the answers.
-        raw: the judge's mean.
-        labelled: how many answers people scored.
-        power: how much of the judge's scores the estimate uses, from 0 to 1.
-    """
-
-    mean: Interval
-    raw: float
-    labelled: int
-    power: float
-
-
-def corrected_mean(
-    judge: Sequence[float],
-    people: Sequence[float | None],
-    *,
-    clusters: Sequence[Hashable] | None = None,
-    probabilities: Sequence[float] | None = None,
-    level: float = 0.95,
-) -> Corrected | None:
-    """Estimate people's mean by PPI++ with cross-fitting; None without two labelled answers.
-
-    Args:
-        judge: the judge's score of each answer.
-        people: people's score of each answer, None for one without a score; which ones were scored
-            has to be random.
-        clusters: the cluster of each answer, None when each stands alone. Folds are of clusters.
-        probabilities: the probability with which each answer was chosen for people; None when it
-            was the same for all.
-        level: the level of the interval.
-    """
-    scores = np.asarray(judge, dtype=np.float64)
-    labelled = np.array([given is not None for given in people], dtype=bool)
-    truth = np.array([given if given is not None else 0.0 for given in people], dtype=np.float64)
-    n, total = int(labelled.sum()), len(scores)
-    if n < 2:
-        return None
-    index = (
-        np.arange(total, dtype=np.intp) if clusters is None else cluster_index(clusters, total)[0]
-    )
-    weights = _weights(labelled, probabilities)
-    # Labelled clusters are spread over the folds evenly.
-    ranks = {cluster: rank for rank, cluster in enumerate(dict.fromkeys(index[labelled].tolist()))}
-    folds = np.array([ranks.get(cluster, cluster) % FOLDS for cluster in index.tolist()])
-    powers = np.array(
-        [_power(scores, truth, labelled & (folds != fold), n, total) for fold in range(FOLDS)]
-    )
-    power = float((weights * powers[folds])[labelled].sum() / weights[labelled].sum())
-    over = np.ones(total, dtype=bool) if probabilities is not None else ~labelled
-    if not over.any():
-        over, power, powers = labelled, 0.0, np.zeros(FOLDS)
-    predicted = float(scores[over].mean())
-    rest = truth - powers[folds] * scores
-    corrected = float((weights * rest)[labelled].sum() / weights[labelled].sum())
-    estimate = power * predicted + corrected
-    influence = np.where(labelled, weights * (rest - corrected) / weights[labelled].sum(), 0.0)
-    influence += np.where(over, power * (scores - predicted) / over.sum(), 0.0)
-    sums = np.bincount(index, weights=influence)
-    groups = len(np.unique(index[labelled]))
-    if groups < 2:
-        interval = Interval(estimate=estimate, low=None, high=None, n=total)
-    else:
-        error = math.sqrt(groups / (groups - 1) * float((sums**2).sum()))
-        half = t_quantile(0.5 + level / 2, groups - 1) * error
-        interval = Interval(
-            estimate=estimate, low=estimate - half, high=estimate + half, n=total, method="t"
-        )
-    return Corrected(mean=interval, raw=float(scores.mean()), labelled=n, power=power)
-
-
-def _weights(labelled: np.ndarray, probabilities: Sequence[float] | None) -> Floats:
-    if probabilities is None:
-        return labelled.astype(np.float64)
-    chances = np.asarray(probabilities, dtype=np.float64)
-    if (chances[labelled] <= 0).any():
-        raise ValueError("an answer with a label had no chance of getting one")
-    return np.where(labelled, 1 / np.where(chances > 0, chances, 1.0), 0.0)
-
-
-def _power(scores: Floats, truth: Floats, chosen: np.ndarray, labelled: int, total: int) -> float:
-    """Return the power that minimises the variance, from labelled answers of other folds."""
-    if chosen.sum() < 2:
-        return 0.0
-    by_judge, by_people = scores[chosen], truth[chosen]
-    variance = float(by_judge.var())
-    if variance <= 0:
-        return 0.0
-    shared = float(((by_judge - by_judge.mean()) * (by_people - by_people.mean())).mean())
-    return _tuned(shared, variance, labelled, total - labelled)
 
 
 def _tuned(shared: float, variance: float, labelled: float, unlabelled: float) -> float:
@@ -155,8 +68,95 @@ def ppi_statistics(
     return (0.0,) * before + of_fold + (0.0,) * (_WIDTH * (FOLDS - 1) - before)
 
 
+def rows_of(
+    judge: Floats,
+    people: Sequence[float | None],
+    folds: NDArray[np.intp],
+    probabilities: Sequence[float] | None = None,
+) -> Floats:
+    """Return `ppi_statistics` of many answers, one row for each.
+
+    Raises:
+        ValueError: an answer with people's score had no chance of getting one.
+    """
+    total = len(judge)
+    labelled = np.array([given is not None for given in people], dtype=bool)
+    truth = np.array([0.0 if given is None else given for given in people], dtype=np.float64)
+    over = ~labelled if probabilities is None else np.ones(total, dtype=bool)
+    weights = labelled.astype(np.float64)
+    if probabilities is not None:
+        chances = np.asarray(probabilities, dtype=np.float64)
+        if (chances[labelled] <= 0).any():
+            raise ValueError("an answer with a label had no chance of getting one")
+        weights[labelled] /= chances[labelled]
+    sums = np.stack([np.ones(total), judge, truth, judge * judge, judge * truth], axis=1)
+    rows = np.zeros((total, FOLDS, _WIDTH))
+    contributions = np.hstack(
+        [(over * np.stack([np.ones(total), judge])).T, weights[:, None] * sums, labelled[:, None]]
+    )
+    rows[np.arange(total), folds % FOLDS] = contributions
+    return rows.reshape(total, FOLDS * _WIDTH)
+
+
+def labelled_rows(rows: Floats) -> NDArray[np.bool_]:
+    """Return, for each row of `ppi_statistics`, whether it has people's score."""
+    if not rows.size:
+        return np.zeros(len(rows), dtype=bool)
+    labelled: NDArray[np.bool_] = rows.reshape(len(rows), -1, _WIDTH)[:, :, 7].sum(axis=1) > 0
+    return labelled
+
+
+class Linearised(NamedTuple):
+    """An estimate, and what each row contributes to its error.
+
+    Attributes:
+        estimate: that of `ppi_of_sums`.
+        influence: one number for each row; the sum is zero, and the sum of their squares the
+            variance of the estimate.
+        labelled: for each row, whether it has people's score.
+        agreed: whether people and judge gave the same score wherever people gave one.
+        power: how much of the judge's scores the estimate uses, from 0 to 1.
+    """
+
+    estimate: float
+    influence: Floats
+    labelled: NDArray[np.bool_]
+    agreed: bool
+    power: float
+
+
+def linearised(rows: Floats) -> Linearised:
+    """Return the estimate from rows of `ppi_statistics`, shape (n, k), and each row's part in it.
+
+    The power is taken as given: that it is computed from the same answers changes the error by less
+    than its own error (Angelopoulos, Duchi and Zrnic 2023, theorem 1).
+    """
+    by_fold = rows.reshape(len(rows), FOLDS, _WIDTH)
+    folds = by_fold.sum(axis=0)
+    over, predicted, weight, _, _, _, _, labelled = folds.sum(axis=0).tolist()
+    estimate = ppi_of_sums(rows.sum(axis=0).tolist())
+    has_label = labelled_rows(rows)
+    errors = by_fold[:, :, 4].sum(axis=1) - by_fold[:, :, 3].sum(axis=1)
+    agreed = bool(has_label.any()) and not np.abs(errors[has_label]).max() > 1e-9
+    if not weight:
+        influence = (by_fold[:, :, 1] - by_fold[:, :, 0] * estimate).sum(axis=1)
+        return Linearised(estimate, influence / over if over else influence, has_label, agreed, 1.0)
+    powers = np.zeros(FOLDS)
+    if over:
+        total = folds.sum(axis=0)
+        powers = np.array([_power_of_sums(total - fold, labelled, over) for fold in folds])
+    power = float(powers @ folds[:, 2]) / weight
+    rest = by_fold[:, :, 4] - by_fold[:, :, 3] * powers
+    mean = float(rest.sum()) / weight
+    influence = (rest.sum(axis=1) - by_fold[:, :, 2].sum(axis=1) * mean) / weight
+    if over:
+        scores = by_fold[:, :, 1] - by_fold[:, :, 0] * (predicted / over)
+        influence = influence + power * scores.sum(axis=1) / over
+    return Linearised(estimate, influence, has_label, agreed, power)
+
+
 def ppi_of_sums(sums: Sequence[float]) -> float:
-    """Compute the estimate of `corrected_mean` from sums; the judge's mean without labels."""
+    """Compute the estimate of people's mean from sums; the judge's mean without labels."""
     folds = np.asarray(sums, dtype=np.float64).reshape(FOLDS, _WIDTH)
     together = folds.sum(axis=0)
     over, predicted, weight, _, people, _, _, labelled = together
@@ -168,7 +168,7 @@ def ppi_of_sums(sums: Sequence[float]) -> float:
     for fold in folds:
         power = _power_of_sums(together - fold, float(labelled), float(over))
         estimate += power * float(fold[2] / weight * predicted / over - fold[3] / weight)
-    return estimate
+    return float(estimate)
 
 
 def _power_of_sums(others: Floats, labelled: float, unlabelled: float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.table import Column, Table
 
-from evaluators.reports.report import decimals
+from evaluators.reports.scores import decimals
 from evaluators.stats.comparison import Verdict
 from providers.errors import RequestError
 from router.cli.commands import (

@@ -19,10 +19,10 @@ import msgspec
 
 from evaluators.base import Answer, AnyMetric, EmbeddingMetric, Output, Sample
 from evaluators.document import RunDocument
+from evaluators.judge.graded import raw_name
 from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.compare import Comparisons, Join, SharedAnswers, Side, compare
-from evaluators.reports.corrected_shares import with_corrected_contrasts
-from evaluators.reports.report import infos_of, shortfall_counts
+from evaluators.reports.report import shortfall_counts
 from evaluators.text.answers import AnswerRules, OnTruncated, reads_text
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
@@ -176,7 +176,7 @@ async def compare_runs(
     await _count(store, first, origins, scores, None, answers)
     if second is not first:
         await _count(store, second, origins, scores, pairing.names, answers)
-    withhold_uncorrected(scores, [*first.labels.metrics, *second.labels.metrics])
+    withhold_uncorrected(scores)
     shared: dict[tuple[Side, Side], SharedAnswers] = {}
     same = await asyncio.to_thread(_same_answers, answers, pairs, scores, pairing)
     if same:
@@ -186,12 +186,12 @@ async def compare_runs(
             shared[pair] = SharedAnswers(samples=samples, compared=compared)
             warnings.append(shared_warning(pair, shared[pair], answers.runs, outputs))
     warnings += _origin_warnings(pairs, origins)
-    errors, reasons = await errors_elsewhere(store, _same_judges(first, second), infos_of(scores))
+    errors, reasons = await errors_elsewhere(store, _same_judges(first, second), metrics)
     warnings += reasons
     for side in sides:
         counted = scores.routes[side.key]
         warnings += shortfall_counts(side.key, counted.shortfalls, counted.answered)
-    comparisons = await asyncio.to_thread(
+    return await asyncio.to_thread(
         compare,
         scores,
         pairs,
@@ -201,9 +201,9 @@ async def compare_runs(
         primary=_primary(first, metrics),
         always_valid=any(looked_at(member.run, member.document) for member in members),
         shared=shared,
+        errors=errors,
         movers=request.movers,
     )
-    return with_corrected_contrasts(comparisons, errors)
 
 
 async def _compared(runs: Runs, store: Store, run_id: str) -> _ComparedRun:
@@ -306,8 +306,28 @@ def _shared_metrics(first: _ComparedRun, second: _ComparedRun) -> list[_SharedMe
         (metric.name, output.name) for metric in second.labels.metrics for output in metric.outputs
     }
     shared = []
+    corrected = {
+        (metric.name, output.corrects): metric
+        for member in (second, first)
+        for metric in member.labels.metrics
+        for output in metric.outputs
+        if output.corrects
+    }
     for metric in first.labels.metrics:
-        outputs = tuple(output for output in metric.outputs if (metric.name, output.name) in theirs)
+        # With labels of one run only, the report says why nothing is corrected.
+        described = next(
+            (
+                corrected[metric.name, output.name]
+                for output in metric.outputs
+                if (metric.name, output.name) in corrected
+            ),
+            metric,
+        )
+        outputs = tuple(
+            output
+            for output in described.outputs
+            if (metric.name, output.corrects or output.name) in theirs
+        )
         if outputs:
             shared.append(_SharedMetric(metric.name, outputs, metric.signature))
     if not shared:
@@ -328,7 +348,8 @@ def _same_judges(first: _ComparedRun, second: _ComparedRun) -> list[AnyMetric]:
 def _primary(first: _ComparedRun, metrics: Sequence[_SharedMetric]) -> str | None:
     """Return the first run's primary output if both runs have it."""
     shared = {output.name for metric in metrics for output in metric.outputs}
-    return first.document.primary if first.document.primary in shared else None
+    primary = None if first.document.primary is None else raw_name(first.document.primary)
+    return primary if primary in shared else None
 
 
 def _margins(
@@ -344,7 +365,9 @@ def _margins(
             )
         if not 0 < margin < math.inf:
             raise RequestError(f"margin: {name} needs a number above 0", param="margin")
-    return {**first.document.margins, **requested}
+    return {
+        raw_name(name): margin for name, margin in {**first.document.margins, **requested}.items()
+    }
 
 
 async def _count(  # noqa: PLR0917 - one argument for each thing that is counted

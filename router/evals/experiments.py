@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from evaluators.document import Notes, RunDocument, Tags
-from evaluators.reports.report import OutputInfo, Report, runs_in_words
+from evaluators.reports.report import Report, runs_in_words
+from evaluators.reports.scores import OutputInfo
 from evaluators.stats.comparison import ALPHA, Verdict
 from providers.errors import ConflictError, InputError, NotFoundError, closest
 from providers.names import check_name

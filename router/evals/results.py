@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from evaluators.base import AnyMetric, JudgeMetric
 from evaluators.document import RunDocument
+from evaluators.judge.graded import raw_name
 from evaluators.reports import gates as gate_rules
 from evaluators.reports.accumulator import ScoreAccumulator
-from evaluators.reports.corrected_shares import with_corrected_shares
 from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report, summarise
+from evaluators.stats.judge_errors import JudgeErrors
 from evaluators.text.language_names import language_code
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.calibrated_shares import errors_elsewhere
@@ -140,12 +141,12 @@ async def outcome(
         metrics: the document's, built.
     """
     scores = await _accumulated(store, run, document, metrics)
-    report = await asyncio.to_thread(_summarised, scores, run, document)
+    errors, reasons = await errors_elsewhere(store, metrics, scores.metrics)
+    report = await asyncio.to_thread(_summarised, scores, run, document, errors)
     # The scores were made by what was installed then, not by what is now.
     judges, warnings = await judge_reports(store, run, metrics, report.routes)
-    errors, reasons = await errors_elsewhere(store, metrics, report.outputs)
     report = msgspec.structs.replace(
-        with_corrected_shares(report, errors),
+        report,
         signatures=run.metrics,
         warnings=(
             *report.warnings,
@@ -155,17 +156,20 @@ async def outcome(
             *_peeking_warnings(run, document),
         ),
     )
-    gates = await _gates(store, run, document, metrics, (scores, report))
+    gates = await _gates(store, run, document, metrics, (scores, report, errors))
     embeddings = await store.embedding_use(run.id)
     return Outcome(run, report, gates, judges, embeddings)
 
 
-def _summarised(scores: ScoreAccumulator, run: Run, document: RunDocument) -> Report:
+def _summarised(
+    scores: ScoreAccumulator, run: Run, document: RunDocument, errors: Mapping[str, JudgeErrors]
+) -> Report:
     return summarise(
         scores,
-        margins=document.margins,
-        primary=document.primary,
+        margins={raw_name(name): margin for name, margin in document.margins.items()},
+        primary=None if document.primary is None else raw_name(document.primary),
         always_valid=looked_at(run, document),
+        errors=errors,
     )
 
 
@@ -196,7 +200,7 @@ async def _accumulated(
 
     # On threads: a million rows would hold up everything else in this process.
     await store.each_result(run.id, add)
-    withhold_uncorrected(scores, people.metrics)
+    withhold_uncorrected(scores)
     return scores
 
 
@@ -205,12 +209,12 @@ async def _gates(
     run: Run,
     document: RunDocument,
     metrics: Sequence[AnyMetric],
-    counted: tuple[ScoreAccumulator, Report],
+    counted: tuple[ScoreAccumulator, Report, Mapping[str, JudgeErrors]],
 ) -> list[GateResult]:
     """Check the run's gates on what the run itself has measured."""
     gates = parse_gates(document, metrics)
-    scores, report = counted
+    scores, report, errors = counted
     if gates and any(route.cached_from for route in report.routes):
         scores = await _accumulated(store, run, document, metrics, only_measured=True)
-        report = await asyncio.to_thread(_summarised, scores, run, document)
+        report = await asyncio.to_thread(_summarised, scores, run, document, errors)
     return await asyncio.to_thread(gate_rules.check, gates, scores, report)

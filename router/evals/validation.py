@@ -9,6 +9,7 @@ import msgspec
 
 from evaluators.base import AnyMetric, Declared, EmbeddingMetric, JudgeMetric, Output
 from evaluators.document import RunDocument
+from evaluators.judge.graded import Graded
 from evaluators.metrics import registry
 from evaluators.reports import gates as gate_rules
 from evaluators.reports.gates import Gate
@@ -136,9 +137,22 @@ def outputs_of(metrics: Sequence[Declared]) -> list[Output]:
     return [output for metric in metrics for output in metric.outputs]
 
 
+def decidable(metrics: Sequence[Declared]) -> list[Output]:
+    """Return every output that a run can decide by: also those that people's labels will add."""
+    outputs = outputs_of(metrics)
+    names = {output.name for output in outputs}
+    return outputs + [
+        output
+        for metric in metrics
+        if isinstance(metric, Graded)
+        for output in metric.corrected_by_labels().outputs
+        if output.corrects and output.name not in names
+    ]
+
+
 def parse_gates(document: RunDocument, metrics: Sequence[Declared]) -> list[Gate]:
     """Return the document's gates. Raises RunDocumentError."""
-    outputs = outputs_of(metrics)
+    outputs = decidable(metrics)
     return [
         gate_rules.parse(
             text, outputs, has_baseline=document.baseline is not None, param=f"gates[{n}]"
@@ -151,7 +165,7 @@ def check_primary(document: RunDocument, metrics: Sequence[Declared]) -> None:
     """Refuse a primary output that cannot be tested. Raises RunDocumentError."""
     if document.primary is None:
         return
-    outputs = {output.name: output for output in outputs_of(metrics)}
+    outputs = {output.name: output for output in decidable(metrics)}
     output = outputs.get(document.primary)
     if output is None:
         raise RunDocumentError(
@@ -170,7 +184,7 @@ def check_margins(document: RunDocument, metrics: Sequence[Declared]) -> None:
     """Refuse margins of outputs that the run does not have. Raises RunDocumentError."""
     if document.margins and document.baseline is None:
         raise RunDocumentError("margins: the run names no baseline", param="margins")
-    names = [output.name for output in outputs_of(metrics)]
+    names = [output.name for output in decidable(metrics)]
     for name in document.margins:
         if name not in names:
             raise RunDocumentError(

@@ -1,7 +1,7 @@
 """Finds the errors of a run's judges of 0 and 1 in their calibrations, to correct shares by them.
 
-errors, reasons = await errors_elsewhere(store, metrics, report.outputs)
-report = with_corrected_shares(report, errors)
+errors, reasons = await errors_elsewhere(store, metrics, scores.metrics)
+report = summarise(scores, errors=errors)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from evaluators.base import AnyMetric
 from evaluators.judge.calibration import errors_of
 from evaluators.judge.graded import Graded, corrected_name
-from evaluators.reports.report import OutputInfo
+from evaluators.reports.accumulator import Measured
 from evaluators.stats.intervals import Interval
 from evaluators.stats.judge_errors import JudgeErrors
 from router.evals.judges.report import newest_calibration
@@ -20,15 +20,20 @@ from router.store.studies import StudyStore
 
 
 async def errors_elsewhere(
-    store: StudyStore, metrics: Sequence[AnyMetric], outputs: Sequence[OutputInfo]
+    store: StudyStore, metrics: Sequence[AnyMetric], shown: Sequence[Measured]
 ) -> tuple[dict[str, JudgeErrors], list[str]]:
     """Return the errors of judges whose shares can be corrected, and what a reader has to know.
 
     They are by output, and of the newest calibration for the grading. A share that people's labels
     of the run's own answers correct is left out, because those say more; so are several judges of
     one share, because a calibration is of one judge.
+
+    Args:
+        store: has the calibrations.
+        metrics: the run's.
+        shown: the same, as the report shows them.
     """
-    names = {output.name for output in outputs}
+    names = {output.name for metric in shown for output in metric.outputs}
     errors: dict[str, JudgeErrors] = {}
     reasons = []
     for metric in metrics:

@@ -23,7 +23,6 @@ from evaluators.base import Answer, AnyMetric, Cell, Score
 from evaluators.data.dataset_process import open_dataset, rows
 from evaluators.judge.graded import (
     NOT_SCORED,
-    CorrectedGrading,
     Graded,
     corrected_name,
     corrected_score,
@@ -31,6 +30,7 @@ from evaluators.judge.graded import (
 )
 from evaluators.metrics.registry import build
 from evaluators.reports.accumulator import Measured, ScoreAccumulator
+from evaluators.stats.prediction_powered import FEWEST_LABELS
 from providers.errors import ConflictError, RunDocumentError
 from router.evals.judges.label_plans import CHANCE, SCORES, answer_hash, one_of
 from router.evals.stored_runs import find_run, stored_document
@@ -38,9 +38,6 @@ from router.store.people_labels import PeopleLabel
 from router.store.protocol import Store
 from router.store.results import ScoredAnswer
 from router.store.runs import Run
-
-FEWEST_LABELS = 2
-"""With fewer labels, nothing says how far a judge is from people."""
 
 _NAMED = 5
 
@@ -340,23 +337,22 @@ class RunLabels(NamedTuple):
         )
 
 
-def withhold_uncorrected(scores: ScoreAccumulator, metrics: Sequence[Measured]) -> None:
+def withhold_uncorrected(scores: ScoreAccumulator) -> None:
     """Drop the corrected scores of routes of which people have scored hardly any answers.
 
     Without people's scores, the estimate is the judge's mean, and must not be named corrected.
     """
-    for metric in metrics:
-        if isinstance(metric, CorrectedGrading) or (
-            isinstance(metric, Graded) and metric.people is not None
-        ):
-            name = corrected_name(metric.score_name)
-            for route, counted in scores.routes.items():
-                column = counted.columns.get(name)
-                labelled = len(column.samples) - column.notes[NOT_SCORED] if column else 0
-                if column and column.samples and labelled < FEWEST_LABELS:
-                    scores.withhold(
-                        route,
-                        name,
-                        f"people have scored {labelled} of the route's answers; a correction needs "
-                        f"{FEWEST_LABELS}",
-                    )
+    names = [
+        output.name for metric in scores.metrics for output in metric.outputs if output.corrects
+    ]
+    for name in names:
+        for route, counted in scores.routes.items():
+            column = counted.columns[name]
+            labelled = len(column.samples) - column.notes[NOT_SCORED]
+            if labelled < FEWEST_LABELS:
+                scores.withhold(
+                    route,
+                    name,
+                    f"people have scored {labelled:,} of the route's answers; a correction needs "
+                    f"{FEWEST_LABELS}",
+                )

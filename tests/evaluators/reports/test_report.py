@@ -14,7 +14,8 @@ from rich.console import Console
 from evaluators.base import Answer, Cell, Output, Score, Usage
 from evaluators.reports import report as reports
 from evaluators.reports.accumulator import ScoreAccumulator
-from evaluators.reports.report import Report, RouteScore, summarise
+from evaluators.reports.report import Report, summarise
+from evaluators.reports.scores import RouteScore
 from evaluators.reports.table import to_table
 from evaluators.stats.comparison import Comparison, judged
 from evaluators.stats.differences import holm

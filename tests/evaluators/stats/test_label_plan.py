@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from evaluators.stats.corrected_means import corrected_mean
 from evaluators.stats.label_plan import plan_labels
-from evaluators.stats.prediction_powered import corrected_mean
 
 
 def world(seed, answers=3000):

@@ -131,6 +131,27 @@ def test_a_difference_is_corrected_and_has_the_verdict_of_the_raw_one(http):
     assert corrected["p_value"] == raw["p_value"]
 
 
+def test_gates_and_margins_go_by_the_corrected_share(http):
+    routes = ["up/echo", "up/half"]
+    near, far = ("refusal equivalent baseline by 0.7", "refusal equivalent baseline by 0.5")
+    below = "refusal <= 0.45"
+    document = {"routes": routes, "baseline": "up/half", "gates": [near, far, below]}
+    outcome = evaluated(http, METRIC, margins={"refusal": 0.7}, **document)
+    corrected, raw, _ = outcome["report"]["comparisons"]
+    assert (corrected["headline"], raw["headline"], raw["verdict"]) == (True, False, None)
+    # The raw interval lies within 0.5, the corrected one does not.
+    assert raw["high"] < 0.5 < corrected["high"] < 0.7
+    assert corrected["margin"] == 0.7
+    assert corrected["p_equivalence"] < 0.05
+    results = {gate["gate"]: gate for gate in outcome["gates"]}
+    assert [results[gate]["passed"] for gate in (near, far, below)] == [True, False, True]
+    assert results[near]["found"] == corrected["high"]
+    assert results[below]["found"] == scores(outcome)["refusal_corrected"]["estimate"]
+    assert results[below]["output"] == "refusal_corrected"
+    # Refusals have no better direction, so that equivalence alone is a verdict.
+    assert corrected["verdict"] == "equivalent"
+
+
 def contrasts(http, *outcomes):
     runs = ",".join(outcome["run"]["id"] for outcome in outcomes)
     compared = http.get("/eval/compare", params={"runs": runs})

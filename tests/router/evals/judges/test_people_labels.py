@@ -135,7 +135,13 @@ def test_differences_are_corrected_where_both_routes_have_labels(http):
     # Without labels the estimate would be the judge's mean, by the name of a corrected one.
     alone = scores(outcome, "up/poorly")["helpfulness_corrected"]
     assert (alone["estimate"], alone["n"]) == (None, 0)
-    assert "people have scored 0 of the route's answers" in alone["example"]
+    assert "people have scored 0 of the route's answers" in alone["withheld"]
+    told = " ".join(outcome["report"]["warnings"])
+    assert "up/poorly: helpfulness is raw, as the judge scores: people have scored 0" in told
+    assert "up/echo against up/poorly: the difference of helpfulness is that of the judge's" in told
+    raw = {one["output"]: one for one in outcome["report"]["comparisons"]}
+    assert (raw["helpfulness"]["verdict"], raw["helpfulness"]["headline"]) == ("better", True)
+    assert raw["helpfulness_corrected"]["headline"] is False
     # People find what the judge gives 1 worth 3, on this route alone.
     labels = [{**label, "scores": 3} for label in labels_of(poorly)]
     assert put(http, run_id, labels, route="up/poorly").status_code == 200
@@ -144,26 +150,122 @@ def test_differences_are_corrected_where_both_routes_have_labels(http):
     differences = {one["output"]: one for one in outcome["report"]["comparisons"]}
     assert differences["helpfulness"]["difference"] == pytest.approx(8 / 3 - 1)
     assert differences["helpfulness_corrected"]["difference"] == pytest.approx(11 / 3 - 3, abs=0.1)
+    assert differences["helpfulness_corrected"]["verdict"] == "better"
+    # One truth: what stands beside it has no verdict of its own.
+    assert (differences["helpfulness"]["verdict"], differences["helpfulness"]["p_holm"]) == (
+        None,
+        None,
+    )
+    page = http.get(f"/runs/{run_id}").text
+    assert ">raw</td>" in page
+
+
+def gates(outcome, route="up/echo"):
+    return {one["gate"]: one for one in outcome["gates"] if one["route"] == route}
+
+
+def test_gates_the_primary_output_and_margins_go_by_the_corrected_numbers(http):
+    routes = ["up/poorly", "up/echo"]
+    bar, near = "helpfulness >= 3.5", "helpfulness equivalent baseline by 1.5"
+    covered = ["coverage >= 0.99", "helpfulness_corrected >= 3.5", "helpfulness >= baseline"]
+    run_id = evaluated(
+        http,
+        routes=routes,
+        baseline="up/poorly",
+        gates=[bar, near, *covered],
+        primary="helpfulness",
+        margins={"helpfulness": 1.5},
+    )
+    found = gates(ended(http, run_id))
+    assert (found[bar]["passed"], found[bar]["output"]) == (False, "helpfulness")
+    assert found[bar]["found"] == pytest.approx(8 / 3)
+    assert found[near]["passed"] is False
+    assert "people have scored none of the run's answers" in found[covered[1]]["why"]
+    echo, poorly = (answers(http, run_id, route) for route in ("up/echo", "up/poorly"))
+    labels = [{**label, "scores": 3} for label in labels_of(poorly)]
+    # Labels of the other route alone leave this one as it is, and say so.
+    assert put(http, run_id, labels, route="up/poorly").status_code == 200
+    found = gates(ended(http, run_id))
+    assert (found[bar]["passed"], found[bar]["output"]) == (False, "helpfulness")
+    assert "helpfulness is raw, as the judge scores: people have scored 0" in found[bar]["note"]
+    assert "people have scored 0" in found[covered[1]]["why"]
+    assert found[covered[0]]["passed"] is True
+    # The bounds of the gate are of 15 labels, so these are too few for a margin.
+    assert put(http, run_id, labels_of(echo), route="up/echo").status_code == 200
+    outcome = ended(http, run_id)
+    found = gates(outcome)
+    assert (found[bar]["passed"], found[bar]["note"]) == (True, "")
+    assert found[bar]["output"] == "helpfulness_corrected"
+    assert found[bar]["found"] == scores(outcome)["helpfulness_corrected"]["estimate"]
+    assert found[covered[1]]["passed"] is True
+    assert found[covered[2]]["passed"] is True
+    corrected, raw, *_ = outcome["report"]["comparisons"]
+    assert found[covered[2]]["bound"] == found[bar]["found"] - corrected["difference"]
+    assert "15 labels are too few for a margin; 20" in found[near]["why"]
+    assert (corrected["labelled"], corrected["margin"]) == (15, 1.5)
+    assert any("15 labels are too few to show" in text for text in outcome["report"]["warnings"])
+    # With enough of them, gate and verdict go by the interval that is shown.
+    for route, texts in (("up/poorly", poorly), ("up/echo", echo)):
+        every = [
+            {
+                "sample_id": name,
+                "answer": text,
+                "scores": 3 if route == "up/poorly" else 3 + (number % 5 == 0),
+            }
+            for number, (name, text) in enumerate(texts.items())
+        ][::2]
+        assert put(http, run_id, every, route=route, replace=True).status_code == 200
+    outcome = ended(http, run_id)
+    corrected, raw, *_ = outcome["report"]["comparisons"]
+    near_one = gates(outcome)[near]
+    assert near_one["passed"] is True
+    assert abs(near_one["found"]) == max(abs(corrected["low"]), abs(corrected["high"]))
+    assert raw["difference"] == pytest.approx(8 / 3 - 1)
+    assert corrected["p_equivalence"] < 0.05
+    assert corrected["verdict"] in {"better", "equivalent"}
+    assert (corrected["p_value"] < 0.05) == (corrected["low"] > 0)
+    refused = http.post(
+        "/eval",
+        json={
+            "dataset": "data.jsonl",
+            "routes": routes,
+            "metrics": [METRIC],
+            "gates": ["p95(helpfulness_corrected) > 3"],
+        },
+    )
+    assert "has no percentiles" in refusal(refused)
+
+
+def compared(http, *run_ids):
+    answer = http.get("/eval/compare", params={"runs": ",".join(run_ids)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
 
 
 def contrasts(http, *run_ids):
-    compared = http.get("/eval/compare", params={"runs": ",".join(run_ids)})
-    assert compared.status_code == 200, compared.text
-    return {one["output"]: one for one in compared.json()["contrasts"]}
+    return {one["output"]: one for one in compared(http, *run_ids)["contrasts"]}
 
 
 def test_a_comparison_of_runs_is_corrected_where_both_have_labels(http):
     first = evaluated(http)
     second = evaluated(http, routes=["up/poorly"])
     assert put(http, first, labels_of(answers(http, first))).status_code == 200
-    assert "helpfulness_corrected" not in contrasts(http, first, second)
+    alone = contrasts(http, first, second)
+    assert alone["helpfulness_corrected"]["difference"] is None
+    assert alone["helpfulness"]["verdict"] in {"better", "worse"}
+    for runs in ((first, second), (second, first)):
+        told = " ".join(compared(http, *runs)["warnings"])
+        assert f"up/poorly of {second}: helpfulness is raw, as the judge scores" in told
+        assert "the difference of helpfulness is that of the judge's raw scores" in told
     labels = [{**label, "scores": 3} for label in labels_of(answers(http, second, "up/poorly"))]
     assert put(http, second, labels).status_code == 200
     found = contrasts(http, first, second)
     assert abs(found["helpfulness"]["difference"]) == pytest.approx(8 / 3 - 1)
     assert abs(found["helpfulness_corrected"]["difference"]) == pytest.approx(2 / 3, abs=0.1)
-    # One label is too few to correct by.
-    assert put(http, second, labels[:1], replace=True).status_code == 200
+    assert found["helpfulness"]["verdict"] is None
+    assert found["helpfulness_corrected"]["verdict"] in {"better", "worse"}
+    # Nine labels are too few to correct by.
+    assert put(http, second, labels[:9], replace=True).status_code == 200
     assert contrasts(http, first, second)["helpfulness_corrected"]["difference"] is None
 
 
@@ -183,7 +285,7 @@ def test_a_label_never_counts_for_another_answer(http):
         db.execute("UPDATE people_labels SET answer_hash = 'another' WHERE sample_id <> 's0'")
     score = scores(ended(http, run_id))["helpfulness_corrected"]
     assert score["estimate"] is None
-    assert "people have scored 1 of" in score["example"]
+    assert "people have scored 1 of" in score["withheld"]
 
 
 def test_labels_that_cannot_be_ones_are_refused(http):

@@ -22,7 +22,7 @@ import logging
 import random as random_module
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -41,7 +41,7 @@ from router.gateway.dispatch import ERROR_EVENT
 from router.gateway.prices import PriceBook
 from router.gateway.redact import redact
 from router.records import Record, Target
-from router.store.traffic import TrafficStore
+from router.store.traffic import TrafficFilter, TrafficStore
 
 log = logging.getLogger("evalrouter")
 
@@ -54,7 +54,9 @@ ROWS = 256  # rows written at a time: one transaction costs the same for one as 
 TAIL_BYTES = 16 * 1024  # of an answer's end
 MAX_BODY_BYTES = 2**20  # longer bodies are not stored
 PRUNE_EVERY_S = 600.0
-PRUNE_AT_ONCE = 1000
+PRUNE_AT_ONCE = 500
+INDEX_AFTER = 4096  # rows written since the last time that the index was brought up to date
+PAUSE = 4.0  # times as long as a slice of such work took, before the next one
 
 # The last events of a stream, which are read first: they have finish reason, usage and [DONE].
 _LAST_EVENTS = 5
@@ -133,6 +135,8 @@ class Traffic:
         self._records_wait = asyncio.Event()
         self._rows_wait = asyncio.Event()
         self._closing = asyncio.Event()
+        self._rows_unindexed = 0
+        self._index_waits = asyncio.Event()
         self._completed = False
         self._tasks: list[asyncio.Task[None]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-traffic")
@@ -145,15 +149,17 @@ class Traffic:
             asyncio.create_task(self._complete(), name="evalrouter-traffic"),
             asyncio.create_task(self._write(), name="evalrouter-traffic-write"),
             asyncio.create_task(self._prune(), name="evalrouter-traffic-prune"),
+            asyncio.create_task(self._index(), name="evalrouter-traffic-index"),
         ]
 
     async def close(self) -> None:
         """Complete and write the records that were added, then stop; no more may be added."""
         if not self._tasks:
             return
-        completing, writing, pruning = self._tasks
+        completing, writing, *tending = self._tasks
         self._tasks = []
-        pruning.cancel()
+        for task in tending:
+            task.cancel()
         self._closing.set()
         self._records_wait.set()
         await completing
@@ -276,6 +282,9 @@ class Traffic:
                 await self._write_apart(batch)
         else:
             self._logged.clear()
+            self._rows_unindexed += len(batch)
+            if self._rows_unindexed >= INDEX_AFTER:
+                self._index_waits.set()
 
     async def _write_apart(self, batch: Sequence[Record]) -> None:
         """Write row by row, because one that the store refuses must not cost the others."""
@@ -310,12 +319,30 @@ class Traffic:
 
     async def _prune(self) -> None:
         while self._keep_s:
-            try:
-                while await self._store.forget_traffic(self._clock() - self._keep_s, PRUNE_AT_ONCE):
-                    pass
-            except StoreError as error:
-                log.error("old request records could not be deleted: %s", error)
+            await self._repeat("old request records could not be deleted", self._forget)
             await asyncio.sleep(PRUNE_EVERY_S)
+
+    async def _forget(self) -> bool:
+        old = TrafficFilter(until=self._clock() - self._keep_s)
+        return await self._store.forget_traffic(old, PRUNE_AT_ONCE) > 0
+
+    async def _index(self) -> None:
+        while True:
+            self._rows_unindexed = 0
+            self._index_waits.clear()
+            await self._repeat("request records could not be indexed", self._store.index_traffic)
+            await self._index_waits.wait()
+
+    async def _repeat(self, failing: str, action: Callable[[], Awaitable[bool]]) -> None:
+        """Call `action` until nothing is left to do, with pauses in which others can write."""
+        now = asyncio.get_running_loop().time
+        try:
+            began = now()
+            while await action():
+                await asyncio.sleep(PAUSE * (now() - began))
+                began = now()
+        except StoreError as error:
+            log.error("%s: %s", failing, error)
 
 
 def _size(record: Record) -> int:

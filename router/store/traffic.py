@@ -12,15 +12,17 @@ from router.records import Attempt, Record
 
 
 class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Selects requests to list; a field that is None selects all.
+    """Selects requests; a field that is None selects all.
 
     Attributes:
         route, target, key_id, traffic_class: as in TrafficRow.
+        except_routes: routes that are left out.
         status: the lowest and the highest.
         since, until: seconds since the epoch; `until` itself is left out.
     """
 
     route: str | None = None
+    except_routes: tuple[str, ...] = ()
     target: str | None = None
     key_id: str | None = None
     traffic_class: str | None = None
@@ -91,6 +93,13 @@ class TrafficStore(Protocol):
         """Return the newest request of an id, with its bodies; None when no request has it."""
         ...
 
-    async def forget_traffic(self, before: float, limit: int) -> int:
-        """Delete the oldest requests from before a moment, at most `limit`; return their number."""
+    async def forget_traffic(self, matching: TrafficFilter, limit: int) -> int:
+        """Delete requests that match, at most `limit`; return how many it deleted."""
+        ...
+
+    async def index_traffic(self) -> bool:
+        """Enter a bounded number of requests into an index; return whether more may wait.
+
+        A database whose indexes grow with every write has nothing to do here.
+        """
         ...

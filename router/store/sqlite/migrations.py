@@ -19,7 +19,8 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     key_spend (key, since): what a key spent in the budget period that began then
     judgements  what judges answered, by their owner; judge_studies: calibrations and the like
     embeddings  (run, route, target): what embeddings for a run's metrics took
-    traffic   one row per request; traffic_bodies (number) where bodies are stored
+    traffic   one row per request; traffic_bodies (number) where bodies are stored;
+              traffic_blocks, _kinds, _keys, _by_kind, _by_key: see `traffic_index.py`
 
 Times are seconds since the epoch; columns that hold JSON are text.
 """
@@ -596,6 +597,52 @@ def m029_label_scores(db: Database) -> None:
     db.execute("DROP TABLE labels")
 
 
+def m030_traffic_index(db: Database) -> None:
+    """An index of requests that is made block by block; the first is made after the start.
+
+    Until it is, a filter reads the requests that are not in it.
+    """
+    for index in ("traffic_by_time", "traffic_by_route", "traffic_failures"):
+        db.execute(f"DROP INDEX {index}")
+    db.execute(
+        """
+        CREATE TABLE traffic_blocks (
+            block INTEGER PRIMARY KEY, earliest REAL NOT NULL, latest REAL NOT NULL
+        )
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE traffic_kinds (
+            kind INTEGER PRIMARY KEY,
+            route TEXT NOT NULL,
+            target TEXT NOT NULL,
+            klass TEXT NOT NULL,
+            status INTEGER NOT NULL,
+            UNIQUE (route, target, klass, status)
+        )
+        """
+    )
+    db.execute("CREATE TABLE traffic_keys (key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)")
+    db.execute(
+        """
+        CREATE TABLE traffic_by_kind (
+            kind INTEGER NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (kind, number)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE traffic_by_key (
+            key INTEGER NOT NULL,
+            kind INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            PRIMARY KEY (key, kind, number)
+        ) WITHOUT ROWID
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -621,4 +668,5 @@ STEPS = (
     m027_verdicts,
     m028_labels,
     m029_label_scores,
+    m030_traffic_index,
 )

@@ -16,6 +16,7 @@ from router.store.columns.traffic import (
     with_bodies,
 )
 from router.store.sqlite.database import SqlitePart, lenient_text
+from router.store.sqlite.traffic_index import delete, first_number, index_block, numbers_of
 from router.store.traffic import TrafficFilter, TrafficRow, TrafficStore
 
 _COLUMNS = ", ".join(TRAFFIC_COLUMNS)
@@ -40,12 +41,15 @@ class SqliteTraffic(SqlitePart, TrafficStore):
     async def request(self, request_id: str) -> TrafficRow | None:
         return await self._database.read("read a request record", _request, request_id)
 
-    async def forget_traffic(self, before: float, limit: int) -> int:
-        return await self._database.write("delete old request records", _forget, before, limit)
+    async def forget_traffic(self, matching: TrafficFilter, limit: int) -> int:
+        return await self._database.write("delete request records", _forget, matching, limit)
+
+    async def index_traffic(self) -> bool:
+        return await self._database.write("index request records", index_block)
 
 
 def _insert(db: Database, records: Sequence[Record]) -> None:
-    first = 1 + (db.execute("SELECT max(number) FROM traffic").fetchone()[0] or 0)
+    first = first_number(db)
     rows = [traffic_columns(number, record) for number, record in enumerate(records, first)]
     db.conn.executemany(_INSERT, rows)
     bodies = [
@@ -62,25 +66,12 @@ def _insert(db: Database, records: Sequence[Record]) -> None:
 def _page(
     db: Database, matching: TrafficFilter, limit: int, before: int | None
 ) -> list[TrafficRow]:
-    conditions = {
-        "route = :route": matching.route,
-        "target = :target": matching.target,
-        "key_id = :key_id": matching.key_id,
-        "klass = :traffic_class": matching.traffic_class,
-        "status BETWEEN :low AND :high": matching.status,
-        "at >= :since": matching.since,
-        "at < :until": matching.until,
-        "number < :before": before,
-        # Follows from the range, but SQLite only takes the index of failures when it reads this.
-        "status >= 400": True if matching.status and matching.status[0] >= 400 else None,
-    }
-    where = " AND ".join(text for text, value in conditions.items() if value is not None)
-    low, high = matching.status or (0, 0)
+    numbers = numbers_of(db, matching, limit=limit, before=before)
     with lenient_text(db):
         rows = db.execute(
-            _SELECT + (f" WHERE {where}" if where else "") + " ORDER BY number DESC LIMIT :limit",
-            msgspec.structs.asdict(matching)
-            | {"low": low, "high": high, "before": before, "limit": limit, "status": None},
+            f"{_SELECT} WHERE number IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
+            " ORDER BY number DESC",
+            (msgspec.json.encode(numbers).decode(),),
         )
         return [traffic_of(row) for row in rows]
 
@@ -98,10 +89,7 @@ def _request(db: Database, request_id: str) -> TrafficRow | None:
     return row if bodies is None else with_bodies(row, bodies)
 
 
-def _forget(db: Database, before: float, limit: int) -> int:
-    numbers = db.execute(
-        "SELECT number FROM traffic WHERE at < ? ORDER BY at LIMIT ?", (before, limit)
-    ).fetchall()
-    db.conn.executemany("DELETE FROM traffic_bodies WHERE number = ?", numbers)
-    db.conn.executemany("DELETE FROM traffic WHERE number = ?", numbers)
+def _forget(db: Database, matching: TrafficFilter, limit: int) -> int:
+    numbers = numbers_of(db, matching, limit=limit)
+    delete(db, numbers)
     return len(numbers)

@@ -1,0 +1,234 @@
+"""An index of requests that costs a write nothing: it is made of whole blocks, some time later.
+
+A block is 4,096 numbers. When the block after it has begun, `index_block` enters its requests:
+
+    traffic_kinds    (route, target, class, status), once each; traffic_keys: ids of keys
+    traffic_by_kind  (kind, number), traffic_by_key (key, kind, number)
+    traffic_blocks   the earliest and the latest time in each block; its last row ends the index
+
+Sorted as a whole, a block touches a few hundred pages of the database; entered one by one with its
+request, each entry would write a page of its own. A filter selects kinds, of which a few hundred
+exist, and each gives its newest number in one step. So a filter that matches nothing is as quick as
+one that matches everything. What is not in the index yet is read from the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlite_utils import Database
+
+from router.store.traffic import TrafficFilter
+
+_BLOCK = 4096
+_END = f"(SELECT coalesce(max(block) + 1, 0) * {_BLOCK} FROM traffic_blocks)"  # noqa: S608 - a constant
+_KIND = ("route", "target", "klass", "status")
+_SAME_KIND = " AND ".join(f"traffic_kinds.{name} = traffic.{name}" for name in _KIND)
+_ALL = 2**63 - 1
+_GONE = """
+    WITH gone (key, kind, number) AS (
+        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+        FROM json_each(:gone)
+    )
+"""
+
+
+class _Conditions:
+    """A filter as conditions of SQL, by what they can be checked with."""
+
+    def __init__(self, matching: TrafficFilter) -> None:
+        low, high = matching.status or (0, 0)
+        self.values = msgspec.structs.asdict(matching) | {
+            "low": low,
+            "high": high,
+            "except_routes": msgspec.json.encode(matching.except_routes).decode(),
+        }
+        # Not passed to SQLite, which has no type for it.
+        del self.values["status"]
+        self.kind = _given(
+            {
+                "route = :route": matching.route,
+                "target = :target": matching.target,
+                "klass = :traffic_class": matching.traffic_class,
+                "status BETWEEN :low AND :high": matching.status,
+                "route NOT IN (SELECT value FROM json_each(:except_routes))": (
+                    matching.except_routes or None
+                ),
+            }
+        )
+        self.key = _given({"key_id = :key_id": matching.key_id})
+        self.time = _given({"at >= :since": matching.since, "at < :until": matching.until})
+
+
+def _given(conditions: dict[str, Any]) -> list[str]:
+    return [text for text, value in conditions.items() if value is not None]
+
+
+def numbers_of(
+    db: Database, matching: TrafficFilter, *, limit: int, before: int | None = None
+) -> list[int]:
+    """Return the numbers of the newest requests that match, newest first."""
+    conditions = _Conditions(matching)
+    end = db.execute(f"SELECT {_END}").fetchone()[0]
+    below = _ALL if before is None else before
+    numbers = _in_table(
+        db,
+        conditions,
+        [*conditions.kind, *conditions.key, *conditions.time],
+        (end, below),
+        limit,
+    )
+    below = min(below, end)
+    for first, after in _spans(db, conditions, below):
+        missing = limit - len(numbers)
+        if not missing:
+            break
+        span = first, min(after, below)
+        if conditions.kind or conditions.key:
+            numbers += _in_index(db, conditions, span, missing)
+        else:
+            numbers += _in_table(db, conditions, conditions.time, span, missing)
+    return numbers
+
+
+def _spans(db: Database, conditions: _Conditions, below: int) -> list[tuple[int, int]]:
+    """Return the spans of numbers whose blocks may have a request of the time, newest first."""
+    if not conditions.time:
+        return [(0, below)]
+    where = " AND ".join(
+        condition.replace("at >=", "latest >=").replace("at <", "earliest <")
+        for condition in conditions.time
+    )
+    return db.execute(
+        f"SELECT min(block) * {_BLOCK}, (max(block) + 1) * {_BLOCK} FROM ("  # noqa: S608
+        "  SELECT block, block - row_number() OVER (ORDER BY block) AS span FROM traffic_blocks"
+        f"  WHERE block * {_BLOCK} < :below AND {where}"
+        ") GROUP BY span ORDER BY 1 DESC",
+        conditions.values | {"below": below},
+    ).fetchall()
+
+
+def _in_table(
+    db: Database,
+    conditions: _Conditions,
+    where: Sequence[str],
+    span: tuple[int, int],
+    limit: int,
+) -> list[int]:
+    """Return numbers by reading requests one after the other."""
+    first, below = span
+    rows = db.execute(
+        "SELECT number FROM traffic WHERE "  # noqa: S608 - constants
+        + " AND ".join(["number >= :first", "number < :below", *where])
+        + " ORDER BY number DESC LIMIT :limit",
+        conditions.values | {"first": first, "below": below, "limit": limit},
+    )
+    return [number for (number,) in rows]
+
+
+def _in_index(
+    db: Database, conditions: _Conditions, span: tuple[int, int], limit: int
+) -> list[int]:
+    """Return numbers by merging those of all kinds that match."""
+    first, below = span
+    values = conditions.values | {"first": first, "below": below, "limit": limit}
+    entries = "traffic_by_kind AS entry"
+    where = ["entry.kind = traffic_kinds.kind", "entry.number >= :first", "entry.number < :below"]
+    if conditions.key:
+        entries = "traffic_by_key AS entry"
+        where.append("entry.key = (SELECT key FROM traffic_keys WHERE id = :key_id)")
+    if conditions.time:
+        entries += " CROSS JOIN traffic ON traffic.number = entry.number"
+        where += conditions.time
+    newest = (
+        f"SELECT entry.number FROM {entries} WHERE {' AND '.join(where)}"  # noqa: S608 - constants
+        " ORDER BY entry.number DESC LIMIT "
+    )
+    kinds = db.execute(
+        f"SELECT kind, newest FROM (SELECT kind, ({newest} 1) AS newest FROM traffic_kinds"  # noqa: S608
+        f"{' WHERE ' if conditions.kind else ''}{' AND '.join(conditions.kind)})"
+        # As many kinds as numbers: each of these has one that is newer than all of another kind.
+        " WHERE newest IS NOT NULL ORDER BY newest DESC LIMIT :limit",
+        values,
+    ).fetchall()
+    of_kind = newest.replace("traffic_kinds.kind", ":kind") + ":limit"
+    numbers: list[int] = []
+    for kind, newest_number in kinds:
+        if len(numbers) == limit:
+            if newest_number < numbers[-1]:
+                break
+            values["first"] = numbers[-1]
+        rows = db.execute(of_kind, values | {"kind": kind})
+        numbers = sorted([*numbers, *(number for (number,) in rows)], reverse=True)[:limit]
+    return numbers
+
+
+def first_number(db: Database) -> int:
+    """Return the number of the next request: above all that are stored or were in the index."""
+    query = f"SELECT max(1 + coalesce((SELECT max(number) FROM traffic), 0), {_END})"  # noqa: S608 - a constant
+    number: int = db.execute(query).fetchone()[0]
+    return number
+
+
+def index_block(db: Database) -> bool:
+    """Enter the oldest block that is full and not in the index; return whether there was one."""
+    first, newest = db.execute(
+        "SELECT (SELECT min(number) FROM traffic WHERE number >= "  # noqa: S608 - constants
+        f"{_END}), (SELECT max(number) FROM traffic)"
+    ).fetchone()
+    block = (first or 0) // _BLOCK
+    if first is None or newest < (block + 1) * _BLOCK:
+        return False
+    values = {"block": block, "first": block * _BLOCK, "after": (block + 1) * _BLOCK}
+    of_block = "FROM traffic WHERE number >= :first AND number < :after"
+    names = ", ".join(_KIND)
+    for statement in (
+        f"INSERT OR IGNORE INTO traffic_kinds ({names}) SELECT DISTINCT {names} {of_block}",
+        f"INSERT OR IGNORE INTO traffic_keys (id) SELECT DISTINCT key_id {of_block}",
+        f"INSERT INTO traffic_by_kind {_entries('kind, number', of_block)}",
+        f"INSERT INTO traffic_by_key {_entries('key, kind, number', of_block)}",
+        f"INSERT INTO traffic_blocks SELECT :block, min(at), max(at) {of_block}",
+    ):
+        db.execute(statement, values)
+    return True
+
+
+def _entries(columns: str, of: str) -> str:
+    """Return the SELECT of the entries of requests, in the order of their index."""
+    return (
+        f"SELECT {columns} FROM (SELECT number, route, target, klass, status, key_id {of})"  # noqa: S608
+        f" AS traffic CROSS JOIN traffic_kinds ON {_SAME_KIND}"
+        " CROSS JOIN traffic_keys ON traffic_keys.id = traffic.key_id"
+        f" ORDER BY {columns}"
+    )
+
+
+def delete(db: Database, numbers: Sequence[int]) -> None:
+    """Delete requests, with their bodies and their entries, and kinds and keys without requests.
+
+    One statement for each table: for each request, the interpreter would be taken from the others.
+    """
+    values = {"numbers": msgspec.json.encode(numbers).decode()}
+    chosen = "IN (SELECT value FROM json_each(:numbers))"
+    entries = _entries("key, kind, number", f"FROM traffic WHERE number {chosen}")
+    gone = db.execute(entries, values).fetchall()
+    values["gone"] = msgspec.json.encode(gone).decode()
+    for statement in (
+        f"DELETE FROM traffic_bodies WHERE number {chosen}",  # noqa: S608 - constants
+        f"DELETE FROM traffic WHERE number {chosen}",  # noqa: S608 - constants
+        "DELETE FROM traffic_by_kind WHERE (kind, number) IN (SELECT kind, number FROM gone)",
+        "DELETE FROM traffic_by_key"
+        " WHERE (key, kind, number) IN (SELECT key, kind, number FROM gone)",
+        "DELETE FROM traffic_kinds WHERE kind IN (SELECT kind FROM gone)"
+        " AND NOT EXISTS (SELECT 1 FROM traffic_by_kind AS e WHERE e.kind = traffic_kinds.kind)",
+        "DELETE FROM traffic_keys WHERE key IN (SELECT key FROM gone)"
+        " AND NOT EXISTS (SELECT 1 FROM traffic_by_key AS e WHERE e.key = traffic_keys.key)",
+        "DELETE FROM traffic_blocks WHERE block IN"  # noqa: S608 - constants
+        f" (SELECT DISTINCT value / {_BLOCK} FROM json_each(:numbers))"
+        # The last one says where the index ends.
+        " AND block < (SELECT max(block) FROM traffic_blocks) AND NOT EXISTS (SELECT 1 FROM traffic"
+        f" WHERE number >= block * {_BLOCK} AND number < (block + 1) * {_BLOCK})",
+    ):
+        db.execute(_GONE + statement, values)

@@ -1,0 +1,133 @@
+"""Requests are listed, selected and deleted alike, whether or not the index has them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from router.records import Record, Target
+from router.store.traffic import TrafficFilter
+
+TARGETS = [Target("a", "m"), Target("b", "m"), None]
+COUNT = 9000
+RETIRED = 3000
+
+
+def a_record(n: int, draw: random.Random) -> Record:
+    """One that ended at `n`, and began then or some time earlier."""
+    return Record(
+        id=f"req_{n}",
+        at=float(n - draw.choice([0, 0, 0, 1, 20, 2000])),
+        route="rare" if n % 977 == 5 else draw.choice(["x", "y"]),
+        target=Target("old", "m") if n < RETIRED and n % 3 == 0 else draw.choice(TARGETS),
+        status=draw.choice([200, 200, 200, 404, 503]),
+        key_id=draw.choice(["", "key_1", "key_2"]),
+        traffic_class="eval" if 4000 < n < 4100 else "live",
+    )
+
+
+def selects(matching: TrafficFilter, record: Record) -> bool:
+    low, high = matching.status or (0, 999)
+    return (
+        matching.route in (None, record.route)
+        and record.route not in matching.except_routes
+        and matching.target in (None, record.target_name())
+        and matching.key_id in (None, record.key_id)
+        and matching.traffic_class in (None, record.traffic_class)
+        and low <= record.status <= high
+        and (matching.since is None or record.at >= matching.since)
+        and (matching.until is None or record.at < matching.until)
+    )
+
+
+def filters() -> list[TrafficFilter]:
+    """Every single condition, and combinations that are drawn."""
+    options = {
+        "route": ["x", "rare", "unknown"],
+        "except_routes": [("x",), ("x", "y", "rare")],
+        "target": ["a/m", "old/m", "", "unknown/m"],
+        "key_id": ["key_1", "", "unknown"],
+        "traffic_class": ["live", "eval"],
+        "status": [(200, 299), (404, 404), (500, 599), (300, 399)],
+        "since": [0.0, 4500.5, 8990.0, 10_000.0],
+        "until": [-5000.0, 15.0, 4500.0, 8500.0],
+    }
+    single = [{name: value} for name, values in options.items() for value in values]
+    draw = random.Random(7)
+    combined = [
+        {name: draw.choice(options[name]) for name in draw.sample(sorted(options), size)}
+        for size in (2, 3, 4)
+        for _ in range(12)
+    ]
+    return [TrafficFilter(**chosen) for chosen in [{}, *single, *combined]]
+
+
+async def fill(store) -> list[Record]:
+    draw = random.Random(1)
+    records = [a_record(n, draw) for n in range(COUNT)]
+    for first in range(0, COUNT, 1500):
+        await store.keep_traffic(records[first : first + 1500])
+    return records
+
+
+async def index(store) -> None:
+    while await store.index_traffic():
+        pass
+
+
+@pytest.fixture(params=["a part of it", "nothing"])
+async def filled(request, store):
+    """A store with requests, of which the index has some or none, and what is in it."""
+    records = await fill(store)
+    if request.param == "a part of it":
+        await index(store)
+    return store, records
+
+
+async def test_filters_select_the_same_with_an_index_and_without(filled):
+    store, records = filled
+    newest = list(reversed(records))
+    numbers = {row.id: row.number for row in await store.traffic(TrafficFilter(), limit=COUNT)}
+    assert sorted(numbers, key=numbers.__getitem__) == [record.id for record in records]
+    for matching in filters():
+        expected = [record.id for record in newest if selects(matching, record)]
+        for skipped in {0, len(expected) // 2}:
+            before = numbers[expected[skipped - 1]] if skipped else None
+            page = await store.traffic(matching, limit=40, before=before)
+            assert [row.id for row in page] == expected[skipped : skipped + 40], (matching, before)
+
+
+async def test_what_is_deleted_is_found_no_more_and_the_rest_is(filled):
+    store, records = filled
+    for matching in (
+        TrafficFilter(until=2000.0, except_routes=("x", "rare")),
+        TrafficFilter(route="rare"),
+        TrafficFilter(key_id="key_1", since=8800.0),
+        TrafficFilter(target="old/m"),
+        TrafficFilter(until=5000.0),
+    ):
+        gone = [record for record in records if selects(matching, record)]
+        deleted = await store.forget_traffic(matching, 10)
+        assert deleted == min(10, len(gone))
+        while some := await store.forget_traffic(matching, 500):
+            assert some <= 500
+            deleted += some
+        assert deleted == len(gone)
+        records = [record for record in records if not selects(matching, record)]
+    await index(store)
+    for chosen in ({}, {"route": "x"}, {"key_id": "key_2"}, {"target": "old/m"}, {"until": 6000.0}):
+        matching = TrafficFilter(**chosen)
+        listed = [row.id for row in await store.traffic(matching, limit=COUNT)]
+        assert listed == [record.id for record in reversed(records) if selects(matching, record)]
+
+
+async def test_a_number_is_given_once_though_the_newest_requests_are_deleted(filled):
+    store, records = filled
+    while await store.forget_traffic(TrafficFilter(), 5000):
+        pass
+    assert await store.traffic(TrafficFilter()) == []
+    await store.keep_traffic(records[:10])
+    for matching in (TrafficFilter(), TrafficFilter(since=-5000.0), TrafficFilter(status=(1, 999))):
+        rows = await store.traffic(matching)
+        assert [row.id for row in rows] == [record.id for record in reversed(records[:10])]

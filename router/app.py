@@ -113,6 +113,7 @@ def create_app(services: Services) -> ASGIApp:
             judges.list_judgements,
             judges.list_labels,
             judges.keep_labels,
+            judges.show_label_plan,
             traffic.list_traffic,
             traffic.show_traffic,
             metrics.metrics,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from router.api.injection import Injected
 from router.api.pages import PAGE_HEADERS
 from router.api.paging import Offset, PageSize
 from router.config.documents import convert
+from router.evals.judges.label_plans import label_plan, plan_run_labels
 from router.evals.judges.people_labels import LabelledAnswers, StoredLabels, keep_run_labels
 from router.evals.judges.study_report import compared, html
 from router.store.judgements import JudgementRow
@@ -144,6 +146,35 @@ async def keep_labels(
     document = await document_of(request, error=RunDocumentError)
     given = convert(document, LabelledAnswers, error=RunDocumentError)
     return await keep_run_labels(services.store, run_id, given)
+
+
+@get(
+    "/eval/{run_id:str}/label-plan",
+    tags=["judges"],
+    summary="Plan which answers people should score",
+    media_type=MediaType.JSON,
+)
+async def show_label_plan(  # noqa: PLR0917 - one for each query parameter
+    services: Injected,
+    run_id: FromPath[str],
+    width: FromQuery[float],
+    route: FromQuery[str | None] = None,
+    output: FromQuery[str | None] = None,
+    people: FromQuery[str | None] = None,
+    seed: FromQuery[int] = 0,
+) -> Response[bytes]:
+    """Plan the labels that make a judge's corrected 95% interval as narrow as `width`.
+
+    The answer says which answers to label now (`label_next`), how many labels are needed in all,
+    and with which probability each answer has one then (`chance`). Its `labels`, with people's
+    scores filled in, are those that `PUT /eval/{id}/labels` takes. `seed` is of the draw; the same
+    one gives the same plan.
+    """
+    planned = await plan_run_labels(
+        services.store, run_id, width=width, output=output, route=route, people=people, seed=seed
+    )
+    # On a thread: all answers of a run may be many megabytes.
+    return Response(await asyncio.to_thread(lambda: msgspec.json.encode(label_plan(planned))))
 
 
 async def _newest(services: Injected, judge: str) -> CalibrationView:

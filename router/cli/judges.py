@@ -40,7 +40,7 @@ from router.evals.judges.judge_table import (
     tabulate_studies,
     write_judge_rows,
 )
-from router.evals.judges.label_plans import PlannedLabels, plan_run_labels
+from router.evals.judges.label_plans import PlannedLabels, label_plan, plan_run_labels
 from router.evals.judges.people_labels import (
     LabelledAnswers,
     StoredLabels,
@@ -398,7 +398,7 @@ def _write(rows: Iterable[StudyJudgement], file: TextIO, *, as_csv: bool) -> Non
 @click.argument("run_id")
 @click.option(
     "--width",
-    type=click.FloatRange(0, min_open=True),
+    type=float,
     required=True,
     help="Of the corrected interval, from end to end.",
 )
@@ -446,10 +446,7 @@ def judge_label_plan(
         except OSError as error:
             raise RunDocumentError(f"{output}: {error.strerror}") from None
     if as_json:
-        ids = [planned.rows[place]["id"] for place in planned.plan.chosen]
-        plan = msgspec.structs.asdict(planned.plan) | {"chosen": ids}
-        plan |= {"route": planned.route, "output": planned.output, "labelled": planned.labelled}
-        print_json(plan)
+        print_json(label_plan(planned))
         return
     _print_plan(planned, width)
 

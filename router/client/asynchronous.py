@@ -322,6 +322,34 @@ class AsyncRuns:
         call = calls.run(run_id, "labels", method="PUT")._replace(body=body)
         return cast("dict[str, Any]", await self._connection.request(call))
 
+    async def label_plan(
+        self,
+        run_id: str,
+        *,
+        width: float,
+        route: str | None = None,
+        output: str | None = None,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Plan which answers people should score for a judge's corrected interval to be narrow.
+
+        plan = client.runs.label_plan("run_...", width=0.1)
+        for label in plan["labels"]:                      # those of `label_next` need scores
+            if label["sample_id"] in plan["label_next"]:
+                label["scores"] = people_score(label["answer"])
+        client.runs.label("run_...", plan["labels"])
+
+        Args:
+            run_id: the run.
+            width: of the corrected 95% interval, from end to end.
+            route: the route; needed where the run has several.
+            output: the judge's score to correct; needed where the run has several.
+            seed: of the draw.
+        """
+        params = {"width": width, "route": route, "output": output, "seed": seed}
+        call = calls.run(run_id, "label-plan")._replace(params=params)
+        return cast("dict[str, Any]", await self._connection.request(call))
+
     async def labels(self, run_id: str) -> Rows[dict[str, Any]]:
         """Return people's labels of a run's answers."""
         answer = await self._connection.request(calls.run(run_id, "labels"))

@@ -4,18 +4,23 @@ planned = await plan_run_labels(store, "run_...", width=0.1)
 planned.plan.chosen
 for row in planned.rows:   # a dataset to label, and to run afterwards
     ...
+label_plan(planned)        # the same for programs
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import math
 from typing import Any, NamedTuple
+
+import msgspec
 
 from evaluators.base import Sample
 from evaluators.judge.graded import Graded, people_score
 from evaluators.metrics.registry import build
 from evaluators.stats.label_plan import LabelPlan, plan_labels
-from providers.errors import RunDocumentError
+from providers.errors import ConflictError, RunDocumentError
 from router.evals.stored_runs import find_run, stored_document
 from router.store.protocol import Store
 
@@ -27,6 +32,8 @@ class PlannedLabels(NamedTuple):
     """A plan of labels for one route of a run.
 
     Attributes:
+        run: the run's id.
+        width: the width that was requested.
         route: the route whose answers are to be labelled.
         output: the judge's score that they correct.
         labelled: how many answers have people's scores already.
@@ -34,11 +41,62 @@ class PlannedLabels(NamedTuple):
         rows: the answers as rows of a dataset, with the columns above.
     """
 
+    run: str
+    width: float
     route: str
     output: str
     labelled: int
     plan: LabelPlan
     rows: list[dict[str, Any]]
+
+
+class PlannedLabel(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer of a plan, as `PUT /eval/{id}/labels` takes it once people have scored it.
+
+    Attributes:
+        sample_id: the answer's sample.
+        answer: its text.
+        scores: what people gave it so far, one for each person.
+        chance: the probability with which it has a label once those of the plan are labelled.
+    """
+
+    sample_id: str
+    answer: str
+    scores: tuple[float, ...]
+    chance: float
+
+
+class RunLabelPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Which answers of a run people should score next, and how narrow the interval then becomes.
+
+    Attributes:
+        run, route, output: what the labels are of.
+        width: the width of the corrected 95% interval that was requested, from end to end.
+        expected_width: the width that so many labels are expected to give; larger than requested
+            where even all answers do not suffice.
+        needed: labels in all, those that are there included.
+        labelled: how many answers have people's scores already.
+        answers: how many answers the judge has scored.
+        error: the standard deviation of the judge's error that the plan goes by.
+        measured: whether the error is that of earlier labels; otherwise it is taken to be as large
+            as the spread of the judge's scores.
+        label_next: the samples whose answers people should score now.
+        labels: all answers, to be given back with people's scores; the chances of those that
+            nobody scores are needed by later plans.
+    """
+
+    run: str
+    route: str
+    output: str
+    width: float
+    expected_width: float
+    needed: int
+    labelled: int
+    answers: int
+    error: float
+    measured: bool
+    label_next: tuple[str, ...]
+    labels: tuple[PlannedLabel, ...]
 
 
 async def plan_run_labels(
@@ -64,12 +122,30 @@ async def plan_run_labels(
 
     Raises:
         NotFoundError: the run does not exist.
-        RunDocumentError: no such route or score, several to choose from, or nothing to plan by.
+        RunDocumentError: no such route or score, several to choose from, nothing to plan by, or a
+            width that no interval can have.
+        ConflictError: the run has not completed.
     """
+    if not 0 <= seed < 2**63:
+        raise RunDocumentError("seed: not between 0 and 2**63 - 1", param="seed")
+    if not 0 < width < math.inf:
+        raise RunDocumentError("width: not a number above 0", param="width")
     run = await find_run(store, run_id)
     document = stored_document(run)
     gradeds = [metric for metric in map(build, document.metrics) if isinstance(metric, Graded)]
-    metric = one_of({graded.score_name: graded for graded in gradeds}, output, "output")
+    metric: Graded = one_of({graded.score_name: graded for graded in gradeds}, output, "output")
+    low, high = metric.scale
+    if width >= high - low:
+        raise RunDocumentError(
+            f"width: scores of {metric.score_name} are from {low:g} to {high:g}, so people's mean "
+            f"is known within {high - low:g} without any label; name a smaller width",
+            param="width",
+        )
+    if run.state != "completed":
+        raise ConflictError(
+            f"{run.id} is {run.state}: answers that come later would have no chance of being "
+            "labelled; plan labels once the run has completed"
+        )
     chosen = one_of({name: name for name in document.routes}, route, "route")
     columns = metric.people
     scores_column = people or (columns.scores if columns else SCORES)
@@ -107,7 +183,9 @@ async def plan_run_labels(
             "chance with the labels so far, and another plan needs that of every answer: keep "
             "all rows of the plan's file"
         )
-    plan = plan_labels(
+    # On a thread: a run may have a million answers.
+    plan = await asyncio.to_thread(
+        plan_labels,
         judge,
         uncertainty,
         known,
@@ -120,7 +198,39 @@ async def plan_run_labels(
         row[CHANCE] = chance
         row[NEXT] = place in to_label
     labelled = sum(score is not None for score in known)
-    return PlannedLabels(chosen, metric.score_name, labelled, plan, rows)
+    return PlannedLabels(run.id, width, chosen, metric.score_name, labelled, plan, rows)
+
+
+def label_plan(planned: PlannedLabels) -> RunLabelPlan:
+    """Return a plan as programs read it."""
+    plan = planned.plan
+    return RunLabelPlan(
+        run=planned.run,
+        route=planned.route,
+        output=planned.output,
+        width=planned.width,
+        expected_width=plan.expected_width,
+        needed=plan.needed,
+        labelled=planned.labelled,
+        answers=len(planned.rows),
+        error=plan.error,
+        measured=plan.measured,
+        label_next=tuple(planned.rows[place]["id"] for place in plan.chosen),
+        labels=tuple(
+            PlannedLabel(
+                sample_id=row["id"],
+                answer=row["answer"],
+                scores=_scores(row[SCORES]),
+                chance=row[CHANCE],
+            )
+            for row in planned.rows
+        ),
+    )
+
+
+def _scores(given: Any) -> tuple[float, ...]:
+    scores = given if isinstance(given, list | tuple) else [given]
+    return tuple(float(score) for score in scores if score is not None and score != "")
 
 
 def _row(sample: Sample, answer: str, scores: str, chance: str) -> dict[str, Any]:

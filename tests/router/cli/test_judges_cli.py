@@ -103,10 +103,10 @@ def test_people_label_what_the_plan_says_and_the_judge_is_corrected(run, tmp_pat
     told = run("label-plan", run_id, *options)
     assert "helpfulness of baseline/echo: 0 of 200 answers have people's scores" in told
     plan = json.loads(run("label-plan", run_id, *options, "--json"))
-    assert f"label next ({len(plan['chosen'])})" in told
-    assert plan["needed"] / 2 < len(plan["chosen"]) < 2 * plan["needed"] < 200
+    assert f"label next ({len(plan['label_next'])})" in told
+    assert plan["needed"] / 2 < len(plan["label_next"]) < 2 * plan["needed"] < 200
     labelled = [json.loads(line) for line in (tmp_path / "labelled.jsonl").read_text().splitlines()]
-    assert [row["id"] for row in labelled if row["label_next"]] == plan["chosen"]
+    assert [row["id"] for row in labelled if row["label_next"]] == plan["label_next"]
     for row in labelled:
         row["human"] = {"good": 5, "bad": 2}[row["answer"]] if row["label_next"] else None
     (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
@@ -118,7 +118,7 @@ def test_people_label_what_the_plan_says_and_the_judge_is_corrected(run, tmp_pat
     assert corrected["high"] - corrected["low"] < 0.6
     # What the labels say of the judge's error makes the next plan cheaper.
     more = json.loads(run("label-plan", run_id, "--width", "0.6", "--json"))
-    assert (more["measured"], more["labelled"]) == (True, len(plan["chosen"]))
+    assert (more["measured"], more["labelled"]) == (True, len(plan["label_next"]))
     assert more["error"] < plan["error"]
 
 
@@ -146,7 +146,7 @@ def test_the_file_of_a_plan_comes_back_filled_in_and_corrects_its_run(run, tmp_p
         writer = csv.DictWriter(file, planned[0])
         writer.writeheader()
         writer.writerows(planned)
-    labelled = len(plan["chosen"])
+    labelled = len(plan["label_next"])
     told = run("labels", run_id, "plan.csv")
     assert f"helpfulness of baseline/echo: {labelled} of 200 answers have people's scores" in told
     shown = click.testing.CliRunner().invoke(main, ["eval", "show", run_id]).output
@@ -163,7 +163,7 @@ def test_the_file_of_a_plan_comes_back_filled_in_and_corrects_its_run(run, tmp_p
         run("label-plan", run_id, "--width", "0.3", "--output", "more.jsonl", "--json")
     )
     assert (more["measured"], more["labelled"]) == (True, labelled)
-    assert not set(more["chosen"]) & set(plan["chosen"])
+    assert not set(more["label_next"]) & set(plan["label_next"])
     assert json.loads(run("labels", run_id, "more.jsonl", "--json"))["labels"] == labelled
     planned = [json.loads(line) for line in (tmp_path / "more.jsonl").read_text().splitlines()]
     # Two people scored one of the answers, and both scores come back with the next plan.
@@ -192,7 +192,8 @@ def test_a_plan_of_labels_names_what_it_cannot_find(run, tmp_path):
         "label-plan", run_id, "--width", "1", "--route", "x", code=2
     )
     assert "helpfulness" in run("label-plan", run_id, "--width", "1", "--output-name", "y", code=2)
-    assert "width" in run("label-plan", run_id, "--width", "0", code=2)
+    for width in ("0", "-1", "nan", "inf", "4", "much"):
+        assert "width" in run("label-plan", run_id, f"--width={width}", code=2)
     assert "run_none" in run("label-plan", "run_none", "--width", "1", code=2)
 
 

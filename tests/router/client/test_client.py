@@ -80,11 +80,11 @@ def test_people_label_a_runs_answers(client):
     rows = [row for row in client.runs.samples(run["id"]) if row["route"] == "up/echo"]
     labels = [
         {"sample_id": row["sample"]["id"], "answer": row["answer"]["text"], "scores": [2, 3]}
-        for row in rows[:4]
+        for row in rows[:10]
     ]
     stored = client.runs.label(run["id"], labels, route="up/echo")
-    assert (stored["output"], stored["labels"], stored["answers"]) == ("helpfulness", 4, 12)
-    assert len(client.runs.labels(run["id"])) == 4
+    assert (stored["output"], stored["labels"], stored["answers"]) == ("helpfulness", 10, 12)
+    assert len(client.runs.labels(run["id"])) == 10
     [corrected] = [
         one["estimate"]
         for one in client.runs.scores(run["id"])
@@ -94,6 +94,14 @@ def test_people_label_a_runs_answers(client):
     with pytest.raises(errors.ConflictError):
         client.runs.label(run["id"], labels[:2], route="up/echo")
     assert client.runs.label(run["id"], labels[:2], route="up/echo", replace=True)["labels"] == 2
+    plan = client.runs.label_plan(run["id"], width=0.5, route="up/echo")
+    assert (plan["run"], plan["width"], plan["answers"]) == (run["id"], 0.5, 12)
+    for label in plan["labels"]:
+        label["scores"] = [3] if label["sample_id"] in plan["label_next"] else label["scores"]
+    stored = client.runs.label(run["id"], plan["labels"], route="up/echo", replace=True)
+    assert stored["labels"] == 2 + len(plan["label_next"])
+    with pytest.raises(errors.RunDocumentError, match="width"):
+        client.runs.label_plan(run["id"], width=-1, route="up/echo")
 
 
 def test_importing_it_loads_nothing_of_the_server():

@@ -288,6 +288,71 @@ def test_a_label_never_counts_for_another_answer(http):
     assert "people have scored 1 of" in score["withheld"]
 
 
+def plan(http, run_id, **params):
+    answer = http.get(f"/eval/{run_id}/label-plan", params=params)
+    return answer.json() if answer.status_code == 200 else refusal(answer, answer.status_code)
+
+
+def test_a_plan_says_which_answers_people_should_score(http):
+    run_id = evaluated(http)
+    planned = plan(http, run_id, width=1.2)
+    expected = {"run": run_id, "route": "up/echo", "output": "helpfulness", "width": 1.2}
+    assert {name: planned[name] for name in expected} == expected
+    assert (planned["answers"], planned["labelled"], planned["measured"]) == (60, 0, False)
+    assert planned["expected_width"] == pytest.approx(1.2, abs=0.2)
+    assert 0.5 * planned["needed"] < len(planned["label_next"]) < 2 * planned["needed"]
+    assert sum(label["chance"] for label in planned["labels"]) == pytest.approx(planned["needed"])
+    assert planned == plan(http, run_id, width=1.2, seed=0)
+    assert planned["label_next"] != plan(http, run_id, width=1.2, seed=1)["label_next"]
+    # What comes back is what the plan gave, with people's scores.
+    labels = [
+        {**label, "scores": [PEOPLE[word(label["answer"])]]}
+        if label["sample_id"] in planned["label_next"]
+        else label
+        for label in planned["labels"]
+    ]
+    stored = put(http, run_id, labels)
+    assert stored.json()["labels"] == len(planned["label_next"])
+    score = scores(ended(http, run_id))["helpfulness_corrected"]
+    assert score["low"] < 11 / 3 < score["high"]
+    more = plan(http, run_id, width=0.3)
+    assert (more["measured"], more["labelled"]) == (True, len(planned["label_next"]))
+    assert not set(more["label_next"]) & set(planned["label_next"])
+    assert [label["scores"] for label in more["labels"]] == [label["scores"] for label in labels]
+
+
+def test_a_plan_that_cannot_be_made_is_refused_with_the_reason(http):
+    run_id = evaluated(http, routes=["up/echo", "up/poorly"])
+    for width in (0, -1, "nan", "inf", 4, 100):
+        told = plan(http, run_id, width=width, route="up/echo")
+        assert "width:" in told, told
+    assert "from 1 to 5" in plan(http, run_id, width=4, route="up/echo")
+    assert "width" in plan(http, run_id, route="up/echo")
+    assert "width" in plan(http, run_id, route="up/echo", width="wide")
+    assert "seed" in plan(http, run_id, route="up/echo", width=1, seed=-1)
+    assert "route: name one of" in plan(http, run_id, width=1)
+    assert "'x' is not among helpfulness" in plan(
+        http, run_id, width=1, route="up/echo", output="x"
+    )
+    assert "run_none" in plan(http, "run_none", width=1)
+    assert "no judge" in plan(http, evaluated(http, metrics=["length"]), width=1)
+    unfinished = http.post(
+        "/eval",
+        json={
+            "dataset": "data.jsonl",
+            "routes": ["up/echo"],
+            "metrics": [METRIC],
+            "cache": False,
+            "limits": {"per_target": {"up/echo": 1}},
+        },
+    ).json()["id"]
+    http.post(f"/eval/{unfinished}/cancel")
+    while http.get(f"/eval/{unfinished}").json()["run"]["state"] in ("queued", "running"):
+        time.sleep(0.02)
+    answer = http.get(f"/eval/{unfinished}/label-plan", params={"width": 1})
+    assert f"{unfinished} is cancelled" in refusal(answer, 409)
+
+
 def test_labels_that_cannot_be_ones_are_refused(http):
     run_id = evaluated(http)
     label, second, *_ = labels_of(answers(http, run_id))

@@ -20,6 +20,7 @@ from evaluators.base import Output, Sample, Scorable, Score
 from evaluators.data.paths import Opens, is_file, is_folder
 from evaluators.metrics.model_folder import fingerprint, max_tokens, not_loaded
 from evaluators.metrics.reference import references, unscored
+from evaluators.text.normal_form import NormalForm, normalizer
 from providers.errors import MissingExtraError, RunDocumentError
 
 _OUTPUTS = {
@@ -35,7 +36,9 @@ class BertScore:
     `model` is a folder or a name on the hub, `layers` which of its layers to use (bert-score knows
     it for common names; a folder needs it). `baseline` is a file of rescaling baselines in
     bert-score's format; without it scores are raw. A GPU is used where there is one. A blank
-    answer is 0, rescaled or not. Texts longer than the model takes are cut; a note says so.
+    answer is 0, rescaled or not. Texts longer than the model takes are cut; a note says so. Both
+    texts are brought into the normal form `unicode` first; "none" gives bert-score's numbers for
+    texts in any other form too.
     """
 
     name = "bertscore"
@@ -51,6 +54,7 @@ class BertScore:
         layers: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None,
         baseline: Annotated[str, Opens("file")] | None = None,
         batch_size: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 32,
+        unicode: NormalForm = "nfc",
     ) -> None:
         if find_spec("bert_score") is None:
             raise MissingExtraError("The metric bertscore", "local")
@@ -69,6 +73,7 @@ class BertScore:
         self._layers = layers
         self._baseline = baseline
         self._batch_size = batch_size
+        self._form = normalizer(unicode)
         self._scorer: Any = None
         self._max_tokens = 0
         self.outputs = tuple(
@@ -79,7 +84,7 @@ class BertScore:
         rescaled = "no" if baseline is None else Path(baseline).name
         self.signature = (
             f"bertscore|nrefs:var|multi:max|model:{which}|layers:{layers or 'default'}|idf:no"
-            f"|rescale:{rescaled}|cut:noted|blank:0|bert-score:{version('bert-score')}"
+            f"|rescale:{rescaled}|cut:noted|unicode:{unicode}|blank:0|bert-score:{version('bert-score')}"
             f"|transformers:{version('transformers')}"
         )
 
@@ -108,7 +113,7 @@ class BertScore:
     def score_batch(self, items: Sequence[Scorable]) -> Iterable[tuple[Score, ...]]:
         """Yield three scores for each answer, computed for all of them together."""
         pairs = [
-            (at, answer.text or "", reference)
+            (at, self._form(answer.text or ""), self._form(reference))
             for at, (sample, answer) in enumerate(items)
             for reference in references(sample)
             if (answer.text or "").strip()
@@ -129,10 +134,10 @@ class BertScore:
                     for before, value in zip(best.get(at, [-9.0] * 3), values, strict=True)
                 ]
         for at, (sample, answer) in enumerate(items):
-            yield self._scores(best.get(at, [0.0] * 3), sample, answer.text or "")
+            yield self._scores(best.get(at, [0.0] * 3), sample, self._form(answer.text or ""))
 
     def _scores(self, values: list[float], sample: Sample, text: str) -> tuple[Score, ...]:
-        accepted = references(sample)
+        accepted = tuple(map(self._form, references(sample)))
         if not accepted:
             return unscored(self.outputs)
         note = ""

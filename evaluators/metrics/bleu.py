@@ -32,6 +32,8 @@ _BY_LANGUAGE: Mapping[str, Tokenizer] = {
     "lo": "char",
     "km": "char",
     "my": "char",
+    "bo": "char",
+    "dz": "char",
 }
 _WHOLE_SENTENCES = (
     "the text is in a script without blanks, in which this tokenizer ({}) finds hardly any words; "
@@ -46,13 +48,13 @@ class Bleu:
     is not their mean. Statistics: 4 counts of matched n-grams, 4 of all n-grams, the answer's
     length, the closest reference's length. A blank answer is 0 and counts in the corpus's length.
 
-    `tokenize` is sacreBLEU's tokenizer. Without it, it follows the `language`, which is that of the
-    run where the run names one: zh for Chinese; ja-mecab for Japanese where it is installed
-    (pip install "sacrebleu[ja]"), else char; ko-mecab for Korean where it is installed
-    (sacrebleu[ko]), else 13a; char for Thai, Lao, Khmer and Burmese; 13a for all others. A score by
-    13a, intl or none of text in a script without blanks has a note, as it counts whole sentences as
-    words. Both texts are brought into the normal form `unicode` first; "none" gives sacreBLEU's
-    numbers for texts in any other form too.
+    `tokenize` is sacreBLEU's tokenizer. Without it, it follows the `language`, which is that
+    of the run where the run names one: zh for Chinese; ja-mecab for Japanese where it is
+    installed (pip install "sacrebleu[ja]"), else char; ko-mecab for Korean where it is
+    installed (sacrebleu[ko]), else 13a; char for Thai, Lao, Khmer, Burmese and Tibetan; 13a
+    for all others. A score by 13a, intl or none of text in a script without blanks has a
+    note, as it counts whole sentences as words. Both texts are brought into the normal form
+    `unicode` first; "none" gives sacreBLEU's numbers for texts in any other form too.
     """
 
     name = "bleu"

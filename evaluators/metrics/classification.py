@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import references, unscored
 from evaluators.text.normal_form import NormalForm, normalizer
-from evaluators.text.words import SIGNATURE, has_words, is_unspaced
+from evaluators.text.words import SIGNATURE, has_words, is_unspaced, without_invisible
 from providers.errors import RunDocumentError
 
 Labels = Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=24)]
@@ -138,7 +138,7 @@ class Classification:
         return inside[0] if len(inside) == 1 else other
 
     def _plain(self, text: str) -> str:
-        return _AROUND.sub("", " ".join(self._form(text.casefold()).split()))
+        return _AROUND.sub("", " ".join(self._form(without_invisible(text).casefold()).split()))
 
 
 def macro_f1(matrix: _Matrix) -> float:

@@ -11,17 +11,18 @@ from typing import Literal
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import references, unscored
 from evaluators.text.normal_form import NormalForm, normalizer
-from evaluators.text.words import SIGNATURE, has_words
+from evaluators.text.words import SIGNATURE, has_words, without_invisible
 from providers.errors import RunDocumentError
 
 
 class Contains:
     """Whether the answer contains `text`, or any of the references when no text is given.
 
-    The text has to stand there as whole words, by Unicode's word boundaries (UAX #29): "4" is not
-    in "42", nor "Berlin" in "Berliner", but "北京" is in "我在北京". In Korean a particle may
-    follow it. With `match` "text" it may be a part of a word. Without `case_sensitive` both sides
-    are case-folded. `unicode` is the normal form that both are brought into. The expected text is
+    The text has to stand there as whole words, by Unicode's word boundaries (UAX #29): "4" is
+    not in "42", nor "Berlin" in "Berliner", but "北京" is in "我在北京". In Korean a particle may
+    follow it. With `match` "text" it may be a part of a word. Without `case_sensitive` both
+    sides are case-folded. Invisible characters (zero-width spaces, signs of direction) are
+    dropped. `unicode` is the normal form that both are brought into. The expected text is
     never blank, so a blank answer is 0.
     """
 
@@ -66,4 +67,5 @@ class Contains:
 
     def _read(self, text: str) -> str:
         # Folding may decompose a character, so it comes before the normal form.
+        text = without_invisible(text)
         return self._form(text.casefold() if self._folds else text)

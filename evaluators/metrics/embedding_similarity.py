@@ -9,19 +9,20 @@ A blank answer is 0. With several references the nearest counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from operator import mul
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from evaluators.base import Answer, Embed, Output, Sample, Scorable, Score
+from evaluators.base import Embed, Output, Scorable, Score
 from evaluators.data.paths import Opens, is_folder
 from evaluators.metrics.model_folder import fingerprint, not_loaded
 from evaluators.metrics.reference import references, unscored
+from evaluators.text.normal_form import NormalForm, normalizer
 from providers.errors import EvalrouterError, MissingExtraError, RunDocumentError
 
 _OUTPUTS = (
@@ -32,7 +33,7 @@ _OUTPUTS = (
     ),
 )
 _SOURCE = "Reimers and Gurevych 2019, Sentence-BERT (cosine of sentence embeddings)"
-_SIGNATURE = "embedding_similarity|nrefs:var|multi:max|measure:cosine|blank:0|v:1"
+_SIGNATURE = "embedding_similarity|nrefs:var|multi:max|measure:cosine|unicode:{}|blank:0|v:2"
 
 # Hosts limit how many texts a request may have; OpenAI's limit is 2,048, others' are lower.
 _TEXTS_PER_REQUEST = 64
@@ -43,8 +44,11 @@ def embedding_similarity(
     route: str | None = None,
     model: Annotated[str, Opens("model")] | None = None,
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 32,
+    unicode: NormalForm = "nfc",
 ) -> ByRoute | ByModel:
     """Cosine of embeddings by a `route` of the router, or a local `model` (a folder or hub name).
+
+    Texts are brought into the normal form `unicode` before they are embedded.
 
     Raises:
         RunDocumentError: neither or both are named.
@@ -54,7 +58,9 @@ def embedding_similarity(
         raise RunDocumentError(
             "route: name either a route that has embeddings, or a local model", param="route"
         )
-    return ByRoute(route) if route is not None else ByModel(model or "", batch_size)
+    if route is not None:
+        return ByRoute(route, unicode)
+    return ByModel(model or "", batch_size, unicode)
 
 
 class ByRoute:
@@ -69,13 +75,15 @@ class ByRoute:
     needs_reference = True
     source = _SOURCE
 
-    def __init__(self, route: str) -> None:
+    def __init__(self, route: str, unicode: NormalForm) -> None:
         self.route = route
-        self.signature = f"{_SIGNATURE}|route:{route}"
+        self._form = normalizer(unicode)
+        self.signature = f"{_SIGNATURE.format(unicode)}|route:{route}"
 
     async def ask(self, items: Sequence[Scorable], embed: Embed) -> list[tuple[Score, ...]]:
         """Return a score for each answer; the texts of the batch are embedded together."""
-        texts = _texts(items)
+        pairs = _pairs(items, self._form)
+        texts = _texts(pairs)
         vectors: dict[str, list[float]] = {}
         failed = ""
         for start in range(0, len(texts), _TEXTS_PER_REQUEST):
@@ -86,7 +94,7 @@ class ByRoute:
                 failed = f"{self.route}: {error.message}"
                 continue
             vectors.update(zip(some, embedded, strict=True))
-        return [_score(sample, answer, vectors, failed) for sample, answer in items]
+        return [_score(pair, vectors, failed) for pair in pairs]
 
 
 class ByModel:
@@ -102,16 +110,22 @@ class ByModel:
     load_s = 900.0
     sample_s = 300.0
 
-    def __init__(self, model: Annotated[str, msgspec.Meta(min_length=1)], batch_size: int) -> None:
+    def __init__(
+        self,
+        model: Annotated[str, msgspec.Meta(min_length=1)],
+        batch_size: int,
+        unicode: NormalForm,
+    ) -> None:
         if find_spec("sentence_transformers") is None:
             raise MissingExtraError("The metric embedding_similarity with a local model", "local")
         self._name = model
         self._batch_size = batch_size
+        self._form = normalizer(unicode)
         self._model: Any = None
         folder = Path(model)
         which = f"{folder.name}@{fingerprint(folder)}" if is_folder(folder) else model
         self.signature = (
-            f"{_SIGNATURE}|model:{which}|cut:noted"
+            f"{_SIGNATURE.format(unicode)}|model:{which}|cut:noted"
             f"|sentence-transformers:{version('sentence-transformers')}"
         )
 
@@ -126,15 +140,16 @@ class ByModel:
 
     def score_batch(self, items: Sequence[Scorable]) -> Iterable[tuple[Score, ...]]:
         """Yield a score for each answer; each different text is embedded once."""
-        texts = _texts(items)
+        pairs = _pairs(items, self._form)
+        texts = _texts(pairs)
         # It sorts by length itself.
         embedded = self._model.encode(texts, batch_size=self._batch_size, show_progress_bar=False)
         vectors = dict(zip(texts, embedded.tolist(), strict=True))
         cut = {text for text in texts if self._is_cut(text)}
         note = f"the answer or a reference was cut to {self._model.max_seq_length} tokens"
-        for sample, answer in items:
-            cut_note = note if not cut.isdisjoint((answer.text or "", *references(sample))) else ""
-            yield _score(sample, answer, vectors, note=cut_note)
+        for pair in pairs:
+            cut_note = "" if cut.isdisjoint((pair.text, *pair.accepted)) else note
+            yield _score(pair, vectors, note=cut_note)
 
     def _is_cut(self, text: str) -> bool:
         limit = self._model.max_seq_length
@@ -143,27 +158,35 @@ class ByModel:
         return len(self._model.tokenizer.encode(text)) > int(limit)
 
 
-def _texts(items: Sequence[Scorable]) -> list[str]:
+class _Pair(NamedTuple):
+    """The texts that are compared, in their normal form."""
+
+    text: str
+    accepted: tuple[str, ...]
+
+
+def _pairs(items: Sequence[Scorable], form: Callable[[str], str]) -> list[_Pair]:
+    return [
+        _Pair(form(answer.text or ""), tuple(map(form, references(sample))))
+        for sample, answer in items
+    ]
+
+
+def _texts(pairs: Sequence[_Pair]) -> list[str]:
     """Return every text that has to be embedded, once."""
     texts: dict[str, None] = {}
-    for sample, answer in items:
-        accepted = references(sample)
-        if accepted and (answer.text or "").strip():
-            texts.update(dict.fromkeys((answer.text or "", *accepted)))
+    for text, accepted in pairs:
+        if accepted and text.strip():
+            texts.update(dict.fromkeys((text, *accepted)))
     return list(texts)
 
 
 def _score(
-    sample: Sample,
-    answer: Answer,
-    vectors: dict[str, list[float]],
-    failed: str = "",
-    note: str = "",
+    pair: _Pair, vectors: dict[str, list[float]], failed: str = "", note: str = ""
 ) -> tuple[Score, ...]:
-    accepted = references(sample)
+    text, accepted = pair
     if not accepted:
         return unscored(_OUTPUTS)
-    text = answer.text or ""
     if not text.strip():
         return (Score(output="embedding_similarity", value=0.0),)
     if not all(item in vectors for item in (text, *accepted)):

@@ -20,11 +20,11 @@ class F1:
 
     Words are in lower case, without punctuation and articles. By the `rules` "unicode", texts whose
     punctuation is ASCII's give exactly the numbers of SQuAD's script. Beyond it, they drop the
-    punctuation of all scripts (as MLQA does), divide Chinese, Japanese, Thai and other scripts
-    written without blanks at Unicode's word boundaries (UAX #29: a word for each character, except
-    in runs of katakana), and bring texts into the normal form `unicode`. The rules "squad1.1" are
-    the script to the letter; use them to repeat published numbers on texts with typographic
-    quotes or dashes.
+    punctuation of all scripts (as MLQA does) and invisible characters, divide Chinese, Japanese,
+    Thai and other scripts written without blanks at Unicode's word boundaries (UAX #29: a word for
+    each character, except in runs of katakana), and bring texts into the normal form `unicode`. The
+    rules "squad1.1" are the script to the letter; use them to repeat published numbers on texts
+    with typographic quotes or dashes.
     """
 
     name = "f1"

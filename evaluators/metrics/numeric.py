@@ -20,15 +20,17 @@ Tolerance = Annotated[float, msgspec.Meta(ge=0)]
 class Numeric:
     """Whether the last number (`pick`: or the first) of the answer is that of a reference.
 
-    Numbers may have a sign, groups of thousands, decimals and an exponent; what is around them
-    (a currency, a unit, a percent sign) does not count. `decimal` says which character begins the
-    decimals where that is open: 1,234 is a thousand by "." and 1.234 by ",". Numbers that can be
-    read in one way only are read so (1.234.567,89 and 1,234,567.89), and groups may also be
-    separated by an apostrophe, a no-break space or in the Indian way (12,34,567). Digits may be of
-    any script, with Arabic's own separators; Chinese, Japanese and Korean units of tens of
-    thousands count (3.5万), and numbers written in Chinese characters (三十五) are read where the
-    text has no digits. Two numbers are equal within `rel_tol` of the larger or within `abs_tol`.
-    An answer without a number, a blank one among them, is 0.
+    Numbers may have a sign, groups of thousands, decimals and a power of ten (1e3, 1.5 x 10^3);
+    what is around them (a currency, a unit, a percent sign) does not count. `decimal` says
+    which character begins the decimals where that is open: 1,234 is a thousand by "." and 1.234
+    by ",". Numbers that can be read in one way only are read so (1.234.567,89 and
+    1,234,567.89), and groups may also be separated by an apostrophe, a no-break space or in the
+    Indian way (12,34,567). 3/4, 2 1/2, ½, LaTeX's fractions and 三分之一 are fractions, and
+    1/2/2024 is not. Digits may be of any script, with Arabic's own separators; Chinese,
+    Japanese and Korean units of tens of thousands count (3.5万), and numbers written in Chinese
+    characters (三十五) are read where the text has no digits. Two numbers are equal within
+    `rel_tol` of the larger or within `abs_tol`. An answer without a number, a blank one among
+    them, is 0.
     """
 
     name = "numeric"

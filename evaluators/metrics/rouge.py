@@ -41,12 +41,13 @@ _SENTENCE_END = re.compile(r"[.!?]['\")\]]*\s+\S|[。！？।؟]\s*\S")  # noqa
 class Rouge:
     """F1 of four ROUGE variants, 0 to 1, the same numbers as Google's rouge-score.
 
-    For rougeLsum a newline ends a sentence, as there; a text of several sentences without a newline
-    then has a note, as it counts as one. With `lsum` "segment", sentences are found by sentencex
-    for the given `language` (by default that of the run, else English); with "auto" only in texts
-    without a newline. `preset` "published" is how papers compute ROUGE: with the stemmer, one
-    sentence a line (`lsum` "auto"). With several references each variant takes its best.
-    A blank answer is 0.
+    Without `stemmer` words count as they are. With `lsum` "newline", the default, a newline ends a
+    sentence for rougeLsum, as there; a text of several sentences without a newline then has a note,
+    as it counts as one. With "segment", sentences are found by sentencex for the given `language`
+    (by default that of the run, else English); with "auto" only in texts without a newline.
+    `preset` "published" is how papers compute ROUGE: with the stemmer, one sentence a line (`lsum`
+    "auto"), where these options are not written. With several references each variant takes its
+    best. A blank answer is 0.
 
     `tokenizer` "rouge-score" knows only the letters a to z and digits, so a reference in another
     script has no words, and a score of 0 would say nothing about the answer: it leaves no value,
@@ -68,16 +69,16 @@ class Rouge:
         self,
         *,
         preset: Literal["published"] | None = None,
-        stemmer: bool = False,
+        stemmer: bool | None = None,
         tokenizer: Literal["rouge-score", "unicode", "character"] = "rouge-score",
-        lsum: Literal["newline", "segment", "auto"] = "newline",
+        lsum: Literal["newline", "segment", "auto"] | None = None,
         language: LanguageName = "en",
         unicode: NormalForm = "nfc",
         implementation: Literal["rouge-score-rs", "rouge-score"] = "rouge-score-rs",
     ) -> None:
-        if preset == "published":
-            stemmer = True
-            lsum = "auto" if lsum == "newline" else lsum
+        published = preset == "published"
+        stemmer = published if stemmer is None else stemmer
+        lsum = lsum or ("auto" if published else "newline")
         if stemmer and tokenizer != "rouge-score":
             raise RunDocumentError(
                 f"stemmer: the tokenizer {tokenizer!r} cannot stem; leave one of them out",

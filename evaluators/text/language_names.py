@@ -20,6 +20,7 @@ _NAMES: Mapping[str, str] = {
     "czech": "cs",
     "danish": "da",
     "dutch": "nl",
+    "dzongkha": "dz",
     "english": "en",
     "finnish": "fi",
     "french": "fr",
@@ -45,6 +46,7 @@ _NAMES: Mapping[str, str] = {
     "spanish": "es",
     "swedish": "sv",
     "thai": "th",
+    "tibetan": "bo",
     "turkish": "tr",
     "ukrainian": "uk",
     "urdu": "ur",
@@ -52,8 +54,10 @@ _NAMES: Mapping[str, str] = {
 }
 # ISO 639-3 codes and macrolanguages, as FLORES and others write them.
 _CODES: Mapping[str, str] = {
+    "bod": "bo",
     "cmn": "zh",
     "deu": "de",
+    "dzo": "dz",
     "eng": "en",
     "fra": "fr",
     "jpn": "ja",

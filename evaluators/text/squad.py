@@ -14,7 +14,7 @@ from typing import Literal
 import regex
 
 from evaluators.text.normal_form import NormalForm, normalizer
-from evaluators.text.words import SIGNATURE, words
+from evaluators.text.words import SIGNATURE, without_invisible, words
 
 AnswerRules = Literal["unicode", "squad1.1"]
 
@@ -46,7 +46,7 @@ class AnswerWords:
         """Return the words that count."""
         if self._strict:
             return _without_articles(text.lower().translate(_ASCII)).split()
-        plain = _without_punctuation(self._form(text).lower())
+        plain = _without_punctuation(self._form(without_invisible(text)).lower())
         return words(_without_articles(plain)) or words(plain) or text.split()
 
 
@@ -54,9 +54,10 @@ def answer_words(rules: AnswerRules, form: NormalForm) -> AnswerWords:
     """Return a function from a text to its words, in lower case, without articles.
 
     Args:
-        rules: `squad1.1` is the script to the letter: only ASCII's punctuation is dropped, and
-            words are what blank space separates. `unicode` gives the same for texts without
-            other punctuation; it also drops the punctuation of all scripts, divides scripts that
+        rules: `squad1.1` is the script to the letter: only ASCII's punctuation is
+            dropped, and words are what blank space separates. `unicode` gives the same for
+            texts without other punctuation; it also drops the punctuation of all scripts and
+            invisible characters (zero-width spaces, signs of direction), divides scripts that
             are written without blanks (see `words`), and keeps a text of nothing but articles
             or punctuation: the script would leave nothing of it, so that the answers "A" and
             "The" to a multiple choice were equal.

@@ -13,10 +13,17 @@ from importlib.metadata import version
 
 import regex
 
-_WITHOUT_BLANKS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Yi}\p{Line_Break=SA}"
+_WITHOUT_BLANKS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Yi}\p{Tibetan}\p{Line_Break=SA}"
 _UNSPACED = regex.compile(f"[{_WITHOUT_BLANKS}]")
 _BOUNDARY = regex.compile(r"\b", regex.WORD | regex.V1)
 _RUN = regex.compile(r"\w+")
+# Other symbols, emoji among them, are words.
+_NO_WORD = regex.compile(r"[\p{P}\p{Z}\p{C}$+<=>^`|~＄＋＜＝＞＾｀｜～]*")  # noqa: RUF001  # full-width
+# Zero-width spaces, soft hyphens and signs of direction. Joiners are no such characters: they
+# change what is seen.
+_INVISIBLE = regex.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
+)
 _PARTICLE = regex.compile(r"\p{Hangul}{2}")
 
 # Part of the signatures of the metrics that use this module.
@@ -35,10 +42,15 @@ def words(text: str) -> list[str]:
     divided: list[str] = []
     for piece in pieces:
         if _UNSPACED.search(piece):
-            divided += [part for part in _divided(piece) if _RUN.search(part)]
+            divided += [part for part in _divided(piece) if not _NO_WORD.fullmatch(part)]
         else:
             divided.append(piece)
     return divided
+
+
+def without_invisible(text: str) -> str:
+    """Return the text without the characters that nobody sees, which copied texts are full of."""
+    return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
 def letters_and_digits(text: str) -> list[str]:

@@ -263,7 +263,7 @@ def test_an_exact_match_shares_every_word(text, reference):
         (
             {"name": "rouge", "stemmer": "yes"},
             "metrics[2].stemmer",
-            "metrics[2]: rouge: stemmer: Expected `bool`, got `str`",
+            "metrics[2]: rouge: stemmer: Expected `bool | null`, got `str`",
         ),
         (
             {"name": "bleu", "tokenize": "14a"},

@@ -127,6 +127,15 @@ def test_bertscore_is_bert_scores(tiny_bert):
     assert {(one.value, one.error) for one in found[6]} == {(None, "no reference")}
 
 
+def test_bertscore_compares_texts_in_their_normal_form(tiny_bert):
+    spec = {"name": "bertscore", "model": str(tiny_bert), "layers": 2}
+    full = [item("ｔｈｅ ｃａｔ", "the cat")]  # noqa: RUF001  # full-width on purpose
+    [as_it_is] = scored({**spec, "unicode": "nfc"}, full)
+    [plain] = scored({**spec, "unicode": "nfkc"}, full)
+    assert as_it_is[2].value < 0.999
+    assert plain[2].value == pytest.approx(1.0, abs=1e-5)
+
+
 def test_bertscore_is_rescaled_by_a_baseline_that_is_named(tiny_bert, tmp_path):
     baseline = tmp_path / "baseline.tsv"
     rows = ["LAYER,P,R,F", "0,0.1,0.1,0.1", "1,0.2,0.2,0.2", "2,0.3,0.4,0.35"]
@@ -254,6 +263,13 @@ async def test_similarity_by_a_route():
     values = [one.value for one in found]
     assert values == pytest.approx([1.0, 0.0, 3 / math.sqrt(10), 0.0, None])
     assert embed.asked == [("up/embedder", ["aab", "b", "a", "ab"])]
+
+
+async def test_a_route_embeds_texts_in_their_normal_form():
+    embed = Embedder()
+    [found] = await asked([item("cafe\u0301", "caf\u00e9")], embed)
+    assert embed.asked == [("up/embedder", ["caf\u00e9"])]
+    assert found.value == pytest.approx(1.0)
 
 
 async def test_a_route_that_fails_leaves_no_value_and_the_run_goes_on():

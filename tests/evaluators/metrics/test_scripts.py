@@ -87,6 +87,9 @@ def test_the_strict_rules_are_the_script_on_typographic_text_too(text, reference
         ("दिल्ली।", "दिल्ली"),
         ("“Paris”", "Paris"),
         ("cafe\u0301", "café"),
+        ("\u2067ירושלים\u2069", "ירושלים"),
+        ("Pa\u00adris\u200b", "Paris"),
+        ("ལྷ་ས།", "ལྷ་ས"),
     ],
 )
 def test_punctuation_of_all_scripts_and_composed_characters(name, text, reference):
@@ -126,10 +129,17 @@ def test_chinese_characters_count_as_words():
     assert scores({"name": "levenshtein", "words": "unicode"}, *CHINESE)[2].value == 1 / 13
 
 
+def test_an_emoji_is_a_word_in_every_script():
+    assert value("exact_match", "北京👍", "北京👎") == 0
+    assert value("exact_match", "Beijing 👍", "Beijing 👎") == 0
+    assert value("exact_match", "北京＋", "北京") == 1
+
+
 @pytest.mark.parametrize("name", ["bleu", "ter", "meteor", "levenshtein"])
 def test_a_score_that_counts_sentences_as_words_says_so(name):
     assert "without blanks" in scores(name, *CHINESE)[-1].note
     assert "without blanks" in scores(name, "ประเทศไทย", "ประเทศไทย")[-1].note
+    assert "without blanks" in scores(name, "བོད་སྐད་ཡིག", "བོད་སྐད་ཡིག")[-1].note
     assert not scores(name, "Good morning", "Good morning")[-1].note
     assert not scores(name, "Привет, мир", "Привет, мир")[-1].note
 
@@ -142,6 +152,7 @@ def test_a_score_that_counts_sentences_as_words_says_so(name):
         ("Japanese", "char"),
         ("th", "char"),
         ("Korean", "13a"),
+        ("bod_Tibt", "char"),
         ("German", "13a"),
         ("Klingon", "13a"),
         ("", "13a"),
@@ -255,6 +266,11 @@ def test_the_preset_is_rouge_score_with_stemmer_and_a_sentence_a_line(spec):
         expected = oracle.score(two, one)
         for score in scores(spec, one, two):
             assert score.value == expected[score.output].fmeasure
+
+
+def test_an_option_that_is_written_wins_over_the_preset():
+    plain = {"name": "rouge", "stemmer": False, "lsum": "newline"}
+    assert build({**plain, "preset": "published"}).signature == build(plain).signature
 
 
 @pytest.mark.parametrize("spec", ["rouge:papers", "f1:published", {"f1": "published"}])

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from evaluators.text.language_names import language_code
 from evaluators.text.normal_form import normalizer
-from evaluators.text.words import has_words, is_unspaced, letters_and_digits, words
+from evaluators.text.words import (
+    has_words,
+    is_unspaced,
+    letters_and_digits,
+    without_invisible,
+    words,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +27,9 @@ from evaluators.text.words import has_words, is_unspaced, letters_and_digits, wo
         ("コーヒーを飲む", ["コーヒー", "を", "飲", "む"]),
         ("กาแฟเย็น", ["ก", "า", "แ", "ฟ", "เ", "ย็", "น"]),
         ("서울에서 왔다", ["서울에서", "왔다"]),
+        ("བོད་སྐད་ཡིག།", ["བོད", "སྐད", "ཡིག"]),
+        ("北京👍🏽、≈5+", ["北", "京", "👍🏽", "≈", "5"]),
+        ("家族は👨\u200d👩\u200d👧だ", ["家", "族", "は", "👨\u200d👩\u200d👧", "だ"]),
         ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
         ("", []),
     ],
@@ -32,6 +41,13 @@ def test_words(text, expected):
 @given(st.text(alphabet=st.characters(max_codepoint=0x24F)))
 def test_latin_words_are_what_blank_space_separates(text):
     assert words(text) == text.split()
+
+
+def test_what_nobody_sees_is_dropped_and_joiners_stay():
+    assert without_invisible("\u200fשלום\u200f\u00ad\ufeff") == "שלום"
+    assert without_invisible("ភ្នំ\u200bពេញ") == "ភ្នំពេញ"
+    for text in ("👨\u200d👩", "می\u200cخواهم", "plain"):
+        assert without_invisible(text) == text
 
 
 def test_runs_of_letters_keep_their_marks():
@@ -66,6 +82,7 @@ def test_a_part_between_word_boundaries(text, part, expected):
 def test_scripts_without_blanks():
     assert is_unspaced("今天天气 OK")
     assert is_unspaced("ประเทศไทย")
+    assert is_unspaced("བོད་སྐད་ཡིག")
     assert not is_unspaced("서울에서 왔다")
     assert not is_unspaced("My name is 王")
     assert not is_unspaced("")

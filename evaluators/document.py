@@ -103,7 +103,8 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             without scores, `zero` scores it as an empty text.
         baseline: the route that differences are taken against; None for no differences.
         primary: the output that decides: it is tested first, and the others only if it shows a
-            difference; None tests all alike, corrected for their number.
+            difference; None for the output of `stop_when: {decided: ...}`, and without that for
+            testing all alike, corrected for their number.
         margins: output to the largest difference that makes no difference to you: what is shown
             to differ from the baseline by less is `equivalent`.
         gates: conditions such as `rougeL >= 0.20` or `rougeL >= baseline`.
@@ -154,3 +155,9 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def uses_run_cache(self) -> bool:
         """Whether stored answers may be used; by default where there are no gates."""
         return not self.gates if self.cache is None else self.cache
+
+    @property
+    def deciding(self) -> str | None:
+        """The output that is tested first: `primary`, or what `stop_when` decides."""
+        decided = None if self.stop_when is None else self.stop_when.decided
+        return self.primary or decided

@@ -139,8 +139,11 @@ def _stopped_at(data: Data, when: StopWhen, output: Output) -> int | None:
         for route, values in rows:
             cell = Place(route, str(n), 0)
             rule.add(cell, answer, [Score(output=output.name, value=values[n])])
-        if rule.reason():
-            return n + 1
+        if rule.may_stop():
+            shown = _compare(data, n + 1, output).p_value
+            if shown is not None and shown < ALPHA:
+                return n + 1
+            rule.postpone()
     return None
 
 

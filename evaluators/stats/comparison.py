@@ -23,6 +23,7 @@ from evaluators.stats.corrected_means import corrected_difference
 from evaluators.stats.inversion import DichotomousTest, DifferenceMethod
 from evaluators.stats.power import MAX_SAMPLES
 from evaluators.stats.prediction_powered import labelled_rows
+from evaluators.stats.sequential import LEVEL_OF_REPORTS
 
 
 class SampleScores(NamedTuple):
@@ -39,7 +40,7 @@ FEWEST_FOR_A_MARGIN = 20
 FEWEST_ONE_SIDED = 100
 """Without a range and in one direction only, a bound of 97.5% takes so many samples to hold."""
 
-ALPHA = 0.05
+ALPHA = LEVEL_OF_REPORTS
 """A difference is called one when its p-value, corrected by Holm over the report, is below this."""
 
 Clusters: TypeAlias = NDArray[np.intp] | None

@@ -3,8 +3,11 @@
     rule = StopRule(when, routes=["a", "b"], outputs=outputs, baseline="b", repeats=1)
     for row in rows_as_they_come:
         rule.add(row.cell, row.answer, row.scores)
-        if rule.reason():
-            break
+        if rule.may_stop():
+            break                          # if the report says so too; else rule.postpone()
+
+The rule is quick, and has the formulas of `always_valid.py`, which reports use. What decides is the
+report: a run ends only where its report, of every answer that there is, shows what the rule saw.
 
 A test that is looked at again and again, and stops when it likes what it sees, is wrong far more
 often than its level says. The methods here are *always valid*: the chance of a wrong stop, over all
@@ -36,11 +39,14 @@ from providers.errors import RunDocumentError, closest
 ASYMPTOTIC_MINIMUM = 100
 """Samples (or clusters) before an asymptotic method may decide anything."""
 
+LEVEL_OF_REPORTS = 0.05
+"""The level at which reports decide, and one minus that of their intervals."""
+
+_POSTPONED = 1.1  # times as many samples, before the report is read once more
+
 _TUNED_AT = 300  # where an asymptotic sequence is narrowest; elsewhere it is valid all the same
 BETS = tuple(0.9 * 0.5**k for k in range(7))
 """Shares of what may be bet, each half of the one before: one is within 1.5 of the best."""
-
-_BETS = tuple(sign * bet for bet in BETS for sign in (1, -1))
 
 
 class StopWhen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,7 +58,7 @@ class StopWhen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         output: of which output; may be left out where the run has only one.
         decided: stop once every route is shown to be better or worse than the baseline on this
             output.
-        alpha: the chance of a wrong stop, over the whole run and all routes.
+        alpha: the chance of a wrong stop, over the whole run and all routes; at most 0.05.
         min_samples: do not stop before so many samples.
     """
 
@@ -74,8 +80,15 @@ def check_stop(when: StopWhen, outputs: Sequence[Output], *, baseline: str | Non
     """Return the output that a rule is about.
 
     Raises:
-        RunDocumentError: no such output, one that is no mean, or `decided` without a baseline.
+        RunDocumentError: no such output, one that is no mean, `decided` without a baseline, or a
+            level above that of reports.
     """
+    if when.alpha > LEVEL_OF_REPORTS:
+        raise RunDocumentError(
+            f"stop_when.alpha: at most {LEVEL_OF_REPORTS:g}, because the run's report decides at "
+            "that level",
+            param="stop_when.alpha",
+        )
     key = "output" if when.decided is None else "decided"
     name = when.output if when.decided is None else when.decided
     param = f"stop_when.{key}"
@@ -106,7 +119,7 @@ def check_stop(when: StopWhen, outputs: Sequence[Output], *, baseline: str | Non
 
 
 class StopRule:
-    """Watches a run's answers and says when its question is answered, in O(1) per answer.
+    """Watches a run's answers and says when its question may be answered, in O(1) per answer.
 
     Repeats of a sample are averaged once all of them are there; a sample counts for a difference
     once the baseline has answered it too. Failed answers and missing scores are left out, as in
@@ -142,7 +155,7 @@ class StopRule:
         self._sequences = {route: self._sequence(alpha) for route in self._watched}
         self._repeated: dict[Cell, list[float | None]] = {}
         self._waiting: dict[str, dict[str, float | None]] = {}
-        self._reason = ""
+        self._fewest = when.min_samples
 
     def add(
         self, cell: Cell, answer: Answer, scores: Sequence[Score], *, cluster: str = ""
@@ -175,11 +188,14 @@ class StopRule:
         else:
             self._pair(cell.route, cell.sample_id, value, cluster)
 
-    def reason(self) -> str:
-        """Say in a sentence why the run may stop; "" while it may not. A reason stays."""
-        if not self._reason and self._watched and all(map(self._answered, self._watched)):
-            self._reason = self._sentence()
-        return self._reason
+    def may_stop(self) -> bool:
+        """Say whether the answers so far are enough, by what this rule sees of them."""
+        return bool(self._watched) and all(map(self._answered, self._watched))
+
+    def postpone(self) -> None:
+        """Wait for a tenth more samples, because the report did not show what the rule saw."""
+        fewest = min(sequence.n for sequence in self._sequences.values())
+        self._fewest = max(self._fewest, math.ceil(fewest * _POSTPONED), fewest + 1)
 
     def _sequence(self, alpha: float) -> _Sequence:
         low, high, half_width = self._output.low, self._output.high, self._when.half_width
@@ -205,31 +221,11 @@ class StopRule:
 
     def _answered(self, route: str) -> bool:
         sequence = self._sequences[route]
-        if sequence.n < self._when.min_samples or not sequence.ready:
+        if sequence.n < self._fewest or not sequence.ready:
             return False
         if self._when.half_width is not None:
-            return sequence.interval()[1] <= self._when.half_width
+            return sequence.half_width() <= self._when.half_width
         return sequence.log_evidence() >= math.log(len(self._watched) / self._when.alpha)
-
-    def _sentence(self) -> str:
-        name, alpha = self._output.name, self._when.alpha
-        parts = []
-        if self._when.half_width is not None:
-            for route, sequence in self._sequences.items():
-                centre, half = sequence.interval()
-                parts.append(f"{route} {centre:.4g} ± {half:.2g} (n {sequence.n:,})")
-            return (
-                f"{name} is known to ±{self._when.half_width:g} for every route, at "
-                f"{1 - alpha:.4g} whenever one looks: {', '.join(parts)}"
-            )
-        for route, sequence in self._sequences.items():
-            better = (sequence.mean > 0) == self._output.higher_is_better
-            p_value = min(1.0, len(self._watched) * math.exp(-sequence.log_evidence()))
-            parts.append(
-                f"{route} is {'better' if better else 'worse'} than {self._baseline} by "
-                f"{abs(sequence.mean):.3g} (n {sequence.n:,}, always-valid p {p_value:.2g})"
-            )
-        return f"{name} is decided: {', '.join(parts)}"
 
 
 def asymptotic_spread(alpha: float) -> float:
@@ -243,7 +239,7 @@ class _Exact(Protocol):
 
     def add(self, value: float) -> None: ...
 
-    def interval(self) -> tuple[float, float]: ...
+    def half_width(self) -> float: ...
 
     def log_evidence(self) -> float: ...
 
@@ -269,16 +265,11 @@ class _Sequence:
     def ready(self) -> bool:
         return self._exact is not None or self._asymptotic.units >= ASYMPTOTIC_MINIMUM
 
-    @property
-    def mean(self) -> float:
-        return self._asymptotic.mean
-
-    def interval(self) -> tuple[float, float]:
-        """Return the middle of the interval, and half its width."""
-        return (self._exact or self._asymptotic).interval()
+    def half_width(self) -> float:
+        return (self._exact or self._asymptotic).half_width()
 
     def log_evidence(self) -> float:
-        """Return the logarithm of the largest evidence so far against a mean of zero."""
+        """Return the logarithm of one over the two-sided p-value of a mean of zero."""
         return (self._exact or self._asymptotic).log_evidence()
 
 
@@ -295,7 +286,7 @@ class _Bernstein:
         self._log = math.log(2 / alpha)
         self._n = 0
         self._sum = self._squares = 0.0
-        self._weights = self._penalty = self._weighted = 0.0
+        self._weights = self._penalty = 0.0
 
     def add(self, value: float) -> None:
         x = min(max((value - self._low) / self._range, 0.0), 1.0)
@@ -303,46 +294,48 @@ class _Bernstein:
         variance = (0.25 + self._squares) / (1 + self._n)
         weight = self._half_width / (self._half_width + variance)
         self._weights += weight
-        self._weighted += weight * x
         self._penalty += (x - before) ** 2 * (-math.log1p(-weight) - weight)
         self._n += 1
         self._sum += x
         self._squares += (x - (0.5 + self._sum) / (1 + self._n)) ** 2
 
-    def interval(self) -> tuple[float, float]:
+    def half_width(self) -> float:
         if not self._weights:
-            return math.nan, math.inf
-        centre = self._low + self._range * self._weighted / self._weights
-        return centre, self._range * (self._log + self._penalty) / self._weights
+            return math.inf
+        return self._range * (self._log + self._penalty) / self._weights
 
     def log_evidence(self) -> float:
         return -math.inf  # never read: this is the sequence of a mean, not of a difference
 
 
 class _Betting:
-    """The capital of bets against a mean difference of zero, begun with 1.
+    """The capital of bets against a mean difference of zero; see `BettingTest` in always_valid.py.
 
     While the mean is zero no bet gains on average, so the chance that the capital ever reaches
-    1 / alpha is at most alpha (Ville's inequality). The stake is split over bets of several sizes.
+    1 / alpha is at most alpha (Ville's inequality). The stake is split over both signs and bets of
+    several sizes.
     """
 
     def __init__(self, width: float) -> None:
         self._width = width
-        self._logs = [0.0] * len(_BETS)
-        self._best = 0.0
+        self._logs = {sign: [0.0] * len(BETS) for sign in (1, -1)}
 
     def add(self, value: float) -> None:
         x = min(max(value / self._width, -1.0), 1.0)
-        self._logs = [log + math.log1p(bet * x) for log, bet in zip(self._logs, _BETS, strict=True)]
-        top = max(self._logs)
-        capital = top + math.log(math.fsum(math.exp(log - top) for log in self._logs) / len(_BETS))
-        self._best = max(self._best, capital)
+        for sign, logs in self._logs.items():
+            self._logs[sign] = [
+                log + math.log1p(sign * bet * x) for log, bet in zip(logs, BETS, strict=True)
+            ]
 
-    def interval(self) -> tuple[float, float]:
-        return math.nan, math.inf  # never read: this is a test of zero, not an interval
+    def half_width(self) -> float:
+        return math.inf  # never read: this is a test of zero, not an interval
 
     def log_evidence(self) -> float:
-        return self._best
+        capitals = []
+        for logs in self._logs.values():
+            top = max(logs)
+            capitals.append(top + math.log(math.fsum(math.exp(log - top) for log in logs)))
+        return max(capitals) - math.log(2 * len(BETS))
 
 
 class _Asymptotic:
@@ -352,14 +345,13 @@ class _Asymptotic:
     """
 
     def __init__(self, alpha: float) -> None:
-        self._rho2 = asymptotic_spread(alpha)
+        self._rho2 = asymptotic_spread(LEVEL_OF_REPORTS)
         self._log = -math.log(alpha)
         self._clusters: dict[str, tuple[float, int]] = {}
         self._offset: float | None = None
         self.units = 0
         self._n = 0
         self._sum = self._ss = self._sn = self._nn = 0.0
-        self._best = 0.0
 
     def add(self, value: float, cluster: str) -> None:
         if self._offset is None:
@@ -374,8 +366,6 @@ class _Asymptotic:
         self._nn += (size + 1) ** 2 - size**2
         if cluster:
             self._clusters[cluster] = (total + x, size + 1)
-        if self.units >= ASYMPTOTIC_MINIMUM:
-            self._best = max(self._best, self._evidence())
 
     @property
     def mean(self) -> float:
@@ -387,19 +377,16 @@ class _Asymptotic:
         squares = max(0.0, self._ss - 2 * centre * self._sn + centre * centre * self._nn)
         return math.sqrt(squares * self.units / (self.units - 1)) / self._n
 
-    def interval(self) -> tuple[float, float]:
+    def half_width(self) -> float:
         if self.units < 2:
-            return math.nan, math.inf
+            return math.inf
         spread = self.units * self._rho2
         wide = math.sqrt(2 * (spread + 1) / spread * (self._log + math.log(spread + 1) / 2))
-        return self.mean, self._error() * wide
+        return self._error() * wide
 
-    def _evidence(self) -> float:
+    def log_evidence(self) -> float:
         error = self._error()
         if error == 0:
             return math.inf if self.mean else 0.0
         spread = self.units * self._rho2
         return (self.mean / error) ** 2 * spread / (2 * (spread + 1)) - math.log(spread + 1) / 2
-
-    def log_evidence(self) -> float:
-        return self._best

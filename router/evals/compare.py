@@ -28,7 +28,7 @@ from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
 from router.evals.judges.calibrated_shares import errors_elsewhere
 from router.evals.judges.people_labels import RunLabels, withhold_uncorrected
-from router.evals.results import looked_at
+from router.evals.looks import looks_at
 from router.evals.runs import Runs
 from router.evals.shared_answers import AnswerIndex, shared_warning
 from router.evals.stored_runs import stored_document
@@ -74,12 +74,16 @@ def parse_margins(texts: Iterable[str]) -> dict[str, float]:
 
 
 class _ComparedRun(msgspec.Struct, frozen=True):
-    """A run with its document, its metrics, and what people say of its answers."""
+    """A run with its document, its metrics, and what people say of its answers.
+
+    `looks` says why its numbers have to hold whenever one looks; see `looks_at`.
+    """
 
     run: Run
     document: RunDocument
     metrics: list[AnyMetric]
     labels: RunLabels
+    looks: tuple[str, ...]
 
 
 class _SharedMetric(msgspec.Struct, frozen=True):
@@ -199,7 +203,7 @@ async def compare_runs(
         warnings=warnings,
         margins=margins,
         primary=_primary(first, metrics),
-        always_valid=any(looked_at(member.run, member.document) for member in members),
+        always_valid=any(member.looks for member in members),
         shared=shared,
         errors=errors,
         movers=request.movers,
@@ -211,7 +215,7 @@ async def _compared(runs: Runs, store: Store, run_id: str) -> _ComparedRun:
     document = stored_document(run)
     metrics = build_metrics(document)
     labels = await RunLabels.of(store, run, metrics, await store.clusters(run.id))
-    return _ComparedRun(run, document, metrics, labels)
+    return _ComparedRun(run, document, metrics, labels, await looks_at(store, run, document))
 
 
 def _pairs(
@@ -346,9 +350,9 @@ def _same_judges(first: _ComparedRun, second: _ComparedRun) -> list[AnyMetric]:
 
 
 def _primary(first: _ComparedRun, metrics: Sequence[_SharedMetric]) -> str | None:
-    """Return the first run's primary output if both runs have it."""
+    """Return the first run's deciding output if both runs have it."""
     shared = {output.name for metric in metrics for output in metric.outputs}
-    primary = None if first.document.primary is None else raw_name(first.document.primary)
+    primary = None if first.document.deciding is None else raw_name(first.document.deciding)
     return primary if primary in shared else None
 
 
@@ -499,14 +503,15 @@ def _prompt(document: RunDocument) -> Any:
 
 
 def _stage(member: _ComparedRun) -> Iterable[str]:
-    """Warn of a run that has not ended, or not as planned."""
+    """Warn of a run that has not ended, or whose size may have been chosen by what it showed."""
     run = member.run
     if run.state != "completed":
         yield f"{run.id} is {run.state}: its scores may change."
-    if run.stopped:
-        yield f"{run.id} ended early ({run.stopped})."
-    if member.document.looks:
-        yield f"{run.id} was extended after it could be read."
+    if member.looks:
+        yield (
+            f"{run.id} {' and '.join(member.looks)}, so intervals, p-values and verdicts are those "
+            "that hold whenever one looks."
+        )
 
 
 def _different(first: _ComparedRun, second: _ComparedRun) -> list[str]:

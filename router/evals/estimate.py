@@ -423,9 +423,9 @@ def _family(output: Output, outputs: Sequence[Output], document: RunDocument) ->
     """
     routes = len(document.routes) - 1
     directed = sum(output.higher_is_better is not None for output in outputs)
-    if document.primary is None:
+    if document.deciding is None:
         return routes * max(1, directed)
-    return routes if output.name == document.primary else routes * max(1, directed - 1)
+    return routes if output.name == document.deciding else routes * max(1, directed - 1)
 
 
 def _detectable(
@@ -446,7 +446,7 @@ def _detectable(
         sd_from=sd_from,
         worst_case=sd_from == _WORST_CASE,
         comparisons=family,
-        after_primary=document.primary not in {None, output.name},
+        after_primary=document.deciding not in {None, output.name},
     )
 
 

@@ -28,6 +28,7 @@ from router.evals.embeddings import EmbeddingClient
 from router.evals.judges.requests import JudgeClient
 from router.evals.lanes import TargetLane, lanes_of
 from router.evals.requests import EvalRequester
+from router.evals.results import stop_reason_of
 from router.evals.validation import (
     PRECOMPUTED,
     build_metrics,
@@ -78,6 +79,10 @@ class Stop(NamedTuple):
 
     state: RunState
     why: str = ""
+
+
+# The stop rule has seen enough; whether the report has is still to be found out.
+_MAY_STOP = Stop("completed", "stop_when")
 
 
 class Replay:
@@ -157,16 +162,19 @@ class Replay:
             if requests:
                 # What cannot be loaded is to be reported before anything is paid for.
                 await scorers.scorer(tuple(range(len(self._metrics))))
-            await run(
-                self._task_lanes(),
-                complete=self._complete,
-                score=scorers.score,
-                store_scores=self._store_scores,
-                on_result=self._count_result,
-                concurrency=document.limits.concurrency,
-                batches=_BATCHES if pool is not WorkerPool or self._has_judges() else 1,
-                halted=self._is_halted,
-            )
+            going = True
+            while going:
+                await run(
+                    self._task_lanes(),
+                    complete=self._complete,
+                    score=scorers.score,
+                    store_scores=self._store_scores,
+                    on_result=self._count_result,
+                    concurrency=document.limits.concurrency,
+                    batches=_BATCHES if pool is not WorkerPool or self._has_judges() else 1,
+                    halted=self._is_halted,
+                )
+                going = self.stop is _MAY_STOP and not await self._is_answered()
         left = live.cells - live.done
         if not left:
             return None
@@ -343,8 +351,25 @@ class Replay:
             self._live.cached += result.answer.cached
         if self._rule is not None:
             self._feed(self._rule, result)
-            if why := self._rule.reason():
-                self.wind_down("completed", why)
+            self._obey_rule(self._rule)
+
+    def _obey_rule(self, rule: StopRule) -> None:
+        """Wind down once the rule says that the run's question may be answered."""
+        if self.stop is None and rule.may_stop():
+            self.stop = _MAY_STOP
+
+    async def _is_answered(self) -> bool:
+        """Say whether the report shows what the stop rule saw; go on where it does not.
+
+        What was in flight has come in since, and the report may see more than the rule does.
+        """
+        assert self._rule is not None, "it has stopped the run"
+        why = await stop_reason_of(self._store, self.run, self._document, self._metrics)
+        if self.stop is not _MAY_STOP:
+            return True  # meanwhile the run has been stopped for another reason
+        self.stop = Stop("completed", why) if why else None
+        self._rule.postpone()
+        return bool(why)
 
     def _feed(self, rule: StopRule, result: CellResult | ScoredAnswer) -> None:
         if result.answer is not None:
@@ -370,8 +395,7 @@ class Replay:
                 failed = result.answer is not None and result.answer.text is None
                 if result.scores or failed:
                     self._feed(self._rule, result)
-        if why := self._rule.reason():
-            self.wind_down("completed", why)
+        self._obey_rule(self._rule)
 
     # When to stop
 

@@ -15,14 +15,17 @@ from evaluators.reports import gates as gate_rules
 from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report, summarise
+from evaluators.reports.stopping import stop_reason
 from evaluators.stats.judge_errors import JudgeErrors
+from evaluators.stats.sequential import check_stop
 from evaluators.text.language_names import language_code
 from router.evals.hardware_cost import HardwareCost
 from router.evals.judges.calibrated_shares import errors_elsewhere
 from router.evals.judges.people_labels import RunLabels, withhold_uncorrected
 from router.evals.judges.report import JudgeReport, judge_reports
+from router.evals.looks import looked_at_warning, looks_at
 from router.evals.stored_runs import stored_document
-from router.evals.validation import build_metrics, parse_gates
+from router.evals.validation import build_metrics, outputs_of, parse_gates
 from router.store.protocol import Store
 from router.store.results import ScoredAnswer
 from router.store.runs import ENDED, Run
@@ -53,6 +56,14 @@ class Outcome(msgspec.Struct, frozen=True):
 class _Cached(NamedTuple):
     outcome: Outcome
     until: float
+
+
+class _Reported(NamedTuple):
+    """A run's rows, their report, and the known errors of its judges."""
+
+    scores: ScoreAccumulator
+    report: Report
+    errors: Mapping[str, JudgeErrors]
 
 
 class Outcomes:
@@ -99,27 +110,6 @@ class Outcomes:
         return read
 
 
-def looked_at(run: Run, document: RunDocument) -> bool:
-    """Say whether a run's number of samples may have been chosen by looking at its scores.
-
-    It may where the run was extended or ended early, and while it has not ended at all.
-    """
-    return bool(document.looks or run.stopped) or run.state != "completed"
-
-
-def _peeking_warnings(run: Run, document: RunDocument) -> list[str]:
-    if not looked_at(run, document):
-        return []
-    reasons = ["was extended after it could be read"] if document.looks else []
-    reasons += [f"ended early ({run.stopped})"] if run.stopped else []
-    if run.state != "completed" and not run.stopped:
-        reasons.append(f"is {run.state}")
-    return [
-        f"The run {' and '.join(reasons)}, so intervals, p-values, verdicts and gates are those "
-        "that hold whenever one looks; they are wider than those of a run that went as planned."
-    ]
-
-
 def _language_warnings(document: RunDocument) -> list[str]:
     if not document.language or language_code(document.language):
         return []
@@ -140,35 +130,63 @@ async def outcome(
         document: the run's.
         metrics: the document's, built.
     """
-    scores = await _accumulated(store, run, document, metrics)
-    errors, reasons = await errors_elsewhere(store, metrics, scores.metrics)
-    report = await asyncio.to_thread(_summarised, scores, run, document, errors)
+    scores, report, errors = await _reported(store, run, document, metrics)
     # The scores were made by what was installed then, not by what is now.
     judges, warnings = await judge_reports(store, run, metrics, report.routes)
     report = msgspec.structs.replace(
         report,
         signatures=run.metrics,
-        warnings=(
-            *report.warnings,
-            *warnings,
-            *reasons,
-            *_language_warnings(document),
-            *_peeking_warnings(run, document),
-        ),
+        warnings=(*report.warnings, *warnings, *_language_warnings(document)),
     )
-    gates = await _gates(store, run, document, metrics, (scores, report, errors))
+    gates = await _gates(store, run, document, metrics, _Reported(scores, report, errors))
     embeddings = await store.embedding_use(run.id)
     return Outcome(run, report, gates, judges, embeddings)
 
 
+async def stop_reason_of(
+    store: Store, run: Run, document: RunDocument, metrics: Sequence[AnyMetric]
+) -> str:
+    """Return how the report of a run under way answers its `stop_when`; "" where it does not.
+
+    Args:
+        store: has the run.
+        run: the run, which is executed.
+        document: the run's, with a `stop_when`.
+        metrics: the document's, built.
+    """
+    when = document.stop_when
+    assert when is not None, "there is a rule"
+    output = check_stop(when, outputs_of(metrics), baseline=document.baseline)
+    _, report, _ = await _reported(store, run, document, metrics)
+    return stop_reason(report, when, output.name)
+
+
+async def _reported(
+    store: Store, run: Run, document: RunDocument, metrics: Sequence[AnyMetric]
+) -> _Reported:
+    """Return the run's rows and their report, with what there is to say of looks and judges."""
+    scores = await _accumulated(store, run, document, metrics)
+    looks = await looks_at(store, run, document)
+    errors, reasons = await errors_elsewhere(store, metrics, scores.metrics)
+    report = await asyncio.to_thread(
+        _summarised, scores, document, errors, always_valid=bool(looks)
+    )
+    warnings = (*report.warnings, *reasons, *looked_at_warning(looks))
+    return _Reported(scores, msgspec.structs.replace(report, warnings=warnings), errors)
+
+
 def _summarised(
-    scores: ScoreAccumulator, run: Run, document: RunDocument, errors: Mapping[str, JudgeErrors]
+    scores: ScoreAccumulator,
+    document: RunDocument,
+    errors: Mapping[str, JudgeErrors],
+    *,
+    always_valid: bool,
 ) -> Report:
     return summarise(
         scores,
         margins={raw_name(name): margin for name, margin in document.margins.items()},
-        primary=None if document.primary is None else raw_name(document.primary),
-        always_valid=looked_at(run, document),
+        primary=None if document.deciding is None else raw_name(document.deciding),
+        always_valid=always_valid,
         errors=errors,
     )
 
@@ -209,12 +227,14 @@ async def _gates(
     run: Run,
     document: RunDocument,
     metrics: Sequence[AnyMetric],
-    counted: tuple[ScoreAccumulator, Report, Mapping[str, JudgeErrors]],
+    counted: _Reported,
 ) -> list[GateResult]:
     """Check the run's gates on what the run itself has measured."""
     gates = parse_gates(document, metrics)
     scores, report, errors = counted
     if gates and any(route.cached_from for route in report.routes):
         scores = await _accumulated(store, run, document, metrics, only_measured=True)
-        report = await asyncio.to_thread(_summarised, scores, run, document, errors)
+        report = await asyncio.to_thread(
+            _summarised, scores, document, errors, always_valid=report.always_valid
+        )
     return await asyncio.to_thread(gate_rules.check, gates, scores, report)

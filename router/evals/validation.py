@@ -9,7 +9,7 @@ import msgspec
 
 from evaluators.base import AnyMetric, Declared, EmbeddingMetric, JudgeMetric, Output
 from evaluators.document import RunDocument
-from evaluators.judge.graded import Graded
+from evaluators.judge.graded import Graded, raw_name
 from evaluators.metrics import registry
 from evaluators.reports import gates as gate_rules
 from evaluators.reports.gates import Gate
@@ -195,8 +195,16 @@ def check_margins(document: RunDocument, metrics: Sequence[Declared]) -> None:
 
 def check_stop_when(document: RunDocument, metrics: Sequence[Declared]) -> None:
     """Check that the rule is about an output of the run. Raises RunDocumentError."""
-    if document.stop_when is not None:
-        check_stop(document.stop_when, outputs_of(metrics), baseline=document.baseline)
+    when = document.stop_when
+    if when is None:
+        return
+    check_stop(when, outputs_of(metrics), baseline=document.baseline)
+    if document.primary and when.decided and when.decided != raw_name(document.primary):
+        raise RunDocumentError(
+            f"stop_when.decided: the run decides by its primary output, {document.primary}, and "
+            f"tests {when.decided} only after that; name the same output in both",
+            param="stop_when.decided",
+        )
 
 
 # Routes

@@ -31,8 +31,25 @@ class EarlierRun(msgspec.Struct, frozen=True, kw_only=True):
     scores: dict[str, dict[int, float]]
 
 
+class EarlierAnswers(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier run had answered of a run's requests before that run was created.
+
+    Attributes:
+        run_id: the earlier run.
+        samples, repeats: how many it had answered then.
+        compared: of the run's requests that were looked up, how many both have answered.
+        alike: how many of those have the same text.
+    """
+
+    run_id: str
+    samples: int = 0
+    repeats: int = 0
+    compared: int
+    alike: int
+
+
 class HistoryStore(Protocol):
-    """Reads what an estimate of a run needs to know of earlier requests."""
+    """Reads what is known of earlier requests, before a run and after it."""
 
     async def known_requests(
         self, requests: Sequence[tuple[str, int]]
@@ -46,4 +63,14 @@ class HistoryStore(Protocol):
 
     async def earlier_run(self, dataset_hash: str, output: str) -> EarlierRun | None:
         """Return the newest run over the dataset with scores of the output; None without one."""
+        ...
+
+    async def answered_before(self, run_id: str) -> list[EarlierAnswers]:
+        """Return the earlier runs that had answered some of a run's requests, oldest first.
+
+        The requests of the run's first samples are looked up, and of others spread evenly over it.
+
+        Raises:
+            NotFoundError: no such run.
+        """
         ...

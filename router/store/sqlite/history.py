@@ -11,12 +11,14 @@ import msgspec
 from sqlite_utils import Database
 
 from router.store.columns.history import earlier_run_of, live_answer_of, run_answer_of
-from router.store.history import EarlierAnswer, EarlierRun, HistoryStore
+from router.store.history import EarlierAnswer, EarlierAnswers, EarlierRun, HistoryStore
 from router.store.sqlite.database import SqlitePart
+from router.store.sqlite.runs import run_number
 
 _NEWEST = 20_000  # answers, or requests of clients
 _RUNS = 20  # newest runs of a dataset
 _SCORES = 20_000  # of one output of a run
+_FIRST, _SPREAD = 16, 64  # samples of a run whose requests are looked up
 
 
 class SqliteHistory(SqlitePart, HistoryStore):
@@ -32,6 +34,9 @@ class SqliteHistory(SqlitePart, HistoryStore):
 
     async def earlier_run(self, dataset_hash: str, output: str) -> EarlierRun | None:
         return await self._database.read("read earlier scores", _earlier_run, dataset_hash, output)
+
+    async def answered_before(self, run_id: str) -> list[EarlierAnswers]:
+        return await self._database.read("look for earlier answers", _answered_before, run_id)
 
 
 def _known_requests(
@@ -87,3 +92,57 @@ def _earlier_run(db: Database, dataset_hash: str, output: str) -> EarlierRun | N
         if run is not None:
             return run
     return None
+
+
+# Answers that a dataset brings along have no request: the same rows of the same dataset do.
+_ANSWERED_BEFORE = """
+    WITH this AS (SELECT number, created_at, dataset_hash FROM runs WHERE number = :run),
+    mine AS (
+        SELECT position, route, repeat, request_hash, text FROM answers
+        WHERE run = :run AND state = 'answered'
+            AND position IN (SELECT value FROM json_each(:positions))
+    ),
+    theirs AS (
+        SELECT answers.run, answers.text IS mine.text AS alike FROM mine, this
+        JOIN answers ON answers.request_hash = mine.request_hash AND answers.repeat = mine.repeat
+        WHERE mine.request_hash <> '' AND answers.state = 'answered'
+            AND answers.answered_at < this.created_at AND answers.run <> this.number
+        UNION ALL
+        SELECT answers.run, answers.text IS mine.text FROM mine, this
+        JOIN runs ON runs.dataset_hash = this.dataset_hash AND runs.number <> this.number
+        JOIN answers ON answers.run = runs.number AND answers.position = mine.position
+            AND answers.route = mine.route AND answers.repeat = mine.repeat
+        WHERE mine.request_hash = '' AND answers.request_hash = ''
+            AND answers.answered_at < this.created_at
+    )
+    SELECT runs.number, runs.id, count(*), sum(theirs.alike)
+    FROM theirs JOIN runs ON runs.number = theirs.run AND runs.hidden_since IS NULL
+    GROUP BY runs.number ORDER BY runs.number
+"""
+
+
+def _answered_before(db: Database, run_id: str) -> list[EarlierAnswers]:
+    number = run_number(db, run_id)
+    rows, created_at = db.execute(
+        "SELECT dataset_rows, created_at FROM runs WHERE number = ?", (number,)
+    ).fetchone()
+    spread = range(1, rows + 1, max(1, rows // _SPREAD))
+    positions = sorted({*range(1, min(rows, _FIRST) + 1), *spread})
+    values = {"run": number, "positions": msgspec.json.encode(positions).decode()}
+    earlier = []
+    for other, earlier_id, compared, alike in db.execute(_ANSWERED_BEFORE, values).fetchall():
+        samples, repeats = db.execute(
+            "SELECT count(DISTINCT position), coalesce(max(repeat), -1) + 1 FROM answers"
+            " WHERE run = ? AND answered_at < ?",
+            (other, created_at),
+        ).fetchone()
+        earlier.append(
+            EarlierAnswers(
+                run_id=earlier_id,
+                samples=samples,
+                repeats=repeats,
+                compared=compared,
+                alike=alike,
+            )
+        )
+    return earlier

@@ -5,30 +5,44 @@ None of these is used by reports: they cover in some cells and not in others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from evaluators.stats.intervals import clustered_error, t_quantile
+from evaluators.stats.intervals import bounded_interval, clustered_error, t_quantile
 from evaluators.stats.inversion import StudentTest
 from evidence.cells import Ends, Floats
 
 Z = 1.959964
+FEW = 20
+"""With more samples a bound from the range is never the narrowest."""
 
 
-def of_mean(values: Floats) -> dict[str, Ends]:
-    """Return Student's interval of a mean, plain and corrected for skew by Hall's method."""
-    if len(values) < 2 or values.min() == values.max():
-        return {"t": None, "Hall": None}
-    n, mean = len(values), float(values.mean())
-    centred = values - mean
-    spread = float(np.sqrt((centred**2).mean()))
-    skew = float((centred**3).mean()) / spread**3 / n**0.5
-    error = spread / (n - 1) ** 0.5
-    return {
-        "t": StudentTest(mean, error, n - 1).interval(0.95),
-        "Hall": StudentTest(mean, error, n - 1, skew=skew).interval(0.95),
-    }
+def of_mean(values: Floats, low: float | None = None, high: float | None = None) -> dict[str, Ends]:
+    """Return Student's interval of a mean, plain and corrected for skew by Hall's method.
+
+    Ends beyond the range are cut off, and there is one more with a range, the bound from it.
+    """
+    least = -math.inf if low is None else low
+    most = math.inf if high is None else high
+    found: dict[str, Ends] = {"t": None, "Hall": None}
+    if len(values) > 1 and values.min() < values.max():
+        n, mean = len(values), float(values.mean())
+        centred = values - mean
+        spread = float(np.sqrt((centred**2).mean()))
+        skew = float((centred**3).mean()) / spread**3 / n**0.5
+        error = spread / (n - 1) ** 0.5
+        for name, test in (
+            ("t", StudentTest(mean, error, n - 1)),
+            ("Hall", StudentTest(mean, error, n - 1, skew=skew)),
+        ):
+            below, above = test.interval(0.95)
+            found[name] = max(below, least), min(above, most)
+    if low is not None and high is not None and len(values) <= FEW:
+        bound = bounded_interval(values, low=low, high=high)
+        found["range"] = None if bound.low is None else (bound.low, bound.high or bound.low)
+    return found
 
 
 def of_share(values: Floats) -> dict[str, Ends]:

@@ -77,6 +77,17 @@ def binary(share: float) -> Shape:
     )
 
 
+def nearly(value: float, spread: float, rare: float, *, away: float) -> Shape:
+    """Return scores from 0 to 1 around a value, but for a rare share of them far away."""
+
+    def sample(random: np.random.Generator, n: int) -> Floats:
+        near = np.clip(random.normal(value, spread, n), 0, 1)
+        return np.where(random.random(n) < rare, away, near)
+
+    name = f"{value:g} ± {spread:g}, {rare:.0%} at {away:g}"
+    return Shape(name, sample, (1 - rare) * value + rare * away, 0.0, 1.0)
+
+
 NORMAL = Shape("normal", lambda random, n: random.normal(0, 1, n), 0.0)
 EXPONENTIAL = Shape("exponential (skewness 2)", lambda random, n: random.exponential(1, n), 1.0)
 LOGNORMAL = Shape(
@@ -107,6 +118,22 @@ def clustered_normal(index: NDArray[np.intp], k: int, random: np.random.Generato
     """Draw normal scores of mean 0, more alike within a cluster."""
     effects = random.normal(0, SHARED**0.5, k)[index]
     return effects + random.normal(0, (1 - SHARED) ** 0.5, len(index))
+
+
+def clustered_fives(
+    share: float, index: NDArray[np.intp], k: int, random: np.random.Generator
+) -> Floats:
+    """Draw scores of a judge that gives so many fives, more of them in some clusters."""
+    five = clustered_binary(share, index, k, random) > 0
+    return np.where(five, 5.0, random.integers(1, 5, len(index)))
+
+
+def clustered_beta(
+    first: float, second: float, index: NDArray[np.intp], k: int, random: np.random.Generator
+) -> Floats:
+    """Draw scores from 0 to 1 around the mean of their cluster, which is of a beta distribution."""
+    means = random.beta(first, second, k)[index]
+    return random.beta(means * CLUSTER_SIZE, (1 - means) * CLUSTER_SIZE)
 
 
 def clustered_binary(

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluators.stats.intervals import corpus_interval, mean_interval
+from evaluators.stats.variance import split_variance
 from evidence import candidates
 from evidence.cells import Cell, Data, Floats, Outcome, ends
 from evidence.shapes import (
     EXPONENTIAL,
     LOGNORMAL,
     NORMAL,
+    Shape,
     Sizes,
     beta,
     binary,
+    clustered_beta,
     clustered_binary,
+    clustered_fives,
     clustered_normal,
     clusters,
     fives,
     independent,
     judge,
+    nearly,
 )
 
 KINDS: tuple[Sizes, ...] = ("equal", "geometric", "lognormal", "one of 30%")
@@ -29,9 +36,14 @@ KINDS: tuple[Sizes, ...] = ("equal", "geometric", "lognormal", "one of 30%")
 
 def _mean(low: float | None, high: float | None) -> Callable[[Data], Outcome]:
     def compute(data: Data) -> Outcome:
-        values, index = data.values, data.clusters
-        interval = mean_interval(values, clusters=index, low=low, high=high)
-        others = candidates.of_mean(values) if index is None else {}
+        values, index, noise = data.values, data.clusters, 0.0
+        if values.ndim > 1:
+            samples = np.repeat(np.arange(len(values)), values.shape[1])
+            variance = split_variance(samples, values.ravel())
+            noise = 0.0 if variance is None else variance.noise
+            values = values.mean(axis=1)
+        interval = mean_interval(values, clusters=index, low=low, high=high, noise=noise)
+        others = candidates.of_mean(values, low, high) if index is None else {}
         if index is not None:
             others = candidates.of_clusters(values, index)
         elif (low, high) == (0.0, 1.0) and np.isin(values, (0.0, 1.0)).all():
@@ -41,35 +53,94 @@ def _mean(low: float | None, high: float | None) -> Callable[[Data], Outcome]:
     return compute
 
 
+def _cell(shape: Shape, n: int, *, over: str = "", refused: str = "") -> Cell:
+    return Cell(
+        "mean",
+        shape.name,
+        n,
+        independent(shape, n),
+        _mean(shape.low, shape.high),
+        shape.mean,
+        over=over,
+        refused=refused,
+    )
+
+
+# Grades of a judge who uses the whole scale, and of one who avoids its ends.
+ALL = judge(0.1, 0.2, 0.3, 0.25, 0.15, name="judge, all scores")
+MIDDLE = judge(0.02, 0.08, 0.35, 0.4, 0.15, name="judge, mostly 3 and 4")
+
+
 def _means() -> list[Cell]:
-    plain = [
-        Cell("mean", shape.name, n, independent(shape, n), _mean(shape.low, shape.high), mean)
-        for shape in (
-            NORMAL,
-            EXPONENTIAL,
-            LOGNORMAL,
-            beta(2, 6),
-            beta(8, 1.2),
-            beta(0.5, 2),
-            judge(0.1, 0.2, 0.3, 0.25, 0.15, name="judge, all scores"),
-        )
-        for n in (20, 100, 400)
-        for mean in (shape.mean,)
+    free = (NORMAL, EXPONENTIAL, LOGNORMAL)
+    plain = [_cell(shape, n) for shape in free for n in (10, 20, 50, 100, 400)]
+    few = [_cell(shape, 5, refused="fewer than ten samples without a range") for shape in free]
+    ranged = [
+        _cell(shape, n, over="bounded" if n <= 10 else "")
+        for shape in (beta(2, 6), beta(8, 1.2), beta(0.5, 2), beta(20, 1), beta(40, 10))
+        for n in (5, 6, 10, 20, 100, 400)
+    ]
+    scales = [
+        _cell(shape, n, over="discrete" if n <= 20 else "")
+        for shape in (ALL, MIDDLE)
+        for n in (5, 10, 20, 100, 400)
     ]
     tied = [
-        Cell(
-            "mean",
-            shape.name,
-            n,
-            independent(shape, n),
-            _mean(shape.low, shape.high),
-            shape.mean,
-            over="bounded",
-        )
+        _cell(shape, n, over="bounded")
         for shape in (fives(0.98), fives(0.9), fives(0.7))
-        for n in (10, 50, 200)
+        for n in (5, 10, 20, 50, 200)
     ]
-    return plain + tied
+    alike = [
+        _cell(nearly(0.95, 0.01, 0.04, away=0.0), n, over="bounded") for n in (5, 10, 20, 50, 200)
+    ]
+    return [*plain, *few, *ranged, *scales, *tied, *alike]
+
+
+def _repeats() -> list[Cell]:
+    """Means of three repeats: of samples that differ, and of noise around one value."""
+
+    def noisy(n: int) -> Callable[[np.random.Generator], Data]:
+        def draw(random: np.random.Generator) -> Data:
+            scores = np.where(random.random((n, 3)) < 0.1, 4.0, 5.0)
+            scores[random.random(n) < 0.04] = 1.0
+            return Data(scores)
+
+        return draw
+
+    def graded(n: int) -> Callable[[np.random.Generator], Data]:
+        def draw(random: np.random.Generator) -> Data:
+            quality = ALL.sample(random, n)[:, None]
+            return Data(np.clip(quality + random.integers(-1, 2, (n, 3)), 1, 5))
+
+        return draw
+
+    # At an end of the scale a third of the repeats would be beyond it.
+    grades = ALL.mean + (0.1 - 0.15) / 3
+    cells = [
+        Cell("mean of repeats", name, n, draw(n), _mean(1.0, 5.0), truth, over=over)
+        for name, draw, truth, over in (
+            ("judge, noise below 5, 4% ones", noisy, 0.96 * 4.9 + 0.04, "bounded"),
+            ("judge, all scores", graded, grades, ""),
+        )
+        for n in (10, 20, 50)
+    ]
+
+    def by_chance(n: int) -> Callable[[np.random.Generator], Data]:
+        return lambda random: Data((random.random((n, 3)) < 0.7).astype(np.float64))
+
+    binary_cells = [
+        Cell(
+            "mean of repeats",
+            "0 or 1, by chance",
+            n,
+            by_chance(n),
+            _mean(0.0, 1.0),
+            0.7,
+            over="discrete" if n <= 20 else "",
+        )
+        for n in (10, 20, 50)
+    ]
+    return [*cells, *binary_cells]
 
 
 def _shares() -> list[Cell]:
@@ -152,6 +223,43 @@ def _clustered() -> list[Cell]:
         for kind in KINDS
         for k in (10, 20, 40)
     ]
+
+    def drawn(
+        sample: Callable[[NDArray[np.intp], int, np.random.Generator], Floats], kind: Sizes, k: int
+    ) -> Callable[[np.random.Generator], Data]:
+        def draw(random: np.random.Generator) -> Data:
+            index = clusters(kind, k, random)
+            return Data(sample(index, k, random), None, index.tolist())
+
+        return draw
+
+    cells += [
+        Cell(
+            "mean of clusters",
+            f"judge, {share:.0%} fives, {kind}",
+            k,
+            drawn(partial(clustered_fives, share), kind, k),
+            _mean(1.0, 5.0),
+            5 - 2.5 * (1 - share),
+            over="bounded",
+        )
+        for share in (0.7, 0.9, 0.98)
+        for kind in (KINDS if share < 0.98 else KINDS[:1])
+        for k in (10, 20, 40)
+    ]
+    cells += [
+        Cell(
+            "mean of clusters",
+            f"beta({first:g}, {second:g}), {kind}",
+            k,
+            drawn(partial(clustered_beta, first, second), kind, k),
+            _mean(0.0, 1.0),
+            first / (first + second),
+        )
+        for first, second in ((2, 6), (8, 1.2))
+        for kind in ("equal", "lognormal")
+        for k in (10, 40)
+    ]
     giant: Sizes = "one giant"
     cells += [
         Cell(
@@ -173,6 +281,14 @@ def _clustered() -> list[Cell]:
         ),
         Cell(
             "mean of clusters",
+            "judge, 70% fives, one giant (90%)",
+            20,
+            drawn(partial(clustered_fives, 0.7), giant, 20),
+            _mean(1.0, 5.0),
+            refused="no method covers",
+        ),
+        Cell(
+            "mean of clusters",
             "normal, equal",
             4,
             normal("equal", 4),
@@ -183,4 +299,4 @@ def _clustered() -> list[Cell]:
     return cells
 
 
-CELLS = (*_means(), *_shares(), *_corpus(), *_clustered())
+CELLS = (*_means(), *_repeats(), *_shares(), *_corpus(), *_clustered())

@@ -51,15 +51,15 @@ FEW_SAMPLES = 20
 """Below so many samples, bootstrap intervals tend to be too narrow and a warning says so."""
 
 METHOD = (
-    "95% intervals over samples: Student's t corrected for skew (Hall 1992), Wilson for scores "
-    "that are all 0 or 1, a bound from the score's range where nearly all samples are alike "
-    "(Gaffke 2005), percentile bootstrap of corpus scores (1,000). Differences: p and interval are "
-    "of one paired test, a score test (Tango 1998, mid-p for zero) for scores of 0 and 1, else "
-    "Student's t, corrected for skew if all differ one way; corpus scores by the bootstrap's "
-    "standard error; judges' means that labels correct (PPI++) by Student's t over what each "
-    "sample adds, with the degrees of freedom of the labels. Samples in clusters: cluster-robust "
-    "(CR2) with Bell and McCaffrey's degrees of freedom. Verdicts are corrected by Holm over all "
-    "comparisons with a direction."
+    "95% intervals over samples: Student's t, further out on the side of a tail (Hall 1992), "
+    "Wilson for scores that are all 0 or 1, a bound from the score's range where nearly all "
+    "samples are alike (Gaffke 2005), percentile bootstrap of corpus scores (1,000). Differences: "
+    "p and interval are of one paired test, a score test (Tango 1998, mid-p for zero) for scores "
+    "of 0 and 1, else Student's t, corrected for skew if all differ one way; corpus scores by the "
+    "bootstrap's standard error; judges' means that labels correct (PPI++) by Student's t over "
+    "what each sample adds, with the degrees of freedom of the labels. Samples in clusters: "
+    "cluster-robust (CR2) with Bell and McCaffrey's degrees of freedom. Verdicts are corrected by "
+    "Holm over all comparisons with a direction."
 )
 
 
@@ -289,6 +289,7 @@ def summarise(
         warnings=(
             *_shortfall_warnings(routes, accumulator.on_truncated),
             *_warnings(baseline, infos, routes, comparisons),
+            *(() if always_valid else _short_warnings(infos, routes)),
         ),
         signatures={metric.name: metric.signature for metric in accumulator.metrics},
         method=METHOD_ALWAYS_VALID if always_valid else METHOD,
@@ -384,9 +385,17 @@ def _route_score(
     seed: int,
     always_valid: bool,
 ) -> RouteScore:
-    interval = _interval(output, scores, clusters, seed=seed, always_valid=always_valid)
     column = counted.columns[output.name]
     scored = len(column.samples)
+    variance = None if output.corpus else split_variance(column.samples, column.values)
+    interval = _interval(
+        output,
+        scores,
+        clusters,
+        seed=seed,
+        always_valid=always_valid,
+        noise=0.0 if variance is None else variance.noise,
+    )
     return RouteScore(
         output=output.name,
         estimate=interval.estimate,
@@ -402,7 +411,7 @@ def _route_score(
         notes=tuple(Note(text=text, count=count) for text, count in column.notes.most_common()),
         clusters=None if clusters is None else interval.n,
         effective_clusters=_effective_clusters(clusters, scores),
-        variance=None if output.corpus else split_variance(column.samples, column.values),
+        variance=variance,
         labelled=int(labelled_rows(scores.statistics[scores.present]).sum())
         if output.corrects
         else None,
@@ -416,7 +425,13 @@ def _effective_clusters(clusters: Clusters, scores: SampleScores) -> float | Non
 
 
 def _interval(
-    output: Output, scores: SampleScores, clusters: Clusters, *, seed: int, always_valid: bool
+    output: Output,
+    scores: SampleScores,
+    clusters: Clusters,
+    *,
+    seed: int,
+    always_valid: bool,
+    noise: float,
 ) -> intervals.Interval:
     values = scores.values[scores.present]
     chosen = clusters_of(clusters, scores.present)
@@ -442,7 +457,9 @@ def _interval(
     if always_valid:
         interval = always_valid_interval(values, clusters=chosen, low=output.low, high=output.high)
         return intervals.within(interval, output.low, output.high)
-    return intervals.mean_interval(values, clusters=chosen, low=output.low, high=output.high)
+    return intervals.mean_interval(
+        values, clusters=chosen, low=output.low, high=output.high, noise=noise
+    )
 
 
 def _warnings(
@@ -540,6 +557,29 @@ def _parameter_warnings(routes: Sequence[RouteReport]) -> Iterable[str]:
                 f"{route.route}: {count:,} of {route.answered:,} answers were made without {name}, "
                 f"which the target cannot express; it did not get the same request{others}."
             )
+
+
+def _short_warnings(outputs: Sequence[OutputInfo], routes: Sequence[RouteReport]) -> Iterable[str]:
+    """Warn of samples that are too few for an interval of outputs without a range."""
+    unbounded = {
+        output.name
+        for output in outputs
+        if not output.corpus and (output.low is None or output.high is None)
+    }
+    short: dict[int, dict[str, None]] = {}
+    for score in (score for route in routes for score in route.scores):
+        if (
+            score.output in unbounded
+            and score.clusters is None
+            and 1 < score.n < intervals.FEWEST_UNBOUNDED
+            and score.method == "none"
+        ):
+            short.setdefault(score.n, {})[score.output] = None
+    for n, names in short.items():
+        yield (
+            f"{n:,} samples are too few for an interval of {', '.join(names)}: without a range it "
+            f"takes {intervals.FEWEST_UNBOUNDED}."
+        )
 
 
 def _route_warnings(route: RouteReport) -> Iterable[str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal, TypeAlias
 
@@ -47,7 +48,19 @@ Method = Literal[
 ]
 
 FEW_OTHERS = 6
-"""With fewer values than this beside the commonest, the range of a score bounds its mean."""
+"""With fewer values than this that are unlike the rest, the range of a score bounds its mean."""
+
+ALIKE = 0.0125
+"""Values whose standard deviation is this share of their range, or less, count as alike."""
+
+FEWEST_UNBOUNDED = 10
+"""Without a range, fewer samples leave a long tail unseen, so no interval is given."""
+
+LONGEST_END = 3.0
+"""The end of an interval on the side of the tail, at most, in half widths of Student's t."""
+
+LONGEST_BOUNDED_END = 2.0
+"""The same for scores with a range, whose tails it limits."""
 
 ROUNDING = 1e-12
 """Numbers that differ by less, as a share of the largest, differ by rounding only."""
@@ -60,6 +73,14 @@ FEWEST_CLUSTERS = 5
 
 _NORMAL = NormalDist()
 _DRAWS = 10_000
+
+_FEW = 30  # with more samples the bound from the range is wider anyway
+_GROUPS = 64
+
+# Noise of this share of the range, or more, moves means further than rare values do.
+_NOISY = 0.06
+# A standard deviation may be this much larger than it should be, by chance.
+_NOISE_LIMIT = 1.25
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,25 +108,27 @@ def mean_interval(
     level: float = 0.95,
     low: float | None = None,
     high: float | None = None,
+    noise: float = 0.0,
 ) -> Interval:
     """Return the mean and the interval that reports show.
 
-    - Student's t, corrected for skew. With few samples of a skewed score, the t interval misses on
-      the side of the tail. Hall (1992, JRSS B 54:221-228) turns the t statistic into one that is
-      not skewed, by a cubic function that can be inverted. Its nominal 95% hold for fewer samples
-      than those of `bca_interval` and `t_interval`: docs/explanation/statistics.md has the numbers.
+    - `skewed_interval`, of Student's t on one side and corrected for skew on the other.
     - `wilson` for shares: a range of 0 to 1, and every value 0 or 1.
     - `bounded_interval` where nearly all values are alike and the score has a range.
 
     Args:
         values: numbers, shape (m,).
         clusters: the cluster that each value belongs to, length m; None when each stands alone.
-            With clusters, the interval is `t_interval`, or `clustered_wilson` for shares.
+            With clusters, the interval is `clustered_wilson` for shares, `t_interval` without a
+            range, and otherwise reaches as far out as either of the two.
         level: confidence level.
         low: the end of the score's range, which values beyond it widen; None without one.
         high: its other end.
+        noise: the standard deviation that a value has because the same sample does not get the same
+            score each time; 0 where that is unknown.
 
-    Values that are all the same tell nothing about others without a range: no interval then.
+    Values that are all the same tell nothing about others without a range: no interval then. Nor is
+    there one for fewer than `FEWEST_UNBOUNDED` values without a range.
     """
     array = finite(values)
     n = len(array)
@@ -117,27 +140,66 @@ def mean_interval(
             return clustered_wilson(array, clusters, level=level)
         return wilson(int(array.sum()), n, level=level)
     if clusters is not None:
-        return within(
-            t_interval(array, clusters=clusters, level=level, low=low, high=high), low, high
-        )
-    if n < 2 or (not bounded and _constant(array)):
+        interval = t_interval(array, clusters=clusters, level=level, low=low, high=high)
+        if interval.method != "clustered t" or low is None or high is None:
+            return within(interval, low, high)
+        score = clustered_wilson(array, clusters, level=level, low=low, high=high)
+        return within(_hull(interval, score), low, high)
+    if low is None or high is None:
+        if n < FEWEST_UNBOUNDED or _constant(array):
+            return _without_interval(array, n)
+        return within(skewed_interval(array, level=level), low, high)
+    if n < 2:
         return _without_interval(array, n)
-    if bounded and _others(array) < FEW_OTHERS:
-        return bounded_interval(array, level=level, low=low or 0.0, high=high or 0.0)
+    if _nearly_alike(array, high - low, noise):
+        return bounded_interval(array, level=level, low=low, high=high)
+    interval = skewed_interval(array, level=level, longest=LONGEST_BOUNDED_END, power=1.0)
+    if n <= _FEW:
+        # Student's t knows nothing of the range, which limits how far off a few samples can be.
+        limit = bounded_interval(array, level=level, low=low, high=high)
+        return within(interval, limit.low, limit.high)
+    return within(interval, low, high)
+
+
+def skewed_interval(
+    values: ArrayLike, *, level: float = 0.95, longest: float = LONGEST_END, power: float = 2.5
+) -> Interval:
+    """Return the mean and an interval that holds for scores with a long tail, and for others.
+
+    Student's t misses on the side of the tail. Hall (1992, JRSS B 54:221-228) turns the t statistic
+    into one that is not skewed, by a cubic function that can be inverted; his interval misses more
+    often on the other side, where it ends before that of t. So each end is that of the two which is
+    further out. Few samples show less skew than there is: theirs is multiplied by a power of the
+    factor that makes the third cumulant unbiased. docs/explanation/statistics.md says how often
+    this holds.
+
+    Args:
+        values: numbers, shape (n,), not all the same.
+        level: confidence level.
+        longest: how far out an end is at most, in half widths of the interval of t.
+        power: the power of the factor.
+    """
+    array = finite(values)
+    n = len(array)
+    if n < 2 or _constant(array):
+        return _without_interval(array, n)
     estimate = float(array.mean())
     deviations, scale = _scaled(array - estimate)
     spread = float(np.sqrt((deviations**2).mean()))
     skew = float((deviations**3).mean()) / spread**3 / n**0.5
+    if n > 2:
+        skew *= (math.sqrt(n * (n - 1)) / (n - 2)) ** power
     error = scale * spread / (n - 1) ** 0.5
     quantile = t_quantile(0.5 + level / 2, n - 1)
-    interval = Interval(
+    below = max(quantile, skewed(quantile, skew))
+    above = max(quantile, -skewed(-quantile, skew))
+    return Interval(
         estimate=estimate,
-        low=estimate - error * skewed(quantile, skew),
-        high=estimate - error * skewed(-quantile, skew),
+        low=estimate - error * min(below, longest * quantile),
+        high=estimate + error * min(above, longest * quantile),
         n=n,
         method="hall",
     )
-    return within(interval, low, high)
 
 
 def bounded_interval(
@@ -168,17 +230,29 @@ def bounded_interval(
         ends = constant_interval(value, n, low, high, level)
         return Interval(estimate=value, low=ends[0], high=ends[1], n=n, method="bounded")
     different, counts = np.unique(array, return_counts=True)
-    random = np.random.Generator(np.random.PCG64(0))
-    weights = random.standard_gamma(counts.astype(np.float64), (_DRAWS, len(counts)))
-    unseen = random.standard_exponential(_DRAWS)
-    total, weighted = weights.sum(axis=1) + unseen, weights @ different
+    if len(different) > _GROUPS:
+        # Values that lie so close count as their mean.
+        groups = np.array_split(np.sort(array), _GROUPS)
+        different = np.array([group.mean() for group in groups])
+        counts = np.array([len(group) for group in groups])
+    weights = _weights(tuple(counts.tolist()))
+    seen = weights[:, :-1] @ different
     return Interval(
         estimate=float(array.mean()),
-        low=float(np.quantile((weighted + unseen * low) / total, (1 - level) / 2)),
-        high=float(np.quantile((weighted + unseen * high) / total, (1 + level) / 2)),
+        low=float(np.quantile(seen + weights[:, -1] * low, (1 - level) / 2)),
+        high=float(np.quantile(seen + weights[:, -1] * high, (1 + level) / 2)),
         n=n,
         method="bounded",
     )
+
+
+@lru_cache(maxsize=4)
+def _weights(counts: tuple[int, ...]) -> Floats:
+    """Draw the weights of groups of so many values, and of one more, from a flat distribution."""
+    random = np.random.Generator(np.random.PCG64(0))
+    weights = random.standard_gamma([*map(float, counts), 1.0], (_DRAWS, len(counts) + 1))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
 
 
 def bca_interval(
@@ -310,35 +384,52 @@ def effective_clusters(clusters: Sequence[Hashable]) -> float:
 
 
 def clustered_wilson(
-    values: Floats, clusters: Sequence[Hashable], *, level: float = 0.95
+    values: Floats,
+    clusters: Sequence[Hashable],
+    *,
+    level: float = 0.95,
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> Interval:
     """Return a share over clusters and its score interval at the effective number of samples.
 
     The number of samples is divided by how much larger the clustered variance is than that of
     independent samples, and the quantile is Student's with the degrees of freedom of that variance
     (Korn and Graubard 1998, Survey Methodology 24:193-201, do the same with the interval of Clopper
-    and Pearson).
+    and Pearson). A mean of scores within a range is a share of it, and the number of samples that
+    of zeros and ones with the same error: near an end of the range the interval leans inwards, as
+    the scores do.
 
-    Where the rarer value is in a handful of many clusters, their variance is mostly luck and too
-    small: then the effective number is drawn towards that of clusters, wholly where the value is in
-    none. Up to `MANY_CLUSTERS` the quantile makes up for it.
+    Where all values but a few are the same, and those are in a handful of many clusters, their
+    variance is mostly luck and too small: then the effective number is drawn towards that of
+    clusters, wholly where there are no others. Up to `MANY_CLUSTERS` the quantile makes up for it.
     """
     n, units = len(values), effective_clusters(clusters)
     index, k = cluster_index(clusters, n)
-    share = float(values.mean()) if n else None
-    if share is None or k < 2 or units < FEWEST_CLUSTERS:
-        return Interval(estimate=share, low=None, high=None, n=k)
+    estimate = float(values.mean()) if n else None
+    if estimate is None or k < 2 or units < FEWEST_CLUSTERS:
+        return Interval(estimate=estimate, low=None, high=None, n=k)
+    width = high - low
+    share = (estimate - low) / width
     size, freedom = units, math.inf
     if 0 < share < 1:
         error, freedom = clustered_error(values, clusters)
-        size = min(float(n), share * (1 - share) / error**2) if error else float(n)
-        rarer = values if share < 0.5 else 1 - values
-        affected = int(np.count_nonzero(np.bincount(index, weights=rarer)))
+        size = share * (1 - share) / (error / width) ** 2 if error else float(n)
+        different, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+        if len(different) == 2 and width == different[1] - different[0]:
+            size = min(float(n), size)
+        affected = len(np.unique(index[which != counts.argmax()]))
         if k > MANY_CLUSTERS and affected < FEW_OTHERS:
             weight = affected / FEW_OTHERS
             size = size**weight * min(size, units) ** (1 - weight)
-    low, high = _score_interval(share, size, t_quantile(0.5 + level / 2, min(freedom, k - 1.0)))
-    return Interval(estimate=share, low=low, high=high, n=k, method="wilson")
+    ends = _score_interval(share, size, t_quantile(0.5 + level / 2, min(freedom, k - 1.0)))
+    return Interval(
+        estimate=estimate,
+        low=low + width * ends[0],
+        high=low + width * ends[1],
+        n=k,
+        method="wilson",
+    )
 
 
 def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
@@ -464,6 +555,13 @@ def within(interval: Interval, low: float | None, high: float | None) -> Interva
     )
 
 
+def _hull(first: Interval, second: Interval) -> Interval:
+    """Return the first interval, with each end where it is further out of the two."""
+    ends = (first.low, second.low, first.high, second.high)
+    below, other_below, above, other_above = (0.0 if end is None else end for end in ends)
+    return msgspec.structs.replace(first, low=min(below, other_below), high=max(above, other_above))
+
+
 def _without_interval(values: Floats, n: int) -> Interval:
     if len(values) == 0:
         return Interval(estimate=None, low=None, high=None, n=0)
@@ -478,11 +576,21 @@ def _constant(values: Floats) -> bool:
     return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
 
 
-def _others(values: Floats) -> int:
-    """Count the values that are not the commonest one."""
-    if _constant(values):
-        return 0
-    return len(values) - int(np.unique(values, return_counts=True)[1].max())
+def _nearly_alike(values: Floats, width: float, noise: float) -> bool:
+    """Say whether all values but a few are the same, or as near as makes no difference.
+
+    They are where their standard deviation is `ALIKE` of the range, or no more than what repeats of
+    one sample explain.
+    """
+    n = len(values)
+    few = min(FEW_OTHERS - 1, n // 3)
+    ordered = np.sort(values)
+    size = n - few
+    start = int(np.argmin(ordered[size - 1 :] - ordered[: few + 1]))
+    spread = float(ordered[start : start + size].std(ddof=1))
+    if spread <= max(ALIKE * width, ROUNDING * float(np.abs(values).max())):
+        return True
+    return spread <= min(_NOISE_LIMIT * noise, _NOISY * width)
 
 
 def _scaled(deviations: Floats) -> tuple[Floats, float]:

@@ -7,6 +7,8 @@ Spread between samples is narrowed by more samples only; spread between repeats 
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,6 +32,11 @@ class Variance(msgspec.Struct, frozen=True, kw_only=True):
     share_of_repeats: float | None
     samples: int
     repeats: float
+
+    @property
+    def noise(self) -> float:
+        """Return the standard deviation of a sample's mean that is due to its repeats."""
+        return math.sqrt(self.between_repeats / self.repeats)
 
 
 def split_variance(samples: ArrayLike, values: ArrayLike) -> Variance | None:

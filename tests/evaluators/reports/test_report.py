@@ -674,6 +674,40 @@ def test_single_sample_has_no_interval():
     assert "[0." not in text_of(report)
 
 
+@pytest.mark.parametrize(("n", "given"), [(9, False), (10, True)])
+def test_few_samples_without_a_range_have_no_interval(n, given):
+    collected = tally(ROUGE, SPEED, WORDS, RATIO, expected=n, routes=["new"], baseline=None)
+    for sample in range(n):
+        value = sample / 20
+        found = scores(rougeL=value, latency=value, words=value)
+        ratio = Score(output="ratio", value=value, statistics=(value, 1.0))
+        collected.add(Cell("new", str(sample), 0), answer(), [*found, ratio])
+    report = summarise(collected)
+    assert score_of(report, "new", "rougeL").low is not None
+    assert (score_of(report, "new", "latency").low is not None) is given
+    caveat = "9 samples are too few for an interval of latency, words: without a range it takes 10."
+    assert (caveat in report.warnings) is not given
+    # What holds whenever one looks takes more.
+    looked_at = summarise(collected, always_valid=True)
+    assert score_of(looked_at, "new", "latency").low is None
+    assert caveat not in looked_at.warnings
+
+
+def test_samples_that_differ_no_more_than_their_repeats_are_alike():
+    """Their values alone look like any others: without repeats, the interval is another one."""
+    draw = np.random.Generator(np.random.PCG64(3))
+    repeated = tally(ROUGE, expected=60, routes=["new"], baseline=None)
+    single = tally(ROUGE, expected=20, routes=["new"], baseline=None)
+    for sample, values in enumerate(draw.normal(0.8, 0.05, (20, 3))):
+        for repeat, value in enumerate(values):
+            repeated.add(Cell("new", str(sample), repeat), answer(), scores(rougeL=value))
+        single.add(Cell("new", str(sample), 0), answer(), scores(rougeL=values.mean()))
+    noisy, plain = (score_of(summarise(one), "new", "rougeL") for one in (repeated, single))
+    assert noisy.estimate == pytest.approx(plain.estimate)
+    assert (noisy.method, plain.method) == ("bounded", "hall")
+    assert noisy.low < plain.low
+
+
 def test_no_baseline():
     collected = tally(ROUGE, expected=1, baseline=None)
     for route in ("base", "new"):

@@ -31,22 +31,33 @@ def near(numbers):
 @pytest.mark.parametrize(
     ("interval", "expected"),
     [
-        (lambda: intervals.mean_interval(SKEWED), (3.625, -0.316275358, 23.2965491, 4, "hall")),
         (
-            lambda: intervals.mean_interval(SKEWED, level=0.8),
-            (3.625, 1.34418475, 9.30526595, 4, "hall"),
+            lambda: intervals.mean_interval(SKEWED, low=0, high=10),
+            (3.625, 1.03962837, 8.01118146, 4, "hall"),
         ),
-        (lambda: intervals.mean_interval([0, 1]), (0.5, -5.85310237, 6.85310237, 2, "hall")),
-        (lambda: intervals.mean_interval([1, 2, 3]), (2.0, -0.484137712, 4.48413771, 3, "hall")),
+        (lambda: intervals.mean_interval(LONG[:9]), (0.755555556, None, None, 9, "none")),
         (
             lambda: intervals.mean_interval(SKEWED, clusters=CLUSTERS),
             (3.625, None, None, 3, "none"),
         ),
+        (lambda: intervals.mean_interval(LONG), (2.03333333, 0.300575907, 7.2316056, 12, "hall")),
         (
-            lambda: intervals.mean_interval([-9, 0, 1, 1.5]),
-            (-1.625, -27.6773387, 3.6783351, 4, "hall"),
+            lambda: intervals.mean_interval([-one for one in LONG]),
+            (-2.03333333, -7.2316056, -0.300575907, 12, "hall"),
         ),
-        (lambda: intervals.mean_interval(LONG), (2.03333333, 0.774475496, 9.08742831, 12, "hall")),
+        (
+            lambda: intervals.mean_interval(LONG, level=0.8),
+            (2.03333333, 0.959953079, 5.25347409, 12, "hall"),
+        ),
+        (
+            lambda: intervals.skewed_interval(LONG, longest=99),
+            (2.03333333, 0.300575907, 7.92582767, 12, "hall"),
+        ),
+        (
+            lambda: intervals.skewed_interval(LONG, longest=99, power=0),
+            (2.03333333, 0.300575907, 9.08742831, 12, "hall"),
+        ),
+        (lambda: intervals.skewed_interval([1, 3]), (2.0, -10.7062047, 14.7062047, 2, "hall")),
         (lambda: intervals.bca_interval(LONG), (2.03333333, 1.0020642, 4.1437195, 12, "bca")),
         (
             lambda: intervals.bca_interval(LONG, level=0.8),
@@ -296,12 +307,13 @@ def test_the_corpus_score_gets_plain_numbers():
 
 def test_no_end_is_beyond_the_range():
     values = [0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]
-    free = intervals.mean_interval(values)
+    free = intervals.mean_interval(values, low=0.0, high=1.0)
     cut = intervals.within(free, free.low + 0.01, free.high - 0.01)
     assert (cut.low, cut.high) == pytest.approx((free.low + 0.01, free.high - 0.01))
     assert intervals.within(free, None, None) == free
     # Values beyond the range widen it.
-    assert intervals.mean_interval(values, low=0.5, high=0.6) == free
+    widened = intervals.mean_interval(values, low=0.5, high=0.6)
+    assert widened == intervals.mean_interval(values, low=0.1, high=0.95)
 
 
 @pytest.mark.parametrize(
@@ -340,17 +352,18 @@ def test_no_end_of_a_mean_over_clusters_is_beyond_the_range():
     free = intervals.mean_interval(values, clusters=clusters)
     assert free.low < 0
     cut = intervals.mean_interval(values, clusters=clusters, low=0.0, high=1.0)
-    assert (cut.low, cut.high) == (0.0, pytest.approx(free.high))
+    assert cut.low == 0.0
+    assert free.high < cut.high < 1.0
     down = intervals.mean_interval([1 - v for v in values], clusters=clusters, low=0.0, high=1.0)
-    assert (down.low, down.high) == (pytest.approx(1 - free.high), 1.0)
+    assert (down.low, down.high) == (pytest.approx(1 - cut.high), 1.0)
 
 
 def test_no_end_of_a_mean_is_beyond_the_range():
-    values = [0.0, 0.5, 0.55, 0.6, 0.65, 0.7, 1.0, 0.98, 0.97]
-    free = intervals.mean_interval(values, level=0.99999)
+    values = [n % 2 * 0.9 + n / 500 for n in range(40)]
+    free = intervals.skewed_interval(values, level=1 - 1e-9)
     assert free.low < 0
     assert free.high > 1
-    cut = intervals.mean_interval(values, level=0.99999, low=0.0, high=1.0)
+    cut = intervals.mean_interval(values, level=1 - 1e-9, low=0.0, high=1.0)
     assert (cut.low, cut.high) == (0.0, 1.0)
 
 
@@ -403,16 +416,93 @@ def test_a_range_of_one_end_is_no_range():
     assert intervals.mean_interval([0.5] * 5, high=1.0).method == "constant"
     assert intervals.t_interval([0.5] * 5, low=0.0).method == "constant"
     assert intervals.t_interval([0.5] * 5, high=1.0).method == "constant"
-    values = [0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]
-    assert intervals.mean_interval(values, low=0.3) == intervals.within(
-        intervals.mean_interval(values), 0.3, None
+    assert intervals.mean_interval(LONG, low=0.5) == intervals.within(
+        intervals.mean_interval(LONG), 0.5, None
     )
-    # With both ends, five of five values are bounded by them.
-    few = intervals.mean_interval(values[:5], low=0.0, high=1.0)
-    assert few == intervals.bounded_interval(values[:5], low=0.0, high=1.0)
-    assert few == intervals.bounded_interval(values[:5], low=0.0, high=1.0, level=0.95)
-    assert few.method == "bounded"
+    values = [0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]
+    assert intervals.mean_interval(values, low=0.0).low is None
     assert intervals.mean_interval(values, low=0.0, high=1.0).method == "hall"
+
+
+def test_no_interval_of_few_samples_is_wider_than_what_the_range_bounds():
+    values = [0.0, 0.02, 0.05, 0.3, 0.9]
+    student = intervals.t_interval(values)
+    bound = intervals.bounded_interval(values, low=0.0, high=1.0)
+    found = intervals.mean_interval(values, low=0.0, high=1.0)
+    assert (found.method, found.low) == ("hall", bound.low)
+    assert student.low < bound.low
+    assert student.high > found.high == bound.high
+    # Of 31 samples, the ends are those of the skewed interval.
+    many = [n / 100 for n in range(31)]
+    free = intervals.skewed_interval(many, longest=intervals.LONGEST_BOUNDED_END, power=1.0)
+    assert intervals.mean_interval(many, low=0.0, high=1.0) == free
+    few = intervals.mean_interval(many[:30], low=0.0, high=0.3)
+    bound = intervals.bounded_interval(many[:30], low=0.0, high=0.3)
+    assert bound.low <= few.low <= few.high <= bound.high
+
+
+@pytest.mark.parametrize(
+    ("values", "noise", "method"),
+    [
+        # All but a third, and all but five, have to be alike.
+        ([0.5, 0.5, 0.5, 0.5, 0.9], 0.0, "bounded"),
+        ([0.5, 0.5, 0.5, 0.7, 0.9], 0.0, "hall"),
+        ([0.5] * 15 + [0.1, 0.2, 0.3, 0.8, 0.9], 0.0, "bounded"),
+        ([0.5] * 15 + [0.1, 0.2, 0.3, 0.7, 0.8, 0.9], 0.0, "hall"),
+        # The deviation of three values, one of which is away by d, is d over the root of three.
+        ([0.50, 0.50, 0.521], 0.0, "bounded"),
+        ([0.1, 0.50, 0.50, 0.521], 0.0, "bounded"),
+        ([0.1, 0.50, 0.50, 0.523], 0.0, "hall"),
+        # Noise explains as much, up to a quarter more, while it is small beside the range.
+        ([0.1, 0.50, 0.50, 0.55], 0.024, "bounded"),
+        ([0.1, 0.50, 0.50, 0.55], 0.022, "hall"),
+        ([0.1, 0.50, 0.50, 0.61], 0.1, "hall"),
+        ([0.1, 0.50, 0.50, 0.60], 0.1, "bounded"),
+    ],
+)
+def test_scores_that_are_nearly_alike_are_bounded(values, noise, method):
+    found = intervals.mean_interval(values, low=0.0, high=1.0, noise=noise)
+    assert found.method == method
+    # The scale makes no difference.
+    scaled = intervals.mean_interval(
+        [100 * one for one in values], low=0.0, high=100.0, noise=100 * noise
+    )
+    assert scaled.method == method
+    assert scaled.high == pytest.approx(100 * found.high)
+
+
+def test_many_different_scores_are_bounded_in_groups():
+    values = 0.9 + np.linspace(0, 0.02, 3000)
+    found = intervals.bounded_interval(values, low=0.0, high=1.0)
+    assert found.low == pytest.approx(0.91 - 0.91 * (1 - 0.025 ** (1 / 3000)), abs=2e-4)
+    assert found.high == pytest.approx(0.91 + 0.09 * (1 - 0.025 ** (1 / 3000)), abs=2e-4)
+
+
+def test_a_mean_over_clusters_leans_away_from_the_end_of_its_range():
+    """A score interval at the number of zeros and ones with the same error; t where it is wider."""
+    values = [5.0, 5, 5, 4, 5, 5, 5, 5, 5, 3, 5, 5, 5, 5, 5, 5]
+    clusters = [place // 2 for place in range(16)]
+    student = intervals.t_interval(values, clusters=clusters)
+    found = intervals.mean_interval(values, clusters=clusters, low=1.0, high=5.0)
+    error, freedom = intervals.clustered_error(np.array(values), clusters)
+    share, t = (np.mean(values) - 1) / 4, scipy_stats.t.ppf(0.975, freedom)
+    n = share * (1 - share) / (error / 4) ** 2
+    centre = (share + t * t / (2 * n)) / (1 + t * t / n)
+    half = t / (1 + t * t / n) * (share * (1 - share) / n + t * t / (4 * n * n)) ** 0.5
+    assert found.low == pytest.approx(1 + 4 * (centre - half))
+    assert found.low < student.low
+    assert found.high == min(5.0, student.high) > 1 + 4 * (centre + half)
+    assert found.method == "clustered t"
+    # Of a score without room on one side, the mirror image leans the other way.
+    mirrored = intervals.mean_interval(
+        [6 - one for one in values], clusters=clusters, low=1.0, high=5.0
+    )
+    assert (mirrored.low, mirrored.high) == pytest.approx((6 - found.high, 6 - found.low))
+    alike = intervals.mean_interval([5.0] * 16, clusters=clusters, low=1.0, high=5.0)
+    assert (alike.low, alike.high) == pytest.approx((5 - 4 * (1 - 0.025 ** (1 / 8)), 5.0))
+    # Without a range there is nothing to lean away from.
+    assert intervals.mean_interval(values, clusters=clusters) == student
+    assert intervals.mean_interval(values, clusters=clusters, low=1.0).high == student.high
 
 
 def test_nearly_equal_scores_reach_towards_both_ends():

@@ -49,6 +49,10 @@ class _Folding(dict[int, str]):
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
+        if unicodedata.category(character) == "Cf":
+            # Marks that nobody sees, such as zero-width spaces and those of direction.
+            self[code] = ""
+            return ""
         ordinary = unicodedata.normalize("NFKC", character)
         # Fractions and powers would become other numbers.
         if len(ordinary) != 1 or unicodedata.category(character) == "No":

@@ -67,12 +67,17 @@ def score(
     tagged = _given(patterns.TAGGED.finditer(text), text, high)
     if spoken.unfinished and (tagged is None or _may_go_on(tagged, text, high)):
         return ScoreVerdict(None, spoken.unfinished)
-    verdict = (
-        tagged
-        or _given(patterns.OVERALL.finditer(text), text, high)
-        or _given(_worded(text), text, high)
-        or patterns.ALONE.match(_last_line(text))
-    )
+    overall = _given(patterns.OVERALL.finditer(text), text, high)
+    for found, pattern in ((tagged, patterns.TAGGED_ANY), (overall, patterns.OVERALL_ANY)):
+        numbers = [one for one in pattern.finditer(text) if not _is_hypothetical(one, text)]
+        if _spoils(_last(numbers), found):
+            return ScoreVerdict(None, "no whole number of this scale")
+        if found is not None:
+            return _checked(int(found["number"]), low, high)
+    worded = _given(_worded(text), text, high)
+    if _names_several(text, worded, high):
+        return ScoreVerdict(None, "several scores and none of the whole")
+    verdict = worded or _only_line(text) or patterns.ALONE.match(_last_line(text))
     return _checked(int(verdict["number"]), low, high) if verdict else _checked(None, low, high)
 
 
@@ -202,6 +207,8 @@ def _number(fields: Mapping[str, Any], high: int) -> int | None:
     named = {_plain_name(name): value for name, value in fields.items()}
     for name in _SCORES:
         value = named.get(name)
+        if isinstance(value, dict) and (number := _number(value, high)) is not None:
+            return number
         if isinstance(value, str) and (number := _number_of_text(value, high)) is not None:
             return number
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -219,12 +226,42 @@ def _number_of_text(value: str, high: int) -> int | None:
     return int(match["number"])
 
 
+def _spoils(last: re.Match[str] | None, found: re.Match[str] | None) -> bool:
+    """Whether the last number behind a tag (or an overall score) is none that can be read.
+
+    Then no number elsewhere is the verdict: `Clarity: 4. Overall score: 3.5` is not 4.
+    """
+    return last is not None and (found is None or last.start() > found.start())
+
+
+def _names_several(text: str, verdict: re.Match[str] | None, high: int) -> bool:
+    """Whether the score is one of several criteria, each with a line of its own."""
+    if verdict is None:
+        return False
+    lines = [line for line in patterns.LABELLED.finditer(text) if line["top"] in {None, str(high)}]
+    labels = {line["label"].strip().casefold() for line in lines}
+    numbers = {line["number"] for line in lines}
+    own = any(
+        line.start() <= verdict.start("number") < line.end()
+        and not patterns.SCORE_ALONE.fullmatch(line["label"].strip())
+        for line in lines
+    )
+    return own and len(labels) > 1 and len(numbers) > 1
+
+
+def _only_line(text: str) -> re.Match[str] | None:
+    """Return the score of the only row of a table."""
+    rows = [line for line in patterns.LABELLED.finditer(text) if line[0].lstrip().startswith("|")]
+    return rows[0] if len(rows) == 1 else None
+
+
 def _worded(text: str) -> list[re.Match[str]]:
     """Return `Score: 4`, `a score of 4`, `4 out of 5`, `I give it a 4`, by their place."""
     matches = [
         *patterns.WORDED.finditer(text),
         *patterns.OUT_OF.finditer(text),
         *patterns.GIVEN.finditer(text),
+        *patterns.GIVEN_CHINESE.finditer(text),
     ]
     return sorted(matches, key=lambda match: match.start("number"))
 
@@ -244,7 +281,9 @@ def _given(matches: Iterable[re.Match[str]], text: str, high: int) -> re.Match[s
 
 def _is_hypothetical(match: re.Match[str], text: str) -> bool:
     """Whether a score is that of another answer, as in `to reach a score of 5, add details`."""
-    before = re.split(r"[.!?;\n]", text[max(0, match.start() - _SENTENCE) : match.start()])[-1]
+    before = re.split(r"[.!?;\n\u3002]", text[max(0, match.start() - _SENTENCE) : match.start()])[
+        -1
+    ]
     after = re.split(r"[.!?;\n]", text[match.end() : match.end() + _SENTENCE])[0]
     if patterns.SUPPOSED.search(before) or patterns.REQUIRED.match(after):
         return True

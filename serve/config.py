@@ -9,7 +9,7 @@ The router's config reads the section with these types; nothing here imports Ray
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -248,8 +248,8 @@ _ADAPTER_NAME = re.compile(r"[^:#/\s]+")
 _OF_THE_COPY = ("share", "cpus", "gpus", "replicas", "concurrency", "queue")
 
 
-def contradiction(models: Mapping[str, ModelConfig]) -> tuple[tuple[str, ...], str] | None:
-    """Return a mistake that types cannot express, as its place and a message; None if all is well.
+def contradictions(models: Mapping[str, ModelConfig]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield every mistake that types cannot express, as its place and a message.
 
     Two models may answer to one name, or have different settings for the copies that they share.
     """
@@ -259,13 +259,13 @@ def contradiction(models: Mapping[str, ModelConfig]) -> tuple[tuple[str, ...], s
         for adapter in model.adapters:
             if not _ADAPTER_NAME.fullmatch(adapter):
                 message = f"{adapter!r} cannot name an adapter: clients use it as MODEL:ADAPTER"
-                return ("models", name, "adapters", adapter), message
+                yield ("models", name, "adapters", adapter), message
         for known in (name, *(f"{name}:{adapter}" for adapter in model.adapters)):
-            if known in owners:
-                return ("models", name), f"{known!r} is a name of {owners[known]} too"
-            owners[known] = name
+            owner = owners.setdefault(known, name)
+            if owner != name:
+                yield ("models", name), f"{known!r} is a name of {owner} too"
         if name.rpartition(":")[2] in model.adapters:
-            return ("models", name, "adapters"), "one of them is how the model's own name ends"
+            yield ("models", name, "adapters"), "one of them is how the model's own name ends"
         if not isinstance(model, Shareable) or model.share is None:
             continue
         other = first.setdefault(model.share.name, name)
@@ -273,11 +273,11 @@ def contradiction(models: Mapping[str, ModelConfig]) -> tuple[tuple[str, ...], s
             before = getattr(models[other], key)
             if getattr(model, key) != before:
                 other_value = msgspec.json.encode(before).decode()
-                return ("models", name, key), (
+                yield (
+                    ("models", name, key),
                     f"shares the copies {model.share.name!r} with {other}, which has {other_value} "
-                    "here; what belongs to a copy must be the same for all models in it"
+                    "here; what belongs to a copy must be the same for all models in it",
                 )
-    return None
 
 
 def read(entries: Any, environ: Mapping[str, str]) -> dict[str, ModelConfig]:
@@ -295,9 +295,10 @@ def read(entries: Any, environ: Mapping[str, str]) -> dict[str, ModelConfig]:
             models[name] = with_gpus(model, environ)
         except (ConfigError, msgspec.ValidationError) as error:
             raise ConfigError(f"models.{name}: {error}", param=f"models.{name}") from None
-    if wrong := contradiction(models):
-        path = ".".join(wrong[0])
-        raise ConfigError(f"{path}: {wrong[1]}", param=path)
+    wrong = [(".".join(place), message) for place, message in contradictions(models)]
+    if wrong:
+        lines = [f"{path}: {message}" for path, message in wrong]
+        raise ConfigError("\n".join(lines), param=wrong[0][0])
     return models
 
 

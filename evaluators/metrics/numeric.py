@@ -11,8 +11,8 @@ from typing import Annotated
 import msgspec
 
 from evaluators.base import Answer, Output, Sample, Score
-from evaluators.metrics.reference import references, unscored
-from evaluators.text.numerals import COMMA_NOTE, DecimalSign, Numeral, Pick, picked_numeral
+from evaluators.metrics.reference import reference_numbers, unscored
+from evaluators.text.numerals import COMMA_NOTE, DecimalSign, Pick, picked_numeral
 
 Tolerance = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -56,15 +56,10 @@ class Numeric:
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
         """Return 1.0 or 0.0; no value where no reference has a number."""
-        accepted = references(sample)
-        if not accepted:
-            return unscored(self.outputs)
-        expected = [
-            number for reference in accepted if (number := self._number(reference)) is not None
-        ]
+        expected, why = reference_numbers(sample, pick=self._pick, decimal=self._decimal)
         if not expected:
-            return unscored(self.outputs, "the reference has no number")
-        parsed = self._number(answer.text or "")
+            return unscored(self.outputs, why)
+        parsed = picked_numeral(answer.text or "", pick=self._pick, decimal=self._decimal)
         rel, absolute = self._tolerances
         equal = parsed is not None and any(
             math.isclose(parsed.value, number.value, rel_tol=rel, abs_tol=absolute)
@@ -72,6 +67,3 @@ class Numeric:
         )
         split = any(number.beside_comma for number in (*expected, parsed) if number is not None)
         return (Score(output="numeric", value=float(equal), note=COMMA_NOTE if split else ""),)
-
-    def _number(self, text: str) -> Numeral | None:
-        return picked_numeral(text, pick=self._pick, decimal=self._decimal)

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 from evaluators.base import Answer, Output, Sample, Score
-from evaluators.metrics.reference import references, unscored
-from evaluators.text.numerals import COMMA_NOTE, DecimalSign, Numeral, Pick, picked_numeral
+from evaluators.metrics.reference import reference_numbers, unscored
+from evaluators.text.numerals import COMMA_NOTE, DecimalSign, Pick, picked_numeral
 
 # Sums of squares and the moments that intervals need stay within what a float holds.
 _MAX_ERROR = 1e50
@@ -64,15 +64,10 @@ class NumericError:
 
     def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
         """Return the absolute error twice: as it is, and with the squared error for the corpus."""
-        accepted = references(sample)
-        if not accepted:
-            return unscored(self.outputs)
-        expected = [
-            number for reference in accepted if (number := self._number(reference)) is not None
-        ]
+        expected, why = reference_numbers(sample, pick=self._pick, decimal=self._decimal)
         if not expected:
-            return unscored(self.outputs, "the reference has no number")
-        parsed = self._number(answer.text or "")
+            return unscored(self.outputs, why)
+        parsed = picked_numeral(answer.text or "", pick=self._pick, decimal=self._decimal)
         if parsed is None:
             return unscored(self.outputs, "the answer has no number")
         error = min(abs(parsed.value - number.value) for number in expected)
@@ -84,6 +79,3 @@ class NumericError:
             Score(output="mae", value=error, note=note),
             Score(output="rmse", value=error, statistics=(error * error, 1.0), note=note),
         )
-
-    def _number(self, text: str) -> Numeral | None:
-        return picked_numeral(text, pick=self._pick, decimal=self._decimal)

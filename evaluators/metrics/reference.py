@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from evaluators.base import Output, Sample, Score
 from evaluators.data.rows import value_at
+from evaluators.text.numerals import DecimalSign, Numeral, Pick, picked_numeral
+
+_NO_REFERENCE = "no reference"
 
 
 def references(sample: Sample) -> tuple[str, ...]:
@@ -13,9 +16,25 @@ def references(sample: Sample) -> tuple[str, ...]:
     return tuple(reference for reference in sample.references if reference.strip())
 
 
-def unscored(outputs: Sequence[Output], why: str = "no reference") -> tuple[Score, ...]:
+def unscored(outputs: Sequence[Output], why: str = _NO_REFERENCE) -> tuple[Score, ...]:
     """Return a score without a value for each output."""
     return tuple(Score(output=output.name, value=None, error=why) for output in outputs)
+
+
+def reference_numbers(
+    sample: Sample, *, pick: Pick, decimal: DecimalSign
+) -> tuple[list[Numeral], str]:
+    """Return the numbers of the references, and the reason where none has one.
+
+    Args:
+        sample: its references are texts.
+        pick: as in `picked_numeral`.
+        decimal: as in `picked_numeral`.
+    """
+    accepted = references(sample)
+    numbers = [picked_numeral(text, pick=pick, decimal=decimal) for text in accepted]
+    why = "the reference has no number" if accepted else _NO_REFERENCE
+    return [number for number in numbers if number is not None], why
 
 
 def last_user_text(sample: Sample) -> str:

@@ -34,8 +34,15 @@ MAX_DIGITS = 12
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _SPACE = re.compile(r"[ \t\r\n]*")
-# Clients write the field although they have no tools.
+# Clients write these fields although they have no tools; `functions` is what `tools` was before.
 _NO_TOOLS = re.compile(rb"null|\[[ \t\r\n]*\]")
+_NO_CHOICE = re.compile(rb'null|"none"|"auto"')
+_WITHOUT_TOOLS = {
+    "tools": _NO_TOOLS,
+    "functions": _NO_TOOLS,
+    "tool_choice": _NO_CHOICE,
+    "function_call": _NO_CHOICE,
+}
 _BRACKET = ord("[")
 
 _decode_envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -174,7 +181,10 @@ def needs_of(envelope: Mapping[str, msgspec.Raw]) -> Needs:
     messages = bytes(envelope.get("messages") or envelope.get("prompt") or b"")
     return Needs(
         vision=b'"image_url"' in messages,
-        tools=_NO_TOOLS.fullmatch(envelope.get("tools", b"null")) is None,
+        tools=any(
+            name in envelope and without.fullmatch(envelope[name]) is None
+            for name, without in _WITHOUT_TOOLS.items()
+        ),
         json_schema=b'"json_schema"' in bytes(envelope.get("response_format") or b""),
         tokens=len(messages) // 4 + answer_limit(envelope),
     )

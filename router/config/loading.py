@@ -173,6 +173,6 @@ def _read_models(
                 models[name] = hosting.with_gpus(model, environ)
         except ConfigError as error:
             reader.refuse(place, error.message)
-    if wrong := hosting.contradiction(models):
-        reader.refuse(*wrong)
+    for place, message in hosting.contradictions(models):
+        reader.refuse(place, message)
     return models

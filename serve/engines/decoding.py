@@ -157,59 +157,59 @@ class Draw(LogitsProcessor):  # type: ignore[misc]  # its types are not installe
         return scores
 
 
-class Watch(StoppingCriteria):  # type: ignore[misc]  # as above
-    """Gives each row its token, and ends the rows that are done.
+class _Watch(StoppingCriteria):  # type: ignore[misc]  # as above
+    """Ends a batch that nobody waits for, and lets other batches have their turn.
 
     Args:
         rows: the rows of the batch.
         pause: called after each token.
-
-    Raises:
-        GivenUpError: all rows were given up.
     """
 
     def __init__(self, rows: Sequence[Generation], pause: Callable[[], None]) -> None:
         self._rows = rows
         self._pause = pause
 
+    def _next(self) -> None:
+        """Let others have their turn.
+
+        Raises:
+            GivenUpError: all rows were given up.
+        """
+        self._pause()
+        if all(row.cancelled for row in self._rows):
+            raise GivenUpError
+
+
+class Watch(_Watch):
+    """Gives each row its token, and ends the rows that are done."""
+
     def __call__(
         self, input_ids: torch.LongTensor, scores: tuple[torch.Tensor] | None, **_: Any
     ) -> torch.Tensor:
-        """Return which rows are done, of shape (rows,)."""
+        """Return which rows are done, of shape (rows,).
+
+        Raises:
+            GivenUpError: all rows were given up.
+        """
         del scores
         for row, token in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
             row.take(token)
-        self._pause()
-        _unless_given_up(self._rows)
+        self._next()
         done = [row.done for row in self._rows]
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
 
 
-class WatchBeams(StoppingCriteria):  # type: ignore[misc]  # as above
-    """Ends a beam search whose rows were all given up; else they get their text at its end.
-
-    Args:
-        rows: the rows of the batch.
-        pause: called after each token.
-
-    Raises:
-        GivenUpError: all rows were given up.
-    """
-
-    def __init__(self, rows: Sequence[Generation], pause: Callable[[], None]) -> None:
-        self._rows = rows
-        self._pause = pause
+class WatchBeams(_Watch):
+    """Ends a beam search whose rows were all given up; else they get their text at its end."""
 
     def __call__(
         self, input_ids: torch.LongTensor, scores: tuple[torch.Tensor] | None, **_: Any
     ) -> torch.Tensor:
-        """Return False for every beam, as none is ended early; of shape (beams,)."""
+        """Return False for every beam, as none is ended early; of shape (beams,).
+
+        Raises:
+            GivenUpError: all rows were given up.
+        """
         del scores
-        self._pause()
-        _unless_given_up(self._rows)
+        self._next()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-
-
-def _unless_given_up(rows: Sequence[Generation]) -> None:
-    if all(row.cancelled for row in rows):
-        raise GivenUpError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from servers import s3_server
 
@@ -102,6 +103,35 @@ COPY = "engine: transformers, share: {name: small}, cpus: 2, replicas: {max: 2}"
 def test_entries_that_contradict_each_other_are_named(entries, message):
     with pytest.raises(ConfigError, match=message):
         models(f"models:\n  {entries}\n")
+
+
+def test_every_contradiction_is_named_at_once():
+    shared = {"engine": "transformers", "source": "x", "share": {"name": "s"}}
+    entries = {
+        "a": {"engine": "vllm", "source": "x", "adapters": {"b": "y", "c:d": "y"}},
+        "a:b": {"engine": "vllm", "source": "x", "adapters": {"b": "y"}},
+        "one": shared,
+        "two": {**shared, "gpus": 0.5, "queue": 1},
+    }
+    wrong = [
+        "models.a.adapters.c:d: 'c:d' cannot name",
+        "models.a:b: 'a:b' is a name of a too",
+        "models.a:b.adapters: one of",
+        "models.two.gpus: shares",
+        "models.two.queue: shares",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        models(f"models: {msgspec.json.encode(entries).decode()}\n")
+    assert all_begin(caught.value.message, [f"models.yaml:1: {place}" for place in wrong])
+    with pytest.raises(ConfigError) as caught:
+        config.read(entries, {})
+    assert all_begin(caught.value.message, wrong)
+    assert caught.value.param == "models.a.adapters.c:d"
+
+
+def all_begin(text, beginnings):
+    lines = text.splitlines()
+    return len(lines) == len(beginnings) and all(map(str.startswith, lines, beginnings))
 
 
 def test_models_share_copies_whatever_their_engine():

@@ -140,9 +140,16 @@ def test_a_request_goes_only_where_it_is_supported(http, url, fields):
     assert {answered(http, url, "able", **fields) for _ in range(20)} == {"b"}
 
 
-def test_what_is_supported_nowhere_is_refused(http, url, upstream):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"functions": [{"name": "f"}], "function_call": "auto"},
+    ],
+)
+def test_what_is_supported_nowhere_is_refused(http, url, upstream, fields):
     before = upstream.log.total
-    reply = ask(http, url, "able", tools=[{"type": "function", "function": {"name": "f"}}])
+    reply = ask(http, url, "able", **fields)
     assert reply.status_code == 400
     error = reply.json()["error"]
     assert error["code"] == "no_capable_target"

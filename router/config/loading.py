@@ -173,6 +173,6 @@ def _read_models(
                 models[name] = hosting.with_gpus(model, environ)
         except ConfigError as error:
             reader.refuse(place, error.message)
-    for place, message in hosting.contradictions(models):
-        reader.refuse(place, message)
+    for contradiction in hosting.contradictions(models):
+        reader.refuse(*contradiction)
     return models

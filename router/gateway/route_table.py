@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from router.config.routes import Route, parse_route
 from router.config.schema import Config
 from router.gateway.prices import PriceBook
 from router.gateway.routing import Table
-from router.store.routes import RouteStore
+from router.store.routes import RouteOverrides, RouteStore, UnreadableOverride
 
 log = logging.getLogger("evalrouter")
 
@@ -30,11 +30,19 @@ POLL_S = 1.0
 
 
 class RouteView(msgspec.Struct, frozen=True):
-    """A route, and whether it comes from the config or was set at run time."""
+    """A route, and whether it comes from the config or was set at run time.
+
+    Attributes:
+        name: what clients send as the model.
+        source: where the route comes from.
+        route: the route in effect; None where the only route of the name cannot be used.
+        override_error: the reason why a route that was set at run time is left out; "" for none.
+    """
 
     name: str
     source: Literal["config", "override"]
-    route: Route
+    route: Route | None
+    override_error: str = ""
 
 
 class Routes:
@@ -62,8 +70,10 @@ class Routes:
         self._store = store
         self._prices = prices
         self._now = now
-        self._documents: dict[str, dict[str, Any]] = {}
+        self._documents: RouteOverrides = {}
         self._overrides: dict[str, Route] = {}
+        # The reasons why those of the other documents are left out.
+        self._left_out: dict[str, str] = {}
         self._read_at = _changed_at(source)
         self.table = self._build()
 
@@ -75,10 +85,19 @@ class Routes:
         return Table(routes, providers, self._prices.per_million, timeouts)
 
     def view(self) -> list[RouteView]:
-        """Return every route, in the order of the config, new ones last."""
-        return [
-            RouteView(name, "override" if name in self._overrides else "config", route)
+        """Return every route, in the order of the config, new and unusable ones last."""
+        views = [
+            RouteView(
+                name,
+                "override" if name in self._overrides else "config",
+                route,
+                self._left_out.get(name, ""),
+            )
             for name, route in self.table.routes.items()
+        ]
+        unusable = [name for name in self._left_out if name not in self.table.routes]
+        return views + [
+            RouteView(name, "override", None, self._left_out[name]) for name in unusable
         ]
 
     async def put(self, name: str, data: Any) -> Route:
@@ -104,22 +123,29 @@ class Routes:
         await self.follow()
 
     async def follow(self) -> None:
-        """Take over what any process has set. An override that no longer fits is left out."""
+        """Take over what any process has set.
+
+        An override that no longer fits, or cannot be read, is left out: the log and `view` say why.
+        """
         documents = await self._store.route_overrides()
         if documents == self._documents:
             return
         self._documents = documents
-        self._overrides = dict(self._usable(documents))
+        self._apply_overrides()
         self.table = self._build()
 
-    def _usable(self, documents: Mapping[str, dict[str, Any]]) -> list[tuple[str, Route]]:
-        usable = []
-        for name, data in documents.items():
+    def _apply_overrides(self) -> None:
+        self._overrides, self._left_out = {}, {}
+        for name, data in self._documents.items():
+            if isinstance(data, UnreadableOverride):
+                self._left_out[name] = data.reason
+                continue
             try:
-                usable.append((name, parse_route(name, data, self._config.providers)))
+                self._overrides[name] = parse_route(name, data, self._config.providers)
             except ConfigError as error:
-                log.error("the override of route %s is left out: %s", name, error.message)
-        return usable
+                self._left_out[name] = error.message
+        for name, reason in self._left_out.items():
+            log.error("the override of route %s is left out: %s", name, reason)
 
     async def reload(self) -> None:
         """Read the config file again: its routes take effect, other changes need a restart.
@@ -138,7 +164,7 @@ class Routes:
         if rest != self._config:
             log.warning("only changes of routes take effect at once; the others need a restart")
         self._config = msgspec.structs.replace(self._config, routes=fresh.routes)
-        self._overrides = dict(self._usable(self._documents))
+        self._apply_overrides()
         self.table = self._build()
         log.info("routes reloaded: %s", ", ".join(fresh.routes) or "none")
 

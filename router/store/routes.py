@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+
+class UnreadableOverride(NamedTuple):
+    """An override whose row cannot be read, and the reason. It must hide no other."""
+
+    reason: str
+
+
+RouteOverrides = dict[str, dict[str, Any] | UnreadableOverride]
 
 
 class RouteStore(Protocol):
@@ -12,6 +21,6 @@ class RouteStore(Protocol):
         """Override a route of the config (its document, JSON types); None goes back to it."""
         ...
 
-    async def route_overrides(self) -> dict[str, dict[str, Any]]:
+    async def route_overrides(self) -> RouteOverrides:
         """Return all overrides, by name. Every process reads them about once a second."""
         ...

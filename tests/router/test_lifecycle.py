@@ -4,10 +4,11 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import aiohttp
@@ -142,6 +143,53 @@ def test_a_route_set_at_run_time_outlives_the_process_until_it_is_removed(
         assert http.get(f"{url}/routes/ab").json()["source"] == "config"
         assert http.delete(f"{url}/routes/ab").status_code == 404
         assert http.get(f"{url}/routes/nope").status_code == 404
+
+
+DAMAGE = {
+    "text": "'not JSON'",
+    "array": "'[1]'",
+    "bytes": "x'00'",
+    "encoding": "CAST(x'7bff' AS TEXT)",
+    "nested": "replace(printf('%2000s', ''), ' ', '[')",
+    "gone": """'{"targets": [{"model": "gone/x"}]}'""",
+}
+
+
+def test_damaged_routes_hide_no_others_and_can_be_removed(
+    upstream, tmp_path, monkeypatch, http, caplog
+):
+    monkeypatch.chdir(tmp_path)
+    route = {"targets": [{"model": "up/b"}]}
+    with gateway(config_of(upstream)) as url:
+        for name in ("ab", "good", *DAMAGE):
+            assert http.put(f"{url}/routes/{name}", json=route).status_code == 200
+    with closing(sqlite3.connect("evalrouter.db")) as db, db:
+        for name, value in {"ab": "'not JSON'", **DAMAGE}.items():
+            statement = f"UPDATE route_overrides SET route = {value} WHERE name = ?"
+            assert db.execute(statement, (name,)).rowcount == 1
+    with gateway(config_of(upstream)) as url:
+        for name in ("ab", *DAMAGE):
+            assert sum(f"the override of route {name} is" in line for line in caplog.messages) == 1
+        assert answer_of(http, url) == "from a"
+        assert answer_of(http, url, "good") == "from b"
+        [ab, good, *damaged] = http.get(f"{url}/routes").json()["data"]
+        assert (ab["name"], ab["source"], bool(ab["override_error"])) == ("ab", "config", True)
+        assert ab["route"]["targets"][0]["model"] == "up/a"
+        assert (good["name"], good["override_error"]) == ("good", "")
+        assert sorted(view["name"] for view in damaged) == sorted(DAMAGE)
+        for view in damaged:
+            assert (view["source"], view["route"]) == ("override", None)
+            named = "gone" if view["name"] == "gone" else "cannot be read"
+            assert named in view["override_error"]
+            assert http.get(f"{url}/routes/{view['name']}").json() == view
+            assert http.delete(f"{url}/routes/{view['name']}").status_code == 204
+        assert http.put(f"{url}/routes/ab", json=route).status_code == 200
+        assert answer_of(http, url) == "from b"
+        views = http.get(f"{url}/routes").json()["data"]
+        assert [(view["name"], view["override_error"]) for view in views] == [
+            ("ab", ""),
+            ("good", ""),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 from sqlite_utils import Database
 
-from router.store.columns.values import json_text
-from router.store.routes import RouteStore
-from router.store.sqlite.database import SqlitePart
+from router.store.columns.values import UNREADABLE, json_text
+from router.store.routes import RouteOverrides, RouteStore, UnreadableOverride
+from router.store.sqlite.database import SqlitePart, lenient_text
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class SqliteRoutes(SqlitePart, RouteStore):
@@ -18,7 +20,7 @@ class SqliteRoutes(SqlitePart, RouteStore):
     async def set_route(self, name: str, route: dict[str, Any] | None, now: float) -> None:
         await self._database.write("set a route", _set, name, route, now)
 
-    async def route_overrides(self) -> dict[str, dict[str, Any]]:
+    async def route_overrides(self) -> RouteOverrides:
         return await self._database.read("read route overrides", _overrides)
 
 
@@ -32,6 +34,14 @@ def _set(db: Database, name: str, route: dict[str, Any] | None, now: float) -> N
     )
 
 
-def _overrides(db: Database) -> dict[str, dict[str, Any]]:
-    rows = db.execute("SELECT name, route FROM route_overrides ORDER BY name")
-    return {name: msgspec.json.decode(route) for name, route in rows}
+def _overrides(db: Database) -> RouteOverrides:
+    with lenient_text(db):
+        rows = db.execute("SELECT name, route FROM route_overrides ORDER BY name").fetchall()
+    return {str(name): _override(route) for name, route in rows}
+
+
+def _override(route: Any) -> dict[str, Any] | UnreadableOverride:
+    try:
+        return _decode(route)
+    except UNREADABLE as error:
+        return UnreadableOverride(f"its row in the database cannot be read: {error}")

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import version
 
 from litestar import Litestar
 from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.types import ASGIApp
 
 from providers.errors import EvalrouterError
@@ -69,7 +66,8 @@ def create_app(services: Services) -> ASGIApp:
                 await listings.close()
                 await services.key_sync.close()
 
-    app = Litestar(
+    # Everything but the paths under /schema and the model paths.
+    schema = openapi.SchemaDocument(
         route_handlers=[
             models.list_models,
             models.show_model,
@@ -128,21 +126,23 @@ def create_app(services: Services) -> ASGIApp:
             "examinations": Provide(lambda: examinations, sync_to_thread=False),
             "listings": Provide(lambda: listings, sync_to_thread=False),
         },
+    )
+    app = Litestar(
+        route_handlers=[*schema.route_handlers, openapi.schema_as_json, openapi.schema_as_yaml],
+        dependencies={
+            **schema.dependencies,
+            "schema": Provide(lambda: schema, sync_to_thread=False),
+        },
         exception_handlers={Exception: errors.handle},
         lifespan=[lifespan],
         request_max_body_size=config.server.max_body_bytes,
-        openapi_config=OpenAPIConfig(
-            title="evalrouter",
-            version=version("evalrouter"),
-            path="/schema",
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
-        ),
+        # Litestar would make the document at the start, or hold up other requests to make it.
+        openapi_config=None,
         # Logging belongs to whoever runs the app.
         logging_config=None,
         # Litestar would answer errors in its own shape in debug mode.
         debug=False,
     )
-    openapi.describe(app.openapi_schema)
     hosts = Hosts(config.server)
     origins = Origins(config.server.allow_origins)
     server = front.Front(

@@ -1,9 +1,18 @@
-"""Describes the model paths in the OpenAPI document: they are not Litestar's, so it cannot."""
+"""The OpenAPI document: of Litestar's handlers, and of the model paths, which are not its own."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import yaml
+from litestar import Litestar, get
+from litestar.di import NamedDependency, Provide
+from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import (
-    OpenAPI,
     OpenAPIMediaType,
     OpenAPIResponse,
     OpenAPIType,
@@ -13,16 +22,80 @@ from litestar.openapi.spec import (
     RequestBody,
     Schema,
 )
+from litestar.types import ControllerRouterHandler
 
 from providers.base import Path
 from router.api.request_parsing import PATHS, REQUIRED
 
 
-def describe(document: OpenAPI) -> None:
-    """Add the model paths to the OpenAPI document."""
-    assert document.paths is not None
-    for path, name in PATHS.items():
-        document.paths[path] = PathItem(post=_operation(name))
+class SchemaDocument:
+    """The OpenAPI document, made in a thread once a client requests it: that takes a while.
+
+    Attributes:
+        route_handlers: what the document describes, besides the model paths.
+        dependencies: what the handlers are given that is no part of a request.
+    """
+
+    def __init__(
+        self, route_handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide]
+    ) -> None:
+        self.route_handlers = route_handlers
+        self.dependencies = dependencies
+        self._lock = asyncio.Lock()
+        self._document: dict[str, Any] = {}
+        self._texts: dict[str, bytes] = {}
+
+    async def text(self, form: str) -> bytes:
+        """Return the document as `json` or `yaml`."""
+        async with self._lock:
+            if form not in self._texts:
+                self._texts[form] = await asyncio.to_thread(self._make, form)
+        return self._texts[form]
+
+    def _make(self, form: str) -> bytes:
+        self._document = self._document or self._described()
+        if form == "json":
+            return msgspec.json.encode(self._document)
+        return yaml.safe_dump(self._document, sort_keys=False).encode()
+
+    def _described(self) -> dict[str, Any]:
+        # Never served: it only describes what another one serves.
+        app = Litestar(
+            route_handlers=self.route_handlers,
+            dependencies=self.dependencies,
+            openapi_config=OpenAPIConfig(title="evalrouter", version=version("evalrouter")),
+            logging_config=None,
+        )
+        document = app.openapi_schema
+        assert document.paths is not None
+        for path, name in PATHS.items():
+            document.paths[path] = PathItem(post=_operation(name))
+        # Defaults are objects of their own kinds.
+        described: dict[str, Any] = msgspec.to_builtins(document.to_schema())
+        return described
+
+
+Injected = NamedDependency[SchemaDocument]
+
+
+@get(
+    ["/schema", "/schema/openapi.json"],
+    include_in_schema=False,
+    media_type="application/vnd.oai.openapi+json",
+)
+async def schema_as_json(schema: Injected) -> bytes:
+    """Show the OpenAPI document."""
+    return await schema.text("json")
+
+
+@get(
+    ["/schema/openapi.yaml", "/schema/openapi.yml"],
+    include_in_schema=False,
+    media_type="application/vnd.oai.openapi",
+)
+async def schema_as_yaml(schema: Injected) -> bytes:
+    """Show the OpenAPI document as YAML."""
+    return await schema.text("yaml")
 
 
 def _operation(name: Path) -> Operation:

@@ -9,6 +9,7 @@ import time
 import zlib
 
 import pytest
+import yaml
 from openai import OpenAI
 from raw_client import RawClient, request
 from raw_host import answer, by_model, raw_host
@@ -52,6 +53,21 @@ def url(tmp_path_factory):
         ) as url,
     ):
         yield url
+
+
+# The OpenAPI document
+
+
+def test_the_schema_is_the_same_in_every_form(http, url):
+    described = http.get(f"{url}/schema").json()
+    assert CHAT in described["paths"]
+    assert "/eval/{run_id}" in described["paths"]
+    assert not [path for path in described["paths"] if path.startswith("/schema")]
+    for path in ("/schema/", "/schema/openapi.json"):
+        assert http.get(url + path).json() == described
+    for path in ("/schema/openapi.yaml", "/schema/openapi.yml"):
+        assert yaml.safe_load(http.get(url + path).text) == described
+    assert http.get(f"{url}/schema/other").json()["error"]["code"] == "not_found"
 
 
 # Names

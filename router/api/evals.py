@@ -18,7 +18,7 @@ from evaluators.base import Answer, Sample, Score
 from evaluators.data.sampling import Rows
 from evaluators.document import Repeats
 from providers.errors import RunDocumentError
-from router.api.bodies import document_of
+from router.api.bodies import check_no_options, document_of
 from router.api.injection import Injected
 from router.api.paging import Offset, PageSize
 from router.config.documents import convert
@@ -126,18 +126,29 @@ async def delete_run(services: Injected, run_id: FromPath[str]) -> None:
 
 
 @post("/eval/{run_id:str}/pause", tags=["eval"], summary="Pause a run", status_code=200)
-async def pause_run(services: Injected, run_id: FromPath[str]) -> Run:
+async def pause_run(
+    services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
+) -> Run:
     """Send no more requests. Those in flight are finished and stored, for up to 30 seconds.
 
     Where that takes longer than 5 seconds, the answer comes before the end and its `wish` says
     `paused`. The process that executes the run obeys, also that of a command.
+
+    The body may be empty, or `{}`.
     """
+    await check_no_options(request, error=RunDocumentError)
     return await services.jobs.pause(run_id)
 
 
 @post("/eval/{run_id:str}/cancel", tags=["eval"], summary="Cancel a run", status_code=200)
-async def cancel_run(services: Injected, run_id: FromPath[str]) -> Run:
-    """Stop the run at once. Its answers stay, requests in flight are dropped; it can be resumed."""
+async def cancel_run(
+    services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
+) -> Run:
+    """Stop the run at once. Its answers stay, requests in flight are dropped; it can be resumed.
+
+    The body may be empty, or `{}`.
+    """
+    await check_no_options(request, error=RunDocumentError)
     return await services.jobs.cancel(run_id)
 
 

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from litestar import Request, post
 from litestar.params import FromPath
 
 from providers.errors import RunDocumentError
-from router.api.bodies import document_of
+from router.api.bodies import check_no_options
 from router.api.injection import Injected
-from router.config.documents import convert
 from router.evals.export import Manifest, export_run
-
-
-class _NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a request for an export, which has no options."""
 
 
 @post("/eval/{run_id:str}/export", tags=["eval"], summary="Export a run", status_code=200)
@@ -29,7 +23,6 @@ async def export(
 
     The body may be empty, or `{}`.
     """
-    body = await document_of(request, error=RunDocumentError, default=b"{}")
-    convert(body, _NoOptions, error=RunDocumentError)
+    await check_no_options(request, error=RunDocumentError)
     run = await services.runs.find(run_id)
     return await export_run(services.store, run, services.datasets.artifacts, f"runs/{run.id}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
-from litestar import get, post
+from litestar import Request, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from providers.conformance.suite import ConformanceReport
 from providers.errors import NotFoundError
+from router.api.bodies import check_no_options
 from router.api.injection import Injected
 from router.gateway.conformance import examine_provider
 
@@ -67,10 +69,15 @@ async def conformance(
 async def examine(
     services: Injected,
     examinations: InjectedExaminations,
+    request: Request[Any, Any, Any],
     name: FromPath[str],
     model: FromQuery[str] = "",
 ) -> ConformanceReport:
-    """Run the conformance suite. It takes some seconds, and with a paid host some cents at most."""
+    """Run the conformance suite. It takes some seconds, and with a paid host some cents at most.
+
+    The body may be empty, or `{}`.
+    """
+    await check_no_options(request)
     async with examinations.lock:
         report = await examine_provider(
             name,

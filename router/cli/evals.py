@@ -240,6 +240,18 @@ def eval_pause(run_id: str, config_path: Path | None) -> None:
     _print_stopped(with_services(load(config_path), pause))
 
 
+@evaluate.command("delete")
+@click.argument("run_id")
+@config_option
+def eval_delete(run_id: str, config_path: Path | None) -> None:
+    """Delete a run with its answers and scores. A run under way has to be cancelled first."""
+
+    async def delete(services: Services) -> str:
+        return await services.runs.delete(run_id)
+
+    out.print(f"{with_services(load(config_path), delete)} deleted", highlight=False)
+
+
 def _print_stopped(run: Run) -> None:
     state = run.state if run.state in STOPPED else f"{run.state}, about to be {run.wish}"
     out.print(f"{run.id} {state}", highlight=False)

@@ -33,6 +33,7 @@ from router.evals.validation import (
     PRECOMPUTED,
     build_metrics,
     check_signatures,
+    lacking_scores,
     outputs_of,
     requested_routes,
     routes_of,
@@ -499,7 +500,7 @@ class _Scorers:
         groups: dict[tuple[int, ...], list[int]] = {}
         scores = [answered.scores for answered in batch]
         for n, answered in enumerate(batch):
-            indexes = self._lacking(answered)
+            indexes = lacking_scores(self._metrics, answered.scores)
             if answers[n].shortfall and self._on_truncated == "exclude":
                 scores[n] += self._excluded(indexes, answers[n].shortfall)
                 indexes = tuple(at for at in indexes if not reads_text(self._metrics[at]))
@@ -531,13 +532,4 @@ class _Scorers:
             for at in indexes
             if reads_text(self._metrics[at])
             for output in self._metrics[at].outputs
-        )
-
-    def _lacking(self, answered: AnsweredItem) -> tuple[int, ...]:
-        """Return the indexes of the metrics whose scores the answer lacks."""
-        had = {score.output for score in answered.scores}
-        return tuple(
-            n
-            for n, metric in enumerate(self._metrics)
-            if not had.issuperset(output.name for output in metric.outputs)
         )

@@ -13,7 +13,7 @@ import platform
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -47,6 +47,8 @@ from router.evals.validation import (
     check_names,
     check_per_target,
     check_routes,
+    check_signatures,
+    lacking_scores,
     resolve_metrics,
 )
 from router.evals.worker import Jobs, Runner
@@ -207,7 +209,7 @@ class Runs:
 
         Raises:
             NotFoundError: no such run, or a route that one of its metrics requests is gone.
-            ConflictError: a process is executing it.
+            ConflictError: a process is executing it, or a metric that it needs has changed.
             RunDocumentError: limits that cannot be, or a route of the run is gone.
         """
         run = await self.find(run_id)
@@ -218,13 +220,31 @@ class Runs:
             document = amendments.change_limits(document, limits)
             changes["document"] = msgspec.to_builtins(document)
         requester = self._requester.for_run(document)
-        check_routes(requester, document, build_metrics(document))
+        metrics = build_metrics(document)
+        check_routes(requester, document, metrics)
         if limits:
             check_per_target(requester, document)
+        check_signatures(run, await self._needed(run, metrics, retry_failed=retry_failed))
         await self._store.requeue_run(
             run.id, self._now(), stale_after(run.owner), retry_failed=retry_failed, **changes
         )
         return await self._queued(run.id)
+
+    async def _needed(
+        self, run: Run, metrics: list[AnyMetric], *, retry_failed: bool
+    ) -> list[AnyMetric]:
+        """Return the metrics that have answers to score: all of them where a request is left."""
+        progress = await self._store.progress(run.id)
+        requested = progress.answered + progress.failed == run.cells
+        if not requested or (retry_failed and progress.failed):
+            return metrics
+        lacking: set[int] = set()
+        cells = len(run.document["routes"]) * run.document["repeats"]
+        async with aclosing(self._store.open_samples(run.id, cells)) as open_samples:
+            async for sample in open_samples:
+                for answer in sample.unscored.values():
+                    lacking.update(lacking_scores(metrics, answer.scores))
+        return [metrics[n] for n in sorted(lacking)]
 
     async def rescore(
         self, run_id: str, specs: Sequence[RescoreSpec], *, base: Path, runner: Runner
@@ -330,8 +350,14 @@ class Runs:
         self._jobs.wake()
         return await self.find(run_id)
 
-    async def delete(self, run_id: str) -> None:
+    async def delete(self, run_id: str) -> str:
         """Delete a run with its answers and scores, also one whose row cannot be read.
+
+        Args:
+            run_id: the run, or a unique prefix.
+
+        Returns:
+            The id of the run.
 
         Raises:
             NotFoundError: no such run.
@@ -341,6 +367,7 @@ class Runs:
         if run.state not in STOPPED:
             raise ConflictError(f"{run.id} is {run.state}: cancel it first")
         await self._store.delete_run(run.id)
+        return run.id
 
     # Reading
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from evaluators.base import AnyMetric, Declared, EmbeddingMetric, JudgeMetric, Output
+from evaluators.base import AnyMetric, Declared, EmbeddingMetric, JudgeMetric, Output, Score
 from evaluators.document import RunDocument
 from evaluators.judge.graded import Graded, raw_name
 from evaluators.metrics import registry
@@ -130,6 +130,16 @@ def check_signatures(run: Run, metrics: Sequence[Declared]) -> None:
                 "began; scores of one run must have one signature. Score its answers again with "
                 f"'evalrouter eval rescore {run.id} --metrics {metric.name}', or start a new run."
             )
+
+
+def lacking_scores(metrics: Sequence[Declared], scores: Iterable[Score]) -> tuple[int, ...]:
+    """Return the indexes of the metrics that have an output without a score."""
+    had = {score.output for score in scores}
+    return tuple(
+        n
+        for n, metric in enumerate(metrics)
+        if not had.issuperset(output.name for output in metric.outputs)
+    )
 
 
 def outputs_of(metrics: Sequence[Declared]) -> list[Output]:

@@ -134,7 +134,10 @@ OPERATIONS = [
         },
         (("labels", 0, "sample_id"), ("labels", 0, KEY), ("route",), ("output",), (KEY,)),
     ),
-    *(Op("POST", f"/eval/{{run_id}}/{action}") for action in ("pause", "cancel", "export")),
+    *(
+        Op("POST", f"/eval/{{run_id}}/{action}", {}, ((KEY,),))
+        for action in ("pause", "cancel", "export")
+    ),
     Op(
         "POST",
         "/datasets",
@@ -171,7 +174,14 @@ OPERATIONS = [
     ),
     Op("POST", "/datasets/label/{run_id}", {"name": "n"}, (("name",), (KEY,))),
     Op("PATCH", "/experiments/{name}", {"tags": ["t"]}, (("tags", 0), (KEY,))),
-    Op("POST", "/providers/{name}/conformance", query={"model": "echo"}, names_in_query=("model",)),
+    Op(
+        "POST",
+        "/providers/{name}/conformance",
+        {},
+        ((KEY,),),
+        query={"model": "echo"},
+        names_in_query=("model",),
+    ),
 ]
 IN_BODIES = [
     pytest.param(op, place, id=f"{op.method} {op.path} {place_in_words} {n}")

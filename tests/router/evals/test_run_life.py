@@ -394,3 +394,72 @@ def test_answers_of_the_dataset_are_a_route_that_is_not_asked(folder, http, upst
         assert (rows[0]["answer"]["text"], rows[0]["answer"]["attempts"]) == ("Say 0", 0)
         body["repeats"] = 2
         assert http.post(f"{url}/eval", json=body).json()["error"]["param"] == "repeats"
+
+
+def test_a_run_whose_metric_has_changed_is_not_resumed(folder, http):
+    """It is refused at once where answers lack its scores, and where requests are left."""
+    both = ["exact_match", "f1"]
+    run_id = run_file(folder, routes=["up/some"], metrics=both)["run"]["id"]
+    changed = "UPDATE runs SET metrics = json_set(metrics, '$.exact_match', 'of last year')"
+    lacking = "DELETE FROM scores WHERE output = ? AND answer = 1"
+    with gateway((folder / "evalrouter.yaml").read_text()) as url:
+        with closing(sqlite3.connect("evalrouter.db")) as db, db:
+            db.execute(changed)
+        # Its answers have all their scores, and no request is left.
+        assert resumed(http, url, run_id) == "completed"
+        refused(http, url, run_id, "?retry_failed=true")
+        for output, wrong in (("exact_match", True), ("f1", False)):
+            with closing(sqlite3.connect("evalrouter.db")) as db, db:
+                assert db.execute(lacking, (output,)).rowcount == 1
+                db.execute("UPDATE answers SET scored = 0 WHERE id = 1")
+            if wrong:
+                refused(http, url, run_id)
+                with closing(sqlite3.connect("evalrouter.db")) as db, db:
+                    db.execute(
+                        "INSERT INTO scores (answer, output, value) VALUES (1, ?, 1)", [output]
+                    )
+            else:
+                assert resumed(http, url, run_id) == "completed"
+
+
+def refused(http, url, run_id, query=""):
+    before = state_of(url, run_id)
+    reply = http.post(f"{url}/eval/{run_id}/resume{query}")
+    assert reply.status_code == 409
+    message = reply.json()["error"]["message"]
+    assert "exact_match is now " in message
+    assert "'of last year'" in message
+    assert f"eval rescore {run_id} --metrics exact_match" in message
+    assert state_of(url, run_id) == before
+
+
+def resumed(http, url, run_id):
+    assert http.post(f"{url}/eval/{run_id}/resume").status_code == 202
+    wait_for(lambda: state_of(url, run_id) in {"completed", "failed"})
+    return state_of(url, run_id)
+
+
+def test_pause_and_cancel_take_no_options(folder, http):
+    with gateway((folder / "evalrouter.yaml").read_text()) as url:
+        body = document(dataset="long.jsonl", routes=["up/slow"], limits={"concurrency": 1})
+        run_id = http.post(f"{url}/eval", json=body).json()["id"]
+        for action in ("pause", "cancel"):
+            for content, named in (
+                (b'{"within": 5}', "within"),
+                (b"[]", "object"),
+                (b"pause", "The body is not JSON"),
+            ):
+                reply = http.post(f"{url}/eval/{run_id}/{action}", content=content)
+                assert reply.status_code == 400
+                assert named in reply.json()["error"]["message"]
+        assert state_of(url, run_id) in {"queued", "running"}
+        for action in ("pause", "cancel"):
+            assert http.post(f"{url}/eval/{run_id}/{action}", json={}).status_code == 200
+
+
+def test_a_run_is_deleted_by_command(folder):
+    run_id = run_file(folder)["run"]["id"]
+    # A unique prefix is enough, as for the other commands.
+    assert evalrouter("eval", "delete", run_id[:-3]).stdout == f"{run_id} deleted\n"
+    assert json.loads(evalrouter("eval", "list", "--json").stdout) == []
+    assert "There is no run" in evalrouter("eval", "delete", run_id, check=2).stderr

@@ -107,8 +107,15 @@ class _ConcurrencySlots:
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(lane, deque()).append(waiter)
         self._share_out()
-        # A task that is cancelled here ends all the others with it.
-        await waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                self._forget(lane, waiter)
+            else:
+                # The slot was given just before.
+                self.give(lane)
+            raise
 
     def give(self, lane: int) -> None:
         """Give a slot back."""
@@ -126,6 +133,15 @@ class _ConcurrencySlots:
         del self._gates[lane]
         self._share_out()
 
+    def _forget(self, lane: int, waiter: asyncio.Future[None]) -> None:
+        """Take a waiter that was cancelled out of its line."""
+        waiters = self._waiting.get(lane)
+        if waiters is not None and waiter in waiters:
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiting[lane]
+        self._share_out()
+
     def _share_out(self) -> None:
         """Give free slots to the lanes that wait: those with the fewest first, then the longest."""
         if not self._free or not self._waiting:
@@ -134,10 +150,10 @@ class _ConcurrencySlots:
         for lane in sorted(self._waiting, key=self._taken.__getitem__):
             waiters = self._waiting[lane]
             while waiters and self._free and self._taken[lane] < shares[lane]:
-                self._free -= 1
-                self._taken[lane] += 1
                 waiter = waiters.popleft()
-                if not waiter.done():
+                if not waiter.cancelled():
+                    self._free -= 1
+                    self._taken[lane] += 1
                     waiter.set_result(None)
             # It goes to the end of the line of those that have as few.
             del self._waiting[lane]

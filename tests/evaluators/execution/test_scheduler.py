@@ -567,6 +567,43 @@ async def test_a_failure_ends_everything_and_gives_the_gates_back():
     assert gate.inside == 0
 
 
+@pytest.mark.parametrize("given", [False, True])
+async def test_a_place_that_is_given_up_goes_to_another_item(given):
+    """It is given up while it is waited for, or when the slot has just been given."""
+    entered, places = [], []
+    first, second = asyncio.Event(), asyncio.Event()
+    gate = Gate(99)
+
+    async def do(item, place):
+        if item == 8:
+            waiting = asyncio.ensure_future(place.take())
+            await turns(20)
+            assert not waiting.done()
+            if given:
+                places[0].leave()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            return True
+        await place.take()
+        entered.append(item)
+        places.append(place)
+        await (first if item < 8 else second).wait()
+        return True
+
+    task = asyncio.ensure_future(work_through([Lane(count_up(40), gate)], do, concurrency=8))
+    await turns(300)
+    assert entered == [*range(8), *([9] if given else [])]
+    first.set()
+    await turns(300)
+    # All eight slots are in use again.
+    assert entered == [*range(8), *range(9, 17)]
+    second.set()
+    await finish(task)
+    assert sorted(entered) == [*range(8), *range(9, 40)]
+    assert gate.inside == 0
+
+
 async def test_cancelling_gives_the_gates_back():
     gate = Gate(2)
 

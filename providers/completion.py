@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from providers.errors import UpstreamProtocolError
-from providers.host_json import decode
+from providers.host_json import check_values, decode
 from providers.usage import ABSENT
 from providers.wire import UNREADABLE
 
@@ -203,6 +203,7 @@ def _string(raw: msgspec.Raw) -> str:
 
 def _logprobs(raw: msgspec.Raw) -> Logprobs:
     try:
+        check_values(raw)
         return _decode_logprobs(raw) or Logprobs()
     except UNREADABLE:
         # Hosts that write them in a way of their own still gave a good answer.

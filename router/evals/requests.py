@@ -21,8 +21,9 @@ from providers.errors import (
     UpstreamProtocolError,
     UpstreamStatusError,
 )
-from providers.host_json import decode
+from providers.host_json import check_values, decode
 from providers.names import MAX_NAME_BYTES, check_name
+from providers.off_loop import off_loop
 from providers.usage import ABSENT, count_of
 from providers.wire import UNREADABLE
 from router.config.section import IN_PLACE
@@ -251,14 +252,14 @@ class EvalRequester:
         """
         at = time.time()
         completed, body = await self._ask(prepared)
-        charged = self._charged(prepared.plan, prepared.upstream, at, completed, body)
+        charged = await self._charged(prepared.plan, prepared.upstream, at, completed, body)
         if charged.attempts and not charged.answer.target and charged.answer.text is not None:
             # A filter held it back, so that the target was not to be charged for.
             answer = msgspec.structs.replace(charged.answer, target=charged.attempts[-1].target)
             return charged._replace(answer=answer)
         return charged
 
-    def _charged(
+    async def _charged(
         self,
         plan: Plan,
         upstream: UpstreamRequest,
@@ -294,7 +295,7 @@ class EvalRequester:
             received=len(body),
             body=_encode(upstream.envelope),
         )
-        settle(record, self.prices)
+        await off_loop(len(body), settle, record, self.prices)
         self._traffic.add(record)
         if record.target is None and not record.lost_tokens:
             return completed
@@ -324,7 +325,10 @@ class EvalRequester:
             return CompletedRequest(failed, error.attempts, later, status=error.status), b""
         body = response.body or b""
         try:
-            answer, completion = _read(response, started, prepared.upstream.path)
+            total_s = time.perf_counter() - started
+            answer, completion = await off_loop(
+                len(body), _read, response, total_s, prepared.upstream.path
+            )
             return CompletedRequest(answer, tuple(response.attempts), completion=completion), body
         except EvalrouterError as error:
             answer = _failed(error, time.perf_counter() - started, str(response.target))
@@ -361,9 +365,8 @@ class EvalRequester:
         except UpstreamError as error:
             failed = _failed(error, time.perf_counter() - started)
             completed = CompletedRequest(failed, error.attempts, status=error.status)
-            return EmbeddingResult(
-                [], self._charged(plan, upstream, at, completed, b"").answer, error
-            )
+            charged = await self._charged(plan, upstream, at, completed, b"")
+            return EmbeddingResult([], charged.answer, error)
         body, seconds = response.body or b"", time.perf_counter() - started
         await response.aclose()
         target, first_byte_s = str(response.target), response.first_byte_s
@@ -372,18 +375,17 @@ class EvalRequester:
         answer = Answer(text="", target=target, first_byte_s=first_byte_s, total_s=seconds)
         completed = CompletedRequest(answer, tuple(response.attempts))
         try:
-            vectors = _read_vectors(body, len(texts))
+            vectors = await off_loop(len(body), _read_vectors, body, len(texts))
         except UpstreamProtocolError as error:
             wrong = error
             failed = _failed(error, seconds, target)
             completed = completed._replace(answer=failed, status=error.status)
-        return EmbeddingResult(
-            vectors, self._charged(plan, upstream, at, completed, body).answer, wrong
-        )
+        charged = await self._charged(plan, upstream, at, completed, body)
+        return EmbeddingResult(vectors, charged.answer, wrong)
 
 
-def _read(response: UpstreamResponse, started: float, path: str) -> tuple[Answer, Completion]:
-    """Return the answer in a target's response.
+def _read(response: UpstreamResponse, total_s: float, path: str) -> tuple[Answer, Completion]:
+    """Return the answer in a target's response, which took `total_s` seconds to arrive.
 
     Raises:
         UpstreamError: the response has no answer.
@@ -394,7 +396,6 @@ def _read(response: UpstreamResponse, started: float, path: str) -> tuple[Answer
         raise UpstreamStatusError(
             502, b"", {}, f"{response.target} sent a stream, which was not requested"
         )
-    total = time.perf_counter() - started
     completion = read_completion(body, chat=path == "chat/completions")
     refused = REFUSED if completion.refusal and not completion.text else ""
     logprob_sum, logprob_tokens = completion.logprobs.total() or (None, None)
@@ -410,7 +411,7 @@ def _read(response: UpstreamResponse, started: float, path: str) -> tuple[Answer
         logprob_sum=logprob_sum,
         logprob_tokens=logprob_tokens,
         first_byte_s=response.first_byte_s,
-        total_s=total,
+        total_s=total_s,
         attempts=len(response.attempts),
         translation=response.translation,
     )
@@ -430,6 +431,7 @@ def _read_vectors(body: bytes, count: int) -> list[list[float]]:
         UpstreamProtocolError: it is no list of embeddings, or does not have `count` vectors.
     """
     try:
+        check_values(body)
         data = _decode_vectors(body).data
     except UNREADABLE as error:
         raise UpstreamProtocolError(f"the answer is no list of embeddings: {error}") from error

@@ -7,8 +7,9 @@ import tracemalloc
 
 import pytest
 
-from providers.completion import read_completion
+from providers.completion import Logprobs, read_completion
 from providers.errors import UpstreamProtocolError
+from providers.host_json import MAX_VALUES
 
 
 def body(message: dict, **fields) -> bytes:
@@ -108,6 +109,12 @@ def token(text, logprob=-0.5, **fields):
 
 
 TOP = {"top_logprobs": [{"token": "Ho", "logprob": -1.5}]}
+
+
+def test_log_probabilities_of_too_many_tokens_are_not_read():
+    # They would hold up every other thread for seconds.
+    many = read_completion(scored({"content": [{}] * (MAX_VALUES + 1)}), chat=True)
+    assert (many.text, many.logprobs) == ("Hi.", Logprobs())
 
 
 @pytest.mark.parametrize(

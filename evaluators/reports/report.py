@@ -44,6 +44,7 @@ from evaluators.stats.comparison import (
 from evaluators.stats.corrected_means import corrected_interval
 from evaluators.stats.judge_errors import JudgeErrors
 from evaluators.stats.prediction_powered import labelled_rows
+from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
 from evaluators.stats.variance import split_variance
 from evaluators.text.answers import SHORTFALLS, OnTruncated
 
@@ -288,6 +289,7 @@ def summarise(
         comparisons=comparisons,
         warnings=(
             *_shortfall_warnings(routes, accumulator.on_truncated),
+            *_label_warnings(routes, always_valid=always_valid),
             *_warnings(baseline, infos, routes, comparisons),
             *(() if always_valid else _short_warnings(infos, routes)),
         ),
@@ -513,6 +515,25 @@ def shortfall_counts(route: str, shortfalls: Mapping[str, int], answered: int) -
         f"{route}: {count:,} of {answered:,} answers {SHORTFALLS[shortfall]}."
         for shortfall, count in shortfalls.items()
     ]
+
+
+def _label_warnings(routes: Sequence[RouteReport], *, always_valid: bool) -> Iterable[str]:
+    """Warn of corrected scores whose labels are too few for an interval."""
+    for route in routes:
+        for score in route.scores:
+            if score.labelled is None or score.estimate is None or score.low is not None:
+                continue
+            needed = (
+                f"one that holds whenever one looks needs {ASYMPTOTIC_MINIMUM} labels (or clusters "
+                "with labels)"
+                if always_valid
+                else f"its labels are of fewer than {intervals.FEWEST_CLUSTERS} clusters of equal "
+                "weight, or all alike"
+            )
+            yield (
+                f"{route.route}: {score.output} has no interval: {needed}; here are "
+                f"{score.labelled:,} labels."
+            )
 
 
 def _size_warnings(scores: Sequence[RouteScore]) -> Iterable[str]:

@@ -13,22 +13,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from evaluators.base import Sample
+from evaluators.base import Cell, Sample
 from providers.errors import ArtifactError, ConflictError
 from router.datasets.artifacts import Artifacts, StoredFile, file_chunks, temporary_folder
+from router.evals.judges.label_plans import answer_hash
 from router.evals.judges.run_export import (
     JUDGEMENT_TYPES,
     ExportedJudgement,
     judgements_of_run,
 )
 from router.evals.tables import FORMATS, Format, check_parquet, write_table
+from router.store.people_labels import PeopleLabel
 from router.store.protocol import Store
 from router.store.results import ResultStore, ScoredAnswer
 from router.store.runs import Run
@@ -78,11 +88,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `rows.jsonl`: a sample, one cell of it, and the judgements of its answer."""
+    """One line of `rows.jsonl`: a sample and one cell of it.
+
+    Attributes:
+        sample: the sample.
+        result: the cell's answer and scores.
+        judgements: of the answer.
+        labels: what people say of this answer.
+    """
 
     sample: Sample
     result: ScoredAnswer
     judgements: tuple[ExportedJudgement, ...] = ()
+    labels: tuple[PeopleLabel, ...] = ()
 
 
 async def export_run(
@@ -190,10 +208,12 @@ class _Columns(NamedTuple):
     Attributes:
         outputs: the scores' names, in the order they first appear.
         verdicts: output, judge and repeat of the verdicts.
+        labels: the outputs that people have scored, too.
     """
 
     outputs: dict[str, None]
     verdicts: dict[tuple[str, str, int], None]
+    labels: dict[str, None]
 
 
 class _Written(NamedTuple):
@@ -206,9 +226,12 @@ class _Written(NamedTuple):
 
 async def _write_jsonl(store: Store, run: Run, folder: Path) -> _Written:
     """Write the rows and, where the run has judges, their judgements."""
-    columns = _Columns({}, {})
+    columns = _Columns({}, {}, {})
     rows = judgements = 0
     judged = bool(await store.judge_use(run.id))
+    labels: dict[Cell, list[PeopleLabel]] = {}
+    for label in await store.labels(run.id):
+        labels.setdefault(label.cell, []).append(label)
 
     def write(batch: list[ExportedRow], others: list[ExportedJudgement]) -> int:
         for row in batch:
@@ -228,6 +251,8 @@ async def _write_jsonl(store: Store, run: Run, folder: Path) -> _Written:
             others: list[ExportedJudgement] = []
             if judged:
                 batch, others = await _with_judgements(store, run.id, plain)
+            if labels:
+                batch = await asyncio.to_thread(_with_labels, batch, labels)
             _note_columns(columns, batch)
             judgements += await asyncio.to_thread(write, batch, others)
     return _Written(rows, judgements, columns)
@@ -244,6 +269,21 @@ async def _with_judgements(
     return rows, others
 
 
+def _with_labels(
+    batch: list[ExportedRow], labels: Mapping[Cell, Sequence[PeopleLabel]]
+) -> list[ExportedRow]:
+    """Return rows with the labels of their answers; those of earlier answers are left out."""
+
+    def of(result: ScoredAnswer) -> tuple[PeopleLabel, ...]:
+        given = labels.get(result.cell, ())
+        if not given or result.answer is None or result.answer.text is None:
+            return ()
+        current = answer_hash(result.answer.text)
+        return tuple(label for label in given if label.answer_hash == current)
+
+    return [msgspec.structs.replace(row, labels=of(row.result)) for row in batch]
+
+
 def _note_columns(columns: _Columns, batch: list[ExportedRow]) -> None:
     for row in batch:
         columns.outputs.update({score.output: None for score in row.result.scores})
@@ -254,6 +294,7 @@ def _note_columns(columns: _Columns, batch: list[ExportedRow]) -> None:
                 if judgement.output is not None
             }
         )
+        columns.labels.update({label.output: None for label in row.labels})
 
 
 async def _rows(store: ResultStore, run_id: str) -> AsyncIterator[ExportedRow]:
@@ -320,6 +361,9 @@ def _write_table(folder: Path, kind: Literal["csv", "parquet"], columns: _Column
     types |= {f"passed.{name}": "bool" for name in columns.outputs}
     for verdict in columns.verdicts:
         types |= {_column("score", *verdict): "float64", _column("feedback", *verdict): "string"}
+    for name in columns.labels:
+        types |= {f"people.{name}": "float64", f"people_scores.{name}": "string"}
+        types[f"chance.{name}"] = "float64"
     rows = _read_batches(folder / JSONL, ExportedRow)
     write_table(folder / f"rows.{kind}", kind, types, (list(map(_flat, batch)) for batch in rows))
 
@@ -353,6 +397,10 @@ def _flat(row: ExportedRow) -> dict[str, Any]:
             # Of several attempts, the last one counts.
             flat[_column("score", *verdict)] = judgement.verdict
             flat[_column("feedback", *verdict)] = judgement.feedback
+    for label in row.labels:
+        flat[f"people.{label.output}"] = label.mean
+        flat[f"people_scores.{label.output}"] = _encode(label.scores).decode()
+        flat[f"chance.{label.output}"] = label.chance
     return flat
 
 

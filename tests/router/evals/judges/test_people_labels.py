@@ -1,14 +1,19 @@
 """People's labels of a run's answers come back and correct the run's judges, over HTTP."""
 
+import csv
 import json
 import os
 import sqlite3
 import time
 from pathlib import Path
 
+import click.testing
 import httpx
+import pyarrow.parquet
 import pytest
 from servers import gateway, scripted
+
+from router.cli import main
 
 WORDS = ["fine", "poor", "good"]
 MODELS = {
@@ -40,6 +45,7 @@ def http(tmp_path_factory):
     try:
         with scripted(MODELS) as upstream:
             config = CONFIG.format(url=upstream.url)
+            (folder / "evalrouter.yaml").write_text(config)
             with gateway(config) as url, httpx.Client(base_url=url) as http:
                 yield http
     finally:
@@ -288,6 +294,26 @@ def test_a_label_never_counts_for_another_answer(http):
     assert "people have scored 1 of" in score["withheld"]
 
 
+def test_labels_are_columns_of_the_export(http, tmp_path):
+    run_id = evaluated(http)
+    labels = labels_of(answers(http, run_id), chance=0.25)
+    labels[0]["scores"] = [4, 5]
+    assert put(http, run_id, labels).status_code == 200
+    command = ["eval", "export", run_id, "--to", str(tmp_path)]
+    done = click.testing.CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    with (tmp_path / run_id / "rows.csv").open(newline="") as file:
+        rows = {row["sample_id"]: row for row in csv.DictReader(file)}
+    assert (rows["s0"]["people.helpfulness"], rows["s0"]["chance.helpfulness"]) == ("4.5", "0.25")
+    assert json.loads(rows["s0"]["people_scores.helpfulness"]) == [4, 5]
+    assert rows["s1"]["people.helpfulness"] == rows["s1"]["chance.helpfulness"] == ""
+    lines = (tmp_path / run_id / "rows.jsonl").read_text().splitlines()
+    first, second = (json.loads(line) for line in lines[:2])
+    assert (first["labels"][0]["scores"], second["labels"]) == ([4, 5], [])
+    table = pyarrow.parquet.read_table(tmp_path / run_id / "rows.parquet")
+    assert sum(value is not None for value in table["people.helpfulness"].to_pylist()) == 15
+
+
 def plan(http, run_id, **params):
     answer = http.get(f"/eval/{run_id}/label-plan", params=params)
     return answer.json() if answer.status_code == 200 else refusal(answer, answer.status_code)
@@ -399,7 +425,11 @@ def test_another_judge_of_the_same_answers_is_corrected_by_the_same_labels(http)
 
 
 def test_labels_of_one_repeat_correct_the_mean_over_all(http):
-    run_id = evaluated(http, repeats=3)
+    # Of texts that no other run has, whose answers would have been seen before.
+    Path("other.jsonl").write_text(
+        "".join(json.dumps({**row, "input": f"Now {row['input']}"}) + "\n" for row in ROWS)
+    )
+    run_id = evaluated(http, repeats=3, dataset="other.jsonl")
     assert put(http, run_id, labels_of(answers(http, run_id))).json()["answers"] == 180
     score = scores(ended(http, run_id))["helpfulness_corrected"]
     assert score["n"] == 60
@@ -410,6 +440,16 @@ def test_labels_of_one_repeat_correct_the_mean_over_all(http):
     score = scores(ended(http, run_id))["helpfulness_corrected"]
     assert score["low"] < 11 / 3 < score["high"]
     assert score["estimate"] == pytest.approx(11 / 3, abs=0.1)
+    # The same answers once more, of fewer samples, are a look at a part of them.
+    run_id = evaluated(http, dataset="other.jsonl", limit=50)
+    assert put(http, run_id, labels_of(answers(http, run_id))).status_code == 200
+    outcome = ended(http, run_id)
+    score = scores(outcome)["helpfulness_corrected"]
+    assert (score["labelled"], score["low"]) == (13, None)
+    told = (
+        "helpfulness_corrected has no interval: one that holds whenever one looks needs 100 labels"
+    )
+    assert any(told in text for text in outcome["report"]["warnings"])
 
 
 def test_a_run_that_is_deleted_takes_its_labels_with_it(http):

@@ -2,7 +2,8 @@
 
 The delimiter is the one that is named, else that of a first line `sep=;` (as Excel writes it), else
 found: the first of comma, semicolon, tab and bar with which the header has several cells and the
-first rows as many. Cells stay texts: a decimal comma is not touched.
+first rows as many. Cells stay texts: a decimal comma is not touched. Spreadsheets write more
+delimiters than there are columns: empty cells behind the last name of the header are left out.
 """
 
 from __future__ import annotations
@@ -35,19 +36,21 @@ def read_delimited(
         delimiter: what separates cells; "" to find out.
         usual: the delimiter to prefer where it is not named.
     """
-    numbered = lines(path, digest, max_line_bytes)
+    named, numbered = _sep_line(lines(path, digest, max_line_bytes))
+    delimiter = delimiter or named
     if not delimiter:
         delimiter, numbered = _detected(path, numbered, usual, max_line_bytes)
     table = _Table(path, numbered, delimiter, max_line_bytes)
     header: list[str] = []
     row = 0
-    for number, cells in table.rows():
+    for number, all_cells in table.rows():
         where = f"{path}:{number}"
         if not header:
-            header = _header([cell.strip() for cell in cells], where)
+            header = _header(_filled([cell.strip() for cell in all_cells]), where)
             continue
-        if not any(cells):
+        if not any(map(str.strip, all_cells)):
             continue
+        cells = _filled(all_cells, len(header))
         if len(cells) != len(header):
             raise DatasetError(
                 f"{where}: the row has {len(cells)} cells, the header {len(header)}; put a cell "
@@ -58,6 +61,22 @@ def read_delimited(
         yield FileRecord(row, where, dict(zip(header, cells, strict=True)))
 
 
+def _sep_line(numbered: _Lines) -> tuple[str, _Lines]:
+    """Return the delimiter that a first line `sep=;` names, and the other lines."""
+    first = next(numbered, None)
+    if first is None:
+        return "", numbered
+    line = _SEP_LINE.fullmatch(first[1])
+    return (line["delimiter"], numbered) if line else ("", itertools.chain([first], numbered))
+
+
+def _filled(cells: list[str], at_least: int = 1) -> list[str]:
+    """Return the cells without the empty ones at their end, but at least so many."""
+    while len(cells) > at_least and not cells[-1].strip():
+        cells = cells[:-1]
+    return cells
+
+
 def _detected(
     path: Path, numbered: _Lines, usual: str, max_row: int
 ) -> tuple[str, Iterator[tuple[int, str]]]:
@@ -65,9 +84,6 @@ def _detected(
     sample: list[tuple[int, str]] = []
     size = 0
     for number, text in numbered:
-        line = _SEP_LINE.fullmatch(text) if not sample else None
-        if line:
-            return line["delimiter"], numbered
         sample.append((number, text))
         size += len(text)
         if len(sample) == _SAMPLE_LINES or size > _SAMPLE_CHARACTERS:
@@ -82,8 +98,8 @@ def _fits(path: Path, sample: list[tuple[int, str]], delimiter: str, max_row: in
     width = 0
     try:
         for _, cells in _Table(path, iter(sample), delimiter, max_row).rows():
-            width = width or len(cells)
-            if width < 2 or (len(cells) != width and any(cells)):
+            width = width or len(_filled(cells))
+            if width < 2 or (len(_filled(cells, width)) != width and any(cells)):
                 return False
     except DatasetError:
         # The sample may end within a quoted cell; what is wrong beyond that shows later.

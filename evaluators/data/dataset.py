@@ -29,7 +29,7 @@ import numpy as np
 from evaluators.data.formats import ARROW, EXTENSIONS, read
 from evaluators.data.parquet import STATE
 from evaluators.data.records import MAX_COLUMNS, FileRecord
-from evaluators.data.rows import KNOWN, Row, explicit_id, to_row
+from evaluators.data.rows import KNOWN, Row, explicit_id, path_starts, to_row
 from evaluators.data.template import Render, compile_messages, to_sample
 from providers.errors import DatasetError, closest
 
@@ -222,7 +222,7 @@ def _check_mapping(mapping: Mapping[str, str], path: Path) -> None:
 def _check_mapped(mapping: Mapping[str, str], seen: tuple[str, ...], path: Path) -> None:
     for column, known in mapping.items():
         # A path into a column is there where its value got the known name.
-        if column not in seen and (known not in seen or column.partition(".")[0] not in seen):
+        if column not in seen and (known not in seen or not {*path_starts(column)} & {*seen}):
             raise DatasetError(
                 f"{path}: there is no column {column!r} to map to {known!r}."
                 f"{closest(column, seen)}",

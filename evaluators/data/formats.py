@@ -191,14 +191,16 @@ def _json(path: Path, digest: Digest, max_line_bytes: int) -> Iterator[FileRecor
 
 
 def _has_lines(path: Path, max_line_bytes: int) -> bool:
-    """Return whether a .json file begins with two lines that are objects.
+    """Return whether a .json file begins with two lines that are objects, or is one such line.
 
     JSON lines often have the name, those of the Prometheus repository for example.
     """
     with path.open("rb") as file:
         first = file.readline(max_line_bytes).removeprefix(BOM_UTF8)
         second = file.readline(_PEEKED_BYTES)
-    return first.lstrip().startswith(b"{") and second.lstrip().startswith(b"{")
+    if not first.lstrip().startswith(b"{"):
+        return False
+    return second.lstrip().startswith(b"{") or (not second and first.rstrip().endswith(b"}"))
 
 
 def _elements(path: Path, text: str, max_bytes: int) -> Iterator[FileRecord]:

@@ -1,12 +1,15 @@
 """Parquet files, and the folder of arrow files that Hugging Face's `Dataset.save_to_disk` writes.
 
-Both need the extra `parquet`. Values that JSON cannot hold are refused: samples are stored in it.
+Both need the extra `parquet`. Samples are stored as JSON, so dates and decimals become texts, and
+other values that JSON cannot hold are refused.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import date, time
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,6 +73,7 @@ def _check_batch(batch: Any, path: Path, number: int, max_line_bytes: int) -> No
 
 def _record(path: Path, number: int, fields: dict[str, Any]) -> FileRecord:
     where = f"{path}: row {number}"
+    fields = {name: _as_json(value) for name, value in fields.items()}
     _json_only(fields, where)
     return FileRecord(number, where, fields)
 
@@ -124,6 +128,21 @@ def _unique(names: Sequence[str], where: str) -> None:
     for number, name in enumerate(names):
         if name in names[:number]:
             raise DatasetError(f"{where}: two columns are named {name!r}; rename one")
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value with dates and decimals within it as texts."""
+    if isinstance(value, str | None):
+        return value
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, list):
+        return list(map(_as_json, value))
+    if isinstance(value, dict):
+        return {name: _as_json(inner) for name, inner in value.items()}
+    return value
 
 
 def _json_only(fields: dict[str, Any], where: str) -> None:

@@ -12,6 +12,7 @@ from providers.errors import DatasetError
 MAX_COLUMNS = 4096
 
 _BOM = b"\xef\xbb\xbf"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Digest(Protocol):
@@ -64,6 +65,8 @@ def decoded(path: Path, raw: bytes, *, first_line: int, offset: int) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         line = first_line + raw.count(b"\n", 0, error.start)
+        if offset == 0 and raw.startswith(_UTF_16):
+            raise DatasetError(f"{path}: begins as UTF-16 does; save the file as UTF-8") from error
         raise DatasetError(
             f"{path}:{line}: byte {offset + error.start} of the file (0x{raw[error.start]:02x}) "
             "is not UTF-8; save the file as UTF-8"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from evaluators.data.prometheus_prompts import split_prompt
 from evaluators.data.records import FileRecord, kind
+from evaluators.text.words import is_blank
 from providers.errors import DatasetError
 
 MISSING: Final = object()
@@ -38,6 +39,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         messages, prompt, input: the prompt columns; None where the row has none.
         answer: the `answer` column; None where the row has none, or (unless it was mapped)
             something else than text, as question answering datasets have there.
+
+    Numbers and booleans in these columns are read as JSON writes them.
     """
 
     id: str
@@ -144,8 +147,9 @@ def _answer(fields: Mapping[str, Any], columns: Mapping[str, str], where: str) -
     value = fields.get("answer")
     if isinstance(value, str) or "answer" not in columns.values():
         return value if isinstance(value, str) else None
-    if value is None:
-        return None
+    text = _as_text(value)
+    if text is not None or value is None:
+        return text
     raise DatasetError(
         f"{where}: answer must be text, not {kind(value)}{_inside('answer', value, columns)}"
     )
@@ -154,39 +158,54 @@ def _answer(fields: Mapping[str, Any], columns: Mapping[str, str], where: str) -
 def value_at(fields: Mapping[str, Any], column: str, default: Any = None) -> Any:
     """Return a column's value, or what a dotted path leads to within one, else the default.
 
-    `answers.text` is the column of that name, else `text` within `answers`. A number is an index of
-    a list; any other name within a list is looked up in each of its objects.
+    `answers.text` is the column of that name, else `text` within `answers`; names may have dots
+    themselves, and the longest that exists counts. A number is an index of a list; any other name
+    within a list is looked up in each of its objects, and the values are one list.
     """
-    if column in fields:
-        return fields[column]
-    name, _, path = column.partition(".")
-    if not path or name not in fields:
-        return default
-    value = fields[name]
-    for step in path.split("."):
-        value = _step(value, step)
-        if value is MISSING:
-            return default
-    return value
+    value = _within(fields, column)
+    return default if value is MISSING else value
 
 
-def _step(value: Any, name: str) -> Any:
-    if isinstance(value, dict):
-        return value.get(name, MISSING)
-    if not isinstance(value, list):
+def path_starts(path: str) -> Iterator[str]:
+    """Yield the names that a dotted path may begin with, the longest first."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def _within(value: Any, path: str) -> Any:
+    if isinstance(value, list):
+        return _within_list(value, path)
+    if not isinstance(value, Mapping):
         return MISSING
-    if name.isascii() and name.isdigit():
-        return value[int(name)] if int(name) < len(value) else MISSING
-    inner = [part[name] for part in value if isinstance(part, dict) and name in part]
-    return inner or MISSING
+    for name in path_starts(path):
+        if name in value:
+            found = value[name] if name == path else _within(value[name], path[len(name) + 1 :])
+            if found is not MISSING:
+                return found
+    return MISSING
+
+
+def _within_list(values: list[Any], path: str) -> Any:
+    step, _, rest = path.partition(".")
+    if step.isascii() and step.isdigit():
+        value = values[int(step)] if int(step) < len(values) else MISSING
+        return _within(value, rest) if rest else value
+    found: list[Any] = []
+    for part in values:
+        inner = _within(part, path) if isinstance(part, dict) else MISSING
+        if inner is not MISSING:
+            found += inner if isinstance(inner, list) else [inner]
+    return found or MISSING
 
 
 def _text(
     fields: Mapping[str, Any], name: str, columns: Mapping[str, str], where: str
 ) -> str | None:
     value = fields.get(name)
-    if value is None or isinstance(value, str):
-        return value
+    text = _as_text(value)
+    if text is not None or value is None:
+        return text
     advice = _inside(name, value, columns)
     raise DatasetError(f"{where}: {name} must be text, not {kind(value)}{advice}")
 
@@ -214,15 +233,17 @@ def _references(
         value = fields.get(name)
         if value is None:
             continue
-        texts = value if isinstance(value, list) else [value]
-        for item in texts:
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if item is None:
+                continue
             text = _as_text(item)
             if text is None:
                 raise DatasetError(
                     f"{where}: {name} must be text or a list of texts, "
                     f"found {kind(item)}{_inside(name, item, columns)}"
                 )
-            if text.strip():
+            if not is_blank(text):
                 accepted.append(text)
     return tuple(accepted)
 
@@ -254,7 +275,7 @@ def _check_prompt(row: Row, where: str) -> None:
         return
     for name, text in (("prompt", row.prompt), ("input", row.input)):
         if text is not None:
-            if not text.strip():
+            if is_blank(text):
                 raise DatasetError(f"{where}: {name} is empty; fill it in or remove the row")
             return
     names = ", ".join(map(repr, row.fields)) or "none"

@@ -13,6 +13,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from evaluators.base import Sample
 from evaluators.data.rows import PROMPTS, Row
+from evaluators.text.words import is_blank
 from providers.errors import RunDocumentError, closest
 
 MAX_RENDERED = 1_000_000
@@ -87,7 +88,7 @@ def check_filled(row: Row, required: Mapping[str, Sequence[str]]) -> None:
     for param, names in required.items():
         for name in names:
             value = row.fields.get(name)
-            if isinstance(value, str) and not value.strip():
+            if isinstance(value, str) and is_blank(value):
                 raise RunDocumentError(
                     f"{param}: row {row.number} (id {row.id!r}): {name} is empty; fill it in, "
                     f"remove the row, or write {{{{ {name} or '' }}}} where that is meant",

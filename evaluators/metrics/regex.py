@@ -32,6 +32,11 @@ class Regex:
     source = "the regex package, search"
 
     def __init__(self, *, pattern: str, unicode: NormalForm = "nfc") -> None:
+        if not pattern:
+            raise RunDocumentError(
+                "pattern: an empty pattern is found in every answer; write what to look for",
+                param="pattern",
+            )
         self._form = normalizer(unicode)
         try:
             self._pattern = regex.compile(self._form(pattern))

@@ -53,6 +53,11 @@ def without_invisible(text: str) -> str:
     return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
+def is_blank(text: str) -> bool:
+    """Return whether nothing of the text can be seen."""
+    return not without_invisible(text).strip()
+
+
 def letters_and_digits(text: str) -> list[str]:
     """Return the text's words without any punctuation, as runs of letters, marks and digits."""
     return [word for run in _RUN.findall(text) for word in words(run)]

@@ -17,6 +17,7 @@ import msgspec
 from evaluators.base import Declared, Sample, SampleCheck
 from evaluators.data import dataset_process
 from evaluators.data.dataset import Dataset
+from evaluators.data.rows import path_starts
 from evaluators.document import RunDocument
 from providers.errors import RunDocumentError, closest
 from router.datasets.sources import Source
@@ -154,7 +155,7 @@ def prepare(document: RunDocument, source: Source, metrics: Sequence[Declared]) 
         count = len(chosen)
     if document.sample is not None:
         by = document.sample.by
-        if by is not None and not {by, by.partition(".")[0]} & {*dataset.columns}:
+        if by is not None and not {*path_starts(by)} & {*dataset.columns}:
             raise RunDocumentError(
                 f"sample.by: the dataset has no column {by!r}.{closest(by, dataset.columns)}",
                 param="sample.by",

@@ -1,6 +1,7 @@
 """Datasets: every format, what columns mean, and a clear error for every defect."""
 
 import csv
+import datetime
 import hashlib
 import io
 import json
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import tracemalloc
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,12 @@ def test_csv_of_any_dialect_gives_the_same_rows(tmp_path_factory, delimiter, row
         ("input\tn\nx;y\t1\n", "tab", [["x;y", "1"]]),
         ("\ufeffsep=;\ninput;n\nx;1\n", "", [["x", "1"]]),
         ("input,n\nx,1\n,\n\n,\n", "", [["x", "1"]]),
+        # The line is no row where the delimiter is named as well.
+        ("sep=;\ninput;n\nx;1\n", ";", [["x", "1"]]),
+        ("sep=;\ninput,n\nx,1\n", ",", [["x", "1"]]),
+        # What spreadsheets leave behind the last column and row.
+        ("input;n;;\nx;1;;\ny;2\n ; ;;\n", "", [["x", "1"], ["y", "2"]]),
+        ("input,n\nx,1,\ny,2, ,\n", "", [["x", "1"], ["y", "2"]]),
     ],
 )
 def test_delimiters(tmp_path, content, delimiter, expected):
@@ -249,13 +257,16 @@ def test_answers_that_a_dataset_brings_along(tmp_path):
         ({"input": "x", "predictions": "n", "answer": "y"}, "y"),
         # Question answering datasets have lists and numbers there, which are no replies.
         ({"input": "x", "answer": {"text": ["y"]}}, None),
+        ({"input": "x", "answer": 4}, None),
         ({"input": "x"}, None),
     ]:
         assert only(tmp_path, fields)[1].answer == answer
     _, row = only(tmp_path, {"input": "x", "reply": "y"}, columns={"reply": "answer"})
     assert row.answer == "y"
-    with pytest.raises(DatasetError, match=r"d.jsonl:1: answer must be text, not a number"):
-        only(tmp_path, {"input": "x", "reply": 4}, columns={"reply": "answer"})
+    _, row = only(tmp_path, {"input": "x", "reply": False}, columns={"reply": "answer"})
+    assert row.answer == "false"
+    with pytest.raises(DatasetError, match=r"d.jsonl:1: answer must be text, not a list"):
+        only(tmp_path, {"input": "x", "reply": [4]}, columns={"reply": "answer"})
 
 
 def test_openais_rows(tmp_path):
@@ -458,11 +469,13 @@ GOOD = b'{"input": "x"}\n'
         (b'{"input": "\\ud83d"}', "d.jsonl:1: a \\u escape is half of a surrogate pair"),
         (b'{"input": ' + b"[" * 200_000, "d.jsonl:1: the JSON is nested too deeply"),
         (b'{"input": "x\ty"}', "d.jsonl:1: not JSON at column 13: Invalid control character"),
-        (b'{"input": 5}', "d.jsonl:1: input must be text, not a number"),
+        (b'{"input": {"a": 5}}', "d.jsonl:1: input must be text, not an object"),
+        (b'{"input": "\\u200b"}', "d.jsonl:1: input is empty"),
+        ('{"input": "x"}\n'.encode("utf-16"), "d.jsonl: begins as UTF-16 does; save the file"),
         (b'{"prompt": ["x"]}', "d.jsonl:1: prompt must be text, not a list"),
         (b'{"input": " \\n"}', "d.jsonl:1: input is empty; fill it in or remove the row"),
         (
-            b'{"input": "x", "reference": [null]}',
+            b'{"input": "x", "reference": [["y"]]}',
             "reference must be text or a list of texts, found",
         ),
         (b'{"messages": "x"}', "messages must be a list of chat messages, not text"),
@@ -499,7 +512,7 @@ def test_defects_of_json_lines(tmp_path, content, message):
     [
         (
             '{"data": []}',
-            "d.json:1: not JSON at column 1: expected [; a .json dataset is one array",
+            "d.json:1: the row has no input, prompt or messages. Its columns: 'data'",
         ),
         (
             '{\n"data": []}',
@@ -524,6 +537,12 @@ def test_json_lines_may_be_named_json(tmp_path, beginning):
     dataset = open_dataset(path)
     assert [row.input for row in dataset.rows()] == ["x", "y"]
     assert dataset.hash == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_json_file_may_be_one_line(tmp_path, end):
+    [row] = open_dataset(write(tmp_path, "d.json", '{"input": "x"}' + end)).rows()
+    assert row.input == "x"
 
 
 def test_bad_utf8_in_a_json_array_names_its_line(tmp_path):
@@ -627,6 +646,18 @@ def test_defects_of_parquet(tmp_path):
     assert "two columns are named 'input'" in refused(tmp_path / "d.parquet")
 
 
+def test_dates_and_decimals_of_parquet_are_texts(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
+    from pyarrow import parquet
+
+    day = datetime.date(2024, 2, 29)
+    columns = {"input": ["x"], "reference": [Decimal("1.50")], "on": [day], "seen": [[{"at": day}]]}
+    parquet.write_table(pa.table(columns), tmp_path / "d.parquet")
+    [row] = open_dataset(tmp_path / "d.parquet").rows()
+    assert row.references == ("1.50",)
+    assert (row.fields["on"], row.fields["seen"]) == ("2024-02-29", [{"at": "2024-02-29"}])
+
+
 def test_parquet_without_pyarrow_names_the_extra(tmp_path):
     path = write(tmp_path, "d.parquet", b"PAR1")
     program = textwrap.dedent("""
@@ -671,7 +702,7 @@ def test_a_dataset_is_a_value(tmp_path):
         (-0.0, ("-0.0",)),
         (True, ("true",)),
         (False, ("false",)),
-        ([1, True, "x", " "], ("1", "true", "x")),
+        ([1, True, "x", " ", None, "\u200b"], ("1", "true", "x")),
         (0, ("0",)),
         (10**30, (str(10**30),)),
         (None, ()),
@@ -683,6 +714,11 @@ def test_numbers_and_booleans_are_references_as_json_writes_them(tmp_path, value
     assert row.references == references
     _, row = only(tmp_path, {"input": "x", "gold": value}, columns={"gold": "reference"})
     assert row.references == references
+
+
+def test_numbers_and_booleans_are_inputs_too(tmp_path):
+    assert only(tmp_path, {"input": 5})[1].input == "5"
+    assert only(tmp_path, {"prompt": False})[1].prompt == "false"
 
 
 SQUAD = {"question": "Who?", "answers": {"text": ["Ann", "Bob"], "start": [0, 3]}}
@@ -697,6 +733,8 @@ SQUAD = {"question": "Who?", "answers": {"text": ["Ann", "Bob"], "start": [0, 3]
         ({"question": "x", "t": {"de": "Hallo"}}, "t.de", ("Hallo",)),
         ({"question": "x", "a": [{"b": "c"}, {"b": "d"}, 3]}, "a.b", ("c", "d")),
         ({"question": "x", "a": {"b": {"c": True}}}, "a.b.c", ("true",)),
+        ({"question": "x", "a": [{"b": [{"c": 1}, {"c": 2}]}, {"b": []}]}, "a.b.c", ("1", "2")),
+        ({"question": "x", "a.b": {"c.d": "e"}, "a": {}}, "a.b.c.d", ("e",)),
         # A column of that very name comes first.
         ({"question": "x", "a.b": "c", "a": {"b": "d"}}, "a.b", ("c",)),
     ],

@@ -129,6 +129,17 @@ def test_chinese_characters_count_as_words():
     assert scores({"name": "levenshtein", "words": "unicode"}, *CHINESE)[2].value == 1 / 13
 
 
+@pytest.mark.parametrize("name", ["exact_match", "f1", "contains", "bleu", "numeric"])
+def test_a_reference_that_nobody_can_see_is_none(name):
+    assert [score.error for score in scores(name, "x", "\u200b")] == ["no reference"]
+
+
+def test_what_every_answer_has_cannot_be_looked_for():
+    for spec in ({"name": "contains", "text": "\u200b"}, {"name": "regex", "pattern": ""}):
+        with pytest.raises(RunDocumentError, match="every answer"):
+            build(spec)
+
+
 def test_an_emoji_is_a_word_in_every_script():
     assert value("exact_match", "北京👍", "北京👎") == 0
     assert value("exact_match", "Beijing 👍", "Beijing 👎") == 0

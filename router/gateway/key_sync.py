@@ -1,8 +1,8 @@
 """Keeps the keys in memory and the store in step: rows are read, what keys spent is written down.
 
-A task looks at the store every second: it reads what keys spent in all processes, and the keys
-themselves when they have changed; beside it, another one writes down what keys spent here. A write
-that waits or fails holds up no revocation.
+A task looks at the store every second: it reads what keys spent in all processes since the last
+time, and the keys themselves when they have changed; beside it, another one writes down what keys
+spent here. A write that waits or fails holds up no revocation.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class KeySync:
         self._every = every
         # The database that was read last, and its version.
         self._read_last = (0, -1)
+        # `changes` of the state whose spend was taken over last; None before, and to read it all.
+        self._spend_read: int | None = None
         self._refreshing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -85,13 +87,21 @@ class KeySync:
         was_writing = self.is_writing
         writes = self._writes
         generation = self._store.generation
-        state = await self._store.key_state()
+        state = await self._store.key_state(self._spend_read)
         if (generation, state.version) != self._read_last:
             table = await self._store.keys()
             self._keys.replace_rows(table)
             self._read_last = (generation, table.version)
+            if self._spend_read is not None:
+                # Of other keys than before, or after another history.
+                self._spend_read = None
+                state = await self._store.key_state()
         if not was_writing and writes == self._writes:
-            self._keys.learn_spend(state.spent)
+            if self._spend_read is None:
+                self._keys.learn_spend(state.spent)
+            else:
+                self._keys.learn_changes(state.spent)
+            self._spend_read = state.changes
 
     async def _write_down(self) -> None:
         """Raise the first error; what was refused stays here, without holding up the rest."""

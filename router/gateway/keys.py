@@ -257,9 +257,15 @@ class Keys:
         self.required = self.required or bool(by_hash)
 
     def learn_spend(self, stored: Mapping[str, KeySpend]) -> None:
-        """Take over what all processes spent, by key id, as the store has it."""
+        """Take over what all processes spent, by key id, as the store has it of all keys."""
         for key_id, holder in self._by_id.items():
             holder.learn(stored.get(key_id), self._unwritten)
+
+    def learn_changes(self, stored: Mapping[str, KeySpend]) -> None:
+        """Take over what all processes spent, by key id, of keys that spent since the last time."""
+        for key_id, spend in stored.items():
+            if key_id in self._by_id:
+                self._by_id[key_id].learn(spend, self._unwritten)
 
     def take_unwritten(self) -> UnwrittenSpends:
         """Return what was spent here and is not in the store, for it to be written down."""

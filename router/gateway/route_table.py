@@ -70,6 +70,8 @@ class Routes:
         self._store = store
         self._prices = prices
         self._now = now
+        # Of the overrides that were read last: which database they are of, and their version.
+        self._version = (0, -1)
         self._documents: RouteOverrides = {}
         self._overrides: dict[str, Route] = {}
         # The reasons why those of the other documents are left out.
@@ -127,7 +129,11 @@ class Routes:
 
         An override that no longer fits, or cannot be read, is left out: the log and `view` say why.
         """
+        version = self._store.generation, await self._store.route_version()
+        if version == self._version:
+            return
         documents = await self._store.route_overrides()
+        self._version = version
         if documents == self._documents:
             return
         self._documents = documents

@@ -77,11 +77,13 @@ class KeyState(msgspec.Struct, frozen=True, kw_only=True):
     """What a process reads every second.
 
     Attributes:
-        version: as in KeyTable.
+        version: as in KeyTable; it grows as well where spend is taken away.
+        changes: grows with every change of what keys spent.
         spent: key id to the latest period in which it spent anything.
     """
 
     version: int
+    changes: int
     spent: dict[str, KeySpend]
 
 
@@ -105,8 +107,13 @@ class KeyStore(Protocol):
         """Return every key."""
         ...
 
-    async def key_state(self) -> KeyState:
-        """Return whether keys changed, and what they spent: cheap enough for every second."""
+    async def key_state(self, after: int | None = None) -> KeyState:
+        """Return whether keys changed, and what they spent: cheap enough for every second.
+
+        Args:
+            after: `changes` of an earlier state; only keys that spent since then are in `spent`.
+                None for all keys.
+        """
         ...
 
     async def revoke_key(self, name: str, now: float) -> KeyRow:

@@ -17,10 +17,19 @@ RouteOverrides = dict[str, dict[str, Any] | UnreadableOverride]
 class RouteStore(Protocol):
     """Stores overrides of the config's routes."""
 
+    @property
+    def generation(self) -> int:
+        """A number that changes when another database is put in the place of this one."""
+        ...
+
     async def set_route(self, name: str, route: dict[str, Any] | None, now: float) -> None:
         """Override a route of the config (its document, JSON types); None goes back to it."""
         ...
 
     async def route_overrides(self) -> RouteOverrides:
-        """Return all overrides, by name. Every process reads them about once a second."""
+        """Return all overrides, by name."""
+        ...
+
+    async def route_version(self) -> int:
+        """Return a number that grows with every change: cheap enough for every second."""
         ...

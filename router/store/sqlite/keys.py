@@ -52,8 +52,8 @@ class SqliteKeys(SqlitePart, KeyStore):
     async def keys(self) -> KeyTable:
         return await self._database.read("read the keys", _keys)
 
-    async def key_state(self) -> KeyState:
-        return await self._database.read("read what keys spent", _state)
+    async def key_state(self, after: int | None = None) -> KeyState:
+        return await self._database.read("read what keys spent", _state, after)
 
     async def revoke_key(self, name: str, now: float) -> KeyRow:
         return await self._database.write("revoke a key", _revoke, name, now)
@@ -81,12 +81,16 @@ def _keys(db: Database) -> KeyTable:
     return KeyTable(version=_version(db), by_hash={row[0]: usable_key_of(row[1:]) for row in rows})
 
 
-def _state(db: Database) -> KeyState:
+def _state(db: Database, after: int | None) -> KeyState:
+    version, changes = db.execute("SELECT version, spend FROM key_changes").fetchone()
     rows = db.execute(
-        f"SELECT {_SPEND} FROM keys JOIN key_spend"  # noqa: S608 - constants
-        " ON key = id AND since = (SELECT max(since) FROM key_spend WHERE key = id)"
+        f"SELECT {_SPEND} FROM key_spend"  # noqa: S608 - constants
+        f" WHERE {'' if after is None else 'changed > :after AND'}"
+        " since = (SELECT max(since) FROM key_spend AS of_key WHERE of_key.key = key_spend.key)",
+        {"after": after},
     )
-    return KeyState(version=_version(db), spent={row[0]: spend_of(row) for row in rows})
+    spent = {row[0]: spend_of(row) for row in rows}
+    return KeyState(version=version, changes=changes, spent=spent)
 
 
 def _revoke(db: Database, name: str, now: float) -> KeyRow:

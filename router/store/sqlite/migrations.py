@@ -16,7 +16,9 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     datasets  (name, hash)
     experiments  tags and notes of those that have any; runs.experiment names a run's experiment
     keys      one row per client's key (the key itself is not stored); key_changes counts changes
-    key_spend (key, since): what a key spent in the budget period that began then
+    key_spend (key, since): what a key spent in the budget period that began then; `changed` is the
+              number of its last change
+    route_overrides  (name): routes that were set while a server ran; route_changes counts changes
     judgements  what judges answered, by their owner; judge_studies: calibrations and the like
     embeddings  (run, route, target): what embeddings for a run's metrics took
     traffic   one row per request; traffic_bodies (number) where bodies are stored;
@@ -643,6 +645,36 @@ def m030_traffic_index(db: Database) -> None:
     )
 
 
+def m031_changes(db: Database) -> None:
+    """Numbers for processes that poll: of changes of keys' spend, and of route overrides.
+
+    Triggers, so that older programs on the same file are counted too.
+    """
+    db.execute("ALTER TABLE key_changes ADD COLUMN spend INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE key_spend ADD COLUMN changed INTEGER NOT NULL DEFAULT 0")
+    db.execute("CREATE INDEX key_spend_by_change ON key_spend (changed)")
+    counted = """ ON key_spend BEGIN
+        UPDATE key_changes SET spend = spend + 1;
+        UPDATE key_spend SET changed = (SELECT spend FROM key_changes)
+            WHERE key = NEW.key AND since = NEW.since;
+    END"""
+    db.execute("CREATE TRIGGER key_spend_insert AFTER INSERT" + counted)
+    columns = "usd, tokens, requests, unpriced, estimated"
+    db.execute(f"CREATE TRIGGER key_spend_update AFTER UPDATE OF {columns}" + counted)
+    # No row is left to tell it, so everything is read again.
+    db.execute(
+        "CREATE TRIGGER key_spend_delete AFTER DELETE ON key_spend"
+        " BEGIN UPDATE key_changes SET version = version + 1; END"
+    )
+    db.execute("CREATE TABLE route_changes (version INTEGER NOT NULL)")
+    db.execute("INSERT INTO route_changes (version) VALUES (0)")
+    for event in ("INSERT", "UPDATE", "DELETE"):
+        db.execute(
+            f"CREATE TRIGGER route_overrides_{event.lower()} AFTER {event} ON route_overrides"  # noqa: S608 - constants
+            " BEGIN UPDATE route_changes SET version = version + 1; END"
+        )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -669,4 +701,5 @@ STEPS = (
     m028_labels,
     m029_label_scores,
     m030_traffic_index,
+    m031_changes,
 )

@@ -17,11 +17,18 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 class SqliteRoutes(SqlitePart, RouteStore):
     """Overrides of the config's routes."""
 
+    @property
+    def generation(self) -> int:
+        return self._database.generation
+
     async def set_route(self, name: str, route: dict[str, Any] | None, now: float) -> None:
         await self._database.write("set a route", _set, name, route, now)
 
     async def route_overrides(self) -> RouteOverrides:
         return await self._database.read("read route overrides", _overrides)
+
+    async def route_version(self) -> int:
+        return await self._database.read("read whether routes changed", _version)
 
 
 def _set(db: Database, name: str, route: dict[str, Any] | None, now: float) -> None:
@@ -45,3 +52,8 @@ def _override(route: Any) -> dict[str, Any] | UnreadableOverride:
         return _decode(route)
     except UNREADABLE as error:
         return UnreadableOverride(f"its row in the database cannot be read: {error}")
+
+
+def _version(db: Database) -> int:
+    version: int = db.execute("SELECT version FROM route_changes").fetchone()[0]
+    return version

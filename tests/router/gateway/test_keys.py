@@ -390,8 +390,8 @@ class Busy:
     def __getattr__(self, name):
         return getattr(self._store, name)
 
-    async def key_state(self):
-        state = await self._store.key_state()
+    async def key_state(self, after=None):
+        state = await self._store.key_state(after)
         self.meanwhile()
         return state
 
@@ -634,6 +634,75 @@ async def test_spend_adds_up_per_period_and_the_latest_is_shown(store):
     }
 
 
+async def test_only_keys_that_spent_since_then_are_read_again(store, path):
+    for n in (1, 2, 3):
+        await store.add_key(a_row(id=f"key_{n}", name=f"app-{n}"), bytes([n]) * 32)
+        await store.add_key_spend([KeySpend(key_id=f"key_{n}", since=10.0, usd=1.0)])
+    first = await store.key_state()
+    assert set(first.spent) == {"key_1", "key_2", "key_3"}
+    assert (await store.key_state(first.changes)).spent == {}
+    # One more period of the one, an earlier period of the other.
+    await store.add_key_spend(
+        [
+            KeySpend(key_id="key_1", since=20.0, usd=2.0),
+            KeySpend(key_id="key_2", since=5.0, usd=2.0),
+        ]
+    )
+    second = await store.key_state(first.changes)
+    assert second.spent == {"key_1": KeySpend(key_id="key_1", since=20.0, usd=2.0)}
+    assert (await store.key_state(second.changes)).spent == {}
+    with sqlite3.connect(path) as other:
+        # An older program, or a person.
+        other.execute("UPDATE key_spend SET usd = 7.0 WHERE key = 'key_3'")
+    other.close()
+    third = await store.key_state(second.changes)
+    assert {key: spend.usd for key, spend in third.spent.items()} == {"key_3": 7.0}
+    assert (third.version, set((await store.key_state()).spent)) == (
+        first.version,
+        {"key_1", "key_2", "key_3"},
+    )
+
+
+class Watched:
+    """A store that notes which states of the keys it is asked for."""
+
+    def __init__(self, store) -> None:
+        self._store = store
+        self.after = []
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    async def key_state(self, after=None):
+        self.after.append(after)
+        return await self._store.key_state(after)
+
+
+async def test_what_other_processes_spend_is_read_once(store, path, clock):
+    authorization = await make(store, clock, budget_usd=1.0)
+    watched = Watched(store)
+    async with synced(watched, clock) as (keys, sync):
+        [row] = (await store.keys()).by_hash.values()
+        await sync.refresh()
+        await sync.refresh()
+        await store.add_key_spend([KeySpend(key_id=row.id, since=0.0, usd=0.5)])
+        await sync.refresh()
+        keys.admit(recognise(keys, authorization), "r").settle(1, 0.25)
+        await store.add_key_spend([KeySpend(key_id=row.id, since=0.0, usd=0.25)])
+        await sync.refresh()
+        assert refused(keys, authorization).code == "insufficient_quota"
+        assert watched.after[0] is None
+        assert None not in watched.after[1:]
+        assert watched.after[1] == watched.after[2] < watched.after[-1]
+        # A sum that is taken away is taken away here.
+        with sqlite3.connect(path) as other:
+            other.execute("DELETE FROM key_spend")
+        other.close()
+        await sync.refresh()
+        await sync.refresh()
+        keys.admit(recognise(keys, authorization), "r").settle(1, 0.25)
+
+
 async def test_spend_is_written_whole_or_not_at_all(store):
     await store.add_key(a_row(), b"1" * 32)
     good = KeySpend(key_id="key_1", since=0.0, usd=1.0)
@@ -840,8 +909,8 @@ class HoldingStore(SqliteStore):
         self.held = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def key_state(self):
-        state = await super().key_state()
+    async def key_state(self, after=None):
+        state = await super().key_state(after)
         if self.holding:
             self.holding = False
             self.held.set()

@@ -1,4 +1,4 @@
-"""Routes that any process sets are followed by the others, which read them only when they change."""
+"""Processes follow routes that any of them sets, and read them only when one has changed."""
 
 from __future__ import annotations
 

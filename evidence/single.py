@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluators.stats.agreement import alpha_of_sums, alpha_statistics
 from evaluators.stats.intervals import corpus_interval, mean_interval
 from evaluators.stats.variance import split_variance
 from evidence import candidates
@@ -178,15 +179,62 @@ def draw_statistics(random: np.random.Generator, n: int) -> Floats:
     return np.column_stack([random.binomial(lengths, random.beta(4, 6, n)), lengths]).astype(float)
 
 
+def draw_verdicts(random: np.random.Generator, n: int) -> Floats:
+    """Draw two verdicts on each of n answers, which agree or differ by one, for their alpha."""
+    first = ALL.sample(random, n)
+    second = np.clip(first + random.choice([-1, 0, 0, 0, 1], n), 1, 5)
+    return np.array([alpha_statistics(pair) for pair in np.column_stack([first, second]).tolist()])
+
+
+# Of four million answers.
+_ALPHA = 0.8838
+
+
 def _corpus() -> list[Cell]:
-    def compute(data: Data) -> Outcome:
-        interval = corpus_interval(data.values, _ratio)
-        return Outcome(ends(interval.low, interval.high), interval.method)
+    def compute_of(corpus: Callable[[Sequence[float]], float]) -> Callable[[Data], Outcome]:
+        def compute(data: Data) -> Outcome:
+            interval = corpus_interval(data.values, corpus, clusters=data.clusters)
+            return Outcome(ends(interval.low, interval.high), interval.method)
 
-    def draw(n: int) -> Callable[[np.random.Generator], Data]:
-        return lambda random: Data(draw_statistics(random, n))
+        return compute
 
-    return [Cell("corpus score", "hits by length", n, draw(n), compute, 0.4) for n in (20, 100)]
+    def draw(
+        statistics: Callable[[np.random.Generator, int], Floats], n: int
+    ) -> Callable[[np.random.Generator], Data]:
+        return lambda random: Data(statistics(random, n))
+
+    def giant(random: np.random.Generator) -> Data:
+        index = clusters("one giant", 20, random)
+        return Data(draw_statistics(random, len(index)), None, index.tolist())
+
+    cells = [
+        Cell("corpus score", "hits by length", n, draw(draw_statistics, n), compute_of(_ratio), 0.4)
+        for n in (10, 20, 100)
+    ]
+    cells += [
+        Cell(
+            "corpus score",
+            "alpha of two verdicts",
+            n,
+            draw(draw_verdicts, n),
+            compute_of(alpha_of_sums),
+            _ALPHA,
+            over="discrete",
+        )
+        for n in (20, 100)
+    ]
+    return [
+        *cells,
+        Cell(
+            "corpus score",
+            "hits by length, one giant (90%)",
+            20,
+            giant,
+            compute_of(_ratio),
+            0.4,
+            refused="no method covers",
+        ),
+    ]
 
 
 def _clustered() -> list[Cell]:

@@ -54,7 +54,8 @@ FEW_SAMPLES = 20
 METHOD = (
     "95% intervals over samples: Student's t, further out on the side of a tail (Hall 1992), "
     "Wilson for scores that are all 0 or 1, a bound from the score's range where nearly all "
-    "samples are alike (Gaffke 2005), percentile bootstrap of corpus scores (1,000). Differences: "
+    "samples are alike (Gaffke 2005), the same t with error and skew of a bootstrap (1,000) for "
+    "corpus scores. Differences: "
     "p and interval are of one paired test, a score test (Tango 1998, mid-p for zero) for scores "
     "of 0 and 1, else Student's t, corrected for skew if all differ one way; corpus scores by the "
     "bootstrap's standard error; judges' means that labels correct (PPI++) by Student's t over "

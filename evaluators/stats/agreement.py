@@ -27,7 +27,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluators.stats.intervals import Interval, mean_interval, wilson
+from evaluators.stats.intervals import (
+    FEWEST_CLUSTERS,
+    Interval,
+    effective_clusters,
+    mean_interval,
+    wilson,
+)
 from evaluators.stats.resampling import Floats
 from evaluators.stats.variance import split_variance
 
@@ -81,6 +87,10 @@ class Pairs:
         count = int(which.max(initial=-1)) + 1
         # Which cells a cluster fills, as triples: a dense matrix would not fit for many scores.
         self._which, self._cell, self._width, self._clusters = which, cell, width, count
+        # Fewer clusters have no interval that holds its level.
+        self._enough = count > 1
+        if clusters is not None and count < self.n:
+            self._enough = effective_clusters(clusters) >= FEWEST_CLUSTERS
 
     def pearson(self) -> Interval:
         """Pearson's correlation."""
@@ -217,7 +227,7 @@ class Pairs:
     def _interval(self, statistic: Callable[[Floats], Floats]) -> Interval:
         if not self.n:
             return Interval(estimate=None, low=None, high=None, n=0)
-        drawn = self._tables() if self._clusters > 1 else iter(())
+        drawn = self._tables() if self._enough else iter(())
         return _percentiles(statistic(self._table())[0], map(statistic, drawn), self.n)
 
 
@@ -331,11 +341,16 @@ def ordered_pairs(a: ArrayLike, b: ArrayLike) -> tuple[float, float]:
 def weighted_share(rows: ArrayLike, *, seed: int = 0) -> Interval:
     """Compute a share over clusters: rows of (credit, number), shape (clusters, 2).
 
-    The cluster by chance has a credit of 0 or 1.
+    The cluster by chance has a credit of 0 or 1. Clusters that weigh as much as fewer than
+    `FEWEST_CLUSTERS` of equal size have no interval.
     """
     table = np.asarray(rows, dtype=np.float64)
     if not len(table):
         return Interval(estimate=None, low=None, high=None, n=0)
+    credit, size = table.sum(axis=0).tolist()
+    if size**2 < FEWEST_CLUSTERS * float((table[:, 1] ** 2).sum()):
+        estimate = credit / size if size else None
+        return Interval(estimate=estimate, low=None, high=None, n=len(table))
 
     def statistic(sums: Floats) -> Floats:
         return _divide(sums[:, 0], sums[:, 1])

@@ -187,18 +187,28 @@ def skewed_interval(
     deviations, scale = _scaled(array - estimate)
     spread = float(np.sqrt((deviations**2).mean()))
     skew = float((deviations**3).mean()) / spread**3 / n**0.5
-    if n > 2:
-        skew *= (math.sqrt(n * (n - 1)) / (n - 2)) ** power
+    skew *= _unbiased(n) ** power
     error = scale * spread / (n - 1) ** 0.5
-    quantile = t_quantile(0.5 + level / 2, n - 1)
+    low, high = _skewed_ends(
+        estimate, error, skew, t_quantile(0.5 + level / 2, n - 1), longest=longest
+    )
+    return Interval(estimate=estimate, low=low, high=high, n=n, method="hall")
+
+
+def _unbiased(n: int) -> float:
+    """Return the factor that makes the third cumulant of so many samples unbiased."""
+    return math.sqrt(n * (n - 1)) / (n - 2) if n > 2 else 1.0
+
+
+def _skewed_ends(
+    estimate: float, error: float, skew: float, quantile: float, *, longest: float
+) -> tuple[float, float]:
+    """Return the ends of the wider of Student's interval and Hall's, on each side."""
     below = max(quantile, skewed(quantile, skew))
     above = max(quantile, -skewed(-quantile, skew))
-    return Interval(
-        estimate=estimate,
-        low=estimate - error * min(below, longest * quantile),
-        high=estimate + error * min(above, longest * quantile),
-        n=n,
-        method="hall",
+    return (
+        estimate - error * min(below, longest * quantile),
+        estimate + error * min(above, longest * quantile),
     )
 
 
@@ -464,30 +474,51 @@ def corpus_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Return a corpus score and its percentile bootstrap interval (Koehn 2004, EMNLP).
+    """Return a corpus score and its interval by the bootstrap (Koehn 2004, EMNLP).
+
+    The scores of resamples give the standard error and the skew; from these the ends are those of
+    `skewed_interval`. Their percentiles would be too narrow with few samples, which vary less than
+    samples do.
 
     Args:
         statistics: one row per sample, shape (n, k); `corpus` takes the k sums over the rows.
         corpus: the score of those sums.
-        clusters: which cluster each row belongs to; whole clusters are drawn.
+        clusters: which cluster each row belongs to; whole clusters are drawn, and fewer than
+            `FEWEST_CLUSTERS` effective ones have no interval.
         level: confidence level.
         resamples: bootstrap resamples.
         seed: of the resampling.
     """
     rows = matrix(statistics)
+    freedom, enough = len(rows) - 1.0, True
     if clusters is not None:
+        enough = effective_clusters(clusters) >= FEWEST_CLUSTERS
+        if enough:
+            freedom = clustered_error(np.zeros(len(rows)), clusters)[1]
         rows = cluster_sums(rows, clusters)
     n = len(rows)
     if n == 0:
         return Interval(estimate=None, low=None, high=None, n=0)
     estimate = corpus_score(corpus, rows.sum(axis=0))
-    if n == 1:
-        return Interval(estimate=estimate, low=None, high=None, n=1)
+    if n == 1 or not enough:
+        return Interval(estimate=estimate, low=None, high=None, n=n)
     drawn = resampled_scores(rows, lambda sums: corpus_score(corpus, sums), resamples, seed)
     if drawn.min() == drawn.max():
         return Interval(estimate=estimate, low=None, high=None, n=n)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate=estimate, low=float(low), high=float(high), n=n, method="percentile")
+    deviations, scale = _scaled(drawn - drawn.mean())
+    spread = float(np.sqrt((deviations**2).mean()))
+    skew = float((deviations**3).mean()) / spread**3 * _unbiased(n)
+    # So much of it may be chance, of which resamples of many samples would show nothing else.
+    skew = math.copysign(max(0.0, abs(skew) - math.sqrt(6 / resamples)), skew)
+    low, high = _skewed_ends(
+        estimate,
+        # A resample varies as n - 1 in n samples do.
+        scale * spread * (n / (n - 1)) ** 0.5,
+        skew,
+        t_quantile(0.5 + level / 2, freedom),
+        longest=LONGEST_BOUNDED_END,
+    )
+    return Interval(estimate=estimate, low=low, high=high, n=n, method="bootstrap t")
 
 
 def resampled_scores(

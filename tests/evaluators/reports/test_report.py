@@ -541,12 +541,26 @@ def test_corpus_outputs_are_scored_over_summed_statistics():
     report = summarise(collected)
     base = score_of(report, "base", "ratio")
     assert base.estimate == pytest.approx(100 * parts.sum() / (20 * 30))
-    assert base.method == "percentile"
+    assert base.method == "bootstrap t"
     assert base.low < base.estimate < base.high
     one = compared(report, "new", "ratio")
     assert one.difference == pytest.approx(20)
     assert one.verdict == "better"
     assert (one.wins, one.ties, one.losses) == (0, 0, 30)  # by the samples' own values
+
+
+def test_corpus_scores_of_few_clusters_have_no_interval():
+    sizes = [27, 1, 1, 1, 1, 1]
+    names = [str(place) for place, size in enumerate(sizes) for _ in range(size)]
+    clusters = {str(sample): name for sample, name in enumerate(names)}
+    for given in (clusters, {sample: sample for sample in clusters}):
+        collected = tally(RATIO, expected=32, routes=["new"], baseline=None, clusters=given)
+        for sample in range(32):
+            one = Score(output="ratio", value=1.0, statistics=(sample % 7, 9.0))
+            collected.add(Cell("new", str(sample), 0), answer(), [one])
+        score = score_of(summarise(collected), "new", "ratio")
+        assert (score.low is None) is (given is clusters)
+        assert score.method == ("none" if given is clusters else "bootstrap t")
 
 
 @pytest.mark.parametrize("answered", ["base", "new"])

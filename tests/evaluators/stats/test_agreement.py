@@ -19,6 +19,7 @@ from evaluators.stats.agreement import (
     fleiss_of_sums,
     fleiss_statistics,
     krippendorff,
+    weighted_share,
 )
 from evaluators.stats.intervals import wilson
 
@@ -304,3 +305,16 @@ def test_the_intervals_of_kappa_hold_for_few_items_and_high_agreement(agree):
         held += interval.low <= agree <= interval.high
     # The share of the usual bootstrap's intervals: .82 and .51.
     assert held / 400 >= 0.93
+
+
+def test_fewer_than_five_effective_clusters_have_no_interval():
+    judge, people = [1.0, 2, 3, 4, 5, 3, 2, 4], [1.0, 2, 3, 5, 5, 3, 1, 4]
+    for clusters, enough in (("aabcdefg", True), ("abcdefgh", True), ("aabbccdd", False)):
+        found = Pairs(judge, people, clusters=clusters).pearson()
+        assert (found.low is not None) is enough
+        assert found.estimate == pytest.approx(scipy_stats.pearsonr(judge, people).statistic)
+    assert weighted_share([(1, 2)] * 5).low is not None
+    few = weighted_share([(1, 2)] * 4)
+    assert (few.estimate, few.low, few.n) == (0.5, None, 4)
+    giant = weighted_share([(90, 100), *[(1, 2)] * 9])
+    assert (giant.estimate, giant.low) == (pytest.approx(99 / 118), None)

@@ -83,27 +83,35 @@ def near(numbers):
         (lambda: intervals.t_interval([0, 1]), (0.5, -5.85310237, 6.85310237, 2, "t")),
         (
             lambda: intervals.corpus_interval(ROWS, ratio),
-            (0.55, 0.272727273, 0.941176471, 4, "percentile"),
+            (0.55, -0.146137126, 1.94227425, 4, "bootstrap t"),
         ),
         (
             lambda: intervals.corpus_interval(ROWS, ratio, level=0.8),
-            (0.55, 0.333333333, 0.858928571, 4, "percentile"),
+            (0.55, 0.191755261, 1.09340211, 4, "bootstrap t"),
         ),
         (
             lambda: intervals.corpus_interval(ROWS, ratio, resamples=100),
-            (0.55, 0.256269592, 0.916339869, 4, "percentile"),
+            (0.55, -0.0928701204, 1.83574024, 4, "bootstrap t"),
         ),
         (
             lambda: intervals.corpus_interval(ROWS, ratio, seed=1),
-            (0.55, 0.272727273, 0.941176471, 4, "percentile"),
+            (0.55, -0.14773276, 1.94546552, 4, "bootstrap t"),
         ),
         (
             lambda: intervals.corpus_interval(ROWS, ratio, clusters=CLUSTERS),
-            (0.55, 0.222222222, 1.0, 3, "percentile"),
+            (0.55, None, None, 3, "none"),
+        ),
+        (
+            lambda: intervals.corpus_interval(ROWS * 2, ratio, clusters="aabcdefg"),
+            (0.55, 0.187494103, 1.27501179, 7, "bootstrap t"),
+        ),
+        (
+            lambda: intervals.corpus_interval([[0, 9]] * 7 + [[9, 9], [8, 9]], ratio),
+            (0.209876543, -0.099623757, 0.730282471, 9, "bootstrap t"),
         ),
         (
             lambda: intervals.corpus_interval(ROWS[:2], ratio),
-            (0.666666667, 0.5, 0.75, 2, "percentile"),
+            (0.666666667, -0.914596563, 2.23556998, 2, "bootstrap t"),
         ),
         (lambda: intervals.wilson(17, 20), (0.85, 0.639581135, 0.947631254, 20, "wilson")),
         (

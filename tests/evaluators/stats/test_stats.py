@@ -529,7 +529,7 @@ def test_corpus_interval_agrees_with_sacrebleu():
     ours = intervals.corpus_interval(rows, bleu_corpus(metric))
     assert ours.estimate == pytest.approx(theirs.score)
     assert (ours.high - ours.low) / 2 == pytest.approx(theirs._ci, rel=0.1)
-    assert (ours.n, ours.method) == (60, "percentile")
+    assert (ours.n, ours.method) == (60, "bootstrap t")
 
 
 def test_paired_corpus_difference_agrees_with_sacrebleu():

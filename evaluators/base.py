@@ -60,7 +60,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         text: the answer's text without thoughts; None for a failure (see `error`).
         whole_text: the text as it came, where thoughts were split off from it; None otherwise.
         thinking: the thoughts, whether the target sent them apart or within the text.
-        shortfall: `truncated`, `unfinished` (within a thought), `filtered`, `refused`, or "".
+        shortfall: `truncated`, `unfinished` (thoughts alone), `unsplit` (thoughts may be left in),
+            `filtered`, `refused`, or "".
         error: the reason for a failure, or None.
         error_code: the error's machine-readable code, or None.
         target: the `provider/model` that answered; "" when no target did.

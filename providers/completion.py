@@ -85,6 +85,8 @@ class Completion(NamedTuple):
 
     Attributes:
         text: the choice's text; None without one (tool calls, a refusal, or no choice at all).
+        has_choice: whether there is a choice.
+        calls_tools: whether the choice calls tools or functions.
         refusal: the model's words instead of an answer; "" where it does not refuse.
         thinking: the model's thoughts, where the host sends them beside the text.
         finish_reason: why the text ended; "" where the host does not report it.
@@ -94,6 +96,8 @@ class Completion(NamedTuple):
     """
 
     text: str | None
+    has_choice: bool = True
+    calls_tools: bool = False
     refusal: str = ""
     thinking: str = ""
     finish_reason: str = ""
@@ -108,6 +112,8 @@ class _Message(msgspec.Struct):
     refusal: msgspec.Raw = ABSENT
     reasoning_content: msgspec.Raw = ABSENT
     reasoning: msgspec.Raw = ABSENT
+    tool_calls: msgspec.Raw = ABSENT
+    function_call: msgspec.Raw = ABSENT
 
 
 class _ChatChoice(msgspec.Struct):
@@ -133,6 +139,9 @@ class _Envelope(msgspec.Struct):
     system_fingerprint: msgspec.Raw = ABSENT
 
 
+# Why an answer ends that calls tools.
+_CALLS = ("tool_calls", "function_call")
+
 # Of the kinds of content parts, those whose `text` belongs to the answer.
 _TEXT_PARTS = ("text", "output_text", None)
 
@@ -157,18 +166,21 @@ def read_completion(body: bytes, *, chat: bool) -> Completion:
         envelope = _decode_envelope(body)
         raw = envelope.choices.first
         if raw is ABSENT:
-            return Completion(text=None)
+            return Completion(text=None, has_choice=False)
         choice = _decode_chat(raw) if chat else _decode_text(raw)
         text = choice.text if isinstance(choice, _TextChoice) else _content(choice.message.content)
     except UNREADABLE as error:
         kind = "chat completion" if chat else "completion"
         raise UpstreamProtocolError(f"the answer is not a {kind}: {error}") from error
     message = _Message() if isinstance(choice, _TextChoice) else choice.message
+    finish_reason = _string(choice.finish_reason)
     return Completion(
         text=text,
+        calls_tools=finish_reason in _CALLS
+        or not (_is_empty(message.tool_calls) and _is_empty(message.function_call)),
         refusal=_string(message.refusal),
         thinking=_string(message.reasoning_content) or _string(message.reasoning),
-        finish_reason=_string(choice.finish_reason),
+        finish_reason=finish_reason,
         model=_string(envelope.model),
         system_fingerprint=_string(envelope.system_fingerprint),
         logprobs=_logprobs(choice.logprobs),
@@ -188,6 +200,15 @@ def _content(raw: msgspec.Raw) -> str | None:
         raise msgspec.ValidationError("content is neither text nor a list of content parts")
     texts = [part.get("text") for part in content if part.get("type", "text") in _TEXT_PARTS]
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def _is_empty(raw: msgspec.Raw) -> bool:
+    """Return whether a field is missing, null, or an empty list or object."""
+    return raw is ABSENT or memoryview(raw)[:64].tobytes().translate(None, b" \t\r\n") in (
+        b"null",
+        b"[]",
+        b"{}",
+    )
 
 
 def _string(raw: msgspec.Raw) -> str:

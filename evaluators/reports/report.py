@@ -154,8 +154,9 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
         confusions: one per output that has such a matrix and a score.
         dropped: request field to how many answers were made without it, because the target cannot
             express it.
-        shortfalls: how many answers were `truncated` (cut off at max_tokens), `unfinished` (ended
-            within a thought), `filtered` by the host, or `refused` by the model.
+        shortfalls: how many answers were `truncated` (cut off at max_tokens), `unfinished`
+            (thoughts alone), `unsplit` (the run's pattern of thoughts took too long), `filtered` by
+            the host, or `refused` by the model.
     """
 
     route: str

@@ -13,12 +13,13 @@ import msgspec
 import regex
 
 from evaluators.base import Answer, Declared
-from evaluators.text.thoughts import split_thoughts
+from evaluators.text.thoughts import Thoughts, split_thoughts
 from providers.errors import RunDocumentError
 
 OnTruncated = Literal["score", "exclude", "zero"]
 
-TRUNCATED, UNFINISHED, FILTERED, REFUSED = "truncated", "unfinished", "filtered", "refused"
+TRUNCATED, UNFINISHED, UNSPLIT = "truncated", "unfinished", "unsplit"
+FILTERED, REFUSED = "filtered", "refused"
 
 _CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
 _FILTERED = frozenset({"content_filter", "safety"})
@@ -27,7 +28,8 @@ _BESIDE_TEXT = frozenset({"cost", "latency", "tokens"})
 
 SHORTFALLS = {
     TRUNCATED: "were cut off at max_tokens",
-    UNFINISHED: "ended while the model was still thinking",
+    UNFINISHED: "end with the model's thoughts",
+    UNSPLIT: "take too long to search with the pattern of strip_thinking",
     FILTERED: "were filtered by the host",
     REFUSED: "were refused by the model",
 }
@@ -40,7 +42,8 @@ class AnswerRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         strip_thinking: whether thoughts are split off before anything scores the answer; they are
             stored beside it. `true` knows `<think>…</think>` and its like, and takes what follows
-            the last one. A text is a regular expression for other forms: each match is a thought.
+            the last one (or else what is before the first). A text is a regular expression for
+            other forms: each match is a thought.
     """
 
     strip_thinking: bool | Annotated[str, msgspec.Meta(min_length=1, max_length=1000)] = True
@@ -67,14 +70,21 @@ def read_answer(answer: Answer, rules: AnswerRules) -> Answer:
     whole = answer.text if answer.whole_text is None else answer.whole_text
     if whole is None:
         return answer
-    text, thinking, unfinished = whole, answer.thinking, False
+    text, thinking, lacking = whole, answer.thinking, ""
     if rules.strip_thinking is not False:
         pattern = None if rules.strip_thinking is True else _compiled(rules.strip_thinking)
-        split = split_thoughts(whole, pattern)
-        text, unfinished = split.text, split.unfinished
+        try:
+            split = split_thoughts(whole, pattern)
+        except TimeoutError:
+            split, lacking = Thoughts(whole), UNSPLIT
+        text = split.text
+        lacking = UNFINISHED if split.unfinished else lacking
         if answer.whole_text is None:
             thinking = "\n".join(filter(None, (thinking, split.thinking)))
-    shortfall = shortfall_of(answer) or (UNFINISHED if unfinished else "")
+    if not text.strip() and thinking.strip():
+        # Hosts send thoughts within the text, or beside an empty one.
+        lacking = UNFINISHED
+    shortfall = shortfall_of(answer) or lacking
     whole_text = None if text == whole else whole
     before = (answer.text, answer.whole_text, answer.thinking, answer.shortfall)
     if before == (text, whole_text, thinking, shortfall):

@@ -415,8 +415,9 @@ def _read(response: UpstreamResponse, total_s: float, path: str) -> tuple[Answer
         attempts=len(response.attempts),
         translation=response.translation,
     )
-    if completion.text is None and not shortfall_of(answer):
-        # Tool calls: there is nothing a text metric could score.
+    blank = not (completion.text or "").strip()
+    if not completion.has_choice or (blank and completion.calls_tools and not shortfall_of(answer)):
+        # There is nothing a text metric could score.
         reason = f" (finish_reason {answer.finish_reason})" if answer.finish_reason else ""
         raise UpstreamError(
             f"{response.target} gave an answer without text{reason}", code="no_text"

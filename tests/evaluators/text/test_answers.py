@@ -22,7 +22,7 @@ RULES = AnswerRules()
         (
             "<|channel|>analysis<|message|>no<|end|><|start|>assistant<|channel|>final<|message|>Yes",
             "Yes",
-            "no<|end|><|start|>assistant",
+            "no",
             False,
         ),
         # Templates of some models begin the thought themselves.
@@ -32,6 +32,24 @@ RULES = AnswerRules()
         ("<think>Berlin, or", "", "Berlin, or", True),
         ("<think>a</think> <think>b", "", "a\nb", True),
         ("Paris. <think>Or not", "Paris.", "Or not", False),
+        # Nothing follows: the answer came first, or there is none.
+        ("Paris. <think>Or not</think>\n", "Paris.", "Or not", False),
+        ("<think>Berlin</think>\n", "", "Berlin", True),
+        ("<|start|>assistant<|channel|>analysis<|message|>no<|end|>", "", "no", True),
+        ("<|channel|>final<|message|>Yes<|return|>", "Yes", "", False),
+        ("<Think >no</think >Paris", "Paris", "no", False),
+        ("<think time='3'>no</think>Paris", "Paris", "no", False),
+        (
+            "<|begin_of_thought|>no<|end_of_thought|>\n\n<|begin_of_solution|>Yes",
+            "Yes",
+            "no",
+            False,
+        ),
+        ("<|START_THINKING|>no<|END_THINKING|><|START_RESPONSE|>Yes", "Yes", "no", False),
+        ("<|channel>thought\nno<channel|>Paris", "Paris", "no", False),
+        ("The <thinker> of Rodin", "The <thinker> of Rodin", "", False),
+        ("<|end|>" * 3, "<|end|>" * 3, "", False),
+        ("<think>" + "<|end|>" * 50_000, "", "", True),
         ("Write `<think>` in front", "Write `<think>` in front", "", False),
         ("", "", "", False),
     ],
@@ -46,8 +64,13 @@ def test_a_pattern_of_ones_own():
     read = read_answer(Answer(text="(thought: a\nb) Paris (thought: c)"), rules)
     assert (read.text, read.thinking) == ("Paris", "(thought: a\nb)\n(thought: c)")
     assert read_answer(Answer(text="<think>a</think>b"), rules).text == "<think>a</think>b"
-    endless = AnswerRules(strip_thinking="(a+)+$")
-    assert read_answer(Answer(text="a" * 40 + "b"), endless).text == "a" * 40 + "b"
+    read = read_answer(Answer(text="(thought: a)"), rules)
+    assert (read.text, read.shortfall) == ("", "unfinished")
+    endless = AnswerRules(strip_thinking=r"(a|a|a)+(b|b)+(a|a)+$")
+    long = "a" * 60 + "b" * 60 + "c"
+    read = read_answer(Answer(text=long), endless)
+    assert (read.text, read.shortfall) == (long, "unsplit")
+    assert read_answer(read, rules).shortfall == ""
     with pytest.raises(RunDocumentError, match=r"answer.strip_thinking: '\(' is not a regular"):
         check_rules(AnswerRules(strip_thinking="("))
 
@@ -73,6 +96,9 @@ def test_reading_again_changes_nothing_and_other_rules_begin_with_the_whole_text
         (Answer(text="a", finish_reason="MAX_TOKENS"), "truncated"),
         (Answer(text="<think>a", finish_reason="length"), "truncated"),
         (Answer(text="<think>a", finish_reason="stop"), "unfinished"),
+        (Answer(text="<think>a</think>", finish_reason="stop"), "unfinished"),
+        (Answer(text="", thinking="a", finish_reason="stop"), "unfinished"),
+        (Answer(text="b", thinking="a", finish_reason="stop"), ""),
         (Answer(text="", finish_reason="content_filter"), "filtered"),
         (Answer(text="No.", shortfall="refused", finish_reason="stop"), "refused"),
     ],

@@ -20,6 +20,7 @@ MODELS = {
     "think": host("<think>Berlin? No.</think>\n\nParis"),
     "apart": host("Paris", reasoning_content="Berlin? No."),
     "blank": host(""),
+    "null": host(None),
     # Two shapes of each: hosts differ in what they send.
     "cut_blank": host("", "length"),
     "cut_null": host(None, "length", reasoning_content="Berlin"),
@@ -30,13 +31,19 @@ MODELS = {
     "filtered_status": [{"status": 400, "body": FILTER}],
     "refused": host(None, refusal="I cannot."),
     "unfinished": host("<think>Berlin"),
+    "thoughts": host("<think>Berlin</think>\n"),
+    "thoughts_apart": host("", reasoning_content="Berlin"),
+    "thoughts_apart_null": host(None, reasoning="Berlin"),
     "tools": host(None, "tool_calls", tool_calls=[]),
+    "tools_blank": host("", tool_calls=[{"id": "1", "function": {"name": "f"}}]),
+    "tools_function": host(None, function_call={"name": "f", "arguments": ""}),
+    "tools_text": host("Paris", tool_calls=[{"id": "1"}]),
 }
 SHORT = {
     "truncated": ["cut_blank", "cut_null", "cut_thought", "cut_text"],
     "filtered": ["filtered_blank", "filtered_null", "filtered_status"],
     "refused": ["refused"],
-    "unfinished": ["unfinished"],
+    "unfinished": ["unfinished", "thoughts", "thoughts_apart", "thoughts_apart_null"],
 }
 
 
@@ -125,7 +132,7 @@ def test_a_rescore_of_a_run_from_before_splits_thoughts_off(config, tmp_path):
 )
 def test_what_is_no_whole_answer_is_counted_and_treated_by_one_policy(config, policy, treated):
     names = [f"up/{model}" for models in SHORT.values() for model in models]
-    outcome = run(routes=[*names, "up/whole", "up/blank"], on_truncated=policy)
+    outcome = run(routes=[*names, "up/whole", "up/blank", "up/null"], on_truncated=policy)
     report, warnings = by_route(outcome), outcome["report"]["warnings"]
     for shortfall, models in SHORT.items():
         for model in models:
@@ -145,16 +152,30 @@ def test_what_is_no_whole_answer_is_counted_and_treated_by_one_policy(config, po
                 assert exact["estimate"] == (model == "cut_text")
             # What is measured beside the text does not depend on it.
             assert scores["latency_s"]["scored"] == 3
-    for model in ("whole", "blank"):
+    for model in ("whole", "blank", "null"):
         assert report[f"up/{model}"][0]["shortfalls"] == {}
+        assert report[f"up/{model}"][0]["answered"] == 3
         assert report[f"up/{model}"][1]["exact_match"]["estimate"] == (model == "whole")
 
 
 def test_the_reason_is_in_a_failure(config):
-    route, _ = by_route(run(routes=["up/tools"]))["up/tools"]
-    [error] = route["errors"]
-    assert error["code"] == "no_text"
-    assert "(finish_reason tool_calls)" in error["example"]
+    names = ["up/tools", "up/tools_blank", "up/tools_function", "up/tools_text"]
+    *calls, (text, _) = by_route(run(routes=names)).values()
+    assert [[error["code"] for error in route["errors"]] for route, _ in calls] == [["no_text"]] * 3
+    assert "(finish_reason tool_calls)" in calls[0][0]["errors"][0]["example"]
+    assert text["errors"] == []
+
+
+def test_a_pattern_that_takes_too_long_is_counted(config, tmp_path):
+    answer = "a" * 60 + "b" * 60 + "c"
+    (tmp_path / "q.jsonl").write_text(json.dumps(ROWS[0] | {"answer": answer}) + "\n")
+    rules = {"strip_thinking": r"(a|a|a)+(b|b)+(a|a)+$"}
+    outcome = run(routes=["dataset/answer"], answer=rules)
+    route, scores = by_route(outcome)["dataset/answer"]
+    assert route["shortfalls"] == {"unsplit": 1}
+    assert scores["characters"]["estimate"] == 121
+    told = "1 of 1 answers take too long to search with the pattern of strip_thinking"
+    assert any(told in text for text in outcome["report"]["warnings"])
 
 
 def test_a_comparison_counts_them_too_and_tells_of_another_policy(config, http):

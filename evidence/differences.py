@@ -40,13 +40,6 @@ def compare(
     output: Output, first: Floats, second: Floats, index: list[int] | None, margin: float | None
 ) -> Comparison:
     """Compare one output of two routes, as a report does."""
-
-    def scores(values: Floats) -> SampleScores:
-        present = np.ones(len(values), dtype=np.bool_)
-        if values.ndim == 1:
-            return SampleScores(values, np.empty((len(values), 0)), present)
-        return SampleScores(values[:, 0] / values[:, 1], values, present)
-
     return comparison(
         ("new", output),
         scores(first),
@@ -55,6 +48,14 @@ def compare(
         seed=0,
         margin=margin,
     )
+
+
+def scores(values: Floats) -> SampleScores:
+    """Return scores, or the statistics of a corpus score, as reports have them."""
+    present = np.ones(len(values), dtype=np.bool_)
+    if values.ndim == 1:
+        return SampleScores(values, np.empty((len(values), 0)), present)
+    return SampleScores(values[:, 0] / values[:, 1], values, present)
 
 
 def _pair(output: Output, truth: float, margin: float | None = None) -> Callable[[Data], Outcome]:
@@ -128,6 +129,16 @@ def draw_gains(n: int) -> Draw:
     def draw(random: np.random.Generator) -> Data:
         change = random.choice([-3.0, -1, 0, 1], n, p=[0.05, 0.05, 0.8, 0.1])
         return Data(4 + change, np.full(n, 4.0))
+
+    return draw
+
+
+def draw_rare(n: int) -> Draw:
+    """Return a sampler of grades that tie on 94%, and are lower by the whole range on 2%."""
+
+    def draw(random: np.random.Generator) -> Data:
+        change = random.choice([-4.0, -1, 0, 1], n, p=[0.02, 0.02, 0.94, 0.02])
+        return Data(np.where(change > 0, 4.0, 5 + change), np.where(change > 0, 3.0, 5.0))
 
     return draw
 
@@ -218,6 +229,18 @@ def _independent() -> list[Cell]:
     cells += [
         Cell(
             "difference",
+            "judge, 94% tied, 2% lose the range",
+            n,
+            draw_rare(n),
+            _pair(GRADE, -0.08),
+            -0.08,
+            over="discrete" if n < 200 else "",
+        )
+        for n in (20, 50, 100, 200)
+    ]
+    cells += [
+        Cell(
+            "difference",
             "judge, small gains, rare large losses",
             n,
             draw_gains(n),
@@ -287,6 +310,34 @@ def _clustered() -> list[Cell]:
 
         return draw
 
+    def graded(share: float) -> Callable[[Sizes, int], Draw]:
+        """Fives, more in some clusters than in others, and all other grades alike."""
+
+        def of(kind: Sizes, k: int) -> Draw:
+            def draw(random: np.random.Generator) -> Data:
+                index = clusters(kind, k, random)
+                first, second = (
+                    np.where(
+                        clustered_binary(share, index, k, random) > 0,
+                        5.0,
+                        random.integers(1, 5, len(index)),
+                    )
+                    for _ in range(2)
+                )
+                return Data(first, second, index.tolist())
+
+            return draw
+
+        return of
+
+    def tied(kind: Sizes, k: int) -> Draw:
+        def draw(random: np.random.Generator) -> Data:
+            index = clusters(kind, k, random)
+            data = draw_tied(len(index), 0.94)(random)
+            return data._replace(clusters=index.tolist())
+
+        return draw
+
     cells = [
         Cell("difference of clusters", f"normal, {kind}", k, normal(kind, k), _pair(UNBOUNDED, 0.0))
         for kind in KINDS
@@ -295,6 +346,23 @@ def _clustered() -> list[Cell]:
     cells += [
         Cell("difference of clusters", f"0 or 1, {kind}", k, right(kind, k), _pair(SCORE, 0.0))
         for kind in KINDS
+        for k in (10, 20, 40)
+    ]
+    cells += [
+        Cell(
+            "difference of clusters",
+            f"{name}, {kind}",
+            k,
+            draw(kind, k),
+            _pair(GRADE, 0.0),
+            over=over,
+        )
+        for name, draw, over in (
+            ("judge, 70% fives", graded(0.7), ""),
+            ("judge, 97% fives", graded(0.97), "bounded"),
+            ("judge, 94% tied", tied, "bounded"),
+        )
+        for kind in ("equal", "lognormal")
         for k in (10, 20, 40)
     ]
     cells.append(

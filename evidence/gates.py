@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
 from evaluators.base import Output
+from evaluators.stats.comparison import MarginTest, margin_test, units_within
 from evidence.cells import MARGIN_ALPHA, Cell, Data, Outcome
 from evidence.differences import (
     GRADE,
@@ -16,8 +18,10 @@ from evidence.differences import (
     draw_binary,
     draw_gains,
     draw_losses,
+    draw_rare,
     draw_shifted,
     draw_tied,
+    scores,
 )
 from evidence.runs import run
 from evidence.shapes import clustered_binary, clusters
@@ -102,6 +106,41 @@ def _clustered(k: int) -> Draw:
     return draw
 
 
+def _noisy(n: int, spread: float, share: float) -> Draw:
+    """Draw scores from 0 to 1 that vary a little each, and are lower by the whole range rarely."""
+
+    def draw(random: np.random.Generator) -> Data:
+        noise = random.normal(0, spread, n) - (random.random(n) < share)
+        # By 1 at most: what is lost in both is the range's.
+        return Data(0.5 + np.clip(noise, -1, 1) / 2, np.full(n, 0.5))
+
+    return draw
+
+
+def _noisy_clusters(k: int, share: float) -> Draw:
+    """Draw clusters of lognormal size that vary a little, and of which some are lost as a whole."""
+
+    def draw(random: np.random.Generator) -> Data:
+        index = clusters("lognormal", k, random)
+        lost = (random.random(k) < share)[index]
+        noisy = 0.9 + random.normal(0, 0.02, len(index))
+        return Data(np.where(lost, 0.0, noisy), np.full(len(index), 0.9), index.tolist())
+
+    return draw
+
+
+def _clustered_seconds(k: int) -> Draw:
+    """Draw seconds that are longer by 0.5 on average, in clusters of lognormal size."""
+
+    def draw(random: np.random.Generator) -> Data:
+        index = clusters("lognormal", k, random)
+        slow = random.gamma(4, 0.25, k)[index]
+        first, second = (slow * random.exponential(mean, len(index)) for mean in (1.5, 1.0))
+        return Data(first, second, index.tolist())
+
+    return draw
+
+
 NON_INFERIOR = [
     _binary(0, 0.001, 2),
     *(_binary(0.01, 0.03, n) for n in (10, 50, 200)),
@@ -120,10 +159,29 @@ NON_INFERIOR = [
     ),
     *(("scores from 0 to 1, lower by 0 or 0.1", n, _shifted(n), 0.05, SCORE) for n in (20, 50)),
     *(("three repeats of 0 or 1", n, _repeated(n), 0.1, SCORE) for n in (20, 50)),
-    *(("seconds (exponential)", n, _slower(n), 0.5, SECONDS) for n in (20, 50)),
+    *(("seconds (exponential)", n, _slower(n), 0.5, SECONDS) for n in (20, 50, 150)),
     *(("judge, 85% tied, 5% lower by 2", n, _graded(n), 0.0953125, GRADE) for n in (20, 50)),
     *(("judge, small gains, rare large losses", n, draw_gains(n), 0.1, GRADE) for n in (150, 300)),
-    ("0 or 1, clusters of lognormal size", 20, _clustered(20), 0.1, SCORE),
+    *(("0 or 1, clusters of lognormal size", k, _clustered(k), 0.1, SCORE) for k in (20, 40)),
+    *(
+        (
+            f"noise of {spread} on all, {share:.0%} lose half of the range",
+            n,
+            _noisy(n, 2 * spread, share),
+            share / 2,
+            SCORE,
+        )
+        for spread in (0.01, 0.1)
+        for share in (0.01, 0.05)
+        for n in (20, 100)
+    ),
+    ("noise of 0.01 on all, 3% lose half of the range", 300, _noisy(300, 0.02, 0.03), 0.015, SCORE),
+    *(("judge, 94% tied, 2% lose the range", n, draw_rare(n), 0.08, GRADE) for n in (50, 200)),
+    *(
+        ("noise, whole clusters lost, of lognormal size", k, _noisy_clusters(k, 0.1), 0.09, SCORE)
+        for k in (20, 40)
+    ),
+    ("seconds, clusters of lognormal size", 60, _clustered_seconds(60), 0.5, SECONDS),
 ]
 EQUIVALENT = [
     *(_binary(0.01, 0.03, n) for n in (10, 50, 200)),
@@ -139,7 +197,71 @@ EQUIVALENT = [
     ),
 ]
 
+
+def _failing(output: Output, kind: str, margin: float) -> Callable[[Data], Outcome]:
+    passing = _gate(output, kind, margin)
+    return lambda data: Outcome(method="gate", wrong=not passing(data).wrong)
+
+
+def _promised(kind: str, sized: Callable[[int], Draw], margin: float, output: Output) -> Draw:
+    """Draw runs as large as a gate asks for, once a small one has shown what runs are like."""
+
+    @cache
+    def enough() -> int:
+        random = np.random.Generator(np.random.PCG64(1))
+        data = sized(LARGE)(random)
+        assert data.baseline is not None, "a difference has two sides"
+        index = None if data.clusters is None else np.asarray(data.clusters)
+        found = margin_test(output, scores(data.values), scores(data.baseline), index)
+        assert found is not None, "a run of two routes"
+        small = MarginTest(found.test.scaled(SMALL / LARGE, 0.0), SMALL)
+        units = units_within(small, margin, rises=_RISES[kind, output.higher_is_better])
+        assert units is not None, "a margin that can be shown"
+        return units
+
+    def draw(random: np.random.Generator) -> Data:
+        return sized(enough())(random)
+
+    return draw
+
+
+SMALL, LARGE = 20, 5_000
+_RISES: Mapping[tuple[str, bool | None], bool | None] = {
+    ("non_inferior", True): True,
+    ("non_inferior", False): False,
+    ("equivalent", True): None,
+}
+PROMISED: list[tuple[str, str, Callable[[int], Draw], float, Output]] = [
+    (
+        "non_inferior",
+        "0 or 1, wins 5%, losses 5%",
+        lambda n: draw_binary(n, 0.05, 0.05),
+        0.03,
+        SCORE,
+    ),
+    ("non_inferior", "0 or 1, losses only, 2%", lambda n: draw_binary(n, 0, 0.02), 0.04, SCORE),
+    ("non_inferior", "scores from 0 to 1, lower by 0 or 0.1", _shifted, 0.1, SCORE),
+    ("non_inferior", "three repeats of 0 or 1", _repeated, 0.2, SCORE),
+    ("non_inferior", "judge, 94% tied, 2% lose the range", draw_rare, 0.2, GRADE),
+    ("non_inferior", "seconds (exponential)", _slower, 0.9, SECONDS),
+    ("non_inferior", "0 or 1, clusters of lognormal size", _clustered, 0.2, SCORE),
+    ("equivalent", "0 or 1, wins 5%, losses 5%", lambda n: draw_binary(n, 0.05, 0.05), 0.04, SCORE),
+    ("equivalent", "normal", draw_shifted, 0.8, UNBOUNDED),
+]
+
+
 CELLS = (
     *_cells("non_inferior", NON_INFERIOR, "non-inferior"),
     *_cells("equivalent", EQUIVALENT, "equivalent"),
+    *(
+        Cell(
+            "gate fails with as many samples as it asks for",
+            f"{kind}, {name}",
+            SMALL,
+            _promised(kind, sized, margin, output),
+            _failing(output, kind, margin),
+            nominal=0.2,
+        )
+        for kind, name, sized, margin, output in PROMISED
+    ),
 )

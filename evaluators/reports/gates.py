@@ -30,10 +30,12 @@ from evaluators.reports.headlines import headline_score, headlines
 from evaluators.reports.report import Report, RouteReport, runs_in_words
 from evaluators.reports.scores import RouteScore
 from evaluators.stats.comparison import (
+    ALPHA,
     FEWEST_FOR_A_MARGIN,
     Comparison,
-    samples_for_margin,
-    samples_within,
+    MarginTest,
+    margin_test,
+    units_within,
 )
 from providers.errors import RunDocumentError, closest
 
@@ -213,7 +215,7 @@ class _Judge:
     def __init__(
         self, gates: Sequence[Gate], accumulator: ScoreAccumulator, report: Report
     ) -> None:
-        self._accumulator = accumulator
+        self._accumulator, self._always_valid = accumulator, report.always_valid
         self._routes = {route.route: route for route in report.routes}
         self._baseline = self._routes[report.baseline] if report.baseline else None
         self._compared = {
@@ -309,40 +311,63 @@ class _Judge:
         )
 
     def _margin(self, gate: Gate, route: RouteReport) -> GateResult:
-        """Compare the 95% interval that the report shows with a margin.
+        """Compare a margin with the interval of the test for margins.
 
         For `non_inferior` that is a one-sided bound of 97.5%, the usual level (ICH E9, Statistical
-        Principles for Clinical Trials, section 5.5), and for `equivalent` two of them. So the gate
-        never contradicts the interval beside it.
+        Principles for Clinical Trials, section 5.5), and for `equivalent` two of them. It holds all
+        of the interval that the report shows, and what differences too rare to be among the samples
+        add to it. So the gate never passes what that interval does not show.
         """
         assert gate.bound is not None, "a margin is always a number"
-        compared = self._comparison(gate, route)
-        low, high, margin = compared.low, compared.high, gate.bound
+        compared, margin = self._comparison(gate, route), gate.bound
         why = self._missing(gate, route) or self._missing(gate, self._baseline)
+        found = self._margin_test(gate, route)
+        interval = None if found is None else found.test.interval(1 - ALPHA)
+        tested = margin
+        if gate.output not in self._outputs:
+            interval, tested = self._rescaled(gate, route, margin)
+        low, high = interval or (None, None)
         # Whether the lower end decides, or the upper: of two, the one further from zero.
         rises = self._output_of(gate).higher_is_better is not False
         if gate.kind == "equivalent":
             rises = low is not None and high is not None and -low > high
         sign, end, bound = (">", low, -margin) if rises else ("<", high, margin)
-        if end is None:
+        if found is None or end is None:
             return _result(gate, route, None, bound, why or _no_interval(compared))
-        holds = _SIGNS[sign](end, bound)
-        fewest = samples_for_margin(compared, self._output_of(gate), margin)
-        if compared.labelled is not None:
-            fewest = None
-            if compared.labelled < FEWEST_FOR_A_MARGIN:
-                why = why or (
-                    f"{compared.labelled:,} labels are too few for a margin; "
-                    f"{FEWEST_FOR_A_MARGIN} on each side are needed"
-                )
-        if fewest is not None:
+        if compared.labelled is not None and compared.labelled < FEWEST_FOR_A_MARGIN:
             why = why or (
-                f"{compared.n:,} samples are too few for this margin; {fewest:,} would be enough "
-                "if they show the same"
+                f"{compared.labelled:,} labels are too few for a margin; "
+                f"{FEWEST_FOR_A_MARGIN} on each side are needed"
             )
-        elif not holds:
-            why = why or _how_many(compared, gate, rises=rises)
+        tail = found.test.tails(-tested).above if rises else found.test.tails(tested).below
+        if tail >= ALPHA / 2 or not _SIGNS[sign](end, bound):
+            why = why or _how_many(compared, found, gate, tested, rises=rises)
         return _result(msgspec.structs.replace(gate, sign=sign), route, end, bound, why)
+
+    def _rescaled(
+        self, gate: Gate, route: RouteReport, margin: float
+    ) -> tuple[tuple[float, float] | None, float]:
+        """Return the interval of a share corrected by known errors, and the margin of the raw one.
+
+        The correction stretches the raw difference, and its interval by as much or more.
+        """
+        compared = self._comparison(gate, route)
+        raw = self._compared[route.route, self._output_of(gate).name]
+        if compared.low is None or compared.high is None or raw.low is None or raw.high is None:
+            return None, margin
+        stretch = (compared.high - compared.low) / (raw.high - raw.low)
+        return (compared.low, compared.high), margin / stretch
+
+    def _margin_test(self, gate: Gate, route: RouteReport) -> MarginTest | None:
+        assert self._baseline is not None, "a margin is about a baseline"
+        output = self._output_of(gate)
+        return margin_test(
+            output,
+            self._accumulator.per_sample(route.route, output.name),
+            self._accumulator.per_sample(self._baseline.route, output.name),
+            self._accumulator.cluster_numbers(),
+            always_valid=self._always_valid,
+        )
 
     def _quantile(self, gate: Gate, route: RouteReport) -> GateResult:
         percentile = self._percentile(gate, route)
@@ -412,25 +437,21 @@ def _no_interval(compared: Comparison) -> str:
     return "no interval: all samples differ alike, and the score has no range"
 
 
-def _how_many(compared: Comparison, gate: Gate, *, rises: bool) -> str:
-    """Say how many samples would be enough for a margin, if they show the same as these."""
+def _how_many(
+    compared: Comparison, found: MarginTest, gate: Gate, tested: float, *, rises: bool
+) -> str:
+    """Say how many samples, clusters or labels would be enough for a margin."""
     difference, margin = compared.difference or 0.0, gate.bound or 0.0
     if (difference if rises else -difference) <= -margin:
         return "the difference itself is beyond the margin, so more samples would not help"
-    fewest = samples_within(compared, margin, rises=rises)
-    if fewest is None:
-        return ""
+    units = "samples" if compared.clusters is None else "clusters"
     if compared.labelled is not None:
-        # Nearly all of the error is that of the labels.
-        more = math.ceil(compared.labelled * fewest / compared.n)
-        return (
-            f"not shown with {compared.labelled:,} labels; about {more:,} would be enough if they "
-            "show the same"
-        )
-    return (
-        f"not shown with {compared.n:,} samples; about {fewest:,} would be enough if they show "
-        "the same"
-    )
+        units = "labels" if compared.clusters is None else "clusters with labels"
+    shown = f"not shown with {found.units:,} {units}"
+    fewest = units_within(found, tested, rises=None if gate.kind == "equivalent" else rises)
+    if fewest is None:
+        return shown
+    return f"{shown}; if others are alike, about {fewest:,} would be enough 4 times in 5"
 
 
 def _score_of(route: RouteReport, output: str) -> RouteScore:

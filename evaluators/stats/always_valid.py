@@ -34,6 +34,7 @@ from evaluators.stats.inversion import (
     NoTest,
     Tails,
     boundary,
+    drawn_again,
 )
 from evaluators.stats.resampling import Floats
 from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM, BETS, asymptotic_spread
@@ -51,10 +52,15 @@ class BettingTest:
 
     method: DifferenceMethod = "betting"
 
-    def __init__(self, values: Floats, low: float, high: float) -> None:
-        self._values, self._counts = np.unique(values, return_counts=True)
+    def __init__(
+        self, values: Floats, low: float, high: float, counts: Floats | None = None
+    ) -> None:
+        if counts is None:
+            values, whole = np.unique(values, return_counts=True)
+            counts = whole.astype(np.float64)
+        self._values, self._counts = values, counts
         self._low, self._high = low, high
-        self._mean = float(values.mean())
+        self._mean = float(counts @ values / counts.sum())
 
     def tails(self, value: float) -> Tails:
         """Return the one-sided p-values of a true mean of `value`."""
@@ -80,6 +86,11 @@ class BettingTest:
         high = boundary(lambda value: self._below(value) < alpha, self._high, self._mean)
         return low, high
 
+    def scaled(self, ratio: float, luck: float) -> BettingTest:
+        """Return the test of other data that are alike."""
+        counts = drawn_again(self._counts, self._values, ratio, luck)
+        return BettingTest(self._values, self._low, self._high, counts)
+
 
 class AsymptoticTest:
     """An estimate and its standard error, whatever the scores are, from 100 samples on.
@@ -91,7 +102,7 @@ class AsymptoticTest:
     method: DifferenceMethod = "asymptotic"
 
     def __init__(self, estimate: float, error: float, units: int) -> None:
-        self._estimate, self._error = estimate, error
+        self._estimate, self._error, self._units = estimate, error, units
         self._spread = units * asymptotic_spread(0.05)
 
     def tails(self, value: float) -> Tails:
@@ -106,6 +117,13 @@ class AsymptoticTest:
         evidence = math.log(1 / (1 - level)) + math.log(self._spread + 1) / 2
         half = self._error * math.sqrt(2 * (self._spread + 1) / self._spread * evidence)
         return self._estimate - half, self._estimate + half
+
+    def scaled(self, ratio: float, luck: float) -> AsymptoticTest:
+        """Return the test of other data that are alike."""
+        error = self._error / math.sqrt(ratio)
+        return AsymptoticTest(
+            self._estimate + luck * error, error, max(2, round(self._units * ratio))
+        )
 
 
 def always_valid_test(

@@ -9,7 +9,6 @@ runs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 
 from evaluators.base import Output
 from evaluators.stats import differences, intervals
-from evaluators.stats.corrected_means import corrected_difference
-from evaluators.stats.inversion import DichotomousTest, DifferenceMethod
+from evaluators.stats.corrected_means import corrected_difference, corrected_tests
+from evaluators.stats.inversion import DifferenceMethod, DifferenceTest, equivalence_p
 from evaluators.stats.power import MAX_SAMPLES
 from evaluators.stats.prediction_powered import labelled_rows
 from evaluators.stats.sequential import LEVEL_OF_REPORTS
@@ -35,13 +34,13 @@ class SampleScores(NamedTuple):
 
 
 FEWEST_FOR_A_MARGIN = 20
-"""Fewer samples, or samples that differ, leave room for losses too rare to be among them."""
-
-FEWEST_ONE_SIDED = 100
-"""Without a range and in one direction only, a bound of 97.5% takes so many samples to hold."""
+"""Fewer labels of people carry no statement about a margin."""
 
 ALPHA = LEVEL_OF_REPORTS
 """A difference is called one when its p-value, corrected by Holm over the report, is below this."""
+
+_ONE_IN_FIVE, _ONE_IN_TEN = 0.8416, 1.2816
+"""A normal estimate is unluckier by so many standard errors once in five times, and in ten."""
 
 Clusters: TypeAlias = NDArray[np.intp] | None
 Verdict = Literal["better", "worse", "equivalent", "no difference shown"]
@@ -234,13 +233,6 @@ def judged(
     with_margin = [
         index for index, compared in enumerate(comparisons) if compared.p_equivalence is not None
     ]
-    short = {
-        index
-        for index in with_margin
-        if samples_for_margin(
-            comparisons[index], outputs[comparisons[index].output], comparisons[index].margin or 0.0
-        )
-    }
     p_equivalence = _corrected(
         with_margin, [comparisons[index].p_equivalence for index in with_margin]
     )
@@ -256,7 +248,7 @@ def judged(
                 compared,
                 outputs[compared.output].higher_is_better,
                 p_holm.get(index),
-                None if index in short else p_equivalence.get(index),
+                p_equivalence.get(index),
             ),
         )
         for index, compared in enumerate(comparisons)
@@ -268,59 +260,87 @@ def _corrected(indices: Sequence[int], p_values: Sequence[float | None]) -> dict
     return dict(zip(indices, differences.holm(numbers), strict=True))
 
 
-def samples_for_margin(compared: Comparison, output: Output, margin: float) -> int | None:
-    """Return how many samples a statement about a margin needs; None if there are enough of them.
+class MarginTest(NamedTuple):
+    """The test of statements about a margin, and how many units it is of.
 
-    The interval of a mean is an approximation that a handful of differences does not carry: three
-    small gains in twenty samples say nothing of a large loss in one of thirty. So a margin needs
-    `FEWEST_FOR_A_MARGIN` samples that differ, or so many samples that losses of the whole range,
-    were they frequent enough to reach the margin, would show with a chance of 97.5%.
-    `DichotomousTest` and `ConstantTest` allow for that themselves.
+    Attributes:
+        test: rejects differences too large for a margin.
+        units: samples, or clusters where samples are in clusters; of a judge's corrected scores,
+            those with labels.
     """
-    if compared.method in {"score", "bounded", "betting"}:
+
+    test: DifferenceTest
+    units: int
+
+
+def margin_test(
+    output: Output,
+    ours: SampleScores,
+    baseline: SampleScores,
+    clusters: Clusters,
+    *,
+    seed: int = 0,
+    always_valid: bool = False,
+) -> MarginTest | None:
+    """Return the test of statements about a margin; None without samples in common.
+
+    The p-value of equivalence in `comparison`, of the same arguments, is of this test.
+    """
+    both = ours.present & baseline.present
+    chosen = clusters_of(clusters, both)
+    if not both.any():
         return None
-    width = _width(output)
-    one_sided = compared.method == "hall" and width is None
-    fewest = FEWEST_ONE_SIDED if one_sided else FEWEST_FOR_A_MARGIN
-    differing = None if compared.wins is None else compared.wins + (compared.losses or 0)
-    if width is not None and differing is not None and differing < FEWEST_FOR_A_MARGIN:
-        share = min(margin / width, 1 - 1e-9)
-        fewest = max(fewest, math.ceil(math.log(ALPHA / 2) / math.log1p(-share)))
-    return None if (compared.clusters or compared.n) >= fewest else fewest
+    if output.corpus is None:
+        tests = differences.paired_tests(
+            ours.values[both],
+            baseline.values[both],
+            clusters=chosen,
+            low=output.low,
+            high=output.high,
+            always_valid=always_valid,
+        )
+        return MarginTest(tests.margin, tests.units)
+    if output.corrects:
+        corrected = corrected_tests(
+            ours.statistics[both],
+            baseline.statistics[both],
+            clusters=chosen,
+            width=_width(output),
+            always_valid=always_valid,
+        )
+        return MarginTest(corrected.margin, corrected.units)
+    of_corpus = differences.corpus_tests(
+        ours.statistics[both],
+        baseline.statistics[both],
+        output.corpus,
+        clusters=chosen,
+        width=_width(output),
+        always_valid=always_valid,
+        seed=seed,
+    )
+    return None if of_corpus is None else MarginTest(of_corpus.margin, of_corpus.units)
 
 
-def samples_within(compared: Comparison, margin: float, *, rises: bool) -> int | None:
-    """Return how many samples, alike to these, would bring an end of the interval inside a margin.
+def units_within(found: MarginTest, margin: float, *, rises: bool | None) -> int | None:
+    """Return how many samples (or clusters), alike to these, show a margin 4 times in 5.
 
     Args:
-        compared: whose difference is inside the margin and whose interval is not.
+        found: the test of these.
         margin: above 0.
-        rises: whether the lower end matters, or the upper.
+        rises: whether a difference of minus the margin has to be excluded, or one of the margin;
+            None for both.
     """
-    difference = compared.difference or 0.0
-    end = compared.low if rises else compared.high
-    if end is None:
-        return None
-    room = margin + difference if rises else margin - difference
-    distance = difference - end if rises else end - difference
-    wins, losses = compared.wins or 0, compared.losses or 0
-    if difference * (wins - losses) < 0:
-        wins, losses = losses, wins
 
-    unseen = 1 - (ALPHA / 2) ** (1 / compared.n)
+    def enough(units: int) -> bool:
+        ratio = units / found.units
+        if rises is None:
+            unlucky = [found.test.scaled(ratio, luck) for luck in (-_ONE_IN_TEN, _ONE_IN_TEN)]
+            return all(equivalence_p(test, margin) < ALPHA for test in unlucky)
+        if rises:
+            return found.test.scaled(ratio, -_ONE_IN_FIVE).tails(-margin).above < ALPHA / 2
+        return found.test.scaled(ratio, _ONE_IN_FIVE).tails(margin).below < ALPHA / 2
 
-    def enough(n: int) -> bool:
-        if compared.method == "score":
-            times = n / compared.n
-            test = DichotomousTest(wins=round(wins * times), losses=round(losses * times), n=n)
-            low, high = test.interval(1 - ALPHA)
-            return low > -margin if rises else high < margin
-        if compared.method == "bounded":
-            # The end moves as the share that n equal samples leave to others.
-            return bool(distance / unseen * (1 - (ALPHA / 2) ** (1 / n)) < room)
-        return distance * math.sqrt(compared.n / n) < room
-
-    few, many = compared.n, compared.n * 2
+    few, many = found.units, found.units * 2
     while not enough(many):
         few, many = many, many * 2
         if many > MAX_SAMPLES:

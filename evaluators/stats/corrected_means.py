@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evaluators.stats.always_valid import AsymptoticTest
-from evaluators.stats.differences import Paired
+from evaluators.stats.differences import CorpusTests, Paired
 from evaluators.stats.intervals import (
     FEWEST_CLUSTERS,
     ROUNDING,
@@ -33,10 +33,12 @@ from evaluators.stats.intervals import (
     within,
 )
 from evaluators.stats.inversion import (
-    ConstantTest,
+    BoundedTest,
     DifferenceTest,
+    EveryTest,
     NoTest,
     StudentTest,
+    UnseenTest,
     equivalence_p,
     p_value,
 )
@@ -161,11 +163,44 @@ def corrected_difference(
         always_valid: whether the numbers have to hold although they were looked at before.
         level: the level of the interval.
     """
-    first, second = matrix(a), matrix(b)
-    n = len(first)
+    n = len(matrix(a))
     if n == 0:
         return None
-    ours, theirs = linearised(first), linearised(second)
+    tests = corrected_tests(a, b, clusters=clusters, width=width, always_valid=always_valid)
+    ends = tests.test.interval(level)
+    limit = math.inf if width is None else width
+    return Paired(
+        difference=max(-limit, min(limit, tests.difference)),
+        low=None if ends is None else max(-limit, ends[0]),
+        high=None if ends is None else min(limit, ends[1]),
+        p_value=p_value(tests.test),
+        p_equivalence=None if margin is None else equivalence_p(tests.margin, margin),
+        n=n,
+        wins=None,
+        ties=None,
+        losses=None,
+        effect_size=None,
+        detectable=None
+        if isinstance(tests.test, NoTest) or not tests.error
+        else minimum_detectable_effect(tests.error * tests.units**0.5, tests.units),
+        method=tests.test.method,
+    )
+
+
+def corrected_tests(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    width: float | None = None,
+    always_valid: bool = False,
+) -> CorpusTests:
+    """Return the tests of `corrected_difference`, of the same arguments.
+
+    The units are those with labels. A margin also allows for one more of them, on which people and
+    judge differ by all that is possible.
+    """
+    ours, theirs = linearised(matrix(a)), linearised(matrix(b))
     difference = ours.estimate - theirs.estimate
     gap = Linearised(
         estimate=difference,
@@ -176,25 +211,11 @@ def corrected_difference(
     )
     room = None if width is None else (difference + width, width - difference)
     test = _test(gap, [ours, theirs], clusters, room, always_valid=always_valid)
-    ends = test.interval(level)
-    limit = math.inf if width is None else width
     units, error = _error(gap, [ours, theirs], clusters)[:2]
-    return Paired(
-        difference=max(-limit, min(limit, difference)),
-        low=None if ends is None else max(-limit, ends[0]),
-        high=None if ends is None else min(limit, ends[1]),
-        p_value=p_value(test),
-        p_equivalence=None if margin is None else equivalence_p(test, margin),
-        n=n,
-        wins=None,
-        ties=None,
-        losses=None,
-        effect_size=None,
-        detectable=None
-        if isinstance(test, NoTest) or not error
-        else minimum_detectable_effect(error * units**0.5, units),
-        method=test.method,
-    )
+    margin: DifferenceTest = test
+    if width is not None and not isinstance(test, NoTest):
+        margin = EveryTest([test, UnseenTest(difference, error, units, width)], units=units)
+    return CorpusTests(test, margin, units, difference, error)
 
 
 def _test(
@@ -227,7 +248,12 @@ def _test(
     if not linear.agreed or room is None:
         return student or NoTest()
     # People and judge have never differed so far. How often they do is not zero for all that.
-    bound = ConstantTest(estimate, units, estimate - room[0], estimate + room[1])
+    bound = BoundedTest(
+        np.array([estimate]),
+        estimate - room[0],
+        estimate + room[1],
+        counts=np.array([units], dtype=np.float64),
+    )
     if student is None:
         return bound
     wide, narrow = bound.interval(_LEVEL), student.interval(_LEVEL)

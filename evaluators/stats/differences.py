@@ -38,20 +38,32 @@ from evaluators.stats.intervals import (
 )
 from evaluators.stats.inversion import (
     FEW_DIFFERENT,
-    ConstantTest,
+    BoundedTest,
     DichotomousTest,
     DifferenceMethod,
     DifferenceTest,
+    EveryTest,
     NoTest,
     StudentTest,
     UnboundedConstantTest,
+    UnseenTest,
     equivalence_p,
     mean_test,
+    moments,
+    mostly_alike,
     p_value,
+    sign_flips,
+    skew_safe_test,
 )
 from evaluators.stats.power import minimum_detectable_effect
 from evaluators.stats.resampling import Floats
 from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
+
+FEWEST_UNBOUNDED = 50
+"""Without a range, fewer samples (or clusters) do not show how skewed differences are."""
+
+FEWEST_ONE_SIDED = 100
+"""Without a range and in one direction only, a bound of 97.5% takes so many samples to hold."""
 
 PerSample: TypeAlias = Mapping[Any, float | Sequence[float]] | Sequence[float] | Floats
 
@@ -112,7 +124,8 @@ def paired_difference(
 
     Interval and p-values are of one test: `DichotomousTest` where every score is 0 or 1,
     `mean_test` otherwise, and Student's t with a clustered standard error where samples have
-    clusters.
+    clusters. That of equivalence is of the same test and of another that allows for differences too
+    rare to be among the samples; see `PairedTests`.
 
     Args:
         a: sample id to its value, or to the values of its repeats, which are averaged; or one value
@@ -126,91 +139,162 @@ def paired_difference(
         always_valid: whether the numbers have to hold although they were looked at before.
     """
     first, second = _aligned(a, b)
-    n = len(first)
-    if n == 0:
+    if not len(first):
         return None
-    differences = first - second
-    # What differs by rounding only is a tie: otherwise noise of 1e-17 gets an effect size.
-    differences[np.isclose(first, second, rtol=1e-9, atol=1e-12)] = 0.0
-    # Nor is what varies by rounding only a spread.
-    constant = np.ptp(differences) <= ROUNDING * max(np.abs(first).max(), np.abs(second).max())
-    if constant:
-        differences[:] = differences[0]
-    counts = outcomes(first, second)
-    width = None
-    if low is not None and high is not None:
-        # Scores beyond their range widen it.
-        width = max(high - low, float(np.abs(differences).max()))
-    dichotomous = bool(
-        np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all() and n > 1
+    tests = paired_tests(
+        first, second, clusters=clusters, low=low, high=high, always_valid=always_valid
     )
-    if dichotomous:
-        width = 1.0
-    test: DifferenceTest
-    if always_valid:
-        test = always_valid_test(
-            differences, clusters=clusters, low=None if width is None else -width, high=width
-        )
-    elif clusters is not None:
-        test = _clustered_test(differences, clusters, width)
-    elif dichotomous:
-        test = DichotomousTest(wins=counts.wins, losses=counts.losses, n=n)
-    else:
-        test = mean_test(differences, low=None if width is None else -width, high=width)
-    difference = float(differences[0] if constant else differences.mean())
-    spread = 0.0 if n < 2 or constant else float(differences.std(ddof=1))
-    units, unit_spread = n, spread
-    if clusters is not None:
-        units = cluster_index(clusters, n)[1]
-        if units > 1 and spread:
+    differences, units = tests.differences, tests.units
+    n, difference = len(differences), float(differences.mean())
+    spread = unit_spread = 0.0
+    if differences.min() == differences.max():
+        difference = float(differences[0])
+    elif n > 1:
+        spread = unit_spread = float(differences.std(ddof=1))
+        if clusters is not None and units > 1:
             unit_spread = standard_error(differences, clusters=clusters) * units**0.5
     return Paired(
         difference=difference,
         n=n,
-        **_tested(test, level, margin, width),
-        **counts._asdict(),
+        **_tested(tests.test, level, tests.width),
+        p_equivalence=None if margin is None else equivalence_p(tests.margin, margin),
+        **outcomes(first, second)._asdict(),
         effect_size=difference / spread if spread else None,
         detectable=None
-        if isinstance(test, NoTest)
+        if isinstance(tests.test, NoTest)
         else minimum_detectable_effect(unit_spread, units),
     )
+
+
+class PairedTests(NamedTuple):
+    """The tests of a paired difference.
+
+    Attributes:
+        test: of the difference.
+        margin: of statements about a margin. Those say that nothing large is there, so it allows
+            for differences too rare to be among the samples: `test` and `BoundedTest` must both
+            reject, or without a range `skew_safe_test`. The score test of 0 and 1 allows for them
+            itself, and so do bets.
+        units: samples, or clusters.
+        differences: of the samples; what differs by rounding only is the same.
+        width: the largest difference that the scores' range allows; None without one.
+    """
+
+    test: DifferenceTest
+    margin: DifferenceTest
+    units: int
+    differences: Floats
+    width: float | None
+
+
+def paired_tests(
+    first: Floats,
+    second: Floats,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    always_valid: bool = False,
+) -> PairedTests:
+    """Return the tests of the mean difference of scores of the same samples.
+
+    Args:
+        first: one score per sample, shape (n,), n above 0.
+        second: what is subtracted, of the same shape.
+        clusters: the cluster that each sample belongs to; None where each stands alone.
+        low: the end of the scores' range; None without one.
+        high: its other end.
+        always_valid: whether the tests have to hold although the scores were looked at before.
+    """
+    n = len(first)
+    differences = first - second
+    # What differs by rounding only is a tie: otherwise noise of 1e-17 gets an effect size.
+    differences[np.isclose(first, second, rtol=1e-9, atol=1e-12)] = 0.0
+    # Nor is what varies by rounding only a spread.
+    if np.ptp(differences) <= ROUNDING * max(np.abs(first).max(), np.abs(second).max()):
+        differences[:] = differences[0]
+    width = None
+    if low is not None and high is not None:
+        # Scores beyond their range widen it.
+        width = max(high - low, float(np.abs(differences).max()))
+    dichotomous = n > 1 and all(np.isin(scores, (0.0, 1.0)).all() for scores in (first, second))
+    if dichotomous:
+        width = 1.0
+    ends = (None, None) if width is None else (-width, width)
+    units = n if clusters is None else cluster_index(clusters, n)[1]
+    test: DifferenceTest
+    if always_valid:
+        test = always_valid_test(differences, clusters=clusters, low=ends[0], high=ends[1])
+    elif clusters is not None:
+        test = _clustered_test(differences, clusters, width)
+    elif dichotomous:
+        counts = outcomes(first, second)
+        test = DichotomousTest(wins=counts.wins, losses=counts.losses, n=n)
+    else:
+        test = mean_test(differences, low=ends[0], high=ends[1])
+    margin: DifferenceTest = test
+    if test.method not in {"none", "score", "betting"}:
+        margin = EveryTest([test, _safe_test(differences, clusters, width)], units=units)
+    return PairedTests(test, margin, units, differences, width)
+
+
+def _safe_test(
+    differences: Floats, clusters: Sequence[Hashable] | None, width: float | None
+) -> DifferenceTest:
+    """Return the test that allows for what the samples do not show."""
+    if width is not None:
+        return _bounded_test(differences, clusters, width)
+    one_sided = bool(differences.min() >= 0 or differences.max() <= 0)
+    fewest = FEWEST_ONE_SIDED if one_sided else FEWEST_UNBOUNDED
+    if clusters is None:
+        n = len(differences)
+        return skew_safe_test(moments(differences), n, n - 1, fewest=fewest)
+    error, freedom = clustered_error(differences, clusters)
+    mean = float(differences.mean())
+    parts = cluster_sums((differences - mean)[:, None], clusters)[:, 0]
+    found = moments(parts)._replace(mean=mean, error=error)
+    return skew_safe_test(found, effective_clusters(clusters), freedom, fewest=fewest)
+
+
+def _bounded_test(
+    differences: Floats, clusters: Sequence[Hashable] | None, width: float
+) -> BoundedTest:
+    if clusters is None:
+        return BoundedTest(differences, -width, width, at_zero=None)
+    sums = cluster_sums(np.stack([differences, np.ones(len(differences))], axis=1), clusters)
+    return BoundedTest(sums[:, 0] / sums[:, 1], -width, width, sizes=sums[:, 1])
 
 
 def _clustered_test(
     differences: Floats, clusters: Sequence[Hashable], width: float | None
 ) -> DifferenceTest:
-    units = effective_clusters(clusters)
-    if units < FEWEST_CLUSTERS:
+    if effective_clusters(clusters) < FEWEST_CLUSTERS:
         return NoTest()
     error, freedom = clustered_error(differences, clusters)
-    if error <= ROUNDING * float(np.abs(differences).max()):
-        value, whole = float(differences.mean()), int(units)
-        if width is None:
-            return UnboundedConstantTest(value, whole)
-        return ConstantTest(value, whole, -width, width)
-    sums = cluster_sums(differences[:, None], clusters)
-    different = int(np.count_nonzero(np.abs(sums) > ROUNDING))
+    sums = cluster_sums(np.stack([differences, np.ones(len(differences))], axis=1), clusters)
+    means = sums[:, 0] / sums[:, 1]
+    largest = float(np.abs(differences).max())
+    means[np.abs(means - np.median(means)) <= ROUNDING * largest] = np.median(means)
+    if width is not None and mostly_alike(means):
+        return BoundedTest(
+            means, -width, width, sizes=sums[:, 1], at_zero=sign_flips(means * sums[:, 1])
+        )
+    if error <= ROUNDING * largest:
+        return UnboundedConstantTest(float(differences.mean()), len(means))
+    different = int(np.count_nonzero(np.abs(sums[:, 0]) > ROUNDING))
     return StudentTest(
         float(differences.mean()), error, freedom, method="clustered t", different=different
     )
 
 
-def _tested(
-    test: DifferenceTest, level: float, margin: float | None, width: float | None
-) -> dict[str, Any]:
-    """Return the interval and p-values of a test; no end lies beyond what is possible."""
+def _tested(test: DifferenceTest, level: float, width: float | None) -> dict[str, Any]:
+    """Return the interval and p-value of a test; no end lies beyond what is possible."""
     low = high = None
     interval = test.interval(level)
     if interval is not None:
         limit = math.inf if width is None else width
         low, high = max(interval[0], -limit), min(interval[1], limit)
-    return {
-        "low": low,
-        "high": high,
-        "p_value": p_value(test),
-        "method": test.method,
-        "p_equivalence": None if margin is None else equivalence_p(test, margin),
-    }
+    return {"low": low, "high": high, "p_value": p_value(test), "method": test.method}
 
 
 def paired_corpus_difference(
@@ -243,51 +327,111 @@ def paired_corpus_difference(
         resamples: bootstrap resamples.
         seed: of the resampling.
     """
+    tests = corpus_tests(
+        a,
+        b,
+        corpus,
+        clusters=clusters,
+        width=width,
+        always_valid=always_valid,
+        resamples=resamples,
+        seed=seed,
+    )
+    if tests is None:
+        return None
+    return Paired(
+        difference=tests.difference,
+        n=len(matrix(a)),
+        **_tested(tests.test, level, width),
+        p_equivalence=None if margin is None else equivalence_p(tests.margin, margin),
+        wins=None,
+        ties=None,
+        losses=None,
+        effect_size=None,
+        detectable=None
+        if isinstance(tests.test, NoTest)
+        else minimum_detectable_effect(tests.error * tests.units**0.5, tests.units),
+    )
+
+
+class CorpusTests(NamedTuple):
+    """The tests of a difference of two corpus scores.
+
+    Attributes:
+        test: of the difference.
+        margin: of statements about a margin; see `PairedTests`.
+        units: samples, or clusters.
+        difference: of the scores.
+        error: its standard error.
+    """
+
+    test: DifferenceTest
+    margin: DifferenceTest
+    units: int
+    difference: float
+    error: float
+
+
+def corpus_tests(
+    a: ArrayLike,
+    b: ArrayLike,
+    corpus: Corpus,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    width: float | None = None,
+    always_valid: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> CorpusTests | None:
+    """Return the tests of `paired_corpus_difference`, of the same arguments."""
     first, second = matrix(a), matrix(b)
     if len(first) == len(second) == 0:
         # A route without any answer has no columns either.
         return None
     if first.shape != second.shape:
         raise ValueError(f"statistics of shapes {first.shape} and {second.shape} cannot be paired")
-    n, columns = first.shape
+    columns = first.shape[1]
 
     def gap(sums: Floats) -> float:
         return corpus_score(corpus, sums[:columns]) - corpus_score(corpus, sums[columns:])
 
     both = np.hstack([first, second])
     difference = gap(both.sum(axis=0))
-    units = both if clusters is None else cluster_sums(both, clusters)
-    k = len(units)
+    rows = both if clusters is None else cluster_sums(both, clusters)
+    units = len(rows)
+    effective = float(units) if clusters is None else effective_clusters(clusters)
     error = 0.0
-    if k > 1:
+    if units > 1:
         # A resample varies as n - 1 in n samples do.
-        error = float(resampled_scores(units, gap, resamples, seed).std()) * (k / (k - 1)) ** 0.5
+        error = float(resampled_scores(rows, gap, resamples, seed).std())
+        error *= (units / (units - 1)) ** 0.5
+    constant = error <= ROUNDING * max(1.0, abs(difference))
     test: DifferenceTest
     if (
-        k < 2
-        or (clusters is not None and effective_clusters(clusters) < FEWEST_CLUSTERS)
-        or (always_valid and (k < ASYMPTOTIC_MINIMUM or error <= ROUNDING))
+        units < 2
+        or (clusters is not None and effective < FEWEST_CLUSTERS)
+        or (always_valid and (units < ASYMPTOTIC_MINIMUM or error <= ROUNDING))
     ):
         test = NoTest()
     elif always_valid:
-        test = AsymptoticTest(difference, error, k)
-    elif error <= ROUNDING * max(1.0, abs(difference)):
-        test = UnboundedConstantTest(difference if abs(difference) > ROUNDING else 0.0, k)
+        test = AsymptoticTest(difference, error, units)
+    elif constant:
+        difference = difference if abs(difference) > ROUNDING else 0.0
+        test = UnboundedConstantTest(difference, units)
+        if width is not None:
+            test = UnseenTest(difference, 0.0, effective, width, tail=min(test.tails(0.0)))
     else:
-        different = int(np.count_nonzero((units[:, :columns] != units[:, columns:]).any(axis=1)))
-        test = StudentTest(difference, error, k - 1, method="bootstrap t", different=different)
-    return Paired(
-        difference=difference,
-        n=n,
-        **_tested(test, level, margin, width),
-        wins=None,
-        ties=None,
-        losses=None,
-        effect_size=None,
-        detectable=None
-        if isinstance(test, NoTest)
-        else minimum_detectable_effect(error * k**0.5, k),
-    )
+        different = int(np.count_nonzero((rows[:, :columns] != rows[:, columns:]).any(axis=1)))
+        test = StudentTest(difference, error, units - 1, method="bootstrap t", different=different)
+    margin: DifferenceTest = test
+    if test.method != "none":
+        safe: DifferenceTest = StudentTest(difference, error, units - 1)
+        if width is not None:
+            safe = UnseenTest(difference, 0.0 if constant else error, effective, width)
+        margin = EveryTest(
+            [test, safe], units=effective, fewest=FEWEST_UNBOUNDED if width is None else 0
+        )
+    return CorpusTests(test, margin, units, difference, error)
 
 
 def outcomes(a: ArrayLike, b: ArrayLike) -> WinCounts:

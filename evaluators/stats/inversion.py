@@ -16,12 +16,13 @@ quotes the table.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from evaluators.stats.exponential_sums import at_most_zero
 from evaluators.stats.resampling import Floats
 
 DifferenceMethod: TypeAlias = Literal[
@@ -42,6 +43,9 @@ FEW_DIFFERENT = 5
 _NORMAL = NormalDist()
 _JUST_ABOVE_ZERO = 1e-9
 _STEPS = 60  # halvings of a range that is at most 2 wide: as fine as a float
+_MOST_VALUES = 512  # different ones, beyond which a grid of as many is as good
+_MOST_CHOICES = 200_000
+_PLACES = 2_000
 
 
 class Tails(NamedTuple):
@@ -72,6 +76,15 @@ class DifferenceTest(Protocol):
         """Return the values that the test does not reject; None where the data give no bound."""
         ...
 
+    def scaled(self, ratio: float, luck: float) -> DifferenceTest:
+        """Return the test of other data that are alike: how many are needed to show something.
+
+        Args:
+            ratio: times as many samples.
+            luck: by how many of its standard errors their mean is above that of these.
+        """
+        ...
+
 
 def p_value(test: DifferenceTest, value: float = 0.0) -> float:
     """Return the two-sided p-value of a true difference of `value`."""
@@ -100,9 +113,16 @@ class DichotomousTest:
 
     method: DifferenceMethod = "score"
 
-    def __init__(self, *, wins: int, losses: int, n: int) -> None:
+    def __init__(self, *, wins: float, losses: float, n: float) -> None:
         self._wins, self._losses, self._n = wins, losses, n
         self._estimate = (wins - losses) / n
+
+    def scaled(self, ratio: float, luck: float) -> DichotomousTest:
+        """Return the test of other data that are alike."""
+        ties = self._n - self._wins - self._losses
+        counts = np.array([self._wins, ties, self._losses], dtype=np.float64)
+        wins, ties, losses = drawn_again(counts, np.array([1.0, 0.0, -1.0]), ratio, luck)
+        return DichotomousTest(wins=wins, losses=losses, n=wins + ties + losses)
 
     def tails(self, value: float) -> Tails:
         """Return the one-sided p-values of a true difference of `value`."""
@@ -191,41 +211,122 @@ class StudentTest:
             low, high = min(low, 0.0), max(high, 0.0)
         return low, high
 
+    def scaled(self, ratio: float, luck: float) -> StudentTest:
+        """Return the test of other data that are alike."""
+        root = math.sqrt(ratio)
+        return StudentTest(
+            self._estimate + luck * self._error / root,
+            self._error / root,
+            self._freedom * ratio,
+            method=self.method,
+            skew=self._skew / root,
+        )
+
     def _unskewed(self, statistic: float) -> float:
         skew = self._skew
         return statistic + skew * statistic**2 / 3 + skew**2 * statistic**3 / 27 + skew / 6
 
 
-class ConstantTest:
-    """Differences that are all the same, of scores with a range.
+class BoundedTest:
+    """The mean of values with a range, whatever else they could be.
 
-    The mean can still be another, if other values are rare. All n samples show the same value with
-    a chance of (1 - share) ** n where others have that share, and those move the mean by at most
-    their share of the way to the end of the range. This is the bound of betting everything against
-    the hypothesis (Waudby-Smith and Ramdas 2024, JRSS B 86:1-27), and for shares that of Clopper
-    and Pearson.
+    The tail of a mean is the chance that the values and one more, at the end of the range, have a
+    mean beyond it when they are weighted by a flat Dirichlet distribution (Gaffke 2005,
+    Mathematical Methods of Statistics 14:451-467; Learned-Miller and Thomas 2019, arXiv
+    1905.06208). So it allows for values too rare to be among the samples: where all are the same,
+    others have a share such that none is drawn with a chance of (1 - share) ** n, and lie at the
+    end of the range. For values of 0 and 1 it is the test of Clopper and Pearson. That it holds its
+    level in general is a conjecture, which no simulation has contradicted.
+
+    Clusters count as one observation each, by their sizes, and the one more is as large as those
+    that the effective number of clusters counts.
     """
 
     method: DifferenceMethod = "bounded"
 
-    def __init__(self, value: float, n: int, low: float, high: float) -> None:
-        self._value, self._n, self._low, self._high = value, n, low, high
+    def __init__(
+        self,
+        values: Floats,
+        low: float,
+        high: float,
+        *,
+        counts: Floats | None = None,
+        sizes: Floats | None = None,
+        at_zero: Tails | None = None,
+    ) -> None:
+        """Take the values.
+
+        Args:
+            values: one number per sample (or the mean of a cluster), shape (n,).
+            low: the end of the range.
+            high: its other end.
+            counts: how often each value is there, shape (n,); once by default.
+            sizes: the samples of each cluster, shape (n,).
+            at_zero: the tails of zero, by a test that is about zero alone.
+        """
+        if counts is None and sizes is None:
+            values, whole = np.unique(values, return_counts=True)
+            counts = whole.astype(np.float64)
+        self._values, self._low, self._high = values, low, high
+        self._counts = np.ones(len(values)) if counts is None else counts
+        self._sizes = np.ones(len(values)) if sizes is None else sizes
+        if len(values) > _MOST_VALUES and sizes is None:
+            self._values, self._counts = _gridded(values, self._counts)
+            self._sizes = np.ones(len(self._values))
+        weights = self._counts * self._sizes
+        self._unseen = float((weights * self._sizes).sum() / weights.sum())
+        self._mean = float(weights @ self._values / weights.sum())
+        self._at_zero = at_zero
 
     def tails(self, value: float) -> Tails:
         """Return the one-sided p-values of a true difference of `value`."""
-        return Tails(
-            self._tail(self._value - value, self._value - self._low),
-            self._tail(value - self._value, self._high - self._value),
-        )
+        above, below = self._tail(value, self._low, 1.0), self._tail(value, self._high, -1.0)
+        if self._at_zero is None:
+            return Tails(above, below)
+        if value == 0.0:
+            return self._at_zero
+        # What rejects zero rejects all that is further away.
+        if value < 0:
+            return Tails(min(above, self._at_zero.above), below)
+        return Tails(above, min(below, self._at_zero.below))
 
-    def _tail(self, distance: float, room: float) -> float:
-        if distance <= 0:
-            return 1.0
-        return max(0.0, 1 - distance / room) ** self._n if room > 0 else 0.0
+    def _tail(self, value: float, end: float, sign: float) -> float:
+        """Return how likely it is that the true mean is not on this side of a value."""
+        terms = sign * self._sizes * (self._values - value)
+        if sign * (end - value) >= 0:  # no mean lies beyond the end of the range
+            return float(sign * (end - value) == 0 and not terms.any())
+        unseen = sign * self._unseen * (end - value)
+        return at_most_zero(np.append(terms, unseen), np.append(self._counts, 1.0))
 
     def interval(self, level: float) -> tuple[float, float]:
         """Return the differences that the test does not reject."""
-        return constant_interval(self._value, self._n, self._low, self._high, level)
+        tail = (1 - level) / 2
+        low = crossing(
+            lambda value: self._tail(value, self._low, 1.0) - tail, self._low, self._mean
+        )
+        high = crossing(
+            lambda value: self._tail(value, self._high, -1.0) - tail, self._high, self._mean
+        )
+        if self._at_zero is None:
+            return low, high
+        if self._at_zero.above < tail:
+            low = max(low, _JUST_ABOVE_ZERO)
+        elif self._at_zero.below < tail:
+            high = min(high, -_JUST_ABOVE_ZERO)
+        else:
+            low, high = min(low, 0.0), max(high, 0.0)
+        return low, high
+
+    def scaled(self, ratio: float, luck: float) -> BoundedTest:
+        """Return the test of other data that are alike."""
+        influence = self._sizes * (self._values - self._mean)
+        return BoundedTest(
+            self._values,
+            self._low,
+            self._high,
+            counts=drawn_again(self._counts, influence, ratio, luck),
+            sizes=self._sizes,
+        )
 
 
 class UnboundedConstantTest:
@@ -246,6 +347,10 @@ class UnboundedConstantTest:
     def interval(self, level: float) -> None:
         """Return None: nothing says how far another value may be."""
 
+    def scaled(self, ratio: float, luck: float) -> UnboundedConstantTest:
+        """Return the test of other data that are alike."""
+        return UnboundedConstantTest(self._value, max(1, round(self._n * ratio)))
+
 
 class NoTest:
     """Too few samples (or clusters) for any statement."""
@@ -259,11 +364,120 @@ class NoTest:
     def interval(self, level: float) -> None:
         """Return None."""
 
+    def scaled(self, ratio: float, luck: float) -> NoTest:
+        """Return the same: nothing says what more samples would show."""
+        return self
+
+
+class UnseenTest:
+    """An estimate with a range over its standard error, and one unit more at the end of the range.
+
+    What `BoundedTest` does for a mean, for a score of a whole corpus: the estimate varies as
+    Student's t, and a share of the weight, as much as one of all units and one more has in a flat
+    Dirichlet distribution, lies at the end of the range.
+    """
+
+    method: DifferenceMethod = "bounded"
+
+    def __init__(
+        self,
+        estimate: float,
+        error: float,
+        units: float,
+        width: float,
+        *,
+        tail: float | None = None,
+    ) -> None:
+        """Take the parts of the statistic.
+
+        Args:
+            estimate: the difference.
+            error: its standard error; 0 where all units are the same.
+            units: samples, or effective clusters.
+            width: the largest difference that the score's range allows.
+            tail: the p-value of zero on the side of the estimate, by a test that is about zero
+                alone.
+        """
+        self._estimate, self._error, self._units, self._width = estimate, error, units, width
+        self._at_zero = tail
+        places = (np.arange(_PLACES) + 0.5) / _PLACES
+        self._unseen = 1 - places ** (1 / units)
+
+    def tails(self, value: float) -> Tails:
+        """Return the one-sided p-values of a true difference of `value`."""
+        if value == 0.0 and self._at_zero is not None:
+            tail = self._at_zero
+            return Tails(tail, 1.0) if self._estimate > 0 else Tails(1.0, tail)
+        return Tails(self._tail(value, 1.0), self._tail(value, -1.0))
+
+    def _tail(self, value: float, sign: float) -> float:
+        from scipy.special import stdtr  # noqa: PLC0415  (a third of a second to import)
+
+        # sign * ((estimate + error * t) * (1 - unseen) - sign * width * unseen) <= sign * value
+        left = (sign * value + self._width * self._unseen) / (1 - self._unseen)
+        gap = left - sign * self._estimate
+        if self._error == 0:
+            return float((gap >= 0).mean())
+        return float(stdtr(max(1.0, self._units - 1), gap / self._error).mean())
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the differences that the test does not reject."""
+        tail, width = (1 - level) / 2, self._width
+        low = crossing(lambda value: self._tail(value, 1.0) - tail, -width, self._estimate)
+        high = crossing(lambda value: self._tail(value, -1.0) - tail, width, self._estimate)
+        return low, high
+
+    def scaled(self, ratio: float, luck: float) -> UnseenTest:
+        """Return the test of other data that are alike."""
+        error = self._error / math.sqrt(ratio)
+        return UnseenTest(self._estimate + luck * error, error, self._units * ratio, self._width)
+
+
+class EveryTest:
+    """Several tests that must all reject, for statements about a margin.
+
+    Fewer units than `fewest` reject nothing: without a range, they do not show how skewed the
+    differences are.
+    """
+
+    def __init__(self, tests: Sequence[DifferenceTest], *, units: float, fewest: int = 0) -> None:
+        self._tests, self._units, self._fewest = tests, units, fewest
+
+    @property
+    def method(self) -> DifferenceMethod:
+        """The name of the first of them."""
+        return self._tests[0].method
+
+    def tails(self, value: float) -> Tails:
+        """Return the largest of their one-sided p-values."""
+        if self._units < self._fewest:
+            return Tails(1.0, 1.0)
+        tails = [test.tails(value) for test in self._tests]
+        return Tails(max(tail.above for tail in tails), max(tail.below for tail in tails))
+
+    def interval(self, level: float) -> tuple[float, float] | None:
+        """Return the values that one of them does not reject; None where one has no bound."""
+        ends = [test.interval(level) for test in self._tests]
+        given = [end for end in ends if end is not None]
+        if len(given) < len(ends):
+            return None
+        return min(low for low, _ in given), max(high for _, high in given)
+
+    def scaled(self, ratio: float, luck: float) -> EveryTest:
+        """Return the test of other data that are alike."""
+        return EveryTest(
+            [test.scaled(ratio, luck) for test in self._tests],
+            units=self._units * ratio,
+            fewest=self._fewest,
+        )
+
 
 def mean_test(differences: Floats, *, low: float | None, high: float | None) -> DifferenceTest:
     """Return the test for the mean of differences of scores that are not all 0 or 1.
 
-    - All differences alike: the bound of `ConstantTest`.
+    - With a range, `FEW_DIFFERENT` or fewer samples beside many that are alike: `BoundedTest`, and
+      for zero the sign-flip test. So few say little of what else could have been drawn.
+    - All differences alike, without a range: only their sign is tested.
     - None above zero, or none below: t corrected for skew. Losses without a win are as skewed as
       can be, and plain t misses then.
     - Otherwise plain t. Differences of two routes have little skew, and correcting for what a
@@ -277,32 +491,138 @@ def mean_test(differences: Floats, *, low: float | None, high: float | None) -> 
     n = len(differences)
     if n < 2:
         return NoTest()
+    if low is not None and high is not None and mostly_alike(differences):
+        return BoundedTest(differences, low, high, at_zero=sign_flips(differences))
     if differences.min() == differences.max():
-        value = float(differences[0])
-        if low is None or high is None:
-            return UnboundedConstantTest(value, n)
-        return ConstantTest(value, n, low, high)
-    estimate = float(differences.mean())
-    centred = differences - estimate
-    scale = float(np.abs(centred).max())
-    standard = centred / scale  # so that cubes neither vanish nor overflow
-    spread = float(np.sqrt((standard**2).mean()))
-    one_sided = differences.min() >= 0 or differences.max() <= 0
-    skew = float((standard**3).mean()) / spread**3 / math.sqrt(n) if one_sided else 0.0
+        return UnboundedConstantTest(float(differences[0]), n)
+    estimate, error, skew, _ = moments(differences)
+    one_sided = bool(differences.min() >= 0 or differences.max() <= 0)
     return StudentTest(
         estimate,
-        scale * spread / math.sqrt(n - 1),
+        error,
         n - 1,
         method="hall" if one_sided else "t",
-        skew=skew,
+        skew=skew if one_sided else 0.0,
         different=int(np.count_nonzero(differences)),
     )
+
+
+class Moments(NamedTuple):
+    """What a test of a mean needs of the differences.
+
+    Attributes:
+        mean: of the differences.
+        error: its standard error.
+        skew: the skewness over the root of their number.
+        kurtosis: 3 for normal differences.
+    """
+
+    mean: float
+    error: float
+    skew: float
+    kurtosis: float
+
+
+def moments(differences: Floats) -> Moments:
+    """Return the moments of two differences or more that are not all the same."""
+    n, mean = len(differences), float(differences.mean())
+    centred = differences - mean
+    scale = float(np.abs(centred).max())
+    standard = centred / scale  # so that powers neither vanish nor overflow
+    spread = float(np.sqrt((standard**2).mean()))
+    return Moments(
+        mean,
+        scale * spread / math.sqrt(n - 1),
+        float((standard**3).mean()) / spread**3 / math.sqrt(n),
+        float((standard**4).mean()) / spread**4,
+    )
+
+
+def skew_safe_test(found: Moments, units: float, freedom: float, *, fewest: int) -> DifferenceTest:
+    """Return the test of a margin for scores without a range: no range bounds what is not seen.
+
+    Student's t and the same corrected for skew must both reject, with fewer degrees of freedom the
+    heavier the tails are: Satterthwaite's, for the variance of a variance that the kurtosis gives.
+
+    Args:
+        found: the moments of the differences (or of what clusters add to their mean).
+        units: samples, or effective clusters.
+        freedom: degrees of freedom at most.
+        fewest: fewer units reject nothing.
+    """
+    freedom = min(freedom, 2 * units / max(found.kurtosis - 1, 1e-9))
+    plain = StudentTest(found.mean, found.error, freedom)
+    corrected = StudentTest(found.mean, found.error, freedom, skew=found.skew)
+    return EveryTest([plain, corrected], units=units, fewest=fewest)
+
+
+def mostly_alike(values: Floats) -> bool:
+    """Say whether most values are the same and `FEW_DIFFERENT` or fewer are others."""
+    others = len(values) - int(np.unique(values, return_counts=True)[1].max())
+    return others <= FEW_DIFFERENT and 2 * others < len(values)
+
+
+def sign_flips(values: Floats) -> Tails | None:
+    """Return the one-sided p-values of the exact sign-flip test of zero.
+
+    They are the shares of all choices of signs with a sum as large, or as small, as that of the
+    values: if the two routes are exchangeable, each choice is as likely as the one that was drawn.
+    None where there are too many choices.
+    """
+    sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
+    if math.prod((counts + 1).tolist()) > _MOST_CHOICES:
+        return None
+    total = float(values.sum())
+    sums, chances = np.zeros(1), np.ones(1)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        positive = np.arange(count + 1)
+        chance = np.array([math.comb(count, k) for k in positive.tolist()], dtype=np.float64)
+        sums = np.add.outer(sums, size * (2 * positive - count)).ravel()
+        chances = np.multiply.outer(chances, chance * 0.5**count).ravel()
+    slack = 1e-9 * float(np.abs(values).sum())
+    return Tails(
+        above=float(chances[sums >= total - slack].sum()),
+        below=float(chances[sums <= total + slack].sum()),
+    )
+
+
+def drawn_again(counts: Floats, influence: Floats, ratio: float, luck: float) -> Floats:
+    """Return counts of so many times as many samples, whose mean is off by some standard errors.
+
+    Args:
+        counts: how often each value was drawn.
+        influence: how each value moves the mean, up to a factor.
+        ratio: times as many samples.
+        luck: the standard errors by which the mean moves up.
+    """
+    n = float(counts.sum())
+    centred = influence - float(counts @ influence) / n
+    spread = math.sqrt(float(counts @ centred**2) / n)
+    if spread == 0:
+        return counts * ratio
+    likelier = np.maximum(0.0, 1 + luck / math.sqrt(n * ratio) / spread * centred)
+    drawn = counts * likelier
+    return drawn * (n * ratio / float(drawn.sum()))
+
+
+def _gridded(values: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """Put values on a grid, each between the two points beside it, so that the mean stays."""
+    low, high = float(values.min()), float(values.max())
+    places = (values - low) / (high - low) * (_MOST_VALUES - 1)
+    before = np.minimum(places.astype(np.intp), _MOST_VALUES - 2)
+    share = places - before
+    gridded: Floats = np.zeros(_MOST_VALUES)
+    np.add.at(gridded, before, counts * (1 - share))
+    np.add.at(gridded, before + 1, counts * share)
+    chosen = gridded > 0
+    points: Floats = np.linspace(low, high, _MOST_VALUES)
+    return points[chosen], gridded[chosen]
 
 
 def constant_interval(
     value: float, n: float, low: float, high: float, level: float
 ) -> tuple[float, float]:
-    """Return the interval of a mean whose n samples all have the same value; see `ConstantTest`."""
+    """Return the interval of a mean whose n samples all have the same value; see `BoundedTest`."""
     share = 1 - ((1 - level) / 2) ** (1 / n)
     return value - share * (value - low), value + share * (high - value)
 
@@ -314,13 +634,13 @@ def skewed(quantile: float, skew: float) -> float:
     return 3 / skew * (float(np.cbrt(1 + skew * (quantile - skew / 6))) - 1)
 
 
-def _mid_p(wins: int, losses: int) -> Tails:
+def _mid_p(wins: float, losses: float) -> Tails:
     """Return the one-sided mid-p values of McNemar's test."""
     from scipy.special import bdtr  # noqa: PLC0415  (a third of a second to import)
 
     n = wins + losses
 
-    def cumulative(count: int) -> float:
+    def cumulative(count: float) -> float:
         return float(bdtr(count, n, 0.5)) if count >= 0 else 0.0
 
     return Tails(
@@ -338,6 +658,18 @@ def boundary(rejected: Callable[[float], bool], outside: float, inside: float) -
         else:
             inside = middle
     return inside
+
+
+def crossing(gap: Callable[[float], float], outside: float, inside: float) -> float:
+    """Return where a continuous function that is below zero outside becomes zero.
+
+    The end that is outside, where the function is not below zero even there.
+    """
+    from scipy.optimize import brentq  # noqa: PLC0415  (a third of a second to import)
+
+    if outside == inside or gap(outside) >= 0:
+        return outside
+    return float(brentq(gap, outside, inside, xtol=1e-10, rtol=1e-9))
 
 
 def _normal_above(z: float) -> float:

@@ -36,9 +36,10 @@ from evaluators.stats.resampling import Floats
 METHOD = (
     "Difference a - b over the samples of both; its 95% interval and p-value are of one paired "
     "test, as in reports: a score test (Tango 1998, mid-p for zero) for scores of 0 and 1, else "
-    "Student's t, corrected for skew if all differ one way; corpus scores by the bootstrap's "
-    "standard error. p_holm is corrected over all contrasts with a direction. Without common "
-    "samples: Welch. Not corrected, and no verdict: p_t (paired t), p_wilcoxon (signed ranks), "
+    "Student's t, corrected for skew if all differ one way, or a bound from the range if few "
+    "differ; corpus scores by the bootstrap's standard error. Margins also allow for differences "
+    "too rare to be among the samples. p_holm is corrected over all contrasts with a direction. "
+    "Without common samples: Welch. Not corrected, and no verdict: p_t (paired t), p_wilcoxon (signed ranks), "
     "p_mcnemar (mid-p, scores of 0 and 1), p_welch and p_mann_whitney (as if nothing were paired)."
 )
 

@@ -39,8 +39,9 @@ METHOD = (
     "Student's t, corrected for skew if all differ one way, or a bound from the range if few "
     "differ; corpus scores by the bootstrap's standard error. Margins also allow for differences "
     "too rare to be among the samples. p_holm is corrected over all contrasts with a direction. "
-    "Without common samples: Welch. Not corrected, and no verdict: p_t (paired t), p_wilcoxon (signed ranks), "
-    "p_mcnemar (mid-p, scores of 0 and 1), p_welch and p_mann_whitney (as if nothing were paired)."
+    "Without common samples: Welch. Not corrected, and no verdict: p_t (paired t), p_wilcoxon "
+    "(signed ranks), p_mcnemar (mid-p, scores of 0 and 1), p_welch and p_mann_whitney (as if "
+    "nothing were paired)."
 )
 
 METHOD_ALWAYS_VALID = (

@@ -210,7 +210,7 @@ def test_gates_the_primary_output_and_margins_go_by_the_corrected_numbers(http):
     assert "15 labels are too few for a margin; 20" in found[near]["why"]
     assert (corrected["labelled"], corrected["margin"]) == (15, 1.5)
     assert any("15 labels are too few to show" in text for text in outcome["report"]["warnings"])
-    # With enough of them, gate and verdict go by the interval that is shown.
+    # With enough of them, gate and verdict go by the corrected interval, with room for rare errors.
     for route, texts in (("up/poorly", poorly), ("up/echo", echo)):
         every = [
             {
@@ -225,7 +225,7 @@ def test_gates_the_primary_output_and_margins_go_by_the_corrected_numbers(http):
     corrected, raw, *_ = outcome["report"]["comparisons"]
     near_one = gates(outcome)[near]
     assert near_one["passed"] is True
-    assert abs(near_one["found"]) == max(abs(corrected["low"]), abs(corrected["high"]))
+    assert 1.5 > abs(near_one["found"]) > max(abs(corrected["low"]), abs(corrected["high"]))
     assert raw["difference"] == pytest.approx(8 / 3 - 1)
     assert corrected["p_equivalence"] < 0.05
     assert corrected["verdict"] in {"better", "equivalent"}

@@ -20,7 +20,9 @@ MODELS = {
     "some": [{"match": "Say (3|7)$", "status": 500}, {}],
     "slow": [{"delay_s": 0.05}],
     "stuck": [{"times": 40}, {"times": 16, "delay_s": 60}, {}],
-    "tools": [{"body": {"choices": [{"message": {"content": None}, "index": 0}]}}],
+    "tools": [
+        {"body": {"choices": [{"message": {"content": None}, "finish_reason": "tool_calls"}]}}
+    ],
     "priced": [{"usage": {"prompt_tokens": 1000, "completion_tokens": 100}}],
     "silent": [{"body": {"choices": [{"message": {"content": "yes"}}]}}],
     "odd": [

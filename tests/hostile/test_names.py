@@ -270,7 +270,7 @@ def with_name(op: Op, place: tuple[Any, ...], name: str) -> bytes:
     for step in place[:-1]:
         inner = inner[step]
     if place[-1] is KEY:
-        inner[name] = next(iter(inner.values()))
+        inner[name] = next(iter(inner.values()), None)
     else:
         inner[place[-1]] = prefixed(inner, place, name)
     # Halves of surrogate pairs are escaped.

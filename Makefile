@@ -30,9 +30,12 @@ DOCS = cd docs && ../$(BIN)/python -E -m tooling
 demo: .venv/core
 	$(BIN)/evalrouter demo
 
-# All but what needs a Ray cluster, which would take it near twenty minutes.
+# All but what needs a Ray cluster, in so many processes. A file's tests stay together and in order;
+# tests/conftest.py puts the files that take longest first.
+PROCESSES ?= 2
+
 test: .venv/all
-	$(PYTEST) --ignore=tests/serve
+	$(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/serve
 
 test-ray: .venv/all
 	$(PYTEST) tests/serve

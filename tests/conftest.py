@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite."""
+"""Fixtures of the whole suite, and the order of its files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,24 @@ from isolation import isolate
 # Before a test's module is imported: some read the environment then.
 isolate()
 
+# The files that take longest: where several processes share the suite, they are not left for the
+# end, when one process would have nothing else to do.
+LONG = (
+    "tests/test_docs.py",
+    "tests/hostile/test_database_faults.py",
+    "tests/test_contributing.py",
+    "tests/hostile/test_end.py",
+)
+
 
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
     """A plain HTTP client."""
     with httpx.Client(timeout=30) as client:
         yield client
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of LONG first; the others stay in their order."""
+    ranks = {name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))

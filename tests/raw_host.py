@@ -242,7 +242,7 @@ class Connection:
                     self.socket.sendall(step.data * now)
                     left = None if left is None else left - now
             case Wait(until=threading.Event() as event):
-                event.wait(30)
+                self.host.wait_for(event)
             case Wait(until=float() | int() as seconds):
                 time.sleep(seconds)
             case _Signal():
@@ -314,6 +314,7 @@ class RawHost:
         self.connections: list[Connection] = []
         self.counts: dict[str, int] = {}
         self.changed = threading.Condition()
+        self._stopping = False
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
@@ -330,6 +331,13 @@ class RawHost:
         """Wait until something is true of the log (`lambda host: len(host.requests) == 2`)."""
         with self.changed:
             assert self.changed.wait_for(lambda: true(self), seconds), "it never became true"
+
+    def wait_for(self, event: threading.Event) -> None:
+        """Wait for an event that a test sets; a script that waits for it ends with the host."""
+        until = time.monotonic() + 30
+        while not event.wait(0.05):
+            if self._stopping or time.monotonic() > until:
+                raise _Ended
 
     def _start(self, target: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -351,6 +359,7 @@ class RawHost:
 
     def stop(self) -> None:
         """End every connection."""
+        self._stopping = True
         # A blocked accept is only woken by a shutdown, not by a close.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -54,6 +55,20 @@ def in_thread(server: _Server) -> Iterator[_Server]:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
         loop.close()
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of loopback where nothing listens, and that no other process is given meanwhile.
+
+    A server that is told to listen on it can: the port is bound, and the kernel lets two sockets
+    that both reuse addresses (or ports) share one while at most one of them listens.
+    """
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import httpx
 import msgspec
 import pytest
 import yaml
+from servers import reserved_port
 
 from evaluators.document import RunDocument
 from evaluators.metrics import registry
@@ -182,11 +182,13 @@ def dummies(text: str) -> dict[str, str]:
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 @pytest.mark.parametrize("page", RUN, ids=name)
 def test_a_pages_commands_run(page, tmp_path):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    text = page.read_text(encoding="utf-8").replace("4000", str(port))
-    with session(tmp_path, text, port) as running:
+    with reserved_port() as port:
+        text = page.read_text(encoding="utf-8").replace("4000", str(port))
+        run_page(text, tmp_path, port)
+
+
+def run_page(text, folder, port):
+    with session(folder, text, port) as running:
         for block in blocks(text):
             if block.language == "console":
                 for command in commands(block):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from servers import reserved_port
 
 from loadtests import closed_loop, gateway, open_loop, report, streams
 from loadtests.client import RequestFailed, body, parse_header
-from loadtests.processes import cpu_seconds, free_port, resident_bytes, started, tree
+from loadtests.processes import cpu_seconds, resident_bytes, started, tree
 
 ROOT = Path(__file__).parents[2]
 HEADERS = {"authorization": "Bearer x"}
@@ -21,7 +22,11 @@ HEADERS = {"authorization": "Bearer x"}
 def ports(tmp_path_factory):
     """The ports of the upstream, and of the floor in front of it; both pids with them."""
     logs = tmp_path_factory.mktemp("logs")
-    up, floor = free_port(), free_port()
+    with reserved_port() as up, reserved_port() as floor:
+        yield from served(up, floor, logs)
+
+
+def served(up, floor, logs):
     run = [sys.executable, "-m"]
     upstream = [*run, "loadtests.upstream", "--port", str(up), "--chunks", "5", "--interval", "1"]
     relay = [*run, "loadtests.floor", "--port", str(floor)]

@@ -1,11 +1,10 @@
 """Gemini, Groq, Ollama, OpenAI, Azure and Hugging Face: what differs, and only that."""
 
-import socket
-
 import msgspec
 import pytest
 from fake_hosts import KEY, MODEL, Dialect, GeminiDialect, GroqDialect, OllamaDialect, words
 from hosts import ask, call, config, open_host, stream, transport
+from servers import reserved_port
 
 from providers.base import AS_IT_CAME
 from providers.errors import ConfigError, UpstreamConnectError
@@ -201,14 +200,13 @@ def test_azure_needs_an_address():
 
 
 async def test_hugging_face_says_how_to_start_its_engine():
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    async with transport() as client:
-        hf = make("hf", config("huggingface", base_url=f"http://127.0.0.1:{port}/v1"), client)
-        with pytest.raises(UpstreamConnectError, match="evalrouter models serve CONFIG"):
-            await ask(hf, model="google/flan-t5-small")
-        assert (await ask(hf, "models")).json["data"] == []
+    with reserved_port() as port:
+        url = f"http://127.0.0.1:{port}/v1"
+        async with transport() as client:
+            hf = make("hf", config("huggingface", base_url=url), client)
+            with pytest.raises(UpstreamConnectError, match="evalrouter models serve CONFIG"):
+                await ask(hf, model="google/flan-t5-small")
+            assert (await ask(hf, "models")).json["data"] == []
 
 
 async def test_hugging_face_with_its_engine():

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 import tiny_gguf
 from fake_hosts import Dialect
 from hosts import ask, config, open_host, stream, texts, transport
+from servers import reserved_port
 
 from providers.base import AS_IT_CAME
 from providers.errors import ConfigError, UpstreamConnectError
@@ -203,17 +203,15 @@ def test_no_orphans_when_the_guard_is_killed_too(binary, tmp_path):
     """Its parent-death signal ends the shell; the server itself needs no shell in between."""
     own = tiny_gguf.write(tmp_path / "own-guard.gguf")
     guard = Path(sys.modules[ManagedServer.__module__].__file__).with_name("guard.py")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, str(SERVER), "-m", str(own), "--port", str(port)]
-    started = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(guard), *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert started.stdout.readline().startswith(b"llama.cpp")
+    with reserved_port() as port:
+        command = [sys.executable, str(SERVER), "-m", str(own), "--port", str(port)]
+        started = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(guard), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert started.stdout.readline().startswith(b"llama.cpp")
     started.kill()
     started.wait()
     started.stdin.close()

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from servers import gateway, scripted
+from servers import gateway, reserved_port, scripted
 
 WIRE_TOOLS = {
     "choices": [
@@ -70,10 +70,13 @@ def upstream():
 
 
 @pytest.fixture(scope="module")
-def url(upstream, tmp_path_factory):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        closed = unused.getsockname()[1]
+def closed():
+    with reserved_port() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def url(upstream, closed, tmp_path_factory):
     database = tmp_path_factory.mktemp("db") / "e.db"
     retry = "retries: {attempts: 3, backoff: 0.01, backoff_max: 0.02}"
     config = f"""

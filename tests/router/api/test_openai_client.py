@@ -1,12 +1,11 @@
 """The `openai` package as a client: it is understood, and gets what it expects."""
 
 import json
-import socket
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from servers import gateway, scripted
+from servers import gateway, reserved_port, scripted
 
 TOOLS = [
     {
@@ -349,10 +348,9 @@ async def test_an_error_in_mid_stream_async(aclient):
 
 
 def test_a_server_that_is_not_there():
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
-    client = OpenAI(base_url=nowhere, api_key="unused", max_retries=0)
-    with client, pytest.raises(openai.APIConnectionError) as caught:
-        client.chat.completions.create(model="up/hello", messages=HI)
+    with reserved_port() as port:
+        nowhere = f"http://127.0.0.1:{port}/v1"
+        client = OpenAI(base_url=nowhere, api_key="unused", max_retries=0)
+        with client, pytest.raises(openai.APIConnectionError) as caught:
+            client.chat.completions.create(model="up/hello", messages=HI)
     assert not isinstance(caught.value, openai.APIStatusError)

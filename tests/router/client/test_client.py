@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from generate_synchronous_client import SOURCE, TARGET, synchronous
-from servers import gateway, process, scripted
+from servers import gateway, process, reserved_port, scripted
 
 from providers import errors
 from router.client import AsyncClient, Client, Rows
@@ -371,10 +371,13 @@ def test_what_is_no_evalrouter_is_told(answer, kind, told):
         client.tasks()
 
 
-def test_waiting_goes_on_when_the_server_is_restarted(folder):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = str(unused.getsockname()[1])
+@pytest.fixture
+def port():
+    with reserved_port() as port:
+        yield str(port)
+
+
+def test_waiting_goes_on_when_the_server_is_restarted(folder, port):
     seen = []
     with Client(f"http://127.0.0.1:{port}") as client:
         with process(folder, "--port", port) as (server, _):

@@ -1,26 +1,31 @@
 """A real llama.cpp server with a tiny random model as judge: it says nothing that can be read."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import httpx
+import pytest
 import tiny_gguf
-from servers import gateway
+from servers import gateway, reserved_port
 
 SERVER = Path(__file__).parents[3] / "llama_server.py"
 
 
-def test_a_judge_that_talks_nonsense_leaves_no_score_and_the_run_says_so(tmp_path, monkeypatch):
+@pytest.fixture
+def port():
+    with reserved_port() as port:
+        yield port
+
+
+def test_a_judge_that_talks_nonsense_leaves_no_score_and_the_run_says_so(
+    tmp_path, monkeypatch, port
+):
     monkeypatch.chdir(tmp_path)
     # An answer that chance ends at its first token has no text.
     model = tiny_gguf.write(tmp_path / "tiny.gguf", ends=False)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     rows = "".join(json.dumps({"input": f"Say {n}.", "reference": f"{n}"}) + "\n" for n in range(6))
     (tmp_path / "data.jsonl").write_text(rows)
     server = subprocess.Popen(

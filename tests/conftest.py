@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from isolation import isolate
+from postgres_server import PostgresServer, folder_of_programs
 
 # Before a test's module is imported: some read the environment then.
 isolate()
@@ -32,3 +33,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of LONG first; the others stay in their order."""
     ranks = {name: rank for rank, name in enumerate(LONG)}
     items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this session, with the database that others are copied from."""
+    programs = folder_of_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
+    server = PostgresServer(programs)
+    try:
+        server.start()
+        server.make_template()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres_address(postgres: PostgresServer) -> Iterator[str]:
+    """The address of an empty PostgreSQL database that is up to date."""
+    with postgres.fresh_database() as address:
+        yield address

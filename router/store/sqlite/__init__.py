@@ -1,13 +1,9 @@
 """The store in one SQLite file: `SqliteStore(path)`, `await open()`, use, `await close()`.
 
-Writes go through one thread that commits them in groups (see `writer.py`); reads run on a few
+Writes go through one thread that commits them in groups (see `sql/writer.py`); reads run on a few
 threads with connections of their own, so the event loop never waits for SQLite. The file is in WAL
 mode with synchronous=NORMAL: what was acknowledged outlives a kill -9 of the process, though the
 last moments may be lost when the machine itself loses power. Several processes may share the file.
-
-One module implements each protocol of `router/store`: a class whose methods name what they do, and
-functions that take a connection. Every such function runs inside a transaction that its caller
-holds, and keeps nothing between calls. The protocols describe the methods of the classes.
 """
 
 import sys

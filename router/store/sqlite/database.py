@@ -15,8 +15,12 @@ import msgspec
 from sqlite_utils import Database
 
 from providers.errors import StoreError, StoreUnavailableError
-from router.store.sqlite.file import DatabaseFile, write_a_page
-from router.store.sqlite.writer import SqliteWriter
+from router.store.sql.connection import Connection
+from router.store.sql.database import SqlDatabase
+from router.store.sql.writer import Writer
+from router.store.sqlite.connection import SqliteConnection
+from router.store.sqlite.file import DatabaseFile
+from router.store.sqlite.transactions import SqliteTransactions
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -24,7 +28,7 @@ _Result = TypeVar("_Result")
 READERS = 4
 
 
-class SqliteDatabase:
+class SqliteDatabase(SqlDatabase):
     """One SQLite file, its writing thread and its reading threads.
 
     Args:
@@ -48,7 +52,8 @@ class SqliteDatabase:
         self.clock = clock
         self._file = DatabaseFile(path, create=create)
         self._room = room
-        self._writer: SqliteWriter | None = None
+        self._writer: Writer | None = None
+        self._transactions: SqliteTransactions | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._checks: ThreadPoolExecutor | None = None
         # Each with the generation of the file that it reads.
@@ -62,7 +67,8 @@ class SqliteDatabase:
                 by a newer evalrouter.
         """
         db = await asyncio.to_thread(self._file.open_for_writing)
-        self._writer = SqliteWriter(db, self._file, room=self._room)
+        self._transactions = SqliteTransactions(db, self._file, self.clock)
+        self._writer = Writer(self._transactions, room=self._room)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="evalrouter-store-read")
         self._checks = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-store-check")
 
@@ -82,8 +88,8 @@ class SqliteDatabase:
 
     def end_within(self, seconds: float) -> None:
         """Wait at most so long from now for other processes that keep the database locked."""
-        if self._writer is not None:
-            self._writer.end_within(seconds)
+        if self._transactions is not None:
+            self._transactions.end_within(seconds)
 
     # whether it works
 
@@ -102,7 +108,7 @@ class SqliteDatabase:
         if checks is None:
             raise StoreError("cannot check the database: it is not open")
         # First, because it takes over what is in the place of the file.
-        await self.write("write to the database", write_a_page)
+        await self.write("write to the database", _write_a_page)
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(checks, self._file.check_reading)
@@ -113,7 +119,7 @@ class SqliteDatabase:
         """Return what holds up a `check` that takes its time; None where that is not known."""
         if self._file.is_corrupt:
             return self._file.corrupt()
-        if self._writer is not None and self._writer.is_locked_out:
+        if self._transactions is not None and self._transactions.is_locked_out:
             return self._file.locked()
         return None
 
@@ -122,7 +128,7 @@ class SqliteDatabase:
     async def write(
         self,
         doing: str,
-        operation: Callable[Concatenate[Database, _Args], _Result],
+        operation: Callable[Concatenate[Connection, _Args], _Result],
         *args: _Args.args,
         **kwargs: _Args.kwargs,
     ) -> _Result:
@@ -134,7 +140,7 @@ class SqliteDatabase:
     async def read(
         self,
         doing: str,
-        operation: Callable[Concatenate[Database, _Args], _Result],
+        operation: Callable[Concatenate[Connection, _Args], _Result],
         *args: _Args.args,
         **kwargs: _Args.kwargs,
     ) -> _Result:
@@ -145,7 +151,7 @@ class SqliteDatabase:
         def read() -> _Result:
             try:
                 with self._reader() as db:
-                    return operation(db, *args, **kwargs)
+                    return operation(SqliteConnection(db, self.clock), *args, **kwargs)
             except (
                 sqlite3.Error,
                 msgspec.MsgspecError,
@@ -189,35 +195,12 @@ class SqliteDatabase:
             db.close()
 
 
-class SqlitePart:
-    """A part of the store: what implements one protocol, over the database of all parts."""
-
-    def __init__(self, database: SqliteDatabase) -> None:
-        self._database = database
-
-
-@contextlib.contextmanager
-def lenient_text(db: Database) -> Iterator[None]:
-    """Read text that is not UTF-8 as far as it is: sqlite3 would give up the whole query."""
-    db.conn.text_factory = _lenient
-    try:
-        yield
-    finally:
-        db.conn.text_factory = str
+def _write_a_page(db: Connection) -> None:
+    """Write the first page unchanged, which fails whenever other writes would."""
+    # SQLite leaves the number to applications, and evalrouter has no other use for it.
+    number = db.execute("PRAGMA user_version").fetchone()[0]
+    db.execute(f"PRAGMA user_version = {number:d}")
 
 
-def contains(column: str, value: str) -> str:
-    """Return the condition that a column's JSON array contains a parameter; damaged ones do not.
-
-    json_each() would give up the whole query where a single row is not JSON.
-    """
-    array = f"CASE WHEN json_valid({column}) THEN {column} ELSE '[]' END"
-    return f"EXISTS (SELECT 1 FROM json_each({array}) WHERE json_each.value = {value})"  # noqa: S608 - constants
-
-
-def _lenient(text: bytes) -> str:
-    return text.decode("utf-8", "backslashreplace")
-
-
-def _do_nothing(_: Database) -> None:
+def _do_nothing(_: Connection) -> None:
     pass

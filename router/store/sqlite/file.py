@@ -264,13 +264,6 @@ class DatabaseFile:
         return StoreUnavailableError(reason, fault=fault, reason=reason)
 
 
-def write_a_page(db: Database) -> None:
-    """Write the first page unchanged, which fails whenever other writes would."""
-    # SQLite leaves the number to applications, and evalrouter has no other use for it.
-    number = db.execute("PRAGMA user_version").fetchone()[0]
-    db.execute(f"PRAGMA user_version = {number:d}")
-
-
 def _caused(error: EvalrouterError, by: Exception) -> EvalrouterError:
     error.__cause__ = by
     return error

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
-
+from router.store.sql.connection import Connection
 from router.store.traffic import TrafficFilter
 
 _BLOCK = 4096
@@ -67,7 +66,7 @@ def _given(conditions: dict[str, Any]) -> list[str]:
 
 
 def numbers_of(
-    db: Database, matching: TrafficFilter, *, limit: int, before: int | None = None
+    db: Connection, matching: TrafficFilter, *, limit: int, before: int | None = None
 ) -> list[int]:
     """Return the numbers of the newest requests that match, newest first."""
     conditions = _Conditions(matching)
@@ -93,7 +92,7 @@ def numbers_of(
     return numbers
 
 
-def _spans(db: Database, conditions: _Conditions, below: int) -> list[tuple[int, int]]:
+def _spans(db: Connection, conditions: _Conditions, below: int) -> list[tuple[int, int]]:
     """Return the spans of numbers whose blocks may have a request of the time, newest first."""
     if not conditions.time:
         return [(0, below)]
@@ -111,7 +110,7 @@ def _spans(db: Database, conditions: _Conditions, below: int) -> list[tuple[int,
 
 
 def _in_table(
-    db: Database,
+    db: Connection,
     conditions: _Conditions,
     where: Sequence[str],
     span: tuple[int, int],
@@ -129,7 +128,7 @@ def _in_table(
 
 
 def _in_index(
-    db: Database, conditions: _Conditions, span: tuple[int, int], limit: int
+    db: Connection, conditions: _Conditions, span: tuple[int, int], limit: int
 ) -> list[int]:
     """Return numbers by merging those of all kinds that match."""
     first, below = span
@@ -165,14 +164,14 @@ def _in_index(
     return numbers
 
 
-def first_number(db: Database) -> int:
-    """Return the number of the next request: above all that are stored or were in the index."""
+def new_numbers(db: Connection, count: int) -> Sequence[int]:
+    """Return numbers for new requests, above all that are stored or were in the index."""
     query = f"SELECT max(1 + coalesce((SELECT max(number) FROM traffic), 0), {_END})"  # noqa: S608 - a constant
-    number: int = db.execute(query).fetchone()[0]
-    return number
+    first: int = db.execute(query).fetchone()[0]
+    return range(first, first + count)
 
 
-def index_block(db: Database) -> bool:
+def index_block(db: Connection) -> bool:
     """Enter the oldest block that is full and not in the index; return whether there was one."""
     first, newest = db.execute(
         "SELECT (SELECT min(number) FROM traffic WHERE number >= "  # noqa: S608 - constants
@@ -205,7 +204,7 @@ def _entries(columns: str, of: str) -> str:
     )
 
 
-def delete(db: Database, numbers: Sequence[int]) -> None:
+def delete(db: Connection, numbers: Sequence[int]) -> None:
     """Delete requests, with their bodies and their entries, and kinds and keys without requests.
 
     One statement for each table: for each request, the interpreter would be taken from the others.

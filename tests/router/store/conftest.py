@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from router.store.protocol import Store
+from router.store.postgres import PostgresStore
 from router.store.sqlite import SqliteStore
 
 
@@ -22,10 +23,12 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def make_store(request, tmp_path, clock) -> Callable[[], Store]:
-    """Makes stores over the same data; a later back end adds a param and a branch."""
-    assert request.param == "sqlite"
+    """Makes stores over the same data."""
+    if request.param == "postgres":
+        address = request.getfixturevalue("postgres_address")
+        return lambda: PostgresStore(address, clock=clock)
     return lambda: SqliteStore(tmp_path / "store.db", clock=clock)
 
 

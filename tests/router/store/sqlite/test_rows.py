@@ -14,7 +14,7 @@ from providers.errors import NotFoundError
 from router.records import Record
 from router.store.datasets import DatasetRow
 from router.store.runs import RunFilter, UnreadableRun
-from router.store.sqlite.runs import ABANDONED_S
+from router.store.sql.runs import ABANDONED_S
 from router.store.studies import Study
 from router.store.traffic import TrafficFilter
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-from sqlite_utils import Database
-
 from router.store.columns.history import earlier_run_of, live_answer_of, run_answer_of
 from router.store.history import EarlierAnswer, EarlierAnswers, EarlierRun, HistoryStore
-from router.store.sqlite.database import SqlitePart
-from router.store.sqlite.runs import run_number
+from router.store.sql.connection import Connection
+from router.store.sql.database import SqlPart
+from router.store.sql.runs import run_number
 
 _NEWEST = 20_000  # answers, or requests of clients
 _RUNS = 20  # newest runs of a dataset
@@ -21,7 +19,7 @@ _SCORES = 20_000  # of one output of a run
 _FIRST, _SPREAD = 16, 64  # samples of a run whose requests are looked up
 
 
-class SqliteHistory(SqlitePart, HistoryStore):
+class SqlHistory(SqlPart, HistoryStore):
     """What earlier requests say about the next ones."""
 
     async def known_requests(
@@ -40,19 +38,19 @@ class SqliteHistory(SqlitePart, HistoryStore):
 
 
 def _known_requests(
-    db: Database, requests: Sequence[tuple[str, int]]
+    db: Connection, requests: Sequence[tuple[str, int]]
 ) -> frozenset[tuple[str, int]]:
-    hashes = msgspec.json.encode(sorted({request_hash for request_hash, _ in requests})).decode()
+    hashes = db.array(sorted({request_hash for request_hash, _ in requests}))
     answered = db.execute(
         "SELECT DISTINCT request_hash, repeat FROM answers WHERE state = 'answered'"
         " AND coalesce(shortfall, '') <> 'filtered'"
-        " AND request_hash IN (SELECT value FROM json_each(?))",
+        f" AND {db.any_of('request_hash')}",
         (hashes,),
     )
     return frozenset(requests).intersection((row[0], row[1]) for row in answered)
 
 
-def _earlier_answers(db: Database, target: str, limit: int) -> list[EarlierAnswer]:
+def _earlier_answers(db: Connection, target: str, limit: int) -> list[EarlierAnswer]:
     rows = db.execute(
         "SELECT newest.prompt_tokens, newest.completion_tokens, newest.first_byte_s,"
         " newest.total_s, samples.messages"
@@ -66,14 +64,15 @@ def _earlier_answers(db: Database, target: str, limit: int) -> list[EarlierAnswe
         return [run_answer_of(row) for row in rows]
     live = db.execute(
         "SELECT prompt_tokens, completion_tokens, first_byte_s, total_s FROM"
-        " (SELECT * FROM traffic ORDER BY number DESC LIMIT ?) WHERE target = ? AND status = 200"
-        " AND error_code = '' AND cached = 0 AND path = 'chat/completions' LIMIT ?",
+        " (SELECT * FROM traffic ORDER BY number DESC LIMIT ?) AS newest"
+        " WHERE target = ? AND status = 200 AND error_code = '' AND cached = 0"
+        " AND path = 'chat/completions' LIMIT ?",
         (_NEWEST, target, limit),
     )
     return [live_answer_of(row) for row in live]
 
 
-def _earlier_run(db: Database, dataset_hash: str, output: str) -> EarlierRun | None:
+def _earlier_run(db: Connection, dataset_hash: str, output: str) -> EarlierRun | None:
     runs = db.execute(
         "SELECT number, id FROM runs WHERE dataset_hash = ? AND hidden_since IS NULL"
         " ORDER BY id DESC LIMIT ?",
@@ -100,37 +99,38 @@ _ANSWERED_BEFORE = """
     mine AS (
         SELECT position, route, repeat, request_hash, text FROM answers
         WHERE run = :run AND state = 'answered'
-            AND position IN (SELECT value FROM json_each(:positions))
+            AND {chosen}
     ),
     theirs AS (
-        SELECT answers.run, answers.text IS mine.text AS alike FROM mine, this
+        SELECT answers.run, answers.text = mine.text AS alike FROM mine JOIN this ON TRUE
         JOIN answers ON answers.request_hash = mine.request_hash AND answers.repeat = mine.repeat
         WHERE mine.request_hash <> '' AND answers.state = 'answered'
             AND answers.answered_at < this.created_at AND answers.run <> this.number
         UNION ALL
-        SELECT answers.run, answers.text IS mine.text FROM mine, this
+        SELECT answers.run, answers.text = mine.text FROM mine JOIN this ON TRUE
         JOIN runs ON runs.dataset_hash = this.dataset_hash AND runs.number <> this.number
         JOIN answers ON answers.run = runs.number AND answers.position = mine.position
             AND answers.route = mine.route AND answers.repeat = mine.repeat
         WHERE mine.request_hash = '' AND answers.request_hash = ''
             AND answers.answered_at < this.created_at
     )
-    SELECT runs.number, runs.id, count(*), sum(theirs.alike)
+    SELECT runs.number, runs.id, count(*), count(*) FILTER (WHERE theirs.alike)
     FROM theirs JOIN runs ON runs.number = theirs.run AND runs.hidden_since IS NULL
-    GROUP BY runs.number ORDER BY runs.number
+    GROUP BY runs.number, runs.id ORDER BY runs.number
 """
 
 
-def _answered_before(db: Database, run_id: str) -> list[EarlierAnswers]:
+def _answered_before(db: Connection, run_id: str) -> list[EarlierAnswers]:
     number = run_number(db, run_id)
     rows, created_at = db.execute(
         "SELECT dataset_rows, created_at FROM runs WHERE number = ?", (number,)
     ).fetchone()
     spread = range(1, rows + 1, max(1, rows // _SPREAD))
     positions = sorted({*range(1, min(rows, _FIRST) + 1), *spread})
-    values = {"run": number, "positions": msgspec.json.encode(positions).decode()}
+    values = {"run": number, "positions": db.array(positions)}
+    sql = _ANSWERED_BEFORE.format(chosen=db.any_of("position", ":positions"))
     earlier = []
-    for other, earlier_id, compared, alike in db.execute(_ANSWERED_BEFORE, values).fetchall():
+    for other, earlier_id, compared, alike in db.execute(sql, values).fetchall():
         samples, repeats = db.execute(
             "SELECT count(DISTINCT position), coalesce(max(repeat), -1) + 1 FROM answers"
             " WHERE run = ? AND answered_at < ?",

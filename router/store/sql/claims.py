@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlite_utils import Database
-
 from router.store.claims import ClaimStore
 from router.store.runs import RequestedState, Run
-from router.store.sqlite.database import SqlitePart
-from router.store.sqlite.results import forget_answers
-from router.store.sqlite.runs import find_run, run_number, runs_where, update_run
+from router.store.sql.connection import Connection
+from router.store.sql.database import SqlPart
+from router.store.sql.results import forget_answers
+from router.store.sql.runs import find_run, run_number, runs_where, update_run
 
 # A process that was asleep for longer did not execute anything meanwhile.
 _MAX_HEARTBEAT_S = 10.0
@@ -20,7 +19,7 @@ FREE = "(owner = '' OR heartbeat_at IS NULL OR heartbeat_at <= :now - :stale_aft
 _UNFINISHED = "state IN ('queued', 'running')"
 
 
-class SqliteClaims(SqlitePart, ClaimStore):
+class SqlClaims(SqlPart, ClaimStore):
     """Owners of runs."""
 
     async def claim_run(self, run_id: str, owner: str, now: float, stale_after: float) -> bool:
@@ -43,11 +42,11 @@ class SqliteClaims(SqlitePart, ClaimStore):
         return await self._database.read("look for unfinished runs", _unfinished)
 
 
-def _claim(db: Database, run_id: str, owner: str, now: float, stale_after: float) -> bool:
+def _claim(db: Connection, run_id: str, owner: str, now: float, stale_after: float) -> bool:
     number = run_number(db, run_id)
     (before,) = db.execute("SELECT owner FROM runs WHERE number = ?", (number,)).fetchone()
     claimed = db.execute(
-        "UPDATE runs SET owner = :owner, heartbeat_at = :now WHERE number = :number"  # noqa: S608 - constants
+        "UPDATE runs SET owner = :owner, heartbeat_at = :now WHERE number = :number"
         f" AND {_UNFINISHED} AND (owner = :owner OR {FREE})",
         {"owner": owner, "now": now, "number": number, "stale_after": stale_after},
     )
@@ -65,24 +64,26 @@ def _claim(db: Database, run_id: str, owner: str, now: float, stale_after: float
     return True
 
 
-def _count_death(db: Database, number: int, *, died: bool) -> None:
+def _count_death(db: Connection, number: int, *, died: bool) -> None:
     """Count deaths in a row without progress; anything else begins a new row."""
     db.execute(
-        "UPDATE runs SET done_at_claim = done,"
-        " deaths = CASE WHEN :died AND done = done_at_claim THEN deaths + 1 ELSE 0 END"
+        "UPDATE runs SET done_at_claim = progress.done, deaths ="
+        " CASE WHEN :died = 1 AND progress.done = done_at_claim THEN deaths + 1 ELSE 0 END"
         " FROM (SELECT answered + failed + scored AS done FROM counts WHERE run = :number)"
+        " AS progress"
         " WHERE number = :number",
         {"died": died, "number": number},
     )
 
 
-def _forget_in_flight(db: Database, number: int) -> None:
+def _forget_in_flight(db: Connection, number: int) -> None:
     """Empty the cells in flight, and count it: a request that is sent once more may cost twice."""
     db.execute(
         "INSERT INTO interruptions (run, position, route, repeat, times)"
         " SELECT run, position, route, repeat, 1 FROM answers"
         " WHERE run = ? AND state = 'sent' AND scored = 0"
-        " ON CONFLICT DO UPDATE SET times = times + 1",
+        " ON CONFLICT (run, position, route, repeat)"
+        " DO UPDATE SET times = interruptions.times + 1",
         (number,),
     )
     interrupted = forget_answers(db, number, "sent")
@@ -91,7 +92,7 @@ def _forget_in_flight(db: Database, number: int) -> None:
     )
 
 
-def _heartbeat(db: Database, run_id: str, owner: str, now: float) -> RequestedState | None:
+def _heartbeat(db: Connection, run_id: str, owner: str, now: float) -> RequestedState | None:
     row = db.execute(
         "SELECT number, wish FROM runs WHERE id = ? AND owner = ? AND hidden_since IS NULL",
         (run_id, owner),
@@ -103,16 +104,17 @@ def _heartbeat(db: Database, run_id: str, owner: str, now: float) -> RequestedSt
     return requested
 
 
-def _renew(db: Database, number: int, now: float) -> None:
+def _renew(db: Connection, number: int, now: float) -> None:
     db.execute(
         "UPDATE runs SET heartbeat_at = :now,"
-        " ran_s = ran_s + max(0, min(:now - coalesce(heartbeat_at, :now), :max_s))"
+        " ran_s = ran_s + CASE WHEN heartbeat_at IS NULL OR heartbeat_at > :now THEN 0"
+        " WHEN :now - heartbeat_at > :max_s THEN :max_s ELSE :now - heartbeat_at END"
         " WHERE number = :number",
         {"now": now, "max_s": _MAX_HEARTBEAT_S, "number": number},
     )
 
 
-def _end(db: Database, run_id: str, owner: str, now: float, changes: dict[str, Any]) -> bool:
+def _end(db: Connection, run_id: str, owner: str, now: float, changes: dict[str, Any]) -> bool:
     number = run_number(db, run_id)
     if db.execute("SELECT owner FROM runs WHERE number = ?", (number,)).fetchone()[0] != owner:
         return False
@@ -122,7 +124,7 @@ def _end(db: Database, run_id: str, owner: str, now: float, changes: dict[str, A
 
 
 def _request_state(
-    db: Database, run_id: str, state: RequestedState, now: float, stale_after: float
+    db: Connection, run_id: str, state: RequestedState, now: float, stale_after: float
 ) -> Run:
     number = run_number(db, run_id)
     values = {"number": number, "state": state, "now": now, "stale_after": stale_after}
@@ -131,7 +133,7 @@ def _request_state(
         "UPDATE runs SET wish = :state WHERE number = :number AND wish <> 'cancelled'", values
     )
     free = f"number = :number AND {FREE}"
-    if db.execute(f"SELECT 1 FROM runs WHERE {free}", values).fetchone():  # noqa: S608 - constants
+    if db.execute(f"SELECT 1 FROM runs WHERE {free}", values).fetchone():
         ended = now if state == "cancelled" else None
         changes = {"state": state, "finished_at": ended, "owner": "", "heartbeat_at": None}
         update_run(db, run_id, changes | {"wish": ""})
@@ -140,5 +142,5 @@ def _request_state(
     return run
 
 
-def _unfinished(db: Database) -> list[Run]:
+def _unfinished(db: Connection) -> list[Run]:
     return runs_where(db, f"runner = 'server' AND {_UNFINISHED}", order_by="id")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
 
 from router.store.columns.values import UNREADABLE, json_text
 from router.store.routes import RouteOverrides, RouteStore, UnreadableOverride
-from router.store.sqlite.database import SqlitePart, lenient_text
+from router.store.sql.connection import Connection, upsert
+from router.store.sql.database import SqlPart
 
+_SET = upsert("route_overrides", ("name", "route", "changed_at"), key=("name",))
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class SqliteRoutes(SqlitePart, RouteStore):
+class SqlRoutes(SqlPart, RouteStore):
     """Overrides of the config's routes."""
 
     @property
@@ -31,18 +32,18 @@ class SqliteRoutes(SqlitePart, RouteStore):
         return await self._database.read("read whether routes changed", _version)
 
 
-def _set(db: Database, name: str, route: dict[str, Any] | None, now: float) -> None:
+def _set(db: Connection, name: str, route: dict[str, Any] | None, now: float) -> None:
     if route is None:
         db.execute("DELETE FROM route_overrides WHERE name = ?", (name,))
         return
     db.execute(
-        "INSERT OR REPLACE INTO route_overrides (name, route, changed_at) VALUES (?, ?, ?)",
+        _SET,
         (name, json_text(route), now),
     )
 
 
-def _overrides(db: Database) -> RouteOverrides:
-    with lenient_text(db):
+def _overrides(db: Connection) -> RouteOverrides:
+    with db.lenient_text():
         rows = db.execute("SELECT name, route FROM route_overrides ORDER BY name").fetchall()
     return {str(name): _override(route) for name, route in rows}
 
@@ -54,6 +55,6 @@ def _override(route: Any) -> dict[str, Any] | UnreadableOverride:
         return UnreadableOverride(f"its row in the database cannot be read: {error}")
 
 
-def _version(db: Database) -> int:
+def _version(db: Connection) -> int:
     version: int = db.execute("SELECT version FROM route_changes").fetchone()[0]
     return version

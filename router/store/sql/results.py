@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlite_utils import Database
 
 from evaluators.base import Answer, Cell, Sample, Score
 from providers.errors import NotFoundError, StoreError
@@ -23,9 +22,10 @@ from router.store.columns.results import (
 )
 from router.store.columns.values import json_text
 from router.store.results import OpenSample, ResultStore, ScoredAnswer
-from router.store.sqlite.database import SqlitePart
-from router.store.sqlite.runs import run_number
-from router.store.sqlite.samples import clusters, samples_between
+from router.store.sql.connection import Connection, upsert
+from router.store.sql.database import SqlPart
+from router.store.sql.runs import run_number
+from router.store.sql.samples import clusters, samples_between
 
 PAGE = 500  # rows read at a time by the async iterators
 
@@ -48,7 +48,7 @@ class _Position(NamedTuple):
     repeat: int
 
 
-class SqliteResults(SqlitePart, ResultStore):
+class SqlResults(SqlPart, ResultStore):
     """Samples, answers and scores."""
 
     async def samples(self, run_id: str, *, after: int = 0) -> AsyncGenerator[Sample]:
@@ -137,25 +137,25 @@ class SqliteResults(SqlitePart, ResultStore):
 # samples
 
 
-def _samples(db: Database, run_id: str, after: int) -> list[Sample]:
+def _samples(db: Connection, run_id: str, after: int) -> list[Sample]:
     return list(samples_between(db, run_number(db, run_id), after, after + PAGE).values())
 
 
-def _clusters(db: Database, run_id: str) -> dict[str, str]:
+def _clusters(db: Connection, run_id: str) -> dict[str, str]:
     return clusters(db, run_number(db, run_id))
 
 
-def _origins(db: Database, run_id: str) -> dict[str, int]:
+def _origins(db: Connection, run_id: str) -> dict[str, int]:
     counted = db.execute(
         "SELECT coalesce(cached_from, ''), count(*) FROM answers"
-        " WHERE run = ? AND state = 'answered' AND cached GROUP BY 1",
+        " WHERE run = ? AND state = 'answered' AND cached = 1 GROUP BY 1",
         (run_number(db, run_id),),
     )
     return dict(counted.fetchall())
 
 
 def _open_samples(
-    db: Database, run_id: str, after: int, limit: int, cells: int
+    db: Connection, run_id: str, after: int, limit: int, cells: int
 ) -> tuple[list[OpenSample], int | None]:
     """Return those of the next `limit` samples with something left to do, and where to continue.
 
@@ -199,7 +199,7 @@ def _open_samples(
 _Key = tuple[int, int, int, int]
 
 
-def _key(db: Database, run_id: str, cell: Cell) -> _Key:
+def _key(db: Connection, run_id: str, cell: Cell) -> _Key:
     row = db.execute(
         "SELECT run, position, (SELECT id FROM routes WHERE name = ?) FROM samples"
         " WHERE sample_id = ?"
@@ -211,8 +211,16 @@ def _key(db: Database, run_id: str, cell: Cell) -> _Key:
         raise NotFoundError(f"run {run_id!r} has no sample {cell.sample_id!r}")
     run, position, route = row
     if route is None:
-        route = db.execute("INSERT INTO routes (name) VALUES (?)", (cell.route,)).lastrowid
+        route = _new_route(db, cell.route)
     return run, position, route, cell.repeat
+
+
+def _new_route(db: Connection, name: str) -> int:
+    """Return the number of a route that had none when last looked for."""
+    # Another process may add it at the same moment.
+    db.execute("INSERT INTO routes (name) VALUES (?) ON CONFLICT (name) DO NOTHING", (name,))
+    number: int = db.execute("SELECT id FROM routes WHERE name = ?", (name,)).fetchone()[0]
+    return number
 
 
 def _name(cell: Cell) -> str:
@@ -220,7 +228,7 @@ def _name(cell: Cell) -> str:
 
 
 def _begin(
-    db: Database,
+    db: Connection,
     run_id: str,
     cell: Cell,
     *,
@@ -250,7 +258,7 @@ def _begin(
     return None
 
 
-def _withdraw(db: Database, run_id: str, cell: Cell) -> None:
+def _withdraw(db: Connection, run_id: str, cell: Cell) -> None:
     db.execute(
         "DELETE FROM answers WHERE run = ? AND position = ? AND route = ? AND repeat = ?"
         " AND state = 'sent'",
@@ -262,10 +270,10 @@ _FILL = f"""
     UPDATE answers SET state = ?, answered_at = ?, request_hash = ?, attempts = ?,
         {", ".join(f"{name} = ?" for name in ANSWER_COLUMNS)}
     WHERE run = ? AND position = ? AND route = ? AND repeat = ? AND state = 'sent'
-"""  # noqa: S608 - constants
+"""
 
 
-def _keep_answer(db: Database, run_id: str, new: _NewAnswer) -> None:
+def _keep_answer(db: Connection, run_id: str, new: _NewAnswer) -> None:
     """Fill the begun cell; begin it first where it was not."""
     cell, request_hash, answer, attempts, now = new
     values = (
@@ -281,7 +289,7 @@ def _keep_answer(db: Database, run_id: str, new: _NewAnswer) -> None:
         db.execute(_FILL, values)
 
 
-def forget_answers(db: Database, number: int, state: str) -> int:
+def forget_answers(db: Connection, number: int, state: str) -> int:
     """Delete the run's cells in a state, `sent` or `failed`; return their number."""
     # `scored = 0` always holds here; it lets SQLite use the small index.
     return db.execute(
@@ -296,10 +304,10 @@ _CACHED = f"""
     WHERE request_hash = ? AND repeat = ? AND state = 'answered'
         AND coalesce(shortfall, '') <> 'filtered'
     ORDER BY answered_at DESC, id DESC LIMIT 1
-"""  # noqa: S608 - constants
+"""
 
 
-def _cached_answer(db: Database, request_hash: str, repeat: int) -> Answer | None:
+def _cached_answer(db: Connection, request_hash: str, repeat: int) -> Answer | None:
     row = db.execute(_CACHED, (request_hash, repeat)).fetchone()
     if row is None:
         return None
@@ -311,18 +319,15 @@ def _cached_answer(db: Database, request_hash: str, repeat: int) -> Answer | Non
 
 # scores
 
-_PUT_SCORE = (
-    f"INSERT OR REPLACE INTO scores ({', '.join(SCORE_COLUMNS)})"  # noqa: S608 - constants
-    f" VALUES ({', '.join('?' * len(SCORE_COLUMNS))})"
-)
+_PUT_SCORE = upsert("scores", SCORE_COLUMNS, key=("answer", "output"))
 
 
-def _keep_scores(db: Database, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
+def _keep_scores(db: Connection, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
     for cell, scores in scored.items():
         _keep_scores_of(db, run_id, cell, scores)
 
 
-def _keep_scores_of(db: Database, run_id: str, cell: Cell, scores: Sequence[Score]) -> None:
+def _keep_scores_of(db: Connection, run_id: str, cell: Cell, scores: Sequence[Score]) -> None:
     """Add or replace scores and mark the answer as scored."""
     row = db.execute(
         "SELECT id, state FROM answers WHERE run = ? AND position = ? AND route = ? AND repeat = ?",
@@ -331,7 +336,7 @@ def _keep_scores_of(db: Database, run_id: str, cell: Cell, scores: Sequence[Scor
     if row is None or row[1] != "answered":
         state = "does not exist" if row is None else f"is {row[1]}"
         raise StoreError(f"{_name(cell)} has no answer that could be scored: it {state}")
-    db.conn.executemany(_PUT_SCORE, [score_columns(row[0], score) for score in scores])
+    db.executemany(_PUT_SCORE, [score_columns(row[0], score) for score in scores])
     db.execute("UPDATE answers SET scored = 1 WHERE id = ? AND scored = 0", (row[0],))
 
 
@@ -342,26 +347,20 @@ _CELLS = f"""
     FROM answers
     CROSS JOIN routes ON routes.id = answers.route
     CROSS JOIN samples ON samples.run = answers.run AND samples.position = answers.position
-"""  # noqa: S608 - constants
+"""
 _RESULTS = f"""
     {_CELLS}
     WHERE answers.run = :run AND answers.position >= :sample
         AND (answers.position > :sample OR routes.name > :name
             OR (routes.name = :name AND answers.repeat > :repeat))
-        AND (:route IS NULL OR routes.name = :route)
+        AND routes.name = coalesce(:route, routes.name)
     ORDER BY answers.position, routes.name, answers.repeat LIMIT :page
 """
-_BY_NUMBER = f"""
-    {_CELLS} WHERE answers.id IN (SELECT value FROM json_each(?)) ORDER BY answers.id
-"""  # noqa: S608 - constants
-_SCORES = f"""
-    SELECT {", ".join(SCORE_COLUMNS)} FROM scores
-    WHERE answer IN (SELECT value FROM json_each(?)) ORDER BY answer, output
-"""  # noqa: S608 - constants
+_SCORES = f"SELECT {', '.join(SCORE_COLUMNS)} FROM scores"
 
 
 def _results(
-    db: Database, run_id: str, after: _Position, route: str | None
+    db: Connection, run_id: str, after: _Position, route: str | None
 ) -> tuple[list[ScoredAnswer], _Position | None]:
     """Return a page, and behind which cell the next one begins; None when this was the last."""
     rows = db.execute(
@@ -382,7 +381,7 @@ def _results(
 
 
 def _take_results(
-    db: Database, run_id: str, after: _Position, take: Callable[[ScoredAnswer], None]
+    db: Connection, run_id: str, after: _Position, take: Callable[[ScoredAnswer], None]
 ) -> _Position | None:
     """Pass the results of a page to `take`; return behind which cell the next page begins."""
     page, position = _results(db, run_id, after, None)
@@ -391,17 +390,21 @@ def _take_results(
     return position
 
 
-def _answers_by_number(db: Database, numbers: Sequence[int]) -> list[tuple[int, ScoredAnswer]]:
+def _answers_by_number(db: Connection, numbers: Sequence[int]) -> list[tuple[int, ScoredAnswer]]:
     """Return the position of its sample, and the answer with its scores, for each `answers.id`."""
     if not numbers:
         return []
-    rows = db.execute(_BY_NUMBER, (msgspec.json.encode(numbers).decode(),)).fetchall()
+    rows = db.execute(
+        f"{_CELLS} WHERE {db.any_of('answers.id')} ORDER BY answers.id", (db.array(numbers),)
+    ).fetchall()
     return [(row[1], scored) for row, scored in zip(rows, _scored(db, rows), strict=True)]
 
 
-def _scored(db: Database, rows: Sequence[Sequence[Any]]) -> list[ScoredAnswer]:
+def _scored(db: Connection, rows: Sequence[Sequence[Any]]) -> list[ScoredAnswer]:
     """Read rows of CELL_COLUMNS, with the scores of each."""
     scores: dict[int, list[Score]] = {row[0]: [] for row in rows}
-    for row in db.execute(_SCORES, (msgspec.json.encode(list(scores)).decode(),)):
+    for row in db.execute(
+        f"{_SCORES} WHERE {db.any_of('answer')} ORDER BY answer, output", (db.array(list(scores)),)
+    ):
         scores[row[0]].append(score_of(row))
     return [scored_answer_of(row, scores) for row in rows]

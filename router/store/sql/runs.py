@@ -7,22 +7,23 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
 
 from evaluators.base import Sample
 from evaluators.data.dataset_process import in_thread
 from providers.errors import NotFoundError, StoreError
 from router.store.columns.results import SampleValues, sample_chunk
-from router.store.columns.runs import changed_columns, run_columns, run_of
+from router.store.columns.runs import RUN_FIELDS, changed_columns, run_columns, run_of
+from router.store.columns.values import json_text
 from router.store.runs import ANY_RUN, Progress, Run, RunFilter, RunStore
-from router.store.sqlite.database import SqlitePart, contains, lenient_text
-from router.store.sqlite.samples import insert_samples
+from router.store.sql.connection import Connection, insert
+from router.store.sql.database import SqlPart
+from router.store.sql.samples import insert_samples
 
 CHUNK = 1000  # rows deleted in one transaction
 ABANDONED_S = 600.0  # after this without progress, an addition or deletion was cut off by a crash
 
 
-class SqliteRuns(SqlitePart, RunStore):
+class SqlRuns(SqlPart, RunStore):
     """Runs, added and deleted in chunks, so that other writes get their turn in between."""
 
     async def add_run(self, run: Run, samples: Iterable[Sample]) -> None:
@@ -75,7 +76,7 @@ class SqliteRuns(SqlitePart, RunStore):
 # used by other tables of runs, too
 
 
-def run_number(db: Database, run_id: str) -> int:
+def run_number(db: Connection, run_id: str) -> int:
     """Return the number that stands for the run in the other tables. Raises NotFoundError."""
     row = db.execute(
         "SELECT number FROM runs WHERE id = ? AND hidden_since IS NULL", (run_id,)
@@ -86,7 +87,7 @@ def run_number(db: Database, run_id: str) -> int:
     return number
 
 
-def find_run(db: Database, run_id: str) -> Run | None:
+def find_run(db: Connection, run_id: str) -> Run | None:
     """Return the run by its id or a prefix of one; an exact id wins over longer ones."""
     matches = runs_where(
         db,
@@ -103,7 +104,7 @@ def find_run(db: Database, run_id: str) -> Run | None:
 
 
 def runs_where(
-    db: Database,
+    db: Connection,
     where: str,
     values: dict[str, Any] | None = None,
     *,
@@ -111,14 +112,17 @@ def runs_where(
     limit: int | None = None,
 ) -> list[Run]:
     """Return the runs that are not hidden and meet a condition."""
-    with lenient_text(db):
-        rows = db.table("runs").rows_where(
-            f"hidden_since IS NULL AND {where}", values, order_by=order_by, limit=limit
+    with db.lenient_text():
+        rows = db.execute(
+            f"SELECT {', '.join(RUN_FIELDS)} FROM runs"
+            f" WHERE hidden_since IS NULL AND {where} ORDER BY {order_by}"
+            f"{'' if limit is None else f' LIMIT {limit:d}'}",
+            values or {},
         )
-        return [run_of(row) for row in rows]
+        return [run_of(dict(zip(RUN_FIELDS, row, strict=True))) for row in rows]
 
 
-def update_run(db: Database, run_id: str, changes: dict[str, Any]) -> None:
+def update_run(db: Connection, run_id: str, changes: dict[str, Any]) -> None:
     """Set fields of a run. Raises StoreError where one has a value of the wrong type."""
     columns = changed_columns(changes)
     number = run_number(db, run_id)
@@ -126,7 +130,7 @@ def update_run(db: Database, run_id: str, changes: dict[str, Any]) -> None:
         # Not sqlite-utils' update(), which reads the whole row first.
         assignments = ", ".join(f"{name} = ?" for name in columns)
         db.execute(
-            f"UPDATE runs SET {assignments} WHERE number = ?",  # noqa: S608 - names of fields
+            f"UPDATE runs SET {assignments} WHERE number = ?",
             (*columns.values(), number),
         )
 
@@ -134,43 +138,45 @@ def update_run(db: Database, run_id: str, changes: dict[str, Any]) -> None:
 # adding and deleting
 
 
-def _insert_hidden(db: Database, run: Run, now: float) -> int:
+def _insert_hidden(db: Connection, run: Run, now: float) -> int:
     """Insert a run that is hidden until `_set_hidden(..., None)`; return its number."""
     columns = run_columns(run)
     if db.execute("SELECT 1 FROM runs WHERE id = ?", (run.id,)).fetchone():
         raise StoreError(f"there is a run {run.id!r} already")
-    number = db.table("runs").insert(columns | {"hidden_since": now}).last_rowid
-    assert number is not None
-    db.table("counts").insert({"run": number})
+    [number] = db.new_numbers("runs", 1)
+    columns |= {"number": number, "hidden_since": now}
+    db.execute(insert("runs", list(columns)), list(columns.values()))
+    db.execute("INSERT INTO counts (run) VALUES (?)", (number,))
     return number
 
 
-def _add_samples(db: Database, number: int, chunk: list[SampleValues], now: float) -> None:
+def _add_samples(db: Connection, number: int, chunk: list[SampleValues], now: float) -> None:
     insert_samples(db, number, chunk)
     _set_hidden(db, number, now)
 
 
-def _set_hidden(db: Database, number: int, now: float | None) -> None:
+def _set_hidden(db: Connection, number: int, now: float | None) -> None:
     """Hide a run while it is being added or deleted, or show it."""
     db.execute("UPDATE runs SET hidden_since = ? WHERE number = ?", (now, number))
 
 
-def _hide(db: Database, run_id: str, now: float) -> int:
+def _hide(db: Connection, run_id: str, now: float) -> int:
     number = run_number(db, run_id)
     _set_hidden(db, number, now)
     return number
 
 
-def _erase_some(db: Database, number: int, now: float) -> bool:
+def _erase_some(db: Connection, number: int, now: float) -> bool:
     """Delete a chunk of a run's rows; return whether more may be left."""
     # Scores go with their answers.
     for statement in (
-        "DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE run = ? LIMIT ?)",
-        "DELETE FROM samples WHERE rowid IN (SELECT rowid FROM samples WHERE run = ? LIMIT ?)",
+        "DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE run = :run LIMIT :many)",
+        "DELETE FROM samples WHERE run = :run"
+        " AND position IN (SELECT position FROM samples WHERE run = :run LIMIT :many)",
         "DELETE FROM judgements WHERE number IN (SELECT number FROM judgements"
-        " WHERE owner = (SELECT id FROM runs WHERE number = ?) LIMIT ?)",
+        " WHERE owner = (SELECT id FROM runs WHERE number = :run) LIMIT :many)",
     ):
-        if db.execute(statement, (number, CHUNK)).rowcount:
+        if db.execute(statement, {"run": number, "many": CHUNK}).rowcount:
             _set_hidden(db, number, now)
             return True
     db.execute("DELETE FROM counts WHERE run = ?", (number,))
@@ -178,7 +184,7 @@ def _erase_some(db: Database, number: int, now: float) -> bool:
     return False
 
 
-def _abandoned(db: Database, before: float) -> list[int]:
+def _abandoned(db: Connection, before: float) -> list[int]:
     """Return the numbers of runs whose addition or deletion has not moved since `before`."""
     rows = db.execute("SELECT number FROM runs WHERE hidden_since < ?", (before,))
     return [number for (number,) in rows]
@@ -187,8 +193,8 @@ def _abandoned(db: Database, before: float) -> list[int]:
 # listing and counting
 
 
-def _page(db: Database, matching: RunFilter, limit: int, before: str | None) -> list[Run]:
-    conditions = ["(:before IS NULL OR id < :before)"]
+def _page(db: Connection, matching: RunFilter, limit: int, before: str | None) -> list[Run]:
+    conditions = ["TRUE" if before is None else "id < :before"]
     if matching.state is not None:
         conditions.append("state = :state")
     if matching.experiment is not None:
@@ -196,12 +202,13 @@ def _page(db: Database, matching: RunFilter, limit: int, before: str | None) -> 
         conditions.append("experiment = :experiment")
         conditions += ["experiment <> ''"] if matching.experiment else []
     if matching.tag is not None:
-        conditions.append(contains("runs.tags", ":tag"))
-    values = {"before": before, **msgspec.structs.asdict(matching)}
+        conditions.append(db.contains("runs.tags", ":tag"))
+    values = msgspec.structs.asdict(matching)
+    values |= {"before": before, "tag": json_text(matching.tag)}
     return runs_where(db, " AND ".join(conditions), values, order_by="id DESC", limit=limit)
 
 
-def _progress(db: Database, run_id: str) -> Progress:
+def _progress(db: Connection, run_id: str) -> Progress:
     """Return the run's counts, as the triggers keep them."""
     answered, failed, in_flight, scored = db.execute(
         "SELECT answered, failed, in_flight, scored FROM counts WHERE run = ?",

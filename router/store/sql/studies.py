@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from sqlite_utils import Database
-
 from providers.errors import NotFoundError
 from router.store.columns.studies import STUDY_COLUMNS, study_columns, study_of
-from router.store.columns.values import readable
-from router.store.sqlite.database import SqlitePart, contains, lenient_text
+from router.store.columns.values import json_text, readable
+from router.store.sql.connection import Connection, upsert
+from router.store.sql.database import SqlPart
 from router.store.studies import Study, StudyKind, StudyStore
 
 _COLUMNS = ", ".join(STUDY_COLUMNS)
 _WITHOUT_DETAIL = ", ".join(STUDY_COLUMNS[:-1])
-_SET = (
-    f"INSERT OR REPLACE INTO judge_studies ({_COLUMNS})"  # noqa: S608 - constants
-    f" VALUES ({', '.join('?' * len(STUDY_COLUMNS))})"
-)
+_SET = upsert("judge_studies", STUDY_COLUMNS, key=("id",))
 
 
-class SqliteStudies(SqlitePart, StudyStore):
+class SqlStudies(SqlPart, StudyStore):
     """Studies with their reports."""
 
     async def set_study(self, study: Study) -> None:
@@ -33,15 +29,15 @@ class SqliteStudies(SqlitePart, StudyStore):
         return await self._database.read("list studies", _studies, kind, judge, limit)
 
 
-def _set(db: Database, study: Study) -> None:
+def _set(db: Connection, study: Study) -> None:
     db.execute(_SET, study_columns(study))
 
 
-def _study(db: Database, study_id: str) -> Study:
+def _study(db: Connection, study_id: str) -> Study:
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM judge_studies"  # noqa: S608 - constants
-        " WHERE substr(id, 1, length(?)) = ? AND ? <> '' ORDER BY id LIMIT 2",
-        (study_id, study_id, study_id),
+        f"SELECT {_COLUMNS} FROM judge_studies"
+        " WHERE substr(id, 1, length(:id)) = :id AND :id <> '' ORDER BY id LIMIT 2",
+        {"id": study_id},
     ).fetchall()
     # An exact id comes first and wins over longer ones.
     if len(rows) != 1 and not (rows and rows[0][0] == study_id):
@@ -50,13 +46,14 @@ def _study(db: Database, study_id: str) -> Study:
     return study_of(rows[0])
 
 
-def _studies(db: Database, kind: str | None, judge: str | None, limit: int) -> list[Study]:
-    with lenient_text(db):
+def _studies(db: Connection, kind: str | None, judge: str | None, limit: int) -> list[Study]:
+    conditions = {"kind = :kind": kind, db.contains("judges", ":judge"): judge}
+    where = " AND ".join(text for text, value in conditions.items() if value is not None)
+    with db.lenient_text():
         rows = db.execute(
-            f"SELECT {_WITHOUT_DETAIL} FROM judge_studies"  # noqa: S608 - constants
-            " WHERE (? IS NULL OR kind = ?)"
-            f" AND (? IS NULL OR {contains('judges', '?')})"
-            " ORDER BY created_at DESC, id DESC LIMIT ?",
-            (kind, kind, judge, judge, limit),
+            f"SELECT {_WITHOUT_DETAIL} FROM judge_studies"
+            f"{f' WHERE {where}' if where else ''}"
+            " ORDER BY created_at DESC, id DESC LIMIT :limit",
+            {"kind": kind, "judge": json_text(judge), "limit": limit},
         )
         return readable(rows, study_of, lambda row: f"the study {row[0]}")

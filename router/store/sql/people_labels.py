@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlite_utils import Database
 
 from evaluators.base import Cell
 from router.store.people_labels import LabelStore, PeopleLabel
-from router.store.sqlite.database import SqlitePart
-from router.store.sqlite.runs import run_number
+from router.store.sql.connection import Connection
+from router.store.sql.database import SqlPart
+from router.store.sql.runs import run_number
 
 _encode = msgspec.json.Encoder().encode
 _scores = msgspec.json.Decoder(tuple[float, ...]).decode
 
 
-class SqliteLabels(SqlitePart, LabelStore):
+class SqlLabels(SqlPart, LabelStore):
     """People's labels of runs' answers."""
 
     async def keep_labels(
@@ -29,14 +29,14 @@ class SqliteLabels(SqlitePart, LabelStore):
 
 
 def _replace(
-    db: Database, run_id: str, output: str, route: str, labels: Sequence[PeopleLabel]
+    db: Connection, run_id: str, output: str, route: str, labels: Sequence[PeopleLabel]
 ) -> None:
     number = run_number(db, run_id)
     db.execute(
         "DELETE FROM people_labels WHERE run = ? AND output = ? AND route = ?",
         (number, output, route),
     )
-    db.conn.executemany(
+    db.executemany(
         "INSERT INTO people_labels (run, output, route, sample_id, repeat, answer_hash, scores,"
         " chance, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
@@ -56,7 +56,7 @@ def _replace(
     )
 
 
-def _labels(db: Database, run_id: str) -> list[PeopleLabel]:
+def _labels(db: Connection, run_id: str) -> list[PeopleLabel]:
     rows = db.execute(
         "SELECT output, route, sample_id, repeat, answer_hash, scores, chance, at"
         " FROM people_labels WHERE run = ? ORDER BY output, route, sample_id, repeat",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
 import msgspec
-from sqlite_utils import Database
 
 from providers.errors import ConflictError, NotFoundError, closest
 from router.store.columns.keys import (
@@ -19,27 +17,26 @@ from router.store.columns.keys import (
     usable_key_of,
 )
 from router.store.keys import KeyRow, KeySpend, KeyState, KeyStore, KeyTable
-from router.store.sqlite.database import SqlitePart, lenient_text
+from router.store.sql.connection import Connection
+from router.store.sql.database import SqlPart
 
 _COLUMNS = ", ".join(KEY_COLUMNS)
-_INSERT = (
-    f"INSERT INTO keys ({_COLUMNS}, hash)"  # noqa: S608 - constants
-    f" VALUES ({', '.join('?' * len(KEY_COLUMNS))}, ?)"
-)
+_INSERT = f"INSERT INTO keys ({_COLUMNS}, hash) VALUES ({', '.join('?' * len(KEY_COLUMNS))}, ?)"
 _SPEND = ", ".join(SPEND_COLUMNS)
 _ADD_SPEND = f"""
     INSERT INTO key_spend ({_SPEND}) VALUES ({", ".join("?" * len(SPEND_COLUMNS))})
     ON CONFLICT (key, since) DO UPDATE SET
-        usd = usd + excluded.usd,
+        usd = key_spend.usd + excluded.usd,
         -- A sum beyond 64 bits would turn into a fraction.
-        tokens = min(tokens + excluded.tokens, 9223372036854775807),
-        requests = requests + excluded.requests,
-        unpriced = unpriced + excluded.unpriced,
-        estimated = estimated + excluded.estimated
-"""  # noqa: S608 - constants
+        tokens = CASE WHEN key_spend.tokens > 9223372036854775807 - excluded.tokens
+            THEN 9223372036854775807 ELSE key_spend.tokens + excluded.tokens END,
+        requests = key_spend.requests + excluded.requests,
+        unpriced = key_spend.unpriced + excluded.unpriced,
+        estimated = key_spend.estimated + excluded.estimated
+"""
 
 
-class SqliteKeys(SqlitePart, KeyStore):
+class SqlKeys(SqlPart, KeyStore):
     """Keys and what they spent."""
 
     @property
@@ -62,29 +59,24 @@ class SqliteKeys(SqlitePart, KeyStore):
         await self._database.write("keep what keys spent", _add_spend, spent)
 
 
-def _insert(db: Database, row: KeyRow, digest: bytes) -> None:
-    try:
-        db.execute(_INSERT, (*key_columns(row), digest))
-    except sqlite3.IntegrityError:
-        if _in_use(db, row.name) is None:
-            raise
+def _insert(db: Connection, row: KeyRow, digest: bytes) -> None:
+    if _in_use(db, row.name) is not None:
         raise ConflictError(
             f"there is a key {row.name!r} already; revoke it first or take another name"
-        ) from None
+        )
+    db.execute(_INSERT, (*key_columns(row), digest))
 
 
-def _keys(db: Database) -> KeyTable:
-    with lenient_text(db):
-        rows = db.execute(
-            f"SELECT hash, {_COLUMNS} FROM keys ORDER BY created_at, id"  # noqa: S608 - constants
-        ).fetchall()
+def _keys(db: Connection) -> KeyTable:
+    with db.lenient_text():
+        rows = db.execute(f"SELECT hash, {_COLUMNS} FROM keys ORDER BY created_at, id").fetchall()
     return KeyTable(version=_version(db), by_hash={row[0]: usable_key_of(row[1:]) for row in rows})
 
 
-def _state(db: Database, after: int | None) -> KeyState:
+def _state(db: Connection, after: int | None) -> KeyState:
     version, changes = db.execute("SELECT version, spend FROM key_changes").fetchone()
     rows = db.execute(
-        f"SELECT {_SPEND} FROM key_spend"  # noqa: S608 - constants
+        f"SELECT {_SPEND} FROM key_spend"
         f" WHERE {'' if after is None else 'changed > :after AND'}"
         " since = (SELECT max(since) FROM key_spend AS of_key WHERE of_key.key = key_spend.key)",
         {"after": after},
@@ -93,7 +85,7 @@ def _state(db: Database, after: int | None) -> KeyState:
     return KeyState(version=version, changes=changes, spent=spent)
 
 
-def _revoke(db: Database, name: str, now: float) -> KeyRow:
+def _revoke(db: Connection, name: str, now: float) -> KeyRow:
     key = _in_use(db, name)
     if key is None:
         names = db.execute("SELECT name FROM keys WHERE revoked_at IS NULL")
@@ -103,20 +95,20 @@ def _revoke(db: Database, name: str, now: float) -> KeyRow:
     return msgspec.structs.replace(key, revoked_at=now)
 
 
-def _add_spend(db: Database, spent: Sequence[KeySpend]) -> None:
-    # Sums, so that what other processes added meanwhile stays.
-    db.conn.executemany(_ADD_SPEND, [spend_columns(spend) for spend in spent])
+def _add_spend(db: Connection, spent: Sequence[KeySpend]) -> None:
+    # Sums, so that what other processes added meanwhile stays. In one order, so that they and this
+    # one do not wait for each other.
+    db.executemany(_ADD_SPEND, sorted(spend_columns(spend) for spend in spent))
 
 
-def _version(db: Database) -> int:
+def _version(db: Connection) -> int:
     version: int = db.execute("SELECT version FROM key_changes").fetchone()[0]
     return version
 
 
-def _in_use(db: Database, name: str) -> KeyRow | None:
+def _in_use(db: Connection, name: str) -> KeyRow | None:
     row = db.execute(
-        f"SELECT {_COLUMNS} FROM keys"  # noqa: S608 - constants
-        " WHERE (id = :name OR name = :name) AND revoked_at IS NULL",
+        f"SELECT {_COLUMNS} FROM keys WHERE (id = :name OR name = :name) AND revoked_at IS NULL",
         {"name": name},
     ).fetchone()
     return None if row is None else key_of(row)

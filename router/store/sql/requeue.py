@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
 
 from evaluators.base import Sample
 from evaluators.data.dataset_process import in_thread
 from providers.errors import ConflictError
 from router.store.columns.results import SampleValues, sample_chunk
 from router.store.requeue import RequeueStore
-from router.store.sqlite.claims import FREE
-from router.store.sqlite.database import SqlitePart
-from router.store.sqlite.results import forget_answers
-from router.store.sqlite.runs import run_number, update_run
-from router.store.sqlite.samples import delete_samples_after, insert_samples
+from router.store.sql.claims import FREE
+from router.store.sql.connection import Connection
+from router.store.sql.database import SqlPart
+from router.store.sql.results import forget_answers
+from router.store.sql.runs import run_number, update_run
+from router.store.sql.samples import delete_samples_after, insert_samples
 
 CHUNK = 1000  # samples whose scores are deleted in one transaction
 
@@ -26,7 +26,7 @@ _Rescoring = tuple[int, tuple[str, ...]]
 _rescoring = msgspec.json.Decoder(_Rescoring)
 
 
-class SqliteRequeue(SqlitePart, RequeueStore):
+class SqlRequeue(SqlPart, RequeueStore):
     """Runs that are executed once more."""
 
     async def requeue_run(
@@ -89,7 +89,7 @@ class SqliteRequeue(SqlitePart, RequeueStore):
 
 
 def _requeue(
-    db: Database,
+    db: Connection,
     run_id: str,
     now: float,
     stale_after: float,
@@ -99,7 +99,7 @@ def _requeue(
 ) -> None:
     number = run_number(db, run_id)
     free = db.execute(
-        f"SELECT 1 FROM runs WHERE number = :number AND {FREE}",  # noqa: S608 - constants
+        f"SELECT 1 FROM runs WHERE number = :number AND {FREE}",
         {"number": number, "now": now, "stale_after": stale_after},
     ).fetchone()
     if free is None:
@@ -120,7 +120,7 @@ def _requeue(
 
 
 def _begin_rescore(
-    db: Database,
+    db: Connection,
     run_id: str,
     now: float,
     stale_after: float,
@@ -139,7 +139,7 @@ def _begin_rescore(
     _set_rescoring(db, number, (0, keep_outputs))
 
 
-def _unscore_some(db: Database, run_id: str) -> bool:
+def _unscore_some(db: Connection, run_id: str) -> bool:
     number, last, rescoring = db.execute(
         "SELECT number, dataset_rows, rescoring FROM runs WHERE number = ?",
         (run_number(db, run_id),),
@@ -151,12 +151,11 @@ def _unscore_some(db: Database, run_id: str) -> bool:
     within = "SELECT id FROM answers WHERE run = ? AND position > ? AND position <= ?"
     values = (number, after, until)
     db.execute(
-        f"DELETE FROM scores WHERE answer IN ({within})"  # noqa: S608 - constants
-        " AND output NOT IN (SELECT value FROM json_each(?))",
-        (*values, msgspec.json.encode(keep_outputs).decode()),
+        f"DELETE FROM scores WHERE answer IN ({within}) AND NOT ({db.any_of('output')})",
+        (*values, db.array(keep_outputs)),
     )
     db.execute(
-        f"UPDATE answers SET scored = 0 WHERE id IN ({within}) AND scored = 1",  # noqa: S608 - constants
+        f"UPDATE answers SET scored = 0 WHERE id IN ({within}) AND scored = 1",
         values,
     )
     more = bool(until < last)
@@ -164,7 +163,7 @@ def _unscore_some(db: Database, run_id: str) -> bool:
     return more
 
 
-def _set_rescoring(db: Database, number: int, value: _Rescoring | None) -> None:
+def _set_rescoring(db: Connection, number: int, value: _Rescoring | None) -> None:
     text = None if value is None else msgspec.json.encode(value).decode()
     db.execute("UPDATE runs SET rescoring = ? WHERE number = ?", (text, number))
 
@@ -172,20 +171,20 @@ def _set_rescoring(db: Database, number: int, value: _Rescoring | None) -> None:
 # more samples
 
 
-def _begin_extension(db: Database, run_id: str) -> int:
+def _begin_extension(db: Connection, run_id: str) -> int:
     """Delete what an extension that was cut off left; return how many samples the run has."""
     number, count = _counted(db, run_id)
     delete_samples_after(db, number, count)
     return count
 
 
-def _add_samples(db: Database, run_id: str, chunk: Sequence[SampleValues]) -> None:
+def _add_samples(db: Connection, run_id: str, chunk: Sequence[SampleValues]) -> None:
     """Insert samples behind the run's own. They are not its own until `_extend` counts them."""
     insert_samples(db, _counted(db, run_id)[0], chunk)
 
 
 def _extend(
-    db: Database, run_id: str, now: float, stale_after: float, changes: dict[str, Any]
+    db: Connection, run_id: str, now: float, stale_after: float, changes: dict[str, Any]
 ) -> None:
     """Queue a run with the `dataset_rows` that `changes` contains."""
     _requeue(db, run_id, now, stale_after, changes=changes)
@@ -195,7 +194,7 @@ def _extend(
         raise ConflictError(f"{run_id} was changed by another process meanwhile; try again")
 
 
-def _counted(db: Database, run_id: str) -> tuple[int, int]:
+def _counted(db: Connection, run_id: str) -> tuple[int, int]:
     """Return the run's number and how many samples are counted as its own."""
     number, count = db.execute(
         "SELECT number, dataset_rows FROM runs WHERE number = ?", (run_number(db, run_id),)

@@ -1,4 +1,4 @@
-"""The one thread that writes to a SQLite file, and group commit.
+"""The one thread of a process that writes to a database, and group commit.
 
 `await writer.write("keep an answer", operation)` runs `operation(db)` on the thread and returns its
 result once it is committed. All writes that arrive while the thread is busy go to it as one batch,
@@ -8,9 +8,6 @@ repeated, each write in a savepoint of its own, so that one that fails takes no 
 
 Room is bounded: when `room` writes are on their way, the next caller waits (its task, never the
 event loop). A caller that is cancelled loses only the result: its write is still executed whole.
-
-While another process keeps the database locked, the thread tries again for up to `BUSY_S`, or until
-the moment that `end_within` sets; later writes are refused at once while the lock lasts.
 """
 
 from __future__ import annotations
@@ -18,22 +15,49 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import queue
-import sqlite3
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from sqlite_utils import Database
-
-from providers.errors import StoreError
-from router.store.sqlite.file import BUSY_S, DatabaseFile
+from providers.errors import EvalrouterError, StoreError
+from router.store.sql.connection import Connection
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
+
+
+class Transactions(Protocol):
+    """The connection of a writer; its methods are called on the writing thread alone."""
+
+    def begin(self) -> Connection:
+        """Begin a transaction, and return the connection that it is on.
+
+        Raises:
+            Exception: the database cannot be written to; see `refusal`.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Commit. Raises only where nothing of the transaction is in the database."""
+        ...
+
+    def rollback(self) -> None:
+        """Undo the transaction, if there is one. Raises nothing."""
+        ...
+
+    def is_lost(self, error: Exception) -> bool:
+        """Return whether an error of one write ended the whole transaction, or has to."""
+        ...
+
+    def refusal(self, doing: str, error: Exception) -> EvalrouterError:
+        """Return the error for the caller whose `doing` failed, an object of its own."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
 
 
 class _Write:
@@ -42,7 +66,7 @@ class _Write:
     __slots__ = ("doing", "error", "future", "holds_room", "operation", "result")
 
     def __init__(
-        self, doing: str, operation: Callable[[Database], Any], future: asyncio.Future[Any]
+        self, doing: str, operation: Callable[[Connection], Any], future: asyncio.Future[Any]
     ) -> None:
         self.doing = doing
         self.operation = operation
@@ -52,26 +76,21 @@ class _Write:
         self.error: Exception | None = None
 
 
-class SqliteWriter:
+class Writer:
     """Owns the writing connection from construction to `close()`.
 
     Construct it on the event loop that will write.
 
     Args:
-        db: comes from the file's `open_for_writing`.
-        file: says whether `db` is still the database at its path.
+        transactions: the connection.
         room: how many writes may be on their way before the next one waits.
         batch_size: how many writes share a transaction at most.
     """
 
     def __init__(
-        self, db: Database, file: DatabaseFile, *, room: int = 1024, batch_size: int = 256
+        self, transactions: Transactions, *, room: int = 1024, batch_size: int = 256
     ) -> None:
-        self._db = db
-        self._file = file
-        # When another process began to keep the database locked; 0 while none does.
-        self._locked_at = 0.0
-        self._give_up_at = math.inf
+        self._transactions = transactions
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(room)
         self._all_room = room
@@ -84,7 +103,7 @@ class SqliteWriter:
         self._thread = threading.Thread(target=self._run, name="evalrouter-store", daemon=True)
         self._thread.start()
 
-    async def write(self, doing: str, operation: Callable[[Database], _Result]) -> _Result:
+    async def write(self, doing: str, operation: Callable[[Connection], _Result]) -> _Result:
         """Execute `operation(db)` on the thread; return its result once it is in the database.
 
         `operation` may run more than once (after a neighbour ruined the transaction), so it must do
@@ -109,15 +128,6 @@ class SqliteWriter:
         result: _Result = await write.future
         return result
 
-    @property
-    def is_locked_out(self) -> bool:
-        """Whether another process kept the thread from writing when it last tried."""
-        return self._locked_at > 0
-
-    def end_within(self, seconds: float) -> None:
-        """Stop waiting for a locked database so long from now: each write tries once after that."""
-        self._give_up_at = time.monotonic() + seconds
-
     async def close(self) -> None:
         """Execute all requested writes, then end the thread and close the connection."""
         if self._closing:
@@ -128,7 +138,7 @@ class SqliteWriter:
             await self._room.acquire()
         self._batches.put(None)
         await asyncio.to_thread(self._thread.join)
-        self._db.close()
+        self._transactions.close()
 
     def _add(self, write: _Write) -> None:
         """On the event loop: pass a write on, unless the thread is busy already."""
@@ -154,77 +164,61 @@ class SqliteWriter:
 
     def _commit(self, batch: list[_Write]) -> None:
         """Commit the batch in one transaction; each write ends with a result or an error."""
-        if self._begin(batch) and not self._commit_together(batch) and self._begin(batch):
-            self._commit_apart(batch)
+        db = self._begin(batch)
+        if db is not None and not self._commit_together(db, batch):
+            db = self._begin(batch)
+            if db is not None:
+                self._commit_apart(db, batch)
 
-    def _begin(self, batch: list[_Write]) -> bool:
-        """Begin a transaction; return False, with an error for every write, where that fails."""
+    def _begin(self, batch: list[_Write]) -> Connection | None:
+        """Begin a transaction; return None, with an error for every write, where that fails."""
         try:
-            self._db = self._file.current(self._db)
-            self._lock()
+            return self._transactions.begin()
         except Exception as error:  # noqa: BLE001 - the thread must outlive whatever goes wrong
             for write in batch:
-                write.error = self._file.refusal(write.doing, error)
-            return False
-        return True
+                write.error = self._transactions.refusal(write.doing, error)
+            return None
 
-    def _lock(self) -> None:
-        """Begin, and wait up to `BUSY_S` in all for a lock; later transactions try once."""
-        while True:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                    raise
-                now = time.monotonic()
-                self._locked_at = self._locked_at or now
-                if now >= min(self._locked_at + BUSY_S, self._give_up_at):
-                    raise
-            else:
-                self._locked_at = 0.0
-                return
-
-    def _commit_together(self, batch: list[_Write]) -> bool:
+    def _commit_together(self, db: Connection, batch: list[_Write]) -> bool:
         """Commit without savepoints, as usual; return False when one failed and all are undone."""
         try:
             for write in batch:
-                write.result = write.operation(self._db)
-            self._db.execute("COMMIT")
+                write.result = write.operation(db)
+            self._transactions.commit()
         except Exception:  # noqa: BLE001 - it fails again in its savepoint
-            with contextlib.suppress(sqlite3.Error):
-                self._db.rollback()
+            self._transactions.rollback()
             return False
         return True
 
-    def _commit_apart(self, batch: list[_Write]) -> None:
+    def _commit_apart(self, db: Connection, batch: list[_Write]) -> None:
         """Commit with a savepoint for each write, so that only those that fail are undone."""
         try:
             for write in batch:
-                self._execute(write)
-            self._db.execute("COMMIT")
+                self._execute(db, write)
+            self._transactions.commit()
         except Exception as error:  # noqa: BLE001 - the thread must outlive any write
-            with contextlib.suppress(sqlite3.Error):
-                self._db.rollback()
+            self._transactions.rollback()
             if len(batch) == 1:
-                batch[0].error = self._file.refusal(batch[0].doing, error)
+                batch[0].error = self._transactions.refusal(batch[0].doing, error)
                 return
             # A full disk, say: a write that is too large must not fail one that still fits.
             for write in batch:
-                if self._begin([write]):
-                    self._commit_apart([write])
+                alone = self._begin([write])
+                if alone is not None:
+                    self._commit_apart(alone, [write])
 
-    def _execute(self, write: _Write) -> None:
+    def _execute(self, db: Connection, write: _Write) -> None:
         """Execute one write in its savepoint. Raises only when the whole transaction is lost."""
         write.error = None
-        self._db.execute("SAVEPOINT one_write")
+        db.execute("SAVEPOINT one_write")
         try:
-            write.result = write.operation(self._db)
+            write.result = write.operation(db)
         except Exception as error:
-            if not self._db.conn.in_transaction:
+            if self._transactions.is_lost(error):
                 raise
-            self._db.execute("ROLLBACK TO one_write")
-            write.error = self._file.refusal(write.doing, error)
-        self._db.execute("RELEASE one_write")
+            db.execute("ROLLBACK TO one_write")
+            write.error = self._transactions.refusal(write.doing, error)
+        db.execute("RELEASE one_write")
 
     def _settle(self, batch: list[_Write]) -> None:
         """On the event loop: give back room, wake the callers, pass the next batch on."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from sqlite_utils import Database
-
 from providers.errors import NotFoundError
 from router.store.columns.datasets import dataset_columns, dataset_of
 from router.store.columns.values import readable
 from router.store.datasets import DatasetRow, DatasetStore
-from router.store.sqlite.database import SqlitePart, lenient_text
+from router.store.sql.connection import Connection, insert
+from router.store.sql.database import SqlPart
+
+_COLUMNS = DatasetRow.__struct_fields__
 
 
-class SqliteDatasets(SqlitePart, DatasetStore):
+class SqlDatasets(SqlPart, DatasetStore):
     """Registered dataset versions."""
 
     async def add_dataset(self, row: DatasetRow) -> None:
@@ -24,21 +25,30 @@ class SqliteDatasets(SqlitePart, DatasetStore):
         return await self._database.write("delete a dataset", _delete, name, hash)
 
 
-def _insert(db: Database, row: DatasetRow) -> None:
-    db.table("datasets").insert(dataset_columns(row), ignore=True)
+def _insert(db: Connection, row: DatasetRow) -> None:
+    columns = dataset_columns(row)
+    db.execute(
+        f"{insert('datasets', list(columns))} ON CONFLICT (name, hash) DO NOTHING",
+        list(columns.values()),
+    )
 
 
-def _versions(db: Database, name: str | None) -> list[DatasetRow]:
-    with lenient_text(db):
-        rows = db.table("datasets").rows_where(
-            ":name IS NULL OR name = :name", {"name": name}, order_by="created_at DESC, rowid DESC"
+def _versions(db: Connection, name: str | None) -> list[DatasetRow]:
+    with db.lenient_text():
+        rows = db.execute(
+            f"SELECT {', '.join(_COLUMNS)} FROM datasets"
+            f"{'' if name is None else ' WHERE name = ?'}"
+            f" ORDER BY created_at DESC, {db.insertion_order} DESC",
+            () if name is None else (name,),
         )
         return readable(
-            rows, dataset_of, lambda row: f"the dataset {row['name']} (version {row['hash']})"
+            (dict(zip(_COLUMNS, row, strict=True)) for row in rows),
+            dataset_of,
+            lambda row: f"the dataset {row['name']} (version {row['hash']})",
         )
 
 
-def _delete(db: Database, name: str, content: str) -> bool:
+def _delete(db: Connection, name: str, content: str) -> bool:
     deleted = db.execute("DELETE FROM datasets WHERE name = ? AND hash = ?", (name, content))
     if not deleted.rowcount:
         raise NotFoundError(f"there is no version {content[:12]} of a dataset {name!r}")

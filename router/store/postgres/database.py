@@ -1,0 +1,186 @@
+"""Reads and writes: the threads and connections through which every part reaches PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Concatenate, ParamSpec, TypeVar
+
+import msgspec
+import psycopg
+
+from providers.base import Secret
+from providers.errors import StoreError, StoreUnavailableError
+from router.store.postgres.connection import PostgresConnection
+from router.store.postgres.migrations import migrate
+from router.store.postgres.server import Server, is_away
+from router.store.postgres.transactions import PostgresTransactions
+from router.store.sql.connection import Connection
+from router.store.sql.database import SqlDatabase
+from router.store.sql.writer import Writer
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+
+READERS = 4
+
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+class PostgresDatabase(SqlDatabase):
+    """A PostgreSQL database, the writing thread of this process and its reading threads.
+
+    Args:
+        address, password: as `Server` takes them.
+        clock: seconds since the epoch, in place of this host's clock and the server's.
+        room: how many writes may be on their way before the next one waits.
+
+    Attributes:
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        password: Secret,
+        *,
+        clock: Callable[[], float] | None = None,
+        room: int = 1024,
+    ) -> None:
+        self.clock = clock or time.time
+        self._claims_clock = clock
+        self._server = Server(address, password)
+        self._room = room
+        self._writer: Writer | None = None
+        self._readers: ThreadPoolExecutor | None = None
+        self._idle: list[psycopg.Connection] = []
+
+    @property
+    def name(self) -> str:
+        """The database's address without names and passwords of users."""
+        return self._server.name
+
+    async def open(self) -> None:
+        await asyncio.to_thread(self._migrate)
+        transactions = PostgresTransactions(self._server, self._claims_clock)
+        self._writer = Writer(transactions, room=self._room)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="evalrouter-store-read")
+
+    def _migrate(self) -> None:
+        def attempt() -> None:
+            with self._server.connect() as connection:
+                migrate(connection)
+
+        try:
+            self._server.patiently(attempt)
+        except psycopg.Error as error:
+            raise self._server.refusal("open the database", error) from error
+
+    async def close(self) -> None:
+        writer, readers = self._writer, self._readers
+        if writer is None or readers is None:
+            return
+        self._readers = None
+        await asyncio.to_thread(readers.shutdown)
+        while self._idle:
+            self._idle.pop().close()
+        await writer.close()
+        self._writer = None
+
+    def end_within(self, seconds: float) -> None:
+        self._server.end_within(seconds)
+
+    # whether it works
+
+    @property
+    def generation(self) -> int:
+        # Where another server takes over, it has the same database.
+        return 0
+
+    async def check(self) -> None:
+        # Beginning to write tells whether writes work.
+        await self.write("write to the database", _do_nothing)
+        await self.read("read from the database", _read_a_row)
+
+    def delay(self) -> StoreUnavailableError | None:
+        return self._server.away() if self._server.is_down else None
+
+    # reads and writes
+
+    async def write(
+        self,
+        doing: str,
+        operation: Callable[Concatenate[Connection, _Args], _Result],
+        *args: _Args.args,
+        **kwargs: _Args.kwargs,
+    ) -> _Result:
+        if self._writer is None:
+            raise StoreError(f"cannot {doing}: the database is not open")
+        return await self._writer.write(doing, lambda db: operation(db, *args, **kwargs))
+
+    async def read(
+        self,
+        doing: str,
+        operation: Callable[Concatenate[Connection, _Args], _Result],
+        *args: _Args.args,
+        **kwargs: _Args.kwargs,
+    ) -> _Result:
+        if self._readers is None:
+            raise StoreError(f"cannot {doing}: the database is not open")
+
+        def read() -> _Result:
+            try:
+                return self._server.patiently(
+                    lambda: self._read(lambda db: operation(db, *args, **kwargs))
+                )
+            except (psycopg.Error, msgspec.MsgspecError, UnicodeError, OverflowError) as error:
+                raise self._server.refusal(doing, error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+
+    def _read(self, operation: Callable[[Connection], _Result]) -> _Result:
+        """Read on an idle connection, or a new one."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._read_on(self._server.connect(), operation)
+            try:
+                return self._read_on(connection, operation)
+            except psycopg.Error as error:
+                # It may have been idle for long, and a pooler or the server have ended it.
+                if not is_away(error):
+                    raise
+
+    def _read_on(
+        self, connection: psycopg.Connection, operation: Callable[[Connection], _Result]
+    ) -> _Result:
+        try:
+            connection.execute(_BEGIN, prepare=False)
+            result = operation(PostgresConnection(connection, self._claims_clock))
+        except BaseException:
+            self._put_back(connection)
+            raise
+        self._put_back(connection)
+        return result
+
+    def _put_back(self, connection: psycopg.Connection) -> None:
+        """End the transaction. What was read stays good where that fails."""
+        with contextlib.suppress(psycopg.Error):
+            connection.execute("ROLLBACK", prepare=False)
+        if connection.closed:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+
+def _do_nothing(_: Connection) -> None:
+    pass
+
+
+def _read_a_row(db: Connection) -> None:
+    db.execute("SELECT version FROM key_changes").fetchone()
+    db.execute("SELECT id FROM runs LIMIT 1").fetchone()

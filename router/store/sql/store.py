@@ -1,0 +1,60 @@
+"""The whole store, over any database."""
+
+from __future__ import annotations
+
+from providers.errors import StoreUnavailableError
+from router.store.protocol import Store
+from router.store.sql.claims import SqlClaims
+from router.store.sql.datasets import SqlDatasets
+from router.store.sql.experiments import SqlExperiments
+from router.store.sql.history import SqlHistory
+from router.store.sql.judgements import SqlJudgements
+from router.store.sql.keys import SqlKeys
+from router.store.sql.people_labels import SqlLabels
+from router.store.sql.requeue import SqlRequeue
+from router.store.sql.results import SqlResults
+from router.store.sql.routes import SqlRoutes
+from router.store.sql.runs import SqlRuns
+from router.store.sql.studies import SqlStudies
+from router.store.sql.traffic import SqlTraffic
+from router.store.sql.usage import SqlUsage
+
+
+class SqlStore(
+    SqlRuns,
+    SqlRequeue,
+    SqlClaims,
+    SqlResults,
+    SqlHistory,
+    SqlUsage,
+    SqlExperiments,
+    SqlJudgements,
+    SqlStudies,
+    SqlLabels,
+    SqlDatasets,
+    SqlRoutes,
+    SqlKeys,
+    SqlTraffic,
+    Store,
+):
+    """A `Store`, made of its parts."""
+
+    async def open(self) -> None:
+        await self._database.open()
+        try:
+            await self.erase_abandoned_runs()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    def end_within(self, seconds: float) -> None:
+        self._database.end_within(seconds)
+
+    async def check(self) -> None:
+        await self._database.check()
+
+    def delay(self) -> StoreUnavailableError | None:
+        return self._database.delay()

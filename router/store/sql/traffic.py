@@ -1,0 +1,117 @@
+"""The tables of requests. Bodies have their own, so that a page of the list reads no body."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from router.records import Record
+from router.store.columns.traffic import (
+    TRAFFIC_COLUMNS,
+    has_bodies,
+    traffic_columns,
+    traffic_of,
+    with_bodies,
+)
+from router.store.sql.connection import Connection, insert
+from router.store.sql.database import SqlPart
+from router.store.traffic import TrafficFilter, TrafficRow, TrafficStore
+
+_SELECT = f"SELECT {', '.join(TRAFFIC_COLUMNS)} FROM traffic"
+_INSERT = insert("traffic", TRAFFIC_COLUMNS)
+_INSERT_BODIES = insert("traffic_bodies", ("number", "request", "response"))
+
+
+class TrafficIndex(Protocol):
+    """How a database numbers requests, finds them by a filter, and deletes them."""
+
+    def new_numbers(self, db: Connection, count: int) -> Sequence[int]:
+        """Return numbers for new requests, greater than those given before."""
+        ...
+
+    def numbers_of(
+        self, db: Connection, matching: TrafficFilter, *, limit: int, before: int | None = None
+    ) -> list[int]:
+        """Return the numbers of the newest requests that match, newest first."""
+        ...
+
+    def delete(self, db: Connection, numbers: Sequence[int]) -> None:
+        """Delete requests with their bodies."""
+        ...
+
+    def index_block(self, db: Connection) -> bool:
+        """Index a bounded number of requests; return whether there were any."""
+        ...
+
+
+class SqlTraffic(SqlPart, TrafficStore):
+    """Requests with their bodies.
+
+    Attributes:
+        traffic_index: the database's own way to find them.
+    """
+
+    traffic_index: TrafficIndex
+
+    async def keep_traffic(self, records: Sequence[Record]) -> None:
+        await self._database.write("keep request records", _insert, self.traffic_index, records)
+
+    async def traffic(
+        self, matching: TrafficFilter, *, limit: int = 50, before: int | None = None
+    ) -> list[TrafficRow]:
+        return await self._database.read(
+            "list request records", _page, self.traffic_index, matching, limit, before
+        )
+
+    async def request(self, request_id: str) -> TrafficRow | None:
+        return await self._database.read("read a request record", _request, request_id)
+
+    async def forget_traffic(self, matching: TrafficFilter, limit: int) -> int:
+        return await self._database.write(
+            "delete request records", _forget, self.traffic_index, matching, limit
+        )
+
+    async def index_traffic(self) -> bool:
+        return await self._database.write("index request records", self.traffic_index.index_block)
+
+
+def _insert(db: Connection, index: TrafficIndex, records: Sequence[Record]) -> None:
+    numbered = list(zip(index.new_numbers(db, len(records)), records, strict=True))
+    db.executemany(_INSERT, [traffic_columns(number, record) for number, record in numbered])
+    bodies = [
+        (number, record.request, record.response)
+        for number, record in numbered
+        if has_bodies(record)
+    ]
+    if bodies:
+        db.executemany(_INSERT_BODIES, bodies)
+
+
+def _page(
+    db: Connection, index: TrafficIndex, matching: TrafficFilter, limit: int, before: int | None
+) -> list[TrafficRow]:
+    numbers = index.numbers_of(db, matching, limit=limit, before=before)
+    with db.lenient_text():
+        rows = db.execute(
+            f"{_SELECT} WHERE {db.any_of('number')} ORDER BY number DESC", (db.array(numbers),)
+        )
+        return [traffic_of(row) for row in rows]
+
+
+def _request(db: Connection, request_id: str) -> TrafficRow | None:
+    columns = db.execute(
+        _SELECT + " WHERE id = ? ORDER BY number DESC LIMIT 1", (request_id,)
+    ).fetchone()
+    if columns is None:
+        return None
+    row = traffic_of(columns)
+    bodies = db.execute(
+        "SELECT request, response FROM traffic_bodies WHERE number = ?", (row.number,)
+    ).fetchone()
+    return row if bodies is None else with_bodies(row, bodies)
+
+
+def _forget(db: Connection, index: TrafficIndex, matching: TrafficFilter, limit: int) -> int:
+    numbers = index.numbers_of(db, matching, limit=limit)
+    index.delete(db, numbers)
+    return len(numbers)

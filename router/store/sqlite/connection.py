@@ -1,0 +1,77 @@
+"""A connection to a SQLite file as the parts of the store use it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+from sqlite_utils import Database
+
+from router.store.sql.connection import Connection, Rows, Values
+
+
+class SqliteConnection(Connection):
+    """A `Connection` to a SQLite file.
+
+    Args:
+        db: the connection itself.
+        clock: seconds since the epoch; one machine has one clock.
+    """
+
+    # One process at a time writes to the file, from the first statement of its transaction on.
+    for_update: ClassVar[str] = ""
+    for_share: ClassVar[str] = ""
+    insertion_order: ClassVar[str] = "rowid"
+    duplicate: ClassVar[type[Exception]] = sqlite3.IntegrityError
+
+    __slots__ = ("_clock", "_db")
+
+    def __init__(self, db: Database, clock: Callable[[], float]) -> None:
+        self._db = db
+        self._clock = clock
+
+    def execute(self, sql: str, values: Values = (), /) -> Rows:
+        return self._db.execute(sql, values)
+
+    def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
+        self._db.conn.executemany(sql, rows)
+
+    def now(self) -> float:
+        return self._clock()
+
+    def new_numbers(self, table: str, count: int) -> Sequence[int]:
+        last: int = self._db.execute(f"SELECT max(number) FROM {table}").fetchone()[0] or 0
+        return range(last + 1, last + 1 + count)
+
+    def any_of(self, column: str) -> str:
+        return f"{column} IN (SELECT value FROM json_each(?))"
+
+    def array(self, values: Sequence[str] | Sequence[int]) -> Any:
+        return msgspec.json.encode(values).decode()
+
+    def contains(self, column: str, value: str) -> str:
+        # json_each() would give up the whole query where a single row is not JSON.
+        array = f"CASE WHEN json_valid({column}) THEN {column} ELSE '[]' END"
+        return (
+            f"EXISTS (SELECT 1 FROM json_each({array})"
+            f" WHERE json_each.value = json_extract({value}, '$'))"
+        )
+
+    def field(self, column: str, name: str) -> str:
+        return f"json_quote(json_extract({column}, '$.{name}'))"
+
+    @contextlib.contextmanager
+    def lenient_text(self) -> Iterator[None]:
+        """Read text that is not UTF-8 as far as it is: sqlite3 would give up the whole query."""
+        self._db.conn.text_factory = _lenient
+        try:
+            yield
+        finally:
+            self._db.conn.text_factory = str
+
+
+def _lenient(text: bytes) -> str:
+    return text.decode("utf-8", "backslashreplace")

@@ -38,7 +38,7 @@ from router.gateway.telemetry import ProcessMetrics
 from router.records import TrafficClass
 from router.store.protocol import Store
 from router.store.readiness import Readiness
-from router.store.sqlite import SqliteStore
+from router.store.selection import store_of
 
 PUBLISH_EVERY_S = 1.0
 
@@ -61,7 +61,7 @@ async def prepare_database(config: Config) -> DatabaseAtStart:
     Raises:
         StoreError: it cannot be used.
     """
-    store = SqliteStore(config.storage.sqlite_path())
+    store = store_of(config.storage)
     await store.open()
     try:
         return DatabaseAtStart(keys=bool((await store.keys()).by_hash))
@@ -114,8 +114,7 @@ class Services:
             name: make(name, provider, self.transport)
             for name, provider in config.providers.items()
         }
-        path = config.storage.sqlite_path()
-        self.store: Store = SqliteStore(path, create=database is None)
+        self.store: Store = store_of(config.storage, create=database is None)
         self.readiness = Readiness(self.store)
         self.prices = PriceBook(config.prices, config.providers)
         self.routes = Routes(config, source, self.store, self.prices)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -13,6 +14,10 @@ from providers.base import NotNegative, Secret
 from router.config.documents import Document, Problem
 from router.config.section import Section
 
+_SQLITE = "sqlite:///"
+_POSTGRES = re.compile(r"postgres(ql)?://")
+# As PostgreSQL's own client splits it.
+_USER_AND_PASSWORD = re.compile(r"(postgres(?:ql)?://)([^@/?:]*):([^@/?]*)@")
 _S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=@-]+)*/?")
 
 
@@ -37,7 +42,12 @@ class Storage(Section, frozen=True, kw_only=True):
     """Where things are stored.
 
     Attributes:
-        database: `sqlite:///path`, relative to the working directory.
+        database: `sqlite:///path`, relative to the working directory, or
+            `postgresql://USER:PASSWORD@HOST:PORT/NAME`, which needs the extra `postgres`; behind a
+            `?` it takes what PostgreSQL's own programs take (`sslmode=verify-full`, ...). Where it
+            is not set and `POSTGRES_HOST` is: that server, with `POSTGRES_PORT`, `POSTGRES_USER`,
+            `POSTGRES_PASSWORD` and `POSTGRES_DB`.
+        password: PostgreSQL's, where `database` has none; else `POSTGRES_PASSWORD`.
         artifacts: where datasets and exported runs are stored: a folder, relative to the working
             directory, or `s3://bucket/prefix`. Where it is not set and `S3_BUCKET` is, that bucket.
         s3: see S3.
@@ -47,21 +57,37 @@ class Storage(Section, frozen=True, kw_only=True):
             models, which are answered either way.
     """
 
+    # Without a password once it is read, because it is shown.
     database: str = "sqlite:///evalrouter.db"
+    password: Secret = Secret("")
     artifacts: str = "./artifacts"
     s3: S3 = S3()
     traffic_days: NotNegative = 30.0
     required: bool = True
 
+    @property
+    def is_postgres(self) -> bool:
+        """Whether the database is PostgreSQL."""
+        return _POSTGRES.match(self.database) is not None
+
     def sqlite_path(self) -> Path:
         """Return the path of the database file."""
-        return Path(self.database.removeprefix("sqlite:///"))
+        return Path(self.database.removeprefix(_SQLITE))
 
 
 def with_environment(
     storage: Storage, section: Mapping[str, Any], environ: Mapping[str, str]
 ) -> Storage:
-    """Return the storage with what its section leaves to the variables of S3's own tools."""
+    """Return the storage with what its section leaves to the usual variables of PostgreSQL and S3.
+
+    The password is taken out of the database's address.
+    """
+    if "database" not in section and environ.get("POSTGRES_HOST"):
+        storage = msgspec.structs.replace(storage, database=_postgres_address(environ))
+    address, password = _without_password(storage.database)
+    if Storage(database=address).is_postgres:
+        password = password or storage.password.reveal() or environ.get("POSTGRES_PASSWORD", "")
+    storage = msgspec.structs.replace(storage, database=address, password=Secret(password))
     if "artifacts" not in section and environ.get("S3_BUCKET"):
         storage = msgspec.structs.replace(storage, artifacts=f"s3://{environ['S3_BUCKET']}")
     s3 = S3(
@@ -78,5 +104,47 @@ def storage_problems(document: Document, storage: Storage) -> Iterator[Problem]:
     """Yield the addresses that nothing can be stored at."""
     if "://" in storage.artifacts and not _S3_URL.fullmatch(storage.artifacts):
         yield document.problem(("storage", "artifacts"), "must be a folder or s3://bucket/prefix")
-    if not storage.database.startswith("sqlite:///"):
-        yield document.problem(("storage", "database"), "must begin with sqlite:///")
+    if storage.is_postgres:
+        if fault := _fault(storage.database):
+            yield document.problem(("storage", "database"), fault)
+    elif not storage.database.startswith(_SQLITE):
+        yield document.problem(
+            ("storage", "database"), "must begin with sqlite:/// or postgresql://"
+        )
+
+
+def _postgres_address(environ: Mapping[str, str]) -> str:
+    user = environ.get("POSTGRES_USER") or "postgres"
+    host, name = environ["POSTGRES_HOST"], environ.get("POSTGRES_DB") or user
+    place = f"[{host}]" if ":" in host else quote(host, safe="")
+    port = quote(environ.get("POSTGRES_PORT") or "5432", safe="")
+    return f"postgresql://{quote(user, safe='')}@{place}:{port}/{quote(name, safe='')}"
+
+
+def _without_password(address: str) -> tuple[str, str]:
+    """Return a database's address without the password in it, and the password; "" for none."""
+    if not _POSTGRES.match(address):
+        return address, ""
+    password = ""
+    if found := _USER_AND_PASSWORD.match(address):
+        password = unquote(found[3])
+        address = f"{found[1]}{found[2]}@{address[found.end() :]}"
+    place, mark, options = address.partition("?")
+    rest = []
+    for option in options.split("&"):
+        name, _, value = option.partition("=")
+        if name == "password":
+            password = unquote(value)
+        else:
+            rest.append(option)
+    return place + mark + "&".join(rest), password
+
+
+def _fault(address: str) -> str:
+    """Return what is wrong with the address of a PostgreSQL database; "" where nothing is seen."""
+    place, _, options = address.partition("?")
+    if place.count("@") > 1 or "@" in place.partition("://")[2].partition("/")[2]:
+        return "has an @ or a / in its user or password: write them as %40 and %2F"
+    if "sslpassword=" in options:
+        return "must not have sslpassword: keep the key of the certificate without one"
+    return ""

@@ -91,11 +91,11 @@ def read_config(path: Path | None, database: str | None) -> dict[str, Any]:
         storage = {**storage, "database": database}
         config = {**config, "storage": storage}
     address = str(storage.get("database", "")) if isinstance(storage, dict) else ""
-    if not address.removeprefix(_SQLITE).startswith(("/", "${")):
+    if not address.removeprefix(_SQLITE).startswith(("/", "${", "postgres://", "postgresql://")):
         raise ConfigError(
             "storage.database: the job's own folder is deleted with the job; name a file by its "
-            "full path on the cluster's head, as sqlite:////data/evalrouter.db, there or with "
-            "--database",
+            "full path on the cluster's head, as sqlite:////data/evalrouter.db, or a server, as "
+            "postgresql://..., there or with --database",
             param="storage.database",
         )
     checked: dict[str, Any] = config

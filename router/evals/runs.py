@@ -226,7 +226,7 @@ class Runs:
             check_per_target(requester, document)
         check_signatures(run, await self._needed(run, metrics, retry_failed=retry_failed))
         await self._store.requeue_run(
-            run.id, self._now(), stale_after(run.owner), retry_failed=retry_failed, **changes
+            run.id, stale_after(run.owner), retry_failed=retry_failed, **changes
         )
         return await self._queued(run.id)
 
@@ -276,7 +276,6 @@ class Runs:
         await self._check_samples(run, change.needing_references, change.checks)
         await self._store.rescore_run(
             run.id,
-            self._now(),
             stale_after(run.owner),
             keep_outputs=change.keep_outputs,
             runner=runner,
@@ -327,7 +326,7 @@ class Runs:
         await self._confine(runner, document, None if limit is None else Path(run.base))
         document, metrics = amendments.extend(run, document, limit=limit, repeats=repeats)
         check_routes(self._requester.for_run(document), document, metrics)
-        claim = (run.id, self._now(), stale_after(run.owner))
+        claim = (run.id, stale_after(run.owner))
         changes: dict[str, Any] = {"document": msgspec.to_builtins(document), "runner": runner}
         cells = len(document.routes) * document.repeats
         if limit is None:
@@ -393,7 +392,7 @@ class Runs:
             live.cells, live.answered, live.failed = run.cells, progress.scored, progress.failed
             if run.state in STOPPED:
                 return run
-            if run.runner == "command" and self._jobs.is_free(run):
+            if run.runner == "command" and await self._jobs.is_free(run):
                 raise ConflictError(
                     f"no process executes {run.id} any more; "
                     f"continue it with: evalrouter eval resume {run.id}"

@@ -107,10 +107,12 @@ class Jobs:
         """Have a server look now for a run to take up."""
         self._queued.set()
 
-    def is_free(self, run: Run) -> bool:
+    async def is_free(self, run: Run) -> bool:
         """Return whether no process executes the run."""
-        silent = self._now() - (run.heartbeat_at or 0.0)
-        return not run.owner or silent >= stale_after(run.owner)
+        if not run.owner:
+            return True
+        silent = await self._store.now() - (run.heartbeat_at or 0.0)
+        return silent >= stale_after(run.owner)
 
     async def execute(self, run_id: str, *, live: RunProgress | None = None) -> Run:
         """Request what a queued run has no answers for, score its answers, and return it.
@@ -127,9 +129,7 @@ class Jobs:
                 or its metrics have changed since.
         """
         run = await find_run(self._store, run_id)
-        if not await self._store.claim_run(
-            run.id, self._owner, self._now(), stale_after(run.owner)
-        ):
+        if not await self._store.claim_run(run.id, self._owner, stale_after(run.owner)):
             run = await find_run(self._store, run.id)
             by = " and another process executes it" if run.owner else ""
             raise ConflictError(f"{run.id} is {run.state}{by}")
@@ -152,6 +152,8 @@ class Jobs:
         except asyncio.CancelledError:
             await _ended(task)
             if under_way.lost:
+                with suppress(NotFoundError, StoreError):
+                    await self._store.end_run(run.id, self._owner)
                 raise ConflictError(f"{run.id} was taken over by another process") from None
             if not under_way.dropped:
                 await asyncio.shield(self._end(run.id, Stop(under_way.left)))
@@ -183,7 +185,6 @@ class Jobs:
             await self._store.end_run(
                 run_id,
                 self._owner,
-                now,
                 state=stop.state,
                 stopped=stop.why,
                 error=error,
@@ -198,7 +199,7 @@ class Jobs:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             try:
-                state = await self._store.heartbeat(run_id, self._owner, self._now())
+                state = await self._store.heartbeat(run_id, self._owner)
             except StoreError:
                 # The run itself ends when it cannot store an answer.
                 continue
@@ -232,7 +233,7 @@ class Jobs:
         run = await find_run(self._store, run_id)
         if run.state in ENDED or run.state == state:
             raise ConflictError(f"{run.id} has stopped already: it is {run.state}")
-        run = await self._store.request_state(run.id, state, self._now(), stale_after(run.owner))
+        run = await self._store.request_state(run.id, state, stale_after(run.owner))
         if run.id in self._under_way:
             self._under_way[run.id].obey(state)
         until = asyncio.get_running_loop().time() + ANSWER_S
@@ -283,7 +284,7 @@ class Jobs:
                 await asyncio.wait_for(self._queued.wait(), POLL_S)
 
     async def _take_up(self, run: Run) -> None:
-        if run.id in self._tasks or not self.is_free(run):
+        if run.id in self._tasks or not await self.is_free(run):
             return
         if isinstance(run, UnreadableRun):
             if await self._give_up(run.id, StoreError(run.error)):
@@ -291,9 +292,7 @@ class Jobs:
         elif run.wish:
             # Its owner died before it obeyed. What is refused is tried again at the next poll.
             with suppress(NotFoundError, StoreError):
-                await self._store.request_state(
-                    run.id, run.wish, self._now(), stale_after(run.owner)
-                )
+                await self._store.request_state(run.id, run.wish, stale_after(run.owner))
         elif run.deaths >= MAX_DEATHS:
             why = (
                 f"its server died {run.deaths} times in a row without getting any further with "
@@ -326,7 +325,7 @@ class Jobs:
         """
         with suppress(NotFoundError, StoreError):
             owner = (await find_row(self._store, run_id)).owner
-            if await self._store.claim_run(run_id, self._owner, self._now(), stale_after(owner)):
+            if await self._store.claim_run(run_id, self._owner, stale_after(owner)):
                 await self._end(run_id, Stop("failed"), error=str(error))
                 return True
         return False

@@ -1,7 +1,11 @@
 """Which process executes a run: its owner, who claims the run and renews the claim.
 
-An owner that has not renewed its claim for `stale_after` seconds is taken for dead. Every method
-is atomic, also between processes on the same store.
+An owner that has not renewed its claim for `stale_after` seconds is taken for dead, by the clock of
+the store: where hosts share a database, that is the database's. Every method is atomic, also
+between processes on the same store.
+
+What a store writes to a run that it has claimed is refused with a ConflictError once another
+process has claimed the run: an owner that was only asleep does no harm when it wakes.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from router.store.runs import RequestedState, Run
 class ClaimStore(Protocol):
     """Gives each run to one owner at a time."""
 
-    async def claim_run(self, run_id: str, owner: str, now: float, stale_after: float) -> bool:
+    async def claim_run(self, run_id: str, owner: str, stale_after: float) -> bool:
         """Become the owner of a run that is queued or running; return whether that succeeded.
 
         It fails when the run is in another state, or another owner gave a sign of life lately. The
@@ -26,14 +30,14 @@ class ClaimStore(Protocol):
         """
         ...
 
-    async def heartbeat(self, run_id: str, owner: str, now: float) -> RequestedState | None:
+    async def heartbeat(self, run_id: str, owner: str) -> RequestedState | None:
         """Renew the claim and return the state requested of the owner.
 
         None when the run belongs to another owner, or was deleted.
         """
         ...
 
-    async def end_run(self, run_id: str, owner: str, now: float, **changes: Any) -> bool:
+    async def end_run(self, run_id: str, owner: str, **changes: Any) -> bool:
         """Give the run up with its last state; return False when another owner has it now.
 
         Raises:
@@ -41,9 +45,7 @@ class ClaimStore(Protocol):
         """
         ...
 
-    async def request_state(
-        self, run_id: str, state: RequestedState, now: float, stale_after: float
-    ) -> Run:
+    async def request_state(self, run_id: str, state: RequestedState, stale_after: float) -> Run:
         """Request a state of the owner, or set it at once where no living process owns the run.
 
         Returns:
@@ -52,6 +54,10 @@ class ClaimStore(Protocol):
         Raises:
             NotFoundError: no such run.
         """
+        ...
+
+    async def now(self) -> float:
+        """Return the time by the clock of the store, in seconds since the epoch."""
         ...
 
     async def unfinished_runs(self) -> list[Run]:

@@ -11,14 +11,14 @@ from evaluators.base import Sample
 class RequeueStore(Protocol):
     """Queues runs that no living process executes.
 
-    An owner that has not renewed its claim for `stale_after` seconds is taken for dead. `changes`
-    are fields of the run to set with it. Every method raises NotFoundError where no run has the id.
+    An owner that has not renewed its claim for `stale_after` seconds of the store's clock is taken
+    for dead. `changes` are fields of the run to set with it. Every method raises NotFoundError
+    where no run has the id.
     """
 
     async def requeue_run(
         self,
         run_id: str,
-        now: float,
         stale_after: float,
         *,
         retry_failed: bool = False,
@@ -34,7 +34,6 @@ class RequeueStore(Protocol):
     async def rescore_run(
         self,
         run_id: str,
-        now: float,
         stale_after: float,
         *,
         keep_outputs: Sequence[str],
@@ -56,7 +55,6 @@ class RequeueStore(Protocol):
     async def extend_run(
         self,
         run_id: str,
-        now: float,
         stale_after: float,
         *,
         samples: Iterable[Sample],

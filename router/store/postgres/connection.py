@@ -57,7 +57,13 @@ class PostgresConnection(Connection):
         )
         return [number for (number,) in rows.fetchall()]
 
-    def any_of(self, column: str) -> str:
+    def is_text(self, column: str) -> str:
+        return f"text_hash({column}) = text_hash(?)"
+
+    def any_of(self, column: str, *, long: bool = False) -> str:
+        if long:
+            hashes = "SELECT text_hash(item) FROM unnest(CAST(? AS text[])) AS item"
+            return f"text_hash({column}) = ANY({hashes})"
         return f"{column} = ANY(?)"
 
     def array(self, values: Sequence[str] | Sequence[int]) -> Any:
@@ -67,7 +73,7 @@ class PostgresConnection(Connection):
         return f"json_contains({column}, {value})"
 
     def field(self, column: str, name: str) -> str:
-        return f"CAST(CAST({column} AS json) -> '{name}' AS text)"
+        return f"json_field({column}, '{name}')"
 
     def lenient_text(self) -> contextlib.nullcontext[None]:
         # Text that is not UTF-8 cannot get in.

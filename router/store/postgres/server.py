@@ -37,6 +37,8 @@ SILENT_MS = 15_000
 _AWAY = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "25006")
 # What the server says to those it will never let in; everything else may pass.
 _REFUSED = ("authentication", "does not exist", "no pg_hba.conf entry", "not permitted")
+# What libpq says where the address's options cannot work.
+_MISTAKEN = ("invalid ", "does not support SSL", "certificate")
 
 
 class Server:
@@ -54,7 +56,9 @@ class Server:
     def __init__(self, address: str, password: Secret) -> None:
         try:
             options = conninfo.conninfo_to_dict(address)
-        except psycopg.ProgrammingError:
+            for port in str(options.get("port") or "").split(","):
+                int(port or 0)
+        except (psycopg.ProgrammingError, ValueError):
             # libpq's message may quote a part of the address.
             raise ConfigError(
                 "storage.database: PostgreSQL's client cannot read the address; it is "
@@ -199,8 +203,11 @@ def is_conflict(error: Exception) -> bool:
 
 
 def _is_refused(error: Exception) -> bool:
+    """Return whether a failure to connect will be the same at the next attempt."""
     text = str(error)
-    return "FATAL" in text and any(words in text for words in _REFUSED)
+    if "FATAL" in text:
+        return any(words in text for words in _REFUSED)
+    return any(words in text for words in _MISTAKEN)
 
 
 def _fault(error: Exception) -> tuple[StoreFault, str] | None:

@@ -9,7 +9,7 @@ from router.store.runs import RequestedState, Run
 from router.store.sql.connection import Connection
 from router.store.sql.database import SqlPart
 from router.store.sql.results import forget_answers
-from router.store.sql.runs import find_run, run_number, runs_where, update_run
+from router.store.sql.runs import find_run, locked_run, runs_where, update_run
 
 # A process that was asleep for longer did not execute anything meanwhile.
 _MAX_HEARTBEAT_S = 10.0
@@ -22,33 +22,38 @@ _UNFINISHED = "state IN ('queued', 'running')"
 class SqlClaims(SqlPart, ClaimStore):
     """Owners of runs."""
 
-    async def claim_run(self, run_id: str, owner: str, now: float, stale_after: float) -> bool:
-        return await self._database.write("claim a run", _claim, run_id, owner, now, stale_after)
+    async def claim_run(self, run_id: str, owner: str, stale_after: float) -> bool:
+        claimed = await self._database.write("claim a run", _claim, run_id, owner, stale_after)
+        if claimed:
+            self._owners[run_id] = owner
+        return claimed
 
-    async def heartbeat(self, run_id: str, owner: str, now: float) -> RequestedState | None:
-        return await self._database.write("renew a claim", _heartbeat, run_id, owner, now)
+    async def heartbeat(self, run_id: str, owner: str) -> RequestedState | None:
+        return await self._database.write("renew a claim", _heartbeat, run_id, owner)
 
-    async def end_run(self, run_id: str, owner: str, now: float, **changes: Any) -> bool:
-        return await self._database.write("end a run", _end, run_id, owner, now, changes)
+    async def end_run(self, run_id: str, owner: str, **changes: Any) -> bool:
+        try:
+            return await self._database.write("end a run", _end, run_id, owner, changes)
+        finally:
+            self._owners.pop(run_id, None)
 
-    async def request_state(
-        self, run_id: str, state: RequestedState, now: float, stale_after: float
-    ) -> Run:
-        return await self._database.write(
-            "stop a run", _request_state, run_id, state, now, stale_after
-        )
+    async def request_state(self, run_id: str, state: RequestedState, stale_after: float) -> Run:
+        return await self._database.write("stop a run", _request_state, run_id, state, stale_after)
+
+    async def now(self) -> float:
+        return await self._database.read("read the clock", lambda db: db.now())
 
     async def unfinished_runs(self) -> list[Run]:
         return await self._database.read("look for unfinished runs", _unfinished)
 
 
-def _claim(db: Connection, run_id: str, owner: str, now: float, stale_after: float) -> bool:
-    number = run_number(db, run_id)
+def _claim(db: Connection, run_id: str, owner: str, stale_after: float) -> bool:
+    number = locked_run(db, run_id)
     (before,) = db.execute("SELECT owner FROM runs WHERE number = ?", (number,)).fetchone()
     claimed = db.execute(
         "UPDATE runs SET owner = :owner, heartbeat_at = :now WHERE number = :number"
         f" AND {_UNFINISHED} AND (owner = :owner OR {FREE})",
-        {"owner": owner, "now": now, "number": number, "stale_after": stale_after},
+        {"owner": owner, "now": db.now(), "number": number, "stale_after": stale_after},
     )
     if not claimed.rowcount:
         return False
@@ -92,41 +97,39 @@ def _forget_in_flight(db: Connection, number: int) -> None:
     )
 
 
-def _heartbeat(db: Connection, run_id: str, owner: str, now: float) -> RequestedState | None:
+def _heartbeat(db: Connection, run_id: str, owner: str) -> RequestedState | None:
     row = db.execute(
         "SELECT number, wish FROM runs WHERE id = ? AND owner = ? AND hidden_since IS NULL",
         (run_id, owner),
     ).fetchone()
     if row is None:
         return None
-    _renew(db, row[0], now)
+    _renew(db, row[0])
     requested: RequestedState = row[1]
     return requested
 
 
-def _renew(db: Connection, number: int, now: float) -> None:
+def _renew(db: Connection, number: int) -> None:
     db.execute(
         "UPDATE runs SET heartbeat_at = :now,"
         " ran_s = ran_s + CASE WHEN heartbeat_at IS NULL OR heartbeat_at > :now THEN 0"
         " WHEN :now - heartbeat_at > :max_s THEN :max_s ELSE :now - heartbeat_at END"
         " WHERE number = :number",
-        {"now": now, "max_s": _MAX_HEARTBEAT_S, "number": number},
+        {"now": db.now(), "max_s": _MAX_HEARTBEAT_S, "number": number},
     )
 
 
-def _end(db: Connection, run_id: str, owner: str, now: float, changes: dict[str, Any]) -> bool:
-    number = run_number(db, run_id)
+def _end(db: Connection, run_id: str, owner: str, changes: dict[str, Any]) -> bool:
+    number = locked_run(db, run_id)
     if db.execute("SELECT owner FROM runs WHERE number = ?", (number,)).fetchone()[0] != owner:
         return False
-    _renew(db, number, now)
+    _renew(db, number)
     update_run(db, run_id, changes | {"owner": "", "heartbeat_at": None, "wish": ""})
     return True
 
 
-def _request_state(
-    db: Connection, run_id: str, state: RequestedState, now: float, stale_after: float
-) -> Run:
-    number = run_number(db, run_id)
+def _request_state(db: Connection, run_id: str, state: RequestedState, stale_after: float) -> Run:
+    number, now = locked_run(db, run_id), db.now()
     values = {"number": number, "state": state, "now": now, "stale_after": stale_after}
     # A pause does not call a cancellation off.
     db.execute(

@@ -67,8 +67,15 @@ class Connection(Protocol):
         """Return numbers for new rows of `table`, ascending and greater than those given before."""
         ...
 
-    def any_of(self, column: str) -> str:
-        """Return the condition that `column` is one of the values of a parameter `array(...)`."""
+    def is_text(self, column: str) -> str:
+        """Return the condition that a column of texts of any length, with an index, is a `?`."""
+        ...
+
+    def any_of(self, column: str, *, long: bool = False) -> str:
+        """Return the condition that `column` is one of the values of a parameter `array(...)`.
+
+        `long` is for columns of texts of any length, with an index.
+        """
         ...
 
     def array(self, values: Sequence[str] | Sequence[int]) -> Any:

@@ -83,3 +83,6 @@ class SqlPart:
 
     def __init__(self, database: SqlDatabase) -> None:
         self._database = database
+        # The runs that this process has claimed, each with its owner: what it writes to them is
+        # refused once they are another's.
+        self._owners: dict[str, str] = {}

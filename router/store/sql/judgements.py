@@ -82,14 +82,13 @@ def _judgement(
 def _page(
     db: Connection, owner: str, sample_id: str | None, limit: int, after: int
 ) -> list[tuple[int, JudgementRow]]:
+    of_sample = "" if sample_id is None else f" AND {db.is_text('sample_id')}"
     return [
         (number, judgement_of(columns))
         for number, *columns in db.execute(
             f"SELECT number, {_READ} FROM judgements"
-            " WHERE owner = :owner AND number > :after"
-            f"{'' if sample_id is None else ' AND sample_id = :sample_id'}"
-            " ORDER BY number LIMIT :limit",
-            {"owner": owner, "after": after, "sample_id": sample_id, "limit": limit},
+            f" WHERE owner = ? AND number > ?{of_sample} ORDER BY number LIMIT ?",
+            (owner, after, *([] if sample_id is None else [sample_id]), limit),
         )
     ]
 
@@ -109,7 +108,7 @@ _OF = f"""
 def _of(
     db: Connection, owner: str, sample_ids: list[str], request_hashes: list[str]
 ) -> list[JudgementRow]:
-    sql = _OF.format(sample=db.any_of("sample_id"), request=db.any_of("request_hash"))
+    sql = _OF.format(sample=db.any_of("sample_id", long=True), request=db.any_of("request_hash"))
     values = (owner, db.array(sample_ids), owner, db.array(request_hashes))
     return [judgement_of(row) for row in db.execute(sql, values)]
 

@@ -16,7 +16,7 @@ from router.store.sql.claims import FREE
 from router.store.sql.connection import Connection
 from router.store.sql.database import SqlPart
 from router.store.sql.results import forget_answers
-from router.store.sql.runs import run_number, update_run
+from router.store.sql.runs import check_owner, locked_run, run_number, update_run
 from router.store.sql.samples import delete_samples_after, insert_samples
 
 CHUNK = 1000  # samples whose scores are deleted in one transaction
@@ -32,7 +32,6 @@ class SqlRequeue(SqlPart, RequeueStore):
     async def requeue_run(
         self,
         run_id: str,
-        now: float,
         stale_after: float,
         *,
         retry_failed: bool = False,
@@ -42,7 +41,6 @@ class SqlRequeue(SqlPart, RequeueStore):
             "queue a run",
             _requeue,
             run_id,
-            now,
             stale_after,
             changes=changes,
             retry_failed=retry_failed,
@@ -51,7 +49,6 @@ class SqlRequeue(SqlPart, RequeueStore):
     async def rescore_run(
         self,
         run_id: str,
-        now: float,
         stale_after: float,
         *,
         keep_outputs: Sequence[str],
@@ -61,19 +58,19 @@ class SqlRequeue(SqlPart, RequeueStore):
             "score a run again",
             _begin_rescore,
             run_id,
-            now,
             stale_after,
             changes=changes,
             keep_outputs=tuple(keep_outputs),
         )
 
     async def unscore_some(self, run_id: str) -> bool:
-        return await self._database.write("forget scores", _unscore_some, run_id)
+        return await self._database.write(
+            "forget scores", _unscore_some, run_id, self._owners.get(run_id)
+        )
 
     async def extend_run(
         self,
         run_id: str,
-        now: float,
         stale_after: float,
         *,
         samples: Iterable[Sample],
@@ -85,22 +82,21 @@ class SqlRequeue(SqlPart, RequeueStore):
         while chunk := await in_thread(sample_chunk, remaining, count + 1):
             await write("add samples", _add_samples, run_id, chunk)
             count += len(chunk)
-        await write("extend a run", _extend, run_id, now, stale_after, changes)
+        await write("extend a run", _extend, run_id, stale_after, changes)
 
 
 def _requeue(
     db: Connection,
     run_id: str,
-    now: float,
     stale_after: float,
     *,
     changes: dict[str, Any],
     retry_failed: bool = False,
 ) -> None:
-    number = run_number(db, run_id)
+    number = locked_run(db, run_id)
     free = db.execute(
         f"SELECT 1 FROM runs WHERE number = :number AND {FREE}",
-        {"number": number, "now": now, "stale_after": stale_after},
+        {"number": number, "now": db.now(), "stale_after": stale_after},
     ).fetchone()
     if free is None:
         raise ConflictError(f"{run_id} is being executed by another process")
@@ -122,14 +118,13 @@ def _requeue(
 def _begin_rescore(
     db: Connection,
     run_id: str,
-    now: float,
     stale_after: float,
     *,
     changes: dict[str, Any],
     keep_outputs: tuple[str, ...],
 ) -> None:
     """Queue a run with other metrics, and note which scores stay for `_unscore_some`."""
-    _requeue(db, run_id, now, stale_after, changes=changes | {"only_scores": True})
+    _requeue(db, run_id, stale_after, changes=changes | {"only_scores": True})
     number = run_number(db, run_id)
     # A rescore that a crash cut off continues with this one, from the start.
     (before,) = db.execute("SELECT rescoring FROM runs WHERE number = ?", (number,)).fetchone()
@@ -139,7 +134,8 @@ def _begin_rescore(
     _set_rescoring(db, number, (0, keep_outputs))
 
 
-def _unscore_some(db: Connection, run_id: str) -> bool:
+def _unscore_some(db: Connection, run_id: str, owner: str | None) -> bool:
+    check_owner(db, run_id, owner)
     number, last, rescoring = db.execute(
         "SELECT number, dataset_rows, rescoring FROM runs WHERE number = ?",
         (run_number(db, run_id),),
@@ -183,11 +179,9 @@ def _add_samples(db: Connection, run_id: str, chunk: Sequence[SampleValues]) -> 
     insert_samples(db, _counted(db, run_id)[0], chunk)
 
 
-def _extend(
-    db: Connection, run_id: str, now: float, stale_after: float, changes: dict[str, Any]
-) -> None:
+def _extend(db: Connection, run_id: str, stale_after: float, changes: dict[str, Any]) -> None:
     """Queue a run with the `dataset_rows` that `changes` contains."""
-    _requeue(db, run_id, now, stale_after, changes=changes)
+    _requeue(db, run_id, stale_after, changes=changes)
     number, count = _counted(db, run_id)
     (stored,) = db.execute("SELECT count(*) FROM samples WHERE run = ?", (number,)).fetchone()
     if count != stored:

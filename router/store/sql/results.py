@@ -24,7 +24,7 @@ from router.store.columns.values import json_text
 from router.store.results import OpenSample, ResultStore, ScoredAnswer
 from router.store.sql.connection import Connection, upsert
 from router.store.sql.database import SqlPart
-from router.store.sql.runs import run_number
+from router.store.sql.runs import run_number, taken_over
 from router.store.sql.samples import clusters, samples_between
 
 PAGE = 500  # rows read at a time by the async iterators
@@ -95,19 +95,23 @@ class SqlResults(SqlPart, ResultStore):
             target=target,
             now=self._database.clock(),
             unless_known=unless_known,
+            owner=self._owners.get(run_id),
         )
 
     async def withdraw(self, run_id: str, cell: Cell) -> None:
-        await self._database.write("withdraw a request", _withdraw, run_id, cell)
+        owner = self._owners.get(run_id)
+        await self._database.write("withdraw a request", _withdraw, run_id, cell, owner)
 
     async def keep_answer(
         self, run_id: str, cell: Cell, request_hash: str, answer: Answer, attempts: Sequence[Any]
     ) -> None:
         new = _NewAnswer(cell, request_hash, answer, attempts, self._database.clock())
-        await self._database.write("keep an answer", _keep_answer, run_id, new)
+        owner = self._owners.get(run_id)
+        await self._database.write("keep an answer", _keep_answer, run_id, new, owner)
 
     async def keep_scores(self, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
-        await self._database.write("keep scores", _keep_scores, run_id, scored)
+        owner = self._owners.get(run_id)
+        await self._database.write("keep scores", _keep_scores, run_id, scored, owner)
 
     async def results(
         self, run_id: str, *, route: str | None = None, after: int = 0
@@ -199,17 +203,25 @@ def _open_samples(
 _Key = tuple[int, int, int, int]
 
 
-def _key(db: Connection, run_id: str, cell: Cell) -> _Key:
+_KEY = """
+    SELECT samples.run, samples.position, (SELECT id FROM routes WHERE name = ?), runs.owner
+    FROM runs CROSS JOIN samples ON samples.run = runs.number
+    WHERE runs.id = ? AND runs.hidden_since IS NULL AND {same_sample}
+"""
+
+
+def _key(db: Connection, run_id: str, cell: Cell, owner: str | None) -> _Key:
+    """Return a cell's key, if the run is still the owner's; None for whoever has it."""
     row = db.execute(
-        "SELECT run, position, (SELECT id FROM routes WHERE name = ?) FROM samples"
-        " WHERE sample_id = ?"
-        " AND run = (SELECT number FROM runs WHERE id = ? AND hidden_since IS NULL)",
-        (cell.route, cell.sample_id, run_id),
+        _KEY.format(same_sample=db.is_text("samples.sample_id")) + db.for_share,
+        (cell.route, run_id, cell.sample_id),
     ).fetchone()
     if row is None:
         run_number(db, run_id)
         raise NotFoundError(f"run {run_id!r} has no sample {cell.sample_id!r}")
-    run, position, route = row
+    run, position, route, owner_now = row
+    if owner is not None and owner_now != owner:
+        raise taken_over(run_id)
     if route is None:
         route = _new_route(db, cell.route)
     return run, position, route, cell.repeat
@@ -236,12 +248,13 @@ def _begin(
     target: str,
     now: float,
     unless_known: bool = False,
+    owner: str | None = None,
 ) -> Answer | None:
     if unless_known:
         known = _cached_answer(db, request_hash, cell.repeat)
         if known is not None:
             return known
-    key = _key(db, run_id, cell)
+    key = _key(db, run_id, cell, owner)
     inserted = db.execute(
         "INSERT INTO answers (run, position, route, repeat, state, asked_at, target, request_hash,"
         " interrupted) VALUES (?, ?, ?, ?, 'sent', ?, ?, ?, coalesce((SELECT times FROM"
@@ -258,11 +271,11 @@ def _begin(
     return None
 
 
-def _withdraw(db: Connection, run_id: str, cell: Cell) -> None:
+def _withdraw(db: Connection, run_id: str, cell: Cell, owner: str | None) -> None:
     db.execute(
         "DELETE FROM answers WHERE run = ? AND position = ? AND route = ? AND repeat = ?"
         " AND state = 'sent'",
-        _key(db, run_id, cell),
+        _key(db, run_id, cell, owner),
     )
 
 
@@ -273,7 +286,7 @@ _FILL = f"""
 """
 
 
-def _keep_answer(db: Connection, run_id: str, new: _NewAnswer) -> None:
+def _keep_answer(db: Connection, run_id: str, new: _NewAnswer, owner: str | None) -> None:
     """Fill the begun cell; begin it first where it was not."""
     cell, request_hash, answer, attempts, now = new
     values = (
@@ -282,7 +295,7 @@ def _keep_answer(db: Connection, run_id: str, new: _NewAnswer) -> None:
         request_hash,
         json_text(attempts),
         *answer_columns(answer),
-        *_key(db, run_id, cell),
+        *_key(db, run_id, cell, owner),
     )
     if not db.execute(_FILL, values).rowcount:
         _begin(db, run_id, cell, request_hash=request_hash, target=answer.target, now=now)
@@ -322,16 +335,18 @@ def _cached_answer(db: Connection, request_hash: str, repeat: int) -> Answer | N
 _PUT_SCORE = upsert("scores", SCORE_COLUMNS, key=("answer", "output"))
 
 
-def _keep_scores(db: Connection, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
+def _keep_scores(
+    db: Connection, run_id: str, scored: Mapping[Cell, Sequence[Score]], owner: str | None
+) -> None:
     for cell, scores in scored.items():
-        _keep_scores_of(db, run_id, cell, scores)
+        _keep_scores_of(db, _key(db, run_id, cell, owner), cell, scores)
 
 
-def _keep_scores_of(db: Connection, run_id: str, cell: Cell, scores: Sequence[Score]) -> None:
+def _keep_scores_of(db: Connection, key: _Key, cell: Cell, scores: Sequence[Score]) -> None:
     """Add or replace scores and mark the answer as scored."""
     row = db.execute(
         "SELECT id, state FROM answers WHERE run = ? AND position = ? AND route = ? AND repeat = ?",
-        _key(db, run_id, cell),
+        key,
     ).fetchone()
     if row is None or row[1] != "answered":
         state = "does not exist" if row is None else f"is {row[1]}"

@@ -10,7 +10,7 @@ import msgspec
 
 from evaluators.base import Sample
 from evaluators.data.dataset_process import in_thread
-from providers.errors import NotFoundError, StoreError
+from providers.errors import ConflictError, NotFoundError, StoreError
 from router.store.columns.results import SampleValues, sample_chunk
 from router.store.columns.runs import RUN_FIELDS, changed_columns, run_columns, run_of
 from router.store.columns.values import json_text
@@ -27,15 +27,15 @@ class SqlRuns(SqlPart, RunStore):
     """Runs, added and deleted in chunks, so that other writes get their turn in between."""
 
     async def add_run(self, run: Run, samples: Iterable[Sample]) -> None:
-        write, now = self._database.write, self._database.clock
+        write = self._database.write
         remaining = iter(samples)
-        number = await write("add a run", _insert_hidden, run, now())
+        number = await write("add a run", _insert_hidden, run)
         try:
             added = 0
             while chunk := await in_thread(sample_chunk, remaining, added + 1):
-                await write("add samples", _add_samples, number, chunk, now())
+                await write("add samples", _add_samples, number, chunk)
                 added += len(chunk)
-            await write("add a run", _set_hidden, number, None)
+            await write("add a run", _show, number)
         except BaseException:
             # Where this fails too, erase_abandoned_runs() does it later.
             with contextlib.suppress(StoreError):
@@ -51,25 +51,24 @@ class SqlRuns(SqlPart, RunStore):
         return await self._database.read("list runs", _page, matching, limit, before)
 
     async def update_run(self, run_id: str, **changes: Any) -> None:
-        await self._database.write("update a run", update_run, run_id, changes)
+        await self._database.write(
+            "update a run", _update, run_id, changes, self._owners.get(run_id)
+        )
 
     async def progress(self, run_id: str) -> Progress:
         return await self._database.read("count a run's rows", _progress, run_id)
 
     async def delete_run(self, run_id: str) -> None:
-        now = self._database.clock()
-        await self._erase(await self._database.write("delete a run", _hide, run_id, now))
+        await self._erase(await self._database.write("delete a run", _hide, run_id))
 
     async def erase_abandoned_runs(self) -> None:
         """Delete what is left of runs whose addition or deletion was cut off by a crash."""
-        before = self._database.clock() - ABANDONED_S
-        for number in await self._database.read("look for abandoned runs", _abandoned, before):
+        for number in await self._database.read("look for abandoned runs", _abandoned):
             await self._erase(number)
 
     async def _erase(self, number: int) -> None:
         """Delete what a hidden run left, chunk by chunk."""
-        write, now = self._database.write, self._database.clock
-        while await write("delete a run's rows", _erase_some, number, now()):
+        while await self._database.write("delete a run's rows", _erase_some, number):
             pass
 
 
@@ -85,6 +84,31 @@ def run_number(db: Connection, run_id: str) -> int:
         raise NotFoundError(f"there is no run {run_id!r}")
     number: int = row[0]
     return number
+
+
+def locked_run(db: Connection, run_id: str) -> int:
+    """Return a run's number; no other process changes the run before the transaction has ended.
+
+    Raises:
+        NotFoundError: no such run.
+    """
+    number = run_number(db, run_id)
+    db.execute(f"SELECT 1 FROM runs WHERE number = ?{db.for_update}", (number,))
+    return number
+
+
+def check_owner(db: Connection, run_id: str, owner: str | None) -> None:
+    """Raise ConflictError where a run that `owner` has claimed is another process's now."""
+    if owner is None:
+        return
+    row = db.execute(f"SELECT owner FROM runs WHERE id = ?{db.for_share}", (run_id,)).fetchone()
+    if row is not None and row[0] != owner:
+        raise taken_over(run_id)
+
+
+def taken_over(run_id: str) -> ConflictError:
+    """Return the error of an owner that another process has replaced."""
+    return ConflictError(f"{run_id} was taken over by another process")
 
 
 def find_run(db: Connection, run_id: str) -> Run | None:
@@ -135,38 +159,47 @@ def update_run(db: Connection, run_id: str, changes: dict[str, Any]) -> None:
         )
 
 
+def _update(db: Connection, run_id: str, changes: dict[str, Any], owner: str | None) -> None:
+    check_owner(db, run_id, owner)
+    update_run(db, run_id, changes)
+
+
 # adding and deleting
 
 
-def _insert_hidden(db: Connection, run: Run, now: float) -> int:
-    """Insert a run that is hidden until `_set_hidden(..., None)`; return its number."""
+def _insert_hidden(db: Connection, run: Run) -> int:
+    """Insert a run that is hidden until `_show`; return its number."""
     columns = run_columns(run)
     if db.execute("SELECT 1 FROM runs WHERE id = ?", (run.id,)).fetchone():
         raise StoreError(f"there is a run {run.id!r} already")
     [number] = db.new_numbers("runs", 1)
-    columns |= {"number": number, "hidden_since": now}
+    columns |= {"number": number, "hidden_since": db.now()}
     db.execute(insert("runs", list(columns)), list(columns.values()))
     db.execute("INSERT INTO counts (run) VALUES (?)", (number,))
     return number
 
 
-def _add_samples(db: Connection, number: int, chunk: list[SampleValues], now: float) -> None:
+def _add_samples(db: Connection, number: int, chunk: list[SampleValues]) -> None:
     insert_samples(db, number, chunk)
-    _set_hidden(db, number, now)
+    _keep_hidden(db, number)
 
 
-def _set_hidden(db: Connection, number: int, now: float | None) -> None:
-    """Hide a run while it is being added or deleted, or show it."""
-    db.execute("UPDATE runs SET hidden_since = ? WHERE number = ?", (now, number))
+def _keep_hidden(db: Connection, number: int) -> None:
+    """Hide a run while it is being added or deleted."""
+    db.execute("UPDATE runs SET hidden_since = ? WHERE number = ?", (db.now(), number))
 
 
-def _hide(db: Connection, run_id: str, now: float) -> int:
-    number = run_number(db, run_id)
-    _set_hidden(db, number, now)
+def _show(db: Connection, number: int) -> None:
+    db.execute("UPDATE runs SET hidden_since = NULL WHERE number = ?", (number,))
+
+
+def _hide(db: Connection, run_id: str) -> int:
+    number = locked_run(db, run_id)
+    _keep_hidden(db, number)
     return number
 
 
-def _erase_some(db: Connection, number: int, now: float) -> bool:
+def _erase_some(db: Connection, number: int) -> bool:
     """Delete a chunk of a run's rows; return whether more may be left."""
     # Scores go with their answers.
     for statement in (
@@ -177,15 +210,16 @@ def _erase_some(db: Connection, number: int, now: float) -> bool:
         " WHERE owner = (SELECT id FROM runs WHERE number = :run) LIMIT :many)",
     ):
         if db.execute(statement, {"run": number, "many": CHUNK}).rowcount:
-            _set_hidden(db, number, now)
+            _keep_hidden(db, number)
             return True
     db.execute("DELETE FROM counts WHERE run = ?", (number,))
     db.execute("DELETE FROM runs WHERE number = ?", (number,))
     return False
 
 
-def _abandoned(db: Connection, before: float) -> list[int]:
-    """Return the numbers of runs whose addition or deletion has not moved since `before`."""
+def _abandoned(db: Connection) -> list[int]:
+    """Return the numbers of runs whose addition or deletion has not moved for `ABANDONED_S`."""
+    before = db.now() - ABANDONED_S
     rows = db.execute("SELECT number FROM runs WHERE hidden_since < ?", (before,))
     return [number for (number,) in rows]
 

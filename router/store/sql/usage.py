@@ -9,7 +9,7 @@ import msgspec
 from router.store.columns.usage import served_of
 from router.store.sql.connection import Connection
 from router.store.sql.database import SqlPart
-from router.store.sql.runs import run_number
+from router.store.sql.runs import check_owner, run_number
 from router.store.usage import EmbeddingUse, Spending, TargetTime, UsageStore
 
 _EMBEDDING_COLUMNS = ", ".join(EmbeddingUse.__struct_fields__)
@@ -43,7 +43,8 @@ class SqlUsage(SqlPart, UsageStore):
         return await self._database.read("add up what a run took", _spent, run_id)
 
     async def add_embedding_use(self, run_id: str, use: EmbeddingUse) -> None:
-        await self._database.write("count embeddings", _add_embedding_use, run_id, use)
+        owner = self._owners.get(run_id)
+        await self._database.write("count embeddings", _add_embedding_use, run_id, use, owner)
 
     async def embedding_use(self, run_id: str) -> list[EmbeddingUse]:
         return await self._database.read("count embeddings", _embedding_use, run_id)
@@ -64,7 +65,8 @@ def _spent(db: Connection, run_id: str) -> Spending:
     return Spending(cost_usd=cost_usd or 0.0, tokens=int(tokens or 0))
 
 
-def _add_embedding_use(db: Connection, run_id: str, use: EmbeddingUse) -> None:
+def _add_embedding_use(db: Connection, run_id: str, use: EmbeddingUse, owner: str | None) -> None:
+    check_owner(db, run_id, owner)
     db.execute(_ADD_EMBEDDINGS, (run_number(db, run_id), *msgspec.structs.astuple(use)))
 
 

@@ -46,7 +46,10 @@ class SqliteConnection(Connection):
         last: int = self._db.execute(f"SELECT max(number) FROM {table}").fetchone()[0] or 0
         return range(last + 1, last + 1 + count)
 
-    def any_of(self, column: str) -> str:
+    def is_text(self, column: str) -> str:
+        return f"{column} = ?"
+
+    def any_of(self, column: str, *, long: bool = False) -> str:
         return f"{column} IN (SELECT value FROM json_each(?))"
 
     def array(self, values: Sequence[str] | Sequence[int]) -> Any:
@@ -61,7 +64,10 @@ class SqliteConnection(Connection):
         )
 
     def field(self, column: str, name: str) -> str:
-        return f"json_quote(json_extract({column}, '$.{name}'))"
+        # Of two paths it makes the text of an array, "[FIELD,null]"; of one, a value that the
+        # functions for JSON read up to its first NUL.
+        array = f"json_extract({column}, '$.{name}', '$[0]')"
+        return f"substr({array}, 2, length({array}) - 7)"
 
     @contextlib.contextmanager
     def lenient_text(self) -> Iterator[None]:

@@ -186,7 +186,7 @@ BAD_PLACES = """\
 21 routes.u/u: a route's name
 21 routes.u/u.targets[0].model: no provider 'baslin'
 22 storage.artifacts: must be a folder or s3://
-22 storage.database: must begin with sqlite:///
+22 storage.database: must begin with sqlite:/// or postgresql://
 23 datasets.hf_token: has characters that no header can have
 24 models.n.engine: the environment has no NO_ENGINE
 24 models.m: unknown engine 'vlm'

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from router.store.protocol import Store
 from router.store.postgres import PostgresStore
+from router.store.protocol import Store
 from router.store.sqlite import SqliteStore
 
 
@@ -30,6 +30,17 @@ def make_store(request, tmp_path, clock) -> Callable[[], Store]:
         address = request.getfixturevalue("postgres_address")
         return lambda: PostgresStore(address, clock=clock)
     return lambda: SqliteStore(tmp_path / "store.db", clock=clock)
+
+
+@pytest.fixture
+def at(store, clock) -> Callable[[float], Store]:
+    """Sets the clock and returns the store."""
+
+    def at(now: float) -> Store:
+        clock.now = now
+        return store
+
+    return at
 
 
 @pytest.fixture

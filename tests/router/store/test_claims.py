@@ -10,83 +10,83 @@ from providers.errors import NotFoundError
 from router.store.runs import Progress
 
 
-async def test_a_claim_counts_and_forgets_the_cells_in_flight(store):
+async def test_a_claim_counts_and_forgets_the_cells_in_flight(store, at):
     await store.add_run(a_run(interrupted=1), some_samples())
     await answered(store, Cell("r", "s0", 0))
     await store.begin("run_1", Cell("r", "s1", 0), "h", "t")
     await store.begin("run_1", Cell("r", "s2", 0), "h", "t")
-    assert await store.claim_run("run_1", "me", 100.0, 60.0)
+    assert await at(100.0).claim_run("run_1", "me", 60.0)
     run = await store.run("run_1")
     assert (run.owner, run.heartbeat_at, run.interrupted) == ("me", 100.0, 3)
     assert await store.progress("run_1") == Progress(answered=1, failed=0, in_flight=0, scored=0)
     await store.begin("run_1", Cell("r", "s1", 0), "h", "t")  # may be asked again
 
 
-async def test_a_live_owner_keeps_the_run_and_a_silent_one_loses_it(store):
+async def test_a_live_owner_keeps_the_run_and_a_silent_one_loses_it(store, at):
     await store.add_run(a_run(), some_samples())
-    assert await store.claim_run("run_1", "first", 100.0, 60.0)
+    assert await at(100.0).claim_run("run_1", "first", 60.0)
     await store.begin("run_1", Cell("r", "s0", 0), "h", "t")
-    assert not await store.claim_run("run_1", "second", 159.0, 60.0)
+    assert not await at(159.0).claim_run("run_1", "second", 60.0)
     assert (await store.progress("run_1")).in_flight == 1
-    assert await store.heartbeat("run_1", "first", 159.0) == ""
-    assert not await store.claim_run("run_1", "second", 218.0, 60.0)
-    assert await store.claim_run("run_1", "second", 219.0, 60.0)
-    assert await store.heartbeat("run_1", "first", 220.0) is None
+    assert await at(159.0).heartbeat("run_1", "first") == ""
+    assert not await at(218.0).claim_run("run_1", "second", 60.0)
+    assert await at(219.0).claim_run("run_1", "second", 60.0)
+    assert await at(220.0).heartbeat("run_1", "first") is None
     assert (await store.run("run_1")).heartbeat_at == 219.0
     await store.update_run("run_1", owner="", heartbeat_at=None)
-    assert await store.heartbeat("run_1", "second", 221.0) is None
-    assert await store.claim_run("run_1", "first", 221.0, 60.0)
+    assert await at(221.0).heartbeat("run_1", "second") is None
+    assert await at(221.0).claim_run("run_1", "first", 60.0)
 
 
 @pytest.mark.parametrize("state", ["paused", "completed", "failed", "cancelled"])
-async def test_only_a_queued_or_running_run_can_be_claimed(store, state):
+async def test_only_a_queued_or_running_run_can_be_claimed(store, state, at):
     await store.add_run(a_run(state=state), some_samples(3))
-    assert not await store.claim_run("run_1", "me", 1.0, 1.0)
-    await store.requeue_run("run_1", 2.0, 1.0, runner="server")
-    assert await store.claim_run("run_1", "me", 3.0, 1.0)
+    assert not await at(1.0).claim_run("run_1", "me", 1.0)
+    await at(2.0).requeue_run("run_1", 1.0, runner="server")
+    assert await at(3.0).claim_run("run_1", "me", 1.0)
     assert (await store.run("run_1")).runner == "server"
 
 
-async def test_a_replaced_owner_ends_nothing(store):
+async def test_a_replaced_owner_ends_nothing(store, at):
     await store.add_run(a_run(), some_samples(3))
-    assert await store.claim_run("run_1", "first", 100.0, 30.0)
-    assert await store.claim_run("run_1", "second", 131.0, 30.0)
-    assert not await store.end_run("run_1", "first", 132.0, state="failed")
+    assert await at(100.0).claim_run("run_1", "first", 30.0)
+    assert await at(131.0).claim_run("run_1", "second", 30.0)
+    assert not await at(132.0).end_run("run_1", "first", state="failed")
     assert (await store.run("run_1")).owner == "second"
-    assert await store.end_run("run_1", "second", 133.0, state="completed", finished_at=133.0)
+    assert await at(133.0).end_run("run_1", "second", state="completed", finished_at=133.0)
     run = await store.run("run_1")
     assert (run.state, run.owner, run.heartbeat_at, run.finished_at) == ("completed", "", None, 133)
 
 
-async def test_the_time_that_a_run_took_adds_up_without_the_gaps(store):
+async def test_the_time_that_a_run_took_adds_up_without_the_gaps(store, at):
     await store.add_run(a_run(), some_samples(3))
-    await store.claim_run("run_1", "me", 100.0, 30.0)
-    await store.heartbeat("run_1", "me", 101.0)
-    await store.heartbeat("run_1", "me", 105.0)
-    await store.heartbeat("run_1", "me", 5000.0)  # the machine slept: ten seconds at most
-    await store.end_run("run_1", "me", 5001.0, state="queued")
+    await at(100.0).claim_run("run_1", "me", 30.0)
+    await at(101.0).heartbeat("run_1", "me")
+    await at(105.0).heartbeat("run_1", "me")
+    await at(5000.0).heartbeat("run_1", "me")  # the machine slept: ten seconds at most
+    await at(5001.0).end_run("run_1", "me", state="queued")
     assert (await store.run("run_1")).ran_s == pytest.approx(1 + 4 + 10 + 1)
-    await store.claim_run("run_1", "me", 9000.0, 30.0)
-    await store.heartbeat("run_1", "me", 9002.0)
+    await at(9000.0).claim_run("run_1", "me", 30.0)
+    await at(9002.0).heartbeat("run_1", "me")
     assert (await store.run("run_1")).ran_s == pytest.approx(18)
 
 
-async def test_a_requested_state_reaches_the_owner_or_is_set_at_once(store):
+async def test_a_requested_state_reaches_the_owner_or_is_set_at_once(store, at):
     await store.add_run(a_run(), some_samples(3))
-    await store.claim_run("run_1", "me", 100.0, 30.0)
-    requested = await store.request_state("run_1", "paused", 101.0, 30.0)
+    await at(100.0).claim_run("run_1", "me", 30.0)
+    requested = await at(101.0).request_state("run_1", "paused", 30.0)
     assert (requested.state, requested.wish, requested.owner) == ("queued", "paused", "me")
-    assert await store.heartbeat("run_1", "me", 102.0) == "paused"
-    await store.request_state("run_1", "cancelled", 103.0, 30.0)
-    await store.request_state("run_1", "paused", 104.0, 30.0)  # does not call a cancellation off
-    assert await store.heartbeat("run_1", "me", 105.0) == "cancelled"
-    await store.end_run("run_1", "me", 106.0, state="cancelled")
+    assert await at(102.0).heartbeat("run_1", "me") == "paused"
+    await at(103.0).request_state("run_1", "cancelled", 30.0)
+    await at(104.0).request_state("run_1", "paused", 30.0)  # does not call a cancellation off
+    assert await at(105.0).heartbeat("run_1", "me") == "cancelled"
+    await at(106.0).end_run("run_1", "me", state="cancelled")
     assert (await store.run("run_1")).wish == ""
-    await store.requeue_run("run_1", 107.0, 30.0)
-    done = await store.request_state("run_1", "paused", 108.0, 30.0)
+    await at(107.0).requeue_run("run_1", 30.0)
+    done = await at(108.0).request_state("run_1", "paused", 30.0)
     assert (done.state, done.wish, done.finished_at) == ("paused", "", None)
     with pytest.raises(NotFoundError):
-        await store.request_state("run_2", "paused", 1.0, 1.0)
+        await at(1.0).request_state("run_2", "paused", 1.0)
 
 
 async def test_only_runs_of_servers_are_listed_as_unfinished(store):
@@ -97,12 +97,12 @@ async def test_only_runs_of_servers_are_listed_as_unfinished(store):
     assert [run.id for run in await store.unfinished_runs()] == ["run_0", "run_1"]
 
 
-async def test_a_cell_counts_how_often_it_was_in_flight_at_a_crash(store):
+async def test_a_cell_counts_how_often_it_was_in_flight_at_a_crash(store, at):
     await store.add_run(a_run(), some_samples(3))
     cell = Cell("a", "s1", 0)
     for now in (1.0, 2.0):
         await store.begin("run_1", cell, "h", "t")
-        assert await store.claim_run("run_1", "me", now, 0.0)
+        assert await at(now).claim_run("run_1", "me", 0.0)
     await answered(store, cell)
     await answered(store, Cell("a", "s2", 0))
     results = await everything(store.results("run_1"))
@@ -118,18 +118,18 @@ async def test_a_cell_counts_how_often_it_was_in_flight_at_a_crash(store):
     assert again.interrupted == 0
 
 
-async def test_deaths_in_a_row_are_counted_until_there_is_progress(store):
+async def test_deaths_in_a_row_are_counted_until_there_is_progress(store, at):
     await store.add_run(a_run(), some_samples(3))
     deaths = []
     for owner in ("1", "2", "3"):
-        await store.claim_run("run_1", owner, 1.0, 0.0)
+        await at(1.0).claim_run("run_1", owner, 0.0)
         deaths.append((await store.run("run_1")).deaths)
     await answered(store, Cell("a", "s0", 0))
-    await store.claim_run("run_1", "4", 1.0, 0.0)
+    await at(1.0).claim_run("run_1", "4", 0.0)
     deaths.append((await store.run("run_1")).deaths)
-    await store.claim_run("run_1", "5", 1.0, 0.0)
+    await at(1.0).claim_run("run_1", "5", 0.0)
     deaths.append((await store.run("run_1")).deaths)
-    await store.end_run("run_1", "5", 1.0, state="queued")  # which is no death
-    await store.claim_run("run_1", "6", 1.0, 0.0)
+    await at(1.0).end_run("run_1", "5", state="queued")  # which is no death
+    await at(1.0).claim_run("run_1", "6", 0.0)
     deaths.append((await store.run("run_1")).deaths)
     assert deaths == [0, 1, 2, 0, 1, 0]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import string
 
 import pytest
 from stores import a_run, answered, answered_cells, everything, failed, some_samples
 
-from evaluators.base import Answer, Cell, Sample, Score, Usage
+from evaluators.base import Answer, Cell, Judgement, Sample, Score, Usage
 from providers.errors import NotFoundError, StoreError
-from router.store.runs import Progress
+from router.store.judgements import JudgementRow
+from router.store.people_labels import PeopleLabel
+from router.store.runs import Progress, RunFilter
 
 
 async def test_samples_come_back_in_order_across_pages(store):
@@ -174,6 +177,56 @@ async def test_what_cannot_be_stored_is_a_store_error(store):
         with pytest.raises(StoreError, match="cannot keep an answer"):
             await store.keep_answer("run_1", Cell("r", "s0", 0), "h", Answer(text=text), [])
     assert await answered_cells(store) == set()
+
+
+ODD = "a\0b\x10@\x10\x10 \\u0000 \0\0 😀 \x7f"
+
+
+async def test_text_with_any_character_comes_back_as_it_went_in(store):
+    """PostgreSQL's text cannot have NUL."""
+    sample = Sample(
+        id=f"s{ODD}",
+        messages=({"role": "user", "content": ODD},),
+        references=(ODD,),
+        fields={"cluster": ODD, ODD: ODD, "other": "\\u0000\0"},
+        answer=ODD,
+    )
+    run = a_run(name=ODD, notes=ODD, tags=(ODD, "t,"), experiment=ODD, document={ODD: ODD})
+    await store.add_run(run, [sample])
+    cell = Cell(f"r{ODD}", sample.id, 0)
+    answer = Answer(text=ODD, thinking=ODD, model=ODD, target=ODD)
+    await store.keep_answer("run_1", cell, ODD, answer, [{"target": ODD}])
+    score = Score(output=ODD, value=1.0, note=ODD)
+    await store.keep_scores("run_1", {cell: [score]})
+    assert await everything(store.samples("run_1")) == [sample]
+    [result] = await everything(store.results("run_1"))
+    assert (result.cell, result.answer, result.scores) == (cell, answer, (score,))
+    assert await store.clusters("run_1") == {sample.id: ODD}
+    assert await store.runs(RunFilter(tag=ODD, experiment=ODD)) == [run]
+    assert await store.runs(RunFilter(tag=",")) == await store.runs(RunFilter(tag="t")) == []
+    assert await store.cached_answer(ODD, 0) is not None
+
+
+async def test_the_id_of_a_sample_may_be_as_long_as_a_text(store):
+    rng = random.Random(5)
+    ids = ["".join(rng.choices(string.printable, k=20_000)) for _ in range(2)]
+    await store.add_run(a_run(), [Sample(id=each, messages=()) for each in ids])
+    cell = Cell("r", ids[1], 0)
+    await answered(store, cell, "o")
+    label = PeopleLabel(output="o", cell=cell, answer_hash="h", scores=(1.0,), chance=None, at=1.0)
+    await store.keep_labels("run_1", "o", "r", [label])
+    assert await store.labels("run_1") == [label]
+    [result] = await everything(store.results("run_1"))
+    assert result.cell == cell
+    judgement = Judgement(answer=Answer(text="1"), tokens=(), request_hash="h")
+    row = JudgementRow(owner="run_1", metric="m", judge="j", sample_id=ids[1], repeat=0, attempt=0,
+                       request_hash="h", at=1.0, judgement=judgement)  # fmt: skip
+    await store.keep_judgement(row)
+    assert await store.judgements("run_1", sample_id=ids[1]) == [(1, row)]
+    assert await store.judgements("run_1", sample_id=ids[0]) == []
+    assert await store.judgements_of("run_1", sample_ids=[ids[1]], request_hashes=[]) == [row]
+    with pytest.raises(StoreError, match="same id"):
+        await store.add_run(a_run("run_2"), [Sample(id=ids[0], messages=())] * 2)
 
 
 async def test_results_are_ordered_and_paged(store):

@@ -154,7 +154,7 @@ async def test_an_unknown_run_is_an_error_not_an_empty_list(store):
         store.begin("run_", cell, "h", "t"),
         store.keep_answer("run_", cell, "h", Answer(text="a"), []),
         store.keep_scores("run_", {cell: []}),
-        store.claim_run("run_", "me", 1.0, 1.0),
+        store.claim_run("run_", "me", 1.0),
     ):
         with pytest.raises(NotFoundError, match="there is no run 'run_'"):
             await missing

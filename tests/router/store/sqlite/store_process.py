@@ -21,7 +21,7 @@ async def claim(store: SqliteStore, run_id: str, owner: str) -> None:
     """Print `ready`, wait for a line, claim, print whether that succeeded."""
     say("ready")
     await asyncio.to_thread(sys.stdin.readline)
-    say(await store.claim_run(run_id, owner, 1000.0, 60.0))
+    say(await store.claim_run(run_id, owner, 60.0))
 
 
 async def write(store: SqliteStore, run_id: str) -> None:

@@ -92,7 +92,7 @@ async def test_what_was_acknowledged_survives_kill_9(tmp_path):
             assert results[sample_id, repeat].text.startswith(f"answer {sample_id} {repeat} ")
         in_flight = sum(answer is None for answer in results.values())
         assert (await store.progress("run_1")).in_flight == in_flight
-        assert await store.claim_run("run_1", "next", 1.0, 1.0)
+        assert await store.claim_run("run_1", "next", 1.0)
         assert (await store.run("run_1")).interrupted == in_flight
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -99,8 +99,8 @@ async def test_a_run_that_cannot_be_read_hides_no_other(store, damage):
     assert (unreadable.name, unreadable.runner) == ("a name", "server")
     assert (await store.run("run_3")) == a_run("run_3", runner="server")
     # It can be given up and deleted.
-    assert await store.claim_run("run_2", "me", 1.0, 1.0)
-    assert await store.end_run("run_2", "me", 1.0, state="failed", error="it cannot be read")
+    assert await store.claim_run("run_2", "me", 1.0)
+    assert await store.end_run("run_2", "me", state="failed", error="it cannot be read")
     assert [run.id for run in await store.unfinished_runs()] == ["run_1", "run_3"]
     await store.delete_run("run_2")
     assert await store.run("run_2") is None

@@ -94,7 +94,7 @@ async def test_a_cancelled_caller_loses_only_the_result(tmp_path, caplog):
             outcomes = await asyncio.gather(*writes[:4], refused, return_exceptions=True)
             assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
         await writes[4]
-        await store.heartbeat("run_1", "unknown", 1.0)  # queued behind all of them
+        await store.heartbeat("run_1", "unknown")  # queued behind all of them
         assert await answered_cells(store) == {Cell("r", f"s{i}", 0) for i in range(5)}
         assert (await store.progress("run_1")).answered == 5
     assert "no sample 'missing'" in caplog.text  # no caller was left to get the error

@@ -126,9 +126,9 @@ def _without_password(address: str) -> tuple[str, str]:
     if not _POSTGRES.match(address):
         return address, ""
     password = ""
-    if found := _USER_AND_PASSWORD.match(address):
-        password = unquote(found[3])
-        address = f"{found[1]}{found[2]}@{address[found.end() :]}"
+    if match := _USER_AND_PASSWORD.match(address):
+        password = unquote(match[3])
+        address = f"{match[1]}{match[2]}@{address[match.end() :]}"
     place, mark, options = address.partition("?")
     rest = []
     for option in options.split("&"):

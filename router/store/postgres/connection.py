@@ -84,14 +84,14 @@ class PostgresConnection(Connection):
 def _translated(sql: str) -> str:
     """Return a statement with psycopg's parameters; its planner orders joins by itself."""
 
-    def replacement(found: re.Match[str]) -> str:
-        match found[0]:
+    def replacement(parameter: re.Match[str]) -> str:
+        match parameter[0]:
             case "?":
                 return "%s"
             case "%":
                 return "%%"
             case "CROSS JOIN":
                 return "JOIN"
-        return f"%({found[1]})s"
+        return f"%({parameter[1]})s"
 
     return _PARAMETER.sub(replacement, sql)

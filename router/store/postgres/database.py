@@ -16,7 +16,7 @@ from providers.base import Secret
 from providers.errors import StoreError, StoreUnavailableError
 from router.store.postgres.connection import PostgresConnection
 from router.store.postgres.migrations import migrate
-from router.store.postgres.server import Server, is_away
+from router.store.postgres.server import PostgresServer, is_away
 from router.store.postgres.transactions import PostgresTransactions
 from router.store.sql.connection import Connection
 from router.store.sql.database import SqlDatabase
@@ -34,7 +34,7 @@ class PostgresDatabase(SqlDatabase):
     """A PostgreSQL database, the writing thread of this process and its reading threads.
 
     Args:
-        address, password: as `Server` takes them.
+        address, password: as `PostgresServer` takes them.
         clock: seconds since the epoch, in place of this host's clock and the server's.
         room: how many writes may be on their way before the next one waits.
 
@@ -52,7 +52,7 @@ class PostgresDatabase(SqlDatabase):
     ) -> None:
         self.clock = clock or time.time
         self._claims_clock = clock
-        self._server = Server(address, password)
+        self._server = PostgresServer(address, password)
         self._room = room
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None

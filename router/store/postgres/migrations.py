@@ -31,12 +31,12 @@ def migrate(connection: psycopg.Connection, *, stop_before: str | None = None) -
         StoreError: the database was written by a newer evalrouter.
         psycopg.Error: PostgreSQL refused; nothing was changed.
     """
-    wanted = list(STEPS)
+    steps = list(STEPS)
     if stop_before is not None:
-        wanted = wanted[: wanted.index(stop_before)]
+        steps = steps[: steps.index(stop_before)]
     applied = _applied(connection)
     _refuse_newer(applied)
-    if applied.issuperset(wanted):
+    if applied.issuperset(steps):
         return
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -46,15 +46,15 @@ def migrate(connection: psycopg.Connection, *, stop_before: str | None = None) -
         )
         applied = _applied(connection)
         _refuse_newer(applied)
-        for name in wanted:
+        for name in steps:
             if name not in applied:
                 connection.execute(STEPS[name].encode())
                 connection.execute(f"INSERT INTO {_TABLE} (name) VALUES (%s)", (name,))
 
 
 def _applied(connection: psycopg.Connection) -> set[str]:
-    found = connection.execute("SELECT to_regclass(%s)::text", (_TABLE,)).fetchone()
-    if found is None or found[0] is None:
+    table = connection.execute("SELECT to_regclass(%s)::text", (_TABLE,)).fetchone()
+    if table is None or table[0] is None:
         return set()
     return {name for (name,) in connection.execute(f"SELECT name FROM {_TABLE}")}
 

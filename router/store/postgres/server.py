@@ -41,7 +41,7 @@ _REFUSED = ("authentication", "does not exist", "no pg_hba.conf entry", "not per
 _MISTAKEN = ("invalid ", "does not support SSL", "certificate")
 
 
-class Server:
+class PostgresServer:
     """A PostgreSQL database, as its address names it.
 
     Args:
@@ -166,17 +166,17 @@ class Server:
         Each caller gets an object of its own, because a traceback grows wherever it is raised.
         """
         if isinstance(error, StoreUnavailableError):
-            fault, reason, said = error.fault, error.reason, error.reason
+            fault, reason, text = error.fault, error.reason, error.reason
         elif isinstance(error, EvalrouterError):
             return error
         else:
-            said = _said(error)
+            text = _first_line(error)
             database_fault = _fault(error)
             if database_fault is None:
-                return _caused(StoreError(f"cannot {doing}: {self.name}: {said}"), error)
+                return _caused(StoreError(f"cannot {doing}: {self.name}: {text}"), error)
             fault, reason = database_fault
-            said = f"{reason} ({said})"
-        message = f"cannot {doing}: {self.name}: {said}"
+            text = f"{reason} ({text})"
+        message = f"cannot {doing}: {self.name}: {text}"
         return _caused(StoreUnavailableError(message, fault=fault, reason=reason), error)
 
 
@@ -235,7 +235,7 @@ def _fault(error: Exception) -> tuple[StoreFault, str] | None:
     return None
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """Return an error's first line, which has no values of rows."""
     diagnosis = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     lines = (diagnosis or str(error)).strip().splitlines()

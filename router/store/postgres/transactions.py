@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 
 from providers.errors import EvalrouterError
 from router.store.postgres.connection import PostgresConnection
-from router.store.postgres.server import Server, is_away, is_conflict
+from router.store.postgres.server import PostgresServer, is_away, is_conflict
 from router.store.sql.connection import Connection
 from router.store.sql.writer import Transactions
 
@@ -33,7 +33,7 @@ class PostgresTransactions(Transactions):
         clock: what to use in place of the server's clock; None for the server's.
     """
 
-    def __init__(self, server: Server, clock: Callable[[], float] | None) -> None:
+    def __init__(self, server: PostgresServer, clock: Callable[[], float] | None) -> None:
         self._server = server
         self._clock = clock
         self._connection: psycopg.Connection | None = None

@@ -46,15 +46,15 @@ def _experiments(db: Connection, name: str | None, tag: str | None) -> list[Expe
         )
     }
     counts: dict[str, list[StateCount]] = {}
-    one = "" if name is None else " AND experiment = :name"
-    for experiment, *count in db.execute(_RUNS.format(condition=one), values):
+    of_name = "" if name is None else " AND experiment = :name"
+    for experiment, *count in db.execute(_RUNS.format(condition=of_name), values):
         counts.setdefault(experiment, []).append(StateCount(*count))
     # A name that has notes or tags but no run (any more) is an experiment, too; one that has only
     # runs has no tag.
     names = described.keys() if tag is not None else described.keys() | counts.keys()
     rows = [(*described.get(each, (each, "[]", "")), counts.get(each, [])) for each in names]
-    found = readable(rows, experiment_of, lambda row: f"the experiment {row[0]}")
-    return sorted(found, key=lambda each: (-(each.last_run_at or -math.inf), each.name))
+    experiments = readable(rows, experiment_of, lambda row: f"the experiment {row[0]}")
+    return sorted(experiments, key=lambda each: (-(each.last_run_at or -math.inf), each.name))
 
 
 def _set(db: Connection, name: str, tags: tuple[str, ...], notes: str) -> None:

@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+
 from router.store.sql.connection import Connection
 from router.store.traffic import TrafficFilter
 
 _BLOCK = 4096
-_END = f"(SELECT coalesce(max(block) + 1, 0) * {_BLOCK} FROM traffic_blocks)"  # noqa: S608 - a constant
+_END = f"(SELECT coalesce(max(block) + 1, 0) * {_BLOCK} FROM traffic_blocks)"
 _KIND = ("route", "target", "klass", "status")
 _SAME_KIND = " AND ".join(f"traffic_kinds.{name} = traffic.{name}" for name in _KIND)
 _ALL = 2**63 - 1
@@ -101,7 +102,7 @@ def _spans(db: Connection, conditions: _Conditions, below: int) -> list[tuple[in
         for condition in conditions.time
     )
     return db.execute(
-        f"SELECT min(block) * {_BLOCK}, (max(block) + 1) * {_BLOCK} FROM ("  # noqa: S608
+        f"SELECT min(block) * {_BLOCK}, (max(block) + 1) * {_BLOCK} FROM ("
         "  SELECT block, block - row_number() OVER (ORDER BY block) AS span FROM traffic_blocks"
         f"  WHERE block * {_BLOCK} < :below AND {where}"
         ") GROUP BY span ORDER BY 1 DESC",
@@ -119,7 +120,7 @@ def _in_table(
     """Return numbers by reading requests one after the other."""
     first, below = span
     rows = db.execute(
-        "SELECT number FROM traffic WHERE "  # noqa: S608 - constants
+        "SELECT number FROM traffic WHERE "
         + " AND ".join(["number >= :first", "number < :below", *where])
         + " ORDER BY number DESC LIMIT :limit",
         conditions.values | {"first": first, "below": below, "limit": limit},
@@ -142,11 +143,11 @@ def _in_index(
         entries += " CROSS JOIN traffic ON traffic.number = entry.number"
         where += conditions.time
     newest = (
-        f"SELECT entry.number FROM {entries} WHERE {' AND '.join(where)}"  # noqa: S608 - constants
+        f"SELECT entry.number FROM {entries} WHERE {' AND '.join(where)}"
         " ORDER BY entry.number DESC LIMIT "
     )
     kinds = db.execute(
-        f"SELECT kind, newest FROM (SELECT kind, ({newest} 1) AS newest FROM traffic_kinds"  # noqa: S608
+        f"SELECT kind, newest FROM (SELECT kind, ({newest} 1) AS newest FROM traffic_kinds"
         f"{' WHERE ' if conditions.kind else ''}{' AND '.join(conditions.kind)})"
         # As many kinds as numbers: each of these has one that is newer than all of another kind.
         " WHERE newest IS NOT NULL ORDER BY newest DESC LIMIT :limit",
@@ -166,7 +167,7 @@ def _in_index(
 
 def new_numbers(db: Connection, count: int) -> Sequence[int]:
     """Return numbers for new requests, above all that are stored or were in the index."""
-    query = f"SELECT max(1 + coalesce((SELECT max(number) FROM traffic), 0), {_END})"  # noqa: S608 - a constant
+    query = f"SELECT max(1 + coalesce((SELECT max(number) FROM traffic), 0), {_END})"
     first: int = db.execute(query).fetchone()[0]
     return range(first, first + count)
 
@@ -174,7 +175,7 @@ def new_numbers(db: Connection, count: int) -> Sequence[int]:
 def index_block(db: Connection) -> bool:
     """Enter the oldest block that is full and not in the index; return whether there was one."""
     first, newest = db.execute(
-        "SELECT (SELECT min(number) FROM traffic WHERE number >= "  # noqa: S608 - constants
+        "SELECT (SELECT min(number) FROM traffic WHERE number >= "
         f"{_END}), (SELECT max(number) FROM traffic)"
     ).fetchone()
     block = (first or 0) // _BLOCK
@@ -197,7 +198,7 @@ def index_block(db: Connection) -> bool:
 def _entries(columns: str, of: str) -> str:
     """Return the SELECT of the entries of requests, in the order of their index."""
     return (
-        f"SELECT {columns} FROM (SELECT number, route, target, klass, status, key_id {of})"  # noqa: S608
+        f"SELECT {columns} FROM (SELECT number, route, target, klass, status, key_id {of})"
         f" AS traffic CROSS JOIN traffic_kinds ON {_SAME_KIND}"
         " CROSS JOIN traffic_keys ON traffic_keys.id = traffic.key_id"
         f" ORDER BY {columns}"
@@ -215,8 +216,8 @@ def delete(db: Connection, numbers: Sequence[int]) -> None:
     gone = db.execute(entries, values).fetchall()
     values["gone"] = msgspec.json.encode(gone).decode()
     for statement in (
-        f"DELETE FROM traffic_bodies WHERE number {chosen}",  # noqa: S608 - constants
-        f"DELETE FROM traffic WHERE number {chosen}",  # noqa: S608 - constants
+        f"DELETE FROM traffic_bodies WHERE number {chosen}",
+        f"DELETE FROM traffic WHERE number {chosen}",
         "DELETE FROM traffic_by_kind WHERE (kind, number) IN (SELECT kind, number FROM gone)",
         "DELETE FROM traffic_by_key"
         " WHERE (key, kind, number) IN (SELECT key, kind, number FROM gone)",
@@ -224,7 +225,7 @@ def delete(db: Connection, numbers: Sequence[int]) -> None:
         " AND NOT EXISTS (SELECT 1 FROM traffic_by_kind AS e WHERE e.kind = traffic_kinds.kind)",
         "DELETE FROM traffic_keys WHERE key IN (SELECT key FROM gone)"
         " AND NOT EXISTS (SELECT 1 FROM traffic_by_key AS e WHERE e.key = traffic_keys.key)",
-        "DELETE FROM traffic_blocks WHERE block IN"  # noqa: S608 - constants
+        "DELETE FROM traffic_blocks WHERE block IN"
         f" (SELECT DISTINCT value / {_BLOCK} FROM json_each(:numbers))"
         # The last one says where the index ends.
         " AND block < (SELECT max(block) FROM traffic_blocks) AND NOT EXISTS (SELECT 1 FROM traffic"

@@ -60,11 +60,11 @@ class PostgresConnection(Connection):
     def is_text(self, column: str) -> str:
         return f"text_hash({column}) = text_hash(?)"
 
-    def any_of(self, column: str, *, long: bool = False) -> str:
+    def any_of(self, column: str, values: str = "?", *, long: bool = False) -> str:
         if long:
-            hashes = "SELECT text_hash(item) FROM unnest(CAST(? AS text[])) AS item"
+            hashes = f"SELECT text_hash(item) FROM unnest(CAST({values} AS text[])) AS item"
             return f"text_hash({column}) = ANY({hashes})"
-        return f"{column} = ANY(?)"
+        return f"{column} = ANY({values})"
 
     def array(self, values: Sequence[str] | Sequence[int]) -> Any:
         return list(values)

@@ -71,8 +71,8 @@ class Connection(Protocol):
         """Return the condition that a column of texts of any length, with an index, is a `?`."""
         ...
 
-    def any_of(self, column: str, *, long: bool = False) -> str:
-        """Return the condition that `column` is one of the values of a parameter `array(...)`.
+    def any_of(self, column: str, values: str = "?", *, long: bool = False) -> str:
+        """Return the condition that `column` is one of `values`, a parameter `array(...)`.
 
         `long` is for columns of texts of any length, with an index.
         """

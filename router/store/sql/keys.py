@@ -98,6 +98,7 @@ def _revoke(db: Connection, name: str, now: float) -> KeyRow:
 def _add_spend(db: Connection, spent: Sequence[KeySpend]) -> None:
     # Sums, so that what other processes added meanwhile stays. In one order, so that they and this
     # one do not wait for each other.
+    db.execute(f"SELECT version FROM key_changes{db.for_update}")
     db.executemany(_ADD_SPEND, sorted(spend_columns(spend) for spend in spent))
 
 

@@ -49,8 +49,8 @@ class SqliteConnection(Connection):
     def is_text(self, column: str) -> str:
         return f"{column} = ?"
 
-    def any_of(self, column: str, *, long: bool = False) -> str:
-        return f"{column} IN (SELECT value FROM json_each(?))"
+    def any_of(self, column: str, values: str = "?", *, long: bool = False) -> str:
+        return f"{column} IN (SELECT value FROM json_each({values}))"
 
     def array(self, values: Sequence[str] | Sequence[int]) -> Any:
         return msgspec.json.encode(values).decode()

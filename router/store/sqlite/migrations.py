@@ -670,7 +670,7 @@ def m031_changes(db: Database) -> None:
     db.execute("INSERT INTO route_changes (version) VALUES (0)")
     for event in ("INSERT", "UPDATE", "DELETE"):
         db.execute(
-            f"CREATE TRIGGER route_overrides_{event.lower()} AFTER {event} ON route_overrides"  # noqa: S608 - constants
+            f"CREATE TRIGGER route_overrides_{event.lower()} AFTER {event} ON route_overrides"
             " BEGIN UPDATE route_changes SET version = version + 1; END"
         )
 

@@ -10,19 +10,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluators.stats.intervals import bounded_interval, clustered_error, t_quantile
+from evaluators.stats.intervals import clustered_error, t_quantile
 from evaluators.stats.inversion import StudentTest
 from evidence.cells import Ends, Floats
 
 Z = 1.959964
-FEW = 20
-"""With more samples a bound from the range is never the narrowest."""
 
 
 def of_mean(values: Floats, low: float | None = None, high: float | None = None) -> dict[str, Ends]:
     """Return Student's interval of a mean, plain and corrected for skew by Hall's method.
 
-    Ends beyond the range are cut off, and there is one more with a range, the bound from it.
+    Ends beyond the range are cut off.
     """
     least = -math.inf if low is None else low
     most = math.inf if high is None else high
@@ -39,9 +37,6 @@ def of_mean(values: Floats, low: float | None = None, high: float | None = None)
         ):
             below, above = test.interval(0.95)
             found[name] = max(below, least), min(above, most)
-    if low is not None and high is not None and len(values) <= FEW:
-        bound = bounded_interval(values, low=low, high=high)
-        found["range"] = None if bound.low is None else (bound.low, bound.high or bound.low)
     return found
 
 

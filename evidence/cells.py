@@ -75,6 +75,7 @@ class Cell(NamedTuple):
             `always-valid`; "" where it may not.
         refused: why reports give no interval here; "" where they give one.
         group: `0 or 1` where all scores are, which reports know.
+        asked: the width that was asked for, which the mean one has to come near; None for none.
         sequential: whether each replication is a run with many looks, so that fewer are made.
     """
 
@@ -89,6 +90,7 @@ class Cell(NamedTuple):
     refused: str = ""
     group: str = ""
     sequential: bool = False
+    asked: float | None = None
 
     @property
     def family(self) -> tuple[str, ...]:

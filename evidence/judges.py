@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from evaluators.stats.agreement import Pairs, krippendorff
 from evaluators.stats.corrected_means import corrected_mean
 from evaluators.stats.false_discovery import benjamini_hochberg
 from evaluators.stats.intervals import t_interval, wilson
+from evaluators.stats.label_plan import plan_labels
 from evaluators.stats.prediction_powered import corrected_share
 from evaluators.stats.ratings import Game, rate
 from evaluators.stats.regression import partial_slope
@@ -30,11 +33,14 @@ def judged_binary(people: Floats, random: np.random.Generator) -> Floats:
     return (random.random(people.shape) < chance).astype(np.float64)
 
 
-def _corrected(labelled: int, *, by_chance: bool = False) -> Callable[[Data], Outcome]:
+def _corrected(
+    labelled: int, *, scale: tuple[float, float] = (0.0, 1.0), by_chance: bool = False
+) -> Callable[[Data], Outcome]:
     """Correct a judge's mean by the labels of the first answers.
 
     Args:
         labelled: the number of answers with a label.
+        scale: the lowest and the highest score.
         by_chance: whether answers were chosen with probabilities, the last row of the values.
     """
 
@@ -50,7 +56,12 @@ def _corrected(labelled: int, *, by_chance: bool = False) -> Callable[[Data], Ou
                 for value, label in zip(people.tolist(), chosen, strict=True)
             ]
         corrected = corrected_mean(
-            judge.tolist(), given, clusters=data.clusters, probabilities=chances
+            judge.tolist(),
+            given,
+            clusters=data.clusters,
+            probabilities=chances,
+            low=scale[0],
+            high=scale[1],
         )
         if corrected is None:
             return Outcome(method="PPI++")
@@ -124,16 +135,17 @@ def _draw_questions(questions: int) -> Draw:
 
 def _means() -> list[Cell]:
     grade = float(np.dot([0.1, 0.2, 0.3, 0.25, 0.15], np.arange(1.0, 6)))
+    graded = partial(_corrected, scale=(1.0, 5.0))
     drawn: list[tuple[str, int, Draw, Callable[[Data], Outcome], float]] = [
         *(
             (f"good or bad, {n} of 2,000 labelled", n, _draw_good(2000), _corrected(n), GOOD)
-            for n in (30, 100)
+            for n in (10, 30, 100)
         ),
         ("good or bad, 100 of 200 labelled", 100, _draw_good(200), _corrected(100), GOOD),
         ("judge of pure noise, 100 of 2,000", 100, _draw_useless(2000), _corrected(100), GOOD),
         *(
-            (f"grades, {n} of 1,000 labelled", n, draw_graded(1000, 0.8), _corrected(n), grade)
-            for n in (30, 100)
+            (f"grades, {n} of 1,000 labelled", n, draw_graded(1000, 0.8), graded(n), grade)
+            for n in (10, 30, 100)
         ),
         (
             "20 of 200 questions labelled, 8 answers each",
@@ -150,9 +162,73 @@ def _means() -> list[Cell]:
             GOOD,
         ),
     ]
-    return [
-        Cell("corrected mean", name, n, draw, compute, truth)
+    cells = [
+        Cell(
+            "corrected mean",
+            name,
+            n,
+            draw,
+            compute,
+            truth,
+            over="discrete" if n == 10 and truth == GOOD else "",
+        )
         for name, n, draw, compute, truth in drawn
+    ]
+    refused = [
+        ("grades, 4 of 1,000 labelled", 4, draw_graded(1000, 0.8), "fewer than ten labels"),
+        ("4 of 200 questions labelled, 8 answers each", 4, _draw_questions(200), "few clusters"),
+    ]
+    return cells + [
+        Cell("corrected mean", name, n, draw, _corrected(labels), refused=why)
+        for (name, n, draw, why), labels in zip(refused, (4, 32), strict=True)
+    ]
+
+
+def _plans() -> list[Cell]:
+    """Label a few answers, plan the others for a width, label those, and correct the mean."""
+    total = 1000
+
+    def uncertain(random: np.random.Generator) -> Data:
+        people = random.normal(3, 1, total)
+        unsure = np.where(random.random(total) < 0.3, 1.0, 0.2)
+        return Data(np.stack([people - 0.4 + unsure * random.normal(0, 1, total), people, unsure]))
+
+    def compute_of(pilot: int, width: float) -> Callable[[Data], Outcome]:
+        def compute(data: Data) -> Outcome:
+            judge, people = data.values[0].tolist(), data.values[1].tolist()
+            unsure = data.values[2].tolist() if len(data.values) > 2 else [0.0] * total
+            # The seed of the draw must not be the same for all replications.
+            seed = crc32(data.values.tobytes())
+            given: list[float | None] = [*people[:pilot], *[None] * (total - pilot)]
+            plan = plan_labels(judge, unsure, given, width=width, seed=seed)
+            for place in plan.chosen:
+                given[place] = people[place]
+            corrected = corrected_mean(judge, given, probabilities=plan.probabilities)
+            if corrected is None:
+                return Outcome(method="PPI++")
+            return Outcome(ends(corrected.mean.low, corrected.mean.high), "PPI++")
+
+        return compute
+
+    grade = float(np.dot([0.1, 0.2, 0.3, 0.25, 0.15], np.arange(1.0, 6)))
+    drawn: list[tuple[str, int, Draw, float, float]] = [
+        ("grades, after 40 of 1,000", 40, draw_graded(total, 0.8), 0.3, grade),
+        ("good or bad, after 60 of 1,000", 60, _draw_good(total), 0.14, GOOD),
+        ("judge sure of some, after 60 of 1,000", 60, uncertain, 0.2, 3.0),
+    ]
+    return [
+        # Which answers are labelled depends on earlier labels: a run with two looks.
+        Cell(
+            "label plan",
+            name,
+            pilot,
+            draw,
+            compute_of(pilot, width),
+            truth,
+            asked=width,
+            sequential=True,
+        )
+        for name, pilot, draw, width, truth in drawn
     ]
 
 
@@ -369,4 +445,4 @@ def _boards() -> list[Cell]:
     ]
 
 
-CELLS = (*_means(), *_shares(), *_agreement(), *_reliability(), *_warnings(), *_boards())
+CELLS = (*_means(), *_plans(), *_shares(), *_agreement(), *_reliability(), *_warnings(), *_boards())

@@ -18,6 +18,9 @@ SEQUENTIAL = 2_000
 COVERAGE = 0.93
 OVER = 0.97
 WIDER = 1.25
+AS_ASKED = 0.1
+"""How far the mean width may be from the one that was asked for, as a share of it."""
+
 REFUSED = 0.99
 
 
@@ -157,6 +160,8 @@ def _faults(cell: Cell, counts: Counts, best: tuple[str, float] | None) -> Itera
             yield "covers too much"
         if best is not None and interval.width > WIDER * best[1]:
             yield f"{interval.width / best[1]:.2f} times as wide as need be"
+        if cell.asked is not None and abs(interval.width / cell.asked - 1) > AS_ASKED:
+            yield f"{interval.width / cell.asked:.2f} times as wide as asked"
     if counts.wrong is not None:
         error = (cell.nominal * (1 - cell.nominal) / replications) ** 0.5
         if counts.wrong > cell.nominal + 3 * error:

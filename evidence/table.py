@@ -54,6 +54,8 @@ def _remarks(cell: Cell, finding: Finding) -> Iterable[str]:
         for name, other in counts.candidates.items():
             if other.covers and interval.width > WIDER * other.width and not finding.faults:
                 yield f"{name}, {other.width:.3g}, covers here, and misses elsewhere at this n"
+    if cell.asked is not None:
+        yield f"a width of {cell.asked:g} was asked for"
     if cell.over:
         yield cell.over
     if cell.sequential:

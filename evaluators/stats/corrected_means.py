@@ -4,6 +4,9 @@
     corrected_interval(rows, ...)       -> the same, of the rows that `ppi_statistics` makes
     corrected_difference(a, b, ...)     -> Paired(difference=..., low=..., high=..., p_value=...)
 
+With fewer than `FEWEST_LABELS` labels, or `FEWEST_CLUSTERS` effective clusters (of the labels or of
+all samples), there is no interval and nothing is tested.
+
 The estimate is that of `prediction_powered.py`. What each sample contributes to it is as good as
 independent of the others, so that the sum over samples (or clusters) has Student's distribution,
 with the degrees of freedom of the labelled ones: the unlabelled ones are far more, and the judge's
@@ -43,7 +46,13 @@ from evaluators.stats.inversion import (
     p_value,
 )
 from evaluators.stats.power import minimum_detectable_effect
-from evaluators.stats.prediction_powered import FOLDS, Linearised, linearised, rows_of
+from evaluators.stats.prediction_powered import (
+    FEWEST_LABELS,
+    FOLDS,
+    Linearised,
+    linearised,
+    rows_of,
+)
 from evaluators.stats.resampling import Floats
 from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
 
@@ -236,7 +245,8 @@ def _test(
         always_valid: as above.
     """
     units, error, freedom = _error(linear, parts, clusters)
-    if units < 2 or (clusters is not None and freedom is None):
+    labels = min(int(part.labelled.sum()) for part in parts)
+    if labels < FEWEST_LABELS or units < 2 or (clusters is not None and freedom is None):
         return NoTest()
     estimate = linear.estimate
     nothing = error <= ROUNDING * max(1.0, abs(estimate))
@@ -278,7 +288,8 @@ def _error(
             cluster for cluster, has in zip(clusters, part.labelled.tolist(), strict=True) if has
         ]
         counts.append(len(set(chosen)))
-        few = len(set(chosen)) < 2 or effective_clusters(chosen) < FEWEST_CLUSTERS
+        effective = min(effective_clusters(chosen), effective_clusters(clusters))
+        few = len(set(chosen)) < 2 or effective < FEWEST_CLUSTERS
         values = part.influence[part.labelled]
         freedoms.append(None if few or not values.any() else clustered_error(values, chosen)[1])
     units = min(counts)

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluators.stats.intervals import t_quantile
+from evaluators.stats.prediction_powered import FEWEST_LABELS, best_power
 from evaluators.stats.resampling import Floats
 
-# Fewer labels than this say too little of the error to plan by it.
-_ENOUGH = 10
+_STEPS = 30  # halvings of the number of labels
 
 
 class LabelPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +35,8 @@ class LabelPlan(msgspec.Struct, frozen=True, kw_only=True):
         needed: labels in all, those that are there included.
         expected_width: the width that so many labels are expected to give; it is larger than
             requested where even all answers do not suffice.
-        error: the standard deviation of the judge's error that the plan goes by.
+        error: the standard deviation of people's scores around what the judge's say of them, which
+            the plan goes by.
         measured: whether the error is that of earlier labels; otherwise it is taken to be as
             large as the spread of the judge's scores, with which the judge would be of no use.
         chosen: the places of the answers to label now, in order.
@@ -79,44 +82,109 @@ def plan_labels(
     scores, unsure = np.asarray(judge, dtype=np.float64), np.asarray(uncertainty, dtype=np.float64)
     total = len(scores)
     labelled = np.array([given is not None for given in people], dtype=bool)
-    error, measured = _error(scores, people)
-    variance = (width / 2 / t_quantile(0.5 + level / 2, 1e6)) ** 2
-    shares = _shares(unsure)
-    # The variance of the mean is this over the number of labels, and that of the judge's scores.
-    design = float((error**2 * _profile(unsure) / shares).mean()) / total
-    spread = float(scores.var()) / total if measured else 0.0
-    labels = design / (variance - spread) if variance > spread else math.inf
-    needed = total if labels >= total else max(2, math.ceil(labels), int(labelled.sum()))
-    more = _chances(shares, needed - int(labelled.sum()))
-    random = np.random.Generator(np.random.PCG64(seed))
-    drawn = random.random(total) < more
     before = (
         np.full(total, labelled.mean())
         if earlier is None
         else np.asarray(earlier, dtype=np.float64)
     )
-    rest = 0.0 if needed == total else design / needed
-    half = t_quantile(0.5 + level / 2, max(1, needed - 1)) * math.sqrt(spread + rest)
+    shares = _shares(unsure)
+    known = _Known.of(scores, people, before) if labelled.sum() >= FEWEST_LABELS else None
+
+    def expected(more: Floats) -> float:
+        """Return the width that labels with these chances are expected to give."""
+        chances = _either(before, more)
+        odds = (1 - chances) / np.maximum(chances, 1e-12)
+        labels = float(chances.sum())
+        if known is None:
+            people_vary = float(scores.var())
+            rest = people_vary * float((_profile(unsure) * odds).mean())
+        else:
+            people_vary = known.people_vary
+            rest = known.unexplained(labels, total, odds)
+        half = t_quantile(0.5 + level / 2, max(1.0, labels - 1)) * math.sqrt(
+            (people_vary + rest) / total
+        )
+        return 2 * half
+
+    more = np.zeros(total)
+    # By chance there may be half as many as are expected, and below that nothing is corrected.
+    fewest = min(total, 2 * FEWEST_LABELS)
+    if before.sum() < fewest or known is None or expected(more) > width:
+        few, many = 0.0, float(total)
+        for _ in range(_STEPS):
+            middle = (few + many) / 2
+            more = _chances(shares, middle)
+            if _either(before, more).sum() < fewest or expected(more) > width:
+                few = middle
+            else:
+                many = middle
+        more = np.ones(total) if expected(np.ones(total)) > width else _chances(shares, many)
+    random = np.random.Generator(np.random.PCG64(seed))
+    drawn = random.random(total) < more
+    chances = _either(before, more)
     return LabelPlan(
-        needed=needed,
-        expected_width=2 * half,
-        error=error,
-        measured=measured,
+        needed=max(int(labelled.sum()), round(float(chances.sum()))),
+        expected_width=expected(more),
+        error=float(scores.std()) if known is None else known.error(float(chances.sum()), total),
+        measured=known is not None,
         chosen=tuple(np.flatnonzero(drawn & ~labelled).tolist()),
-        probabilities=tuple((1 - (1 - before) * (1 - more)).tolist()),
+        probabilities=tuple(chances.tolist()),
     )
 
 
-def _error(scores: Floats, people: Sequence[float | None]) -> tuple[float, bool]:
-    """Return the standard deviation of the judge's error, and whether it was measured."""
-    errors = [
-        given - float(score)
-        for score, given in zip(scores, people, strict=True)
-        if given is not None
-    ]
-    if len(errors) < _ENOUGH:
-        return float(scores.std()), False
-    return float(np.std(errors, ddof=1)), True
+class _Known(NamedTuple):
+    """What earlier labels say.
+
+    Attributes:
+        places: of the answers with a label.
+        weights: what each of them counts, in all 1.
+        judge, people: their scores, less the means.
+    """
+
+    places: NDArray[np.intp]
+    weights: Floats
+    judge: Floats
+    people: Floats
+
+    @classmethod
+    def of(cls, scores: Floats, people: Sequence[float | None], chances: Floats) -> _Known:
+        given = [(place, score) for place, score in enumerate(people) if score is not None]
+        places = np.array([place for place, _ in given], dtype=np.intp)
+        truth = np.array([score for _, score in given])
+        weights = 1 / np.maximum(chances[places], 1e-12)
+        weights /= weights.sum()
+        judged = scores[places]
+        return cls(places, weights, judged - weights @ judged, truth - weights @ truth)
+
+    @property
+    def people_vary(self) -> float:
+        """Return the variance of people's scores."""
+        n = len(self.places)
+        return float(self.weights @ self.people**2) * n / (n - 1)
+
+    def _squares(self, labels: float, total: int) -> Floats:
+        """Return the squares of what the judge leaves unexplained with so many labels."""
+        shared = float(self.weights @ (self.judge * self.people))
+        variance = float(self.weights @ self.judge**2)
+        rest = self.people - best_power(shared, variance, labels, total) * self.judge
+        n = len(self.places)
+        # Two means and a slope were fitted to them.
+        squares: Floats = rest**2 * n / (n - 2)
+        return squares
+
+    def unexplained(self, labels: float, total: int, odds: Floats) -> float:
+        """Return the mean of those squares over all answers, each times its odds of no label."""
+        return float(self.weights @ (self._squares(labels, total) * odds[self.places]))
+
+    def error(self, labels: float, total: int) -> float:
+        """Return the standard deviation of what the judge leaves unexplained."""
+        return math.sqrt(float(self.weights @ self._squares(labels, total)))
+
+
+def _either(before: Floats, more: Floats) -> Floats:
+    """Return the probability of being drawn in one of two draws, or in both."""
+    chances: Floats = 1 - (1 - before) * (1 - more)
+    return chances
 
 
 def _profile(uncertainty: Floats) -> Floats:
@@ -136,7 +204,7 @@ def _shares(uncertainty: Floats) -> Floats:
     return 0.5 / total + 0.5 * uncertainty / summed
 
 
-def _chances(shares: Floats, labels: int) -> Floats:
+def _chances(shares: Floats, labels: float) -> Floats:
     """Return probabilities that add up to the number of labels, none of them above 1."""
     chances = shares * labels
     for _ in range(len(shares)):

@@ -39,7 +39,15 @@ FOLDS = 5
 _WIDTH = 8
 
 
-def _tuned(shared: float, variance: float, labelled: float, unlabelled: float) -> float:
+def best_power(shared: float, variance: float, labelled: float, unlabelled: float) -> float:
+    """Return how much of a judge's scores makes the variance of the estimate least, from 0 to 1.
+
+    Args:
+        shared: the covariance of people's scores with the judge's.
+        variance: of the judge's scores.
+        labelled: how many answers people score.
+        unlabelled: how many answers the judge's mean is of.
+    """
     if unlabelled <= 0 or variance <= 0:
         return 0.0
     return min(1.0, max(0.0, shared / ((1 + labelled / unlabelled) * variance)))
@@ -176,7 +184,7 @@ def _power_of_sums(others: Floats, labelled: float, unlabelled: float) -> float:
     if count < 2:
         return 0.0
     shared = products / weight - judge / weight * people / weight
-    return _tuned(shared, squares / weight - (judge / weight) ** 2, labelled, unlabelled)
+    return best_power(shared, squares / weight - (judge / weight) ** 2, labelled, unlabelled)
 
 
 def corrected_share(

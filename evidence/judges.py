@@ -11,11 +11,11 @@ from zlib import crc32
 import numpy as np
 
 from evaluators.stats.agreement import Pairs, krippendorff
-from evaluators.stats.corrected_means import corrected_mean
+from evaluators.stats.corrected_means import corrected_difference, corrected_mean
 from evaluators.stats.false_discovery import benjamini_hochberg
 from evaluators.stats.intervals import t_interval, wilson
 from evaluators.stats.label_plan import plan_labels
-from evaluators.stats.prediction_powered import corrected_share
+from evaluators.stats.prediction_powered import corrected_share, rows_of
 from evaluators.stats.ratings import Game, rate
 from evaluators.stats.regression import partial_slope
 from evaluators.stats.reliability import icc
@@ -34,7 +34,11 @@ def judged_binary(people: Floats, random: np.random.Generator) -> Floats:
 
 
 def _corrected(
-    labelled: int, *, scale: tuple[float, float] = (0.0, 1.0), by_chance: bool = False
+    labelled: int,
+    *,
+    scale: tuple[float, float] = (0.0, 1.0),
+    by_chance: bool = False,
+    alone: bool = True,
 ) -> Callable[[Data], Outcome]:
     """Correct a judge's mean by the labels of the first answers.
 
@@ -42,6 +46,7 @@ def _corrected(
         labelled: the number of answers with a label.
         scale: the lowest and the highest score.
         by_chance: whether answers were chosen with probabilities, the last row of the values.
+        alone: whether the labels alone are a candidate, whose t interval holds here.
     """
 
     def compute(data: Data) -> Outcome:
@@ -67,14 +72,14 @@ def _corrected(
             return Outcome(method="PPI++")
         interval = ends(corrected.mean.low, corrected.mean.high)
         others: dict[str, Ends] = {}
-        if not by_chance:
+        if not by_chance and alone:
             index = data.clusters
             raw = t_interval(judge, clusters=index)
-            alone = t_interval(
+            by_labels = t_interval(
                 people[:labelled], clusters=None if index is None else index[:labelled]
             )
             others = {
-                "labels alone": ends(alone.low, alone.high),
+                "labels alone": ends(by_labels.low, by_labels.high),
                 "raw judge": ends(raw.low, raw.high),
             }
         return Outcome(interval, "PPI++", candidates=others)
@@ -91,6 +96,71 @@ def draw_graded(n: int, noise: float) -> Draw:
         return Data(np.stack([judge, people]))
 
     return draw
+
+
+def _draw_fives(n: int, share: float) -> Draw:
+    """Draw grades that are nearly all five, and a judge that does not see which are not."""
+
+    def draw(random: np.random.Generator) -> Data:
+        people = np.where(random.random(n) < share, 5.0, 2.0)
+        return Data(np.stack([np.where(random.random(n) < 0.1, 4.0, 5.0), people]))
+
+    return draw
+
+
+def _draw_nearly_right(n: int) -> Draw:
+    """Draw verdicts of a judge that is wrong in 3% of the answers."""
+
+    def draw(random: np.random.Generator) -> Data:
+        people = (random.random(n) < GOOD).astype(np.float64)
+        wrong = random.random(n) < 0.03
+        return Data(np.stack([np.where(wrong, 1 - people, people), people]))
+
+    return draw
+
+
+def _differences() -> list[Cell]:
+    """Return equal routes, whose answers to the same samples (or others) have labels."""
+
+    def draw(random: np.random.Generator) -> Data:
+        question = random.normal(0, 0.6, 500)
+        rows = []
+        for _ in range(2):
+            people = np.clip(np.round(3.5 + question + random.normal(0, 0.8, 500)), 1, 5)
+            wrong = random.random(500) < 0.4
+            rows += [np.clip(people + wrong * random.integers(-1, 3, 500), 1, 5), people]
+        return Data(np.stack(rows))
+
+    def compute_of(labelled: int, *, same: bool) -> Callable[[Data], Outcome]:
+        def compute(data: Data) -> Outcome:
+            sides = []
+            for number in range(2):
+                judge, people = data.values[2 * number], data.values[2 * number + 1]
+                first = 0 if same else number * labelled
+                given: list[float | None] = [None] * len(judge)
+                given[first : first + labelled] = people[first : first + labelled].tolist()
+                sides.append(rows_of(judge, given, np.arange(len(judge))))
+            found = corrected_difference(*sides, width=4.0)
+            assert found is not None, "500 samples"
+            interval = ends(found.low, found.high)
+            wrong = found.p_value < ALPHA
+            covers = interval is not None and interval[0] <= 0 <= interval[1]
+            return Outcome(interval, "PPI++", wrong, contradicts=wrong == covers)
+
+        return compute
+
+    return [
+        Cell(
+            "corrected difference",
+            f"grades, {labelled} of 500 labelled, {'the same' if same else 'others'} of each",
+            labelled,
+            draw,
+            compute_of(labelled, same=same),
+            over="discrete" if labelled < 50 else "",
+        )
+        for labelled in (20, 100)
+        for same in (True, False)
+    ]
 
 
 def _draw_good(n: int) -> Draw:
@@ -170,7 +240,7 @@ def _means() -> list[Cell]:
             draw,
             compute,
             truth,
-            over="discrete" if n == 10 and truth == GOOD else "",
+            over="discrete" if n <= 30 and "questions" not in name else "",
         )
         for name, n, draw, compute, truth in drawn
     ]
@@ -178,10 +248,35 @@ def _means() -> list[Cell]:
         ("grades, 4 of 1,000 labelled", 4, draw_graded(1000, 0.8), "fewer than ten labels"),
         ("4 of 200 questions labelled, 8 answers each", 4, _draw_questions(200), "few clusters"),
     ]
-    return cells + [
+    without = [
         Cell("corrected mean", name, n, draw, _corrected(labels), refused=why)
         for (name, n, draw, why), labels in zip(refused, (4, 32), strict=True)
     ]
+    bounded = [
+        Cell(
+            "corrected mean",
+            f"95% fives, the judge sees no difference, {n} of 1,000",
+            n,
+            _draw_fives(1000, 0.95),
+            _corrected(n, scale=(1.0, 5.0), alone=False),
+            5 * 0.95 + 2 * 0.05,
+            over="bounded",
+        )
+        for n in (10, 50)
+    ]
+    rare = [
+        Cell(
+            "corrected mean",
+            f"a judge that is wrong in 3%, {n} of 1,000",
+            n,
+            _draw_nearly_right(1000),
+            _corrected(n, alone=False),
+            GOOD,
+            over="bounded",
+        )
+        for n in (20, 50)
+    ]
+    return cells + without + bounded + rare
 
 
 def _plans() -> list[Cell]:
@@ -445,4 +540,13 @@ def _boards() -> list[Cell]:
     ]
 
 
-CELLS = (*_means(), *_plans(), *_shares(), *_agreement(), *_reliability(), *_warnings(), *_boards())
+CELLS = (
+    *_means(),
+    *_differences(),
+    *_plans(),
+    *_shares(),
+    *_agreement(),
+    *_reliability(),
+    *_warnings(),
+    *_boards(),
+)

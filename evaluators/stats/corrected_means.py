@@ -7,16 +7,21 @@
 With fewer than `FEWEST_LABELS` labels, or `FEWEST_CLUSTERS` effective clusters (of the labels or of
 all samples), there is no interval and nothing is tested.
 
-The estimate is that of `prediction_powered.py`. What each sample contributes to it is as good as
-independent of the others, so that the sum over samples (or clusters) has Student's distribution,
-with the degrees of freedom of the labelled ones: the unlabelled ones are far more, and the judge's
-scores are all that is known of them. Interval and p-values of a difference are of that one test.
+The estimate is that of `prediction_powered.py`: the mean of what is left of people's scores without
+a part of the judge's, and that part of the judge's mean. The first is a mean of few numbers, nearly
+all of them alike where a judge is hardly ever wrong, so it has the interval (for a difference the
+test) that means of such numbers have elsewhere; the distances of its ends and those of the judge's
+mean add up as squares do (MOVER; Zou and Donner 2008, Statistics in Medicine 27:1693-1702).
+Where labelled samples count differently, or are in clusters, what each adds is summed up instead,
+and the sum has Student's distribution with the degrees of freedom of the labels. Interval and
+p-values of a difference are always of one test.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from statistics import NormalDist
 
 import msgspec
 import numpy as np
@@ -33,16 +38,21 @@ from evaluators.stats.intervals import (
     clustered_error,
     effective_clusters,
     matrix,
+    mean_interval,
     within,
 )
 from evaluators.stats.inversion import (
     BoundedTest,
+    DifferenceMethod,
     DifferenceTest,
     EveryTest,
     NoTest,
     StudentTest,
+    Tails,
     UnseenTest,
+    boundary,
     equivalence_p,
+    mean_test,
     p_value,
 )
 from evaluators.stats.power import minimum_detectable_effect
@@ -57,6 +67,9 @@ from evaluators.stats.resampling import Floats
 from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
 
 _LEVEL = 0.95
+# Smaller p-values are not told apart.
+_SMALLEST = 1e-9
+_LOG_SMALLEST = math.log(_SMALLEST)
 _METHODS: dict[str, Method] = {"t": "t", "bounded": "bounded", "asymptotic": "asymptotic"}
 
 
@@ -135,8 +148,11 @@ def corrected_interval(
         return None
     linear = linearised(given)
     room = None if low is None or high is None else (linear.estimate - low, high - linear.estimate)
-    test = _test(linear, [linear], clusters, room, always_valid=always_valid)
-    ends = test.interval(level)
+    if clusters is None and linear.even and not always_valid:
+        ends, method = _mean_ends(linear, low, high, level)
+    else:
+        test = _test(linear, [linear], clusters, room, always_valid=always_valid)
+        ends, method = test.interval(level), _METHODS.get(test.method, "none")
     smallest, largest = -math.inf if low is None else low, math.inf if high is None else high
     interval = Interval(
         # People's mean is one of their scores at most, whatever the estimate makes of it.
@@ -144,7 +160,7 @@ def corrected_interval(
         low=None if ends is None else ends[0],
         high=None if ends is None else ends[1],
         n=len(given),
-        method=_METHODS.get(test.method, "none"),
+        method=method,
     )
     return Corrected(
         mean=within(interval, low, high), labelled=int(linear.labelled.sum()), power=linear.power
@@ -217,14 +233,117 @@ def corrected_tests(
         labelled=ours.labelled | theirs.labelled,
         agreed=ours.agreed and theirs.agreed,
         power=min(ours.power, theirs.power),
+        powers=np.concatenate([ours.powers, theirs.powers]),
+        rest=ours.rest - theirs.rest,
+        predicted=ours.predicted - theirs.predicted,
+        # Samples that people scored on one side only have no difference of their own.
+        even=ours.even and theirs.even and bool((ours.labelled == theirs.labelled).all()),
     )
     room = None if width is None else (difference + width, width - difference)
-    test = _test(gap, [ours, theirs], clusters, room, always_valid=always_valid)
     units, error = _error(gap, [ours, theirs], clusters)[:2]
+    test: DifferenceTest
+    if clusters is None and gap.even and not always_valid:
+        test = _paired_test(gap, width, error)
+    else:
+        test = _test(gap, [ours, theirs], clusters, room, always_valid=always_valid)
     margin: DifferenceTest = test
     if width is not None and not isinstance(test, NoTest):
         margin = EveryTest([test, UnseenTest(difference, error, units, width)], units=units)
     return CorpusTests(test, margin, units, difference, error)
+
+
+def _mean_ends(
+    linear: Linearised, low: float | None, high: float | None, level: float
+) -> tuple[tuple[float, float] | None, Method]:
+    """Return the interval of a corrected mean whose labels count alike, and its method."""
+    least = most = None
+    if low is not None and high is not None:
+        corners = [
+            people - power * judge
+            for people in (low, high)
+            for judge in (low, high)
+            for power in linear.powers.tolist()
+        ]
+        least, most = min(corners), max(corners)
+    values = linear.rest[linear.labelled]
+    if len(values) < FEWEST_LABELS:
+        return None, "none"
+    rest = mean_interval(values, level=level, low=least, high=most)
+    if rest.low is None or rest.high is None or rest.estimate is None:
+        return None, "none"
+    half = _half(linear, level)
+    return (
+        linear.estimate - math.hypot(rest.estimate - rest.low, half),
+        linear.estimate + math.hypot(rest.high - rest.estimate, half),
+    ), rest.method
+
+
+def _half(linear: Linearised, level: float) -> float:
+    """Return half the width of the interval of the judge's part."""
+    error = math.sqrt(float((linear.predicted**2).sum()))
+    return NormalDist().inv_cdf(0.5 + level / 2) * error
+
+
+class _SummedTest:
+    """The sum of a mean that is tested and of the judge's part, whose error is normal.
+
+    A value is rejected at the levels at which the interval leaves it out.
+    """
+
+    def __init__(self, rest: DifferenceTest, mean: float, linear: Linearised, error: float) -> None:
+        self._rest, self._mean, self._linear, self._error = rest, mean, linear, error
+
+    @property
+    def method(self) -> DifferenceMethod:
+        """The name of the test of the mean."""
+        return self._rest.method
+
+    def scaled(self, ratio: float, luck: float) -> DifferenceTest:
+        """Return the test of other data that are alike, with their error alone."""
+        if not self._error:
+            return self._rest.scaled(ratio, luck)
+        units = int(self._linear.labelled.sum())
+        student = StudentTest(self._linear.estimate, self._error, units - 1)
+        return student.scaled(ratio, luck)
+
+    def interval(self, level: float) -> tuple[float, float] | None:
+        """Return the differences that the test does not reject."""
+        ends = self._rest.interval(level)
+        if ends is None:
+            return None
+        half, estimate = _half(self._linear, level), self._linear.estimate
+        return (
+            estimate - math.hypot(self._mean - ends[0], half),
+            estimate + math.hypot(ends[1] - self._mean, half),
+        )
+
+    def tails(self, value: float) -> Tails:
+        """Return the one-sided p-values of a true difference of `value`."""
+        if self.interval(_LEVEL) is None:
+            return Tails(1.0, 1.0)
+        estimate = self._linear.estimate
+        if value == estimate:
+            return Tails(0.5, 0.5)
+
+        def rejected(alpha: float) -> bool:
+            ends = self.interval(1 - alpha)
+            return ends is not None and (value < ends[0] if value < estimate else value > ends[1])
+
+        if rejected(_SMALLEST):
+            tail = _SMALLEST / 2
+        else:
+            tail = math.exp(boundary(lambda log: rejected(math.exp(log)), 0.0, _LOG_SMALLEST)) / 2
+        return Tails(tail, 1 - tail) if value < estimate else Tails(1 - tail, tail)
+
+
+def _paired_test(gap: Linearised, width: float | None, error: float) -> DifferenceTest:
+    """Return the test of a difference of which the same samples have labels on both sides."""
+    values = gap.rest[gap.labelled]
+    if len(values) < FEWEST_LABELS:
+        return NoTest()
+    room = None if width is None else width * (1 + float(gap.powers.max()))
+    test = mean_test(values, low=None if room is None else -room, high=room)
+    return _SummedTest(test, float(values.mean()), gap, error)
 
 
 def _test(

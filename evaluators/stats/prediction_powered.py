@@ -124,6 +124,11 @@ class Linearised(NamedTuple):
         labelled: for each row, whether it has people's score.
         agreed: whether people and judge gave the same score wherever people gave one.
         power: how much of the judge's scores the estimate uses, from 0 to 1.
+        powers: the same for each fold.
+        rest: what is left of people's score of each row without that part of the judge's; 0 for a
+            row without a label. The estimate is the mean of the rest, plus the judge's part.
+        predicted: the part of `influence` that is the judge's.
+        even: whether every labelled row counts alike.
     """
 
     estimate: float
@@ -131,6 +136,10 @@ class Linearised(NamedTuple):
     labelled: NDArray[np.bool_]
     agreed: bool
     power: float
+    powers: Floats
+    rest: Floats
+    predicted: Floats
+    even: bool
 
 
 def linearised(rows: Floats) -> Linearised:
@@ -148,19 +157,43 @@ def linearised(rows: Floats) -> Linearised:
     agreed = bool(has_label.any()) and not np.abs(errors[has_label]).max() > 1e-9
     if not weight:
         influence = (by_fold[:, :, 1] - by_fold[:, :, 0] * estimate).sum(axis=1)
-        return Linearised(estimate, influence / over if over else influence, has_label, agreed, 1.0)
+        influence = influence / over if over else influence
+        return Linearised(
+            estimate=estimate,
+            influence=influence,
+            labelled=has_label,
+            agreed=agreed,
+            power=1.0,
+            powers=np.ones(FOLDS),
+            rest=np.zeros(len(rows)),
+            predicted=influence,
+            even=False,
+        )
     powers = np.zeros(FOLDS)
     if over:
         total = folds.sum(axis=0)
         powers = np.array([_power_of_sums(total - fold, labelled, over) for fold in folds])
     power = float(powers @ folds[:, 2]) / weight
-    rest = by_fold[:, :, 4] - by_fold[:, :, 3] * powers
-    mean = float(rest.sum()) / weight
-    influence = (rest.sum(axis=1) - by_fold[:, :, 2].sum(axis=1) * mean) / weight
+    weighed = (by_fold[:, :, 4] - by_fold[:, :, 3] * powers).sum(axis=1)
+    weights = by_fold[:, :, 2].sum(axis=1)
+    mean = float(weighed.sum()) / weight
+    of_judge = np.zeros(len(rows))
     if over:
         scores = by_fold[:, :, 1] - by_fold[:, :, 0] * (predicted / over)
-        influence = influence + power * scores.sum(axis=1) / over
-    return Linearised(estimate, influence, has_label, agreed, power)
+        of_judge = power * scores.sum(axis=1) / over
+    rest = np.zeros(len(rows))
+    rest[has_label] = weighed[has_label] / weights[has_label]
+    return Linearised(
+        estimate=estimate,
+        influence=(weighed - weights * mean) / weight + of_judge,
+        labelled=has_label,
+        agreed=agreed,
+        power=power,
+        powers=powers,
+        rest=rest,
+        predicted=of_judge,
+        even=bool(np.ptp(weights[has_label]) <= 1e-9 * weights[has_label].max()),
+    )
 
 
 def ppi_of_sums(sums: Sequence[float]) -> float:

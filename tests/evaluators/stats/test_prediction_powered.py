@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from evaluators.stats.corrected_means import corrected_mean
+from evaluators.stats.corrected_means import corrected_difference, corrected_mean
 from evaluators.stats.prediction_powered import (
     FOLDS,
     corrected_share,
     ppi_of_sums,
     ppi_statistics,
+    rows_of,
 )
 
 
@@ -118,3 +119,59 @@ def test_the_share_of_rogan_and_gladen():
 def test_a_judge_no_better_than_chance_says_nothing_of_a_share():
     assert corrected_share(5, 10, sensitivity=(6, 10), specificity=(5, 10)) is None
     assert corrected_share(0, 0, sensitivity=(90, 100), specificity=(90, 100)) is None
+
+
+def test_what_the_labels_do_not_show_is_in_the_interval():
+    """A judge that is hardly ever wrong, or people who nearly always give five."""
+    held = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        people = np.where(random.random(1000) < 0.95, 5.0, 2.0)
+        judge = np.where(random.random(1000) < 0.1, 4.0, 5.0)
+        given = [*people[:10].tolist(), *[None] * 990]
+        found = corrected_mean(judge.tolist(), given, low=1.0, high=5.0)
+        held += found.mean.low <= 4.85 <= found.mean.high
+    assert held / 200 >= 0.93
+    # Ten labels on which all agree do not make an interval without a width.
+    found = corrected_mean([5.0] * 100, [5.0] * 10 + [None] * 90, low=1.0, high=5.0)
+    assert found.mean.high == 5
+    assert found.mean.low == pytest.approx(5 - 4 * (1 - 0.025**0.1))
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("labels", [12, 40])
+def test_interval_p_value_and_equivalence_of_a_difference_are_of_one_test(same, labels):
+    shown = 0
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        sides = []
+        for number in range(2):
+            people = np.clip(random.integers(1, 6, 200) + number * (seed % 3), 1, 5).astype(float)
+            judge = np.clip(people + random.integers(-1, 3, 200), 1, 5)
+            first = 0 if same else number * labels
+            given = [
+                float(score) if first <= place < first + labels else None
+                for place, score in enumerate(people)
+            ]
+            sides.append(rows_of(judge, given, np.arange(200)))
+        found = corrected_difference(*sides, width=4.0, margin=0.8)
+        assert -4 <= found.low <= found.difference <= found.high <= 4
+        assert (found.p_value < 0.05) == (not found.low <= 0 <= found.high)
+        # A margin also allows for what the labels do not show.
+        assert found.p_equivalence >= 0.05 or (found.low > -0.8 and found.high < 0.8)
+        shown += found.p_value < 0.05
+    assert shown
+
+
+def test_rows_are_those_of_each_answer():
+    judge, people = world(3, answers=40, labels=10)
+    folds = np.arange(40)
+    chance = np.linspace(0.1, 1, 40)
+    for chances in (None, chance.tolist()):
+        one_by_one = [
+            ppi_statistics(one, other, n, probability=None if chances is None else chances[n])
+            for n, (one, other) in enumerate(zip(judge, people, strict=True))
+        ]
+        assert rows_of(np.array(judge), people, folds, chances) == pytest.approx(
+            np.array(one_by_one)
+        )

@@ -131,6 +131,7 @@ class Services:
             self.store,
             self.prices,
             config,
+            route_days=self.routes.traffic_days,
             count=self.telemetry.count,
             trace=None if traces is None else traces.send,
         )
@@ -199,6 +200,8 @@ class Services:
 
     async def __aenter__(self) -> Services:
         await self.store.open()
+        # First, because a route that was set while a server ran says how long its records stay.
+        await self.routes.follow()
         await self.transport.open()
         await self.traffic.open()
         if self._share is not None:
@@ -206,7 +209,6 @@ class Services:
         for provider in self.providers.values():
             if isinstance(provider, Lifecycle):
                 await provider.open()
-        await self.routes.follow()
         self._watching = asyncio.create_task(self.routes.watch(), name="evalrouter-routes")
         return self
 

@@ -69,7 +69,8 @@ async def show_traffic(services: Injected, request_id: FromPath[str]) -> Traffic
     if row is None:
         raise NotFoundError(
             f"Request {request_id!r} has no record. Records appear a moment after the "
-            "answer's end and are stored for storage.traffic_days; a route may store none."
+            "answer's end and are stored for traffic_days (of the route, or else the storage); "
+            "a route may store none."
         )
     return row
 

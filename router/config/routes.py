@@ -142,6 +142,8 @@ class Route(Section, frozen=True, kw_only=True):
             secrets removed). None for the config's own `record`.
         record_sample: share of the requests whose bodies `full` stores; of the others, it stores
             metadata.
+        traffic_days: how many days its requests stay on record; 0 for ever. None for the storage's
+            own `traffic_days`.
         cache: see RouteCache; None for no cache unless a request asks for it.
     """
 
@@ -156,6 +158,7 @@ class Route(Section, frozen=True, kw_only=True):
     hedge: Hedge | None = None
     record: KeepBodies | None = None
     record_sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    traffic_days: NotNegative | None = None
     cache: RouteCache | None = None
 
 

@@ -51,7 +51,7 @@ class Storage(Section, frozen=True, kw_only=True):
         artifacts: where datasets and exported runs are stored: a folder, relative to the working
             directory, or `s3://bucket/prefix`. Where it is not set and `S3_BUCKET` is, that bucket.
         s3: see S3.
-        traffic_days: how many days requests stay on record; 0 for ever.
+        traffic_days: how many days requests stay on record; 0 for ever. A route may have its own.
         required: whether `/health/ready` fails (503) while the database does not work. With
             `false` it succeeds (200, `degraded`), so that load balancers go on sending requests for
             models, which are answered either way.

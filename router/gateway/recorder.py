@@ -22,8 +22,9 @@ import logging
 import random as random_module
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -53,6 +54,7 @@ RETRY_S = 1.0  # until rows that wait for the database are tried again
 ROWS = 256  # rows written at a time: one transaction costs the same for one as for many
 TAIL_BYTES = 16 * 1024  # of an answer's end
 MAX_BODY_BYTES = 2**20  # longer bodies are not stored
+DAY_S = 86400.0
 PRUNE_EVERY_S = 600.0
 PRUNE_AT_ONCE = 500
 INDEX_AFTER = 4096  # rows written since the last time that the index was brought up to date
@@ -85,7 +87,8 @@ class Traffic:
     Args:
         store: takes the rows.
         prices: the prices of targets.
-        config: says how much of each route's requests is stored, and for how long.
+        config: says how much of a request is stored, and for how long, where its route does not.
+        route_days: returns, for how many days the records of routes with days of their own stay.
         count: gets every completed record, on the event loop: metrics.
         trace: gets every completed record that has a `trace`, on the thread: spans.
         clock: tells the seconds since the epoch.
@@ -106,6 +109,7 @@ class Traffic:
         prices: PriceBook,
         config: Config,
         *,
+        route_days: Callable[[], Mapping[str, float]] = dict,
         count: Callable[[Record], None] | None = None,
         trace: Callable[[Record], None] | None = None,
         clock: Callable[[], float] = time.time,
@@ -119,7 +123,8 @@ class Traffic:
         self._store = store
         self._prices = prices
         self._default = config.record
-        self._keep_s = config.storage.traffic_days * 86400
+        self._days = config.storage.traffic_days
+        self._route_days = route_days
         self._count = count
         self._trace = trace
         self._clock = clock
@@ -318,12 +323,24 @@ class Traffic:
             log.error(message, reason)
 
     async def _prune(self) -> None:
-        while self._keep_s:
-            await self._repeat("old request records could not be deleted", self._forget)
+        while True:
+            for old in self._outdated():
+                await self._repeat(
+                    "old request records could not be deleted", partial(self._forget, old)
+                )
             await asyncio.sleep(PRUNE_EVERY_S)
 
-    async def _forget(self) -> bool:
-        old = TrafficFilter(until=self._clock() - self._keep_s)
+    def _outdated(self) -> Iterator[TrafficFilter]:
+        """Yield what is to be deleted: of each route with days of its own, then of all others."""
+        now = self._clock()
+        own = self._route_days()
+        for name, days in own.items():
+            if days:
+                yield TrafficFilter(route=name, until=now - days * DAY_S)
+        if self._days:
+            yield TrafficFilter(except_routes=tuple(own), until=now - self._days * DAY_S)
+
+    async def _forget(self, old: TrafficFilter) -> bool:
         return await self._store.forget_traffic(old, PRUNE_AT_ONCE) > 0
 
     async def _index(self) -> None:

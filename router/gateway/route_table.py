@@ -102,6 +102,16 @@ class Routes:
             RouteView(name, "override", None, self._left_out[name]) for name in unusable
         ]
 
+    def traffic_days(self) -> dict[str, float]:
+        """Return for how many days the records of routes stay; 0 for ever. Others do not say.
+
+        An override that is left out may say anything, so its route's records stay.
+        """
+        own = {name: route.traffic_days for name, route in self.table.routes.items()}
+        return {name: days for name, days in own.items() if days is not None} | dict.fromkeys(
+            self._left_out, 0.0
+        )
+
     async def put(self, name: str, data: Any) -> Route:
         """Set a route, for this process at once and for the others within a second.
 

@@ -310,6 +310,7 @@ ROUTE_FIELDS = {
     "hedge.after": [*NEVER, "0", "1e308"],
     "hedge.budget": [*NEVER, "0", "2"],
     "record_sample": [*NEVER, "2"],
+    "traffic_days": [*NEVER, "1e308"],
     "cache.ttl": [*NEVER, "0", "1e308"],
 }
 

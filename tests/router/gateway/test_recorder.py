@@ -29,6 +29,7 @@ providers:
   laptop: {kind: llamafile, base_url: "http://127.0.0.1:1/v1"}
   floor: {kind: baseline}
 """
+DAY = 86400
 MINI = Target("openai", "gpt-4o-mini")
 USAGE = {
     "prompt_tokens": 1000,
@@ -552,6 +553,31 @@ async def test_records_are_indexed_at_the_start_and_as_they_come(store, prices):
         for n in range(4300):
             made.add(record(answer(), id=f"req_{n}"))
         await indexed_blocks(store, 2)
+
+
+async def test_routes_keep_their_records_for_as_long_as_they_say(store, prices):
+    now = 100 * 86400.0
+    own = {"week": 7.0, "always": 0.0, "longer": 60.0}
+    names = [*own, "silent", "openai/m"]
+    async with traffic(store, prices) as made:
+        for name in names:
+            for days in (6, 8, 29, 31, 59, 61, 90):
+                made.add(
+                    record(**FULL | {"id": f"{name} {days}", "route": name, "at": now - days * DAY})
+                )
+    expected = {"week": [6], "always": [6, 8, 29, 31, 59, 61, 90], "longer": [6, 8, 29, 31, 59]}
+    kept = {f"{name} {days}" for name in names for days in expected.get(name, [6, 8, 29])}
+    async with traffic(store, prices, clock=lambda: now, route_days=lambda: own):
+        while len(await store.traffic(TrafficFilter())) > len(kept):
+            await asyncio.sleep(0.002)
+    assert {row.id for row in await store.traffic(TrafficFilter())} == kept
+    # With no days of the storage, those of routes still count; other records stay.
+    config = Config(storage=Storage(traffic_days=0))
+    async with traffic(store, prices, config, clock=lambda: 1e12, route_days=lambda: own):
+        while len(await store.traffic(TrafficFilter())) > 7 + 3 + 3:
+            await asyncio.sleep(0.002)
+    rest = {row.route for row in await store.traffic(TrafficFilter())}
+    assert rest == {"always", "silent", "openai/m"}
 
 
 async def test_zero_days_keep_records_for_ever(store, prices):

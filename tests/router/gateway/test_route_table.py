@@ -65,3 +65,13 @@ async def test_overrides_are_read_only_when_one_was_set_or_removed(store, tmp_pa
     await here.follow()
     await here.follow()
     assert (names(here), watched.reads) == ([], 4)
+
+
+async def test_how_long_records_stay_is_said_by_routes_and_not_by_those_that_cannot_be_read(store):
+    routes = a_table(store)
+    await store.set_route("week", DOCUMENT | {"traffic_days": 7}, 1.0)
+    await store.set_route("always", DOCUMENT | {"traffic_days": 0}, 1.0)
+    await store.set_route("silent", DOCUMENT, 1.0)
+    await store.set_route("newer", DOCUMENT | {"traffic_days": 90, "unknown": True}, 1.0)
+    await routes.follow()
+    assert routes.traffic_days() == {"week": 7.0, "always": 0.0, "newer": 0.0}

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import psycopg
 
-from router.store.sql.connection import Connection, Rows, Values
+from router.store.sql.connection import Connection, Rows, Values, insert
 
 _PARAMETER = re.compile(r"\?|(?<![:\w]):([a-z_]+)|%|CROSS JOIN")
 
@@ -42,6 +42,11 @@ class PostgresConnection(Connection):
     def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
         # In pipeline mode: it does not wait for each row.
         self._connection.cursor().executemany(_translated(sql), rows)
+
+    def insert_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], /
+    ) -> None:
+        self.executemany(insert(table, columns), rows)
 
     def now(self) -> float:
         if self._clock is not None:

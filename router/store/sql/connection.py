@@ -56,6 +56,12 @@ class Connection(Protocol):
         """Execute a statement for each of the rows of values."""
         ...
 
+    def insert_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], /
+    ) -> None:
+        """Insert rows, in as few statements as is quickest."""
+        ...
+
     def now(self) -> float:
         """Return the time that claims are compared with, in seconds since the epoch.
 

@@ -13,13 +13,11 @@ from router.store.columns.traffic import (
     traffic_of,
     with_bodies,
 )
-from router.store.sql.connection import Connection, insert
+from router.store.sql.connection import Connection
 from router.store.sql.database import SqlPart
 from router.store.traffic import TrafficFilter, TrafficRow, TrafficStore
 
 _SELECT = f"SELECT {', '.join(TRAFFIC_COLUMNS)} FROM traffic"
-_INSERT = insert("traffic", TRAFFIC_COLUMNS)
-_INSERT_BODIES = insert("traffic_bodies", ("number", "request", "response"))
 
 
 class TrafficIndex(Protocol):
@@ -77,14 +75,14 @@ class SqlTraffic(SqlPart, TrafficStore):
 
 def _insert(db: Connection, index: TrafficIndex, records: Sequence[Record]) -> None:
     numbered = list(zip(index.new_numbers(db, len(records)), records, strict=True))
-    db.executemany(_INSERT, [traffic_columns(number, record) for number, record in numbered])
+    rows = [traffic_columns(number, record) for number, record in numbered]
+    db.insert_rows("traffic", TRAFFIC_COLUMNS, rows)
     bodies = [
         (number, record.request, record.response)
         for number, record in numbered
         if has_bodies(record)
     ]
-    if bodies:
-        db.executemany(_INSERT_BODIES, bodies)
+    db.insert_rows("traffic_bodies", ("number", "request", "response"), bodies)
 
 
 def _page(

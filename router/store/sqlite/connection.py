@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import msgspec
 from sqlite_utils import Database
 
-from router.store.sql.connection import Connection, Rows, Values
+from router.store.sql.connection import Connection, Rows, Values, insert
+
+_ROWS_AT_ONCE = 64
 
 
 class SqliteConnection(Connection):
@@ -38,6 +41,21 @@ class SqliteConnection(Connection):
 
     def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
         self._db.conn.executemany(sql, rows)
+
+    def insert_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], /
+    ) -> None:
+        # sqlite3 lets go of the interpreter in every step of a statement, and `executemany` takes a
+        # step for each row: the writing thread would wait for the event loop, and interrupt it, as
+        # often.
+        one = f"({', '.join('?' * len(columns))})"
+        done = 0
+        while done < len(rows):
+            # Powers of two, because each number of rows is a statement of its own to prepare.
+            count = min(_ROWS_AT_ONCE, 1 << (len(rows) - done).bit_length() - 1)
+            values = tuple(chain.from_iterable(rows[done : done + count]))
+            self._db.conn.execute(insert(table, columns) + f", {one}" * (count - 1), values)
+            done += count
 
     def now(self) -> float:
         return self._clock()

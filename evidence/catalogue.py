@@ -1,6 +1,6 @@
 """All cells, in the order of the table."""
 
-from evidence import differences, gates, judges, looks, single
+from evidence import differences, gates, judges, looks, promises, single
 from evidence.cells import Cell
 
 CELLS: tuple[Cell, ...] = (
@@ -8,5 +8,6 @@ CELLS: tuple[Cell, ...] = (
     *differences.CELLS,
     *gates.CELLS,
     *looks.CELLS,
+    *promises.CELLS,
     *judges.CELLS,
 )

@@ -10,7 +10,6 @@ import numpy as np
 from evaluators.base import Output
 from evaluators.stats.comparison import ALPHA, Comparison, SampleScores, comparison, judged
 from evaluators.stats.differences import unpaired_difference
-from evaluators.stats.power import minimum_detectable_effect, minimum_detectable_share
 from evidence import candidates
 from evidence.cells import MARGIN_ALPHA, Cell, Data, Ends, Floats, Outcome, ends
 from evidence.shapes import (
@@ -514,56 +513,6 @@ def _gatekept() -> list[Cell]:
     ]
 
 
-def _promised() -> list[Cell]:
-    """Differences as large as a dry run says are found 4 times in 5: how many are missed."""
-
-    def compute(data: Data) -> Outcome:
-        assert data.baseline is not None, "a difference has two sides"
-        outputs = [Output(name=f"m{number}", low=None, high=None) for number in range(COMPARED)]
-        compared = [
-            compare(output, first, second, None, None)
-            for output, first, second in zip(outputs, data.values, data.baseline, strict=True)
-        ]
-        verdicts = judged(compared, {output.name: output for output in outputs})
-        return Outcome(method="Holm", wrong=verdicts[0].verdict != "better")
-
-    def normal(n: int) -> Draw:
-        effect = minimum_detectable_effect(1.0, n, alpha=ALPHA / COMPARED)
-        assert effect is not None, "enough samples"
-
-        def draw(random: np.random.Generator) -> Data:
-            values = random.normal(0, 1, (COMPARED, n))
-            values[0] += effect
-            return Data(values, np.zeros((COMPARED, n)))
-
-        return draw
-
-    def right(n: int) -> Draw:
-        effect = minimum_detectable_share(0.3, n, alpha=ALPHA / COMPARED)
-        assert effect is not None, "enough samples"
-        gains = [(0.3 - effect) / 2, 0.7, (0.3 + effect) / 2]
-
-        def draw(random: np.random.Generator) -> Data:
-            signs = random.choice([-1.0, 0.0, 1.0], (COMPARED, n), p=[0.15, 0.7, 0.15])
-            signs[0] = random.choice([-1.0, 0.0, 1.0], n, p=gains)
-            return Data((signs >= 0).astype(np.float64), (signs <= 0).astype(np.float64))
-
-        return draw
-
-    return [
-        Cell(
-            "detectable difference missed",
-            f"one of {COMPARED} comparisons, {name}",
-            n,
-            draw(n),
-            compute,
-            nominal=0.2,
-        )
-        for name, draw in (("normal", normal), ("0 or 1", right))
-        for n in (50, 200)
-    ]
-
-
 CELLS = (
     *_independent(),
     *_repeats(),
@@ -573,5 +522,4 @@ CELLS = (
     *_equivalence(),
     *_families(),
     *_gatekept(),
-    *_promised(),
 )

@@ -15,7 +15,7 @@ from evidence.cells import ALPHA as NOMINAL
 from evidence.cells import MARGIN_ALPHA, Cell, Data, Ends, Floats, Outcome, ends
 from evidence.differences import SCORE, UNBOUNDED, Draw
 from evidence.runs import BASELINE, CANDIDATE, run
-from evidence.shapes import EXPONENTIAL, beta, both, clustered_normal, clusters
+from evidence.shapes import EXPONENTIAL, NORMAL, beta, both, clustered_normal, clusters
 
 LOOKS = 10
 
@@ -96,6 +96,14 @@ def _extended() -> list[Cell]:
     drawn: list[tuple[str, int, Draw, float, Output]] = [
         ("0 or 1, wins 20%, losses 20%", 300, draw_pairs(300, 0.2, 0.2), 0.0, SCORE),
         ("0 or 1, wins 35%, losses 10%", 300, draw_pairs(300, 0.35, 0.1), 0.25, SCORE),
+        ("0 or 1, wins 5%, losses 5%", 10_000, draw_pairs(10_000, 0.05, 0.05), 0.0, SCORE),
+        (
+            "normal, without a range",
+            10_000,
+            both(NORMAL.sample, NORMAL.sample, 10_000),
+            0.0,
+            UNBOUNDED,
+        ),
         ("0 or 1, wins 2%, losses 2%", 300, draw_pairs(300, 0.02, 0.02), 0.0, SCORE),
         ("beta(2, 6)", 300, both(beta(2, 6).sample, beta(2, 6).sample, 300), 0.0, SCORE),
         (

@@ -102,8 +102,8 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
         verdict: of a against b, by p_holm; None for an output without direction.
         wins, ties, losses: samples on which a is better, equal, worse (for an output without
             direction: larger, equal, smaller).
-        detectable: the smallest true difference found 4 times in 5 with these samples, by a single
-            test without correction.
+        detectable: the smallest true difference that the verdict finds 4 times in 5 with these
+            samples; as in `Comparison`.
         effect_size: Cohen's d_z of the paired differences.
         cliffs_delta: Cliff's delta of the values, unpaired.
         clusters, effective_clusters, method, margin, gatekept, p_equivalence, labelled: as in

@@ -724,7 +724,8 @@ def _comparison_warnings(
             else:
                 detectable.append(f"{output.name} {effect:,.{decimals(output, effect)}f}{unit}")
     if detectable:
+        several = f", corrected for {len(family):,} comparisons," if len(family) > 1 else ""
         yield (
-            "No difference shown is not equality: with these samples a single test finds a true "
-            f"difference 4 times in 5 if it is at least about {', '.join(detectable)}."
+            f"No difference shown is not equality: with these samples the verdict{several} finds a "
+            f"true difference 4 times in 5 if it is at least about {', '.join(detectable)}."
         )

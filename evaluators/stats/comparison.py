@@ -9,6 +9,8 @@ runs.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -20,7 +22,13 @@ from evaluators.base import Output
 from evaluators.stats import differences, intervals
 from evaluators.stats.corrected_means import corrected_difference, corrected_tests
 from evaluators.stats.inversion import DifferenceMethod, DifferenceTest, equivalence_p
-from evaluators.stats.power import MAX_SAMPLES
+from evaluators.stats.power import (
+    MAX_SAMPLES,
+    always_valid_effect,
+    effect_of_verdict,
+    minimum_detectable_effect,
+    minimum_detectable_share,
+)
 from evaluators.stats.prediction_powered import labelled_rows
 from evaluators.stats.sequential import LEVEL_OF_REPORTS
 
@@ -58,8 +66,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         wins, ties, losses: samples on which the route is better, equal, worse (for an output
             without direction: larger, equal, smaller); None where samples have no own value.
         effect_size: Cohen's d_z, signed as the difference.
-        detectable: the smallest true difference found 4 times in 5 with these samples, by a single
-            test without correction.
+        detectable: the smallest true difference that a verdict finds 4 times in 5 with these
+            samples, after its correction for other comparisons; with a primary output, where that
+            has shown a difference.
         verdict: None for an output without direction.
         clusters: the number of clusters that the n samples are in; None when each stands alone.
         effective_clusters: as many clusters of equal size would weigh as much.
@@ -230,6 +239,7 @@ def judged(
         else _gatekept(comparisons, directed, primary)
     )
     closed = set(directed) - set(p_holm)
+    tests = _tests(comparisons, directed, primary)
     with_margin = [
         index for index, compared in enumerate(comparisons) if compared.p_equivalence is not None
     ]
@@ -241,6 +251,7 @@ def judged(
             compared,
             p_holm=p_holm.get(index),
             p_equivalence=p_equivalence.get(index),
+            detectable=_detectable(compared, outputs[compared.output], tests.get(index, 1)),
             gatekept=index in closed,
             verdict=None
             if index in closed
@@ -253,6 +264,42 @@ def judged(
         )
         for index, compared in enumerate(comparisons)
     )
+
+
+def _tests(
+    comparisons: Sequence[Comparison], directed: Sequence[int], primary: str | None
+) -> dict[int, int]:
+    """Return by how many tests the level of each comparison is divided, if all of them are made."""
+    if primary is None:
+        return dict.fromkeys(directed, len(directed))
+    routes = Counter(comparisons[index].route for index in directed)
+    first = Counter(
+        comparisons[index].route for index in directed if comparisons[index].output == primary
+    )
+    tests = {}
+    for index in directed:
+        route = comparisons[index].route
+        others = routes[route] - first[route]
+        tests[index] = len(routes) * (1 if comparisons[index].output == primary else others)
+    return tests
+
+
+def _detectable(compared: Comparison, output: Output, tests: int) -> float | None:
+    """Return the smallest difference that a verdict finds, from that of a single test."""
+    n, effect, alpha = compared.n, compared.detectable, ALPHA / tests
+    if effect is None:
+        return None
+    differing = None if compared.wins is None else (compared.wins + (compared.losses or 0)) / n
+    units = compared.clusters or n
+    if compared.method == "score" and differing is not None:
+        return minimum_detectable_share(differing, n, alpha=alpha)
+    if compared.method not in {"betting", "asymptotic"}:
+        return effect_of_verdict(effect, units, tests=tests)
+    sd = effect / (minimum_detectable_effect(1.0, units) or 1.0)
+    width = None if compared.method == "asymptotic" else _width(output)
+    squares = sd**2 * (n - 1) + n * (compared.difference or 0.0) ** 2
+    whole = differing is not None and math.isclose(squares, differing * n, rel_tol=1e-6)
+    return always_valid_effect(sd, units, width=width, whole=whole, alpha=alpha)
 
 
 def _corrected(indices: Sequence[int], p_values: Sequence[float | None]) -> dict[int, float]:

@@ -13,25 +13,33 @@ Nothing is sent. What is not known is None and is named, never 0. Read `estimate
 - *Time*: the mean time of earlier answers, with as many requests at a time as the limits let
   through, shared between lanes as `evaluators/execution/scheduler.py` does. Rate limits are not
   foreseen.
-- *Smallest difference*: what a paired comparison finds with 80 % probability at the 5 % level.
+- *Smallest difference*: what the run's verdict finds with 80 % probability: at the 5 % level after
+  its correction, by the test that the report will use, of as many samples as clusters leave.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, islice
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from evaluators.base import AnyMetric, EmbeddingMetric, Output, Usage
 from evaluators.data.dataset_process import in_thread
 from evaluators.document import RunDocument
 from evaluators.reports.report import dollars
 from evaluators.stats.comparison import ALPHA
-from evaluators.stats.power import minimum_detectable_effect, minimum_detectable_share
+from evaluators.stats.intervals import FEWEST_CLUSTERS, clustered_error, standard_error
+from evaluators.stats.power import (
+    always_valid_effect,
+    minimum_detectable_effect,
+    minimum_detectable_share,
+)
 from providers.wire import count_of
 from router.evals.judges.estimate import JudgeEstimate, estimate_judges
 from router.evals.requests import EvalRequester
@@ -107,6 +115,12 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
         worst_case: whether it is the widest spread that a score within its range can have.
         comparisons: by how many the level of the test is divided.
         after_primary: whether it is tested only if the run's primary output shows a difference.
+        clusters: how many clusters the samples are in; None when each stands alone.
+        design_effect: by how many times the clusters make the variance of a mean larger.
+        design_effect_from: where that is from; without an earlier run, samples of a cluster are
+            taken to be all alike, which is the most that it can be.
+        always_valid: whether the verdict will be one that holds whenever one looks, because of
+            `stop_when`, or because the run goes on with an earlier one.
     """
 
     output: str
@@ -116,6 +130,10 @@ class Detectable(msgspec.Struct, frozen=True, kw_only=True):
     worst_case: bool = False
     comparisons: int = 1
     after_primary: bool = False
+    clusters: int | None = None
+    design_effect: float = 1.0
+    design_effect_from: str = ""
+    always_valid: bool = False
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,14 +206,20 @@ async def estimate(
         earlier = await store.earlier_answers(str(lane.target), _ANSWERS)
         targets.append(_of_target(lane, scale, known, earlier, requester.prices, document))
     seconds = _with_times(targets, requester, document)
+    cells = sum(target.cells for target in targets)
+    cached = sum(target.cached for target in targets)
     detectable = []
     if len(document.routes) > 1:
         outputs = outputs_of(metrics)
+        sizes = await in_thread(_cluster_sizes, prepared)
+        # Cached answers to a part of a target's samples make the run go on with an earlier one.
+        goes_on = any(0 < target.cached < target.cells for target in targets)
+        looked = bool(document.stop_when or document.looks or goes_on)
         for output in outputs:
             run = await store.earlier_run(prepared.dataset.hash, output.name)
             family = _family(output, outputs, document)
-            detectable.append(_detectable(output, prepared.count, run, document, family))
-    cells = sum(target.cells for target in targets)
+            planned = _Planned(prepared.count, sizes, family, always_valid=looked)
+            detectable.append(_detectable(output, planned, run, document))
     first = await in_thread(lambda: next(iter(prepared.samples()), None))
     judges = await estimate_judges(store, requester, metrics, first, cells)
     answers_usd, judges_usd = ([part.cost_usd for part in parts] for parts in (targets, judges))
@@ -205,7 +229,7 @@ async def estimate(
         samples=prepared.count,
         looked_at=rendered,
         cells=cells,
-        cached=sum(target.cached for target in targets),
+        cached=cached,
         calls=sum(target.calls for target in targets),
         targets=targets,
         prompt_tokens=_sum(target.prompt_tokens for target in targets),
@@ -428,26 +452,127 @@ def _family(output: Output, outputs: Sequence[Output], document: RunDocument) ->
     return routes if output.name == document.deciding else routes * max(1, directed - 1)
 
 
+class _Planned(NamedTuple):
+    """What the run's tests will be of.
+
+    Attributes:
+        samples: how many samples it has.
+        sizes: how many each of their clusters has; None when each sample stands alone.
+        tests: by how many the level is divided.
+        always_valid: whether the tests have to hold whenever one looks.
+    """
+
+    samples: int
+    sizes: list[int] | None
+    tests: int
+    always_valid: bool
+
+
+def _cluster_sizes(prepared: PreparedDataset) -> list[int] | None:
+    """Return how many samples each cluster has; None when each stands alone. Blocks."""
+    sizes: Counter[str] = Counter()
+    alone = 0
+    for sample in prepared.samples():
+        if sample.cluster:
+            sizes[sample.cluster] += 1
+        else:
+            alone += 1
+            if alone == MAX_RENDERED and not sizes:
+                return None
+    return [*sizes.values(), *[1] * alone] if sizes else None
+
+
 def _detectable(
-    output: Output, samples: int, run: EarlierRun | None, document: RunDocument, family: int
+    output: Output, planned: _Planned, run: EarlierRun | None, document: RunDocument
 ) -> Detectable:
     sd, sd_from = _spread(output, run, document)
-    alpha = ALPHA / family
-    difference = None
+    sizes = planned.sizes
+    effect, effect_from = (1.0, "") if sizes is None else _design_effect(sizes, run, document)
     discordant = None if run is None else _discordant(run, document)
-    if discordant is not None:
-        difference = minimum_detectable_share(discordant, samples, alpha=alpha)
-    elif sd is not None:
-        difference = minimum_detectable_effect(sd, samples, alpha=alpha)
     return Detectable(
         output=output.name,
-        difference=difference,
+        difference=_difference(output, planned, sd, discordant, effect),
         sd=sd,
         sd_from=sd_from,
         worst_case=sd_from == _WORST_CASE,
-        comparisons=family,
+        comparisons=planned.tests,
         after_primary=document.deciding not in {None, output.name},
+        clusters=None if sizes is None else len(sizes),
+        design_effect=effect,
+        design_effect_from=effect_from,
+        always_valid=planned.always_valid,
     )
+
+
+def _difference(
+    output: Output,
+    planned: _Planned,
+    sd: float | None,
+    discordant: float | None,
+    design_effect: float,
+) -> float | None:
+    """Return the smallest difference that the test finds which the report will make."""
+    n, alpha = planned.samples, ALPHA / planned.tests
+    width = None if output.low is None or output.high is None else output.high - output.low
+    if planned.sizes is not None:
+        units = n / _typical_size(planned.sizes)  # as many of equal size would weigh as much
+        if sd is None or units < FEWEST_CLUSTERS:
+            return None
+        spread = sd * math.sqrt(design_effect * units / n)
+        if planned.always_valid:
+            return always_valid_effect(spread, int(units), width=None, alpha=alpha)
+        return minimum_detectable_effect(spread, int(units), alpha=alpha)
+    if planned.always_valid:
+        whole = discordant is not None
+        spread = math.sqrt(discordant) if discordant else sd or 0.0
+        width = 1.0 if whole else width
+        return always_valid_effect(spread, n, width=width, whole=whole, alpha=alpha)
+    if discordant is not None:
+        return minimum_detectable_share(discordant, n, alpha=alpha)
+    return None if sd is None else minimum_detectable_effect(sd, n, alpha=alpha)
+
+
+def _design_effect(
+    sizes: Sequence[int], run: EarlierRun | None, document: RunDocument
+) -> tuple[float, str]:
+    """Return by how many times clusters make the variance of a mean difference larger.
+
+    That is 1 + (m - 1) r, with m the size of the cluster that a sample is in, on average, and r
+    the correlation within clusters (Kish 1965, Survey Sampling), here of an earlier run.
+    """
+    typical = _typical_size(sizes)
+    if run is not None:
+        correlations = [
+            found
+            for a, b in _pairs(run, document)
+            if (found := _correlation(run.scores[a], run.scores[b], run.clusters)) is not None
+        ]
+        if correlations:
+            return 1 + (typical - 1) * max(correlations), f"differences of {run.run_id}"
+    return typical, "worst case, the samples of a cluster all alike"
+
+
+def _typical_size(sizes: Iterable[int]) -> float:
+    """Return the mean over samples of how large their cluster is."""
+    known = list(sizes)
+    return sum(size**2 for size in known) / sum(known)
+
+
+def _correlation(
+    ours: Mapping[int, float], theirs: Mapping[int, float], clusters: Mapping[int, str]
+) -> float | None:
+    """Return the correlation of differences within clusters; None where it cannot be seen."""
+    both = sorted(ours.keys() & theirs.keys())
+    index = [clusters.get(at, f" {at}") for at in both]
+    sizes = Counter(index).values()
+    if len(sizes) < FEWEST_CLUSTERS or len(sizes) == len(both):
+        return None
+    differences = np.array([ours[at] - theirs[at] for at in both])
+    alone = standard_error(differences)
+    if not alone:
+        return None
+    inflated = (clustered_error(differences, index)[0] / alone) ** 2
+    return min(1.0, max(0.0, (inflated - 1) / (_typical_size(sizes) - 1)))
 
 
 def _discordant(run: EarlierRun, document: RunDocument) -> float | None:
@@ -517,6 +642,18 @@ def _notes(result: Estimate, document: RunDocument, metrics: Sequence[AnyMetric]
     notes += map(_judge_note, result.judges)
     if document.stop_when is not None:
         notes.append("stop_when may end the run sooner")
+    clustered = next((one for one in result.detectable if one.clusters is not None), None)
+    if clustered is not None:
+        notes.append(
+            f"the samples are in {clustered.clusters:,} clusters, so they show as much as "
+            f"{result.samples / clustered.design_effect:,.0f} that stand alone "
+            f"({clustered.design_effect_from})"
+        )
+    if any(one.always_valid for one in result.detectable):
+        notes.append(
+            "the run will have been looked at before it has all samples, so its verdicts are those "
+            "that hold whenever one looks"
+        )
     return notes
 
 

@@ -25,10 +25,17 @@ class EarlierAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EarlierRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run's scores of one output: by route and position of the sample, means over repeats."""
+    """A run's scores of one output.
+
+    Attributes:
+        run_id: the run.
+        scores: by route and position of the sample, means over repeats.
+        clusters: position to the sample's cluster, where it has one.
+    """
 
     run_id: str
     scores: dict[str, dict[int, float]]
+    clusters: dict[int, str] = {}
 
 
 class EarlierAnswers(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from router.store.columns.history import earlier_run_of, live_answer_of, run_answer_of
 from router.store.history import EarlierAnswer, EarlierAnswers, EarlierRun, HistoryStore
 from router.store.sql.connection import Connection
 from router.store.sql.database import SqlPart
 from router.store.sql.runs import run_number
+from router.store.sql.samples import clusters
 
 _NEWEST = 20_000  # answers, or requests of clients
 _RUNS = 20  # newest runs of a dataset
@@ -89,8 +92,20 @@ def _earlier_run(db: Connection, dataset_hash: str, output: str) -> EarlierRun |
         )
         run = earlier_run_of(run_id, scores)
         if run is not None:
-            return run
+            return msgspec.structs.replace(run, clusters=_cluster_of(db, number))
     return None
+
+
+def _cluster_of(db: Connection, number: int) -> dict[int, str]:
+    """Return the clusters of a run's first samples by their position."""
+    known = clusters(db, number)
+    if not known:
+        return {}
+    rows = db.execute(
+        "SELECT position, sample_id FROM samples WHERE run = ? ORDER BY position LIMIT ?",
+        (number, _SCORES),
+    )
+    return {position: known[sample_id] for position, sample_id in rows if sample_id in known}
 
 
 # Answers that a dataset brings along have no request: the same rows of the same dataset do.

@@ -19,6 +19,7 @@ from evaluators.reports.scores import RouteScore
 from evaluators.reports.table import to_table
 from evaluators.stats.comparison import Comparison, judged
 from evaluators.stats.differences import holm
+from evaluators.stats.power import always_valid_effect, minimum_detectable_share
 
 
 class Declared(msgspec.Struct, frozen=True):
@@ -184,7 +185,7 @@ def test_an_interval_without_zero_that_the_correction_does_not_confirm_is_explai
     assert one.p_value < 0.05 < one.p_holm
     assert one.low > 0
     assert one.verdict == "no difference shown"
-    [said] = [warning for warning in report.warnings if "corrected for" in warning]
+    [said] = [warning for warning in report.warnings if "verdicts are corrected for" in warning]
     assert "verdicts are corrected for 4: exact_match of new would be a difference" in said
 
 
@@ -805,6 +806,34 @@ def test_too_few_samples_for_any_verdict_is_said():
     said = " ".join(report.warnings)
     assert "smallest possible p-value is 0.062" in said
     assert "fewer than 20 samples (here 5)" in said
+
+
+def test_what_could_have_been_found_is_what_a_verdict_finds():
+    """Corrected for the comparisons beside it; 0 and 1 by the test that decides."""
+
+    def detectable(outputs: int, **how: object) -> float:
+        names = [f"m{n}" for n in range(outputs)]
+        metrics = [Declared(name, (Output(name=name),)) for name in names]
+        collected = tally(*metrics, expected=200)
+        for sample in range(200):
+            for route in ("base", "new"):
+                value = float(sample % 10 > 1) if route == "base" else float(sample % 10 < 8)
+                collected.add(
+                    Cell(route, str(sample), 0), answer(), scores(**dict.fromkeys(names, value))
+                )
+        return compared(summarise(collected, **how), "new", "m0").detectable
+
+    for outputs in (1, 4, 12):
+        promised = minimum_detectable_share(0.4, 200, alpha=0.05 / outputs)
+        assert detectable(outputs) == pytest.approx(promised)
+    assert detectable(4, primary="m0") == pytest.approx(detectable(1))
+    assert detectable(4, primary="m1") == pytest.approx(detectable(3))
+    # Whoever looks more than once finds less.
+    looked = detectable(1, always_valid=True)
+    assert looked == pytest.approx(
+        always_valid_effect(0.4**0.5, 200, width=1, whole=True), rel=0.01
+    )
+    assert looked > 1.3 * detectable(1)
 
 
 def test_what_could_have_been_found_is_said(typical):

@@ -212,6 +212,40 @@ def test_the_smallest_difference_of_scores_of_0_and_1_is_by_their_own_test(http,
     assert effect["difference"] == pytest.approx(expected)
 
 
+def test_clusters_count_for_what_the_run_will_show(http, url, tmp_path):
+    """48 samples of 12 texts: at worst 12, and more where an earlier run says so."""
+    rows = [row | {"cluster": f"text {n // 4}"} for n, row in enumerate(ROWS)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    routes = ["up/other", "baseline/lead-1"]
+    result = estimate(http, url, routes=routes)
+    [worst] = result["detectable"]
+    assert (worst["clusters"], worst["design_effect"]) == (12, 4)
+    # Twelve of a spread of 1: (t quantile 0.975 + t quantile 0.8, 11 degrees of freedom) / sqrt(12)
+    assert worst["difference"] == pytest.approx((2.2010 + 0.8755) / 12**0.5, rel=1e-3)
+    assert any("12 clusters" in note and "as much as 12 that" in note for note in result["notes"])
+    done = run(http, url, routes=routes)
+    [known] = estimate(http, url, routes=routes)["detectable"]
+    assert done["run"]["id"] in known["design_effect_from"]
+    assert 1 <= known["design_effect"] < 4
+    few = [row | {"cluster": f"text {n % 4}"} for n, row in enumerate(ROWS)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in few))
+    assert estimate(http, url, routes=routes)["detectable"][0]["difference"] is None
+
+
+def test_runs_that_are_looked_at_promise_less(http, url):
+    routes = ["up/other", "up/priced"]
+    [planned] = estimate(http, url, routes=routes, baseline="up/priced")["detectable"]
+    rule = {"stop_when": {"decided": "f1"}, "baseline": "up/priced"}
+    result = estimate(http, url, routes=routes, **rule)
+    assert result["detectable"][0]["always_valid"]
+    assert result["detectable"][0]["difference"] > planned["difference"]
+    assert any("whenever one looks" in note for note in result["notes"])
+    # The first part of a longer run is in the run cache.
+    run(http, url, routes=routes, limit=20)
+    assert estimate(http, url, routes=routes)["detectable"][0]["always_valid"]
+    assert not estimate(http, url, routes=routes, limit=20)["detectable"][0]["always_valid"]
+
+
 def test_a_primary_output_has_to_be_one_that_can_decide(http, url):
     for changes, message in (
         ({"primary": "f2"}, "primary: no metric of this run produces 'f2'. Known: f1."),

@@ -179,6 +179,8 @@ def dummies(text: str) -> dict[str, str]:
     return dict.fromkeys(re.findall(r"(?<!\$)\$\{(\w+)\}", text), "dummy")
 
 
+# A page is many processes, one after the other: a busy machine takes its time.
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 @pytest.mark.parametrize("page", RUN, ids=name)
 def test_a_pages_commands_run(page, tmp_path):

@@ -12,11 +12,19 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from evaluators.base import Sample
-from evaluators.data.rows import PROMPTS, Row
+from evaluators.data.rows import PROMPTS, Row, value_at
 from evaluators.text.words import is_blank
 from providers.errors import RunDocumentError, closest
 
 MAX_RENDERED = 1_000_000
+
+# Filters and methods of a text that leave an empty one empty.
+_OF_THE_TEXT = frozenset(
+    (
+        *("capitalize", "e", "escape", "indent", "lower", "lstrip", "replace", "rstrip", "safe"),
+        *("string", "strip", "striptags", "title", "trim", "truncate", "upper", "wordwrap"),
+    )
+)
 _MAX_BITS = 4096
 
 Render = Callable[[Row], tuple[dict[str, Any], ...]]
@@ -87,7 +95,7 @@ def check_filled(row: Row, required: Mapping[str, Sequence[str]]) -> None:
     """
     for param, names in required.items():
         for name in names:
-            value = row.fields.get(name)
+            value = value_at(row.fields, name)
             if isinstance(value, str) and is_blank(value):
                 raise RunDocumentError(
                     f"{param}: row {row.number} (id {row.id!r}): {name} is empty; fill it in, "
@@ -100,6 +108,8 @@ def required_columns(
     messages: Sequence[Mapping[str, Any]] | None, prompt: str | None
 ) -> dict[str, tuple[str, ...]]:
     """Return, by template, the columns that stand alone in braces, outside of conditions and loops.
+
+    A column may be named by a path (`answers.text`), and filters such as `trim` may follow it.
 
     Args:
         messages: of the run document; its templates have been compiled before.
@@ -125,12 +135,30 @@ def _texts(content: Any) -> Iterator[str]:
 
 def _standing_alone(source: str) -> tuple[str, ...]:
     return tuple(
-        node.name
+        path
         for output in _JINJA.parse(source).body
         if isinstance(output, jinja2.nodes.Output)
         for node in output.nodes
-        if isinstance(node, jinja2.nodes.Name)
+        if (path := _path(node))
     )
+
+
+def _path(node: jinja2.nodes.Node) -> str:
+    """Return the path of the column whose text an expression gives, "" for other expressions."""
+    if isinstance(node, jinja2.nodes.Name):
+        return node.name
+    if isinstance(node, jinja2.nodes.Filter) and node.name in _OF_THE_TEXT:
+        return _path(node.node) if node.node is not None else ""
+    if isinstance(node, jinja2.nodes.Call) and isinstance(node.node, jinja2.nodes.Getattr):
+        return _path(node.node.node) if node.node.attr in _OF_THE_TEXT else ""
+    if isinstance(node, jinja2.nodes.Getattr):
+        step: object = node.attr
+    elif isinstance(node, jinja2.nodes.Getitem) and isinstance(node.arg, jinja2.nodes.Const):
+        step = node.arg.value
+    else:
+        return ""
+    inner = _path(node.node)
+    return f"{inner}.{step}" if inner else ""
 
 
 def to_sample(row: Row, render: Render) -> Sample:

@@ -26,6 +26,7 @@ from evaluators.judge.kinds import BUILT_IN, JudgeKind, load_kind
 from evaluators.judge.panel import Combine, Panel, Read, Reading
 from evaluators.judge.prompts import fingerprint
 from evaluators.metrics.reference import last_user_text, references
+from evaluators.text.words import is_blank
 from providers.errors import RunDocumentError
 
 Judges = str | tuple[str, ...]
@@ -132,6 +133,11 @@ def prometheus_grading(
         except ValueError as error:
             raise UnjudgeableError(str(error)) from None
 
+    def check(sample: Sample) -> None:
+        rubric_of(sample)
+        if instruction is not None:
+            filled(sample, instruction)
+
     def ask(sample: Sample, answer: Answer) -> Sequence[dict[str, str]] | str:
         known = references(sample) if reference != "never" else ()
         if reference == "always" and not known:
@@ -174,7 +180,7 @@ def prometheus_grading(
         needs_reference=reference == "always",
         categories=tuple(map(float, range(rubric.low, rubric.high + 1))),
         columns="" if isinstance(rubric, rubrics.Rubric) else f"|rubric column:{rubric.column}",
-        check=None if fixed else rubric_of,
+        check=check,
     )
 
 
@@ -251,12 +257,17 @@ def kind_grading(
 ) -> Grading:
     """Return the grading of a kind, whoever the judge is; arguments as for `judge`."""
 
+    def check(sample: Sample) -> None:
+        for name, column in (("context", context), ("instruction", instruction)):
+            if name in kind.needs() and column is not None:
+                filled(sample, column)
+
     def ask(sample: Sample, answer: Answer) -> Sequence[dict[str, str]]:
         known = {
             "instruction": instruction_of(sample, instruction),
             "answer": answer.text or "",
             "reference": next(iter(references(sample)), ""),
-            "context": joined(sample.fields.get(context)),
+            "context": joined(value_at(sample.fields, context)),
         }
         for name in kind.needs():
             if not known[name].strip():
@@ -283,6 +294,7 @@ def kind_grading(
         else _reader(int(kind.low), int(kind.high), expected=expected),
         parameters=sent,
         needs_reference="reference" in kind.needs(),
+        check=check,
         categories=tuple(kind.labels.values())
         if kind.labels
         else tuple(map(float, range(int(kind.low), int(kind.high) + 1))),
@@ -292,6 +304,14 @@ def kind_grading(
 def instruction_of(sample: Sample, column: str | None) -> str:
     """Return the instruction of a sample: a column of the row, or the last user message."""
     return last_user_text(sample) if column is None else joined(value_at(sample.fields, column))
+
+
+def filled(sample: Sample, column: str) -> str:
+    """Return the text of a column that a judge needs. Raises UnjudgeableError where it is empty."""
+    text = joined(value_at(sample.fields, column))
+    if is_blank(text):
+        raise UnjudgeableError(f"the column {column!r} is empty, or there is none")
+    return text
 
 
 def joined(value: Any) -> str:

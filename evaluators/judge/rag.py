@@ -17,9 +17,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from evaluators.base import AskJudge, JudgeRequest, Output, Scorable, Score
+from evaluators.base import AskJudge, JudgeRequest, Output, Sample, Scorable, Score
+from evaluators.data.rows import value_at
 from evaluators.judge import fence
-from evaluators.judge.metrics import Few, instruction_of, joined
+from evaluators.judge.graded import UnjudgeableError
+from evaluators.judge.metrics import Few, filled, instruction_of, joined
 from evaluators.judge.plain_text import plain_text, text_of
 from evaluators.judge.prompts import fill, fingerprint, text
 from evaluators.metrics.reference import references
@@ -121,12 +123,21 @@ class Rag:
         )
         self.signature = f"{self.grading}|judges:{judge}|retries:{retries}"
 
+    def sample_error(self, sample: Sample) -> str:
+        """Return why no answer to a sample can be judged; "" where one can."""
+        try:
+            for column in filter(None, (self._settings.context, self._settings.instruction)):
+                filled(sample, column)
+        except UnjudgeableError as error:
+            return str(error)
+        return ""
+
     async def judge(self, items: Sequence[Scorable], ask: AskJudge) -> list[tuple[Score, ...]]:
         """Score answers, in order; all are judged at the same time."""
         return list(await asyncio.gather(*(self._judge_answer(item, ask) for item in items)))
 
     async def _judge_answer(self, item: Scorable, ask: AskJudge) -> tuple[Score, ...]:
-        passages = item.sample.fields.get(self._settings.context)
+        passages = value_at(item.sample.fields, self._settings.context)
         if not joined(passages).strip():
             why = f"no column {self._settings.context!r}"
             return tuple(Score(output=output.name, value=None, error=why) for output in _OUTPUTS)
@@ -165,7 +176,7 @@ class _Steps:
         self._ask = ask
         self._id = item.sample.id
         self._instruction = instruction_of(item.sample, settings.instruction)
-        self._context = joined(item.sample.fields.get(settings.context))
+        self._context = joined(value_at(item.sample.fields, settings.context))
         self.count = self.unparsed = 0
 
     async def claims(self, source: str) -> _Step:

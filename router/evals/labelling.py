@@ -119,7 +119,8 @@ async def finish(store: Store, datasets: DatasetRegistry, run: Run, *, name: str
 
     Columns stay as they were, without `reference` and `references` where those are replaced; rows
     without an id get the sample's, so that runs over both versions can be compared sample by
-    sample. An answer that was cut off, filtered or refused is no label: its row has none.
+    sample. An answer that was cut off, filtered or refused, or is empty, is no label: its row has
+    none.
 
     Args:
         store: has the run.
@@ -258,8 +259,9 @@ class _Labels:
         assert result.answer is not None
         answer = read_answer(result.answer, self.document.answer)
         fields = {name: value for name, value in row.fields.items() if name not in REFERENCES}
-        if answer.shortfall:
-            self._left_out[answer.shortfall] += 1
+        lacking = answer.shortfall or ("" if (answer.text or "").strip() else "empty")
+        if lacking:
+            self._left_out[lacking] += 1
             return {"id": row.id} | fields
         self._targets[answer.target] += 1
         self._models[answer.model] += 1

@@ -179,13 +179,17 @@ def test_the_columns_that_must_not_be_empty():
     ]
     assert required_columns(messages, None) == {
         "messages[0].content": (),
-        "messages[1].content": ("a", "b"),
+        "messages[1].content": ("a", "b", "c.d"),
     }
     assert required_columns(None, None) == {}
     for provided_for in (
         "{{ notes or '' }}",
         "{% if notes %}{{ notes }}{% endif %}",
         "{% for _ in [1] %}{{ notes }}{% endfor %}",
-        "{{ notes | trim }}",
+        "{{ notes | default('none') }}",
+        "{{ notes.split() }}",
     ):
         assert required_columns(None, provided_for) == {"prompt": ()}
+    for text in ("{{ notes | trim | upper }}", "{{ notes.strip() }}", "{{ notes }}"):
+        assert required_columns(None, text) == {"prompt": ("notes",)}
+    assert required_columns(None, "{{ a['b'][0].c | trim }}") == {"prompt": ("a.b.0.c",)}

@@ -21,6 +21,7 @@ ROWS = [{"q": f"ask {n}", "truth": "old", "n": n} for n in range(5)]
 ROOT = Path(__file__).parents[3]
 MODELS = {
     "good": [{"answer": "new"}],
+    "empty": [{"answer": " ", "times": 1}, {"answer": "new"}],
     "short": [
         {"match": "ask 1$", "answer": "ne", "finish_reason": "length"},
         {"answer": "<think>hm</think>new"},
@@ -209,6 +210,13 @@ def test_an_answer_that_was_cut_off_is_no_label(gaps):
     # Nor are thoughts a part of one.
     assert labels == ["old", None, "new", "new"]
     assert row["provenance"]["left_out"] == {"truncated": 1}
+
+
+def test_an_empty_answer_is_no_label(gaps):
+    label = ("dataset", "label", "--route", "up/empty", "--dataset", "gaps", "--json")
+    row = json.loads(gaps(*label).stdout)
+    assert [line.get("reference") for line in preview(gaps, "gaps")].count(None) == 1
+    assert row["provenance"]["left_out"] == {"empty": 1}
     # The row that was left out is one that lacks a reference.
     done = json.loads(gaps(*label[:2], "--route", "up/good", *label[4:]).stdout)
     assert [line["reference"] for line in preview(gaps, "gaps")] == ["old", "new", "new", "new"]

@@ -323,8 +323,8 @@ class _Judge:
         why = self._missing(gate, route) or self._missing(gate, self._baseline)
         found = self._margin_test(gate, route)
         interval = None if found is None else found.test.interval(1 - ALPHA)
-        tested = margin
-        if gate.output not in self._outputs:
+        tested, of_share = margin, gate.output not in self._outputs
+        if of_share:
             interval, tested = self._rescaled(gate, route, margin)
         low, high = interval or (None, None)
         # Whether the lower end decides, or the upper: of two, the one further from zero.
@@ -340,7 +340,8 @@ class _Judge:
                 f"{FEWEST_FOR_A_MARGIN} on each side are needed"
             )
         tail = found.test.tails(-tested).above if rises else found.test.tails(tested).below
-        if tail >= ALPHA / 2 or not _SIGNS[sign](end, bound):
+        # The interval of a corrected share is not that of a test of the raw difference.
+        if (tail >= ALPHA / 2 and not of_share) or not _SIGNS[sign](end, bound):
             why = why or _how_many(compared, found, gate, tested, rises=rises)
         return _result(msgspec.structs.replace(gate, sign=sign), route, end, bound, why)
 

@@ -128,7 +128,7 @@ class Linearised(NamedTuple):
         rest: what is left of people's score of each row without that part of the judge's; 0 for a
             row without a label. The estimate is the mean of the rest, plus the judge's part.
         predicted: the part of `influence` that is the judge's.
-        even: whether every labelled row counts alike.
+        even: whether every labelled row counts alike, and none of them is in the judge's part too.
     """
 
     estimate: float
@@ -192,7 +192,8 @@ def linearised(rows: Floats) -> Linearised:
         powers=powers,
         rest=rest,
         predicted=of_judge,
-        even=bool(np.ptp(weights[has_label]) <= 1e-9 * weights[has_label].max()),
+        even=not by_fold[has_label, :, 0].any()
+        and bool(np.ptp(weights[has_label]) <= 1e-9 * weights[has_label].max()),
     )
 
 

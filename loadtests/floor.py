@@ -92,6 +92,8 @@ def main() -> None:
         access_log=False,
         log_level="error",
         backlog=4096,
+        # Streams whose clients have left would go on to their end.
+        timeout_graceful_shutdown=1,
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 from isolation import isolate
-from postgres_server import PostgresServer, folder_of_programs
 
 # Before a test's module is imported: some read the environment then.
 isolate()
@@ -36,8 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
+def postgres() -> Iterator[Any]:
     """A PostgreSQL server of this session, with the database that others are copied from."""
+    # Not before isolate().
+    from postgres_server import PostgresServer, folder_of_programs
+
     programs = folder_of_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
@@ -51,7 +54,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def postgres_address(postgres: PostgresServer) -> Iterator[str]:
+def postgres_address(postgres: Any) -> Iterator[str]:
     """The address of an empty PostgreSQL database that is up to date."""
     with postgres.fresh_database() as address:
         yield address

@@ -30,7 +30,6 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
     "jit": "off",
@@ -57,7 +56,7 @@ class PostgresServer:
 
     def __init__(self, programs: Path) -> None:
         self._programs = programs
-        self._user = _another_user()
+        self._user = another_user()
         memory = Path("/dev/shm")
         self._folder = Path(
             tempfile.mkdtemp(prefix="evalrouter-pg", dir=memory if memory.is_dir() else None)
@@ -147,7 +146,8 @@ class PostgresServer:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _another_user() -> str | None:
+def another_user() -> str | None:
+    """The user of servers that refuse to be root's; None where the tests are not root's."""
     if os.geteuid() != 0:
         return None
     names = {user.pw_name for user in pwd.getpwall()}

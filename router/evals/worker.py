@@ -101,6 +101,7 @@ class Jobs:
         # Those of them that no caller waits for.
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._serving: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
         self._queued = asyncio.Event()
 
     def wake(self) -> None:
@@ -196,8 +197,9 @@ class Jobs:
 
     async def _send_heartbeats(self, run_id: str, under_way: _ExecutingRun) -> None:
         """Tell that this process is alive, and obey; stop once another process has the run."""
+        seen = 0
         while True:
-            await asyncio.sleep(HEARTBEAT_S)
+            seen = await self._store.changed("runs", seen, HEARTBEAT_S)
             try:
                 state = await self._store.heartbeat(run_id, self._owner)
             except StoreError:
@@ -248,8 +250,9 @@ class Jobs:
         Args:
             within: seconds that requests in flight are given to finish.
         """
-        if self._serving is not None:
-            self._serving.cancel()
+        for task in (self._serving, self._listening):
+            if task is not None:
+                task.cancel()
         under_way = list(self._under_way.values())
         for job in under_way:
             job.replay.wind_down(job.left)
@@ -266,6 +269,14 @@ class Jobs:
     def serve(self) -> None:
         """From now on, execute those runs of servers on this store that no process executes."""
         self._serving = asyncio.create_task(self._serve(), name="evalrouter-runs")
+        self._listening = asyncio.create_task(self._listen(), name="evalrouter-queued")
+
+    async def _listen(self) -> None:
+        """Look for runs as soon as another process has queued one."""
+        seen = 0
+        while True:
+            seen = await self._store.changed("runs", seen, POLL_S)
+            self.wake()
 
     async def _serve(self) -> None:
         failing = False
@@ -280,8 +291,7 @@ class Jobs:
                 if not failing:
                     log.error("looking for runs to execute: %s", error)
                 failing = True
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._queued.wait(), POLL_S)
+            await self._queued.wait()
 
     async def _take_up(self, run: Run) -> None:
         if run.id in self._tasks or not await self.is_free(run):

@@ -1,8 +1,9 @@
 """Keeps the keys in memory and the store in step: rows are read, what keys spent is written down.
 
-A task looks at the store every second: it reads what keys spent in all processes since the last
-time, and the keys themselves when they have changed; beside it, another one writes down what keys
-spent here. A write that waits or fails holds up no revocation.
+A task looks at the store every second, and as soon as the store tells of a change: it reads what
+keys spent in all processes since the last time, and the keys themselves when they have changed;
+beside it, another one writes down what keys spent here. A write that waits or fails holds up no
+revocation.
 """
 
 from __future__ import annotations
@@ -128,11 +129,17 @@ class KeySync:
                 raise error from None
 
     async def _watch(self) -> None:
+        seen = 0
         while not self._stopping.is_set():
+            changed = asyncio.create_task(self._store.changed("keys", seen, self._every))
+            stopping = asyncio.create_task(self._stopping.wait())
             try:
-                async with asyncio.timeout(self._every):
-                    await self._stopping.wait()
-            except TimeoutError:
+                await asyncio.wait([changed, stopping], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                changed.cancel()
+                stopping.cancel()
+            if not self._stopping.is_set():
+                seen = changed.result()
                 await self._try("keys and budgets are out of date", self._read)
                 if not self.is_writing:
                     self._writing = asyncio.create_task(

@@ -186,9 +186,9 @@ class Routes:
 
     async def watch(self) -> None:
         """Follow the config file and the other processes, until cancelled."""
-        failing = False
+        failing, seen = False, 0
         while True:
-            await asyncio.sleep(POLL_S)
+            seen = await self._store.changed("routes", seen, POLL_S)
             try:
                 changed = await asyncio.to_thread(_changed_at, self._source)
                 if changed not in (None, self._read_at):

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from router.store.changes import ChangeStore
 from router.store.runs import RequestedState, Run
 
 
-class ClaimStore(Protocol):
+class ClaimStore(ChangeStore, Protocol):
     """Gives each run to one owner at a time."""
 
     async def claim_run(self, run_id: str, owner: str, stale_after: float) -> bool:

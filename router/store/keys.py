@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from router.store.changes import ChangeStore
+
 BudgetPeriod = Literal["day", "week", "month", "total"]
 
 
@@ -87,7 +89,7 @@ class KeyState(msgspec.Struct, frozen=True, kw_only=True):
     spent: dict[str, KeySpend]
 
 
-class KeyStore(Protocol):
+class KeyStore(ChangeStore, Protocol):
     """Stores keys and what they spent."""
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from router.store.changes import ChangeStore
 from router.store.claims import ClaimStore
 from router.store.datasets import DatasetStore
 from router.store.experiments import ExperimentStore
@@ -41,6 +42,7 @@ class Store(
     KeyStore,
     TrafficStore,
     CheckedStore,
+    ChangeStore,
     Protocol,
 ):
     """Stores everything that must survive a crash. Every method may raise StoreError.

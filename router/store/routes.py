@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+from router.store.changes import ChangeStore
+
 
 class UnreadableOverride(NamedTuple):
     """An override whose row cannot be read, and the reason. It must hide no other."""
@@ -14,7 +16,7 @@ class UnreadableOverride(NamedTuple):
 RouteOverrides = dict[str, dict[str, Any] | UnreadableOverride]
 
 
-class RouteStore(Protocol):
+class RouteStore(ChangeStore, Protocol):
     """Stores overrides of the config's routes."""
 
     @property

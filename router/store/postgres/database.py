@@ -15,9 +15,11 @@ import psycopg
 from providers.base import Secret
 from providers.errors import StoreError, StoreUnavailableError
 from router.store.postgres.connection import PostgresConnection
+from router.store.postgres.listening import Listener
 from router.store.postgres.migrations import migrate
 from router.store.postgres.server import PostgresServer, is_away
 from router.store.postgres.transactions import PostgresTransactions
+from router.store.sql.changes import Changes
 from router.store.sql.connection import Connection
 from router.store.sql.database import SqlDatabase
 from router.store.sql.writer import Writer
@@ -40,6 +42,7 @@ class PostgresDatabase(SqlDatabase):
 
     Attributes:
         clock: seconds since the epoch.
+        changes: those who wait for changes.
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class PostgresDatabase(SqlDatabase):
         room: int = 1024,
     ) -> None:
         self.clock = clock or time.time
+        self.changes = Changes()
         self._claims_clock = clock
         self._server = PostgresServer(address, password)
         self._room = room
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._idle: list[psycopg.Connection] = []
+        self._listener: Listener | None = None
 
     @property
     def name(self) -> str:
@@ -68,6 +73,7 @@ class PostgresDatabase(SqlDatabase):
         transactions = PostgresTransactions(self._server, self._claims_clock)
         self._writer = Writer(transactions, room=self._room)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="evalrouter-store-read")
+        self._listener = Listener(self._server, self.changes)
 
     def _migrate(self) -> None:
         def attempt() -> None:
@@ -80,10 +86,11 @@ class PostgresDatabase(SqlDatabase):
             raise self._server.refusal("open the database", error) from error
 
     async def close(self) -> None:
-        writer, readers = self._writer, self._readers
-        if writer is None or readers is None:
+        writer, readers, listener = self._writer, self._readers, self._listener
+        if writer is None or readers is None or listener is None:
             return
         self._readers = None
+        await listener.close()
         await asyncio.to_thread(readers.shutdown)
         while self._idle:
             self._idle.pop().close()

@@ -123,8 +123,10 @@ BEGIN
     PERFORM pg_notify('evalrouter', TG_ARGV[0]);
     RETURN NULL;
 END $$;
-CREATE TRIGGER runs_announce AFTER INSERT OR UPDATE OF state, wish, hidden_since ON runs
+CREATE TRIGGER runs_announce AFTER UPDATE OF state, wish ON runs
     FOR EACH STATEMENT EXECUTE FUNCTION announce('runs');
+CREATE TRIGGER runs_announce_new AFTER UPDATE OF hidden_since ON runs
+    FOR EACH ROW WHEN (new.hidden_since IS NULL) EXECUTE FUNCTION announce('runs');
 
 CREATE TABLE counts (
     run BIGINT PRIMARY KEY REFERENCES runs (number),

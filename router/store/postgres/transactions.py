@@ -121,6 +121,9 @@ class PostgresTransactions(Transactions):
             TransactionStatus.UNKNOWN,
         }
 
+    def is_passing(self, error: Exception) -> bool:
+        return is_away(error) or is_conflict(error)
+
     def refusal(self, doing: str, error: Exception) -> EvalrouterError:
         return self._server.refusal(doing, error)
 

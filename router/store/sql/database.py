@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from providers.errors import StoreUnavailableError
+from router.store.sql.changes import Changes
 from router.store.sql.connection import Connection
 
 _Args = ParamSpec("_Args")
@@ -17,9 +18,11 @@ class SqlDatabase(Protocol):
 
     Attributes:
         clock: seconds since the epoch; stamps requests and answers.
+        changes: those who wait for changes.
     """
 
     clock: Callable[[], float]
+    changes: Changes
 
     async def open(self) -> None:
         """Connect and bring the schema up to date.

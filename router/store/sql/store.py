@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from providers.errors import StoreUnavailableError
+from router.store.changes import Topic
 from router.store.protocol import Store
 from router.store.sql.claims import SqlClaims
 from router.store.sql.datasets import SqlDatasets
@@ -52,6 +53,9 @@ class SqlStore(
 
     def end_within(self, seconds: float) -> None:
         self._database.end_within(seconds)
+
+    async def changed(self, topic: Topic, seen: int, within: float) -> int:
+        return await self._database.changes.wait(topic, seen, within)
 
     async def check(self) -> None:
         await self._database.check()

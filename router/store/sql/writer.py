@@ -25,6 +25,8 @@ from providers.errors import EvalrouterError, StoreError
 from router.store.sql.connection import Connection
 
 _Result = TypeVar("_Result")
+# How often a batch is tried that fails of what has nothing to do with its writes.
+ATTEMPTS = 5
 _log = logging.getLogger(__name__)
 
 
@@ -49,6 +51,10 @@ class Transactions(Protocol):
 
     def is_lost(self, error: Exception) -> bool:
         """Return whether an error of one write ended the whole transaction, or has to."""
+        ...
+
+    def is_passing(self, error: Exception) -> bool:
+        """Return whether a transaction failed of what has nothing to do with its writes."""
         ...
 
     def refusal(self, doing: str, error: Exception) -> EvalrouterError:
@@ -190,7 +196,7 @@ class Writer:
             return False
         return True
 
-    def _commit_apart(self, db: Connection, batch: list[_Write]) -> None:
+    def _commit_apart(self, db: Connection, batch: list[_Write], attempts: int = ATTEMPTS) -> None:
         """Commit with a savepoint for each write, so that only those that fail are undone."""
         try:
             for write in batch:
@@ -198,6 +204,11 @@ class Writer:
             self._transactions.commit()
         except Exception as error:  # noqa: BLE001 - the thread must outlive any write
             self._transactions.rollback()
+            if attempts > 1 and self._transactions.is_passing(error):
+                again = self._begin(batch)
+                if again is not None:
+                    self._commit_apart(again, batch, attempts - 1)
+                return
             if len(batch) == 1:
                 batch[0].error = self._transactions.refusal(batch[0].doing, error)
                 return

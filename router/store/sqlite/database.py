@@ -15,6 +15,7 @@ import msgspec
 from sqlite_utils import Database
 
 from providers.errors import StoreError, StoreUnavailableError
+from router.store.sql.changes import Changes
 from router.store.sql.connection import Connection
 from router.store.sql.database import SqlDatabase
 from router.store.sql.writer import Writer
@@ -39,6 +40,7 @@ class SqliteDatabase(SqlDatabase):
 
     Attributes:
         clock: seconds since the epoch.
+        changes: those who wait for changes.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class SqliteDatabase(SqlDatabase):
         room: int = 1024,
     ) -> None:
         self.clock = clock
+        # Nobody announces any: to look once a second costs a process next to nothing here.
+        self.changes = Changes()
         self._file = DatabaseFile(path, create=create)
         self._room = room
         self._writer: Writer | None = None

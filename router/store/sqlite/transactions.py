@@ -78,6 +78,10 @@ class SqliteTransactions(Transactions):
     def is_lost(self, error: Exception) -> bool:
         return not self._db.conn.in_transaction
 
+    def is_passing(self, _: Exception) -> bool:
+        # A lock is waited for as the transaction begins.
+        return False
+
     def refusal(self, doing: str, error: Exception) -> EvalrouterError:
         return self._file.refusal(doing, error)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from stores import a_run, answered, everything, some_samples
 
-from evaluators.base import Cell
-from providers.errors import NotFoundError
+from evaluators.base import Answer, Cell, Score
+from providers.errors import ConflictError, NotFoundError
 from router.store.runs import Progress
+from router.store.usage import EmbeddingUse
 
 
 async def test_a_claim_counts_and_forgets_the_cells_in_flight(store, at):
@@ -133,3 +136,53 @@ async def test_deaths_in_a_row_are_counted_until_there_is_progress(store, at):
     await at(1.0).claim_run("run_1", "6", 0.0)
     deaths.append((await store.run("run_1")).deaths)
     assert deaths == [0, 1, 2, 0, 1, 0]
+
+
+async def test_an_owner_that_was_only_asleep_is_refused(make_store, clock):
+    """As after a SIGSTOP: another process has the run, and the first does not know."""
+    asleep, other = make_store(), make_store()
+    await asleep.open()
+    await other.open()
+    await asleep.add_run(a_run(), some_samples())
+    assert await asleep.claim_run("run_1", "first", 30.0)
+    begun, unscored = Cell("r", "s0", 0), Cell("r", "s1", 0)
+    await asleep.begin("run_1", begun, "h", "t")
+    await answered(asleep, unscored)
+    clock.now += 31
+    assert await other.claim_run("run_1", "second", 30.0)
+    await other.begin("run_1", begun, "h", "t")
+    use = EmbeddingUse(route="r", target="t", requests=1, failed=0, tokens=1, cost_usd=0.0,
+                       unpriced=0, estimated=0)  # fmt: skip
+    for refused in (
+        asleep.keep_answer("run_1", begun, "h", Answer(text="late"), []),
+        asleep.keep_scores("run_1", {unscored: [Score(output="o", value=1.0)]}),
+        asleep.begin("run_1", Cell("r", "s2", 0), "h", "t"),
+        asleep.withdraw("run_1", begun),
+        asleep.update_run("run_1", state="failed"),
+        asleep.add_embedding_use("run_1", use),
+        asleep.unscore_some("run_1"),
+    ):
+        with pytest.raises(ConflictError, match="run_1 was taken over by another process"):
+            await refused
+    assert await other.progress("run_1") == Progress(answered=1, failed=0, in_flight=1, scored=0)
+    await other.keep_answer("run_1", begun, "h", Answer(text="in time"), [])
+    assert (await other.run("run_1")).state == "queued"
+    assert await asleep.heartbeat("run_1", "first") is None
+    assert not await asleep.end_run("run_1", "first", state="failed")
+    await asleep.close()
+    await other.close()
+
+
+async def test_of_many_who_claim_at_once_one_gets_the_run(make_store):
+    stores = [make_store() for _ in range(4)]
+    for store in stores:
+        await store.open()
+    await stores[0].add_run(a_run(), some_samples())
+    claims = [
+        store.claim_run("run_1", f"owner {n} {again}", 30.0)
+        for n, store in enumerate(stores)
+        for again in range(4)
+    ]
+    assert sorted(await asyncio.gather(*claims)) == [False] * 15 + [True]
+    for store in stores:
+        await store.close()

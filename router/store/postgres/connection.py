@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import psycopg
 
-from router.store.sql.connection import Connection, Rows, Values, insert
+from router.store.sql.connection import Connection, Rows, Values
 
 _PARAMETER = re.compile(r"\?|(?<![:\w]):([a-z_]+)|%|CROSS JOIN")
 
@@ -46,7 +46,11 @@ class PostgresConnection(Connection):
     def insert_rows(
         self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], /
     ) -> None:
-        self.executemany(insert(table, columns), rows)
+        if rows:
+            statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+            with self._connection.cursor().copy(statement) as copy:
+                for row in rows:
+                    copy.write_row(row)
 
     def now(self) -> float:
         if self._clock is not None:

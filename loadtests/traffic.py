@@ -169,6 +169,20 @@ async def pages(path: Path, seconds: float) -> dict[str, PageTime]:
     return measured
 
 
+async def totals(path: Path, seconds: float) -> list[float]:
+    """Add up the last day by route and target; return the median and the longest time in ms."""
+    store = SqliteStore(path)
+    await store.open()
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - began < seconds:
+        at = time.perf_counter()
+        await store.traffic_totals(TrafficFilter(since=END - DAY), ("route", "target"), limit=50)
+        times.append((time.perf_counter() - at) * 1000)
+    await store.close()
+    return [median(times), max(times)]
+
+
 async def index(path: Path) -> list[float]:
     """Migrate, then index everything; return the seconds of both and the longest slice."""
     began = time.perf_counter()
@@ -348,6 +362,12 @@ def report(args: argparse.Namespace, folder: Path) -> str:
             f"| {name} | {now.rows} | {old} | {now.ms:.1f} ({now.longest_ms:.0f}) | "
             f"{now.cpu_ms:.1f} |"
         )
+    usual, longest = msgspec.json.decode(in_child(ROOT, "totals", str(path), str(args.seconds)))
+    lines += [
+        "",
+        f"The requests of the last day ({count // DAYS:,}), added up by route and target: "
+        f"{usual:.0f} ms ({longest:.0f}).",
+    ]
     lines += ["", *_writes(args, folder)]
     p99 = live(path, args.rounds, 5.0)
     lines += [
@@ -397,6 +417,7 @@ def _commit(checkout: Path) -> str:
 CHILDREN: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "fill": lambda path, count: fill(Path(path), int(count)),
     "pages": lambda path, seconds: pages(Path(path), float(seconds)),
+    "totals": lambda path, seconds: totals(Path(path), float(seconds)),
     "index": lambda path: index(Path(path)),
     "writing": lambda path, count, keys: writing(Path(path), int(count), int(keys)),
 }

@@ -113,6 +113,7 @@ def create_app(services: Services) -> ASGIApp:
             judges.keep_labels,
             judges.show_label_plan,
             traffic.list_traffic,
+            traffic.add_up_traffic,
             traffic.show_traffic,
             metrics.metrics,
             providers.list_providers,

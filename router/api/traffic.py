@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import msgspec
 from litestar import get
@@ -13,8 +14,10 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from providers.errors import NotFoundError, RequestError
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
-from router.store.traffic import TrafficFilter, TrafficRow
+from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
 
+DAY_S = 86400.0
+GROUPS = get_args(TotalsBy)
 _STATUS = re.compile(r"[1-5](?:\d\d|xx)")
 
 
@@ -48,18 +51,53 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     `status` is a number, `4xx`, or `error` for everything from 400; `since` and `until` are
     seconds since the epoch or ISO 8601; `key` is a key's id; `class` is `live` or `eval`.
     """
-    traffic_filter = TrafficFilter(
-        route=route,
-        target=target,
-        key_id=key,
-        traffic_class=traffic_class,
-        status=None if status is None else _statuses(status),
-        since=None if since is None else _moment("since", since),
-        until=None if until is None else _moment("until", until),
-    )
-    rows = await services.store.traffic(traffic_filter, limit=limit + 1, before=before)
+    first = None if since is None else _moment("since", since)
+    last = None if until is None else _moment("until", until)
+    matching = _filter(route, target, key, status, traffic_class, first, last)
+    rows = await services.store.traffic(matching, limit=limit + 1, before=before)
     page = rows[:limit]
     return TrafficList(page, page[-1].number if len(rows) > limit else None)
+
+
+class TrafficTotals(msgspec.Struct):
+    """Requests that were added up in groups, the largest first.
+
+    Attributes:
+        complete: whether these are all groups.
+        since, until: the time of the requests, seconds since the epoch.
+    """
+
+    data: list[TrafficTotal]
+    complete: bool
+    since: float
+    until: float
+    object: str = "list"
+
+
+@get("/traffic/totals", tags=["observe"], summary="Add up requests")
+async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by name
+    services: Injected,
+    by: FromQuery[str | None] = None,
+    route: FromQuery[str | None] = None,
+    target: FromQuery[str | None] = None,
+    key: FromQuery[str | None] = None,
+    status: FromQuery[str | None] = None,
+    traffic_class: Annotated[str | None, QueryParameter(name="class")] = None,
+    since: FromQuery[str | None] = None,
+    until: FromQuery[str | None] = None,
+    limit: PageSize = 50,
+) -> TrafficTotals:
+    """Add up requests, their failures, tokens and cost, from `since` (a day ago) to `until` (now).
+
+    `by` names what to group by, with commas: `route`, `target`, `key`, `class`, `status`. The rest
+    is as in `GET /traffic`. Every request of the time is read, some hundred thousand in a second.
+    """
+    last = time.time() if until is None else _moment("until", until)
+    first = last - DAY_S if since is None else _moment("since", since)
+    matching = _filter(route, target, key, status, traffic_class, first, last)
+    groups = _groups(by)
+    totals = await services.store.traffic_totals(matching, groups, limit=limit + 1)
+    return TrafficTotals(totals[:limit], len(totals) <= limit, first, last)
 
 
 @get("/traffic/{request_id:str}", tags=["observe"], summary="Show a request")
@@ -73,6 +111,38 @@ async def show_traffic(services: Injected, request_id: FromPath[str]) -> Traffic
             "a route may store none."
         )
     return row
+
+
+def _filter(  # noqa: PLR0917 - the query parameters, in their order
+    route: str | None,
+    target: str | None,
+    key: str | None,
+    status: str | None,
+    traffic_class: str | None,
+    since: float | None,
+    until: float | None,
+) -> TrafficFilter:
+    return TrafficFilter(
+        route=route,
+        target=target,
+        key_id=key,
+        traffic_class=traffic_class,
+        status=None if status is None else _statuses(status),
+        since=since,
+        until=until,
+    )
+
+
+def _groups(text: str | None) -> list[TotalsBy]:
+    names = [] if text is None else text.split(",")
+    for name in names:
+        if name not in GROUPS:
+            raise RequestError(
+                f"by is any of {', '.join(GROUPS)}, with commas; not {name!r}.", param="by"
+            )
+    if len(set(names)) < len(names):
+        raise RequestError("by names something twice.", param="by")
+    return cast("list[TotalsBy]", names)
 
 
 def _statuses(text: str) -> tuple[int, int]:

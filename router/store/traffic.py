@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -76,6 +76,29 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_cla
     response: str | None = None
 
 
+TotalsBy = Literal["route", "target", "key", "class", "status"]
+
+
+class TrafficTotal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the requests of one group took.
+
+    Attributes:
+        group: the values that its requests have in common, by what they are grouped by.
+        requests, failures: how many there were, and how many had a status from 400 on.
+        prompt_tokens, completion_tokens: as far as they are known.
+        cost_usd: US dollars, of the requests with a known cost.
+        unpriced: how many had none.
+    """
+
+    group: dict[str, str | int]
+    requests: int
+    failures: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    unpriced: int
+
+
 class TrafficStore(Protocol):
     """Stores requests and lists them."""
 
@@ -91,6 +114,12 @@ class TrafficStore(Protocol):
 
     async def request(self, request_id: str) -> TrafficRow | None:
         """Return the newest request of an id, with its bodies; None when no request has it."""
+        ...
+
+    async def traffic_totals(
+        self, matching: TrafficFilter, by: Sequence[TotalsBy], *, limit: int
+    ) -> list[TrafficTotal]:
+        """Add up requests in groups, the largest first; it reads all of the filter's time."""
         ...
 
     async def forget_traffic(self, matching: TrafficFilter, limit: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from router.store.sql.connection import Connection
+from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
 
 
@@ -19,6 +20,19 @@ def numbers_of(
     db: Connection, matching: TrafficFilter, *, limit: int, before: int | None = None
 ) -> list[int]:
     """Return the numbers of the newest requests that match, newest first."""
+    _, where, values = selection(db, matching)
+    if before is not None:
+        where = [*where, "number < :before"]
+    rows = db.execute(
+        f"SELECT number FROM traffic{' WHERE ' if where else ''}{' AND '.join(where)}"
+        " ORDER BY number DESC LIMIT :limit",
+        values | {"before": before, "limit": limit},
+    )
+    return [number for (number,) in rows]
+
+
+def selection(_: Connection, matching: TrafficFilter) -> Selection:
+    """Return what selects the requests that match."""
     low, high = matching.status or (0, 0)
     conditions = {
         "route = :route": matching.route,
@@ -29,19 +43,13 @@ def numbers_of(
         "status BETWEEN :low AND :high": matching.status,
         "at >= :since": matching.since,
         "at < :until": matching.until,
-        "number < :before": before,
         # Follows from the range, but only this takes the index of failures.
         "status >= 400": True if matching.status and matching.status[0] >= 400 else None,
     }
-    where = " AND ".join(text for text, value in conditions.items() if value is not None)
-    rows = db.execute(
-        f"SELECT number FROM traffic{f' WHERE {where}' if where else ''}"
-        " ORDER BY number DESC LIMIT :limit",
-        msgspec.structs.asdict(matching)
-        | {"except_routes": list(matching.except_routes), "status": None}
-        | {"low": low, "high": high, "before": before, "limit": limit},
-    )
-    return [number for (number,) in rows]
+    values = msgspec.structs.asdict(matching) | {"low": low, "high": high, "status": None}
+    values["except_routes"] = list(matching.except_routes)
+    where = [text for text, value in conditions.items() if value is not None]
+    return Selection("traffic", where, values)
 
 
 def delete(db: Connection, numbers: Sequence[int]) -> None:

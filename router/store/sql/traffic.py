@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from router.records import Record
 from router.store.columns.traffic import (
@@ -14,10 +15,40 @@ from router.store.columns.traffic import (
     with_bodies,
 )
 from router.store.sql.connection import Connection
-from router.store.sql.database import SqlPart
-from router.store.traffic import TrafficFilter, TrafficRow, TrafficStore
+from router.store.sql.database import SqlDatabase, SqlPart
+from router.store.traffic import (
+    TotalsBy,
+    TrafficFilter,
+    TrafficRow,
+    TrafficStore,
+    TrafficTotal,
+)
 
 _SELECT = f"SELECT {', '.join(TRAFFIC_COLUMNS)} FROM traffic"
+
+
+# What a total is grouped by: the column.
+_GROUPS: dict[TotalsBy, str] = {
+    "route": "route",
+    "target": "target",
+    "key": "key_id",
+    "class": "klass",
+    "status": "status",
+}
+
+
+class Selection(NamedTuple):
+    """Requests as a part of a SELECT.
+
+    Attributes:
+        source: a table with the columns of `traffic`.
+        where: conditions.
+        values: parameters of both.
+    """
+
+    source: str
+    where: Sequence[str]
+    values: dict[str, Any]
 
 
 class TrafficIndex(Protocol):
@@ -31,6 +62,10 @@ class TrafficIndex(Protocol):
         self, db: Connection, matching: TrafficFilter, *, limit: int, before: int | None = None
     ) -> list[int]:
         """Return the numbers of the newest requests that match, newest first."""
+        ...
+
+    def selection(self, db: Connection, matching: TrafficFilter) -> Selection:
+        """Return what selects the requests that match, of whatever number."""
         ...
 
     def delete(self, db: Connection, numbers: Sequence[int]) -> None:
@@ -51,6 +86,10 @@ class SqlTraffic(SqlPart, TrafficStore):
 
     traffic_index: TrafficIndex
 
+    def __init__(self, database: SqlDatabase) -> None:
+        super().__init__(database)
+        self._adding_up = asyncio.Semaphore(1)
+
     async def keep_traffic(self, records: Sequence[Record]) -> None:
         await self._database.write("keep request records", _insert, self.traffic_index, records)
 
@@ -63,6 +102,15 @@ class SqlTraffic(SqlPart, TrafficStore):
 
     async def request(self, request_id: str) -> TrafficRow | None:
         return await self._database.read("read a request record", _request, request_id)
+
+    async def traffic_totals(
+        self, matching: TrafficFilter, by: Sequence[TotalsBy], *, limit: int
+    ) -> list[TrafficTotal]:
+        # One at a time, so that readers are left for what takes milliseconds.
+        async with self._adding_up:
+            return await self._database.read(
+                "add up requests", _totals, self.traffic_index, matching, by, limit
+            )
 
     async def forget_traffic(self, matching: TrafficFilter, limit: int) -> int:
         return await self._database.write(
@@ -94,6 +142,42 @@ def _page(
             f"{_SELECT} WHERE {db.any_of('number')} ORDER BY number DESC", (db.array(numbers),)
         )
         return [traffic_of(row) for row in rows]
+
+
+def _totals(
+    db: Connection,
+    index: TrafficIndex,
+    matching: TrafficFilter,
+    by: Sequence[TotalsBy],
+    limit: int,
+) -> list[TrafficTotal]:
+    source, where, values = index.selection(db, matching)
+    groups = ", ".join(_GROUPS[name] for name in by)
+    with db.lenient_text():
+        rows = db.execute(
+            "SELECT count(*), count(CASE WHEN status >= 400 THEN 1 END),"
+            # As fractions, because a sum of integers fails where it leaves 64 bits.
+            " coalesce(sum(CAST(prompt_tokens AS DOUBLE PRECISION)), 0.0),"
+            " coalesce(sum(CAST(completion_tokens AS DOUBLE PRECISION)), 0.0),"
+            " coalesce(sum(cost_usd), 0.0), count(*) - count(cost_usd)"
+            f"{', ' if by else ''}{groups} FROM {source} AS traffic"
+            f"{' WHERE ' if where else ''}{' AND '.join(where)}"
+            f"{' GROUP BY ' if by else ''}{groups}"
+            f" ORDER BY 1 DESC{', ' if by else ''}{groups} LIMIT :limit",
+            values | {"limit": limit},
+        ).fetchall()
+    return [
+        TrafficTotal(
+            group=dict(zip(by, group, strict=True)),
+            requests=requests,
+            failures=failures,
+            prompt_tokens=int(prompt),
+            completion_tokens=int(completion),
+            cost_usd=cost,
+            unpriced=unpriced,
+        )
+        for requests, failures, prompt, completion, cost, unpriced, *group in rows
+    ]
 
 
 def _request(db: Connection, request_id: str) -> TrafficRow | None:

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from router.store.sql.connection import Connection
+from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
 
 _BLOCK = 4096
@@ -91,6 +92,26 @@ def numbers_of(
         else:
             numbers += _in_table(db, conditions, conditions.time, span, missing)
     return numbers
+
+
+def selection(db: Connection, matching: TrafficFilter) -> Selection:
+    """Return what selects the requests that match, from the blocks that may have their time."""
+    conditions = _Conditions(matching)
+    where = [*conditions.kind, *conditions.key, *conditions.time]
+    if not conditions.time:
+        return Selection("traffic", where, conditions.values)
+    end = db.execute(f"SELECT {_END}").fetchone()[0]
+    spans = [*_spans(db, conditions, end), (end, _ALL)]
+    values = conditions.values | {
+        f"{name}_{n}": number
+        for n, span in enumerate(spans)
+        for name, number in zip(("first", "after"), span, strict=True)
+    }
+    parts = (
+        f"SELECT * FROM traffic WHERE number >= :first_{n} AND number < :after_{n}"
+        for n in range(len(spans))
+    )
+    return Selection(f"({' UNION ALL '.join(parts)})", where, values)
 
 
 def _spans(db: Connection, conditions: _Conditions, below: int) -> list[tuple[int, int]]:

@@ -112,6 +112,7 @@ def test_the_schema_is_the_same_in_every_form(http, url):
         ("GET", "/"),
         ("GET", "/metrics"),
         ("GET", "/traffic"),
+        ("GET", "/traffic/totals"),
         ("HEAD", "/eval"),
         ("GET", "/nowhere"),
         ("POST", "/eval"),

@@ -704,6 +704,15 @@ async def test_traffic_over_http(url):
         # Without a zone: UTC.
         assert len(await ids(since="1700000050", until="2023-11-14T22:14:15")) == 5
 
+        day = {"since": "1700000000", "until": "1700000060"}
+        totals = (
+            await http.get("/traffic/totals", params={"by": "class,route", "limit": 1, **day})
+        ).json()
+        assert (totals["since"], totals["until"], totals["complete"]) == (1.7e9, 1.7e9 + 60, False)
+        assert totals["data"][0]["group"] == {"class": "live", "route": "a"}
+        [now] = (await http.get("/traffic/totals")).json()["data"]
+        assert (now["requests"], now["cost_usd"] > 0) == (1, True)
+
         shown = (await http.get("/traffic/with-bodies")).json()
         assert json.loads(shown["request"])["api_key"] == "***"
         assert shown["total_s"] == 0.5
@@ -719,6 +728,10 @@ async def test_traffic_over_http(url):
         ("/traffic?limit=0", 400, None),
         ("/traffic?before=x", 400, None),
         ("/traffic/none-such", 404, None),
+        ("/traffic/totals?by=model", 400, "by"),
+        ("/traffic/totals?by=route,", 400, "by"),
+        ("/traffic/totals?by=key,key", 400, "by"),
+        ("/traffic/totals?since=yesterday", 400, "since"),
     ],
 )
 async def test_what_cannot_be_listed(url, path, status, param):

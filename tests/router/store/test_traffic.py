@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -24,6 +25,8 @@ def a_record(n: int, draw: random.Random) -> Record:
         status=draw.choice([200, 200, 200, 404, 503]),
         key_id=draw.choice(["", "key_1", "key_2"]),
         traffic_class="eval" if 4000 < n < 4100 else "live",
+        prompt_tokens=n if n % 7 else None,
+        cost_usd=n / 1024 if n % 11 else None,
     )
 
 
@@ -96,6 +99,31 @@ async def test_filters_select_the_same_with_an_index_and_without(filled):
             before = numbers[expected[skipped - 1]] if skipped else None
             page = await store.traffic(matching, limit=40, before=before)
             assert [row.id for row in page] == expected[skipped : skipped + 40], (matching, before)
+
+
+async def test_totals_are_those_of_the_requests_that_match(filled):
+    store, records = filled
+    by = ("target", "status", "class")
+    for matching in [
+        TrafficFilter(),
+        TrafficFilter(since=4500.5, until=8500.0),
+        TrafficFilter(until=-5000.0),
+        TrafficFilter(route="x", key_id="key_1", since=100.0, until=5000.0),
+    ]:
+        chosen = [record for record in records if selects(matching, record)]
+        [total] = await store.traffic_totals(matching, (), limit=5)
+        assert (total.group, total.requests) == ({}, len(chosen))
+        assert total.failures == sum(record.status >= 400 for record in chosen)
+        assert total.prompt_tokens == sum(record.prompt_tokens or 0 for record in chosen)
+        assert total.cost_usd == sum(record.cost_usd or 0 for record in chosen)
+        assert total.unpriced == sum(record.cost_usd is None for record in chosen)
+        expected = Counter(
+            (record.target_name(), record.status, record.traffic_class) for record in chosen
+        )
+        groups = await store.traffic_totals(matching, by, limit=100)
+        assert {tuple(one.group[name] for name in by): one.requests for one in groups} == expected
+        assert [one.requests for one in groups] == sorted(expected.values(), reverse=True)
+        assert await store.traffic_totals(matching, by, limit=2) == groups[:2]
 
 
 async def test_what_is_deleted_is_found_no_more_and_the_rest_is(filled):

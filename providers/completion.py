@@ -16,7 +16,8 @@ had left it out: nothing is scored by it. Counts of tokens are read by `usage.py
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -123,7 +124,7 @@ class _ChatChoice(msgspec.Struct):
 
 
 class _TextChoice(msgspec.Struct):
-    text: str
+    text: str | None
     finish_reason: msgspec.Raw = ABSENT
     logprobs: msgspec.Raw = ABSENT
 
@@ -144,6 +145,7 @@ _CALLS = ("tool_calls", "function_call")
 
 # Of the kinds of content parts, those whose `text` belongs to the answer.
 _TEXT_PARTS = ("text", "output_text", None)
+_THINKING_PARTS = ("thinking", "reasoning")
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_chat = msgspec.json.Decoder(_ChatChoice).decode
@@ -168,18 +170,24 @@ def read_completion(body: bytes, *, chat: bool) -> Completion:
         if raw is ABSENT:
             return Completion(text=None, has_choice=False)
         choice = _decode_chat(raw) if chat else _decode_text(raw)
-        text = choice.text if isinstance(choice, _TextChoice) else _content(choice.message.content)
+        content = (
+            _Content(choice.text)
+            if isinstance(choice, _TextChoice)
+            else _content(choice.message.content)
+        )
     except UNREADABLE as error:
         kind = "chat completion" if chat else "completion"
         raise UpstreamProtocolError(f"the answer is not a {kind}: {error}") from error
     message = _Message() if isinstance(choice, _TextChoice) else choice.message
     finish_reason = _string(choice.finish_reason)
     return Completion(
-        text=text,
+        text=content.text,
         calls_tools=finish_reason in _CALLS
         or not (_is_empty(message.tool_calls) and _is_empty(message.function_call)),
-        refusal=_string(message.refusal),
-        thinking=_string(message.reasoning_content) or _string(message.reasoning),
+        refusal=_string(message.refusal) or content.refusal,
+        thinking=_string(message.reasoning_content)
+        or _string(message.reasoning)
+        or content.thinking,
         finish_reason=finish_reason,
         model=_string(envelope.model),
         system_fingerprint=_string(envelope.system_fingerprint),
@@ -187,7 +195,15 @@ def read_completion(body: bytes, *, chat: bool) -> Completion:
     )
 
 
-def _content(raw: msgspec.Raw) -> str | None:
+class _Content(NamedTuple):
+    """What a message's content says, wherever in it that is."""
+
+    text: str | None
+    refusal: str = ""
+    thinking: str = ""
+
+
+def _content(raw: msgspec.Raw) -> _Content:
     """Return a message's text: its content, or the text parts of it joined; None without any.
 
     Raises:
@@ -195,10 +211,30 @@ def _content(raw: msgspec.Raw) -> str | None:
     """
     content = None if raw is ABSENT else decode(raw)
     if content is None or isinstance(content, str):
-        return content
-    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return _Content(content)
+    if not isinstance(content, list) or not all(isinstance(part, dict | str) for part in content):
         raise msgspec.ValidationError("content is neither text nor a list of content parts")
-    texts = [part.get("text") for part in content if part.get("type", "text") in _TEXT_PARTS]
+    parts = [{"text": part} if isinstance(part, str) else part for part in content]
+    return _Content(
+        _joined(part.get("text") for part in parts if part.get("type", "text") in _TEXT_PARTS),
+        refusal=_joined(part.get("refusal") for part in parts),
+        thinking=_joined(
+            bit
+            for part in parts
+            if part.get("type") in _THINKING_PARTS
+            for bit in (part.get("text"), *_bits(part.get("thinking")))
+        ),
+    )
+
+
+def _bits(value: Any) -> list[Any]:
+    """Return the texts of a part that is a text, or a list of text parts."""
+    if not isinstance(value, list):
+        return [value]
+    return [bit.get("text") for bit in value if isinstance(bit, dict)]
+
+
+def _joined(texts: Iterable[Any]) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 

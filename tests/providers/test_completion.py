@@ -55,6 +55,46 @@ def test_what_else_is_read():
     assert read_completion(b'{"choices":[]}', chat=True).text is None
 
 
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (["a", {"type": "text", "text": "b"}], ("ab", "", "")),
+        ([{"type": "refusal", "refusal": "No."}], ("", "No.", "")),
+        ([{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "b"}], ("b", "", "hm")),
+        (
+            [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}, 5]}, {"text": "b"}],
+            ("b", "", "hm"),
+        ),
+        ([{"type": "thinking", "thinking": "hm"}, {"type": "other", "text": "b"}], ("", "", "hm")),
+    ],
+)
+def test_parts_of_contents_say_what_hosts_write_beside_them_elsewhere(parts, said):
+    completion = read_completion(body({"content": parts}), chat=True)
+    assert (completion.text, completion.refusal, completion.thinking) == said
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "calls"),
+    [
+        ({"content": None}, "stop", False),
+        ({"content": None, "tool_calls": None, "function_call": None}, "stop", False),
+        ({"content": "", "tool_calls": [], "function_call": {}}, "stop", False),
+        ({"content": "", "tool_calls": [{"id": "1"}]}, "stop", True),
+        ({"content": None, "function_call": {"name": "f"}}, "stop", True),
+        ({"content": None}, "tool_calls", True),
+    ],
+)
+def test_calls_of_tools(message, finish, calls):
+    sent = {"choices": [{"message": message, "finish_reason": finish}]}
+    completion = read_completion(json.dumps(sent).encode(), chat=True)
+    assert (completion.has_choice, completion.calls_tools) == (True, calls)
+    assert not read_completion(b'{"choices":[]}', chat=True).has_choice
+
+
+def test_a_text_completion_without_a_text_is_empty():
+    assert read_completion(b'{"choices":[{"text":null}]}', chat=False).text is None
+
+
 def test_a_text_completion_says_the_same():
     sent = {"choices": [{"text": "Hi.", "finish_reason": "length"}], "model": "m-1"}
     completion = read_completion(json.dumps(sent).encode(), chat=False)

@@ -425,6 +425,20 @@ async def test_who_leaves_during_a_pause_keeps_no_place_in_the_queue(clock):
     clock.now += 1
     await asyncio.wait_for(tasks[1], 5)
     assert (entered, window.in_flight) == ([1], 1)
+    assert tasks[0].cancelled()
+
+
+async def test_who_comes_as_a_pause_is_over_is_behind_those_who_waited(clock):
+    window = window_of(clock, size=1, in_flight=0)
+    window.paused_until = clock.now + 60
+    tasks, entered = await waiters(window, 1)
+    # Over, and nobody has been let in yet.
+    clock.now += 61
+    late = asyncio.ensure_future(window.enter())
+    await asyncio.wait_for(tasks[0], 5)
+    assert (entered, window.in_flight, late.done()) == ([0], 1, False)
+    window.leave()
+    await asyncio.wait_for(late, 5)
 
 
 def full(pacing):
@@ -482,3 +496,13 @@ def test_the_windows_of_many_targets_are_bounded_and_those_of_runs_stay():
     gc.collect()
     assert forgotten() is None
     assert pacing.window(TARGET) is held
+
+
+def test_a_known_target_makes_no_other_be_forgotten():
+    pacing = Pacing()
+    oldest = weakref.ref(pacing.window(TARGET))
+    for n in range(MAX_TARGETS - 1):
+        pacing.window(Target("up", f"n{n}"))
+    pacing.window(Target("up", "n0"))
+    gc.collect()
+    assert oldest() is not None

@@ -37,6 +37,7 @@ from evaluators.stats.comparison import (
     margin_test,
     units_within,
 )
+from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
 from providers.errors import RunDocumentError, closest
 
 _NAME = r"[\w.:-]+"
@@ -333,7 +334,8 @@ class _Judge:
             rises = low is not None and high is not None and -low > high
         sign, end, bound = (">", low, -margin) if rises else ("<", high, margin)
         if found is None or end is None:
-            return _result(gate, route, None, bound, why or _no_interval(compared))
+            why = why or self._looked_at(_no_interval(compared))
+            return _result(gate, route, None, bound, why)
         if compared.labelled is not None and compared.labelled < FEWEST_FOR_A_MARGIN:
             why = why or (
                 f"{compared.labelled:,} labels are too few for a margin; "
@@ -342,8 +344,17 @@ class _Judge:
         tail = found.test.tails(-tested).above if rises else found.test.tails(tested).below
         # The interval of a corrected share is not that of a test of the raw difference.
         if (tail >= ALPHA / 2 and not of_share) or not _SIGNS[sign](end, bound):
-            why = why or _how_many(compared, found, gate, tested, rises=rises)
+            why = why or self._looked_at(_how_many(compared, found, gate, tested, rises=rises))
         return _result(msgspec.structs.replace(gate, sign=sign), route, end, bound, why)
+
+    def _looked_at(self, why: str) -> str:
+        """Add which interval decided where the run was looked at before it had all samples."""
+        if not self._always_valid:
+            return why
+        return (
+            f"{why}; the run was looked at before it had all samples, so the interval is one that "
+            f"holds whenever one looks (without a range, from {ASYMPTOTIC_MINIMUM} samples on)"
+        )
 
     def _rescaled(
         self, gate: Gate, route: RouteReport, margin: float

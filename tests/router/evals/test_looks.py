@@ -161,10 +161,14 @@ def test_answers_of_a_deleted_run(server):
 
 def test_comparisons_and_gates_of_such_runs_use_the_same_numbers(server):
     body = {"routes": ["up/m", "up/other"], "baseline": "up/other"}
-    gates = ["exact_match non_inferior baseline by 0.9"]
+    gates = ["exact_match non_inferior baseline by 0.5"]
     first = server.run(limit=5, gates=gates, cache=True, **body)
     longer = server.run(limit=9, gates=gates, cache=True, **body)
     assert reason(longer)
+    # The message of each gate says which numbers decided.
+    bodies = [server.run(limit=limit, gates=gates, cache=False, **body) for limit in (12, 10)]
+    assert ["whenever one looks" in one["gates"][0]["why"] for one in bodies] == [True, True]
+    assert "whenever one looks" not in first["gates"][0]["why"]
     compared = server.http.get(f"{server.url}/eval/compare", params={"runs": id_of(longer)}).json()
     assert compared["always_valid"]
     assert any(id_of(first) in one for one in compared["warnings"])

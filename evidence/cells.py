@@ -31,6 +31,8 @@ class Data(NamedTuple):
 
     def key(self) -> bytes:
         """Return the same bytes for samples that are the same but for their order."""
+        if self.baseline is not None and len(self.baseline) != len(self.values):
+            return np.sort(self.values).tobytes() + np.sort(self.baseline).tobytes()
         columns = [self.values if self.values.ndim > 1 else self.values[None, :]]
         if self.baseline is not None:
             columns.append(self.baseline if self.baseline.ndim > 1 else self.baseline[None, :])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -18,10 +19,12 @@ from evidence.shapes import (
     Sampler,
     Sizes,
     beta,
+    binary,
     both,
     clustered_binary,
     clustered_normal,
     clusters,
+    fives,
 )
 from evidence.single import KINDS, draw_statistics
 
@@ -378,27 +381,63 @@ def _clustered() -> list[Cell]:
 
 
 def _unpaired() -> list[Cell]:
-    def compute(data: Data) -> Outcome:
-        assert data.baseline is not None, "a difference has two sides"
-        compared = unpaired_difference(data.values, data.baseline)
-        if compared is None:
-            return Outcome(method="welch")
-        interval = ends(compared.low, compared.high)
-        p_value = compared.p_welch
-        wrong = None if p_value is None else p_value < ALPHA
-        return Outcome(interval, "welch", wrong, _contradicts(interval, p_value))
+    def cell(
+        name: str,
+        sizes: tuple[int, int],
+        sides: tuple[Sampler, Sampler],
+        *,
+        truth: float = 0.0,
+        limits: tuple[float | None, float | None] = (0.0, 1.0),
+        over: str = "",
+    ) -> Cell:
+        def draw(random: np.random.Generator) -> Data:
+            return Data(sides[0](random, sizes[0]), sides[1](random, sizes[1]))
+
+        title = name if sizes[0] == sizes[1] else f"{name}, against {sizes[1]}"
+        compute = partial(_unpaired_outcome, truth=truth, limits=limits)
+        return Cell("unpaired difference", title, sizes[0], draw, compute, truth, over=over)
 
     return [
-        Cell(
-            "unpaired difference",
-            shape.name,
-            n,
-            both(shape.sample, shape.sample, n),
-            compute,
-        )
-        for shape in (NORMAL, beta(2, 6), EXPONENTIAL)
-        for n in (20, 100)
+        *(
+            cell(shape.name, (n, n), (shape.sample, shape.sample), limits=(shape.low, shape.high))
+            for shape in (NORMAL, beta(2, 6), EXPONENTIAL)
+            for n in (20, 100)
+        ),
+        *(
+            cell(
+                f"{binary(share).name}, against {binary(other).name}",
+                sizes,
+                (binary(share).sample, binary(other).sample),
+                truth=share - other,
+                over="discrete" if min(sizes) * share < 12 else "",
+            )
+            for share, other in ((0.02, 0.02), (0.05, 0.05), (0.5, 0.5), (0.01, 0.05), (0.3, 0.5))
+            for sizes in ((30, 120), (50, 50), (200, 200))
+        ),
+        *(
+            cell(
+                f"{fives(share).name}",
+                (n, n),
+                (fives(share).sample, fives(share).sample),
+                limits=(1.0, 5.0),
+                over="bounded" if share > 0.9 else "",
+            )
+            for share in (0.7, 0.98)
+            for n in (20, 100)
+        ),
     ]
+
+
+def _unpaired_outcome(
+    data: Data, *, truth: float, limits: tuple[float | None, float | None]
+) -> Outcome:
+    assert data.baseline is not None, "a difference has two sides"
+    low, high = limits
+    compared = unpaired_difference(data.values, data.baseline, low=low, high=high)
+    assert compared is not None, "two sides"
+    interval = ends(compared.low, compared.high)
+    wrong = compared.p_value < ALPHA if truth == 0 else None
+    return Outcome(interval, compared.method, wrong, _contradicts(interval, compared.p_value))
 
 
 def _equivalence() -> list[Cell]:

@@ -212,7 +212,10 @@ def _promised(kind: str, sized: Callable[[int], Draw], margin: float, output: Ou
         data = sized(LARGE)(random)
         assert data.baseline is not None, "a difference has two sides"
         index = None if data.clusters is None else np.asarray(data.clusters)
-        found = margin_test(output, scores(data.values), scores(data.baseline), index)
+        first, second = (
+            values.reshape(len(values), -1).mean(axis=1) for values in (data.values, data.baseline)
+        )
+        found = margin_test(output, scores(first), scores(second), index)
         assert found is not None, "a run of two routes"
         small = MarginTest(found.test.scaled(SMALL / LARGE, 0.0), SMALL)
         units = units_within(small, margin, rises=_RISES[kind, output.higher_is_better])

@@ -5,14 +5,13 @@
     compare(scores, [(a, b)], joined="id").contrasts
 
 What decides is the paired test that reports use, corrected by Holm over every contrast with a
-direction. Where the two have no sample in common, the means are compared as they are, by Welch's
-test, which needs far more samples. The tests beside it are for readers who expect them; they are
+direction. Where the two have no sample in common, the means are compared as they are, which needs
+far more samples. The tests beside it are for readers who expect them; they are
 not corrected and no verdict follows from them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Literal, NamedTuple
 
@@ -39,7 +38,8 @@ METHOD = (
     "Student's t, corrected for skew if all differ one way, or a bound from the range if few "
     "differ; corpus scores by the bootstrap's standard error. Margins also allow for differences "
     "too rare to be among the samples. p_holm is corrected over all contrasts with a direction. "
-    "Without common samples: Welch. Not corrected, and no verdict: p_t (paired t), p_wilcoxon "
+    "Without common samples: a score test (Miettinen and Nurminen 1985; Newcombe 1998) for scores "
+    "of 0 and 1, else Welch. Not corrected, and no verdict: p_t (paired t), p_wilcoxon "
     "(signed ranks), p_mcnemar (mid-p, scores of 0 and 1), p_welch and p_mann_whitney (as if "
     "nothing were paired)."
 )
@@ -97,7 +97,7 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
         n_a, n_b: samples of each that have this score.
         mean_a, mean_b: of the samples that are compared; corpus scores where it is one.
         difference, low, high: mean_a - mean_b with its 95% interval.
-        p_value: two-sided; of the paired test, or Welch's where nothing is paired.
+        p_value: two-sided; of the paired test, or of `unpaired_test` where nothing is paired.
         p_holm: corrected over all contrasts; None for an output without direction.
         verdict: of a against b, by p_holm; None for an output without direction.
         wins, ties, losses: samples on which a is better, equal, worse (for an output without
@@ -107,7 +107,7 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
         effect_size: Cohen's d_z of the paired differences.
         cliffs_delta: Cliff's delta of the values, unpaired.
         clusters, effective_clusters, method, margin, gatekept, p_equivalence, labelled: as in
-            `Comparison`, as is `headline`; the method is `welch` where nothing is paired.
+            `Comparison`, as is `headline`; without pairs, of `unpaired_test`.
         p_t, p_wilcoxon, p_mcnemar, p_welch, p_mann_whitney: other tests, not corrected; None where
             one does not apply.
         moved: the samples with the largest differences, either way.
@@ -137,7 +137,7 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     cliffs_delta: float | None = None
     clusters: int | None = None
     effective_clusters: float | None = None
-    method: DifferenceMethod | Literal["welch"] = "none"
+    method: DifferenceMethod = "none"
     margin: float | None = None
     gatekept: bool = False
     p_equivalence: float | None = None
@@ -353,18 +353,19 @@ def _unpaired(
     """Compare two sides without a sample in common; n stays 0."""
     unpaired = None
     if output.corpus is None:
-        unpaired = differences.unpaired_difference(*_values(ours, theirs))
-    if unpaired is None or unpaired.p_welch is None:
+        unpaired = differences.unpaired_difference(
+            *_values(ours, theirs), low=output.low, high=output.high, margin=compared.margin
+        )
+    if unpaired is None or min(unpaired.n_a, unpaired.n_b) < 2:
         return compared
-    width = math.inf
-    if output.low is not None and output.high is not None:
-        width = max(output.high - output.low, abs(unpaired.difference))
     return msgspec.structs.replace(
         compared,
         difference=unpaired.difference,
-        low=None if unpaired.low is None else max(unpaired.low, -width),
-        high=None if unpaired.high is None else min(unpaired.high, width),
-        p_value=unpaired.p_welch,
+        low=unpaired.low,
+        high=unpaired.high,
+        p_value=unpaired.p_value,
+        method=unpaired.method,
+        p_equivalence=unpaired.p_equivalence,
     )
 
 
@@ -405,7 +406,7 @@ def _contrast(
         effect_size=compared.effect_size,
         clusters=compared.clusters,
         effective_clusters=compared.effective_clusters,
-        method=compared.method if paired else "welch",
+        method=compared.method,
         margin=compared.margin,
         gatekept=compared.gatekept,
         p_equivalence=compared.p_equivalence,

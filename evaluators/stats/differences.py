@@ -34,7 +34,6 @@ from evaluators.stats.intervals import (
     matrix,
     resampled_scores,
     standard_error,
-    t_quantile,
 )
 from evaluators.stats.inversion import (
     FEW_DIFFERENT,
@@ -58,6 +57,7 @@ from evaluators.stats.inversion import (
 from evaluators.stats.power import minimum_detectable_effect
 from evaluators.stats.resampling import Floats
 from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
+from evaluators.stats.unpaired import unpaired_test, welch_test
 
 FEWEST_UNBOUNDED = 50
 """Without a range, fewer samples (or clusters) do not show how skewed differences are."""
@@ -499,7 +499,11 @@ class Unpaired(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         difference: mean of a minus mean of b.
-        low, high: Welch's interval; None where either has fewer than two values, or neither varies.
+        low, high: its interval, what `unpaired_test` does not reject; None where either has fewer
+            than two values, or only one value and the scores no range.
+        p_value: two-sided, of the same test; 1 where there is none.
+        p_equivalence: of a true difference of the margin or more, either way; None without one.
+        method: the test.
         p_welch: of Welch's t test (1947, Biometrika 34:28-35), two-sided.
         p_mann_whitney: of Mann and Whitney's test of ranks (1947), two-sided.
         cliffs_delta: how much more often a value of a is larger than one of b than smaller, -1 to
@@ -510,48 +514,74 @@ class Unpaired(msgspec.Struct, frozen=True, kw_only=True):
     difference: float
     low: float | None
     high: float | None
+    p_value: float
     p_welch: float | None
     p_mann_whitney: float
     cliffs_delta: float
     n_a: int
     n_b: int
+    method: DifferenceMethod = "none"
+    p_equivalence: float | None = None
 
 
-def unpaired_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Unpaired | None:
+def unpaired_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    level: float = 0.95,
+    low: float | None = None,
+    high: float | None = None,
+    margin: float | None = None,
+) -> Unpaired | None:
     """Compare values that have nothing in common, sample by sample; None where either has none.
 
     Questions differ in difficulty, and here that counts as noise: pair the samples where you can.
+
+    Args:
+        a: scores, shape (n,).
+        b: scores of other samples, shape (m,).
+        level: confidence level of the interval.
+        low: the end of the scores' range; None without one.
+        high: its other end.
+        margin: the largest difference that makes no difference to the user; None for none.
     """
-    from scipy.special import stdtr  # noqa: PLC0415  (scipy takes a third of a second to import)
-    from scipy.stats import mannwhitneyu  # noqa: PLC0415
+    from scipy.stats import mannwhitneyu  # noqa: PLC0415  (slow to import)
 
     first, second = finite(a), finite(b)
     n_a, n_b = len(first), len(second)
     if n_a == 0 or n_b == 0:
         return None
-    difference = float(first.mean() - second.mean())
-    low = high = p_welch = None
-    if n_a > 1 and n_b > 1:
-        shares = float(first.var(ddof=1)) / n_a, float(second.var(ddof=1)) / n_b
-        error = sum(shares) ** 0.5
-        if error:
-            x, y = shares[0] / error**2, shares[1] / error**2
-            freedom = 1 / (x * x / (n_a - 1) + y * y / (n_b - 1))
-            half = t_quantile(0.5 + level / 2, freedom) * error
-            low, high = difference - half, difference + half
-            p_welch = float(2 * stdtr(freedom, -abs(difference / error)))
+    test = unpaired_test(first, second, low=low, high=high)
+    width = None
+    if low is not None and high is not None:
+        least = min(low, float(first.min()), float(second.min()))
+        width = max(high, float(first.max()), float(second.max())) - least
+    difference, units = float(first.mean() - second.mean()), min(n_a, n_b)
+    safe = test
+    if isinstance(test, StudentTest):
+        tests: list[DifferenceTest] = [test]
+        if width is not None:
+            tests.append(UnseenTest(difference, test.error, units, width))
+        safe = EveryTest(tests, units=units, fewest=0 if width else FEWEST_UNBOUNDED)
     ranks = mannwhitneyu(first, second)
     constant = min(first.min(), second.min()) == max(first.max(), second.max())
     return Unpaired(
         difference=difference,
-        low=low,
-        high=high,
-        p_welch=p_welch,
+        **_tested(test, level, width),
+        p_equivalence=None if margin is None else equivalence_p(safe, margin),
+        p_welch=welch(first, second),
         p_mann_whitney=1.0 if constant else float(ranks.pvalue),
         cliffs_delta=2 * float(ranks.statistic) / (n_a * n_b) - 1,
         n_a=n_a,
         n_b=n_b,
     )
+
+
+def welch(a: Floats, b: Floats) -> float | None:
+    """Two-sided p-value of Welch's t test; None with fewer than two values, or without a spread."""
+    if min(len(a), len(b)) < 2 or np.ptp(a) == np.ptp(b) == 0:
+        return None
+    return p_value(welch_test(a, b))
 
 
 def smallest_p_value(n: int, method: DifferenceMethod) -> float:

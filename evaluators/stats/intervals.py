@@ -44,6 +44,7 @@ Method = Literal[
     "bootstrap t",
     "betting",
     "asymptotic",
+    "welch",
     "F",
 ]
 
@@ -432,7 +433,7 @@ def clustered_wilson(
         if k > MANY_CLUSTERS and affected < FEW_OTHERS:
             weight = affected / FEW_OTHERS
             size = size**weight * min(size, units) ** (1 - weight)
-    ends = _score_interval(share, size, t_quantile(0.5 + level / 2, min(freedom, k - 1.0)))
+    ends = score_interval(share, size, t_quantile(0.5 + level / 2, min(freedom, k - 1.0)))
     return Interval(
         estimate=estimate,
         low=low + width * ends[0],
@@ -452,11 +453,12 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
     if n == 0:
         return Interval(estimate=None, low=None, high=None, n=0)
     share = successes / n
-    low, high = _score_interval(share, n, _NORMAL.inv_cdf(0.5 + level / 2))
+    low, high = score_interval(share, n, _NORMAL.inv_cdf(0.5 + level / 2))
     return Interval(estimate=share, low=low, high=high, n=n, method="wilson")
 
 
-def _score_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
+def score_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
+    """Return the ends of Wilson's interval at a quantile of the normal distribution."""
     square = quantile * quantile
     centre = (share + square / (2 * n)) / (1 + square / n)
     half = quantile / (1 + square / n) * (share * (1 - share) / n + square / (4 * n * n)) ** 0.5

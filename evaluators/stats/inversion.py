@@ -35,13 +35,14 @@ DifferenceMethod: TypeAlias = Literal[
     "bootstrap t",
     "betting",
     "asymptotic",
+    "welch",
 ]
 
 FEW_DIFFERENT = 5
 """With so many samples that differ, or fewer, all may have one sign by chance: 2 * 2**-5 > 0.05."""
 
 _NORMAL = NormalDist()
-_JUST_ABOVE_ZERO = 1e-9
+JUST_ABOVE_ZERO = 1e-9
 _STEPS = 60  # halvings of a range that is at most 2 wide: as fine as a float
 _MOST_VALUES = 512  # different ones, beyond which a grid of as many is as good
 _MOST_CHOICES = 200_000
@@ -140,8 +141,8 @@ class DichotomousTest:
             return min(low, 0.0), max(high, 0.0)
         # At levels far above 95% the two tests can differ the other way about.
         if self._estimate > 0:
-            return max(low, _JUST_ABOVE_ZERO), high
-        return low, min(high, -_JUST_ABOVE_ZERO)
+            return max(low, JUST_ABOVE_ZERO), high
+        return low, min(high, -JUST_ABOVE_ZERO)
 
     def _score(self, value: float) -> float:
         """Return the estimate's distance from `value` in standard errors under that value."""
@@ -184,7 +185,7 @@ class StudentTest:
             different: how many samples differ at all, where every sample stands alone.
         """
         self.method = method
-        self._estimate, self._error, self._freedom, self._skew = estimate, error, freedom, skew
+        self._estimate, self.error, self._freedom, self._skew = estimate, error, freedom, skew
         few = different is not None and different <= FEW_DIFFERENT
         # All signs alike is the most extreme outcome of a sign-flip test.
         self._smallest_tail = 2.0 ** -(different or 1) if few else 0.0
@@ -193,7 +194,7 @@ class StudentTest:
         """Return the one-sided p-values of a true difference of `value`."""
         from scipy.special import stdtr  # noqa: PLC0415  (a third of a second to import)
 
-        statistic = self._unskewed((self._estimate - value) / self._error)
+        statistic = self._unskewed((self._estimate - value) / self.error)
         above = float(stdtr(self._freedom, -statistic))
         below = float(stdtr(self._freedom, statistic))
         if value == 0.0:
@@ -205,8 +206,8 @@ class StudentTest:
         from scipy.special import stdtrit  # noqa: PLC0415  (a third of a second to import)
 
         quantile = float(stdtrit(self._freedom, 0.5 + level / 2))
-        low = self._estimate - self._error * skewed(quantile, self._skew)
-        high = self._estimate - self._error * skewed(-quantile, self._skew)
+        low = self._estimate - self.error * skewed(quantile, self._skew)
+        high = self._estimate - self.error * skewed(-quantile, self._skew)
         if 2 * self._smallest_tail > 1 - level:
             low, high = min(low, 0.0), max(high, 0.0)
         return low, high
@@ -215,8 +216,8 @@ class StudentTest:
         """Return the test of other data that are alike."""
         root = math.sqrt(ratio)
         return StudentTest(
-            self._estimate + luck * self._error / root,
-            self._error / root,
+            self._estimate + luck * self.error / root,
+            self.error / root,
             self._freedom * ratio,
             method=self.method,
             skew=self._skew / root,
@@ -310,9 +311,9 @@ class BoundedTest:
         if self._at_zero is None:
             return low, high
         if self._at_zero.above < tail:
-            low = max(low, _JUST_ABOVE_ZERO)
+            low = max(low, JUST_ABOVE_ZERO)
         elif self._at_zero.below < tail:
-            high = min(high, -_JUST_ABOVE_ZERO)
+            high = min(high, -JUST_ABOVE_ZERO)
         else:
             low, high = min(low, 0.0), max(high, 0.0)
         return low, high

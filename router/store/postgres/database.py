@@ -20,7 +20,7 @@ from router.store.postgres.migrations import migrate
 from router.store.postgres.server import PostgresServer, is_away
 from router.store.postgres.transactions import PostgresTransactions
 from router.store.sql.changes import Changes
-from router.store.sql.connection import Connection
+from router.store.sql.connection import Connection, Steps
 from router.store.sql.database import SqlDatabase
 from router.store.sql.writer import Writer
 
@@ -127,6 +127,17 @@ class PostgresDatabase(SqlDatabase):
         if self._writer is None:
             raise StoreError(f"cannot {doing}: the database is not open")
         return await self._writer.write(doing, lambda db: operation(db, *args, **kwargs))
+
+    async def write_in_steps(
+        self,
+        doing: str,
+        operation: Callable[Concatenate[Connection, _Args], Steps[_Result]],
+        *args: _Args.args,
+        **kwargs: _Args.kwargs,
+    ) -> _Result:
+        if self._writer is None:
+            raise StoreError(f"cannot {doing}: the database is not open")
+        return await self._writer.write_in_steps(doing, lambda db: operation(db, *args, **kwargs))
 
     async def read(
         self,

@@ -7,7 +7,8 @@ that number whether it did: a write is neither lost nor done twice.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -15,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from providers.errors import EvalrouterError
 from router.store.postgres.connection import PostgresConnection
 from router.store.postgres.server import PostgresServer, is_away, is_conflict
-from router.store.sql.connection import Connection
+from router.store.sql.connection import Connection, Steps
 from router.store.sql.writer import Transactions
 
 # In one message: a transaction takes one round trip less.
@@ -70,6 +71,24 @@ class PostgresTransactions(Transactions):
         if self._connection is None or self._connection.closed:
             self._connection = self._server.connect()
         return self._connection
+
+    def in_step(self, operations: Sequence[Steps[Any]]) -> list[Any]:
+        connection = self._connected()
+        results: list[Any] = [None] * len(operations)
+        going = list(enumerate(operations))
+        # One round trip for a step of all of them, not for each.
+        with connection.pipeline() as pipeline:
+            while going:
+                left = []
+                for number, operation in going:
+                    try:
+                        next(operation)
+                        left.append((number, operation))
+                    except StopIteration as end:
+                        results[number] = end.value
+                pipeline.sync()
+                going = left
+        return results
 
     def commit(self) -> None:
         try:

@@ -7,11 +7,17 @@ the order of a join where a database lets us.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
+
+_Result = TypeVar("_Result")
 
 Values = Sequence[Any] | dict[str, Any]
+
+# An operation in steps: it yields before it looks at what its statements have returned. So a
+# database can be sent the statements of many operations at once.
+Steps = Generator[None, None, _Result]
 
 
 class Rows(Protocol):
@@ -106,6 +112,16 @@ class Connection(Protocol):
     def lenient_text(self) -> AbstractContextManager[None]:
         """Read text that is not Unicode as far as it is, where the database may have such."""
         ...
+
+
+def in_one_go(steps: Steps[_Result]) -> _Result:
+    """Execute the steps of one operation, and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
 
 
 def upsert(table: str, columns: Sequence[str], key: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from providers.errors import StoreUnavailableError
 from router.store.sql.changes import Changes
-from router.store.sql.connection import Connection
+from router.store.sql.connection import Connection, Steps
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -68,6 +68,16 @@ class SqlDatabase(Protocol):
 
         `operation` may run more than once, so it must do nothing but read and write the database.
         """
+        ...
+
+    async def write_in_steps(
+        self,
+        doing: str,
+        operation: Callable[Concatenate[Connection, _Args], Steps[_Result]],
+        *args: _Args.args,
+        **kwargs: _Args.kwargs,
+    ) -> _Result:
+        """Write as `write` does, in the steps of the operation: for what is written often."""
         ...
 
     async def read(

@@ -22,7 +22,7 @@ from router.store.columns.results import (
 )
 from router.store.columns.values import json_text
 from router.store.results import OpenSample, ResultStore, ScoredAnswer
-from router.store.sql.connection import Connection, upsert
+from router.store.sql.connection import Connection, Rows, Steps, upsert
 from router.store.sql.database import SqlPart
 from router.store.sql.runs import run_number, taken_over
 from router.store.sql.samples import clusters, samples_between
@@ -86,7 +86,7 @@ class SqlResults(SqlPart, ResultStore):
         *,
         unless_known: bool = False,
     ) -> Answer | None:
-        return await self._database.write(
+        return await self._database.write_in_steps(
             "note a request",
             _begin,
             run_id,
@@ -100,18 +100,18 @@ class SqlResults(SqlPart, ResultStore):
 
     async def withdraw(self, run_id: str, cell: Cell) -> None:
         owner = self._owners.get(run_id)
-        await self._database.write("withdraw a request", _withdraw, run_id, cell, owner)
+        await self._database.write_in_steps("withdraw a request", _withdraw, run_id, cell, owner)
 
     async def keep_answer(
         self, run_id: str, cell: Cell, request_hash: str, answer: Answer, attempts: Sequence[Any]
     ) -> None:
         new = _NewAnswer(cell, request_hash, answer, attempts, self._database.clock())
         owner = self._owners.get(run_id)
-        await self._database.write("keep an answer", _keep_answer, run_id, new, owner)
+        await self._database.write_in_steps("keep an answer", _keep_answer, run_id, new, owner)
 
     async def keep_scores(self, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
         owner = self._owners.get(run_id)
-        await self._database.write("keep scores", _keep_scores, run_id, scored, owner)
+        await self._database.write_in_steps("keep scores", _keep_scores, run_id, scored, owner)
 
     async def results(
         self, run_id: str, *, route: str | None = None, after: int = 0
@@ -210,12 +210,14 @@ _KEY = """
 """
 
 
-def _key(db: Connection, run_id: str, cell: Cell, owner: str | None) -> _Key:
+def _key(db: Connection, run_id: str, cell: Cell, owner: str | None) -> Steps[_Key]:
     """Return a cell's key, if the run is still the owner's; None for whoever has it."""
-    row = db.execute(
+    rows = db.execute(
         _KEY.format(same_sample=db.is_text("samples.sample_id")) + db.for_share,
         (cell.route, run_id, cell.sample_id),
-    ).fetchone()
+    )
+    yield
+    row = rows.fetchone()
     if row is None:
         run_number(db, run_id)
         raise NotFoundError(f"run {run_id!r} has no sample {cell.sample_id!r}")
@@ -249,12 +251,14 @@ def _begin(
     now: float,
     unless_known: bool = False,
     owner: str | None = None,
-) -> Answer | None:
+) -> Steps[Answer | None]:
     if unless_known:
-        known = _cached_answer(db, request_hash, cell.repeat)
+        rows = db.execute(_CACHED, (request_hash, cell.repeat))
+        yield
+        known = _cached(rows)
         if known is not None:
             return known
-    key = _key(db, run_id, cell, owner)
+    key = yield from _key(db, run_id, cell, owner)
     inserted = db.execute(
         "INSERT INTO answers (run, position, route, repeat, state, asked_at, target, request_hash,"
         " interrupted) VALUES (?, ?, ?, ?, 'sent', ?, ?, ?, coalesce((SELECT times FROM"
@@ -262,6 +266,7 @@ def _begin(
         " ON CONFLICT DO NOTHING",
         (*key, now, target, request_hash, *key),
     )
+    yield
     if not inserted.rowcount:
         (state,) = db.execute(
             "SELECT state FROM answers WHERE run = ? AND position = ? AND route = ? AND repeat = ?",
@@ -271,11 +276,12 @@ def _begin(
     return None
 
 
-def _withdraw(db: Connection, run_id: str, cell: Cell, owner: str | None) -> None:
+def _withdraw(db: Connection, run_id: str, cell: Cell, owner: str | None) -> Steps[None]:
+    key = yield from _key(db, run_id, cell, owner)
     db.execute(
         "DELETE FROM answers WHERE run = ? AND position = ? AND route = ? AND repeat = ?"
         " AND state = 'sent'",
-        _key(db, run_id, cell, owner),
+        key,
     )
 
 
@@ -286,19 +292,24 @@ _FILL = f"""
 """
 
 
-def _keep_answer(db: Connection, run_id: str, new: _NewAnswer, owner: str | None) -> None:
+def _keep_answer(db: Connection, run_id: str, new: _NewAnswer, owner: str | None) -> Steps[None]:
     """Fill the begun cell; begin it first where it was not."""
     cell, request_hash, answer, attempts, now = new
+    key = yield from _key(db, run_id, cell, owner)
     values = (
         answer_state(answer),
         now,
         request_hash,
         json_text(attempts),
         *answer_columns(answer),
-        *_key(db, run_id, cell, owner),
+        *key,
     )
-    if not db.execute(_FILL, values).rowcount:
-        _begin(db, run_id, cell, request_hash=request_hash, target=answer.target, now=now)
+    filled = db.execute(_FILL, values)
+    yield
+    if not filled.rowcount:
+        yield from _begin(
+            db, run_id, cell, request_hash=request_hash, target=answer.target, now=now
+        )
         db.execute(_FILL, values)
 
 
@@ -321,7 +332,12 @@ _CACHED = f"""
 
 
 def _cached_answer(db: Connection, request_hash: str, repeat: int) -> Answer | None:
-    row = db.execute(_CACHED, (request_hash, repeat)).fetchone()
+    return _cached(db.execute(_CACHED, (request_hash, repeat)))
+
+
+def _cached(rows: Rows) -> Answer | None:
+    """Read what `_CACHED` returned."""
+    row = rows.fetchone()
     if row is None:
         return None
     run_id, answer = row[0], answer_of(row[1:])
@@ -337,21 +353,27 @@ _PUT_SCORE = upsert("scores", SCORE_COLUMNS, key=("answer", "output"))
 
 def _keep_scores(
     db: Connection, run_id: str, scored: Mapping[Cell, Sequence[Score]], owner: str | None
-) -> None:
+) -> Steps[None]:
     for cell, scores in scored.items():
-        _keep_scores_of(db, _key(db, run_id, cell, owner), cell, scores)
+        yield from _keep_scores_of(db, run_id, cell, scores, owner)
 
 
-def _keep_scores_of(db: Connection, key: _Key, cell: Cell, scores: Sequence[Score]) -> None:
+def _keep_scores_of(
+    db: Connection, run_id: str, cell: Cell, scores: Sequence[Score], owner: str | None
+) -> Steps[None]:
     """Add or replace scores and mark the answer as scored."""
-    row = db.execute(
+    key = yield from _key(db, run_id, cell, owner)
+    rows = db.execute(
         "SELECT id, state FROM answers WHERE run = ? AND position = ? AND route = ? AND repeat = ?",
         key,
-    ).fetchone()
+    )
+    yield
+    row = rows.fetchone()
     if row is None or row[1] != "answered":
         state = "does not exist" if row is None else f"is {row[1]}"
         raise StoreError(f"{_name(cell)} has no answer that could be scored: it {state}")
-    db.executemany(_PUT_SCORE, [score_columns(row[0], score) for score in scores])
+    for score in scores:
+        db.execute(_PUT_SCORE, score_columns(row[0], score))
     db.execute("UPDATE answers SET scored = 1 WHERE id = ? AND scored = 0", (row[0],))
 
 

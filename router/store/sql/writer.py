@@ -18,11 +18,13 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 from providers.errors import EvalrouterError, StoreError
-from router.store.sql.connection import Connection
+from router.store.sql.connection import Connection, Steps, in_one_go
 
 _Result = TypeVar("_Result")
 # How often a batch is tried that fails of what has nothing to do with its writes.
@@ -39,6 +41,10 @@ class Transactions(Protocol):
         Raises:
             Exception: the database cannot be written to; see `refusal`.
         """
+        ...
+
+    def in_step(self, operations: Sequence[Steps[Any]]) -> list[Any]:
+        """Execute operations side by side; return their results."""
         ...
 
     def commit(self) -> None:
@@ -69,13 +75,19 @@ class Transactions(Protocol):
 class _Write:
     """A write on its way: its operation, then its result or error."""
 
-    __slots__ = ("doing", "error", "future", "holds_room", "operation", "result")
+    __slots__ = ("doing", "error", "future", "has_steps", "holds_room", "operation", "result")
 
     def __init__(
-        self, doing: str, operation: Callable[[Connection], Any], future: asyncio.Future[Any]
+        self,
+        doing: str,
+        operation: Callable[[Connection], Any],
+        future: asyncio.Future[Any],
+        *,
+        has_steps: bool,
     ) -> None:
         self.doing = doing
         self.operation = operation
+        self.has_steps = has_steps
         self.future = future
         self.holds_room = True
         self.result: Any = None
@@ -119,9 +131,25 @@ class Writer:
             StoreError: the database refused; nothing of this write is in it.
             EvalrouterError: what `operation` itself raised, with the same promise.
         """
+        result: _Result = await self._write(doing, operation, has_steps=False)
+        return result
+
+    async def write_in_steps(
+        self, doing: str, operation: Callable[[Connection], Steps[_Result]]
+    ) -> _Result:
+        """Execute `operation(db)` as `write` does, step by step beside the others of its batch.
+
+        What they read may be from before what an earlier one of the batch writes.
+        """
+        result: _Result = await self._write(doing, operation, has_steps=True)
+        return result
+
+    async def _write(
+        self, doing: str, operation: Callable[[Connection], Any], *, has_steps: bool
+    ) -> Any:
         if self._closing:
             raise StoreError(f"cannot {doing}: the database is closed")
-        write = _Write(doing, operation, self._loop.create_future())
+        write = _Write(doing, operation, self._loop.create_future(), has_steps=has_steps)
         try:
             await self._room.acquire()
         except asyncio.CancelledError:
@@ -131,8 +159,7 @@ class Writer:
             self._add(write)
             raise
         self._add(write)
-        result: _Result = await write.future
-        return result
+        return await write.future
 
     async def close(self) -> None:
         """Execute all requested writes, then end the thread and close the connection."""
@@ -188,13 +215,22 @@ class Writer:
     def _commit_together(self, db: Connection, batch: list[_Write]) -> bool:
         """Commit without savepoints, as usual; return False when one failed and all are undone."""
         try:
-            for write in batch:
-                write.result = write.operation(db)
+            for has_steps, writes in groupby(batch, key=attrgetter("has_steps")):
+                if has_steps:
+                    self._execute_in_step(db, list(writes))
+                else:
+                    for write in writes:
+                        write.result = write.operation(db)
             self._transactions.commit()
         except Exception:  # noqa: BLE001 - it fails again in its savepoint
             self._transactions.rollback()
             return False
         return True
+
+    def _execute_in_step(self, db: Connection, writes: list[_Write]) -> None:
+        results = self._transactions.in_step([write.operation(db) for write in writes])
+        for write, result in zip(writes, results, strict=True):
+            write.result = result
 
     def _commit_apart(self, db: Connection, batch: list[_Write], attempts: int = ATTEMPTS) -> None:
         """Commit with a savepoint for each write, so that only those that fail are undone."""
@@ -223,7 +259,8 @@ class Writer:
         write.error = None
         db.execute("SAVEPOINT one_write")
         try:
-            write.result = write.operation(db)
+            result = write.operation(db)
+            write.result = in_one_go(result) if write.has_steps else result
         except Exception as error:
             if self._transactions.is_lost(error):
                 raise

@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from providers.errors import StoreError, StoreUnavailableError
 from router.store.sql.changes import Changes
-from router.store.sql.connection import Connection
+from router.store.sql.connection import Connection, Steps
 from router.store.sql.database import SqlDatabase
 from router.store.sql.writer import Writer
 from router.store.sqlite.connection import SqliteConnection
@@ -140,6 +140,18 @@ class SqliteDatabase(SqlDatabase):
         if self._writer is None:
             raise StoreError(f"cannot {doing}: the database is not open")
         return await self._writer.write(doing, lambda db: operation(db, *args, **kwargs))
+
+    async def write_in_steps(
+        self,
+        doing: str,
+        operation: Callable[Concatenate[Connection, _Args], Steps[_Result]],
+        *args: _Args.args,
+        **kwargs: _Args.kwargs,
+    ) -> _Result:
+        """Call `operation(db, ...)` on the writing thread, and go through its steps."""
+        if self._writer is None:
+            raise StoreError(f"cannot {doing}: the database is not open")
+        return await self._writer.write_in_steps(doing, lambda db: operation(db, *args, **kwargs))
 
     async def read(
         self,

@@ -10,12 +10,13 @@ import contextlib
 import math
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from sqlite_utils import Database
 
 from providers.errors import EvalrouterError
-from router.store.sql.connection import Connection
+from router.store.sql.connection import Connection, Steps, in_one_go
 from router.store.sql.writer import Transactions
 from router.store.sqlite.connection import SqliteConnection
 from router.store.sqlite.file import BUSY_S, DatabaseFile
@@ -67,6 +68,10 @@ class SqliteTransactions(Transactions):
             else:
                 self._locked_at = 0.0
                 return
+
+    def in_step(self, operations: Sequence[Steps[Any]]) -> list[Any]:
+        # A statement has returned before the next one can be executed.
+        return [in_one_go(operation) for operation in operations]
 
     def commit(self) -> None:
         self._db.execute("COMMIT")

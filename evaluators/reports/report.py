@@ -59,9 +59,9 @@ METHOD = (
     "p and interval are of one paired test, a score test (Tango 1998, mid-p for zero) for scores "
     "of 0 and 1, else Student's t, corrected for skew if all differ one way, or a bound from the "
     "range if few differ; corpus scores by the bootstrap's standard error; judges' means that "
-    "labels correct (PPI++) by Student's t over what each sample adds, with the degrees of freedom "
-    "of the labels. Margins also allow for differences too rare to be among the samples. Samples "
-    "in clusters: cluster-robust (CR2) with Bell and McCaffrey's degrees of freedom. Verdicts are "
+    "labels correct (PPI++): what the labels leave of the judge's scores as other means, and the "
+    "judge's mean in squares with it. Margins also allow for differences too rare to be among the "
+    "samples. Samples in clusters: cluster-robust (CR2) with Bell and McCaffrey's degrees of freedom. Verdicts are "
     "corrected by Holm over all comparisons with a direction."
 )
 

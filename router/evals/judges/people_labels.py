@@ -349,10 +349,12 @@ def withhold_uncorrected(scores: ScoreAccumulator) -> None:
         for route, counted in scores.routes.items():
             column = counted.columns[name]
             labelled = len(column.samples) - column.notes[NOT_SCORED]
-            if labelled < FEWEST_LABELS:
-                scores.withhold(
-                    route,
-                    name,
-                    f"people have scored {labelled:,} of the route's answers; a correction needs "
-                    f"{FEWEST_LABELS}",
-                )
+            if labelled >= FEWEST_LABELS:
+                continue
+            why = (
+                f"people have scored {labelled:,} of the route's answers; a correction needs "
+                f"{FEWEST_LABELS}"
+            )
+            # Where no answer could be corrected at all, the reason is another one.
+            unlabelled = bool(column.samples) or not column.example
+            scores.withhold(route, name, why if unlabelled else column.example)

@@ -274,7 +274,7 @@ def test_a_column_with_one_score_of_people_corrects_nothing(http, world):
         0,
     )
     assert (
-        "people have scored 1 of the route's answers" in found["helpfulness_corrected"]["example"]
+        "people have scored 1 of the route's answers" in found["helpfulness_corrected"]["withheld"]
     )
 
 
@@ -291,7 +291,7 @@ def test_peoples_scores_that_are_no_numbers_and_of_other_answers(http, world):
     outcome = evaluate(http, [metric], dataset="answers.jsonl", routes=["up/echo"])
     other = scores(outcome)["helpfulness_corrected"]
     assert (other["estimate"], other["n"]) == (None, 0)
-    assert "are of the dataset's answer" in other["example"]
+    assert "are of the dataset's answer" in other["withheld"]
     assert "people" in evaluate(http, [{**metric, "people": ""}], fails=True)
     alone = {"name": "prometheus", "judge": "up/by-word", "chance": "p"}
     assert "needs people's scores" in evaluate(http, [alone], fails=True)
@@ -438,9 +438,8 @@ def test_a_judge_of_the_routes_own_family_is_told(http):
 
 
 def test_a_sample_without_what_the_judge_needs_is_told(http):
-    found = scores(evaluate(http, [{"name": "judge", "judge": "up/kind", "kind": "groundedness"}]))
-    assert found["groundedness"]["n"] == 0
-    assert "no column 'context'" in found["groundedness"]["example"]
+    metric = {"name": "judge", "judge": "up/kind", "kind": "groundedness"}
+    assert "the column 'context' is empty" in evaluate(http, [metric], fails=True)
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ METHOD = (
     "range if few differ; corpus scores by the bootstrap's standard error; judges' means that "
     "labels correct (PPI++): what the labels leave of the judge's scores as other means, and the "
     "judge's mean in squares with it. Margins also allow for differences too rare to be among the "
-    "samples. Samples in clusters: cluster-robust (CR2) with Bell and McCaffrey's degrees of freedom. Verdicts are "
-    "corrected by Holm over all comparisons with a direction."
+    "samples. Samples in clusters: cluster-robust (CR2) with Bell and McCaffrey's degrees of "
+    "freedom. Verdicts are corrected by Holm over all comparisons with a direction."
 )
 
 

@@ -180,9 +180,9 @@ def _within(value: Any, path: str) -> Any:
         return MISSING
     for name in path_starts(path):
         if name in value:
-            found = value[name] if name == path else _within(value[name], path[len(name) + 1 :])
-            if found is not MISSING:
-                return found
+            inner = value[name] if name == path else _within(value[name], path[len(name) + 1 :])
+            if inner is not MISSING:
+                return inner
     return MISSING
 
 
@@ -191,12 +191,12 @@ def _within_list(values: list[Any], path: str) -> Any:
     if step.isascii() and step.isdigit():
         value = values[int(step)] if int(step) < len(values) else MISSING
         return _within(value, rest) if rest else value
-    found: list[Any] = []
+    collected: list[Any] = []
     for part in values:
         inner = _within(part, path) if isinstance(part, dict) else MISSING
         if inner is not MISSING:
-            found += inner if isinstance(inner, list) else [inner]
-    return found or MISSING
+            collected += inner if isinstance(inner, list) else [inner]
+    return collected or MISSING
 
 
 def _text(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -202,6 +203,8 @@ def share_power(effect: float, *, discordant: float, n: int, alpha: float = 0.05
     return float((np.exp(log_chances) * np.minimum(shown, 1.0)).sum())
 
 
+# It takes milliseconds, and comparisons of one report are of the same few tables.
+@lru_cache(maxsize=4096)
 def minimum_detectable_share(
     discordant: float, n: int, *, power: float = 0.8, alpha: float = 0.05
 ) -> float | None:

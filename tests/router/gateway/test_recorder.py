@@ -433,8 +433,9 @@ async def test_long_bodies_fill_the_queues_sooner(store, prices):
     async with traffic(store, prices, count=counted.append, queued_bytes=10_000) as made:
         store.free.clear()
         made.add(record(id="first"))
-        while not counted:
+        while not counted or made.queues()["write"]:
             await asyncio.sleep(0.001)
+        # The store has the first row in hand now, and takes no other.
         for n in range(8):
             made.add(record(body, id=f"req_{n}", keep="full", response=body))
         # Four or five fit into the first queue; the others were completed at once.

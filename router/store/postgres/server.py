@@ -28,6 +28,7 @@ log = logging.getLogger("evalrouter")
 
 WAIT_S = 45.0  # how long reads and writes wait for a server that does not work
 CONNECT_S = 5  # how long one attempt to connect may take
+OLDEST = 13_00_00
 # Between two attempts: the first pause, and the longest.
 PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 # A connection whose host has vanished is given up after this.
@@ -84,13 +85,13 @@ class PostgresServer:
 
         Raises:
             psycopg.Error: it cannot be reached, or refuses.
-            StoreError: its encoding is not UTF-8.
+            StoreError: its encoding is not UTF-8, or it is too old.
         """
         secret = {"password": self._password.reveal()} if self._password else {}
         address = conninfo.make_conninfo(self._address, **secret)
         connection = psycopg.connect(address, autocommit=True, context=_Adapted())
         try:
-            self._refuse_encoding(connection.info.parameter_status("server_encoding"))
+            self._refuse_unfit(connection.info)
             # A pooler cannot know which server's process will execute the next transaction.
             [pid] = connection.execute("SELECT pg_backend_pid()").fetchone() or [0]
             self.has_pooler = pid != connection.info.backend_pid
@@ -102,7 +103,12 @@ class PostgresServer:
             raise
         return connection
 
-    def _refuse_encoding(self, encoding: str | None) -> None:
+    def _refuse_unfit(self, info: psycopg.ConnectionInfo) -> None:
+        if info.server_version < OLDEST:
+            raise StoreError(
+                f"{self.name}: PostgreSQL is older than version {OLDEST // 10000}; upgrade it"
+            )
+        encoding = info.parameter_status("server_encoding")
         if encoding != "UTF8":
             raise StoreError(
                 f"{self.name}: the database has the encoding {encoding}; create it with UTF8"

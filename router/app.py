@@ -115,6 +115,8 @@ def create_app(services: Services) -> ASGIApp:
             traffic.list_traffic,
             traffic.add_up_traffic,
             traffic.show_traffic,
+            traffic.delete_traffic,
+            traffic.delete_request,
             metrics.metrics,
             providers.list_providers,
             providers.conformance,

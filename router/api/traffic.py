@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, cast, get_args
 
 import msgspec
-from litestar import get
+from litestar import delete, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from providers.errors import NotFoundError, RequestError
@@ -17,6 +17,7 @@ from router.api.paging import MAX_OFFSET, PageSize
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
 
 DAY_S = 86400.0
+DELETED_AT_ONCE = 10_000
 GROUPS = get_args(TotalsBy)
 _STATUS = re.compile(r"[1-5](?:\d\d|xx)")
 
@@ -111,6 +112,49 @@ async def show_traffic(services: Injected, request_id: FromPath[str]) -> Traffic
             "a route may store none."
         )
     return row
+
+
+class DeletedTraffic(msgspec.Struct):
+    """How many requests were deleted, and whether that is all of them."""
+
+    deleted: int
+    complete: bool
+
+
+@delete("/traffic", tags=["observe"], summary="Delete requests", status_code=200)
+async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by name
+    services: Injected,
+    route: FromQuery[str | None] = None,
+    target: FromQuery[str | None] = None,
+    key: FromQuery[str | None] = None,
+    status: FromQuery[str | None] = None,
+    traffic_class: Annotated[str | None, QueryParameter(name="class")] = None,
+    since: FromQuery[str | None] = None,
+    until: FromQuery[str | None] = None,
+) -> DeletedTraffic:
+    """Delete the records of requests with their bodies: those that `GET /traffic` would list.
+
+    At least one filter is needed. At most 10,000 are deleted at a time, the newest first; repeat
+    the request until `complete` is true.
+    """
+    first = None if since is None else _moment("since", since)
+    last = None if until is None else _moment("until", until)
+    matching = _filter(route, target, key, status, traffic_class, first, last)
+    if matching == TrafficFilter():
+        raise RequestError(
+            "Say which requests to delete, with route, target, key, class, status, since or until."
+        )
+    deleted = await services.traffic.delete(matching, at_most=DELETED_AT_ONCE)
+    return DeletedTraffic(deleted, deleted < DELETED_AT_ONCE)
+
+
+@delete("/traffic/{request_id:str}", tags=["observe"], summary="Delete a request", status_code=200)
+async def delete_request(services: Injected, request_id: FromPath[str]) -> DeletedTraffic:
+    """Delete what is stored of the requests with an `x-request-id`, with their bodies."""
+    deleted = await services.traffic.delete(TrafficFilter(id=request_id))
+    if not deleted:
+        raise NotFoundError(f"Request {request_id!r} has no record.")
+    return DeletedTraffic(deleted, complete=True)
 
 
 def _filter(  # noqa: PLR0917 - the query parameters, in their order

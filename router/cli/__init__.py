@@ -19,6 +19,7 @@ from router.cli.providers import providers
 from router.cli.serve import serve
 from router.cli.submit import eval_submit
 from router.cli.tasks import tasks
+from router.cli.traffic import traffic
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,6 +31,7 @@ def main() -> None:
 for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):
     main.add_command(command)
 main.add_command(judge)
+main.add_command(traffic)
 dataset.add_command(dataset_label)
 evaluate.add_command(eval_export)
 evaluate.add_command(eval_compare)

@@ -99,7 +99,7 @@ class AsyncClient:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments: the methods for each of them.
+        runs, datasets, experiments, traffic: the methods for each of them.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class AsyncClient:
         self.runs = AsyncRuns(self._connection)
         self.datasets = AsyncDatasets(self._connection)
         self.experiments = AsyncExperiments(self._connection)
+        self.traffic = AsyncTraffic(self._connection)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -615,6 +616,31 @@ class AsyncExperiments:
         call = calls.experiment(name, method="DELETE", runs=runs)
         answer = await self._connection.request(call)
         return int(answer["deleted_runs"])
+
+
+class AsyncTraffic:
+    """`client.traffic`: the records of requests."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def delete(self, request_id: str | None = None, **filters: str | float) -> int:
+        """Delete the records of a request, or of those that filters select, with their bodies.
+
+        Args:
+            request_id: its `x-request-id`.
+            filters: what the query of `GET /traffic` may have: `route`, `target`, `key`, `status`,
+                `since`, `until`, and `class` (within `**{}`).
+
+        Returns:
+            How many were deleted.
+        """
+        deleted, complete = 0, False
+        while not complete:
+            answer = await self._connection.request(calls.delete_traffic(request_id, filters))
+            deleted += answer["deleted"]
+            complete = answer["complete"]
+        return deleted
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:

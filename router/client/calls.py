@@ -142,6 +142,19 @@ def experiment(name: str, *, method: str = "GET", body: Any = None, **params: An
     return ApiCall(method, f"/experiments/{quote(name, safe='')}", params, body)
 
 
+def delete_traffic(request_id: str | None, filters: Mapping[str, str | float]) -> ApiCall:
+    """Return the request that deletes records of a request, or of those that filters select.
+
+    Raises:
+        InputError: both are given, so that it is not clear which of them is meant.
+    """
+    if request_id is None:
+        return ApiCall("DELETE", "/traffic", filters)
+    if filters:
+        raise InputError("delete the records of a request_id or of filters, not of both")
+    return ApiCall("DELETE", f"/traffic/{quote(request_id, safe='')}")
+
+
 def compare(runs: tuple[str, ...], params: Mapping[str, Any]) -> ApiCall:
     """Return the request that compares two runs, or the routes of one."""
     return ApiCall("GET", "/eval/compare", {"runs": ",".join(runs), **params})

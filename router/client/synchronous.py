@@ -96,7 +96,7 @@ class Client:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments: the methods for each of them.
+        runs, datasets, experiments, traffic: the methods for each of them.
     """
 
     def __init__(
@@ -111,6 +111,7 @@ class Client:
         self.runs = Runs(self._connection)
         self.datasets = Datasets(self._connection)
         self.experiments = Experiments(self._connection)
+        self.traffic = Traffic(self._connection)
 
     def __enter__(self) -> Client:
         return self
@@ -605,6 +606,31 @@ class Experiments:
         call = calls.experiment(name, method="DELETE", runs=runs)
         answer = self._connection.request(call)
         return int(answer["deleted_runs"])
+
+
+class Traffic:
+    """`client.traffic`: the records of requests."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def delete(self, request_id: str | None = None, **filters: str | float) -> int:
+        """Delete the records of a request, or of those that filters select, with their bodies.
+
+        Args:
+            request_id: its `x-request-id`.
+            filters: what the query of `GET /traffic` may have: `route`, `target`, `key`, `status`,
+                `since`, `until`, and `class` (within `**{}`).
+
+        Returns:
+            How many were deleted.
+        """
+        deleted, complete = 0, False
+        while not complete:
+            answer = self._connection.request(calls.delete_traffic(request_id, filters))
+            deleted += answer["deleted"]
+            complete = answer["complete"]
+        return deleted
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

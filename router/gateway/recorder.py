@@ -208,6 +208,23 @@ class Traffic:
         """Return how many records wait to be completed, and how many to be written."""
         return {"settle": len(self._added), "write": len(self._rows)}
 
+    async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> int:
+        """Delete records that match, with their bodies, in small steps; return how many.
+
+        Those of requests that are not stored yet may come later.
+        """
+        deleted = 0
+        now = asyncio.get_running_loop().time
+        while at_most is None or deleted < at_most:
+            began = now()
+            slice_size = PRUNE_AT_ONCE if at_most is None else min(PRUNE_AT_ONCE, at_most - deleted)
+            count = await self._store.forget_traffic(matching, slice_size)
+            deleted += count
+            if count < slice_size:
+                break
+            await asyncio.sleep(now() - began)
+        return deleted
+
     async def _complete(self) -> None:
         loop = asyncio.get_running_loop()
         while self._added or not self._closing.is_set():

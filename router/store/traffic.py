@@ -15,12 +15,13 @@ class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Selects requests; a field that is None selects all.
 
     Attributes:
-        route, target, key_id, traffic_class: as in TrafficRow.
+        id, route, target, key_id, traffic_class: as in TrafficRow.
         except_routes: routes that are left out.
         status: the lowest and the highest.
         since, until: seconds since the epoch; `until` itself is left out.
     """
 
+    id: str | None = None
     route: str | None = None
     except_routes: tuple[str, ...] = ()
     target: str | None = None

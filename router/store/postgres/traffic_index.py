@@ -35,6 +35,7 @@ def selection(_: Connection, matching: TrafficFilter) -> Selection:
     """Return what selects the requests that match."""
     low, high = matching.status or (0, 0)
     conditions = {
+        "id = :id": matching.id,
         "route = :route": matching.route,
         "NOT (route = ANY(:except_routes))": matching.except_routes or None,
         "target = :target": matching.target,

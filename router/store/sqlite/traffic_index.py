@@ -59,6 +59,7 @@ class _Conditions:
                 ),
             }
         )
+        self.id = _given({"id = :id": matching.id})
         self.key = _given({"key_id = :key_id": matching.key_id})
         self.time = _given({"at >= :since": matching.since, "at < :until": matching.until})
 
@@ -72,15 +73,12 @@ def numbers_of(
 ) -> list[int]:
     """Return the numbers of the newest requests that match, newest first."""
     conditions = _Conditions(matching)
+    everything = [*conditions.id, *conditions.kind, *conditions.key, *conditions.time]
     end = db.execute(f"SELECT {_END}").fetchone()[0]
     below = _ALL if before is None else before
-    numbers = _in_table(
-        db,
-        conditions,
-        [*conditions.kind, *conditions.key, *conditions.time],
-        (end, below),
-        limit,
-    )
+    if conditions.id:
+        return _in_table(db, conditions, everything, (0, below), limit)
+    numbers = _in_table(db, conditions, everything, (end, below), limit)
     below = min(below, end)
     for first, after in _spans(db, conditions, below):
         missing = limit - len(numbers)
@@ -97,7 +95,7 @@ def numbers_of(
 def selection(db: Connection, matching: TrafficFilter) -> Selection:
     """Return what selects the requests that match, from the blocks that may have their time."""
     conditions = _Conditions(matching)
-    where = [*conditions.kind, *conditions.key, *conditions.time]
+    where = [*conditions.id, *conditions.kind, *conditions.key, *conditions.time]
     if not conditions.time:
         return Selection("traffic", where, conditions.values)
     end = db.execute(f"SELECT {_END}").fetchone()[0]

@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import httpx
 import pandas as pd
 import pytest
 from generate_synchronous_client import SOURCE, TARGET, synchronous
@@ -241,6 +243,26 @@ def test_comparisons_experiments_and_tasks(client):
     assert client.experiments.delete("study", runs=True) == 2
     assert client.runs.list() == []
     assert "summarization" in {one["name"] for one in client.tasks()}
+
+
+def test_records_of_requests_are_deleted(client, url):
+    body = {"model": "up/echo", "messages": [{"role": "user", "content": "hi"}]}
+    for n in range(3):
+        sent = httpx.post(
+            f"{url}/v1/chat/completions", json=body, headers={"x-request-id": f"mine {n}"}
+        )
+        assert sent.status_code == 200
+    while len(httpx.get(f"{url}/traffic").json()["data"]) < 3:
+        time.sleep(0.01)
+    assert client.traffic.delete("mine 1") == 1
+    with pytest.raises(errors.NotFoundError):
+        client.traffic.delete("mine 1")
+    with pytest.raises(errors.InputError, match="not of both"):
+        client.traffic.delete("mine 1", route="up/echo")
+    with pytest.raises(errors.RequestError, match="which requests to delete"):
+        client.traffic.delete()
+    assert client.traffic.delete(route="up/echo", **{"class": "live"}) == 2
+    assert client.traffic.delete(route="up/echo") == 0
 
 
 def test_datasets(client, folder):

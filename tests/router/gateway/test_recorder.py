@@ -719,6 +719,33 @@ async def test_traffic_over_http(url):
         assert shown["total_s"] == 0.5
 
 
+async def test_requests_are_deleted_over_http(url, tmp_path):
+    async with httpx.AsyncClient(base_url=url) as http:
+        reply = await http.delete("/traffic/with-bodies")
+        assert (reply.status_code, reply.json()) == (200, {"deleted": 1, "complete": True})
+        assert (await http.get("/traffic/with-bodies")).status_code == 404
+        assert (await http.delete("/traffic/with-bodies")).json()["error"]["code"] == "not_found"
+        reply = await http.delete("/traffic")
+        assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
+        assert (await http.delete("/traffic", params={"status": "x"})).status_code == 400
+        reply = await http.delete("/traffic", params={"key": "key_1", "route": "b"})
+        assert reply.json() == {"deleted": 10, "complete": True}
+        left = (await http.get("/traffic", params={"limit": 100})).json()["data"]
+        assert len(left) == 50
+        assert not [row for row in left if row["key_id"] == "key_1" and row["route"] == "b"]
+    with closing(sqlite3.connect(tmp_path / "http.db")) as db:
+        assert db.execute("SELECT count(*) FROM traffic_bodies").fetchone() == (0,)
+
+
+async def test_many_are_deleted_in_steps_and_up_to_a_bound(store, prices):
+    await store.keep_traffic([record(id=f"req_{n}", at=float(n)) for n in range(2100)])
+    made = Traffic(store, prices, Config())
+    assert await made.delete(TrafficFilter(route="r"), at_most=1200) == 1200
+    assert len(await store.traffic(TrafficFilter(), limit=5000)) == 900
+    assert await made.delete(TrafficFilter(route="none")) == 0
+    assert await made.delete(TrafficFilter(route="r")) == 900
+
+
 @pytest.mark.parametrize(
     ("path", "status", "param"),
     [

@@ -33,7 +33,8 @@ def a_record(n: int, draw: random.Random) -> Record:
 def selects(matching: TrafficFilter, record: Record) -> bool:
     low, high = matching.status or (0, 999)
     return (
-        matching.route in (None, record.route)
+        matching.id in (None, record.id)
+        and matching.route in (None, record.route)
         and record.route not in matching.except_routes
         and matching.target in (None, record.target_name())
         and matching.key_id in (None, record.key_id)
@@ -47,6 +48,7 @@ def selects(matching: TrafficFilter, record: Record) -> bool:
 def filters() -> list[TrafficFilter]:
     """Every single condition, and combinations that are drawn."""
     options = {
+        "id": ["req_5", "req_8999", "unknown"],
         "route": ["x", "rare", "unknown"],
         "except_routes": [("x",), ("x", "y", "rare")],
         "target": ["a/m", "old/m", "", "unknown/m"],
@@ -130,6 +132,7 @@ async def test_what_is_deleted_is_found_no_more_and_the_rest_is(filled):
     store, records = filled
     for matching in (
         TrafficFilter(until=2000.0, except_routes=("x", "rare")),
+        TrafficFilter(id="req_4500"),
         TrafficFilter(route="rare"),
         TrafficFilter(key_id="key_1", since=8800.0),
         TrafficFilter(target="old/m"),

@@ -57,6 +57,8 @@ def insert(db: Database, count: int) -> None:
         ({"traffic_class": "live", "route": "b", "until": 30000.0}, 51),
         ({"until": 0.0}, 0),
         ({"since": 1e9}, 0),
+        ({"id": "req_7"}, 1),
+        ({"id": "none", "route": "a"}, 0),
     ],
 )
 def test_a_page_reads_little_however_few_requests_match(db, chosen, number):

@@ -1,0 +1,50 @@
+"""`evalrouter traffic delete`."""
+
+import asyncio
+import json
+
+import click.testing
+import pytest
+from stores import sqlite_store
+
+from router.cli import main
+from router.records import Record, Target
+from router.store.traffic import TrafficFilter
+
+
+async def fill(path):
+    async with sqlite_store(path) as store:
+        await store.keep_traffic(
+            [
+                Record(id=f"req_{n}", at=2e9, route="ab"[n % 2], key_id=f"key_{n % 3}", keep="full",
+                       target=Target("p", "m"), request=b"{}")
+                for n in range(12)
+            ]
+        )  # fmt: skip
+
+
+async def listed(path):
+    async with sqlite_store(path) as store:
+        return [row.id for row in await store.traffic(TrafficFilter())]
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evalrouter.yaml").write_text("storage: {database: 'sqlite:///a.db'}\n")
+    asyncio.run(fill(tmp_path / "a.db"))
+    return tmp_path / "a.db"
+
+
+def test_what_is_selected_is_deleted_and_nothing_else(path):
+    def run(*args, code=0):
+        result = click.testing.CliRunner().invoke(main, ["traffic", "delete", *args])
+        assert result.exit_code == code, result.output
+        return result.stdout if code == 0 else result.stderr
+
+    assert "which requests to delete" in run(code=2)
+    assert run("req_5") == "1 requests deleted\n"
+    assert run("req_5") == "0 requests deleted\n"
+    assert json.loads(run("--key", "key_1", "--route", "a", "--json")) == {"deleted": 2}
+    assert json.loads(run("--target", "p/other", "--json")) == {"deleted": 0}
+    assert asyncio.run(listed(path)) == [f"req_{n}" for n in (11, 9, 8, 7, 6, 3, 2, 1, 0)]

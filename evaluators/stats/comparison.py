@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from evaluators.base import Output
 from evaluators.stats import differences, intervals
 from evaluators.stats.corrected_means import corrected_difference, corrected_tests
-from evaluators.stats.inversion import DifferenceMethod, DifferenceTest, equivalence_p
+from evaluators.stats.inversion import DifferenceMethod, DifferenceTest
 from evaluators.stats.power import (
     MAX_SAMPLES,
     always_valid_effect,
@@ -47,8 +47,11 @@ FEWEST_FOR_A_MARGIN = 20
 ALPHA = LEVEL_OF_REPORTS
 """A difference is called one when its p-value, corrected by Holm over the report, is below this."""
 
-_ONE_IN_FIVE, _ONE_IN_TEN = 0.8416, 1.2816
-"""A normal estimate is unluckier by so many standard errors once in five times, and in ten."""
+_ONE_IN_FIVE, _ONE_IN_TEN = 0.95, 1.35
+"""An estimate is unluckier by so many standard errors once in five times at most, and in ten.
+
+For a normal one that is 0.84 and 1.28; the spread that comes with it varies as well.
+"""
 
 Clusters: TypeAlias = NDArray[np.intp] | None
 Verdict = Literal["better", "worse", "equivalent", "no difference shown"]
@@ -368,6 +371,21 @@ def margin_test(
     return None if of_corpus is None else MarginTest(of_corpus.margin, of_corpus.units)
 
 
+def shows(found: MarginTest, margin: float, *, rises: bool | None) -> bool:
+    """Say whether differences too large for a margin are excluded.
+
+    Args:
+        found: the test.
+        margin: above 0.
+        rises: whether a difference of minus the margin has to be excluded, or one of the margin;
+            None for both.
+    """
+    below, above = found.test.tails(-margin).above, found.test.tails(margin).below
+    if rises is None:
+        return max(below, above) < ALPHA / 2
+    return (below if rises else above) < ALPHA / 2
+
+
 def units_within(found: MarginTest, margin: float, *, rises: bool | None) -> int | None:
     """Return how many samples (or clusters), alike to these, show a margin 4 times in 5.
 
@@ -377,15 +395,15 @@ def units_within(found: MarginTest, margin: float, *, rises: bool | None) -> int
         rises: whether a difference of minus the margin has to be excluded, or one of the margin;
             None for both.
     """
+    luck = _ONE_IN_TEN if rises is None else _ONE_IN_FIVE
 
     def enough(units: int) -> bool:
         ratio = units / found.units
-        if rises is None:
-            unlucky = [found.test.scaled(ratio, luck) for luck in (-_ONE_IN_TEN, _ONE_IN_TEN)]
-            return all(equivalence_p(test, margin) < ALPHA for test in unlucky)
-        if rises:
-            return found.test.scaled(ratio, -_ONE_IN_FIVE).tails(-margin).above < ALPHA / 2
-        return found.test.scaled(ratio, _ONE_IN_FIVE).tails(margin).below < ALPHA / 2
+        return all(
+            shows(MarginTest(found.test.scaled(ratio, turn * luck), units), margin, rises=side)
+            for turn, side in ((-1, True), (1, False))
+            if rises is None or rises is side
+        )
 
     few, many = found.units, found.units * 2
     while not enough(many):

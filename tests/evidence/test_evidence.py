@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluators.stats.comparison import shows
 from evidence.catalogue import CELLS
 from evidence.cells import Cell, Data, Outcome
+from evidence.gates import NON_INFERIOR, tested
 from evidence.measures import assess, count, replications_of
+from evidence.runs import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,3 +137,14 @@ def test_data_that_differ_in_order_only_have_one_key():
     second = Data(np.array([1.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0]))
     third = Data(np.array([1.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0]))
     assert first.key() == second.key() != third.key()
+
+
+@pytest.mark.parametrize("cell", [cell for cell in NON_INFERIOR if cell[1] <= 50][::4])
+def test_cells_of_gates_decide_as_gates_do(cell):
+    """The evidence leaves out the report around the test, which would take hours."""
+    name, n, draw, _, output = cell
+    data = draw(np.random.Generator(np.random.PCG64(n)))
+    for margin in (0.02, 0.3, 1.0):
+        passed = run(data, output).passes(f"{output.name} non_inferior baseline by {margin}")
+        rises = output.higher_is_better is True
+        assert passed is shows(tested(data, output), margin, rises=rises), name

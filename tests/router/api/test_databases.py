@@ -102,3 +102,34 @@ def test_every_operation_answers_alike_on_both_databases(folder, postgres_addres
     expected = statuses(f"sqlite:///{folder}/e.db", folder)
     assert statuses(postgres_address, folder) == expected
     assert max(value for value in expected.values() if isinstance(value, int)) < 500
+
+
+def test_models_are_asked_while_postgresql_is_away_and_the_records_come_later(
+    tmp_path, monkeypatch, postgres, postgres_address
+):
+    monkeypatch.chdir(tmp_path)
+    text = f'server: {{port: 0}}\nstorage: {{database: "{postgres_address}"}}\n'
+    chat = {"model": "baseline/echo", "messages": [{"role": "user", "content": "hi"}]}
+
+    def ready(http, status):
+        while (reply := http.get("/health/ready")).status_code != status:
+            time.sleep(0.02)
+        return reply.json()
+
+    with gateway(text) as url, httpx.Client(timeout=60, base_url=url) as http:
+        assert http.post("/v1/chat/completions", json=chat).status_code == 200
+        ready(http, 200)
+        postgres.stop()
+        try:
+            for _ in range(3):
+                assert http.post("/v1/chat/completions", json=chat).status_code == 200
+            fault = ready(http, 503)
+            assert (fault["database"], fault["reason"]) == (
+                "unreachable",
+                "PostgreSQL cannot be reached",
+            )
+        finally:
+            postgres.start()
+        ready(http, 200)
+        while len(http.get("/traffic").json()["data"]) < 4:
+            time.sleep(0.02)

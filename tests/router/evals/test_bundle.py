@@ -85,8 +85,9 @@ def test_secrets_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     path = tmp_path / "evalrouter.yaml"
     path.write_text('providers:\n  openai: {kind: openai, api_key: "${OPENAI_API_KEY}"}\n')
-    config = read_config(path, "sqlite:////data/runs.db")
-    assert config["storage"] == {"database": "sqlite:////data/runs.db"}
+    for database in ("sqlite:////data/runs.db", "postgresql://db/runs", "postgres://db/runs"):
+        config = read_config(path, database)
+        assert config["storage"] == {"database": database}
     assert "sk-secret" not in yaml.safe_dump(config)
 
 

@@ -99,12 +99,19 @@ def selection(db: Connection, matching: TrafficFilter) -> Selection:
     if not conditions.time:
         return Selection("traffic", where, conditions.values)
     end = db.execute(f"SELECT {_END}").fetchone()[0]
-    spans = [*_spans(db, conditions, end), (end, _ALL)]
+    spans = _spans(db, conditions, end)
+    if spans and spans[0][1] == end:
+        # Usual, and quicker as one span.
+        spans[0] = spans[0][0], _ALL
+    else:
+        spans.append((end, _ALL))
     values = conditions.values | {
         f"{name}_{n}": number
         for n, span in enumerate(spans)
         for name, number in zip(("first", "after"), span, strict=True)
     }
+    if len(spans) == 1:
+        return Selection("traffic", ["number >= :first_0", *where], values)
     parts = (
         f"SELECT * FROM traffic WHERE number >= :first_{n} AND number < :after_{n}"
         for n in range(len(spans))

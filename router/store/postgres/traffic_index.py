@@ -41,7 +41,8 @@ def selection(_: Connection, matching: TrafficFilter) -> Selection:
         "target = :target": matching.target,
         "key_id = :key_id": matching.key_id,
         "klass = :traffic_class": matching.traffic_class,
-        "status BETWEEN :low AND :high": matching.status,
+        # A range of one value has no order in an index; the value itself has.
+        f"status {'= :low' if low == high else 'BETWEEN :low AND :high'}": matching.status,
         "at >= :since": matching.since,
         "at < :until": matching.until,
         # Follows from the range, but only this takes the index of failures.

@@ -350,12 +350,12 @@ class Traffic:
     def _outdated(self) -> Iterator[TrafficFilter]:
         """Yield what is to be deleted: of each route with days of its own, then of all others."""
         now = self._clock()
-        own = self._route_days()
-        for name, days in own.items():
+        route_days = self._route_days()
+        for name, days in route_days.items():
             if days:
                 yield TrafficFilter(route=name, until=now - days * DAY_S)
         if self._days:
-            yield TrafficFilter(except_routes=tuple(own), until=now - self._days * DAY_S)
+            yield TrafficFilter(except_routes=tuple(route_days), until=now - self._days * DAY_S)
 
     async def _forget(self, old: TrafficFilter) -> bool:
         return await self._store.forget_traffic(old, PRUNE_AT_ONCE) > 0

@@ -107,10 +107,9 @@ class Routes:
 
         An override that is left out may say anything, so its route's records stay.
         """
-        own = {name: route.traffic_days for name, route in self.table.routes.items()}
-        return {name: days for name, days in own.items() if days is not None} | dict.fromkeys(
-            self._left_out, 0.0
-        )
+        stated = {name: route.traffic_days for name, route in self.table.routes.items()}
+        days = {name: days for name, days in stated.items() if days is not None}
+        return days | dict.fromkeys(self._left_out, 0.0)
 
     async def put(self, name: str, data: Any) -> Route:
         """Set a route, for this process at once and for the others within a second.

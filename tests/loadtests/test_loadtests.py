@@ -1,5 +1,6 @@
 """The load generators, the upstream and the floor, on each other; nothing here looks at times."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import uvloop
 from servers import reserved_port
 
-from loadtests import closed_loop, gateway, open_loop, report, streams
+from loadtests import closed_loop, gateway, open_loop, report, streams, traffic
 from loadtests.client import RequestFailed, body, parse_header
 from loadtests.processes import cpu_seconds, resident_bytes, started, tree
 
@@ -181,3 +182,21 @@ def test_the_report_takes_medians_and_differences():
 def test_a_measurement_that_a_run_lacks_has_no_median():
     results = {"floor": [{"per_second": 10.0}, {}]}
     assert report.value(results, "floor", "per_second") is None
+
+
+def test_the_file_of_request_records_has_what_its_pages_are_about(tmp_path):
+    path = tmp_path / "traffic.db"
+    asyncio.run(traffic.fill(path, 30_000))
+    asyncio.run(traffic.index(path))
+    pages = asyncio.run(traffic.pages(path, 0.0))
+    empty = {name for name, page in pages.items() if not page.rows}
+    assert empty >= {name for name in pages if "nothing has" in name or "never uses" in name}
+    assert not empty & {
+        "everything",
+        "a common route",
+        "a key",
+        "failures",
+        "until three weeks ago",
+    }
+    assert asyncio.run(traffic.totals(path, 0.0))
+    assert asyncio.run(traffic.writing(tmp_path / "new.db", 600, keys=3)).cpu_us > 0

@@ -48,13 +48,13 @@ class SqliteConnection(Connection):
         # sqlite3 lets go of the interpreter in every step of a statement, and `executemany` takes a
         # step for each row: the writing thread would wait for the event loop, and interrupt it, as
         # often.
-        one = f"({', '.join('?' * len(columns))})"
+        places = f"({', '.join('?' * len(columns))})"
         done = 0
         while done < len(rows):
             # Powers of two, because each number of rows is a statement of its own to prepare.
             count = min(_ROWS_AT_ONCE, 1 << (len(rows) - done).bit_length() - 1)
             values = tuple(chain.from_iterable(rows[done : done + count]))
-            self._db.conn.execute(insert(table, columns) + f", {one}" * (count - 1), values)
+            self._db.conn.execute(insert(table, columns) + f", {places}" * (count - 1), values)
             done += count
 
     def now(self) -> float:

@@ -332,6 +332,14 @@ def _clustered() -> list[Cell]:
 
         return of
 
+    def lost(kind: Sizes, k: int) -> Draw:
+        def draw(random: np.random.Generator) -> Data:
+            index = clusters(kind, k, random)
+            gone = random.random(len(index)) < 0.02
+            return Data(np.where(gone, 1.0, 5.0), np.full(len(index), 5.0), index.tolist())
+
+        return draw
+
     def tied(kind: Sizes, k: int) -> Draw:
         def draw(random: np.random.Generator) -> Data:
             index = clusters(kind, k, random)
@@ -363,6 +371,19 @@ def _clustered() -> list[Cell]:
             ("judge, 70% fives", graded(0.7), ""),
             ("judge, 97% fives", graded(0.97), "bounded"),
             ("judge, 94% tied", tied, "bounded"),
+        )
+        for kind in ("equal", "lognormal")
+        for k in (10, 20, 40)
+    ]
+    cells += [
+        Cell(
+            "difference of clusters",
+            f"judge, 98% tied, 2% lose the range, {kind}",
+            k,
+            lost(kind, k),
+            _pair(GRADE, -0.08),
+            -0.08,
+            over="bounded",
         )
         for kind in ("equal", "lognormal")
         for k in (10, 20, 40)

@@ -38,6 +38,12 @@ DifferenceMethod: TypeAlias = Literal[
     "welch",
 ]
 
+SKEWED = 1.0
+"""With a larger skewness (that of an exponential distribution is 2), plain t misses on one side."""
+
+FEWEST_SKEWED = 30
+"""With fewer samples, how skewed they look is mostly chance."""
+
 FEW_DIFFERENT = 5
 """With so many samples that differ, or fewer, all may have one sign by chance: 2 * 2**-5 > 0.05."""
 
@@ -482,7 +488,8 @@ def mean_test(differences: Floats, *, low: float | None, high: float | None) -> 
     - None above zero, or none below: t corrected for skew. Losses without a win are as skewed as
       can be, and plain t misses then.
     - Otherwise plain t. Differences of two routes have little skew, and correcting for what a
-      handful of them shows by chance does harm.
+      handful of them shows by chance does harm. Where they are skewed all the same, the end further
+      out of both.
 
     Args:
         differences: one number per sample.
@@ -497,15 +504,15 @@ def mean_test(differences: Floats, *, low: float | None, high: float | None) -> 
     if differences.min() == differences.max():
         return UnboundedConstantTest(float(differences[0]), n)
     estimate, error, skew, _ = moments(differences)
+    different = int(np.count_nonzero(differences))
     one_sided = bool(differences.min() >= 0 or differences.max() <= 0)
-    return StudentTest(
-        estimate,
-        error,
-        n - 1,
-        method="hall" if one_sided else "t",
-        skew=skew if one_sided else 0.0,
-        different=int(np.count_nonzero(differences)),
-    )
+    corrected = StudentTest(estimate, error, n - 1, method="hall", skew=skew, different=different)
+    if one_sided:
+        return corrected
+    plain = StudentTest(estimate, error, n - 1, different=different)
+    # Fewer samples show the skewness of what was drawn rather than of what it was drawn from.
+    skewed_enough = n >= FEWEST_SKEWED and abs(skew) > SKEWED / n**0.5
+    return EveryTest([plain, corrected], units=n) if skewed_enough else plain
 
 
 class Moments(NamedTuple):

@@ -237,6 +237,15 @@ def calibrate(
         [scores[_nearest(_mean(item.judge), scores)] for item in scored],
         [scores[_nearest(_mean(item.people), scores)] for item in scored],
     ).confusion()
+    measured = agreement(
+        [_mean(item.judge) for item in scored],
+        [_mean(item.people) for item in scored],
+        _clusters(scored),
+        scores=scores,
+    )
+    units = {name: "pairs" if name == "pairwise" else "answers" for name in MEASURES}
+    if measured["bias"].n < len(scored):
+        units["bias"] = "questions"
     itself = repeats([item.judge for item in scored])
     people = repeats([item.people for item in scored])
     suspects = _Suspects(scored)
@@ -246,12 +255,7 @@ def calibrate(
         unparsed=sum(not item.judge for item in items),
         low=low,
         high=high,
-        agreement=agreement(
-            [_mean(item.judge) for item in scored],
-            [_mean(item.people) for item in scored],
-            _clusters(scored),
-            scores=scores,
-        ),
+        agreement=measured,
         itself=itself,
         people=people,
         scores=tuple(values),
@@ -261,7 +265,7 @@ def calibrate(
         length_slope=suspects.length.interval,
         models=suspects.groups("model", (low, high)),
         warnings=(),
-        units={name: "pairs" if name == "pairwise" else "answers" for name in MEASURES},
+        units=units,
         ceiling=_ceiling(itself, people),
         length_p_value=suspects.corrected("length", ""),
         people_parsed=_mean_of_people(scored, low, high),

@@ -16,8 +16,7 @@ same instruction do.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from evaluators.data.rows import Row
 from evaluators.judge import prometheus
 from evaluators.judge.pairwise import Winner
 from evaluators.judge.pairwise_judging import AnswerPair
+from evaluators.judge.people_scores import people_scores
 from evaluators.judge.rubrics import Rubric, rubric_of_value
 from providers.errors import DatasetError, closest
 
@@ -123,7 +123,7 @@ def _case(row_id: str, fields: Mapping[str, Any], where: str) -> Case:
             Answer(text=response),
         ),
         instruction,
-        tuple(_scores(fields, where)),
+        _scores(fields, where),
         rubric,
         str(fields.get("category") or ""),
         str(fields.get("model") or ""),
@@ -167,19 +167,18 @@ def _text(fields: Mapping[str, Any], name: str, where: str) -> str:
     return value
 
 
-def _scores(fields: Mapping[str, Any], where: str) -> Iterator[float]:
+def _scores(fields: Mapping[str, Any], where: str) -> tuple[float, ...]:
     value = fields.get("score", fields.get("scores"))
-    for given in value if isinstance(value, list | tuple) else [value]:
-        try:
-            score = float(given)
-        except (TypeError, ValueError):
-            score = math.nan
-        if not math.isfinite(score):
-            raise DatasetError(
-                f"{where}: score is a number or a list of numbers, not {value!r}; a column of "
-                "another name is mapped with --column THEIRS=score"
-            )
-        yield score
+    try:
+        scores = people_scores(value)
+    except ValueError:
+        scores = ()
+    if not scores:
+        raise DatasetError(
+            f"{where}: score is a number or a list of numbers, not {value!r}; a column of "
+            "another name is mapped with --column THEIRS=score"
+        )
+    return scores
 
 
 def _rubric(value: Any, where: str) -> Rubric | None:

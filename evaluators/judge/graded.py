@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from evaluators.base import Answer, AskJudge, Output, Sample, Scorable, Score
 from evaluators.judge.panel import Panel, PanelRequest, PanelResult, Read, poll
+from evaluators.judge.people_scores import people_scores
 from evaluators.stats.agreement import (
     alpha_of_sums,
     alpha_statistics,
@@ -294,14 +295,7 @@ def people_score(value: Any) -> float | None:
     Raises:
         ValueError: it has something else than numbers.
     """
-    given = value if isinstance(value, list | tuple) else [value]
-    given = [score for score in given if score is not None and score != ""]
-    try:
-        scores = [float(score) for score in given]
-    except (TypeError, ValueError):
-        raise ValueError(f"{value!r} is no score") from None
-    if not all(map(math.isfinite, scores)):
-        raise ValueError(f"{value!r} is no score")
+    scores = people_scores(value)
     return statistics.fmean(scores) if scores else None
 
 

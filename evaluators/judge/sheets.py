@@ -92,23 +92,38 @@ def calibration_sheets(report: Calibration) -> Iterator[Sheet]:
 
 
 def _agreement_sheet(report: Calibration) -> Sheet:
+    scored = report.scored
     rows = [
-        (MEASURES[name], interval(measured), f"{measured.n:,} {report.units.get(name, '')}".strip())
+        (
+            MEASURES[name],
+            interval(measured),
+            f"{measured.n:,} pairs" if name == "pairwise" else _counted(measured.n, scored),
+        )
         for name, measured in report.agreement.items()
     ]
     length = report.length_slope
-    rows.append(("100 words more, people's scores equal", interval(length), f"{length.n:,}"))
+    name = "100 words more, people's scores equal"
+    rows.append((name, interval(length), _counted(length.n, scored)))
     if report.people_unparsed is not None:
-        for name, mean in (
-            ("people's mean of the answers scored", report.people_parsed),
-            ("people's mean of the answers without a score", report.people_unparsed),
+        for name, mean, answers in (
+            ("people's mean of the answers scored", report.people_parsed, scored),
+            (
+                "people's mean of the answers without a score",
+                report.people_unparsed,
+                report.items - scored,
+            ),
         ):
-            rows.append((name, interval(mean), f"{mean.n:,}" if mean else _ABSENT))
+            rows.append((name, interval(mean), _counted(mean.n, answers) if mean else _ABSENT))
     return Sheet(
         f"Judge against people: {report.scored:,} of {report.items:,} answers scored",
         ("measure", "value [95% interval]", "over"),
         rows,
     )
+
+
+def _counted(n: int, answers: int) -> str:
+    """Say what an interval is over: it counts answers, or the questions that several belong to."""
+    return f"{n:,} {'questions' if n < answers else 'answers'}"
 
 
 _GROUP_HEAD = (

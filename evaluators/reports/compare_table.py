@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # rich takes its time to import, and only the command line pr
 _ROOM_FOR_MEANS = 90
 _ROOM_FOR_OUTCOMES = 105
 _ROOM_FOR_WORDS = 120
+# A verdict of equivalence names its margin, and so takes the room of the means.
+_ROOM_FOR_MARGINS = 12
 
 
 def to_compare_table(comparisons: Comparisons, *, width: int = 100) -> Group:
@@ -74,13 +76,15 @@ def _pair(
         "sample by sample [95% interval]; p (Holm) is corrected for all comparisons here; p "
         "unpaired is Welch's, as if the samples were different questions",
     )
+    has_margins = any(contrast.margin for contrast in contrasts)
+    room = width - (_ROOM_FOR_MARGINS if has_margins else 0)
     drawn = empty_table()
     drawn.add_column("output", overflow="fold", min_width=10)
-    if width >= _ROOM_FOR_MEANS:
+    if room >= _ROOM_FOR_MEANS:
         drawn.add_column("a", justify="right", no_wrap=True)
         drawn.add_column("b", justify="right", no_wrap=True)
     drawn.add_column("difference", justify="right", min_width=22)
-    if width >= _ROOM_FOR_OUTCOMES:
+    if room >= _ROOM_FOR_OUTCOMES:
         drawn.add_column("better/\nsame/worse", justify="right", no_wrap=True)
     drawn.add_column("n", justify="right", no_wrap=True)
     any_shared = any(contrast.shared for contrast in contrasts)
@@ -89,16 +93,16 @@ def _pair(
     drawn.add_column("p\n(Holm)", justify="right", no_wrap=True)
     drawn.add_column("p un-\npaired", justify="right", no_wrap=True)
     drawn.add_column("finds\n4 in 5", justify="right", no_wrap=True)
-    drawn.add_column("verdict", min_width=11)
+    drawn.add_column("verdict", min_width=12 if has_margins else 11)
     for contrast in contrasts:
         info = infos[contrast.output]
         row = _row(contrast)
         means = [_number(info, contrast.mean_a), _number(info, contrast.mean_b)]
         drawn.add_row(
             output_title(info),
-            *(means if width >= _ROOM_FOR_MEANS else ()),
+            *(means if room >= _ROOM_FOR_MEANS else ()),
             difference(info, row),
-            *((outcomes(info, row),) if width >= _ROOM_FOR_OUTCOMES else ()),
+            *((outcomes(info, row),) if room >= _ROOM_FOR_OUTCOMES else ()),
             _samples(contrast),
             *((f"{contrast.shared:,}",) if any_shared else ()),
             p_value(contrast.p_holm),

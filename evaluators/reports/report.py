@@ -473,8 +473,7 @@ def _warnings(
     routes: Sequence[RouteReport],
     comparisons: Sequence[Comparison],
 ) -> Iterable[str]:
-    for route in routes:
-        yield from _route_warnings(route)
+    yield from _of_routes((route.route, why) for route in routes for why in _route_warnings(route))
     yield from headline_warnings(
         {route.route: f"{route.route} against {baseline}" for route in routes},
         comparisons,
@@ -498,6 +497,9 @@ def _warnings(
         yield from _comparison_warnings(outputs, routes, comparisons)
 
 
+# More routes with the same caveat are counted.
+_NAMED_ROUTES = 8
+
 _TREATED = {
     "score": "they are scored as far as they go",
     "exclude": "they have no scores",
@@ -507,9 +509,25 @@ _TREATED = {
 
 def _shortfall_warnings(routes: Sequence[RouteReport], on_truncated: OnTruncated) -> Iterable[str]:
     """Warn of answers that are not whole, and say how the run treats them."""
-    for route in routes:
-        for counted in shortfall_counts(route.route, route.shortfalls, route.answered):
-            yield f"{counted[:-1]}; {_TREATED[on_truncated]} (on_truncated: {on_truncated})."
+    treated = f"{_TREATED[on_truncated]} (on_truncated: {on_truncated})."
+    yield from _of_routes(
+        (route.route, f"{counted[:-1]}; {treated}")
+        for route in routes
+        for counted in shortfall_counts(route.route, route.shortfalls, route.answered)
+    )
+
+
+def _of_routes(warnings: Iterable[tuple[str, str]]) -> Iterable[str]:
+    """Say once what several routes have in common: each warning begins with its route's name."""
+    named: dict[str, list[str]] = {}
+    for route, warning in warnings:
+        named.setdefault(warning.removeprefix(f"{route}: "), []).append(route)
+    for rest, routes in named.items():
+        names = routes
+        if len(routes) > _NAMED_ROUTES:
+            names = [*routes[: _NAMED_ROUTES - 1], f"{len(routes) - _NAMED_ROUTES + 1:,} others"]
+        each = ", each" if len(routes) > 1 else ""
+        yield f"{', '.join(names)}{each}: {rest}"
 
 
 def shortfall_counts(route: str, shortfalls: Mapping[str, int], answered: int) -> list[str]:
@@ -612,7 +630,7 @@ def _route_warnings(route: RouteReport) -> Iterable[str]:
         why += [f"{route.missing:,} without an answer so far"] if route.missing else []
         yield (
             f"{route.route}: {route.answered:,} of {route.expected:,} answered "
-            f"({', '.join(why)}); its scores are of the answered ones only."
+            f"({', '.join(why)}); scores are of the answered ones only."
         )
     unscored: dict[tuple[int, str], list[str]] = {}
     constant: dict[int, list[str]] = {}
@@ -661,8 +679,8 @@ def _route_warnings(route: RouteReport) -> Iterable[str]:
         taken = sum(route.cached_from.values())
         yield (
             f"{route.route}: {taken:,} of {route.answered:,} answers are of "
-            f"{runs_in_words(route.cached_from)}, so this run shows nothing of how "
-            f"{route.route} answers now; `cache: false` in the document requests new ones."
+            f"{runs_in_words(route.cached_from)}, so this run shows nothing of how the route "
+            "answers now; `cache: false` in the document requests new ones."
         )
 
 
@@ -700,9 +718,11 @@ def _comparison_warnings(
         default=0.0,
     )
     if smallest * len(family) >= ALPHA:
+        corrected = f", corrected for {len(family):,} comparisons," if len(family) > 1 else ""
         yield (
-            f"Too few samples for {len(family):,} comparisons: the test's smallest possible "
-            f"p-value is {smallest:.2g}, times {len(family):,} that is not below {ALPHA}."
+            "Too few samples for any verdict: the smallest p-value that the test can "
+            f"give{corrected} is {min(1.0, smallest * len(family)):.2g}, which is not below "
+            f"{ALPHA}."
         )
     names = [f"{compared.output} of {compared.route}" for compared in family]
     yield from interval_warnings(names, family)

@@ -59,6 +59,11 @@ def to_table(report: Report, *, width: int = 100) -> Group:
 
 def _scores(report: Report, width: int) -> Iterable[RenderableType]:
     counted = f"{report.samples:,} {plural('sample', report.samples)}"
+    clusters = max(
+        (one.clusters or 0 for route in report.routes for one in route.scores), default=0
+    )
+    if clusters:
+        counted += f" in {clusters:,} {plural('cluster', clusters)}"
     if not report.outputs:
         yield heading(f"{counted}, not scored", "`eval rescore` scores them and asks nothing again")
         return
@@ -68,6 +73,8 @@ def _scores(report: Report, width: int) -> Iterable[RenderableType]:
     legend = "mean or corpus score [95% interval]; ↑ higher is better, ↓ lower is better"
     if report.baseline is not None and len(report.routes) > 1:
         legend += f"; ▲ better / ▼ worse than {report.baseline} (p < 0.05, see below)"
+        if "equivalent" in verdicts.values():
+            legend += "; ≈ equivalent"
     yield heading(f"Scores over {counted}", legend)
 
     columns: list[tuple[OutputInfo, list[Text]]] = []

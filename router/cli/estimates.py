@@ -83,7 +83,7 @@ def _promise(effects: Sequence[Detectable]) -> str:
     corrected = f", corrected for {comparisons:,} comparisons" if comparisons > 1 else ""
     if any(effect.after_primary for effect in effects):
         corrected += " (all but the primary output: if that one shows a difference)"
-    return f"What the run's verdicts would show with 80 % probability{corrected}:"
+    return f"What the run's verdicts would show with 80% probability{corrected}:"
 
 
 def _size(effect: Detectable) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
@@ -40,7 +40,13 @@ from router.evals.judges.judge_table import (
     tabulate_studies,
     write_judge_rows,
 )
-from router.evals.judges.label_plans import PlannedLabels, label_plan, plan_run_labels
+from router.evals.judges.label_plans import (
+    NEXT,
+    SCORES,
+    PlannedLabels,
+    label_plan,
+    plan_run_labels,
+)
 from router.evals.judges.people_labels import (
     LabelledAnswers,
     StoredLabels,
@@ -56,7 +62,7 @@ from router.evals.judges.study_export import (
     write_parquet,
 )
 from router.evals.judges.study_report import compared, html, sheets, title, warnings
-from router.evals.tables import FORMATS, Format
+from router.evals.tables import FORMATS, Format, write_table
 from router.services import Services
 from router.store.judgements import JudgeUse
 from router.store.studies import Study
@@ -409,7 +415,9 @@ def _write(rows: Iterable[StudyJudgement], file: TextIO, *, as_csv: bool) -> Non
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the draw."
 )
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="Write the answers as a dataset to label."
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the answers as a dataset to label: CSV if the name ends in .csv, else JSON lines.",
 )
 @config_option
 @json_option
@@ -440,15 +448,26 @@ def judge_label_plan(
 
     planned = with_services(load(config_path), read)
     if output is not None:
-        lines = [msgspec.json.encode(row).decode() + "\n" for row in planned.rows]
         try:
-            output.write_text("".join(lines), encoding="utf-8")
+            _write_rows(planned.rows, output)
         except OSError as error:
             raise RunDocumentError(f"{output}: {error.strerror}") from None
     if as_json:
         print_json(label_plan(planned))
         return
-    _print_plan(planned, width)
+    _print_plan(planned, output)
+
+
+def _write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    ending = path.suffix.lower()
+    if ending == ".csv":
+        columns = dict.fromkeys(name for row in rows for name in row)
+        write_table(path, "csv", dict.fromkeys(columns, "string"), [rows])
+        return
+    if ending in {".parquet", ".tsv"}:
+        raise RunDocumentError(f"{path}: people fill in .csv or .jsonl; name such a file")
+    lines = [msgspec.json.encode(row).decode() + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 @judge.command("labels")
@@ -499,23 +518,40 @@ def judge_labels(
     )
 
 
-def _print_plan(planned: PlannedLabels, width: float) -> None:
-    plan = planned.plan
-    source = "of the labels so far" if plan.measured else "taken as large as the scores' spread"
-    out.print(
+def _print_plan(planned: PlannedLabels, output: Path | None) -> None:
+    for line in _plan_lines(planned, output):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _plan_lines(planned: PlannedLabels, output: Path | None) -> Iterator[str]:
+    plan, width = planned.plan, planned.width
+    source = (
+        "that of the labels so far" if plan.measured else "taken as large as the scores' spread"
+    )
+    enough = f"about {plan.needed:,} are needed for an interval {width:g} wide"
+    # The width that so many labels give is found by a search and a little off.
+    if plan.expected_width > 1.01 * width:
+        enough = (
+            f"even all of them would make the interval {plan.expected_width:.3g} wide, not "
+            f"{width:g}; the run needs more samples for that"
+        )
+    yield (
         f"{planned.output} of {planned.route}: {planned.labelled:,} of {len(planned.rows):,} "
-        f"answers have people's scores; {plan.needed:,} are needed for an interval {width:g} wide "
-        f"(expected: {plan.expected_width:.3g}; the judge's error, {source}: {plan.error:.3g})",
-        highlight=False,
-        soft_wrap=True,
+        f"answers have people's scores; {enough} (the judge's error, {source}: {plan.error:.3g})"
     )
     ids = [str(planned.rows[place]["id"]) for place in plan.chosen]
-    out.print(
-        f"label next ({len(ids):,}): {', '.join(ids)}" if ids else "No further labels are needed.",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
+    if not ids:
+        yield "No further labels are needed."
+    elif output is None:
+        yield (
+            f"label next ({len(ids):,}, each answer was drawn by its own chance): {', '.join(ids)}"
+        )
+    else:
+        yield (
+            f"label next ({len(ids):,}, each answer was drawn by its own chance): the rows of "
+            f"{output} whose `{NEXT}` is true, in the column `{SCORES}`; then: evalrouter judge "
+            f"labels {planned.run} {output} --route {planned.route}"
+        )
 
 
 @judge.command("diff")

@@ -18,6 +18,7 @@ import msgspec
 
 from evaluators.base import Sample
 from evaluators.judge.graded import Graded, people_score
+from evaluators.judge.people_scores import people_scores
 from evaluators.metrics.registry import build
 from evaluators.stats.label_plan import LabelPlan, plan_labels
 from providers.errors import ConflictError, RunDocumentError
@@ -220,17 +221,12 @@ def label_plan(planned: PlannedLabels) -> RunLabelPlan:
             PlannedLabel(
                 sample_id=row["id"],
                 answer=row["answer"],
-                scores=_scores(row[SCORES]),
+                scores=people_scores(row[SCORES]),
                 chance=row[CHANCE],
             )
             for row in planned.rows
         ),
     )
-
-
-def _scores(given: Any) -> tuple[float, ...]:
-    scores = given if isinstance(given, list | tuple) else [given]
-    return tuple(float(score) for score in scores if score is not None and score != "")
 
 
 def _row(sample: Sample, answer: str, scores: str, chance: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from evaluators.judge.graded import (
     corrected_score,
     people_score,
 )
+from evaluators.judge.people_scores import people_scores
 from evaluators.metrics.registry import build
 from evaluators.reports.accumulator import Measured, ScoreAccumulator
 from evaluators.stats.prediction_powered import FEWEST_LABELS
@@ -107,19 +108,16 @@ def read_labels(path: Path) -> tuple[AnswerLabel, ...]:
     labels = []
     for row in rows(open_dataset(path, needs_prompt=False)):
         try:
-            given = row.fields.get(SCORES)
-            people_score(given)
+            scores = people_scores(row.fields.get(SCORES))
             chance = people_score(row.fields.get(CHANCE))
         except ValueError as error:
             raise RunDocumentError(f"{name}: sample {row.id}: {error}") from None
-        scores = given if isinstance(given, list | tuple) else [given]
-        numbers = tuple(float(score) for score in scores if score is not None and score != "")
-        if not numbers and chance is None:
+        if not scores and chance is None:
             continue
         if row.answer is None:
             raise RunDocumentError(f"{name}: sample {row.id}: the row has no `answer`")
         labels.append(
-            AnswerLabel(sample_id=row.id, answer=row.answer, scores=numbers, chance=chance)
+            AnswerLabel(sample_id=row.id, answer=row.answer, scores=scores, chance=chance)
         )
     if not any(label.scores for label in labels):
         raise RunDocumentError(f"{name}: no row has a score of people in the column `{SCORES}`")

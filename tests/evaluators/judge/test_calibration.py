@@ -10,6 +10,7 @@ from oracle_data import PAIRWISE, vicuna_rows
 from evaluators.judge.calibration import Calibration, Item, calibrate, change, findings
 from evaluators.judge.pairwise import PairwiseComparison, decide, summarise
 from evaluators.judge.prometheus import read_prompt
+from evaluators.judge.sheets import calibration_sheets
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +243,11 @@ def test_pairs_of_answers_are_of_one_question_and_counted():
     assert found.agreement["pairwise"].estimate == pytest.approx((1 + 0 + 0.5) / 3)
     assert (found.agreement["pairwise"].n, found.units["pairwise"]) == (3, "pairs")
     assert (found.agreement["pearson"].n, found.units["pearson"]) == (8, "answers")
+    assert (found.agreement["bias"].n, found.units["bias"]) == (4, "questions")
+    [agreement, *_] = calibration_sheets(found)
+    over = {measure: counted for measure, _, counted in agreement.rows}
+    assert over["Pearson's correlation"] == "8 answers"
+    assert over["bias (judge - people)"] == "4 questions"
     alone = [msgspec.structs.replace(item, question="") for item in some]
     # 28 pairs, of which four have two answers that people scored the same.
     assert calibrate(alone, low=1, high=5).agreement["pairwise"].n == 28 - 4

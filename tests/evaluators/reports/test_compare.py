@@ -46,6 +46,7 @@ def compared(
     b: Values,
     clusters: Mapping[str, str] | None = None,
     shared: SharedAnswers | None = None,
+    margins: Mapping[str, float] | None = None,
 ) -> Comparisons:
     """Sample to output to value, for both sides."""
     tally = ScoreAccumulator(
@@ -59,7 +60,7 @@ def compared(
             ]
             tally.add(Cell(side.key, sample, 0), GOOD, scores)
     answers = {} if shared is None else {(A, B): shared}
-    return compare(tally, [(A, B)], joined="id", shared=answers)
+    return compare(tally, [(A, B)], joined="id", shared=answers, margins=margins or {})
 
 
 def contrast(found: Comparisons, output: str) -> Contrast:
@@ -262,6 +263,20 @@ def test_the_table_fits_and_has_the_numbers(typical, width):
     assert one.moved[0].sample_id in text
     assert "summarizer in today (run_a)" in " ".join(text.split())
     assert "▲ better" in text
+
+
+@pytest.mark.parametrize("width", [90, 100, 110])
+def test_a_verdict_with_a_margin_is_never_cut(width):
+    a = {f"{k}": {"rougeL": 0.5 + 0.001 * (-1) ** k, "exact_match": 0.0} for k in range(400)}
+    b = {f"{k}": {"rougeL": 0.5, "exact_match": 0.0} for k in range(400)}
+    found = compared(a, b, margins={"rougeL": 0.05, "exact_match": 0.05})
+    assert contrast(found, "rougeL").verdict == "equivalent"
+    console = Console(width=width, file=StringIO())
+    console.print(to_compare_table(found, width=width))
+    said = console.file.getvalue()
+    assert max(map(len, said.splitlines())) <= width
+    assert "equivalent" in said
+    assert "(±0.05)" in said
 
 
 def test_json_round_trip(typical):

@@ -731,6 +731,25 @@ def test_samples_that_differ_no_more_than_their_repeats_are_alike():
     assert noisy.low < plain.low
 
 
+@pytest.mark.parametrize(
+    ("alike", "named"),
+    [(2, "r0, r1, each"), (9, "r0, r1, r2, r3, r4, r5, r6, 2 others, each"), (1, "r0")],
+)
+def test_a_caveat_that_routes_have_in_common_is_there_once(alike, named):
+    names = tuple(f"r{n}" for n in range(alike))
+    collected = tally(ROUGE, expected=2, routes=(*names, "other"), baseline=None)
+    for name in names:
+        collected.add(Cell(name, "a", 0), answer(), scores(rougeL=0.5))
+    collected.add(Cell("other", "a", 0), answer(), scores(rougeL=0.5))
+    collected.add(Cell("other", "b", 0), failure())
+    said = [warning for warning in summarise(collected).warnings if "answered" in warning]
+    without = "1 of 2 answered (1 without an answer so far); scores are of the answered ones only."
+    assert said == [
+        f"{named}: {without}",
+        "other: " + without.replace("without an answer so far", "failed"),
+    ]
+
+
 def test_no_baseline():
     collected = tally(ROUGE, expected=1, baseline=None)
     for route in ("base", "new"):
@@ -804,7 +823,7 @@ def test_too_few_samples_for_any_verdict_is_said():
     report = summarise(collected)
     assert compared(report, "new", "rougeL").verdict == "no difference shown"
     said = " ".join(report.warnings)
-    assert "smallest possible p-value is 0.062" in said
+    assert "the smallest p-value that the test can give is 0.062, which is not below" in said
     assert "fewer than 20 samples (here 5)" in said
 
 

@@ -103,7 +103,10 @@ def test_people_label_what_the_plan_says_and_the_judge_is_corrected(run, tmp_pat
     told = run("label-plan", run_id, *options)
     assert "helpfulness of baseline/echo: 0 of 200 answers have people's scores" in told
     plan = json.loads(run("label-plan", run_id, *options, "--json"))
-    assert f"label next ({len(plan['label_next'])})" in told
+    assert f"label next ({len(plan['label_next'])}," in told
+    narrow = run("label-plan", run_id, "--width", "0.001")
+    assert "even all of them" in narrow
+    assert f"({len(rows)}, " in narrow
     assert plan["needed"] / 2 < len(plan["label_next"]) < 2 * plan["needed"] < 200
     labelled = [json.loads(line) for line in (tmp_path / "labelled.jsonl").read_text().splitlines()]
     assert [row["id"] for row in labelled if row["label_next"]] == plan["label_next"]
@@ -134,18 +137,27 @@ def test_the_file_of_a_plan_comes_back_filled_in_and_corrects_its_run(run, tmp_p
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     metric = {"name": "prometheus", "judge": "demo/fair"}
     run_id, _ = evaluated(tmp_path, metric, "data.jsonl", "baseline/echo")
+    told = run("label-plan", run_id, "--width", "0.6", "--output", "plan.csv")
+    assert f"judge labels {run_id} plan.csv --route baseline/echo" in told
     plan = json.loads(
         run("label-plan", run_id, "--width", "0.6", "--output", "plan.jsonl", "--json")
     )
     assert "no row has a score" in run("labels", run_id, "plan.jsonl", code=2)
     planned = [json.loads(line) for line in (tmp_path / "plan.jsonl").read_text().splitlines()]
-    for row in planned:
-        row["human"] = {"good": 5, "bad": 2}[row["answer"]] if row["label_next"] else None
     # People work with spreadsheets.
+    with (tmp_path / "plan.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["label_next"] for row in table] == [
+        str(row["label_next"]).lower() for row in planned
+    ]
+    for row in table:
+        row["human"] = {"good": 5, "bad": 2}[row["answer"]] if row["label_next"] == "true" else ""
+    labelled_first = next(row for row in table if row["human"])
+    labelled_first["human"] = json.dumps([labelled_first["human"]] * 2)
     with (tmp_path / "plan.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, planned[0])
+        writer = csv.DictWriter(file, table[0])
         writer.writeheader()
-        writer.writerows(planned)
+        writer.writerows(table)
     labelled = len(plan["label_next"])
     told = run("labels", run_id, "plan.csv")
     assert f"helpfulness of baseline/echo: {labelled} of 200 answers have people's scores" in told
@@ -195,6 +207,8 @@ def test_a_plan_of_labels_names_what_it_cannot_find(run, tmp_path):
     for width in ("0", "-1", "nan", "inf", "4", "much"):
         assert "width" in run("label-plan", run_id, f"--width={width}", code=2)
     assert "run_none" in run("label-plan", "run_none", "--width", "1", code=2)
+    table = ("label-plan", run_id, "--width", "1", "--output", "plan.parquet")
+    assert ".csv or .jsonl" in run(*table, code=2)
 
 
 def test_judgements_of_pairs_are_exported_with_their_labels(run, tmp_path):

@@ -288,7 +288,7 @@ def test_from_the_command_line(http, url, upstream, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "48 samples, 96 answers" in done.stdout
     assert "unknown" in done.stdout
-    assert "80 % probability" in done.stdout
+    assert "80% probability" in done.stdout
     result = json.loads(evalrouter("eval", "run", "run.json", "--dry-run", "--json").stdout)
     assert result["calls"] == 96
     assert list(upstream.log.requests) == []

@@ -68,12 +68,12 @@ def score(
     if spoken.unfinished and (tagged is None or _may_go_on(tagged, text, high)):
         return ScoreVerdict(None, spoken.unfinished)
     overall = _given(patterns.OVERALL.finditer(text), text, high)
-    for found, pattern in ((tagged, patterns.TAGGED_ANY), (overall, patterns.OVERALL_ANY)):
-        numbers = [one for one in pattern.finditer(text) if not _is_hypothetical(one, text)]
-        if _spoils(_last(numbers), found):
+    for verdict, pattern in ((tagged, patterns.TAGGED_ANY), (overall, patterns.OVERALL_ANY)):
+        numbers = [match for match in pattern.finditer(text) if not _is_hypothetical(match, text)]
+        if _spoils(_last(numbers), verdict):
             return ScoreVerdict(None, "no whole number of this scale")
-        if found is not None:
-            return _checked(int(found["number"]), low, high)
+        if verdict is not None:
+            return _checked(int(verdict["number"]), low, high)
     worded = _given(_worded(text), text, high)
     if _names_several(text, worded, high):
         return ScoreVerdict(None, "several scores and none of the whole")
@@ -226,12 +226,12 @@ def _number_of_text(value: str, high: int) -> int | None:
     return int(match["number"])
 
 
-def _spoils(last: re.Match[str] | None, found: re.Match[str] | None) -> bool:
+def _spoils(last: re.Match[str] | None, verdict: re.Match[str] | None) -> bool:
     """Whether the last number behind a tag (or an overall score) is none that can be read.
 
     Then no number elsewhere is the verdict: `Clarity: 4. Overall score: 3.5` is not 4.
     """
-    return last is not None and (found is None or last.start() > found.start())
+    return last is not None and (verdict is None or last.start() > verdict.start())
 
 
 def _names_several(text: str, verdict: re.Match[str] | None, high: int) -> bool:
@@ -241,12 +241,12 @@ def _names_several(text: str, verdict: re.Match[str] | None, high: int) -> bool:
     lines = [line for line in patterns.LABELLED.finditer(text) if line["top"] in {None, str(high)}]
     labels = {line["label"].strip().casefold() for line in lines}
     numbers = {line["number"] for line in lines}
-    own = any(
+    in_a_line = any(
         line.start() <= verdict.start("number") < line.end()
         and not patterns.SCORE_ALONE.fullmatch(line["label"].strip())
         for line in lines
     )
-    return own and len(labels) > 1 and len(numbers) > 1
+    return in_a_line and len(labels) > 1 and len(numbers) > 1
 
 
 def _only_line(text: str) -> re.Match[str] | None:

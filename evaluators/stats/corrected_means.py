@@ -256,7 +256,7 @@ def _mean_ends(
     linear: Linearised, low: float | None, high: float | None, level: float
 ) -> tuple[tuple[float, float] | None, Method]:
     """Return the interval of a corrected mean whose labels count alike, and its method."""
-    least = most = None
+    floor = ceiling = None
     if low is not None and high is not None:
         corners = [
             people - power * judge
@@ -264,11 +264,11 @@ def _mean_ends(
             for judge in (low, high)
             for power in linear.powers.tolist()
         ]
-        least, most = min(corners), max(corners)
+        floor, ceiling = min(corners), max(corners)
     values = linear.rest[linear.labelled]
     if len(values) < FEWEST_LABELS:
         return None, "none"
-    rest = mean_interval(values, level=level, low=least, high=most)
+    rest = mean_interval(values, level=level, low=floor, high=ceiling)
     if rest.low is None or rest.high is None or rest.estimate is None:
         return None, "none"
     half = _half(linear, level)

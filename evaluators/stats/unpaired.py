@@ -68,8 +68,8 @@ def unpaired_test(
         )
         if any(mostly_alike(side) for side in sides):
             counted = [np.unique(side, return_counts=True) for side in sides]
-            one, other = (_Side(values, counts.astype(np.float64)) for values, counts in counted)
-            return SidesTest(one, other, *ends)
+            mine, theirs = (_Side(values, counts.astype(np.float64)) for values, counts in counted)
+            return SidesTest(mine, theirs, *ends)
     elif any(np.ptp(side) <= ROUNDING * np.abs(side).max() for side in sides):
         return NoTest()
     return welch_test(first, second)

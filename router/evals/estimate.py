@@ -543,9 +543,9 @@ def _design_effect(
     typical = _typical_size(sizes)
     if run is not None:
         correlations = [
-            found
+            correlation
             for a, b in _pairs(run, document)
-            if (found := _correlation(run.scores[a], run.scores[b], run.clusters)) is not None
+            if (correlation := _correlation(run.scores[a], run.scores[b], run.clusters)) is not None
         ]
         if correlations:
             return 1 + (typical - 1) * max(correlations), f"differences of {run.run_id}"
@@ -642,14 +642,14 @@ def _notes(result: Estimate, document: RunDocument, metrics: Sequence[AnyMetric]
     notes += map(_judge_note, result.judges)
     if document.stop_when is not None:
         notes.append("stop_when may end the run sooner")
-    clustered = next((one for one in result.detectable if one.clusters is not None), None)
+    clustered = next((effect for effect in result.detectable if effect.clusters is not None), None)
     if clustered is not None:
         notes.append(
             f"the samples are in {clustered.clusters:,} clusters, so they show as much as "
             f"{result.samples / clustered.design_effect:,.0f} that stand alone "
             f"({clustered.design_effect_from})"
         )
-    if any(one.always_valid for one in result.detectable):
+    if any(effect.always_valid for effect in result.detectable):
         notes.append(
             "the run will have been looked at before it has all samples, so its verdicts are those "
             "that hold whenever one looks"

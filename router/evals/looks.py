@@ -66,7 +66,7 @@ async def _earlier_looks(
             gone.append(name)
         elif other.created_at < run.created_at:
             before = earlier.get(name) or EarlierAnswers(run_id=name, compared=1, alike=1)
-            if _is_look(before, other, run, document):
+            if _shows_a_part(before, other, run, document):
                 seen.append(name)
     if len(origins) == 1 and gone == [*origins]:
         [copied] = origins.values()
@@ -75,7 +75,7 @@ async def _earlier_looks(
     return seen, gone
 
 
-def _is_look(before: EarlierAnswers, other: Run, run: Run, document: RunDocument) -> bool:
+def _shows_a_part(before: EarlierAnswers, other: Run, run: Run, document: RunDocument) -> bool:
     """Say whether an earlier run shows part of a run's answers, and so may have led to its size.
 
     One with the same samples and repeats shows the same as this one, which is no other look.

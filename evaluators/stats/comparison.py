@@ -371,26 +371,26 @@ def margin_test(
     return None if of_corpus is None else MarginTest(of_corpus.margin, of_corpus.units)
 
 
-def shows(found: MarginTest, margin: float, *, rises: bool | None) -> bool:
+def shows(tested: MarginTest, margin: float, *, rises: bool | None) -> bool:
     """Say whether differences too large for a margin are excluded.
 
     Args:
-        found: the test.
+        tested: the test.
         margin: above 0.
         rises: whether a difference of minus the margin has to be excluded, or one of the margin;
             None for both.
     """
-    below, above = found.test.tails(-margin).above, found.test.tails(margin).below
+    below, above = tested.test.tails(-margin).above, tested.test.tails(margin).below
     if rises is None:
         return max(below, above) < ALPHA / 2
     return (below if rises else above) < ALPHA / 2
 
 
-def units_within(found: MarginTest, margin: float, *, rises: bool | None) -> int | None:
+def units_within(tested: MarginTest, margin: float, *, rises: bool | None) -> int | None:
     """Return how many samples (or clusters), alike to these, show a margin 4 times in 5.
 
     Args:
-        found: the test of these.
+        tested: the test of these.
         margin: above 0.
         rises: whether a difference of minus the margin has to be excluded, or one of the margin;
             None for both.
@@ -398,14 +398,14 @@ def units_within(found: MarginTest, margin: float, *, rises: bool | None) -> int
     luck = _ONE_IN_TEN if rises is None else _ONE_IN_FIVE
 
     def enough(units: int) -> bool:
-        ratio = units / found.units
+        ratio = units / tested.units
         return all(
-            shows(MarginTest(found.test.scaled(ratio, turn * luck), units), margin, rises=side)
+            shows(MarginTest(tested.test.scaled(ratio, turn * luck), units), margin, rises=side)
             for turn, side in ((-1, True), (1, False))
             if rises is None or rises is side
         )
 
-    few, many = found.units, found.units * 2
+    few, many = tested.units, tested.units * 2
     while not enough(many):
         few, many = many, many * 2
         if many > MAX_SAMPLES:

@@ -251,8 +251,8 @@ def _safe_test(
     error, freedom = clustered_error(differences, clusters)
     mean = float(differences.mean())
     parts = cluster_sums((differences - mean)[:, None], clusters)[:, 0]
-    found = moments(parts)._replace(mean=mean, error=error)
-    return skew_safe_test(found, effective_clusters(clusters), freedom, fewest=fewest)
+    of_parts = moments(parts)._replace(mean=mean, error=error)
+    return skew_safe_test(of_parts, effective_clusters(clusters), freedom, fewest=fewest)
 
 
 def _bounded_test(

@@ -1,6 +1,6 @@
 """The distribution of a weighted sum of gamma variables, exact up to rounding.
 
-    at_most_zero([1.0, -2.0], [3.0, 1.0])     -> the chance of Gamma(3) - 2 * Gamma(1) <= 0
+    chance_below_zero([1.0, -2.0], [3.0, 1.0])     -> the chance of Gamma(3) - 2 * Gamma(1) <= 0
 
 Weights from a flat Dirichlet distribution are exponential variables over their sum, so whether a
 mean with such weights lies below a value is whether a sum like this one lies below zero.
@@ -23,7 +23,7 @@ _STEPS = 60
 _CLOSE = 1e-6
 
 
-def at_most_zero(weights: Floats, shapes: Floats) -> float:
+def chance_below_zero(weights: Floats, shapes: Floats) -> float:
     """Return the chance that a sum of independent gamma variables, times weights, is 0 or less.
 
     By inverting the Laplace transform along a vertical line through the saddle point (Daniels 1954,
@@ -41,7 +41,7 @@ def at_most_zero(weights: Floats, shapes: Floats) -> float:
     if weights.min() > 0:
         return 0.0
     if float(shapes @ weights) < 0:
-        return 1.0 - at_most_zero(-weights, shapes)
+        return 1.0 - chance_below_zero(-weights, shapes)
     weights = weights / float(np.abs(weights).max())
     # The transform exists between the reciprocals of the weights; the tail's side is below zero.
     edge = 1 / float(weights.min())

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from evaluators.stats.exponential_sums import at_most_zero
+from evaluators.stats.exponential_sums import chance_below_zero
 from evaluators.stats.resampling import Floats
 
 DifferenceMethod: TypeAlias = Literal[
@@ -50,8 +50,8 @@ FEW_DIFFERENT = 5
 _NORMAL = NormalDist()
 JUST_ABOVE_ZERO = 1e-9
 _STEPS = 60  # halvings of a range that is at most 2 wide: as fine as a float
-_MOST_VALUES = 512  # different ones, beyond which a grid of as many is as good
-_MOST_CHOICES = 200_000
+_VALUES_LIMIT = 512  # different ones, beyond which a grid of as many is as good
+_CHOICES_LIMIT = 200_000
 _PLACES = 2_000
 
 
@@ -277,7 +277,7 @@ class BoundedTest:
         self._values, self._low, self._high = values, low, high
         self._counts = np.ones(len(values)) if counts is None else counts
         self._sizes = np.ones(len(values)) if sizes is None else sizes
-        if len(values) > _MOST_VALUES and sizes is None:
+        if len(values) > _VALUES_LIMIT and sizes is None:
             self._values, self._counts = _gridded(values, self._counts)
             self._sizes = np.ones(len(self._values))
         weights = self._counts * self._sizes
@@ -303,7 +303,7 @@ class BoundedTest:
         if sign * (end - value) >= 0:  # no mean lies beyond the end of the range
             return float(sign * (end - value) == 0 and not terms.any())
         unseen = sign * self._unseen * (end - value)
-        return at_most_zero(np.append(terms, unseen), np.append(self._counts, 1.0))
+        return chance_below_zero(np.append(terms, unseen), np.append(self._counts, 1.0))
 
     def interval(self, level: float) -> tuple[float, float]:
         """Return the differences that the test does not reject."""
@@ -546,21 +546,21 @@ def moments(differences: Floats) -> Moments:
     )
 
 
-def skew_safe_test(found: Moments, units: float, freedom: float, *, fewest: int) -> DifferenceTest:
+def skew_safe_test(given: Moments, units: float, freedom: float, *, fewest: int) -> DifferenceTest:
     """Return the test of a margin for scores without a range: no range bounds what is not seen.
 
     Student's t and the same corrected for skew must both reject, with fewer degrees of freedom the
     heavier the tails are: Satterthwaite's, for the variance of a variance that the kurtosis gives.
 
     Args:
-        found: the moments of the differences (or of what clusters add to their mean).
+        given: the moments of the differences (or of what clusters add to their mean).
         units: samples, or effective clusters.
         freedom: degrees of freedom at most.
         fewest: fewer units reject nothing.
     """
-    freedom = min(freedom, 2 * units / max(found.kurtosis - 1, 1e-9))
-    plain = StudentTest(found.mean, found.error, freedom)
-    corrected = StudentTest(found.mean, found.error, freedom, skew=found.skew)
+    freedom = min(freedom, 2 * units / max(given.kurtosis - 1, 1e-9))
+    plain = StudentTest(given.mean, given.error, freedom)
+    corrected = StudentTest(given.mean, given.error, freedom, skew=given.skew)
     return EveryTest([plain, corrected], units=units, fewest=fewest)
 
 
@@ -578,7 +578,7 @@ def sign_flips(values: Floats) -> Tails | None:
     None where there are too many choices.
     """
     sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
-    if math.prod((counts + 1).tolist()) > _MOST_CHOICES:
+    if math.prod((counts + 1).tolist()) > _CHOICES_LIMIT:
         return None
     total = float(values.sum())
     sums, chances = np.zeros(1), np.ones(1)
@@ -616,14 +616,14 @@ def drawn_again(counts: Floats, influence: Floats, ratio: float, luck: float) ->
 def _gridded(values: Floats, counts: Floats) -> tuple[Floats, Floats]:
     """Put values on a grid, each between the two points beside it, so that the mean stays."""
     low, high = float(values.min()), float(values.max())
-    places = (values - low) / (high - low) * (_MOST_VALUES - 1)
-    before = np.minimum(places.astype(np.intp), _MOST_VALUES - 2)
+    places = (values - low) / (high - low) * (_VALUES_LIMIT - 1)
+    before = np.minimum(places.astype(np.intp), _VALUES_LIMIT - 2)
     share = places - before
-    gridded: Floats = np.zeros(_MOST_VALUES)
+    gridded: Floats = np.zeros(_VALUES_LIMIT)
     np.add.at(gridded, before, counts * (1 - share))
     np.add.at(gridded, before + 1, counts * share)
     chosen = gridded > 0
-    points: Floats = np.linspace(low, high, _MOST_VALUES)
+    points: Floats = np.linspace(low, high, _VALUES_LIMIT)
     return points[chosen], gridded[chosen]
 
 

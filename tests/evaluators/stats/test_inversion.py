@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from evaluators.stats.differences import paired_difference, paired_tests
-from evaluators.stats.exponential_sums import at_most_zero
+from evaluators.stats.exponential_sums import chance_below_zero
 from evaluators.stats.inversion import (
     BoundedTest,
     DichotomousTest,
@@ -220,23 +220,25 @@ def test_ties_of_a_judge_do_not_make_differences(n):
 def test_a_sum_of_two_gamma_variables_is_beta(right, n, share):
     """Clopper and Pearson's tail: how likely so many are right by chance."""
     weights = np.array([1 - share, -share])
-    chance = at_most_zero(weights, np.array([right, n - right + 1.0]))
+    chance = chance_below_zero(weights, np.array([right, n - right + 1.0]))
     assert chance == pytest.approx(stats.binom.sf(right - 1, n, share), rel=1e-9)
-    assert at_most_zero(-weights, np.array([right, n - right + 1.0])) == pytest.approx(1 - chance)
+    assert chance_below_zero(-weights, np.array([right, n - right + 1.0])) == pytest.approx(
+        1 - chance
+    )
 
 
 def test_a_sum_of_many_gamma_variables_is_as_often_below_zero_as_drawn_ones():
     draw = np.random.Generator(np.random.PCG64(1))
     weights, shapes = draw.normal(0.3, 1, 9), np.full(9, 1.0)
     below = (draw.standard_gamma(shapes, (200_000, 9)) @ weights <= 0).mean()
-    assert at_most_zero(weights, shapes) == pytest.approx(below, abs=0.004)
+    assert chance_below_zero(weights, shapes) == pytest.approx(below, abs=0.004)
 
 
 @pytest.mark.parametrize(
     ("weights", "chance"), [([1.0, 2.0], 0.0), ([-1.0, -2.0], 1.0), ([0.0], 1.0), ([], 1.0)]
 )
 def test_a_sum_of_one_sign_is_certain(weights, chance):
-    assert at_most_zero(np.array(weights), np.ones(len(weights))) == chance
+    assert chance_below_zero(np.array(weights), np.ones(len(weights))) == chance
 
 
 def test_many_values_are_put_on_a_grid_that_changes_nothing():

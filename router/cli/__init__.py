@@ -17,6 +17,7 @@ from router.cli.labelling import dataset_label
 from router.cli.models import models
 from router.cli.providers import providers
 from router.cli.serve import serve
+from router.cli.store import store
 from router.cli.submit import eval_submit
 from router.cli.tasks import tasks
 from router.cli.traffic import traffic
@@ -31,6 +32,7 @@ def main() -> None:
 for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):
     main.add_command(command)
 main.add_command(judge)
+main.add_command(store)
 main.add_command(traffic)
 dataset.add_command(dataset_label)
 evaluate.add_command(eval_export)

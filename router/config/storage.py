@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from providers.base import NotNegative, Secret
+from providers.errors import InputError
 from router.config.documents import Document, Problem
 from router.config.section import Section
 
@@ -100,17 +101,44 @@ def with_environment(
     return msgspec.structs.replace(storage, s3=s3)
 
 
+def storage_at(address: str, configured: Storage, environ: Mapping[str, str]) -> Storage:
+    """Return the storage with the database at an address.
+
+    The password of an address without one is that of the config, where it names the same database,
+    else `POSTGRES_PASSWORD`.
+
+    Raises:
+        InputError: nothing can be stored there.
+    """
+    storage = Storage(database=address)
+    if _without_options(storage.database) == _without_options(configured.database):
+        storage = msgspec.structs.replace(storage, password=configured.password)
+    storage = with_environment(storage, {"database": address}, environ)
+    if fault := _database_fault(storage):
+        # Not the address itself, which may have a password where none was found.
+        raise InputError(f"the address of a database {fault}")
+    return storage
+
+
 def storage_problems(document: Document, storage: Storage) -> Iterator[Problem]:
     """Yield the addresses that nothing can be stored at."""
     if "://" in storage.artifacts and not _S3_URL.fullmatch(storage.artifacts):
         yield document.problem(("storage", "artifacts"), "must be a folder or s3://bucket/prefix")
+    if fault := _database_fault(storage):
+        yield document.problem(("storage", "database"), fault)
+
+
+def _database_fault(storage: Storage) -> str:
+    """Return what is wrong with the address of the database; "" where nothing is seen."""
     if storage.is_postgres:
-        if fault := _fault(storage.database):
-            yield document.problem(("storage", "database"), fault)
-    elif not storage.database.startswith(_SQLITE):
-        yield document.problem(
-            ("storage", "database"), "must begin with sqlite:/// or postgresql://"
-        )
+        return _fault(storage.database)
+    if not storage.database.startswith(_SQLITE):
+        return "must begin with sqlite:/// or postgresql://"
+    return ""
+
+
+def _without_options(address: str) -> str:
+    return _without_password(address)[0].partition("?")[0]
 
 
 def _postgres_address(environ: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import psycopg
 
 from providers.errors import StoreError
+from router.store.sql.copying import UNFINISHED, UNFINISHED_COPY
 
 # Any number: it keeps two processes from migrating at the same time.
 _LOCK = 0x6576616C726F7574
@@ -34,7 +35,7 @@ def migrate(connection: psycopg.Connection, *, stop_before: str | None = None) -
     steps = list(STEPS)
     if stop_before is not None:
         steps = steps[: steps.index(stop_before)]
-    applied = _applied(connection)
+    applied = applied_steps(connection)
     _refuse_newer(applied)
     if applied.issuperset(steps):
         return
@@ -44,7 +45,7 @@ def migrate(connection: psycopg.Connection, *, stop_before: str | None = None) -
             f"CREATE TABLE IF NOT EXISTS {_TABLE} (name TEXT PRIMARY KEY, applied_at"
             " TIMESTAMPTZ NOT NULL DEFAULT now())"
         )
-        applied = _applied(connection)
+        applied = applied_steps(connection)
         _refuse_newer(applied)
         for name in steps:
             if name not in applied:
@@ -52,14 +53,37 @@ def migrate(connection: psycopg.Connection, *, stop_before: str | None = None) -
                 connection.execute(f"INSERT INTO {_TABLE} (name) VALUES (%s)", (name,))
 
 
-def _applied(connection: psycopg.Connection) -> set[str]:
+def applied_steps(connection: psycopg.Connection) -> set[str]:
+    """Return the names of the steps that a database has; only reads."""
     table = connection.execute("SELECT to_regclass(%s)::text", (_TABLE,)).fetchone()
     if table is None or table[0] is None:
         return set()
     return {name for (name,) in connection.execute(f"SELECT name FROM {_TABLE}")}
 
 
+def missing_steps(applied: set[str]) -> list[str]:
+    """Return the steps of this version that are not among those applied.
+
+    Raises:
+        StoreError: others are, of a newer evalrouter.
+    """
+    _refuse_newer(applied - {UNFINISHED})
+    return [name for name in STEPS if name not in applied]
+
+
+def mark_unfinished(connection: psycopg.Connection, *, unfinished: bool) -> None:
+    """Keep `migrate` from opening a database that is being filled, in whatever version; or not.
+
+    In autocommit mode, or in a transaction.
+    """
+    connection.execute(f"DELETE FROM {_TABLE} WHERE name = %s", (UNFINISHED,))
+    if unfinished:
+        connection.execute(f"INSERT INTO {_TABLE} (name) VALUES (%s)", (UNFINISHED,))
+
+
 def _refuse_newer(applied: set[str]) -> None:
+    if UNFINISHED in applied:
+        raise StoreError(UNFINISHED_COPY)
     newer = sorted(applied - STEPS.keys())
     if newer:
         raise StoreError(

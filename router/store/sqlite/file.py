@@ -76,7 +76,7 @@ class DatabaseFile:
         if self._place.is_dir():
             raise StoreError(f"cannot open the database {self.path}: it is a folder, not a file")
         try:
-            db = _connect(self._place, "rwc" if self._create else "rw", BUSY_S)
+            db = connect(self._place, "rwc" if self._create else "rw", BUSY_S)
             try:
                 db.enable_wal()
                 db.execute("PRAGMA synchronous = NORMAL")
@@ -98,7 +98,7 @@ class DatabaseFile:
     def open_for_reading(self) -> Database:
         """Connect to the file that `open_for_writing` opened."""
         self.check_identity()
-        db = _connect(self._place, "rw", BUSY_S)
+        db = connect(self._place, "rw", BUSY_S)
         try:
             db.execute("PRAGMA query_only = ON")
         except BaseException:
@@ -187,7 +187,7 @@ class DatabaseFile:
 
     def _is_whole(self, mode: str) -> bool:
         try:
-            with contextlib.closing(_connect(self._place, mode, CHECK_BUSY_S)) as db:
+            with contextlib.closing(connect(self._place, mode, CHECK_BUSY_S)) as db:
                 return is_known(db)
         except (sqlite3.Error, UnicodeError):
             # Not a database, or not copied to its end yet.
@@ -206,7 +206,7 @@ class DatabaseFile:
         """
         self.check_identity()
         self._check_room()
-        with contextlib.closing(_connect(self._place, "rw", CHECK_BUSY_S)) as db:
+        with contextlib.closing(connect(self._place, "rw", CHECK_BUSY_S)) as db:
             db.execute("SELECT version FROM key_changes").fetchone()
             db.execute("SELECT id FROM runs LIMIT 1").fetchone()
             if self.is_corrupt:
@@ -298,7 +298,12 @@ def _unreachable(error: OSError) -> tuple[StoreFault, str]:
     return "unreachable", f"the database's folder cannot be reached: {error.strerror}"
 
 
-def _connect(path: Path, mode: str, timeout: float) -> Database:
+def connect(path: Path, mode: str, timeout: float) -> Database:
+    """Connect to the file at an absolute path, in autocommit mode.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
     # Plugins that the user has installed for sqlite-utils are not executed.
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode={mode}",

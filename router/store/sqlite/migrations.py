@@ -33,6 +33,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from providers.errors import StoreError
+from router.store.sql.copying import UNFINISHED, UNFINISHED_COPY
 
 
 def migrate(db: Database, *, stop_before: str | None = None) -> None:
@@ -52,7 +53,7 @@ def migrate(db: Database, *, stop_before: str | None = None) -> None:
         migrations()(step)
     db.execute("BEGIN IMMEDIATE")
     try:
-        _refuse_newer([step.name for step in migrations.applied(db)])
+        _refuse_newer(applied_steps(db))
         migrations.apply(db, stop_before=stop_before)
     except BaseException:
         db.rollback()
@@ -62,8 +63,37 @@ def migrate(db: Database, *, stop_before: str | None = None) -> None:
 
 def is_known(db: Database) -> bool:
     """Return whether this evalrouter or an older one wrote the file; only reads."""
-    applied = [step.name for step in Migrations("evalrouter").applied(db)]
+    applied = applied_steps(db)
     return bool(applied) and not _newer(applied)
+
+
+def applied_steps(db: Database) -> list[str]:
+    """Return the names of the steps that a file has; only reads."""
+    return [step.name for step in Migrations("evalrouter").applied(db)]
+
+
+def missing_steps(applied: list[str]) -> list[str]:
+    """Return the steps of this version that are not among those applied.
+
+    Raises:
+        StoreError: others are, of a newer evalrouter.
+    """
+    _refuse_newer([name for name in applied if name != UNFINISHED])
+    return [step.__name__ for step in STEPS if step.__name__ not in applied]
+
+
+def mark_unfinished(db: Database, *, unfinished: bool) -> None:
+    """Keep `migrate` from opening a file that is being filled, in whatever version; or no longer.
+
+    In autocommit mode, or in a transaction.
+    """
+    table = Migrations.migrations_table
+    db.execute(f"DELETE FROM {table} WHERE name = ?", (UNFINISHED,))
+    if unfinished:
+        db.execute(
+            f"INSERT INTO {table} (migration_set, name, applied_at) VALUES ('evalrouter', ?, '')",
+            (UNFINISHED,),
+        )
 
 
 def _newer(applied: list[str]) -> list[str]:
@@ -72,6 +102,8 @@ def _newer(applied: list[str]) -> list[str]:
 
 
 def _refuse_newer(applied: list[str]) -> None:
+    if UNFINISHED in applied:
+        raise StoreError(UNFINISHED_COPY)
     newer = _newer(applied)
     if newer:
         raise StoreError(

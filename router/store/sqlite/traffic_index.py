@@ -23,6 +23,10 @@ from router.store.sql.connection import Connection
 from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
 
+# Made from the requests by `index_block`.
+TABLES = (
+    "traffic_blocks", "traffic_kinds", "traffic_keys", "traffic_by_kind", "traffic_by_key"
+)  # fmt: skip
 _BLOCK = 4096
 _END = f"(SELECT coalesce(max(block) + 1, 0) * {_BLOCK} FROM traffic_blocks)"
 _KIND = ("route", "target", "klass", "status")

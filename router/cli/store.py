@@ -1,0 +1,102 @@
+"""`evalrouter store`: move everything that is stored to another database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+
+from router.cli.commands import Commands, config_option, err, escape, json_option, out, print_json
+from router.config.loading import load
+from router.config.storage import storage_at
+from router.evals.lease import stale_after
+from router.store.copying import Copied, Told, copy
+
+_LINE_EVERY = 100_000
+
+
+@click.group(cls=Commands)
+def store() -> None:
+    """Move everything that is stored to another database."""
+
+
+@store.command("migrate")
+@click.argument("source")
+@click.argument("target")
+@config_option
+@json_option
+def store_migrate(source: str, target: str, config_path: Path | None, *, as_json: bool) -> None:
+    """Copy everything from the database SOURCE into the empty database TARGET.
+
+    Each is sqlite:///PATH or postgresql://USER@HOST:PORT/NAME. A password is better left out: it
+    is taken from the config's storage, where that names the same database, else from
+    POSTGRES_PASSWORD.
+
+    Stop the servers first: what they store later is not in the copy. Afterwards every table is read
+    back from both databases and compared; where one differs, nothing is copied. Exit codes: 0
+    copied, 1 not copied, 2 SOURCE or TARGET cannot be used.
+    """
+    configured = load(config_path).storage
+    source_storage = storage_at(source, configured, os.environ)
+    target_storage = storage_at(target, configured, os.environ)
+    with _progress() as told:
+        copied = copy(source_storage, target_storage, told, stale_after)
+    if copied.written_meanwhile:
+        err.print(
+            "[yellow]warning:[/] something was stored in SOURCE after it was read, which is not in "
+            "the copy; was every server stopped?",
+            soft_wrap=True,
+            highlight=False,
+        )
+    if as_json:
+        print_json(copied)
+    else:
+        _print(copied)
+
+
+def _print(copied: Copied) -> None:
+    table = Table(
+        Column("table", no_wrap=True),
+        Column("rows", no_wrap=True, justify="right"),
+        Column("hash", no_wrap=True),
+        box=None,
+        pad_edge=False,
+    )
+    for each in copied.tables:
+        table.add_row(each.table, str(each.rows), each.hash)
+    out.print(table, highlight=False)
+    out.print(
+        escape(
+            f"{copied.rows} rows copied from {copied.source} to {copied.target} in "
+            f"{copied.copied_s:.1f} s; the same in both (compared in {copied.compared_s:.1f} s)"
+        ),
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Told]:
+    """Show progress on stderr: one line that changes on a terminal, else some lines."""
+    if not err.is_terminal:
+        yield _tell_plainly
+        return
+    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        line = progress.add_task("", total=None)
+
+        def told(doing: str, table: str, rows: int) -> None:
+            progress.update(line, description=f"{doing} {table}: {rows} rows")
+
+        yield told
+
+
+def _tell_plainly(doing: str, table: str, rows: int) -> None:
+    """Print a line for each table, and for each `_LINE_EVERY` rows of it."""
+    if rows % _LINE_EVERY == 0:
+        err.print(f"{doing} {table}" + f": {rows} rows" * bool(rows), highlight=False)

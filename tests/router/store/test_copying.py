@@ -1,0 +1,273 @@
+"""Copies of a whole store: everything there and back, or nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import psycopg
+import pytest
+from sqlite_utils import Database
+from stores import a_run, answered, some_samples, sqlite_store
+
+from evaluators.base import Answer, Cell, Judgement, Score
+from providers.errors import ConflictError, InputError, StoreError
+from router.config.storage import Storage
+from router.records import Record, Target
+from router.store.copying import copy, tables_in_order
+from router.store.datasets import DatasetRow
+from router.store.judgements import JudgementRow
+from router.store.keys import KeyRow, KeySpend
+from router.store.people_labels import PeopleLabel
+from router.store.postgres import PostgresStore
+from router.store.sqlite import SqliteStore, traffic_index
+from router.store.sqlite.migrations import migrate
+from router.store.studies import Study
+from router.store.traffic import TrafficFilter
+from router.store.usage import EmbeddingUse
+
+# As text may be: the escape of PostgreSQL's text, NUL, half a surrogate as JSON writes it.
+ODD = 'é\0\x10@\x10\0 \U0001f600 "\\ud800" \\ \t\n'
+VALUES = {str: ODD, int: 2**63 - 1, float: 5e-324, bytes: b"\0\xff\x10@"}
+# What the schema restricts.
+CHECKED = {("answers", "state"), ("keys", "budget_period"), ("judge_studies", "state"),
+           ("judge_studies", "kind"), ("runs", "state")}  # fmt: skip
+
+
+def copied(source, target, *, stale_after=30.0):
+    return copy(storage(source), storage(target), lambda *_: None, lambda _: stale_after)
+
+
+def storage(place):
+    return Storage(database=place if isinstance(place, str) else f"sqlite:///{place}")
+
+
+async def fill(store):
+    """Something in every table."""
+    sent, scored = Cell("r", "s0", 0), Cell("r", "s1", 0)
+    await store.add_run(a_run(runner="server", experiment="e"), some_samples())
+    await store.begin("run_1", sent, "hash", "p/m")
+    await store.claim_run("run_1", "gone", 30.0)
+    await answered(store, scored, "o", text=ODD, cost_usd=0.1, total_s=1e-9)
+    await store.keep_scores("run_1", {scored: [Score(output="o2", value=-1.5, note=ODD)]})
+    await store.add_embedding_use(
+        "run_1",
+        EmbeddingUse(route="r", target="p/e", requests=1, failed=0, tokens=3, cost_usd=0.1,
+                     unpriced=0, estimated=0),
+    )  # fmt: skip
+    label = PeopleLabel(output="o", cell=scored, answer_hash="h", scores=(1.0,), chance=0.5, at=2.0)
+    await store.keep_labels("run_1", "o", "r", [label])
+    await store.end_run("run_1", "gone", state="paused")
+    for name in ("z", "a"):
+        await store.add_dataset(
+            DatasetRow(name=name, hash="h", path="p", format="csv", rows=1, columns=(),
+                       created_at=1.0)
+        )  # fmt: skip
+    await store.set_experiment("e", tags=("t",), notes=ODD)
+    await store.add_key(KeyRow(id="key_1", name="k", created_at=1.0), b"\0" * 32)
+    await store.add_key_spend([KeySpend(key_id="key_1", since=0.0, usd=0.1, tokens=3, requests=1)])
+    await store.set_route("r", {"targets": []}, 1.0)
+    study = Study(id="cal_1", kind="calibration", judges=("j",), grading="", name="", created_at=1)
+    await store.set_study(study)
+    await store.keep_judgement(
+        JudgementRow(owner="run_1", metric="m", judge="j", sample_id="s1", repeat=0, attempt=0,
+                     request_hash="h", at=1.0, judgement=Judgement(answer=Answer(text=ODD)))
+    )  # fmt: skip
+    await store.keep_traffic(
+        [
+            Record(id=f"req_{n}", at=float(n), route="ab"[n % 2], key_id="key_1", keep="full",
+                   target=Target("p", "m"), request=b"\0\xff", status=200)
+            for n in range(5000)
+        ]
+    )  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.db"
+
+
+@pytest.fixture
+async def filled(path):
+    async with sqlite_store(path) as store:
+        await fill(store)
+        while await store.index_traffic():
+            pass
+    return path
+
+
+def contents(path):
+    """All rows of a file, also those of its index, and what it has besides tables."""
+    with closing(sqlite3.connect(path)) as db:
+        made = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+        objects = sorted(db.execute(made), key=repr)
+        tables = [name for kind, name, *_ in objects if kind == "table"]
+        tables.remove("_sqlite_migrations")
+        return objects, {name: sorted(db.execute(f"SELECT * FROM {name}"), key=repr)
+                         for name in tables}  # fmt: skip
+
+
+def make_odd(path, truths):
+    """Put the oddest values wherever nothing else depends on them."""
+    tables = tables_in_order()
+    with closing(sqlite3.connect(path)) as db, db:
+        triggers = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        triggers = triggers.fetchall()
+        for name, _ in triggers:
+            db.execute(f"DROP TRIGGER {name}")
+        references = {
+            (name, column)
+            for name in tables
+            for _, _, _, column, *_ in db.execute(f"PRAGMA foreign_key_list({name})")
+        }
+        for name, table in tables.items():
+            for column, kind in table.kinds.items():
+                if {(name, column)} & (CHECKED | references | truths) or column in table.key:
+                    continue
+                # The last request is in no block of the index yet.
+                key, last = ", ".join(table.key), ", ".join(f"{c} DESC" for c in table.key)
+                row = f" WHERE ({key}) = (SELECT {key} FROM {name} ORDER BY {last} LIMIT 1)"
+                values = (VALUES[kind],)
+                db.execute(f"UPDATE {name} SET {column} = ?{row if key else ''}", values)
+        for _, sql in triggers:
+            db.execute(sql)
+
+
+def columns_of(address):
+    with psycopg.connect(address) as connection:
+        return connection.execute(
+            "SELECT table_name, column_name, data_type, is_identity"
+            " FROM information_schema.columns WHERE table_schema = 'public'"
+        ).fetchall()
+
+
+def test_every_table_and_column_of_postgres_is_copied(postgres_address):
+    columns = columns_of(postgres_address)
+    known = {(name, column) for name, table in tables_in_order().items() for column in table.kinds}
+    kept = {(name, column) for name, column, *_ in columns if name != "evalrouter_migrations"}
+    # It tells the order of datasets, which SQLite's own number of a row does.
+    assert kept - known == {("datasets", "number")}
+    assert known <= kept
+
+
+async def test_everything_comes_there_and_back(filled, postgres_address, tmp_path):
+    kinds = {(name, column): kind for name, column, kind, _ in columns_of(postgres_address)}
+    make_odd(filled, {place for place, kind in kinds.items() if kind == "smallint"})
+    before = contents(filled)
+    assert all(rows for rows in before[1].values()), "fill() leaves a table empty"
+    there = copied(filled, postgres_address)
+    back = copied(postgres_address, tmp_path / "b.db")
+    assert there.tables == back.tables
+    assert {table.table: table.rows for table in there.tables} == {
+        name: len(rows) for name, rows in before[1].items() if name not in traffic_index.TABLES
+    }
+    assert contents(tmp_path / "b.db") == before
+    assert not there.written_meanwhile
+
+
+async def test_a_copy_goes_on_as_the_source_would(filled, postgres_address, tmp_path):
+    copied(filled, postgres_address)
+    copied(filled, tmp_path / "b.db")
+    for store in (PostgresStore(postgres_address), SqliteStore(tmp_path / "b.db")):
+        await store.open()
+        try:
+            await store.keep_traffic([Record(id="new", at=1.0, route="a")])
+            rows = await store.traffic(TrafficFilter(route="a"), limit=2)
+            assert [row.id for row in rows] == ["new", "req_4998"]
+            version = (await store.key_state()).version
+            await store.revoke_key("k", 3.0)
+            assert (await store.key_state()).version > version
+            await store.add_run(a_run("run_2"), some_samples())
+            await answered(store, Cell("r", "s2", 0))
+            progress = await store.progress("run_1")
+            assert (progress.answered, progress.scored) == (2, 1)
+            assert [row.name for row in await store.datasets()] == ["a", "z"]
+            assert (await store.request("req_7")).request == "\0\ufffd"
+        finally:
+            await store.close()
+
+
+async def test_only_an_empty_database_is_filled(filled, postgres_address, tmp_path):
+    copied(filled, postgres_address)
+    copied(filled, tmp_path / "b.db")
+    for target in (postgres_address, tmp_path / "b.db"):
+        with pytest.raises(InputError, match="runs has rows; only a new or an empty database"):
+            copied(filled, target)
+    # And whatever was refused is as it was.
+    assert contents(tmp_path / "b.db") == contents(filled)
+    store = PostgresStore(postgres_address)
+    await store.open()
+    await store.close()
+
+
+async def test_a_source_that_is_executed_is_refused(path, tmp_path):
+    async with sqlite_store(path) as store:
+        await store.add_run(a_run(), some_samples())
+        await store.claim_run("run_1", "host:1:2:3", 30.0)
+        with pytest.raises(ConflictError, match="run_1 is being executed by host; stop"):
+            copied(path, tmp_path / "b.db")
+        assert not (tmp_path / "b.db").exists()
+        copied(path, tmp_path / "b.db", stale_after=0.0)
+
+
+def test_what_cannot_be_a_source_is_named(tmp_path, postgres):
+    (tmp_path / "empty.db").touch()
+    with closing(Database(tmp_path / "old.db")) as db:
+        db.conn.isolation_level = None
+        migrate(db, stop_before="m031_changes")
+    with postgres.fresh_database("template1") as address:
+        for source, message in [
+            (tmp_path / "none.db", "there is no such file"),
+            (tmp_path / "empty.db", "it is no database of evalrouter"),
+            (tmp_path / "old.db", "an older evalrouter .m031_changes is missing.; start"),
+            (address, "it is no database of evalrouter"),
+            (tmp_path / "b.db", "the same database"),
+        ]:
+            with pytest.raises(InputError, match=message):
+                copied(source, tmp_path / "b.db")
+    assert not (tmp_path / "b.db").exists()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_copy_that_fails_leaves_nothing_and_can_be_started_again(
+    filled, tmp_path, request, kind
+):
+    target = tmp_path / "b.db" if kind == "sqlite" else request.getfixturevalue("postgres_address")
+    with closing(sqlite3.connect(filled)) as db, db:
+        db.execute("UPDATE judgements SET at = 'late'")
+    with pytest.raises(StoreError, match="judgements: where number 1, at is a text in place of a"):
+        copied(filled, target)
+    store = SqliteStore(target) if kind == "sqlite" else PostgresStore(target)
+    with pytest.raises(StoreError, match=r"a copy into it .* was cut off; .* start it again"):
+        await store.open()
+    with pytest.raises(InputError, match="a copy into it"):
+        copied(target, tmp_path / "c.db")
+    with closing(sqlite3.connect(filled)) as db, db:
+        db.execute("UPDATE judgements SET at = 1.0")
+    copied(filled, target)
+    await store.open()
+    await store.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_target_that_changes_what_it_gets_is_found(filled, tmp_path, request, kind):
+    """A column that takes some values for others, as a fault of a database would."""
+    if kind == "sqlite":
+        target = tmp_path / "b.db"
+        async with sqlite_store(target):
+            pass
+        with closing(sqlite3.connect(target)) as db, db:
+            db.execute("ALTER TABLE traffic DROP COLUMN model")
+            db.execute("ALTER TABLE traffic ADD COLUMN model REAL")
+    else:
+        target = request.getfixturevalue("postgres_address")
+        with psycopg.connect(target, autocommit=True) as connection:
+            connection.execute("ALTER TABLE traffic ALTER COLUMN total_s TYPE real")
+    with closing(sqlite3.connect(filled)) as db, db:
+        db.execute("UPDATE traffic SET total_s = 0.1, model = '0.10' WHERE number IN (17, 4711)")
+    message = (
+        r"traffic is not the same in both: sqlite:///.*a.db has 5000 rows with the hash \w{32}, .*"
+        r" has 5000 with \w{32}, from the row number 17 to number 4711; nothing was copied"
+    )
+    with pytest.raises(StoreError, match=message):
+        copied(filled, target)

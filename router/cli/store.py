@@ -15,7 +15,7 @@ from router.cli.commands import Commands, config_option, err, escape, json_optio
 from router.config.loading import load
 from router.config.storage import storage_at
 from router.evals.lease import stale_after
-from router.store.copying import Copied, Told, copy
+from router.store.copying import Copied, ProgressCallback, copy
 
 _LINE_EVERY = 100_000
 
@@ -44,8 +44,8 @@ def store_migrate(source: str, target: str, config_path: Path | None, *, as_json
     configured = load(config_path).storage
     source_storage = storage_at(source, configured, os.environ)
     target_storage = storage_at(target, configured, os.environ)
-    with _progress() as told:
-        copied = copy(source_storage, target_storage, told, stale_after)
+    with _progress() as callback:
+        copied = copy(source_storage, target_storage, callback, stale_after)
     if copied.written_meanwhile:
         err.print(
             "[yellow]warning:[/] something was stored in SOURCE after it was read, which is not in "
@@ -81,7 +81,7 @@ def _print(copied: Copied) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Told]:
+def _progress() -> Iterator[ProgressCallback]:
     """Show progress on stderr: one line that changes on a terminal, else some lines."""
     if not err.is_terminal:
         yield _tell_plainly
@@ -90,10 +90,10 @@ def _progress() -> Iterator[Told]:
     with Progress(*columns, console=err, transient=True) as progress:
         line = progress.add_task("", total=None)
 
-        def told(doing: str, table: str, rows: int) -> None:
+        def show(doing: str, table: str, rows: int) -> None:
             progress.update(line, description=f"{doing} {table}: {rows} rows")
 
-        yield told
+        yield show
 
 
 def _tell_plainly(doing: str, table: str, rows: int) -> None:

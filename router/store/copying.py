@@ -17,7 +17,7 @@ import msgspec
 from providers.errors import ConflictError, InputError, MissingExtraError, StoreError
 from router.config.storage import Storage
 from router.store.sql.connection import Connection
-from router.store.sql.copying import CopyEnd, CopyTarget, Fingerprint, Table, rows_in
+from router.store.sql.copying import CopyEnd, CopyTarget, Fingerprint, TableShape, rows_in
 from router.store.sqlite import copying as sqlite
 
 # How often progress is told, in rows.
@@ -32,7 +32,7 @@ _SIGNS = (
 )
 
 # What is done: to which table, and to how many of its rows.
-Told = Callable[[Literal["copy", "compare"], str, int], None]
+ProgressCallback = Callable[[Literal["copy", "compare"], str, int], None]
 
 
 class CopiedTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
     written_meanwhile: bool
 
 
-def tables_in_order() -> dict[str, Table]:
+def tables_in_order() -> dict[str, TableShape]:
     """Return the tables of a store, each behind those that it refers to."""
     tables = sqlite.tables()
     order = TopologicalSorter({name: sorted(table.refers_to) for name, table in tables.items()})
@@ -79,7 +79,7 @@ def tables_in_order() -> dict[str, Table]:
 def copy(
     source: Storage,
     target: Storage,
-    progress: Told,
+    progress: ProgressCallback,
     stale_after: Callable[[str], float],
 ) -> Copied:
     """Copy everything from one database into an empty one, and compare what both have then.
@@ -103,7 +103,7 @@ def copy(
         with _filling(target, tables) as filled:
             began = time.monotonic()
             for name, table in tables.items():
-                filled.insert(name, list(table.kinds), _told(end, name, table, progress))
+                filled.insert(name, list(table.kinds), _checked_rows(end, name, table, progress))
             filled.complete()
             copied = time.monotonic()
             results = tuple(
@@ -172,12 +172,14 @@ def _signs(connection: Connection) -> Any:
     return connection.execute(_SIGNS).fetchone()
 
 
-def _in_key_order(table: Table) -> list[str]:
+def _in_key_order(table: TableShape) -> list[str]:
     """Return the columns, those that name a row first."""
     return [*table.key, *(column for column in table.kinds if column not in table.key)]
 
 
-def _told(end: CopyEnd, name: str, table: Table, progress: Told) -> Iterator[tuple[Any, ...]]:
+def _checked_rows(
+    end: CopyEnd, name: str, table: TableShape, progress: ProgressCallback
+) -> Iterator[tuple[Any, ...]]:
     """Yield the rows to insert, which have values that any database can hold."""
     good: set[tuple[type, ...]] = set()
     done = 0
@@ -194,7 +196,7 @@ def _told(end: CopyEnd, name: str, table: Table, progress: Told) -> Iterator[tup
     progress("copy", name, done)
 
 
-def _check_kinds(name: str, table: Table, row: Sequence[Any]) -> None:
+def _check_kinds(name: str, table: TableShape, row: Sequence[Any]) -> None:
     values = dict(zip(table.kinds, row, strict=True))
     for column, kind in table.kinds.items():
         value = values[column]
@@ -207,7 +209,7 @@ def _check_kinds(name: str, table: Table, row: Sequence[Any]) -> None:
 
 
 def _compared(
-    source: CopyEnd, target: CopyEnd, name: str, table: Table, progress: Told
+    source: CopyEnd, target: CopyEnd, name: str, table: TableShape, progress: ProgressCallback
 ) -> CopiedTable:
     """Read a table back from both. Raises StoreError where they differ."""
     columns = _in_key_order(table)
@@ -225,7 +227,7 @@ def _compared(
 
 
 def _where_different(
-    ends: tuple[CopyEnd, CopyEnd], name: str, table: Table, sums: frozenset[int]
+    ends: tuple[CopyEnd, CopyEnd], name: str, table: TableShape, sums: frozenset[int]
 ) -> str:
     """Return the first and the last row that only one of both has, as the end of a sentence."""
     columns = _in_key_order(table)
@@ -236,5 +238,5 @@ def _where_different(
     return f", from the row {_key(table, min(keys))} to {_key(table, max(keys))}"
 
 
-def _key(table: Table, values: Sequence[Any]) -> str:
+def _key(table: TableShape, values: Sequence[Any]) -> str:
     return ", ".join(f"{column} {value!r}" for column, value in zip(table.key, values, strict=True))

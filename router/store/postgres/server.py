@@ -39,7 +39,7 @@ _AWAY = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "25006")
 # What the server says to those it will never let in; everything else may pass.
 _REFUSED = ("authentication", "does not exist", "no pg_hba.conf entry", "not permitted")
 # What libpq says where the address's options cannot work.
-_MISTAKEN = ("invalid ", "does not support SSL", "certificate")
+_MISTAKEN = ("invalid ", "no password supplied", "does not support SSL", "certificate")
 
 
 class PostgresServer:

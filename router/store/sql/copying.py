@@ -28,7 +28,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _MINUS_ZERO = b"\xcb\x80" + bytes(7)
 
 
-class Table(NamedTuple):
+class TableShape(NamedTuple):
     """A table that is copied.
 
     Attributes:
@@ -95,20 +95,20 @@ class Fingerprint:
     def differing(self, other: Fingerprint) -> frozenset[int]:
         """Return the sums that differ, as many as can be searched in bounded memory."""
         differing = [n for n in range(_BUCKETS) if self.sums[n] != other.sums[n]]
-        most = _NAMED_ROWS * _BUCKETS // max(self.rows, other.rows, 1)
-        return frozenset(differing[: max(most, 1)])
+        limit = _NAMED_ROWS * _BUCKETS // max(self.rows, other.rows, 1)
+        return frozenset(differing[: max(limit, 1)])
 
 
 def rows_in(
     sums: frozenset[int], rows: Iterable[tuple[Any, ...]], key: int
 ) -> dict[int, tuple[Any, ...]]:
     """Return the first `key` values of the rows that are in some sums, by the rows' hashes."""
-    found = {}
+    keys = {}
     for row in rows:
         number = _hash(row)
         if number % _BUCKETS in sums:
-            found[number] = row[:key]
-    return found
+            keys[number] = row[:key]
+    return keys
 
 
 def _hash(row: tuple[Any, ...]) -> int:

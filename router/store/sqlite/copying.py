@@ -20,7 +20,7 @@ from router.store.sql.copying import (
     UNFINISHED_COPY,
     CopyEnd,
     CopyTarget,
-    Table,
+    TableShape,
 )
 from router.store.sqlite import traffic_index
 from router.store.sqlite.connection import SqliteConnection
@@ -33,7 +33,7 @@ _KINDS: dict[str, type] = {
 _BUSY_S = 10.0
 
 
-def tables() -> dict[str, Table]:
+def tables() -> dict[str, TableShape]:
     """Return the tables that a copy has: all but those that a database makes from others."""
     db = Database(memory=True)
     db.conn.isolation_level = None
@@ -46,15 +46,15 @@ def tables() -> dict[str, Table]:
 
 def _names(db: Database) -> list[str]:
     rows = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid")
-    own = {"_sqlite_migrations", *traffic_index.TABLES}
-    return [name for (name,) in rows if name not in own and not name.startswith("sqlite_")]
+    internal = {"_sqlite_migrations", *traffic_index.TABLES}
+    return [name for (name,) in rows if name not in internal and not name.startswith("sqlite_")]
 
 
-def _table(db: Database, name: str) -> Table:
+def _table(db: Database, name: str) -> TableShape:
     columns = db.execute(f"SELECT name, type, pk FROM pragma_table_info('{name}')").fetchall()
     keys = sorted((place, column) for column, _, place in columns if place)
     refers_to = db.execute(f"SELECT \"table\" FROM pragma_foreign_key_list('{name}')")
-    return Table(
+    return TableShape(
         kinds={column: _KINDS[kind.upper()] for column, kind, _ in columns},
         key=tuple(column for _, column in keys),
         refers_to=frozenset(other for (other,) in refers_to),

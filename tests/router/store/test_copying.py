@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import psycopg
@@ -271,3 +274,34 @@ async def test_a_target_that_changes_what_it_gets_is_found(filled, tmp_path, req
     )
     with pytest.raises(StoreError, match=message):
         copied(filled, target)
+
+
+KILLED = """
+import os, signal, sys
+from router.config.storage import Storage
+from router.store.copying import copy
+
+def told(doing, table, rows):
+    if (doing, table, rows) == ("copy", "traffic", 3000):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+copy(Storage(database=sys.argv[1]), Storage(database=sys.argv[2]), told, lambda _: 30.0)
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_copy_that_is_killed_can_be_started_again(filled, tmp_path, request, kind):
+    target = tmp_path / "b.db" if kind == "sqlite" else request.getfixturevalue("postgres_address")
+    program = [sys.executable, "-E", "-c", KILLED]
+    ends = [storage(end).database for end in (filled, target)]
+    killed = subprocess.run([*program, *ends], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    store = SqliteStore(target) if kind == "sqlite" else PostgresStore(target)
+    with pytest.raises(StoreError, match="a copy into it"):
+        await store.open()
+    copied(filled, target)
+    await store.open()
+    try:
+        assert len(await store.traffic(TrafficFilter(), limit=6000)) == 5000
+    finally:
+        await store.close()

@@ -107,7 +107,7 @@ def _options() -> argparse.Namespace:
         "--replications",
         type=int,
         default=REPLICATIONS,
-        help=f"draws of a cell; a run with many looks gets {SEQUENTIAL / REPLICATIONS:.0%} of them",
+        help=f"draws of a cell; {SEQUENTIAL / REPLICATIONS:.0%}% of them for a run with many looks",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count())

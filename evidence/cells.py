@@ -79,6 +79,8 @@ class Cell(NamedTuple):
         group: `0 or 1` where all scores are, which reports know.
         asked: the width that was asked for, which the mean one has to come near; None for none.
         sequential: whether each replication is a run with many looks, so that fewer are made.
+        decides: whether gates on a margin go by this interval alone, so that each of its ends has
+            to hold.
     """
 
     kind: str
@@ -93,6 +95,7 @@ class Cell(NamedTuple):
     group: str = ""
     sequential: bool = False
     asked: float | None = None
+    decides: bool = False
 
     @property
     def family(self) -> tuple[str, ...]:

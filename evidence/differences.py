@@ -171,6 +171,7 @@ def _binary(n: int, wins: float, losses: float) -> Cell:
         wins - losses,
         over="discrete" if n * (wins + losses) < 12 else "",
         group="0 or 1",
+        decides=True,
     )
 
 

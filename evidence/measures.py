@@ -17,6 +17,13 @@ SEQUENTIAL = 2_000
 
 COVERAGE = 0.93
 OVER = 0.97
+SHORT = (1 - COVERAGE) / 2
+"""How often intervals that decide gates may end on the near side of the truth, seen from zero.
+
+Such an interval says that the difference is smaller than it is, and a gate passes by it that should
+fail. Half of all misses may be of this kind: the gate's level, 2.5%, is half of the interval's.
+"""
+
 WIDER = 1.25
 AS_ASKED = 0.1
 """How far the mean width may be from the one that was asked for, as a share of it."""
@@ -31,11 +38,14 @@ class Interval(NamedTuple):
         coverage: the share of intervals that hold the truth.
         width: their mean width.
         refused: the share of draws for which no interval is given.
+        short: the share of intervals that end between zero and the truth, or beyond zero; 0 where
+            the truth is zero.
     """
 
     coverage: float
     width: float
     refused: float
+    short: float
 
     @property
     def covers(self) -> bool:
@@ -116,8 +126,14 @@ def _interval(given: Sequence[Ends], truth: float) -> Interval | None:
     if not intervals:
         return None
     low, high = np.array(intervals).T
-    held = float(((low <= truth + 1e-12) & (truth - 1e-12 <= high)).mean())
-    return Interval(held, float((high - low).mean()), 1 - len(intervals) / len(given))
+    below, above = truth < low - 1e-12, high + 1e-12 < truth
+    nearer = above if truth > 0 else below
+    return Interval(
+        coverage=float((~below & ~above).mean()),
+        width=float((high - low).mean()),
+        refused=1 - len(intervals) / len(given),
+        short=float(nearer.mean()) if truth else 0.0,
+    )
 
 
 def assess(counted: Sequence[tuple[Cell, Counts]]) -> list[Finding]:
@@ -125,7 +141,9 @@ def assess(counted: Sequence[tuple[Cell, Counts]]) -> list[Finding]:
     failing: dict[tuple[str, ...], set[str]] = {}
     for cell, counts in counted:
         failing.setdefault(cell.family, set()).update(
-            name for name, interval in counts.candidates.items() if not interval.covers
+            name
+            for name, interval in counts.candidates.items()
+            if not interval.covers or (cell.decides and interval.short > SHORT)
         )
     findings = []
     for cell, counts in counted:
@@ -158,6 +176,8 @@ def _faults(cell: Cell, counts: Counts, best: tuple[str, float] | None) -> Itera
             yield "covers too little"
         elif interval.coverage > OVER + _allowance(cell, OVER, replications) and not cell.over:
             yield "covers too much"
+        if cell.decides and interval.short > SHORT + _allowance(cell, SHORT, replications):
+            yield "ends short of the truth too often"
         if best is not None and interval.width > WIDER * best[1]:
             yield f"{interval.width / best[1]:.2f} times as wide as need be"
         if cell.asked is not None and abs(interval.width / cell.asked - 1) > AS_ASKED:

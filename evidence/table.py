@@ -53,7 +53,7 @@ def _remarks(cell: Cell, finding: Finding) -> Iterable[str]:
             yield f"no interval in {interval.refused:.1%}"
         for name, other in counts.candidates.items():
             if other.covers and interval.width > WIDER * other.width and not finding.faults:
-                yield f"{name}, {other.width:.3g}, covers here, and misses elsewhere at this n"
+                yield f"{name}, {other.width:.3g}, covers here, misses (or ends short) elsewhere"
     if cell.asked is not None:
         yield f"a width of {cell.asked:g} was asked for"
     if cell.over:

@@ -12,7 +12,8 @@ import pytest
 from evaluators.stats.comparison import shows
 from evidence.catalogue import CELLS
 from evidence.cells import Cell, Data, Outcome
-from evidence.gates import NON_INFERIOR, tested
+from evidence.gates import NON_INFERIOR
+from evidence.gates import tested as margin_test
 from evidence.measures import assess, count, replications_of
 from evidence.runs import run
 
@@ -115,6 +116,31 @@ def test_a_method_that_misses_in_the_family_is_no_rival():
     assert faults(first._replace(over=""), elsewhere) == ("4.00 times as wide as need be",)
 
 
+def test_an_interval_that_decides_gates_has_to_hold_on_the_side_of_zero():
+    def up_to(half, **options):
+        return lambda data: Outcome((-1.0, data.values[0] + half), "made", **options)
+
+    # Covers 91%, and 3% more or less of 500 draws may be chance; all misses are short of 1.
+    assert faults(cell_of(up_to(2.34), truth=1.0)) == ()
+    short = ("ends short of the truth too often",)
+    assert faults(cell_of(up_to(2.34), truth=1.0, decides=True)) == short
+    mirrored = cell_of(lambda data: Outcome((data.values[0] - 2.34, 1.0), "made"), truth=-1.0)
+    assert faults(mirrored._replace(decides=True)) == short
+    # One that is as far out on the other side of the truth is not short of it.
+    assert faults(mirrored._replace(decides=True, truth=1e-9)) == ()
+
+
+def test_a_rival_that_ends_short_of_the_truth_is_none():
+    def compute(data):
+        other = (-1.0, data.values[0] + 2.645)
+        return Outcome((-9.0, 9.0), "made", candidates={"other": other})
+
+    cell = cell_of(compute, truth=1.0, over="bounded")
+    [fault] = faults(cell)
+    assert fault.endswith("times as wide as need be")
+    assert faults(cell._replace(decides=True)) == ()
+
+
 def test_the_same_seed_gives_the_same_numbers():
     cell = BY_TITLE["mean: normal, n 20"]
     assert count(cell, 50) == count(cell, 50)
@@ -147,4 +173,4 @@ def test_cells_of_gates_decide_as_gates_do(cell):
     for margin in (0.02, 0.3, 1.0):
         passed = run(data, output).passes(f"{output.name} non_inferior baseline by {margin}")
         rises = output.higher_is_better is True
-        assert passed is shows(tested(data, output), margin, rises=rises), name
+        assert passed is shows(margin_test(data, output), margin, rises=rises), name

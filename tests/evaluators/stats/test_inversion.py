@@ -42,6 +42,15 @@ def test_no_table_has_a_p_value_that_its_interval_contradicts(n):
             assert p_value(other) == p_value(test)
 
 
+@pytest.mark.parametrize("n", [50, 100, 200])
+def test_the_end_that_gates_go_by_is_seldom_short_of_the_truth(n):
+    """Exactly, whatever share is lost; Bonett and Price's interval misses in up to 7%."""
+    lost = np.arange(n + 1)
+    ends = np.array([DichotomousTest(wins=0, losses=k, n=n).interval(0.95)[0] for k in lost])
+    for share in np.arange(0.002, 0.5, 0.002):
+        assert stats.binom.pmf(lost[ends > -share], n, share).sum() < 0.035
+
+
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.99, 0.999])
 def test_other_levels_are_as_consistent(level):
     for n in (4, 9, 13, 26):

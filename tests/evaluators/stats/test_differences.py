@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
 from evaluators.stats.differences import (
     WinCounts,
+    corpus_tests,
     holm,
     mcnemar,
     outcomes,
@@ -762,3 +764,90 @@ def test_two_clusters_have_a_spread_and_no_test():
     found = paired_difference(A, B, clusters=list("aaabbb"))
     assert (found.p_value, found.detectable) == (1.0, None)
     assert paired_corpus_difference(ROWS[:1], OTHER[:1], ratio).detectable is None
+
+
+HITS = [[float(k % 3 == 0), 1.0] for k in range(100)]
+OTHER_HITS = [[float(k % 7 == 0), 1.0] for k in range(100)]
+
+
+@pytest.mark.parametrize(("n", "method"), [(99, "none"), (100, "asymptotic")])
+def test_corpus_scores_that_were_looked_at_have_numbers_from_100_samples_on(n, method):
+    found = paired_corpus_difference(HITS[:n], OTHER_HITS[:n], ratio, always_valid=True)
+    assert found.method == method
+
+
+def test_clusters_count_where_one_looks():
+    values = [k / 240 for k in range(240)]
+    for size, method in ((2, "asymptotic"), (3, "none")):
+        clusters = [k // size for k in range(240)]
+        found = paired_difference(values, [0.0] * 240, clusters=clusters, always_valid=True)
+        assert found.method == method
+
+
+def test_a_corpus_has_a_thousand_resamples_unless_told_otherwise():
+    usual = corpus_tests(MANY, MORE, ratio)
+    assert usual.error == corpus_tests(MANY, MORE, ratio, resamples=1000, seed=0).error
+    assert usual.error != corpus_tests(MANY, MORE, ratio, resamples=1001, seed=0).error
+
+
+def test_two_samples_of_a_corpus_have_a_spread():
+    found = paired_corpus_difference(ROWS[:2], OTHER[:2], ratio)
+    assert (found.method, found.low) == ("bootstrap t", pytest.approx(-1.6997145))
+
+
+@pytest.mark.parametrize(
+    ("n", "one_way", "shown"),
+    [(49, False, False), (50, False, True), (99, True, False), (100, True, True)],
+)
+@pytest.mark.parametrize("clustered", [False, True])
+def test_margins_without_a_range_need_samples_and_more_in_one_direction(
+    n, one_way, shown, clustered
+):
+    values = [-float(k % 3) + (0.0 if one_way else 0.5) for k in range(n)]
+    clusters = list(range(n)) if clustered else None
+    found = paired_difference(values, [0.0] * n, clusters=clusters, margin=5.0)
+    assert (found.p_equivalence < 0.05) is shown
+
+
+def test_a_range_bounds_clusters_that_are_alike():
+    """By their sizes, and scores of 0 and 1 have a range of 1 without saying so."""
+    found = paired_difference([0.5] * 7, [0.25] * 7, clusters=list("aabcdef"), low=0.0, high=1.0)
+    assert (found.method, found.high) == ("bounded", pytest.approx(0.6164357))
+    found = paired_difference([0.0] * 10, [1.0] * 10, clusters=list("aabbccddee"))
+    assert (found.low, found.high) == (-1.0, pytest.approx(0.0436475))
+
+
+def test_means_of_clusters_that_differ_by_rounding_only_are_alike_at_any_size():
+    one, two, three = 1.1e5, 2.3e5, 3.7e5
+    values = [one, two, three, two, three, one, three, one, two] * 2
+    clusters = [k // 3 for k in range(18)]
+    found = paired_difference(values, [0.0] * 18, clusters=clusters, low=0.0, high=1e6)
+    assert (found.method, found.p_value) == ("bounded", 2**-5)
+
+
+def test_a_range_bounds_corpus_scores_that_are_alike():
+    rows, other = [[1.0, 2.0]] * 30, [[1.0, 4.0]] * 30
+    found = paired_corpus_difference(rows, other, ratio, width=1.0)
+    assert (found.low, found.high) == pytest.approx((0.1057375, 0.3365575))
+    found = paired_corpus_difference([[0.1 + 0.2, 1.0]] * 30, [[0.3, 1.0]] * 30, ratio, width=1.0)
+    assert found.difference == 0.0
+
+
+def test_a_range_says_what_two_sides_may_differ_by():
+    beyond = [1.5, *A[1:]]
+    found = [
+        unpaired_difference(first, B, low=0.0, high=high, margin=0.9).p_equivalence
+        for first, high in ((A, 1.0), (A, 2.0), (beyond, 1.0), (beyond, 1.5))
+    ]
+    assert found[:2] == pytest.approx([0.0059916, 0.1404608], rel=1e-4)
+    assert found[2] == found[3]
+    assert unpaired_difference(A, B, margin=0.9).p_equivalence == 1.0
+
+
+@pytest.mark.parametrize("compare", [paired_difference, unpaired_difference])
+def test_a_difference_that_names_no_method_has_none(compare):
+    """As those of older files."""
+    fields = msgspec.to_builtins(compare(A, B))
+    del fields["method"], fields["p_equivalence"]
+    found = msgspec.convert(fields, type(compare(A, B)))
+    assert (found.method, found.p_equivalence) == ("none", None)

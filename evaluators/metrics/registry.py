@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -263,9 +263,16 @@ def _options(
                     f"{param}: {name} needs the option {option!r}", param=f"{param}.{option}"
                 )
             continue
+        hint = _hints(kind)[option]
         try:
-            yield option, msgspec.convert(given[option], _hints(kind)[option])
+            yield option, msgspec.convert(given[option], hint)
         except msgspec.ValidationError as error:
+            why = str(error)
+            # The option may also be left out: `Literal["a", "b"] | None`.
+            literals = [part for part in (hint, *get_args(hint)) if get_origin(part) is Literal]
+            if literals and isinstance(given[option], str):
+                names = ", ".join(str(one) for part in literals for one in get_args(part))
+                why = f"{given[option][:80]!r} is not one of {names}"
             raise RunDocumentError(
-                f"{param}: {name}: {option}: {error}", param=f"{param}.{option}"
+                f"{param}: {name}: {option}: {why}", param=f"{param}.{option}"
             ) from error

@@ -334,7 +334,7 @@ class _Judge:
             rises = low is not None and high is not None and -low > high
         sign, end, bound = (">", low, -margin) if rises else ("<", high, margin)
         if found is None or end is None:
-            why = why or self._looked_at(_no_interval(compared))
+            why = why or self._looked_at(gate, _no_interval(compared))
             return _result(gate, route, None, bound, why)
         if compared.labelled is not None and compared.labelled < FEWEST_FOR_A_MARGIN:
             why = why or (
@@ -344,16 +344,21 @@ class _Judge:
         tail = found.test.tails(-tested).above if rises else found.test.tails(tested).below
         # The interval of a corrected share is not that of a test of the raw difference.
         if (tail >= ALPHA / 2 and not of_share) or not _SIGNS[sign](end, bound):
-            why = why or self._looked_at(_how_many(compared, found, gate, tested, rises=rises))
+            why = why or self._looked_at(
+                gate, _how_many(compared, found, gate, tested, rises=rises)
+            )
         return _result(msgspec.structs.replace(gate, sign=sign), route, end, bound, why)
 
-    def _looked_at(self, why: str) -> str:
+    def _looked_at(self, gate: Gate, why: str) -> str:
         """Add which interval decided where the run was looked at before it had all samples."""
         if not self._always_valid:
             return why
+        output = self._output_of(gate)
+        no_range = output.low is None or output.high is None
+        from_where = f" (of a score without a range, from {ASYMPTOTIC_MINIMUM} samples on)"
         return (
             f"{why}; the run was looked at before it had all samples, so the interval is one that "
-            f"holds whenever one looks (without a range, from {ASYMPTOTIC_MINIMUM} samples on)"
+            f"holds whenever one looks{from_where if no_range else ''}"
         )
 
     def _rescaled(

@@ -10,7 +10,7 @@ import re
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import msgspec
 import yaml
@@ -331,6 +331,9 @@ def _problems(document: Document, data: Any, kind: Any, place: DocumentPath) -> 
     try:
         msgspec.convert(data, kind, dec_hook=_decode_secret)
     except msgspec.ValidationError as error:
+        if get_origin(kind) is Literal and isinstance(data, str):
+            names = ", ".join(map(str, get_args(kind)))
+            return [document.problem(place, f"{data[:80]!r} is not one of {names}")]
         return [_problem_of(document, place, str(error))]
     return []
 

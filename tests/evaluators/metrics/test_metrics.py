@@ -268,7 +268,8 @@ def test_an_exact_match_shares_every_word(text, reference):
         (
             {"name": "bleu", "tokenize": "14a"},
             "metrics[2].tokenize",
-            "metrics[2]: bleu: tokenize: Invalid enum value '14a'",
+            "metrics[2]: bleu: tokenize: '14a' is not one of 13a, intl, zh, char, ja-mecab, "
+            "ko-mecab, none",
         ),
         ("regex", "metrics[2].pattern", "metrics[2]: regex needs the option 'pattern'"),
         (

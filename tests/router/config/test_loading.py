@@ -194,7 +194,7 @@ BAD_PLACES = """\
 24 models.p: unknown engine [1]
 25 prices.a/b.input: expected `float`
 25 prices.a/b: object missing required field `output`
-26 record: invalid enum value 'all'"""
+26 record: 'all' is not one of none, metadata, full"""
 
 
 def test_a_long_list_of_mistakes_ends():

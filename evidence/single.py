@@ -148,7 +148,7 @@ def _shares() -> list[Cell]:
     return [
         Cell(
             "share",
-            f"{share:.0%} right",
+            f"{share:.4g} right" if share > 0.98 else f"{share:.0%} right",
             n,
             independent(binary(share), n),
             _mean(0.0, 1.0),
@@ -165,6 +165,12 @@ def _shares() -> list[Cell]:
             (0.98, 20),
             (0.98, 100),
             (0.98, 400),
+            # So rare that one in the sample says too much: Wilson's interval covers 84%, Jeffreys' 90%.
+            (0.982, 10),
+            (0.991, 20),
+            (0.9945, 20),
+            (0.9982, 100),
+            (0.9989, 100),
         )
     ]
 
@@ -307,6 +313,67 @@ def _clustered() -> list[Cell]:
         for first, second in ((2, 6), (8, 1.2))
         for kind in ("equal", "lognormal")
         for k in (10, 40)
+    ]
+
+    def lost(k: int) -> Callable[[np.random.Generator], Data]:
+        def draw(random: np.random.Generator) -> Data:
+            index = clusters("equal", k, random)
+            scores = 0.9 + random.normal(0, 0.02, len(index)).clip(-0.1, 0.1)
+            scores[(random.random(k) < 0.05)[index]] = 0.0
+            return Data(scores, None, index.tolist())
+
+        return draw
+
+    def seconds(kind: Sizes, k: int) -> Callable[[np.random.Generator], Data]:
+        def draw(random: np.random.Generator) -> Data:
+            index = clusters(kind, k, random)
+            slow = random.lognormal(0, 0.7, k)[index]
+            return Data(slow * random.lognormal(0, 0.7, len(index)), None, index.tolist())
+
+        return draw
+
+    def large(share: float, k: int) -> Callable[[np.random.Generator], Data]:
+        def draw(random: np.random.Generator) -> Data:
+            index = np.repeat(np.arange(k), 50)
+            return Data(clustered_binary(share, index, k, random), None, index.tolist())
+
+        return draw
+
+    cells += [
+        Cell(
+            "mean of clusters",
+            "0.9 ± 0.02, 5% of clusters at 0",
+            k,
+            lost(k),
+            _mean(0.0, 1.0),
+            0.855,
+            over="bounded",
+        )
+        for k in (6, 12, 20, 40)
+    ]
+    cells += [
+        Cell(
+            "mean of clusters",
+            "seconds (lognormal), equal",
+            k,
+            seconds("equal", k),
+            _mean(0.0, None),
+            float(np.exp(0.49)),
+        )
+        for k in (12, 20, 40)
+    ]
+    cells += [
+        Cell(
+            "share of clusters",
+            f"{share:.0%} right, clusters of 50",
+            k,
+            large(share, k),
+            _mean(0.0, 1.0),
+            share,
+            over="discrete",
+        )
+        for share in (0.9, 0.97)
+        for k in (6, 12, 20)
     ]
     giant: Sizes = "one giant"
     cells += [

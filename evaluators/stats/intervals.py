@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluators.stats.inversion import constant_interval, skewed
+from evaluators.stats.inversion import BoundedTest, constant_interval, crossing, skewed
 from evaluators.stats.resampling import RESAMPLING_LIMIT, Floats, in_blocks, multiplicities
 from evaluators.stats.resampling import resamples as index_resamples
 
@@ -61,7 +61,7 @@ LONGEST_END = 3.0
 """The end of an interval on the side of the tail, at most, in half widths of Student's t."""
 
 LONGEST_BOUNDED_END = 2.0
-"""The same for scores with a range, whose tails it limits."""
+"""The same for scores with a range, whose tails it limits, and over clusters."""
 
 ROUNDING = 1e-12
 """Numbers that differ by less, as a share of the largest, differ by rounding only."""
@@ -69,12 +69,17 @@ ROUNDING = 1e-12
 MANY_CLUSTERS = 15
 """With more clusters, values in a handful of them need the care of `clustered_wilson`."""
 
+LARGE_CLUSTERS = 15
+"""With more samples each, clusters have shares that are skewed like other scores."""
+
 FEWEST_CLUSTERS = 5
 """Below so many effective clusters no interval holds its level, so none is given."""
 
 _NORMAL = NormalDist()
 _DRAWS = 10_000
 
+# Of so many samples Wilson's interval is a point.
+_MOST = 1e9
 _FEW = 30  # with more samples the bound from the range is wider anyway
 _GROUPS = 64
 
@@ -114,14 +119,17 @@ def mean_interval(
     """Return the mean and the interval that reports show.
 
     - `skewed_interval`, of Student's t on one side and corrected for skew on the other.
-    - `wilson` for shares: a range of 0 to 1, and every value 0 or 1.
+    - `share_interval` for shares: a range of 0 to 1, and every value 0 or 1.
     - `bounded_interval` where nearly all values are alike and the score has a range.
 
     Args:
         values: numbers, shape (m,).
         clusters: the cluster that each value belongs to, length m; None when each stands alone.
-            With clusters, the interval is `clustered_wilson` for shares, `t_interval` without a
-            range, and otherwise reaches as far out as either of the two.
+            With clusters, the interval is `clustered_wilson` for shares (which large clusters move
+            further out on the side of a tail), and `bounded_interval` of
+            clusters by their sizes where those of a score with a range are nearly alike. Otherwise
+            it is that of `t_interval`, further out on the side of a tail, and with a range it
+            reaches as far as `clustered_wilson`.
         level: confidence level.
         low: the end of the score's range, which values beyond it widen; None without one.
         high: its other end.
@@ -138,14 +146,11 @@ def mean_interval(
         low, high = min(low or 0.0, float(array.min())), max(high or 0.0, float(array.max()))
     if (low, high) == (0.0, 1.0) and n and np.isin(array, (0.0, 1.0)).all():
         if clusters is not None:
-            return clustered_wilson(array, clusters, level=level)
-        return wilson(int(array.sum()), n, level=level)
+            return _clustered_share(array, clusters, level=level)
+        return share_interval(int(array.sum()), n, level=level)
     if clusters is not None:
-        interval = t_interval(array, clusters=clusters, level=level, low=low, high=high)
-        if interval.method != "clustered t" or low is None or high is None:
-            return within(interval, low, high)
-        score = clustered_wilson(array, clusters, level=level, low=low, high=high)
-        return within(_hull(interval, score), low, high)
+        interval = _clustered_interval(array, clusters, noise, level=level, low=low, high=high)
+        return within(interval, low, high)
     if low is None or high is None:
         if n < FEWEST_UNBOUNDED or _constant(array):
             return _without_interval(array, n)
@@ -160,6 +165,63 @@ def mean_interval(
         limit = bounded_interval(array, level=level, low=low, high=high)
         return within(interval, limit.low, limit.high)
     return within(interval, low, high)
+
+
+def _clustered_interval(
+    array: Floats,
+    clusters: Sequence[Hashable],
+    noise: float,
+    *,
+    level: float,
+    low: float | None,
+    high: float | None,
+) -> Interval:
+    """Return the mean and its interval for values in clusters that are no shares."""
+    interval = t_interval(array, clusters=clusters, level=level, low=low, high=high)
+    if interval.method != "clustered t" or interval.estimate is None:
+        return interval
+    index, _ = cluster_index(clusters, len(array))
+    sizes = np.bincount(index).astype(np.float64)
+    if low is not None and high is not None:
+        means = np.bincount(index, weights=array) / sizes
+        if _nearly_alike(means, high - low, noise / float(sizes.mean()) ** 0.5):
+            ends = BoundedTest(means, low, high, sizes=sizes).interval(level)
+            return msgspec.structs.replace(interval, low=ends[0], high=ends[1], method="bounded")
+        score = clustered_wilson(array, clusters, level=level, low=low, high=high)
+        interval = _hull(interval, score)
+    return _hull(interval, _clustered_skewed(array, clusters, level=level))
+
+
+def _clustered_share(array: Floats, clusters: Sequence[Hashable], *, level: float) -> Interval:
+    """Return a share and its interval over clusters."""
+    share = clustered_wilson(array, clusters, level=level)
+    large = len(array) > LARGE_CLUSTERS * share.n
+    if share.low is None or not large or _constant(array):
+        return share
+    # The shares of large clusters are not those of a few draws, and as skewed as they are.
+    reaching = within(_clustered_skewed(array, clusters, level=level), 0.0, 1.0)
+    tail_below = share.estimate is not None and share.estimate > 0.5
+    other = {"high": share.high} if tail_below else {"low": share.low}
+    return _hull(share, msgspec.structs.replace(reaching, **other))
+
+
+def _clustered_skewed(array: Floats, clusters: Sequence[Hashable], *, level: float) -> Interval:
+    """Return the mean and what `skewed_interval` is, for values in clusters that are not alike."""
+    estimate = float(array.mean())
+    error, freedom = clustered_error(array, clusters)
+    index, k = cluster_index(clusters, len(array))
+    sums, _ = _scaled(np.bincount(index, weights=array - estimate))
+    squares = float((sums**2).sum())
+    skew = float((sums**3).sum()) / squares**1.5 if squares else 0.0
+    low, high = _skewed_ends(
+        estimate,
+        error,
+        # Where clusters differ in size, one of them alone may make up most of the skew.
+        skew * _unbiased(k) * ((freedom + 1) / k) ** 2,
+        t_quantile(0.5 + level / 2, freedom),
+        longest=LONGEST_BOUNDED_END,
+    )
+    return Interval(estimate=estimate, low=low, high=high, n=k, method="clustered t")
 
 
 def skewed_interval(
@@ -407,13 +469,15 @@ def clustered_wilson(
     The number of samples is divided by how much larger the clustered variance is than that of
     independent samples, and the quantile is Student's with the degrees of freedom of that variance
     (Korn and Graubard 1998, Survey Methodology 24:193-201, do the same with the interval of Clopper
-    and Pearson). A mean of scores within a range is a share of it, and the number of samples that
+    and Pearson); as in `share_interval`, an end is that of the mid-p interval where that is further
+    out. A mean of scores within a range is a share of it, and the number of samples that
     of zeros and ones with the same error: near an end of the range the interval leans inwards, as
     the scores do.
 
     Where all values but a few are the same, and those are in a handful of many clusters, their
     variance is mostly luck and too small: then the effective number is drawn towards that of
-    clusters, wholly where there are no others. Up to `MANY_CLUSTERS` the quantile makes up for it.
+    clusters, wholly where there are no others. Up to `MANY_CLUSTERS` the quantile makes up for it,
+    unless they are large.
     """
     n, units = len(values), effective_clusters(clusters)
     index, k = cluster_index(clusters, n)
@@ -430,14 +494,17 @@ def clustered_wilson(
         if len(different) == 2 and width == different[1] - different[0]:
             size = min(float(n), size)
         affected = len(np.unique(index[which != counts.argmax()]))
-        if k > MANY_CLUSTERS and affected < FEW_OTHERS:
+        many = k > MANY_CLUSTERS or n > LARGE_CLUSTERS * k
+        if many and affected < FEW_OTHERS:
             weight = affected / FEW_OTHERS
             size = size**weight * min(size, units) ** (1 - weight)
-    ends = score_interval(share, size, t_quantile(0.5 + level / 2, min(freedom, k - 1.0)))
+    quantile = t_quantile(0.5 + level / 2, min(freedom, k - 1.0))
+    ends = score_interval(share, size, quantile)
+    others = _mid_p_ends(share, size, _NORMAL.cdf(-quantile))
     return Interval(
         estimate=estimate,
-        low=low + width * ends[0],
-        high=low + width * ends[1],
+        low=low + width * min(ends[0], others[0]),
+        high=low + width * max(ends[1], others[1]),
         n=k,
         method="wilson",
     )
@@ -455,6 +522,47 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
     share = successes / n
     low, high = score_interval(share, n, _NORMAL.inv_cdf(0.5 + level / 2))
     return Interval(estimate=share, low=low, high=high, n=n, method="wilson")
+
+
+def share_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
+    """Return a proportion and an interval that also holds near 0 and 1.
+
+    Where one success in five or six samples of this size is expected, Wilson's interval covers 84%,
+    whatever n is: for one success it begins too high (Brown, Cai and DasGupta 2001, Statistical
+    Science 16:101-133). So each end is that of `wilson` or of the mid-p interval (Lancaster 1961,
+    JASA 56:223-234), whichever is further out. The two differ little elsewhere.
+
+    Args:
+        successes: how many of the samples are 1.
+        n: samples.
+        level: confidence level.
+    """
+    score = wilson(successes, n, level=level)
+    if n == 0:
+        return score
+    low, high = _mid_p_ends(successes / n, n, (1 - level) / 2)
+    return _hull(score, msgspec.structs.replace(score, low=low, high=high))
+
+
+def _mid_p_ends(share: float, n: float, tail: float) -> tuple[float, float]:
+    """Return the shares at which the one-sided mid-p values of a share are `tail`."""
+    if n > _MOST:
+        return share, share
+    return _mid_p_end(share * n, n, tail), 1 - _mid_p_end((1 - share) * n, n, tail)
+
+
+def _mid_p_end(successes: float, n: float, tail: float) -> float:
+    from scipy.special import betainc  # noqa: PLC0415  (scipy takes a third of a second to import)
+
+    if successes == 0:
+        return 0.0
+
+    def mid_p(share: float) -> float:
+        as_many = float(betainc(successes, n - successes + 1, share))
+        more = float(betainc(successes + 1, n - successes, share)) if successes < n else 0.0
+        return (as_many + more) / 2
+
+    return crossing(lambda share: mid_p(share) - tail, 0.0, successes / n)
 
 
 def score_interval(share: float, n: float, quantile: float) -> tuple[float, float]:

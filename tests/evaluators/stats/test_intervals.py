@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import optimize
 from scipy import stats as scipy_stats
 
 from evaluators.stats import intervals
@@ -197,8 +198,9 @@ def test_no_share_is_below_0_or_above_1():
 
 def test_the_level_with_clusters():
     found = intervals.mean_interval([*SKEWED, 2.0], clusters="abcde", level=0.8)
-    assert found == intervals.t_interval([*SKEWED, 2.0], clusters="abcde", level=0.8)
-    assert found != intervals.mean_interval([*SKEWED, 2.0], clusters="abcde")
+    student = intervals.t_interval([*SKEWED, 2.0], clusters="abcde", level=0.8)
+    wider = intervals.mean_interval([*SKEWED, 2.0], clusters="abcde")
+    assert wider.low < found.low <= student.low < student.high <= found.high < wider.high
 
 
 def test_an_interval_is_made_by_name_and_does_not_change():
@@ -355,13 +357,13 @@ def test_a_judge_that_gives_98_percent_fives_is_covered(n):
 
 
 def test_no_end_of_a_mean_over_clusters_is_beyond_the_range():
-    values = [0.02, 0.03, 0.9, 0.01, 0.04, 0.03, 0.02, 0.85]
+    values = [0.02, 0.03, 0.9, 0.01, 0.14, 0.33, 0.12, 0.85]
     clusters = list("aabcdefg")
     free = intervals.mean_interval(values, clusters=clusters)
     assert free.low < 0
     cut = intervals.mean_interval(values, clusters=clusters, low=0.0, high=1.0)
     assert cut.low == 0.0
-    assert free.high < cut.high < 1.0
+    assert cut.high < 1.0
     down = intervals.mean_interval([1 - v for v in values], clusters=clusters, low=0.0, high=1.0)
     assert (down.low, down.high) == (pytest.approx(1 - cut.high), 1.0)
 
@@ -393,13 +395,17 @@ def test_a_share_over_clusters_by_hand():
     n, t = 5, scipy_stats.t.ppf(0.975, 5)
     centre = (share + t * t / (2 * n)) / (1 + t * t / n)
     half = t / (1 + t * t / n) * (share * (1 - share) / n + t * t / (4 * n * n)) ** 0.5
-    assert (found.low, found.high) == pytest.approx((centre - half, centre + half))
+    tail = scipy_stats.norm.cdf(-t)
+    reaching = [found.low, found.high]
+    assert centre - half > found.low
+    assert reaching == pytest.approx([mid_p_end(10 / 3, 5, tail), 1 - mid_p_end(5 / 3, 5, tail)])
     assert (found.n, found.method) == (6, "wilson")
     # All right: the clusters count, not the samples.
     found = intervals.mean_interval([1.0] * 12, clusters=clusters, low=0.0, high=1.0)
-    assert (found.low, found.high) == (pytest.approx(6 / (6 + t * t)), 1.0)
+    assert 6 / (6 + t * t) > found.low == pytest.approx(mid_p_end(6, 6, tail))
+    assert found.high == 1.0
     found = intervals.mean_interval([0.0] * 12, clusters=clusters, low=0.0, high=1.0)
-    assert (found.low, found.high) == (0.0, pytest.approx(t * t / (6 + t * t)))
+    assert (found.low, found.high) == (0.0, pytest.approx(1 - mid_p_end(6, 6, tail)))
 
 
 def test_rare_values_in_few_of_many_clusters_count_by_cluster():
@@ -411,10 +417,8 @@ def test_rare_values_in_few_of_many_clusters_count_by_cluster():
     plain = 0.98 * 0.02 / error**2
     size = plain ** (1 / 6) * min(plain, 20) ** (5 / 6)
     t = scipy_stats.t.ppf(0.975, freedom)
-    assert found.high == pytest.approx(
-        (0.98 + t * t / (2 * size)) / (1 + t * t / size)
-        + t / (1 + t * t / size) * (0.98 * 0.02 / size + t * t / (4 * size * size)) ** 0.5
-    )
+    tail = scipy_stats.norm.cdf(-t)
+    assert found.high == pytest.approx(1 - mid_p_end(0.02 * size, size, tail))
     few = intervals.mean_interval(values[50:], clusters=clusters[50:], low=0.0, high=1.0)
     assert few.n == 15
 
@@ -488,8 +492,8 @@ def test_many_different_scores_are_bounded_in_groups():
 
 def test_a_mean_over_clusters_leans_away_from_the_end_of_its_range():
     """A score interval at the number of zeros and ones with the same error; t where it is wider."""
-    values = [5.0, 5, 5, 4, 5, 5, 5, 5, 5, 3, 5, 5, 5, 5, 5, 5]
-    clusters = [place // 2 for place in range(16)]
+    values = [5.0, 4, 5, 4, 3, 5, 4, 4, 5, 3, 5, 4, 5, 5, 4, 5, 3, 5, 4, 5]
+    clusters = [place // 2 for place in range(20)]
     student = intervals.t_interval(values, clusters=clusters)
     found = intervals.mean_interval(values, clusters=clusters, low=1.0, high=5.0)
     error, freedom = intervals.clustered_error(np.array(values), clusters)
@@ -499,18 +503,106 @@ def test_a_mean_over_clusters_leans_away_from_the_end_of_its_range():
     half = t / (1 + t * t / n) * (share * (1 - share) / n + t * t / (4 * n * n)) ** 0.5
     assert found.low == pytest.approx(1 + 4 * (centre - half))
     assert found.low < student.low
-    assert found.high == min(5.0, student.high) > 1 + 4 * (centre + half)
+    # The sums of clusters have their tail on the other side.
+    free = intervals.mean_interval(values, clusters=clusters)
+    assert (free.low, free.high) == (student.low, found.high)
+    assert found.high > student.high > 1 + 4 * (centre + half)
     assert found.method == "clustered t"
     # Of a score without room on one side, the mirror image leans the other way.
     mirrored = intervals.mean_interval(
         [6 - one for one in values], clusters=clusters, low=1.0, high=5.0
     )
     assert (mirrored.low, mirrored.high) == pytest.approx((6 - found.high, 6 - found.low))
-    alike = intervals.mean_interval([5.0] * 16, clusters=clusters, low=1.0, high=5.0)
-    assert (alike.low, alike.high) == pytest.approx((5 - 4 * (1 - 0.025 ** (1 / 8)), 5.0))
+    alike = intervals.mean_interval([5.0] * 20, clusters=clusters, low=1.0, high=5.0)
+    assert (alike.low, alike.high) == pytest.approx((5 - 4 * (1 - 0.025 ** (1 / 10)), 5.0))
     # Without a range there is nothing to lean away from.
-    assert intervals.mean_interval(values, clusters=clusters) == student
-    assert intervals.mean_interval(values, clusters=clusters, low=1.0).high == student.high
+    assert intervals.mean_interval(values, clusters=clusters, low=1.0).low == student.low
+
+
+def test_a_tail_over_clusters_is_reached_as_far_as_hall_does():
+    """By hand: six clusters of two whose sums are off by -1, -1, -1, -1, -1 and 5."""
+    clusters = [place // 2 for place in range(12)]
+    values = [1.0, 2.0] * 5 + [4.0, 5.0]
+    found = intervals.mean_interval(values, clusters=clusters)
+    student = intervals.t_interval(values, clusters=clusters)
+    skew = (-5 + 125) / 30**1.5 * np.sqrt(30) / 4
+    t = scipy_stats.t.ppf(0.025, 5)
+    above = 3 / skew * (np.cbrt(1 + skew * (t - skew / 6)) - 1)
+    error = (30 / (5 / 6)) ** 0.5 / 12
+    assert (found.low, found.high) == pytest.approx((student.low, 2 + error * min(-above, -2 * t)))
+
+
+def test_rare_clusters_far_from_many_that_are_alike_are_allowed_for():
+    """Twelve texts of two questions, 0.9 or nearly so: 5% of texts that score 0 would not show."""
+    random = np.random.Generator(np.random.PCG64(3))
+    values = 0.9 + random.normal(0, 0.003, 24)
+    clusters = [place // 2 for place in range(24)]
+    found = intervals.mean_interval(values, clusters=clusters, low=0.0, high=1.0)
+    assert found.method == "bounded"
+    assert found.low == pytest.approx(0.9 * 0.025 ** (1 / 12), abs=0.02)
+    lost = values.copy()
+    lost[:2] = 0.0
+    assert intervals.mean_interval(lost, clusters=clusters, low=0.0, high=1.0).low < 0.6
+    # Clusters of different sizes are as many as weigh as much.
+    uneven = [0] * 7 + clusters[7:]
+    fewer = intervals.mean_interval(values, clusters=uneven, low=0.0, high=1.0)
+    assert fewer.low < found.low
+    # With repeats, clusters that differ no more than repeats explain are alike.
+    wide = 0.9 + random.normal(0, 0.04, 24).clip(-0.1, 0.1)
+    assert intervals.mean_interval(wide, clusters=clusters, low=0.0, high=1.0).method != "bounded"
+    alike = intervals.mean_interval(wide, clusters=clusters, low=0.0, high=1.0, noise=0.06)
+    assert alike.method == "bounded"
+
+
+def test_shares_of_large_clusters_reach_towards_the_tail():
+    values = [0.0 if n % 20 == 0 or n > 185 else 1.0 for n in range(200)]
+    large = [place // 20 for place in range(200)]
+    small = [place // 10 for place in range(200)]
+    found, plain = (
+        intervals.mean_interval(values, clusters=index, low=0.0, high=1.0)
+        for index in (large, small)
+    )
+    assert found.method == plain.method == "wilson"
+    score = intervals.clustered_wilson(np.array(values), large)
+    assert (found.low < score.low, found.high) == (True, score.high)
+    assert plain == intervals.clustered_wilson(np.array(values), small)
+    mirrored = intervals.mean_interval(
+        [1 - one for one in values], clusters=large, low=0.0, high=1.0
+    )
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low))
+
+
+def test_a_share_of_too_few_clusters_is_given_without_its_interval():
+    found = intervals.mean_interval([1, 0, 1, 1], clusters="aabb", low=0.0, high=1.0)
+    assert (found.estimate, found.low, found.high, found.n) == (0.75, None, None, 2)
+
+
+def test_two_values_within_a_range_are_not_its_ends():
+    """Grades of 4 and 5 vary less than as many of 1 and 5, and weigh as more samples."""
+    values = np.array([4.0, 5.0, 5.0, 5.0] * 7 + [5.0, 4.0, 4.0, 5.0])
+    clusters = [place // 4 for place in range(32)]
+    ends = intervals.clustered_wilson(values, clusters, low=1.0, high=5.0)
+    capped = intervals.clustered_wilson(values, clusters, low=4.0, high=5.0)
+    assert ends.high - ends.low < capped.high - capped.low
+
+
+def test_clusters_that_differ_by_next_to_nothing_have_an_interval():
+    values = np.array([4.0, 5.0, 5.0, 5.0] * 8)
+    values[0] += 1e-9
+    found = intervals.mean_interval(
+        values, clusters=[place // 4 for place in range(32)], low=1.0, high=5.0
+    )
+    assert found.low < 4.75 < found.high
+
+
+def test_a_range_may_end_at_zero():
+    values = [0.9, 0.1, 0.0, 0.05, 0.8, 0.01]
+    found = intervals.mean_interval([-one for one in values], low=-1.0, high=0.0)
+    mirrored = intervals.mean_interval(values, low=0.0, high=1.0)
+    assert (found.low, found.high) == pytest.approx((-mirrored.high, -mirrored.low))
+    assert intervals.mean_interval(LONG, high=0.5) == intervals.within(
+        intervals.mean_interval(LONG), None, 0.5
+    )
 
 
 def test_nearly_equal_scores_reach_towards_both_ends():
@@ -530,9 +622,43 @@ def test_equal_scores_in_clusters_are_bounded_by_their_range():
     assert (found.n, found.method) == (6, "bounded")
 
 
+def mid_p_end(successes, n, tail):
+    """Return the share at which the chance of more, and half of that of as many, is `tail`."""
+
+    def gap(share):
+        more = scipy_stats.beta.cdf(share, successes + 1, n - successes) if successes < n else 0
+        return (more + scipy_stats.beta.cdf(share, successes, n - successes + 1)) / 2 - tail
+
+    return optimize.brentq(gap, 1e-12, 1.0)
+
+
+@pytest.mark.parametrize("n", [2, 4, 10, 50, 400])
+def test_shares_are_covered_wherever_they_are(n):
+    """Exactly, by the chances of all counts; Wilson's interval covers 82% to 84% of the worst."""
+    found = [intervals.share_interval(count, n) for count in range(n + 1)]
+    shares = np.concatenate([np.geomspace(0.01 / n, 0.5, 300), [0.18 / n]])
+    chances = scipy_stats.binom.pmf(np.arange(n + 1), n, shares[:, None])
+    low, high = (np.array([getattr(one, end) for one in found]) for end in ("low", "high"))
+    held = (low <= shares[:, None]) & (shares[:, None] <= high)
+    assert (chances * held).sum(axis=1).min() > 0.924
+
+
+def test_a_share_reaches_as_far_as_wilson_and_mid_p():
+    found, score = intervals.share_interval(1, 10), intervals.wilson(1, 10)
+    assert (found.low, found.high) == (pytest.approx(mid_p_end(1, 10, 0.025)), score.high)
+    assert (found.estimate, found.n, found.method) == (0.1, 10, "wilson")
+    mirrored = intervals.share_interval(9, 10)
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - found.high, 1 - found.low))
+    at_80 = intervals.share_interval(1, 10, level=0.8)
+    assert at_80.low == pytest.approx(mid_p_end(1, 10, 0.1))
+    # One success of one has been seen with half of its chance.
+    assert intervals.share_interval(1, 1).low == pytest.approx(0.05)
+    assert intervals.share_interval(0, 0).estimate is None
+
+
 def test_scores_of_0_and_1_are_a_share():
     found = intervals.mean_interval(ZEROS_AND_ONES, low=0.0, high=1.0)
-    assert found == intervals.wilson(7, 10)
+    assert found == intervals.share_interval(7, 10)
     assert intervals.mean_interval(ZEROS_AND_ONES).method == "hall"
     assert intervals.mean_interval([], low=0.0, high=1.0).n == 0
 

@@ -165,7 +165,7 @@ def _shares() -> list[Cell]:
             (0.98, 20),
             (0.98, 100),
             (0.98, 400),
-            # So rare that one in the sample says too much: Wilson's interval covers 84%, Jeffreys' 90%.
+            # One in the sample says too much there: Wilson's covers 84%, Jeffreys' 90%.
             (0.982, 10),
             (0.991, 20),
             (0.9945, 20),

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluators.stats.inversion import BoundedTest, constant_interval, crossing, skewed
+from evaluators.stats.inversion import constant_interval, crossing, skewed
 from evaluators.stats.resampling import RESAMPLING_LIMIT, Floats, in_blocks, multiplicities
 from evaluators.stats.resampling import resamples as index_resamples
 
@@ -185,8 +185,8 @@ def _clustered_interval(
     if low is not None and high is not None:
         means = np.bincount(index, weights=array) / sizes
         if _nearly_alike(means, high - low, noise / float(sizes.mean()) ** 0.5):
-            ends = BoundedTest(means, low, high, sizes=sizes).interval(level)
-            return msgspec.structs.replace(interval, low=ends[0], high=ends[1], method="bounded")
+            below, above = _bounded_ends(means, sizes, low, high, level)
+            return msgspec.structs.replace(interval, low=below, high=above, method="bounded")
         score = clustered_wilson(array, clusters, level=level, low=low, high=high)
         interval = _hull(interval, score)
     return _hull(interval, _clustered_skewed(array, clusters, level=level))
@@ -302,20 +302,33 @@ def bounded_interval(
         value = float(array[0])  # not the mean: that of three 0.1 is 0.10000000000000002
         ends = constant_interval(value, n, low, high, level)
         return Interval(estimate=value, low=ends[0], high=ends[1], n=n, method="bounded")
-    different, counts = np.unique(array, return_counts=True)
+    below, above = _bounded_ends(array, np.ones(n), low, high, level)
+    return Interval(estimate=float(array.mean()), low=below, high=above, n=n, method="bounded")
+
+
+def _bounded_ends(
+    values: Floats, sizes: Floats, low: float, high: float, level: float
+) -> tuple[float, float]:
+    """Return the ends of `bounded_interval`, for values of clusters of these sizes.
+
+    One more cluster is as large as those that the effective number of clusters counts.
+    """
+    unseen = float((sizes**2).sum() / sizes.sum())
+    pairs, counts = np.unique(np.column_stack([values, sizes]), axis=0, return_counts=True)
+    different, size = pairs.T
     if len(different) > _GROUPS:
         # Values that lie so close count as their mean.
-        groups = np.array_split(np.sort(array), _GROUPS)
-        different = np.array([group.mean() for group in groups])
+        order = np.argsort(values, kind="stable")
+        groups = np.array_split(order, _GROUPS)
+        size = np.array([sizes[group].mean() for group in groups])
+        different = np.array([np.average(values[group], weights=sizes[group]) for group in groups])
         counts = np.array([len(group) for group in groups])
-    weights = _weights(tuple(counts.tolist()))
+    weights = _weights(tuple(counts.tolist())) * np.append(size, unseen)
+    weights /= weights.sum(axis=1, keepdims=True)
     seen = weights[:, :-1] @ different
-    return Interval(
-        estimate=float(array.mean()),
-        low=float(np.quantile(seen + weights[:, -1] * low, (1 - level) / 2)),
-        high=float(np.quantile(seen + weights[:, -1] * high, (1 + level) / 2)),
-        n=n,
-        method="bounded",
+    return (
+        float(np.quantile(seen + weights[:, -1] * low, (1 - level) / 2)),
+        float(np.quantile(seen + weights[:, -1] * high, (1 + level) / 2)),
     )
 
 

@@ -167,10 +167,11 @@ def _shares() -> list[Cell]:
             (0.98, 400),
             # One in the sample says too much there: Wilson's covers 84%, Jeffreys' 90%.
             (0.982, 10),
+            (0.991, 10),
             (0.991, 20),
-            (0.9945, 20),
+            (0.9955, 20),
             (0.9982, 100),
-            (0.9989, 100),
+            (0.9991, 100),
         )
     ]
 

@@ -29,7 +29,6 @@ SLICE = (
     "mean of clusters: normal, lognormal, n 10",  # 86.5%
     "mean of clusters: normal, one giant (90%), n 20",  # no method covers
     "share of clusters: 95% right, equal, n 10",  # 74.7%
-    "share: 0.9982 right, n 100",  # 83.8% by Wilson's interval
     "mean of clusters: 0.9 ± 0.02, 5% of clusters at 0, n 12",  # 43% by t
     "gate: non-inferior: 0 or 1, wins 1.0%, losses 3.0%, n 10",  # passed in 67%
     "gate: non-inferior: 0 or 1, wins 0.0%, losses 0.1%, n 2",  # passed

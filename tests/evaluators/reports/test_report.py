@@ -456,8 +456,8 @@ def test_clusters_that_are_all_right_are_few_observations():
         collected.add(Cell("base", sample, 0), answer(), scores(exact_match=1.0))
     report = summarise(collected)
     score = score_of(report, "base", "exact_match")
-    # The mid-p interval of 5, not of 100, beyond Student's quantile for 4 degrees of freedom, 2.7764,
-    # of which a normal value is with a chance of 0.0027480.
+    # The mid-p interval of 5, not of 100, beyond Student's quantile for 4 degrees of freedom,
+    # 2.7764, of which a normal value is with a chance of 0.0027480.
     assert score.low == pytest.approx((2 * 0.0027480) ** (1 / 5), abs=5e-5)
     assert score.effective_clusters == pytest.approx(5)
     [said] = [warning for warning in report.warnings if "clusters" in warning]

@@ -210,7 +210,7 @@ def _clustered_skewed(array: Floats, clusters: Sequence[Hashable], *, level: flo
     estimate = float(array.mean())
     error, freedom = clustered_error(array, clusters)
     index, k = cluster_index(clusters, len(array))
-    sums, _ = _scaled(np.bincount(index, weights=array - estimate))
+    sums, _ = _scaled(np.bincount(index, weights=array - estimate).astype(np.float64))
     squares = float((sums**2).sum())
     skew = float((sums**3).sum()) / squares**1.5 if squares else 0.0
     low, high = _skewed_ends(

@@ -106,8 +106,10 @@ def contents(path):
         objects = sorted(db.execute(made), key=repr)
         tables = [name for kind, name, *_ in objects if kind == "table"]
         tables.remove("_sqlite_migrations")
-        return objects, {name: sorted(db.execute(f"SELECT * FROM {name}"), key=repr)
-                         for name in tables}  # fmt: skip
+        rows = {name: sorted(db.execute(f"SELECT * FROM {name}"), key=repr) for name in tables}
+        # Lists of datasets have the order in which they were added.
+        rows["datasets"] = db.execute("SELECT * FROM datasets ORDER BY rowid").fetchall()
+        return objects, rows
 
 
 def make_odd(path, truths):
@@ -211,6 +213,19 @@ async def test_a_source_that_is_executed_is_refused(path, tmp_path):
             copied(path, tmp_path / "b.db")
         assert not (tmp_path / "b.db").exists()
         copied(path, tmp_path / "b.db", stale_after=0.0)
+
+
+async def test_what_is_stored_during_a_copy_is_told_of_and_left_out(filled, tmp_path):
+    def progress(doing, table, rows):
+        if (doing, table, rows) == ("copy", "traffic", 1000):
+            with closing(sqlite3.connect(filled)) as db, db:
+                db.execute("UPDATE key_changes SET version = version + 1")
+                db.execute("DELETE FROM traffic WHERE number > 4000")
+
+    result = copy(storage(filled), storage(tmp_path / "b.db"), progress, lambda _: 30.0)
+    assert result.written_meanwhile
+    [traffic] = [table for table in result.tables if table.table == "traffic"]
+    assert traffic.rows == 5000
 
 
 def test_what_cannot_be_a_source_is_named(tmp_path, postgres):

@@ -22,7 +22,13 @@ MODULES = {
     "targets": Module("router.gateway.targets", ("tests/router/gateway/test_targets.py",)),
     "limits": Module("router.gateway.limits", ("tests/router/gateway/test_limits.py",)),
     "sse": Module("providers.http.sse", ("tests/providers/http/test_sse.py",)),
-    "gates": Module("evaluators.reports.gates", ("tests/evaluators/reports/test_gates.py",)),
+    "gates": Module(
+        "evaluators.reports.gates",
+        (
+            "tests/evaluators/reports/test_gates.py",
+            "tests/evaluators/reports/test_corrected_gates.py",
+        ),
+    ),
     "pacing": Module("router.evals.concurrency", ("tests/router/evals/test_concurrency.py",)),
     "lanes": Module(
         "evaluators.execution.scheduler", ("tests/evaluators/execution/test_scheduler.py",)

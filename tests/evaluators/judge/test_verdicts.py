@@ -49,6 +49,7 @@ SCORES = [
     ("Score:\u200b4", 4),
     ("\u202bScore: 4\u202c", 4),
     ("| Criterion | Score |\n|---|---|\n| Helpfulness | 4 |", 4),
+    ("Here you are.\n  | Quality | 4 |\nThat is all.", 4),
     ("| Clarity | 3 |\n| Accuracy | 5 |\n| Overall | 4 |", 4),
     ("Clarity: 3/5\nAccuracy: 5/5\nAverage: 4", 4),
     ("Clarity: 4/5\nAccuracy: 4/5", 4),

@@ -7,6 +7,7 @@ stores it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -15,6 +16,16 @@ from providers.base import Path, Translation
 from router.config.routes import KeepBodies
 
 TrafficClass = Literal["live", "eval"]
+
+
+# The longest identifier of a user that is stored as it is, in UTF-8.
+MAX_USER_BYTES = 256
+
+
+def user_id(text: str) -> str:
+    """Return a user's identifier as it is stored: a long one as its SHA-256, so none is cut."""
+    encoded = text.encode("utf-8", "surrogatepass")
+    return text if len(encoded) <= MAX_USER_BYTES else f"sha256:{sha256(encoded).hexdigest()}"
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -89,6 +100,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         traffic_class: `live` or `eval`.
         cached: whether the response cache answered.
         key_id: the id of the client's key, "" without one.
+        user: the client's own identifier of its user, by `user_id`; "" without one.
         attempts: the attempts at targets, in order.
         first_byte_s: seconds to the first byte of the answer; None without one.
         total_s: seconds to its last byte.
@@ -122,6 +134,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     traffic_class: TrafficClass = "live"
     cached: bool = False
     key_id: str = ""
+    user: str = ""
     attempts: Sequence[Attempt] = ()
     first_byte_s: float | None = None
     total_s: float = 0.0

@@ -28,6 +28,7 @@ from router.evals.requests import EvalRequester
 from router.evals.runs import Runs
 from router.evals.worker import Jobs
 from router.gateway.cache import ResponseCache
+from router.gateway.cache_sync import CacheSync
 from router.gateway.dispatch import Dispatcher
 from router.gateway.key_sync import KeySync
 from router.gateway.keys import Keys
@@ -97,6 +98,7 @@ class Services:
         telemetry: metrics and traces.
         traffic: takes a record of every request.
         cache: the response cache.
+        cache_sync: clears it when requests are deleted.
         draining: whether the process is about to end and takes no new work.
     """
 
@@ -124,6 +126,7 @@ class Services:
         self.keys = Keys(required=required)
         self.key_sync = KeySync(self.keys, self.store)
         self.cache = ResponseCache(config.cache.max_bytes)
+        self.cache_sync = CacheSync(self.cache, self.store)
         kinds = {name: provider.kind for name, provider in config.providers.items()}
         self.telemetry = ProcessMetrics(config.telemetry, kinds, share=share)
         traces = self.telemetry.traces
@@ -147,7 +150,7 @@ class Services:
         self._watch_targets()
         self._share = share
         self.draining = False
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._publishing: asyncio.Task[None] | None = None
 
     def _watch_queues_and_cache(self) -> None:
@@ -202,6 +205,7 @@ class Services:
         await self.store.open()
         # First, because a route that was set while a server ran says how long its records stay.
         await self.routes.follow()
+        await self.cache_sync.follow()
         await self.transport.open()
         await self.traffic.open()
         if self._share is not None:
@@ -209,12 +213,15 @@ class Services:
         for provider in self.providers.values():
             if isinstance(provider, Lifecycle):
                 await provider.open()
-        self._watching = asyncio.create_task(self.routes.watch(), name="evalrouter-routes")
+        self._watching = [
+            asyncio.create_task(self.routes.watch(), name="evalrouter-routes"),
+            asyncio.create_task(self.cache_sync.watch(), name="evalrouter-cache"),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
+        for watching in self._watching:
+            watching.cancel()
         if self._publishing is not None:
             self._publishing.cancel()
         await self.readiness.close()

@@ -13,7 +13,7 @@ import msgspec
 from providers.base import Path
 from providers.errors import EvalrouterError
 from router.api.connection import Headers
-from router.api.request_parsing import PATHS, parse
+from router.api.request_parsing import PATHS, parse, user_of
 from router.api.response_headers import attempts_value, host_headers, list_value, printable_name
 from router.config.routes import KeepBodies, Route
 from router.gateway.cache import CachedResponse, CacheUse
@@ -173,6 +173,7 @@ class RequestContext:
             stream=self.stream,
             cached=cached is not None,
             key_id=self.grant.key_id,
+            user="" if keep == "none" else user_of(self.envelope),
             attempts=self.attempts,
             first_byte_s=None if response is None else response.first_byte_s,
             total_s=ended - self.started,

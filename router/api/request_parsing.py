@@ -14,6 +14,7 @@ from providers.errors import RequestError
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import UNREADABLE, Message
 from router.gateway.routing import Needs
+from router.records import user_id
 
 PATHS: Mapping[str, Path] = {
     "/v1/chat/completions": "chat/completions",
@@ -29,6 +30,8 @@ REQUIRED: Mapping[Path, str] = {
 
 # A larger body is not read again for halves of characters: it would hold up other requests.
 MAX_SURROGATES_BYTES = 256 * 1024
+# No identifier of a user is longer, as JSON.
+MAX_USER_FIELD_BYTES = 8192
 # Digits of a number that may limit an answer; longer ones are for the target to refuse.
 MAX_DIGITS = 12
 
@@ -49,6 +52,7 @@ _decode_envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_messages = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_role = msgspec.json.Decoder(Message).decode
+_decode_user = msgspec.json.Decoder(str | int | float | None).decode
 _decode_flag = msgspec.json.Decoder(bool | None).decode
 
 
@@ -158,6 +162,28 @@ def sticky_key(
         return _opening(envelope.get("messages"))
     value = headers.get(sticky.removeprefix("header:").lower().encode())
     return None if value is None else value.decode("latin-1")
+
+
+def user_of(envelope: Mapping[str, msgspec.Raw]) -> str:
+    """Return the client's identifier of its user, by `user_id`; "" without one.
+
+    OpenAI's `safety_identifier` counts before `user`, which it replaces. A number is taken as it
+    is written; what is neither a number nor a string identifies nobody.
+    """
+    for name in ("safety_identifier", "user"):
+        raw = envelope.get(name)
+        if raw is None:
+            continue
+        field = bytes(raw)
+        if len(field) > MAX_USER_FIELD_BYTES:
+            continue
+        try:
+            value = _decode_user(field)
+        except UNREADABLE:
+            continue
+        if value is not None and value != "":
+            return user_id(value if isinstance(value, str) else field.decode())
+    return ""
 
 
 def _opening(messages: msgspec.Raw | None) -> str | None:

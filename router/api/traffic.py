@@ -14,6 +14,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from providers.errors import NotFoundError, RequestError
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
+from router.records import user_id
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
 
 DAY_S = 86400.0
@@ -40,6 +41,7 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     route: FromQuery[str | None] = None,
     target: FromQuery[str | None] = None,
     key: FromQuery[str | None] = None,
+    user: FromQuery[str | None] = None,
     status: FromQuery[str | None] = None,
     traffic_class: Annotated[str | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
@@ -50,11 +52,12 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     """List requests, newest first, from about a tenth of a second after they ended.
 
     `status` is a number, `4xx`, or `error` for everything from 400; `since` and `until` are
-    seconds since the epoch or ISO 8601; `key` is a key's id; `class` is `live` or `eval`.
+    seconds since the epoch or ISO 8601; `key` is a key's id; `user` is what the client sent as
+    `safety_identifier` or `user`; `class` is `live` or `eval`.
     """
     first = None if since is None else _moment("since", since)
     last = None if until is None else _moment("until", until)
-    matching = _filter(route, target, key, status, traffic_class, first, last)
+    matching = _filter(route, target, key, user, status, traffic_class, first, last)
     rows = await services.store.traffic(matching, limit=limit + 1, before=before)
     page = rows[:limit]
     return TrafficList(page, page[-1].number if len(rows) > limit else None)
@@ -82,6 +85,7 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     route: FromQuery[str | None] = None,
     target: FromQuery[str | None] = None,
     key: FromQuery[str | None] = None,
+    user: FromQuery[str | None] = None,
     status: FromQuery[str | None] = None,
     traffic_class: Annotated[str | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
@@ -90,12 +94,13 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
 ) -> TrafficTotals:
     """Add up requests, their failures, tokens and cost, from `since` (a day ago) to `until` (now).
 
-    `by` names what to group by, with commas: `route`, `target`, `key`, `class`, `status`. The rest
+    `by` names what to group by, with commas: `route`, `target`, `key`, `user`, `class`,
+    `status`. The rest
     is as in `GET /traffic`. Every request of the time is read, some hundred thousand in a second.
     """
     last = time.time() if until is None else _moment("until", until)
     first = last - DAY_S if since is None else _moment("since", since)
-    matching = _filter(route, target, key, status, traffic_class, first, last)
+    matching = _filter(route, target, key, user, status, traffic_class, first, last)
     groups = _groups(by)
     totals = await services.store.traffic_totals(matching, groups, limit=limit + 1)
     return TrafficTotals(totals[:limit], len(totals) <= limit, first, last)
@@ -127,6 +132,7 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     route: FromQuery[str | None] = None,
     target: FromQuery[str | None] = None,
     key: FromQuery[str | None] = None,
+    user: FromQuery[str | None] = None,
     status: FromQuery[str | None] = None,
     traffic_class: Annotated[str | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
@@ -135,16 +141,19 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     """Delete the records of requests with their bodies: those that `GET /traffic` would list.
 
     At least one filter is needed. At most 10,000 are deleted at a time, the newest first; repeat
-    the request until `complete` is true.
+    the request until `complete` is true. The response cache forgets all its answers, in other
+    processes within a second.
     """
     first = None if since is None else _moment("since", since)
     last = None if until is None else _moment("until", until)
-    matching = _filter(route, target, key, status, traffic_class, first, last)
+    matching = _filter(route, target, key, user, status, traffic_class, first, last)
     if matching == TrafficFilter():
         raise RequestError(
-            "Say which requests to delete, with route, target, key, class, status, since or until."
+            "Say which requests to delete, with route, target, key, user, class, status, since or "
+            "until."
         )
     deleted = await services.traffic.delete(matching, at_most=DELETED_AT_ONCE)
+    await services.cache_sync.follow()
     return DeletedTraffic(deleted, deleted < DELETED_AT_ONCE)
 
 
@@ -152,6 +161,7 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
 async def delete_request(services: Injected, request_id: FromPath[str]) -> DeletedTraffic:
     """Delete what is stored of the requests with an `x-request-id`, with their bodies."""
     deleted = await services.traffic.delete(TrafficFilter(id=request_id))
+    await services.cache_sync.follow()
     if not deleted:
         raise NotFoundError(f"Request {request_id!r} has no record.")
     return DeletedTraffic(deleted, complete=True)
@@ -161,15 +171,20 @@ def _filter(  # noqa: PLR0917 - the query parameters, in their order
     route: str | None,
     target: str | None,
     key: str | None,
+    user: str | None,
     status: str | None,
     traffic_class: str | None,
     since: float | None,
     until: float | None,
 ) -> TrafficFilter:
+    if user == "":
+        # A script's empty variable must not select everybody without one.
+        raise RequestError("user must not be empty.", param="user")
     return TrafficFilter(
         route=route,
         target=target,
         key_id=key,
+        user=None if user is None else user_id(user),
         traffic_class=traffic_class,
         status=None if status is None else _statuses(status),
         since=since,

@@ -629,8 +629,8 @@ class AsyncTraffic:
 
         Args:
             request_id: its `x-request-id`.
-            filters: what the query of `GET /traffic` may have: `route`, `target`, `key`, `status`,
-                `since`, `until`, and `class` (within `**{}`).
+            filters: what the query of `GET /traffic` may have: `route`, `target`, `key`, `user`,
+                `status`, `since`, `until`, and `class` (within `**{}`).
 
         Returns:
             How many were deleted.

@@ -137,9 +137,10 @@ class Route(Section, frozen=True, kw_only=True):
             own, and statuses 401, 402, 403, 404, 407, 408, 409 and 429, go on to the next target.
         retries, timeout, breaker: see their classes.
         hedge: see Hedge; None for no second attempts.
-        record: what is stored of each request: `none`, `metadata` (who, when, which target, how
-            long, how many tokens, at what cost), or `full` (its body and the answer's as well,
-            secrets removed). None for the config's own `record`.
+        record: what is stored of each request: `none`, `metadata` (whose key, the client's
+            identifier of its user, when, which target, how long, how many tokens, at what cost), or
+            `full` (its body and the answer's as well, secrets removed). None for the config's
+            own `record`.
         record_sample: share of the requests whose bodies `full` stores; of the others, it stores
             metadata.
         traffic_days: how many days its requests stay on record; 0 for ever. None for the storage's

@@ -196,6 +196,11 @@ class ResponseCache:
         while self.size > self._max_bytes:
             self._drop(next(iter(self._entries)))
 
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._entries.clear()
+        self.size = 0
+
     def _drop(self, key: bytes) -> None:
         dropped = self._entries.pop(key, None)
         if dropped is not None:

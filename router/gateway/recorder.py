@@ -211,7 +211,8 @@ class Traffic:
     async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> int:
         """Delete records that match, with their bodies, in small steps; return how many.
 
-        Those of requests that are not stored yet may come later.
+        Those of requests that are not stored yet may come later. The response caches of all
+        processes forget their answers within a second.
         """
         deleted = 0
         now = asyncio.get_running_loop().time
@@ -223,6 +224,7 @@ class Traffic:
             if count < slice_size:
                 break
             await asyncio.sleep(now() - began)
+        await self._store.announce_deletion()
         return deleted
 
     async def _complete(self) -> None:

@@ -9,13 +9,14 @@ import msgspec
 
 from providers.base import Translation
 from router.records import Attempt, Record
+from router.store.changes import ChangeStore
 
 
 class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Selects requests; a field that is None selects all.
 
     Attributes:
-        id, route, target, key_id, traffic_class: as in TrafficRow.
+        id, route, target, key_id, user, traffic_class: as in TrafficRow.
         except_routes: routes that are left out.
         status: the lowest and the highest.
         since, until: seconds since the epoch; `until` itself is left out.
@@ -26,6 +27,7 @@ class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
     except_routes: tuple[str, ...] = ()
     target: str | None = None
     key_id: str | None = None
+    user: str | None = None
     traffic_class: str | None = None
     status: tuple[int, int] | None = None
     since: float | None = None
@@ -48,6 +50,7 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_cla
     id: str
     at: float
     key_id: str
+    user: str
     path: str
     route: str
     target: str
@@ -77,7 +80,7 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_cla
     response: str | None = None
 
 
-TotalsBy = Literal["route", "target", "key", "class", "status"]
+TotalsBy = Literal["route", "target", "key", "user", "class", "status"]
 
 
 class TrafficTotal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,7 +103,7 @@ class TrafficTotal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     unpriced: int
 
 
-class TrafficStore(Protocol):
+class TrafficStore(ChangeStore, Protocol):
     """Stores requests and lists them."""
 
     async def keep_traffic(self, records: Sequence[Record]) -> None:
@@ -125,6 +128,14 @@ class TrafficStore(Protocol):
 
     async def forget_traffic(self, matching: TrafficFilter, limit: int) -> int:
         """Delete requests that match, at most `limit`; return how many it deleted."""
+        ...
+
+    async def announce_deletion(self) -> None:
+        """Tell all processes that requests were deleted on demand, not because of their age."""
+        ...
+
+    async def traffic_deletions(self) -> int:
+        """Return a number that grows with every such deletion: cheap enough for every second."""
         ...
 
     async def index_traffic(self) -> bool:

@@ -56,6 +56,7 @@ TRAFFIC_COLUMNS = (
     "model",
     "bodies",
     "detail",
+    "user_id",
 )
 
 
@@ -99,6 +100,7 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
         record.model,
         has_bodies(record),
         _encode(detail).decode(),
+        record.user,
     )
 
 
@@ -117,6 +119,7 @@ def traffic_of(row: Sequence[Any]) -> TrafficRow:
         id=row[1],
         at=row[2],
         key_id=row[3],
+        user=row[21],
         path=row[4],
         route=row[5],
         target=row[6],

@@ -483,8 +483,23 @@ CREATE TRIGGER routes_count AFTER INSERT OR UPDATE OR DELETE ON route_overrides
     FOR EACH STATEMENT EXECUTE FUNCTION count_route_changes();
 """
 
+_M032 = _step("""
+ALTER TABLE traffic ADD COLUMN user_id TEXT NOT NULL DEFAULT '';
+CREATE INDEX traffic_by_user ON traffic (user_id, number) WHERE user_id <> '';
+CREATE TABLE traffic_deletions (version BIGINT NOT NULL);
+INSERT INTO traffic_deletions (version) VALUES (0);
+CREATE FUNCTION announce_deletion() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('evalrouter', 'deletions');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER traffic_deletions_announce AFTER UPDATE ON traffic_deletions
+    FOR EACH STATEMENT EXECUTE FUNCTION announce_deletion();
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
     "m031_changes": _M031,
+    "m032_traffic_users": _M032,
 }

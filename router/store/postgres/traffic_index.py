@@ -40,6 +40,9 @@ def selection(_: Connection, matching: TrafficFilter) -> Selection:
         "NOT (route = ANY(:except_routes))": matching.except_routes or None,
         "target = :target": matching.target,
         "key_id = :key_id": matching.key_id,
+        "user_id = :user": matching.user,
+        # Follows from it, but only this takes the index, which leaves out requests without one.
+        "user_id <> ''": matching.user or None,
         "klass = :traffic_class": matching.traffic_class,
         # A range of one value has no order in an index; the value itself has.
         f"status {'= :low' if low == high else 'BETWEEN :low AND :high'}": matching.status,

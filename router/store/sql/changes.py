@@ -12,7 +12,7 @@ class Changes:
     """Counts changes by topic. Its methods are called on the event loop."""
 
     def __init__(self) -> None:
-        self._counts: dict[Topic, int] = {"keys": 0, "routes": 0, "runs": 0}
+        self._counts: dict[Topic, int] = {"deletions": 0, "keys": 0, "routes": 0, "runs": 0}
         self._news: dict[Topic, asyncio.Event] = {topic: asyncio.Event() for topic in self._counts}
 
     def announce(self, topic: str) -> None:

@@ -32,6 +32,7 @@ _GROUPS: dict[TotalsBy, str] = {
     "route": "route",
     "target": "target",
     "key": "key_id",
+    "user": "user_id",
     "class": "klass",
     "status": "status",
 }
@@ -117,6 +118,12 @@ class SqlTraffic(SqlPart, TrafficStore):
             "delete request records", _forget, self.traffic_index, matching, limit
         )
 
+    async def announce_deletion(self) -> None:
+        await self._database.write("announce a deletion", _announce)
+
+    async def traffic_deletions(self) -> int:
+        return await self._database.read("read whether requests were deleted", _deletions)
+
     async def index_traffic(self) -> bool:
         return await self._database.write("index request records", self.traffic_index.index_block)
 
@@ -197,3 +204,12 @@ def _forget(db: Connection, index: TrafficIndex, matching: TrafficFilter, limit:
     numbers = index.numbers_of(db, matching, limit=limit)
     index.delete(db, numbers)
     return len(numbers)
+
+
+def _announce(db: Connection) -> None:
+    db.execute("UPDATE traffic_deletions SET version = version + 1")
+
+
+def _deletions(db: Connection) -> int:
+    version: int = db.execute("SELECT version FROM traffic_deletions").fetchone()[0]
+    return version

@@ -22,7 +22,8 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     judgements  what judges answered, by their owner; judge_studies: calibrations and the like
     embeddings  (run, route, target): what embeddings for a run's metrics took
     traffic   one row per request; traffic_bodies (number) where bodies are stored;
-              traffic_blocks, _kinds, _keys, _by_kind, _by_key: see `traffic_index.py`
+              traffic_blocks, _kinds, _keys, _users, _by_kind, _by_key, _by_user: see
+              `traffic_index.py`; traffic_deletions: how often requests were deleted on demand
 
 Times are seconds since the epoch; columns that hold JSON are text.
 """
@@ -707,6 +708,27 @@ def m031_changes(db: Database) -> None:
         )
 
 
+def m032_traffic_users(db: Database) -> None:
+    """The user of a request, its place in the index, and a number for processes that poll.
+
+    Requests that are stored already have no user, so the index of users begins empty.
+    """
+    db.execute("ALTER TABLE traffic ADD COLUMN user_id TEXT NOT NULL DEFAULT ''")
+    db.execute("CREATE TABLE traffic_users (user INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)")
+    db.execute(
+        """
+        CREATE TABLE traffic_by_user (
+            user INTEGER NOT NULL,
+            kind INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            PRIMARY KEY (user, kind, number)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute("CREATE TABLE traffic_deletions (version INTEGER NOT NULL)")
+    db.execute("INSERT INTO traffic_deletions (version) VALUES (0)")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -734,4 +756,5 @@ STEPS = (
     m029_label_scores,
     m030_traffic_index,
     m031_changes,
+    m032_traffic_users,
 )

@@ -2,8 +2,10 @@
 
 A block is 4,096 numbers. When the block after it has begun, `index_block` enters its requests:
 
-    traffic_kinds    (route, target, class, status), once each; traffic_keys: ids of keys
-    traffic_by_kind  (kind, number), traffic_by_key (key, kind, number)
+    traffic_kinds    (route, target, class, status), once each; traffic_keys: ids of keys;
+                     traffic_users: identifiers of users
+    traffic_by_kind  (kind, number), traffic_by_key (key, kind, number), traffic_by_user
+                     (user, kind, number) of the requests that name one
     traffic_blocks   the earliest and the latest time in each block; its last row ends the index
 
 Sorted as a whole, a block touches a few hundred pages of the database; entered one by one with its
@@ -25,7 +27,8 @@ from router.store.traffic import TrafficFilter
 
 # Made from the requests by `index_block`.
 TABLES = (
-    "traffic_blocks", "traffic_kinds", "traffic_keys", "traffic_by_kind", "traffic_by_key"
+    "traffic_blocks", "traffic_kinds", "traffic_keys", "traffic_users", "traffic_by_kind",
+    "traffic_by_key", "traffic_by_user",
 )  # fmt: skip
 _BLOCK = 4096
 _END = f"(SELECT coalesce(max(block) + 1, 0) * {_BLOCK} FROM traffic_blocks)"
@@ -33,8 +36,9 @@ _KIND = ("route", "target", "klass", "status")
 _SAME_KIND = " AND ".join(f"traffic_kinds.{name} = traffic.{name}" for name in _KIND)
 _ALL = 2**63 - 1
 _GONE = """
-    WITH gone (key, kind, number) AS (
-        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+    WITH gone (key, kind, number, user) AS (
+        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+            json_extract(value, '$[2]'), json_extract(value, '$[3]')
         FROM json_each(:gone)
     )
 """
@@ -65,7 +69,9 @@ class _Conditions:
         )
         self.id = _given({"id = :id": matching.id})
         self.key = _given({"key_id = :key_id": matching.key_id})
+        self.user = _given({"user_id = :user": matching.user})
         self.time = _given({"at >= :since": matching.since, "at < :until": matching.until})
+        self.all = [*self.id, *self.kind, *self.key, *self.user, *self.time]
 
 
 def _given(conditions: dict[str, Any]) -> list[str]:
@@ -77,19 +83,18 @@ def numbers_of(
 ) -> list[int]:
     """Return the numbers of the newest requests that match, newest first."""
     conditions = _Conditions(matching)
-    everything = [*conditions.id, *conditions.kind, *conditions.key, *conditions.time]
     end = db.execute(f"SELECT {_END}").fetchone()[0]
     below = _ALL if before is None else before
     if conditions.id:
-        return _in_table(db, conditions, everything, (0, below), limit)
-    numbers = _in_table(db, conditions, everything, (end, below), limit)
+        return _in_table(db, conditions, conditions.all, (0, below), limit)
+    numbers = _in_table(db, conditions, conditions.all, (end, below), limit)
     below = min(below, end)
     for first, after in _spans(db, conditions, below):
         missing = limit - len(numbers)
         if not missing:
             break
         span = first, min(after, below)
-        if conditions.kind or conditions.key:
+        if conditions.kind or conditions.key or conditions.user:
             numbers += _in_index(db, conditions, span, missing)
         else:
             numbers += _in_table(db, conditions, conditions.time, span, missing)
@@ -99,7 +104,7 @@ def numbers_of(
 def selection(db: Connection, matching: TrafficFilter) -> Selection:
     """Return what selects the requests that match, from the blocks that may have their time."""
     conditions = _Conditions(matching)
-    where = [*conditions.id, *conditions.kind, *conditions.key, *conditions.time]
+    where = conditions.all
     if not conditions.time:
         return Selection("traffic", where, conditions.values)
     end = db.execute(f"SELECT {_END}").fetchone()[0]
@@ -166,12 +171,18 @@ def _in_index(
     values = conditions.values | {"first": first, "below": below, "limit": limit}
     entries = "traffic_by_kind AS entry"
     where = ["entry.kind = traffic_kinds.kind", "entry.number >= :first", "entry.number < :below"]
-    if conditions.key:
+    of_request = conditions.time
+    if conditions.user:
+        # Usually has fewer requests than a key.
+        entries = "traffic_by_user AS entry"
+        where.append("entry.user = (SELECT user FROM traffic_users WHERE id = :user)")
+        of_request = conditions.key + conditions.time
+    elif conditions.key:
         entries = "traffic_by_key AS entry"
         where.append("entry.key = (SELECT key FROM traffic_keys WHERE id = :key_id)")
-    if conditions.time:
+    if of_request:
         entries += " CROSS JOIN traffic ON traffic.number = entry.number"
-        where += conditions.time
+        where += of_request
     newest = (
         f"SELECT entry.number FROM {entries} WHERE {' AND '.join(where)}"
         " ORDER BY entry.number DESC LIMIT "
@@ -213,12 +224,15 @@ def index_block(db: Connection) -> bool:
         return False
     values = {"block": block, "first": block * _BLOCK, "after": (block + 1) * _BLOCK}
     of_block = "FROM traffic WHERE number >= :first AND number < :after"
+    with_user = f"{of_block} AND user_id <> ''"
     names = ", ".join(_KIND)
     for statement in (
         f"INSERT OR IGNORE INTO traffic_kinds ({names}) SELECT DISTINCT {names} {of_block}",
         f"INSERT OR IGNORE INTO traffic_keys (id) SELECT DISTINCT key_id {of_block}",
+        f"INSERT OR IGNORE INTO traffic_users (id) SELECT DISTINCT user_id {with_user}",
         f"INSERT INTO traffic_by_kind {_entries('kind, number', of_block)}",
         f"INSERT INTO traffic_by_key {_entries('key, kind, number', of_block)}",
+        f"INSERT INTO traffic_by_user {_entries('user, kind, number', with_user)}",
         f"INSERT INTO traffic_blocks SELECT :block, min(at), max(at) {of_block}",
     ):
         db.execute(statement, values)
@@ -228,21 +242,23 @@ def index_block(db: Connection) -> bool:
 def _entries(columns: str, of: str) -> str:
     """Return the SELECT of the entries of requests, in the order of their index."""
     return (
-        f"SELECT {columns} FROM (SELECT number, route, target, klass, status, key_id {of})"
+        f"SELECT {columns} FROM (SELECT number, route, target, klass, status, key_id, user_id {of})"
         f" AS traffic CROSS JOIN traffic_kinds ON {_SAME_KIND}"
         " CROSS JOIN traffic_keys ON traffic_keys.id = traffic.key_id"
+        # A request without one has no entry there.
+        " LEFT JOIN traffic_users ON traffic_users.id = traffic.user_id"
         f" ORDER BY {columns}"
     )
 
 
 def delete(db: Connection, numbers: Sequence[int]) -> None:
-    """Delete requests, with their bodies and their entries, and kinds and keys without requests.
+    """Delete requests with their bodies and entries, and kinds, keys and users without requests.
 
     One statement for each table: for each request, the interpreter would be taken from the others.
     """
     values = {"numbers": msgspec.json.encode(numbers).decode()}
     chosen = "IN (SELECT value FROM json_each(:numbers))"
-    entries = _entries("key, kind, number", f"FROM traffic WHERE number {chosen}")
+    entries = _entries("key, kind, number, user", f"FROM traffic WHERE number {chosen}")
     gone = db.execute(entries, values).fetchall()
     values["gone"] = msgspec.json.encode(gone).decode()
     for statement in (
@@ -255,6 +271,10 @@ def delete(db: Connection, numbers: Sequence[int]) -> None:
         " AND NOT EXISTS (SELECT 1 FROM traffic_by_kind AS e WHERE e.kind = traffic_kinds.kind)",
         "DELETE FROM traffic_keys WHERE key IN (SELECT key FROM gone)"
         " AND NOT EXISTS (SELECT 1 FROM traffic_by_key AS e WHERE e.key = traffic_keys.key)",
+        "DELETE FROM traffic_by_user"
+        " WHERE (user, kind, number) IN (SELECT user, kind, number FROM gone)",
+        "DELETE FROM traffic_users WHERE user IN (SELECT user FROM gone)"
+        " AND NOT EXISTS (SELECT 1 FROM traffic_by_user AS e WHERE e.user = traffic_users.user)",
         "DELETE FROM traffic_blocks WHERE block IN"
         f" (SELECT DISTINCT value / {_BLOCK} FROM json_each(:numbers))"
         # The last one says where the index ends.

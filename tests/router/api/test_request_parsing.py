@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from router.api.request_parsing import needs_of, parse, sticky_key
+from router.api.request_parsing import needs_of, parse, sticky_key, user_of
 from router.gateway.routing import Needs
 
 IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
@@ -78,3 +78,28 @@ SYSTEM, HELLO = ("system", "be kind"), ("user", "hello")
 )
 def test_what_a_request_sticks_by(sticky, fields, key):
     assert sticky_key(sticky, fields, {b"x-team": b"red"}) == key
+
+
+@pytest.mark.parametrize(
+    ("fields", "user"),
+    [
+        ({}, ""),
+        ({"user": "u1"}, "u1"),
+        ({"safety_identifier": "s1", "user": "u1"}, "s1"),
+        ({"safety_identifier": "", "user": "u1"}, "u1"),
+        ({"safety_identifier": None, "user": "u1"}, "u1"),
+        ({"safety_identifier": ["s1"], "user": "u1"}, "u1"),
+        ({"user": "  J\u00fcrgen\n"}, "  J\u00fcrgen\n"),
+        ({"user": 42}, "42"),
+        ({"user": True}, ""),
+        ({"user": {"id": "u1"}}, ""),
+        ({"user": "\u00fc" * 128}, "\u00fc" * 128),
+        (
+            {"user": "x" * 257},
+            "sha256:15eb95a462ee20bd91a415ae2d4aed341288186ddaa2b37908f7d592f0c3f85f",
+        ),
+        ({"user": "x" * 9000}, ""),
+    ],
+)
+def test_which_user_a_request_is_of(fields, user):
+    assert user_of(chat(HELLO, **fields)) == user

@@ -17,6 +17,7 @@ async def fill(path):
         await store.keep_traffic(
             [
                 Record(id=f"req_{n}", at=2e9, route="ab"[n % 2], key_id=f"key_{n % 3}", keep="full",
+                       user="ann" if n == 8 else "",
                        target=Target("p", "m"), request=b"{}")
                 for n in range(12)
             ]
@@ -47,4 +48,7 @@ def test_what_is_selected_is_deleted_and_nothing_else(path):
     assert run("req_5") == "0 requests deleted\n"
     assert json.loads(run("--key", "key_1", "--route", "a", "--json")) == {"deleted": 2}
     assert json.loads(run("--target", "p/other", "--json")) == {"deleted": 0}
-    assert asyncio.run(listed(path)) == [f"req_{n}" for n in (11, 9, 8, 7, 6, 3, 2, 1, 0)]
+    assert run("--user", "ann", "--route", "b") == "0 requests deleted\n"
+    assert run("--user", "ann") == "1 requests deleted\n"
+    assert "must not be empty" in run("--user", "", code=2)
+    assert asyncio.run(listed(path)) == [f"req_{n}" for n in (11, 9, 7, 6, 3, 2, 1, 0)]

@@ -4,6 +4,7 @@ Over real HTTP: a gateway in front of a scripted upstream, and a collector besid
 """
 
 import asyncio
+import hashlib
 import json
 import re
 import signal
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from collector import collecting, values_of
 from prometheus_client.parser import text_string_to_metric_families
 from servers import gateway, process, scripted
 
+from router.cli import main
 from router.gateway.key_administration import create
 from router.store.sqlite import SqliteStore
 
@@ -252,8 +255,30 @@ def test_the_body_of_a_stream_is_kept_whole(http, url):
     assert record_of(http, url, reply)["response"] == reply.text
 
 
+def test_records_say_of_which_user_of_the_client_they_are(http, url):
+    sent = [{"user": "ann"}, {"user": "bob", "safety_identifier": "ann"}, {"user": "x" * 300}, {}]
+    replies = [ask(http, url, "plain", **fields) for fields in sent]
+    users = [record_of(http, url, reply)["user"] for reply in replies]
+    assert users == ["ann", "ann", f"sha256:{hashlib.sha256(b'x' * 300).hexdigest()}", ""]
+
+    def count(user):
+        return len(http.get(f"{url}/traffic", params={"user": user}).json()["data"])
+
+    assert [count(user) for user in ("ann", "bob", "x" * 300, users[2])] == [2, 0, 1, 1]
+    totals = http.get(f"{url}/traffic/totals", params={"by": "user"}).json()["data"]
+    assert {one["group"]["user"]: one["requests"] for one in totals} == {
+        "ann": 2, users[2]: 1, "": 1
+    }  # fmt: skip
+    for method, path in (("GET", ""), ("GET", "/totals"), ("DELETE", "")):
+        refused = http.request(method, f"{url}/traffic{path}", params={"user": ""})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "user")
+    deleted = http.delete(f"{url}/traffic", params={"user": "ann"}).json()
+    assert deleted == {"deleted": 2, "complete": True}
+    assert [count(user) for user in ("ann", users[2])] == [0, 1]
+
+
 def test_no_record_where_the_route_wants_none(http, url):
-    hidden = ask(http, url, "silent")
+    hidden = ask(http, url, "silent", user="ann")
     record_of(http, url, ask(http, url, "plain"))
     assert http.get(f"{url}/traffic/{hidden.headers['x-request-id']}").status_code == 404
     assert [one["route"] for one in http.get(f"{url}/traffic").json()["data"]] == ["plain"]
@@ -445,6 +470,27 @@ def test_a_request_can_ask_for_the_cache(http, url):
     plain = ask(http, url, "up/n")
     assert text_of(plain) != first
     assert cache_header(plain) is None
+
+
+@pytest.mark.parametrize("path", ["?user=ann", "?user=unknown", "/unknown"])
+def test_a_deletion_empties_the_cache_whoever_it_is_about(http, url, path):
+    first = text_of(ask(http, url, "cached", user="ann"))
+    assert text_of(ask(http, url, "cached", user="ann")) == first
+    assert http.delete(f"{url}/traffic{path}").status_code in {200, 404}
+    again = ask(http, url, "cached", user="ann")
+    assert (cache_header(again), text_of(again) != first) == ("miss", True)
+
+
+def test_a_deletion_by_a_command_empties_the_cache_of_a_server(http, upstream, tmp_path):
+    (tmp_path / "evalrouter.yaml").write_text(config_of(upstream, tmp_path / "o.db"))
+    with gateway(config_of(upstream, tmp_path / "o.db")) as url:
+        first = text_of(ask(http, url, "cached", user="ann"))
+        config = str(tmp_path / "evalrouter.yaml")
+        command = ["traffic", "delete", "--user", "ann", "--config", config]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+        while text_of(ask(http, url, "cached", user="ann")) == first:
+            time.sleep(0.05)
 
 
 def test_an_answer_expires(http, url):

@@ -79,10 +79,12 @@ async def fill(store):
     await store.keep_traffic(
         [
             Record(id=f"req_{n}", at=float(n), route="ab"[n % 2], key_id="key_1", keep="full",
+                   user=["", f"user {n % 50}"][n % 2],
                    target=Target("p", "m"), request=b"\0\xff", status=200)
             for n in range(5000)
         ]
     )  # fmt: skip
+    await store.announce_deletion()
 
 
 @pytest.fixture

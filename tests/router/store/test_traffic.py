@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 
 import pytest
 
+from router.gateway.cache import CachedResponse, ResponseCache
+from router.gateway.cache_sync import CacheSync
 from router.records import Record, Target
 from router.store.traffic import TrafficFilter
 
@@ -24,6 +27,7 @@ def a_record(n: int, draw: random.Random) -> Record:
         target=Target("old", "m") if n < RETIRED and n % 3 == 0 else draw.choice(TARGETS),
         status=draw.choice([200, 200, 200, 404, 503]),
         key_id=draw.choice(["", "key_1", "key_2"]),
+        user=f"user_{n % 700}" if n % 3 == 0 else "",
         traffic_class="eval" if 4000 < n < 4100 else "live",
         prompt_tokens=n if n % 7 else None,
         cost_usd=n / 1024 if n % 11 else None,
@@ -38,6 +42,7 @@ def selects(matching: TrafficFilter, record: Record) -> bool:
         and record.route not in matching.except_routes
         and matching.target in (None, record.target_name())
         and matching.key_id in (None, record.key_id)
+        and matching.user in (None, record.user)
         and matching.traffic_class in (None, record.traffic_class)
         and low <= record.status <= high
         and (matching.since is None or record.at >= matching.since)
@@ -53,6 +58,7 @@ def filters() -> list[TrafficFilter]:
         "except_routes": [("x",), ("x", "y", "rare")],
         "target": ["a/m", "old/m", "", "unknown/m"],
         "key_id": ["key_1", "", "unknown"],
+        "user": ["user_9", "user_690", "unknown"],
         "traffic_class": ["live", "eval"],
         "status": [(200, 299), (404, 404), (500, 599), (300, 399)],
         "since": [0.0, 4500.5, 8990.0, 10_000.0],
@@ -65,7 +71,13 @@ def filters() -> list[TrafficFilter]:
         for size in (2, 3, 4)
         for _ in range(12)
     ]
-    return [TrafficFilter(**chosen) for chosen in [{}, *single, *combined]]
+    users_keys = [
+        {"user": user, "key_id": key, "since": since}
+        for user in options["user"]
+        for key in options["key_id"]
+        for since in (None, 4500.5)
+    ]
+    return [TrafficFilter(**chosen) for chosen in [{}, *single, *combined, *users_keys]]
 
 
 async def fill(store) -> list[Record]:
@@ -135,6 +147,8 @@ async def test_what_is_deleted_is_found_no_more_and_the_rest_is(filled):
         TrafficFilter(id="req_4500"),
         TrafficFilter(route="rare"),
         TrafficFilter(key_id="key_1", since=8800.0),
+        TrafficFilter(user="user_9"),
+        TrafficFilter(user="user_690", key_id="key_2"),
         TrafficFilter(target="old/m"),
         TrafficFilter(until=5000.0),
     ):
@@ -147,7 +161,10 @@ async def test_what_is_deleted_is_found_no_more_and_the_rest_is(filled):
         assert deleted == len(gone)
         records = [record for record in records if not selects(matching, record)]
     await index(store)
-    for chosen in ({}, {"route": "x"}, {"key_id": "key_2"}, {"target": "old/m"}, {"until": 6000.0}):
+    for chosen in (
+        {}, {"route": "x"}, {"key_id": "key_2"}, {"user": "user_690"}, {"target": "old/m"},
+        {"until": 6000.0},
+    ):  # fmt: skip
         matching = TrafficFilter(**chosen)
         listed = [row.id for row in await store.traffic(matching, limit=COUNT)]
         assert listed == [record.id for record in reversed(records) if selects(matching, record)]
@@ -162,3 +179,46 @@ async def test_a_number_is_given_once_though_the_newest_requests_are_deleted(fil
     for matching in (TrafficFilter(), TrafficFilter(since=-5000.0), TrafficFilter(status=(1, 999))):
         rows = await store.traffic(matching)
         assert [row.id for row in rows] == [record.id for record in reversed(records[:10])]
+
+
+@pytest.fixture
+async def other(make_store, store):
+    """The store of another process; the first one has made the tables."""
+    other = make_store()
+    await other.open()
+    yield other
+    await other.close()
+
+
+ANSWER = CachedResponse(200, "application/json", b"{}", "p/m", at=0.0)
+
+
+def cache_of_answers() -> ResponseCache:
+    return ResponseCache(10_000, clock=lambda: 0.0)
+
+
+async def test_a_deletion_empties_the_cache_of_another_process(store, other):
+    cache = cache_of_answers()
+    sync = CacheSync(cache, other)
+    await sync.follow()
+    cache.put(b"key", ANSWER, 1.0)
+    await sync.follow()
+    assert cache.get(b"key") == ANSWER
+    watching = asyncio.create_task(sync.watch())
+    await store.announce_deletion()
+    while len(cache):
+        await asyncio.sleep(0.01)
+    watching.cancel()
+    assert cache.size == 0
+
+
+async def test_no_deletion_is_missed_after_one_that_found_the_cache_empty(store, other):
+    cache = cache_of_answers()
+    sync = CacheSync(cache, other)
+    await sync.follow()
+    await store.announce_deletion()
+    await sync.follow()
+    cache.put(b"key", ANSWER, 1.0)
+    await store.announce_deletion()
+    await sync.follow()
+    assert not len(cache)

@@ -34,7 +34,10 @@ def insert(db: Database, count: int) -> None:
     db.execute(
         """
         WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)
-        INSERT INTO traffic SELECT n, 'req_' || n, n, 'key_' || (n % 10), 'chat/completions',
+        INSERT INTO traffic (number, id, at, key_id, path, route, target, status, error_code, klass,
+            stream, cached, finish_reason, prompt_tokens, completion_tokens, cost_usd, first_byte_s,
+            total_s, model, bodies, detail)
+        SELECT n, 'req_' || n, n, 'key_' || (n % 10), 'chat/completions',
             CASE WHEN n % 10 THEN 'a' ELSE 'b' END, CASE WHEN n < 5000 THEN 'old/m' ELSE 'p/m' END,
             200, '', 'live', 0, 0, 'stop', 1, 1, 0.1, 0.1, 0.1, 'm', 0, '{}' FROM numbers
         """,

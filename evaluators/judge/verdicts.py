@@ -281,6 +281,9 @@ def _given(matches: Iterable[re.Match[str]], text: str, high: int) -> re.Match[s
 
 def _is_hypothetical(match: re.Match[str], text: str) -> bool:
     """Whether a score is that of another answer, as in `to reach a score of 5, add details`."""
+    if match[0].startswith("[") and not text[match.end() :].strip():
+        # Whatever stands before it: a tag that ends the answer is where the verdict has to be.
+        return False
     before = re.split(r"[.!?;\n\u3002]", text[max(0, match.start() - _SENTENCE) : match.start()])[
         -1
     ]

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evaluators.judge import prometheus, rubrics
@@ -190,6 +190,8 @@ def test_no_assembly_of_pieces_leaves_the_range(answer):
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="[]"), max_size=300), st.integers(1, 5))
+@example(feedback="it is not", value=1)
+@example(feedback="to reach a score of 5, an answer would need", value=2)
 def test_a_tag_at_the_end_is_the_verdict(feedback, value):
     assert score(f"Feedback: {feedback.rstrip('{')} [RESULT] {value}", 1, 5).value == value
 

@@ -818,7 +818,7 @@ def test_a_range_bounds_clusters_that_are_alike():
 
 
 def test_means_of_clusters_that_differ_by_rounding_only_are_alike_at_any_size():
-    one, two, three = 1.1e5, 2.3e5, 3.7e5
+    one, two, three = 70000.1, 230000.7, 370000.3
     values = [one, two, three, two, three, one, three, one, two] * 2
     clusters = [k // 3 for k in range(18)]
     found = paired_difference(values, [0.0] * 18, clusters=clusters, low=0.0, high=1e6)
@@ -829,7 +829,7 @@ def test_a_range_bounds_corpus_scores_that_are_alike():
     rows, other = [[1.0, 2.0]] * 30, [[1.0, 4.0]] * 30
     found = paired_corpus_difference(rows, other, ratio, width=1.0)
     assert (found.low, found.high) == pytest.approx((0.1057375, 0.3365575))
-    found = paired_corpus_difference([[0.1 + 0.2, 1.0]] * 30, [[0.3, 1.0]] * 30, ratio, width=1.0)
+    found = paired_corpus_difference([[0.5 + 3e-14, 1.0]] * 30, [[0.5, 1.0]] * 30, ratio, width=1.0)
     assert found.difference == 0.0
 
 

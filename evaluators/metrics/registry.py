@@ -271,7 +271,7 @@ def _options(
             # The option may also be left out: `Literal["a", "b"] | None`.
             literals = [part for part in (hint, *get_args(hint)) if get_origin(part) is Literal]
             if literals and isinstance(given[option], str):
-                names = ", ".join(str(one) for part in literals for one in get_args(part))
+                names = ", ".join(str(word) for part in literals for word in get_args(part))
                 why = f"{given[option][:80]!r} is not one of {names}"
             raise RunDocumentError(
                 f"{param}: {name}: {option}: {why}", param=f"{param}.{option}"

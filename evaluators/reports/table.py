@@ -60,7 +60,7 @@ def to_table(report: Report, *, width: int = 100) -> Group:
 def _scores(report: Report, width: int) -> Iterable[RenderableType]:
     counted = f"{report.samples:,} {plural('sample', report.samples)}"
     clusters = max(
-        (one.clusters or 0 for route in report.routes for one in route.scores), default=0
+        (score.clusters or 0 for route in report.routes for score in route.scores), default=0
     )
     if clusters:
         counted += f" in {clusters:,} {plural('cluster', clusters)}"

@@ -79,7 +79,7 @@ _NORMAL = NormalDist()
 _DRAWS = 10_000
 
 # Of so many samples Wilson's interval is a point.
-_MOST = 1e9
+_SIZE_LIMIT = 1e9
 _FEW = 30  # with more samples the bound from the range is wider anyway
 _GROUPS = 64
 
@@ -559,7 +559,7 @@ def share_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
 
 def _mid_p_ends(share: float, n: float, tail: float) -> tuple[float, float]:
     """Return the shares at which the one-sided mid-p values of a share are `tail`."""
-    if n > _MOST:
+    if n > _SIZE_LIMIT:
         return share, share
     return _mid_p_end(share * n, n, tail), 1 - _mid_p_end((1 - share) * n, n, tail)
 

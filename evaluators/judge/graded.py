@@ -83,9 +83,6 @@ class PeopleColumns(NamedTuple):
 CORRECTED = "_corrected"
 """The end of the names of corrected outputs."""
 
-NOT_SCORED = "not scored by people"
-"""The note on answers without a score of people."""
-
 
 class CorrectedGrading(NamedTuple):
     """A metric as a report shows it where people have scored answers of a run.
@@ -275,7 +272,6 @@ def corrected_score(
         output=output,
         value=judge if people is None else people,
         statistics=ppi_statistics(judge, people, fold, probability=chance),
-        note="" if people is not None else NOT_SCORED,
     )
 
 

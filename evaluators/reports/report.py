@@ -43,7 +43,7 @@ from evaluators.stats.comparison import (
 )
 from evaluators.stats.corrected_means import corrected_interval
 from evaluators.stats.judge_errors import JudgeErrors
-from evaluators.stats.prediction_powered import labelled_rows
+from evaluators.stats.prediction_powered import labelled_rows, means_of_labelled
 from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
 from evaluators.stats.variance import split_variance
 from evaluators.text.answers import SHORTFALLS, OnTruncated
@@ -401,6 +401,11 @@ def _route_score(
         always_valid=always_valid,
         noise=0.0 if variance is None else variance.noise,
     )
+    labelled, means = None, None
+    if output.corrects:
+        rows = scores.statistics[scores.present]
+        labelled, means = int(labelled_rows(rows).sum()), means_of_labelled(rows)
+    people, judge = means or (None, None)
     return RouteScore(
         output=output.name,
         estimate=interval.estimate,
@@ -417,9 +422,9 @@ def _route_score(
         clusters=None if clusters is None else interval.n,
         effective_clusters=_effective_clusters(clusters, scores),
         variance=variance,
-        labelled=int(labelled_rows(scores.statistics[scores.present]).sum())
-        if output.corrects
-        else None,
+        labelled=labelled,
+        people=people,
+        judge=judge,
         withheld=column.withheld,
     )
 

@@ -37,6 +37,7 @@ class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
         variance: of the scores, split in two; None without repeats and for corpus scores.
         labelled: of a judge's mean that people's labels correct: how many samples have labels; None
             for others.
+        people, judge: the means of people's scores and of the judge's over these samples.
         withheld: why the route has no such score although its answers are scored, "" otherwise.
     """
 
@@ -56,6 +57,8 @@ class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
     effective_clusters: float | None = None
     variance: Variance | None = None
     labelled: int | None = None
+    people: float | None = None
+    judge: float | None = None
     withheld: str = ""
 
 

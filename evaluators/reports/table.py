@@ -127,6 +127,9 @@ def _score_cell(output: OutputInfo, score: RouteScore, mark: str, verdict: Verdi
             text.append(f" [{score.low:,.{digits}f}, {score.high:,.{digits}f}]")
     if mark:
         text.append(f" {mark}", style=STYLES[verdict])
+    if score.people is not None and score.labelled:
+        of_people = f"\npeople {score.people:,.{decimals(output, score.people)}f}"
+        text.append(f"{of_people} ({score.labelled:,} {plural('label', score.labelled)})", "dim")
     if score.scored < score.expected:
         below_mark = "  " if mark else ""
         text.append(f"\n{score.scored:,} of {score.expected:,}{below_mark}", "dim")

@@ -114,6 +114,15 @@ def labelled_rows(rows: Floats) -> NDArray[np.bool_]:
     return labelled
 
 
+def means_of_labelled(rows: Floats) -> tuple[float, float] | None:
+    """Return people's mean and the judge's over the rows that people scored; None without any.
+
+    Rows count by one over the probability with which they were chosen, where it differs.
+    """
+    _, _, weight, judge, people, *_ = rows.reshape(-1, _WIDTH).sum(axis=0).tolist()
+    return (people / weight, judge / weight) if weight else None
+
+
 class Linearised(NamedTuple):
     """An estimate, and what each row contributes to its error.
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import msgspec
+import numpy as np
 
 from evaluators.base import Answer, AnyMetric, Cell, Score
 from evaluators.data.dataset_process import open_dataset, rows
 from evaluators.judge.graded import (
-    NOT_SCORED,
     Graded,
     corrected_name,
     corrected_score,
@@ -31,7 +31,7 @@ from evaluators.judge.graded import (
 from evaluators.judge.people_scores import people_scores
 from evaluators.metrics.registry import build
 from evaluators.reports.accumulator import Measured, ScoreAccumulator
-from evaluators.stats.prediction_powered import FEWEST_LABELS
+from evaluators.stats.prediction_powered import FEWEST_LABELS, labelled_rows
 from providers.errors import ConflictError, RunDocumentError
 from router.evals.judges.label_plans import CHANCE, SCORES, answer_hash, one_of
 from router.evals.stored_runs import find_run, stored_document
@@ -346,7 +346,8 @@ def withhold_uncorrected(scores: ScoreAccumulator) -> None:
     for name in names:
         for route, counted in scores.routes.items():
             column = counted.columns[name]
-            labelled = len(column.samples) - column.notes[NOT_SCORED]
+            rows = np.asarray(column.statistics).reshape(len(column.samples), column.width or 0)
+            labelled = int(labelled_rows(rows).sum())
             if labelled >= FEWEST_LABELS:
                 continue
             why = (

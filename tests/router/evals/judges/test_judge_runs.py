@@ -262,7 +262,12 @@ def test_a_judges_mean_is_corrected_by_peoples_scores(http, world):
     assert first["name"] == "helpfulness_corrected"
     assert raw["description"].startswith("Raw")
     assert "people:human" in next(iter(outcome["report"]["signatures"].values()))
-    assert any("45" in note and "not scored by people" in note for note in notes(outcome))
+    # People's own mean of the 15 that they scored stands beside it, and the judge's of the same.
+    of_people = [value + 1 for n, value in enumerate([3, 1, 4] * 20) if n % 4 == 0]
+    assert corrected["labelled"] == len(of_people) == 15
+    assert corrected["people"] == pytest.approx(sum(of_people) / 15)
+    assert corrected["judge"] == pytest.approx(corrected["people"] - 1)
+    assert not any("not scored" in note for note in notes(outcome))
 
 
 def test_a_column_with_one_score_of_people_corrects_nothing(http, world):

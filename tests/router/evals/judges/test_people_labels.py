@@ -125,7 +125,10 @@ def test_labels_of_a_runs_answers_correct_its_judge(http):
     assert score["low"] < 11 / 3 < score["high"]
     assert score["estimate"] == pytest.approx(11 / 3, abs=0.1)
     assert score["n"] == 60
-    assert any("45 of 60 answers: not scored" in text for text in outcome["report"]["warnings"])
+    assert not any("not scored by people" in text for text in outcome["report"]["warnings"])
+    # Beside it stands what people and judge gave the labelled answers.
+    assert score["labelled"] == 15
+    assert score["people"] == pytest.approx(score["judge"] + 1)
     listed = http.get(f"/eval/{run_id}/labels").json()["data"]
     assert len(listed) == 15
     assert (listed[0]["scores"], listed[0]["chance"]) == ([4], None)

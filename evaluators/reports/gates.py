@@ -344,8 +344,12 @@ class _Judge:
         tail = found.test.tails(-tested).above if rises else found.test.tails(tested).below
         # The interval of a corrected share is not that of a test of the raw difference.
         if (tail >= ALPHA / 2 and not of_share) or not _SIGNS[sign](end, bound):
+            # What the user does next is often to add samples to these.
+            going_on = (
+                None if self._always_valid else self._margin_test(gate, route, looked_at=True)
+            )
             why = why or self._looked_at(
-                gate, _how_many(compared, found, gate, tested, rises=rises)
+                gate, _how_many(compared, (found, going_on), gate, tested, rises=rises)
             )
         return _result(msgspec.structs.replace(gate, sign=sign), route, end, bound, why)
 
@@ -375,7 +379,9 @@ class _Judge:
         stretch = (compared.high - compared.low) / (raw.high - raw.low)
         return (compared.low, compared.high), margin / stretch
 
-    def _margin_test(self, gate: Gate, route: RouteReport) -> MarginTest | None:
+    def _margin_test(
+        self, gate: Gate, route: RouteReport, *, looked_at: bool = False
+    ) -> MarginTest | None:
         assert self._baseline is not None, "a margin is about a baseline"
         output = self._output_of(gate)
         return margin_test(
@@ -383,7 +389,7 @@ class _Judge:
             self._accumulator.per_sample(route.route, output.name),
             self._accumulator.per_sample(self._baseline.route, output.name),
             self._accumulator.cluster_numbers(),
-            always_valid=self._always_valid,
+            always_valid=looked_at or self._always_valid,
         )
 
     def _quantile(self, gate: Gate, route: RouteReport) -> GateResult:
@@ -455,9 +461,24 @@ def _no_interval(compared: Comparison) -> str:
 
 
 def _how_many(
-    compared: Comparison, found: MarginTest, gate: Gate, tested: float, *, rises: bool
+    compared: Comparison,
+    tests: tuple[MarginTest, MarginTest | None],
+    gate: Gate,
+    tested: float,
+    *,
+    rises: bool,
 ) -> str:
-    """Say how many samples, clusters or labels would be enough for a margin."""
+    """Say how many samples, clusters or labels would be enough for a margin.
+
+    Args:
+        compared: of the gate's route and output.
+        tests: that of the gate, and that of a run that goes on from this one; None where they are
+            the same.
+        gate: a margin.
+        tested: the margin, on the scale of the tests.
+        rises: whether the lower end decides, or the upper.
+    """
+    found, going_on = tests
     difference, margin = compared.difference or 0.0, gate.bound or 0.0
     if (difference if rises else -difference) <= -margin:
         return "the difference itself is beyond the margin, so more samples would not help"
@@ -465,10 +486,13 @@ def _how_many(
     if compared.labelled is not None:
         units = "labels" if compared.clusters is None else "clusters with labels"
     shown = f"not shown with {found.units:,} {units}"
-    fewest = units_within(found, tested, rises=None if gate.kind == "equivalent" else rises)
+    side = None if gate.kind == "equivalent" else rises
+    fewest = units_within(found, tested, rises=side)
     if fewest is None:
         return shown
-    return f"{shown}; if others are alike, about {fewest:,} would be enough 4 times in 5"
+    enough = f"{shown}; if others are alike, about {fewest:,} would be enough 4 times in 5"
+    more = None if going_on is None else units_within(going_on, tested, rises=side)
+    return enough if more is None else f"{enough}, or {more:,} with these among them"
 
 
 def _score_of(route: RouteReport, output: str) -> RouteScore:

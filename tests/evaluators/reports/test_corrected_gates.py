@@ -195,11 +195,14 @@ def test_a_margin_of_a_share_with_known_errors(rises, kind, margin, lost, passed
 
 def test_a_share_with_known_errors_says_how_many_samples_would_be_enough():
     """The raw difference has to be within the margin over the stretch."""
-    for kind, fewest in (("non_inferior", "48,800"), ("equivalent", "62,800")):
+    for kind, fewest, among in (
+        ("non_inferior", "48,800", "105,600"),
+        ("equivalent", "62,800", "124,800"),
+    ):
         result = calibrated(f"good {kind} baseline by 0.1", lost=10)
         assert result.why == (
             f"not shown with 400 samples; if others are alike, about {fewest} would be enough "
-            "4 times in 5"
+            f"4 times in 5, or {among} with these among them"
         )
 
 

@@ -122,7 +122,7 @@ def test_non_inferior_needs_the_whole_interval_above_the_margin(shift, spread, e
 EXACT = Declared("exact", (Output(name="exact"),))
 
 
-def shares(gate: str, *, wins: int, losses: int, n: int) -> GateResult:
+def shares(gate: str, *, wins: int, losses: int, n: int, looked_at: bool = False) -> GateResult:
     """A gate on an output of 0 and 1, right in all but these samples."""
     tally = ScoreAccumulator(
         routes=["base", "new"], metrics=[EXACT], expected={"base": n, "new": n}, baseline="base"
@@ -132,7 +132,7 @@ def shares(gate: str, *, wins: int, losses: int, n: int) -> GateResult:
             score = Score(output="exact", value=float(not wrong))
             tally.add(Cell(route, str(k), 0), Answer(text="words"), [score])
     parsed = parse(gate, EXACT.outputs, has_baseline=True, param="g")
-    [result] = check([parsed], tally, summarise(tally))
+    [result] = check([parsed], tally, summarise(tally, always_valid=looked_at))
     return result
 
 
@@ -149,10 +149,18 @@ def test_a_gate_says_how_many_samples_would_be_enough():
     result = shares("exact non_inferior baseline by 0.02", wins=0, losses=0, n=10)
     assert (result.passed, result.why) == (
         False,
-        "not shown with 10 samples; if others are alike, about 189 would be enough 4 times in 5",
+        "not shown with 10 samples; if others are alike, about 189 would be enough 4 times in 5, "
+        "or 305 with these among them",
     )
     assert shares("exact non_inferior baseline by 0.02", wins=0, losses=0, n=189).passed
     assert not shares("exact non_inferior baseline by 0.02", wins=0, losses=0, n=187).passed
+    # A run that goes on from this one was looked at.
+    for n, passed in ((305, True), (300, False)):
+        gone_on = shares(
+            "exact non_inferior baseline by 0.02", wins=0, losses=0, n=n, looked_at=True
+        )
+        assert gone_on.passed is passed
+        assert "with these among them" not in gone_on.why
     # 1 in 40 lost and none won: more samples of the same kind would show that it is within 0.05.
     result = shares("exact non_inferior baseline by 0.05", wins=0, losses=1, n=40)
     needed = int(result.why.split("about ")[1].split(" ")[0].replace(",", ""))
@@ -181,7 +189,7 @@ def test_a_margin_needs_samples_that_would_show_rare_losses():
     """Two gains among ties say nothing of a rare large loss."""
     gate = "rougeL non_inferior baseline by 0.05"
     [result] = results(gate, new=lambda k: 0.5 + 0.01 * (k < 2), base=lambda k: 0.5)
-    assert (result.passed, result.why) == (False, enough(72))
+    assert (result.passed, result.why) == (False, enough(72, among=119))
     assert passed(gate, new=lambda k: 0.5 + 0.01 * (k < 2), base=lambda k: 0.5, n=72)
 
 
@@ -536,9 +544,10 @@ NO_INTERVAL = "no interval: fewer than two samples in common"
 BEYOND = "the difference itself is beyond the margin, so more samples would not help"
 
 
-def enough(n: int, *, of: int = 40, units: str = "samples") -> str:
+def enough(n: int, *, of: int = 40, units: str = "samples", among: int | None = None) -> str:
     return (
         f"not shown with {of} {units}; if others are alike, about {n} would be enough 4 times in 5"
+        + (f", or {among} with these among them" if among else "")
     )
 
 
@@ -620,7 +629,7 @@ NOTHING_COMMON = "the baseline has no samples in common with it"
         (
             "rougeL non_inferior baseline by 0.05",
             {"new": half, "base": half},
-            (False, -0.0881, -0.05, enough(72)),
+            (False, -0.0881, -0.05, enough(72, among=120)),
         ),
         (
             "rougeL non_inferior baseline by 0.25",
@@ -655,7 +664,7 @@ NOTHING_COMMON = "the baseline has no samples in common with it"
         (
             "rougeL equivalent baseline by 0.05",
             {"new": half, "base": half},
-            (False, 0.0881, 0.05, enough(72)),
+            (False, 0.0881, 0.05, enough(72, among=120)),
         ),
         (
             "rougeL equivalent baseline by 0.25",

@@ -177,13 +177,16 @@ class _TargetRequests(NamedTuple):
 
     Attributes:
         sizes: bytes and number of messages of each sample.
-        requests: hash and repeat of each cell; empty where answers are not cached.
+        requests: hash and repeat of each cell whose answer will be that of the same request
+            before, because it comes from the run cache or from a target that always answers alike.
+        cacheable: whether they come from the run cache.
     """
 
     route: str
     target: Target
     sizes: list[tuple[int, int]]
     requests: list[tuple[str, int]]
+    cacheable: bool
 
 
 async def estimate(
@@ -201,8 +204,14 @@ async def estimate(
     by_target, rendered = await in_thread(_render, requester, document, prepared)
     scale = prepared.count / rendered if rendered else 0.0
     targets = []
+    goes_on = False
     for lane in by_target.values():
-        known = await store.known_requests(lane.requests) if lane.requests else frozenset()
+        answered = await store.known_requests(lane.requests) if lane.requests else frozenset()
+        # Answers to a part of a target's samples make the run go on with an earlier one.
+        goes_on = goes_on or 0 < sum(cell in answered for cell in lane.requests) < len(
+            lane.requests
+        )
+        known = answered if lane.cacheable else frozenset()
         earlier = await store.earlier_answers(str(lane.target), _ANSWERS)
         targets.append(_of_target(lane, scale, known, earlier, requester.prices, document))
     seconds = _with_times(targets, requester, document)
@@ -212,8 +221,6 @@ async def estimate(
     if len(document.routes) > 1:
         outputs = outputs_of(metrics)
         sizes = await in_thread(_cluster_sizes, prepared)
-        # Cached answers to a part of a target's samples make the run go on with an earlier one.
-        goes_on = any(0 < target.cached < target.cells for target in targets)
         looked = bool(document.stop_when or document.looks or goes_on)
         for output in outputs:
             run = await store.earlier_run(prepared.dataset.hash, output.name)
@@ -266,9 +273,11 @@ def _render(
                 route, sample, document.parameters, fallback=document.fallback
             )
             key = route, request.plan.targets[0]
-            lane = by_target.setdefault(key, _TargetRequests(*key, [], []))
+            is_free = requester.is_free(request)
+            cacheable = document.uses_run_cache and not is_free
+            lane = by_target.setdefault(key, _TargetRequests(*key, [], [], cacheable))
             lane.sizes.append(size)
-            if document.uses_run_cache and not requester.is_free(request):
+            if cacheable or is_free:
                 lane.requests.extend((request.hash, n) for n in range(document.repeats))
     return by_target, rendered
 

@@ -246,6 +246,17 @@ def test_runs_that_are_looked_at_promise_less(http, url):
     assert not estimate(http, url, routes=routes, limit=20)["detectable"][0]["always_valid"]
 
 
+def test_free_targets_answer_as_before_so_a_larger_run_goes_on(http, url):
+    routes = ["baseline/echo", "baseline/lead-1"]
+    changes = {"routes": routes, "cache": False, "baseline": "baseline/lead-1"}
+    assert not estimate(http, url, **changes)["detectable"][0]["always_valid"]
+    run(http, url, limit=20, **changes)
+    result = estimate(http, url, **changes)
+    assert result["detectable"][0]["always_valid"]
+    # They are requested again all the same.
+    assert (result["cached"], result["calls"]) == (0, 96)
+
+
 def test_a_primary_output_has_to_be_one_that_can_decide(http, url):
     for changes, message in (
         ({"primary": "f2"}, "primary: no metric of this run produces 'f2'. Known: f1."),

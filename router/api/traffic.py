@@ -144,6 +144,10 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     the request until `complete` is true. The response cache forgets all its answers, in other
     processes within a second.
     """
+    for name, value in (("route", route), ("target", target), ("key", key)):
+        if value == "":
+            # A script's empty variable must not select everything without one.
+            raise RequestError(f"{name} must not be empty.", param=name)
     first = None if since is None else _moment("since", since)
     last = None if until is None else _moment("until", until)
     matching = _filter(route, target, key, user, status, traffic_class, first, last)

@@ -39,8 +39,10 @@ def traffic_delete(
     Their bodies are deleted with them. A running server need not be stopped; its response cache
     forgets all answers within a second.
     """
-    if user == "":
-        raise InputError("--user must not be empty")
+    for name, value in {"user": user, **selected}.items():
+        if value == "":
+            # A script's empty variable must not select everything without one.
+            raise InputError(f"--{name.removesuffix('_id')} must not be empty")
     matching = TrafficFilter(
         id=request_id,
         key_id=selected["key_id"],

@@ -50,5 +50,6 @@ def test_what_is_selected_is_deleted_and_nothing_else(path):
     assert json.loads(run("--target", "p/other", "--json")) == {"deleted": 0}
     assert run("--user", "ann", "--route", "b") == "0 requests deleted\n"
     assert run("--user", "ann") == "1 requests deleted\n"
-    assert "must not be empty" in run("--user", "", code=2)
+    for option in ("--user", "--key", "--route", "--target"):
+        assert f"{option} must not be empty" in run(option, "", code=2)
     assert asyncio.run(listed(path)) == [f"req_{n}" for n in (11, 9, 7, 6, 3, 2, 1, 0)]

@@ -728,6 +728,9 @@ async def test_requests_are_deleted_over_http(url, tmp_path):
         reply = await http.delete("/traffic")
         assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
         assert (await http.delete("/traffic", params={"status": "x"})).status_code == 400
+        for name in ("route", "target", "key", "user"):
+            reply = await http.delete("/traffic", params={name: ""})
+            assert (reply.status_code, reply.json()["error"]["param"]) == (400, name)
         reply = await http.delete("/traffic", params={"key": "key_1", "route": "b"})
         assert reply.json() == {"deleted": 10, "complete": True}
         left = (await http.get("/traffic", params={"limit": 100})).json()["data"]

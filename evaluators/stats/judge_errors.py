@@ -151,13 +151,16 @@ def judge_errors(
 
 
 def effective_counts(share: Interval) -> tuple[float, float] | None:
-    """Return the successes and trials for which Wilson's interval would be as wide as this one.
+    """Return the successes and trials for which Wilson's interval would reach as far as this one.
 
-    None without an interval.
+    That is, towards the end that is further from the share: towards the other, an interval that is
+    not Wilson's may come much nearer to 0 or 1, which says little of the trials. None without an
+    interval.
     """
     p = share.estimate
     ends = [end for end in (share.low, share.high) if end is not None and 0 < end < 1 and end != p]
     if p is None or not ends:
         return None
-    n = min(_QUANTILE**2 * end * (1 - end) / (p - end) ** 2 for end in ends)
+    end = max(ends, key=lambda end: abs(end - p))
+    n = _QUANTILE**2 * end * (1 - end) / (p - end) ** 2
     return p * n, n

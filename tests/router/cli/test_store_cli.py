@@ -41,11 +41,11 @@ def rows(path):
 
 def test_a_copy_tells_what_it_did(folder):
     result = run("sqlite:///a.db", "sqlite:///b.db")
-    assert "14 rows copied from sqlite:///a.db to sqlite:///b.db in " in result.stdout
+    assert "15 rows copied from sqlite:///a.db to sqlite:///b.db in " in result.stdout
     assert "copy traffic\n" in result.stderr
     assert "compare traffic\n" in result.stderr
     printed = json.loads(run("sqlite:///b.db", "sqlite:///c.db", "--json").stdout)
-    assert (printed["rows"], printed["written_meanwhile"]) == (14, False)
+    assert (printed["rows"], printed["written_meanwhile"]) == (15, False)
     [traffic] = [table for table in printed["tables"] if table["table"] == "traffic"]
     assert traffic["rows"] == rows(folder / "c.db") == 12
     assert f"{traffic['hash']}\n" in result.stdout

@@ -64,6 +64,10 @@ class RouteScore(TypedDict):
     method: str
     clusters: int | None
     effective_clusters: float | None
+    labelled: int | None
+    people: float | None
+    judge: float | None
+    withheld: str
 
 
 class RouteReport(TypedDict):

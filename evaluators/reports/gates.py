@@ -344,14 +344,40 @@ class _Judge:
         tail = found.test.tails(-tested).above if rises else found.test.tails(tested).below
         # The interval of a corrected share is not that of a test of the raw difference.
         if (tail >= ALPHA / 2 and not of_share) or not _SIGNS[sign](end, bound):
-            # What the user does next is often to add samples to these.
-            going_on = (
-                None if self._always_valid else self._margin_test(gate, route, looked_at=True)
-            )
             why = why or self._looked_at(
-                gate, _how_many(compared, (found, going_on), gate, tested, rises=rises)
+                gate, self._how_many(gate, route, found, tested, rises=rises)
             )
         return _result(msgspec.structs.replace(gate, sign=sign), route, end, bound, why)
+
+    def _how_many(
+        self, gate: Gate, route: RouteReport, found: MarginTest, tested: float, *, rises: bool
+    ) -> str:
+        """Say how many samples, clusters or labels would be enough for a margin.
+
+        Args:
+            gate: a margin.
+            route: that it fails for.
+            found: the test of the gate.
+            tested: the margin, on the scale of the test.
+            rises: whether the lower end decides, or the upper.
+        """
+        compared = self._comparison(gate, route)
+        difference, margin = compared.difference or 0.0, gate.bound or 0.0
+        if (difference if rises else -difference) <= -margin:
+            return "the difference itself is beyond the margin, so more samples would not help"
+        units = "samples" if compared.clusters is None else "clusters"
+        if compared.labelled is not None:
+            units = "labels" if compared.clusters is None else "clusters with labels"
+        shown = f"not shown with {found.units:,} {units}"
+        side = None if gate.kind == "equivalent" else rises
+        fewest = units_within(found, tested, rises=side)
+        if fewest is None:
+            return shown
+        enough = f"{shown}; if others are alike, about {fewest:,} would be enough 4 times in 5"
+        # What the user does next is often to add samples to these.
+        going_on = None if self._always_valid else self._margin_test(gate, route, looked_at=True)
+        more = None if going_on is None else units_within(going_on, tested, rises=side)
+        return enough if more is None else f"{enough}, or {more:,} with these among them"
 
     def _looked_at(self, gate: Gate, why: str) -> str:
         """Add which interval decided where the run was looked at before it had all samples."""
@@ -458,41 +484,6 @@ def _no_interval(compared: Comparison) -> str:
     if compared.effective_clusters is not None:
         return f"no interval: only {compared.effective_clusters:.1f} effective clusters"
     return "no interval: all samples differ alike, and the score has no range"
-
-
-def _how_many(
-    compared: Comparison,
-    tests: tuple[MarginTest, MarginTest | None],
-    gate: Gate,
-    tested: float,
-    *,
-    rises: bool,
-) -> str:
-    """Say how many samples, clusters or labels would be enough for a margin.
-
-    Args:
-        compared: of the gate's route and output.
-        tests: that of the gate, and that of a run that goes on from this one; None where they are
-            the same.
-        gate: a margin.
-        tested: the margin, on the scale of the tests.
-        rises: whether the lower end decides, or the upper.
-    """
-    found, going_on = tests
-    difference, margin = compared.difference or 0.0, gate.bound or 0.0
-    if (difference if rises else -difference) <= -margin:
-        return "the difference itself is beyond the margin, so more samples would not help"
-    units = "samples" if compared.clusters is None else "clusters"
-    if compared.labelled is not None:
-        units = "labels" if compared.clusters is None else "clusters with labels"
-    shown = f"not shown with {found.units:,} {units}"
-    side = None if gate.kind == "equivalent" else rises
-    fewest = units_within(found, tested, rises=side)
-    if fewest is None:
-        return shown
-    enough = f"{shown}; if others are alike, about {fewest:,} would be enough 4 times in 5"
-    more = None if going_on is None else units_within(going_on, tested, rises=side)
-    return enough if more is None else f"{enough}, or {more:,} with these among them"
 
 
 def _score_of(route: RouteReport, output: str) -> RouteScore:

@@ -2,7 +2,7 @@
 
 people_scores([4, 5])     # (4.0, 5.0)
 people_scores("[4, 5]")   # the same, in a cell of CSV
-people_scores("")         # (): nobody has scored the answer
+people_scores("")         # (): the answer has no score of people
 """
 
 from __future__ import annotations

@@ -227,9 +227,9 @@ def _number_of_text(value: str, high: int) -> int | None:
 
 
 def _spoils(last: re.Match[str] | None, verdict: re.Match[str] | None) -> bool:
-    """Whether the last number behind a tag (or an overall score) is none that can be read.
+    """Whether the last number after a tag (or an overall score) cannot be read as a score.
 
-    Then no number elsewhere is the verdict: `Clarity: 4. Overall score: 3.5` is not 4.
+    Then no other number is the verdict: `Clarity: 4. Overall score: 3.5` is not 4.
     """
     return last is not None and (verdict is None or last.start() > verdict.start())
 

@@ -88,7 +88,7 @@ async def models_list(host: ExaminedHost) -> str:
 
 
 async def models_named(host: ExaminedHost) -> str:
-    """The model that is asked is in the list."""
+    """The requested model is in the list."""
     names = await _names(host)
     _expect(any(name.removeprefix("models/") == host.model for name in names), show(names))
     return host.model
@@ -292,7 +292,7 @@ async def chat_penalties(host: ExaminedHost) -> str:
 
 
 async def chat_unknown_field(host: ExaminedHost) -> str:
-    """A field that nobody knows is refused or ignored, but does no harm."""
+    """An unknown field is refused or ignored, but does no harm."""
     try:
         answer = await host.ask(**_HELLO, evalrouter_no_such_field=1, feature="messages")
     except Unsupported as refused:

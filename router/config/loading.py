@@ -70,13 +70,8 @@ def source_of(path: Path | None) -> Path | None:
 
 
 def embedded(environ: Mapping[str, str]) -> Config:
-    """Return the config without a file: baselines, and OpenAI and Mistral if their key is set."""
-    text = "providers:\n"
-    for name in ("openai", "mistral"):
-        key = f"{name.upper()}_API_KEY"
-        if environ.get(key):
-            text += f'  {name}: {{kind: {name}, api_key: "${{{key}}}"}}\n'
-    return parse(text, "embedded default", environ)
+    """Return the config without a file: baselines, and the providers with a key in `environ`."""
+    return parse("", "embedded default", environ)
 
 
 def parse(text: str, source: str, environ: Mapping[str, str]) -> Config:
@@ -123,7 +118,8 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     for key in data:
         if key not in known:
             reader.refuse((key,), f"unknown key.{closest(key, known)}")
-    providers = read_providers(reader)
+    environment_keys = reader.scalar("environment_keys", bool, default=True)
+    providers = read_providers(reader, environ if environment_keys else {})
     routes = reader.entries("routes", Route)
     server = reader.section("server", Server)
     storage = reader.section("storage", Storage)
@@ -145,6 +141,7 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
         providers={
             name: provider for name, provider in (providers or {}).items() if provider is not None
         },
+        environment_keys=environment_keys,
         routes=routes,
         prices=reader.entries("prices", Price),
         record=reader.scalar("record", KeepBodies, "metadata"),

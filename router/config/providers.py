@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,22 +17,42 @@ from router.config.section import IN_PLACE, NAME, SectionReader
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+_NO_HEADER = "has characters that no header can have, such as a line break at its end"
 # What says where a request ends or goes.
 _FRAMING_HEADERS = frozenset(
     {"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding"}
     | {"upgrade"}
 )
 
+# By name; None for a provider that is configured and wrong.
+Providers = Mapping[str, ProviderConfig | None]
+
+# The environment variable that usually has the key for a kind of provider.
+KEY_VARIABLES: Mapping[str, str] = {
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "gemini": "GEMINI_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "mistral": "MISTRAL_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+    "together": "TOGETHER_API_KEY",
+}
+
 # The floor every evaluation should beat is always at hand. The other one says how to start the
 # engine for local models when it does not run.
-_BUILT_IN: dict[str, ProviderConfig] = {
+BUILT_IN: dict[str, ProviderConfig] = {
     "baseline": BaselineConfig(kind="baseline"),
     "hf": CompatibleConfig(kind="huggingface"),
 }
 
 
-def read_providers(reader: SectionReader) -> dict[str, ProviderConfig | None] | None:
-    """Return the providers by name, None for each that is wrong; None for a section that is."""
+def read_providers(
+    reader: SectionReader, environ: Mapping[str, str]
+) -> dict[str, ProviderConfig | None] | None:
+    """Return the providers by name, None for each that is wrong; None for a section that is.
+
+    Those whose keys are in `environ` are among them.
+    """
     entries = reader.named("providers")
     if entries is None:
         return None
@@ -40,7 +60,27 @@ def read_providers(reader: SectionReader) -> dict[str, ProviderConfig | None] | 
     for name, provider in providers.items():
         if isinstance(provider, CompatibleConfig):
             reader.add(provider_problems(reader.document, name, provider))
-    return providers | {name: _BUILT_IN[name] for name in _BUILT_IN if name not in providers}
+    providers |= _with_keys_in(reader, environ, providers)
+    return providers | {name: BUILT_IN[name] for name in BUILT_IN if name not in providers}
+
+
+def _with_keys_in(
+    reader: SectionReader, environ: Mapping[str, str], configured: Providers
+) -> dict[str, ProviderConfig | None]:
+    """Return the providers, named as their kinds, that only a key in the environment stands for."""
+    kinds = {provider.kind for provider in configured.values() if provider is not None}
+    providers: dict[str, ProviderConfig | None] = {}
+    for kind, variable in KEY_VARIABLES.items():
+        value = environ.get(variable)
+        if not value or kind in kinds or kind in configured:
+            continue
+        if _HEADER_VALUE.fullmatch(value):
+            settings = {"kind": kind, "api_key": Secret(value)}
+            providers[kind] = KINDS[kind].config(**settings)
+        else:
+            reader.refuse(("providers",), f"{variable} {_NO_HEADER}")
+            providers[kind] = None
+    return providers
 
 
 def _read_provider(reader: SectionReader, name: str, entry: Any) -> ProviderConfig | None:
@@ -94,9 +134,7 @@ def reasoning_problems(
 def token_problems(document: Document, place: DocumentPath, token: Secret) -> Iterator[Problem]:
     """Refuse a secret that is sent in a header and cannot be."""
     if not _HEADER_VALUE.fullmatch(token.reveal()):
-        yield document.problem(
-            place, "has characters that no header can have, such as a line break at its end"
-        )
+        yield document.problem(place, _NO_HEADER)
 
 
 def _header_problems(

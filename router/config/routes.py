@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from providers.base import NotNegative, Positive, ProviderConfig, Timeout
+from providers.base import NotNegative, Positive, Timeout
 from providers.errors import ConfigError, RequestError, closest
 from providers.names import check_name
 from providers.yaml_documents import kind_of
 from router.config.documents import Document, DocumentPath, Problem, refusal
-from router.config.providers import reasoning_problems
+from router.config.providers import KEY_VARIABLES, Providers, reasoning_problems
 from router.config.section import IN_PLACE, NAME, Count, Section, SectionReader
 
 _STICKY = "^(user|conversation|header:[A-Za-z0-9-]{1,64})$"
@@ -163,10 +163,6 @@ class Route(Section, frozen=True, kw_only=True):
     cache: RouteCache | None = None
 
 
-# By name; None for a provider that is configured and wrong.
-Providers = Mapping[str, ProviderConfig | None]
-
-
 def parse_route(name: str, data: Any, providers: Providers) -> Route:
     """Return a route given while the server runs, checked as one of the config file is.
 
@@ -240,4 +236,7 @@ def _target_problems(
             "the provider that asks its host",
         )
     elif provider not in providers:
-        yield document.problem(place, f"no provider {provider!r}.{closest(provider, providers)}")
+        remedy = closest(provider, providers)
+        if provider in KEY_VARIABLES:
+            remedy = f" Set {KEY_VARIABLES[provider]}, or name it under providers."
+        yield document.problem(place, f"no provider {provider!r}.{remedy}")

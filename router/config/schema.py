@@ -34,6 +34,10 @@ class Config(Section, frozen=True, kw_only=True):
     Attributes:
         server: see Server.
         providers: name to its config, of the class its kind names.
+        environment_keys: whether a provider whose key is in its usual variable (`OPENAI_API_KEY`,
+            `ANTHROPIC_API_KEY`, `GEMINI_API_KEY`, `GROQ_API_KEY`, `MISTRAL_API_KEY`,
+            `OPENROUTER_API_KEY`, `TOGETHER_API_KEY`) is there under the name of its kind, although
+            `providers` has none of that kind.
         routes: name to Route.
         storage: see Storage.
         datasets: see Datasets.
@@ -49,6 +53,7 @@ class Config(Section, frozen=True, kw_only=True):
 
     server: Server = Server()
     providers: dict[str, ProviderConfig] = msgspec.field(default_factory=dict)
+    environment_keys: bool = True
     routes: dict[str, Route] = msgspec.field(default_factory=dict)
     storage: Storage = Storage()
     datasets: Datasets = Datasets()

@@ -60,6 +60,31 @@ def test_embedded_default_takes_providers_from_the_environment():
     assert set(embedded({"OPENAI_API_KEY": "x"}).providers) == always | {"openai"}
 
 
+def test_a_key_in_the_environment_counts_beside_a_file_too():
+    environ = {"GROQ_API_KEY": "gsk-1", "OPENAI_API_KEY": "sk-1", "MISTRAL_API_KEY": ""}
+    text = "providers: {mine: {kind: openai, api_key: sk-2}}\n"
+    text += "routes: {r: {targets: [{model: groq/m}]}}"
+    providers = parse(text, "c.yaml", environ).providers
+    # One of the kind `openai` is configured, and says which key it wants.
+    assert set(providers) == {"baseline", "hf", "mine", "groq"}
+    assert providers["groq"].api_key.reveal() == "gsk-1"
+    assert set(parse("environment_keys: false", "c.yaml", environ).providers) == {"baseline", "hf"}
+    taken = parse("providers: {groq: {kind: baseline}}", "c.yaml", environ)
+    assert taken.providers["groq"].kind == "baseline"
+
+
+def test_a_key_in_the_environment_that_cannot_be_sent_is_named_and_not_shown():
+    with pytest.raises(ConfigError) as caught:
+        embedded({"GROQ_API_KEY": "gsk-1\n"})
+    assert "GROQ_API_KEY has characters that no header can have" in caught.value.message
+    assert "gsk-1" not in caught.value.message
+
+
+def test_a_route_to_a_provider_without_its_key_names_the_variable():
+    with pytest.raises(ConfigError, match=r"no provider 'openai'\. Set OPENAI_API_KEY, or"):
+        parse("routes: {r: {targets: [{model: openai/gpt-4o-mini}]}}", "c.yaml", {})
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -75,7 +75,7 @@ def _with_keys_in(
         if not value or kind in kinds or kind in configured:
             continue
         if _HEADER_VALUE.fullmatch(value):
-            settings = {"kind": kind, "api_key": Secret(value)}
+            settings: dict[str, Any] = {"kind": kind, "api_key": Secret(value)}
             providers[kind] = KINDS[kind].config(**settings)
         else:
             reader.refuse(("providers",), f"{variable} {_NO_HEADER}")

@@ -60,6 +60,7 @@ CANNOT_RUN = {
     "git clone": "needs a network and the repository's address",
     "make ": "installs into a virtual environment of its own; .ci/run does it",
     "pip install": "needs a network; what runs here is what is installed here",
+    "evalrouter init": "the page's own config is there before its first command",
     "export ": "each command has a shell of its own, and the keys are dummies anyway",
 }
 

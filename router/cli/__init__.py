@@ -11,6 +11,7 @@ from router.cli.evals import evaluate
 from router.cli.experiments import experiment
 from router.cli.export import eval_export
 from router.cli.getting_started import config, data, demo
+from router.cli.init import init
 from router.cli.judges import judge
 from router.cli.keys import key
 from router.cli.labelling import dataset_label
@@ -31,6 +32,7 @@ def main() -> None:
 
 for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):
     main.add_command(command)
+main.add_command(init)
 main.add_command(judge)
 main.add_command(store)
 main.add_command(traffic)

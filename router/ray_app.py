@@ -29,7 +29,7 @@ from providers.errors import ConfigError, closest
 from router.app import create_app
 from router.config.loading import load, parse
 from router.config.schema import Config
-from router.services import Services, refuse_open_door
+from router.services import Services, create_first_key, refuse_open_door
 
 # Ray's own mark of the machine that the cluster began with.
 _HEAD = "node:__internal_head__"
@@ -107,7 +107,8 @@ class Start(NamedTuple):
         # It has an event loop of its own, and this thread is in one of Ray's. Which address Ray's
         # proxies listen on is not known here.
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(refuse_open_door, config, "0.0.0.0").result()  # noqa: S104
+            for prepare in (create_first_key, refuse_open_door):
+                thread.submit(prepare, config, "0.0.0.0").result()  # noqa: S104
         self.share.mkdir(mode=0o700, exist_ok=True)
         return front(create_app(Services(config, self.source(), share=self.share)))
 

@@ -9,17 +9,19 @@ The server holds one for its lifetime; `evalrouter eval run` makes one for a sin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from providers.base import Lifecycle, Provider
 from providers.errors import ConfigError
 from providers.http.transport import Transport
 from providers.kinds import make
 from providers.masking import Masks
+from router.config.environment import ADMIN_KEY
 from router.config.schema import Config
 from router.datasets.registry import DatasetRegistry
 from router.evals.experiments import Experiments
@@ -30,6 +32,7 @@ from router.evals.worker import Jobs
 from router.gateway.cache import ResponseCache
 from router.gateway.cache_sync import CacheSync
 from router.gateway.dispatch import Dispatcher
+from router.gateway.first_key import ensure_configured_key, ensure_written_key
 from router.gateway.key_sync import KeySync
 from router.gateway.keys import Keys
 from router.gateway.prices import PriceBook
@@ -40,6 +43,8 @@ from router.records import TrafficClass
 from router.store.protocol import Store
 from router.store.readiness import Readiness
 from router.store.selection import store_of
+
+T = TypeVar("T")
 
 PUBLISH_EVERY_S = 1.0
 
@@ -62,12 +67,11 @@ async def prepare_database(config: Config) -> DatabaseAtStart:
     Raises:
         StoreError: it cannot be used.
     """
-    store = store_of(config.storage)
-    await store.open()
-    try:
+
+    async def read(store: Store) -> DatabaseAtStart:
         return DatabaseAtStart(keys=bool((await store.keys()).by_hash))
-    finally:
-        await store.close()
+
+    return await _with_store(config, read)
 
 
 class Services:
@@ -241,24 +245,64 @@ class Services:
             await asyncio.sleep(PUBLISH_EVERY_S)
 
 
+def create_first_key(config: Config, address: str) -> None:
+    """Create the first administrator's key where the config or `storage.folder` asks for it.
+
+    Args:
+        config: the config.
+        address: where the server listens.
+
+    Raises:
+        ConfigError: the key cannot be created.
+        StoreError: the database cannot be used.
+    """
+    key = config.server.admin_key.reveal()
+    folder = config.storage.folder
+    write = folder and (config.server.require_keys or _is_open_door(config, address))
+    if not key and not write:
+        return
+
+    async def create(store: Store) -> None:
+        if key:
+            await ensure_configured_key(store, key, time.time())
+        else:
+            await ensure_written_key(store, Path(folder), time.time())
+
+    asyncio.run(_with_store(config, create))
+
+
 def refuse_open_door(config: Config, address: str) -> None:
     """Refuse an address where others than this machine's users could use the providers' keys.
 
     Raises:
         ConfigError: `address` is not this machine's own, no key exists and none is required.
+        StoreError: the database cannot be used.
     """
-    if config.server.allow_anonymous or config.server.require_keys:
-        return
-    if ip_address(address.partition("%")[0]).is_loopback:
+    if not _is_open_door(config, address):
         return
 
-    async def any_key() -> bool:
-        async with Services(config) as services:
-            return bool((await services.store.keys()).by_hash)
+    async def any_key(store: Store) -> bool:
+        return bool((await store.keys()).by_hash)
 
-    if not asyncio.run(any_key()):
+    if not asyncio.run(_with_store(config, any_key)):
         raise ConfigError(
             f"anybody who reaches {address} could use this server, because no key exists. Create "
-            "one with 'evalrouter key create NAME', or set server.allow_anonymous: true in the "
-            "config."
+            f"one with 'evalrouter key create NAME' or the variable {ADMIN_KEY}, or set "
+            "server.allow_anonymous: true in the config."
         )
+
+
+def _is_open_door(config: Config, address: str) -> bool:
+    """Return whether others than this machine's users get in at an address if no key exists."""
+    if config.server.allow_anonymous or config.server.require_keys:
+        return False
+    return not ip_address(address.partition("%")[0]).is_loopback
+
+
+async def _with_store(config: Config, action: Callable[[Store], Awaitable[T]]) -> T:
+    store = store_of(config.storage)
+    await store.open()
+    try:
+        return await action(store)
+    finally:
+        await store.close()

@@ -10,9 +10,11 @@ import click
 from evaluators.data import language_data
 from router.cli.commands import (
     Commands,
+    err,
+    escape,
     out,
 )
-from router.config.loading import load
+from router.config.loading import load, source_of, unread_variables
 
 
 @click.command()
@@ -29,11 +31,17 @@ def config() -> None:
 
 
 @config.command("check")
-@click.argument("path", type=click.Path(path_type=Path))
-def config_check(path: Path) -> None:
-    """Check a config file: show everything that is wrong with it, or what it defines."""
+@click.argument("path", type=click.Path(path_type=Path), required=False)
+def config_check(path: Path | None) -> None:
+    """Check a config file: show everything that is wrong with it, or what it defines.
+
+    Without PATH, it checks what a server would start with.
+    """
     checked = load(path)
-    out.print(f"{path}: good. Providers: {', '.join(checked.providers)}.", highlight=False)
+    for warning in unread_variables(path):
+        err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
+    source = source_of(path) or "the embedded default"
+    out.print(f"{source}: good. Providers: {', '.join(checked.providers)}.", highlight=False)
     for name, route in checked.routes.items():
         targets = ", ".join(f"{target.model} ({target.weight:g})" for target in route.targets)
         then = f", then {', '.join(route.fallback)}" if route.fallback else ""

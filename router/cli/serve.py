@@ -13,8 +13,11 @@ from router.cli.commands import (
     config_option,
     err,
 )
-from router.config.loading import load, source_of
-from router.services import refuse_open_door
+from router.cli.containers import missing_volume
+from router.config.loading import load, source_of, unread_variables
+from router.services import create_first_key, refuse_open_door
+
+log = logging.getLogger("evalrouter")
 
 
 @click.command()
@@ -33,8 +36,11 @@ def serve(config_path: Path | None, host: str | None, port: int | None, workers:
     server = msgspec.structs.replace(config.server, **changes)
     config = msgspec.structs.replace(config, server=server)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for warning in [*unread_variables(config_path), *missing_volume(config.storage)]:
+        log.warning("%s", warning)
     with listen(config.server.host, config.server.port) as sock:
         bound_host, bound_port = sock.getsockname()[:2]
+        create_first_key(config, bound_host)
         refuse_open_door(config, bound_host)
         shown = f"[{bound_host}]" if ":" in bound_host else bound_host
         err.print(f"evalrouter on http://{shown}:{bound_port} (Ctrl-C stops)", highlight=False)

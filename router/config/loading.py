@@ -1,8 +1,8 @@
 """Reads the config file. The only reader of the environment.
 
-`load()` reads `evalrouter.yaml` (or the file named) and answers all mistakes in it, each with file,
-line, path and the closest valid key. Without a file, `embedded()` gives a default that works
-offline.
+`load()` reads `evalrouter.yaml` (or the file named, or that of `EVALROUTER_CONFIG`) and answers all
+mistakes in it, each with file, line, path and the closest valid key. Without a file, `embedded()`
+gives a default that works offline.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import msgspec
 
 from providers.errors import ConfigError, closest
 from providers.http.transport import HttpLimits
-from router.config.documents import UNREAD, read_yaml, refusal, require_object
+from router.config import environment
+from router.config.documents import UNREAD, Problem, read_yaml, refusal, require_object
 from router.config.evaluation import Datasets, Evaluation, with_hub
 from router.config.prices import Price
 from router.config.providers import read_providers, token_problems
@@ -39,17 +40,17 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     """Read the config.
 
     Args:
-        path: the file; None means `evalrouter.yaml` if there is one, else the embedded default.
+        path: the file; None means that of `EVALROUTER_CONFIG`, else `evalrouter.yaml` if there is
+            one, else the embedded default.
         environ: the environment; None means this process's.
 
     Raises:
         ConfigError: naming everything that is wrong, each with file, line, path and remedy.
     """
     environ = os.environ if environ is None else environ
+    path = source_of(path, environ)
     if path is None:
-        path = Path(DEFAULT_FILE)
-        if not path.exists():
-            return embedded(environ)
+        return embedded(environ)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -63,10 +64,27 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     return parse(text, str(path), environ)
 
 
-def source_of(path: Path | None) -> Path | None:
+def source_of(path: Path | None, environ: Mapping[str, str] | None = None) -> Path | None:
     """Return the file that `load(path)` reads; None when it uses the embedded default."""
-    path = path or Path(DEFAULT_FILE)
-    return path if path.exists() else None
+    environ = os.environ if environ is None else environ
+    named = environ.get(environment.CONFIG)
+    if path is None and named:
+        path = Path(named)
+    if path is not None:
+        return path
+    default = Path(DEFAULT_FILE)
+    return default if default.exists() else None
+
+
+def unread_variables(path: Path | None = None) -> list[str]:
+    """Return a warning for each variable of this process's EVALROUTER_... that nothing reads.
+
+    Args:
+        path: as in `load`, which has read it.
+    """
+    source = source_of(path)
+    referenced = "" if source is None else source.read_text(encoding="utf-8")
+    return environment.unread_variables(os.environ, referenced)
 
 
 def embedded(environ: Mapping[str, str]) -> Config:
@@ -124,6 +142,7 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     server = reader.section("server", Server)
     storage = reader.section("storage", Storage)
     datasets = reader.section("datasets", Datasets)
+    server = _with_admin_key(reader, server, environ)
     reader.add(server_problems(document, server))
     reader.add(token_problems(document, ("datasets", "hf_token"), datasets.hf_token))
     if providers is not None:
@@ -149,6 +168,16 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
         telemetry=reader.section("telemetry", Telemetry),
         models=_read_models(reader, environ),
     )
+
+
+def _with_admin_key(reader: SectionReader, server: Server, environ: Mapping[str, str]) -> Server:
+    """Return the server with the first administrator's key, which may be in the environment."""
+    try:
+        key = environment.read_admin_key(server.admin_key, environ)
+    except ConfigError as error:
+        reader.add([Problem(("server", "admin_key"), 0, error.message)])
+        return server
+    return msgspec.structs.replace(server, admin_key=key)
 
 
 def _is_unread(entry: Any) -> bool:

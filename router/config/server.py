@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from providers.base import Positive
+from providers.base import Positive, Secret
 from router.config.documents import Document, Problem
 from router.config.section import Count, Section
 
@@ -48,6 +48,9 @@ class Server(Section, frozen=True, kw_only=True):
             any. Without this, a page whose name is made to lead here could use the server.
         allow_origins: sites whose pages may call the server from a browser (CORS):
             `https://app.example.com`, or `*` for any.
+        admin_key: the first administrator's key, created when the server starts, unless an
+            administrator has one already; else `EVALROUTER_ADMIN_KEY`, or the file that
+            `EVALROUTER_ADMIN_KEY_FILE` names. 32 characters or more.
         pass_headers: headers of clients that are sent on to providers, besides `OpenAI-Beta`,
             `OpenAI-Organization` and `OpenAI-Project`.
     """
@@ -65,6 +68,7 @@ class Server(Section, frozen=True, kw_only=True):
     allow_anonymous: bool = False
     allowed_hosts: tuple[_HostPattern, ...] = ()
     allow_origins: tuple[_Origin, ...] = ()
+    admin_key: Secret = Secret("")
     pass_headers: tuple[_HeaderName, ...] = ()
 
 

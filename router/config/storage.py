@@ -13,6 +13,7 @@ import msgspec
 from providers.base import NotNegative, Secret
 from providers.errors import InputError
 from router.config.documents import Document, Problem
+from router.config.environment import DATA
 from router.config.section import Section
 
 _SQLITE = "sqlite:///"
@@ -43,6 +44,10 @@ class Storage(Section, frozen=True, kw_only=True):
     """Where things are stored.
 
     Attributes:
+        folder: the folder of the database and the artifacts where nothing else names a place for
+            them; else `EVALROUTER_DATA`, else the working directory. `evalrouter serve` writes the
+            first administrator's key into it, as `admin-key`, where others than this machine's
+            users can reach the server, no key exists and `server.admin_key` is not set.
         database: `sqlite:///path`, relative to the working directory, or
             `postgresql://USER:PASSWORD@HOST:PORT/NAME`, which needs the extra `postgres`; behind a
             `?` it takes what PostgreSQL's own programs take (`sslmode=verify-full`, ...). Where it
@@ -58,6 +63,7 @@ class Storage(Section, frozen=True, kw_only=True):
             models, which are answered either way.
     """
 
+    folder: str = ""
     # Without a password once it is read, because it is shown.
     database: str = "sqlite:///evalrouter.db"
     password: Secret = Secret("")
@@ -83,6 +89,9 @@ def with_environment(
 
     The password is taken out of the database's address.
     """
+    storage = msgspec.structs.replace(storage, folder=storage.folder or environ.get(DATA, ""))
+    if storage.folder:
+        storage = _in_folder(storage, section)
     if "database" not in section and environ.get("POSTGRES_HOST"):
         storage = msgspec.structs.replace(storage, database=_postgres_address(environ))
     address, password = _without_password(storage.database)
@@ -99,6 +108,17 @@ def with_environment(
         or Secret(environ.get("AWS_SECRET_ACCESS_KEY", "")),
     )
     return msgspec.structs.replace(storage, s3=s3)
+
+
+def _in_folder(storage: Storage, section: Mapping[str, Any]) -> Storage:
+    """Return the storage with what its section gives no place to in its folder."""
+    places = {
+        "database": f"{_SQLITE}{storage.folder}/evalrouter.db",
+        "artifacts": f"{storage.folder}/artifacts",
+    }
+    return msgspec.structs.replace(
+        storage, **{name: place for name, place in places.items() if name not in section}
+    )
 
 
 def storage_at(address: str, configured: Storage, environ: Mapping[str, str]) -> Storage:

@@ -40,11 +40,21 @@ async def create(store: KeyStore, name: str, *, now: float, **fields: Any) -> tu
         InputError: a field has a value that makes no sense.
         ConflictError: a key of that name is in use.
     """
+    key = new_key()
+    return key, await add(store, name, key, now=now, **fields)
+
+
+def new_key() -> str:
+    """Return a random key, which is stored nowhere."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+async def add(store: KeyStore, name: str, key: str, *, now: float, **fields: Any) -> KeyRow:
+    """Store the hash of a key that somebody has already, and return its row; see `create`."""
     row = KeyRow(id=f"key_{secrets.token_hex(8)}", name=name, created_at=now, **fields)
     _check(row)
-    key = PREFIX + secrets.token_urlsafe(32)
     await store.add_key(row, digest_of(key.encode()))
-    return key, row
+    return row
 
 
 def _check(row: KeyRow) -> None:
@@ -172,11 +182,12 @@ async def listed(store: KeyStore, now: float) -> list[ListedKey]:
         spent = state.spent.get(key.id)
         if spent is None or spent.since != since:
             spent = KeySpend(key_id=key.id, since=since)
-        rows.append(ListedKey(key=key, state=_state(key, now), spent=spent))
+        rows.append(ListedKey(key=key, state=state_of(key, now), spent=spent))
     return rows
 
 
-def _state(key: KeyRow, now: float) -> Literal["active", "expired", "revoked"]:
+def state_of(key: KeyRow, now: float) -> Literal["active", "expired", "revoked"]:
+    """Return whether a key can be used."""
     if key.revoked_at is not None:
         return "revoked"
     return "expired" if key.expires_at is not None and key.expires_at <= now else "active"

@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,7 +252,7 @@ class DatabaseFile:
         elif isinstance(error, EvalrouterError):
             return error
         else:
-            database_fault = _fault(error)
+            database_fault = _fault(error, self._place.parent)
             if database_fault is None:
                 return _caused(StoreError(f"cannot {doing}: {self.path}: {error}"), error)
             fault, reason = database_fault
@@ -269,7 +270,7 @@ def _caused(error: EvalrouterError, by: Exception) -> EvalrouterError:
     return error
 
 
-def _fault(error: Exception) -> tuple[StoreFault, str] | None:
+def _fault(error: Exception, folder: Path) -> tuple[StoreFault, str] | None:
     """Return what is wrong with the whole database; None for a fault of one read or write."""
     if isinstance(error, OSError):
         return _unreachable(error)
@@ -282,9 +283,9 @@ def _fault(error: Exception) -> tuple[StoreFault, str] | None:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_PROTOCOL:
             return "locked", _LOCKED
         case sqlite3.SQLITE_READONLY:
-            return "read_only", "the file or its folder is not writable"
+            return "read_only", _unwritable(folder) or "the file is not writable"
         case sqlite3.SQLITE_CANTOPEN:
-            return "unreachable", ("the file cannot be opened; is its folder there and writable?")
+            return "unreachable", _unwritable(folder) or "the file cannot be opened"
         case sqlite3.SQLITE_NOTADB:
             return "corrupt", "the file is not a SQLite database"
         case sqlite3.SQLITE_CORRUPT:
@@ -292,6 +293,24 @@ def _fault(error: Exception) -> tuple[StoreFault, str] | None:
         case sqlite3.SQLITE_IOERR:
             return "failing", f"the disk refuses to read or write it ({error})"
     return None
+
+
+def _unwritable(folder: Path) -> str:
+    """Return why no file can be written in a folder; "" where nothing is seen."""
+    try:
+        status, place = folder.stat(), os.statvfs(folder)
+    except OSError as error:
+        return f"its folder cannot be used: {error.strerror}"
+    if not stat.S_ISDIR(status.st_mode):
+        return "its folder is a file"
+    if place.f_flag & os.ST_RDONLY:
+        return "its file system is read-only; in a container, mount a volume there"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return (
+            f"user {os.geteuid()} may not write to its folder, which is user {status.st_uid}'s; "
+            "give it to that user (Kubernetes: fsGroup)"
+        )
+    return ""
 
 
 def _unreachable(error: OSError) -> tuple[StoreFault, str]:

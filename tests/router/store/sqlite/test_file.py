@@ -48,9 +48,9 @@ def _unwritable_folder(tmp_path: Path) -> Path:
     [
         (_folder, "it is a folder"),
         (_text_file, "not a SQLite database"),
-        (_no_folder, "is its folder there and writable"),
-        (_under_a_file, "is its folder there and writable"),
-        (_unwritable_folder, "is its folder there and writable"),
+        (_no_folder, "its folder cannot be used: No such file or directory"),
+        (_under_a_file, "its folder is a file"),
+        (_unwritable_folder, "may not write to its folder|the file cannot be opened"),
     ],
 )
 async def test_a_path_that_cannot_be_a_database_says_why(tmp_path, place, reason):

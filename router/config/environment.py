@@ -1,0 +1,104 @@
+"""The variables of the environment that are evalrouter's own, and those that nothing reads."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from providers.base import Secret
+from providers.errors import ConfigError, closest
+
+ADMIN_KEY = "EVALROUTER_ADMIN_KEY"
+ADMIN_KEY_FILE = "EVALROUTER_ADMIN_KEY_FILE"
+CONFIG = "EVALROUTER_CONFIG"
+DATA = "EVALROUTER_DATA"
+
+_PREFIX = "EVALROUTER_"
+_READ = (ADMIN_KEY, ADMIN_KEY_FILE, CONFIG, DATA)
+# What Kubernetes sets in every container for a service called `evalrouter` or `evalrouter-...`.
+_SERVICE_LINK = re.compile(
+    r"\w+_(SERVICE_(HOST|PORT(_\w+)?)=.*|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?=.*|PORT=\w+://.*)"
+)
+# A key is compared by one round of SHA-256, so it has to be too long to be guessed.
+_KEY = re.compile(r"[!-~]{32,256}")
+_MAX_KEY_FILE_BYTES = 4096
+
+
+def unread_variables(environ: Mapping[str, str], referenced: str = "") -> list[str]:
+    """Return a warning for each variable that begins with EVALROUTER_ and that nothing reads.
+
+    Args:
+        environ: the environment.
+        referenced: the text of the config file, whose `${NAME}` read variables too.
+    """
+    warnings = []
+    for name in sorted(environ):
+        if not name.startswith(_PREFIX) or name in _READ or f"${{{name}" in referenced:
+            continue
+        if not _SERVICE_LINK.fullmatch(f"{name}={environ[name]}"):
+            warnings.append(f"nothing reads the variable {name}.{closest(name, _READ)}")
+    return warnings
+
+
+def read_admin_key(configured: Secret, environ: Mapping[str, str]) -> Secret:
+    """Return the first administrator's key: of the config, else of the environment; "" for none.
+
+    Raises:
+        ConfigError: it is too short or has odd characters, or its file cannot be used.
+    """
+    if configured:
+        return Secret(_checked(configured.reveal(), "server.admin_key"))
+    key, path = environ.get(ADMIN_KEY), environ.get(ADMIN_KEY_FILE)
+    if key and path:
+        raise ConfigError(f"both {ADMIN_KEY} and {ADMIN_KEY_FILE} are set; set one of them")
+    if path:
+        return Secret(read_key_file(Path(path), ADMIN_KEY_FILE))
+    return Secret(_checked(key, ADMIN_KEY) if key else "")
+
+
+def _checked(key: str, source: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ConfigError(
+            f"{source}: a key has 32 to 256 visible ASCII characters and no blanks; "
+            "'openssl rand -hex 32' prints one"
+        )
+    return key
+
+
+def read_key_file(path: Path, name: str) -> str:
+    """Return the key in a file.
+
+    Args:
+        path: the file.
+        name: what names the file, for messages.
+
+    Raises:
+        ConfigError: it is missing, is a folder, holds no key, or cannot be read, or by everybody.
+    """
+    where = f"{name}: {path}"
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ConfigError(
+                f"{where} is a folder; Docker makes one where the file to mount is missing"
+            )
+        if mode & stat.S_IROTH:
+            raise ConfigError(
+                f"{where}: every user can read it (mode {stat.S_IMODE(mode):04o}); chmod 600 it, "
+                "or 440 for a group (Kubernetes: defaultMode: 0440, Docker: mode: 0400)"
+            )
+        with path.open("rb") as file:
+            data = file.read(_MAX_KEY_FILE_BYTES)
+    except FileNotFoundError:
+        raise ConfigError(f"{where}: no such file") from None
+    except PermissionError:
+        raise ConfigError(
+            f"{where}: user {os.geteuid()} may not read it; give it to that user"
+        ) from None
+    except OSError as problem:
+        raise ConfigError(f"{where}: {problem.strerror}") from None
+    # What is not ASCII is refused as a key, whatever it decodes to.
+    return _checked(data.decode("utf-8", "replace").rstrip("\r\n"), where)

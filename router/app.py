@@ -4,7 +4,7 @@
 
 `api/front.py` sends a request for one of the model paths straight to `api/completions.py` (keys,
 plan, dispatch, relay). Everything else goes by `api/guard.py`, which checks the key where one is
-needed, to Litestar: the lists below are all there is.
+needed, to Litestar: the lists below are all there is, and `api/access.py` says who may call what.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from litestar.types import ASGIApp
 
 from providers.errors import EvalrouterError
 from router.api import (
+    access,
     compare,
     completions,
     datasets,
@@ -29,6 +30,7 @@ from router.api import (
     guard,
     health,
     judges,
+    keys,
     metrics,
     models,
     openapi,
@@ -118,6 +120,9 @@ def create_app(services: Services) -> ASGIApp:
             traffic.delete_traffic,
             traffic.delete_request,
             metrics.metrics,
+            keys.list_keys,
+            keys.create_key,
+            keys.revoke_key,
             providers.list_providers,
             providers.conformance,
             providers.examine,
@@ -126,6 +131,7 @@ def create_app(services: Services) -> ASGIApp:
         ],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False),
+            "caller": Provide(access.caller, sync_to_thread=False),
             "examinations": Provide(lambda: examinations, sync_to_thread=False),
             "listings": Provide(lambda: listings, sync_to_thread=False),
         },
@@ -136,6 +142,7 @@ def create_app(services: Services) -> ASGIApp:
             **schema.dependencies,
             "schema": Provide(lambda: schema, sync_to_thread=False),
         },
+        guards=[access.Check(services.store)],
         exception_handlers={Exception: errors.handle},
         lifespan=[lifespan],
         request_max_body_size=config.server.max_body_bytes,

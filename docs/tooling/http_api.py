@@ -14,6 +14,7 @@ import msgspec
 
 from providers import errors
 from providers.errors import EvalrouterError
+from router.api.access import ACCESS
 from router.config.loading import parse
 from router.server import background
 from tooling.keys import in_yaml, summary
@@ -46,6 +47,16 @@ def openapi() -> dict[str, Any]:
         with background(parse(text, "", {})) as url:
             document: dict[str, Any] = httpx.get(f"{url}/schema").json()
             return document
+
+
+def access() -> str:
+    """Return a table of how far each operation is open to each role."""
+    cells = {"no": "no", "own": "its own", "all": "yes"}
+    rows: list[Row] = [
+        (f"`{operation}`", *(cells[reach] for reach in reaches))
+        for operation, reaches in ACCESS.items()
+    ]
+    return table(("request", "no key", "client", "reviewer", "admin"), rows) + "\n"
 
 
 def _parameter(parameter: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from tooling.markdown import UndocumentedError
 PART = re.compile(r"<!-- generated: (?P<name>[a-z-]+) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
 
 PARTS: Mapping[str, Callable[[], str]] = {
+    "access": http_api.access,
     "cli": commands.cli,
     "config": keys.config,
     "conformance": conformance.table_of_reports,

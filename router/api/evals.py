@@ -18,6 +18,7 @@ from evaluators.base import Answer, Sample, Score
 from evaluators.data.sampling import Rows
 from evaluators.document import Repeats
 from providers.errors import RunDocumentError
+from router.api.access import InjectedCaller
 from router.api.bodies import check_no_options, document_of
 from router.api.injection import Injected
 from router.api.paging import Offset, PageSize
@@ -25,6 +26,7 @@ from router.config.documents import convert
 from router.evals.estimate import Estimate
 from router.evals.results import Outcome
 from router.evals.run_document import complete_run
+from router.gateway.key_administration import find_key
 from router.services import Services
 from router.store.runs import STOPPED, Progress, Run, RunFilter, RunState
 
@@ -82,26 +84,36 @@ class SamplePage(msgspec.Struct):
 
 @post("/eval", tags=["eval"], summary="Create a run and start it", status_code=202)
 async def create_run(
-    services: Injected, request: Request[Any, Any, Any], dry_run: FromQuery[bool] = False
+    services: Injected,
+    caller: InjectedCaller,
+    request: Request[Any, Any, Any],
+    dry_run: FromQuery[bool] = False,
+    key: FromQuery[str | None] = None,
 ) -> Response[Run | Estimate]:
     """Check the run document, store it, and begin. Follow the run on `/eval/{id}/events`.
 
     With `dry_run=true` nothing is stored and nothing is sent: the answer has status 200, and
     estimates the calls, tokens, money and time that the run would take, and the smallest
     difference that it would show.
+
+    The run belongs to the request's key, or to the one that `key` names by its id or name: its
+    client may then follow it and read all of it.
     """
+    key_id = caller.key_id if key is None else (await find_key(services.store, key)).id
     roots = services.config.evaluation.roots
     written = await document_of(request, error=RunDocumentError, default=b"{}")
     document = complete_run(written, base=Path(), within=roots)
     if dry_run:
         estimate = await services.runs.estimate(document, base=Path(), runner="server")
         return Response(estimate, status_code=200)
-    return Response(await services.runs.create(document, base=Path(), runner="server"))
+    run = await services.runs.create(document, base=Path(), runner="server", key_id=key_id)
+    return Response(run)
 
 
 @get("/eval", tags=["eval"], summary="List runs")
 async def list_runs(  # noqa: PLR0917 - Litestar passes query parameters by name
     services: Injected,
+    caller: InjectedCaller,
     limit: PageSize = 50,
     before: FromQuery[str | None] = None,
     run_state: Annotated[RunState | None, QueryParameter(name="state")] = None,
@@ -109,7 +121,7 @@ async def list_runs(  # noqa: PLR0917 - Litestar passes query parameters by name
     tag: FromQuery[str | None] = None,
 ) -> RunList:
     """List runs, newest first. `before` is the id of the last run of the page before."""
-    run_filter = RunFilter(state=run_state, experiment=experiment, tag=tag)
+    run_filter = RunFilter(state=run_state, experiment=experiment, tag=tag, key_id=caller.only)
     return RunList(await services.store.runs(run_filter, limit=limit, before=before))
 
 

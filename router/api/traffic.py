@@ -11,7 +11,8 @@ import msgspec
 from litestar import delete, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from providers.errors import NotFoundError, RequestError
+from providers.errors import NotFoundError, PermissionDeniedError, RequestError
+from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
 from router.records import user_id
@@ -38,6 +39,7 @@ class TrafficList(msgspec.Struct):
 @get("/traffic", tags=["observe"], summary="List requests")
 async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by name
     services: Injected,
+    caller: InjectedCaller,
     route: FromQuery[str | None] = None,
     target: FromQuery[str | None] = None,
     key: FromQuery[str | None] = None,
@@ -57,7 +59,8 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     """
     first = None if since is None else _moment("since", since)
     last = None if until is None else _moment("until", until)
-    matching = _filter(route, target, key, user, status, traffic_class, first, last)
+    key_id = _own_key(caller, key)
+    matching = _filter(route, target, key_id, user, status, traffic_class, first, last)
     rows = await services.store.traffic(matching, limit=limit + 1, before=before)
     page = rows[:limit]
     return TrafficList(page, page[-1].number if len(rows) > limit else None)
@@ -81,6 +84,7 @@ class TrafficTotals(msgspec.Struct):
 @get("/traffic/totals", tags=["observe"], summary="Add up requests")
 async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by name
     services: Injected,
+    caller: InjectedCaller,
     by: FromQuery[str | None] = None,
     route: FromQuery[str | None] = None,
     target: FromQuery[str | None] = None,
@@ -100,16 +104,19 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     """
     last = time.time() if until is None else _moment("until", until)
     first = last - DAY_S if since is None else _moment("since", since)
-    matching = _filter(route, target, key, user, status, traffic_class, first, last)
+    key_id = _own_key(caller, key)
+    matching = _filter(route, target, key_id, user, status, traffic_class, first, last)
     groups = _groups(by)
     totals = await services.store.traffic_totals(matching, groups, limit=limit + 1)
     return TrafficTotals(totals[:limit], len(totals) <= limit, first, last)
 
 
 @get("/traffic/{request_id:str}", tags=["observe"], summary="Show a request")
-async def show_traffic(services: Injected, request_id: FromPath[str]) -> TrafficRow:
+async def show_traffic(
+    services: Injected, caller: InjectedCaller, request_id: FromPath[str]
+) -> TrafficRow:
     """Show one request by its `x-request-id`, with its bodies where they were stored."""
-    row = await services.store.request(request_id)
+    row = await services.store.request(request_id, key_id=caller.only)
     if row is None:
         raise NotFoundError(
             f"Request {request_id!r} has no record. Records appear a moment after the "
@@ -169,6 +176,21 @@ async def delete_request(services: Injected, request_id: FromPath[str]) -> Delet
     if not deleted:
         raise NotFoundError(f"Request {request_id!r} has no record.")
     return DeletedTraffic(deleted, complete=True)
+
+
+def _own_key(caller: Caller, key: str | None) -> str | None:
+    """Return the key whose requests are selected.
+
+    Raises:
+        PermissionDeniedError: another one than the caller's is requested, who may see only theirs.
+    """
+    if caller.only is not None and key not in (None, caller.only):
+        raise PermissionDeniedError(
+            f"This key may only see its own requests: key={caller.only}.",
+            param="key",
+            code="admin_required",
+        )
+    return key if caller.only is None else caller.only
 
 
 def _filter(  # noqa: PLR0917 - the query parameters, in their order

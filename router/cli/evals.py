@@ -38,7 +38,7 @@ from router.config.schema import Config
 from router.evals.estimate import Estimate
 from router.evals.executor import RunProgress
 from router.evals.results import Outcome
-from router.evals.runs import Runs
+from router.gateway.key_administration import find_key
 from router.services import Services
 from router.store.runs import STOPPED, Run, RunFilter
 
@@ -53,11 +53,13 @@ def evaluate() -> None:
 @run_options
 @junit_option
 @click.option("--dry-run", is_flag=True, help="Show what the run would take; send nothing.")
+@click.option("--key", help="The id or name of the client's key that the run belongs to.")
 @config_option
 @json_option
-def eval_run(
+def eval_run(  # noqa: PLR0917 - one parameter for each option
     document: Path | None,
     dry_run: bool,
+    key: str | None,
     config_path: Path | None,
     as_json: bool,
     **given: Any,
@@ -73,8 +75,9 @@ def eval_run(
         (print_json if as_json else print_estimate)(estimated)
         return
 
-    async def create(runs: Runs) -> Run:
-        return await runs.create(source.document, base=source.base)
+    async def create(services: Services) -> Run:
+        key_id = "" if key is None else (await find_key(services.store, key)).id
+        return await services.runs.create(source.document, base=source.base, key_id=key_id)
 
     _execute(load(config_path), create, as_json=as_json)
 
@@ -101,8 +104,8 @@ def eval_resume(  # noqa: PLR0917 - one parameter for each option
     limits = {"cost_usd": cost_usd, "tokens": tokens, "seconds": seconds}
     changed = {name: limit for name, limit in limits.items() if limit is not None}
 
-    async def resume(runs: Runs) -> Run:
-        return await runs.resume(
+    async def resume(services: Services) -> Run:
+        return await services.runs.resume(
             run_id, runner="command", retry_failed=retry_failed, limits=changed
         )
 
@@ -122,8 +125,8 @@ def eval_rescore(run_id: str, metrics: str, config_path: Path | None, as_json: b
     """
     names = [name.strip() for name in metrics.split(",") if name.strip()]
 
-    async def rescore(runs: Runs) -> Run:
-        return await runs.rescore(run_id, names, base=Path(), runner="command")
+    async def rescore(services: Services) -> Run:
+        return await services.runs.rescore(run_id, names, base=Path(), runner="command")
 
     _execute(load(config_path), rescore, as_json=as_json)
 
@@ -142,8 +145,8 @@ def eval_extend(
 ) -> None:
     """Continue a run with more samples of its dataset, or with more repeats."""
 
-    async def extend(runs: Runs) -> Run:
-        return await runs.extend(run_id, runner="command", limit=limit, repeats=repeats)
+    async def extend(services: Services) -> Run:
+        return await services.runs.extend(run_id, runner="command", limit=limit, repeats=repeats)
 
     _execute(load(config_path), extend, as_json=as_json)
 
@@ -259,7 +262,7 @@ def _print_stopped(run: Run) -> None:
 
 def _execute(
     config: Config,
-    begin: Callable[[Runs], Awaitable[Run]],
+    begin: Callable[[Services], Awaitable[Run]],
     *,
     as_json: bool,
 ) -> None:
@@ -267,7 +270,7 @@ def _execute(
     started: list[str] = []
 
     async def execute_run(services: Services) -> Outcome:
-        run = await begin(services.runs)
+        run = await begin(services)
         started.append(run.id)
         await execute(services, run)
         return await services.runs.outcome(run.id)

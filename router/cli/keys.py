@@ -33,7 +33,7 @@ from router.gateway.key_administration import (
     revoke,
 )
 from router.services import Services
-from router.store.keys import BudgetPeriod, KeyRow
+from router.store.keys import BudgetPeriod, KeyRow, Role
 
 
 @click.group(cls=Commands)
@@ -58,7 +58,12 @@ def key() -> None:
     help="The period of the budget, in UTC.",
 )
 @click.option("--expires", help="12h, 30d, 2w, or a date. Default: never.")
-@click.option("--admin", is_flag=True, help="May also see and manage evaluations and traffic.")
+@click.option(
+    "--role",
+    type=click.Choice(get_args(Role)),
+    help="client (the default) calls models, reviewer sees and labels runs, admin does everything.",
+)
+@click.option("--admin", is_flag=True, help="The same as --role admin.")
 @config_option
 @json_option
 def key_create(
@@ -71,11 +76,14 @@ def key_create(
     budget: float | None,
     per: BudgetPeriod,
     expires: str | None,
+    role: Role | None,
     admin: bool,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
     """Create a key and print it, this once: only its hash is stored."""
+    if admin and role not in (None, "admin"):
+        raise click.UsageError(f"--admin contradicts --role {role}")
     now = time.time()
 
     async def issue(services: Services) -> tuple[str, KeyRow]:
@@ -93,7 +101,7 @@ def key_create(
             budget_usd=budget,
             budget_period=per,
             expires_at=None if expires is None else expiry(expires, now),
-            admin=admin,
+            role="admin" if admin else role or "client",
         )
 
     secret, row = with_services(load(config_path), issue)
@@ -120,7 +128,8 @@ def key_list(config_path: Path | None, as_json: bool) -> None:
         return
     # Nothing is cut short: half an id or half a model's name is of no use.
     rest = (
-        Column(name, overflow="fold") for name in ("name", "models", "limits", "spent", "state")
+        Column(name, overflow="fold")
+        for name in ("name", "role", "models", "limits", "spent", "state")
     )
     table = Table(Column("key", no_wrap=True), *rest)
     for listed_key in keys:
@@ -143,7 +152,8 @@ def _key_cells(listed_key: ListedKey) -> tuple[str, ...]:
     return (
         key.id,
         key.name,
-        "all, admin" if key.admin else ", ".join(key.routes or ("all",)),
+        key.role,
+        ", ".join(key.routes or ("all",)),
         ", ".join(limits) or "none",
         f"${spent.usd:.4f}{budget}{per}{unpriced}{estimated}",
         listed_key.state + until,

@@ -21,13 +21,17 @@ from router.client.calls import ApiCall, RunDocumentSource
 from router.client.rows import Rows, entry_rows, flat_judgement, flat_sample, frame, score_rows
 from router.client.types import (
     Comparisons,
+    CreatedKey,
     Dataset,
     Estimate,
     Experiment,
     JudgementRow,
+    Key,
     Leaderboard,
+    ListedKey,
     Outcome,
     Progress,
+    Role,
     Run,
     RunState,
     SampleRow,
@@ -43,7 +47,7 @@ class AsyncConnection:
 
     Args:
         base_url: where it listens, without /v1.
-        api_key: an admin key; None where the server needs no keys.
+        api_key: a key; None where the server needs no keys.
         timeout: seconds for one request.
         http: the program's own HTTP client, which is not closed; None for a new one.
     """
@@ -90,7 +94,7 @@ class AsyncClient:
 
     Args:
         base_url: where it listens, without /v1.
-        api_key: an admin key (`er-...`), if the server needs keys.
+        api_key: a key (`er-...`), if the server needs keys; most methods need an admin's.
         timeout: seconds for one request; `wait` and uploads are not bound by it.
         http: an HTTP client of your own (for proxies or certificates); it is not closed.
 
@@ -99,7 +103,7 @@ class AsyncClient:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, traffic: the methods for each of them.
+        runs, datasets, experiments, traffic, keys: the methods for each of them.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class AsyncClient:
         self.datasets = AsyncDatasets(self._connection)
         self.experiments = AsyncExperiments(self._connection)
         self.traffic = AsyncTraffic(self._connection)
+        self.keys = AsyncKeys(self._connection)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -171,12 +176,20 @@ class AsyncRuns:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def create(self, document: RunDocumentSource, **changes: Any) -> Run:
+    async def create(
+        self, document: RunDocumentSource, *, key: str | None = None, **changes: Any
+    ) -> Run:
         """Begin a run; `changes` replace keys of the document.
 
         await client.runs.create("nightly.yaml", limit=10, name="tried")
+
+        Args:
+            document: the run document.
+            key: the id or name of the client's key that the run belongs to; None for the caller's.
+            changes: keys of the document.
         """
-        return cast("Run", await self._connection.request(calls.create(document, changes)))
+        call = calls.create(document, changes, key=key)
+        return cast("Run", await self._connection.request(call))
 
     async def estimate(self, document: RunDocumentSource, **changes: Any) -> Estimate:
         """Return what a run would take in calls, tokens, money and time, without creating it."""
@@ -641,6 +654,63 @@ class AsyncTraffic:
             deleted += answer["deleted"]
             complete = answer["complete"]
         return deleted
+
+
+class AsyncKeys:
+    """`client.keys`: clients' keys; an admin key is needed."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def list(self) -> Rows[ListedKey]:
+        """Return all keys, oldest first, with what each spent in its budget period."""
+        answer = await self._connection.request(ApiCall("GET", "/keys"))
+        return Rows(answer["data"])
+
+    async def create(
+        self,
+        name: str,
+        *,
+        role: Role = "client",
+        routes: Sequence[str] | None = None,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        parallel: int | None = None,
+        budget_usd: float | None = None,
+        budget_period: Literal["day", "week", "month", "total"] = "total",
+        expires: str | None = None,
+    ) -> CreatedKey:
+        """Create a key; its `secret` is in this answer only.
+
+        Args:
+            name: what people call it.
+            role: what it may do besides calling models.
+            routes: the values of `model` that its requests may have; None for all.
+            rpm: requests per minute.
+            tpm: tokens per minute.
+            parallel: requests at a time.
+            budget_usd: US dollars per budget period.
+            budget_period: when the budget begins anew.
+            expires: `12h`, `30d`, `2w`, or a date; None for never.
+        """
+        body = {
+            "name": name,
+            "role": role,
+            "routes": None if routes is None else list(routes),
+            "rpm": rpm,
+            "tpm": tpm,
+            "parallel": parallel,
+            "budget_usd": budget_usd,
+            "budget_period": budget_period,
+            "expires": expires,
+        }
+        call = ApiCall("POST", "/keys", {}, body)
+        return cast("CreatedKey", await self._connection.request(call))
+
+    async def revoke(self, name: str) -> Key:
+        """Revoke a key by its id or name."""
+        call = ApiCall("DELETE", f"/keys/{calls.quoted(name)}")
+        return cast("Key", await self._connection.request(call))
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:

@@ -64,15 +64,24 @@ class ApiCall(NamedTuple):
 
 def run(run_id: str, action: str = "", *, method: str = "GET") -> ApiCall:
     """Return the request for a run, or for an action on it."""
-    return ApiCall(method, f"/eval/{quote(run_id, safe='')}" + (f"/{action}" if action else ""))
+    return ApiCall(method, f"/eval/{quoted(run_id)}" + (f"/{action}" if action else ""))
+
+
+def quoted(text: str) -> str:
+    """Return a text as one part of a path."""
+    return quote(text, safe="")
 
 
 def create(
-    document: RunDocumentSource, changes: Mapping[str, Any], *, dry_run: bool = False
+    document: RunDocumentSource,
+    changes: Mapping[str, Any],
+    *,
+    key: str | None = None,
+    dry_run: bool = False,
 ) -> ApiCall:
     """Return the request for a new run, from a document or its file, with changed keys."""
     read = _read(document) if isinstance(document, str | Path) else _as_object(document)
-    params = {"dry_run": True} if dry_run else {}
+    params = {"dry_run": True if dry_run else None, "key": key}
     return ApiCall("POST", "/eval", params, {**read, **changes})
 
 
@@ -131,7 +140,7 @@ def label(fields: Mapping[str, Any], name: str) -> tuple[ApiCall, Callable[[str]
     body = {key: value for key, value in fields.items() if value is not None}
 
     def register(run_id: str) -> ApiCall:
-        path = f"/datasets/label/{quote(run_id, safe='')}"
+        path = f"/datasets/label/{quoted(run_id)}"
         return ApiCall("POST", path, {}, {"name": name})
 
     return ApiCall("POST", "/datasets/label", {}, body), register
@@ -139,7 +148,7 @@ def label(fields: Mapping[str, Any], name: str) -> tuple[ApiCall, Callable[[str]
 
 def experiment(name: str, *, method: str = "GET", body: Any = None, **params: Any) -> ApiCall:
     """Return the request for an experiment."""
-    return ApiCall(method, f"/experiments/{quote(name, safe='')}", params, body)
+    return ApiCall(method, f"/experiments/{quoted(name)}", params, body)
 
 
 def delete_traffic(request_id: str | None, filters: Mapping[str, str | float]) -> ApiCall:
@@ -152,7 +161,7 @@ def delete_traffic(request_id: str | None, filters: Mapping[str, str | float]) -
         return ApiCall("DELETE", "/traffic", filters)
     if filters:
         raise InputError("delete the records of a request_id or of filters, not of both")
-    return ApiCall("DELETE", f"/traffic/{quote(request_id, safe='')}")
+    return ApiCall("DELETE", f"/traffic/{quoted(request_id)}")
 
 
 def compare(runs: tuple[str, ...], params: Mapping[str, Any]) -> ApiCall:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+Role = Literal["client", "reviewer", "admin"]
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 
 
@@ -34,6 +35,7 @@ class Run(TypedDict):
     experiment: str
     tags: list[str]
     notes: str
+    key_id: str
     versions: dict[str, str]
 
 
@@ -284,3 +286,36 @@ class Estimate(TypedDict):
     seconds: float | None
     detectable: list[dict[str, Any]]
     notes: list[str]
+
+
+class Key(TypedDict):
+    """A client's key, without the key itself; None for no limit, times as in `Run`."""
+
+    id: str
+    name: str
+    role: Role
+    routes: list[str] | None
+    rpm: int | None
+    tpm: int | None
+    parallel: int | None
+    budget_usd: float | None
+    budget_period: Literal["day", "week", "month", "total"]
+    expires_at: float | None
+    created_at: float
+    revoked_at: float | None
+
+
+class ListedKey(TypedDict):
+    """A key, whether it can be used, and what it spent in its budget period."""
+
+    key: Key
+    state: Literal["active", "expired", "revoked"]
+    spent: dict[str, Any]
+
+
+class CreatedKey(TypedDict):
+    """A new key; `secret` is shown this once."""
+
+    secret: str
+    key: Key
+    warnings: list[str]

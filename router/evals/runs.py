@@ -98,20 +98,23 @@ class Runs:
 
     # Creating
 
-    async def create(self, document: RunDocument, *, base: Path, runner: Runner = "command") -> Run:
+    async def create(
+        self, document: RunDocument, *, base: Path, runner: Runner = "command", key_id: str = ""
+    ) -> Run:
         """Check a document down to the last template and store the run as `queued`.
 
         Args:
             document: what to do.
             base: the folder that relative dataset paths start from.
             runner: who is to execute it: this store's servers, or the calling command.
+            key_id: the id of the key that it belongs to; "" for none.
 
         Raises:
             RunDocumentError, DatasetError, MissingExtraError: what is wrong, and where; nothing
                 was stored and nothing was sent.
         """
         async with self._checked(document, base=base, runner=runner) as checked:
-            run = self._new_run(checked, base=base, runner=runner)
+            run = self._new_run(checked, base=base, runner=runner, key_id=key_id)
             await self._store.add_run(run, checked.dataset.samples())
         self._jobs.wake()
         return run
@@ -150,7 +153,7 @@ class Runs:
             dataset = await in_thread(prepare, document, source, metrics)
             yield _CheckedRun(document, metrics, dataset, source.name)
 
-    def _new_run(self, checked: _CheckedRun, *, base: Path, runner: Runner) -> Run:
+    def _new_run(self, checked: _CheckedRun, *, base: Path, runner: Runner, key_id: str) -> Run:
         document, samples = checked.document, checked.dataset.count
         return Run(
             id=_new_id(self._now()),
@@ -169,6 +172,7 @@ class Runs:
             experiment=document.experiment,
             tags=document.tags,
             notes=document.notes,
+            key_id=key_id,
         )
 
     async def _confine(self, runner: Runner, document: RunDocument, base: Path | None) -> None:

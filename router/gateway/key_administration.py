@@ -1,4 +1,4 @@
-"""Creates, revokes and lists clients' keys, for the commands of `evalrouter key`."""
+"""Creates, revokes and lists clients' keys, for `evalrouter key` and `/keys`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from providers.errors import InputError, closest
+from providers.errors import InputError, NotFoundError, closest
 from providers.names import check_name
 from router.config.section import IN_PLACE, NAME
 from router.gateway.keys import digest_of
@@ -57,6 +57,20 @@ async def add(store: KeyStore, name: str, key: str, *, now: float, **fields: Any
     return row
 
 
+async def find_key(store: KeyStore, name: str) -> KeyRow:
+    """Return the key with an id, or the one in use that has a name.
+
+    Raises:
+        NotFoundError: no key has this id, and none in use this name.
+    """
+    rows = (await store.keys()).by_hash.values()
+    for row in rows:
+        if row.id == name or (row.name == name and row.revoked_at is None):
+            return row
+    in_use = [row.name for row in rows if row.revoked_at is None]
+    raise NotFoundError(f"There is no key {name!r}.{closest(name, in_use)}")
+
+
 def _check(row: KeyRow) -> None:
     # A name that looks like an id or like a key would be taken for one.
     if not _NAME.fullmatch(row.name) or row.name.startswith(("key_", PREFIX)):
@@ -77,7 +91,7 @@ def _check(row: KeyRow) -> None:
         raise InputError(
             f"the time must be within {MAX_YEARS} years; leave it out and the key never expires"
         )
-    if row.admin and row.routes is not None:
+    if row.role == "admin" and row.routes is not None:
         raise InputError(
             "a key for administration may evaluate any route, so it cannot be confined to some"
         )

@@ -10,6 +10,8 @@ import msgspec
 from router.store.changes import ChangeStore
 
 BudgetPeriod = Literal["day", "week", "month", "total"]
+# Each may do what those before it may; `router/api/access.py` has the table.
+Role = Literal["client", "reviewer", "admin"]
 
 
 class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +21,7 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
         id: `key_` and a random part.
         name: the name that an administrator gave it; unique among keys that are not revoked.
         routes: the values of `model` that its requests may have; None for all.
-        admin: whether it may do more than call models: evaluations, traffic, metrics, pages.
+        role: what it may do besides calling models.
         rpm, tpm: requests and tokens per minute, per process; None for no limit.
         parallel: requests at a time, per process; None for no limit.
         budget_usd: US dollars per budget period; None for no limit.
@@ -30,7 +32,7 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     routes: tuple[str, ...] | None = None
-    admin: bool = False
+    role: Role = "client"
     rpm: int | None = None
     tpm: int | None = None
     parallel: int | None = None

@@ -55,6 +55,7 @@ class Run(msgspec.Struct, kw_only=True):
         versions: package versions that produced the numbers.
         experiment: the experiment that it belongs to, "" for none.
         tags, notes: as its document has them.
+        key_id: the id of the key that it belongs to, whose holder may see it; "" for none.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Run(msgspec.Struct, kw_only=True):
     experiment: str = ""
     tags: tuple[str, ...] = ()
     notes: str = ""
+    key_id: str = ""
 
 
 class UnreadableRun(Run):
@@ -100,6 +102,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     state: RunState | None = None
     experiment: str | None = None
     tag: str | None = None
+    key_id: str | None = None
 
 
 ANY_RUN = RunFilter()

@@ -116,8 +116,11 @@ class TrafficStore(ChangeStore, Protocol):
         """List requests, newest first; `before` is the number of the previous page's last row."""
         ...
 
-    async def request(self, request_id: str) -> TrafficRow | None:
-        """Return the newest request of an id, with its bodies; None when no request has it."""
+    async def request(self, request_id: str, *, key_id: str | None = None) -> TrafficRow | None:
+        """Return the newest request of an id, with its bodies; None when no request has it.
+
+        `key_id` selects those of one key; None selects all.
+        """
         ...
 
     async def traffic_totals(

@@ -93,7 +93,7 @@ def prepare(folder: Path, config: str) -> tuple[str, str]:
     (folder / "data.jsonl").write_text('{"prompt": "hi", "reference": "fine"}\n')
 
     async def make(store):
-        admin, _ = await create(store, "admin", now=0.5, admin=True)
+        admin, _ = await create(store, "admin", now=0.5, role="admin")
         app, _ = await create(store, "app", now=0.5, budget_usd=100.0)
         return admin, app
 

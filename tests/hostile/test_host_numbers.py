@@ -227,7 +227,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def key(folder):
     async def make(store):
-        return (await create(store, "app", now=0.5, budget_usd=1e9, admin=True))[0]
+        return (await create(store, "app", now=0.5, budget_usd=1e9, role="admin"))[0]
 
     return asyncio.run(with_store(folder, make))
 

@@ -169,8 +169,8 @@ async def with_store(folder, work):
 @pytest.fixture(scope="module")
 def key(folder):
     async def make(store):
-        await create(store, "admin", now=0.5, admin=True)
-        made, _ = await create(store, "app", now=0.5, budget_usd=1000.0, admin=True)
+        await create(store, "admin", now=0.5, role="admin")
+        made, _ = await create(store, "app", now=0.5, budget_usd=1000.0, role="admin")
         return made
 
     return asyncio.run(with_store(folder, make))

@@ -173,6 +173,12 @@ OPERATIONS = [
         ),
     ),
     Op("POST", "/datasets/label/{run_id}", {"name": "n"}, (("name",), (KEY,))),
+    Op(
+        "POST",
+        "/keys",
+        {"name": "n", "role": "client", "routes": ["r"], "budget_period": "day", "expires": "1h"},
+        (("name",), ("role",), ("routes", 0), ("budget_period",), ("expires",), (KEY,)),
+    ),
     Op("PATCH", "/experiments/{name}", {"tags": ["t"]}, (("tags", 0), (KEY,))),
     Op(
         "POST",

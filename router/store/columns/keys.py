@@ -22,22 +22,24 @@ log = logging.getLogger("evalrouter")
 # More than any budget.
 _ALL_USD = 1e300
 
-KEY_COLUMNS = KeyRow.__struct_fields__
+# `admin` is what versions before roles read and write.
+KEY_COLUMNS = (*KeyRow.__struct_fields__, "admin")
 _texts = msgspec.json.Decoder(tuple[str, ...])
 
 
 def key_columns(row: KeyRow) -> tuple[Any, ...]:
     """Return the values of KEY_COLUMNS."""
-    routes = None if row.routes is None else msgspec.json.encode(row.routes).decode()
-    return tuple(
-        routes if name == "routes" else value for name, value in msgspec.structs.asdict(row).items()
-    )
+    values = msgspec.structs.asdict(row)
+    if row.routes is not None:
+        values["routes"] = msgspec.json.encode(row.routes).decode()
+    return (*values.values(), int(row.role == "admin"))
 
 
 def key_of(row: Sequence[Any]) -> KeyRow:
     """Read a key from KEY_COLUMNS."""
     values = dict(zip(KEY_COLUMNS, row, strict=True))
-    values["admin"] = bool(values["admin"])
+    is_admin = bool(values.pop("admin"))
+    values["role"] = values["role"] or ("admin" if is_admin else "client")
     if values["routes"] is not None:
         values["routes"] = _texts.decode(values["routes"])
     return msgspec.convert(values, KeyRow)

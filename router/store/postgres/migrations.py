@@ -497,9 +497,17 @@ CREATE TRIGGER traffic_deletions_announce AFTER UPDATE ON traffic_deletions
     FOR EACH STATEMENT EXECUTE FUNCTION announce_deletion();
 """)
 
+_M033 = """
+-- An empty role is that of a key made by an older version: what its column `admin` says.
+ALTER TABLE keys ADD COLUMN role TEXT NOT NULL DEFAULT '';
+ALTER TABLE runs ADD COLUMN key_id TEXT NOT NULL DEFAULT '';
+CREATE INDEX runs_by_key ON runs (key_id, id) WHERE key_id <> '';
+"""
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
     "m031_changes": _M031,
     "m032_traffic_users": _M032,
+    "m033_roles": _M033,
 }

@@ -237,6 +237,10 @@ def _page(db: Connection, matching: RunFilter, limit: int, before: str | None) -
         conditions += ["experiment <> ''"] if matching.experiment else []
     if matching.tag is not None:
         conditions.append(db.contains("runs.tags", ":tag"))
+    if matching.key_id is not None:
+        # SQLite takes the index of keys only when it reads the second condition.
+        conditions.append("key_id = :key_id")
+        conditions += ["key_id <> ''"] if matching.key_id else []
     values = msgspec.structs.asdict(matching)
     values |= {"before": before, "tag": json_text(matching.tag)}
     return runs_where(db, " AND ".join(conditions), values, order_by="id DESC", limit=limit)

@@ -101,8 +101,8 @@ class SqlTraffic(SqlPart, TrafficStore):
             "list request records", _page, self.traffic_index, matching, limit, before
         )
 
-    async def request(self, request_id: str) -> TrafficRow | None:
-        return await self._database.read("read a request record", _request, request_id)
+    async def request(self, request_id: str, *, key_id: str | None = None) -> TrafficRow | None:
+        return await self._database.read("read a request record", _request, request_id, key_id)
 
     async def traffic_totals(
         self, matching: TrafficFilter, by: Sequence[TotalsBy], *, limit: int
@@ -187,9 +187,11 @@ def _totals(
     ]
 
 
-def _request(db: Connection, request_id: str) -> TrafficRow | None:
+def _request(db: Connection, request_id: str, key_id: str | None) -> TrafficRow | None:
+    of_key = "" if key_id is None else " AND key_id = :key_id"
     columns = db.execute(
-        _SELECT + " WHERE id = ? ORDER BY number DESC LIMIT 1", (request_id,)
+        _SELECT + f" WHERE id = :id{of_key} ORDER BY number DESC LIMIT 1",
+        {"id": request_id, "key_id": key_id},
     ).fetchone()
     if columns is None:
         return None

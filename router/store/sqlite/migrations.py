@@ -729,6 +729,16 @@ def m032_traffic_users(db: Database) -> None:
     db.execute("INSERT INTO traffic_deletions (version) VALUES (0)")
 
 
+def m033_roles(db: Database) -> None:
+    """What a key may do, and the key that a run belongs to.
+
+    An empty role is that of a key made by an older version: what its column `admin` says.
+    """
+    db.execute("ALTER TABLE keys ADD COLUMN role TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE runs ADD COLUMN key_id TEXT NOT NULL DEFAULT ''")
+    db.execute("CREATE INDEX runs_by_key ON runs (key_id, id) WHERE key_id <> ''")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -757,4 +767,5 @@ STEPS = (
     m030_traffic_index,
     m031_changes,
     m032_traffic_users,
+    m033_roles,
 )

@@ -39,13 +39,12 @@ KEYS = {
     "failing": {"parallel": 1, "tpm": 100, "budget_usd": 0.5},
     "old": {"expires_at": 1.0},
     "gone": {},
-    "admin": {"admin": True},
+    "admin": {"role": "admin"},
 }
 ADMIN_ONLY = [
     "/",
-    "/eval",
-    "/schema",
-    "/runs/x",
+    "/keys",
+    "/metrics",
     "/routes",
 ]
 
@@ -547,7 +546,7 @@ async def test_the_dearest_target_of_a_route_counts_and_changes_with_the_route(u
     store = SqliteStore(path)
     await store.open()
     key, _ = await create(store, "app", now=0.5, budget_usd=1.0)
-    admin, _ = await create(store, "admin", now=0.5, admin=True)
+    admin, _ = await create(store, "admin", now=0.5, role="admin")
     await store.close()
     config = f"""
 server: {{port: 0}}

@@ -244,6 +244,12 @@ def storing_labels(world, _port):
         yield "/eval/run_x/labels", {"labels": [label], "route": path, "output": path}
 
 
+def creating_keys(world, _port):
+    for name in no_names(world):
+        yield "/keys", {"name": name}
+        yield "/keys", {"name": "x", "routes": [f"nobody/{name}"]}
+
+
 def changing(world, _port):
     for path in world.names("rows.jsonl"):
         yield f"/experiments/{quote(path, safe='')}", {"notes": path}
@@ -273,6 +279,7 @@ REQUESTS = {
     ("PUT", "/datasets/{name}"): uploading,
     ("PUT", "/routes/{name}"): routing,
     ("PATCH", "/experiments/{name}"): changing,
+    ("POST", "/keys"): creating_keys,
     ("POST", "/v1/chat/completions"): naming_models("/v1/chat/completions", messages=MESSAGES),
     ("POST", "/v1/completions"): naming_models("/v1/completions", prompt="x"),
     ("POST", "/v1/embeddings"): naming_models("/v1/embeddings", input="x"),

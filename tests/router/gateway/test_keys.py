@@ -521,7 +521,7 @@ async def test_a_key_is_long_random_and_kept_nowhere(store, path, clock):
         {"budget_usd": math.nan},
         {"budget_usd": math.inf},
         {"expires_at": WEDNESDAY},
-        {"admin": True, "routes": ("r",)},
+        {"role": "admin", "routes": ("r",)},
     ],
 )
 async def test_keys_that_make_no_sense_are_refused(store, clock, fields):
@@ -569,7 +569,7 @@ def a_row(**fields) -> KeyRow:
 async def test_a_key_comes_back_as_it_was(store):
     full = a_row(
         routes=("a", "p/m"),
-        admin=True,
+        role="admin",
         rpm=1,
         tpm=2,
         parallel=3,

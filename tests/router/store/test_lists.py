@@ -51,7 +51,7 @@ async def test_experiments_have_notes_or_runs_or_both(store):
 
 
 async def test_keys_are_added_revoked_and_charged(store):
-    key = KeyRow(id="key_1", name="k", routes=("r",), admin=True, budget_usd=1.5, created_at=1.0)
+    key = KeyRow(id="key_1", name="k", routes=("r",), role="admin", budget_usd=1.5, created_at=1.0)
     await store.add_key(key, b"\0\xff" * 16)
     before = await store.keys()
     assert before.by_hash == {b"\0\xff" * 16: key}

@@ -1,0 +1,234 @@
+"""Who may call what: one table of operations and roles. What is not in it is refused.
+
+    ACCESS["GET /eval"]     # Access(no_key="no", client="own", reviewer="all", admin="all")
+
+`guard.py` finds out whose key a request presents. Litestar then finds the handler, and `Check`
+looks up the handler's operation here, so that no other reading of a path (encoded, with slashes)
+can lead past the table. `own` means that the answer has what belongs to the key: where the path
+names a run, `Check` sees to that; where it does not, the handler does (`Caller.only`).
+
+The model paths are answered before Litestar; `completions.py` admits every key there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
+from litestar.handlers.base import BaseRouteHandler
+
+from providers.errors import NotFoundError, PermissionDeniedError
+from router.api.request_parsing import PATHS
+from router.store.keys import KeyRow, Role
+from router.store.runs import RunStore
+
+Reach = Literal["no", "own", "all"]
+
+
+class Access(NamedTuple):
+    """How far an operation is open to a request without a key, and to the roles."""
+
+    no_key: Reach
+    client: Reach
+    reviewer: Reach
+    admin: Reach
+
+
+PUBLIC = Access("all", "all", "all", "all")
+ANY_KEY = Access("no", "all", "all", "all")
+OWN = Access("no", "own", "own", "all")
+OWN_RUNS = Access("no", "own", "all", "all")
+REVIEWERS = Access("no", "no", "all", "all")
+ADMINS = Access("no", "no", "no", "all")
+NOBODY = Access("no", "no", "no", "no")
+
+ACCESS: Mapping[str, Access] = {
+    "GET /health/live": PUBLIC,
+    "GET /health/ready": PUBLIC,
+    # models
+    **{f"POST {path}": ANY_KEY for path in PATHS},
+    "GET /v1/models": ANY_KEY,
+    "GET /v1/models/{model}": ANY_KEY,
+    # what the server can do
+    "GET /schema": ANY_KEY,
+    "GET /schema/openapi.json": ANY_KEY,
+    "GET /schema/openapi.yaml": ANY_KEY,
+    "GET /schema/openapi.yml": ANY_KEY,
+    "GET /eval/tasks": ANY_KEY,
+    # runs
+    "GET /eval": OWN_RUNS,
+    "POST /eval": ADMINS,
+    "GET /eval/compare": REVIEWERS,
+    "GET /eval/{run_id}": OWN_RUNS,
+    "DELETE /eval/{run_id}": ADMINS,
+    "GET /eval/{run_id}/events": OWN_RUNS,
+    "GET /eval/{run_id}/samples": OWN_RUNS,
+    "GET /eval/{run_id}/judgements": OWN_RUNS,
+    "GET /eval/{run_id}/labels": OWN_RUNS,
+    "PUT /eval/{run_id}/labels": REVIEWERS,
+    "GET /eval/{run_id}/label-plan": REVIEWERS,
+    "POST /eval/{run_id}/pause": ADMINS,
+    "POST /eval/{run_id}/cancel": ADMINS,
+    "POST /eval/{run_id}/resume": ADMINS,
+    "POST /eval/{run_id}/rescore": ADMINS,
+    "POST /eval/{run_id}/extend": ADMINS,
+    "POST /eval/{run_id}/export": ADMINS,
+    "GET /runs/{run_id}": OWN_RUNS,
+    # experiments and judges
+    "GET /experiments": REVIEWERS,
+    "GET /experiments/{name}": REVIEWERS,
+    "PATCH /experiments/{name}": ADMINS,
+    "DELETE /experiments/{name}": ADMINS,
+    "GET /eval/judges": REVIEWERS,
+    "GET /eval/judges/studies/{study_id}": REVIEWERS,
+    "GET /eval/judges/studies/{study_id}/fragment": REVIEWERS,
+    "GET /eval/judges/{name}/calibration": REVIEWERS,
+    "GET /eval/judges/{provider}/{model}/calibration": REVIEWERS,
+    # datasets
+    "GET /datasets": REVIEWERS,
+    "POST /datasets": ADMINS,
+    "GET /datasets/{name}": REVIEWERS,
+    "PUT /datasets/{name}": ADMINS,
+    "DELETE /datasets/{name}": ADMINS,
+    "GET /datasets/{name}/content": REVIEWERS,
+    "POST /datasets/label": ADMINS,
+    "POST /datasets/label/{run_id}": ADMINS,
+    # requests
+    "GET /traffic": OWN,
+    "DELETE /traffic": ADMINS,
+    "GET /traffic/totals": OWN,
+    "GET /traffic/{request_id}": OWN,
+    "DELETE /traffic/{request_id}": ADMINS,
+    # the server itself
+    "GET /": ADMINS,
+    "GET /metrics": ADMINS,
+    "GET /keys": ADMINS,
+    "POST /keys": ADMINS,
+    "DELETE /keys/{name}": ADMINS,
+    "GET /routes": ADMINS,
+    "GET /routes/{name}": ADMINS,
+    "PUT /routes/{name}": ADMINS,
+    "DELETE /routes/{name}": ADMINS,
+    "GET /providers": ADMINS,
+    "GET /providers/{name}/conformance": ADMINS,
+    "POST /providers/{name}/conformance": ADMINS,
+}
+# No operation of these paths has a parameter in its path.
+PUBLIC_PATHS = frozenset(
+    operation.partition(" ")[2] for operation, access in ACCESS.items() if access.no_key == "all"
+)
+
+
+class Caller(NamedTuple):
+    """Who sent a request, and what they may have of what they requested.
+
+    Attributes:
+        key: the key of the request; None while no key is needed, and where none is.
+        reach: the cell of the table.
+    """
+
+    key: KeyRow | None
+    reach: Reach
+
+    @property
+    def only(self) -> str | None:
+        """The id of the key whose runs or requests the answer may have; None for all."""
+        return self.key.id if self.key is not None and self.reach == "own" else None
+
+    @property
+    def key_id(self) -> str:
+        """The id of the request's key; "" without one."""
+        return "" if self.key is None else self.key.id
+
+
+InjectedCaller = NamedDependency[Caller]
+
+
+def caller(request: Request[Any, Any, Any]) -> Caller:
+    """Return who sent a request, as `Check` found out."""
+    found: Caller = request.scope["auth"]
+    return found
+
+
+class Check:
+    """Litestar's guard of every handler: refuses what the table does not allow.
+
+    Args:
+        runs: says whose a run is.
+    """
+
+    def __init__(self, runs: RunStore) -> None:
+        self._runs = runs
+
+    async def __call__(
+        self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
+    ) -> None:
+        """Let the request through, and leave a Caller for its handler.
+
+        Raises:
+            PermissionDeniedError: 403, the key's role may not.
+            NotFoundError: the run is another key's.
+        """
+        scope: Any = connection.scope
+        presented: PresentedKey = scope[PRESENTED]
+        if not presented.required:
+            scope["auth"] = Caller(None, "all")
+            return
+        row, path = presented.key, scope["path_template"]
+        role = None if row is None else row.role
+        if scope["method"] == "OPTIONS":
+            operations = [name for name in ACCESS if name.partition(" ")[2] == path]
+        else:
+            operations = [f"{scope['method']} {path}"]
+        reaches = {reach_of(operation, role) for operation in operations} - {"no"}
+        if not reaches:
+            raise _refusal(operations, role)
+        scope["auth"] = caller = Caller(row, "own" if "own" in reaches else "all")
+        run_id = scope["path_params"].get("run_id")
+        if caller.only is not None and run_id is not None:
+            await self._check_run(run_id, caller.only)
+
+    async def _check_run(self, run_id: str, key_id: str) -> None:
+        """Refuse a run of another key as if it did not exist, and so a part of its id."""
+        run = None
+        # The store's message names runs of others whose ids begin so.
+        with contextlib.suppress(NotFoundError):
+            run = await self._runs.run(run_id)
+        if run is None or run.id != run_id or run.key_id != key_id:
+            raise NotFoundError(f"There is no run {run_id!r}.")
+
+
+class PresentedKey(NamedTuple):
+    """What `guard.py` leaves for `Check`: the key of a request, and whether one is needed."""
+
+    key: KeyRow | None
+    required: bool
+
+
+# Where it is in the scope.
+PRESENTED = "evalrouter_key"
+
+
+def reach_of(operation: str, role: Role | None) -> Reach:
+    """Return the cell of the table; "no" for an operation that is not in it."""
+    access = ACCESS.get(operation, NOBODY)
+    return access.no_key if role is None else getattr(access, role)
+
+
+def _refusal(operations: list[str], role: Role | None) -> PermissionDeniedError:
+    accesses = [ACCESS.get(operation, NOBODY) for operation in operations]
+    if any(access.reviewer != "no" for access in accesses):
+        return PermissionDeniedError(
+            f"This key's role is {role}; this request needs a key created with "
+            "'evalrouter key create NAME --role reviewer', or admin.",
+            code="reviewer_required",
+        )
+    return PermissionDeniedError(
+        f"This key's role is {role}; this request needs a key created with "
+        "'evalrouter key create NAME --role admin'.",
+        code="admin_required",
+    )

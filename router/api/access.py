@@ -1,11 +1,11 @@
 """Who may call what: one table of operations and roles. What is not in it is refused.
 
-    ACCESS["GET /eval"]     # Access(no_key="no", client="own", reviewer="all", admin="all")
+    ACCESS["GET /eval"]     # RoleAccess(no_key="no", client="own", reviewer="all", admin="all")
 
-`guard.py` finds out whose key a request presents. Litestar then finds the handler, and `Check`
-looks up the handler's operation here, so that no other reading of a path (encoded, with slashes)
-can lead past the table. `own` means that the answer has what belongs to the key: where the path
-names a run, `Check` sees to that; where it does not, the handler does (`Caller.only`).
+`guard.py` finds out whose key a request presents. Litestar then finds the handler, and
+`AccessCheck` looks up the handler's operation here, so that no other reading of a path (encoded,
+with slashes) can lead past the table. `own` means that the answer has what belongs to the key:
+where the path names a run, `AccessCheck` sees to that; where not, the handler does (`Caller.only`).
 
 The model paths are answered before Litestar; `completions.py` admits every key there.
 """
@@ -29,7 +29,7 @@ from router.store.runs import RunStore
 Reach = Literal["no", "own", "all"]
 
 
-class Access(NamedTuple):
+class RoleAccess(NamedTuple):
     """How far an operation is open to a request without a key, and to the roles."""
 
     no_key: Reach
@@ -38,15 +38,15 @@ class Access(NamedTuple):
     admin: Reach
 
 
-PUBLIC = Access("all", "all", "all", "all")
-ANY_KEY = Access("no", "all", "all", "all")
-OWN = Access("no", "own", "own", "all")
-OWN_RUNS = Access("no", "own", "all", "all")
-REVIEWERS = Access("no", "no", "all", "all")
-ADMINS = Access("no", "no", "no", "all")
-NOBODY = Access("no", "no", "no", "no")
+PUBLIC = RoleAccess("all", "all", "all", "all")
+ANY_KEY = RoleAccess("no", "all", "all", "all")
+OWN_REQUESTS = RoleAccess("no", "own", "own", "all")
+OWN_RUNS = RoleAccess("no", "own", "all", "all")
+REVIEWERS = RoleAccess("no", "no", "all", "all")
+ADMINS = RoleAccess("no", "no", "no", "all")
+CLOSED = RoleAccess("no", "no", "no", "no")
 
-ACCESS: Mapping[str, Access] = {
+ACCESS: Mapping[str, RoleAccess] = {
     "GET /health/live": PUBLIC,
     "GET /health/ready": PUBLIC,
     # models
@@ -98,10 +98,10 @@ ACCESS: Mapping[str, Access] = {
     "POST /datasets/label": ADMINS,
     "POST /datasets/label/{run_id}": ADMINS,
     # requests
-    "GET /traffic": OWN,
+    "GET /traffic": OWN_REQUESTS,
     "DELETE /traffic": ADMINS,
-    "GET /traffic/totals": OWN,
-    "GET /traffic/{request_id}": OWN,
+    "GET /traffic/totals": OWN_REQUESTS,
+    "GET /traffic/{request_id}": OWN_REQUESTS,
     "DELETE /traffic/{request_id}": ADMINS,
     # the server itself
     "GET /": ADMINS,
@@ -149,12 +149,12 @@ InjectedCaller = NamedDependency[Caller]
 
 
 def caller(request: Request[Any, Any, Any]) -> Caller:
-    """Return who sent a request, as `Check` found out."""
-    found: Caller = request.scope["auth"]
-    return found
+    """Return who sent a request, as `AccessCheck` found out."""
+    sender: Caller = request.scope["auth"]
+    return sender
 
 
-class Check:
+class AccessCheck:
     """Litestar's guard of every handler: refuses what the table does not allow.
 
     Args:
@@ -203,7 +203,7 @@ class Check:
 
 
 class PresentedKey(NamedTuple):
-    """What `guard.py` leaves for `Check`: the key of a request, and whether one is needed."""
+    """What `guard.py` leaves for `AccessCheck`: the key of a request, and whether one is needed."""
 
     key: KeyRow | None
     required: bool
@@ -215,12 +215,12 @@ PRESENTED = "evalrouter_key"
 
 def reach_of(operation: str, role: Role | None) -> Reach:
     """Return the cell of the table; "no" for an operation that is not in it."""
-    access = ACCESS.get(operation, NOBODY)
+    access = ACCESS.get(operation, CLOSED)
     return access.no_key if role is None else getattr(access, role)
 
 
 def _refusal(operations: list[str], role: Role | None) -> PermissionDeniedError:
-    accesses = [ACCESS.get(operation, NOBODY) for operation in operations]
+    accesses = [ACCESS.get(operation, CLOSED) for operation in operations]
     if any(access.reviewer != "no" for access in accesses):
         return PermissionDeniedError(
             f"This key's role is {role}; this request needs a key created with "

@@ -56,7 +56,7 @@ def evaluate() -> None:
 @click.option("--key", help="The id or name of the client's key that the run belongs to.")
 @config_option
 @json_option
-def eval_run(  # noqa: PLR0917 - one parameter for each option
+def eval_run(
     document: Path | None,
     dry_run: bool,
     key: str | None,

@@ -17,7 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from servers import gateway, scripted
 
 import router.api
-from router.api.access import ACCESS, ADMINS, OWN, OWN_RUNS, PUBLIC, Check, reach_of
+from router.api.access import ACCESS, ADMINS, OWN_REQUESTS, OWN_RUNS, PUBLIC, AccessCheck, reach_of
 from router.api.guard import Guard
 from router.api.origins import Hosts, Origins
 from router.api.request_parsing import PATHS
@@ -218,7 +218,7 @@ def test_no_form_of_a_path_leads_to_anothers_run(world, form):
 
 
 def test_clients_see_their_own_requests_only(world):
-    assert {name for name, access in ACCESS.items() if access == OWN} == {
+    assert {name for name, access in ACCESS.items() if access == OWN_REQUESTS} == {
         "GET /traffic",
         "GET /traffic/totals",
         "GET /traffic/{request_id}",
@@ -266,7 +266,7 @@ async def test_a_route_that_is_not_in_the_table_is_refused(tmp_path):
         secret, _ = await create(store, "boss", now=0.5, role="admin")
         keys.replace_rows(await store.keys())
         config = parse("", "", {})
-        app = Litestar(route_handlers=[about], guards=[Check(store)], openapi_config=None)
+        app = Litestar(route_handlers=[about], guards=[AccessCheck(store)], openapi_config=None)
         guard = Guard(app, keys, Hosts(config.server), Origins(()))
         transport = httpx.ASGITransport(app=guard)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:

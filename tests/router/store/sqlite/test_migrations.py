@@ -12,6 +12,7 @@ from stores import a_run, answered, everything, some_samples, sqlite_store
 
 from evaluators.base import Cell
 from providers.errors import StoreError
+from router.store.keys import KeyRow
 from router.store.sqlite import SqliteStore
 from router.store.sqlite.migrations import STEPS, migrate
 
@@ -154,3 +155,34 @@ async def test_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path):
         await SqliteStore(path).open()
     with closing(sqlite3.connect(path)) as connection:
         assert Database(connection).schema == before
+
+
+_OLD_KEY = (
+    "INSERT INTO keys (id, name, hash, admin, budget_period, created_at)"
+    " VALUES (?, ?, ?, ?, 'total', 1.0)"
+)
+
+
+async def test_keys_of_older_versions_keep_what_they_may_do(tmp_path):
+    path = tmp_path / "e.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(Database(connection), stop_before="m033_roles")
+        connection.execute(_OLD_KEY, ("key_1", "boss", b"1" * 32, 1))
+        connection.execute(_OLD_KEY, ("key_2", "app", b"2" * 32, 0))
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        # An older program that has the file open goes on adding keys.
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(_OLD_KEY, ("key_3", "late", b"3" * 32, 1))
+        roles = {row.name: row.role for row in (await store.keys()).by_hash.values()}
+        assert roles == {"boss": "admin", "app": "client", "late": "admin"}
+        await store.add_key(
+            KeyRow(id="key_4", name="new", role="reviewer", created_at=2.0), b"4" * 32
+        )
+        await store.add_key(KeyRow(id="key_5", name="top", role="admin", created_at=2.0), b"5" * 32)
+    finally:
+        await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        read_by_older = "SELECT name, admin FROM keys WHERE id > 'key_3' ORDER BY id"
+        assert connection.execute(read_by_older).fetchall() == [("new", 0), ("top", 1)]

@@ -45,7 +45,7 @@ async def ensure_configured_key(store: KeyStore, key: str, now: float) -> None:
         )
         return
     try:
-        row = await add(store, NAME, key, now=now, admin=True)
+        row = await add(store, NAME, key, now=now, role="admin")
     except ConflictError:
         # Another server that starts at the same time may have created it.
         if not _is_known(await store.keys(), key, now):
@@ -70,7 +70,9 @@ def _is_known(table: KeyTable, key: str, now: float) -> bool:
 
 
 def _has_admin(table: KeyTable, now: float) -> bool:
-    return any(row.admin and state_of(row, now) == "active" for row in table.by_hash.values())
+    return any(
+        row.role == "admin" and state_of(row, now) == "active" for row in table.by_hash.values()
+    )
 
 
 async def ensure_written_key(store: KeyStore, folder: Path, now: float) -> None:
@@ -91,7 +93,7 @@ async def ensure_written_key(store: KeyStore, folder: Path, now: float) -> None:
     # Written first: a key that is stored and that nobody has would lock everybody out.
     key, is_new = _read_or_write(path)
     try:
-        row = await add(store, NAME, key, now=now, admin=True)
+        row = await add(store, NAME, key, now=now, role="admin")
     except ConflictError:
         if is_new:
             path.unlink()

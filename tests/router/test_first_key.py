@@ -48,7 +48,7 @@ def in_store(config, action):
 
 def keys_of(config):
     rows = in_store(config, lambda store: listed(store, time.time()))
-    return [(row.key.name, row.key.admin, row.state) for row in rows]
+    return [(row.key.name, row.key.role == "admin", row.state) for row in rows]
 
 
 ADMIN = ("admin", True, "active")
@@ -71,7 +71,7 @@ def test_a_key_of_the_environment_is_the_first_administrators(tmp_path, caplog):
 
 def test_a_key_of_the_environment_is_not_created_beside_another_administrators(tmp_path, caplog):
     config = config_of(tmp_path)
-    in_store(config, lambda store: create(store, "boss", now=time.time(), admin=True))
+    in_store(config, lambda store: create(store, "boss", now=time.time(), role="admin"))
     create_first_key(config_of(tmp_path, environ={"EVALROUTER_ADMIN_KEY": KEY}), OTHERS)
     assert keys_of(config) == [("boss", True, "active")]
     assert "key create NAME --admin" in caplog.text

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
+from router_process import ForkedProcess
 
 # Long enough for a busy machine; a test that waits so long fails.
 PATIENCE_S = 60.0
@@ -28,11 +29,13 @@ class ServerProcess:
 
     Attributes:
         process: the server's, or its supervisor's.
+        pid: its id.
         url: its base URL.
     """
 
     def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
         self.process = process
+        self.pid = process.router_pid if isinstance(process, ForkedProcess) else process.pid
         self._folder = folder
         wait_for(lambda: "http://" in self.log or process.poll() is not None)
         found = re.search(r"http://\S+", self.log)
@@ -46,12 +49,12 @@ class ServerProcess:
     @property
     def workers(self) -> list[int]:
         """The processes that answer, where there are several."""
-        return _workers_of(self.process.pid)
+        return _workers_of(self.pid)
 
     @property
     def pids(self) -> list[int]:
         """All processes that answer, and their supervisor."""
-        return [*self.workers, self.process.pid]
+        return [*self.workers, self.pid]
 
     def is_ready(self) -> bool:
         try:
@@ -78,9 +81,12 @@ def serving(folder: Path, *args: str, before: Sequence[str] = ()) -> Iterator[Se
 @contextlib.contextmanager
 def starting(folder: Path, *args: str, before: Sequence[str] = ()) -> Iterator[ServerProcess]:
     """A server that has an address and may not answer yet."""
-    command = [*before, sys.executable, "-m", "router", "serve", *args]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, stderr=log)
+        if before:
+            command = [*before, sys.executable, "-m", "router", "serve", *args]
+            process = subprocess.Popen(command, cwd=folder, stderr=log)
+        else:
+            process = ForkedProcess("serve", *args, cwd=folder, stderr=log)
     try:
         yield ServerProcess(folder, process)
     finally:

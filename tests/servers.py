@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 import httpx
 import msgspec
+from router_process import ForkedProcess, router_command
 
 from providers.base import Secret
 from providers.offline.scripted import Script, ScriptedServer
@@ -114,11 +114,10 @@ def s3_server(bucket: str) -> Iterator[S3]:
 @contextmanager
 def process(
     folder: Path, *args: str, environ: Mapping[str, str] = {}
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
+) -> Iterator[tuple[ForkedProcess, str]]:
     """`evalrouter serve` in a process of its own, ready; yields it and its base URL."""
-    command = [sys.executable, "-m", "router", "serve", *args]
-    server = subprocess.Popen(
-        command, cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ | environ
+    server = ForkedProcess(
+        "serve", *args, cwd=folder, env=os.environ | environ, stderr=subprocess.PIPE, text=True
     )
     try:
         assert server.stderr is not None
@@ -141,9 +140,8 @@ def process(
 
 def evalrouter(*args: object, check: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own; `check` is its exit code."""
-    command = [sys.executable, "-m", "router", *map(str, args)]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | environ, check=False
+        router_command(*args), capture_output=True, text=True, env=os.environ | environ, check=False
     )
     assert done.returncode == check, done.stderr + done.stdout
     assert "Traceback" not in done.stderr

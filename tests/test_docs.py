@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import httpx
 import msgspec
 import pytest
 import yaml
+from router_process import ForkedProcess, router_command
 from servers import reserved_port
 
 from evaluators.document import RunDocument
@@ -139,8 +141,11 @@ class Session:
 
     def serve(self, command: str) -> None:
         self.stop()
-        self.server = subprocess.Popen(
-            [*command.split(), "--port", str(self.port)],
+        _, *arguments = command.split()
+        self.server = ForkedProcess(
+            *arguments,
+            "--port",
+            self.port,
             cwd=self.folder,
             env=self.environ,
             stderr=subprocess.DEVNULL,
@@ -164,7 +169,13 @@ class Session:
 def session(folder: Path, text: str, port: int) -> Iterator[Session]:
     """With the files that the page shows, and values for the variables that they name."""
     environ = {**os.environ, **dummies(text), "NO_COLOR": "1"}
-    environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    programs = folder.with_name(f"{folder.name}-programs")
+    programs.mkdir()
+    program = programs / "evalrouter"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(router_command())} "$@"\n')
+    program.chmod(0o755)
+    paths = (programs, Path(sys.executable).parent, os.environ["PATH"])
+    environ["PATH"] = os.pathsep.join(map(str, paths))
     environ["PYTHONPATH"] = str(ROOT)
     for block in blocks(text):
         if shown := re.search(r"`([\w-]+\.\w+)`[^`]*(?:`[^`]*`[^`]*)?:$", block.before):

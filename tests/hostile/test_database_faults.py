@@ -313,7 +313,7 @@ def test_a_full_disk_is_noticed_before_and_after_it_is(upstream, tmp_path):
     (tmp_path / "data.jsonl").write_text('{"prompt": "hi", "reference": "fine"}\n')
     with serving(tmp_path, before=(*prefix, f'{mount} && exec "$@"', "sh")) as server:
         found = World(server, tmp_path, "", "")
-        filler = Path(f"/proc/{server.process.pid}/root{data}/filler")
+        filler = Path(f"/proc/{server.pid}/root{data}/filler")
         with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(4096))

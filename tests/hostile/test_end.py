@@ -139,7 +139,7 @@ def ends_whatever_is_under_way(folder: Path, server: ServerProcess, hung, end) -
         begun(events, request("GET", f"/eval/{run['id']}/events"))
         wait_for(lambda: len(hung.requests) == asked + 2)
         wait_for(lambda: rows(folder, "SELECT 1 FROM answers"))
-        processes = [server.process.pid, *descendants(server.process.pid)]
+        processes = [server.pid, *descendants(server.pid)]
         end()
         assert server.wait() == 0
         for client in (read, events):
@@ -249,7 +249,7 @@ def test_a_locked_database_does_not_keep_the_process(tmp_path, upstream, hung, c
             headers = {"x-request-id": "req-locked"}
             reply = httpx.post(server.url + CHAT, content=chat("up/m"), headers=headers, timeout=60)
             assert reply.status_code == 200
-            processes = [server.process.pid, *descendants(server.process.pid)]
+            processes = [server.pid, *descendants(server.pid)]
             server.signal(signal.SIGTERM)
             assert server.wait() == 0
         wait_for(lambda: not any(is_alive(pid) for pid in processes))

@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import httpx
 import pytest
+from router_process import router_command
 from servers import gateway, process, scripted
 
 from router.app import create_app
@@ -274,11 +274,11 @@ def test_draining_has_an_end(upstream, tmp_path):
 def test_workers_share_the_port_and_a_dead_one_is_replaced(upstream, tmp_path, http):
     (tmp_path / "evalrouter.yaml").write_text(config_of(upstream))
     with process(tmp_path, "--workers", "2") as (server, url):
-        wait_for(lambda: len(children(server.pid)) == 2)
-        first = children(server.pid)
+        wait_for(lambda: len(children(server.router_pid)) == 2)
+        first = children(server.router_pid)
         assert answer_of(http, url) == "from a"
         os.kill(first[0], signal.SIGKILL)
-        wait_for(lambda: len(set(children(server.pid)) - set(first)) == 1)
+        wait_for(lambda: len(set(children(server.router_pid)) - set(first)) == 1)
         wait_for(lambda: ready(url))
         with httpx.Client() as fresh:
             assert answer_of(fresh, url) == "from a"
@@ -289,8 +289,8 @@ def test_workers_share_the_port_and_a_dead_one_is_replaced(upstream, tmp_path, h
 def test_workers_do_not_outlive_a_killed_supervisor(upstream, tmp_path):
     (tmp_path / "evalrouter.yaml").write_text(config_of(upstream))
     with process(tmp_path, "--workers", "2") as (server, _):
-        wait_for(lambda: len(children(server.pid)) == 2)
-        workers = children(server.pid)
+        wait_for(lambda: len(children(server.router_pid)) == 2)
+        workers = children(server.router_pid)
         server.kill()
         server.wait()
         wait_for(lambda: not any(alive(pid) for pid in workers))
@@ -327,7 +327,7 @@ def test_an_address_in_use_is_said_plainly(upstream, tmp_path):
     (tmp_path / "evalrouter.yaml").write_text(config_of(upstream))
     with process(tmp_path) as (_, url):
         port = url.rpartition(":")[2]
-        command = [sys.executable, "-m", "router", "serve", "--port", port]
+        command = router_command("serve", "--port", port)
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert "in use" in done.stderr
@@ -344,7 +344,7 @@ def test_a_database_that_cannot_be_opened_is_said_in_a_line(tmp_path, workers, d
         path.write_bytes(b"not a database" * 1000)
     config = tmp_path / "evalrouter.yaml"
     config.write_text(f'server: {{port: 0}}\nstorage: {{database: "sqlite:///{path}"}}\n')
-    command = [sys.executable, "-m", "router", "serve", "--config", config, "--workers", workers]
+    command = router_command("serve", "--config", config, "--workers", workers)
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
     )

@@ -10,6 +10,7 @@ import fake_hosts
 import pytest
 import tiny_gguf
 from hosts import config, open_host, transport
+from router_process import router_command
 from servers import gateway, scripted
 
 from providers.conformance.checks import CHECKS
@@ -166,7 +167,7 @@ SCRIPT = {"tiny": [{"answer": "one two three four five"}]}
 
 def run(*arguments, folder):
     return subprocess.run(
-        [sys.executable, "-m", "router", "providers", "test", *arguments],
+        router_command("providers", "test", *arguments),
         cwd=folder,
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path.cwd()), "COLUMNS": "200"},

@@ -3,8 +3,9 @@
 import json
 import os
 import subprocess
-import sys
 from datetime import datetime, timedelta, timezone
+
+from router_process import router_command
 
 NEPAL = timezone(timedelta(hours=5, minutes=45))
 RUN = """
@@ -17,7 +18,7 @@ name: NAME
 
 def evalrouter(folder, *args, code=0):
     done = subprocess.run(
-        [sys.executable, "-m", "router", *args],
+        router_command(*args),
         cwd=folder,
         env={**os.environ, "TZ": "Asia/Kathmandu", "COLUMNS": "80"},
         capture_output=True,

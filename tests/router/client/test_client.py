@@ -16,6 +16,7 @@ import httpx
 import pandas as pd
 import pytest
 from generate_synchronous_client import SOURCE, TARGET, synchronous
+from router_process import router_command
 from servers import gateway, process, reserved_port, scripted
 
 from providers import errors
@@ -314,7 +315,7 @@ def test_refusals_are_the_servers_own_exceptions(client, url):
 
 def test_a_server_that_asks_for_keys(url, folder):
     made = subprocess.run(
-        [sys.executable, "-m", "router", "key", "create", "me", "--admin", "--json"],
+        router_command("key", "create", "me", "--admin", "--json"),
         capture_output=True,
         text=True,
         check=True,

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from router_process import router_command
 from servers import gateway, scripted
 
 ROWS = [{"id": f"s{n}", "input": f"Say {n}", "reference": f"Say {n}"} for n in range(12)]
@@ -43,7 +44,7 @@ def evaluate(folder, document, *, where="."):
     path = folder / where / "run.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"dataset": str(folder / "data.jsonl"), **document}))
-    command = [sys.executable, "-m", "router", "eval", "run", str(path), "--json"]
+    command = router_command("eval", "run", path, "--json")
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
@@ -92,12 +93,12 @@ def test_a_changed_file_does_not_go_on_with_an_old_run(folder):
     first = json.loads(evaluate(folder, document).stdout)
     run_id, signatures = first["run"]["id"], first["report"]["signatures"]
     mine.write_text("def score(*_): return 2")
-    command = [sys.executable, "-m", "router", "eval", "extend", run_id, "--repeats", "2"]
+    command = router_command("eval", "extend", run_id, "--repeats", "2")
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 2
     assert "scores of one run must have one signature" in " ".join(done.stderr.split())
     mine.unlink()
-    command = [sys.executable, "-m", "router", "eval", "show", run_id, "--json"]
+    command = router_command("eval", "show", run_id, "--json")
     shown = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     report = json.loads(shown.stdout)["report"]
     assert report["routes"][0]["scores"][0]["estimate"] == 1

@@ -11,6 +11,7 @@ from contextlib import closing
 
 import httpx
 import pytest
+from router_process import ForkedProcess
 from servers import evalrouter, gateway, process, scripted
 
 MODELS = {
@@ -57,8 +58,8 @@ def run_file(folder, check=0, **changes):
 def begin(folder, **changes):
     """A run that a command carries out in a process of its own; the process and the run's id."""
     (folder / "run.json").write_text(json.dumps(document(**changes)))
-    command = [sys.executable, "-m", "router", "eval", "run", "run.json"]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    child = ForkedProcess("eval", "run", "run.json", **pipes)
     return child, child.stderr.readline().split(":")[0]
 
 

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from oracle_data import DIALOGUES
+from router_process import ForkedProcess
 from servers import evalrouter, gateway, scripted
 
 ROWS = [{"id": f"s{n}", "input": f"Say {n}", "reference": f"Say {n}"} for n in range(12)]
@@ -346,8 +346,7 @@ def test_kill_9_in_mid_run_and_resume_sends_nothing_finished_twice(folder, upstr
     (folder / "run.json").write_text(
         json.dumps(document(routes=["up/slow", "up/echo"], limits={"concurrency": 8}))
     )
-    command = [sys.executable, "-m", "router", "eval", "run", "run.json"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = ForkedProcess("eval", "run", "run.json", stderr=subprocess.PIPE, text=True)
     run_id = process.stderr.readline().split(":")[0]
     while upstream.log.total < 100:
         time.sleep(0.01)
@@ -374,8 +373,7 @@ def test_ctrl_c_stops_a_run_and_says_how_to_go_on(folder, upstream):
     (folder / "run.json").write_text(
         json.dumps(document(routes=["up/slow"], limits={"concurrency": 4}))
     )
-    command = [sys.executable, "-m", "router", "eval", "run", "run.json"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = ForkedProcess("eval", "run", "run.json", stderr=subprocess.PIPE, text=True)
     run_id = process.stderr.readline().split(":")[0]
     while upstream.log.total < 20:
         time.sleep(0.01)

@@ -5,12 +5,12 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import httpx
 import pytest
+from router_process import ForkedProcess
 from servers import gateway, scripted
 
 from evaluators.judge import prometheus
@@ -467,9 +467,8 @@ def test_mistakes_are_told_before_any_request(http, upstream, metric, message):
 
 
 def command(folder, *args):
-    done = [sys.executable, "-m", "router", *args]
-    return subprocess.Popen(
-        done, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    return ForkedProcess(
+        *args, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

@@ -4,12 +4,12 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import httpx
 import pytest
+from router_process import ForkedProcess
 from servers import gateway, scripted
 
 from evaluators.document import RunDocument
@@ -312,12 +312,7 @@ async def test_a_changed_dataset_is_not_gone_on_with(services, folder):
 
 
 def command(*args):
-    return subprocess.Popen(
-        [sys.executable, "-m", "router", "judge", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return ForkedProcess("judge", *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_killed_calibration_pays_for_no_finished_verdict_twice(folder):

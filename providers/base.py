@@ -250,6 +250,18 @@ class HasModelFacts(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksKey(Protocol):
+    """A provider whose list of models may be open to anybody, and so show nothing of the key."""
+
+    async def check_key(self) -> Reply | None:
+        """Send the cheapest request that the host refuses (401, 403) without the right key.
+
+        None where the list of models is one.
+        """
+        ...
+
+
 class BytesReply:
     """A Reply that is made on the spot, for providers that live in this process."""
 

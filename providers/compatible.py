@@ -25,12 +25,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 class HostRow(NamedTuple):
-    """A host: what its users need not write in the config, and how its fields differ."""
+    """A host: what its users need not write in the config, and how its fields differ.
+
+    `key_path` is a path below the base URL that needs the key, where the list of models does not.
+    """
 
     kind: str
     base_url: str
     title: str
     rules: Rules | None = None
+    key_path: str = "models"
 
 
 _GROQ_NESTED = Nested(
@@ -63,7 +67,7 @@ _GROQ = Rules(
 HOSTS = (
     HostRow("compatible", "", "any host with OpenAI's API"),
     HostRow("groq", "https://api.groq.com/openai/v1", "Groq", _GROQ),
-    HostRow("openrouter", "https://openrouter.ai/api/v1", "OpenRouter"),
+    HostRow("openrouter", "https://openrouter.ai/api/v1", "OpenRouter", key_path="key"),
     HostRow("together", "https://api.together.xyz/v1", "Together AI"),
     HostRow("vllm", "http://127.0.0.1:8000/v1", "vLLM's OpenAI server"),
 )
@@ -130,6 +134,7 @@ class Compatible:
         *,
         default_url: str = "",
         rules: Rules | None = None,
+        key_path: str = "models",
     ) -> None:
         self.name = name
         self._transport = transport
@@ -143,6 +148,7 @@ class Compatible:
         self._base = (config.base_url or default_url).rstrip("/")
         paths = ("chat/completions", "completions", "embeddings", "models")
         self._urls = {path: f"{self._base}/{path}" for path in paths}
+        self._key_path = key_path
         self._headers = self._make_headers(config)
 
     def _make_headers(self, config: CompatibleConfig) -> dict[str, str]:
@@ -233,6 +239,19 @@ class Compatible:
             return RewrittenReply(reply, rewriter, done)
         reply.translation = done
         return reply
+
+    async def check_key(self) -> Reply | None:
+        """Send a request that needs the key; None where the list of models does."""
+        if self._key_path == "models":
+            return None
+        return await self._transport.request(
+            "GET",
+            f"{self._base}/{self._key_path}",
+            provider=self.name,
+            headers=self._headers,
+            body=None,
+            connect_timeout=10.0,
+        )
 
     def url(self, call: Call) -> str:
         """Return where the call goes."""

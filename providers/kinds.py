@@ -64,7 +64,12 @@ KINDS: Mapping[str, ProviderKind] = {
     **{
         host.kind: ProviderKind(
             CompatibleConfig,
-            partial(Compatible, default_url=host.base_url, rules=host.rules),
+            partial(
+                Compatible,
+                default_url=host.base_url,
+                rules=host.rules,
+                key_path=host.key_path,
+            ),
             reasoning=True,
         )
         for host in HOSTS

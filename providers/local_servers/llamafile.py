@@ -234,6 +234,19 @@ class Llamafile(Compatible):
             raise
         return _InSlot(reply, self._room)
 
+    async def check_key(self) -> Reply | None:
+        """Read a running server's properties: some releases of llama.cpp list models to anybody."""
+        if self._server is not None:
+            return None
+        return await self._transport.request(
+            "GET",
+            self._base.removesuffix("/v1") + "/props",
+            provider=self.name,
+            headers=self._headers,
+            body=None,
+            connect_timeout=_PROBE_S,
+        )
+
     async def facts(self, model: str) -> ModelFacts:
         """Return how the model's weights are stored, by their file or else by what the server says.
 

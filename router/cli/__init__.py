@@ -7,6 +7,7 @@ import click
 from router.cli.commands import Commands
 from router.cli.compare import eval_compare
 from router.cli.datasets import dataset
+from router.cli.doctor import doctor
 from router.cli.evals import evaluate
 from router.cli.experiments import experiment
 from router.cli.export import eval_export
@@ -32,6 +33,7 @@ def main() -> None:
 
 for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):
     main.add_command(command)
+main.add_command(doctor)
 main.add_command(init)
 main.add_command(judge)
 main.add_command(store)

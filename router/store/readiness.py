@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from providers.errors import StoreUnavailableError
 
@@ -23,6 +23,20 @@ FRESH_S = 1.0
 LIMIT_S = 1.5
 # A disk that is slow for longer than this does not work.
 HUNG_S = 10.0
+
+
+class DatabaseState(NamedTuple):
+    """A database as it was found, without anything done to it.
+
+    Attributes:
+        exists: whether there is one; else it is made when a server starts.
+        missing_steps: changes of its schema that the next start makes.
+        clock: seconds since the epoch by its server's clock; None for a file.
+    """
+
+    exists: bool
+    missing_steps: list[str]
+    clock: float | None = None
 
 
 class CheckedStore(Protocol):

@@ -1,11 +1,13 @@
-"""Which database the config names: SQLite or PostgreSQL."""
+"""Which database the config names, SQLite or PostgreSQL, and in which state it is."""
 
 from __future__ import annotations
 
 from providers.errors import MissingExtraError
 from router.config.storage import Storage
 from router.store.protocol import Store
+from router.store.readiness import DatabaseState
 from router.store.sqlite import SqliteStore
+from router.store.sqlite.examination import examine as examine_sqlite
 
 
 def store_of(storage: Storage, *, create: bool = True) -> Store:
@@ -25,5 +27,27 @@ def store_of(storage: Storage, *, create: bool = True) -> Store:
         # Only where it is used, because the driver is an extra.
         from router.store.postgres import PostgresStore  # noqa: PLC0415
     except ImportError:
-        raise MissingExtraError("storage.database: a PostgreSQL database", "postgres") from None
+        raise _without_driver() from None
     return PostgresStore(storage.database, storage.password)
+
+
+def examine(storage: Storage) -> DatabaseState:
+    """Return the state of the database that the config names; nothing is created or migrated.
+
+    Raises:
+        ConfigError: the address of a PostgreSQL database cannot be read.
+        MissingExtraError: its driver is not installed.
+        StoreError: it cannot be used, and why.
+    """
+    if not storage.is_postgres:
+        return examine_sqlite(storage.sqlite_path())
+    try:
+        # As above.
+        from router.store.postgres.examination import examine as examine_postgres  # noqa: PLC0415
+    except ImportError:
+        raise _without_driver() from None
+    return examine_postgres(storage.database, storage.password)
+
+
+def _without_driver() -> MissingExtraError:
+    return MissingExtraError("storage.database: a PostgreSQL database", "postgres")

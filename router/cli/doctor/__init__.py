@@ -15,8 +15,8 @@ from providers.errors import ConfigError
 from providers.masking import Masks
 from router.cli.commands import config_option, escape, json_option, out, print_json
 from router.cli.doctor import machine, storage
-from router.cli.doctor.findings import Check, Finding, Results, run_checks
-from router.cli.doctor.hosts import Hosts
+from router.cli.doctor.findings import Finding, PlannedCheck, Results, run_checks
+from router.cli.doctor.hosts import ProviderChecks
 from router.config.documents import read_yaml
 from router.config.loading import DEFAULT_FILE, load, source_of
 from router.config.providers import KEY_VARIABLES
@@ -81,17 +81,17 @@ def _examined(path: Path | None, limit_s: float) -> Results:
         results = run_checks(_of_machine(None), in_all_s)
         return results._replace(findings=findings + results.findings)
     source = source_of(path)
-    hosts = Hosts(config, _variables(source, config), limit_s)
+    hosts = ProviderChecks(config, _variables(source, config), limit_s)
     database = storage.Database(config.storage)
     checks = [
         *_of_machine(config),
-        *(Check(name, partial(hosts.check, name)) for name in hosts.names()),
-        Check("database", database.check),
-        Check("artifacts", lambda: storage.artifacts(config.storage)),
-        Check("port", lambda: machine.port(config.server)),
+        *(PlannedCheck(name, partial(hosts.check, name)) for name in hosts.names()),
+        PlannedCheck("database", database.check),
+        PlannedCheck("artifacts", lambda: storage.artifacts(config.storage)),
+        PlannedCheck("port", lambda: machine.port(config.server)),
     ]
     if config.models:
-        checks.append(Check("models", lambda: machine.models(config)))
+        checks.append(PlannedCheck("models", lambda: machine.models(config)))
     results = run_checks(checks, in_all_s)
     findings = [
         _described(source, config),
@@ -109,11 +109,11 @@ def _examined(path: Path | None, limit_s: float) -> Results:
     )
 
 
-def _of_machine(config: Config | None) -> list[Check]:
+def _of_machine(config: Config | None) -> list[PlannedCheck]:
     return [
-        Check("versions", machine.versions),
-        Check("extras", lambda: machine.extras(config)),
-        Check("disk", lambda: machine.disks(config)),
+        PlannedCheck("versions", machine.versions),
+        PlannedCheck("extras", lambda: machine.extras(config)),
+        PlannedCheck("disk", lambda: machine.disks(config)),
     ]
 
 

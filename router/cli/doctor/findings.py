@@ -31,7 +31,7 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-class Check(NamedTuple):
+class PlannedCheck(NamedTuple):
     """A check, and the area of what it finds. It may block."""
 
     area: str
@@ -50,14 +50,14 @@ class Results(NamedTuple):
     complete: bool
 
 
-def run_checks(checks: Sequence[Check], limit_s: float) -> Results:
+def run_checks(checks: Sequence[PlannedCheck], limit_s: float) -> Results:
     """Run the checks side by side, for so long at most.
 
     Each has a thread, which goes on where its check hangs.
     """
     done: queue.SimpleQueue[tuple[int, list[Finding]]] = queue.SimpleQueue()
 
-    def run(number: int, check: Check) -> None:
+    def run(number: int, check: PlannedCheck) -> None:
         done.put((number, _guarded(check)))
 
     for number, check in enumerate(checks):
@@ -78,7 +78,7 @@ def run_checks(checks: Sequence[Check], limit_s: float) -> Results:
     return Results(findings, len(results) == len(checks))
 
 
-def _guarded(check: Check) -> list[Finding]:
+def _guarded(check: PlannedCheck) -> list[Finding]:
     try:
         return list(check.run())
     except EvalrouterError as error:

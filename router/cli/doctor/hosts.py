@@ -38,7 +38,7 @@ class Listed(NamedTuple):
     clock_offset_s: float | None = None
 
 
-class Hosts:
+class ProviderChecks:
     """The providers of a config, checked one by one.
 
     Args:

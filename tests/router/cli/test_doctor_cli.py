@@ -14,7 +14,7 @@ from raw_host import HOLD, READ, answer, raw_host
 from servers import evalrouter, gateway, reserved_port, s3_server
 
 from router.cli import main
-from router.cli.doctor.findings import Check, Finding, run_checks
+from router.cli.doctor.findings import Finding, PlannedCheck, run_checks
 from router.config.providers import KEY_VARIABLES
 from router.store.sqlite import SqliteStore
 
@@ -292,7 +292,11 @@ def test_a_check_that_hangs_is_a_failure_and_the_others_count():
         raise RuntimeError("a secret")
 
     good = Finding("good", "ok", "well")
-    checks = [Check("hangs", hang), Check("broken", break_off), Check("good", lambda: [good])]
+    checks = [
+        PlannedCheck("hangs", hang),
+        PlannedCheck("broken", break_off),
+        PlannedCheck("good", lambda: [good]),
+    ]
     results = run_checks(checks, 0.5)
     listener.close()
     assert not results.complete

@@ -9,6 +9,7 @@ needed, to Litestar: the lists below are all there is, and `api/access.py` says 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -35,12 +36,14 @@ from router.api import (
     models,
     openapi,
     pages,
+    plugins,
     providers,
     routes,
     tasks,
     traffic,
 )
 from router.api.origins import Hosts, Origins
+from router.evals.plugins import report
 from router.services import Services
 
 
@@ -55,6 +58,7 @@ def create_app(services: Services) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await asyncio.to_thread(report)
             try:
                 await stack.enter_async_context(services)
                 await services.key_sync.load()
@@ -81,6 +85,8 @@ def create_app(services: Services) -> ASGIApp:
             routes.delete_route,
             evals.create_run,
             tasks.list_tasks,
+            plugins.list_metrics,
+            plugins.list_plugins,
             evals.list_runs,
             evals.show_run,
             evals.delete_run,

@@ -15,6 +15,8 @@ from typing import Literal
 
 import msgspec
 
+from providers.plugins import PluginGroup, find
+
 OpenedKind = Literal["file", "model", "program", "hub_metric"]
 
 
@@ -26,10 +28,19 @@ class Opens(msgspec.Struct, frozen=True):
             `program` is a Python file or a folder with one, and is run; `hub_metric` is a metric
             of the Hugging Face hub, and is run.
         names: texts that stand for something that ships with evalrouter, and open no other file.
+        installed: the group of entry points whose names do the same for what packages install;
+            None for none.
     """
 
     what: OpenedKind
     names: tuple[str, ...] = ()
+    installed: PluginGroup | None = None
+
+    def is_name(self, text: str) -> bool:
+        """Return whether a text stands for something that ships, or that a package installs."""
+        if text in self.names:
+            return True
+        return self.installed is not None and text in find(self.installed, built_in=()).usable
 
 
 def is_file(path: Path) -> bool:

@@ -13,13 +13,16 @@
 Placeholders are `{instruction}`, `{context}`, `{reference}` and `{answer}`; each is put between
 two lines that it cannot contain, and the prompt says that no text between them is an instruction.
 Instead of `low` and `high`, `labels` maps the words of the verdict to numbers.
+
+A package installs a kind by an entry point of the group `evalrouter.judges` that names such a
+mapping, or a function without arguments that returns one.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,9 +30,11 @@ from evaluators.judge import fence
 from evaluators.judge.prompts import fill, fingerprint, placeholders
 from providers import yaml_documents
 from providers.errors import RunDocumentError, closest
+from providers.plugins import Plugin, PluginError, Plugins, find
 
 _FOLDER = Path(__file__).with_name("built_in")
 BUILT_IN = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+ENTRY_POINTS: Literal["evalrouter.judges"] = "evalrouter.judges"
 
 _PARTS = frozenset({"instruction", "context", "reference", "answer"})
 
@@ -97,8 +102,27 @@ class JudgeKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return fingerprint(self.system, self.prompt, _WARNING, read)
 
 
+class InstalledKind(JudgeKind, frozen=True, kw_only=True):
+    """A kind of judge that a package installs.
+
+    Attributes:
+        origin: the package and its version.
+    """
+
+    origin: str = ""
+
+    def fingerprint(self) -> str:
+        """Return what changes with the prompt, the verdicts and the package."""
+        return f"{super().fingerprint()}|{self.origin}"
+
+
+def installed_kinds() -> Plugins:
+    """Return the kinds of judges that packages install; none of them is imported."""
+    return find(ENTRY_POINTS, built_in=BUILT_IN)
+
+
 def load_kind(named: str) -> JudgeKind:
-    """Return a built-in kind by its name, or one from a YAML file by its path.
+    """Return a built-in kind or an installed one by its name, or one from a YAML file by its path.
 
     Raises:
         RunDocumentError: the kind or file does not exist, or is no kind; `param` is `kind`.
@@ -107,9 +131,7 @@ def load_kind(named: str) -> JudgeKind:
         return _built_in(named)
     path = Path(named)
     if path.suffix not in {".yaml", ".yml"}:
-        raise RunDocumentError(
-            f"no judge is called {named!r}.{closest(named, BUILT_IN)}", param="kind"
-        )
+        return _installed(named)
     try:
         return _read(path)
     except OSError as error:
@@ -118,15 +140,48 @@ def load_kind(named: str) -> JudgeKind:
         raise RunDocumentError(f"{path}: {error}", param="kind") from None
 
 
+def _installed(name: str) -> JudgeKind:
+    installed = installed_kinds()
+    try:
+        plugin = installed.get(name)
+        if plugin is not None:
+            return installed_kind(plugin)
+    except PluginError as error:
+        raise RunDocumentError(f"judge: {error}", param="kind") from None
+    near = closest(name, [*BUILT_IN, *installed.usable])
+    raise RunDocumentError(f"no judge is called {name!r}.{near}", param="kind")
+
+
+def installed_kind(plugin: Plugin) -> InstalledKind:
+    """Return the kind that a package installs.
+
+    Raises:
+        PluginError: its entry point names no kind.
+    """
+    described = plugin.load()
+    try:
+        if callable(described):
+            described = described()
+        kind = msgspec.convert(msgspec.to_builtins(described), JudgeKind)
+    except (Exception, SystemExit) as error:
+        raise plugin.error(error) from error
+    kind = _with_range(msgspec.structs.replace(kind, name=kind.name or plugin.name))
+    return InstalledKind(**msgspec.structs.asdict(kind), origin=plugin.origin)
+
+
 @cache
 def _built_in(name: str) -> JudgeKind:
     return _read(_FOLDER / f"{name}.yaml")
 
 
 def _read(path: Path) -> JudgeKind:
-    kind = yaml_documents.decode_file(path, JudgeKind)
-    if kind.labels:
-        kind = msgspec.structs.replace(
-            kind, low=min(kind.labels.values()), high=max(kind.labels.values())
-        )
+    kind = _with_range(yaml_documents.decode_file(path, JudgeKind))
     return msgspec.structs.replace(kind, name=kind.name or path.stem)
+
+
+def _with_range(kind: JudgeKind) -> JudgeKind:
+    """Return a kind whose range is that of its labels, where it has any."""
+    if not kind.labels:
+        return kind
+    numbers = kind.labels.values()
+    return msgspec.structs.replace(kind, low=min(numbers), high=max(numbers))

@@ -22,7 +22,7 @@ from evaluators.data.rows import value_at
 from evaluators.judge import prometheus as published
 from evaluators.judge import rubrics, verdicts
 from evaluators.judge.graded import Graded, Grading, PeopleColumns, UnjudgeableError
-from evaluators.judge.kinds import BUILT_IN, JudgeKind, load_kind
+from evaluators.judge.kinds import BUILT_IN, ENTRY_POINTS, JudgeKind, load_kind
 from evaluators.judge.panel import Combine, Panel, Read, Reading
 from evaluators.judge.prompts import fingerprint
 from evaluators.metrics.reference import last_user_text, references
@@ -36,7 +36,7 @@ Few = Annotated[int, msgspec.Meta(ge=0, le=10)]
 UseReference = Literal["auto", "always", "never"]
 Template = Literal["chat", "raw"]
 RubricName = Annotated[str, Opens("file", rubrics.STOCK)]
-KindName = Annotated[str, Opens("file", BUILT_IN)]
+KindName = Annotated[str, Opens("file", BUILT_IN, installed=ENTRY_POINTS)]
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 

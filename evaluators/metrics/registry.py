@@ -3,23 +3,27 @@
     metric = build({"name": "rouge", "stemmer": True})
     metric = build({"rouge": "published"})              # {"name": "rouge", "preset": "published"}
 
-To add a metric, write its file and add its line here; no other code names it.
+To add a metric, write its file and add its line here; no other code names it. A package adds one by
+an entry point of the group `evalrouter.metrics`: a function `score(answer, references, row)`, which
+`user.py` wraps, or a metric's class (or a function that makes one), whose keyword-only arguments
+are its options.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from evaluators.base import AnyMetric
+from evaluators.base import AnyMetric, EmbeddingMetric, IsolatedMetric, JudgeMetric, Output
 from evaluators.data.paths import OpenedKind, Opens, is_file, is_folder
-from providers.errors import RunDocumentError, closest
+from providers.errors import EvalrouterError, RunDocumentError, closest
+from providers.plugins import Plugin, PluginError, Plugins, find
 
 # Imported when built: a server that evaluates nothing does not load sacreBLEU.
 METRICS: Mapping[str, str] = {
@@ -63,11 +67,14 @@ PREFIXES: Mapping[str, str] = {
     "hf:": "evaluators.metrics.hf:HuggingFaceMetric",
     "file:": "evaluators.metrics.user:UserMetric",
 }
-ENTRY_POINTS = "evalrouter.metrics"
+ENTRY_POINTS: Literal["evalrouter.metrics"] = "evalrouter.metrics"
 _USER = "evaluators.metrics.user:UserMetric"
 
 # Without such an end, what may also be the name of one that ships is no path.
 _YAML = (".yaml", ".yml", ".json")
+
+# Of the protocols in `evaluators/base.py`, each has one.
+_METHODS = ("score", "score_batch", "ask", "judge")
 
 MetricSpec = str | Mapping[str, Any]
 
@@ -94,7 +101,14 @@ def build(spec: MetricSpec, *, param: str = "metrics") -> AnyMetric:
         raise RunDocumentError(
             f"{param}: {name}: {error.message}", param=f"{param}.{error.param}"
         ) from error
+    except PluginError as error:
+        raise RunDocumentError(f"{param}: {error}", param=param) from error
     return metric
+
+
+def installed_metrics() -> Plugins:
+    """Return the metrics that packages install; none of them is imported."""
+    return find(ENTRY_POINTS, built_in=METRICS)
 
 
 def resolve(
@@ -153,7 +167,7 @@ class Opening(NamedTuple):
 def openings(spec: MetricSpec, *, param: str = "metrics") -> Iterator[Opening]:
     """Yield what the metric would open, defaults included, without opening any of it.
 
-    Users' entry points are installed on purpose, so they are left out.
+    What packages install was installed on purpose, so their programs are left out.
 
     Args:
         spec: as the run document has it.
@@ -172,7 +186,7 @@ def openings(spec: MetricSpec, *, param: str = "metrics") -> Iterator[Opening]:
     defaults = inspect.signature(kind).parameters
     for option, opens in _opening_options(kind).items():
         value = options.get(option, defaults[option].default)
-        if isinstance(value, str) and value not in opens.names:
+        if isinstance(value, str) and not opens.is_name(value):
             yield Opening(opens.what, value, f"{param}.{option}")
 
 
@@ -193,6 +207,7 @@ def _declared(hint: Any) -> Iterator[Opens]:
 
 
 def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
+    kind = inspect.unwrap(kind)
     made_by = kind.__init__ if isinstance(kind, type) else kind  # type: ignore[misc]
     return get_type_hints(made_by, include_extras=True)
 
@@ -227,13 +242,82 @@ def _kind(name: str, param: str) -> tuple[Callable[..., Any], tuple[str, ...]]:
             return _load(target), (name if prefix == "file:" else rest,)
     if name in METRICS:
         return _load(METRICS[name]), ()
-    installed = entry_points(group=ENTRY_POINTS)
-    if name in installed.names:
-        return _load(_USER), (name,)
-    known = [*METRICS, *installed.names]
-    raise RunDocumentError(
-        f"{param}: there is no metric {name!r}.{closest(name, known)}", param=param
-    )
+    installed = installed_metrics()
+    try:
+        plugin = installed.get(name)
+        if plugin is not None:
+            kind = installed_metric(plugin)
+            return kind, (plugin.name,) if kind is _load(_USER) else ()
+    except PluginError as error:
+        raise RunDocumentError(f"{param}: {error}", param=param) from error
+    near = closest(name, [*METRICS, *installed.usable])
+    raise RunDocumentError(f"{param}: there is no metric {name!r}.{near}", param=param)
+
+
+def installed_metric(plugin: Plugin) -> Callable[..., Any]:
+    """Return the constructor of a metric that a package installs; UserMetric for a function.
+
+    Raises:
+        PluginError: it cannot be imported, or is no metric.
+    """
+    loaded = plugin.load()
+    try:
+        parameters = inspect.signature(loaded).parameters.values()
+        _hints(loaded)
+    except Exception as error:
+        raise plugin.error(error) from error
+    if not isinstance(loaded, type) and any(
+        parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters
+    ):
+        return _load(_USER)
+
+    origin = f"|{plugin.origin}"
+
+    @functools.wraps(loaded, updated=())
+    def make(**options: Any) -> AnyMetric:
+        try:
+            metric: AnyMetric = loaded(**options)
+            fault = _fault(metric, plugin.name)
+            if not fault:
+                metric.signature = f"{metric.signature.removesuffix(origin)}{origin}"
+                if not isinstance(metric, IsolatedMetric | EmbeddingMetric | JudgeMetric):
+                    # Without it, the server's own process might score first.
+                    vars(metric).setdefault("load", getattr(metric, "load", _nothing))
+        except EvalrouterError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise plugin.error(error) from error
+        if fault:
+            raise plugin.error(fault)
+        return metric
+
+    return make
+
+
+def _nothing() -> None:
+    pass
+
+
+def _fault(metric: Any, name: str) -> str:
+    """Return why what a package made is no metric of a name; "" where it is one."""
+    for attribute in ("name", "outputs", "needs_reference", "signature", "source"):
+        if not hasattr(metric, attribute):
+            return f"what it makes has no {attribute!r}; see evaluators.base.Declared"
+    if metric.name != name:
+        return f"its metric is named {metric.name!r}; the name must be the entry point's"
+    outputs = metric.outputs
+    if not isinstance(outputs, tuple) or not all(isinstance(output, Output) for output in outputs):
+        return "its outputs must be a tuple of evaluators.base.Output"
+    if not isinstance(metric.signature, str):
+        return "its signature must be a text"
+    if not any(callable(getattr(metric, method, None)) for method in _METHODS):
+        return f"what it makes has none of the methods {', '.join(_METHODS)}"
+    return ""
+
+
+def constructor(name: str) -> Callable[..., Any]:
+    """Return the constructor of a metric that ships."""
+    return _load(METRICS[name])
 
 
 def _load(target: str) -> Callable[..., Any]:

@@ -9,7 +9,8 @@
 `answer` is a text, `references` a list of texts, `row` the dataset's row as a dict. The function
 returns a number or a bool, or a dict of them when `outputs` names several; None means that the
 answer cannot be scored. It runs in a worker process of its own with a time limit, so one that
-raises, hangs or dies costs its own scores and nothing else. It runs with your rights.
+raises, hangs or dies costs its own scores and nothing else. It runs with your rights. A server
+imports a package's module when it starts, too, to tell a function from a metric's class.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,7 @@ import msgspec
 
 from evaluators.base import Output, Scorable, Score
 from evaluators.metrics.reference import references, unscored
-from evaluators.metrics.registry import ENTRY_POINTS
+from evaluators.metrics.registry import installed_metrics
 
 # An output's name is written in gates.
 OutputNames = Annotated[
@@ -83,15 +83,15 @@ class UserMetric:
             known = self._path.is_file()
             digest = hashlib.sha256(self._path.read_bytes()).hexdigest() if known else "missing"
             return f"function:{self._function}|sha256:{digest[:12]}"
-        installed = entry_point(self._where)
-        if installed is None or installed.dist is None:
+        installed = installed_metrics().usable.get(self._where)
+        if installed is None:
             return "entry-point:missing"
-        return f"entry-point:{installed.value}|{installed.dist.name}:{installed.dist.version}"
+        return f"entry-point:{installed.point.value}|{installed.origin}"
 
     def load(self) -> None:
         """Import the function. Raises whatever its module raises."""
         if self._path is None:
-            installed = entry_point(self._where)
+            installed = installed_metrics().get(self._where)
             if installed is None:
                 raise LookupError(f"no installed package has the entry point {self._where!r}")
             self._call = installed.load()
@@ -133,8 +133,3 @@ class UserMetric:
             why = f"{self.name} returned a number outside its range"
             return Score(output=output.name, value=None, error=why)
         return Score(output=output.name, value=number)
-
-
-def entry_point(name: str) -> EntryPoint | None:
-    """Return the installed entry point of that name, None without one."""
-    return next(iter(entry_points(group=ENTRY_POINTS, name=name)), None)

@@ -17,6 +17,7 @@ from router.cli.judges import judge
 from router.cli.keys import key
 from router.cli.labelling import dataset_label
 from router.cli.models import models
+from router.cli.plugins import metrics, plugins
 from router.cli.providers import providers
 from router.cli.serve import serve
 from router.cli.store import store
@@ -36,6 +37,8 @@ for command in (serve, demo, config, data, dataset, evaluate, experiment, key, m
 main.add_command(doctor)
 main.add_command(init)
 main.add_command(judge)
+main.add_command(metrics)
+main.add_command(plugins)
 main.add_command(store)
 main.add_command(traffic)
 dataset.add_command(dataset_label)

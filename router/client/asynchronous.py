@@ -169,6 +169,16 @@ class AsyncClient:
         answer = await self._connection.request(ApiCall("GET", "/eval/tasks"))
         return Rows(answer["data"])
 
+    async def metrics(self) -> Rows[dict[str, Any]]:
+        """Return the metrics that run documents may name, those of installed packages as well."""
+        answer = await self._connection.request(ApiCall("GET", "/eval/metrics"))
+        return Rows(answer["data"])
+
+    async def plugins(self) -> Rows[dict[str, Any]]:
+        """Return what installed packages add to the server, with an `error` where it is broken."""
+        answer = await self._connection.request(ApiCall("GET", "/plugins"))
+        return Rows(answer["data"])
+
 
 class AsyncRuns:
     """`client.runs`: evaluations. A run id may be shortened to a unique prefix."""

@@ -166,6 +166,16 @@ class Client:
         answer = self._connection.request(ApiCall("GET", "/eval/tasks"))
         return Rows(answer["data"])
 
+    def metrics(self) -> Rows[dict[str, Any]]:
+        """Return the metrics that run documents may name, those of installed packages as well."""
+        answer = self._connection.request(ApiCall("GET", "/eval/metrics"))
+        return Rows(answer["data"])
+
+    def plugins(self) -> Rows[dict[str, Any]]:
+        """Return what installed packages add to the server, with an `error` where it is broken."""
+        answer = self._connection.request(ApiCall("GET", "/plugins"))
+        return Rows(answer["data"])
+
 
 class Runs:
     """`client.runs`: evaluations. A run id may be shortened to a unique prefix."""

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from providers.base import ProviderConfig, Secret
 from providers.compatible import CompatibleConfig
 from providers.errors import closest
-from providers.kinds import KINDS
+from providers.kinds import KINDS, installed_kinds, kind_of
 from providers.offline.baseline import BaselineConfig
+from providers.plugins import PluginError
 from router.config.documents import UNREAD, Document, DocumentPath, Problem
 from router.config.section import IN_PLACE, NAME, SectionReader
 
@@ -94,14 +95,25 @@ def _read_provider(reader: SectionReader, name: str, entry: Any) -> ProviderConf
         reader.refuse(place, "the name stands for the section models:; choose another")
         return None
     kind = entry.get("kind") if isinstance(entry, dict) else None
-    if kind is None:
-        reader.refuse(place, f"needs a kind: {', '.join(sorted(KINDS))}")
+    if kind is UNREAD:
         return None
-    if isinstance(kind, str) and kind in KINDS:
-        return reader.convert(place, KINDS[kind].config)
-    if kind is not UNREAD:
-        reader.refuse((*place, "kind"), f"unknown kind {kind!r}.{closest(str(kind), KINDS)}")
-    return None
+    if kind is None:
+        reader.refuse(place, f"needs a kind: {', '.join(sorted(_known_kinds()))}")
+        return None
+    try:
+        provider_kind = kind_of(kind) if isinstance(kind, str) else None
+    except PluginError as error:
+        reader.refuse((*place, "kind"), str(error))
+        return None
+    if provider_kind is None:
+        near = closest(str(kind), _known_kinds())
+        reader.refuse((*place, "kind"), f"unknown kind {kind!r}.{near}")
+        return None
+    return reader.convert(place, provider_kind.config)
+
+
+def _known_kinds() -> list[str]:
+    return [*KINDS, *installed_kinds().usable]
 
 
 def provider_problems(
@@ -123,7 +135,8 @@ def reasoning_problems(
     document: Document, place: DocumentPath, name: str, provider: ProviderConfig
 ) -> Iterator[Problem]:
     """Refuse a setting that would change nothing. Kinds without a host may stand for any."""
-    if isinstance(provider, CompatibleConfig) and not KINDS[provider.kind].reasoning:
+    kind = kind_of(provider.kind) if isinstance(provider, CompatibleConfig) else None
+    if kind is not None and not kind.reasoning:
         yield document.problem(
             (*place, "reasoning"),
             f"changes nothing, since the provider {name!r} is of the kind {provider.kind!r}, "

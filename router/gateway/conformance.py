@@ -14,7 +14,7 @@ from providers.conformance.checks import CHECKS
 from providers.conformance.suite import CheckResult, ConformanceReport, ExaminedHost, examine
 from providers.errors import ConfigError, NotFoundError, closest
 from providers.http.transport import Transport
-from providers.kinds import KINDS
+from providers.kinds import build
 from providers.masking import Masks
 from providers.names import check_name
 
@@ -84,7 +84,7 @@ def _with_wrong_key(
     if not isinstance(config, CompatibleConfig) or not config.api_key:
         return None
     wrong = msgspec.structs.replace(config, api_key=Secret(WRONG_KEY))
-    return lambda: KINDS[config.kind].build(name, wrong, transport)
+    return lambda: build(name, wrong, transport)
 
 
 async def _first_model(provider: Provider, config: ProviderConfig) -> str:

@@ -244,6 +244,9 @@ def test_comparisons_experiments_and_tasks(client):
     assert client.experiments.delete("study", runs=True) == 2
     assert client.runs.list() == []
     assert "summarization" in {one["name"] for one in client.tasks()}
+    [rouge] = [one for one in client.metrics() if one["name"] == "rouge"]
+    assert rouge["outputs"] == ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+    assert not [one for one in client.plugins() if one["package"] == "evalrouter"]
 
 
 def test_records_of_requests_are_deleted(client, url):

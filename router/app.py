@@ -4,7 +4,8 @@
 
 `api/front.py` sends a request for one of the model paths straight to `api/completions.py` (keys,
 plan, dispatch, relay). Everything else goes by `api/guard.py`, which checks the key where one is
-needed, to Litestar: the lists below are all there is, and `api/access.py` says who may call what.
+needed, to Litestar: the lists below are all there is, `api/access.py` says who may call what, and
+`api/query_parameters.py` refuses parameters that no handler has.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from router.api import (
     pages,
     plugins,
     providers,
+    query_parameters,
     routes,
     tasks,
     traffic,
@@ -148,7 +150,7 @@ def create_app(services: Services) -> ASGIApp:
             **schema.dependencies,
             "schema": Provide(lambda: schema, sync_to_thread=False),
         },
-        guards=[access.AccessCheck(services.store)],
+        guards=[access.AccessCheck(services.store), query_parameters.check_query],
         exception_handlers={Exception: errors.handle},
         lifespan=[lifespan],
         request_max_body_size=config.server.max_body_bytes,

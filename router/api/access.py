@@ -59,6 +59,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /schema/openapi.yaml": ANY_KEY,
     "GET /schema/openapi.yml": ANY_KEY,
     "GET /eval/tasks": ANY_KEY,
+    "GET /eval/metrics": ANY_KEY,
     # runs
     "GET /eval": OWN_RUNS,
     "POST /eval": ADMINS,
@@ -113,6 +114,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /routes/{name}": ADMINS,
     "PUT /routes/{name}": ADMINS,
     "DELETE /routes/{name}": ADMINS,
+    "GET /plugins": ADMINS,
     "GET /providers": ADMINS,
     "GET /providers/{name}/conformance": ADMINS,
     "POST /providers/{name}/conformance": ADMINS,

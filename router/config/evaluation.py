@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import msgspec
 
 from providers.base import Secret
+from router.config.documents import Document, Problem
 from router.config.section import Count, Section
+from router.config.server import Server
+from router.config.storage import Storage
 
 
 class Datasets(Section, frozen=True, kw_only=True):
@@ -42,6 +46,9 @@ class Evaluation(Section, frozen=True, kw_only=True):
         hf_metrics: metrics of the Hugging Face hub that they may use, as NAME of `hf:NAME`. Each is
             a program that runs with the server's rights, with the options that the run gives it.
         ray_addresses: what their `execution.address` may be; "" starts Ray on this machine.
+        programs: a folder of Python files that administrators' runs may name as `file:` metrics, by
+            their path in it. They run with the server's rights, so nothing that the server stores
+            may lie there. "" for none.
     """
 
     roots: tuple[str, ...] = (".",)
@@ -76,6 +83,35 @@ class Evaluation(Section, frozen=True, kw_only=True):
         "wer",
     )
     ray_addresses: tuple[str, ...] = ("",)
+    programs: str = ""
+
+
+def evaluation_problems(
+    document: Document, evaluation: Evaluation, server: Server, storage: Storage
+) -> Iterator[Problem]:
+    """Yield why the folder for programs would let others run theirs, or those in it."""
+    if not evaluation.programs:
+        return
+    place = ("evaluation", "programs")
+    if server.allow_anonymous:
+        yield document.problem(
+            place, "anybody could start these programs, because server.allow_anonymous is true"
+        )
+    programs = Path(evaluation.programs).resolve()
+    stored = {"storage.artifacts": storage.artifacts}
+    if not storage.is_postgres:
+        stored["storage.database"] = str(storage.sqlite_path().parent)
+    for key, folder in stored.items():
+        if "://" in folder:
+            continue
+        # The server writes artifacts below their folder, but no other file beside its database.
+        place_of = Path(folder).resolve()
+        if place_of.is_relative_to(programs) or (
+            key == "storage.artifacts" and programs.is_relative_to(place_of)
+        ):
+            yield document.problem(
+                place, f"must not have what the server stores in it, or lie there ({key})"
+            )
 
 
 def with_hub(datasets: Datasets, environ: Mapping[str, str]) -> Datasets:

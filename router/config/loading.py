@@ -19,7 +19,7 @@ from providers.errors import ConfigError, closest
 from providers.http.transport import HttpLimits
 from router.config import environment
 from router.config.documents import UNREAD, Problem, read_yaml, refusal, require_object
-from router.config.evaluation import Datasets, Evaluation, with_hub
+from router.config.evaluation import Datasets, Evaluation, evaluation_problems, with_hub
 from router.config.prices import Price
 from router.config.providers import read_providers, token_problems
 from router.config.routes import KeepBodies, Route, route_problems
@@ -151,11 +151,13 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     section = data.get("storage")
     storage = with_environment(storage, section if isinstance(section, dict) else {}, environ)
     reader.add(storage_problems(document, storage))
+    evaluation = reader.section("evaluation", Evaluation)
+    reader.add(evaluation_problems(document, evaluation, server, storage))
     return Config(
         server=server,
         storage=storage,
         datasets=with_hub(datasets, environ),
-        evaluation=reader.section("evaluation", Evaluation),
+        evaluation=evaluation,
         http=reader.section("http", HttpLimits),
         providers={
             name: provider for name, provider in (providers or {}).items() if provider is not None

@@ -1,10 +1,13 @@
 """Refuses what a run document that came over HTTP may not open, run and connect to.
 
-    await confine(document, config.evaluation, datasets=datasets)
+    document = await confine(document, config.evaluation, datasets=datasets)
 
 `Runs` and `Jobs` call it for everything that a server does for a client: creating, estimating,
 resuming, extending and scoring again, and once more before a stored run is executed. Commands may
 name anything: they run with the rights of the user's own account.
+
+A `file:` metric is a program, so a request may name those alone that lie in the folder that the
+config has for them (`evaluation.programs`), by their path in it.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from evaluators.data.paths import is_below
 from evaluators.document import RunDocument
-from evaluators.metrics.registry import Opening, openings
+from evaluators.metrics.registry import MetricSpec, Opening, openings
 from providers.errors import RunDocumentError
 from router.config.evaluation import Evaluation
 from router.datasets.registry import DatasetRegistry
@@ -27,8 +32,10 @@ async def confine(
     *,
     datasets: DatasetRegistry | None,
     base: Path | None = None,
-) -> None:
+) -> RunDocument:
     """Refuse a document that names something outside what the config allows; nothing is opened.
+
+    Return it with the whole paths of the programs in the folder for them.
 
     Args:
         document: complete, with what its task fills in.
@@ -43,7 +50,8 @@ async def confine(
     if datasets is not None:
         await datasets.confine(document.dataset, base=base)
     # On a thread: links are followed on the disk.
-    await asyncio.to_thread(_check_metrics, document, allowed)
+    metrics = await asyncio.to_thread(_checked_metrics, document, allowed)
+    return msgspec.structs.replace(document, metrics=metrics)
 
 
 def _check_execution(document: RunDocument, allowed: Evaluation) -> None:
@@ -60,10 +68,51 @@ def _check_execution(document: RunDocument, allowed: Evaluation) -> None:
         )
 
 
-def _check_metrics(document: RunDocument, allowed: Evaluation) -> None:
-    for n, spec in enumerate(document.metrics):
-        for opening in openings(spec, param=f"metrics[{n}]"):
+def _checked_metrics(document: RunDocument, allowed: Evaluation) -> tuple[MetricSpec, ...]:
+    return tuple(
+        _checked_metric(spec, allowed, param=f"metrics[{n}]")
+        for n, spec in enumerate(document.metrics)
+    )
+
+
+def _checked_metric(spec: MetricSpec, allowed: Evaluation, *, param: str) -> MetricSpec:
+    for opening in openings(spec, param=param):
+        if opening.what == "program" and opening.param == param:
+            # A file; a program that an option names has the option's path.
+            name = f"file:{_program(opening, allowed)}"
+            spec = name if isinstance(spec, str) else {**spec, "name": name}
+        else:
             _check_opening(opening, allowed)
+    return spec
+
+
+def _program(opening: Opening, allowed: Evaluation) -> Path:
+    """Return the path of a program in the folder for them, through no link. Opens nothing.
+
+    Raises:
+        RunDocumentError: the config has no folder, or the program is elsewhere or not there.
+    """
+    if not allowed.programs:
+        raise RunDocumentError(
+            f"{opening.param}: a metric that is a file is run from the command line only, unless "
+            "evaluation.programs in the server's config names the folder that it is in; or install "
+            "it as a plugin",
+            param=opening.param,
+            code="not_allowed",
+        )
+    folder = Path(allowed.programs)
+    if is_below(opening.value, [folder], base=folder):
+        path = folder.resolve() / opening.value
+        # Without links, which lead to what others may be able to write, and without `..`.
+        if path.resolve() == path:
+            return path
+    raise RunDocumentError(
+        f"{opening.param}: {opening.value!r} is not a file of the folder for programs "
+        f"({allowed.programs}; evaluation.programs in the server's config): name it by its path "
+        "there, without .. and links",
+        param=opening.param,
+        code="not_allowed",
+    )
 
 
 def _check_opening(opening: Opening, allowed: Evaluation) -> None:
@@ -88,7 +137,7 @@ def _check_opening(opening: Opening, allowed: Evaluation) -> None:
         case "program":
             raise RunDocumentError(
                 f"{param}: a metric that is a program is run from the command line only, or "
-                "as an installed entry point",
+                "as an installed plugin",
                 param=param,
                 code="not_allowed",
             )

@@ -144,8 +144,7 @@ class Runs:
     ) -> AsyncIterator[_CheckedRun]:
         """Check a document; its dataset stays open inside. Arguments and errors as for `create`."""
         check_names(document)
-        await self._confine(runner, document, base)
-        document = resolve_metrics(document, base)
+        document = resolve_metrics(await self._confine(runner, document, base), base)
         metrics = build_metrics(document)
         check_document(self._requester.for_run(document), document, metrics)
         async with self._open(runner, document, base) as source:
@@ -175,17 +174,20 @@ class Runs:
             key_id=key_id,
         )
 
-    async def _confine(self, runner: Runner, document: RunDocument, base: Path | None) -> None:
-        """Refuse what a server may not do for a client.
+    async def _confine(
+        self, runner: Runner, document: RunDocument, base: Path | None
+    ) -> RunDocument:
+        """Refuse what a server may not do for a client; return what it may do, as `confine` does.
 
         Args:
             runner: who is to execute the run; a command may do anything.
             document: the run's, as it would be stored.
             base: the folder that the dataset's path starts from; None where it is not read again.
         """
-        if runner == "server":
-            datasets = None if base is None else self._datasets
-            await confine(document, self._allowed, datasets=datasets, base=base)
+        if runner != "server":
+            return document
+        datasets = None if base is None else self._datasets
+        return await confine(document, self._allowed, datasets=datasets, base=base)
 
     def _open(
         self, runner: Runner, document: RunDocument, base: Path
@@ -273,8 +275,8 @@ class Runs:
         document = stored_document(run)
         # Before they are built, which reads their files; those that stay, once it is known which.
         given = msgspec.structs.replace(document, metrics=tuple(specs) or document.metrics)
-        await self._confine(runner, given, None)
-        change = amendments.rescore(run, document, specs, base)
+        given = await self._confine(runner, given, None)
+        change = amendments.rescore(run, document, given.metrics if specs else (), base)
         check_metric_routes(self._requester.for_run(document), change.new)
         await self._confine(runner, change.document, None)
         await self._check_samples(run, change.needing_references, change.checks)

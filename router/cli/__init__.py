@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from router.cli.chat import chat
 from router.cli.commands import Commands
 from router.cli.compare import eval_compare
 from router.cli.datasets import dataset
@@ -34,6 +35,7 @@ def main() -> None:
 
 for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):
     main.add_command(command)
+main.add_command(chat)
 main.add_command(doctor)
 main.add_command(init)
 main.add_command(judge)

@@ -14,6 +14,7 @@ import uvloop
 from rich.console import Console
 
 from providers.errors import EvalrouterError, InputError
+from router.cli.terminal import harmless
 from router.config.schema import Config
 from router.services import Services
 
@@ -29,7 +30,7 @@ class Commands(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse bytes that are not text: neither the database nor an output could hold them."""
         for arg in args:
-            if not _is_text(arg):
+            if not is_text(arg):
                 raise click.UsageError(f"{arg!r} is not UTF-8; rename what it names", ctx)
         return super().parse_args(ctx, args)
 
@@ -42,7 +43,8 @@ class Commands(click.Group):
             ctx.exit(2 if isinstance(error, InputError) else 1)
 
 
-def _is_text(arg: str) -> bool:
+def is_text(arg: str) -> bool:
+    """Return whether a text came as UTF-8; Python has halves of surrogate pairs for other bytes."""
     try:
         arg.encode()
     except UnicodeEncodeError:
@@ -51,8 +53,11 @@ def _is_text(arg: str) -> bool:
 
 
 def escape(text: str) -> str:
-    """Return a text that rich prints as it is, instead of reading `[...]` as markup."""
-    return text.replace("[", r"\[")
+    """Return a text that rich prints as it is, and that a terminal takes as text.
+
+    rich would read `[...]` as markup, and pass on what hosts and files may have put into it.
+    """
+    return harmless(text).replace("[", r"\[")
 
 
 def local_time(seconds: float | None) -> str:

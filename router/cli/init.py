@@ -36,26 +36,17 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     next: list[str]
 
 
-class Ports(click.ParamType[dict[str, int]]):
-    """`NAME=PORT,...`: which server may listen where."""
-
-    name = "NAME=PORT,..."
-
-    def convert(
-        self, value: str | dict[str, int], param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, int]:
-        """Return the ports by name; none for an empty text."""
-        if isinstance(value, dict):
-            return value
-        ports: dict[str, int] = {}
-        for entry in filter(None, value.split(",")):
-            name, _, port = entry.strip().partition("=")
-            if name not in USUAL_PORTS:
-                self.fail(f"{name!r} is none of {', '.join(USUAL_PORTS)}", param, ctx)
-            if not port.isascii() or not port.isdecimal() or not 0 < int(port) < 2**16:
-                self.fail(f"{port!r} is no port", param, ctx)
-            ports[name] = int(port)
-        return ports
+def _read_ports(ctx: click.Context, option: click.Parameter, value: str) -> dict[str, int]:
+    """Return `NAME=PORT,...` as ports by name; none for an empty text."""
+    ports: dict[str, int] = {}
+    for entry in filter(None, value.split(",")):
+        name, _, port = entry.strip().partition("=")
+        if name not in USUAL_PORTS:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(USUAL_PORTS)}", ctx, option)
+        if not port.isascii() or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise click.BadParameter(f"{port!r} is no port", ctx, option)
+        ports[name] = int(port)
+    return ports
 
 
 @click.command()
@@ -71,7 +62,8 @@ class Ports(click.ParamType[dict[str, int]]):
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the servers run.")
 @click.option(
     "--ports",
-    type=Ports(),
+    metavar="NAME=PORT,...",
+    callback=_read_ports,
     default=",".join(f"{name}={port}" for name, port in USUAL_PORTS.items()),
     show_default=True,
     help="Where they may listen; '' for no search.",

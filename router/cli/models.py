@@ -16,6 +16,7 @@ from providers.errors import ConfigError, MissingExtraError, UpstreamProtocolErr
 from providers.http.transport import Transport
 from providers.wire import UNREADABLE, Model
 from router.cli.commands import Commands, err, json_option, out, print_json
+from router.cli.server_url import root_of
 from router.config.loading import load
 
 _LISTING_S = 5.0
@@ -91,7 +92,7 @@ def models_serve(
 @json_option
 def models_list(url: str, as_json: bool) -> None:
     """List hosted models, whether they are ready, and their copies."""
-    rows = asyncio.run(_list(url.rstrip("/")))
+    rows = asyncio.run(_list(f"{root_of(url)}/v1"))
     if as_json:
         print_json(rows)
         return

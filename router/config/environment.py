@@ -11,13 +11,15 @@ from pathlib import Path
 from providers.base import Secret
 from providers.errors import ConfigError, closest
 
+# Of a server that a command calls.
+API_KEY = "EVALROUTER_API_KEY"
 ADMIN_KEY = "EVALROUTER_ADMIN_KEY"
 ADMIN_KEY_FILE = "EVALROUTER_ADMIN_KEY_FILE"
 CONFIG = "EVALROUTER_CONFIG"
 DATA = "EVALROUTER_DATA"
 
 _PREFIX = "EVALROUTER_"
-_READ = (ADMIN_KEY, ADMIN_KEY_FILE, CONFIG, DATA)
+_READ = (API_KEY, ADMIN_KEY, ADMIN_KEY_FILE, CONFIG, DATA)
 # What Kubernetes sets in every container for a service called `evalrouter` or `evalrouter-...`.
 _SERVICE_LINK = re.compile(
     r"\w+_(SERVICE_(HOST|PORT(_\w+)?)=.*|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?=.*|PORT=\w+://.*)"

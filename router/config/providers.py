@@ -123,7 +123,7 @@ def provider_problems(
     place = ("providers", name)
     if provider.kind == "compatible" and not provider.base_url:
         yield document.problem((*place, "base_url"), "a compatible host needs one")
-    if provider.base_url and (wrong := _wrong_with_url(provider.base_url)):
+    if provider.base_url and (wrong := wrong_with_url(provider.base_url)):
         yield document.problem((*place, "base_url"), wrong)
     if provider.reasoning is not None:
         yield from reasoning_problems(document, place, name, provider)
@@ -167,7 +167,7 @@ def _header_problems(
 _API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/messages")
 
 
-def _wrong_with_url(url: str) -> str:
+def wrong_with_url(url: str) -> str:
     """Return why requests cannot be sent below a base URL; "" when they can."""
     if not url.isascii() or not url.isprintable() or " " in url:
         return "has characters that a URL cannot have; escape them (%20)"

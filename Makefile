@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints clean
+.PHONY: demo docs client dist site test test-ray test-kills fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -39,6 +39,12 @@ test: .venv/all
 
 test-ray: .venv/all
 	$(PYTEST) tests/serve
+
+# A hundred times kill -9 of one of two servers on a database, and what must hold: ten minutes.
+KILLS ?= 100
+
+test-kills: .venv/dev
+	$(BIN)/python tests/kills.py --kills $(KILLS)
 
 # Parsers on bytes that atheris finds, and every operation of the schema: each for this long.
 FUZZ_SECONDS ?= 60

@@ -39,18 +39,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def postgres() -> Iterator[Any]:
     """A PostgreSQL server of this session, with the database that others are copied from."""
     # Not before isolate().
-    from postgres_server import PostgresServer, folder_of_programs
+    from postgres_server import a_server, folder_of_programs
 
     programs = folder_of_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
-    server = PostgresServer(programs)
-    try:
-        server.start()
-        server.make_template()
+    with a_server(programs) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

@@ -146,6 +146,18 @@ class PostgresServer:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@contextmanager
+def a_server(programs: Path) -> Iterator[PostgresServer]:
+    """A server with the database that others are copied from."""
+    server = PostgresServer(programs)
+    try:
+        server.start()
+        server.make_template()
+        yield server
+    finally:
+        server.remove()
+
+
 def another_user() -> str | None:
     """The user of servers that refuse to be root's; None where the tests are not root's."""
     if os.geteuid() != 0:

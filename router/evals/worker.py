@@ -155,6 +155,7 @@ class Jobs:
             if under_way.lost:
                 with suppress(NotFoundError, StoreError):
                     await self._store.end_run(run.id, self._owner)
+                _warn_of_loss(run.id)
                 raise ConflictError(f"{run.id} was taken over by another process") from None
             if not under_way.dropped:
                 await asyncio.shield(self._end(run.id, Stop(under_way.left)))
@@ -183,7 +184,7 @@ class Jobs:
     async def _end(self, run_id: str, stop: Stop, *, error: str = "") -> None:
         now = self._now()
         try:
-            await self._store.end_run(
+            ended = await self._store.end_run(
                 run_id,
                 self._owner,
                 state=stop.state,
@@ -194,6 +195,9 @@ class Jobs:
         except StoreError as problem:
             # A full disk, say. The claim goes stale; whoever resumes the run then has every row.
             log.error("%s: how it ended could not be stored: %s", run_id, problem)
+        else:
+            if not ended:
+                _warn_of_loss(run_id)
 
     async def _send_heartbeats(self, run_id: str, under_way: _ExecutingRun) -> None:
         """Tell that this process is alive, and obey; stop once another process has the run."""
@@ -339,6 +343,14 @@ class Jobs:
                 await self._end(run_id, Stop("failed"), error=str(error))
                 return True
         return False
+
+
+def _warn_of_loss(run_id: str) -> None:
+    log.warning(
+        "%s: another process took it over or stopped it, because this one gave no sign of life "
+        "for long (was it suspended, or without its database?); what it did since then is not stored",
+        run_id,
+    )
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

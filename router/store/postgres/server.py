@@ -34,8 +34,9 @@ PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 # A connection whose host has vanished is given up after this.
 SILENT_MS = 15_000
 
-# SQLSTATEs, or their classes, of a server that does not work at present, or is not the primary.
-_AWAY = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "25006")
+# SQLSTATEs, or their classes, of a server that does not work at present, is not the primary, or has
+# ended a transaction in which nothing happened.
+_AWAY = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "25006", "25P03")
 # What the server says to those it will never let in; everything else may pass.
 _REFUSED = ("authentication", "does not exist", "no pg_hba.conf entry", "not permitted")
 # What libpq says where the address's options cannot work.

@@ -19,10 +19,15 @@ from router.store.postgres.server import PostgresServer, is_away, is_conflict
 from router.store.sql.connection import Connection, Steps
 from router.store.sql.writer import Transactions
 
+# A process that is stopped in a transaction, or whose host has vanished, keeps its rows locked for
+# so long, and nobody can take over its runs. Less than a claim lasts.
+IDLE_S = 10
+
 # In one message: a transaction takes one round trip less.
 _BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED;"
-    " SELECT pg_current_xact_id()::text, current_setting('transaction_read_only')"
+    " SELECT pg_current_xact_id()::text, current_setting('transaction_read_only'),"
+    f" set_config('idle_in_transaction_session_timeout', '{IDLE_S}s', true)"
 )
 
 
@@ -59,7 +64,7 @@ class PostgresTransactions(Transactions):
         try:
             results = connection.execute(_BEGIN, prepare=False)
             results.nextset()
-            self._number, read_only = results.fetchone() or ("", "on")
+            self._number, read_only, _ = results.fetchone() or ("", "on", "")
             if read_only == "on":
                 raise psycopg.errors.ReadOnlySqlTransaction("transactions are read-only")
         except psycopg.Error:

@@ -347,8 +347,8 @@ class Jobs:
 
 def _warn_of_loss(run_id: str) -> None:
     log.warning(
-        "%s: another process took it over or stopped it, because this one gave no sign of life "
-        "for long (was it suspended, or without its database?); what it did since then is not stored",
+        "%s: another process took it over or stopped it, because this one gave no sign of life for "
+        "long (was it suspended, or cut off from its database?); what it did since is not stored",
         run_id,
     )
 

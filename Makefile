@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray test-kills fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints clean
+.PHONY: demo docs client dist site test test-ray test-outages fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -40,10 +40,13 @@ test: .venv/all
 test-ray: .venv/all
 	$(PYTEST) tests/serve
 
-# A hundred times kill -9 of one of two servers on a database, and what must hold: ten minutes.
+# Faults of servers and databases for as long as they may last, and a hundred times kill -9 of one
+# of two servers on a database: half an hour.
 KILLS ?= 100
+OUTAGES := tests/router/evals/test_pauses.py tests/router/store/postgres/test_faults.py
 
-test-kills: .venv/dev
+test-outages: .venv/dev
+	REAL_TIMES=1 $(PYTEST) $(OUTAGES)
 	$(BIN)/python tests/kills.py --kills $(KILLS)
 
 # Parsers on bytes that atheris finds, and every operation of the schema: each for this long.

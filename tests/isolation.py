@@ -24,8 +24,9 @@ ROOT = Path(__file__).parents[1]
 
 # Where programs and temporary files are, who runs the tests, and settings of the tests themselves.
 _PASSED_ON = frozenset(
-    {"PATH", "TMPDIR", "LD_LIBRARY_PATH", "USER", "LOGNAME", "CI", "CRASH_SEED", "FUZZ_SECONDS"}
-)
+    {"PATH", "TMPDIR", "LD_LIBRARY_PATH", "USER", "LOGNAME", "CI", "CRASH_SEED", "FUZZ_SECONDS",
+     "REAL_TIMES"}
+)  # fmt: skip
 # Of pytest, of what measures coverage, and of the BLAS libraries, which on some processors need
 # one in order to work at all.
 _PASSED_ON_PREFIXES = ("PYTEST_", "HYPOTHESIS_", "COV_CORE_", "COVERAGE_", "OPENBLAS_", "NVPL_")

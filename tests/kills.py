@@ -1,6 +1,6 @@
 """Two servers on one database, killed again and again under runs and live traffic.
 
-    python tests/kills.py --kills 100 --database sqlite postgresql --seed 7      # make test-kills
+    python tests/kills.py --kills 100 --database sqlite postgresql --seed 7      # make test-outages
 
 Each kill takes a random server, or now and then both, and starts it again. All the time, runs are
 created, clients send requests that are answered whole and as streams, and each server has a key of

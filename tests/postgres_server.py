@@ -15,11 +15,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
+from servers import reserved_port
 
 from router.store.postgres.migrations import migrate
 
@@ -52,9 +54,21 @@ def folder_of_programs() -> Path | None:
 
 
 class PostgresServer:
-    """One server: `start()`, `stop()` and `kill()` as often as needed, then `remove()`."""
+    """One server: `start()`, `stop()` and `kill()` as often as needed, then `remove()`.
 
-    def __init__(self, programs: Path) -> None:
+    Args:
+        programs: the folder with PostgreSQL's programs.
+        primary: a server that runs, and that this one is to follow as its replica.
+        settings: added to the usual ones.
+    """
+
+    def __init__(
+        self,
+        programs: Path,
+        *,
+        primary: PostgresServer | None = None,
+        settings: Mapping[str, str] = {},
+    ) -> None:
         self._programs = programs
         self._user = another_user()
         memory = Path("/dev/shm")
@@ -64,10 +78,15 @@ class PostgresServer:
         if self._user:
             shutil.chown(self._folder, self._user)
         self._data = self._folder / "data"
-        self._run("initdb", "-D", self._data, "-U", "tests", "-A", "trust", "-E", "UTF8",
-                  "--locale=C.UTF-8", "--no-sync", "--no-instructions")  # fmt: skip
-        rules = self._data / "pg_hba.conf"
-        rules.write_text(f"host all {GUARDED} all scram-sha-256\n{rules.read_text()}")
+        self._settings = {**_SETTINGS, **settings}
+        if primary is not None:
+            self._run("pg_basebackup", "-D", self._data, "-d", primary.address("postgres"),
+                      "-c", "fast", "-R", "--no-sync")  # fmt: skip
+        else:
+            self._run("initdb", "-D", self._data, "-U", "tests", "-A", "trust", "-E", "UTF8",
+                      "--locale=C.UTF-8", "--no-sync", "--no-instructions")  # fmt: skip
+            rules = self._data / "pg_hba.conf"
+            rules.write_text(f"host all {GUARDED} all scram-sha-256\n{rules.read_text()}")
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
@@ -83,7 +102,7 @@ class PostgresServer:
         )
 
     def start(self) -> None:
-        settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        settings = [f"-c{name}={value}" for name, value in self._settings.items()]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._data, f"-p{self.port}", *settings],
@@ -144,6 +163,52 @@ class PostgresServer:
             yield self.address(name)
         finally:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def pooler(server: PostgresServer) -> Iterator[Callable[[str], str]]:
+    """PgBouncer in transaction mode, with two connections to each database.
+
+    Yields what makes an address of one that goes through it.
+    """
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        pytest.skip("PgBouncer is not installed (Debian's package pgbouncer)")
+    # Another user reads it, who may not look into pytest's folders.
+    with tempfile.TemporaryDirectory() as place, reserved_port() as port:
+        folder = Path(place)
+        folder.chmod(0o755)
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(
+            f"""
+[databases]
+* = user=tests host=127.0.0.1 port={server.port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+so_reuseport = 1
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+ignore_startup_parameters = extra_float_digits
+"""
+        )
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [program, settings], stdout=log, stderr=log, user=another_user()
+            )
+        try:
+            while True:
+                try:
+                    psycopg.connect(f"postgresql://tests@127.0.0.1:{port}/postgres").close()
+                    break
+                except psycopg.OperationalError:
+                    assert process.poll() is None, (folder / "log").read_text()
+            yield lambda address: address.replace(f":{server.port}/", f":{port}/")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
 
 
 @contextmanager

@@ -108,8 +108,12 @@ class PostgresDatabase(SqlDatabase):
         return 0
 
     async def check(self) -> None:
-        # Beginning to write tells whether writes work.
-        await self.write("write to the database", _do_nothing)
+        # Beginning to write tells whether writes work; of a full disk, only what takes space does.
+        if self._server.is_full:
+            await self.write("write to the database", _take_space)
+            self._server.is_full = False
+        else:
+            await self.write("write to the database", _do_nothing)
         await self.read("read from the database", _read_a_row)
 
     def delay(self) -> StoreUnavailableError | None:
@@ -197,6 +201,14 @@ class PostgresDatabase(SqlDatabase):
 
 def _do_nothing(_: Connection) -> None:
     pass
+
+
+def _take_space(db: Connection) -> None:
+    """Write a megabyte, which the end of the transaction gives back."""
+    db.execute(
+        "CREATE TEMPORARY TABLE space ON COMMIT DROP AS"
+        " SELECT repeat('x', 1000) AS text FROM generate_series(1, 1000)"
+    )
 
 
 def _read_a_row(db: Connection) -> None:

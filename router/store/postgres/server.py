@@ -53,6 +53,7 @@ class PostgresServer:
     Attributes:
         name: `postgresql://host:port/name`, for messages.
         has_pooler: whether a pooler is between, as far as the last connection showed.
+        is_full: whether its disk was when it was last written to.
     """
 
     def __init__(self, address: str, password: Secret) -> None:
@@ -68,6 +69,7 @@ class PostgresServer:
             ) from None
         self.name = _name(options)
         self.has_pooler = False
+        self.is_full = False
         usual: dict[str, Any] = {
             "connect_timeout": CONNECT_S,
             "tcp_user_timeout": SILENT_MS,
@@ -182,6 +184,7 @@ class PostgresServer:
             if database_fault is None:
                 return _caused(StoreError(f"cannot {doing}: {self.name}: {text}"), error)
             fault, reason = database_fault
+            self.is_full = self.is_full or fault == "full"
             text = f"{reason} ({text})"
         message = f"cannot {doing}: {self.name}: {text}"
         return _caused(StoreUnavailableError(message, fault=fault, reason=reason), error)

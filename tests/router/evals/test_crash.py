@@ -1,6 +1,6 @@
 """Servers killed at random moments: what runs and requests promise must hold all the same.
 
-A few kills of what `make test-kills` does a hundred times. The moments come from a seed that is
+A few kills of what `make test-outages` does a hundred times. The moments come from a seed that is
 printed; `CRASH_SEED` repeats them.
 """
 

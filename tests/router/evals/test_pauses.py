@@ -1,6 +1,6 @@
 """A server is suspended for longer than its claim lasts, and goes on when another has its run.
 
-The claim is made old in the database, so that nobody has to wait; with `REAL_LEASE=1`, as in
+The claim is made old in the database, so that nobody has to wait; with `REAL_TIMES=1`, as in
 `make test-outages`, the server is suspended for as long as it takes.
 """
 
@@ -24,7 +24,7 @@ from router.evals.lease import STALE_AFTER_S
 
 SAMPLES = 60
 ANSWERS = "SELECT * FROM answers WHERE state = 'answered'"
-REAL_LEASE = os.environ.get("REAL_LEASE") == "1"
+REAL_TIMES = os.environ.get("REAL_TIMES") == "1"
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def state_of(pid):
 
 
 def let_the_claim_become_old(address):
-    if REAL_LEASE:
+    if REAL_TIMES:
         time.sleep(STALE_AFTER_S + 10)
         return
     with database(address) as connection:

@@ -10,6 +10,7 @@ from contextlib import closing
 
 import psycopg
 import pytest
+from postgres_server import pooler
 from sqlite_utils import Database
 from stores import a_run, answered, some_samples, sqlite_store
 
@@ -170,6 +171,17 @@ async def test_everything_comes_there_and_back(filled, postgres_address, tmp_pat
     }
     assert contents(tmp_path / "b.db") == before
     assert not there.written_meanwhile
+
+
+async def test_everything_comes_from_server_to_server_through_a_pooler(
+    filled, postgres, postgres_address, tmp_path
+):
+    before = contents(filled)
+    with pooler(postgres) as through, postgres.fresh_database() as other:
+        copied(filled, through(postgres_address))
+        copied(through(postgres_address), through(other))
+        copied(through(other), tmp_path / "b.db")
+    assert contents(tmp_path / "b.db") == before
 
 
 async def test_a_copy_goes_on_as_the_source_would(filled, postgres_address, tmp_path):

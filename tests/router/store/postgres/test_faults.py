@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-import signal
-import subprocess
+import os
 from contextlib import asynccontextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
-from postgres_server import GUARDED, PASSWORD, another_user
-from servers import reserved_port
+from postgres_server import GUARDED, PASSWORD, pooler
 from stores import a_run, answered, answered_cells, everything, some_samples
 
 from evaluators.base import Cell
@@ -23,6 +18,8 @@ from providers.errors import StoreError, StoreUnavailableError
 from router.store.keys import KeyRow, KeySpend
 from router.store.postgres import PostgresStore
 from router.store.runs import Progress
+
+REAL_TIMES = os.environ.get("REAL_TIMES") == "1"
 
 
 @asynccontextmanager
@@ -68,11 +65,12 @@ async def test_a_server_that_is_killed_again_and_again_loses_nothing_and_repeats
 
 
 @asynccontextmanager
-async def cut_off_at_commits(port, after_reply, times):
+async def cut_off_at_commits(port, after_reply, times, frozen=None):
     """A port that leads to the server, and cuts connections at their first commits.
 
     With `after_reply`, the server has committed and said so, but nobody has heard it; without, it
-    was never told to.
+    was never told to. Until `frozen` is set, connections stay
+    open, and nothing comes or goes any more.
     """
     left = times
     tasks = set()
@@ -90,6 +88,9 @@ async def cut_off_at_commits(port, after_reply, times):
                         back.cancel()
                         server_writer.write(data)
                         assert b"COMMIT" in await server_reader.read(65536)
+                    if frozen is not None:
+                        back.cancel()
+                        await frozen.wait()
                     break
                 server_writer.write(data)
         finally:
@@ -120,6 +121,37 @@ async def test_a_write_whose_commit_nobody_confirmed_is_done_once(
                 await store.add_key_spend([KeySpend(key_id="key_1", since=0.0, requests=1)])
             state = await store.key_state()
     assert state.spent["key_1"].requests == 3
+
+
+@pytest.mark.skipif(not REAL_TIMES, reason="takes ten seconds: make test-outages")
+async def test_a_host_that_vanishes_in_a_transaction_keeps_its_run_from_nobody(
+    postgres, postgres_address
+):
+    """The server ends the transaction, which has the run's row locked, after ten seconds."""
+    async with opened(postgres_address) as other:
+        await other.add_run(a_run(), some_samples())
+        back = asyncio.Event()
+        async with cut_off_at_commits(postgres.port, False, 1, back) as port:
+            address = postgres_address.replace(f":{postgres.port}", f":{port}") + "?sslmode=disable"
+            async with opened(address) as vanished:
+                claiming = asyncio.create_task(vanished.claim_run("run_1", "vanished", 30.0))
+                while not await holds_a_row(postgres_address):
+                    await asyncio.sleep(0.01)
+                assert await other.claim_run("run_1", "other", 30.0)
+                assert not claiming.done()
+                back.set()
+                assert not await claiming
+        assert (await other.run("run_1")).owner == "other"
+
+
+async def holds_a_row(address):
+    """Whether a transaction waits for its client."""
+    async with await psycopg.AsyncConnection.connect(address) as connection:
+        found = await connection.execute(
+            "SELECT 1 FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state = 'idle in transaction'"
+        )
+        return await found.fetchone() is not None
 
 
 async def test_a_server_that_stays_away_is_an_error_of_the_store(
@@ -168,13 +200,17 @@ async def test_connections_that_the_server_has_ended_meanwhile_are_no_fault(
 
 
 @pytest.mark.parametrize(
-    ("user", "database", "told"),
-    [(GUARDED, "", "authentication failed"), ("tests", "_", "does not exist"),
-     ("nobody_here", "", "does not exist")],
+    ("user", "password", "database", "told"),
+    [(GUARDED, "secret99", "", "authentication failed"),
+     (GUARDED, "", "", "no password supplied"),
+     ("tests", "secret99", "_", "does not exist"),
+     ("nobody_here", "secret99", "", "does not exist")],
 )  # fmt: skip
-async def test_what_will_never_work_is_an_error_at_once(postgres_address, user, database, told):
+async def test_what_will_never_work_is_an_error_at_once(
+    postgres_address, user, password, database, told
+):
     address = postgres_address.replace("tests@", f"{user}@") + database
-    store = PostgresStore(address, Secret("secret99"))
+    store = PostgresStore(address, Secret(password))
     with pytest.raises(StoreError, match=told) as caught:
         await store.open()
     assert "secret99" not in caught.value.message
@@ -206,60 +242,21 @@ async def test_a_database_that_is_not_utf_8_is_refused(postgres):
         postgres.execute("DROP DATABASE latin WITH (FORCE)")
 
 
-@pytest.fixture
-def pooler(postgres, postgres_address):
-    """The address of the database through PgBouncer, with two connections for everybody."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if program is None:
-        pytest.skip("PgBouncer is not installed (Debian's package pgbouncer)")
-    # Another user reads it, who may not look into pytest's folders.
-    with TemporaryDirectory() as place, reserved_port() as port:
-        folder = Path(place)
-        folder.chmod(0o755)
-        settings = folder / "pgbouncer.ini"
-        settings.write_text(
-            f"""
-[databases]
-* = user=tests host=127.0.0.1 port={postgres.port}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-so_reuseport = 1
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = 2
-ignore_startup_parameters = extra_float_digits
-"""
-        )
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [program, settings], stdout=log, stderr=log, user=another_user()
-            )
-        name = postgres_address.rpartition("/")[2]
-        address = f"postgresql://tests@127.0.0.1:{port}/{name}"
-        try:
-            while True:
-                try:
-                    psycopg.connect(address).close()
-                    break
-                except psycopg.OperationalError:
-                    assert process.poll() is None, (folder / "log").read_text()
-            yield address
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+async def test_a_pooler_that_gives_each_transaction_another_connection_is_no_obstacle(
+    postgres, postgres_address
+):
+    with pooler(postgres) as through:
+        async with (
+            opened(through(postgres_address)) as one,
+            opened(through(postgres_address)) as other,
+        ):
+            await one.add_run(a_run(dataset_rows=60), some_samples(60))
+            assert await one.claim_run("run_1", "me", 60.0)
 
+            async def work(n: int) -> None:
+                await answered(one, Cell("r", f"s{n}", 0), "o")
+                assert (await other.run("run_1")).owner == "me"
 
-async def test_a_pooler_that_gives_each_transaction_another_connection_is_no_obstacle(pooler):
-    async with opened(pooler) as one, opened(pooler) as other:
-        await one.add_run(a_run(dataset_rows=60), some_samples(60))
-        assert await one.claim_run("run_1", "me", 60.0)
-
-        async def work(n: int) -> None:
-            await answered(one, Cell("r", f"s{n}", 0), "o")
-            assert (await other.run("run_1")).owner == "me"
-
-        await asyncio.gather(*(work(n) for n in range(60)))
-        assert (await other.progress("run_1")).scored == 60
-        assert not await other.claim_run("run_1", "another", 60.0)
+            await asyncio.gather(*(work(n) for n in range(60)))
+            assert (await other.progress("run_1")).scored == 60
+            assert not await other.claim_run("run_1", "another", 60.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import psycopg
 import pytest
@@ -12,6 +13,16 @@ from providers.errors import StoreError
 from router.store.postgres import PostgresStore
 from router.store.postgres.migrations import STEPS
 from router.store.sqlite.migrations import STEPS as SQLITE_STEPS
+
+OPEN = """
+import asyncio, sys
+from router.store.postgres import PostgresStore
+asyncio.run(PostgresStore(sys.argv[1]).open())
+"""
+WAITS = """
+    SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE NOT granted AND locktype = 'transactionid' AND datname = %s
+"""
 
 
 @pytest.fixture
@@ -47,6 +58,26 @@ async def test_a_migration_that_fails_half_way_leaves_nothing(empty, postgres):
     await store.open()
     await store.close()
     assert "runs" in tables(empty)
+
+
+async def test_a_migration_that_is_killed_half_way_leaves_nothing(empty, postgres):
+    with psycopg.connect(empty) as other:
+        # The step waits in its middle for whoever makes a table of the same name.
+        other.execute("CREATE TABLE judgements (other INT)")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", OPEN, empty, stderr=asyncio.subprocess.DEVNULL
+        )
+        with psycopg.connect(postgres.address("postgres"), autocommit=True) as watching:
+            while not watching.execute(WAITS, (empty.rpartition("/")[2],)).fetchone():
+                await asyncio.sleep(0.01)
+        process.kill()
+        await process.wait()
+        other.rollback()
+    # It waits for what the server makes of the killed one's transaction.
+    store = PostgresStore(empty)
+    await store.open()
+    await store.add_run(a_run(), some_samples())
+    await store.close()
 
 
 async def test_a_database_of_a_newer_version_is_refused(postgres_address, postgres):

@@ -195,7 +195,7 @@ prices: {{up/live: {{input: {PRICE}, output: 0}}}}
         async def make(store: Store) -> list[tuple[str, str]]:
             made = []
             for n in range(count):
-                key, row = await create(store, f"k{n}", now=0.5, admin=True, budget_usd=1e6)
+                key, row = await create(store, f"k{n}", now=0.5, role="admin", budget_usd=1e6)
                 made.append((key, row.id))
             return made
 

@@ -59,7 +59,7 @@ def suspend(server, address):
     """Stop it between two transactions: one that it is in would keep others from the database."""
     while True:
         server.signal(signal.SIGSTOP)
-        wait_for(lambda: state_of(server.process.pid) == "T")
+        wait_for(lambda: state_of(server.pid) == "T")
         if address.startswith("sqlite"):
             try:
                 with closing(sqlite3.connect(address.removeprefix("sqlite:///"), timeout=0)) as db:
@@ -128,7 +128,7 @@ providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
         wait_for(lambda: upstream.log.total > 8)
         [(owner,)] = rows(address, "SELECT owner FROM runs")
         pid = int(re.match(r"[^:]+:(\d+):", owner)[1])
-        asleep, awake = (one, two) if pid == one.process.pid else (two, one)
+        asleep, awake = (one, two) if pid == one.pid else (two, one)
         suspend(asleep, address)
         let_the_claim_become_old(address)
         received = upstream.log.total

@@ -2,11 +2,13 @@
 
 An alias repeats a whole part of a document, so ten short lines can stand for a billion values, and
 brackets nested by the thousand crash the parser. `check` reads a document as events, which takes
-little memory whatever they say, and refuses those that are too much.
+little memory whatever they say, and refuses those that are too much, and numbers without an end
+(`.inf`, `.nan`, `1.0e+999`): no option means them, and JSON cannot store them.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +34,12 @@ UNREADABLE_VALUE = (ValueError, ArithmeticError, TypeError, LookupError, Attribu
 
 _KINDS = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
 
+_FLOAT = "tag:yaml.org,2002:float"
+_RESOLVER: Any = yaml.SafeLoader("")
+# What may be a number that is not finite, besides one of so many digits.
+_ENDLESS = re.compile(r"[-+]?(?:\.(?:inf|nan)|[0-9._]+e\+[0-9]+)", re.IGNORECASE)
+_DIGITS = 300
+
 _T = TypeVar("_T")
 
 # The one that is written in C is ten times as fast; a few platforms do not have it.
@@ -43,10 +51,14 @@ def kind_of(data: Any) -> str:
     return "null" if data is None else _KINDS.get(type(data), "an object")
 
 
-def check(data: bytes | str) -> None:
+def check(data: bytes | str, *, finite: bool = True) -> None:
     """Refuse a document that is too large, too deep, or would be with its aliases written out.
 
     Other mistakes are left to whoever reads it.
+
+    Args:
+        data: the document.
+        finite: whether to refuse a number that is not finite, too.
 
     Raises:
         msgspec.DecodeError: it is one of these; the message names the limit.
@@ -56,14 +68,14 @@ def check(data: bytes | str) -> None:
     if isinstance(data, str) and _HALF.search(data):
         raise msgspec.DecodeError("it has bytes that are no UTF-8, or half of a surrogate pair")
     try:
-        _check_events(data, Loader)
+        _check_events(data, Loader, finite=finite)
     except (yaml.YAMLError, UnicodeDecodeError):
         if len(data) <= SLOWLY_READ:
             with suppress(yaml.YAMLError, UnicodeDecodeError):
-                _check_events(data, yaml.SafeLoader)
+                _check_events(data, yaml.SafeLoader, finite=finite)
 
 
-def _check_events(data: bytes | str, loader: Any) -> None:
+def _check_events(data: bytes | str, loader: Any, *, finite: bool) -> None:
     sizes: dict[str | None, int] = {}
     # Of each collection that is open: its anchor, and how many values it has so far.
     open_: list[tuple[str | None, int]] = [(None, 0)]
@@ -77,6 +89,8 @@ def _check_events(data: bytes | str, loader: Any) -> None:
             if _HALF.search(event.value):
                 why = "a \\u escape is half of a surrogate pair, which is no character"
                 raise msgspec.DecodeError(_at(event, why))
+            if finite and _is_infinite(event):
+                raise msgspec.DecodeError(_at(event, f"{event.value[:40]} is not a finite number"))
             size = 1 + len(event.value) // _TEXT_BYTES
             if anchor is not None:
                 sizes[anchor] = size
@@ -96,6 +110,20 @@ def _check_events(data: bytes | str, loader: Any) -> None:
             raise msgspec.DecodeError(
                 _at(event, f"more than {MAX_VALUES} values, with aliases (*name) written out")
             )
+
+
+def _is_infinite(event: yaml.ScalarEvent) -> bool:
+    """Say whether a scalar is an infinite number, or none: JSON has no such numbers."""
+    plain, tag = event.implicit[0], event.tag
+    if tag is None and plain and (_ENDLESS.fullmatch(event.value) or len(event.value) > _DIGITS):
+        tag = _RESOLVER.resolve(yaml.ScalarNode, event.value, (True, False))
+    if tag != _FLOAT:
+        return False
+    try:
+        number = _RESOLVER.construct_yaml_float(yaml.ScalarNode(_FLOAT, event.value))
+    except UNREADABLE_VALUE:
+        return False
+    return not math.isfinite(number)
 
 
 @overload

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -326,6 +327,15 @@ def _load(target: str) -> Callable[..., Any]:
     return kind
 
 
+def _is_finite(value: Any) -> bool:
+    """Say whether every number in an option's value is finite."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _options(
     kind: Callable[..., Any], name: str, given: Mapping[str, Any], param: str
 ) -> Iterator[tuple[str, Any]]:
@@ -349,7 +359,7 @@ def _options(
             continue
         hint = _hints(kind)[option]
         try:
-            yield option, msgspec.convert(given[option], hint)
+            value = msgspec.convert(given[option], hint)
         except msgspec.ValidationError as error:
             why = str(error)
             # The option may also be left out: `Literal["a", "b"] | None`.
@@ -360,3 +370,8 @@ def _options(
             raise RunDocumentError(
                 f"{param}: {name}: {option}: {why}", param=f"{param}.{option}"
             ) from error
+        if not _is_finite(value):
+            raise RunDocumentError(
+                f"{param}: {name}: {option}: not a finite number", param=f"{param}.{option}"
+            )
+        yield option, value

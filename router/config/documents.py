@@ -6,6 +6,7 @@ Used for the config file and run documents: every problem is named by its place 
 
 from __future__ import annotations
 
+import math
 import re
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -127,7 +128,8 @@ def read_yaml(
         error: the text is not YAML, or there is too much of it.
     """
     try:
-        check(text)
+        # Numbers that are not finite are named below, with their place.
+        check(text, finite=False)
         # The slower one says better where a mistake is.
         loader_kind = Loader if len(text) > SLOWLY_READ else yaml.SafeLoader
         node = yaml.compose(text, Loader=loader_kind)
@@ -227,6 +229,9 @@ class _Reader:
                 ": cannot be read as the number, date or other kind of value that it looks like; "
                 "put a text in quotes",
             )
+            return UNREAD
+        if isinstance(value, float) and not math.isfinite(value):
+            self._refuse(node, place, " is not a finite number")
             return UNREAD
         # A date in YAML is a string in JSON, which is what every field here means by it.
         return value if isinstance(value, str | int | float | bool | None) else node.value

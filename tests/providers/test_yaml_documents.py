@@ -13,6 +13,7 @@ from providers.offline.script import load_script
 from providers.yaml_documents import MAX_BYTES, decode, decode_file
 from router.client.calls import create
 from router.config.loading import load as load_config
+from router.config.loading import parse
 from router.evals.bundle import read_config
 from router.evals.run_document import parse_run
 
@@ -34,6 +35,8 @@ BOMBS = {
     "large": "# " + "x" * MAX_BYTES,
 }
 ODD = ["2001-99-99", "1" * 5000, "!!float x", "!!bool x", "!!timestamp x", "!!int x"]
+
+ENDLESS = [".inf", "-.Inf", ".NaN", "1.0e+999", "!!float inf", "1" * 400 + ".0"]
 
 READERS = {
     "config": load_config,
@@ -100,6 +103,28 @@ def test_values_that_cannot_be_read(tmp_path, reader, value):
     with pytest.raises(EvalrouterError) as caught:
         READERS[reader](path)
     assert "d.yaml" in caught.value.message
+
+
+@pytest.mark.parametrize("value", ENDLESS)
+@pytest.mark.parametrize("reader", READERS)
+def test_numbers_that_are_not_finite(tmp_path, reader, value):
+    path = tmp_path / "d.yaml"
+    path.write_text(f"models: {value}\n")
+    with pytest.raises(EvalrouterError) as caught:
+        READERS[reader](path)
+    assert "d.yaml" in caught.value.message
+    assert len(caught.value.message) < 500
+    assert "is not a finite number" in caught.value.message
+
+
+def test_texts_that_look_like_them():
+    texts = [".inf", ".information", "1" * 400, "v1.0e+999"]
+    assert decode(f"['.inf', .information, '{'1' * 400}', v1.0e+999]") == texts
+
+
+def test_a_number_that_a_variable_makes_infinite(tmp_path):
+    with pytest.raises(ConfigError, match=r"x:2: server.drain_seconds is not a finite number"):
+        parse("server:\n  drain_seconds: ${SECONDS}\n", "x", {"SECONDS": "1.0e+999"})
 
 
 def test_aliases_in_moderation(tmp_path):

@@ -271,6 +271,11 @@ def test_an_exact_match_shares_every_word(text, reference):
             "metrics[2]: bleu: tokenize: '14a' is not one of 13a, intl, zh, char, ja-mecab, "
             "ko-mecab, none",
         ),
+        (
+            {"name": "numeric", "rel_tol": math.inf},
+            "metrics[2].rel_tol",
+            "metrics[2]: numeric: rel_tol: not a finite number",
+        ),
         ("regex", "metrics[2].pattern", "metrics[2]: regex needs the option 'pattern'"),
         (
             {"name": "regex", "pattern": "(a"},

@@ -309,6 +309,7 @@ def test_what_cannot_be_compared_is_told(server):
         ({"runs": f"{first},{second}", "margin": "exact_match=much"}, 400, "margin"),
         ({"runs": f"{first},{second}", "margin": "exact_match=0"}, 400, "margin"),
         ({"runs": f"{first},{second}", "margin": "exact_match=nan"}, 400, "margin"),
+        ({"runs": f"{first},{second}", "margin": "exact_match=inf"}, 400, "margin"),
         ({"runs": f"{first},{second}", "margin": "exact_mtach=0.1"}, 400, "margin"),
     ):
         answer = server.ask(**params)

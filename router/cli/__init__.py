@@ -7,6 +7,7 @@ import click
 from router.cli.chat import chat
 from router.cli.commands import Commands
 from router.cli.compare import eval_compare
+from router.cli.completion import completion
 from router.cli.datasets import dataset
 from router.cli.doctor import doctor
 from router.cli.evals import evaluate
@@ -36,6 +37,7 @@ def main() -> None:
 for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):
     main.add_command(command)
 main.add_command(chat)
+main.add_command(completion)
 main.add_command(doctor)
 main.add_command(init)
 main.add_command(judge)

@@ -29,6 +29,7 @@ from providers.names import check_name
 from providers.wire import UNREADABLE
 from router.cli.chat_servers import BegunAnswer, ChatServer, InProcessServer, RemoteServer
 from router.cli.commands import config_option, err, escape, is_text, json_option, print_json
+from router.cli.completion import complete_models
 from router.cli.server_url import root_of
 from router.cli.terminal import harmless
 from router.config.environment import API_KEY
@@ -80,7 +81,7 @@ def _read_parameters(
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.argument("message", nargs=-1)
 @click.option("--system", default="", help="A system message, which comes first.")
 @click.option("--temperature", type=click.FloatRange(0, 100))

@@ -20,14 +20,15 @@ from router.cli.commands import (
     print_json,
     with_services,
 )
+from router.cli.completion import complete_runs
 from router.config.loading import load
 from router.evals.compare import ComparisonRequest, compare_runs, parse_margins
 from router.services import Services
 
 
 @click.command("compare")
-@click.argument("run_a")
-@click.argument("run_b", required=False)
+@click.argument("run_a", shell_complete=complete_runs)
+@click.argument("run_b", required=False, shell_complete=complete_runs)
 @click.option("--route-a", help="The route of RUN_A. Default: every route that both have.")
 @click.option("--route-b", help="The route of RUN_B, or of RUN_A without one.")
 @click.option(

@@ -29,6 +29,7 @@ from router.cli.commands import (
     print_json,
     with_services,
 )
+from router.cli.completion import complete_runs
 from router.cli.estimates import print_estimate
 from router.cli.judges import embedding_line, judge_line, machine_line
 from router.cli.junit import junit_option, write_junit
@@ -83,7 +84,7 @@ def eval_run(
 
 
 @evaluate.command("resume")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @click.option("--retry-failed", is_flag=True, help="Repeat requests that failed at their target.")
 @click.option("--cost-usd", type=float, help="Change the run's limit of US dollars.")
 @click.option("--tokens", type=int, help="Change the run's limit of tokens.")
@@ -113,7 +114,7 @@ def eval_resume(  # noqa: PLR0917 - one parameter for each option
 
 
 @evaluate.command("rescore")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @click.option("--metrics", default="", help="Metrics' names, with commas between. Default: all.")
 @junit_option
 @config_option
@@ -132,7 +133,7 @@ def eval_rescore(run_id: str, metrics: str, config_path: Path | None, as_json: b
 
 
 @evaluate.command("extend")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @click.option("--limit", type=click.IntRange(1, MAX_ROWS), help="The number of samples in all.")
 @click.option(
     "--repeats", type=click.IntRange(1, 1000), help="The number of answers to each sample in all."
@@ -152,7 +153,7 @@ def eval_extend(
 
 
 @evaluate.command("watch")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @junit_option
 @config_option
 @json_option
@@ -206,7 +207,7 @@ def eval_list(limit: int, config_path: Path | None, as_json: bool, **filters: An
 
 
 @evaluate.command("show")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @junit_option
 @config_option
 @json_option
@@ -220,7 +221,7 @@ def eval_show(run_id: str, config_path: Path | None, as_json: bool) -> None:
 
 
 @evaluate.command("cancel")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @config_option
 def eval_cancel(run_id: str, config_path: Path | None) -> None:
     """Stop a run at once, whichever process executes it; it can be resumed."""
@@ -232,7 +233,7 @@ def eval_cancel(run_id: str, config_path: Path | None) -> None:
 
 
 @evaluate.command("pause")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @config_option
 def eval_pause(run_id: str, config_path: Path | None) -> None:
     """Stop a run after the requests in flight, whichever process executes it."""
@@ -244,7 +245,7 @@ def eval_pause(run_id: str, config_path: Path | None) -> None:
 
 
 @evaluate.command("delete")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @config_option
 def eval_delete(run_id: str, config_path: Path | None) -> None:
     """Delete a run with its answers and scores. A run under way has to be cancelled first."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from router.cli.commands import config_option, json_option, out, print_json, with_services
+from router.cli.completion import complete_runs
 from router.config.loading import load
 from router.datasets.artifacts import open_artifacts
 from router.evals.export import Manifest, export_run, verify
@@ -15,7 +16,7 @@ from router.services import Services
 
 
 @click.command("export")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @click.option("--to", "target", help="A folder or s3://bucket/prefix. Default: the artifact store.")
 @click.option(
     "--format",

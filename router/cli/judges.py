@@ -29,6 +29,7 @@ from router.cli.commands import (
     print_json,
     with_services,
 )
+from router.cli.completion import complete_runs
 from router.config.loading import load
 from router.config.schema import Config
 from router.datasets.registry import parse_columns
@@ -176,7 +177,7 @@ def judge_calibrate(
 
 
 @judge.command("compare")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @click.argument("first")
 @click.argument("second")
 @click.option("--judge", "route", required=True, help="The route that judges.")
@@ -211,7 +212,7 @@ def judge_compare(
 
 
 @judge.command("tournament")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @click.argument("routes", nargs=-1)
 @click.option("--judge", "route", required=True, help="The route that judges.")
 @click.option("--full", is_flag=True, help="All pairs on every sample, instead of a ring.")
@@ -401,7 +402,7 @@ def _write(rows: Iterable[StudyJudgement], file: TextIO, *, as_csv: bool) -> Non
 
 
 @judge.command("label-plan")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @click.option(
     "--width",
     type=float,
@@ -471,7 +472,7 @@ def _write_rows(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 @judge.command("labels")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_runs)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--output-name", help="The judge's score that people gave, where the run has several."

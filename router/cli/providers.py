@@ -19,6 +19,7 @@ from router.cli.commands import (
     print_json,
     with_services,
 )
+from router.cli.completion import complete_providers
 from router.config.loading import load
 from router.gateway.conformance import examine_provider
 from router.services import Services
@@ -30,7 +31,7 @@ def providers() -> None:
 
 
 @providers.command("test")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_providers)
 @click.option("--model", default="", help="Default: the first model that it lists.")
 @click.option("--long", is_flag=True, help="Also send a prompt that is too long; may cost money.")
 @config_option

@@ -41,3 +41,19 @@ def examine(path: Path) -> DatabaseState:
     if tables and not applied:
         raise StoreError(f"{path} is the database of another program")
     return DatabaseState(exists=True, missing_steps=missing_steps(applied))
+
+
+def latest_runs(path: Path, prefix: str, limit: int = 50) -> list[tuple[str, str, str]]:
+    """Return id, name and state of the newest runs whose ids begin so; only reads.
+
+    Raises:
+        sqlite3.Error: the file is not there, or is no database of this version.
+    """
+    with contextlib.closing(connect(path.absolute(), "ro", CHECK_BUSY_S)) as db:
+        return list(
+            db.execute(
+                "SELECT id, name, state FROM runs WHERE hidden_since IS NULL"
+                " AND substr(id, 1, length(?1)) = ?1 ORDER BY id DESC LIMIT ?2",
+                (prefix, limit),
+            )
+        )

@@ -28,6 +28,7 @@ from router.api import (
     evals,
     experiments,
     export,
+    following,
     front,
     guard,
     health,
@@ -41,6 +42,7 @@ from router.api import (
     providers,
     query_parameters,
     routes,
+    run_logs,
     tasks,
     traffic,
 )
@@ -54,6 +56,8 @@ def create_app(services: Services) -> ASGIApp:
     config = services.config
     examinations = providers.Examinations()
     listings = models.Listings(services)
+    followers = following.Followers(services.store)
+    downloads = export.Downloads()
 
     start = front.StartFailure()
 
@@ -101,6 +105,12 @@ def create_app(services: Services) -> ASGIApp:
             evals.follow_run,
             evals.list_samples,
             export.export,
+            export.show_export,
+            export.download_export,
+            export.rows_as_csv,
+            export.rows_as_jsonl,
+            export.rows_as_parquet,
+            run_logs.list_log,
             datasets.list_datasets,
             datasets.register_dataset,
             datasets.begin_labels,
@@ -140,6 +150,8 @@ def create_app(services: Services) -> ASGIApp:
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False),
             "caller": Provide(access.caller, sync_to_thread=False),
+            "followers": Provide(lambda: followers, sync_to_thread=False),
+            "downloads": Provide(lambda: downloads, sync_to_thread=False),
             "examinations": Provide(lambda: examinations, sync_to_thread=False),
             "listings": Provide(lambda: listings, sync_to_thread=False),
         },

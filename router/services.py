@@ -146,7 +146,7 @@ class Services:
             self.routes, self.dispatcher, self.prices, self.traffic, config.models
         )
         self.datasets = DatasetRegistry(self.store, config)
-        self.jobs = Jobs(self.store, requester, config.evaluation)
+        self.jobs = Jobs(self.store, requester, config.evaluation, masks=self.masks)
         self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
         self.experiments = Experiments(self.store)
         self.studies = Studies(self.store, requester, self.providers)

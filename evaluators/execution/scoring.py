@@ -72,6 +72,7 @@ class Scorer:
         here_s: seconds of scoring that a whole run may spend in this process.
         pool: makes the pools that score elsewhere, called as `WorkerPool` is; with another one
             than `WorkerPool`, nothing is scored in this process.
+        on_output: called with each line that a worker process writes, on another thread.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Scorer:
         processes: int | None = None,
         here_s: float = HERE_S,
         pool: Callable[..., Scores] = WorkerPool,
+        on_output: Callable[[bytes], None] | None = None,
     ) -> None:
         self._metrics = [build(spec) for spec in specs] if metrics is None else list(metrics)
         self._order = [output.name for metric in self._metrics for output in metric.outputs]
@@ -106,7 +108,11 @@ class Scorer:
                 self._judge_metrics.append(metric)
             elif isinstance(metric, IsolatedMetric):
                 isolated = pool(
-                    [spec], load_s=metric.load_s, sample_s=metric.sample_s, chunk=_MODEL_BATCH
+                    [spec],
+                    load_s=metric.load_s,
+                    sample_s=metric.sample_s,
+                    chunk=_MODEL_BATCH,
+                    on_output=on_output,
                 )
                 self._isolated.append((metric, isolated))
             else:
@@ -114,7 +120,7 @@ class Scorer:
                 plain.append(spec)
                 if isinstance(metric, PreloadedMetric):
                     self._left_s = 0.0
-        self._pool = pool(plain, processes=processes or available_processors())
+        self._pool = pool(plain, processes=processes or available_processors(), on_output=on_output)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
 
     async def __aenter__(self) -> Scorer:

@@ -10,6 +10,7 @@ It ends when its stdin does, so it never outlives its parent, even one that was 
 from __future__ import annotations
 
 import ctypes
+import io
 import math
 import os
 import queue
@@ -116,6 +117,9 @@ def main() -> None:
     frames = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    # The process is killed in the end, which would cost what waits to be written.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
 

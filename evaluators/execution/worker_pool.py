@@ -22,13 +22,14 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
 from evaluators.base import Scorable, Score
+from evaluators.execution.output import CapturedOutput
 from evaluators.execution.worker import LENGTH, Ready, ScoringBatch, WorkerSetup, encode
 
 LOAD_S = 120.0
@@ -103,6 +104,7 @@ class WorkerPool:
         load_s: seconds a worker may take to load its metrics.
         sample_s: seconds one answer may take.
         chunk: the number of answers sent to a worker at a time.
+        on_output: called with each line that a worker writes, on another thread.
     """
 
     def __init__(
@@ -113,11 +115,13 @@ class WorkerPool:
         load_s: float = LOAD_S,
         sample_s: float = SAMPLE_S,
         chunk: int = _CHUNK,
+        on_output: Callable[[bytes], None] | None = None,
     ) -> None:
         self._setup = WorkerSetup(tuple(specs))
         self._load_s = load_s
         self._sample_s = sample_s
         self._chunk = chunk
+        self._on_output = on_output
         self._slots = [_Slot() for _ in range(processes)]
         self._given_up = ""
         self._lost = 0
@@ -196,7 +200,7 @@ class WorkerPool:
         if self._given_up:
             return None
         if slot.worker is None:
-            starting = asyncio.ensure_future(_Worker.start())
+            starting = asyncio.ensure_future(_Worker.start(self._on_output))
             try:
                 slot.worker = await asyncio.shield(starting)
             except asyncio.CancelledError:
@@ -235,10 +239,16 @@ class _Slot:
         return await worker.stop(grace_s) if worker else ""
 
 
-def _spawn(stream: socket.socket) -> subprocess.Popen[bytes]:
+def _spawn(stream: socket.socket, output: CapturedOutput | None) -> subprocess.Popen[bytes]:
     command = (sys.executable, "-c", _PROGRAM, *sys.path)
     end = stream.fileno()
-    return subprocess.Popen(command, stdin=end, stdout=end)  # noqa: S603  # all of it is ours
+    try:
+        return subprocess.Popen(  # noqa: S603  # all of it is ours
+            command, stdin=end, stdout=end, stderr=None if output is None else output.descriptor
+        )
+    finally:
+        if output is not None:
+            output.started()
 
 
 class _Worker:
@@ -249,19 +259,22 @@ class _Worker:
         process: subprocess.Popen[bytes],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        output: CapturedOutput | None,
     ) -> None:
         self._process = process
+        self._output = output
         self._reader = reader
         self._writer = writer
 
     @classmethod
-    async def start(cls) -> _Worker:
+    async def start(cls, on_output: Callable[[bytes], None] | None) -> _Worker:
         """Start a process; its metrics are not loaded yet."""
         ours, its = socket.socketpair()
         with its:
             # In a thread: uvloop would stand still for 25 ms until the process has begun.
-            process = await asyncio.to_thread(_spawn, its)
-        return cls(process, *await asyncio.open_connection(sock=ours))
+            output = None if on_output is None else CapturedOutput(on_output)
+            process = await asyncio.to_thread(_spawn, its, output)
+        return cls(process, *await asyncio.open_connection(sock=ours), output)
 
     async def send(self, message: msgspec.Struct) -> None:
         """Write a frame. Raises OSError when the process has ended."""
@@ -288,3 +301,6 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+        finally:
+            if self._output is not None:
+                self._output.join(_GRACE_S)

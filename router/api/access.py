@@ -78,6 +78,12 @@ ACCESS: Mapping[str, RoleAccess] = {
     "POST /eval/{run_id}/rescore": ADMINS,
     "POST /eval/{run_id}/extend": ADMINS,
     "POST /eval/{run_id}/export": ADMINS,
+    "GET /eval/{run_id}/export": OWN_RUNS,
+    "GET /eval/{run_id}/export/{name}": OWN_RUNS,
+    "GET /eval/{run_id}/rows.csv": OWN_RUNS,
+    "GET /eval/{run_id}/rows.jsonl": OWN_RUNS,
+    "GET /eval/{run_id}/rows.parquet": OWN_RUNS,
+    "GET /eval/{run_id}/logs": OWN_RUNS,
     "GET /runs/{run_id}": OWN_RUNS,
     # experiments and judges
     "GET /experiments": REVIEWERS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -20,6 +19,7 @@ from evaluators.document import Repeats
 from providers.errors import RunDocumentError
 from router.api.access import InjectedCaller
 from router.api.bodies import check_no_options, document_of
+from router.api.following import Followers, InjectedFollowers, progress_of
 from router.api.injection import Injected
 from router.api.paging import Offset, PageSize
 from router.config.documents import convert
@@ -27,11 +27,7 @@ from router.evals.estimate import Estimate
 from router.evals.results import Outcome
 from router.evals.run_document import complete_run
 from router.gateway.key_administration import find_key
-from router.services import Services
-from router.store.runs import STOPPED, Progress, Run, RunFilter, RunState
-
-# Often enough for a person to watch, rarely enough for a database of a million rows.
-POLL_S = 0.5
+from router.store.runs import Run, RunFilter, RunState
 
 T = TypeVar("T")
 
@@ -237,28 +233,25 @@ async def _body(request: Request[Any, Any, Any], kind: type[T]) -> T:
     summary="Follow a run",
     media_type="text/event-stream",
 )
-async def follow_run(services: Injected, run_id: FromPath[str]) -> ServerSentEvent:
+async def follow_run(
+    services: Injected, followers: InjectedFollowers, run_id: FromPath[str]
+) -> ServerSentEvent:
     """Send events: `progress` whenever it changes, and `end` with the run's last state."""
     run = await services.runs.find(run_id)
-    return ServerSentEvent(_events(services, run.id))
+    followers.check_room()
+    return ServerSentEvent(_events(followers, run.id))
 
 
-async def _events(services: Services, run_id: str) -> AsyncIterator[SSEData]:
-    before: tuple[Progress, RunState] | None = None
-    while True:
-        run = await services.runs.find(run_id)
-        now = (await services.store.progress(run_id), run.state)
-        if now != before:
-            before = now
-            progress = {"state": run.state, "cells": run.cells, **msgspec.to_builtins(now[0])}
-            ended = run.state in STOPPED
-            yield {
-                "event": "end" if ended else "progress",
-                "data": msgspec.json.encode(progress).decode(),
-            }
-            if ended:
-                return
-        await asyncio.sleep(POLL_S)
+async def _events(followers: Followers, run_id: str) -> AsyncIterator[SSEData]:
+    before = None
+    async with followers.follow(run_id) as snapshots:
+        async for snapshot in snapshots:
+            progress = progress_of(snapshot)
+            if progress == before:
+                continue
+            before = progress
+            event = "end" if snapshot.stopped else "progress"
+            yield {"event": event, "data": msgspec.json.encode(progress).decode()}
 
 
 @get("/eval/{run_id:str}/samples", tags=["eval"], summary="Page through a run's answers")

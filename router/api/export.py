@@ -1,16 +1,121 @@
-"""`POST /eval/{id}/export`: writes a run's rows and judgements into the artifact store."""
+"""A run's rows as files: `/eval/{id}/rows.KIND`, and `/eval/{id}/export` in the artifact store."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
-from litestar import Request, post
+from litestar import Request, get, post
+from litestar.di import NamedDependency
 from litestar.params import FromPath
+from litestar.response import Stream
 
-from providers.errors import RunDocumentError
+from providers.errors import NotFoundError, RateLimitError, RunDocumentError
 from router.api.bodies import check_no_options
 from router.api.injection import Injected
-from router.evals.export import Manifest, export_run
+from router.evals.export import EXPORT_FILES, Manifest, export_run, read_manifest, rows_of
+from router.evals.tables import Format
+from router.services import Services
+
+MEDIA_TYPES: dict[str, str] = {
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "jsonl": "application/jsonl",
+    "parquet": "application/vnd.apache.parquet",
+}
+# Of tables that are written to disk before they are sent: downloads of one process, and how many of
+# them are being written.
+MAX_DOWNLOADS, MAX_WRITING = 16, 2
+
+
+class Downloads:
+    """Bounds what downloads of tables take of the disk and of the processors."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._writing = asyncio.Semaphore(MAX_WRITING)
+
+    async def bounded(self, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        """Yield the chunks, the first of which comes once a file is written.
+
+        Raises:
+            RateLimitError: as many are under way as may be.
+        """
+        if self._under_way >= MAX_DOWNLOADS:
+            raise RateLimitError(
+                f"{MAX_DOWNLOADS} downloads of tables are under way already.", retry_after=10.0
+            )
+        self._under_way += 1
+        try:
+            async with aclosing(chunks):
+                async with self._writing:
+                    first = await anext(chunks, b"")
+                yield first
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self._under_way -= 1
+
+
+InjectedDownloads = NamedDependency[Downloads]
+
+
+@get("/eval/{run_id:str}/rows.csv", tags=["eval"], summary="Download a run's rows as CSV")
+async def rows_as_csv(
+    services: Injected, downloads: InjectedDownloads, run_id: FromPath[str]
+) -> Stream:
+    """Send a row for each cell: the sample, the answer, its scores, feedback and labels.
+
+    The columns are those of an export, and the rows those that are there by now. Texts are as they
+    are: a spreadsheet may take one that begins with `=`, `+`, `-` or `@` for a formula.
+    """
+    return await _rows(services, downloads, run_id, "csv")
+
+
+@get("/eval/{run_id:str}/rows.jsonl", tags=["eval"], summary="Download a run's rows as JSON lines")
+async def rows_as_jsonl(
+    services: Injected, downloads: InjectedDownloads, run_id: FromPath[str]
+) -> Stream:
+    """Send a line for each cell, with all that is stored of it, as the rows are read."""
+    return await _rows(services, downloads, run_id, "jsonl")
+
+
+@get("/eval/{run_id:str}/rows.parquet", tags=["eval"], summary="Download a run's rows as parquet")
+async def rows_as_parquet(
+    services: Injected, downloads: InjectedDownloads, run_id: FromPath[str]
+) -> Stream:
+    """Send the table of `rows.csv` as parquet, which needs the extra of that name."""
+    return await _rows(services, downloads, run_id, "parquet")
+
+
+async def _rows(services: Services, downloads: Downloads, run_id: str, kind: Format) -> Stream:
+    run = await services.runs.find(run_id)
+    chunks = rows_of(services.store, run, kind)
+    if kind != "jsonl":
+        chunks = downloads.bounded(chunks)
+    return await _download(chunks, f"{run.id}.{kind}")
+
+
+async def _download(chunks: AsyncGenerator[bytes], filename: str) -> Stream:
+    # What goes wrong before the first byte is an error with a status of its own.
+    first = await anext(chunks, b"")
+
+    async def body() -> AsyncGenerator[bytes]:
+        async with aclosing(chunks):
+            yield first
+            async for chunk in chunks:
+                yield chunk
+
+    return Stream(
+        body(),
+        media_type=MEDIA_TYPES[filename.rpartition(".")[2]],
+        headers={
+            "content-disposition": f'attachment; filename="{filename}"',
+            "x-content-type-options": "nosniff",
+        },
+    )
 
 
 @post("/eval/{run_id:str}/export", tags=["eval"], summary="Export a run", status_code=200)
@@ -19,10 +124,34 @@ async def export(
 ) -> Manifest:
     """Write the run's rows and judgements, with a manifest, below `runs/{id}` there.
 
-    They are written as JSON lines, CSV and parquet.
+    They are written as JSON lines, CSV and parquet. `GET` on this path has the manifest again,
+    and its files are below it.
 
     The body may be empty, or `{}`.
     """
     await check_no_options(request, error=RunDocumentError)
     run = await services.runs.find(run_id)
     return await export_run(services.store, run, services.datasets.artifacts, f"runs/{run.id}")
+
+
+@get("/eval/{run_id:str}/export", tags=["eval"], summary="Show a run's last export")
+async def show_export(services: Injected, run_id: FromPath[str]) -> Manifest:
+    """Show the manifest of the last export into the artifact store: its files and their hashes."""
+    run = await services.runs.find(run_id)
+    try:
+        return await read_manifest(services.datasets.artifacts, f"runs/{run.id}")
+    except NotFoundError:
+        raise NotFoundError(
+            f"{run.id} was not exported yet. POST /eval/{run.id}/export does it."
+        ) from None
+
+
+@get("/eval/{run_id:str}/export/{name:str}", tags=["eval"], summary="Download an exported file")
+async def download_export(services: Injected, run_id: FromPath[str], name: FromPath[str]) -> Stream:
+    """Send a file of the last export by its name in the manifest, such as `rows.parquet`."""
+    run = await services.runs.find(run_id)
+    if name not in EXPORT_FILES:
+        known = ", ".join(EXPORT_FILES)
+        raise NotFoundError(f"An export has no file {name!r}. It may have {known}.")
+    chunks = services.datasets.artifacts.get(f"runs/{run.id}/{name}")
+    return await _download(chunks, f"{run.id}.{name}")

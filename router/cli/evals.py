@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
@@ -41,7 +42,11 @@ from router.evals.executor import RunProgress
 from router.evals.results import Outcome
 from router.gateway.key_administration import find_key
 from router.services import Services
+from router.store.run_logs import LogLine
 from router.store.runs import STOPPED, Run, RunFilter
+
+# Seconds between two looks at a run that is followed.
+POLL_S = 0.5
 
 
 @click.group("eval", cls=Commands)
@@ -175,6 +180,51 @@ def eval_watch(run_id: str, config_path: Path | None, as_json: bool) -> None:
     _print_outcome(outcome, as_json=as_json)
     if not outcome.passed:
         sys.exit(1)
+
+
+@evaluate.command("logs")
+@click.argument("run_id")
+@click.option("--follow", is_flag=True, help="Go on as lines are written, until the run stops.")
+@config_option
+@json_option
+def eval_logs(run_id: str, follow: bool, config_path: Path | None, as_json: bool) -> None:
+    """Show what happened to a run: states, retries, errors by target, and metrics' output.
+
+    With `--json`, each line is an object on a line of its own.
+    """
+
+    async def read(services: Services) -> None:
+        run = await services.runs.find(run_id)
+        after, stopped = 0, False
+        while True:
+            for line in await services.store.run_log(run.id, limit=1000, after=after):
+                _print_log_line(services, line, as_json=as_json)
+                after = line.number
+            if stopped or not follow:
+                if after >= await services.store.last_logged(run.id):
+                    return
+                continue
+            await asyncio.sleep(POLL_S)
+            # Before the lines: those that were written until it stopped are then read as well.
+            stopped = (await services.runs.find(run.id)).state in STOPPED
+
+    with_services(load(config_path), read)
+
+
+def _print_log_line(services: Services, line: LogLine, *, as_json: bool) -> None:
+    line = msgspec.structs.replace(line, text=services.masks.mask_text(line.text))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+        return
+    times = f" ({line.times} times)" if line.times > 1 else ""
+    source = f"{line.source}: " if line.source else ""
+    # A line is a line, and no escape sequence of a metric's output reaches the terminal.
+    text = "".join(
+        mark if mark.isprintable() else repr(mark)[1:-1] for mark in f"{source}{line.text}"
+    )
+    at = f"{local_time(line.at)}:{int(line.at) % 60:02d}"
+    sys.stdout.write(f"{at} {line.kind:6} {text}{times}\n")
+    sys.stdout.flush()
 
 
 @evaluate.command("list")

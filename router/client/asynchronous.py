@@ -29,6 +29,7 @@ from router.client.types import (
     Key,
     Leaderboard,
     ListedKey,
+    LogLine,
     Outcome,
     Progress,
     Role,
@@ -81,8 +82,25 @@ class AsyncConnection:
         self, call: ApiCall, *, timeout: httpx.Timeout | float
     ) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a request whose answer is read as it comes; errors are httpx's."""
-        url = self._base_url + call.path
-        return self._http.stream(call.method, url, headers=self._headers, timeout=timeout)
+        sent = call.sent()
+        sent["url"] = self._base_url + sent["url"]
+        sent["headers"] = {**self._headers, **sent["headers"]}
+        return self._http.stream(**sent, timeout=timeout)
+
+    async def download(self, call: ApiCall, path: str | Path) -> Path:
+        """Write a request's answer to a file, as it comes; return the file's path."""
+        target = Path(path)
+        try:
+            async with self.stream(call, timeout=self.timeout) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise calls.failure(response)
+                with await asyncio.to_thread(target.open, "wb") as file:
+                    async for chunk in response.aiter_bytes(calls.CHUNK_BYTES):
+                        await asyncio.to_thread(file.write, chunk)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self.unreachable(error) from error
+        return target
 
     def unreachable(self, error: httpx.HTTPError | httpx.InvalidURL) -> EvalrouterError:
         """Return the exception for a server that did not answer."""
@@ -260,8 +278,52 @@ class AsyncRuns:
         timeout: float | None = None,  # noqa: ASYNC109 - the same as the other client's
     ) -> AsyncIterator[Progress]:
         """Yield a run's progress whenever it has changed, until the run stops; else as `wait`."""
+        async for event in self._follow(run_id, calls.run(run_id, "events"), timeout):
+            yield event[1]
+
+    def logs(self, run_id: str, *, after: int = 0, page: int = 500) -> AsyncLogLines:
+        """Return the run's log, oldest line first, read `page` lines at a time.
+
+        async for line in client.runs.logs(run_id):
+            print(line["kind"], line["source"], line["text"], line["times"])
+
+        Args:
+            run_id: the run.
+            after: the `number` of the last line that is known already.
+            page: the lines that are read at a time.
+        """
+        call = calls.run(run_id, "logs")._replace(params={"limit": page})
+        return AsyncLogLines(self._connection, call, after)
+
+    async def follow_logs(
+        self,
+        run_id: str,
+        *,
+        after: int = 0,
+        timeout: float | None = None,  # noqa: ASYNC109 - the same as the other client's
+    ) -> AsyncIterator[LogLine]:
+        """Yield the lines of the run's log as they are written, until the run stops.
+
+        A connection that is lost is made anew, as for `wait`, and no line comes twice.
+
+        Args:
+            run_id: the run.
+            after: the `number` of the last line that is known already.
+            timeout: seconds; None for as long as it takes.
+        """
+        call = calls.run(run_id, "logs")._replace(params={"follow": True, "after": after})
+        async for event in self._follow(run_id, call, timeout):
+            if event[0] == "log":
+                yield event[1]
+
+    async def _follow(
+        self,
+        run_id: str,
+        call: ApiCall,
+        timeout: float | None,  # noqa: ASYNC109 - the same as the other client's
+    ) -> AsyncIterator[tuple[str, Any]]:
+        """Yield each new event's name and data, until one named `end`."""
         connection = self._connection
-        call = calls.run(run_id, "events")
         started = heard = time.monotonic()
         pauses, before = calls.pauses(), None
         while True:
@@ -285,7 +347,8 @@ class AsyncRuns:
                             heard, pauses = time.monotonic(), calls.pauses()
                             if event != before:
                                 before = event
-                                yield event[1]
+                                call = calls.after_event(call, event)
+                                yield event
                             if event[0] == "end":
                                 return
                             if timeout is not None and heard - started > timeout:
@@ -433,6 +496,32 @@ class AsyncRuns:
         answer = await self._connection.request(calls.run(run_id, "export", method="POST"))
         return cast("dict[str, Any]", answer)
 
+    async def show_export(self, run_id: str) -> dict[str, Any]:
+        """Return the manifest of the run's last export into the server's artifact store."""
+        answer = await self._connection.request(calls.run(run_id, "export"))
+        return cast("dict[str, Any]", answer)
+
+    async def download_export(self, run_id: str, name: str, path: str | Path) -> Path:
+        """Write a file of the last export to `path`, by its name in the manifest."""
+        call = calls.run(run_id, f"export/{calls.quoted(name)}")
+        return await self._connection.download(call, path)
+
+    async def download(
+        self,
+        run_id: str,
+        path: str | Path,
+        *,
+        format: Literal["csv", "jsonl", "parquet"] = "jsonl",  # noqa: A002 - the name it has elsewhere
+    ) -> Path:
+        """Write the run's rows to `path`, with all columns, feedback and labels, as they are now.
+
+        Args:
+            run_id: the run.
+            path: the file.
+            format: `csv` and `parquet` are tables, `jsonl` has all that is stored.
+        """
+        return await self._connection.download(calls.run(run_id, f"rows.{format}"), path)
+
     async def delete(self, run_id: str) -> None:
         """Delete a run with its answers and scores. Cancel a run that is going on first."""
         await self._connection.request(calls.run(run_id, method="DELETE"))
@@ -444,12 +533,13 @@ _Row = TypeVar("_Row")
 class _AsyncPaged(Generic[_Row]):
     """Rows of the server's pages, read anew by each loop over them."""
 
-    def __init__(self, connection: AsyncConnection, call: ApiCall) -> None:
+    def __init__(self, connection: AsyncConnection, call: ApiCall, after: int = 0) -> None:
         self._connection = connection
         self._call = call
+        self._after = after
 
     async def __aiter__(self) -> AsyncIterator[_Row]:
-        after: int | None = 0
+        after: int | None = self._after
         while after is not None:
             params = {**self._call.params, "after": after}
             page = await self._connection.request(self._call._replace(params=params))
@@ -468,6 +558,18 @@ class AsyncJudgements(_AsyncPaged[JudgementRow]):
             MissingExtraError: pandas is not installed.
         """
         return frame([flat_judgement(row) async for row in self])
+
+
+class AsyncLogLines(_AsyncPaged[LogLine]):
+    """The lines of a run's log, read anew by each loop over them."""
+
+    async def to_pandas(self) -> pd.DataFrame:
+        """Return all lines as a DataFrame.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return frame([dict(line) async for line in self])
 
 
 class AsyncSamples(_AsyncPaged[SampleRow]):
@@ -586,19 +688,7 @@ class AsyncDatasets:
 
     async def download(self, name: str, path: str | Path) -> Path:
         """Write a version's file to `path`, byte for byte as it was uploaded."""
-        connection, target = self._connection, Path(path)
-        call = calls.dataset_content(name)
-        try:
-            async with connection.stream(call, timeout=connection.timeout) as response:
-                if response.is_error:
-                    await response.aread()
-                    raise calls.failure(response)
-                with await asyncio.to_thread(target.open, "wb") as file:
-                    async for chunk in response.aiter_bytes(calls.CHUNK_BYTES):
-                        await asyncio.to_thread(file.write, chunk)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise connection.unreachable(error) from error
-        return target
+        return await self._connection.download(calls.dataset_content(name), path)
 
     async def delete(self, name: str, *, every: bool = False) -> Sequence[str]:
         """Delete a version, or with `every` all versions of a name; return them as `name@hash`."""

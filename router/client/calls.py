@@ -288,6 +288,13 @@ class Events:
             raise UpstreamProtocolError(f"an event is not JSON: {error}") from None
 
 
+def after_event(call: ApiCall, event: tuple[str, Any]) -> ApiCall:
+    """Return the request that follows on where a stream broke off after an event."""
+    if event[0] != "log":
+        return call
+    return call._replace(params={**call.params, "after": event[1]["number"]})
+
+
 def pauses() -> Iterator[float]:
     """Yield the seconds to wait before each try to reach a lost server, twice as long each time."""
     pause = FIRST_PAUSE_S

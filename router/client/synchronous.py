@@ -26,6 +26,7 @@ from router.client.types import (
     Key,
     Leaderboard,
     ListedKey,
+    LogLine,
     Outcome,
     Progress,
     Role,
@@ -78,8 +79,25 @@ class Connection:
         self, call: ApiCall, *, timeout: httpx.Timeout | float
     ) -> AbstractContextManager[httpx.Response]:
         """Send a request whose answer is read as it comes; errors are httpx's."""
-        url = self._base_url + call.path
-        return self._http.stream(call.method, url, headers=self._headers, timeout=timeout)
+        sent = call.sent()
+        sent["url"] = self._base_url + sent["url"]
+        sent["headers"] = {**self._headers, **sent["headers"]}
+        return self._http.stream(**sent, timeout=timeout)
+
+    def download(self, call: ApiCall, path: str | Path) -> Path:
+        """Write a request's answer to a file, as it comes; return the file's path."""
+        target = Path(path)
+        try:
+            with self.stream(call, timeout=self.timeout) as response:
+                if response.is_error:
+                    response.read()
+                    raise calls.failure(response)
+                with target.open("wb") as file:
+                    for chunk in response.iter_bytes(calls.CHUNK_BYTES):
+                        file.write(chunk)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self.unreachable(error) from error
+        return target
 
     def unreachable(self, error: httpx.HTTPError | httpx.InvalidURL) -> EvalrouterError:
         """Return the exception for a server that did not answer."""
@@ -255,8 +273,52 @@ class Runs:
         timeout: float | None = None,
     ) -> Iterator[Progress]:
         """Yield a run's progress whenever it has changed, until the run stops; else as `wait`."""
+        for event in self._follow(run_id, calls.run(run_id, "events"), timeout):
+            yield event[1]
+
+    def logs(self, run_id: str, *, after: int = 0, page: int = 500) -> LogLines:
+        """Return the run's log, oldest line first, read `page` lines at a time.
+
+        for line in client.runs.logs(run_id):
+            print(line["kind"], line["source"], line["text"], line["times"])
+
+        Args:
+            run_id: the run.
+            after: the `number` of the last line that is known already.
+            page: the lines that are read at a time.
+        """
+        call = calls.run(run_id, "logs")._replace(params={"limit": page})
+        return LogLines(self._connection, call, after)
+
+    def follow_logs(
+        self,
+        run_id: str,
+        *,
+        after: int = 0,
+        timeout: float | None = None,
+    ) -> Iterator[LogLine]:
+        """Yield the lines of the run's log as they are written, until the run stops.
+
+        A connection that is lost is made anew, as for `wait`, and no line comes twice.
+
+        Args:
+            run_id: the run.
+            after: the `number` of the last line that is known already.
+            timeout: seconds; None for as long as it takes.
+        """
+        call = calls.run(run_id, "logs")._replace(params={"follow": True, "after": after})
+        for event in self._follow(run_id, call, timeout):
+            if event[0] == "log":
+                yield event[1]
+
+    def _follow(
+        self,
+        run_id: str,
+        call: ApiCall,
+        timeout: float | None,
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield each new event's name and data, until one named `end`."""
         connection = self._connection
-        call = calls.run(run_id, "events")
         started = heard = time.monotonic()
         pauses, before = calls.pauses(), None
         while True:
@@ -280,7 +342,8 @@ class Runs:
                             heard, pauses = time.monotonic(), calls.pauses()
                             if event != before:
                                 before = event
-                                yield event[1]
+                                call = calls.after_event(call, event)
+                                yield event
                             if event[0] == "end":
                                 return
                             if timeout is not None and heard - started > timeout:
@@ -422,6 +485,32 @@ class Runs:
         answer = self._connection.request(calls.run(run_id, "export", method="POST"))
         return cast("dict[str, Any]", answer)
 
+    def show_export(self, run_id: str) -> dict[str, Any]:
+        """Return the manifest of the run's last export into the server's artifact store."""
+        answer = self._connection.request(calls.run(run_id, "export"))
+        return cast("dict[str, Any]", answer)
+
+    def download_export(self, run_id: str, name: str, path: str | Path) -> Path:
+        """Write a file of the last export to `path`, by its name in the manifest."""
+        call = calls.run(run_id, f"export/{calls.quoted(name)}")
+        return self._connection.download(call, path)
+
+    def download(
+        self,
+        run_id: str,
+        path: str | Path,
+        *,
+        format: Literal["csv", "jsonl", "parquet"] = "jsonl",  # noqa: A002 - the name it has elsewhere
+    ) -> Path:
+        """Write the run's rows to `path`, with all columns, feedback and labels, as they are now.
+
+        Args:
+            run_id: the run.
+            path: the file.
+            format: `csv` and `parquet` are tables, `jsonl` has all that is stored.
+        """
+        return self._connection.download(calls.run(run_id, f"rows.{format}"), path)
+
     def delete(self, run_id: str) -> None:
         """Delete a run with its answers and scores. Cancel a run that is going on first."""
         self._connection.request(calls.run(run_id, method="DELETE"))
@@ -433,12 +522,13 @@ _Row = TypeVar("_Row")
 class _Paged(Generic[_Row]):
     """Rows of the server's pages, read anew by each loop over them."""
 
-    def __init__(self, connection: Connection, call: ApiCall) -> None:
+    def __init__(self, connection: Connection, call: ApiCall, after: int = 0) -> None:
         self._connection = connection
         self._call = call
+        self._after = after
 
     def __iter__(self) -> Iterator[_Row]:
-        after: int | None = 0
+        after: int | None = self._after
         while after is not None:
             params = {**self._call.params, "after": after}
             page = self._connection.request(self._call._replace(params=params))
@@ -456,6 +546,18 @@ class Judgements(_Paged[JudgementRow]):
             MissingExtraError: pandas is not installed.
         """
         return frame([flat_judgement(row) for row in self])
+
+
+class LogLines(_Paged[LogLine]):
+    """The lines of a run's log, read anew by each loop over them."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return all lines as a DataFrame.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return frame([dict(line) for line in self])
 
 
 class Samples(_Paged[SampleRow]):
@@ -574,19 +676,7 @@ class Datasets:
 
     def download(self, name: str, path: str | Path) -> Path:
         """Write a version's file to `path`, byte for byte as it was uploaded."""
-        connection, target = self._connection, Path(path)
-        call = calls.dataset_content(name)
-        try:
-            with connection.stream(call, timeout=connection.timeout) as response:
-                if response.is_error:
-                    response.read()
-                    raise calls.failure(response)
-                with target.open("wb") as file:
-                    for chunk in response.iter_bytes(calls.CHUNK_BYTES):
-                        file.write(chunk)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise connection.unreachable(error) from error
-        return target
+        return self._connection.download(calls.dataset_content(name), path)
 
     def delete(self, name: str, *, every: bool = False) -> Sequence[str]:
         """Delete a version, or with `every` all versions of a name; return them as `name@hash`."""

@@ -319,3 +319,14 @@ class CreatedKey(TypedDict):
     secret: str
     key: Key
     warnings: list[str]
+
+
+class LogLine(TypedDict):
+    """A line of a run's log; `times` is how often it happened about that time."""
+
+    number: int
+    at: float
+    kind: Literal["state", "retry", "error", "output"]
+    source: str
+    text: str
+    times: int

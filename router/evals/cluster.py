@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Literal
@@ -23,6 +23,7 @@ import msgspec
 
 from evaluators.base import Scorable, Score
 from evaluators.document import RayExecution
+from evaluators.execution.output import CapturedOutput
 from evaluators.execution.worker import ScoringBatch, WorkerSetup, encode
 from evaluators.execution.worker_pool import SAMPLE_S, Scores, WorkerSpec, together
 from providers.errors import EvalrouterError, MissingExtraError
@@ -54,9 +55,18 @@ class ClusterError(EvalrouterError):
 
 
 class Cluster:
-    """One connection to a Ray cluster, for as long as the context lasts."""
+    """One connection to a Ray cluster, for as long as the context lasts.
 
-    def __init__(self, execution: Literal["ray"] | RayExecution) -> None:
+    Args:
+        execution: which cluster, and how it is used.
+        on_output: called with each line that the process writes, on another thread.
+    """
+
+    def __init__(
+        self, execution: Literal["ray"] | RayExecution, *, on_output: Callable[[bytes], None]
+    ) -> None:
+        self._on_output = on_output
+        self._output: CapturedOutput | None = None
         self._execution = RayExecution() if execution == "ray" else execution
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[Done]] = {}
@@ -71,15 +81,20 @@ class Cluster:
         """
         if find_spec("ray") is None:
             raise MissingExtraError("execution: ray", "ray")
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "serve.batch.driver",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            # Ray's own processes are looked for in its folder of the environment.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
+        self._output = CapturedOutput(self._on_output)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "serve.batch.driver",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=self._output.descriptor,
+                # Ray's own processes are looked for in its folder of the environment.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        finally:
+            self._output.started()
         self._reading = asyncio.create_task(self._read())
         await self._write(Connect(self._execution.address))
         return self
@@ -100,6 +115,8 @@ class Cluster:
             await self._process.wait()
         if self._reading is not None:
             await self._reading
+        if self._output is not None:
+            await asyncio.to_thread(self._output.join, 1.0)
 
     def pool(
         self,

@@ -29,6 +29,7 @@ from router.evals.judges.requests import JudgeClient
 from router.evals.lanes import TargetLane, lanes_of
 from router.evals.requests import EvalRequester
 from router.evals.results import stop_reason_of
+from router.evals.run_log import RunLog
 from router.evals.validation import (
     PRECOMPUTED,
     build_metrics,
@@ -95,6 +96,7 @@ class Replay:
         run: the run.
         document: the run's.
         live: kept up to date on the way.
+        log: the run's.
         clock: seconds, monotonic.
 
     Attributes:
@@ -108,14 +110,16 @@ class Replay:
         requester: EvalRequester,
         run: Run,
         document: RunDocument,
-        live: RunProgress,
         *,
+        live: RunProgress,
+        log: RunLog,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self.run = run
         self._document = document
-        self._requester = requester = requester.for_run(document)
+        self._requester = requester = requester.for_run(document, log)
+        self._log = log
         self._metrics = build_metrics(document)
         self._live = live
         self._clock = clock
@@ -156,7 +160,9 @@ class Replay:
         async with AsyncExitStack() as stack:
             pool: Callable[..., Scores] = WorkerPool
             if document.execution != "local":
-                cluster = await stack.enter_async_context(Cluster(document.execution))
+                cluster = await stack.enter_async_context(
+                    Cluster(document.execution, on_output=self._log.add_output)
+                )
                 pool = cluster.pool
                 await self._load_models(cluster, requests=requests)
             scorers = self._scorers(stack, pool)
@@ -209,6 +215,7 @@ class Replay:
             embed=embed,
             judges=judges,
             pool=pool,
+            on_output=self._log.add_output,
         )
 
     async def _load_models(self, cluster: Cluster, *, requests: bool) -> None:
@@ -461,6 +468,7 @@ class _Scorers:
         embed: Embed,
         judges: JudgeClient,
         pool: Callable[..., Scores],
+        on_output: Callable[[bytes], None],
     ) -> None:
         self._run = run
         self._specs = document.metrics
@@ -471,6 +479,7 @@ class _Scorers:
         self._embed = embed
         self._judges = judges
         self._pool = pool
+        self._on_output = on_output
         # Several batches may be scored at a time.
         self._lock = asyncio.Lock()
         self._scorers: dict[tuple[int, ...], Scorer] = {}
@@ -489,6 +498,7 @@ class _Scorers:
                         embed=self._embed,
                         judge=self._judges,
                         pool=self._pool,
+                        on_output=self._on_output,
                     )
                 )
         return self._scorers[indexes]

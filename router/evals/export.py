@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import (
-    AsyncIterable,
+    AsyncGenerator,
     AsyncIterator,
     Callable,
     Collection,
@@ -45,6 +45,11 @@ from router.store.runs import Run
 
 FORMAT = 1
 JSONL, JUDGEMENTS, MANIFEST = "rows.jsonl", "judgements.jsonl", "manifest.json"
+# The names of all files that an export may have.
+EXPORT_FILES = (
+    MANIFEST,
+    *(f"{table}.{kind}" for table in ("rows", "judgements") for kind in FORMATS),
+)
 
 _TABLES: tuple[Literal["csv", "parquet"], ...] = ("csv", "parquet")
 
@@ -165,6 +170,54 @@ def _names(tables: Sequence[str], written: _Written) -> Iterator[tuple[str, int]
             yield f"judgements.{kind}", written.judgements
 
 
+async def rows_of(store: Store, run: Run, kind: Format) -> AsyncGenerator[bytes]:
+    """Yield the bytes of the file `rows.KIND` that an export would have, as far as the run is.
+
+    JSON lines come as they are read. A table is written into a temporary file first, because its
+    columns are known at the end only. Neither is ever in memory as a whole.
+
+    Raises:
+        MissingExtraError: parquet without pyarrow.
+        ArtifactError: the disk for temporary files is full.
+    """
+    if kind == "jsonl":
+        async with aclosing(_exported(store, run.id)) as batches:
+            async for batch, _ in batches:
+                yield await asyncio.to_thread(_lines, batch)
+        return
+    if kind == "parquet":
+        check_parquet()
+    with temporary_folder() as folder:
+        try:
+            written = await _write_jsonl(store, run, folder)
+            await asyncio.to_thread(_write_table, folder, kind, written.columns)
+        except OSError as error:
+            raise ArtifactError(f"cannot export {run.id}: {folder}: {error.strerror}") from error
+        for name in (JSONL, JUDGEMENTS):
+            await asyncio.to_thread((folder / name).unlink)
+        async with aclosing(file_chunks(folder / f"rows.{kind}")) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+def _lines(batch: Sequence[ExportedRow]) -> bytes:
+    return b"".join(_encode(row) + b"\n" for row in batch)
+
+
+async def read_manifest(artifacts: Artifacts, prefix: str) -> Manifest:
+    """Return the manifest of an export.
+
+    Raises:
+        NotFoundError: there is none.
+        ArtifactError: it cannot be read.
+    """
+    text = b"".join([chunk async for chunk in artifacts.get(f"{prefix}/{MANIFEST}")])
+    try:
+        return msgspec.json.decode(text, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise ArtifactError(f"{artifacts.root}/{prefix}/{MANIFEST}: {error}") from error
+
+
 async def verify(artifacts: Artifacts, prefix: str) -> Manifest:
     """Read an export back and compare it with its manifest.
 
@@ -172,11 +225,7 @@ async def verify(artifacts: Artifacts, prefix: str) -> Manifest:
         NotFoundError: the manifest or a file of it is gone.
         ArtifactError: a file is not what was written.
     """
-    text = b"".join([chunk async for chunk in artifacts.get(f"{prefix}/{MANIFEST}")])
-    try:
-        manifest = msgspec.json.decode(text, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise ArtifactError(f"{artifacts.root}/{prefix}/{MANIFEST}: {error}") from error
+    manifest = await read_manifest(artifacts, prefix)
     for file in manifest.files:
         stored = await _measure(artifacts, f"{prefix}/{file.name}")
         if (stored.size, stored.sha256) != (file.size, file.sha256):
@@ -224,14 +273,29 @@ class _Written(NamedTuple):
     columns: _Columns
 
 
+async def _exported(
+    store: Store, run_id: str
+) -> AsyncGenerator[tuple[list[ExportedRow], list[ExportedJudgement]]]:
+    """Yield rows in batches, each with judgements of its samples that are of no current answer."""
+    judged = bool(await store.judge_use(run_id))
+    labels: dict[Cell, list[PeopleLabel]] = {}
+    for label in await store.labels(run_id):
+        labels.setdefault(label.cell, []).append(label)
+    async with aclosing(_batches(_rows(store, run_id))) as batches:
+        async for plain in batches:
+            batch = plain
+            others: list[ExportedJudgement] = []
+            if judged:
+                batch, others = await _with_judgements(store, run_id, plain)
+            if labels:
+                batch = await asyncio.to_thread(_with_labels, batch, labels)
+            yield batch, others
+
+
 async def _write_jsonl(store: Store, run: Run, folder: Path) -> _Written:
     """Write the rows and, where the run has judges, their judgements."""
     columns = _Columns({}, {}, {})
     rows = judgements = 0
-    judged = bool(await store.judge_use(run.id))
-    labels: dict[Cell, list[PeopleLabel]] = {}
-    for label in await store.labels(run.id):
-        labels.setdefault(label.cell, []).append(label)
 
     def write(batch: list[ExportedRow], others: list[ExportedJudgement]) -> int:
         for row in batch:
@@ -245,16 +309,11 @@ async def _write_jsonl(store: Store, run: Run, folder: Path) -> _Written:
         await asyncio.to_thread((folder / JSONL).open, "wb") as cells,
         await asyncio.to_thread((folder / JUDGEMENTS).open, "wb") as verdicts,
     ):
-        async for plain in _batches(_rows(store, run.id)):
-            rows += len(plain)
-            batch = plain
-            others: list[ExportedJudgement] = []
-            if judged:
-                batch, others = await _with_judgements(store, run.id, plain)
-            if labels:
-                batch = await asyncio.to_thread(_with_labels, batch, labels)
-            _note_columns(columns, batch)
-            judgements += await asyncio.to_thread(write, batch, others)
+        async with aclosing(_exported(store, run.id)) as batches:
+            async for batch, others in batches:
+                rows += len(batch)
+                _note_columns(columns, batch)
+                judgements += await asyncio.to_thread(write, batch, others)
     return _Written(rows, judgements, columns)
 
 
@@ -297,7 +356,7 @@ def _note_columns(columns: _Columns, batch: list[ExportedRow]) -> None:
         columns.labels.update({label.output: None for label in row.labels})
 
 
-async def _rows(store: ResultStore, run_id: str) -> AsyncIterator[ExportedRow]:
+async def _rows(store: ResultStore, run_id: str) -> AsyncGenerator[ExportedRow]:
     """Yield results with their samples: both come in the samples' order."""
     async with aclosing(store.samples(run_id)) as samples:
         sample: Sample | None = None
@@ -308,14 +367,15 @@ async def _rows(store: ResultStore, run_id: str) -> AsyncIterator[ExportedRow]:
                 yield ExportedRow(sample=sample, result=result)
 
 
-async def _batches(rows: AsyncIterable[ExportedRow]) -> AsyncIterator[list[ExportedRow]]:
+async def _batches(rows: AsyncGenerator[ExportedRow]) -> AsyncGenerator[list[ExportedRow]]:
     """Yield the rows in batches, all rows of a sample in one of them."""
     batch: list[ExportedRow] = []
-    async for row in rows:
-        if len(batch) >= _BATCH and row.sample.id != batch[-1].sample.id:
-            yield batch
-            batch = []
-        batch.append(row)
+    async with aclosing(rows):
+        async for row in rows:
+            if len(batch) >= _BATCH and row.sample.id != batch[-1].sample.id:
+                yield batch
+                batch = []
+            batch.append(row)
     if batch:
         yield batch
 

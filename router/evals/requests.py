@@ -29,6 +29,7 @@ from providers.wire import UNREADABLE
 from router.config.section import IN_PLACE
 from router.evals.concurrency import Pacing
 from router.evals.local_models import InPlace, entry_of
+from router.evals.run_log import RunLog
 from router.gateway.dispatch import Dispatcher
 from router.gateway.failures import falls_back
 from router.gateway.prices import PriceBook
@@ -122,6 +123,7 @@ class EvalRequester:
         pacing: how many requests each target gets at a time.
         prices: as given.
         in_place: the models that its run loads itself; None where it loads none.
+        log: the log of its run, which is told of requests that fail; None where it has none.
     """
 
     def __init__(
@@ -139,13 +141,17 @@ class EvalRequester:
         self._traffic = traffic
         self._models = models
         self.in_place: InPlace | None = None
+        self.log: RunLog | None = None
 
-    def for_run(self, document: RunDocument) -> EvalRequester:
-        """Return a requester that knows `models/<name>` too, where the run has workers for them."""
-        if document.execution == "local":
-            return self
+    def for_run(self, document: RunDocument, log: RunLog | None = None) -> EvalRequester:
+        """Return a requester that knows `models/<name>` too, where the run has workers for them.
+
+        `log` is told of requests that fail.
+        """
         requester = copy.copy(self)
-        requester.in_place = InPlace(self._models)
+        requester.log = log
+        if document.execution != "local":
+            requester.in_place = InPlace(self._models)
         return requester
 
     @property
@@ -252,6 +258,8 @@ class EvalRequester:
         """
         at = time.time()
         completed, body = await self._ask(prepared)
+        if self.log is not None:
+            self.log.add_attempts(completed.attempts, completed.answer.error)
         charged = await self._charged(prepared.plan, prepared.upstream, at, completed, body)
         if charged.attempts and not charged.answer.target and charged.answer.text is not None:
             # A filter held it back, so that the target was not to be charged for.
@@ -365,6 +373,8 @@ class EvalRequester:
         except UpstreamError as error:
             failed = _failed(error, time.perf_counter() - started)
             completed = CompletedRequest(failed, error.attempts, status=error.status)
+            if self.log is not None:
+                self.log.add_attempts(completed.attempts, failed.error)
             charged = await self._charged(plan, upstream, at, completed, b"")
             return EmbeddingResult([], charged.answer, error)
         body, seconds = response.body or b"", time.perf_counter() - started
@@ -380,6 +390,8 @@ class EvalRequester:
             wrong = error
             failed = _failed(error, seconds, target)
             completed = completed._replace(answer=failed, status=error.status)
+        if self.log is not None:
+            self.log.add_attempts(completed.attempts, completed.answer.error)
         charged = await self._charged(plan, upstream, at, completed, body)
         return EmbeddingResult(vectors, charged.answer, wrong)
 

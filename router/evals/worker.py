@@ -14,11 +14,13 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from providers.errors import ConflictError, EvalrouterError, NotFoundError, StoreError
+from providers.masking import Masks
 from router.config.evaluation import Evaluation
 from router.evals.confinement import confine
 from router.evals.executor import Replay, RunProgress, Stop
 from router.evals.lease import stale_after, this_owner
 from router.evals.requests import EvalRequester
+from router.evals.run_log import RunLog
 from router.evals.stored_runs import find_row, find_run, stored_document
 from router.store.protocol import Store
 from router.store.runs import ENDED, STOPPED, RequestedState, Run, RunState, UnreadableRun
@@ -79,6 +81,7 @@ class Jobs:
         requester: sends their requests.
         allowed: what a server may do for a client.
         max_runs: how many runs of clients a server executes at a time.
+        masks: the secrets that no log may have.
         now: the time, seconds since the epoch.
     """
 
@@ -89,6 +92,7 @@ class Jobs:
         allowed: Evaluation,
         *,
         max_runs: int = 2,
+        masks: Masks,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -96,6 +100,7 @@ class Jobs:
         self._allowed = allowed
         self._now = now
         self._max_runs = max_runs
+        self._masks = masks
         self._owner = this_owner()
         self._under_way: dict[str, _ExecutingRun] = {}
         # Those of them that no caller waits for.
@@ -134,10 +139,15 @@ class Jobs:
             run = await find_run(self._store, run.id)
             by = " and another process executes it" if run.owner else ""
             raise ConflictError(f"{run.id} is {run.state}{by}")
+        async with RunLog(self._store, run.id, self._masks, now=self._now) as run_log:
+            return await self._execute_claimed(run.id, live or RunProgress(), run_log)
+
+    async def _execute_claimed(self, run_id: str, live: RunProgress, run_log: RunLog) -> Run:
+        """Execute a run that this process has claimed; see `execute`."""
         try:
-            replay = await self._begin(run.id, live or RunProgress())
+            replay = await self._begin(run_id, live, run_log)
         except Exception as error:
-            await self._end(run.id, Stop("failed"), error=str(error))
+            await self._end(run_id, Stop("failed"), run_log=run_log, error=str(error))
             raise
         run = replay.run
         task = asyncio.create_task(replay.execute(), name=f"replay {run.id}")
@@ -158,20 +168,20 @@ class Jobs:
                 _warn_of_loss(run.id)
                 raise ConflictError(f"{run.id} was taken over by another process") from None
             if not under_way.dropped:
-                await asyncio.shield(self._end(run.id, Stop(under_way.left)))
+                await asyncio.shield(self._end(run.id, Stop(under_way.left), run_log=run_log))
                 raise
             stop = replay.stop or Stop("cancelled")
         except Exception as error:
             await _ended(task)
-            await self._end(run.id, Stop("failed"), error=str(error))
+            await self._end(run.id, Stop("failed"), run_log=run_log, error=str(error))
             raise
         finally:
             heartbeat.cancel()
             del self._under_way[run.id]
-        await self._end(run.id, stop)
+        await self._end(run.id, stop, run_log=run_log)
         return await find_run(self._store, run.id)
 
-    async def _begin(self, run_id: str, live: RunProgress) -> Replay:
+    async def _begin(self, run_id: str, live: RunProgress, run_log: RunLog) -> Replay:
         """Return the execution of a run that this process has claimed."""
         # Read after the claim, because until then it could be changed.
         run = await find_run(self._store, run_id)
@@ -179,9 +189,14 @@ class Jobs:
         if run.runner == "server":
             # It may be older than what the config allows now.
             await confine(document, self._allowed, datasets=None)
-        return Replay(self._store, self._requester, run, document, live)
+        return Replay(self._store, self._requester, run, document, live=live, log=run_log)
 
-    async def _end(self, run_id: str, stop: Stop, *, error: str = "") -> None:
+    async def _end(
+        self, run_id: str, stop: Stop, *, run_log: RunLog | None = None, error: str = ""
+    ) -> None:
+        if run_log is not None:
+            # Whoever follows the run's log stops reading once the run has ended.
+            await run_log.flush()
         now = self._now()
         try:
             ended = await self._store.end_run(

@@ -20,6 +20,7 @@ from router.store.readiness import CheckedStore
 from router.store.requeue import RequeueStore
 from router.store.results import ResultStore
 from router.store.routes import RouteStore
+from router.store.run_logs import RunLogStore
 from router.store.runs import RunStore
 from router.store.studies import StudyStore
 from router.store.traffic import TrafficStore
@@ -28,6 +29,7 @@ from router.store.usage import UsageStore
 
 class Store(
     RunStore,
+    RunLogStore,
     RequeueStore,
     ClaimStore,
     ResultStore,

@@ -208,6 +208,8 @@ def _erase_some(db: Connection, number: int) -> bool:
         " AND position IN (SELECT position FROM samples WHERE run = :run LIMIT :many)",
         "DELETE FROM judgements WHERE number IN (SELECT number FROM judgements"
         " WHERE owner = (SELECT id FROM runs WHERE number = :run) LIMIT :many)",
+        "DELETE FROM run_logs WHERE number IN"
+        " (SELECT number FROM run_logs WHERE run = :run LIMIT :many)",
     ):
         if db.execute(statement, {"run": number, "many": CHUNK}).rowcount:
             _keep_hidden(db, number)

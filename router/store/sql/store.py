@@ -15,6 +15,7 @@ from router.store.sql.people_labels import SqlLabels
 from router.store.sql.requeue import SqlRequeue
 from router.store.sql.results import SqlResults
 from router.store.sql.routes import SqlRoutes
+from router.store.sql.run_logs import SqlRunLogs
 from router.store.sql.runs import SqlRuns
 from router.store.sql.studies import SqlStudies
 from router.store.sql.traffic import SqlTraffic
@@ -23,6 +24,7 @@ from router.store.sql.usage import SqlUsage
 
 class SqlStore(
     SqlRuns,
+    SqlRunLogs,
     SqlRequeue,
     SqlClaims,
     SqlResults,

@@ -13,6 +13,7 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     answers   one row per cell, from `begin` on; `id` stands for the cell in `scores`
     scores    (answer, output)
     interruptions  how often a cell's request was in flight at a crash
+    run_logs  lines about a run, by `number`; see `run_logs.py`
     datasets  (name, hash)
     experiments  tags and notes of those that have any; runs.experiment names a run's experiment
     keys      one row per client's key (the key itself is not stored); key_changes counts changes
@@ -739,6 +740,49 @@ def m033_roles(db: Database) -> None:
     db.execute("CREATE INDEX runs_by_key ON runs (key_id, id) WHERE key_id <> ''")
 
 
+def m034_run_logs(db: Database) -> None:
+    """What happened to each run. Triggers write its states, whichever process changes them."""
+    db.execute(
+        """
+        CREATE TABLE run_logs (
+            number INTEGER PRIMARY KEY,
+            run INTEGER NOT NULL REFERENCES runs (number),
+            at REAL NOT NULL,
+            kind TEXT NOT NULL,
+            source TEXT NOT NULL,
+            text TEXT NOT NULL,
+            times INTEGER NOT NULL
+        )
+        """
+    )
+    db.execute("CREATE INDEX run_logs_by_run ON run_logs (run, number)")
+    line = (
+        "INSERT INTO run_logs (run, at, kind, source, text, times)"
+        " VALUES (NEW.number, (julianday('now') - 2440587.5) * 86400.0, "
+    )
+    reason = "coalesce(nullif(NEW.error, ''), nullif(NEW.stopped, ''))"
+    why = f"coalesce(': ' || substr({reason}, 1, 2000), '')"
+    db.execute(
+        "CREATE TRIGGER run_logs_begin AFTER INSERT ON runs"
+        f" BEGIN {line} 'state', '', NEW.state, 1); END"
+    )
+    db.execute(
+        "CREATE TRIGGER run_logs_state AFTER UPDATE OF state ON runs WHEN NEW.state <> OLD.state"
+        f" BEGIN {line} 'state', '', NEW.state || {why}, 1); END"
+    )
+    db.execute(
+        "CREATE TRIGGER run_logs_wish AFTER UPDATE OF wish ON runs"
+        " WHEN NEW.wish <> OLD.wish AND NEW.wish <> ''"
+        f" BEGIN {line} 'state', '', 'to be ' || NEW.wish, 1); END"
+    )
+    db.execute(
+        "CREATE TRIGGER run_logs_interrupted AFTER UPDATE OF interrupted ON runs"
+        " WHEN NEW.interrupted > OLD.interrupted"
+        f" BEGIN {line} 'retry', '', 'in flight when the process ended; sent again',"
+        " NEW.interrupted - OLD.interrupted); END"
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -768,4 +812,5 @@ STEPS = (
     m031_changes,
     m032_traffic_users,
     m033_roles,
+    m034_run_logs,
 )

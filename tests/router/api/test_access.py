@@ -119,6 +119,8 @@ routes: {{r: {{targets: [{{model: up/echo}}]}}}}
             for run in world.runs.values():
                 while not world.send("GET", f"/eval/{run}", "admin").json()["run"]["finished_at"]:
                     time.sleep(0.02)
+                exported = world.send("POST", f"/eval/{run}/export", "admin")
+                assert exported.status_code == 200, exported.text
             for request in world.requests.values():
                 while world.send("GET", f"/traffic/{request}", "admin").status_code == 404:
                     time.sleep(0.02)
@@ -159,7 +161,7 @@ def test_clients_see_their_own_runs_only(world):
     for operation in reads:
         method, path = operation.split(" ")
         for owner in ("client", "other", "admin"):
-            own = path.replace("{run_id}", world.runs[owner])
+            own = path.replace("{run_id}", world.runs[owner]).replace("{name}", "rows.csv")
             for name in ("client", "reviewer", "admin"):
                 seen = owner == name or name != "client"
                 answer = world.send(method, own, name)

@@ -19,7 +19,6 @@ from router.api import following
 from router.api.export import MAX_DOWNLOADS, Downloads
 from router.api.following import Followers
 from router.cli import main
-from router.store.run_logs import MAX_LINES, LogLine
 
 SECRET = "sk-very-secret-0123456789"
 CHATTY = f"""
@@ -170,19 +169,6 @@ def test_what_a_metric_prints_is_in_the_log(server, monkeypatch):
     plain = CliRunner().invoke(main, ["eval", "logs", run]).stdout
     assert "state  completed" in plain
     assert SECRET not in shown + plain
-
-
-async def test_a_log_keeps_its_last_lines(tmp_path):
-    async with sqlite_store(tmp_path / "e.db") as store:
-        await store.add_run(a_run(), some_samples())
-        line = LogLine(at=1.0, kind="output", source="", text="x" * 5000)
-        for _ in range(3):
-            await store.add_run_log("run_1", [line] * (MAX_LINES // 2))
-        lines = await store.run_log("run_1", limit=2 * MAX_LINES)
-        assert len(lines) == MAX_LINES
-        assert lines[-1].number == await store.last_logged("run_1")
-        assert len(lines[-1].text) == 2000
-        await store.delete_run("run_1")
 
 
 async def test_thousands_of_followers_ask_the_database_once(tmp_path):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -241,6 +241,41 @@ def with_gpus(model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
         except msgspec.ValidationError:
             raise ConfigError(f"{name} is no number of GPUs: {value!r}") from None
     return msgspec.structs.replace(model, gpus=gpus)
+
+
+# The extra that brings an engine, and the module of it that has to be there.
+ENGINE_EXTRAS: Mapping[str, tuple[str, str]] = {
+    "transformers": ("local", "transformers"),
+    "llamacpp": ("llamacpp", "xllamacpp"),
+    "vllm": ("vllm", "vllm"),
+}
+
+
+class Reserved(NamedTuple):
+    """What models take of a machine as soon as they run, with as few copies as may be."""
+
+    cpus: float
+    gpus: float
+
+
+def reserved(models: Mapping[str, ModelConfig]) -> Reserved:
+    """Return what these models reserve at the start; those that share copies reserve once.
+
+    A model that starts with no copy counts as far as it alone needs more than all others.
+    """
+    copies: dict[str, tuple[int, ModelConfig]] = {}
+    for name, model in models.items():
+        shared = model.share.name if isinstance(model, Shareable) and model.share else None
+        # A model's name has no such character.
+        place = name if shared is None else f"#{shared}"
+        copies[place] = (model.replicas.min, model)
+    at_start = [(count, model.cpus, model.gpus or 0.0) for count, model in copies.values()]
+    cpus = sum(count * cpus for count, cpus, _ in at_start)
+    gpus = sum(count * gpus for count, _, gpus in at_start)
+    return Reserved(
+        max([cpus, *(cpus for _, cpus, _ in at_start)]),
+        max([gpus, *(gpus for _, _, gpus in at_start)]),
+    )
 
 
 _ADAPTER_NAME = re.compile(r"[^:#/\s]+")

@@ -3,7 +3,9 @@
 The delimiter is the one that is named, else that of a first line `sep=;` (as Excel writes it), else
 found: the first of comma, semicolon, tab and bar with which the header has several cells and the
 first rows as many. Cells stay texts: a decimal comma is not touched. Spreadsheets write more
-delimiters than there are columns: empty cells behind the last name of the header are left out.
+delimiters than there are columns: empty cells behind the last name of the header are left out. Other
+programs write no delimiter at all for the last columns where no row has a value there (such as the
+references): where the cells of the first row are in quotes, such columns are left out.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ def read_delimited(
         if not any(map(str.strip, all_cells)):
             continue
         cells = _filled(all_cells, len(header))
+        if not row and len(cells) < len(header) and table.row_is_quoted:
+            header = header[: len(cells)]
         if len(cells) != len(header):
             raise DatasetError(
                 f"{where}: the row has {len(cells)} cells, the header {len(header)}; put a cell "
@@ -128,6 +132,10 @@ class _Table:
     refuses cells over 128 KiB unless a limit of the whole process is raised, reads on to the end of
     the file after a quote that is not closed, and says neither where that quote was opened nor in
     which column anything is wrong.
+
+    Attributes:
+        row_is_quoted: whether every cell of the last row is in quotes, so that nothing in it can
+            be a delimiter that was not recognized.
     """
 
     def __init__(
@@ -138,12 +146,14 @@ class _Table:
         self._delimiter = delimiter
         self._max_row = max_row
         self._number, self._text, self._at = 0, "", 0
+        self.row_is_quoted = False
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield each row's first line and its cells."""
         while self._next_line():
             if self._text not in ("\n", "\r\n"):
                 number = self._number
+                self.row_is_quoted = True
                 cells = list(itertools.islice(self._row(), MAX_COLUMNS + 1))
                 if len(cells) > MAX_COLUMNS:
                     raise DatasetError(
@@ -163,6 +173,7 @@ class _Table:
         more = True
         while more:
             quoted = self._text.startswith('"', self._at)
+            self.row_is_quoted &= quoted
             yield self._quoted() if quoted else self._plain()
             more = self._text.startswith(self._delimiter, self._at)
             self._at += len(self._delimiter)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -16,8 +18,10 @@ from providers.errors import ConfigError, MissingExtraError, UpstreamProtocolErr
 from providers.http.transport import Transport
 from providers.wire import UNREADABLE, Model
 from router.cli.commands import Commands, err, json_option, out, print_json
+from router.cli.hardware import count_cores, count_gpus
 from router.cli.server_url import root_of
 from router.config.loading import load
+from serve.config import ENGINE_EXTRAS, ModelConfig, reserved
 
 _LISTING_S = 5.0
 
@@ -64,6 +68,8 @@ def models_serve(
     config = load(config_path)
     if not config.models:
         raise ConfigError(f"{config_path}: has no models: to host", param="models")
+    if not address:
+        _refuse_what_is_not_here(config.models, cpus)
     try:
         from serve.deployment.host import hosting  # noqa: PLC0415  # imports Ray, an extra
     except ModuleNotFoundError as error:
@@ -85,6 +91,37 @@ def models_serve(
         err.print(f"models on {host_process.url}: {names} (Ctrl-C stops)", highlight=False)
         stop.wait()
         err.print("stopping", highlight=False)
+
+
+def _refuse_what_is_not_here(models: Mapping[str, ModelConfig], cpus: int | None) -> None:
+    """Refuse models that a Ray of this machine could not start, before it takes its time to try.
+
+    Raises:
+        MissingExtraError: an engine is not installed.
+        ConfigError: this machine has too few cores or GPUs.
+    """
+    for name, model in models.items():
+        extra, module = ENGINE_EXTRAS[model.engine]
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(f"models.{name} (engine: {model.engine})", extra)
+    needed = reserved(models)
+    cores = count_cores() if cpus is None else cpus
+    for what, number, available in (
+        ("CPU", needed.cpus, cores),
+        ("GPU", needed.gpus, count_gpus() if needed.gpus else 0),
+    ):
+        if number > available:
+            has = f"--cpus allows {available}" if what == "CPU" and cpus else ""
+            raise ConfigError(
+                f"{_count(len(models), 'model')} {'need' if len(models) > 1 else 'needs'} "
+                f"{_count(number, what)}, {has or f'this machine has {available}'}; give them less "
+                f"with {what.lower()}s:, host fewer, or use a cluster with --address",
+                param="models",
+            )
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
 
 
 @models.command("list")

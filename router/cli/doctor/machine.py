@@ -9,7 +9,6 @@ import platform
 import re
 import shutil
 import socket
-import subprocess  # nvidia-smi
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +16,14 @@ from pathlib import Path
 from providers.errors import UpstreamError
 from providers.http.transport import Transport
 from router.cli.doctor.findings import Finding
+from router.cli.hardware import count_cores, count_gpus
 from router.config.schema import Config
 from router.config.server import Server
-from serve.config import ModelConfig, VllmModel
+from serve.config import ENGINE_EXTRAS, ModelConfig, VllmModel, reserved
 
 # Extras that users have no use for.
 _DEVELOPMENT = frozenset({"dev", "dist", "docs", "fuzz", "local-test", "mutants"})
 _REQUIREMENT = re.compile(r"(?P<package>[A-Za-z0-9._-]+).*\bextra == ['\"](?P<extra>[\w-]+)['\"]")
-_ENGINE_EXTRAS = {"transformers": "local", "llamacpp": "llamacpp", "vllm": "vllm"}
 
 _MIB = 1024 * 1024
 _LITTLE_MIB, _TOO_LITTLE_MIB = 1024, 100
@@ -42,14 +41,8 @@ def versions() -> Iterator[Finding]:
         "versions",
         "ok",
         f"evalrouter {version}, Python {python}, {platform.system()} {platform.machine()}, "
-        f"{_cores()} cores",
+        f"{count_cores()} cores",
     )
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 # Extras
@@ -110,7 +103,7 @@ def _needed(config: Config) -> dict[str, str]:
         needed["otel"] = "telemetry.otlp_endpoint"
     for name, model in config.models.items():
         needed.setdefault("ray", f"models.{name}")
-        needed.setdefault(_ENGINE_EXTRAS.get(model.engine, "ray"), f"models.{name}")
+        needed.setdefault(ENGINE_EXTRAS[model.engine][0], f"models.{name}")
     return needed
 
 
@@ -198,10 +191,8 @@ async def _is_evalrouter(server: Server) -> bool:
 
 def models(config: Config) -> Iterator[Finding]:
     """Yield whether this machine has what the section `models` reserves, where a Ray of its own."""
-    cores, gpus = _cores(), _gpus()
-    copies = {name: max(1, model.replicas.min) for name, model in config.models.items()}
-    cpus = sum(copies[name] * model.cpus for name, model in config.models.items())
-    needed_gpus = sum(copies[name] * (model.gpus or 0.0) for name, model in config.models.items())
+    cores, gpus = count_cores(), count_gpus()
+    cpus, needed_gpus = reserved(config.models)
     elsewhere = "lower cpus, or use a cluster with 'evalrouter models serve --address'"
     if cpus > cores:
         yield Finding(
@@ -210,7 +201,7 @@ def models(config: Config) -> Iterator[Finding]:
     else:
         yield Finding("models", "ok", f"they reserve {cpus:g} of {cores} cores")
     if needed_gpus > gpus:
-        message = f"they reserve {needed_gpus:g} GPUs; nvidia-smi lists {gpus}"
+        message = f"they reserve {needed_gpus:g} GPUs; this machine has {gpus}"
         yield Finding("models", "failure", message, elsewhere.replace("cpus", "gpus"))
     for name, model in config.models.items():
         yield from _model(name, model, gpus)
@@ -223,19 +214,5 @@ def _model(name: str, model: ModelConfig, gpus: int) -> Iterator[Finding]:
     if model.source.startswith(("/", ".", "~")) and not Path(model.source).expanduser().exists():
         yield Finding("models", "failure", f"models.{name}.source: {model.source}: no such file")
     if isinstance(model, VllmModel) and not gpus:
-        message = f"models.{name}: vLLM needs a GPU, and nvidia-smi lists none"
+        message = f"models.{name}: vLLM needs a GPU, and this machine has none"
         yield Finding("models", "warning", message)
-
-
-def _gpus() -> int:
-    """Return the number of GPUs that nvidia-smi lists; 0 without it."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return 0
-    try:
-        listed = subprocess.run(  # noqa: S603 - a fixed argument
-            [program, "-L"], capture_output=True, text=True, timeout=_PROBE_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())

@@ -3,9 +3,9 @@
 The delimiter is the one that is named, else that of a first line `sep=;` (as Excel writes it), else
 found: the first of comma, semicolon, tab and bar with which the header has several cells and the
 first rows as many. Cells stay texts: a decimal comma is not touched. Spreadsheets write more
-delimiters than there are columns: empty cells behind the last name of the header are left out. Other
-programs write no delimiter at all for the last columns where no row has a value there (such as the
-references): where the cells of the first row are in quotes, such columns are left out.
+delimiters than there are columns: empty cells behind the last name of the header are left out.
+Other programs write no delimiter at all for the last columns where no row has a value there (such
+as the references): where the cells of the first row are in quotes, such columns are left out.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ bench: .venv/dev
 constraints: .venv/uv
 	$(UV) compile --quiet --upgrade --no-annotate --no-header \
 	  --no-emit-package torch --extra dev --extra parquet --extra metrics --extra evaluate \
-	  --extra local --extra local-test --extra ray --extra fuzz --extra dist --extra docs --extra mutants \
+	  --extra local --extra local-test --extra ray --extra fuzz --extra dist --extra docs --extra mutants --extra deploy \
 	  pyproject.toml --output-file constraints.txt
 
 .venv/uv:
@@ -135,6 +135,11 @@ constraints: .venv/uv
 # What the site is built with; no test needs it.
 .venv/docs: .venv/core
 	$(INSTALL) -e '.[docs]'
+	touch $@
+
+# What `make check-deploy` reads compose.yaml and the chart with.
+.venv/deploy: .venv/dev
+	$(INSTALL) -e '.[dev,parquet,metrics,deploy]'
 	touch $@
 
 .venv/fuzz: .venv/all
@@ -178,6 +183,30 @@ test-vllm: .venv/dev .venv-vllm/done
 providers: .venv/dev
 	$(BIN)/python tests/conformance_reports.py $(KIND)
 	$(DOCS)
+
+# The image, compose.yaml and the chart, without a container engine. As root on a Debian; minutes.
+.PHONY: check-deploy
+check-deploy: .venv/deploy
+	deploy/check
+
+# evalrouter with PostgreSQL and an S3 store, for trying it out: `make local-up PROFILES="metrics"`.
+# COMPOSE may be `podman-compose`.
+.PHONY: local-up local-logs local-down
+COMPOSE ?= docker compose
+PROFILES ?=
+profiles = $(foreach name,$(1),--profile $(name))
+
+local-up:
+	OTLP_ENDPOINT=$(if $(filter phoenix,$(PROFILES)),http://phoenix:6006) \
+	  $(COMPOSE) $(call profiles,$(PROFILES)) up --build --detach
+	@echo "The administrator's key, unless you have set one: $(COMPOSE) exec router cat /data/admin-key"
+
+local-logs:
+	$(COMPOSE) logs --follow router
+
+# What is stored stays in the volumes; `$(COMPOSE) down --volumes` deletes it.
+local-down:
+	$(COMPOSE) $(call profiles,judge phoenix metrics) down
 
 clean:
 	rm -rf .venv .venv-dist .venv-llama .venv-vllm build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

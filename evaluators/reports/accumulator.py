@@ -15,15 +15,18 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.base import Answer, Cell, Output, Score
-from evaluators.stats.comparison import SampleScores
+from evaluators.stats.comparison import SampleScores, paired_tests
+from evaluators.stats.differences import PairedTests
 from evaluators.text.answers import OnTruncated, shortfall_of
+
+_T = TypeVar("_T")
 
 UNKNOWN_RUN = "unknown"
 """Stands for the run of a cached answer where nothing says which it was."""
@@ -187,6 +190,7 @@ class ScoreAccumulator:
         self.on_truncated = on_truncated
         self.run = run
         self.samples: dict[str, int] = {}
+        self._derived: dict[Hashable, Any] = {}
         self.routes = {
             route: RouteScores(
                 expected[route],
@@ -211,19 +215,45 @@ class ScoreAccumulator:
             return
         sample = self.samples.setdefault(cell.sample_id, len(self.samples))
         self.routes[cell.route].add(sample, answer, scores, run=self.run)
+        self._derived.clear()
 
     def withhold(self, route: str, output: str, why: str) -> None:
         """Drop a route's scores of an output that is no estimate of anything, and say why."""
         column = ScoreColumn(corpus=self.routes[route].columns[output].corpus)
         column.withheld = why
         self.routes[route].columns[output] = column
+        self._derived.clear()
 
     def per_sample(self, route: str, output: str) -> SampleScores:
         """Return one row per sample of the run, in the order of `samples`; repeats are averaged."""
-        return _per_sample(self.routes[route].columns[output], len(self.samples))
+        column = self.routes[route].columns[output]
+        return self._once(("scores", route, output), lambda: _per_sample(column, len(self.samples)))
+
+    def tests(
+        self, route: str, output: Output, *, seed: int = 0, always_valid: bool = False
+    ) -> PairedTests | None:
+        """Return the tests of a route's scores against the baseline's; see `paired_tests`."""
+        assert self.baseline is not None, "a test is of a difference from the baseline"
+        ours, theirs = (self.per_sample(side, output.name) for side in (route, self.baseline))
+        return self._once(
+            ("tests", route, output.name, seed, always_valid),
+            lambda: paired_tests(
+                output, ours, theirs, self.cluster_numbers(), seed=seed, always_valid=always_valid
+            ),
+        )
 
     def cluster_numbers(self) -> NDArray[np.intp] | None:
         """Number each sample's cluster, shape (samples,); None when all samples stand alone."""
+        return self._once(("clusters",), self._cluster_numbers)
+
+    def _once(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """Return what is made of the rows, from the first call until there are more of them."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        made: _T = self._derived[key]
+        return made
+
+    def _cluster_numbers(self) -> NDArray[np.intp] | None:
         if not any(sample in self.clusters for sample in self.samples):
             return None
         number: dict[tuple[bool, str], int] = {}

@@ -34,7 +34,6 @@ from evaluators.stats.comparison import (
     FEWEST_FOR_A_MARGIN,
     Comparison,
     MarginTest,
-    margin_test,
     units_within,
 )
 from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
@@ -408,15 +407,10 @@ class _Judge:
     def _margin_test(
         self, gate: Gate, route: RouteReport, *, looked_at: bool = False
     ) -> MarginTest | None:
-        assert self._baseline is not None, "a margin is about a baseline"
         output = self._output_of(gate)
-        return margin_test(
-            output,
-            self._accumulator.per_sample(route.route, output.name),
-            self._accumulator.per_sample(self._baseline.route, output.name),
-            self._accumulator.cluster_numbers(),
-            always_valid=looked_at or self._always_valid,
-        )
+        always_valid = looked_at or self._always_valid
+        tests = self._accumulator.tests(route.route, output, always_valid=always_valid)
+        return None if tests is None else MarginTest(tests.margin, tests.units)
 
     def _quantile(self, gate: Gate, route: RouteReport) -> GateResult:
         percentile = self._percentile(gate, route)

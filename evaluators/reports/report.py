@@ -272,7 +272,7 @@ def summarise(
                     clusters,
                     seed=seed,
                     margin=margins.get(name, margins.get(output.corrects)),
-                    always_valid=always_valid,
+                    tests=accumulator.tests(route, output, seed=seed, always_valid=always_valid),
                 )
             )
             for route in accumulator.routes

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from evaluators.base import Output
 from evaluators.stats import differences, intervals
-from evaluators.stats.corrected_means import corrected_difference, corrected_tests
+from evaluators.stats.corrected_means import corrected_tests
+from evaluators.stats.differences import PairedTests
 from evaluators.stats.inversion import DifferenceMethod, DifferenceTest
 from evaluators.stats.power import (
     MAX_SAMPLES,
@@ -121,6 +122,7 @@ def comparison(
     seed: int,
     margin: float | None = None,
     always_valid: bool = False,
+    tests: PairedTests | None = None,
 ) -> Comparison:
     """Compute the numbers of one comparison; `judged` adds what depends on the others.
 
@@ -132,42 +134,16 @@ def comparison(
         seed: of the resampling.
         margin: the largest difference that makes no difference to the user; None for none.
         always_valid: whether the numbers have to hold although they were looked at before.
+        tests: what `paired_tests` returned for these arguments; None where it was not called.
     """
     route, output = cell
+    if tests is None:
+        tests = paired_tests(output, ours, baseline, clusters, seed=seed, always_valid=always_valid)
+    if tests is None:
+        return Comparison(route=route, output=output.name, n=0)
     both = ours.present & baseline.present
     chosen = clusters_of(clusters, both)
-    if output.corpus is None:
-        paired = differences.paired_difference(
-            ours.values[both],
-            baseline.values[both],
-            clusters=chosen,
-            low=output.low,
-            high=output.high,
-            margin=margin,
-            always_valid=always_valid,
-        )
-    elif output.corrects:
-        paired = corrected_difference(
-            ours.statistics[both],
-            baseline.statistics[both],
-            clusters=chosen,
-            width=_width(output),
-            margin=margin,
-            always_valid=always_valid,
-        )
-    else:
-        paired = differences.paired_corpus_difference(
-            ours.statistics[both],
-            baseline.statistics[both],
-            output.corpus,
-            clusters=chosen,
-            width=_width(output),
-            margin=margin,
-            always_valid=always_valid,
-            seed=seed,
-        )
-    if paired is None:
-        return Comparison(route=route, output=output.name, n=0)
+    paired = tests.paired(margin=margin)
     wins, ties, losses = paired.wins, paired.ties, paired.losses
     first, second = ours.values[both], baseline.values[both]
     # A corrected mean's values are people's here and the judge's there.
@@ -310,6 +286,37 @@ def _corrected(indices: Sequence[int], p_values: Sequence[float | None]) -> dict
     return dict(zip(indices, differences.holm(numbers), strict=True))
 
 
+def paired_tests(
+    output: Output,
+    ours: SampleScores,
+    baseline: SampleScores,
+    clusters: Clusters,
+    *,
+    seed: int = 0,
+    always_valid: bool = False,
+) -> PairedTests | None:
+    """Return the tests of a comparison, of the same arguments; None without samples in common."""
+    both = ours.present & baseline.present
+    if not both.any():
+        return None
+    chosen = clusters_of(clusters, both)
+    if output.corpus is None:
+        return differences.paired_tests(
+            ours.values[both],
+            baseline.values[both],
+            clusters=chosen,
+            low=output.low,
+            high=output.high,
+            always_valid=always_valid,
+        )
+    rows, width = (ours.statistics[both], baseline.statistics[both]), _width(output)
+    if output.corrects:
+        return corrected_tests(*rows, clusters=chosen, width=width, always_valid=always_valid)
+    return differences.corpus_tests(
+        *rows, output.corpus, clusters=chosen, width=width, always_valid=always_valid, seed=seed
+    )
+
+
 class MarginTest(NamedTuple):
     """The test of statements about a margin, and how many units it is of.
 
@@ -329,46 +336,14 @@ def margin_test(
     baseline: SampleScores,
     clusters: Clusters,
     *,
-    seed: int = 0,
     always_valid: bool = False,
 ) -> MarginTest | None:
     """Return the test of statements about a margin; None without samples in common.
 
     The p-value of equivalence in `comparison`, of the same arguments, is of this test.
     """
-    both = ours.present & baseline.present
-    chosen = clusters_of(clusters, both)
-    if not both.any():
-        return None
-    if output.corpus is None:
-        tests = differences.paired_tests(
-            ours.values[both],
-            baseline.values[both],
-            clusters=chosen,
-            low=output.low,
-            high=output.high,
-            always_valid=always_valid,
-        )
-        return MarginTest(tests.margin, tests.units)
-    if output.corrects:
-        corrected = corrected_tests(
-            ours.statistics[both],
-            baseline.statistics[both],
-            clusters=chosen,
-            width=_width(output),
-            always_valid=always_valid,
-        )
-        return MarginTest(corrected.margin, corrected.units)
-    of_corpus = differences.corpus_tests(
-        ours.statistics[both],
-        baseline.statistics[both],
-        output.corpus,
-        clusters=chosen,
-        width=_width(output),
-        always_valid=always_valid,
-        seed=seed,
-    )
-    return None if of_corpus is None else MarginTest(of_corpus.margin, of_corpus.units)
+    tests = paired_tests(output, ours, baseline, clusters, always_valid=always_valid)
+    return None if tests is None else MarginTest(tests.margin, tests.units)
 
 
 def shows(tested: MarginTest, margin: float, *, rises: bool | None) -> bool:

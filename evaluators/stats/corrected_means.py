@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evaluators.stats.always_valid import AsymptoticTest
-from evaluators.stats.differences import CorpusTests, Paired
+from evaluators.stats.differences import Paired, PairedTests
 from evaluators.stats.intervals import (
     FEWEST_CLUSTERS,
     ROUNDING,
@@ -51,11 +51,8 @@ from evaluators.stats.inversion import (
     Tails,
     UnseenTest,
     boundary,
-    equivalence_p,
     mean_test,
-    p_value,
 )
-from evaluators.stats.power import minimum_detectable_effect
 from evaluators.stats.prediction_powered import (
     FEWEST_LABELS,
     FOLDS,
@@ -188,28 +185,10 @@ def corrected_difference(
         always_valid: whether the numbers have to hold although they were looked at before.
         level: the level of the interval.
     """
-    n = len(matrix(a))
-    if n == 0:
+    if not len(matrix(a)):
         return None
     tests = corrected_tests(a, b, clusters=clusters, width=width, always_valid=always_valid)
-    ends = tests.test.interval(level)
-    limit = math.inf if width is None else width
-    return Paired(
-        difference=max(-limit, min(limit, tests.difference)),
-        low=None if ends is None else max(-limit, ends[0]),
-        high=None if ends is None else min(limit, ends[1]),
-        p_value=p_value(tests.test),
-        p_equivalence=None if margin is None else equivalence_p(tests.margin, margin),
-        n=n,
-        wins=None,
-        ties=None,
-        losses=None,
-        effect_size=None,
-        detectable=None
-        if isinstance(tests.test, NoTest) or not tests.error
-        else minimum_detectable_effect(tests.error * tests.units**0.5, tests.units),
-        method=tests.test.method,
-    )
+    return tests.paired(level=level, margin=margin)
 
 
 def corrected_tests(
@@ -219,7 +198,7 @@ def corrected_tests(
     clusters: Sequence[Hashable] | None = None,
     width: float | None = None,
     always_valid: bool = False,
-) -> CorpusTests:
+) -> PairedTests:
     """Return the tests of `corrected_difference`, of the same arguments.
 
     The units are those with labels. A margin also allows for one more of them, on which people and
@@ -249,7 +228,16 @@ def corrected_tests(
     margin: DifferenceTest = test
     if width is not None and not isinstance(test, NoTest):
         margin = EveryTest([test, UnseenTest(difference, error, units, width)], units=units)
-    return CorpusTests(test, margin, units, difference, error)
+    limit = math.inf if width is None else width
+    return PairedTests(
+        test,
+        margin,
+        units,
+        len(matrix(a)),
+        max(-limit, min(limit, difference)),
+        error * units**0.5 if error else None,
+        width,
+    )
 
 
 def _mean_ends(

@@ -143,30 +143,11 @@ def paired_difference(
     tests = paired_tests(
         first, second, clusters=clusters, low=low, high=high, always_valid=always_valid
     )
-    differences, units = tests.differences, tests.units
-    n, difference = len(differences), float(differences.mean())
-    spread = unit_spread = 0.0
-    if differences.min() == differences.max():
-        difference = float(differences[0])
-    elif n > 1:
-        spread = unit_spread = float(differences.std(ddof=1))
-        if clusters is not None and units > 1:
-            unit_spread = standard_error(differences, clusters=clusters) * units**0.5
-    return Paired(
-        difference=difference,
-        n=n,
-        **_tested(tests.test, level, tests.width),
-        p_equivalence=None if margin is None else equivalence_p(tests.margin, margin),
-        **outcomes(first, second)._asdict(),
-        effect_size=difference / spread if spread else None,
-        detectable=None
-        if isinstance(tests.test, NoTest)
-        else minimum_detectable_effect(unit_spread, units),
-    )
+    return tests.paired(level=level, margin=margin)
 
 
 class PairedTests(NamedTuple):
-    """The tests of a paired difference.
+    """The tests of a difference, and the numbers beside them.
 
     Attributes:
         test: of the difference.
@@ -174,16 +155,47 @@ class PairedTests(NamedTuple):
             for differences too rare to be among the samples: `test` and `BoundedTest` must both
             reject, or without a range `skew_safe_test`. The score test of 0 and 1 allows for them
             itself, and so do bets.
-        units: samples, or clusters.
-        differences: of the samples; what differs by rounding only is the same.
+        units: samples, or clusters; of a judge's corrected scores, those with labels.
+        n: samples.
+        difference: of the means, or of the scores.
+        spread: the standard deviation of a unit's part in it; None where it is not known.
         width: the largest difference that the scores' range allows; None without one.
+        counts: wins, ties and losses; None where samples have no own value.
+        effect_size: Cohen's d_z; None where it is undefined.
     """
 
     test: DifferenceTest
     margin: DifferenceTest
     units: int
-    differences: Floats
+    n: int
+    difference: float
+    spread: float | None
     width: float | None
+    counts: WinCounts | None = None
+    effect_size: float | None = None
+
+    def paired(self, *, level: float = 0.95, margin: float | None = None) -> Paired:
+        """Return what a report says of the difference.
+
+        Args:
+            level: confidence level of the interval.
+            margin: the largest difference that makes no difference to the user; None for none.
+        """
+        wins, ties, losses = self.counts or (None, None, None)
+        detectable = None
+        if self.spread is not None and not isinstance(self.test, NoTest):
+            detectable = minimum_detectable_effect(self.spread, self.units)
+        return Paired(
+            difference=self.difference,
+            **_tested(self.test, level, self.width),
+            n=self.n,
+            wins=wins,
+            ties=ties,
+            losses=losses,
+            effect_size=self.effect_size,
+            detectable=detectable,
+            p_equivalence=None if margin is None else equivalence_p(self.margin, margin),
+        )
 
 
 def paired_tests(
@@ -234,7 +246,24 @@ def paired_tests(
     margin: DifferenceTest = test
     if test.method not in {"none", "score", "betting"}:
         margin = EveryTest([test, _safe_test(differences, clusters, width)], units=units)
-    return PairedTests(test, margin, units, differences, width)
+    difference, spread, unit_spread = float(differences.mean()), 0.0, 0.0
+    if differences.min() == differences.max():
+        difference = float(differences[0])
+    elif n > 1:
+        spread = unit_spread = float(differences.std(ddof=1))
+        if clusters is not None and units > 1:
+            unit_spread = standard_error(differences, clusters=clusters) * units**0.5
+    return PairedTests(
+        test,
+        margin,
+        units,
+        n,
+        difference,
+        unit_spread,
+        width,
+        counts=outcomes(first, second),
+        effect_size=difference / spread if spread else None,
+    )
 
 
 def _safe_test(
@@ -341,39 +370,7 @@ def paired_corpus_difference(
         resamples=resamples,
         seed=seed,
     )
-    if tests is None:
-        return None
-    return Paired(
-        difference=tests.difference,
-        n=len(matrix(a)),
-        **_tested(tests.test, level, width),
-        p_equivalence=None if margin is None else equivalence_p(tests.margin, margin),
-        wins=None,
-        ties=None,
-        losses=None,
-        effect_size=None,
-        detectable=None
-        if isinstance(tests.test, NoTest)
-        else minimum_detectable_effect(tests.error * tests.units**0.5, tests.units),
-    )
-
-
-class CorpusTests(NamedTuple):
-    """The tests of a difference of two corpus scores.
-
-    Attributes:
-        test: of the difference.
-        margin: of statements about a margin; see `PairedTests`.
-        units: samples, or clusters.
-        difference: of the scores.
-        error: its standard error.
-    """
-
-    test: DifferenceTest
-    margin: DifferenceTest
-    units: int
-    difference: float
-    error: float
+    return None if tests is None else tests.paired(level=level, margin=margin)
 
 
 def corpus_tests(
@@ -386,7 +383,7 @@ def corpus_tests(
     always_valid: bool = False,
     resamples: int = 1000,
     seed: int = 0,
-) -> CorpusTests | None:
+) -> PairedTests | None:
     """Return the tests of `paired_corpus_difference`, of the same arguments."""
     first, second = matrix(a), matrix(b)
     if len(first) == len(second) == 0:
@@ -435,7 +432,7 @@ def corpus_tests(
         margin = EveryTest(
             [test, safe], units=effective, fewest=FEWEST_UNBOUNDED if width is None else 0
         )
-    return CorpusTests(test, margin, units, difference, error)
+    return PairedTests(test, margin, units, len(first), difference, error * units**0.5, width)
 
 
 def outcomes(a: ArrayLike, b: ArrayLike) -> WinCounts:

@@ -57,6 +57,32 @@ def test_a_corpus_score_without_all_its_statistics_is_left_out_and_says_why(stat
     assert not collected.per_sample("r", "ratio").present.any()
 
 
+def test_tests_are_made_once_and_anew_for_more_rows():
+    collected = ScoreAccumulator(
+        routes=["r", "b"],
+        metrics=[ONE],
+        expected={"r": 9, "b": 9},
+        baseline="b",
+        clusters={"s": "c", "t": "c"},
+    )
+    output = ONE.outputs[0]
+    assert collected.tests("r", output) is None
+    for sample, value in (("s", 0.25), ("t", 0.5)):
+        add(collected, one(value), sample=sample)
+        collected.add(Cell("b", sample, 0), Answer(text="", target="host/m"), [one(0.125)])
+    found = collected.tests("r", output)
+    assert (found.n, found.units, found.difference) == (2, 1, 0.25)
+    assert collected.tests("r", output) is found
+    assert collected.tests("r", output, always_valid=True) is not found
+    add(collected, one(1.0), sample="u")
+    collected.add(Cell("b", "u", 0), Answer(text="", target="host/m"), [one(0.0)])
+    more = collected.tests("r", output)
+    assert (more.n, more.units, more.difference) == (3, 2, 0.5)
+    assert len(collected.per_sample("r", "one").values) == 3
+    collected.withhold("r", "one", "no labels")
+    assert collected.tests("r", output) is None
+
+
 def test_statistics_of_a_mean_are_not_kept():
     collected = tally()
     add(collected, one(0.25, statistics=(1.0, 2.0)))

@@ -786,8 +786,8 @@ def test_clusters_count_where_one_looks():
 
 def test_a_corpus_has_a_thousand_resamples_unless_told_otherwise():
     usual = corpus_tests(MANY, MORE, ratio)
-    assert usual.error == corpus_tests(MANY, MORE, ratio, resamples=1000, seed=0).error
-    assert usual.error != corpus_tests(MANY, MORE, ratio, resamples=1001, seed=0).error
+    assert usual.spread == corpus_tests(MANY, MORE, ratio, resamples=1000, seed=0).spread
+    assert usual.spread != corpus_tests(MANY, MORE, ratio, resamples=1001, seed=0).spread
 
 
 def test_two_samples_of_a_corpus_have_a_spread():

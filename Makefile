@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray test-outages fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints clean
+.PHONY: demo docs client dist site test test-ray test-mlflow test-outages fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -35,7 +35,8 @@ demo: .venv/core
 PROCESSES ?= 2
 
 test: .venv/all
-	$(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/serve
+	$(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/serve \
+	  --ignore=tests/mlflow
 
 test-ray: .venv/all
 	$(PYTEST) tests/serve
@@ -48,6 +49,10 @@ OUTAGES := tests/router/evals/test_pauses.py tests/router/store/postgres/test_fa
 test-outages: .venv/dev
 	REAL_TIMES=1 $(PYTEST) $(OUTAGES)
 	$(BIN)/python tests/kills.py --kills $(KILLS)
+
+# Runs that are sent to MLflow, whose import takes seconds.
+test-mlflow: .venv/dev
+	$(PYTEST) tests/mlflow
 
 # Parsers on bytes that atheris finds, and every operation of the schema: each for this long.
 FUZZ_SECONDS ?= 60

@@ -44,6 +44,7 @@ from router.api import (
     routes,
     run_logs,
     tasks,
+    tracking,
     traffic,
 )
 from router.api.origins import Hosts, Origins
@@ -100,6 +101,7 @@ def create_app(services: Services) -> ASGIApp:
             evals.cancel_run,
             evals.resume_run,
             evals.rescore_run,
+            tracking.track_run,
             evals.extend_run,
             compare.compare,
             evals.follow_run,

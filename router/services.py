@@ -28,6 +28,7 @@ from router.evals.experiments import Experiments
 from router.evals.judges.studies import Studies
 from router.evals.requests import EvalRequester
 from router.evals.runs import Runs
+from router.evals.tracking import Tracker
 from router.evals.worker import Jobs
 from router.gateway.cache import ResponseCache
 from router.gateway.cache_sync import CacheSync
@@ -96,6 +97,7 @@ class Services:
             needs neither.
         datasets: registered datasets, and the artifact store.
         jobs: the runs that this process executes.
+        tracker: sends runs to MLflow.
         runs: all runs of the store.
         experiments: runs under one name.
         studies: calibrations of judges, comparisons and tournaments.
@@ -146,7 +148,14 @@ class Services:
             self.routes, self.dispatcher, self.prices, self.traffic, config.models
         )
         self.datasets = DatasetRegistry(self.store, config)
-        self.jobs = Jobs(self.store, requester, config.evaluation, masks=self.masks)
+        self.tracker = Tracker(self.store, config.tracking, self.masks)
+        self.jobs = Jobs(
+            self.store,
+            requester,
+            config.evaluation,
+            masks=self.masks,
+            on_end=self.tracker.begin,
+        )
         self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
         self.experiments = Experiments(self.store)
         self.studies = Studies(self.store, requester, self.providers)
@@ -230,6 +239,7 @@ class Services:
             self._publishing.cancel()
         await self.readiness.close()
         await self.jobs.close()
+        await self.tracker.close()
         await self.traffic.close()
         await self.telemetry.close()
         for provider in self.providers.values():

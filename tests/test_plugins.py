@@ -113,7 +113,8 @@ def test_a_server_lists_it_and_names_what_is_broken(site, tmp_path, monkeypatch)
     folder = tmp_path / "server"
     folder.mkdir()
     (folder / "evalrouter.yaml").write_text(CONFIG)
-    with serving(folder) as server:
+    # A process of its own, which imports what is installed in its own folders.
+    with serving(folder, before=("env",)) as server:
         message = {"role": "user", "content": "hello"}
         body = {"model": "loud/loud", "messages": [message]}
         answer = httpx.post(f"{server.url}/v1/chat/completions", json=body).json()

@@ -84,6 +84,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /eval/{run_id}/rows.jsonl": OWN_RUNS,
     "GET /eval/{run_id}/rows.parquet": OWN_RUNS,
     "GET /eval/{run_id}/logs": OWN_RUNS,
+    "POST /eval/{run_id}/track": ADMINS,
     "GET /runs/{run_id}": OWN_RUNS,
     # experiments and judges
     "GET /experiments": REVIEWERS,

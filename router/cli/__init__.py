@@ -25,6 +25,7 @@ from router.cli.serve import serve
 from router.cli.store import store
 from router.cli.submit import eval_submit
 from router.cli.tasks import tasks
+from router.cli.tracking import eval_track
 from router.cli.traffic import traffic
 
 
@@ -49,4 +50,5 @@ dataset.add_command(dataset_label)
 evaluate.add_command(eval_export)
 evaluate.add_command(eval_compare)
 evaluate.add_command(eval_submit)
+evaluate.add_command(eval_track)
 evaluate.add_command(tasks)

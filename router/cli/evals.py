@@ -324,6 +324,7 @@ def _execute(
         run = await begin(services)
         started.append(run.id)
         await execute(services, run)
+        await services.tracker.finish()
         return await services.runs.outcome(run.id)
 
     try:

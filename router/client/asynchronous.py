@@ -522,6 +522,11 @@ class AsyncRuns:
         """
         return await self._connection.download(calls.run(run_id, f"rows.{format}"), path)
 
+    async def track(self, run_id: str) -> dict[str, Any]:
+        """Have the server send a run that has ended to its MLflow; return MLflow's ids."""
+        answer = await self._connection.request(calls.run(run_id, "track", method="POST"))
+        return cast("dict[str, Any]", answer)
+
     async def delete(self, run_id: str) -> None:
         """Delete a run with its answers and scores. Cancel a run that is going on first."""
         await self._connection.request(calls.run(run_id, method="DELETE"))

@@ -511,6 +511,11 @@ class Runs:
         """
         return self._connection.download(calls.run(run_id, f"rows.{format}"), path)
 
+    def track(self, run_id: str) -> dict[str, Any]:
+        """Have the server send a run that has ended to its MLflow; return MLflow's ids."""
+        answer = self._connection.request(calls.run(run_id, "track", method="POST"))
+        return cast("dict[str, Any]", answer)
+
     def delete(self, run_id: str) -> None:
         """Delete a run with its answers and scores. Cancel a run that is going on first."""
         self._connection.request(calls.run(run_id, method="DELETE"))

@@ -28,6 +28,7 @@ from router.config.section import SectionReader
 from router.config.server import Server, server_problems
 from router.config.storage import Storage, storage_problems, with_environment
 from router.config.telemetry import Telemetry
+from router.config.tracking import Tracking, tracking_problems, with_variables
 from serve import config as hosting
 
 DEFAULT_FILE = "evalrouter.yaml"
@@ -151,6 +152,8 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     section = data.get("storage")
     storage = with_environment(storage, section if isinstance(section, dict) else {}, environ)
     reader.add(storage_problems(document, storage))
+    tracking = reader.section("tracking", Tracking)
+    reader.add(tracking_problems(document, tracking))
     evaluation = reader.section("evaluation", Evaluation)
     reader.add(evaluation_problems(document, evaluation, server, storage))
     return Config(
@@ -168,6 +171,7 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
         record=reader.scalar("record", KeepBodies, "metadata"),
         cache=reader.section("cache", Cache),
         telemetry=reader.section("telemetry", Telemetry),
+        tracking=with_variables(tracking, environ),
         models=_read_models(reader, environ),
     )
 

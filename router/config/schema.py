@@ -13,6 +13,7 @@ from router.config.section import Count, Section
 from router.config.server import Server
 from router.config.storage import Storage
 from router.config.telemetry import Telemetry
+from router.config.tracking import Tracking
 from serve import config as hosting
 
 
@@ -47,6 +48,7 @@ class Config(Section, frozen=True, kw_only=True):
         record: what is stored of requests for `provider/model`, and for routes that do not say.
         cache: see Cache.
         telemetry: see Telemetry.
+        tracking: see Tracking.
         models: name to the model that `evalrouter models serve` hosts, of the class its engine
             names. Runs that say `execution: ray` may load them themselves, as `models/<name>`.
     """
@@ -63,4 +65,5 @@ class Config(Section, frozen=True, kw_only=True):
     record: KeepBodies = "metadata"
     cache: Cache = Cache()
     telemetry: Telemetry = Telemetry()
+    tracking: Tracking = Tracking()
     models: dict[str, hosting.ModelConfig] = msgspec.field(default_factory=dict)

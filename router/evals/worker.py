@@ -80,6 +80,7 @@ class Jobs:
         store: where runs are stored.
         requester: sends their requests.
         allowed: what a server may do for a client.
+        on_end: called with the id of each run that has ended here, once that is stored.
         max_runs: how many runs of clients a server executes at a time.
         masks: the secrets that no log may have.
         now: the time, seconds since the epoch.
@@ -91,6 +92,7 @@ class Jobs:
         requester: EvalRequester,
         allowed: Evaluation,
         *,
+        on_end: Callable[[str], None] = lambda _: None,
         max_runs: int = 2,
         masks: Masks,
         now: Callable[[], float] = time.time,
@@ -99,6 +101,7 @@ class Jobs:
         self._requester = requester
         self._allowed = allowed
         self._now = now
+        self._on_end = on_end
         self._max_runs = max_runs
         self._masks = masks
         self._owner = this_owner()
@@ -207,6 +210,8 @@ class Jobs:
                 error=error,
                 finished_at=now if stop.state in ENDED else None,
             )
+            if stop.state in ENDED:
+                self._on_end(run_id)
         except StoreError as problem:
             # A full disk, say. The claim goes stale; whoever resumes the run then has every row.
             log.error("%s: how it ended could not be stored: %s", run_id, problem)

@@ -136,7 +136,7 @@ OPERATIONS = [
     ),
     *(
         Op("POST", f"/eval/{{run_id}}/{action}", {}, ((KEY,),))
-        for action in ("pause", "cancel", "export")
+        for action in ("pause", "cancel", "export", "track")
     ),
     Op(
         "POST",

@@ -272,6 +272,7 @@ REQUESTS = {
     ("POST", "/eval/{run_id}/pause"): about_runs("pause"),
     ("POST", "/eval/{run_id}/cancel"): about_runs("cancel"),
     ("POST", "/eval/{run_id}/export"): about_runs("export"),
+    ("POST", "/eval/{run_id}/track"): about_runs("track"),
     ("PUT", "/eval/{run_id}/labels"): storing_labels,
     ("POST", "/datasets"): registering,
     ("POST", "/datasets/label"): labelling,

@@ -113,7 +113,9 @@ async def examine_llama_server() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         model = tiny_gguf.write(Path(folder) / "tiny.gguf")
-        command = [sys.executable, str(ROOT / "tests" / "llama_server.py"), "-m", str(model)]
+        server = ROOT / "providers" / "local_servers" / "xllamacpp_server.py"
+        command = [sys.executable, "-P", str(server), "-m", str(model), "--threads", "1"]
+        command += ["--parallel", "2", "--ctx-size", "4096", "--no-warmup"]
         for name, title, more in (
             ("llama-server", "llama.cpp's server (llamafile ≥ 0.10)", ["--api-key", "sk-local"]),
             ("llama-server-embedding", "the same with --embedding", ["--embedding"]),

@@ -2,7 +2,7 @@
 
     laptop:  {kind: llamafile, base_url: "http://127.0.0.1:8080/v1"}
     started: {kind: llamafile, command: "./prometheus.llamafile"}
-    gguf:    {kind: llamafile, model: "./model.gguf"}            # needs llama-server on the PATH
+    gguf:    {kind: llamafile, model: "./model.gguf"}    # needs llama-server, or the extra llamacpp
 
 A llamafile up to 0.9 has a server of its own, without tools, `n` or logprobs, which silently
 ignores fields that it does not know. From 0.10 on, llamafile's server is llama-server. `/props`,
@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import shlex
+import shutil
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePath
@@ -27,7 +30,7 @@ import msgspec
 from providers import wire
 from providers.base import BytesReply, Call, ModelFacts, Positive, Reply, Translation
 from providers.compatible import Compatible, CompatibleConfig
-from providers.errors import ConfigError, UpstreamConnectError, UpstreamError
+from providers.errors import ConfigError, MissingExtraError, UpstreamConnectError, UpstreamError
 from providers.host_json import decode_object
 from providers.http.transport import Transport
 from providers.local_servers.gguf import facts_of_file
@@ -39,6 +42,7 @@ from providers.translation.translate import Edits, Rules, system_for_developer
 BASE_URL = "http://127.0.0.1:8080/v1"
 
 _PROBE_S = 2.0
+_SERVER = Path(__file__).with_name("xllamacpp_server.py")
 
 
 class LlamafileConfig(CompatibleConfig, frozen=True, kw_only=True):
@@ -48,7 +52,8 @@ class LlamafileConfig(CompatibleConfig, frozen=True, kw_only=True):
         command: program and arguments, as in a shell or as a list. `{port}` and `{host}` are filled
             in; without `{port}`, `--host` and `--port` are added at the end.
         model: a GGUF file to serve with `binary`.
-        binary: llama.cpp's server, a name on the PATH or a path.
+        binary: llama.cpp's server, a name on the PATH or a path; "" for `llama-server`, or where
+            that is not on the PATH, for the one in the extra `llamacpp`.
         args: further arguments.
         slots: requests sent to it at once; 0 takes the number that a server of ours reports.
         log: the file for what the server prints; "" means `evalrouter-NAME.log`.
@@ -57,7 +62,7 @@ class LlamafileConfig(CompatibleConfig, frozen=True, kw_only=True):
 
     command: str | tuple[str, ...] = ""
     model: str = ""
-    binary: str = "llama-server"
+    binary: str = ""
     args: tuple[str, ...] = ()
     slots: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     log: str = ""
@@ -69,6 +74,7 @@ def command_of(name: str, config: LlamafileConfig) -> list[str]:
 
     Raises:
         ConfigError: the config says two things at once, or names a file that is not there.
+        MissingExtraError: there is no llama.cpp to serve its file with.
     """
     place = f"providers.{name}"
     given = [key for key in ("base_url", "command", "model") if getattr(config, key)]
@@ -77,7 +83,7 @@ def command_of(name: str, config: LlamafileConfig) -> list[str]:
     if config.model:
         if not Path(config.model).is_file():
             raise ConfigError(f"{place}.model: {config.model}: no such file", param=place)
-        command = [config.binary, "-m", config.model]
+        command = [*_llama_server(place, config.binary), "-m", config.model]
     elif isinstance(config.command, str):
         command = shlex.split(config.command)
     else:
@@ -91,6 +97,20 @@ def command_of(name: str, config: LlamafileConfig) -> list[str]:
     if not any("{port}" in part for part in command):
         command += ["--host", "{host}", "--port", "{port}"]
     return command
+
+
+def _llama_server(place: str, binary: str) -> list[str]:
+    """Return how to start llama.cpp's server: the program, what is on the PATH, or the extra's."""
+    program = shutil.which(binary or "llama-server")
+    if program is not None:
+        return [binary or program]
+    if binary:
+        raise ConfigError(f"{place}.binary: {binary}: no such program", param=place)
+    if importlib.util.find_spec("xllamacpp") is None:
+        what = f"{place}.model: llama-server is not on the PATH; llama.cpp's own server"
+        raise MissingExtraError(what, "llamacpp")
+    # -P: the folder of the program has modules with names of others.
+    return [sys.executable, "-P", str(_SERVER)]
 
 
 def weights_file(command: Sequence[str]) -> Path | None:

@@ -16,8 +16,9 @@ from servers import gateway, scripted
 from providers.conformance.checks import CHECKS
 from providers.conformance.suite import ExaminedHost, examine
 from providers.kinds import make
+from providers.local_servers import xllamacpp_server
 
-SERVER = Path(__file__).parents[2] / "llama_server.py"
+SERVER = Path(xllamacpp_server.__file__)
 DIALECTS = {
     "mistral": fake_hosts.MistralDialect,
     "groq": fake_hosts.GroqDialect,
@@ -54,7 +55,8 @@ async def test_llama_cpps_server(tmp_path):
     # seen of `length` and `logprobs`.
     model = tiny_gguf.write(tmp_path / "tiny.gguf", ends=False)
     async with transport() as client:
-        command = [sys.executable, str(SERVER), "-m", str(model)]
+        command = [sys.executable, "-P", str(SERVER), "-m", str(model), "--threads", "1"]
+        command += ["--parallel", "2", "--ctx-size", "4096", "--no-warmup"]
         entry = config("llamafile", command=command, log=str(tmp_path / "log"))
         provider = make("it", entry, client)
         await provider.open()

@@ -20,10 +20,13 @@ from servers import reserved_port
 from providers.base import AS_IT_CAME
 from providers.errors import ConfigError, UpstreamConnectError
 from providers.kinds import make
+from providers.local_servers import xllamacpp_server
 from providers.local_servers.llamafile import command_of, weights_file
 from providers.local_servers.managed import ManagedServer
 
-SERVER = Path(__file__).parents[2] / "llama_server.py"
+SERVER = Path(xllamacpp_server.__file__)
+# Little work, and room for two requests.
+SMALL = ("--threads", "1", "--parallel", "2", "--ctx-size", "4096", "--no-warmup")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,8 @@ def binary(tmp_path_factory):
     """A small executable in the place of llama-server or of a llamafile."""
     path = tmp_path_factory.mktemp("bin") / "tiny.llamafile"
     # Not `exec`: a shell between us and the server must not leave it an orphan.
-    path.write_text(f'#!/bin/sh\n"{sys.executable}" "{SERVER}" "$@"\nexit $?\n')
+    start = f'"{sys.executable}" -P "{SERVER}" {" ".join(SMALL)} "$@"'
+    path.write_text(f"#!/bin/sh\n{start}\nexit $?\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 
@@ -154,7 +158,7 @@ async def test_it_is_started_again_when_it_dies(managed, model):
 
 def _is_python_server(pid):
     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return command[1].endswith(b"llama_server.py")
+    return command[1] == b"-P" and command[2] == os.fsencode(SERVER)
 
 
 def _alive(pid):
@@ -184,7 +188,8 @@ asyncio.run(main())
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_orphans_when_the_router_is_killed(binary, tmp_path, number):
     own = tiny_gguf.write(tmp_path / f"own-{number}.gguf")
-    paths = [str(SERVER.parent), str(SERVER.parents[1])]
+    tests = Path(__file__).parents[2]
+    paths = [str(tests), str(tests.parent)]
     router = subprocess.Popen(
         [sys.executable, "-c", ROUTER, str(own), str(binary), str(tmp_path / "log")],
         stdout=subprocess.PIPE,
@@ -204,7 +209,7 @@ def test_no_orphans_when_the_guard_is_killed_too(binary, tmp_path):
     own = tiny_gguf.write(tmp_path / "own-guard.gguf")
     guard = Path(sys.modules[ManagedServer.__module__].__file__).with_name("guard.py")
     with reserved_port() as port:
-        command = [sys.executable, str(SERVER), "-m", str(own), "--port", str(port)]
+        command = [sys.executable, "-P", str(SERVER), "-m", str(own), "--port", str(port)]
         started = subprocess.Popen(
             [sys.executable, "-I", "-S", str(guard), *command],
             stdin=subprocess.PIPE,
@@ -311,11 +316,62 @@ def test_the_command(fields, command):
     assert command_of("it", config("llamafile", **fields)) == command
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_extras_server_is_used_where_there_is_no_llama_server(tmp_path, monkeypatch, installed):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if installed:
+        program = tmp_path / "llama-server"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    model = tmp_path / "m.gguf"
+    model.write_bytes(b"GGUF")
+    start = [str(tmp_path / "llama-server")] if installed else [sys.executable, "-P", str(SERVER)]
+    command = command_of("it", config("llamafile", model=str(model), args=["-c", "512"]))
+    assert command == [
+        *start, "-m", str(model), "-c", "512", "--host", "{host}", "--port", "{port}"
+    ]  # fmt: skip
+
+
+async def test_a_gguf_file_alone_is_served_by_the_extra(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    log = tmp_path / "server.log"
+    args = [*SMALL, "--alias", "tiny"]
+    async with transport() as client:
+        provider = make(
+            "it", config("llamafile", model=str(model), args=args, log=str(log)), client
+        )
+        await provider.open()
+        try:
+            answer = await ask(provider, model="any", max_tokens=4)
+            assert answer.status == 200, answer.body
+            assert answer.json["usage"]["completion_tokens"] > 0
+        finally:
+            await provider.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-m", "none.gguf", "--port", "1"], "none.gguf cannot be loaded"),
+        (["-m", "x", "--no-such-option"], "unrecognized arguments: --no-such-option"),
+        (["-m", "x", "--pooling", "y"], "invalid choice: 'y'"),
+    ],
+)
+def test_the_extras_server_says_what_it_cannot_do(options, message):
+    done = subprocess.run(
+        [sys.executable, "-P", str(SERVER), *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
         ({"base_url": "http://x/v1", "command": "x"}, "base_url and command exclude each other"),
         ({"model": "no-such.gguf"}, "no such file"),
+        ({"model": __file__, "binary": "./no-such"}, r"binary: \./no-such: no such program"),
     ],
 )
 def test_a_config_that_contradicts_itself(fields, told):

@@ -33,24 +33,21 @@ from evaluators.stats.judge_errors import JudgeErrors
 from evaluators.stats.resampling import Floats
 
 METHOD = (
-    "Difference a - b over the samples of both; its 95% interval and p-value are of one paired "
-    "test, as in reports: a score test (Tango 1998, mid-p for zero) for scores of 0 and 1, else "
-    "Student's t, corrected for skew if all differ one way, or a bound from the range if few "
-    "differ; corpus scores by the bootstrap's standard error. Margins also allow for differences "
-    "too rare to be among the samples. p_holm is corrected over all contrasts with a direction. "
-    "Without common samples: a score test (Miettinen and Nurminen 1985; Newcombe 1998) for scores "
-    "of 0 and 1, else Welch. Not corrected, and no verdict: p_t (paired t), p_wilcoxon "
-    "(signed ranks), p_mcnemar (mid-p, scores of 0 and 1), p_welch and p_mann_whitney (as if "
-    "nothing were paired)."
+    "Difference a - b over the samples of both. Its 95% interval and p-value are of one paired "
+    "test, as in reports: t, Tango's score test for scores of 0 and 1, the bootstrap's error for "
+    "corpus scores. p_holm is corrected over all contrasts with a direction. Without common "
+    "samples: Miettinen and Nurminen's score test for 0 and 1, else Welch. Not corrected, and no "
+    "verdict: p_t, p_wilcoxon, p_mcnemar (paired), p_welch and p_mann_whitney (unpaired). "
+    "docs/explanation/statistics.md has the exceptions and sources."
 )
 
 METHOD_ALWAYS_VALID = (
     "Difference a - b over the samples of both. A run was looked at before it had all of its "
-    "samples, so 95% intervals and p-values hold whenever one looks, and are wider: betting "
-    "against each value for scores with a range, asymptotic confidence sequences from 100 samples "
-    "(or clusters) on for others (Waudby-Smith and Ramdas 2024). p_holm is corrected over all "
-    "contrasts with a direction. Not corrected, not always valid, and no verdict: p_t, p_wilcoxon, "
-    "p_mcnemar, p_welch and p_mann_whitney."
+    "samples, so 95% intervals and p-values hold whenever one looks, and are wider: bets against "
+    "each value for scores with a range, asymptotic confidence sequences from 100 samples (or "
+    "clusters) on for others. p_holm is corrected over all contrasts with a direction. Not "
+    "corrected, not always valid, and no verdict: p_t, p_wilcoxon, p_mcnemar, p_welch and "
+    "p_mann_whitney. docs/explanation/statistics.md has the exceptions and sources."
 )
 
 Join = Literal["id", "position"]
@@ -283,6 +280,7 @@ def compare(
                 _withheld(accumulator, outputs, pairs),
             ),
             *_warnings(contrasts),
+            *_unmoved_warning(contrasts),
             *_interval_warnings(cells, with_verdicts),
         ),
         method=METHOD_ALWAYS_VALID if always_valid else METHOD,
@@ -477,6 +475,22 @@ def _interval_warnings(
         if compared.p_holm is not None
     ]
     yield from interval_warnings([name for name, _ in family], [compared for _, compared in family])
+
+
+def _unmoved_warning(contrasts: Sequence[Contrast]) -> Iterable[str]:
+    """Say why no smallest difference is known where all samples are alike."""
+    unmoved = dict.fromkeys(
+        contrast.output
+        for contrast in contrasts
+        if contrast.verdict == "no difference shown"
+        and contrast.detectable is None
+        and contrast.ties == contrast.n
+    )
+    if unmoved:
+        yield (
+            f"No sample differs in {', '.join(unmoved)}, so nothing says how small a difference "
+            "would have been found."
+        )
 
 
 def _warnings(contrasts: Sequence[Contrast]) -> list[str]:

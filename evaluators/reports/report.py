@@ -52,25 +52,21 @@ FEW_SAMPLES = 20
 """Below so many samples, bootstrap intervals tend to be too narrow and a warning says so."""
 
 METHOD = (
-    "95% intervals over samples: Student's t, further out on the side of a tail (Hall 1992), "
-    "Wilson for scores that are all 0 or 1, a bound from the score's range where nearly all "
-    "samples are alike (Gaffke 2005), the same t with error and skew of a bootstrap (1,000) for "
-    "corpus scores. Differences: "
-    "p and interval are of one paired test, a score test (Tango 1998, mid-p for zero) for scores "
-    "of 0 and 1, else Student's t, corrected for skew if all differ one way, or a bound from the "
-    "range if few differ; corpus scores by the bootstrap's standard error; judges' means that "
-    "labels correct (PPI++): what the labels leave of the judge's scores as other means, and the "
-    "judge's mean in squares with it. Margins also allow for differences too rare to be among the "
-    "samples. Samples in clusters: cluster-robust (CR2) with Bell and McCaffrey's degrees of "
-    "freedom. Verdicts are corrected by Holm over all comparisons with a direction."
+    "95% intervals over samples: Student's t, Wilson's for scores of 0 and 1, a bootstrap for "
+    "corpus scores. The interval and the p-value of a difference are of one paired test: t, "
+    "Tango's score test for 0 and 1, the bootstrap's error for corpus scores; labels correct "
+    "judges' means by PPI++. Samples in clusters: cluster-robust (CR2). Verdicts are corrected by "
+    "Holm over all comparisons with a direction. docs/explanation/statistics.md has the exceptions "
+    "and sources."
 )
 
 
 METHOD_ALWAYS_VALID = (
     "This run was looked at before it had all of its samples, so its 95% intervals and p-values "
-    "hold whenever one looks, and are wider: betting against each value for scores with a range, "
-    "asymptotic confidence sequences from 100 samples (or clusters) on for others (Waudby-Smith "
-    "and Ramdas 2024). Verdicts are corrected by Holm over all comparisons with a direction."
+    "hold whenever one looks, and are wider: bets against each value for scores with a range, "
+    "asymptotic confidence sequences from 100 samples (or clusters) on for others. Verdicts are "
+    "corrected by Holm over all comparisons with a direction. docs/explanation/statistics.md has "
+    "the exceptions and sources."
 )
 
 

@@ -266,12 +266,13 @@ def _tests(
 def _detectable(compared: Comparison, output: Output, tests: int) -> float | None:
     """Return the smallest difference that a verdict finds, from that of a single test."""
     n, effect, alpha = compared.n, compared.detectable, ALPHA / tests
-    if effect is None:
-        return None
     differing = None if compared.wins is None else (compared.wins + (compared.losses or 0)) / n
-    units = compared.clusters or n
+    # That none of them differ bounds how many would.
     if compared.method == "score" and differing is not None:
         return minimum_detectable_share(differing, n, alpha=alpha)
+    if effect is None:
+        return None
+    units = compared.clusters or n
     if compared.method not in {"betting", "asymptotic"}:
         return effect_of_verdict(effect, units, tests=tests)
     sd = effect / (minimum_detectable_effect(1.0, units) or 1.0)

@@ -101,6 +101,19 @@ def test_the_numbers_are_those_of_scipy(typical):
     assert (one.wins or 0) + (one.ties or 0) + (one.losses or 0) == 60
 
 
+def test_where_no_sample_differs_a_number_or_a_reason_says_what_would_have_been_found():
+    side = {f"s{k}": {"rougeL": k / 40, "exact_match": k % 2, "words": 9.0} for k in range(40)}
+    found = compared(side, side)
+    assert contrast(found, "exact_match").detectable == pytest.approx(0.2, abs=0.05)
+    assert contrast(found, "rougeL").detectable is None
+    [reason] = [text for text in found.warnings if "how small" in text]
+    assert reason.startswith("No sample differs in rougeL, so nothing says")
+    side["s1"] = side["s1"] | {"rougeL": 0.9}
+    differing = compared(side, side | {"s1": side["s2"]})
+    assert contrast(differing, "rougeL").detectable is not None
+    assert not any("how small" in text for text in differing.warnings)
+
+
 def test_zeros_and_ones_have_mcnemar(typical):
     one = contrast(typical, "exact_match")
     fewer = min(one.wins, one.losses)

@@ -74,8 +74,10 @@ def create_app(services: Services) -> ASGIApp:
                 raise
             try:
                 services.jobs.serve()
+                await services.sealing.open()
                 yield
             finally:
+                await services.sealing.close()
                 await listings.close()
                 await services.key_sync.close()
 

@@ -26,6 +26,7 @@ from router.config.schema import Config
 from router.datasets.registry import DatasetRegistry
 from router.evals.experiments import Experiments
 from router.evals.judges.studies import Studies
+from router.evals.lease import this_owner
 from router.evals.requests import EvalRequester
 from router.evals.runs import Runs
 from router.evals.tracking import Tracker
@@ -41,6 +42,9 @@ from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
 from router.gateway.telemetry import ProcessMetrics
 from router.records import TrafficClass
+from router.sealing.files import SealedFiles, require_parquet
+from router.sealing.job import Sealing
+from router.sealing.traffic import RecordedTraffic
 from router.store.protocol import Store
 from router.store.readiness import Readiness
 from router.store.selection import store_of
@@ -103,6 +107,8 @@ class Services:
         studies: calibrations of judges, comparisons and tournaments.
         telemetry: metrics and traces.
         traffic: takes a record of every request.
+        recorded: reads and deletes those records.
+        sealing: moves old records into files; a server opens and closes it (`app.py`).
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
         draining: whether the process is about to end and takes no new work.
@@ -148,6 +154,7 @@ class Services:
             self.routes, self.dispatcher, self.prices, self.traffic, config.models
         )
         self.datasets = DatasetRegistry(self.store, config)
+        self._seal(config)
         self.tracker = Tracker(self.store, config.tracking, self.masks)
         self.jobs = Jobs(
             self.store,
@@ -165,6 +172,20 @@ class Services:
         self.draining = False
         self._watching: list[asyncio.Task[None]] = []
         self._publishing: asyncio.Task[None] | None = None
+
+    def _seal(self, config: Config) -> None:
+        if config.storage.seal_after_days:
+            require_parquet("storage.seal_after_days")
+        self._sealed_files = SealedFiles(lambda: self.datasets.artifacts, self.store)
+        self.recorded = RecordedTraffic(self.store, self._sealed_files, self.traffic.delete)
+        self.sealing = Sealing(
+            self.store,
+            self._sealed_files,
+            self.recorded,
+            owner=this_owner(),
+            days=config.storage.seal_after_days,
+            outdated=self.traffic.outdated,
+        )
 
     def _watch_queues_and_cache(self) -> None:
         watch, traffic, cache = self.telemetry.watch, self.traffic, self.cache
@@ -246,6 +267,7 @@ class Services:
             if isinstance(provider, Lifecycle):
                 await provider.close()
         await self.transport.close()
+        self._sealed_files.close()
         await self.store.close()
 
     async def _publish(self) -> None:

@@ -61,7 +61,7 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     last = None if until is None else _moment("until", until)
     key_id = _own_key(caller, key)
     matching = _filter(route, target, key_id, user, status, traffic_class, first, last)
-    rows = await services.store.traffic(matching, limit=limit + 1, before=before)
+    rows = await services.recorded.page(matching, limit=limit + 1, before=before)
     page = rows[:limit]
     return TrafficList(page, page[-1].number if len(rows) > limit else None)
 
@@ -107,7 +107,7 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     key_id = _own_key(caller, key)
     matching = _filter(route, target, key_id, user, status, traffic_class, first, last)
     groups = _groups(by)
-    totals = await services.store.traffic_totals(matching, groups, limit=limit + 1)
+    totals = await services.recorded.totals(matching, groups, limit=limit + 1)
     return TrafficTotals(totals[:limit], len(totals) <= limit, first, last)
 
 
@@ -116,7 +116,7 @@ async def show_traffic(
     services: Injected, caller: InjectedCaller, request_id: FromPath[str]
 ) -> TrafficRow:
     """Show one request by its `x-request-id`, with its bodies where they were stored."""
-    row = await services.store.request(request_id, key_id=caller.only)
+    row = await services.recorded.request(request_id, key_id=caller.only)
     if row is None:
         raise NotFoundError(
             f"Request {request_id!r} has no record. Records appear a moment after the "
@@ -163,19 +163,19 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
             "Say which requests to delete, with route, target, key, user, class, status, since or "
             "until."
         )
-    deleted = await services.traffic.delete(matching, at_most=DELETED_AT_ONCE)
+    deleted = await services.recorded.delete(matching, at_most=DELETED_AT_ONCE)
     await services.cache_sync.follow()
-    return DeletedTraffic(deleted, deleted < DELETED_AT_ONCE)
+    return DeletedTraffic(deleted.requests, deleted.complete)
 
 
 @delete("/traffic/{request_id:str}", tags=["observe"], summary="Delete a request", status_code=200)
 async def delete_request(services: Injected, request_id: FromPath[str]) -> DeletedTraffic:
     """Delete what is stored of the requests with an `x-request-id`, with their bodies."""
-    deleted = await services.traffic.delete(TrafficFilter(id=request_id))
+    deleted = await services.recorded.delete(TrafficFilter(id=request_id))
     await services.cache_sync.follow()
-    if not deleted:
+    if not deleted.requests:
         raise NotFoundError(f"Request {request_id!r} has no record.")
-    return DeletedTraffic(deleted, complete=True)
+    return DeletedTraffic(deleted.requests, complete=True)
 
 
 def _own_key(caller: Caller, key: str | None) -> str | None:

@@ -56,7 +56,7 @@ def traffic_delete(
         )
 
     async def delete(services: Services) -> int:
-        return await services.traffic.delete(matching)
+        return (await services.recorded.delete(matching)).requests
 
     deleted: int = with_services(load(config_path), delete)
     if as_json:

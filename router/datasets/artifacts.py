@@ -15,12 +15,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import io
 import os
 import re
 import tempfile
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -75,6 +77,13 @@ class Artifacts(Protocol):
 
     def get(self, key: str) -> AsyncGenerator[bytes]:
         """Yield the file in chunks of up to 1 MiB. Raises NotFoundError."""
+        ...
+
+    def open(self, key: str, size: int) -> io.RawIOBase:
+        """Open a file of a known size, to read any part of it on the thread that calls.
+
+        Raises NotFoundError, then or as it is read.
+        """
         ...
 
     def list(self, prefix: str = "") -> AsyncGenerator[Artifact]:
@@ -218,6 +227,15 @@ class LocalArtifacts:
         except OSError as error:
             raise self._refused("read", key, error) from error
 
+    def open(self, key: str, size: int) -> io.RawIOBase:
+        """Open a file, to read any part of it."""
+        try:
+            return (self._folder / _checked(key)).open("rb", buffering=0)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise _no_such(self, key) from None
+        except OSError as error:
+            raise self._refused("read", key, error) from error
+
     async def list(self, prefix: str = "") -> AsyncGenerator[Artifact]:
         """Yield the files whose keys begin with `prefix`, by key."""
 
@@ -342,6 +360,27 @@ class S3Artifacts:
         finally:
             body.close()
 
+    def open(self, key: str, size: int) -> io.RawIOBase:
+        """Return an object to read ranges of."""
+        return _ObjectReader(partial(self._range, key), size)
+
+    def _range(self, key: str, first: int, after: int) -> bytes:
+        try:
+            if self._made is None:
+                self._made = self._make()
+            body = self._made.get_object(
+                Bucket=self._bucket,
+                Key=self._prefix + self._check(key),
+                Range=f"bytes={first}-{after - 1}",
+            )["Body"]
+            with closing(body):
+                data: bytes = body.read()
+        except (*self._errors, OSError) as error:
+            if _code(error) in _MISSING:
+                raise _no_such(self, key) from None
+            raise self._refused("get_object", key, error) from error
+        return data
+
     async def list(self, prefix: str = "") -> AsyncGenerator[Artifact]:
         """Yield the objects whose keys begin with `prefix`, by key, page by page."""
         parameters: dict[str, Any] = {"Prefix": self._prefix + prefix}
@@ -411,6 +450,34 @@ class S3Artifacts:
     def _refused(self, doing: str, key: str, error: Exception) -> ArtifactError:
         place = f"{self.root}/{key}" if key else self.root
         return ArtifactError(f"S3 refused {doing} at {place}: {error}")
+
+
+class _ObjectReader(io.RawIOBase):
+    """An object as a file: each read is a request for a range."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._read = read
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1, /) -> bytes:
+        after = self._size if size < 0 else min(self._size, self._at + size)
+        data = self._read(self._at, after) if after > self._at else b""
+        self._at += len(data)
+        return data
 
 
 def _code(error: Any) -> str:

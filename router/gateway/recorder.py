@@ -208,8 +208,8 @@ class Traffic:
         """Return how many records wait to be completed, and how many to be written."""
         return {"settle": len(self._added), "write": len(self._rows)}
 
-    async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> int:
-        """Delete records that match, with their bodies, in small steps; return how many.
+    async def delete(self, matching: TrafficFilter, at_most: int | None = None) -> int:
+        """Delete live records that match, with their bodies, in small steps; return how many.
 
         Those of requests that are not stored yet may come later. The response caches of all
         processes forget their answers within a second.
@@ -343,14 +343,14 @@ class Traffic:
 
     async def _prune(self) -> None:
         while True:
-            for old in self._outdated():
+            for old in self.outdated():
                 await self._repeat(
                     "old request records could not be deleted", partial(self._forget, old)
                 )
             await asyncio.sleep(PRUNE_EVERY_S)
 
-    def _outdated(self) -> Iterator[TrafficFilter]:
-        """Yield what is to be deleted: of each route with days of its own, then of all others."""
+    def outdated(self) -> Iterator[TrafficFilter]:
+        """Yield what is too old: of each route with days of its own, then of all others."""
         now = self._clock()
         route_days = self._route_days()
         for name, days in route_days.items():

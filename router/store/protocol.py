@@ -15,6 +15,7 @@ from router.store.experiments import ExperimentStore
 from router.store.history import HistoryStore
 from router.store.judgements import JudgementStore
 from router.store.keys import KeyStore
+from router.store.leases import LeaseStore
 from router.store.people_labels import LabelStore
 from router.store.readiness import CheckedStore
 from router.store.requeue import RequeueStore
@@ -22,8 +23,8 @@ from router.store.results import ResultStore
 from router.store.routes import RouteStore
 from router.store.run_logs import RunLogStore
 from router.store.runs import RunStore
+from router.store.sealed_traffic import SealedTrafficStore
 from router.store.studies import StudyStore
-from router.store.traffic import TrafficStore
 from router.store.usage import UsageStore
 
 
@@ -42,7 +43,8 @@ class Store(
     DatasetStore,
     RouteStore,
     KeyStore,
-    TrafficStore,
+    SealedTrafficStore,
+    LeaseStore,
     CheckedStore,
     ChangeStore,
     Protocol,

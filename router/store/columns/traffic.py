@@ -14,7 +14,7 @@ import msgspec
 from providers.base import AS_IT_CAME, Translation
 from router.records import Attempt, Record
 from router.store.columns.values import UNREADABLE
-from router.store.traffic import TrafficRow
+from router.store.traffic import TotalsBy, TrafficRow
 
 log = logging.getLogger("evalrouter")
 
@@ -58,6 +58,16 @@ TRAFFIC_COLUMNS = (
     "detail",
     "user_id",
 )
+
+# What a total is grouped by.
+GROUP_COLUMNS: dict[TotalsBy, str] = {
+    "route": "route",
+    "target": "target",
+    "key": "key_id",
+    "user": "user_id",
+    "class": "klass",
+    "status": "status",
+}
 
 
 def has_bodies(record: Record) -> bool:

@@ -97,6 +97,11 @@ class _PostgresEnd(CopyTarget):
                     f" coalesce(max({column}), 0) + 1, false) FROM {table}".encode()
                 )
             execute(f"ANALYZE {table}".encode())
+        # A request's number stays its own when the request is in a file.
+        execute(
+            b"SELECT setval('traffic_number_seq', greatest(nextval('traffic_number_seq'),"
+            b" (SELECT max(last_number) + 1 FROM sealed_traffic)), false)"
+        )
 
 
 @contextlib.contextmanager

@@ -57,6 +57,14 @@ def selection(_: Connection, matching: TrafficFilter) -> Selection:
     return Selection("traffic", where, values)
 
 
+def oldest(db: Connection, since: float, until: float) -> float | None:
+    """Return the moment of the earliest request of that time; None without one."""
+    row = db.execute(
+        "SELECT at FROM traffic WHERE at >= ? AND at < ? ORDER BY at LIMIT 1", (since, until)
+    ).fetchone()
+    return None if row is None else row[0]
+
+
 def delete(db: Connection, numbers: Sequence[int]) -> None:
     """Delete requests with their bodies."""
     for table in ("traffic_bodies", "traffic"):

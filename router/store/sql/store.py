@@ -11,14 +11,15 @@ from router.store.sql.experiments import SqlExperiments
 from router.store.sql.history import SqlHistory
 from router.store.sql.judgements import SqlJudgements
 from router.store.sql.keys import SqlKeys
+from router.store.sql.leases import SqlLeases
 from router.store.sql.people_labels import SqlLabels
 from router.store.sql.requeue import SqlRequeue
 from router.store.sql.results import SqlResults
 from router.store.sql.routes import SqlRoutes
 from router.store.sql.run_logs import SqlRunLogs
 from router.store.sql.runs import SqlRuns
+from router.store.sql.sealed_traffic import SqlSealedTraffic
 from router.store.sql.studies import SqlStudies
-from router.store.sql.traffic import SqlTraffic
 from router.store.sql.usage import SqlUsage
 
 
@@ -37,7 +38,8 @@ class SqlStore(
     SqlDatasets,
     SqlRoutes,
     SqlKeys,
-    SqlTraffic,
+    SqlSealedTraffic,
+    SqlLeases,
     Store,
 ):
     """A `Store`, made of its parts."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from router.records import Record
 from router.store.columns.traffic import (
+    GROUP_COLUMNS,
     TRAFFIC_COLUMNS,
     has_bodies,
     traffic_columns,
@@ -25,17 +26,6 @@ from router.store.traffic import (
 )
 
 _SELECT = f"SELECT {', '.join(TRAFFIC_COLUMNS)} FROM traffic"
-
-
-# What a total is grouped by: the column.
-_GROUPS: dict[TotalsBy, str] = {
-    "route": "route",
-    "target": "target",
-    "key": "key_id",
-    "user": "user_id",
-    "class": "klass",
-    "status": "status",
-}
 
 
 class Selection(NamedTuple):
@@ -69,6 +59,10 @@ class TrafficIndex(Protocol):
         """Return what selects the requests that match, of whatever number."""
         ...
 
+    def oldest(self, db: Connection, since: float, until: float) -> float | None:
+        """Return the moment of a request of that time, about the earliest; None without one."""
+        ...
+
     def delete(self, db: Connection, numbers: Sequence[int]) -> None:
         """Delete requests with their bodies."""
         ...
@@ -83,13 +77,15 @@ class SqlTraffic(SqlPart, TrafficStore):
 
     Attributes:
         traffic_index: the database's own way to find them.
+        adding_up: held by what adds up requests.
     """
 
     traffic_index: TrafficIndex
 
     def __init__(self, database: SqlDatabase) -> None:
         super().__init__(database)
-        self._adding_up = asyncio.Semaphore(1)
+        # One at a time, so that readers are left for what takes milliseconds.
+        self.adding_up = asyncio.Semaphore(1)
 
     async def keep_traffic(self, records: Sequence[Record]) -> None:
         await self._database.write("keep request records", _insert, self.traffic_index, records)
@@ -98,19 +94,18 @@ class SqlTraffic(SqlPart, TrafficStore):
         self, matching: TrafficFilter, *, limit: int = 50, before: int | None = None
     ) -> list[TrafficRow]:
         return await self._database.read(
-            "list request records", _page, self.traffic_index, matching, limit, before
+            "list request records", page_of_traffic, self.traffic_index, matching, limit, before
         )
 
     async def request(self, request_id: str, *, key_id: str | None = None) -> TrafficRow | None:
-        return await self._database.read("read a request record", _request, request_id, key_id)
+        return await self._database.read("read a request record", find_request, request_id, key_id)
 
     async def traffic_totals(
         self, matching: TrafficFilter, by: Sequence[TotalsBy], *, limit: int
     ) -> list[TrafficTotal]:
-        # One at a time, so that readers are left for what takes milliseconds.
-        async with self._adding_up:
+        async with self.adding_up:
             return await self._database.read(
-                "add up requests", _totals, self.traffic_index, matching, by, limit
+                "add up requests", totals_of_traffic, self.traffic_index, matching, by, limit
             )
 
     async def forget_traffic(self, matching: TrafficFilter, limit: int) -> int:
@@ -140,9 +135,10 @@ def _insert(db: Connection, index: TrafficIndex, records: Sequence[Record]) -> N
     db.insert_rows("traffic_bodies", ("number", "request", "response"), bodies)
 
 
-def _page(
+def page_of_traffic(
     db: Connection, index: TrafficIndex, matching: TrafficFilter, limit: int, before: int | None
 ) -> list[TrafficRow]:
+    """List live requests, newest first."""
     numbers = index.numbers_of(db, matching, limit=limit, before=before)
     with db.lenient_text():
         rows = db.execute(
@@ -151,15 +147,16 @@ def _page(
         return [traffic_of(row) for row in rows]
 
 
-def _totals(
+def totals_of_traffic(
     db: Connection,
     index: TrafficIndex,
     matching: TrafficFilter,
     by: Sequence[TotalsBy],
     limit: int,
 ) -> list[TrafficTotal]:
+    """Add up the live requests that match, in groups."""
     source, where, values = index.selection(db, matching)
-    groups = ", ".join(_GROUPS[name] for name in by)
+    groups = ", ".join(GROUP_COLUMNS[name] for name in by)
     with db.lenient_text():
         rows = db.execute(
             "SELECT count(*), count(CASE WHEN status >= 400 THEN 1 END),"
@@ -187,7 +184,10 @@ def _totals(
     ]
 
 
-def _request(db: Connection, request_id: str, key_id: str | None) -> TrafficRow | None:
+def find_request(
+    db: Connection, request_id: str, key_id: str | None = None
+) -> TrafficRow | None:
+    """Return the newest live request of an id, of a key or of any, with its bodies."""
     of_key = "" if key_id is None else " AND key_id = :key_id"
     columns = db.execute(
         _SELECT + f" WHERE id = :id{of_key} ORDER BY number DESC LIMIT 1",

@@ -25,6 +25,9 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     traffic   one row per request; traffic_bodies (number) where bodies are stored;
               traffic_blocks, _kinds, _keys, _users, _by_kind, _by_key, _by_user: see
               `traffic_index.py`; traffic_deletions: how often requests were deleted on demand
+    sealed_traffic  one row per file of old requests: see `store/sealed_traffic.py`;
+              sealed_traffic_filters (file, field): which values a file may have
+    leases    (name): which process does what one process does for all
 
 Times are seconds since the epoch; columns that hold JSON are text.
 """
@@ -780,6 +783,42 @@ def m034_run_logs(db: Database) -> None:
         " WHEN NEW.interrupted > OLD.interrupted"
         f" BEGIN {line} 'retry', '', 'in flight when the process ended; sent again',"
         " NEW.interrupted - OLD.interrupted); END"
+
+
+def m035_sealed_traffic(db: Database) -> None:
+    """Files of old requests, and work that one process does for all."""
+    db.execute(
+        """
+        CREATE TABLE sealed_traffic (
+            number INTEGER PRIMARY KEY,
+            file TEXT NOT NULL UNIQUE,
+            state TEXT NOT NULL CHECK (state IN ('writing', 'sealed', 'removed')),
+            changed_at REAL NOT NULL,
+            visible_to INTEGER,
+            requests INTEGER,
+            size INTEGER,
+            sha256 TEXT,
+            first_number INTEGER,
+            last_number INTEGER,
+            earliest REAL,
+            latest REAL,
+            kinds TEXT
+        )
+        """
+    )
+    db.execute("CREATE INDEX sealed_traffic_by_last ON sealed_traffic (last_number)")
+    db.execute(
+        """
+        CREATE TABLE sealed_traffic_filters (
+            file INTEGER NOT NULL REFERENCES sealed_traffic (number),
+            field TEXT NOT NULL,
+            bits BLOB NOT NULL,
+            PRIMARY KEY (file, field)
+        )
+        """
+    )
+    db.execute(
+        "CREATE TABLE leases (name TEXT PRIMARY KEY, owner TEXT NOT NULL, ends_at REAL NOT NULL)"
     )
 
 
@@ -813,4 +852,5 @@ STEPS = (
     m032_traffic_users,
     m033_roles,
     m034_run_logs,
+    m035_sealed_traffic,
 )

@@ -206,9 +206,35 @@ def _in_index(
     return numbers
 
 
+def oldest(db: Connection, since: float, until: float) -> float | None:
+    """Return the moment of an early request of that time; None without one.
+
+    It is the earliest of its block, where the block had the earliest request when it was indexed.
+    """
+    values = {"since": since, "until": until}
+    blocks = db.execute(
+        f"SELECT block * {_BLOCK}, (block + 1) * {_BLOCK} FROM traffic_blocks"
+        " WHERE latest >= :since AND earliest < :until ORDER BY max(earliest, :since), block",
+        values,
+    ).fetchall()
+    end: int = db.execute(f"SELECT {_END}").fetchone()[0]
+    for first, after in [*blocks, (end, _ALL)]:
+        moment: float | None = db.execute(
+            "SELECT min(at) FROM traffic WHERE number >= :first AND number < :after"
+            " AND at >= :since AND at < :until",
+            values | {"first": first, "after": after},
+        ).fetchone()[0]
+        if moment is not None:
+            return moment
+    return None
+
+
 def new_numbers(db: Connection, count: int) -> Sequence[int]:
-    """Return numbers for new requests, above all that are stored or were in the index."""
-    query = f"SELECT max(1 + coalesce((SELECT max(number) FROM traffic), 0), {_END})"
+    """Return numbers for new requests, above all that are stored, sealed or were in the index."""
+    query = (
+        f"SELECT max(1 + coalesce((SELECT max(number) FROM traffic), 0), {_END},"
+        " 1 + coalesce((SELECT max(last_number) FROM sealed_traffic), 0))"
+    )
     first: int = db.execute(query).fetchone()[0]
     return range(first, first + count)
 

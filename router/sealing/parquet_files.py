@@ -1,0 +1,203 @@
+"""The Parquet files of sealed requests: how one is written, and how it is read a group at a time.
+
+A file has the columns of the table `traffic`, and `request` and `response`, with its rows in the
+order of their numbers. A row group has up to 32,768 requests, and up to 32 MiB of bodies, so what
+is unpacked at a time is bounded.
+
+Together with `arrow_queries.py`, this is the only module of the router that knows pyarrow.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from router.datasets.artifacts import Artifacts
+from router.sealing.value_filter import ValueFilter
+from router.store.columns.traffic import TRAFFIC_COLUMNS
+from router.store.sealed_traffic import FILTERED, FileFacts, FilteredColumn, Kind, SealedFile
+
+GROUP_ROWS = 32_768
+GROUP_BODY_BYTES = 32 * 2**20
+MAX_KINDS = 1000
+_FOOTERS = 64
+_KIND = ("route", "target", "klass", "status")
+
+_INTEGERS = frozenset({"number", "status", "stream", "cached", "prompt_tokens", "completion_tokens",
+                       "bodies"})  # fmt: skip
+_FRACTIONS = frozenset({"at", "cost_usd", "first_byte_s", "total_s"})
+_BODIES = ("request", "response")
+COLUMNS = (*TRAFFIC_COLUMNS, *_BODIES)
+_WITHOUT_DICTIONARY = {"number", "id", "at", "first_byte_s", "total_s", "detail", *_BODIES}
+
+
+def _type(column: str) -> Any:
+    if column in _INTEGERS:
+        return pa.int64()
+    if column in _FRACTIONS:
+        return pa.float64()
+    return pa.binary() if column in _BODIES else pa.string()
+
+
+SCHEMA = pa.schema([(column, _type(column)) for column in COLUMNS])
+
+
+class FileWriter:
+    """Writes a file: it takes rows, and gives the file's bytes piece by piece."""
+
+    def __init__(self) -> None:
+        self._sink = _Sink()
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            SCHEMA,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=[name for name in COLUMNS if name not in _WITHOUT_DICTIONARY],
+            column_encoding={"number": "DELTA_BINARY_PACKED"},
+            # A body's smallest and largest would be bodies.
+            write_statistics=[name for name in COLUMNS if name not in {*_BODIES, "detail", "id"}],
+        )
+        self._group: list[Any] = []
+        self._group_rows = self._group_bytes = 0
+        self._kinds: set[Kind] = set()
+        self._filters: dict[FilteredColumn, ValueFilter] = {
+            name: ValueFilter() for name in FILTERED
+        }
+        self._numbers: list[int] = []
+        self._moments: list[float] = []
+        self.rows = 0
+
+    def add_rows(self, rows: Sequence[tuple[Any, ...]]) -> bytes:
+        """Add rows of COLUMNS; return what there is of the file since the last call.
+
+        Raises:
+            ValueError, TypeError, OverflowError: a value has another type than its column.
+        """
+        columns = zip(*rows, strict=True) if rows else ([] for _ in COLUMNS)
+        arrays = [
+            pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)
+        ]
+        return self.add_table(pa.table(arrays, schema=SCHEMA))
+
+    def add_table(self, table: Any) -> bytes:
+        """Add the rows of a table; return what there is of the file since the last call."""
+        if table.num_rows:
+            self._note(table)
+            self._group.append(table)
+            self._group_rows += table.num_rows
+            self._group_bytes += sum(table[name].nbytes for name in _BODIES)
+            if self._group_rows >= GROUP_ROWS or self._group_bytes >= GROUP_BODY_BYTES:
+                self._write_group()
+        return self._sink.taken()
+
+    def close(self) -> bytes:
+        """End the file; return the rest of it."""
+        self._write_group()
+        self._writer.close()
+        return self._sink.taken()
+
+    def facts(self, size: int, sha256: str) -> FileFacts:
+        """Return what the file has, which is not empty."""
+        return FileFacts(
+            requests=self.rows,
+            size=size,
+            sha256=sha256,
+            first=min(self._numbers),
+            last=max(self._numbers),
+            earliest=min(self._moments),
+            latest=max(self._moments),
+            kinds=tuple(sorted(self._kinds)) if len(self._kinds) <= MAX_KINDS else None,
+        )
+
+    def filters(self) -> dict[FilteredColumn, bytes]:
+        """Return the filters of the file's values."""
+        return {name: values.bits() for name, values in self._filters.items()}
+
+    def _note(self, table: Any) -> None:
+        self.rows += table.num_rows
+        for kept, column in ((self._numbers, "number"), (self._moments, "at")):
+            kept += [end.as_py() for end in pc.min_max(table[column]).values()]
+        if len(self._kinds) <= MAX_KINDS:
+            kinds = table.group_by(_KIND).aggregate([]).select(_KIND).to_pydict()
+            self._kinds.update(zip(*kinds.values(), strict=True))
+        for name, values in self._filters.items():
+            values.add(pc.unique(table[name]).to_pylist())
+
+    def _write_group(self) -> None:
+        if self._group:
+            table = pa.concat_tables(self._group).combine_chunks()
+            self._writer.write_table(table, row_group_size=table.num_rows)
+        self._group.clear()
+        self._group_rows = self._group_bytes = 0
+
+
+class _Sink(io.RawIOBase):
+    """A file whose bytes are taken from it as they come."""
+
+    def __init__(self) -> None:
+        self._parts = bytearray()
+        self._written = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._parts += data
+        size = len(memoryview(data))
+        self._written += size
+        return size
+
+    def tell(self) -> int:
+        return self._written
+
+    def taken(self) -> bytes:
+        parts, self._parts = bytes(self._parts), bytearray()
+        return parts
+
+
+class FileReader:
+    """Opens files of an artifact store, and remembers where their parts are."""
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._artifacts = artifacts
+        self._footers: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def open(self, file: SealedFile) -> Any:
+        """Return the file, to be closed.
+
+        Raises:
+            NotFoundError: there is no such file.
+            ArtifactError: it cannot be read.
+        """
+        with self._lock:
+            footer = self._footers.get(file.key)
+        opened = pq.ParquetFile(
+            pa.PythonFile(self._artifacts.open(file.key, file.size), mode="r"), metadata=footer
+        )
+        with self._lock:
+            self._footers[file.key] = opened.metadata
+            self._footers.move_to_end(file.key)
+            while len(self._footers) > _FOOTERS:
+                self._footers.popitem(last=False)
+        return opened
+
+    def groups(self, file: SealedFile) -> Iterator[Any]:
+        """Yield the row groups of a file as tables, with all columns."""
+        with self.open(file) as opened:
+            for group in range(opened.num_row_groups):
+                yield opened.read_row_group(group, use_threads=False)
+
+    def numbers(self, file: SealedFile, above: int) -> list[int]:
+        """Return the numbers of the file's requests above a number, in their order."""
+        with self.open(file) as opened:
+            numbers = opened.read(columns=["number"], use_threads=False)["number"]
+        found: list[int] = numbers.filter(pc.greater(numbers, above)).to_pylist()
+        return found

@@ -1,0 +1,270 @@
+"""The requests that are stored, live and sealed, as one.
+
+    recorded = RecordedTraffic(store, files)
+    rows = await recorded.page(TrafficFilter(route="chat"), limit=50)
+
+What is live, and which files there are, is read in one state of the store. A file that another
+process replaces in the meantime is gone then, and everything is read again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from heapq import merge, nsmallest
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from providers.errors import ArtifactError, NotFoundError
+from router.sealing import value_filter
+from router.sealing.files import SealedFiles
+from router.sealing.queries import Row
+from router.store.columns.traffic import TRAFFIC_COLUMNS, traffic_of, with_bodies
+from router.store.sealed_traffic import FilteredColumn, SealedFile, SealedTrafficStore
+from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
+
+_Result = TypeVar("_Result")
+
+# How often everything is read again because a file was replaced.
+_ATTEMPTS = 5
+# Filters of files that are remembered, and read at a time: about 160 KB each for ids.
+_FILTERS = 64
+_FILTERS_AT_ONCE = 8
+# Files that one call of `delete` replaces at most.
+FILES_AT_ONCE = 20
+
+
+class Deletion(NamedTuple):
+    """How many requests were deleted, and whether that is all of them."""
+
+    requests: int
+    complete: bool
+
+
+class RecordedTraffic:
+    """Reads and deletes requests, whether they are live or sealed.
+
+    Args:
+        store: has the live ones, and a row for each file.
+        files: the sealed ones.
+        delete_live: deletes requests that match from the table, at most so many; returns how many.
+    """
+
+    def __init__(
+        self,
+        store: SealedTrafficStore,
+        files: SealedFiles,
+        delete_live: Callable[[TrafficFilter, int | None], Awaitable[int]],
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._delete_live = delete_live
+        self._filters: OrderedDict[tuple[int, FilteredColumn], bytes] = OrderedDict()
+
+    async def page(
+        self, matching: TrafficFilter, *, limit: int = 50, before: int | None = None
+    ) -> list[TrafficRow]:
+        """List requests, newest first; `before` is the number of the previous page's last row."""
+        return await self._settled(partial(self._page, matching, limit, before))
+
+    async def request(self, request_id: str) -> TrafficRow | None:
+        """Return the newest request of an id, with its bodies; None when no request has it."""
+        return await self._settled(partial(self._request, request_id))
+
+    async def totals(
+        self, matching: TrafficFilter, by: Sequence[TotalsBy], *, limit: int
+    ) -> list[TrafficTotal]:
+        """Add up requests in groups, the largest first; it reads all of the filter's time."""
+        return await self._settled(partial(self._totals, matching, by, limit))
+
+    async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> Deletion:
+        """Delete requests that match, with their bodies, everywhere.
+
+        Live ones first: while a file is made of them, those that are gone do not become visible.
+
+        Args:
+            matching: which requests.
+            at_most: how many live ones; the files are for the next call then. None for all of it.
+        """
+        deleted = await self._delete_live(matching, at_most)
+        if at_most is not None and deleted >= at_most:
+            return Deletion(deleted, complete=False)
+        in_files, complete = await self.delete_sealed(
+            matching, files_at_most=None if at_most is None else FILES_AT_ONCE
+        )
+        return Deletion(deleted + in_files, complete)
+
+    async def delete_sealed(
+        self, matching: TrafficFilter, *, files_at_most: int | None = None
+    ) -> Deletion:
+        """Delete requests that match from the files, each of which is replaced or dropped."""
+        deleted = replaced = 0
+        done: set[int] = set()
+        while True:
+            # Again after each file, because others may have been added or replaced meanwhile.
+            files = [file for file in await self._store.sealed_files() if file.number not in done]
+            files = [file for file in files if _all_visible(file).may_have(matching)]
+            file = next(iter(await self._possible(files, matching, 1)), None)
+            if file is None:
+                return Deletion(deleted, complete=True)
+            if replaced == files_at_most:
+                return Deletion(deleted, complete=False)
+            done.add(file.number)
+            try:
+                visible, changed = await self._delete_from(file, matching)
+            except NotFoundError as error:
+                # What it was replaced by is looked at next.
+                if any(file.number == other.number for other in await self._store.sealed_files()):
+                    raise ArtifactError(f"cannot delete requests: {error.message}") from error
+                continue
+            deleted += visible
+            replaced += changed
+
+    async def _delete_from(self, file: SealedFile, matching: TrafficFilter) -> tuple[int, bool]:
+        """Return how many visible requests went, and whether the file was changed."""
+        queries = self._files.queries
+        if not await self._files.on_thread(queries.count, _all_visible(file), matching):
+            return 0, False
+        visible = await self._files.on_thread(queries.count, file, matching)
+        if await self._files.delete(file, matching):
+            return visible, True
+        raise NotFoundError(f"{file.key} was replaced")
+
+    # reading
+
+    async def _settled(self, read: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Read again where a file is gone because another process has replaced it."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return await read()
+            except NotFoundError as error:
+                missing = error.message
+        raise ArtifactError(f"sealed requests cannot be read: {missing}")
+
+    async def _page(
+        self, matching: TrafficFilter, limit: int, before: int | None
+    ) -> list[TrafficRow]:
+        live, files = await self._store.traffic_and_sealed(matching, limit=limit, before=before)
+        if len(live) >= limit:
+            files = [file for file in files if file.last > live[-1].number]
+        rows = await self._newest(files, matching, limit, before)
+        sealed = [traffic_of(row) for row in rows]
+        return list(islice(merge(live, sealed, key=lambda row: -row.number), limit))
+
+    async def _newest(
+        self,
+        files: Sequence[SealedFile],
+        matching: TrafficFilter,
+        limit: int,
+        before: int | None = None,
+        *,
+        bodies: bool = False,
+    ) -> list[Row]:
+        """Return the newest rows of files, of which as few as possible are read."""
+        found: list[Row] = []
+        done: set[int] = set()
+        while True:
+            lowest = found[-1][0] if len(found) == limit else -1
+            left = [file for file in files if file.number not in done and file.last > lowest]
+            some = await self._possible(left, matching, _FILTERS_AT_ONCE)
+            if not some:
+                return found
+            done.update(file.number for file in some)
+            rows = await self._files.on_thread(
+                self._files.queries.page, some, matching, limit=limit, before=before, bodies=bodies
+            )
+            found = sorted([*found, *rows], key=lambda row: -row[0])[:limit]
+
+    async def _request(self, request_id: str) -> TrafficRow | None:
+        live, files = await self._store.request_and_sealed(request_id)
+        if live is not None:
+            files = [file for file in files if file.last > live.number]
+        rows = await self._newest(files, TrafficFilter(id=request_id), 1, bodies=True)
+        if not rows or (live is not None and live.number > rows[0][0]):
+            return live
+        [row] = rows
+        return with_bodies(traffic_of(row), row[len(TRAFFIC_COLUMNS) :])
+
+    async def _totals(
+        self, matching: TrafficFilter, by: Sequence[TotalsBy], limit: int
+    ) -> list[TrafficTotal]:
+        live, files = await self._store.totals_and_sealed(matching, by, limit=limit)
+        if not files:
+            return live
+        files = await self._possible(files, matching, len(files))
+        rows = await self._files.on_thread(self._files.queries.totals, files, matching, by)
+        return await self._files.on_thread(_merged, live, rows, by, limit)
+
+    async def _possible(
+        self, files: Iterable[SealedFile], matching: TrafficFilter, limit: int
+    ) -> list[SealedFile]:
+        """Return the first files that may have the filter's id, key and user."""
+        values: dict[FilteredColumn, str | None] = {
+            "id": matching.id, "key_id": matching.key_id, "user_id": matching.user,
+        }  # fmt: skip
+        found: list[SealedFile] = []
+        left = list(files)
+        while left and len(found) < limit:
+            some, left = left[:_FILTERS_AT_ONCE], left[_FILTERS_AT_ONCE:]
+            for column, value in values.items():
+                if value is None:
+                    continue
+                bits = await self._bits([file.number for file in some], column)
+                # Without a filter, which has gone with its file, reading finds out.
+                some = [
+                    file
+                    for file in some
+                    if file.number not in bits or value_filter.may_have(bits[file.number], value)
+                ]
+            found += some
+        return found[:limit]
+
+    async def _bits(self, numbers: Sequence[int], column: FilteredColumn) -> dict[int, bytes]:
+        known = {n: self._filters[n, column] for n in numbers if (n, column) in self._filters}
+        missing = [number for number in numbers if number not in known]
+        if missing:
+            for number, bits in (await self._store.sealed_filters(missing, column)).items():
+                known[number] = self._filters[number, column] = bits
+            while len(self._filters) > _FILTERS:
+                self._filters.popitem(last=False)
+        return known
+
+
+def _all_visible(file: SealedFile) -> SealedFile:
+    return msgspec.structs.replace(file, visible_to=file.last)
+
+
+def _merged(
+    live: Sequence[TrafficTotal], rows: Sequence[Row], by: Sequence[TotalsBy], limit: int
+) -> list[TrafficTotal]:
+    """Add totals of files to those of live requests; return the largest groups."""
+    groups = {tuple(total.group[name] for name in by): total for total in live}
+    for requests, failures, prompt, completion, cost, unpriced, *group in rows:
+        sealed = TrafficTotal(
+            group=dict(zip(by, group, strict=True)),
+            requests=requests,
+            failures=failures,
+            prompt_tokens=int(prompt or 0),
+            completion_tokens=int(completion or 0),
+            cost_usd=cost or 0.0,
+            unpriced=unpriced,
+        )
+        key = tuple(group)
+        groups[key] = _sum(groups[key], sealed) if key in groups else sealed
+    found = nsmallest(limit, groups.items(), key=lambda item: (-item[1].requests, item[0]))
+    return [total for _, total in found]
+
+
+def _sum(one: TrafficTotal, other: TrafficTotal) -> TrafficTotal:
+    return TrafficTotal(
+        group=one.group,
+        requests=one.requests + other.requests,
+        failures=one.failures + other.failures,
+        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
+        completion_tokens=one.completion_tokens + other.completion_tokens,
+        cost_usd=one.cost_usd + other.cost_usd,
+        unpriced=one.unpriced + other.unpriced,
+    )

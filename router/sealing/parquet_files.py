@@ -13,6 +13,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -170,8 +171,9 @@ class FileReader:
         self._footers: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def open(self, file: SealedFile) -> Any:
-        """Return the file, to be closed.
+    @contextmanager
+    def open(self, file: SealedFile) -> Iterator[Any]:
+        """Open a file.
 
         Raises:
             NotFoundError: there is no such file.
@@ -179,15 +181,14 @@ class FileReader:
         """
         with self._lock:
             footer = self._footers.get(file.key)
-        opened = pq.ParquetFile(
-            pa.PythonFile(self._artifacts.open(file.key, file.size), mode="r"), metadata=footer
-        )
-        with self._lock:
-            self._footers[file.key] = opened.metadata
-            self._footers.move_to_end(file.key)
-            while len(self._footers) > _FOOTERS:
-                self._footers.popitem(last=False)
-        return opened
+        with self._artifacts.open(file.key, file.size) as source:
+            opened = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=footer)
+            with self._lock:
+                self._footers[file.key] = opened.metadata
+                self._footers.move_to_end(file.key)
+                while len(self._footers) > _FOOTERS:
+                    self._footers.popitem(last=False)
+            yield opened
 
     def groups(self, file: SealedFile) -> Iterator[Any]:
         """Yield the row groups of a file as tables, with all columns."""

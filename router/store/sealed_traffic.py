@@ -136,7 +136,7 @@ class SealedTrafficStore(TrafficStore, Protocol):
         ...
 
     async def sealed_files(self) -> list[SealedFile]:
-        """List the sealed files, the newest requests first."""
+        """List all sealed files, visible or not, the newest requests first."""
         ...
 
     async def sealed_filters(

@@ -58,7 +58,7 @@ class SqlSealedTraffic(SqlTraffic, SealedTrafficStore):
             )
 
     async def sealed_files(self) -> list[SealedFile]:
-        return await self._database.read("list sealed files", _files, TrafficFilter())
+        return await self._database.read("list sealed files", _all_files)
 
     async def sealed_filters(
         self, numbers: Sequence[int], column: FilteredColumn
@@ -154,6 +154,11 @@ def _files(db: Connection, matching: TrafficFilter, before: int | None = None) -
     rows = db.execute(f"{_FILES}{below} ORDER BY last_number DESC, number DESC", {"before": before})
     files = map(sealed_file_of, rows)
     return [file for file in files if file.may_have(matching)]
+
+
+def _all_files(db: Connection) -> list[SealedFile]:
+    rows = db.execute(f"{_FILES} ORDER BY last_number DESC, number DESC")
+    return [sealed_file_of(row) for row in rows]
 
 
 def _filters(db: Connection, numbers: Sequence[int], column: FilteredColumn) -> dict[int, bytes]:

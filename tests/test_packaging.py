@@ -16,7 +16,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("router", "providers", "evaluators", "serve")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-HEAVY = ("torch", "ray", "pandas", "pyarrow", "vllm", "llama_cpp", "transformers", "evaluate")
+HEAVY = (
+    "torch", "ray", "pandas", "pyarrow", "duckdb", "vllm", "llama_cpp", "transformers", "evaluate",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -1,22 +1,24 @@
-"""`evalrouter traffic`: delete what is stored of requests."""
+"""`evalrouter traffic`: delete what is stored of requests, and move old ones into files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+import msgspec
 
-from providers.errors import InputError
+from providers.errors import ConflictError, InputError
 from router.cli.commands import Commands, config_option, json_option, out, print_json, with_services
 from router.config.loading import load
 from router.records import user_id
+from router.sealing.job import SealingResult
 from router.services import Services
 from router.store.traffic import TrafficFilter
 
 
 @click.group(cls=Commands)
 def traffic() -> None:
-    """Delete what is stored of requests."""
+    """Delete what is stored of requests, and move old ones into files."""
 
 
 @traffic.command("delete")
@@ -63,3 +65,40 @@ def traffic_delete(
         print_json({"deleted": deleted})
     else:
         out.print(f"{deleted} requests deleted", highlight=False)
+
+
+@traffic.command("seal")
+@click.option(
+    "--after-days",
+    type=click.FloatRange(min=0, min_open=True),
+    help="How many days requests stay in the database. Default: storage.seal_after_days.",
+)
+@config_option
+@json_option
+def traffic_seal(after_days: float | None, config_path: Path | None, *, as_json: bool) -> None:
+    """Move old requests into compressed files now, and delete those that are too old to be stored.
+
+    A server whose config has storage.seal_after_days does that every ten minutes. Whole days (UTC)
+    are moved. Exit codes: 0 done, 1 not all of it, 2 where another process does it at the moment.
+    """
+    config = load(config_path)
+    if after_days is not None:
+        storage = msgspec.structs.replace(config.storage, seal_after_days=after_days)
+        config = msgspec.structs.replace(config, storage=storage)
+    if not config.storage.seal_after_days:
+        raise InputError("say after how many days: --after-days, or storage.seal_after_days")
+
+    async def seal(services: Services) -> SealingResult | None:
+        return await services.sealing.run_once()
+
+    result = with_services(config, seal)
+    if result is None:
+        raise ConflictError("another process is sealing requests")
+    if as_json:
+        print_json(result)
+        return
+    out.print(
+        f"{result.requests} requests moved into {result.files} files ({result.size} bytes), "
+        f"{result.deleted} deleted from files",
+        highlight=False,
+    )

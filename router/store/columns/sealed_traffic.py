@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from router.store.columns.values import UNREADABLE
 from router.store.sealed_traffic import FileFacts, Kind, SealedFile
 
 FACT_COLUMNS = (
@@ -33,7 +34,11 @@ def fact_columns(facts: FileFacts) -> tuple[Any, ...]:
 
 
 def sealed_file_of(row: Sequence[Any]) -> SealedFile:
-    """Read a file from FILE_COLUMNS."""
+    """Read a file from FILE_COLUMNS; kinds that cannot be read are not known."""
+    try:
+        kinds = _read_kinds(row[10])
+    except UNREADABLE:
+        kinds = None
     return SealedFile(
         number=row[0],
         key=row[1],
@@ -45,5 +50,5 @@ def sealed_file_of(row: Sequence[Any]) -> SealedFile:
         last=row[7],
         earliest=row[8],
         latest=row[9],
-        kinds=_read_kinds(row[10]),
+        kinds=kinds,
     )

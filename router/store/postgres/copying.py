@@ -100,7 +100,7 @@ class _PostgresEnd(CopyTarget):
         # A request's number stays its own when the request is in a file.
         execute(
             b"SELECT setval('traffic_number_seq', greatest(nextval('traffic_number_seq'),"
-            b" (SELECT max(last_number) + 1 FROM sealed_traffic)), false)"
+            b" (SELECT max(last_number) FROM sealed_traffic)))"
         )
 
 

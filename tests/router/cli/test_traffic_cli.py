@@ -1,7 +1,9 @@
-"""`evalrouter traffic delete`."""
+"""`evalrouter traffic`: delete and seal."""
 
 import asyncio
 import json
+import time
+from datetime import UTC, datetime
 
 import click.testing
 import pytest
@@ -9,6 +11,7 @@ from stores import sqlite_store
 
 from router.cli import main
 from router.records import Record, Target
+from router.sealing.job import LEASE
 from router.store.traffic import TrafficFilter
 
 
@@ -53,3 +56,40 @@ def test_what_is_selected_is_deleted_and_nothing_else(path):
     for option in ("--user", "--key", "--route", "--target"):
         assert f"{option} must not be empty" in run(option, "", code=2)
     assert asyncio.run(listed(path)) == [f"req_{n}" for n in (11, 9, 7, 6, 3, 2, 1, 0)]
+
+
+def test_old_requests_are_moved_into_files_and_still_deleted(path, tmp_path):
+    def run(*args, code=0):
+        result = click.testing.CliRunner().invoke(main, ["traffic", *args])
+        assert result.exit_code == code, result.output
+        return result.stdout if code == 0 else result.stderr
+
+    day = time.time() // 86400 * 86400 - 3 * 86400
+    folder = f"artifacts/traffic/{datetime.fromtimestamp(day, UTC):%Y-%m-%d}"
+
+    async def add():
+        async with sqlite_store(path) as store:
+            await store.keep_traffic(
+                [Record(id=f"old_{n}", at=day + n, user="ann", route="a") for n in range(5)]
+            )
+
+    asyncio.run(add())
+    assert "after how many days" in run("seal", code=2)
+    assert run("seal", "--after-days", "0.5").startswith("5 requests moved into 1 files (")
+    assert json.loads(run("seal", "--after-days", "1", "--json"))["requests"] == 0
+    assert [name for name in asyncio.run(listed(path)) if name.startswith("old")] == []
+    assert len(list(tmp_path.glob(f"{folder}/*.parquet"))) == 1
+    assert run("delete", "old_3") == "1 requests deleted\n"
+    assert json.loads(run("delete", "--user", "ann", "--json")) == {"deleted": 5}
+    assert list(tmp_path.glob(f"{folder}/*.parquet")) == []
+
+
+def test_two_do_not_seal_at_once(path):
+    async def claim():
+        async with sqlite_store(path) as store:
+            assert await store.claim_lease(LEASE, "another", 60.0)
+
+    asyncio.run(claim())
+    result = click.testing.CliRunner().invoke(main, ["traffic", "seal", "--after-days", "1"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "another process is sealing requests" in result.stderr

@@ -8,6 +8,7 @@ from providers.base import Secret
 from providers.errors import ConfigError, MissingExtraError
 from providers.masking import Masks
 from router.config.loading import parse
+from router.services import Services
 from router.store.postgres import PostgresStore
 from router.store.selection import store_of
 from router.store.sqlite import SqliteStore
@@ -94,3 +95,13 @@ def test_a_driver_that_is_not_installed_is_named_by_its_extra(monkeypatch):
     storage = parse("storage: {database: 'postgresql://h/d'}", "c.yaml", {}).storage
     with pytest.raises(MissingExtraError, match=r"evalrouter\[postgres\]"):
         store_of(storage)
+
+
+def test_sealing_without_pyarrow_is_an_error_that_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    # As if it were not installed.
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    config = parse("storage: {seal_after_days: 7}", "c.yaml", {})
+    with pytest.raises(MissingExtraError, match=r"seal_after_days .*evalrouter\[parquet\]"):
+        Services(config)
+    Services(parse("{}", "c.yaml", {}))

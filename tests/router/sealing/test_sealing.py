@@ -22,6 +22,7 @@ from router.sealing.arrow_queries import ArrowQueries
 from router.sealing.duckdb_queries import DuckDbQueries
 from router.sealing.job import DAY_S, LEASE, LEASE_S
 from router.sealing.parquet_files import FileReader
+from router.store.sqlite import SqliteStore
 from router.store.traffic import TrafficFilter
 
 OPTIONS = {
@@ -70,7 +71,7 @@ async def test_every_filter_selects_what_it_did(store, tmp_path, folder, state):
     assert rows == list(before.values())
     for matching in filters():
         expected = [record for record in reversed(records()) if selects(matching, record)]
-        assert await server.listed(matching, 400) == [record.id for record in expected]
+        assert await server.listed(matching, 700) == [record.id for record in expected]
         [total] = await server.recorded.totals(matching, (), limit=5)
         assert total.requests == len(expected)
         assert total.cost_usd == pytest.approx(sum(record.cost_usd or 0 for record in expected))
@@ -83,7 +84,7 @@ async def test_every_filter_selects_what_it_did(store, tmp_path, folder, state):
             counted.items(), key=lambda group: (-group[1], group[0])
         )
         assert await server.recorded.totals(matching, ("route", "status"), limit=2) == groups[:2]
-    for n in (0, 10, 11, 1500, COUNT - 1):
+    for n in (0, 10, 11, COUNT * 2 // 3, COUNT - 1):
         row = await server.recorded.request(f"req_{n}")
         record = records()[n]
         bodies = None if record.request is None else record.request.decode()
@@ -165,8 +166,6 @@ async def test_several_sealers_at_once_lose_and_double_nothing(server):
 
 
 async def test_what_a_damaged_row_has_stays_live(tmp_path):
-    from router.store.sqlite import SqliteStore
-
     store = SqliteStore(tmp_path / "store.db")
     await store.open()
     await store.keep_traffic(records())
@@ -206,10 +205,12 @@ def test_a_filter_of_values_finds_all_of_them_and_few_others():
     assert not value_filter.may_have(value_filter.ValueFilter().bits(), "value")
 
 
-async def test_requests_in_s3_are_read_as_those_in_a_folder(store):
+async def test_requests_in_s3_are_read_as_those_in_a_folder(tmp_path):
     pytest.importorskip("boto3")
     with s3_server("sealed") as s3:
-        server = Server(store, S3Artifacts("sealed", "some/prefix", s3))
+        store = SqliteStore(tmp_path / "store.db")
+        await store.open()
+        server = Server(store, S3Artifacts("sealed", f"some/{tmp_path.name}", s3))
         await store.keep_traffic(records())
         before = await server.recorded.page(TrafficFilter(), limit=COUNT)
         assert (await server.sealing.run_once()).files == DAYS
@@ -223,3 +224,4 @@ async def test_requests_in_s3_are_read_as_those_in_a_folder(store):
         assert await server.listed() == left
         assert len(await server.stored_files()) == len(await store.sealed_files())
         server.files.close()
+        await store.close()

@@ -24,6 +24,7 @@ from router.store.judgements import JudgementRow
 from router.store.keys import KeyRow, KeySpend
 from router.store.people_labels import PeopleLabel
 from router.store.postgres import PostgresStore
+from router.store.sealed_traffic import FileFacts
 from router.store.sqlite import SqliteStore, traffic_index
 from router.store.sqlite.migrations import migrate
 from router.store.studies import Study
@@ -35,7 +36,8 @@ ODD = 'é\0\x10@\x10\0 \U0001f600 "\\ud800" \\ \t\n'
 VALUES = {str: ODD, int: 2**63 - 1, float: 5e-324, bytes: b"\0\xff\x10@"}
 # What the schema restricts.
 CHECKED = {("answers", "state"), ("keys", "budget_period"), ("judge_studies", "state"),
-           ("judge_studies", "kind"), ("runs", "state")}  # fmt: skip
+           ("judge_studies", "kind"), ("runs", "state"), ("sealed_traffic", "state"),
+           ("sealed_traffic", "kinds")}  # fmt: skip
 
 
 def copied(source, target, *, stale_after=30.0):
@@ -86,6 +88,11 @@ async def fill(store):
         ]
     )  # fmt: skip
     await store.announce_deletion()
+    facts = FileFacts(requests=9, size=1, sha256="ab", first=9000, last=9100, earliest=0.5,
+                      latest=1.5, kinds=(("r", "p/m", "live", 200),))  # fmt: skip
+    file = await store.begin_file("traffic/2026-11-29/ab.parquet")
+    assert await store.seal_file(file, facts, {"id": b"\0\xff"})
+    assert await store.claim_lease("work", "gone", 30.0)
 
 
 @pytest.fixture
@@ -193,6 +200,7 @@ async def test_a_copy_goes_on_as_the_source_would(filled, postgres_address, tmp_
             await store.keep_traffic([Record(id="new", at=1.0, route="a")])
             rows = await store.traffic(TrafficFilter(route="a"), limit=2)
             assert [row.id for row in rows] == ["new", "req_4998"]
+            assert rows[0].number > 9100, "the number of a sealed request is given again"
             version = (await store.key_state()).version
             await store.revoke_key("k", 3.0)
             assert (await store.key_state()).version > version

@@ -35,15 +35,15 @@ class ArrowQueries(Queries):
         bodies: bool = False,
     ) -> list[Row]:
         """Return the newest requests that match."""
-        found: list[Row] = []
+        newest: list[Row] = []
         for file in sorted(files, key=lambda file: file.last, reverse=True):
-            lowest = found[-1][0] if len(found) == limit else -1
+            lowest = newest[-1][0] if len(newest) == limit else -1
             if file.last < lowest:
                 break
-            with self._reader.open(file) as opened:
-                rows = _newest(opened, _Condition(matching, file, before), limit, lowest, bodies)
-            found = sorted([*found, *rows], reverse=True, key=lambda row: row[0])[:limit]
-        return found
+            with self._reader.open(file) as parquet:
+                rows = _newest(parquet, _Condition(matching, file, before), limit, lowest, bodies)
+            newest = sorted([*newest, *rows], reverse=True, key=lambda row: row[0])[:limit]
+        return newest
 
     def totals(
         self, files: Sequence[SealedFile], matching: TrafficFilter, by: Sequence[TotalsBy]
@@ -54,8 +54,8 @@ class ArrowQueries(Queries):
         for file in files:
             condition = _Condition(matching, file)
             columns = {*condition.columns, *groups, "status", *SUMS}
-            with self._reader.open(file) as opened:
-                for table in _matching(opened, condition, columns):
+            with self._reader.open(file) as parquet:
+                for table in _matching(parquet, condition, columns):
                     if not table.num_rows:
                         continue
                     parts.append(_sums_of(table, groups))
@@ -69,8 +69,8 @@ class ArrowQueries(Queries):
     def count(self, file: SealedFile, matching: TrafficFilter) -> int:
         """Return how many requests match."""
         condition = _Condition(matching, file)
-        with self._reader.open(file) as opened:
-            tables = _matching(opened, condition, condition.columns)
+        with self._reader.open(file) as parquet:
+            tables = _matching(parquet, condition, condition.columns)
             return sum(table.num_rows for table in tables)
 
 
@@ -160,45 +160,47 @@ class _Condition:
         return both
 
 
-def _statistics(opened: Any, group: int, columns: set[str]) -> dict[str, tuple[Any, Any]]:
-    found = {}
-    metadata = opened.metadata.row_group(group)
+def _statistics(parquet: Any, group: int, columns: set[str]) -> dict[str, tuple[Any, Any]]:
+    ranges = {}
+    metadata = parquet.metadata.row_group(group)
     for place, name in enumerate(COLUMNS):
         if name in columns:
             statistics = metadata.column(place).statistics
             if statistics is not None and statistics.has_min_max:
-                found[name] = statistics.min, statistics.max
-    return found
+                ranges[name] = statistics.min, statistics.max
+    return ranges
 
 
-def _matching(opened: Any, condition: _Condition, columns: set[str]) -> Iterator[Any]:
+def _matching(parquet: Any, condition: _Condition, columns: set[str]) -> Iterator[Any]:
     """Yield the requests that match, as tables of the columns."""
-    for group in range(opened.num_row_groups):
-        if condition.may_match(_statistics(opened, group, condition.columns)):
-            table = opened.read_row_group(group, columns=sorted(columns), use_threads=False)
+    for group in range(parquet.num_row_groups):
+        if condition.may_match(_statistics(parquet, group, condition.columns)):
+            table = parquet.read_row_group(group, columns=sorted(columns), use_threads=False)
             mask = condition.mask(table)
             yield table if mask is None else table.filter(mask)
 
 
-def _newest(opened: Any, condition: _Condition, limit: int, lowest: int, bodies: bool) -> list[Row]:
+def _newest(
+    parquet: Any, condition: _Condition, limit: int, lowest: int, bodies: bool
+) -> list[Row]:
     """Return the newest requests of a file that match, with numbers above `lowest`."""
     rows: list[Row] = []
     names = list(COLUMNS if bodies else TRAFFIC_COLUMNS)
-    for group in reversed(range(opened.num_row_groups)):
+    for group in reversed(range(parquet.num_row_groups)):
         if len(rows) == limit:
             break
-        statistics = _statistics(opened, group, condition.columns)
+        statistics = _statistics(parquet, group, condition.columns)
         if not condition.may_match(statistics):
             continue
-        table = opened.read_row_group(group, columns=sorted(condition.columns), use_threads=False)
+        table = parquet.read_row_group(group, columns=sorted(condition.columns), use_threads=False)
         mask = pc.greater(table["number"], lowest)
         chosen = condition.mask(table)
         places = pc.indices_nonzero(mask if chosen is None else pc.and_(mask, chosen))
         places = places[max(0, len(places) - (limit - len(rows))) :]
         if len(places):
-            whole = opened.read_row_group(group, columns=names, use_threads=False).select(names)
-            found = whole.take(places).to_pydict()
-            rows += list(zip(*found.values(), strict=True))[::-1]
+            whole = parquet.read_row_group(group, columns=names, use_threads=False).select(names)
+            values = whole.take(places).to_pydict()
+            rows += list(zip(*values.values(), strict=True))[::-1]
     return rows
 
 

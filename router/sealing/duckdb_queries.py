@@ -26,7 +26,7 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }
-# Files of which a page is read at a time, the newest first.
+# Files of which a page is read at a time, the left first.
 _FILES = 8
 
 
@@ -46,19 +46,19 @@ class DuckDbQueries(Queries):
         before: int | None = None,
         bodies: bool = False,
     ) -> list[Row]:
-        """Return the newest requests that match."""
+        """Return the left requests that match."""
         names = [*TRAFFIC_COLUMNS, *(["request", "response"] if bodies else [])]
-        found: list[Row] = []
-        newest = sorted(files, key=lambda file: file.last, reverse=True)
-        while newest and (len(found) < limit or newest[0].last > found[-1][0]):
-            some, newest = newest[:_FILES], newest[_FILES:]
+        newest: list[Row] = []
+        left = sorted(files, key=lambda file: file.last, reverse=True)
+        while left and (len(newest) < limit or left[0].last > newest[-1][0]):
+            some, left = left[:_FILES], left[_FILES:]
             query, values = self._selection(some, matching, before)
             rows = self._execute(
                 some, f"SELECT {_quoted(names)} {query} ORDER BY number DESC LIMIT ?",
                 [*values, limit],
             )  # fmt: skip
-            found = sorted([*found, *rows], reverse=True, key=lambda row: row[0])[:limit]
-        return found
+            newest = sorted([*newest, *rows], reverse=True, key=lambda row: row[0])[:limit]
+        return newest
 
     def totals(
         self, files: Sequence[SealedFile], matching: TrafficFilter, by: Sequence[TotalsBy]

@@ -106,7 +106,7 @@ class SealedFiles:
         name = datetime.fromtimestamp(day, UTC).strftime("%Y-%m-%d")
         key = f"{FOLDER}/{name}/{uuid.uuid4().hex}.parquet"
         number = await self._store.begin_file(key)
-        kept = None
+        stored_row = None
         try:
             writer = await self.on_thread(self.parquet.FileWriter)
 
@@ -119,11 +119,11 @@ class SealedFiles:
             stored = await self._artifacts.put(key, chunks())
             if writer.rows:
                 filters = await self.on_thread(writer.filters)
-                kept = await keep(number, writer.facts(stored.size, stored.sha256), filters)
+                stored_row = await keep(number, writer.facts(stored.size, stored.sha256), filters)
         finally:
-            if not kept:
+            if not stored_row:
                 await asyncio.shield(self.remove(number, key))
-        return kept
+        return stored_row
 
     async def remove(self, number: int, key: str) -> None:
         """Delete a file that is not in use, then its row.

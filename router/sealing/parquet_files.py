@@ -123,8 +123,8 @@ class FileWriter:
 
     def _note(self, table: Any) -> None:
         self.rows += table.num_rows
-        for kept, column in ((self._numbers, "number"), (self._moments, "at")):
-            kept += [end.as_py() for end in pc.min_max(table[column]).values()]
+        for ends, column in ((self._numbers, "number"), (self._moments, "at")):
+            ends += [end.as_py() for end in pc.min_max(table[column]).values()]
         if len(self._kinds) <= MAX_KINDS:
             kinds = table.group_by(_KIND).aggregate([]).select(_KIND).to_pydict()
             self._kinds.update(zip(*kinds.values(), strict=True))
@@ -182,23 +182,23 @@ class FileReader:
         with self._lock:
             footer = self._footers.get(file.key)
         with self._artifacts.open(file.key, file.size) as source:
-            opened = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=footer)
+            parquet = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=footer)
             with self._lock:
-                self._footers[file.key] = opened.metadata
+                self._footers[file.key] = parquet.metadata
                 self._footers.move_to_end(file.key)
                 while len(self._footers) > _FOOTERS:
                     self._footers.popitem(last=False)
-            yield opened
+            yield parquet
 
     def groups(self, file: SealedFile) -> Iterator[Any]:
         """Yield the row groups of a file as tables, with all columns."""
-        with self.open(file) as opened:
-            for group in range(opened.num_row_groups):
-                yield opened.read_row_group(group, use_threads=False)
+        with self.open(file) as parquet:
+            for group in range(parquet.num_row_groups):
+                yield parquet.read_row_group(group, use_threads=False)
 
     def numbers(self, file: SealedFile, above: int) -> list[int]:
         """Return the numbers of the file's requests above a number, in their order."""
-        with self.open(file) as opened:
-            numbers = opened.read(columns=["number"], use_threads=False)["number"]
-        found: list[int] = numbers.filter(pc.greater(numbers, above)).to_pylist()
-        return found
+        with self.open(file) as parquet:
+            numbers = parquet.read(columns=["number"], use_threads=False)["number"]
+        numbers_above: list[int] = numbers.filter(pc.greater(numbers, above)).to_pylist()
+        return numbers_above

@@ -93,12 +93,12 @@ class RecordedTraffic:
         if at_most is not None and deleted >= at_most:
             return Deletion(deleted, complete=False)
         in_files, complete = await self.delete_sealed(
-            matching, files_at_most=None if at_most is None else FILES_AT_ONCE
+            matching, max_files=None if at_most is None else FILES_AT_ONCE
         )
         return Deletion(deleted + in_files, complete)
 
     async def delete_sealed(
-        self, matching: TrafficFilter, *, files_at_most: int | None = None
+        self, matching: TrafficFilter, *, max_files: int | None = None
     ) -> Deletion:
         """Delete requests that match from the files, each of which is replaced or dropped."""
         deleted = replaced = 0
@@ -110,7 +110,7 @@ class RecordedTraffic:
             file = next(iter(await self._possible(files, matching, 1)), None)
             if file is None:
                 return Deletion(deleted, complete=True)
-            if replaced == files_at_most:
+            if replaced == max_files:
                 return Deletion(deleted, complete=False)
             done.add(file.number)
             try:
@@ -164,19 +164,19 @@ class RecordedTraffic:
         bodies: bool = False,
     ) -> list[Row]:
         """Return the newest rows of files, of which as few as possible are read."""
-        found: list[Row] = []
+        selected: list[Row] = []
         done: set[int] = set()
         while True:
-            lowest = found[-1][0] if len(found) == limit else -1
+            lowest = selected[-1][0] if len(selected) == limit else -1
             left = [file for file in files if file.number not in done and file.last > lowest]
             some = await self._possible(left, matching, _FILTERS_AT_ONCE)
             if not some:
-                return found
+                return selected
             done.update(file.number for file in some)
             rows = await self._files.on_thread(
                 self._files.queries.page, some, matching, limit=limit, before=before, bodies=bodies
             )
-            found = sorted([*found, *rows], key=lambda row: -row[0])[:limit]
+            selected = sorted([*selected, *rows], key=lambda row: -row[0])[:limit]
 
     async def _request(self, request_id: str) -> TrafficRow | None:
         live, files = await self._store.request_and_sealed(request_id)
@@ -205,9 +205,9 @@ class RecordedTraffic:
         values: dict[FilteredColumn, str | None] = {
             "id": matching.id, "key_id": matching.key_id, "user_id": matching.user,
         }  # fmt: skip
-        found: list[SealedFile] = []
+        selected: list[SealedFile] = []
         left = list(files)
-        while left and len(found) < limit:
+        while left and len(selected) < limit:
             some, left = left[:_FILTERS_AT_ONCE], left[_FILTERS_AT_ONCE:]
             for column, value in values.items():
                 if value is None:
@@ -219,8 +219,8 @@ class RecordedTraffic:
                     for file in some
                     if file.number not in bits or value_filter.may_have(bits[file.number], value)
                 ]
-            found += some
-        return found[:limit]
+            selected += some
+        return selected[:limit]
 
     async def _bits(self, numbers: Sequence[int], column: FilteredColumn) -> dict[int, bytes]:
         known = {n: self._filters[n, column] for n in numbers if (n, column) in self._filters}
@@ -254,17 +254,17 @@ def _merged(
         )
         key = tuple(group)
         groups[key] = _sum(groups[key], sealed) if key in groups else sealed
-    found = nsmallest(limit, groups.items(), key=lambda item: (-item[1].requests, item[0]))
-    return [total for _, total in found]
+    selected = nsmallest(limit, groups.items(), key=lambda item: (-item[1].requests, item[0]))
+    return [total for _, total in selected]
 
 
-def _sum(one: TrafficTotal, other: TrafficTotal) -> TrafficTotal:
+def _sum(first: TrafficTotal, other: TrafficTotal) -> TrafficTotal:
     return TrafficTotal(
-        group=one.group,
-        requests=one.requests + other.requests,
-        failures=one.failures + other.failures,
-        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
-        completion_tokens=one.completion_tokens + other.completion_tokens,
-        cost_usd=one.cost_usd + other.cost_usd,
-        unpriced=one.unpriced + other.unpriced,
+        group=first.group,
+        requests=first.requests + other.requests,
+        failures=first.failures + other.failures,
+        prompt_tokens=first.prompt_tokens + other.prompt_tokens,
+        completion_tokens=first.completion_tokens + other.completion_tokens,
+        cost_usd=first.cost_usd + other.cost_usd,
+        unpriced=first.unpriced + other.unpriced,
     )

@@ -65,7 +65,7 @@ async def test_a_deletion_has_as_many_steps_as_it_needs(server):
     live = len(await server.store.traffic(everything, limit=COUNT))
     assert await server.recorded.delete(everything, at_most=100) == (100, False)
     files = await server.store.sealed_files()
-    deleted = await server.recorded.delete_sealed(everything, files_at_most=2)
+    deleted = await server.recorded.delete_sealed(everything, max_files=2)
     assert deleted == (files[0].requests + files[1].requests, False)
     rest = await server.recorded.delete(everything, at_most=COUNT)
     assert rest == (live - 100 + sum(file.requests for file in files[2:]), True)

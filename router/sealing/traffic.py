@@ -70,9 +70,12 @@ class RecordedTraffic:
         """List requests, newest first; `before` is the number of the previous page's last row."""
         return await self._settled(partial(self._page, matching, limit, before))
 
-    async def request(self, request_id: str) -> TrafficRow | None:
-        """Return the newest request of an id, with its bodies; None when no request has it."""
-        return await self._settled(partial(self._request, request_id))
+    async def request(self, request_id: str, *, key_id: str | None = None) -> TrafficRow | None:
+        """Return the newest request of an id, with its bodies; None when no request has it.
+
+        `key_id` selects those of one key; None selects all.
+        """
+        return await self._settled(partial(self._request, request_id, key_id))
 
     async def totals(
         self, matching: TrafficFilter, by: Sequence[TotalsBy], *, limit: int
@@ -178,11 +181,12 @@ class RecordedTraffic:
             )
             selected = sorted([*selected, *rows], key=lambda row: -row[0])[:limit]
 
-    async def _request(self, request_id: str) -> TrafficRow | None:
-        live, files = await self._store.request_and_sealed(request_id)
+    async def _request(self, request_id: str, key_id: str | None) -> TrafficRow | None:
+        live, files = await self._store.request_and_sealed(request_id, key_id)
         if live is not None:
             files = [file for file in files if file.last > live.number]
-        rows = await self._newest(files, TrafficFilter(id=request_id), 1, bodies=True)
+        matching = TrafficFilter(id=request_id, key_id=key_id)
+        rows = await self._newest(files, matching, 1, bodies=True)
         if not rows or (live is not None and live.number > rows[0][0]):
             return live
         [row] = rows

@@ -124,9 +124,9 @@ class SealedTrafficStore(TrafficStore, Protocol):
         ...
 
     async def request_and_sealed(
-        self, request_id: str
+        self, request_id: str, key_id: str | None
     ) -> tuple[TrafficRow | None, list[SealedFile]]:
-        """Return the newest live request of an id with its bodies, and the files."""
+        """Return the newest live request of an id, of a key or any, with its bodies; the files."""
         ...
 
     async def totals_and_sealed(

@@ -45,9 +45,9 @@ class SqlSealedTraffic(SqlTraffic, SealedTrafficStore):
         )
 
     async def request_and_sealed(
-        self, request_id: str
+        self, request_id: str, key_id: str | None
     ) -> tuple[TrafficRow | None, list[SealedFile]]:
-        return await self._database.read("read a request record", _request, request_id)
+        return await self._database.read("read a request record", _request, request_id, key_id)
 
     async def totals_and_sealed(
         self, matching: TrafficFilter, by: Sequence[TotalsBy], *, limit: int
@@ -134,8 +134,10 @@ def _page(
     return rows, _files(db, matching, before)
 
 
-def _request(db: Connection, request_id: str) -> tuple[TrafficRow | None, list[SealedFile]]:
-    return find_request(db, request_id), _files(db, TrafficFilter(id=request_id))
+def _request(
+    db: Connection, request_id: str, key_id: str | None
+) -> tuple[TrafficRow | None, list[SealedFile]]:
+    return find_request(db, request_id, key_id), _files(db, TrafficFilter())
 
 
 def _totals(

@@ -184,9 +184,7 @@ def totals_of_traffic(
     ]
 
 
-def find_request(
-    db: Connection, request_id: str, key_id: str | None = None
-) -> TrafficRow | None:
+def find_request(db: Connection, request_id: str, key_id: str | None = None) -> TrafficRow | None:
     """Return the newest live request of an id, of a key or of any, with its bodies."""
     of_key = "" if key_id is None else " AND key_id = :key_id"
     columns = db.execute(

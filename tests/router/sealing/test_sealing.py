@@ -91,6 +91,9 @@ async def test_every_filter_selects_what_it_did(store, tmp_path, folder, state):
         assert (row.request, row.id) == (bodies, record.id)
         assert msgspec.structs.replace(row, request=None, response=None) == before[record.id]
     assert await server.recorded.request("unknown") is None
+    key = records()[10].key_id
+    assert (await server.recorded.request("req_10", key_id=key)).id == "req_10"
+    assert await server.recorded.request("req_10", key_id="key_of_another") is None
     server.files.close()
 
 

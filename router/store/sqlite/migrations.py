@@ -783,6 +783,7 @@ def m034_run_logs(db: Database) -> None:
         " WHEN NEW.interrupted > OLD.interrupted"
         f" BEGIN {line} 'retry', '', 'in flight when the process ended; sent again',"
         " NEW.interrupted - OLD.interrupted); END"
+    )
 
 
 def m035_sealed_traffic(db: Database) -> None:

@@ -14,7 +14,7 @@ from router.cli.commands import (
     escape,
     out,
 )
-from router.config.loading import load, source_of, unread_variables
+from router.config.loading import answered_variables, load, source_of, unread_variables
 
 
 @click.command()
@@ -40,6 +40,8 @@ def config_check(path: Path | None) -> None:
     checked = load(path)
     for warning in unread_variables(path):
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
+    for answer in answered_variables(path):
+        err.print(f"[cyan]note:[/] {escape(answer)}", soft_wrap=True, highlight=False)
     source = source_of(path) or "the embedded default"
     out.print(f"{source}: good. Providers: {', '.join(checked.providers)}.", highlight=False)
     for name, route in checked.routes.items():

@@ -23,7 +23,7 @@ from router.evals.bundle import pack, read_config
 @click.option(
     "--ray-jobs",
     metavar="URL",
-    help="Ray's Jobs API. Default: http://127.0.0.1 at RAY_DASHBOARD_PORT, or at 8265.",
+    help="Ray's Jobs API. Default: RAY_HEAD_NODE_HOST (127.0.0.1) at RAY_DASHBOARD_PORT (8265).",
 )
 @click.option("--database", help="The database on the cluster: sqlite:////full/path.db.")
 @click.option("--env", "names", multiple=True, help="A variable to send along. Repeatable.")
@@ -47,7 +47,9 @@ def eval_submit(  # noqa: PLR0917 - one parameter for each option
     missing = [name for name in names if name not in os.environ]
     if missing:
         raise ConfigError(f"--env: {missing[0]} is not set here")
-    address = ray_jobs or f"http://127.0.0.1:{os.environ.get('RAY_DASHBOARD_PORT') or 8265}"
+    host = os.environ.get("RAY_HEAD_NODE_HOST") or "127.0.0.1"
+    port = os.environ.get("RAY_DASHBOARD_PORT") or "8265"
+    address = ray_jobs or f"http://{host}:{port}"
     try:
         from serve.batch.submission import follow, submit  # noqa: PLC0415  # imports Ray, an extra
     except ModuleNotFoundError as error:

@@ -45,6 +45,63 @@ def unread_variables(environ: Mapping[str, str], referenced: str = "") -> list[s
     return warnings
 
 
+# Variables of Lumigator that mean something here in another form, and what to do in their place.
+_LUMIGATOR: Mapping[str, str] = {
+    "DEFAULT_SUMMARIZER_PROMPT": "write it as the system message of the run document's messages",
+    "ENABLE_FIRST_TIME_CACHE": "models are loaded when they are first needed",
+    "EVALUATOR_LITE_COMMAND": "evaluations need no job of their own",
+    "EVALUATOR_LITE_PIP_REQS": "evaluations need no job of their own",
+    "EVALUATOR_LITE_WORK_DIR": "evaluations need no job of their own",
+    "EVALUATOR_PIP_REQS": "evaluations need no job of their own",
+    "EVALUATOR_WORK_DIR": "evaluations need no job of their own",
+    "INFERENCE_COMMAND": "inference is a route of the run, and needs no job of its own",
+    "INFERENCE_PIP_REQS": "inference is a route of the run, and needs no job of its own",
+    "INFERENCE_WORK_DIR": "inference is a route of the run, and needs no job of its own",
+    "LUMIGATOR_API_CORS_ALLOWED_ORIGINS": "write server.allow_origins in the config",
+    "LUMIGATOR_SECRET_KEY": "secrets are not stored: the config refers to them as ${NAME}",
+    "LUMI_API_CORS_ALLOWED_ORIGINS": "write server.allow_origins in the config",
+    "MISTRAL_API_URL": "write base_url at a provider of the kind mistral",
+    "MODELS_CACHED": "models are loaded when they are first needed",
+    "OAI_API_URL": "write base_url at a provider of the kind openai",
+    "RAY_SERVE_INFERENCE_PORT": "use 'evalrouter models serve --port'",
+    "RAY_WORKER_ENV_VARS": "use 'evalrouter eval submit --env NAME'",
+    "S3_DATASETS_PREFIX": "write storage.artifacts: s3://bucket/prefix in the config",
+    "S3_ENDPOINT_URL": "name it AWS_ENDPOINT_URL",
+    "S3_EXPERIMENT_RESULTS_FILENAME": "'evalrouter eval export' writes results to files",
+    "S3_EXPERIMENT_RESULTS_PREFIX": "write storage.artifacts: s3://bucket/prefix in the config",
+    "S3_JOB_RESULTS_FILENAME": "'evalrouter eval export' writes results to files",
+    "S3_JOB_RESULTS_PREFIX": "write storage.artifacts: s3://bucket/prefix in the config",
+    "S3_URL_EXPIRATION": "files are downloaded through the server, with its keys",
+    "SQLALCHEMY_DATABASE_URL": "write storage.database in the config, or set POSTGRES_HOST, ...",
+}
+# Other programs have variables with these names: they count beside one of the above.
+_LUMIGATOR_AND_OTHERS: Mapping[str, str] = {
+    "DEPLOYMENT_TYPE": "nothing depends on it",
+    "GPU_COUNT": "set RAY_WORKER_GPUS, or write gpus: at a model of the config",
+    "MAX_DATASET_SIZE": "write datasets.max_bytes in the config",
+    "TRACKING_BACKEND": "runs are stored in the database; the config's tracking: can send them on",
+}
+
+
+def answered_variables(environ: Mapping[str, str], referenced: str = "") -> list[str]:
+    """Return what to do in place of each variable that is Lumigator's and that nothing reads.
+
+    Args:
+        environ: the environment.
+        referenced: the text of the config file, whose `${NAME}` read variables too.
+    """
+
+    def unread(answers: Mapping[str, str]) -> list[str]:
+        return [
+            f"nothing reads Lumigator's variable {name}: {answer}"
+            for name, answer in answers.items()
+            if environ.get(name) and f"${{{name}" not in referenced
+        ]
+
+    certain = unread(_LUMIGATOR)
+    return certain + unread(_LUMIGATOR_AND_OTHERS) if certain else []
+
+
 def read_admin_key(configured: Secret, environ: Mapping[str, str]) -> Secret:
     """Return the first administrator's key: of the config, else of the environment; "" for none.
 

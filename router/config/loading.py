@@ -83,9 +83,21 @@ def unread_variables(path: Path | None = None) -> list[str]:
     Args:
         path: as in `load`, which has read it.
     """
+    return environment.unread_variables(os.environ, _text_of(path))
+
+
+def answered_variables(path: Path | None = None) -> list[str]:
+    """Return what to do in place of variables of Lumigator's that this process has.
+
+    Args:
+        path: as in `load`, which has read it.
+    """
+    return environment.answered_variables(os.environ, _text_of(path))
+
+
+def _text_of(path: Path | None) -> str:
     source = source_of(path)
-    referenced = "" if source is None else source.read_text(encoding="utf-8")
-    return environment.unread_variables(os.environ, referenced)
+    return "" if source is None else source.read_text(encoding="utf-8")
 
 
 def embedded(environ: Mapping[str, str]) -> Config:

@@ -18,7 +18,13 @@ from router.cli.doctor import machine, storage
 from router.cli.doctor.findings import Finding, PlannedCheck, Results, run_checks
 from router.cli.doctor.hosts import ProviderChecks
 from router.config.documents import read_yaml
-from router.config.loading import DEFAULT_FILE, load, source_of
+from router.config.loading import (
+    DEFAULT_FILE,
+    answered_variables,
+    load,
+    source_of,
+    unread_variables,
+)
 from router.config.providers import KEY_VARIABLES
 from router.config.schema import Config
 
@@ -95,6 +101,8 @@ def _examined(path: Path | None, limit_s: float) -> Results:
     results = run_checks(checks, in_all_s)
     findings = [
         _described(source, config),
+        *(Finding("environment", "warning", text) for text in unread_variables(path)),
+        *(Finding("environment", "note", text) for text in answered_variables(path)),
         *results.findings,
         *hosts.routes(),
         hosts.clock(database.clock_offset_s),

@@ -281,6 +281,39 @@ def test_models_that_do_not_fit_this_machine():
     ]
 
 
+def test_variables_that_nothing_reads():
+    environ = {"OAI_API_URL": "http://x", "MAX_DATASET_SIZE": "1", "EVALROUTER_DATTA": "x"}
+    areas = doctor("", code=0, **environ)
+    [unread, *answered] = areas["environment"]
+    assert unread["status"] == "warning"
+    assert unread["message"].startswith("nothing reads the variable EVALROUTER_DATTA. Did you mean")
+    assert [(finding["status"], finding["message"]) for finding in answered] == [
+        (
+            "note",
+            "nothing reads Lumigator's variable OAI_API_URL: "
+            "write base_url at a provider of the kind openai",
+        ),
+        (
+            "note",
+            "nothing reads Lumigator's variable MAX_DATASET_SIZE: "
+            "write datasets.max_bytes in the config",
+        ),
+    ]
+    # Other programs have variables of that name, and a config may refer to any.
+    assert "environment" not in doctor("", code=0, MAX_DATASET_SIZE="1")
+    text = 'providers: {o: {kind: baseline, models: ["lead-1"]}} # ${OAI_API_URL}'
+    assert "environment" not in doctor(text, code=0, OAI_API_URL="http://x")
+
+
+def test_config_check_answers_them_too(folder):
+    (folder / "c.yaml").write_text("")
+    environ = {"S3_ENDPOINT_URL": "http://x", "LUMIGATOR_SECRET_KEY": "hidden"}
+    done = CliRunner().invoke(main, ["config", "check", "c.yaml"], env=CLEAN | environ)
+    assert done.exit_code == 0, done.output
+    assert "note: nothing reads Lumigator's variable S3_ENDPOINT_URL: name it" in done.stderr
+    assert "hidden" not in done.output
+
+
 def test_a_check_that_hangs_is_a_failure_and_the_others_count():
     listener = socket.create_server(("127.0.0.1", 0))
 

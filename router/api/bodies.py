@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from litestar import Request
 
-from providers.errors import InputError, RequestError
+from providers.errors import BodyTooLargeError, InputError, RequestError
 from providers.wire import UNREADABLE
 from router.config.documents import Document, convert
 
@@ -27,8 +27,37 @@ async def document_of(
     Raises:
         error: it is not JSON.
     """
+    return decoded(await request.body(), error=error, default=default)
+
+
+async def bounded_document_of(request: Request[Any, Any, Any], max_bytes: int) -> Document:
+    """Return the body of a request that Litestar does not bound.
+
+    Raises:
+        BodyTooLargeError: it has more than `max_bytes`.
+        RequestError: it is not JSON.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise BodyTooLargeError("The request body is larger than server.max_body_bytes.")
+    return decoded(bytes(body))
+
+
+def decoded(
+    body: bytes,
+    *,
+    error: type[InputError | RequestError] = RequestError,
+    default: bytes = b"",
+) -> Document:
+    """Return a body as a document; `default` where it is empty.
+
+    Raises:
+        error: it is not JSON.
+    """
     try:
-        data = msgspec.json.decode(await request.body() or default)
+        data = msgspec.json.decode(body or default)
     except UNREADABLE as problem:
         raise error(f"The body is not JSON: {problem}", code="bad_json") from None
     return Document(data, "", {})

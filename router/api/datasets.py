@@ -12,12 +12,15 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
 from providers.errors import RequestError, RunDocumentError
-from router.api.bodies import document_of
+from router.api.bodies import bounded_document_of, document_of
 from router.api.injection import Injected
-from router.config.documents import convert
+from router.api.multipart import is_form, read_form
+from router.config.documents import Document, convert
+from router.datasets.artifacts import file_chunks, temporary_folder
 from router.datasets.registry import DatasetView, check_dataset_name, name_of, parse_columns
 from router.datasets.sources import too_large
 from router.evals.labelling import LabelRequest, begin, finish
+from router.services import Services
 from router.store.datasets import DatasetRow
 from router.store.runs import Run
 
@@ -68,10 +71,40 @@ async def list_datasets(services: Injected, name: FromQuery[str | None] = None) 
     return DatasetList([msgspec.structs.replace(row, statistics=()) for row in rows])
 
 
-@post("/datasets", tags=["datasets"], summary="Register a dataset")
+class UploadFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fields of an upload's form besides `file`.
+
+    Attributes:
+        name: the dataset's name; made of the file's name when empty.
+        column: `own=known` for each of the file's columns that has another name.
+        delimiter: what separates the cells of CSV and TSV; "" to find out.
+    """
+
+    name: Annotated[list[str], msgspec.Meta(max_length=1)] = []
+    column: list[str] = []
+    delimiter: Annotated[
+        list[Annotated[str, msgspec.Meta(max_length=16)]], msgspec.Meta(max_length=1)
+    ] = []
+
+
+@post(
+    "/datasets",
+    tags=["datasets"],
+    summary="Register or upload a dataset",
+    # `datasets.max_bytes` is the limit of a form, `server.max_body_bytes` that of JSON.
+    request_max_body_size=None,
+)
 async def register_dataset(services: Injected, request: Request[Any, Any, Any]) -> DatasetRow:
-    """Fetch and store the dataset that the body names. The same content again changes nothing."""
-    registration = convert(await document_of(request), Registration, error=RequestError)
+    """Fetch and store the dataset that the body names. The same content again changes nothing.
+
+    A body of the type `multipart/form-data` is an upload: its field `file` is the file, whose name
+    ends in its format; `name`, `column` (`own=known`, may be repeated) and `delimiter` are as for
+    `PUT`.
+    """
+    if is_form(request):
+        return await _upload_form(services, request)
+    document = await bounded_document_of(request, services.config.server.max_body_bytes)
+    registration = convert(document, Registration, error=RequestError)
     await services.datasets.confine(registration.source)
     return await services.datasets.add(
         registration.source,
@@ -80,6 +113,21 @@ async def register_dataset(services: Injected, request: Request[Any, Any, Any]) 
         delimiter=registration.delimiter,
         over_http=True,
     )
+
+
+async def _upload_form(services: Services, request: Request[Any, Any, Any]) -> DatasetRow:
+    with temporary_folder() as folder:
+        form = await read_form(
+            request, folder, file_field="file", max_bytes=services.config.datasets.max_bytes
+        )
+        fields = convert(Document(form.fields, "", {}), UploadFields, error=RequestError)
+        return await services.datasets.upload(
+            file_chunks(form.path),
+            filename=form.filename,
+            name="".join(fields.name),
+            columns=parse_columns(fields.column),
+            delimiter="".join(fields.delimiter),
+        )
 
 
 @put(

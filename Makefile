@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray test-mlflow test-outages fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints clean
+.PHONY: demo docs client dist site test test-ray test-client test-mlflow test-outages fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -175,6 +175,15 @@ test-vllm: .venv/dev .venv-vllm/done
 	  --python .venv-llama/bin/python 'llama-cpp-python[server]==0.3.36'
 	touch $@
 
+# A client that openapi-python-client writes from /schema creates, follows and downloads a run.
+test-client: .venv/dev .venv-client/done
+	$(BIN)/python tests/generated_client.py --python .venv-client/bin/python
+
+.venv-client/done: .venv/uv
+	$(PYTHON) -m venv .venv-client
+	$(UV) install --quiet --python .venv-client/bin/python 'openapi-python-client==0.29.1'
+	touch $@
+
 # A build of vLLM for CPUs, 3 GB; what it asks of torch's sisters has no build that fits.
 .venv-vllm/done: .venv/uv
 	$(PYTHON) -m venv .venv-vllm
@@ -214,5 +223,5 @@ local-down:
 	$(COMPOSE) $(call profiles,judge phoenix metrics) down
 
 clean:
-	rm -rf .venv .venv-dist .venv-llama .venv-vllm build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-dist .venv-client .venv-llama .venv-vllm build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

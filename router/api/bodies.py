@@ -12,7 +12,7 @@ from providers.wire import UNREADABLE
 from router.config.documents import Document, convert
 
 
-class _NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a request that has no options."""
 
 
@@ -71,4 +71,4 @@ async def check_no_options(
     Raises:
         error: it is not JSON, or has a key.
     """
-    convert(await document_of(request, error=error, default=b"{}"), _NoOptions, error=error)
+    convert(await document_of(request, error=error, default=b"{}"), NoOptions, error=error)

@@ -94,28 +94,32 @@ class UploadFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     # `datasets.max_bytes` is the limit of a form, `server.max_body_bytes` that of JSON.
     request_max_body_size=None,
 )
-async def register_dataset(services: Injected, request: Request[Any, Any, Any]) -> DatasetRow:
+async def register_dataset(
+    services: Injected, request: Request[Any, Any, Any], name: FromQuery[str] = ""
+) -> DatasetRow:
     """Fetch and store the dataset that the body names. The same content again changes nothing.
 
     A body of the type `multipart/form-data` is an upload: its field `file` is the file, whose name
     ends in its format; `name`, `column` (`own=known`, may be repeated) and `delimiter` are as for
-    `PUT`.
+    `PUT`. The query's `name` counts where the body has none.
     """
     if is_form(request):
-        return await _upload_form(services, request)
+        return await _upload_form(services, request, name)
     document = await bounded_document_of(request, services.config.server.max_body_bytes)
     registration = convert(document, Registration, error=RequestError)
     await services.datasets.confine(registration.source)
     return await services.datasets.add(
         registration.source,
-        name=registration.name,
+        name=registration.name or name,
         columns=registration.columns,
         delimiter=registration.delimiter,
         over_http=True,
     )
 
 
-async def _upload_form(services: Services, request: Request[Any, Any, Any]) -> DatasetRow:
+async def _upload_form(
+    services: Services, request: Request[Any, Any, Any], name: str
+) -> DatasetRow:
     with temporary_folder() as folder:
         form = await read_form(
             request, folder, file_field="file", max_bytes=services.config.datasets.max_bytes
@@ -124,7 +128,7 @@ async def _upload_form(services: Services, request: Request[Any, Any, Any]) -> D
         return await services.datasets.upload(
             file_chunks(form.path),
             filename=form.filename,
-            name="".join(fields.name),
+            name="".join(fields.name) or name,
             columns=parse_columns(fields.column),
             delimiter="".join(fields.delimiter),
         )

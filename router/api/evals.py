@@ -16,7 +16,7 @@ from litestar.types import SSEData
 from evaluators.base import Answer, Sample, Score
 from evaluators.data.sampling import Rows
 from evaluators.document import Repeats
-from providers.errors import RunDocumentError
+from providers.errors import NotFoundError, RunDocumentError
 from router.api.access import InjectedCaller
 from router.api.bodies import check_no_options, document_of
 from router.api.following import Followers, InjectedFollowers, progress_of
@@ -115,9 +115,24 @@ async def list_runs(  # noqa: PLR0917 - Litestar passes query parameters by name
     run_state: Annotated[RunState | None, QueryParameter(name="state")] = None,
     experiment: FromQuery[str | None] = None,
     tag: FromQuery[str | None] = None,
+    dataset: FromQuery[str | None] = None,
 ) -> RunList:
-    """List runs, newest first. `before` is the id of the last run of the page before."""
-    run_filter = RunFilter(state=run_state, experiment=experiment, tag=tag, key_id=caller.only)
+    """List runs, newest first. `before` is the id of the last run of the page before.
+
+    `dataset` selects the runs of a registered version: `name@hash`, or `name` for its newest.
+    """
+    digest = None
+    if dataset is not None:
+        try:
+            digest = (await services.datasets.find(dataset)).hash
+        except NotFoundError:
+            if caller.only is not None:
+                # Which datasets there are is not for clients to know.
+                return RunList([])
+            raise
+    run_filter = RunFilter(
+        state=run_state, experiment=experiment, tag=tag, key_id=caller.only, dataset_hash=digest
+    )
     return RunList(await services.store.runs(run_filter, limit=limit, before=before))
 
 
@@ -171,7 +186,7 @@ async def resume_run(
 
     The body may be empty, or `{"limits": {...}}` with those of the document's limits that change.
     """
-    change = await _body(request, _Resumed)
+    change = await _body(request, Resumed)
     return await services.runs.resume(
         run_id, runner="server", retry_failed=retry_failed, limits=change.limits
     )
@@ -217,7 +232,9 @@ async def extend_run(
     )
 
 
-class _Resumed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Resumed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Those of the document's `limits` that change."""
+
     limits: dict[str, Any] = {}
 
 

@@ -22,7 +22,7 @@ from router.services import Services
 MEDIA_TYPES: dict[str, str] = {
     "csv": "text/csv; charset=utf-8",
     "json": "application/json",
-    "jsonl": "application/jsonl",
+    "jsonl": "application/octet-stream",
     "parquet": "application/vnd.apache.parquet",
 }
 # Of tables that are written to disk before they are sent: downloads of one process, and how many of

@@ -17,8 +17,9 @@ from router.api.injection import Injected
 from router.api.pages import PAGE_HEADERS
 from router.api.paging import Offset, PageSize
 from router.config.documents import convert
-from router.evals.judges.label_plans import label_plan, plan_run_labels
+from router.evals.judges.label_plans import RunLabelPlan, label_plan, plan_run_labels
 from router.evals.judges.people_labels import LabelledAnswers, StoredLabels, keep_run_labels
+from router.evals.judges.rubric_use import rubric_marks
 from router.evals.judges.study_report import compared, html
 from router.store.judgements import JudgementRow
 from router.store.people_labels import PeopleLabel
@@ -60,10 +61,17 @@ async def list_studies(
     services: Injected,
     judge: FromQuery[str | None] = None,
     kind: FromQuery[StudyKind | None] = None,
+    rubric: FromQuery[str | None] = None,
     limit: PageSize = 50,
 ) -> StudyList:
-    """List calibrations, comparisons and tournaments, newest first."""
-    return StudyList(await services.store.studies(kind=kind, judge=judge, limit=limit))
+    """List calibrations, comparisons and tournaments, newest first.
+
+    `rubric` selects those that used a rubric: a stock one's name, or the twelve digits after
+    `rubric:` in the `grading` of another study.
+    """
+    graded = () if rubric is None else rubric_marks(rubric)
+    studies = await services.store.studies(kind=kind, judge=judge, graded=graded, limit=limit)
+    return StudyList(studies)
 
 
 @get("/eval/judges/studies/{study_id:str}", tags=["judges"], summary="Show a study of judges")
@@ -162,7 +170,7 @@ async def show_label_plan(  # noqa: PLR0917 - one for each query parameter
     output: FromQuery[str | None] = None,
     people: FromQuery[str | None] = None,
     seed: FromQuery[int] = 0,
-) -> Response[bytes]:
+) -> Response[RunLabelPlan]:
     """Plan the labels that make a judge's corrected 95% interval as narrow as `width`.
 
     The answer says which answers to label now (`label_next`), how many labels are needed in all,
@@ -174,7 +182,8 @@ async def show_label_plan(  # noqa: PLR0917 - one for each query parameter
         services.store, run_id, width=width, output=output, route=route, people=people, seed=seed
     )
     # On a thread: all answers of a run may be many megabytes.
-    return Response(await asyncio.to_thread(lambda: msgspec.json.encode(label_plan(planned))))
+    encoded: Any = await asyncio.to_thread(lambda: msgspec.json.encode(label_plan(planned)))
+    return Response(encoded)
 
 
 async def _newest(services: Injected, judge: str) -> CalibrationView:

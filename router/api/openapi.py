@@ -25,6 +25,7 @@ from litestar.openapi.spec import (
 from litestar.types import ControllerRouterHandler
 
 from providers.base import Path
+from router.api.request_bodies import add_bodies
 from router.api.request_parsing import PATHS, REQUIRED
 
 
@@ -63,7 +64,12 @@ class SchemaDocument:
         app = Litestar(
             route_handlers=self.route_handlers,
             dependencies=self.dependencies,
-            openapi_config=OpenAPIConfig(title="evalrouter", version=version("evalrouter")),
+            openapi_config=OpenAPIConfig(
+                title="evalrouter",
+                version=version("evalrouter"),
+                # Generated clients name their functions so.
+                operation_id_creator=lambda handler, _method, _parts: handler.fn.__name__,
+            ),
             logging_config=None,
         )
         document = app.openapi_schema
@@ -72,7 +78,70 @@ class SchemaDocument:
             document.paths[path] = PathItem(post=_operation(name))
         # Defaults are objects of their own kinds.
         described: dict[str, Any] = msgspec.to_builtins(document.to_schema())
+        add_bodies(described)
+        _describe_errors(described)
+        _describe_streams(described)
         return described
+
+
+_ERROR = {
+    "type": "object",
+    "title": "Error",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "title": "ErrorDetail",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "integer", "null"]},
+            },
+        }
+    },
+}
+
+
+def _describe_errors(document: dict[str, Any]) -> None:
+    """Say of every operation that its errors are OpenAI's object."""
+    document["components"]["schemas"]["Error"] = _ERROR
+    reference = {"schema": {"$ref": "#/components/schemas/Error"}}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            responses = operation["responses"]
+            responses.pop("400", None)
+            responses["default"] = {
+                "description": "OpenAI's error object.",
+                "content": {"application/json": reference},
+            }
+
+
+# What a handler that answers with a stream, or with bytes, does not say in its annotations.
+_STREAMS = {
+    "/eval/{run_id}/rows.csv": "text/csv",
+    "/eval/{run_id}/rows.jsonl": "application/octet-stream",
+    "/eval/{run_id}/rows.parquet": "application/octet-stream",
+    "/eval/{run_id}/export/{name}": "application/octet-stream",
+    "/datasets/{name}/content": "application/octet-stream",
+    "/metrics": "text/plain",
+    "/eval/{run_id}/events": "text/event-stream",
+}
+
+
+def _describe_streams(document: dict[str, Any]) -> None:
+    for path, media_type in _STREAMS.items():
+        is_text = media_type.startswith("text/")
+        schema = {"type": "string"} if is_text else {"type": "string", "format": "binary"}
+        success = document["paths"][path]["get"]["responses"]["200"]
+        success["content"] = {media_type: {"schema": schema}}
+    created = document["paths"]["/eval"]["post"]["responses"]
+    for status, name in (("202", "Run"), ("200", "Estimate")):
+        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+        created[status] = {**created["202"], "content": content}
+    followed = document["paths"]["/eval/{run_id}/logs"]["get"]["responses"]["200"]
+    followed["content"]["text/event-stream"] = {"schema": {"type": "string"}}
 
 
 Injected = NamedDependency[SchemaDocument]

@@ -230,13 +230,18 @@ def _print_log_line(services: Services, line: LogLine, *, as_json: bool) -> None
 @evaluate.command("list")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @filter_options
+@click.option("--dataset", help="Only of this registered version: NAME@HASH, or NAME's newest.")
 @config_option
 @json_option
-def eval_list(limit: int, config_path: Path | None, as_json: bool, **filters: Any) -> None:
+def eval_list(
+    limit: int, dataset: str | None, config_path: Path | None, as_json: bool, **filters: Any
+) -> None:
     """List runs, newest first."""
 
     async def read(services: Services) -> list[Run]:
-        return await services.store.runs(RunFilter(**filters), limit=limit)
+        digest = None if dataset is None else (await services.datasets.find(dataset)).hash
+        run_filter = RunFilter(**filters, dataset_hash=digest)
+        return await services.store.runs(run_filter, limit=limit)
 
     runs = with_services(load(config_path), read)
     if as_json:

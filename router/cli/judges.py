@@ -55,6 +55,7 @@ from router.evals.judges.people_labels import (
     read_labels,
 )
 from router.evals.judges.report import JudgeReport
+from router.evals.judges.rubric_use import rubric_marks
 from router.evals.judges.studies import CalibrationPlan, PairwisePlan, StudyProgress, calibration_of
 from router.evals.judges.study_export import (
     StudyJudgement,
@@ -277,14 +278,18 @@ def judge_resume(
 
 @judge.command("list")
 @click.option("--judge", "route", help="Only this judge's.")
+@click.option("--rubric", help="Only those that used it: a stock rubric, a file, or its 12 digits.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @config_option
 @json_option
-def judge_list(route: str | None, limit: int, config_path: Path | None, as_json: bool) -> None:
+def judge_list(
+    route: str | None, rubric: str | None, limit: int, config_path: Path | None, as_json: bool
+) -> None:
     """List studies, newest first, with their results."""
+    graded = () if rubric is None else rubric_marks(rubric, files=True)
 
     async def read(services: Services) -> list[Study]:
-        return await services.store.studies(judge=route, limit=limit)
+        return await services.store.studies(judge=route, graded=graded, limit=limit)
 
     studies = with_services(load(config_path), read)
     if as_json:

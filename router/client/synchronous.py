@@ -225,11 +225,21 @@ class Runs:
         experiment: str | None = None,
         tag: str | None = None,
         state: RunState | None = None,
+        dataset: str | None = None,
         limit: int = 50,
         before: str | None = None,
     ) -> Rows[Run]:
-        """Return runs, newest first; `before` is the id of the last run of the page before."""
-        params = {"experiment": experiment, "tag": tag, "state": state}
+        """Return runs, newest first.
+
+        Args:
+            experiment: only those of this experiment.
+            tag: only those that have it.
+            state: only those in this state.
+            dataset: only those of a registered version: `name@hash`, or `name` for its newest.
+            limit: the largest number of runs.
+            before: the id of the last run of the page before.
+        """
+        params = {"experiment": experiment, "tag": tag, "state": state, "dataset": dataset}
         call = ApiCall("GET", "/eval", {**params, "limit": limit, "before": before})
         answer = self._connection.request(call)
         return Rows(answer["data"])

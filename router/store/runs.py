@@ -103,6 +103,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     experiment: str | None = None
     tag: str | None = None
     key_id: str | None = None
+    dataset_hash: str | None = None
 
 
 ANY_RUN = RunFilter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -56,7 +57,15 @@ class StudyStore(Protocol):
         ...
 
     async def studies(
-        self, *, kind: StudyKind | None = None, judge: str | None = None, limit: int = 50
+        self,
+        *,
+        kind: StudyKind | None = None,
+        judge: str | None = None,
+        graded: Sequence[str] = (),
+        limit: int = 50,
     ) -> list[Study]:
-        """List studies, newest first, without `detail`."""
+        """List studies, newest first, without `detail`.
+
+        `graded` selects those whose `grading` has one of these texts in it; none selects all.
+        """
         ...

@@ -144,6 +144,7 @@ OPERATIONS = [
         {"source": "d.jsonl", "name": "n", "columns": {"input": "input"}},
         (("source",), ("name",), ("columns", KEY), ("columns", "input"), (KEY,)),
     ),
+    Op("POST", "/datasets", {"source": "d.jsonl"}, (), {"name": "n"}, ("name",)),
     Op(
         "PUT",
         "/datasets/{name}",

@@ -239,6 +239,8 @@ def _page(db: Connection, matching: RunFilter, limit: int, before: str | None) -
         conditions += ["experiment <> ''"] if matching.experiment else []
     if matching.tag is not None:
         conditions.append(db.contains("runs.tags", ":tag"))
+    if matching.dataset_hash is not None:
+        conditions.append("dataset_hash = :dataset_hash")
     if matching.key_id is not None:
         # SQLite takes the index of keys only when it reads the second condition.
         conditions.append("key_id = :key_id")

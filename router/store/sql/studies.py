@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from providers.errors import NotFoundError
 from router.store.columns.studies import STUDY_COLUMNS, study_columns, study_of
 from router.store.columns.values import json_text, readable
@@ -24,9 +26,14 @@ class SqlStudies(SqlPart, StudyStore):
         return await self._database.read("read a study", _study, study_id)
 
     async def studies(
-        self, *, kind: StudyKind | None = None, judge: str | None = None, limit: int = 50
+        self,
+        *,
+        kind: StudyKind | None = None,
+        judge: str | None = None,
+        graded: Sequence[str] = (),
+        limit: int = 50,
     ) -> list[Study]:
-        return await self._database.read("list studies", _studies, kind, judge, limit)
+        return await self._database.read("list studies", _studies, kind, judge, graded, limit)
 
 
 def _set(db: Connection, study: Study) -> None:
@@ -46,14 +53,22 @@ def _study(db: Connection, study_id: str) -> Study:
     return study_of(rows[0])
 
 
-def _studies(db: Connection, kind: str | None, judge: str | None, limit: int) -> list[Study]:
-    conditions = {"kind = :kind": kind, db.contains("judges", ":judge"): judge}
+def _studies(
+    db: Connection, kind: str | None, judge: str | None, graded: Sequence[str], limit: int
+) -> list[Study]:
+    marks = {f"mark_{n}": mark for n, mark in enumerate(graded)}
+    any_mark = " OR ".join(f"replace(grading, :{name}, '') <> grading" for name in marks)
+    conditions = {
+        "kind = :kind": kind,
+        db.contains("judges", ":judge"): judge,
+        f"({any_mark})": graded or None,
+    }
     where = " AND ".join(text for text, value in conditions.items() if value is not None)
     with db.lenient_text():
         rows = db.execute(
             f"SELECT {_WITHOUT_DETAIL} FROM judge_studies"
             f"{f' WHERE {where}' if where else ''}"
             " ORDER BY created_at DESC, id DESC LIMIT :limit",
-            {"kind": kind, "judge": json_text(judge), "limit": limit},
+            {"kind": kind, "judge": json_text(judge), "limit": limit} | marks,
         )
         return readable(rows, study_of, lambda row: f"the study {row[0]}")

@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray test-client test-mlflow test-outages fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints clean
+.PHONY: demo docs client dist site test test-ray test-notebook test-client test-mlflow test-outages fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints notebook clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -36,7 +36,7 @@ PROCESSES ?= 2
 
 test: .venv/all
 	$(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/serve \
-	  --ignore=tests/mlflow
+	  --ignore=tests/mlflow --ignore=tests/notebook
 
 test-ray: .venv/all
 	$(PYTEST) tests/serve
@@ -53,6 +53,14 @@ test-outages: .venv/dev
 # Runs that are sent to MLflow, whose import takes seconds.
 test-mlflow: .venv/dev
 	$(PYTEST) tests/mlflow
+
+# Every cell of docs/walkthrough.ipynb, whose texts must be what it shows.
+test-notebook: .venv/notebook
+	$(PYTEST) tests/notebook
+
+# The same, and its outputs are written into it.
+notebook: .venv/notebook
+	$(BIN)/python tests/notebook/run_walkthrough.py
 
 # Parsers on bytes that atheris finds, and every operation of the schema: each for this long.
 FUZZ_SECONDS ?= 60
@@ -113,7 +121,7 @@ bench: .venv/dev
 constraints: .venv/uv
 	$(UV) compile --quiet --upgrade --no-annotate --no-header \
 	  --no-emit-package torch --extra dev --extra parquet --extra metrics --extra evaluate \
-	  --extra local --extra local-test --extra ray --extra fuzz --extra dist --extra docs --extra mutants --extra deploy \
+	  --extra local --extra local-test --extra ray --extra fuzz --extra dist --extra docs --extra mutants --extra notebook --extra deploy \
 	  pyproject.toml --output-file constraints.txt
 
 .venv/uv:
@@ -145,6 +153,10 @@ constraints: .venv/uv
 # What `make check-deploy` reads compose.yaml and the chart with.
 .venv/deploy: .venv/dev
 	$(INSTALL) -e '.[dev,parquet,metrics,deploy]'
+	touch $@
+
+.venv/notebook: .venv/core
+	$(INSTALL) -e '.[dev,parquet,notebook]'
 	touch $@
 
 .venv/fuzz: .venv/all

@@ -28,8 +28,9 @@ def of_mean(values: Floats, low: float | None = None, high: float | None = None)
     if len(values) > 1 and values.min() < values.max():
         n, mean = len(values), float(values.mean())
         centred = values - mean
-        spread = float(np.sqrt((centred**2).mean()))
-        skew = float((centred**3).mean()) / spread**3 / n**0.5
+        squares = centred * centred
+        spread = math.sqrt(float(squares.mean()))
+        skew = float((squares * centred).mean()) / spread**3 / n**0.5
         error = spread / (n - 1) ** 0.5
         for name, test in (
             ("t", StudentTest(mean, error, n - 1)),

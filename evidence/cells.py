@@ -23,15 +23,17 @@ class Data(NamedTuple):
         values: shape (n,), or (n, repeats), or (comparisons, n) for a family.
         baseline: what they are compared with, of the same shape; None without one.
         clusters: the cluster of each sample; None when each stands alone.
+        paired: whether values and baseline are of the same samples.
     """
 
     values: Floats
     baseline: Floats | None = None
     clusters: list[int] | None = None
+    paired: bool = True
 
     def key(self) -> bytes:
         """Return the same bytes for samples that are the same but for their order."""
-        if self.baseline is not None and len(self.baseline) != len(self.values):
+        if self.baseline is not None and not self.paired:
             return np.sort(self.values).tobytes() + np.sort(self.baseline).tobytes()
         columns = [self.values if self.values.ndim > 1 else self.values[None, :]]
         if self.baseline is not None:

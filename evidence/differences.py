@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import numpy as np
 
 from evaluators.base import Output
-from evaluators.stats.comparison import ALPHA, Comparison, SampleScores, comparison, judged
-from evaluators.stats.differences import unpaired_difference
+from evaluators.stats.comparison import (
+    ALPHA,
+    Comparison,
+    MarginTest,
+    SampleScores,
+    comparison,
+    judged,
+    margin_test,
+    shows,
+)
+from evaluators.stats.inversion import p_value
+from evaluators.stats.unpaired import unpaired_test
 from evidence import candidates
 from evidence.cells import MARGIN_ALPHA, Cell, Data, Ends, Floats, Outcome, ends
 from evidence.shapes import (
@@ -39,7 +49,12 @@ Sizable: TypeAlias = Callable[[np.random.Generator, tuple[int, int]], Floats]
 
 
 def compare(
-    output: Output, first: Floats, second: Floats, index: list[int] | None, margin: float | None
+    output: Output,
+    first: Floats,
+    second: Floats,
+    index: list[int] | None = None,
+    *,
+    always_valid: bool = False,
 ) -> Comparison:
     """Compare one output of two routes, as a report does."""
     return comparison(
@@ -48,8 +63,22 @@ def compare(
         scores(second),
         None if index is None else np.asarray(index),
         seed=0,
-        margin=margin,
+        always_valid=always_valid,
     )
+
+
+def compare_whole(
+    output: Output, first: Floats, second: Floats, *, always_valid: bool = False
+) -> Comparison:
+    """Compare scores that are whole numbers, of which the same few tables come again and again."""
+    key = Data(first, second).key()
+    return _compare_table(output, key, len(first), always_valid=always_valid)
+
+
+@lru_cache(maxsize=20_000)
+def _compare_table(output: Output, key: bytes, n: int, *, always_valid: bool) -> Comparison:
+    first, second = np.frombuffer(key, dtype=np.float64, count=2 * n).reshape(2, n)
+    return compare(output, first, second, always_valid=always_valid)
 
 
 def scores(values: Floats) -> SampleScores:
@@ -60,18 +89,15 @@ def scores(values: Floats) -> SampleScores:
     return SampleScores(values[:, 0] / values[:, 1], values, present)
 
 
-def _pair(output: Output, truth: float, margin: float | None = None) -> Callable[[Data], Outcome]:
+def _pair(output: Output, truth: float) -> Callable[[Data], Outcome]:
     """Return the reading of a comparison; without a true difference, p below 5% is wrong."""
 
     def compute(data: Data) -> Outcome:
         assert data.baseline is not None, "a difference has two sides"
-        compared = compare(output, data.values, data.baseline, data.clusters, margin)
+        compared = compare(output, data.values, data.baseline, data.clusters)
         interval = ends(compared.low, compared.high)
         wrong = None
-        if margin is not None:
-            [verdict] = judged([compared], {output.name: output})
-            wrong = verdict.verdict == "equivalent"
-        elif truth == 0 and compared.p_value is not None:
+        if truth == 0 and compared.p_value is not None:
             wrong = compared.p_value < ALPHA
         return Outcome(
             interval,
@@ -413,7 +439,8 @@ def _unpaired() -> list[Cell]:
         over: str = "",
     ) -> Cell:
         def draw(random: np.random.Generator) -> Data:
-            return Data(sides[0](random, sizes[0]), sides[1](random, sizes[1]))
+            first, second = (side(random, n) for side, n in zip(sides, sizes, strict=True))
+            return Data(first, second, paired=False)
 
         title = name if sizes[0] == sizes[1] else f"{name}, against {sizes[1]}"
         compute = partial(_unpaired_outcome, truth=truth, limits=limits)
@@ -453,13 +480,15 @@ def _unpaired() -> list[Cell]:
 def _unpaired_outcome(
     data: Data, *, truth: float, limits: tuple[float | None, float | None]
 ) -> Outcome:
+    """Test as `unpaired_difference` does, without the other tests that stand beside it."""
     assert data.baseline is not None, "a difference has two sides"
     low, high = limits
-    compared = unpaired_difference(data.values, data.baseline, low=low, high=high)
-    assert compared is not None, "two sides"
-    interval = ends(compared.low, compared.high)
-    wrong = compared.p_value < ALPHA if truth == 0 else None
-    return Outcome(interval, compared.method, wrong, _contradicts(interval, compared.p_value))
+    test = unpaired_test(data.values, data.baseline, low=low, high=high)
+    interval, p_of_zero = test.interval(1 - ALPHA), p_value(test)
+    if interval is not None and low is not None and high is not None:
+        interval = max(interval[0], low - high), min(interval[1], high - low)
+    wrong = p_of_zero < ALPHA if truth == 0 else None
+    return Outcome(interval, test.method, wrong, _contradicts(interval, p_of_zero))
 
 
 def _equivalence() -> list[Cell]:
@@ -496,39 +525,68 @@ def _equivalence() -> list[Cell]:
             name,
             n,
             draw,
-            _without_interval(_pair(output, 0.0, margin)),
+            partial(_equivalent, output=output, margin=margin),
             nominal=MARGIN_ALPHA,
         )
         for name, n, draw, margin, output in shifted
     ]
 
 
-def _without_interval(compute: Callable[[Data], Outcome]) -> Callable[[Data], Outcome]:
-    """Leave out the interval of a cell that is about a verdict."""
-    return lambda data: compute(data)._replace(ends=None, candidates={}, contradicts=False)
+def _equivalent(data: Data, *, output: Output, margin: float) -> Outcome:
+    """Say whether the verdict is `equivalent`, which it cannot be where the margin is not shown."""
+    found = margin_test_of(data, output)
+    wrong = shows(found, margin, rises=None)
+    if wrong:
+        assert data.baseline is not None, "a difference has two sides"
+        sides = scores(data.values), scores(data.baseline)
+        compared = comparison(("new", output), *sides, None, seed=0, margin=margin)
+        [verdict] = judged([compared], {output.name: output})
+        wrong = verdict.verdict == "equivalent"
+    return Outcome(method=found.test.method, wrong=wrong)
+
+
+def margin_test_of(data: Data, output: Output, *, always_valid: bool = False) -> MarginTest:
+    """Return the test of a margin; repeats are averaged, as in reports."""
+    assert data.baseline is not None, "a difference has two sides"
+    index = None if data.clusters is None else np.asarray(data.clusters)
+    first, second = (
+        scores(values.reshape(len(values), -1).mean(axis=1))
+        for values in (data.values, data.baseline)
+    )
+    found = margin_test(output, first, second, index, always_valid=always_valid)
+    assert found is not None, "samples in common"
+    return found
 
 
 def _families() -> list[Cell]:
     """Reports of equal routes: how many have a verdict of `better` or `worse` at all."""
 
-    def compute(data: Data) -> Outcome:
-        assert data.baseline is not None, "a difference has two sides"
-        outputs = [Output(name=f"m{number}") for number in range(len(data.values))]
-        compared = [
-            compare(output, first, second, None, None)
-            for output, first, second in zip(outputs, data.values, data.baseline, strict=True)
-        ]
-        verdicts = judged(compared, {output.name: output for output in outputs})
-        wrong = any(compared.verdict in {"better", "worse"} for compared in verdicts)
-        return Outcome(method="Holm", wrong=wrong)
+    def compute_of(
+        made: Callable[[Output, Floats, Floats], Comparison],
+    ) -> Callable[[Data], Outcome]:
+        def compute(data: Data) -> Outcome:
+            assert data.baseline is not None, "a difference has two sides"
+            compared = [
+                made(SCORE, first, second)
+                for first, second in zip(data.values, data.baseline, strict=True)
+            ]
+            verdicts = judged(compared, {SCORE.name: SCORE})
+            wrong = any(compared.verdict in {"better", "worse"} for compared in verdicts)
+            return Outcome(method="Holm", wrong=wrong)
+
+        return compute
 
     def draw(count: int, sample: Sizable) -> Draw:
         size = (count, 50)
         return lambda random: Data(sample(random, size), sample(random, size))
 
-    shapes: list[tuple[str, Sizable]] = [
-        ("beta(2, 6)", lambda random, size: random.beta(2, 6, size)),
-        ("0 or 1", lambda random, size: (random.random(size) < 0.8).astype(np.float64)),
+    shapes: list[tuple[str, Sizable, Callable[[Data], Outcome]]] = [
+        ("beta(2, 6)", lambda random, size: random.beta(2, 6, size), compute_of(compare)),
+        (
+            "0 or 1",
+            lambda random, size: (random.random(size) < 0.8).astype(np.float64),
+            compute_of(compare_whole),
+        ),
     ]
     return [
         Cell(
@@ -539,7 +597,7 @@ def _families() -> list[Cell]:
             compute,
         )
         for count in (4, 12)
-        for name, f in shapes
+        for name, f, compute in shapes
     ]
 
 
@@ -559,7 +617,7 @@ def _gatekept() -> list[Cell]:
         assert data.baseline is not None, "a difference has two sides"
         outputs = [Output(name=f"m{number}", low=None, high=None) for number in range(count)]
         compared = [
-            compare(output, first, second, None, None)
+            compare(output, first, second)
             for output, first, second in zip(outputs, data.values, data.baseline, strict=True)
         ]
         verdicts = judged(compared, {output.name: output for output in outputs}, primary="m0")

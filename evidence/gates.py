@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from evaluators.base import Output
-from evaluators.stats.comparison import MarginTest, margin_test, shows, units_within
+from evaluators.stats.comparison import MarginTest, shows, units_within
 from evidence.cells import MARGIN_ALPHA, Cell, Data, Outcome
 from evidence.differences import (
     GRADE,
@@ -21,7 +21,7 @@ from evidence.differences import (
     draw_rare,
     draw_shifted,
     draw_tied,
-    scores,
+    margin_test_of,
 )
 from evidence.shapes import clustered_binary, clusters
 
@@ -40,22 +40,11 @@ def _gate(output: Output, kind: str, margin: float) -> Callable[[Data], Outcome]
 
     def compute(data: Data) -> Outcome:
         rises = _RISES[kind, output.higher_is_better]
-        return Outcome(method="gate", wrong=shows(tested(data, output), margin, rises=rises))
+        return Outcome(
+            method="gate", wrong=shows(margin_test_of(data, output), margin, rises=rises)
+        )
 
     return compute
-
-
-def tested(data: Data, output: Output) -> MarginTest:
-    """Return the test of a margin; repeats are averaged, as in reports."""
-    assert data.baseline is not None, "a difference has two sides"
-    index = None if data.clusters is None else np.asarray(data.clusters)
-    first, second = (
-        scores(values.reshape(len(values), -1).mean(axis=1))
-        for values in (data.values, data.baseline)
-    )
-    found = margin_test(output, first, second, index)
-    assert found is not None, "samples in common"
-    return found
 
 
 def _cells(
@@ -230,7 +219,7 @@ def _promised(kind: str, sized: Callable[[int], Draw], margin: float, output: Ou
     @cache
     def enough() -> int:
         random = np.random.Generator(np.random.PCG64(1))
-        found = tested(sized(LARGE)(random), output)
+        found = margin_test_of(sized(LARGE)(random), output)
         small = MarginTest(found.test.scaled(SMALL / LARGE, 0.0), SMALL)
         units = units_within(small, margin, rises=_RISES[kind, output.higher_is_better])
         assert units is not None, "a margin that can be shown"

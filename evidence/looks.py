@@ -8,13 +8,13 @@ import numpy as np
 
 from evaluators.base import Answer, Output, Score
 from evaluators.base import Cell as Place
-from evaluators.stats.comparison import ALPHA, Comparison, SampleScores, comparison
+from evaluators.stats.comparison import ALPHA, Comparison, SampleScores, comparison, shows
 from evaluators.stats.intervals import t_quantile
 from evaluators.stats.sequential import StopRule, StopWhen
 from evidence.cells import ALPHA as NOMINAL
 from evidence.cells import MARGIN_ALPHA, Cell, Data, Ends, Floats, Outcome, ends
-from evidence.differences import SCORE, UNBOUNDED, Draw
-from evidence.runs import BASELINE, CANDIDATE, run
+from evidence.differences import SCORE, UNBOUNDED, Draw, margin_test_of
+from evidence.runs import BASELINE, CANDIDATE
 from evidence.shapes import EXPONENTIAL, NORMAL, beta, both, clustered_normal, clusters
 
 LOOKS = 10
@@ -204,9 +204,7 @@ def _gates() -> list[Cell]:
         passed = False
         for n in range(50, len(data.values) + 1, 50):
             seen = Data(data.values[:n], data.baseline[:n])
-            passed = run(seen, SCORE, always_valid=True).passes(
-                "score non_inferior baseline by 0.05"
-            )
+            passed = shows(margin_test_of(seen, SCORE, always_valid=True), 0.05, rises=True)
             if passed:
                 break
         return Outcome(method="gate", wrong=passed)

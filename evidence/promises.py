@@ -7,48 +7,30 @@ from collections.abc import Callable
 import numpy as np
 
 from evaluators.base import Output
-from evaluators.stats.comparison import (
-    ALPHA,
-    Clusters,
-    Comparison,
-    SampleScores,
-    comparison,
-    judged,
-)
+from evaluators.stats.comparison import ALPHA, judged
 from evaluators.stats.power import (
     always_valid_effect,
     minimum_detectable_effect,
     minimum_detectable_share,
 )
 from evidence.cells import Cell, Data, Floats, Outcome
-from evidence.differences import SCORE, UNBOUNDED, Draw
+from evidence.differences import SCORE, UNBOUNDED, Draw, compare, compare_whole
 from evidence.shapes import SHARED, clustered_normal, clusters
 
 MISSED = 0.2
 DISCORDANT = 0.3
 
 
-def _compared(
-    output: Output, data: Data, number: int, clusters: Clusters, *, always_valid: bool
-) -> Comparison:
-    assert data.baseline is not None, "a difference has two sides"
-    first, second = (
-        SampleScores(side[number], np.empty((side.shape[1], 0)), np.ones(side.shape[1], np.bool_))
-        for side in (data.values, data.baseline)
-    )
-    return comparison(
-        (f"route {number}", output), first, second, clusters, seed=0, always_valid=always_valid
-    )
-
-
 def _compute(output: Output, *, always_valid: bool) -> Callable[[Data], Outcome]:
     """Compare several routes with a baseline; the first is better, the others equal to it."""
 
     def compute(data: Data) -> Outcome:
-        index = None if data.clusters is None else np.asarray(data.clusters)
+        assert data.baseline is not None, "a difference has two sides"
         made = [
-            _compared(output, data, number, index, always_valid=always_valid)
-            for number in range(len(data.values))
+            compare_whole(output, first, second, always_valid=always_valid)
+            if output is SCORE
+            else compare(output, first, second, data.clusters, always_valid=always_valid)
+            for first, second in zip(data.values, data.baseline, strict=True)
         ]
         verdicts = judged(made, {output.name: output})
         return Outcome(method=verdicts[0].method, wrong=verdicts[0].verdict != "better")

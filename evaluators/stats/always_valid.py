@@ -15,6 +15,7 @@ What is assumed: the order of the dataset's rows has nothing to do with their sc
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Hashable, Sequence
 from statistics import NormalDist
 
@@ -33,7 +34,7 @@ from evaluators.stats.inversion import (
     DifferenceTest,
     NoTest,
     Tails,
-    boundary,
+    crossing,
     drawn_again,
 )
 from evaluators.stats.resampling import Floats
@@ -82,8 +83,8 @@ class BettingTest:
     def interval(self, level: float) -> tuple[float, float]:
         """Return the means that no gambler has got rich by betting against."""
         alpha = (1 - level) / 2
-        low = boundary(lambda value: self._above(value) < alpha, self._low, self._mean)
-        high = boundary(lambda value: self._below(value) < alpha, self._high, self._mean)
+        low = crossing(lambda value: _log(self._above(value) / alpha), self._low, self._mean)
+        high = crossing(lambda value: _log(self._below(value) / alpha), self._high, self._mean)
         return low, high
 
     def scaled(self, ratio: float, luck: float) -> BettingTest:
@@ -193,6 +194,10 @@ def widened(interval: Interval) -> Interval:
     error = (interval.high - interval.low) / (2 * NormalDist().inv_cdf(0.975))
     low, high = AsymptoticTest(interval.estimate, error, interval.n).interval(0.95)
     return msgspec.structs.replace(interval, low=low, high=high, method="asymptotic")
+
+
+def _log(share: float) -> float:
+    return math.log(max(share, sys.float_info.min))
 
 
 def _log_sum(logs: Floats) -> float:

@@ -22,7 +22,7 @@ from evaluators.base import Output
 from evaluators.stats import differences, intervals
 from evaluators.stats.corrected_means import corrected_tests
 from evaluators.stats.differences import PairedTests
-from evaluators.stats.inversion import DifferenceMethod, DifferenceTest
+from evaluators.stats.inversion import DifferenceMethod, DifferenceTest, rejects
 from evaluators.stats.power import (
     MAX_SAMPLES,
     always_valid_effect,
@@ -356,10 +356,12 @@ def shows(tested: MarginTest, margin: float, *, rises: bool | None) -> bool:
         rises: whether a difference of minus the margin has to be excluded, or one of the margin;
             None for both.
     """
-    below, above = tested.test.tails(-margin).above, tested.test.tails(margin).below
-    if rises is None:
-        return max(below, above) < ALPHA / 2
-    return (below if rises else above) < ALPHA / 2
+    values = ((-margin, True), (margin, False))
+    return all(
+        rejects(tested.test, value, above=above, alpha=ALPHA / 2)
+        for value, above in values
+        if rises is None or rises is above
+    )
 
 
 def units_within(tested: MarginTest, margin: float, *, rises: bool | None) -> int | None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from evaluators.stats.always_valid import AsymptoticTest, always_valid_test
 from evaluators.stats.intervals import (
@@ -220,7 +220,7 @@ def paired_tests(
     n = len(first)
     differences = first - second
     # What differs by rounding only is a tie: otherwise noise of 1e-17 gets an effect size.
-    differences[np.isclose(first, second, rtol=1e-9, atol=1e-12)] = 0.0
+    differences[_tied(first, second)] = 0.0
     # Nor is what varies by rounding only a spread.
     if np.ptp(differences) <= ROUNDING * max(np.abs(first).max(), np.abs(second).max()):
         differences[:] = differences[0]
@@ -438,10 +438,16 @@ def corpus_tests(
 def outcomes(a: ArrayLike, b: ArrayLike) -> WinCounts:
     """Count wins, ties and losses of a against b by sample; equal up to rounding is a tie."""
     first, second = finite(a), finite(b)
-    ties = np.isclose(first, second, rtol=1e-9, atol=1e-12)
+    ties = _tied(first, second)
     wins = int(np.count_nonzero(~ties & (first > second)))
     tied = int(np.count_nonzero(ties))
     return WinCounts(wins=wins, ties=tied, losses=len(first) - wins - tied)
+
+
+def _tied(first: Floats, second: Floats) -> NDArray[np.bool_]:
+    """Say which values are equal up to rounding."""
+    tied: NDArray[np.bool_] = np.abs(first - second) <= 1e-12 + 1e-9 * np.abs(second)
+    return tied
 
 
 def paired_t(differences: ArrayLike) -> float:

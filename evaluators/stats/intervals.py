@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal, TypeAlias
 
@@ -25,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluators.stats.inversion import constant_interval, crossing, skewed
+from evaluators.stats.inversion import BoundedTest, constant_interval, crossing, skewed
 from evaluators.stats.resampling import RESAMPLING_LIMIT, Floats, in_blocks, multiplicities
 from evaluators.stats.resampling import resamples as index_resamples
 
@@ -76,12 +75,10 @@ FEWEST_CLUSTERS = 5
 """Below so many effective clusters no interval holds its level, so none is given."""
 
 _NORMAL = NormalDist()
-_DRAWS = 10_000
 
 # Of so many samples Wilson's interval is a point.
 _SIZE_LIMIT = 1e9
 _FEW = 30  # with more samples the bound from the range is wider anyway
-_GROUPS = 64
 
 # Noise of this share of the range, or more, moves means further than rare values do.
 _NOISY = 0.06
@@ -162,8 +159,9 @@ def mean_interval(
     interval = skewed_interval(array, level=level, longest=LONGEST_BOUNDED_END, power=1.0)
     if n <= _FEW:
         # Student's t knows nothing of the range, which limits how far off a few samples can be.
-        limit = bounded_interval(array, level=level, low=low, high=high)
-        return within(interval, limit.low, limit.high)
+        ends = interval.low or 0.0, interval.high or 0.0
+        below, above = BoundedTest(array, low, high).limited(*ends, level)
+        return msgspec.structs.replace(interval, low=below, high=above)
     return within(interval, low, high)
 
 
@@ -185,7 +183,7 @@ def _clustered_interval(
     if low is not None and high is not None:
         means = np.bincount(index, weights=array) / sizes
         if _nearly_alike(means, high - low, noise / float(sizes.mean()) ** 0.5):
-            below, above = _bounded_ends(means, sizes, low, high, level)
+            below, above = BoundedTest(means, low, high, sizes=sizes).interval(level)
             return msgspec.structs.replace(interval, low=below, high=above, method="bounded")
         score = clustered_wilson(array, clusters, level=level, low=low, high=high)
         interval = _hull(interval, score)
@@ -248,8 +246,9 @@ def skewed_interval(
         return _without_interval(array, n)
     estimate = float(array.mean())
     deviations, scale = _scaled(array - estimate)
-    spread = float(np.sqrt((deviations**2).mean()))
-    skew = float((deviations**3).mean()) / spread**3 / n**0.5
+    squares = deviations * deviations
+    spread = math.sqrt(float(squares.mean()))
+    skew = float((squares * deviations).mean()) / spread**3 / n**0.5
     skew *= _unbiased(n) ** power
     error = scale * spread / (n - 1) ** 0.5
     low, high = _skewed_ends(
@@ -280,12 +279,8 @@ def bounded_interval(
 ) -> Interval:
     """Return the mean of a score with a range, and an interval that allows for unseen values.
 
-    Each end is a quantile of the mean of the values and one more, at that end of the range, with
-    weights drawn from a flat Dirichlet distribution (Gaffke 2005, Mathematical Methods of
-    Statistics 14:451-467; Learned-Miller and Thomas 2019, arXiv 1905.06208). For values of 0 and 1
-    that is the interval of Clopper and Pearson, for values that are all the same
-    `constant_interval`. That it holds its level in general is a conjecture, which no simulation
-    has contradicted.
+    It inverts `BoundedTest`. For values of 0 and 1 that is the interval of Clopper and Pearson, for
+    values that are all the same `constant_interval`.
 
     Args:
         values: numbers, shape (n,).
@@ -302,43 +297,8 @@ def bounded_interval(
         value = float(array[0])  # not the mean: that of three 0.1 is 0.10000000000000002
         ends = constant_interval(value, n, low, high, level)
         return Interval(estimate=value, low=ends[0], high=ends[1], n=n, method="bounded")
-    below, above = _bounded_ends(array, np.ones(n), low, high, level)
+    below, above = BoundedTest(array, low, high).interval(level)
     return Interval(estimate=float(array.mean()), low=below, high=above, n=n, method="bounded")
-
-
-def _bounded_ends(
-    values: Floats, sizes: Floats, low: float, high: float, level: float
-) -> tuple[float, float]:
-    """Return the ends of `bounded_interval`, for values of clusters of these sizes.
-
-    One more cluster is as large as those that the effective number of clusters counts.
-    """
-    unseen = float((sizes**2).sum() / sizes.sum())
-    pairs, counts = np.unique(np.column_stack([values, sizes]), axis=0, return_counts=True)
-    different, size = pairs.T
-    if len(different) > _GROUPS:
-        # Values that lie so close count as their mean.
-        order = np.argsort(values, kind="stable")
-        groups = np.array_split(order, _GROUPS)
-        size = np.array([sizes[group].mean() for group in groups])
-        different = np.array([np.average(values[group], weights=sizes[group]) for group in groups])
-        counts = np.array([len(group) for group in groups])
-    weights = _weights(tuple(counts.tolist())) * np.append(size, unseen)
-    weights /= weights.sum(axis=1, keepdims=True)
-    seen = weights[:, :-1] @ different
-    return (
-        float(np.quantile(seen + weights[:, -1] * low, (1 - level) / 2)),
-        float(np.quantile(seen + weights[:, -1] * high, (1 + level) / 2)),
-    )
-
-
-@lru_cache(maxsize=4)
-def _weights(counts: tuple[int, ...]) -> Floats:
-    """Draw the weights of groups of so many values, and of one more, from a flat distribution."""
-    random = np.random.Generator(np.random.PCG64(0))
-    weights = random.standard_gamma([*map(float, counts), 1.0], (_DRAWS, len(counts) + 1))
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights
 
 
 def bca_interval(
@@ -629,8 +589,9 @@ def corpus_interval(
     if drawn.min() == drawn.max():
         return Interval(estimate=estimate, low=None, high=None, n=n)
     deviations, scale = _scaled(drawn - drawn.mean())
-    spread = float(np.sqrt((deviations**2).mean()))
-    skew = float((deviations**3).mean()) / spread**3 * _unbiased(n)
+    squares = deviations * deviations
+    spread = math.sqrt(float(squares.mean()))
+    skew = float((squares * deviations).mean()) / spread**3 * _unbiased(n)
     # So much of it may be chance, of which resamples of many samples would show nothing else.
     skew = math.copysign(max(0.0, abs(skew) - math.sqrt(6 / resamples)), skew)
     low, high = _skewed_ends(
@@ -772,7 +733,7 @@ def _bca(drawn: Floats, deviations: Floats, level: float) -> tuple[float, float]
 def corpus_score(corpus: Corpus, sums: Floats) -> float:
     """Return the score of the sums. Raises ValueError if it is not a number."""
     score = float(corpus(sums.tolist()))
-    if not np.isfinite(score):
+    if not math.isfinite(score):
         raise ValueError("a corpus score must be a finite number")
     return score
 

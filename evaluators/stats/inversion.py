@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
@@ -49,6 +50,9 @@ FEW_DIFFERENT = 5
 
 _NORMAL = NormalDist()
 JUST_ABOVE_ZERO = 1e-9
+_TINY = 1e-15
+_SECANTS = 8
+_CLOSE = 1e-6  # the error after one more step is about its square
 _STEPS = 60  # halvings of a range that is at most 2 wide: as fine as a float
 _VALUES_LIMIT = 512  # different ones, beyond which a grid of as many is as good
 _CHOICES_LIMIT = 200_000
@@ -108,6 +112,21 @@ def equivalence_p(test: DifferenceTest, margin: float) -> float:
     return min(1.0, 2 * max(test.tails(-margin).above, test.tails(margin).below))
 
 
+def rejects(test: DifferenceTest, value: float, *, above: bool, alpha: float) -> bool:
+    """Say whether the one-sided p-value of a true difference of `value` is below `alpha`.
+
+    Args:
+        test: the test.
+        value: the difference.
+        above: whether the estimate has to be above the value, or below it.
+        alpha: the level, of one side.
+    """
+    if isinstance(test, EveryTest):
+        return test.rejects(value, above=above, alpha=alpha)
+    tails = test.tails(value)
+    return (tails.above if above else tails.below) < alpha
+
+
 class DichotomousTest:
     """The difference of two shares over the same samples: every score is 0 or 1.
 
@@ -140,9 +159,7 @@ class DichotomousTest:
 
     def interval(self, level: float) -> tuple[float, float]:
         """Return the differences that the test does not reject."""
-        quantile = _NORMAL.inv_cdf(0.5 + level / 2)
-        low = boundary(lambda value: self._score(value) > quantile, -1.0, self._estimate)
-        high = boundary(lambda value: self._score(value) < -quantile, 1.0, self._estimate)
+        low, high = _score_ends(self._wins, self._losses, self._n, level)
         if p_value(self) > 1 - level:
             return min(low, 0.0), max(high, 0.0)
         # At levels far above 95% the two tests can differ the other way about.
@@ -151,16 +168,29 @@ class DichotomousTest:
         return low, min(high, -JUST_ABOVE_ZERO)
 
     def _score(self, value: float) -> float:
-        """Return the estimate's distance from `value` in standard errors under that value."""
-        wins, losses, n = self._wins, self._losses, self._n
-        linear = (2 * n - wins + losses) * value - wins - losses
-        constant = -losses * value * (1 - value)
-        share = (math.sqrt(max(0.0, linear**2 - 8 * n * constant)) - linear) / (4 * n)
-        variance = n * (2 * share + value * (1 - value))
-        distance = wins - losses - n * value
-        if variance < 1e-12 * n:
-            return 0.0 if abs(distance) < 1e-9 else math.copysign(math.inf, distance)
-        return distance / math.sqrt(variance)
+        return _score(value, self._wins, self._losses, self._n)
+
+
+# Comparisons of one report are of the same few tables.
+@lru_cache(maxsize=4096)
+def _score_ends(wins: float, losses: float, n: float, level: float) -> tuple[float, float]:
+    """Return the differences that Tango's test does not reject."""
+    quantile, estimate = _NORMAL.inv_cdf(0.5 + level / 2), (wins - losses) / n
+    low = boundary(lambda value: _score(value, wins, losses, n) > quantile, -1.0, estimate)
+    high = boundary(lambda value: _score(value, wins, losses, n) < -quantile, 1.0, estimate)
+    return low, high
+
+
+def _score(value: float, wins: float, losses: float, n: float) -> float:
+    """Return the estimate's distance from `value` in standard errors under that value."""
+    linear = (2 * n - wins + losses) * value - wins - losses
+    constant = -losses * value * (1 - value)
+    share = (math.sqrt(max(0.0, linear**2 - 8 * n * constant)) - linear) / (4 * n)
+    variance = n * (2 * share + value * (1 - value))
+    distance = wins - losses - n * value
+    if variance < 1e-12 * n:
+        return 0.0 if abs(distance) < 1e-9 else math.copysign(math.inf, distance)
+    return distance / math.sqrt(variance)
 
 
 class StudentTest:
@@ -282,6 +312,9 @@ class BoundedTest:
             self._sizes = np.ones(len(self._values))
         weights = self._counts * self._sizes
         self._unseen = float((weights * self._sizes).sum() / weights.sum())
+        if len(values) > _VALUES_LIMIT and sizes is not None:
+            self._values, self._counts, self._sizes = _grouped(values, self._counts, sizes)
+            weights = self._counts * self._sizes
         self._mean = float(weights @ self._values / weights.sum())
         self._at_zero = at_zero
 
@@ -308,12 +341,7 @@ class BoundedTest:
     def interval(self, level: float) -> tuple[float, float]:
         """Return the differences that the test does not reject."""
         tail = (1 - level) / 2
-        low = crossing(
-            lambda value: self._tail(value, self._low, 1.0) - tail, self._low, self._mean
-        )
-        high = crossing(
-            lambda value: self._tail(value, self._high, -1.0) - tail, self._high, self._mean
-        )
+        low, high = self._end(tail, self._low, 1.0), self._end(tail, self._high, -1.0)
         if self._at_zero is None:
             return low, high
         if self._at_zero.above < tail:
@@ -322,6 +350,31 @@ class BoundedTest:
             high = min(high, -JUST_ABOVE_ZERO)
         else:
             low, high = min(low, 0.0), max(high, 0.0)
+        return low, high
+
+    def _end(self, tail: float, end: float, sign: float) -> float:
+        """Return the value whose tail is so large."""
+        furthest = _quantile(tail)
+        weights = self._counts * self._sizes
+        total = float(weights.sum()) + self._unseen
+        mean = self._mean + self._unseen / total * (end - self._mean)
+        squares = float(weights * self._sizes @ (self._values - mean) ** 2)
+        spread = math.sqrt(squares + (self._unseen * (end - mean)) ** 2) / total
+        return crossing(
+            # As quantiles, tails are nearly straight lines.
+            lambda value: _quantile(self._tail(value, end, sign)) - furthest,
+            end,
+            self._mean,
+            near=(mean + sign * furthest * spread, sign * spread),
+        )
+
+    def limited(self, low: float, high: float, level: float) -> tuple[float, float]:
+        """Return these ends, or those of the interval where they lie further in."""
+        tail = (1 - level) / 2
+        if self._tail(low, self._low, 1.0) < tail:
+            low = self._end(tail, self._low, 1.0)
+        if self._tail(high, self._high, -1.0) < tail:
+            high = self._end(tail, self._high, -1.0)
         return low, high
 
     def scaled(self, ratio: float, luck: float) -> BoundedTest:
@@ -462,6 +515,12 @@ class EveryTest:
         tails = [test.tails(value) for test in self._tests]
         return Tails(max(tail.above for tail in tails), max(tail.below for tail in tails))
 
+    def rejects(self, value: float, *, above: bool, alpha: float) -> bool:
+        """Say whether all of them reject a value; the first that does not is the last one asked."""
+        return self._units >= self._fewest and all(
+            rejects(test, value, above=above, alpha=alpha) for test in self._tests
+        )
+
     def interval(self, level: float) -> tuple[float, float] | None:
         """Return the values that one of them does not reject; None where one has no bound."""
         ends = [test.interval(level) for test in self._tests]
@@ -537,12 +596,13 @@ def moments(differences: Floats) -> Moments:
     centred = differences - mean
     scale = float(np.abs(centred).max())
     standard = centred / scale  # so that powers neither vanish nor overflow
-    spread = float(np.sqrt((standard**2).mean()))
+    squares = standard * standard
+    spread = math.sqrt(float(squares.mean()))
     return Moments(
         mean,
         scale * spread / math.sqrt(n - 1),
-        float((standard**3).mean()) / spread**3 / math.sqrt(n),
-        float((standard**4).mean()) / spread**4,
+        float((squares * standard).mean()) / spread**3 / math.sqrt(n),
+        float((squares * squares).mean()) / spread**4,
     )
 
 
@@ -627,6 +687,18 @@ def _gridded(values: Floats, counts: Floats) -> tuple[Floats, Floats]:
     return points[chosen], gridded[chosen]
 
 
+def _grouped(values: Floats, counts: Floats, sizes: Floats) -> tuple[Floats, Floats, Floats]:
+    """Put clusters into groups of like means, so that the mean stays and so does its variance."""
+    order = np.argsort(values, kind="stable")
+    starts = np.linspace(0, len(order), _VALUES_LIMIT, endpoint=False).astype(np.intp)
+    weights = counts * sizes
+    samples, squares, total = (
+        np.add.reduceat(column[order], starts)
+        for column in (weights, weights * sizes, weights * values)
+    )
+    return total / samples, samples**2 / squares, squares / samples
+
+
 def constant_interval(
     value: float, n: float, low: float, high: float, level: float
 ) -> tuple[float, float]:
@@ -668,16 +740,46 @@ def boundary(rejected: Callable[[float], bool], outside: float, inside: float) -
     return inside
 
 
-def crossing(gap: Callable[[float], float], outside: float, inside: float) -> float:
+def crossing(
+    gap: Callable[[float], float],
+    outside: float,
+    inside: float,
+    *,
+    near: tuple[float, float] | None = None,
+) -> float:
     """Return where a continuous function that is below zero outside becomes zero.
 
     The end that is outside, where the function is not below zero even there.
+
+    Args:
+        gap: the function.
+        outside: where it is below zero.
+        inside: where it is not.
+        near: a value near that place, and by how much a value has to change there for the function
+            to change by 1; None where nothing is known.
     """
     from scipy.optimize import brentq  # noqa: PLC0415  (a third of a second to import)
 
     if outside == inside or gap(outside) >= 0:
         return outside
+    if near is not None:
+        value, change = near
+        last: tuple[float, float] | None = None
+        for _ in range(_SECANTS):
+            if not min(outside, inside) < value < max(outside, inside):
+                break
+            found = gap(value)
+            if last is not None and found != last[1]:
+                change = (value - last[0]) / (found - last[1])
+            outside, inside = (value, inside) if found < 0 else (outside, value)
+            last, value = (value, found), value - found * change
+            if abs(found) < _CLOSE:
+                return value
     return float(brentq(gap, outside, inside, xtol=1e-10, rtol=1e-9))
+
+
+def _quantile(share: float) -> float:
+    return _NORMAL.inv_cdf(min(1 - _TINY, max(_TINY, share)))
 
 
 def _normal_above(z: float) -> float:

@@ -30,6 +30,7 @@ MEAN = 1000.0
 # A route that won or lost every game would be infinitely good or bad: each pair that met gets half
 # a point each way.
 PRIOR = 0.5
+_CHUNK = 2_000_000  # numbers drawn at once
 
 
 class Game(NamedTuple):
@@ -119,12 +120,15 @@ def rate(games: Sequence[Game], *, seed: int = 0) -> Ratings:
     random = np.random.Generator(np.random.PCG64(seed))
     flat = points.reshape(len(questions), k * k)
     points_drawn, priors = np.empty((RESAMPLES, k, k)), np.empty((RESAMPLES, k, k))
-    for n in range(RESAMPLES):
-        weights = random.standard_exponential(len(questions))
-        weights *= len(questions) / weights.sum()
-        points_drawn[n] = (weights @ flat).reshape(k, k)
+    rows = max(1, _CHUNK // (len(questions) + k * k))
+    for start in range(0, RESAMPLES, rows):
+        block = slice(start, min(start + rows, RESAMPLES))
+        parts = random.standard_exponential((block.stop - start, len(questions) + k * k))
+        weights, luck = np.split(parts, [len(questions)], axis=1)
+        weights *= len(questions) / weights.sum(axis=1, keepdims=True)
+        points_drawn[block] = (weights @ flat).reshape(-1, k, k)
         # Half a point each way on average, so that who won every game may lose the next one.
-        priors[n] = PRIOR * random.standard_exponential((k, k))
+        priors[block] = PRIOR * luck.reshape(-1, k, k)
     drawn = _strengths(points_drawn, met, priors)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     order = np.argsort(-estimate, kind="stable")

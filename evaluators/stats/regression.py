@@ -101,7 +101,9 @@ def partial_slope(
 
 
 def _sums(values: Floats, index: np.ndarray[tuple[int], np.dtype[np.intp]], k: int) -> Floats:
-    """Sum the values of each cluster."""
+    """Sum the values of each cluster, shape (k, ...)."""
+    if k == len(values):
+        return values
     sums = np.zeros((k, *values.shape[1:]))
     np.add.at(sums, index, values)
     return sums

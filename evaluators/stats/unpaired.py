@@ -154,12 +154,21 @@ class SharesTest:
 
     def _mid_p(self) -> Tails:
         """Return the one-sided mid-p values of Fisher's exact test."""
-        from scipy.stats import hypergeom  # noqa: PLC0415  (slow to import)
+        from scipy.special import gammaln  # noqa: PLC0415  (slow to import)
 
-        n, right = round(self._n), round(self._right)
-        table = hypergeom(n + round(self._other_n), right + round(self._other_right), n)
-        half = float(table.pmf(right)) / 2
-        return Tails(float(table.sf(right)) + half, float(table.cdf(right)) - half)
+        n, other_n, right = round(self._n), round(self._other_n), round(self._right)
+        total = right + round(self._other_right)
+        possible = np.arange(max(0, total - other_n), min(n, total) + 1, dtype=np.float64)
+        # The hypergeometric distribution, up to a factor.
+        logs = -sum(
+            gammaln(count + 1)
+            for count in (possible, n - possible, total - possible, other_n - total + possible)
+        )
+        chances = np.exp(logs - logs.max())
+        chances /= chances.sum()
+        half = float(chances[possible == right].sum()) / 2
+        above, below = (float(chances[side].sum()) for side in (possible > right, possible < right))
+        return Tails(above + half, below + half)
 
     def scaled(self, ratio: float, luck: float) -> SharesTest:
         """Return the test of other data that are alike."""
@@ -217,8 +226,8 @@ class _Side(NamedTuple):
     values: Floats
     counts: Floats
 
-    def draw(self, end: float, random: np.random.Generator) -> Floats:
-        """Draw means that could be the true one, with one more value at the end of the range."""
+    def draw(self, ends: tuple[float, float], random: np.random.Generator) -> list[Floats]:
+        """Draw means that could be the true one, with one more value at each end of the range."""
         n = float(self.counts.sum())
         mean = float(self.counts @ self.values) / n
         variance = float(self.counts @ (self.values - mean) ** 2) / (n - 1)
@@ -228,8 +237,7 @@ class _Side(NamedTuple):
         else:
             weights = random.standard_gamma(self.counts, (_DRAWS, len(self.counts)))
             seen = weights @ self.values / weights.sum(axis=1)
-        drawn: Floats = seen * (1 - unseen) + end * unseen
-        return drawn
+        return [seen * (1 - unseen) + end * unseen for end in ends]
 
 
 class SidesTest:
@@ -246,8 +254,10 @@ class SidesTest:
     def __init__(self, first: _Side, second: _Side, low: float, high: float) -> None:
         self._sides, self._range = (first, second), (low, high)
         random = np.random.Generator(np.random.PCG64(0))
-        self._low = np.sort(first.draw(low, random) - second.draw(high, random))
-        self._high = np.sort(first.draw(high, random) - second.draw(low, random))
+        (least, most), (other_least, other_most) = (
+            side.draw((low, high), random) for side in (first, second)
+        )
+        self._low, self._high = np.sort(least - other_most), np.sort(most - other_least)
 
     def tails(self, value: float) -> Tails:
         """Return the one-sided p-values of a true difference of `value`."""

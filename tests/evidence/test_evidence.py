@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from evaluators.stats.comparison import shows
+from evaluators.stats.differences import unpaired_difference
 from evidence.catalogue import CELLS
 from evidence.cells import Cell, Data, Outcome
+from evidence.differences import SCORE, compare, compare_whole, margin_test_of
 from evidence.gates import NON_INFERIOR
-from evidence.gates import tested as margin_test
 from evidence.measures import assess, count, replications_of
 from evidence.runs import run
 
@@ -166,6 +167,30 @@ def test_data_that_differ_in_order_only_have_one_key():
     assert first.key() == second.key() != third.key()
 
 
+UNPAIRED = [cell for cell in CELLS if cell.kind == "unpaired difference" and cell.n <= 50]
+
+
+@pytest.mark.parametrize("cell", UNPAIRED, ids=lambda cell: cell.title)
+def test_cells_of_unpaired_differences_test_as_reports_do(cell):
+    data = cell.draw(np.random.Generator(np.random.PCG64(cell.n)))
+    graded = "judge" in cell.name
+    free = not graded and "0 or 1" not in cell.name and "beta" not in cell.name
+    limits = (None, None) if free else ((1.0, 5.0) if graded else (0.0, 1.0))
+    found = unpaired_difference(data.values, data.baseline, low=limits[0], high=limits[1])
+    outcome = cell.compute(data)
+    assert (outcome.method, outcome.ends) == (found.method, (found.low, found.high))
+    assert outcome.wrong == (found.p_value < 0.05 if cell.truth == 0 else None)
+
+
+def test_tables_of_whole_scores_compare_as_their_rows_do():
+    draw = np.random.Generator(np.random.PCG64(1))
+    first, second = (draw.random((2, 50)) < 0.8).astype(float)
+    kept, whole = compare_whole(SCORE, first, second), compare(SCORE, first, second)
+    assert (kept.low, kept.high, kept.p_value) == (whole.low, whole.high, whole.p_value)
+    assert (kept.wins, kept.ties, kept.losses) == (whole.wins, whole.ties, whole.losses)
+    assert compare_whole(SCORE, first[::-1], second[::-1]) is kept
+
+
 @pytest.mark.parametrize("cell", [cell for cell in NON_INFERIOR if cell[1] <= 50][::4])
 def test_cells_of_gates_decide_as_gates_do(cell):
     """The evidence leaves out the report around the test, which would take hours."""
@@ -174,4 +199,4 @@ def test_cells_of_gates_decide_as_gates_do(cell):
     for margin in (0.02, 0.3, 1.0):
         passed = run(data, output).passes(f"{output.name} non_inferior baseline by {margin}")
         rises = output.higher_is_better is True
-        assert passed is shows(margin_test(data, output), margin, rises=rises), name
+        assert passed is shows(margin_test_of(data, output), margin, rises=rises), name

@@ -153,7 +153,7 @@ def test_one_sided_differences_are_corrected_for_skew():
     assert both.method == "t"
 
 
-@pytest.mark.parametrize("n", [2, 10, 300])
+@pytest.mark.parametrize("n", [2, 10, 300, 20_000])
 def test_equal_differences_leave_room_for_rare_others(n):
     test = BoundedTest(np.zeros(n), -1.0, 1.0)
     low, high = test.interval(0.95)
@@ -225,7 +225,10 @@ def test_ties_of_a_judge_do_not_make_differences(n):
 # Chances of sums of gamma variables, and the test that is made of them.
 
 
-@pytest.mark.parametrize(("right", "n", "share"), [(1, 20, 0.01), (3, 50, 0.05), (400, 500, 0.77)])
+@pytest.mark.parametrize(
+    ("right", "n", "share"),
+    [(1, 20, 0.01), (3, 50, 0.05), (400, 500, 0.77), (1, 5000, 5e-6), (4999, 5000, 0.999)],
+)
 def test_a_sum_of_two_gamma_variables_is_beta(right, n, share):
     """Clopper and Pearson's tail: how likely so many are right by chance."""
     weights = np.array([1 - share, -share])
@@ -252,11 +255,26 @@ def test_a_sum_of_one_sign_is_certain(weights, chance):
 
 def test_many_values_are_put_on_a_grid_that_changes_nothing():
     values = np.random.Generator(np.random.PCG64(2)).normal(0.05, 0.1, 600)
-    exact = BoundedTest(values, -1.0, 1.0, counts=np.ones(600), sizes=np.ones(600))
     for value in (0.03, 0.05, 0.06):
-        assert BoundedTest(values, -1.0, 1.0).tails(value) == pytest.approx(
-            exact.tails(value), rel=1e-3
+        gaps = [np.append(values - value, end - value) for end in (-1.0, 1.0)]
+        above, below = (
+            chance_below_zero(sign * gap, np.ones(601))
+            for sign, gap in zip((1, -1), gaps, strict=True)
         )
+        for sizes in (None, np.ones(600)):
+            test = BoundedTest(values, -1.0, 1.0, sizes=sizes)
+            assert test.tails(value) == pytest.approx((above, below), rel=1e-3)
+
+
+def test_many_clusters_of_different_sizes_are_grouped_with_those_of_like_means():
+    draw = np.random.Generator(np.random.PCG64(3))
+    values, sizes = draw.normal(0.05, 0.1, 700), draw.geometric(0.2, 700).astype(np.float64)
+    unseen = float((sizes**2).sum() / sizes.sum())
+    for value in (0.03, 0.05):
+        weights = np.append(sizes * (values - value), unseen * (-1.0 - value))
+        exact = chance_below_zero(weights, np.ones(701))
+        test = BoundedTest(values, -1.0, 1.0, sizes=sizes)
+        assert test.tails(value).above == pytest.approx(exact, rel=5e-3)
 
 
 @pytest.mark.parametrize(

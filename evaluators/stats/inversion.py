@@ -48,6 +48,12 @@ FEWEST_SKEWED = 30
 FEW_DIFFERENT = 5
 """With so many samples that differ, or fewer, all may have one sign by chance: 2 * 2**-5 > 0.05."""
 
+RANGED = 0.85
+"""Of one-sided differences of scores with a range, the part of the skewness that is corrected for.
+
+The range ends their tail: a correction for all of it covers 97% where 15 of 50 samples differ.
+"""
+
 _NORMAL = NormalDist()
 JUST_ABOVE_ZERO = 1e-9
 _TINY = 1e-15
@@ -565,9 +571,12 @@ def mean_test(differences: Floats, *, low: float | None, high: float | None) -> 
     estimate, error, skew, _ = moments(differences)
     different = int(np.count_nonzero(differences))
     one_sided = bool(differences.min() >= 0 or differences.max() <= 0)
-    corrected = StudentTest(estimate, error, n - 1, method="hall", skew=skew, different=different)
     if one_sided:
-        return corrected
+        part = 1.0 if low is None or high is None else RANGED
+        return StudentTest(
+            estimate, error, n - 1, method="hall", skew=part * skew, different=different
+        )
+    corrected = StudentTest(estimate, error, n - 1, method="hall", skew=skew, different=different)
     plain = StudentTest(estimate, error, n - 1, different=different)
     # Fewer samples show the skewness of what was drawn rather than of what it was drawn from.
     skewed_enough = n >= FEWEST_SKEWED and abs(skew) > SKEWED / n**0.5
@@ -768,12 +777,12 @@ def crossing(
         for _ in range(_SECANTS):
             if not min(outside, inside) < value < max(outside, inside):
                 break
-            found = gap(value)
-            if last is not None and found != last[1]:
-                change = (value - last[0]) / (found - last[1])
-            outside, inside = (value, inside) if found < 0 else (outside, value)
-            last, value = (value, found), value - found * change
-            if abs(found) < _CLOSE:
+            height = gap(value)
+            if last is not None and height != last[1]:
+                change = (value - last[0]) / (height - last[1])
+            outside, inside = (value, inside) if height < 0 else (outside, value)
+            last, value = (value, height), value - height * change
+            if abs(height) < _CLOSE:
                 return value
     return float(brentq(gap, outside, inside, xtol=1e-10, rtol=1e-9))
 

@@ -254,10 +254,8 @@ class SidesTest:
     def __init__(self, first: _Side, second: _Side, low: float, high: float) -> None:
         self._sides, self._range = (first, second), (low, high)
         random = np.random.Generator(np.random.PCG64(0))
-        (least, most), (other_least, other_most) = (
-            side.draw((low, high), random) for side in (first, second)
-        )
-        self._low, self._high = np.sort(least - other_most), np.sort(most - other_least)
+        drawn = [side.draw((low, high), random) for side in (first, second)]
+        self._low, self._high = (np.sort(drawn[0][end] - drawn[1][1 - end]) for end in (0, 1))
 
     def tails(self, value: float) -> Tails:
         """Return the one-sided p-values of a true difference of `value`."""

@@ -9,7 +9,7 @@ def texts(notebook):
     """What each cell prints, and the number of its plots."""
     return [
         (
-            "".join(output.text for output in cell.outputs if output.output_type == "stream"),
+            "".join(output.text for output in cell.outputs if output.get("name") == "stdout"),
             sum("image/png" in output.get("data", {}) for output in cell.outputs),
         )
         for cell in notebook.cells

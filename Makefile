@@ -44,7 +44,8 @@ test-ray: .venv/all
 # Faults of servers and databases for as long as they may last, and a hundred times kill -9 of one
 # of two servers on a database: half an hour.
 KILLS ?= 100
-OUTAGES := tests/router/evals/test_pauses.py tests/router/store/postgres/test_faults.py
+OUTAGES := tests/hostile/test_postgres_faults.py tests/router/evals/test_pauses.py \
+  tests/router/store/postgres/test_faults.py
 
 test-outages: .venv/dev
 	REAL_TIMES=1 $(PYTEST) $(OUTAGES)

@@ -102,6 +102,11 @@ class _PostgresEnd(CopyTarget):
             b"SELECT setval('traffic_number_seq', greatest(nextval('traffic_number_seq'),"
             b" (SELECT max(last_number) FROM sealed_traffic)))"
         )
+        execute(b"DELETE FROM traffic_blocks")
+        execute(
+            b"INSERT INTO traffic_blocks (block, writer, earliest, latest)"
+            b" SELECT number / 4096, 0, min(at), max(at) FROM traffic GROUP BY 1"
+        )
 
 
 @contextlib.contextmanager

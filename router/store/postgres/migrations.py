@@ -573,6 +573,36 @@ CREATE TABLE leases (
 );
 """)
 
+_M036 = """
+DROP INDEX traffic_by_route, traffic_failures, traffic_by_target, traffic_by_key, traffic_by_class,
+    traffic_by_failure, traffic_by_user;
+CREATE INDEX traffic_by_kind ON traffic (route, target, klass, status, (-number));
+CREATE INDEX traffic_by_key ON traffic (key_id, route, target, klass, status, (-number));
+CREATE INDEX traffic_by_user ON traffic (user_id, route, target, klass, status, (-number))
+    WHERE user_id <> '';
+-- A writer is a process of the server: two never wait for each other's rows.
+CREATE TABLE traffic_blocks (
+    block BIGINT NOT NULL,
+    writer BIGINT NOT NULL,
+    earliest DOUBLE PRECISION NOT NULL,
+    latest DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (block, writer)
+) WITH (fillfactor = 50);
+INSERT INTO traffic_blocks (block, writer, earliest, latest)
+    SELECT number / 4096, 0, min(at), max(at) FROM traffic GROUP BY 1;
+CREATE FUNCTION note_traffic_blocks() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO traffic_blocks AS b (block, writer, earliest, latest)
+        SELECT number / 4096, pg_backend_pid(), min(at), max(at) FROM added GROUP BY 1
+        ON CONFLICT (block, writer) DO UPDATE SET
+            earliest = least(b.earliest, excluded.earliest),
+            latest = greatest(b.latest, excluded.latest);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER traffic_blocks_note AFTER INSERT ON traffic REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION note_traffic_blocks();
+"""
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -581,4 +611,5 @@ STEPS = {
     "m033_roles": _M033,
     "m034_run_logs": _M034,
     "m035_sealed_traffic": _M035,
+    "m036_traffic_kinds": _M036,
 }

@@ -1,8 +1,19 @@
-"""Requests in PostgreSQL, whose indexes grow with every write: the server has threads for that."""
+"""Requests in PostgreSQL, whose indexes grow with every write: the server has threads for that.
+
+    traffic_by_kind  (route, target, class, status, number), newest first within a kind
+    traffic_by_key, traffic_by_user  the same, within a key and within a user
+    traffic_blocks   (block, writer): the earliest and the latest time of what a server process has
+                     written of 4,096 numbers; a trigger keeps them
+
+A filter selects kinds, of which a few hundred exist: an index is read from one kind to the next,
+and each gives its newest numbers in one step. So filters that each match many requests, and
+together none, are as quick as one. Requests of a time are between the numbers of their blocks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -10,51 +21,156 @@ from router.store.sql.connection import Connection
 from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
 
+TABLES = ("traffic_blocks",)
+BLOCK = 4096
+_KIND = ("route", "target", "klass", "status")
+_ALL = 2**63 - 1
+# Long after the last transaction has ended that may write to a block.
+_SETTLED = 64
+
 
 def new_numbers(db: Connection, count: int) -> Sequence[int]:
     """Return numbers for new requests; other processes may get those in between."""
     return db.new_numbers("traffic", count)
 
 
+class _Conditions:
+    """A filter as conditions of SQL, by what they can be checked with."""
+
+    def __init__(self, matching: TrafficFilter) -> None:
+        low, high = matching.status or (0, 0)
+        self.values = msgspec.structs.asdict(matching) | {
+            "low": low,
+            "high": high,
+            "status": None,
+            "except_routes": list(matching.except_routes),
+        }
+        self.id = _given({"id = :id": matching.id})
+        self.kind = _given(
+            {
+                "route = :route": matching.route,
+                "NOT (route = ANY(:except_routes))": matching.except_routes or None,
+                "target = :target": matching.target,
+                "klass = :traffic_class": matching.traffic_class,
+                "status BETWEEN :low AND :high": matching.status,
+            }
+        )
+        self.key = _given({"key_id = :key_id": matching.key_id})
+        # The second follows from the first, but the index leaves out requests without a user.
+        self.user = _given(
+            {"user_id = :user": matching.user, "user_id <> ''": matching.user or None}
+        )
+        self.time = _given({"at >= :since": matching.since, "at < :until": matching.until})
+        self.all = [*self.id, *self.kind, *self.key, *self.user, *self.time]
+
+
+def _given(conditions: Mapping[str, Any]) -> list[str]:
+    return [text for text, value in conditions.items() if value is not None]
+
+
 def numbers_of(
     db: Connection, matching: TrafficFilter, *, limit: int, before: int | None = None
 ) -> list[int]:
     """Return the numbers of the newest requests that match, newest first."""
-    _, where, values = selection(db, matching)
-    if before is not None:
-        where = [*where, "number < :before"]
-    rows = db.execute(
-        f"SELECT number FROM traffic{' WHERE ' if where else ''}{' AND '.join(where)}"
-        " ORDER BY number DESC LIMIT :limit",
-        values | {"before": before, "limit": limit},
-    )
-    return [number for (number,) in rows]
+    conditions = _Conditions(matching)
+    below = _ALL if before is None else before
+    if conditions.id:
+        return _in_table(db, conditions, conditions.all, (0, below), limit)
+    numbers: list[int] = []
+    for first, after in _spans(db, conditions):
+        missing = limit - len(numbers)
+        span = first, min(after, below)
+        if not missing:
+            break
+        if conditions.kind or conditions.key or matching.user:
+            numbers += _in_index(db, conditions, span, missing)
+        else:
+            numbers += _in_table(db, conditions, conditions.all, span, missing)
+    return numbers
 
 
 def selection(_: Connection, matching: TrafficFilter) -> Selection:
     """Return what selects the requests that match."""
-    low, high = matching.status or (0, 0)
-    conditions = {
-        "id = :id": matching.id,
-        "route = :route": matching.route,
-        "NOT (route = ANY(:except_routes))": matching.except_routes or None,
-        "target = :target": matching.target,
-        "key_id = :key_id": matching.key_id,
-        "user_id = :user": matching.user,
-        # Follows from it, but only this takes the index, which leaves out requests without one.
-        "user_id <> ''": matching.user or None,
-        "klass = :traffic_class": matching.traffic_class,
-        # A range of one value has no order in an index; the value itself has.
-        f"status {'= :low' if low == high else 'BETWEEN :low AND :high'}": matching.status,
-        "at >= :since": matching.since,
-        "at < :until": matching.until,
-        # Follows from the range, but only this takes the index of failures.
-        "status >= 400": True if matching.status and matching.status[0] >= 400 else None,
-    }
-    values = msgspec.structs.asdict(matching) | {"low": low, "high": high, "status": None}
-    values["except_routes"] = list(matching.except_routes)
-    where = [text for text, value in conditions.items() if value is not None]
-    return Selection("traffic", where, values)
+    conditions = _Conditions(matching)
+    return Selection("traffic", conditions.all, conditions.values)
+
+
+def _spans(db: Connection, conditions: _Conditions) -> Sequence[tuple[int, int]]:
+    """Return the spans of numbers whose blocks may have a request of the time, newest first."""
+    if not conditions.time:
+        return [(0, _ALL)]
+    where = " AND ".join(
+        condition.replace("at >=", "latest >=").replace("at <", "earliest <")
+        for condition in conditions.time
+    )
+    spans: Sequence[tuple[int, int]] = db.execute(
+        f"SELECT min(block) * {BLOCK}, (max(block) + 1) * {BLOCK} FROM ("
+        "  SELECT block, block - row_number() OVER (ORDER BY block) AS span"
+        f"  FROM (SELECT DISTINCT block FROM traffic_blocks WHERE {where}) AS matching"
+        ") AS numbered GROUP BY span ORDER BY 1 DESC",
+        conditions.values,
+    ).fetchall()
+    return spans
+
+
+def _in_table(
+    db: Connection,
+    conditions: _Conditions,
+    where: Sequence[str],
+    span: tuple[int, int],
+    limit: int,
+) -> list[int]:
+    """Return numbers by reading requests one after the other."""
+    first, below = span
+    rows = db.execute(
+        "SELECT number FROM traffic WHERE "
+        + " AND ".join(["number >= :first", "number < :below", *where])
+        + " ORDER BY number DESC LIMIT :limit",
+        conditions.values | {"first": first, "below": below, "limit": limit},
+    )
+    return [number for (number,) in rows]
+
+
+def _in_index(
+    db: Connection, conditions: _Conditions, span: tuple[int, int], limit: int
+) -> list[int]:
+    """Return numbers by merging those of all kinds that match.
+
+    Their order is that of `-number`, as the indexes have it: for that of `number`, the server
+    might read the whole table from its end, in the hope that a request matches soon.
+    """
+    first, below = span
+    # Usually a user has fewer requests than a key.
+    owner = conditions.user or conditions.key
+    of_request = [*owner, *conditions.time, *(conditions.key if conditions.user else [])]
+    kind = ", ".join(_KIND)
+    # Kinds are read from one to the next within the route, where one is given.
+    within = [*owner, *(text for text in conditions.kind if text.startswith("route ="))]
+    same = [f"traffic.{name} = kinds.{name}" for name in _KIND]
+    in_span = ["-number <= :oldest", "-number > :newest"]
+    rows = db.execute(
+        f"WITH RECURSIVE kinds ({kind}) AS ("
+        f"  (SELECT {kind} FROM traffic {_where(within)} ORDER BY {kind} LIMIT 1)"
+        f"  UNION ALL SELECT following.* FROM kinds, LATERAL ("
+        f"    SELECT {kind} FROM traffic"
+        f"    {_where([*within, f'({kind}) > ({_of_kinds()})'])} ORDER BY {kind} LIMIT 1"
+        "  ) AS following"
+        ")"
+        " SELECT newest.number FROM kinds, LATERAL ("
+        f"  SELECT number FROM traffic {_where([*same, *of_request, *in_span])}"
+        "   ORDER BY -number LIMIT :limit"
+        f") AS newest {_where(conditions.kind)} ORDER BY newest.number DESC LIMIT :limit",
+        conditions.values | {"oldest": -first, "newest": -below, "limit": limit},
+    )
+    return [number for (number,) in rows]
+
+
+def _where(conditions: Sequence[str]) -> str:
+    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+def _of_kinds() -> str:
+    return ", ".join(f"kinds.{name}" for name in _KIND)
 
 
 def oldest(db: Connection, since: float, until: float) -> float | None:
@@ -66,9 +182,19 @@ def oldest(db: Connection, since: float, until: float) -> float | None:
 
 
 def delete(db: Connection, numbers: Sequence[int]) -> None:
-    """Delete requests with their bodies."""
+    """Delete requests with their bodies, and the times of blocks that have none left."""
+    values = {"numbers": db.array(numbers)}
     for table in ("traffic_bodies", "traffic"):
-        db.execute(f"DELETE FROM {table} WHERE {db.any_of('number')}", (db.array(numbers),))
+        db.execute(f"DELETE FROM {table} WHERE number = ANY(:numbers)", values)
+    db.execute(
+        "DELETE FROM traffic_blocks"
+        f" WHERE block IN (SELECT DISTINCT number / {BLOCK}"
+        "   FROM unnest(CAST(:numbers AS bigint[])) AS number)"
+        f" AND block < (SELECT max(block) - {_SETTLED} FROM traffic_blocks)"
+        " AND NOT EXISTS (SELECT 1 FROM traffic"
+        f" WHERE number >= block * {BLOCK} AND number < (block + 1) * {BLOCK})",
+        values,
+    )
 
 
 def index_block(_: Connection) -> bool:

@@ -823,6 +823,10 @@ def m035_sealed_traffic(db: Database) -> None:
     )
 
 
+def m036_traffic_kinds(_: Database) -> None:
+    """Another index of requests in PostgreSQL."""
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -854,4 +858,5 @@ STEPS = (
     m033_roles,
     m034_run_logs,
     m035_sealed_traffic,
+    m036_traffic_kinds,
 )

@@ -24,6 +24,7 @@ from router.store.judgements import JudgementRow
 from router.store.keys import KeyRow, KeySpend
 from router.store.people_labels import PeopleLabel
 from router.store.postgres import PostgresStore
+from router.store.postgres import traffic_index as postgres_index
 from router.store.sealed_traffic import FileFacts
 from router.store.sqlite import SqliteStore, traffic_index
 from router.store.sqlite.migrations import migrate
@@ -160,6 +161,7 @@ def test_every_table_and_column_of_postgres_is_copied(postgres_address):
     columns = columns_of(postgres_address)
     known = {(name, column) for name, table in tables_in_order().items() for column in table.kinds}
     kept = {(name, column) for name, column, *_ in columns if name != "evalrouter_migrations"}
+    kept -= {(name, column) for name, column in kept if name in postgres_index.TABLES}
     # It tells the order of datasets, which SQLite's own number of a row does.
     assert kept - known == {("datasets", "number")}
     assert known <= kept

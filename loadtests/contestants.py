@@ -83,7 +83,10 @@ class Contestant(NamedTuple):
 
 
 def contestants(
-    litellm: Path | None, portkey: Path | None, before: Path | None = None
+    litellm: Path | None,
+    portkey: Path | None,
+    before: Path | None = None,
+    postgresql: str | None = None,
 ) -> tuple[list[Contestant], dict[str, str]]:
     """Return those that are installed, and why each of the others is not.
 
@@ -91,6 +94,7 @@ def contestants(
         litellm: the virtual environment that LiteLLM is installed in.
         portkey: the folder that was npm's `--prefix` for Portkey's gateway.
         before: a checkout of an earlier version of evalrouter.
+        postgresql: the address of an empty database, for evalrouter with its store there.
     """
     installed = [
         Contestant(
@@ -103,6 +107,8 @@ def contestants(
     ]
     if before is not None:
         installed.insert(1, _earlier(before))
+    if postgresql is not None:
+        installed.insert(1, _with_postgresql(postgresql))
     missing: dict[str, str] = {}
     peers = {
         "litellm": _find_litellm(litellm),
@@ -130,7 +136,7 @@ routes:
 prices:
   up/m: {{input: 1, output: 1}}
 record: metadata
-storage: {{database: "sqlite:///{database}"}}
+storage: {{database: "{database}"}}
 """
 KEY = {
     "rpm": "100000000",
@@ -155,10 +161,22 @@ def _earlier(checkout: Path) -> Contestant:
     )
 
 
-def _evalrouter(site: Site, checkout: Path = ROOT) -> Start:
+def _with_postgresql(address: str) -> Contestant:
+    """Return this version with its store in a PostgreSQL database."""
+    return Contestant(
+        "postgresql",
+        _packages("evalrouter", "psycopg"),
+        lambda site: _evalrouter(site, database=address),
+        _dropped_records,
+    )
+
+
+def _evalrouter(site: Site, checkout: Path = ROOT, database: str = "") -> Start:
     config = site.folder / "evalrouter.yaml"
     text = EVALROUTER.format(
-        upstream=site.upstream, model=MODEL, database=site.folder / "evalrouter.db"
+        upstream=site.upstream,
+        model=MODEL,
+        database=database or f"sqlite:///{site.folder}/evalrouter.db",
     )
     config.write_text(text, encoding="utf-8")
     # -P, because the working folder would come before the checkout.
@@ -168,10 +186,12 @@ def _evalrouter(site: Site, checkout: Path = ROOT) -> Start:
     serve = [*command, "serve", "--config", str(config), "--port", str(site.port)]
     return Start(
         serve,
-        {"authorization": f"Bearer {_key(command, env, config, 'load-test', *limits)}"},
+        {"authorization": f"Bearer {_key(command, env, config, f'load-{site.port}', *limits)}"},
         env,
         # A key that is confined to routes may not read the metrics.
-        manage={"authorization": f"Bearer {_key(command, env, config, 'look-after', '--admin')}"},
+        manage={
+            "authorization": f"Bearer {_key(command, env, config, f'look-{site.port}', '--admin')}"
+        },
     )
 
 

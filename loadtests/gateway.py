@@ -282,6 +282,7 @@ class Settings(NamedTuple):
     seconds: float
     runs: int
     rates: tuple[int, ...]
+    only: tuple[str, ...]
 
 
 class Benchmark:
@@ -316,6 +317,8 @@ class Benchmark:
         try:
             with self._running(contestant, f"{name}-{number}", measured) as turn:
                 for title, scenario in scenarios(self._settings.rates):
+                    if self._settings.only and title not in self._settings.only:
+                        continue
                     self._play(scenario, turn, f"{name}, run {number}, {title}")
                 complaint = turn.complaint()
                 if complaint:
@@ -457,6 +460,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="length of a scenario")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--rates", type=int, nargs="+", default=RATES, help="of the open loop")
+    parser.add_argument("--scenarios", nargs="+", default=[], metavar="NAME", help="just these")
     parser.add_argument("--quick", action="store_true", help="one run of 2 s per scenario")
     parser.add_argument("--out", type=Path, help="the report; default: loadtests/results/<date>.md")
     parser.add_argument("--litellm", type=Path, metavar="VENV", help="default: $LITELLM_VENV")
@@ -467,6 +471,11 @@ def main() -> None:
         metavar="CHECKOUT",
         help="an earlier version of evalrouter, measured beside this one",
     )
+    parser.add_argument(
+        "--postgresql",
+        metavar="ADDRESS",
+        help="an empty database, for evalrouter with its store in PostgreSQL (postgresql)",
+    )
     options = parser.parse_args()
     lacking = _check_tools()
     if lacking:
@@ -475,7 +484,11 @@ def main() -> None:
         litellm=options.litellm or _from_environment("LITELLM_VENV"),
         portkey=options.portkey or _from_environment("PORTKEY_PREFIX"),
         before=options.before,
+        postgresql=options.postgresql,
     )
+    unknown = set(options.scenarios) - {title for title, _ in scenarios(options.rates)}
+    if unknown:
+        parser.error(f"no scenario {unknown.pop()!r}")
     for name in options.only or ():
         if name not in [contestant.name for contestant in installed]:
             parser.error(f"no contestant {name!r}. {missing.get(name, '')}")
@@ -489,6 +502,7 @@ def main() -> None:
         seconds=2 if options.quick else options.seconds,
         runs=1 if options.quick else options.runs,
         rates=tuple(options.rates),
+        only=tuple(options.scenarios),
     )
     # This process waits, and its children but for the contestants are upstream and generators.
     os.sched_setaffinity(0, {load_core})
@@ -533,6 +547,7 @@ _FOLDERS = {
     "--portkey": "PREFIX",
     "--before": "CHECKOUT",
     "--out": "FILE",
+    "--postgresql": "ADDRESS",
 }
 
 

@@ -6,28 +6,22 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar
 
 import msgspec
 import psycopg
 
 from providers.base import Secret
-from providers.errors import StoreError, StoreUnavailableError
+from providers.errors import StoreUnavailableError
 from router.store.postgres.connection import PostgresConnection
 from router.store.postgres.listening import Listener
 from router.store.postgres.migrations import migrate
 from router.store.postgres.server import PostgresServer, is_away
 from router.store.postgres.transactions import PostgresTransactions
-from router.store.sql.changes import Changes
-from router.store.sql.connection import Connection, Steps
+from router.store.sql.connection import Connection
 from router.store.sql.database import SqlDatabase
-from router.store.sql.writer import Writer
 
-_Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
-
-READERS = 4
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -39,10 +33,6 @@ class PostgresDatabase(SqlDatabase):
         address, password: as `PostgresServer` takes them.
         clock: seconds since the epoch, in place of this host's clock and the server's.
         room: how many writes may be on their way before the next one waits.
-
-    Attributes:
-        clock: seconds since the epoch.
-        changes: those who wait for changes.
     """
 
     def __init__(
@@ -53,13 +43,9 @@ class PostgresDatabase(SqlDatabase):
         clock: Callable[[], float] | None = None,
         room: int = 1024,
     ) -> None:
-        self.clock = clock or time.time
-        self.changes = Changes()
+        super().__init__(clock or time.time, room)
         self._claims_clock = clock
         self._server = PostgresServer(address, password)
-        self._room = room
-        self._writer: Writer | None = None
-        self._readers: ThreadPoolExecutor | None = None
         self._idle: list[psycopg.Connection] = []
         self._listener: Listener | None = None
 
@@ -70,9 +56,7 @@ class PostgresDatabase(SqlDatabase):
 
     async def open(self) -> None:
         await asyncio.to_thread(self._migrate)
-        transactions = PostgresTransactions(self._server, self._claims_clock)
-        self._writer = Writer(transactions, room=self._room)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="evalrouter-store-read")
+        self._start(PostgresTransactions(self._server, self._claims_clock))
         self._listener = Listener(self._server, self.changes)
 
     def _migrate(self) -> None:
@@ -119,51 +103,15 @@ class PostgresDatabase(SqlDatabase):
     def delay(self) -> StoreUnavailableError | None:
         return self._server.away() if self._server.is_down else None
 
-    # reads and writes
+    # reads
 
-    async def write(
-        self,
-        doing: str,
-        operation: Callable[Concatenate[Connection, _Args], _Result],
-        *args: _Args.args,
-        **kwargs: _Args.kwargs,
-    ) -> _Result:
-        if self._writer is None:
-            raise StoreError(f"cannot {doing}: the database is not open")
-        return await self._writer.write(doing, lambda db: operation(db, *args, **kwargs))
+    def _read(self, doing: str, operation: Callable[[Connection], _Result]) -> _Result:
+        try:
+            return self._server.patiently(lambda: self._read_once(operation))
+        except (psycopg.Error, msgspec.MsgspecError, UnicodeError, OverflowError) as error:
+            raise self._server.refusal(doing, error) from error
 
-    async def write_in_steps(
-        self,
-        doing: str,
-        operation: Callable[Concatenate[Connection, _Args], Steps[_Result]],
-        *args: _Args.args,
-        **kwargs: _Args.kwargs,
-    ) -> _Result:
-        if self._writer is None:
-            raise StoreError(f"cannot {doing}: the database is not open")
-        return await self._writer.write_in_steps(doing, lambda db: operation(db, *args, **kwargs))
-
-    async def read(
-        self,
-        doing: str,
-        operation: Callable[Concatenate[Connection, _Args], _Result],
-        *args: _Args.args,
-        **kwargs: _Args.kwargs,
-    ) -> _Result:
-        if self._readers is None:
-            raise StoreError(f"cannot {doing}: the database is not open")
-
-        def read() -> _Result:
-            try:
-                return self._server.patiently(
-                    lambda: self._read(lambda db: operation(db, *args, **kwargs))
-                )
-            except (psycopg.Error, msgspec.MsgspecError, UnicodeError, OverflowError) as error:
-                raise self._server.refusal(doing, error) from error
-
-        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
-
-    def _read(self, operation: Callable[[Connection], _Result]) -> _Result:
+    def _read_once(self, operation: Callable[[Connection], _Result]) -> _Result:
         """Read on an idle connection, or a new one."""
         while True:
             try:

@@ -144,8 +144,12 @@ def _in_index(
     owner = conditions.user or conditions.key
     of_request = [*owner, *conditions.time, *(conditions.key if conditions.user else [])]
     kind = ", ".join(_KIND)
-    # Kinds are read from one to the next within the route, where one is given.
-    within = [*owner, *(text for text in conditions.kind if text.startswith("route ="))]
+    # Kinds are read from one to the next, within the route where one is given. It is left out of
+    # the comparison then: the server would begin at the route's first entry each time.
+    of_route = [text for text in conditions.kind if text.startswith("route =")]
+    within = [*owner, *of_route]
+    compared = _KIND[1:] if of_route else _KIND
+    behind = f"({', '.join(compared)}) > ({', '.join(f'kinds.{name}' for name in compared)})"
     same = [f"traffic.{name} = kinds.{name}" for name in _KIND]
     in_span = ["-number <= :oldest", "-number > :newest"]
     rows = db.execute(
@@ -153,7 +157,7 @@ def _in_index(
         f"  (SELECT {kind} FROM traffic {_where(within)} ORDER BY {kind} LIMIT 1)"
         f"  UNION ALL SELECT following.* FROM kinds, LATERAL ("
         f"    SELECT {kind} FROM traffic"
-        f"    {_where([*within, f'({kind}) > ({_of_kinds()})'])} ORDER BY {kind} LIMIT 1"
+        f"    {_where([*within, behind])} ORDER BY {kind} LIMIT 1"
         "  ) AS following"
         ")"
         " SELECT newest.number FROM kinds, LATERAL ("
@@ -167,10 +171,6 @@ def _in_index(
 
 def _where(conditions: Sequence[str]) -> str:
     return f"WHERE {' AND '.join(conditions)}" if conditions else ""
-
-
-def _of_kinds() -> str:
-    return ", ".join(f"kinds.{name}" for name in _KIND)
 
 
 def oldest(db: Connection, since: float, until: float) -> float | None:

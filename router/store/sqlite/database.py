@@ -15,18 +15,14 @@ import msgspec
 from sqlite_utils import Database
 
 from providers.errors import StoreError, StoreUnavailableError
-from router.store.sql.changes import Changes
-from router.store.sql.connection import Connection, Steps
+from router.store.sql.connection import Connection
 from router.store.sql.database import SqlDatabase
-from router.store.sql.writer import Writer
 from router.store.sqlite.connection import SqliteConnection
 from router.store.sqlite.file import DatabaseFile
 from router.store.sqlite.transactions import SqliteTransactions
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
-
-READERS = 4
 
 
 class SqliteDatabase(SqlDatabase):
@@ -37,10 +33,6 @@ class SqliteDatabase(SqlDatabase):
         create: whether it is made when it is not there.
         clock: seconds since the epoch; stamps answers.
         room: how many writes may be on their way before the next one waits.
-
-    Attributes:
-        clock: seconds since the epoch.
-        changes: those who wait for changes.
     """
 
     def __init__(
@@ -51,14 +43,10 @@ class SqliteDatabase(SqlDatabase):
         clock: Callable[[], float] = time.time,
         room: int = 1024,
     ) -> None:
-        self.clock = clock
-        # Nobody announces any: to look once a second costs a process next to nothing here.
-        self.changes = Changes()
+        # No process announces changes: to look once a second costs next to nothing here.
+        super().__init__(clock, room)
         self._file = DatabaseFile(path, create=create)
-        self._room = room
-        self._writer: Writer | None = None
         self._transactions: SqliteTransactions | None = None
-        self._readers: ThreadPoolExecutor | None = None
         self._checks: ThreadPoolExecutor | None = None
         # Each with the generation of the file that it reads.
         self._idle: list[tuple[int, Database]] = []
@@ -72,8 +60,7 @@ class SqliteDatabase(SqlDatabase):
         """
         db = await asyncio.to_thread(self._file.open_for_writing)
         self._transactions = SqliteTransactions(db, self._file, self.clock)
-        self._writer = Writer(self._transactions, room=self._room)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="evalrouter-store-read")
+        self._start(self._transactions)
         self._checks = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-store-check")
 
     async def close(self) -> None:
@@ -127,31 +114,7 @@ class SqliteDatabase(SqlDatabase):
             return self._file.locked()
         return None
 
-    # reads and writes
-
-    async def write(
-        self,
-        doing: str,
-        operation: Callable[Concatenate[Connection, _Args], _Result],
-        *args: _Args.args,
-        **kwargs: _Args.kwargs,
-    ) -> _Result:
-        """Call `operation(db, ...)` on the writing thread; `doing` completes "cannot ..."."""
-        if self._writer is None:
-            raise StoreError(f"cannot {doing}: the database is not open")
-        return await self._writer.write(doing, lambda db: operation(db, *args, **kwargs))
-
-    async def write_in_steps(
-        self,
-        doing: str,
-        operation: Callable[Concatenate[Connection, _Args], Steps[_Result]],
-        *args: _Args.args,
-        **kwargs: _Args.kwargs,
-    ) -> _Result:
-        """Call `operation(db, ...)` on the writing thread, and go through its steps."""
-        if self._writer is None:
-            raise StoreError(f"cannot {doing}: the database is not open")
-        return await self._writer.write_in_steps(doing, lambda db: operation(db, *args, **kwargs))
+    # reads
 
     async def read(
         self,
@@ -160,32 +123,27 @@ class SqliteDatabase(SqlDatabase):
         *args: _Args.args,
         **kwargs: _Args.kwargs,
     ) -> _Result:
-        """Call `operation(db, ...)` on a reading thread; all its queries see one state."""
-        if self._readers is None:
-            raise StoreError(f"cannot {doing}: the database is not open")
-
-        def read() -> _Result:
-            try:
-                with self._reader() as db:
-                    return operation(SqliteConnection(db, self.clock), *args, **kwargs)
-            except (
-                sqlite3.Error,
-                msgspec.MsgspecError,
-                UnicodeError,
-                OverflowError,
-                StoreUnavailableError,
-            ) as error:
-                raise self._file.refusal(doing, error) from error
-
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._readers, read)
+            return await super().read(doing, operation, *args, **kwargs)
         except StoreUnavailableError as error:
             if error.fault != "replaced":
                 raise
         # The writing thread takes the new file over.
         await self.write(doing, _do_nothing)
-        return await loop.run_in_executor(self._readers, read)
+        return await super().read(doing, operation, *args, **kwargs)
+
+    def _read(self, doing: str, operation: Callable[[Connection], _Result]) -> _Result:
+        try:
+            with self._reader() as db:
+                return operation(SqliteConnection(db, self.clock))
+        except (
+            sqlite3.Error,
+            msgspec.MsgspecError,
+            UnicodeError,
+            OverflowError,
+            StoreUnavailableError,
+        ) as error:
+            raise self._file.refusal(doing, error) from error
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[Database]:

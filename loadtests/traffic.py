@@ -278,18 +278,18 @@ def live(path: Path, rounds: int, seconds: float) -> list[tuple[float, float]]:
                 time.sleep(0.1)
         results = []
         for _ in range(rounds):
-            quiet = _p99(url, seconds)
+            quiet = p99(url, seconds)
             stop = threading.Event()
             reader = threading.Thread(target=_read_pages, args=(url, stop))
             reader.start()
-            busy = _p99(url, seconds)
+            busy = p99(url, seconds)
             stop.set()
             reader.join()
             results.append((quiet, busy))
         return results
 
 
-def _p99(url: str, seconds: float) -> float:
+def p99(url: str, seconds: float) -> float:
     command = [sys.executable, "-m", "loadtests.open_loop", f"{url}/v1/chat/completions"]
     done = subprocess.run(
         [*command, "--rate", "200", "--seconds", str(seconds)],

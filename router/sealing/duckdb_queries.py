@@ -26,8 +26,6 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }
-# Files of which a page is read at a time, the left first.
-_FILES = 8
 
 
 class DuckDbQueries(Queries):
@@ -48,17 +46,14 @@ class DuckDbQueries(Queries):
     ) -> list[Row]:
         """Return the left requests that match."""
         names = [*TRAFFIC_COLUMNS, *(["request", "response"] if bodies else [])]
-        newest: list[Row] = []
-        left = sorted(files, key=lambda file: file.last, reverse=True)
-        while left and (len(newest) < limit or left[0].last > newest[-1][0]):
-            some, left = left[:_FILES], left[_FILES:]
-            query, values = self._selection(some, matching, before)
-            rows = self._execute(
-                some, f"SELECT {_quoted(names)} {query} ORDER BY number DESC LIMIT ?",
-                [*values, limit],
-            )  # fmt: skip
-            newest = sorted([*newest, *rows], reverse=True, key=lambda row: row[0])[:limit]
-        return newest
+        if not files:
+            return []
+        query, values = self._selection(files, matching, before)
+        return self._execute(
+            files,
+            f"SELECT {_quoted(names)} {query} ORDER BY number DESC LIMIT ?",
+            [*values, limit],
+        )
 
     def totals(
         self, files: Sequence[SealedFile], matching: TrafficFilter, by: Sequence[TotalsBy]

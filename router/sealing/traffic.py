@@ -33,6 +33,8 @@ _ATTEMPTS = 5
 # Filters of files that are remembered, and read at a time: about 160 KB each for ids.
 _FILTERS = 64
 _FILTERS_AT_ONCE = 8
+# Files that one query of a page reads at most.
+_FILES_AT_ONCE = 16
 # Files that one call of `delete` replaces at most.
 FILES_AT_ONCE = 20
 
@@ -169,10 +171,13 @@ class RecordedTraffic:
         """Return the newest rows of files, of which as few as possible are read."""
         selected: list[Row] = []
         done: set[int] = set()
+        # Usually the newest has enough; where it has not, each query costs as much as many files.
+        at_once = 1
         while True:
             lowest = selected[-1][0] if len(selected) == limit else -1
             left = [file for file in files if file.number not in done and file.last > lowest]
-            some = await self._possible(left, matching, _FILTERS_AT_ONCE)
+            some = await self._possible(left, matching, at_once)
+            at_once = min(2 * at_once, _FILES_AT_ONCE)
             if not some:
                 return selected
             done.update(file.number for file in some)

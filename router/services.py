@@ -42,6 +42,7 @@ from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
 from router.gateway.telemetry import ProcessMetrics
 from router.records import TrafficClass
+from router.sealing.deletion import Recordings, RequestDeletion
 from router.sealing.files import SealedFiles, require_parquet
 from router.sealing.job import Sealing
 from router.sealing.traffic import RecordedTraffic
@@ -107,7 +108,8 @@ class Services:
         studies: calibrations of judges, comparisons and tournaments.
         telemetry: metrics and traces.
         traffic: takes a record of every request.
-        recorded: reads and deletes those records.
+        recorded: reads those records, live and sealed.
+        deletion: deletes requests wherever they are stored.
         sealing: moves old records into files; a server opens and closes it (`app.py`).
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
@@ -178,6 +180,12 @@ class Services:
             require_parquet("storage.seal_after_days")
         self._sealed_files = SealedFiles(lambda: self.datasets.artifacts, self.store)
         self.recorded = RecordedTraffic(self.store, self._sealed_files, self.traffic.delete)
+        recordings = Recordings(
+            (name, Path(provider.record))
+            for name, provider in config.providers.items()
+            if provider.record
+        )
+        self.deletion = RequestDeletion([self.recorded, recordings])
         self.sealing = Sealing(
             self.store,
             self._sealed_files,

@@ -16,6 +16,7 @@ from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
 from router.records import user_id
+from router.sealing.deletion import Deletion
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
 
 DAY_S = 86400.0
@@ -126,13 +127,6 @@ async def show_traffic(
     return row
 
 
-class DeletedTraffic(msgspec.Struct):
-    """How many requests were deleted, and whether that is all of them."""
-
-    deleted: int
-    complete: bool
-
-
 @delete("/traffic", tags=["observe"], summary="Delete requests", status_code=200)
 async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by name
     services: Injected,
@@ -144,7 +138,7 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     traffic_class: Annotated[str | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
     until: FromQuery[str | None] = None,
-) -> DeletedTraffic:
+) -> Deletion:
     """Delete the records of requests with their bodies: those that `GET /traffic` would list.
 
     At least one filter is needed. At most 10,000 are deleted at a time, the newest first; repeat
@@ -163,19 +157,19 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
             "Say which requests to delete, with route, target, key, user, class, status, since or "
             "until."
         )
-    deleted = await services.recorded.delete(matching, at_most=DELETED_AT_ONCE)
+    deletion = await services.deletion.delete(matching, at_most=DELETED_AT_ONCE)
     await services.cache_sync.follow()
-    return DeletedTraffic(deleted.requests, deleted.complete)
+    return deletion
 
 
 @delete("/traffic/{request_id:str}", tags=["observe"], summary="Delete a request", status_code=200)
-async def delete_request(services: Injected, request_id: FromPath[str]) -> DeletedTraffic:
+async def delete_request(services: Injected, request_id: FromPath[str]) -> Deletion:
     """Delete what is stored of the requests with an `x-request-id`, with their bodies."""
-    deleted = await services.recorded.delete(TrafficFilter(id=request_id))
+    deletion = await services.deletion.delete(TrafficFilter(id=request_id))
     await services.cache_sync.follow()
-    if not deleted.requests:
+    if not deletion.deleted:
         raise NotFoundError(f"Request {request_id!r} has no record.")
-    return DeletedTraffic(deleted.requests, complete=True)
+    return deletion
 
 
 def _own_key(caller: Caller, key: str | None) -> str | None:

@@ -8,9 +8,19 @@ import click
 import msgspec
 
 from providers.errors import ConflictError, InputError
-from router.cli.commands import Commands, config_option, json_option, out, print_json, with_services
+from router.cli.commands import (
+    Commands,
+    config_option,
+    err,
+    escape,
+    json_option,
+    out,
+    print_json,
+    with_services,
+)
 from router.config.loading import load
 from router.records import user_id
+from router.sealing.deletion import Deletion
 from router.sealing.job import SealingResult
 from router.services import Services
 from router.store.traffic import TrafficFilter
@@ -57,14 +67,20 @@ def traffic_delete(
             "say which requests to delete: REQUEST_ID, --key, --user, --route or --target"
         )
 
-    async def delete(services: Services) -> int:
-        return (await services.recorded.delete(matching)).requests
+    async def delete(services: Services) -> Deletion:
+        return await services.deletion.delete(matching)
 
-    deleted: int = with_services(load(config_path), delete)
+    deletion: Deletion = with_services(load(config_path), delete)
     if as_json:
-        print_json({"deleted": deleted})
-    else:
-        out.print(f"{deleted} requests deleted", highlight=False)
+        print_json({"deleted": deletion.deleted, "elsewhere": deletion.elsewhere})
+        return
+    out.print(f"{deletion.deleted} requests deleted", highlight=False)
+    for place in deletion.elsewhere:
+        err.print(
+            f"[yellow]warning:[/] texts of requests may also be in {escape(place)}",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 @traffic.command("seal")

@@ -23,6 +23,7 @@ from router.client.types import (
     Comparisons,
     CreatedKey,
     Dataset,
+    DeletedRequests,
     Estimate,
     Experiment,
     JudgementRow,
@@ -752,7 +753,9 @@ class AsyncTraffic:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def delete(self, request_id: str | None = None, **filters: str | float) -> int:
+    async def delete(
+        self, request_id: str | None = None, **filters: str | float
+    ) -> DeletedRequests:
         """Delete the records of a request, or of those that filters select, with their bodies.
 
         Args:
@@ -761,14 +764,14 @@ class AsyncTraffic:
                 `status`, `since`, `until`, and `class` (within `**{}`).
 
         Returns:
-            How many were deleted.
+            How many were deleted, and where else their texts may be.
         """
-        deleted, complete = 0, False
-        while not complete:
+        deleted = 0
+        while True:
             answer = await self._connection.request(calls.delete_traffic(request_id, filters))
             deleted += answer["deleted"]
-            complete = answer["complete"]
-        return deleted
+            if answer["complete"]:
+                return DeletedRequests(deleted=deleted, elsewhere=answer["elsewhere"])
 
 
 class AsyncKeys:

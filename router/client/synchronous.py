@@ -20,6 +20,7 @@ from router.client.types import (
     Comparisons,
     CreatedKey,
     Dataset,
+    DeletedRequests,
     Estimate,
     Experiment,
     JudgementRow,
@@ -740,7 +741,7 @@ class Traffic:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def delete(self, request_id: str | None = None, **filters: str | float) -> int:
+    def delete(self, request_id: str | None = None, **filters: str | float) -> DeletedRequests:
         """Delete the records of a request, or of those that filters select, with their bodies.
 
         Args:
@@ -749,14 +750,14 @@ class Traffic:
                 `status`, `since`, `until`, and `class` (within `**{}`).
 
         Returns:
-            How many were deleted.
+            How many were deleted, and where else their texts may be.
         """
-        deleted, complete = 0, False
-        while not complete:
+        deleted = 0
+        while True:
             answer = self._connection.request(calls.delete_traffic(request_id, filters))
             deleted += answer["deleted"]
-            complete = answer["complete"]
-        return deleted
+            if answer["complete"]:
+                return DeletedRequests(deleted=deleted, elsewhere=answer["elsewhere"])
 
 
 class Keys:

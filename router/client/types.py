@@ -11,6 +11,13 @@ Role = Literal["client", "reviewer", "admin"]
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 
 
+class DeletedRequests(TypedDict):
+    """How many requests were deleted, and where texts of them may be that are left to people."""
+
+    deleted: int
+    elsewhere: list[str]
+
+
 class Run(TypedDict):
     """A run: its completed document, the state that it is in, and its names.
 

@@ -14,12 +14,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from heapq import merge, nsmallest
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from providers.errors import ArtifactError, NotFoundError
 from router.sealing import value_filter
+from router.sealing.deletion import Deletion
 from router.sealing.files import SealedFiles
 from router.sealing.queries import Row
 from router.store.columns.traffic import TRAFFIC_COLUMNS, traffic_of, with_bodies
@@ -37,13 +38,6 @@ _FILTERS_AT_ONCE = 8
 _FILES_AT_ONCE = 16
 # Files that one call of `delete` replaces at most.
 FILES_AT_ONCE = 20
-
-
-class Deletion(NamedTuple):
-    """How many requests were deleted, and whether that is all of them."""
-
-    requests: int
-    complete: bool
 
 
 class RecordedTraffic:
@@ -96,11 +90,11 @@ class RecordedTraffic:
         """
         deleted = await self._delete_live(matching, at_most)
         if at_most is not None and deleted >= at_most:
-            return Deletion(deleted, complete=False)
-        in_files, complete = await self.delete_sealed(
+            return Deletion(deleted=deleted, complete=False)
+        in_files = await self.delete_sealed(
             matching, max_files=None if at_most is None else FILES_AT_ONCE
         )
-        return Deletion(deleted + in_files, complete)
+        return Deletion(deleted=deleted + in_files.deleted, complete=in_files.complete)
 
     async def delete_sealed(
         self, matching: TrafficFilter, *, max_files: int | None = None
@@ -114,9 +108,9 @@ class RecordedTraffic:
             files = [file for file in files if _all_visible(file).may_have(matching)]
             file = next(iter(await self._possible(files, matching, 1)), None)
             if file is None:
-                return Deletion(deleted, complete=True)
+                return Deletion(deleted=deleted)
             if replaced == max_files:
-                return Deletion(deleted, complete=False)
+                return Deletion(deleted=deleted, complete=False)
             done.add(file.number)
             try:
                 visible, changed = await self._delete_from(file, matching)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click.testing
 import pytest
@@ -49,10 +50,24 @@ def test_what_is_selected_is_deleted_and_nothing_else(path):
     assert "which requests to delete" in run(code=2)
     assert run("req_5") == "1 requests deleted\n"
     assert run("req_5") == "0 requests deleted\n"
-    assert json.loads(run("--key", "key_1", "--route", "a", "--json")) == {"deleted": 2}
-    assert json.loads(run("--target", "p/other", "--json")) == {"deleted": 0}
+    assert json.loads(run("--key", "key_1", "--route", "a", "--json")) == {
+        "deleted": 2,
+        "elsewhere": [],
+    }
+    assert json.loads(run("--target", "p/other", "--json")) == {"deleted": 0, "elsewhere": []}
     assert run("--user", "ann", "--route", "b") == "0 requests deleted\n"
     assert run("--user", "ann") == "1 requests deleted\n"
+    # A provider's recording has texts without ids.
+    Path("bug.jsonl").write_text("{}\n")
+    Path("evalrouter.yaml").write_text(
+        "storage: {database: 'sqlite:///a.db'}\nproviders:\n"
+        "  up: {kind: compatible, base_url: 'http://127.0.0.1:9', record: bug.jsonl}\n"
+        "  other: {kind: compatible, base_url: 'http://127.0.0.1:9', record: none.jsonl}\n"
+    )
+    elsewhere = json.loads(run("req_5", "--json"))["elsewhere"]
+    assert elsewhere == ["providers.up.record: bug.jsonl"]
+    result = click.testing.CliRunner().invoke(main, ["traffic", "delete", "req_5"])
+    assert "texts of requests may also be in providers.up.record: bug.jsonl" in result.stderr
     for option in ("--user", "--key", "--route", "--target"):
         assert f"{option} must not be empty" in run(option, "", code=2)
     assert asyncio.run(listed(path)) == [f"req_{n}" for n in (11, 9, 7, 6, 3, 2, 1, 0)]
@@ -80,7 +95,7 @@ def test_old_requests_are_moved_into_files_and_still_deleted(path, tmp_path):
     assert [name for name in asyncio.run(listed(path)) if name.startswith("old")] == []
     assert len(list(tmp_path.glob(f"{folder}/*.parquet"))) == 1
     assert run("delete", "old_3") == "1 requests deleted\n"
-    assert json.loads(run("delete", "--user", "ann", "--json")) == {"deleted": 5}
+    assert json.loads(run("delete", "--user", "ann", "--json")) == {"deleted": 5, "elsewhere": []}
     assert list(tmp_path.glob(f"{folder}/*.parquet")) == []
 
 

@@ -258,15 +258,15 @@ def test_records_of_requests_are_deleted(client, url):
         assert sent.status_code == 200
     while len(httpx.get(f"{url}/traffic").json()["data"]) < 3:
         time.sleep(0.01)
-    assert client.traffic.delete("mine 1") == 1
+    assert client.traffic.delete("mine 1") == {"deleted": 1, "elsewhere": []}
     with pytest.raises(errors.NotFoundError):
         client.traffic.delete("mine 1")
     with pytest.raises(errors.InputError, match="not of both"):
         client.traffic.delete("mine 1", route="up/echo")
     with pytest.raises(errors.RequestError, match="which requests to delete"):
         client.traffic.delete()
-    assert client.traffic.delete(route="up/echo", **{"class": "live"}) == 2
-    assert client.traffic.delete(route="up/echo") == 0
+    assert client.traffic.delete(route="up/echo", **{"class": "live"})["deleted"] == 2
+    assert client.traffic.delete(route="up/echo")["deleted"] == 0
 
 
 def test_datasets(client, folder):

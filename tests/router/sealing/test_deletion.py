@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sealed_requests import COUNT, DAYS, FIRST, NOW, Server, records, seal_partly, selects
 
+from router.sealing.deletion import Deletion
 from router.sealing.job import DAY_S
 from router.sealing.parquet_files import FileReader
 from router.store.traffic import TrafficFilter
@@ -31,7 +32,7 @@ async def test_deletion_follows_requests_into_files(server, state):
         TrafficFilter(route="unknown"),
     ):
         gone = [record for record in left if selects(matching, record)]
-        assert await server.recorded.delete(matching) == (len(gone), True)
+        assert await server.recorded.delete(matching) == Deletion(deleted=len(gone))
         left = [record for record in left if not selects(matching, record)]
         assert await server.listed() == [record.id for record in reversed(left)]
         found = await texts(server)
@@ -63,12 +64,15 @@ async def test_a_deletion_has_as_many_steps_as_it_needs(server):
     await server.sealing.run_once()
     everything = TrafficFilter(since=0.0)
     live = len(await server.store.traffic(everything, limit=COUNT))
-    assert await server.recorded.delete(everything, at_most=100) == (100, False)
+    assert await server.recorded.delete(everything, at_most=100) == Deletion(
+        deleted=100, complete=False
+    )
     files = await server.store.sealed_files()
     deleted = await server.recorded.delete_sealed(everything, max_files=2)
-    assert deleted == (files[0].requests + files[1].requests, False)
+    two = files[0].requests + files[1].requests
+    assert deleted == Deletion(deleted=two, complete=False)
     rest = await server.recorded.delete(everything, at_most=COUNT)
-    assert rest == (live - 100 + sum(file.requests for file in files[2:]), True)
+    assert rest == Deletion(deleted=live - 100 + sum(file.requests for file in files[2:]))
     assert await server.listed() == []
     assert await server.stored_files() == []
 

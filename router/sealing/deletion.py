@@ -1,0 +1,98 @@
+"""Deletion of requests wherever they are: each part that stores their texts has a step.
+
+    deletion = RequestDeletion([recorded, recordings])
+    done = await deletion.delete(TrafficFilter(user="ann"))
+
+A part that copies texts of requests stores, with the copy, what a filter of requests selects by
+(id, key, user, route, time and so on), because the requests themselves may be too old to be stored.
+Its step deletes by that, and is one more in the list that `services.py` makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from router.store.traffic import TrafficFilter
+
+
+class Deletion(msgspec.Struct, frozen=True, kw_only=True):
+    """What was deleted.
+
+    Attributes:
+        deleted: how many requests.
+        complete: whether these were all.
+        elsewhere: where texts of requests may be that cannot be told apart or recalled: for people
+            to look at.
+    """
+
+    deleted: int = 0
+    complete: bool = True
+    elsewhere: tuple[str, ...] = ()
+
+
+class DeletionStep(Protocol):
+    """Deletes what one part of the program has of requests."""
+
+    async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> Deletion:
+        """Delete what it has of the requests that match.
+
+        Args:
+            matching: which requests.
+            at_most: about how many at a time, where more are left for the next call; None for all.
+        """
+        ...
+
+
+class RequestDeletion:
+    """Deletes requests wherever they are.
+
+    Args:
+        steps: in their order; the next one begins when one is complete.
+    """
+
+    def __init__(self, steps: Sequence[DeletionStep]) -> None:
+        self._steps = steps
+
+    async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> Deletion:
+        """Delete the requests that match, with their bodies and what was copied of them."""
+        deleted = 0
+        elsewhere: list[str] = []
+        for step in self._steps:
+            done = await step.delete(matching, at_most=at_most)
+            deleted += done.deleted
+            elsewhere += done.elsewhere
+            if not done.complete:
+                return Deletion(deleted=deleted, complete=False, elsewhere=tuple(elsewhere))
+        return Deletion(deleted=deleted, elsewhere=tuple(elsewhere))
+
+
+class Recordings:
+    """The files that providers record to (`record:` in the config).
+
+    A line there has a request's text, but neither its id nor its key nor its moment: so the files
+    are named, for people to delete.
+
+    Args:
+        files: for each provider that has one, its name and the file.
+    """
+
+    def __init__(self, files: Iterable[tuple[str, Path]]) -> None:
+        self._files = list(files)
+
+    async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> Deletion:
+        """Delete nothing, and name the files that have something."""
+        elsewhere = tuple(
+            f"providers.{name}.record: {path}" for name, path in self._files if _has_bytes(path)
+        )
+        return Deletion(elsewhere=elsewhere)
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False

@@ -146,7 +146,8 @@ def test_a_bound_needs_no_labels_of_the_baseline():
     [
         ({}, "not shown with 100 labels; if others are alike, about 637 would be"),
         ({"clusters": True}, "not shown with 50 clusters with labels; if others are alike, about"),
-        ({"labels": 15}, "15 labels are too few for a margin; 20 on each side are needed"),
+        ({"labels": 19}, "19 labels are too few for a margin; 20 on each side are needed"),
+        ({"labels": 20}, "not shown with 20 labels; if others are alike, about"),
     ],
 )
 def test_a_margin_needs_labels(options, why):

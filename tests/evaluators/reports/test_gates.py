@@ -35,7 +35,12 @@ Value = Callable[[int], float | None]
 
 
 def results(
-    *gates: str, n: int = 40, new: Value, base: Value = lambda k: k / 100, failed: int = 0
+    *gates: str,
+    n: int = 40,
+    new: Value,
+    base: Value = lambda k: k / 100,
+    failed: int = 0,
+    looked_at: bool = False,
 ) -> list[GateResult]:
     """Gates held against a route `new` with these values of rougeL, its last answers failed."""
     tally = ScoreAccumulator(
@@ -55,7 +60,7 @@ def results(
             tally.add(cell, Answer(text="words"), scores)
     outputs = [one for metric in METRICS for one in metric.outputs]
     parsed = [parse(gate, outputs, has_baseline=True, param="gates[0]") for gate in gates]
-    found = check(parsed, tally, summarise(tally))
+    found = check(parsed, tally, summarise(tally, always_valid=looked_at))
     assert {one.route for one in found} <= {"new"}
     return found
 
@@ -266,6 +271,31 @@ def test_non_inferior_of_what_should_be_low(n, shifts, needed):
     assert outcome(0.2).passed is not bool(needed)
     assert outcome(0.2).why == (enough(needed, of=n) if needed else "")
     assert not outcome(0.05).passed
+    assert outcome(0.05).why == BEYOND
+
+
+@pytest.mark.parametrize(
+    ("gate", "end"),
+    [
+        ("rougeL non_inferior baseline by 0.01", "whenever one looks"),
+        (
+            "latency_s non_inferior baseline by 0.01",
+            "whenever one looks (of a score without a range, from 100 samples on)",
+        ),
+    ],
+)
+def test_a_run_that_was_looked_at_says_which_interval_decided(gate, end):
+    options = {"new": lambda k: 0.5 + (k % 2) / 10, "base": lambda k: 0.5}
+    [fixed], [looked] = (results(gate, **options, looked_at=seen) for seen in (False, True))
+    assert not looked.passed
+    assert looked.why.endswith(
+        "; the run was looked at before it had all samples, so the interval is one that holds "
+        f"{end}"
+    )
+    assert "looked" not in fixed.why
+    assert "with these among them" not in looked.why
+    if gate.startswith("rougeL"):
+        assert looked.found < fixed.found
 
 
 # errors

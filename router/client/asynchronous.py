@@ -34,10 +34,14 @@ from router.client.types import (
     Outcome,
     Progress,
     Role,
+    RouteView,
     Run,
     RunState,
     SampleRow,
     ShownDataset,
+    Study,
+    StudyKind,
+    TrafficRow,
 )
 
 if TYPE_CHECKING:
@@ -70,14 +74,23 @@ class AsyncConnection:
 
     async def request(self, call: ApiCall, **options: Any) -> Any:
         """Send a request; return its answer's JSON."""
+        return calls.decoded(await self._sent(call, options))
+
+    async def text(self, call: ApiCall) -> str:
+        """Send a request; return its answer as text."""
+        response = await self._sent(call, {})
+        if response.is_error:
+            raise calls.failure(response)
+        return response.text
+
+    async def _sent(self, call: ApiCall, options: Mapping[str, Any]) -> httpx.Response:
         sent = call.sent()
         sent["url"] = self._base_url + sent["url"]
         sent["headers"] = {**self._headers, **sent["headers"]}
         try:
-            response = await self._http.request(**{"timeout": self.timeout, **sent, **options})
+            return await self._http.request(**{"timeout": self.timeout, **sent, **options})
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self.unreachable(error) from error
-        return calls.decoded(response)
 
     def stream(
         self, call: ApiCall, *, timeout: httpx.Timeout | float
@@ -122,7 +135,8 @@ class AsyncClient:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, traffic, keys: the methods for each of them.
+        runs, datasets, experiments, judges, models, routes, providers, traffic, keys, server: the
+            methods for each of them.
     """
 
     def __init__(
@@ -139,6 +153,11 @@ class AsyncClient:
         self.experiments = AsyncExperiments(self._connection)
         self.traffic = AsyncTraffic(self._connection)
         self.keys = AsyncKeys(self._connection)
+        self.judges = AsyncJudges(self._connection)
+        self.models = AsyncModels(self._connection)
+        self.routes = AsyncRoutes(self._connection)
+        self.providers = AsyncProviders(self._connection)
+        self.server = AsyncServer(self._connection)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -427,6 +446,7 @@ class AsyncRuns:
         width: float,
         route: str | None = None,
         output: str | None = None,
+        people: str | None = None,
         seed: int = 0,
     ) -> dict[str, Any]:
         """Plan which answers people should score for a judge's corrected interval to be narrow.
@@ -442,9 +462,11 @@ class AsyncRuns:
             width: of the corrected 95% interval, from end to end.
             route: the route; needed where the run has several.
             output: the judge's score to correct; needed where the run has several.
+            people: the column with people's scores so far; None for the metric's own.
             seed: of the draw.
         """
-        params = {"width": width, "route": route, "output": output, "seed": seed}
+        params = {"width": width, "route": route, "output": output, "people": people}
+        params["seed"] = seed
         call = calls.run(run_id, "label-plan")._replace(params=params)
         return cast("dict[str, Any]", await self._connection.request(call))
 
@@ -748,10 +770,47 @@ class AsyncExperiments:
 
 
 class AsyncTraffic:
-    """`client.traffic`: the records of requests."""
+    """`client.traffic`: the records of requests.
+
+    Filters are what the query of `GET /traffic` may have: `route`, `target`, `key`, `user`,
+    `status`, `since`, `until`, and `class` (within `**{}`).
+    """
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+
+    async def list(
+        self, *, limit: int = 50, before: int | None = None, **filters: str | float
+    ) -> Rows[TrafficRow]:
+        """Return requests, newest first.
+
+        Args:
+            limit: the largest number of requests.
+            before: the `number` of the last request of the page before.
+            filters: see the class.
+        """
+        params = {**filters, "limit": limit, "before": before}
+        answer = await self._connection.request(ApiCall("GET", "/traffic", params))
+        return Rows(answer["data"])
+
+    async def show(self, request_id: str) -> TrafficRow:
+        """Return a request by its `x-request-id`, with its bodies where they were stored."""
+        call = ApiCall("GET", f"/traffic/{calls.quoted(request_id)}")
+        return cast("TrafficRow", await self._connection.request(call))
+
+    async def totals(
+        self, by: Sequence[str] = (), *, limit: int = 50, **filters: str | float
+    ) -> Rows[dict[str, Any]]:
+        """Return requests, failures, tokens and cost, added up in groups, the largest first.
+
+        Args:
+            by: what to group by: `route`, `target`, `key`, `user`, `class`, `status`.
+            limit: the largest number of groups.
+            filters: see the class; of the last day, where they have no `since`.
+        """
+        params = {**filters, "by": ",".join(by) or None, "limit": limit}
+        answer = await self._connection.request(ApiCall("GET", "/traffic/totals", params))
+        return Rows(answer["data"])
 
     async def delete(
         self, request_id: str | None = None, **filters: str | float
@@ -760,8 +819,7 @@ class AsyncTraffic:
 
         Args:
             request_id: its `x-request-id`.
-            filters: what the query of `GET /traffic` may have: `route`, `target`, `key`, `user`,
-                `status`, `since`, `until`, and `class` (within `**{}`).
+            filters: see the class.
 
         Returns:
             How many were deleted, and where else their texts may be.
@@ -772,6 +830,141 @@ class AsyncTraffic:
             deleted += answer["deleted"]
             if answer["complete"]:
                 return DeletedRequests(deleted=deleted, elsewhere=answer["elsewhere"])
+
+
+class AsyncJudges:
+    """`client.judges`: calibrations, comparisons and tournaments of judges."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def list(
+        self,
+        *,
+        judge: str | None = None,
+        kind: StudyKind | None = None,
+        rubric: str | None = None,
+        limit: int = 50,
+    ) -> Rows[Study]:
+        """Return studies, newest first, without their `detail`.
+
+        Args:
+            judge: only those of this judge.
+            kind: only those of this kind.
+            rubric: only those that used it: a stock rubric, or the twelve digits after `rubric:`
+                in the `grading` of a study.
+            limit: the largest number of studies.
+        """
+        params = {"judge": judge, "kind": kind, "rubric": rubric, "limit": limit}
+        answer = await self._connection.request(ApiCall("GET", "/eval/judges", params))
+        return Rows(answer["data"])
+
+    async def show(self, study_id: str) -> Study:
+        """Return a study with its report and what it was computed from."""
+        call = ApiCall("GET", f"/eval/judges/studies/{calls.quoted(study_id)}")
+        return cast("Study", await self._connection.request(call))
+
+    async def html(self, study_id: str) -> str:
+        """Return a study as a section of HTML."""
+        call = ApiCall("GET", f"/eval/judges/studies/{calls.quoted(study_id)}/fragment")
+        return await self._connection.text(call)
+
+    async def calibration(self, judge: str) -> dict[str, Any]:
+        """Return a judge's newest calibration, and its change since the one before."""
+        call = ApiCall("GET", f"/eval/judges/{calls.model_path(judge)}/calibration")
+        return cast("dict[str, Any]", await self._connection.request(call))
+
+
+class AsyncModels:
+    """`client.models`: what `model` may be in a request; OpenAI's package sends requests."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def list(self) -> Rows[dict[str, Any]]:
+        """Return every route, and the providers' models as far as they could be listed."""
+        answer = await self._connection.request(ApiCall("GET", "/v1/models"))
+        return Rows(answer["data"])
+
+    async def show(self, name: str) -> dict[str, Any]:
+        """Return one route or `provider/model`."""
+        call = ApiCall("GET", f"/v1/models/{calls.model_path(name)}")
+        return cast("dict[str, Any]", await self._connection.request(call))
+
+
+class AsyncRoutes:
+    """`client.routes`: the routes as they stand, and how to change them while the server runs."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def list(self) -> Rows[RouteView]:
+        """Return every route, and whether it was set at run time."""
+        answer = await self._connection.request(ApiCall("GET", "/routes"))
+        return Rows(answer["data"])
+
+    async def show(self, name: str) -> RouteView:
+        """Return one route."""
+        call = ApiCall("GET", f"/routes/{calls.quoted(name)}")
+        return cast("RouteView", await self._connection.request(call))
+
+    async def set(self, name: str, route: Mapping[str, Any]) -> RouteView:
+        """Set a route, new or not, without dropping a request.
+
+        await client.routes.set("summarizer", {"targets": [{"model": "openai/gpt-4o-mini"}]})
+
+        Args:
+            name: the route's name.
+            route: as in the config file.
+        """
+        call = ApiCall("PUT", f"/routes/{calls.quoted(name)}", {}, dict(route))
+        return cast("RouteView", await self._connection.request(call))
+
+    async def delete(self, name: str) -> None:
+        """Drop what was set at run time; the config file's route, if it has one, is back."""
+        await self._connection.request(ApiCall("DELETE", f"/routes/{calls.quoted(name)}"))
+
+
+class AsyncProviders:
+    """`client.providers`: the providers of the server's config."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def list(self) -> Rows[dict[str, Any]]:
+        """Return every provider with its kind."""
+        return Rows(await self._connection.request(ApiCall("GET", "/providers")))
+
+    async def conformance(self, name: str, *, model: str = "") -> dict[str, Any]:
+        """Return the report of the last examination since the server started."""
+        call = calls.conformance(name, model)
+        return cast("dict[str, Any]", await self._connection.request(call))
+
+    async def examine(self, name: str, *, model: str = "") -> dict[str, Any]:
+        """Examine how well a provider speaks OpenAI's API; some seconds, some cents at most."""
+        call = calls.conformance(name, model, method="POST")
+        return cast("dict[str, Any]", await self._connection.request(call, timeout=None))
+
+
+class AsyncServer:
+    """`client.server`: the server itself."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def live(self) -> dict[str, str]:
+        """Return `{"status": "alive"}` as long as the server answers."""
+        answer = await self._connection.request(ApiCall("GET", "/health/live"))
+        return cast("dict[str, str]", answer)
+
+    async def ready(self) -> dict[str, str]:
+        """Return the server's status; raise an exception while it can take no requests."""
+        answer = await self._connection.request(ApiCall("GET", "/health/ready"))
+        return cast("dict[str, str]", answer)
+
+    async def metrics(self) -> str:
+        """Return the server's metrics in Prometheus's text format."""
+        return await self._connection.text(ApiCall("GET", "/metrics"))
 
 
 class AsyncKeys:

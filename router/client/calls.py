@@ -72,6 +72,17 @@ def quoted(text: str) -> str:
     return quote(text, safe="")
 
 
+def model_path(name: str) -> str:
+    """Return a route or `provider/model` as the end of a path."""
+    return quote(name, safe="/")
+
+
+def conformance(name: str, model: str, *, method: str = "GET") -> ApiCall:
+    """Return the request about a provider's conformance."""
+    path = f"/providers/{quoted(name)}/conformance"
+    return ApiCall(method, path, {"model": model or None})
+
+
 def create(
     document: RunDocumentSource,
     changes: Mapping[str, Any],

@@ -31,10 +31,14 @@ from router.client.types import (
     Outcome,
     Progress,
     Role,
+    RouteView,
     Run,
     RunState,
     SampleRow,
     ShownDataset,
+    Study,
+    StudyKind,
+    TrafficRow,
 )
 
 if TYPE_CHECKING:
@@ -67,14 +71,23 @@ class Connection:
 
     def request(self, call: ApiCall, **options: Any) -> Any:
         """Send a request; return its answer's JSON."""
+        return calls.decoded(self._sent(call, options))
+
+    def text(self, call: ApiCall) -> str:
+        """Send a request; return its answer as text."""
+        response = self._sent(call, {})
+        if response.is_error:
+            raise calls.failure(response)
+        return response.text
+
+    def _sent(self, call: ApiCall, options: Mapping[str, Any]) -> httpx.Response:
         sent = call.sent()
         sent["url"] = self._base_url + sent["url"]
         sent["headers"] = {**self._headers, **sent["headers"]}
         try:
-            response = self._http.request(**{"timeout": self.timeout, **sent, **options})
+            return self._http.request(**{"timeout": self.timeout, **sent, **options})
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self.unreachable(error) from error
-        return calls.decoded(response)
 
     def stream(
         self, call: ApiCall, *, timeout: httpx.Timeout | float
@@ -119,7 +132,8 @@ class Client:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, traffic, keys: the methods for each of them.
+        runs, datasets, experiments, judges, models, routes, providers, traffic, keys, server: the
+            methods for each of them.
     """
 
     def __init__(
@@ -136,6 +150,11 @@ class Client:
         self.experiments = Experiments(self._connection)
         self.traffic = Traffic(self._connection)
         self.keys = Keys(self._connection)
+        self.judges = Judges(self._connection)
+        self.models = Models(self._connection)
+        self.routes = Routes(self._connection)
+        self.providers = Providers(self._connection)
+        self.server = Server(self._connection)
 
     def __enter__(self) -> Client:
         return self
@@ -422,6 +441,7 @@ class Runs:
         width: float,
         route: str | None = None,
         output: str | None = None,
+        people: str | None = None,
         seed: int = 0,
     ) -> dict[str, Any]:
         """Plan which answers people should score for a judge's corrected interval to be narrow.
@@ -437,9 +457,11 @@ class Runs:
             width: of the corrected 95% interval, from end to end.
             route: the route; needed where the run has several.
             output: the judge's score to correct; needed where the run has several.
+            people: the column with people's scores so far; None for the metric's own.
             seed: of the draw.
         """
-        params = {"width": width, "route": route, "output": output, "seed": seed}
+        params = {"width": width, "route": route, "output": output, "people": people}
+        params["seed"] = seed
         call = calls.run(run_id, "label-plan")._replace(params=params)
         return cast("dict[str, Any]", self._connection.request(call))
 
@@ -736,18 +758,54 @@ class Experiments:
 
 
 class Traffic:
-    """`client.traffic`: the records of requests."""
+    """`client.traffic`: the records of requests.
+
+    Filters are what the query of `GET /traffic` may have: `route`, `target`, `key`, `user`,
+    `status`, `since`, `until`, and `class` (within `**{}`).
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def list(
+        self, *, limit: int = 50, before: int | None = None, **filters: str | float
+    ) -> Rows[TrafficRow]:
+        """Return requests, newest first.
+
+        Args:
+            limit: the largest number of requests.
+            before: the `number` of the last request of the page before.
+            filters: see the class.
+        """
+        params = {**filters, "limit": limit, "before": before}
+        answer = self._connection.request(ApiCall("GET", "/traffic", params))
+        return Rows(answer["data"])
+
+    def show(self, request_id: str) -> TrafficRow:
+        """Return a request by its `x-request-id`, with its bodies where they were stored."""
+        call = ApiCall("GET", f"/traffic/{calls.quoted(request_id)}")
+        return cast("TrafficRow", self._connection.request(call))
+
+    def totals(
+        self, by: Sequence[str] = (), *, limit: int = 50, **filters: str | float
+    ) -> Rows[dict[str, Any]]:
+        """Return requests, failures, tokens and cost, added up in groups, the largest first.
+
+        Args:
+            by: what to group by: `route`, `target`, `key`, `user`, `class`, `status`.
+            limit: the largest number of groups.
+            filters: see the class; of the last day, where they have no `since`.
+        """
+        params = {**filters, "by": ",".join(by) or None, "limit": limit}
+        answer = self._connection.request(ApiCall("GET", "/traffic/totals", params))
+        return Rows(answer["data"])
 
     def delete(self, request_id: str | None = None, **filters: str | float) -> DeletedRequests:
         """Delete the records of a request, or of those that filters select, with their bodies.
 
         Args:
             request_id: its `x-request-id`.
-            filters: what the query of `GET /traffic` may have: `route`, `target`, `key`, `user`,
-                `status`, `since`, `until`, and `class` (within `**{}`).
+            filters: see the class.
 
         Returns:
             How many were deleted, and where else their texts may be.
@@ -758,6 +816,141 @@ class Traffic:
             deleted += answer["deleted"]
             if answer["complete"]:
                 return DeletedRequests(deleted=deleted, elsewhere=answer["elsewhere"])
+
+
+class Judges:
+    """`client.judges`: calibrations, comparisons and tournaments of judges."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(
+        self,
+        *,
+        judge: str | None = None,
+        kind: StudyKind | None = None,
+        rubric: str | None = None,
+        limit: int = 50,
+    ) -> Rows[Study]:
+        """Return studies, newest first, without their `detail`.
+
+        Args:
+            judge: only those of this judge.
+            kind: only those of this kind.
+            rubric: only those that used it: a stock rubric, or the twelve digits after `rubric:`
+                in the `grading` of a study.
+            limit: the largest number of studies.
+        """
+        params = {"judge": judge, "kind": kind, "rubric": rubric, "limit": limit}
+        answer = self._connection.request(ApiCall("GET", "/eval/judges", params))
+        return Rows(answer["data"])
+
+    def show(self, study_id: str) -> Study:
+        """Return a study with its report and what it was computed from."""
+        call = ApiCall("GET", f"/eval/judges/studies/{calls.quoted(study_id)}")
+        return cast("Study", self._connection.request(call))
+
+    def html(self, study_id: str) -> str:
+        """Return a study as a section of HTML."""
+        call = ApiCall("GET", f"/eval/judges/studies/{calls.quoted(study_id)}/fragment")
+        return self._connection.text(call)
+
+    def calibration(self, judge: str) -> dict[str, Any]:
+        """Return a judge's newest calibration, and its change since the one before."""
+        call = ApiCall("GET", f"/eval/judges/{calls.model_path(judge)}/calibration")
+        return cast("dict[str, Any]", self._connection.request(call))
+
+
+class Models:
+    """`client.models`: what `model` may be in a request; OpenAI's package sends requests."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(self) -> Rows[dict[str, Any]]:
+        """Return every route, and the providers' models as far as they could be listed."""
+        answer = self._connection.request(ApiCall("GET", "/v1/models"))
+        return Rows(answer["data"])
+
+    def show(self, name: str) -> dict[str, Any]:
+        """Return one route or `provider/model`."""
+        call = ApiCall("GET", f"/v1/models/{calls.model_path(name)}")
+        return cast("dict[str, Any]", self._connection.request(call))
+
+
+class Routes:
+    """`client.routes`: the routes as they stand, and how to change them while the server runs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(self) -> Rows[RouteView]:
+        """Return every route, and whether it was set at run time."""
+        answer = self._connection.request(ApiCall("GET", "/routes"))
+        return Rows(answer["data"])
+
+    def show(self, name: str) -> RouteView:
+        """Return one route."""
+        call = ApiCall("GET", f"/routes/{calls.quoted(name)}")
+        return cast("RouteView", self._connection.request(call))
+
+    def set(self, name: str, route: Mapping[str, Any]) -> RouteView:
+        """Set a route, new or not, without dropping a request.
+
+        client.routes.set("summarizer", {"targets": [{"model": "openai/gpt-4o-mini"}]})
+
+        Args:
+            name: the route's name.
+            route: as in the config file.
+        """
+        call = ApiCall("PUT", f"/routes/{calls.quoted(name)}", {}, dict(route))
+        return cast("RouteView", self._connection.request(call))
+
+    def delete(self, name: str) -> None:
+        """Drop what was set at run time; the config file's route, if it has one, is back."""
+        self._connection.request(ApiCall("DELETE", f"/routes/{calls.quoted(name)}"))
+
+
+class Providers:
+    """`client.providers`: the providers of the server's config."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(self) -> Rows[dict[str, Any]]:
+        """Return every provider with its kind."""
+        return Rows(self._connection.request(ApiCall("GET", "/providers")))
+
+    def conformance(self, name: str, *, model: str = "") -> dict[str, Any]:
+        """Return the report of the last examination since the server started."""
+        call = calls.conformance(name, model)
+        return cast("dict[str, Any]", self._connection.request(call))
+
+    def examine(self, name: str, *, model: str = "") -> dict[str, Any]:
+        """Examine how well a provider speaks OpenAI's API; some seconds, some cents at most."""
+        call = calls.conformance(name, model, method="POST")
+        return cast("dict[str, Any]", self._connection.request(call, timeout=None))
+
+
+class Server:
+    """`client.server`: the server itself."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def live(self) -> dict[str, str]:
+        """Return `{"status": "alive"}` as long as the server answers."""
+        answer = self._connection.request(ApiCall("GET", "/health/live"))
+        return cast("dict[str, str]", answer)
+
+    def ready(self) -> dict[str, str]:
+        """Return the server's status; raise an exception while it can take no requests."""
+        answer = self._connection.request(ApiCall("GET", "/health/ready"))
+        return cast("dict[str, str]", answer)
+
+    def metrics(self) -> str:
+        """Return the server's metrics in Prometheus's text format."""
+        return self._connection.text(ApiCall("GET", "/metrics"))
 
 
 class Keys:

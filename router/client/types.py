@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 Role = Literal["client", "reviewer", "admin"]
+StudyKind = Literal["calibration", "comparison", "tournament"]
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 
 
@@ -337,3 +338,63 @@ class LogLine(TypedDict):
     source: str
     text: str
     times: int
+
+
+class RouteView(TypedDict):
+    """A route: `source` is `config`, or `override` where it was set at run time."""
+
+    name: str
+    source: Literal["config", "override"]
+    route: dict[str, Any] | None
+    override_error: str
+
+
+class Study(TypedDict):
+    """A calibration of a judge, a comparison or a tournament; `detail` is empty in lists."""
+
+    id: str
+    kind: StudyKind
+    judges: list[str]
+    grading: str
+    name: str
+    state: Literal["running", "completed", "failed"]
+    document: dict[str, Any]
+    created_at: float
+    finished_at: float | None
+    error: str
+    report: dict[str, Any]
+    detail: dict[str, Any]
+
+
+# Not a class, because one of its keys is `class`.
+TrafficRow = TypedDict(
+    "TrafficRow",
+    {
+        "number": int,
+        "id": str,
+        "at": float,
+        "key_id": str,
+        "user": str,
+        "path": str,
+        "route": str,
+        "target": str,
+        "status": int,
+        "error_code": str,
+        "class": Literal["live", "eval"],
+        "stream": bool,
+        "cached": bool,
+        "finish_reason": str,
+        "prompt_tokens": int | None,
+        "completion_tokens": int | None,
+        "total_tokens": int | None,
+        "estimated": bool,
+        "cost_usd": float | None,
+        "first_byte_s": float | None,
+        "total_s": float,
+        "model": str,
+        "attempts": list[dict[str, Any]],
+        "bodies": bool,
+        "request": str | None,
+        "response": str | None,
+    },
+)

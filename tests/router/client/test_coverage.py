@@ -1,0 +1,219 @@
+"""The SDK has a method for every operation of the server's `/schema`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from servers import gateway
+
+from router.client import AsyncClient, asynchronous
+
+# OpenAI's package sends these.
+OF_OTHER_PACKAGES = {
+    "POST /v1/chat/completions",
+    "POST /v1/completions",
+    "POST /v1/embeddings",
+}
+Use = Callable[[AsyncClient], Awaitable[Any]]
+
+
+async def all_of(rows: Any) -> None:
+    async for _ in rows:
+        pass
+
+
+def uses(folder: Any) -> dict[str, Use]:
+    """Return a use of the SDK for each operation; each name in a path is `x/y`, or `x`."""
+    file = folder / "rows.jsonl"
+    return {
+        "GET /v1/models": lambda client: client.models.list(),
+        "GET /v1/models/{model}": lambda client: client.models.show("x/y"),
+        "GET /health/live": lambda client: client.server.live(),
+        "GET /health/ready": lambda client: client.server.ready(),
+        "GET /metrics": lambda client: client.server.metrics(),
+        "GET /plugins": lambda client: client.plugins(),
+        "GET /routes": lambda client: client.routes.list(),
+        "GET /routes/{name}": lambda client: client.routes.show("x/y"),
+        "PUT /routes/{name}": lambda client: client.routes.set("x/y", {"targets": []}),
+        "DELETE /routes/{name}": lambda client: client.routes.delete("x/y"),
+        "GET /eval": lambda client: client.runs.list(dataset="d"),
+        "POST /eval": lambda client: client.runs.create({"dataset": "d"}, key="k"),
+        "GET /eval/tasks": lambda client: client.tasks(),
+        "GET /eval/metrics": lambda client: client.metrics(),
+        "GET /eval/compare": lambda client: client.compare("a", "b"),
+        "GET /eval/{run_id}": lambda client: client.runs.report("x/y"),
+        "DELETE /eval/{run_id}": lambda client: client.runs.delete("x/y"),
+        "POST /eval/{run_id}/pause": lambda client: client.runs.pause("x/y"),
+        "POST /eval/{run_id}/cancel": lambda client: client.runs.cancel("x/y"),
+        "POST /eval/{run_id}/resume": lambda client: client.runs.resume("x/y"),
+        "POST /eval/{run_id}/rescore": lambda client: client.runs.rescore("x/y"),
+        "POST /eval/{run_id}/extend": lambda client: client.runs.extend("x/y", limit=2),
+        "POST /eval/{run_id}/track": lambda client: client.runs.track("x/y"),
+        "GET /eval/{run_id}/events": lambda client: all_of(client.runs.events("x/y")),
+        "GET /eval/{run_id}/logs": lambda client: all_of(client.runs.logs("x/y")),
+        "GET /eval/{run_id}/samples": lambda client: all_of(client.runs.samples("x/y")),
+        "GET /eval/{run_id}/judgements": lambda client: all_of(client.runs.judgements("x/y")),
+        "GET /eval/{run_id}/labels": lambda client: client.runs.labels("x/y"),
+        "PUT /eval/{run_id}/labels": lambda client: client.runs.label("x/y", []),
+        "GET /eval/{run_id}/label-plan": lambda client: client.runs.label_plan("x/y", width=0.1),
+        "POST /eval/{run_id}/export": lambda client: client.runs.export("x/y"),
+        "GET /eval/{run_id}/export": lambda client: client.runs.show_export("x/y"),
+        "GET /eval/{run_id}/export/{name}": lambda client: client.runs.download_export(
+            "x/y", "x/y", folder / "a"
+        ),
+        "GET /eval/{run_id}/rows.csv": lambda client: client.runs.download(
+            "x/y", folder / "a", format="csv"
+        ),
+        "GET /eval/{run_id}/rows.jsonl": lambda client: client.runs.download("x/y", folder / "a"),
+        "GET /eval/{run_id}/rows.parquet": lambda client: client.runs.download(
+            "x/y", folder / "a", format="parquet"
+        ),
+        "GET /eval/judges": lambda client: client.judges.list(rubric="helpfulness"),
+        "GET /eval/judges/studies/{study_id}": lambda client: client.judges.show("x/y"),
+        "GET /eval/judges/studies/{study_id}/fragment": lambda client: client.judges.html("x/y"),
+        "GET /eval/judges/{name}/calibration": lambda client: client.judges.calibration("x"),
+        "GET /eval/judges/{provider}/{model}/calibration": lambda client: client.judges.calibration(
+            "x/y"
+        ),
+        "GET /datasets": lambda client: client.datasets.list(),
+        "POST /datasets": lambda client: client.datasets.register("s3://x/y.csv"),
+        "POST /datasets/label": lambda client: client.datasets.label("d", "r"),
+        "POST /datasets/label/{run_id}": lambda client: client.datasets.label("d", "r"),
+        "GET /datasets/{name}": lambda client: client.datasets.show("x/y"),
+        "PUT /datasets/{name}": lambda client: client.datasets.upload(file, name="x/y"),
+        "DELETE /datasets/{name}": lambda client: client.datasets.delete("x/y"),
+        "GET /datasets/{name}/content": lambda client: client.datasets.download(
+            "x/y", folder / "a"
+        ),
+        "GET /experiments": lambda client: client.experiments.list(),
+        "GET /experiments/{name}": lambda client: client.experiments.leaderboard("x/y"),
+        "PATCH /experiments/{name}": lambda client: client.experiments.change("x/y", notes=""),
+        "DELETE /experiments/{name}": lambda client: client.experiments.delete("x/y"),
+        "GET /traffic": lambda client: client.traffic.list(route="r", **{"class": "live"}),
+        "GET /traffic/totals": lambda client: client.traffic.totals(["route", "key"]),
+        "GET /traffic/{request_id}": lambda client: client.traffic.show("x/y"),
+        "DELETE /traffic": lambda client: client.traffic.delete(route="r"),
+        "DELETE /traffic/{request_id}": lambda client: client.traffic.delete("x/y"),
+        "GET /keys": lambda client: client.keys.list(),
+        "POST /keys": lambda client: client.keys.create("x"),
+        "DELETE /keys/{name}": lambda client: client.keys.revoke("x/y"),
+        "GET /providers": lambda client: client.providers.list(),
+        "GET /providers/{name}/conformance": lambda client: client.providers.conformance("x/y"),
+        "POST /providers/{name}/conformance": lambda client: client.providers.examine("x/y"),
+    }
+
+
+@pytest.fixture(scope="module")
+def operations(tmp_path_factory):
+    """The operations of a real server's document."""
+    folder = tmp_path_factory.mktemp("coverage")
+    config = f"{{server: {{port: 0}}, storage: {{database: 'sqlite:///{folder}/e.db'}}}}"
+    with gateway(config) as url:
+        schema = httpx.get(f"{url}/schema").json()
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in schema["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_every_operation_has_a_method(operations, tmp_path):
+    assert set(uses(tmp_path)) | OF_OTHER_PACKAGES == set(operations)
+
+
+class Recorder:
+    """Answers every request with what suits most of them, and notes it."""
+
+    def __init__(self) -> None:
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        path = request.url.path
+        if path.endswith("/events"):
+            text = 'event: end\r\ndata: {"state": "completed"}\r\n\r\n'
+            return httpx.Response(200, text=text, headers={"content-type": "text/event-stream"})
+        if path == "/providers":
+            return httpx.Response(200, json=[])
+        answer = {
+            "id": "x/y",
+            "data": [],
+            "next": None,
+            "deleted": 0,
+            "complete": True,
+            "elsewhere": [],
+        }
+        return httpx.Response(200, json=answer | {"deleted_runs": 0})
+
+
+async def test_each_method_sends_its_operation(operations, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    for operation, use in uses(tmp_path).items():
+        recorder = Recorder()
+        http = httpx.AsyncClient(transport=httpx.MockTransport(recorder))
+        async with http, AsyncClient("http://server", http=http) as client:
+            await use(client)
+        method, path = operation.split(" ")
+        sent = [
+            (request.method, request.url.raw_path.decode().partition("?")[0])
+            for request in recorder.requests
+        ]
+        parts = {"{model}": "x/y" if path.startswith("/v1") else "y", "{provider}": "x"}
+        if path == "/eval/judges/{name}/calibration":
+            parts["{name}"] = "x"
+        expected = path
+        for name in ("model", "provider", "name", "run_id", "study_id", "request_id"):
+            expected = expected.replace(f"{{{name}}}", parts.get(f"{{{name}}}", "x%2Fy"))
+        assert (method, expected) in sent, operation
+        # No parameter that the server does not know, because it would be ignored.
+        known = {one["name"] for one in operations[operation].get("parameters", ())}
+        for request in recorder.requests:
+            if (request.method, request.url.raw_path.decode().partition("?")[0]) == (
+                method,
+                expected,
+            ):
+                assert set(request.url.params) <= known, operation
+
+
+def test_parameters_of_the_query_can_be_given(operations, tmp_path):
+    """Each is a parameter of the method, but those that only the SDK itself sends."""
+    by_itself = {
+        "after", "before", "every", "all", "dry_run", "follow", "filename", "column", "runs", "by",
+        "margin", "limit",
+    }  # fmt: skip
+    filters = {"route", "target", "key", "user", "status", "class", "since", "until"}
+    accepted = {
+        name
+        for group in vars(asynchronous).values()
+        if inspect.isclass(group) and group.__module__ == asynchronous.__name__
+        for method in vars(group).values()
+        if inspect.isfunction(method)
+        for name in inspect.signature(method).parameters
+    }
+    for operation in uses(tmp_path):
+        named = {
+            parameter["name"]
+            for parameter in operations[operation].get("parameters", ())
+            if parameter["in"] == "query"
+        }
+        if "/traffic" in operation:
+            named -= filters
+        assert named - by_itself <= accepted, operation
+
+
+async def test_bodies_have_described_fields_only(operations, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    for operation in ("POST /keys", "POST /datasets", "PUT /eval/{run_id}/labels"):
+        recorder = Recorder()
+        http = httpx.AsyncClient(transport=httpx.MockTransport(recorder))
+        async with http, AsyncClient("http://server", http=http) as client:
+            await uses(tmp_path)[operation](client)
+        [request] = recorder.requests
+        content = operations[operation]["requestBody"]["content"]["application/json"]
+        assert content["schema"]["$ref"]
+        assert isinstance(msgspec.json.decode(request.content), dict)

@@ -148,7 +148,7 @@ class Recorder:
             "complete": True,
             "elsewhere": [],
         }
-        return httpx.Response(200, json=answer | {"deleted_runs": 0})
+        return httpx.Response(200, json=answer | {"deleted_runs": 0, "elsewhere": []})
 
 
 async def test_each_method_sends_its_operation(operations, tmp_path):

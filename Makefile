@@ -80,8 +80,9 @@ mutants: .venv/mutants
 	nice $(BIN)/python tests/mutation/mutate.py $(MODULE) --count $(COUNT) --seed $(SEED)
 
 # Simulations of every interval, verdict and gate: minutes. Fails outside of the bands.
+# One thread for each process: two of them would wait for each other's.
 evidence: .venv/dev
-	nice $(BIN)/python -E -m evidence
+	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence
 
 lint: .venv/dev
 	$(BIN)/ruff check .

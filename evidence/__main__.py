@@ -3,6 +3,7 @@
     python -m evidence                                   # `make evidence`: all cells
     python -m evidence --replications 1000 difference:   # few replications, cells of a kind
     python -m evidence --record                          # and a page in evidence/results
+    python -m evidence --record --journal counts.jsonl   # the same, in several goes
 
 Each cell draws data whose truth is known, many times, and calls the functions that reports and
 gates call. The table says how often the interval held the truth, how wide it was beside the
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy
 
 from evidence.catalogue import CELLS
+from evidence.journal import Draws, Journal, code
 from evidence.measures import (
     REPLICATIONS,
     SEQUENTIAL,
@@ -50,13 +52,22 @@ def main() -> int:
     if options.record and (options.words or options.replications < REPLICATIONS):
         print("only a table of all cells with all replications is recorded", file=sys.stderr)
         return 2
-    began, counted = time.monotonic(), []
+    began = time.monotonic()
+    journal = None
+    if options.journal is not None:
+        journal = Journal(options.journal, Draws(code(), options.replications, options.seed))
+    known = {} if journal is None else journal.counts()
+    done = {number: known[CELLS[number].title] for number in chosen if CELLS[number].title in known}
+    resumed, left = len(done), [number for number in chosen if number not in done]
     count_cell = partial(_count, replications=options.replications, seed=options.seed)
     with multiprocessing.get_context("fork").Pool(options.processes) as pool:
-        for number, counts in zip(chosen, pool.imap(count_cell, chosen), strict=True):
-            counted.append((CELLS[number], counts))
+        for number, counts in pool.imap_unordered(count_cell, left):
+            done[number] = counts
+            if journal is not None:
+                journal.add(CELLS[number].title, counts)
             if sys.stderr.isatty():
-                print(f"{len(counted)} of {len(chosen)}", end="\r", file=sys.stderr)
+                print(f"{len(done)} of {len(chosen)}", end="\r", file=sys.stderr)
+    counted = [(CELLS[number], done[number]) for number in chosen]
     findings = assess(counted)
     lines = [
         HEAD,
@@ -66,15 +77,17 @@ def main() -> int:
     outside = sum(bool(finding.faults) for finding in findings)
     took = f"{len(chosen):,} cells, {outside:,} outside of their bands; "
     took += f"{time.monotonic() - began:,.0f} s with {options.processes} processes"
+    if resumed:
+        took += f", without the {resumed:,} cells that the journal had"
     print(f"\n{took}", file=sys.stderr)
     if options.record:
         _record(lines, took)
     return int(outside > 0)
 
 
-def _count(number: int, replications: int, seed: int) -> Counts:
+def _count(number: int, replications: int, seed: int) -> tuple[int, Counts]:
     cell = CELLS[number]
-    return count(cell, replications_of(cell, replications), seed=seed)
+    return number, count(cell, replications_of(cell, replications), seed=seed)
 
 
 def _record(lines: Sequence[str], took: str) -> None:
@@ -112,6 +125,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--record", action="store_true", help="write a page in evidence/results")
+    parser.add_argument(
+        "--journal",
+        type=Path,
+        help="a file that keeps the counts of each cell: interrupted, the same command goes on",
+    )
     parser.add_argument(
         "words", nargs="*", help="only cells whose title begins so: kind, data and n"
     )

@@ -15,6 +15,7 @@ from evidence.catalogue import CELLS
 from evidence.cells import Cell, Data, Outcome
 from evidence.differences import SCORE, compare, compare_whole, margin_test_of
 from evidence.gates import NON_INFERIOR
+from evidence.journal import Draws, Journal, code
 from evidence.measures import assess, count, replications_of
 from evidence.runs import run
 
@@ -141,6 +142,23 @@ def test_a_rival_that_ends_short_of_the_truth_is_none():
     [fault] = faults(cell)
     assert fault.endswith("times as wide as need be")
     assert faults(cell._replace(decides=True)) == ()
+
+
+def test_a_journal_keeps_the_counts_of_the_same_code_and_draws(tmp_path):
+    draws = Draws(code(), 20, 0)
+    journal = Journal(tmp_path / "counts.jsonl", draws)
+    assert journal.counts() == {}
+    cells = [BY_TITLE[title] for title in ("mean: normal, n 20", "share: 50% right, n 10")]
+    counts = {cell.title: count(cell, 20) for cell in cells}
+    for title, counted in counts.items():
+        journal.add(title, counted)
+    assert Journal(tmp_path / "counts.jsonl", draws).counts() == counts
+    for other in (
+        draws._replace(code="0" * 16),
+        draws._replace(replications=21),
+        draws._replace(seed=1),
+    ):
+        assert Journal(tmp_path / "counts.jsonl", other).counts() == {}
 
 
 def test_the_same_seed_gives_the_same_numbers():

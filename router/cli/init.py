@@ -15,7 +15,7 @@ from providers.errors import ConfigError
 from providers.local_servers.discovery import USUAL_PORTS, LocalServer, discover
 from router.cli.commands import err, escape, json_option, out, print_json
 from router.config.loading import DEFAULT_FILE, parse
-from router.config.template import first_config, first_model, keys_in
+from router.config.template import first_config, first_model, key_variable, keys_in
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,8 +129,10 @@ def _described(server: LocalServer) -> str:
     if server.problem:
         return f"what listens at {server.base_url.removesuffix('/v1')} {server.problem}"
     models = ", ".join(server.models[:5]) + (", ..." if len(server.models) > 5 else "")
-    key = " needs a key and" if server.needs_key else ""
-    return f"{server.base_url}{key} serves {models or 'no model that it lists'}"
+    if server.needs_key:
+        served = f"; it serves {models}" if models else ""
+        return f"{server.base_url} needs a key: set {key_variable(server)}{served}"
+    return f"{server.base_url} serves {models or 'no model that it lists'}"
 
 
 def _exists(path: Path) -> ConfigError:

@@ -49,6 +49,11 @@ def keys_in(environ: Mapping[str, str]) -> dict[str, str]:
     return {kind: name for kind, name in KEY_VARIABLES.items() if environ.get(name)}
 
 
+def key_variable(server: LocalServer) -> str:
+    """Return the variable that the key of a local server is taken from."""
+    return f"{server.name.upper().replace('-', '_')}_API_KEY"
+
+
 def first_model(servers: Sequence[LocalServer], environ: Mapping[str, str]) -> str:
     """Return a model to try first, as requests name it: a local one where there is one."""
     for server in servers:
@@ -115,7 +120,7 @@ def _server(server: LocalServer) -> list[str]:
     entry = f"kind: {server.kind}, base_url: {_quoted(server.base_url)}"
     if not server.needs_key:
         return [f"  # Serves {served or 'no model yet'}.", f"  {server.name}: {{{entry}}}"]
-    variable = f"{server.name.upper().replace('-', '_')}_API_KEY"
+    variable = key_variable(server)
     return [
         f"  # Needs its key in {variable}.{f' Serves {served}.' if served else ''}",
         f'  {server.name}: {{{entry}, api_key: "${{{variable}:-}}"}}',

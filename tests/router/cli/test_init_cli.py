@@ -110,6 +110,15 @@ def test_a_models_name_cannot_change_what_the_file_says(tmp_path, name):
     assert target.model == (f"vllm/{name}" if name.isprintable() else "openai/gpt-4o-mini")
 
 
+def test_a_server_that_refuses_is_named_with_the_variable_for_its_key(tmp_path):
+    path = tmp_path / "c.yaml"
+    with raw_host([READ, *answer(b"{}", status="401 Unauthorized")]) as host:
+        done = init("--output", path, "--ports", f"vllm={host.port}")
+    assert f"vllm: http://127.0.0.1:{host.port}/v1 needs a key: set VLLM_API_KEY\n" in done.stdout
+    assert checked(path, VLLM_API_KEY="sk-1").providers["vllm"].api_key.reveal() == "sk-1"
+    assert checked(path).providers["vllm"].api_key.reveal() == ""
+
+
 def test_a_server_with_a_key_names_the_variable_for_it():
     server = LocalServer(
         name="lm-studio", kind="compatible", base_url="http://127.0.0.1:1234/v1", needs_key=True

@@ -176,6 +176,8 @@ LLAMA_CPP := -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DCMAKE_C_FLAGS_REL
 test-llama-cpp: .venv/dev .venv-llama/done
 	$(BIN)/python tests/conformance_local.py llama_cpp --python .venv-llama/bin/python
 	$(DOCS)
+	PYTHONPATH="$$(.venv-llama/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	  $(BIN)/python -X utf8 -m pytest tests/serve/engines/test_llama_cpp_python.py
 
 test-vllm: .venv/dev .venv-vllm/done
 	$(BIN)/python tests/conformance_local.py vllm --python .venv-vllm/bin/python

@@ -8,6 +8,7 @@ The router's config reads the section with these types; nothing here imports Ray
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from providers.errors import ConfigError, closest
+from providers.errors import ConfigError, MissingExtraError, closest
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -70,7 +71,7 @@ class ModelConfig(ModelsSection, frozen=True, kw_only=True):
     """What every hosted model has.
 
     Attributes:
-        engine: `transformers`, `llamacpp` or `vllm`.
+        engine: `transformers`, `llamacpp`, `llama-cpp-python` or `vllm`.
         source: a name on the Hugging Face hub, a local path, or `s3://bucket/prefix`.
         revision: branch, tag or commit on the hub; "" for the default branch, resolved when the
             model is loaded. The commit is part of every answer's `system_fingerprint`.
@@ -184,6 +185,36 @@ class LlamacppModel(Shareable, frozen=True, kw_only=True):
     options: LlamacppOptions = LlamacppOptions()
 
 
+class LlamaCppPythonOptions(ModelsSection, frozen=True, kw_only=True):
+    """How llama-cpp-python's server runs a GGUF file; it answers one request at a time.
+
+    Attributes:
+        context: tokens of prompt and answer together; 0 for the model's own limit.
+        gpu_layers: layers on the GPU; -1 for all.
+        threads: on a CPU; None for `cpus`, rounded up.
+        embedding: whether the model gives embeddings too.
+        chat_format: one of llama-cpp-python's formats, such as `chatml`; "" for the model's own.
+        start_timeout: seconds until the file must be loaded.
+    """
+
+    context: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
+    gpu_layers: Annotated[int, msgspec.Meta(ge=-1, le=10**9)] = -1
+    threads: _Count | None = None
+    embedding: bool = False
+    chat_format: str = ""
+    start_timeout: Positive = 300.0
+
+
+class LlamaCppPythonModel(ModelConfig, frozen=True, kw_only=True):
+    """A GGUF file, for an installed llama-cpp-python with its server. It takes no adapters.
+
+    Attributes:
+        options: see LlamaCppPythonOptions.
+    """
+
+    options: LlamaCppPythonOptions = LlamaCppPythonOptions()
+
+
 class VllmModel(ModelConfig, frozen=True, kw_only=True):
     """A model that vLLM runs, through Ray's own `ray.serve.llm`.
 
@@ -202,6 +233,7 @@ class VllmModel(ModelConfig, frozen=True, kw_only=True):
 ENGINES: Mapping[str, type[ModelConfig]] = {
     "transformers": TransformersModel,
     "llamacpp": LlamacppModel,
+    "llama-cpp-python": LlamaCppPythonModel,
     "vllm": VllmModel,
 }
 
@@ -243,12 +275,35 @@ def with_gpus(model: ModelConfig, environ: Mapping[str, str]) -> ModelConfig:
     return msgspec.structs.replace(model, gpus=gpus)
 
 
-# The extra that brings an engine, and the module of it that has to be there.
-ENGINE_EXTRAS: Mapping[str, tuple[str, str]] = {
-    "transformers": ("local", "transformers"),
-    "llamacpp": ("llamacpp", "xllamacpp"),
-    "vllm": ("vllm", "vllm"),
+# The extra that brings an engine; "" for a package that is compiled on the spot.
+ENGINE_EXTRAS: Mapping[str, str] = {
+    "transformers": "local",
+    "llamacpp": "llamacpp",
+    "llama-cpp-python": "",
+    "vllm": "vllm",
 }
+# A module of each engine.
+_ENGINE_MODULES: Mapping[str, str] = {
+    "transformers": "transformers",
+    "llamacpp": "xllamacpp",
+    "llama-cpp-python": "llama_cpp",
+    "vllm": "vllm",
+}
+
+
+def missing_engine(name: str, model: ModelConfig) -> ConfigError | MissingExtraError | None:
+    """Return the error for a model whose engine is not installed here; None where it is."""
+    if importlib.util.find_spec(_ENGINE_MODULES[model.engine]) is not None:
+        return None
+    return not_installed(name, model)
+
+
+def not_installed(name: str, model: ModelConfig) -> ConfigError | MissingExtraError:
+    """Return the error for a model whose engine is not installed."""
+    what = f"{name} (engine: {model.engine})"
+    if extra := ENGINE_EXTRAS[model.engine]:
+        return MissingExtraError(what, extra)
+    return ConfigError(f"{what} needs llama-cpp-python: pip install 'llama-cpp-python[server]'")
 
 
 class Reserved(NamedTuple):
@@ -291,6 +346,8 @@ def contradictions(models: Mapping[str, ModelConfig]) -> Iterator[tuple[tuple[st
     owners: dict[str, str] = {}
     first: dict[str, str] = {}
     for name, model in models.items():
+        if model.adapters and isinstance(model, LlamaCppPythonModel):
+            yield ("models", name, "adapters"), "its engine takes none; the engine llamacpp does"
         for adapter in model.adapters:
             if not _ADAPTER_NAME.fullmatch(adapter):
                 message = f"{adapter!r} cannot name an adapter: clients use it as MODEL:ADAPTER"

@@ -221,6 +221,15 @@ class Llamafile(Compatible):
     async def open(self) -> None:
         """Do nothing yet: the first request starts a server of ours."""
 
+    async def start(self) -> None:
+        """Start a server of ours before any request, and wait until it is ready.
+
+        Raises:
+            UpstreamConnectError: it cannot be started.
+        """
+        if self._server is not None:
+            await self._server.ready()
+
     async def close(self) -> None:
         """End the server, if it is ours."""
         if self._server is not None:

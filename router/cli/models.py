@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import signal
 import threading
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from router.cli.commands import Commands, err, json_option, out, print_json
 from router.cli.hardware import count_cores, count_gpus
 from router.cli.server_url import root_of
 from router.config.loading import load
-from serve.config import ENGINE_EXTRAS, ModelConfig, reserved
+from serve.config import ModelConfig, missing_engine, reserved
 
 _LISTING_S = 5.0
 
@@ -97,13 +96,12 @@ def _refuse_what_is_not_here(models: Mapping[str, ModelConfig], cpus: int | None
     """Refuse models that a Ray of this machine could not start, before it takes its time to try.
 
     Raises:
-        MissingExtraError: an engine is not installed.
-        ConfigError: this machine has too few cores or GPUs.
+        MissingExtraError: the extra with an engine is not installed.
+        ConfigError: another engine is not, or this machine has too few cores or GPUs.
     """
     for name, model in models.items():
-        extra, module = ENGINE_EXTRAS[model.engine]
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtraError(f"models.{name} (engine: {model.engine})", extra)
+        if (error := missing_engine(f"models.{name}", model)) is not None:
+            raise error
     needed = reserved(models)
     cores = count_cores() if cpus is None else cpus
     for what, number, available in (

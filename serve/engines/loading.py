@@ -5,8 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from providers.base import Call, Provider, Reply
-from providers.errors import MissingExtraError
-from serve.config import LlamacppModel, ModelConfig, TransformersModel, VllmModel
+from serve.config import (
+    LlamacppModel,
+    LlamaCppPythonModel,
+    ModelConfig,
+    TransformersModel,
+    VllmModel,
+    missing_engine,
+    not_installed,
+)
 from serve.engines.batching import batched
 from serve.engines.messages import EngineRequest, ResponseHead
 
@@ -22,7 +29,7 @@ def load(name: str, model: ModelConfig) -> Provider:
 
     Raises:
         ConfigError: the model cannot be loaded.
-        MissingExtraError: the engine is not installed.
+        MissingExtraError: the extra with the engine is not installed.
     """
     try:
         if isinstance(model, TransformersModel):
@@ -33,13 +40,18 @@ def load(name: str, model: ModelConfig) -> Provider:
             from serve.engines.vllm import VllmEngine  # noqa: PLC0415  # an extra
 
             return VllmEngine(name, model)
+        if isinstance(model, LlamaCppPythonModel):
+            if (error := missing_engine(name, model)) is not None:
+                raise error
+            from serve.engines.llama_cpp_python import LlamaCppPython  # noqa: PLC0415  # likewise
+
+            return LlamaCppPython(name, model)
         assert isinstance(model, LlamacppModel)
         from serve.engines.llamacpp import Llamacpp  # noqa: PLC0415  # an extra
 
         return Llamacpp(name, model)
     except ModuleNotFoundError as error:
-        extra = "local" if isinstance(model, TransformersModel) else model.engine
-        raise MissingExtraError(f"{name} (engine {model.engine})", extra) from error
+        raise not_installed(name, model) from error
 
 
 def call_of(request: EngineRequest) -> Call:

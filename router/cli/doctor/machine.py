@@ -19,10 +19,10 @@ from router.cli.doctor.findings import Finding
 from router.cli.hardware import count_cores, count_gpus
 from router.config.schema import Config
 from router.config.server import Server
-from serve.config import ENGINE_EXTRAS, ModelConfig, VllmModel, reserved
+from serve.config import ENGINE_EXTRAS, ModelConfig, VllmModel, missing_engine, reserved
 
 # Extras that users have no use for.
-_DEVELOPMENT = frozenset({"dev", "dist", "docs", "fuzz", "local-test", "mutants"})
+_DEVELOPMENT = frozenset({"deploy", "dev", "dist", "docs", "fuzz", "local-test", "mutants"})
 _REQUIREMENT = re.compile(r"(?P<package>[A-Za-z0-9._-]+).*\bextra == ['\"](?P<extra>[\w-]+)['\"]")
 
 _MIB = 1024 * 1024
@@ -103,7 +103,7 @@ def _needed(config: Config) -> dict[str, str]:
         needed["otel"] = "telemetry.otlp_endpoint"
     for name, model in config.models.items():
         needed.setdefault("ray", f"models.{name}")
-        needed.setdefault(ENGINE_EXTRAS[model.engine][0], f"models.{name}")
+        needed.setdefault(ENGINE_EXTRAS[model.engine], f"models.{name}")
     return needed
 
 
@@ -211,6 +211,9 @@ def models(config: Config) -> Iterator[Finding]:
 
 
 def _model(name: str, model: ModelConfig, gpus: int) -> Iterator[Finding]:
+    # What an extra brings is among the extras.
+    if not ENGINE_EXTRAS[model.engine] and (error := missing_engine(f"models.{name}", model)):
+        yield Finding("models", "failure", error.message)
     if model.source.startswith(("/", ".", "~")) and not Path(model.source).expanduser().exists():
         yield Finding("models", "failure", f"models.{name}.source: {model.source}: no such file")
     if isinstance(model, VllmModel) and not gpus:

@@ -12,6 +12,8 @@ import click
 import msgspec
 import uvloop
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from providers.errors import EvalrouterError, InputError
 from router.cli.terminal import harmless
@@ -85,6 +87,21 @@ def with_services(config: Config, action: Callable[[Services], Awaitable[Any]]) 
             return await action(services)
 
     return uvloop.run(inside())
+
+
+def widen(table: Table) -> None:
+    """Give a table the width that its cells need, whatever the terminal's width is."""
+    table.width = Measurement.get(out, out.options.update(max_width=sys.maxsize), table).maximum
+
+
+def print_table(table: Table) -> None:
+    """Print a table: fitted to a terminal, but whole for a file or another program.
+
+    Half an id cannot be copied, and a state that is cut short is not found by grep.
+    """
+    if not out.is_terminal:
+        widen(table)
+    out.print(table, soft_wrap=not out.is_terminal)
 
 
 def print_json(value: Any) -> None:

@@ -20,6 +20,7 @@ from router.cli.commands import (
     local_time,
     out,
     print_json,
+    print_table,
     with_services,
 )
 from router.config.loading import load
@@ -102,7 +103,10 @@ def dataset_list(name: str | None, config_path: Path | None, as_json: bool) -> N
         table.add_row(
             _version(row), str(row.rows), str(row.size), row.format, when, escape(row.source)
         )
-    out.print(table if rows else "No datasets yet.")
+    if rows:
+        print_table(table)
+    else:
+        out.print("No datasets yet.")
 
 
 @dataset.command("show")
@@ -136,7 +140,7 @@ def dataset_show(name: str, rows: int, config_path: Path | None, as_json: bool) 
             _range(column),
             escape(", ".join(f"{text!r} ({count})" for text, count in column.common[:3])),
         )
-    out.print(table)
+    print_table(table)
     for fields in shown.preview:
         out.print_json(data=fields)
 

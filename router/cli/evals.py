@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
@@ -28,6 +27,7 @@ from router.cli.commands import (
     local_time,
     out,
     print_json,
+    widen,
     with_services,
 )
 from router.cli.completion import complete_runs
@@ -257,7 +257,7 @@ def eval_list(
         out.print("No runs yet.")
         return
     # Nothing is cut short: half an id cannot be copied, and half a time says nothing.
-    table.width = Measurement.get(out, out.options.update(max_width=sys.maxsize), table).maximum
+    widen(table)
     out.print(table, soft_wrap=True)
 
 

@@ -20,6 +20,7 @@ from router.cli.commands import (
     local_time,
     out,
     print_json,
+    print_table,
     with_services,
 )
 from router.config.documents import Document, convert
@@ -70,7 +71,10 @@ def experiment_list(tag: str | None, config_path: Path | None, as_json: bool) ->
             escape(", ".join(row.tags)),
             escape(row.notes),
         )
-    out.print(table if experiments else "No experiments yet.")
+    if experiments:
+        print_table(table)
+    else:
+        out.print("No experiments yet.")
 
 
 @experiment.command("show")

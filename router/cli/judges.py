@@ -27,6 +27,7 @@ from router.cli.commands import (
     json_option,
     out,
     print_json,
+    print_table,
     with_services,
 )
 from router.cli.completion import complete_runs
@@ -303,7 +304,10 @@ def judge_list(
             pearson = interval(agreement["pearson"], 2)
             quadratic = interval(agreement["kappa_quadratic"], 2)
         rows.add_row(study.id, study.state, ", ".join(study.judges), study.name, pearson, quadratic)
-    out.print(rows if studies else "No studies of judges yet.")
+    if studies:
+        print_table(rows)
+    else:
+        out.print("No studies of judges yet.")
 
 
 @judge.command("show")

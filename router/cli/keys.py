@@ -20,6 +20,7 @@ from router.cli.commands import (
     json_option,
     out,
     print_json,
+    print_table,
     with_services,
 )
 from router.config.loading import load
@@ -134,7 +135,10 @@ def key_list(config_path: Path | None, as_json: bool) -> None:
     table = Table(Column("key", no_wrap=True), *rest)
     for listed_key in keys:
         table.add_row(*_key_cells(listed_key))
-    out.print(table if keys else "No keys yet.")
+    if keys:
+        print_table(table)
+    else:
+        out.print("No keys yet.")
 
 
 def _key_cells(listed_key: ListedKey) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from rich.table import Table
 from providers.errors import ConfigError, MissingExtraError, UpstreamProtocolError
 from providers.http.transport import Transport
 from providers.wire import UNREADABLE, Model
-from router.cli.commands import Commands, err, json_option, out, print_json
+from router.cli.commands import Commands, err, json_option, print_json, print_table
 from router.cli.hardware import count_cores, count_gpus
 from router.cli.server_url import root_of
 from router.config.loading import load
@@ -135,7 +135,7 @@ def models_list(url: str, as_json: bool) -> None:
     for row in rows:
         copies = "" if row.replicas is None else str(row.replicas)
         table.add_row(row.id, row.owned_by, row.state, copies)
-    out.print(table)
+    print_table(table)
 
 
 async def _list(url: str) -> list[ListedModel]:

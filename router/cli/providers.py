@@ -17,6 +17,7 @@ from router.cli.commands import (
     json_option,
     out,
     print_json,
+    print_table,
     with_services,
 )
 from router.cli.completion import complete_providers
@@ -64,7 +65,7 @@ def providers_test(
     if as_json:
         print_json(report)
     else:
-        out.print(table)
+        print_table(table)
         words = ", ".join(f"{count} {outcome}" for outcome, count in report.counts.items())
         out.print(f"{name}/{report.model}, {report.date}: {words}", highlight=False)
     if report.counts["fail"]:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import sys
 import tempfile
 from pathlib import Path
 
-from providers.base import Call, ModelFacts, Reply
+from providers.base import Call, ModelFacts, Reply, Secret
 from providers.errors import ConfigError
 from providers.http.transport import HttpLimits, Transport
 from providers.local_servers.llama_cpp import LlamaCpp
@@ -45,11 +46,13 @@ class LlamaCppPython:
         with path.open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
                 raise ConfigError(f"{name}: {path} is no GGUF file")
+        key = secrets.token_hex(16)
         self._logs = tempfile.TemporaryDirectory(prefix="evalrouter-llama-cpp-")
         self._transport = Transport(HttpLimits())
         config = LlamafileConfig(
             kind="llama_cpp",
-            command=command_of(name, path, model),
+            command=command_of(name, path, model, key),
+            api_key=Secret(key),
             log=str(Path(self._logs.name) / "server.log"),
             start_timeout=model.options.start_timeout,
         )
@@ -79,8 +82,8 @@ class LlamaCppPython:
         return await self._server.send(call)
 
 
-def command_of(name: str, path: Path, model: LlamaCppPythonModel) -> tuple[str, ...]:
-    """Return the command that serves a file under a name."""
+def command_of(name: str, path: Path, model: LlamaCppPythonModel, key: str) -> tuple[str, ...]:
+    """Return the command that serves a file under a name, to who has the key."""
     options = model.options
     threads = str(options.threads or max(1, math.ceil(model.cpus)))
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(path)]
@@ -89,6 +92,8 @@ def command_of(name: str, path: Path, model: LlamaCppPythonModel) -> tuple[str, 
     command += ["--n_gpu_layers", str(options.gpu_layers)]
     # By default a second request cuts the answer to the first one short.
     command += ["--interrupt_requests", "False"]
+    # Else a variable API_KEY of the environment would be its key.
+    command += ["--api_key", key]
     if options.embedding:
         command += ["--embedding", "True"]
     if options.chat_format:

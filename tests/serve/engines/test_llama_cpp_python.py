@@ -44,7 +44,8 @@ def modules_of_others(monkeypatch):
 
 def test_the_command_has_the_options():
     options = {"context": 512, "gpu_layers": 0, "embedding": True, "chat_format": "chatml"}
-    command = command_of("m", Path("x.gguf"), model("x.gguf", cpus=1.5, options=options))
+    entry = model("x.gguf", cpus=1.5, options=options)
+    command = command_of("m", Path("x.gguf"), entry, "a-key")
     assert command[:3] == (sys.executable, "-m", "llama_cpp.server")
     given = dict(zip(command[3::2], command[4::2], strict=True))
     assert given == {
@@ -55,6 +56,7 @@ def test_the_command_has_the_options():
         "--n_threads_batch": "2",
         "--n_gpu_layers": "0",
         "--interrupt_requests": "False",
+        "--api_key": "a-key",
         "--embedding": "True",
         "--chat_format": "chatml",
         "--host": "{host}",

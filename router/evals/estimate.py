@@ -42,6 +42,7 @@ from evaluators.stats.power import (
 )
 from providers.wire import count_of
 from router.evals.judges.estimate import JudgeEstimate, estimate_judges
+from router.evals.looks import is_part_of_another
 from router.evals.requests import EvalRequester
 from router.evals.samples import PreparedDataset
 from router.evals.validation import outputs_of, requested_routes
@@ -207,10 +208,16 @@ async def estimate(
     goes_on = False
     for lane in by_target.values():
         answered = await store.known_requests(lane.requests) if lane.requests else frozenset()
-        # Answers to a part of a target's samples make the run go on with an earlier one.
-        goes_on = goes_on or 0 < sum(cell in answered for cell in lane.requests) < len(
-            lane.requests
-        )
+        # Answers to a part of a target's samples, or of a larger run, make it another look.
+        if answered and not goes_on:
+            goes_on = any(cell not in answered for cell in lane.requests)
+            goes_on = goes_on or await is_part_of_another(
+                store,
+                lane.requests,
+                document,
+                samples=prepared.count,
+                dataset_hash=prepared.dataset.hash,
+            )
         known = answered if lane.cacheable else frozenset()
         earlier = await store.earlier_answers(str(lane.target), _ANSWERS)
         targets.append(_of_target(lane, scale, known, earlier, requester.prices, document))

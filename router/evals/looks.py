@@ -9,6 +9,8 @@ the run cache, or a target that always answers alike, gives it the answers that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from evaluators.document import RunDocument
@@ -88,17 +90,49 @@ def _shows_a_part(before: EarlierAnswers, other: Run, run: Run, document: RunDoc
         return True
     if theirs.stop_when is not None or (other.stopped and other.state == "completed"):
         return True
-    rows, repeats, looks = other.dataset_rows, theirs.repeats, theirs.looks
     plan = run.dataset_rows, document.repeats
-    if looks == 1 and (rows, repeats) != plan and (before.samples, before.repeats) == plan:
+    size = other.dataset_rows, theirs.repeats
+    if theirs.looks == 1 and size != plan and (before.samples, before.repeats) == plan:
         # It was as large as this run, and has been extended since.
-        rows, repeats, looks = before.samples, before.repeats, 0
-    return (
-        looks > 0
-        or (rows, repeats) != plan
-        or other.dataset_hash != run.dataset_hash
-        or _selection(theirs) != _selection(document)
-    )
+        return _differs(other, theirs, run.dataset_hash, document)
+    return size != plan or theirs.looks > 0 or _differs(other, theirs, run.dataset_hash, document)
+
+
+def _differs(other: Run, theirs: RunDocument, dataset_hash: str, document: RunDocument) -> bool:
+    """Say whether another run has other samples although it has as many."""
+    return other.dataset_hash != dataset_hash or _selection(theirs) != _selection(document)
+
+
+async def is_part_of_another(
+    store: Store,
+    requests: Sequence[tuple[str, int]],
+    document: RunDocument,
+    *,
+    samples: int,
+    dataset_hash: str,
+) -> bool:
+    """Say whether a run that is planned gets answers that a run of another size has shown.
+
+    Args:
+        store: has the runs.
+        requests: of the plan: the hash and repeat of each that will be answered as before.
+        document: the plan.
+        samples: how many it has.
+        dataset_hash: of its dataset.
+    """
+    for run_id in await store.runs_with(requests):
+        other = await store.run(run_id)
+        if other is None:
+            continue  # It was deleted just now.
+        try:
+            theirs = stored_document(other)
+        except RunDocumentError:
+            return True
+        if (other.dataset_rows, theirs.repeats) != (samples, document.repeats):
+            return True
+        if theirs.looks or _differs(other, theirs, dataset_hash, document):
+            return True
+    return False
 
 
 def _selection(document: RunDocument) -> tuple[object, bool]:

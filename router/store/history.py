@@ -64,6 +64,10 @@ class HistoryStore(Protocol):
         """Return those of the (request hash, repeat) that `cached_answer` has an answer to."""
         ...
 
+    async def runs_with(self, requests: Sequence[tuple[str, int]]) -> list[str]:
+        """Return the ids of the newest runs that have answered any of these requests."""
+        ...
+
     async def earlier_answers(self, target: str, limit: int) -> list[EarlierAnswer]:
         """Return the target's newest answers to runs; without any, to live requests."""
         ...

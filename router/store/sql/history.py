@@ -17,7 +17,8 @@ from router.store.sql.runs import run_number
 from router.store.sql.samples import clusters
 
 _NEWEST = 20_000  # answers, or requests of clients
-_RUNS = 20  # newest runs of a dataset
+_RUNS = 20  # newest runs of a dataset, or with answers to a request
+_REQUESTS = 64  # of a run that is planned, whose answers in other runs are looked up
 _SCORES = 20_000  # of one output of a run
 _FIRST, _SPREAD = 16, 64  # samples of a run whose requests are looked up
 
@@ -29,6 +30,9 @@ class SqlHistory(SqlPart, HistoryStore):
         self, requests: Sequence[tuple[str, int]]
     ) -> frozenset[tuple[str, int]]:
         return await self._database.read("look for answers", _known_requests, requests)
+
+    async def runs_with(self, requests: Sequence[tuple[str, int]]) -> list[str]:
+        return await self._database.read("look for runs", _runs_with, requests)
 
     async def earlier_answers(self, target: str, limit: int) -> list[EarlierAnswer]:
         return await self._database.read("read earlier answers", _earlier_answers, target, limit)
@@ -51,6 +55,17 @@ def _known_requests(
         (hashes,),
     )
     return frozenset(requests).intersection((row[0], row[1]) for row in answered)
+
+
+def _runs_with(db: Connection, requests: Sequence[tuple[str, int]]) -> list[str]:
+    hashes = db.array(sorted({request_hash for request_hash, _ in requests[:_REQUESTS]}))
+    runs = db.execute(
+        "SELECT id FROM runs WHERE hidden_since IS NULL AND number IN"
+        " (SELECT run FROM answers WHERE state = 'answered'"
+        f" AND {db.any_of('request_hash')}) ORDER BY number DESC LIMIT ?",
+        (hashes, _RUNS),
+    )
+    return [run_id for (run_id,) in runs]
 
 
 def _earlier_answers(db: Connection, target: str, limit: int) -> list[EarlierAnswer]:

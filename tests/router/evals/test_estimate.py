@@ -244,6 +244,9 @@ def test_runs_that_are_looked_at_promise_less(http, url):
     run(http, url, routes=routes, limit=20)
     assert estimate(http, url, routes=routes)["detectable"][0]["always_valid"]
     assert not estimate(http, url, routes=routes, limit=20)["detectable"][0]["always_valid"]
+    # So is a part of an earlier run, which showed what the part will show.
+    for changes in ({"limit": 10}, {"limit": 20, "repeats": 2}):
+        assert estimate(http, url, routes=routes, **changes)["detectable"][0]["always_valid"]
 
 
 def test_free_targets_answer_as_before_so_a_larger_run_goes_on(http, url):

@@ -98,6 +98,8 @@ async def test_earlier_runs_tell_what_is_answered_and_how(store, clock):
             await store.keep_answer(run_id, cell, f"h{n}", answer, [])
         clock.now += 10
     assert await store.known_requests([("h0", 0), ("h0", 1), ("x", 0)]) == {("h0", 0)}
+    assert await store.runs_with([("h0", 0), ("x", 0)]) == ["run_2", "run_1"]
+    assert await store.runs_with([("x", 0)]) == []
     answers = await store.earlier_answers("p/m", 4)
     assert [each.completion_tokens for each in answers] == [2, 1, 0, 2]
     [earlier] = await store.answered_before("run_2")

@@ -28,6 +28,11 @@ log = logging.getLogger("evalrouter")
 BUSY_S = 10.0  # how long to wait for another process that writes
 TRY_S = 0.25  # how long one attempt waits, before the writing thread decides about the next one
 CHECK_BUSY_S = 1.0
+# A write-ahead log that is longer is begun anew, and cut to this.
+LOG_BYTES = 64 * 2**20
+# How long that waits for reads that need the old one, with writes waiting behind it; and how long
+# until the attempt after one that failed.
+RESTART_S, RESTART_EVERY_S = 5.0, 15.0
 # With less room than this, the next write may be the first one to fail.
 MIN_FREE_BYTES = 2**20
 # After a scan of all pages that took a second, this many seconds pass until the next one.
@@ -65,6 +70,7 @@ class DatabaseFile:
         self._at_opening: tuple[_Identity | None, ...] = ()
         self.is_corrupt = False
         self._next_scan_at = 0.0
+        self._next_restart_at = 0.0
 
     # connecting
 
@@ -85,6 +91,7 @@ class DatabaseFile:
                 # After migrating: a step that rebuilds a table must not set off cascades.
                 db.execute("PRAGMA foreign_keys = ON")
                 db.execute(f"PRAGMA busy_timeout = {TRY_S * 1000:.0f}")
+                db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
                 self._log, self._index = _beside(self._place)
                 self._at_opening = self._identities()
             except BaseException:
@@ -106,6 +113,29 @@ class DatabaseFile:
             db.close()
             raise
         return db
+
+    def bound_log(self, db: Database) -> None:
+        """Begin the write-ahead log anew where it has become long.
+
+        SQLite does that by itself when no read needs it any more. Where one read always begins
+        before the last has ended, that never happens, and the log would grow for ever.
+        """
+        if time.monotonic() < self._next_restart_at:
+            return
+        try:
+            if self._log.stat().st_size <= LOG_BYTES:
+                return
+        except OSError:
+            return
+        db.execute(f"PRAGMA busy_timeout = {RESTART_S * 1000:.0f}")
+        try:
+            is_busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.Error:
+            is_busy = 1
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {TRY_S * 1000:.0f}")
+        if is_busy:
+            self._next_restart_at = time.monotonic() + RESTART_EVERY_S
 
     # whether it is the same file
 

@@ -75,6 +75,7 @@ class SqliteTransactions(Transactions):
 
     def commit(self) -> None:
         self._db.execute("COMMIT")
+        self._file.bound_log(self._db)
 
     def rollback(self) -> None:
         with contextlib.suppress(sqlite3.Error):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from stores import a_run, everything, locked, some_samples, sqlite_store
 
 from evaluators.base import Cell
 from providers.errors import StoreError, StoreUnavailableError
+from router.records import Record
 from router.store.sqlite import SqliteStore
 
 
@@ -171,3 +174,38 @@ async def test_a_locked_database_is_waited_for_only_until_the_end(tmp_path):
             await write
         with pytest.raises(StoreUnavailableError, match="locked"):
             await store.add_run(a_run(), [])
+
+
+async def test_the_log_stays_bounded_while_one_read_always_begins_before_the_last_has_ended(
+    tmp_path,
+):
+    path = tmp_path / "a.db"
+    stop = threading.Event()
+
+    def read() -> None:
+        readers = [sqlite3.connect(path, isolation_level=None) for _ in range(2)]
+        for n in itertools.count():
+            reader = readers[n % 2]
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM runs").fetchone()
+            if n:
+                readers[(n + 1) % 2].execute("COMMIT")
+            if stop.wait(0.01):
+                break
+        for reader in readers:
+            reader.close()
+
+    async with sqlite_store(path) as store:
+        reading = threading.Thread(target=read)
+        reading.start()
+        try:
+            for n in range(48):
+                body = bytes([n % 256]) * 2**20
+                await store.keep_traffic(
+                    [Record(id=f"req_{n}", at=1.0, keep="full", request=body, response=body)]
+                )
+                # 64 MiB are the bound; a transaction more is written before it is looked at.
+                assert path.with_name("a.db-wal").stat().st_size < 80 * 2**20
+        finally:
+            stop.set()
+            reading.join()

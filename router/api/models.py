@@ -50,8 +50,8 @@ class Models(msgspec.Struct):
 
     Attributes:
         data: routes first, then the providers' models.
-        unreachable: providers whose list could not be read, with the reason. Their models may be
-            missing, or be those of the last time.
+        unreachable: providers whose list could not be read, with the reason. Of their models, there
+            are those of the last time and those that routes name.
     """
 
     data: list[ModelRow]
@@ -142,7 +142,7 @@ async def list_models(services: Injected, listings: ListingsHere, request: AnyRe
     rows = [ModelRow(name, "evalrouter") for name in services.routes.table.names]
     unreachable: dict[str, str] = {}
     for name, listing in (await listings.of(services.providers)).items():
-        rows += [ModelRow(f"{name}/{model}", name) for model in listing.models]
+        rows += [ModelRow(f"{name}/{model}", name) for model in _known(services, name, listing)]
         if listing.why:
             unreachable[name] = listing.why
     return Models(rows, unreachable)
@@ -164,12 +164,25 @@ async def show_model(
     if allowed is not None or row.owned_by == "evalrouter":
         return row
     listing = (await listings.of([target.provider]))[target.provider]
-    if target.model in listing.models:
+    if target.model in _known(services, target.provider, listing):
         return row
     why = f": {listing.why}" if listing.why else ""
     raise ModelNotFoundError(
         f"{target.provider} does not list a model {target.model!r}{why}.", param="model"
     )
+
+
+def _known(services: Services, provider: str, listing: Listing) -> Collection[str]:
+    """Return a provider's models: while its list cannot be read, those of the routes as well."""
+    if not listing.why:
+        return listing.models
+    models = dict.fromkeys(listing.models)
+    for route in services.routes.table.routes.values():
+        for name in (*(target.model for target in route.targets), *route.fallback):
+            host, _, model = name.partition("/")
+            if host == provider:
+                models[model] = None
+    return models
 
 
 def _allowed(services: Services, request: AnyRequest) -> tuple[str, ...] | None:

@@ -14,7 +14,7 @@ import yaml
 from openai import OpenAI
 from raw_client import RawClient, request
 from raw_host import answer, by_model, raw_host
-from servers import evalrouter, gateway, scripted
+from servers import evalrouter, gateway, reserved_port, scripted
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "baseline/echo", "messages": [{"role": "user", "content": "Hi."}]}
@@ -348,6 +348,15 @@ def test_a_hung_host_delays_no_list(http, tmp_path):
             assert http.get(f"{url}/v1/models/r").json()["id"] == "r"
     finally:
         hung.close()
+
+
+def test_the_models_of_routes_stay_listed_while_their_host_is_down(http, tmp_path):
+    with reserved_port() as port, gateway(config(tmp_path, f"http://127.0.0.1:{port}/v1")) as url:
+        data = http.get(f"{url}/v1/models").json()
+        assert {"r", "s", "up/m"} <= {row["id"] for row in data["data"]}
+        assert "up" in data["unreachable"]
+        assert http.get(f"{url}/v1/models/up/m").json()["id"] == "up/m"
+        assert http.get(f"{url}/v1/models/up/other").status_code == 404
 
 
 def test_a_list_is_read_once_and_outlives_its_host(http, tmp_path):

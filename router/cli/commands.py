@@ -94,14 +94,19 @@ def widen(table: Table) -> None:
     table.width = Measurement.get(out, out.options.update(max_width=sys.maxsize), table).maximum
 
 
-def print_table(table: Table) -> None:
+def print_table(table: Table, *, console: Console = out) -> None:
     """Print a table: fitted to a terminal, but whole for a file or another program.
 
-    Half an id cannot be copied, and a state that is cut short is not found by grep.
+    Half an id cannot be copied, and a state that is cut short is not found by grep. So a terminal
+    that is too narrow for the table's longest words gets rows of several lines, too.
     """
-    if not out.is_terminal:
-        widen(table)
-    out.print(table, soft_wrap=not out.is_terminal)
+    for column in table.columns:
+        column.overflow = "fold"
+    size = Measurement.get(console, console.options.update(max_width=sys.maxsize), table)
+    is_fitted = console.is_terminal and size.minimum <= console.width
+    if not is_fitted:
+        table.width = size.maximum
+    console.print(table, soft_wrap=not is_fitted)
 
 
 def print_json(value: Any) -> None:

@@ -1,0 +1,89 @@
+"""Tables of commands: nothing in them is cut short, whether a person or a program reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+from rich.table import Column, Table
+
+from router.cli import main
+from router.cli.commands import print_table
+
+LONG = "summaries-of-the-dialogues-of-a-customer-service-with-many-words"
+CONFIG = """
+providers: {host: {kind: compatible, base_url: "http://127.0.0.1:9/v1"}}
+routes: {summarizer: {targets: [{model: host/m}]}}
+"""
+
+
+def evalrouter(folder, *args):
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(main, args)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    (folder / "evalrouter.yaml").write_text(CONFIG)
+    (folder / f"{LONG}.jsonl").write_text('{"input": "a", "reference": "a"}\n')
+    document = {
+        "dataset": f"{LONG}.jsonl",
+        "routes": ["baseline/echo", "baseline/lead-1"],
+        "metrics": ["exact_match"],
+        "name": f"run-of-{LONG}",
+        "experiment": f"experiment-{LONG}",
+        "tags": [f"tag-{LONG}"],
+    }
+    (folder / "run.json").write_text(json.dumps(document))
+    evalrouter(folder, "eval", "run", "run.json")
+    evalrouter(folder, "dataset", "add", f"{LONG}.jsonl", "--name", LONG[:60])
+    limits = ["--route", f"host/{LONG}", "--rpm", "1000000", "--tpm", "1000000"]
+    evalrouter(folder, "key", "create", f"key-of-{LONG[:50]}", *limits)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("eval", "list"), ["completed", f"run-of-{LONG}", f"{LONG}.jsonl"]),
+        (("experiment", "list"), [f"experiment-{LONG}", "1 completed"]),
+        (("experiment", "show", f"experiment-{LONG}"), ["baseline/lead-1"]),
+        (("dataset", "list"), [LONG[:60], f"{LONG}.jsonl"]),
+        (("key", "list"), [f"key-of-{LONG[:50]}", f"host/{LONG}", "active", "1000000 rpm"]),
+        (("eval", "run", "run.json", "--dry-run"), ["baseline/lead-1"]),
+    ],
+    ids=" ".join,
+)
+def test_programs_find_whole_words_in_one_line(folder, command, words):
+    """Where no terminal says otherwise, there are 80 columns."""
+    shown = evalrouter(folder, *command)
+    for word in words:
+        assert any(word in line for line in shown.splitlines()), (word, shown)
+    assert "…" not in shown
+
+
+@pytest.mark.parametrize("width", [10, 40, 79, 200])
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_nothing_is_cut_at_any_width(width, is_terminal):
+    written = io.StringIO()
+    console = Console(file=written, width=width, force_terminal=is_terminal, color_system=None)
+    table = Table(Column("id", no_wrap=True), Column("state", no_wrap=True), "notes")
+    notes = " ".join(f"word{n}" for n in range(30))
+    table.add_row("run_0123456789abcdef0123", "completed", notes)
+    print_table(table, console=console)
+    shown = written.getvalue()
+    assert "run_0123456789abcdef0123" in shown
+    assert "completed" in shown
+    assert "…" not in shown
+    if is_terminal and width >= 79:
+        assert max(map(len, shown.splitlines())) <= width
+        assert all(f"word{n}" in shown for n in range(30))
+    else:
+        assert notes in shown

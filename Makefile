@@ -227,7 +227,7 @@ PROFILES ?=
 profiles = $(foreach name,$(1),--profile $(name))
 
 local-up:
-	OTLP_ENDPOINT=$(if $(filter phoenix,$(PROFILES)),http://phoenix:6006) \
+	$(if $(filter phoenix,$(PROFILES)),OTLP_ENDPOINT=http://phoenix:6006) \
 	  $(COMPOSE) $(call profiles,$(PROFILES)) up --build --detach
 	@echo "The administrator's key, unless you have set one: $(COMPOSE) exec router cat /data/admin-key"
 

@@ -22,9 +22,16 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import httpx
+import yaml
+from postgres_server import a_server, folder_of_programs
+from servers import reserved_port, s3_server
 
 USER = 10001
 PATIENCE_S = 120.0
+KEY = "0123456789abcdef" * 4
 CONFIG = """
 providers:
   scripted:
@@ -48,8 +55,8 @@ exec chroot --userspec="$user:$user" . env -i --chdir=/data "$@"
 """
 CLIENT = """
 import http.client, sys
-method, path, body, key = sys.argv[1:]
-connection = http.client.HTTPConnection("127.0.0.1", 4000, timeout=60)
+port, method, path, body, key = sys.argv[1:]
+connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
 headers = {"content-type": "application/json"}
 if key:
     headers["authorization"] = "Bearer " + key
@@ -85,15 +92,21 @@ class Container:
 
     Attributes:
         process: the one that waits for the first process inside.
+        port: where its server listens.
     """
 
-    def __init__(self, image: Image, volume: Path | None, command: Sequence[str]) -> None:
+    port = 4000
+
+    def __init__(
+        self, image: Image, volume: Path | None, command: Sequence[str], *, shares_network: bool
+    ) -> None:
         self._image = image
+        network = () if shares_network else ("--net",)
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the object
         self.process = subprocess.Popen(
             [
-                *("unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "sh", "-c"),
-                *(START, "sh", str(image.root), str(volume or ""), str(USER)),
+                *("unshare", "--mount", "--pid", *network, "--fork", "sh", "-c", START),
+                *("sh", str(image.root), str(volume or ""), str(USER)),
                 *(*image.environ, *command),
             ],
             stdout=self._log,
@@ -121,10 +134,13 @@ class Container:
             check=False,
         )
 
-    def client(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command of this machine in the container's network."""
+    def client(self, method: str, path: str, body: str, key: str) -> subprocess.Popen[str]:
+        """Start a client of this machine in the container's network."""
         return subprocess.Popen(
-            ["nsenter", f"--net=/proc/{self.first_process}/ns/net", *command],
+            [
+                *("nsenter", f"--net=/proc/{self.first_process}/ns/net"),
+                *(sys.executable, "-c", CLIENT, str(self.port), method, path, body, key),
+            ],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -134,24 +150,38 @@ class Container:
     ) -> tuple[int, str]:
         """Return the status and the body of an answer; 0 where nothing listens."""
         text = "" if body is None else json.dumps(body)
-        with self.client(sys.executable, "-c", CLIENT, method, path, text, key) as client:
+        with self.client(method, path, text, key) as client:
             out, _ = client.communicate()
         status, _, answer = out.partition("\n")
         return int(status or 0), answer
 
+    def wait_until_ready(self) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while self.request("GET", "/health/ready")[0] != 200:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < until, self.log
+
     def wait(self) -> int:
         return self.process.wait(PATIENCE_S)
 
+    def kill(self) -> None:
+        """End whatever is left of it: the first process takes all others with it."""
+        if self.process.poll() is None:
+            with contextlib.suppress(IndexError, ProcessLookupError):
+                os.kill(self.first_process, signal.SIGKILL)
+            self.process.kill()
+        self.process.wait()
+
 
 @contextlib.contextmanager
-def running(image: Image, volume: Path | None, *command: str) -> Iterator[Container]:
-    container = Container(image, volume, command)
+def running(
+    image: Image, volume: Path | None, *command: str, shares_network: bool = False
+) -> Iterator[Container]:
+    container = Container(image, volume, command, shares_network=shares_network)
     try:
         yield container
     finally:
-        if container.process.poll() is None:
-            container.process.kill()
-        container.process.wait()
+        container.kill()
 
 
 @contextlib.contextmanager
@@ -192,15 +222,11 @@ def check_serving(image: Image) -> None:
         (volume / "evalrouter.yaml").write_text(CONFIG)
         began = time.monotonic()
         with running(image, volume, *image.command) as container:
-            until = began + PATIENCE_S
-            # Probed from within, as by the engine's health check, whose own start takes a while.
+            # The first process is there once it has written its key.
             while not (volume / "admin-key").exists():
                 assert container.process.poll() is None, container.log
-                assert time.monotonic() < until, container.log
                 time.sleep(0.01)
-            while container.request("GET", "/health/ready")[0] != 200:
-                assert container.process.poll() is None, container.log
-                assert time.monotonic() < until, container.log
+            container.wait_until_ready()
             show(f"ready {time.monotonic() - began:.1f} s after the start (a probe takes 0.1 s)")
 
             inside = Path(f"/proc/{container.first_process}")
@@ -233,9 +259,7 @@ def check_serving(image: Image) -> None:
             show("a request with the key of /data/admin-key was served, one without was refused")
 
             body = json.dumps(chat("scripted/slow", stream=True))
-            with container.client(
-                sys.executable, "-c", CLIENT, "POST", "/v1/chat/completions", body, key
-            ) as client:
+            with container.client("POST", "/v1/chat/completions", body, key) as client:
                 assert client.stdout is not None
                 assert client.stdout.readline() == "200\n"
                 while "one" not in client.stdout.readline():
@@ -247,6 +271,109 @@ def check_serving(image: Image) -> None:
             assert container.wait() == 0, container.log
             assert "Traceback" not in container.log, container.log
             show("SIGTERM let an open stream finish, and the exit code was 0")
+
+
+def check_stores(image: Image) -> None:
+    """Serve with PostgreSQL and an S3 store beside the container, as in compose.yaml."""
+    programs = folder_of_programs()
+    assert programs is not None, "PostgreSQL is not installed"
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(a_server(programs))
+        address = urlsplit(stack.enter_context(database.fresh_database("template0")))
+        s3 = stack.enter_context(s3_server("evalrouter"))
+        volume = stack.enter_context(volume_of(USER))
+        port = stack.enter_context(reserved_port())
+        shutil.copy("deploy/compose/metrics_key.sh", volume)
+        environ = {
+            "EVALROUTER_ADMIN_KEY": KEY,
+            "POSTGRES_HOST": address.hostname,
+            "POSTGRES_PORT": address.port,
+            "POSTGRES_USER": address.username,
+            "POSTGRES_DB": address.path.removeprefix("/"),
+            "S3_BUCKET": "evalrouter",
+            "AWS_ENDPOINT_URL": s3.endpoint_url,
+            "AWS_DEFAULT_REGION": s3.region,
+            "AWS_ACCESS_KEY_ID": s3.access_key_id.reveal(),
+            "AWS_SECRET_ACCESS_KEY": s3.secret_access_key.reveal(),
+        }
+        image = image._replace(
+            environ=[*image.environ, *(f"{name}={value}" for name, value in environ.items())]
+        )
+        command = [*image.command[:3], "serve", "--port", str(port)]
+        container = stack.enter_context(running(image, volume, *command, shares_network=True))
+        container.port = port
+        while f":{port}" not in container.log:
+            assert container.process.poll() is None, container.log
+            time.sleep(0.01)
+        container.wait_until_ready()
+        assert not (volume / "admin-key").exists()
+        assert not (volume / "evalrouter.db").exists()
+        assert container.request("GET", "/eval", key=KEY)[0] == 200
+        run = {
+            "dataset": "evalrouter:summaries",
+            "routes": ["baseline/lead-1"],
+            "metrics": ["length"],
+            "limit": 2,
+        }
+        status, answer = container.request("POST", "/eval", run, KEY)
+        assert status in (200, 201, 202), answer
+        place = f"/eval/{json.loads(answer)['id']}"
+        while True:
+            state = json.loads(container.request("GET", place, key=KEY)[1])["run"]["state"]
+            if state not in ("queued", "running"):
+                break
+        assert state == "completed", state
+        status, answer = container.request("POST", f"{place}/export", {}, KEY)
+        assert status < 300, answer
+        assert list(volume.glob("artifacts/*")) == []
+        show("PostgreSQL and an S3 store beside it have the run and its export")
+
+        done = container.execute("sh", "/data/metrics_key.sh")
+        assert done.returncode == 0, done
+        key_file = volume / "key"
+        assert stat.S_IMODE(key_file.stat().st_mode) == 0o444
+        metrics_key = key_file.read_text().strip()
+        while container.request("GET", "/metrics", key=metrics_key)[0] == 401:
+            # Servers notice a new key within two seconds.
+            time.sleep(0.1)
+        assert container.execute("sh", "/data/metrics_key.sh").returncode == 0
+        assert key_file.read_text().strip() == metrics_key
+        assert container.request("GET", "/metrics", key=metrics_key)[0] == 200
+        check_prometheus(port, key_file)
+
+
+def check_prometheus(port: int, key_file: Path) -> None:
+    """Let a real Prometheus read the metrics, with compose.yaml's config and the shipped rules."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        listens_on = stack.enter_context(reserved_port())
+        settings = yaml.safe_load(Path("deploy/compose/prometheus.yaml").read_text())
+        [job] = settings["scrape_configs"]
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{port}"]}]
+        job["authorization"]["credentials_file"] = str(key_file)
+        settings["rule_files"] = [str(Path("deploy/helm/evalrouter/files/rules.yaml").resolve())]
+        settings["global"] = {"scrape_interval": "1s"}
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
+        process = subprocess.Popen(
+            [
+                *("prometheus", f"--config.file={folder}/prometheus.yaml"),
+                *(f"--storage.tsdb.path={folder}", f"--web.listen-address=127.0.0.1:{listens_on}"),
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        url = f"http://127.0.0.1:{listens_on}/api/v1"
+        query = {"query": "evalrouter_requests_total"}
+        until = time.monotonic() + PATIENCE_S
+        found: list[object] = []
+        while not found:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            with contextlib.suppress(httpx.TransportError, KeyError, ValueError):
+                found = httpx.get(f"{url}/query", params=query).json()["data"]["result"]
+        [group] = httpx.get(f"{url}/rules").json()["data"]["groups"]
+        show(f"Prometheus read the metrics with a key of its own, and {len(group['rules'])} rules")
 
 
 def check_unhealthy(image: Image) -> None:
@@ -302,6 +429,7 @@ def main(root: Path, inspected: Path) -> None:
     check_contents(image)
     check_demo(image)
     check_serving(image)
+    check_stores(image)
     check_unhealthy(image)
     check_refusals(image)
 

@@ -38,7 +38,9 @@ def unread_variables(environ: Mapping[str, str], referenced: str = "") -> list[s
     """
     warnings = []
     for name in sorted(environ):
-        if not name.startswith(_PREFIX) or name in _READ or f"${{{name}" in referenced:
+        if not name.startswith(_PREFIX) or name in _READ:
+            continue
+        if f"${{{name}}}" in referenced or f"${{{name}:-" in referenced:
             continue
         if not _SERVICE_LINK.fullmatch(f"{name}={environ[name]}"):
             warnings.append(f"nothing reads the variable {name}.{closest(name, _READ)}")

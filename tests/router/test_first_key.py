@@ -224,7 +224,9 @@ def test_the_data_folder_has_what_nothing_else_names_a_place_for(tmp_path):
 
 
 def test_config_check_names_variables_that_nothing_reads(tmp_path):
-    (tmp_path / "c.yaml").write_text("server: {host: '${EVALROUTER_HOST}'}\n")
+    (tmp_path / "c.yaml").write_text(
+        "server:\n  host: ${EVALROUTER_HOST}\n  port: ${EVALROUTER_PORTS:-4000}\n"
+    )
     environ = {
         "EVALROUTER_CONFIG": str(tmp_path / "c.yaml"),
         "EVALROUTER_HOST": "127.0.0.1",

@@ -50,9 +50,9 @@ COPY router router
 COPY providers providers
 COPY evaluators evaluators
 COPY serve serve
-RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /opt/wheels . \
+RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /opt/build/wheels . \
  && /opt/build/bin/pip --python /opt/evalrouter/bin/python install --quiet --no-deps --no-index \
-      --force-reinstall /opt/wheels/evalrouter-*.whl \
+      --force-reinstall /opt/build/wheels/evalrouter-*.whl \
  && /opt/build/bin/cyclonedx-py environment --output-reproducible --of JSON \
       --pyproject pyproject.toml -o /opt/evalrouter/sbom.cdx.json /opt/evalrouter/bin/python
 COPY deploy/image/healthcheck.py /opt/evalrouter/healthcheck.py

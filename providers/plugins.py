@@ -66,8 +66,12 @@ class Plugin(NamedTuple):
         """Return the error that it cannot be used."""
         if isinstance(why, BaseException):
             why = f"{type(why).__name__}: {why}"
-        line = " ".join(why.split())
-        return PluginError(f"{self} cannot be used: {line[:_MAX_REASON]}")
+        return PluginError(f"{self} cannot be used: {in_one_line(why)[:_MAX_REASON]}")
+
+
+def in_one_line(text: str) -> str:
+    """Return a text from elsewhere as a line for logs: no breaks, no other control characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 class Plugins(NamedTuple):

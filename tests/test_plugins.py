@@ -12,7 +12,9 @@ import pytest
 from server_process import serving
 
 from evaluators.base import Answer, Sample, Scorable
+from evaluators.execution.remote import RemoteScorer
 from evaluators.execution.scoring import Scorer
+from evaluators.execution.worker import ScoringBatch, WorkerSetup, encode
 from evaluators.judge.kinds import load_kind
 from evaluators.metrics.registry import build, installed_metrics, openings
 from providers.errors import ConfigError, RunDocumentError
@@ -107,7 +109,7 @@ def test_a_server_lists_it_and_names_what_is_broken(site, tmp_path, monkeypatch)
         "grumble",
         "2.0",
         [("metrics", "grumble = grumble:Grumble"), ("metrics", "rouge = grumble:Rouge")],
-        "raise RuntimeError('no good\\nat all')",
+        "raise RuntimeError('no good\\n\\x1b[2Jat all')",
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [site, broken, *sys.path])))
     folder = tmp_path / "server"
@@ -123,7 +125,7 @@ def test_a_server_lists_it_and_names_what_is_broken(site, tmp_path, monkeypatch)
         plugins = httpx.get(f"{server.url}/plugins").json()["data"]
         run = {"dataset": "x.jsonl", "routes": ["loud/loud"], "metrics": ["grumble"]}
         refused = httpx.post(f"{server.url}/eval", json=run)
-    why = "'grumble' of the package grumble 2.0 cannot be used: RuntimeError: no good at all"
+    why = "'grumble' of the package grumble 2.0 cannot be used: RuntimeError: no good ?[2Jat all"
     taken = (
         "'rouge' of the package grumble 2.0 cannot be used: evalrouter has something of this name "
         "itself; the package must rename it"
@@ -166,6 +168,30 @@ def test_the_commands_list_plugins_and_fail_where_one_is_broken(tmp_path):
     shown = evalrouter(tmp_path, "metrics", "list", path=[]).stdout
     assert "rouge\n" in shown
     assert "scores: rouge1, rouge2, rougeL, rougeLsum" in shown
+
+
+def test_the_doctor_names_what_is_broken_and_what_is_not(site, tmp_path):
+    broken = package(tmp_path / "b", "grumble", "2.0", [("judges", "grumble = nowhere:KIND")])
+    done = evalrouter(tmp_path, "doctor", "--json", path=[site, broken], code=1)
+    found = [one for one in json.loads(done.stdout)["findings"] if one["area"] == "plugins"]
+    assert [(one["status"], one["message"]) for one in found if one["status"] != "ok"] == [
+        (
+            "failure",
+            "evalrouter.judges: 'grumble' of the package grumble 2.0 cannot be used: "
+            "ModuleNotFoundError: No module named 'nowhere'",
+        )
+    ]
+    assert "evalrouter.metrics: shout of evalrouter-shout 0.1.0" in [
+        one["message"] for one in found
+    ]
+
+
+def test_a_worker_of_a_cluster_builds_it_by_its_name(site, monkeypatch):
+    monkeypatch.syspath_prepend(site)
+    scorer = RemoteScorer(encode(WorkerSetup(({"name": "shout", "limit": 0.5},))))
+    batch = ScoringBatch((Scorable(Sample(id="1", messages=()), Answer(text="AB")),))
+    [[score]] = json.loads(scorer.score(encode(batch)))
+    assert (score["output"], score["value"]) == ("shout", 0.5)
 
 
 def test_options_are_checked_against_their_types(site, monkeypatch):

@@ -59,7 +59,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /schema/openapi.yaml": ANY_KEY,
     "GET /schema/openapi.yml": ANY_KEY,
     "GET /eval/tasks": ANY_KEY,
-    "GET /eval/metrics": ANY_KEY,
+    "GET /eval/metrics": REVIEWERS,
     # runs
     "GET /eval": OWN_RUNS,
     "POST /eval": ADMINS,

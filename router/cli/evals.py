@@ -329,7 +329,6 @@ def _execute(
         run = await begin(services)
         started.append(run.id)
         await execute(services, run)
-        await services.tracker.finish()
         return await services.runs.outcome(run.id)
 
     try:
@@ -353,7 +352,9 @@ async def execute(services: Services, run: Run) -> Run:
     task = asyncio.create_task(services.jobs.execute(run.id, live=live))
     try:
         await _watch(run, live, task)
-        return await task
+        ended = await task
+        await services.tracker.finish()
+        return ended
     except asyncio.CancelledError:
         err.print("\nfinishing what is in flight, for up to 5 s", highlight=False)
         await services.jobs.close()

@@ -29,6 +29,7 @@ from evaluators.reports.report import Report
 from evaluators.reports.table import to_table
 from providers.errors import ConflictError, EvalrouterError, InputError, MissingExtraError
 from providers.masking import Masks
+from providers.plugins import in_one_line
 from router.config.storage import S3
 from router.config.tracking import Tracking, address_fault
 from router.datasets.artifacts import open_artifacts, temporary_folder
@@ -38,6 +39,7 @@ from router.evals.results import Outcome, Outcomes
 from router.evals.stored_runs import find_run
 from router.evals.tables import Format
 from router.store.protocol import Store
+from router.store.runs import Run
 
 log = logging.getLogger("evalrouter")
 
@@ -104,8 +106,7 @@ class Tracker:
 
     async def _send_or_log(self, run_id: str) -> None:
         try:
-            async with self._turn:
-                await self.send(run_id)
+            await self.send(run_id)
         except asyncio.CancelledError:
             self._warn(run_id, "the process ends")
             raise
@@ -164,18 +165,8 @@ class Tracker:
             raise ConflictError(f"{run.id} is {run.state}; it is sent when it has ended")
         if find_spec("mlflow") is None:
             raise MissingExtraError("sending runs to MLflow", "mlflow")
-        outcome = await self._outcomes.of(run)
-        with temporary_folder() as folder:
-            try:
-                async with asyncio.timeout(settings.limit_s):
-                    await self._write_files(outcome, folder)
-                    record = mlflow_run(outcome, address, experiment or settings.experiment, folder)
-                    sent = await self._execute(record)
-            except TimeoutError:
-                raise TrackingError(
-                    f"MLflow did not take {run.id} within {settings.limit_s:g} s "
-                    "(tracking.limit_s in the config)"
-                ) from None
+        async with self._turn:
+            record, sent = await self._send(run, address, experiment or settings.experiment)
         return TrackedRun(
             run=run.id,
             mlflow=address,
@@ -185,11 +176,25 @@ class Tracker:
             url=_page(address, sent),
         )
 
+    async def _send(
+        self, run: Run, address: str, experiment: str
+    ) -> tuple[MlflowRun, MlflowResult]:
+        limit_s = self._settings.limit_s
+        outcome = await self._outcomes.of(run)
+        with temporary_folder() as folder:
+            try:
+                async with asyncio.timeout(limit_s):
+                    await self._write_files(outcome, folder)
+                    record = mlflow_run(outcome, address, experiment, folder)
+                    return record, await self._execute(record)
+            except TimeoutError:
+                raise TrackingError(
+                    f"MLflow did not take {run.id} within {limit_s:g} s (tracking.limit_s in the "
+                    "config)"
+                ) from None
+
     async def _write_files(self, outcome: Outcome, folder: Path) -> None:
-        report = msgspec.json.format(msgspec.json.encode(outcome), indent=2)
-        await asyncio.to_thread((folder / "report.json").write_bytes, report)
-        text = await asyncio.to_thread(_markdown, outcome)
-        await asyncio.to_thread((folder / "report.md").write_text, text, encoding="utf-8")
+        await asyncio.to_thread(_write_reports, outcome, folder)
         if self._settings.rows:
             artifacts = open_artifacts(str(folder), S3())
             await export_run(self._store, outcome.run, artifacts, "rows", formats=_TABLES)
@@ -250,7 +255,7 @@ class Tracker:
             error = error.replace(secret or "\0", "***")
         # As it is sent, and as a server may repeat it.
         error = error.replace(base64.b64encode(pair).decode(), "***")
-        line = " ".join(self._masks.mask_text(_USER.sub("//***@", error)).split())
+        line = in_one_line(self._masks.mask_text(_USER.sub("//***@", error)))
         return line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]}…"
 
 
@@ -349,6 +354,12 @@ def _digest(text: str) -> str:
 
 def _bounded(value: str, limit: int) -> str:
     return value if len(value) <= limit else f"{value[: limit - 1]}…"
+
+
+def _write_reports(outcome: Outcome, folder: Path) -> None:
+    report = msgspec.json.format(msgspec.json.encode(outcome), indent=2)
+    (folder / "report.json").write_bytes(report)
+    (folder / "report.md").write_text(_markdown(outcome), encoding="utf-8")
 
 
 def _markdown(outcome: Outcome) -> str:

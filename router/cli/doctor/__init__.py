@@ -121,6 +121,7 @@ def _of_machine(config: Config | None) -> list[PlannedCheck]:
     return [
         PlannedCheck("versions", machine.versions),
         PlannedCheck("extras", lambda: machine.extras(config)),
+        PlannedCheck("plugins", machine.plugins),
         PlannedCheck("disk", lambda: machine.disks(config)),
     ]
 

@@ -19,6 +19,7 @@ from router.cli.doctor.findings import Finding
 from router.cli.hardware import count_cores, count_gpus
 from router.config.schema import Config
 from router.config.server import Server
+from router.evals.plugins import installed as installed_plugins
 from serve.config import ENGINE_EXTRAS, ModelConfig, VllmModel, missing_engine, reserved
 
 # Extras that users have no use for.
@@ -101,10 +102,26 @@ def _needed(config: Config) -> dict[str, str]:
         needed["s3"] = "storage.artifacts"
     if config.telemetry.otlp_endpoint:
         needed["otel"] = "telemetry.otlp_endpoint"
+    if config.tracking.mlflow:
+        needed["mlflow"] = "tracking.mlflow"
     for name, model in config.models.items():
         needed.setdefault("ray", f"models.{name}")
         needed.setdefault(ENGINE_EXTRAS[model.engine], f"models.{name}")
     return needed
+
+
+# Plugins
+
+
+def plugins() -> Iterator[Finding]:
+    """Yield what installed packages add, and a failure for each thing that cannot be used."""
+    for plugin in installed_plugins():
+        shown = f"{plugin.group}: {plugin.name} of {plugin.package} {plugin.version}"
+        if plugin.error:
+            remedy = f"pip install --upgrade {plugin.package}, or remove it"
+            yield Finding("plugins", "failure", f"{plugin.group}: {plugin.error}", remedy)
+        else:
+            yield Finding("plugins", "ok", shown)
 
 
 # Disks

@@ -41,4 +41,8 @@ MODULES = {
     "intervals": Module(
         "evaluators.stats.intervals", ("tests/evaluators/stats/test_intervals.py",)
     ),
+    "unpaired": Module(
+        "evaluators.stats.unpaired",
+        ("tests/evaluators/stats/test_unpaired.py", "tests/evaluators/stats/test_differences.py"),
+    ),
 }

@@ -122,3 +122,57 @@ def test_a_scaled_test_is_that_of_as_many_samples(sides):
         assert scaled == pytest.approx(tiled.interval(0.95), abs=0.02)
     lucky = unpaired_test(a, b, low=0.0, high=1.0).scaled(4.0, 1.0).interval(0.95)
     assert lucky[0] > scaled[0]
+
+
+@pytest.mark.parametrize(("right", "n", "other", "m"), [(3, 10, 6, 9), (0, 8, 2, 30), (9, 9, 9, 9)])
+def test_zero_is_tested_by_fishers_exact_test_in_its_mid_p_form(right, n, other, m):
+    tails = SharesTest(right=right, n=n, other_right=other, other_n=m).tails(0.0)
+    given = stats.hypergeom(n + m, right + other, n)
+    half = given.pmf(right) / 2
+    assert tails.above == pytest.approx(given.sf(right) + half)
+    assert tails.below == pytest.approx(given.cdf(right) - half)
+
+
+@pytest.mark.parametrize("level", [0.2, 0.5, 0.99])
+@pytest.mark.parametrize(("right", "n", "other", "m"), [(45, 60, 30, 70), (1, 30, 9, 120)])
+def test_the_interval_of_any_level_is_what_the_tests_of_shares_do_not_reject(
+    right, n, other, m, level
+):
+    test = SharesTest(right=right, n=n, other_right=other, other_n=m)
+    low, high = test.interval(level)
+    for end, tail in ((low, test.tails(low).above), (high, test.tails(high).below)):
+        if abs(end) > 1e-6:  # Zero is the exact test's.
+            assert tail == pytest.approx((1 - level) / 2, rel=1e-4)
+
+
+def test_scores_of_0_and_1_are_shares_whatever_their_range_is():
+    a, b = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0])
+    for ends in ({}, {"low": 0.0, "high": 1.0}):
+        assert unpaired_difference(a, b, **ends).method == "score"
+
+
+def test_half_a_range_is_none():
+    same, varied = np.full(10, 0.5), np.linspace(0.1, 0.5, 10)
+    for ends in ({"low": 0.0}, {"high": 1.0}):
+        assert unpaired_difference(same, varied, **ends).method == "none"
+
+
+def test_sides_that_are_mostly_alike_have_the_interval_that_their_test_does_not_reject():
+    same, varied = np.full(30, 0.5), np.linspace(0.1, 0.5, 30)
+    test = unpaired_test(same, varied, low=0.0, high=1.0)
+    low, high = test.interval(0.95)
+    assert test.tails(low).above >= 0.025 > test.tails(math.nextafter(low, -1)).above
+    assert test.tails(high).below >= 0.025 > test.tails(math.nextafter(high, 1)).below
+
+
+def test_a_side_that_is_not_mostly_alike_counts_with_the_error_of_its_mean():
+    same, varied = np.full(8, 0.5), np.linspace(0.1, 0.5, 8)
+    low, high = unpaired_test(same, varied, low=0.0, high=1.0).interval(0.95)
+    draw = np.random.Generator(np.random.PCG64(7))
+    mean = 0.3 + varied.std(ddof=1) / 8**0.5 * draw.standard_t(7, 100_000)
+    first, second = draw.beta(1, 8, (2, 100_000))
+    # Of one more sample of each side, at the end of the range that is against the difference.
+    lowest = 0.5 * (1 - first) - (mean * (1 - second) + second)
+    highest = 0.5 * (1 - first) + first - mean * (1 - second)
+    expected = (np.quantile(lowest, 0.025), np.quantile(highest, 0.975))
+    assert (low, high) == pytest.approx(expected, abs=0.012)

@@ -15,7 +15,6 @@ import asyncio
 import os
 import platform
 import resource
-import shutil
 import sqlite3
 import sys
 import time
@@ -93,7 +92,7 @@ async def seal(path: Path) -> dict[str, float]:
         clock=lambda: END + 3 * DAY,
     )  # fmt: skip
     # What the server has imported anyway.
-    _ = server.files.parquet, server.files.queries
+    await server.files.engine()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     used, began = time.process_time(), time.perf_counter()
     result = await job.run_once()
@@ -214,28 +213,48 @@ def in_child(*command: str) -> Any:
     return msgspec.json.decode(done.stdout)
 
 
-def report(args: argparse.Namespace, folder: Path) -> str:
-    """Measure everything; return the report."""
-    path, count = folder / "traffic.db", args.records
-    in_child("fill", str(path), str(count))
+class Measured(msgspec.Struct):
+    """What was measured; times and deletion as the functions above return them."""
+
+    records: int
+    before_bytes: int
+    sealed: dict[str, float]
+    times: dict[str, dict[str, list[float]]]
+    deletion: list[float]
+    live_records: int
+    live: tuple[list[float], list[float], float]
+
+
+def measure(args: argparse.Namespace, folder: Path) -> Measured:
+    """Measure everything."""
+    path = folder / "traffic.db"
+    in_child("fill", str(path), str(args.records))
     before = path.stat().st_size
+    sealed = in_child("seal", str(path))
+    engines = ("duckdb", "pyarrow")
+    times = {engine: in_child("times", str(path), engine, str(args.seconds)) for engine in engines}
+    deletion = in_child("delete", str(path))
     for_server = folder / "server" / "traffic.db"
     for_server.parent.mkdir()
-    shutil.copy(path, for_server)
-    sealed = in_child("seal", str(path))
-    engines = {name: in_child("times", str(path), name, str(args.seconds))
-               for name in ("duckdb", "pyarrow")}  # fmt: skip
-    deleted, delete_s = in_child("delete", str(path))
+    in_child("fill", str(for_server), str(args.live_records))
+    live = in_child("live", str(for_server), str(args.rounds))
+    return Measured(args.records, before, sealed, times, deletion, args.live_records, live)
+
+
+def report(measured: Measured, options: str) -> str:
+    """Return the report."""
+    count, sealed = measured.records, measured.sealed
     lines = [
         f"# Sealed requests: {count:,} in Parquet files",
         "",
-        f"`python -m loadtests.sealing {' '.join(sys.argv[1:])}`, {platform.machine()}, Python "
+        f"`python -m loadtests.sealing {options}`, {platform.machine()}, Python "
         f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores, "
         f"load {os.getloadavg()[1]:.1f}. One request in ten has bodies, of 1.4 KB together.",
         "",
-        f"SQLite had {before / count:.0f} bytes a request, indexes and bodies included; the files "
-        f"have {sealed['bytes'] / sealed['requests']:.1f}, and their filters of ids, keys and "
-        f"users in the database {sealed['filter_bytes'] / sealed['requests']:.1f}.",
+        f"SQLite had {measured.before_bytes / count:.0f} bytes a request, indexes and bodies "
+        f"included; the files have {sealed['bytes'] / sealed['requests']:.1f}, and their filters "
+        f"of ids, keys and users in the database "
+        f"{sealed['filter_bytes'] / sealed['requests']:.1f}.",
         "",
         f"Sealing {sealed['requests']:,} requests into {sealed['files']} files, with its pauses, "
         f"took {sealed['seconds']:.0f} s and {sealed['cpu_s']:.0f} s of CPU. The process had "
@@ -247,22 +266,28 @@ def report(args: argparse.Namespace, folder: Path) -> str:
         "| what | rows | with DuckDB | with pyarrow |",
         "|---|---:|---:|---:|",
     ]
-    for name, (rows, usual, longest) in engines["duckdb"].items():
-        _, arrow, arrow_longest = engines["pyarrow"][name]
+    for name, (rows, usual, longest) in measured.times["duckdb"].items():
+        _, arrow, arrow_longest = measured.times["pyarrow"][name]
         lines.append(
             f"| {name} | {rows} | {usual:.1f} ({longest:.0f}) | {arrow:.1f} ({arrow_longest:.0f}) |"
         )
-    during, after, ended = live(for_server, args.rounds, 5.0)
+    deleted, delete_s = measured.deletion
+    during, after, ended = measured.live
     lines += [
         "",
         f"Deleting a user's {deleted:.0f} requests from the files took {delete_s:.2f} s.",
         "",
         f"Live requests at 200/s, p99 in ms: {', '.join(f'{ms:.1f}' for ms in during)} while the "
-        f"server seals, {', '.join(f'{ms:.1f}' for ms in after)} after it. It had sealed all "
-        f"{ended:.0f} s after its start.",
+        f"server seals {measured.live_records:,} requests, "
+        f"{', '.join(f'{ms:.1f}' for ms in after)} after it. It had sealed all {ended:.0f} s after "
+        "its start.",
         "",
     ]
     return "\n".join(lines)
+
+
+async def _live(path: Path, rounds: int) -> Any:
+    return await asyncio.to_thread(live, path, rounds, 5.0)
 
 
 CHILDREN: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
@@ -270,6 +295,7 @@ CHILDREN: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "seal": lambda path: seal(Path(path)),
     "times": lambda path, engine, seconds: times(Path(path), engine, float(seconds)),
     "delete": lambda path: delete(Path(path)),
+    "live": lambda path, rounds: _live(Path(path), int(rounds)),
 }
 
 
@@ -280,13 +306,14 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description="Measure sealed requests.")
     parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--live-records", type=int, default=100_000, help="for live traffic")
     parser.add_argument("--rounds", type=int, default=3, help="turns of live traffic")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each page")
     parser.add_argument("--folder", type=Path, help="for the files; else a temporary one")
     parser.add_argument("--out", type=Path, help="the report's file")
     args = parser.parse_args()
     with TemporaryDirectory(dir=args.folder) as folder:
-        text = report(args, Path(folder))
+        text = report(measure(args, Path(folder)), " ".join(sys.argv[1:]))
     out = args.out or RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-sealing.md"
     out.write_text(text, encoding="utf-8")
     sys.stdout.write(text)

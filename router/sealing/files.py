@@ -7,10 +7,10 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from providers.errors import MissingExtraError
 from router.datasets.artifacts import Artifacts
@@ -30,6 +30,23 @@ def require_parquet(doing: str) -> None:
         raise MissingExtraError(doing, "parquet")
 
 
+class Engine(NamedTuple):
+    """What reads and writes files, once what it needs is imported.
+
+    Attributes:
+        artifacts: has the files.
+        parquet, arrow: the modules that know pyarrow.
+        reader: a `FileReader` of `parquet`.
+        queries: reads with DuckDB where it is installed and can, else with pyarrow.
+    """
+
+    artifacts: Artifacts
+    parquet: Any
+    arrow: Any
+    reader: Any
+    queries: Queries
+
+
 class SealedFiles:
     """The Parquet files of an artifact store.
 
@@ -41,38 +58,32 @@ class SealedFiles:
     def __init__(self, artifacts: Callable[[], Artifacts], store: SealedTrafficStore) -> None:
         self._open = artifacts
         self._store = store
+        self._engine: Engine | None = None
         # Two, so that a page need not wait for what adds up months.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="evalrouter-sealed")
 
-    @cached_property
-    def _artifacts(self) -> Artifacts:
-        return self._open()
+    async def engine(self) -> Engine:
+        """Return what reads and writes files; the first call imports it, on a thread.
 
-    @cached_property
-    def parquet(self) -> Any:
-        """The module that writes the files; it needs pyarrow."""
+        Raises:
+            MissingExtraError: pyarrow is not installed.
+        """
+        if self._engine is None:
+            self._engine = await self.on_thread(self._load)
+        return self._engine
+
+    def _load(self) -> Engine:
         require_parquet("Reading sealed requests")
-        return import_module("router.sealing.parquet_files")
-
-    @cached_property
-    def _reader(self) -> Any:
-        return self.parquet.FileReader(self._artifacts)
-
-    @cached_property
-    def _arrow(self) -> Any:
-        require_parquet("Reading sealed requests")
-        return import_module("router.sealing.arrow_queries")
-
-    @cached_property
-    def queries(self) -> Queries:
-        """Reads the files: with DuckDB where it is installed and can, else with pyarrow."""
+        parquet = import_module("router.sealing.parquet_files")
+        arrow = import_module("router.sealing.arrow_queries")
+        artifacts = self._open()
+        reader = parquet.FileReader(artifacts)
+        queries: Queries = arrow.ArrowQueries(reader)
         if find_spec("duckdb") is not None:
-            duckdb_queries = import_module("router.sealing.duckdb_queries")
-            if duckdb_queries.is_readable(self._artifacts):
-                with_duckdb: Queries = duckdb_queries.DuckDbQueries(self._artifacts)
-                return with_duckdb
-        with_arrow: Queries = self._arrow.ArrowQueries(self._reader)
-        return with_arrow
+            duckdb = import_module("router.sealing.duckdb_queries")
+            if duckdb.is_readable(artifacts):
+                queries = duckdb.DuckDbQueries(artifacts)
+        return Engine(artifacts, parquet, arrow, reader, queries)
 
     async def on_thread(
         self,
@@ -108,7 +119,8 @@ class SealedFiles:
         number = await self._store.begin_file(key)
         stored_row = None
         try:
-            writer = await self.on_thread(self.parquet.FileWriter)
+            engine = await self.engine()
+            writer = await self.on_thread(engine.parquet.FileWriter)
 
             async def chunks() -> AsyncGenerator[bytes]:
                 async for chunk in fill(writer):
@@ -116,7 +128,7 @@ class SealedFiles:
                 if writer.rows:
                     yield await self.on_thread(writer.close)
 
-            stored = await self._artifacts.put(key, chunks())
+            stored = await engine.artifacts.put(key, chunks())
             if writer.rows:
                 filters = await self.on_thread(writer.filters)
                 stored_row = await keep(number, writer.facts(stored.size, stored.sha256), filters)
@@ -132,12 +144,13 @@ class SealedFiles:
         whoever stored it was not told, nothing is deleted.
         """
         if await self._store.give_up_file(number):
-            await self._artifacts.delete(key)
+            await (await self.engine()).artifacts.delete(key)
             await self._store.forget_file(number)
 
     async def numbers(self, file: SealedFile, above: int) -> list[int]:
         """Return the numbers of a file's requests above a number."""
-        numbers: list[int] = await self.on_thread(self._reader.numbers, file, above)
+        reader = (await self.engine()).reader
+        numbers: list[int] = await self.on_thread(reader.numbers, file, above)
         return numbers
 
     async def delete(self, file: SealedFile, matching: TrafficFilter) -> bool:
@@ -146,21 +159,22 @@ class SealedFiles:
         Returns:
             Whether that was done; else another process has replaced the file meanwhile.
         """
-        return await self._without(file, self._arrow.matches(matching, file))
+        return await self._without(file, (await self.engine()).arrow.matches(matching, file))
 
     async def cut(self, file: SealedFile) -> bool:
         """Delete the requests that are not visible from a file; return whether that was done."""
-        return await self._without(file, self._arrow.beyond(file.visible_to))
+        return await self._without(file, (await self.engine()).arrow.beyond(file.visible_to))
 
     async def _without(self, file: SealedFile, unwanted: Callable[[Any], Any]) -> bool:
         """Put a file without some of its rows in its place; drop it where none is left."""
         rows = 0
+        engine = await self.engine()
 
         async def fill(writer: Any) -> AsyncIterator[bytes]:
             nonlocal rows
-            groups = self._reader.groups(file)
+            groups = engine.reader.groups(file)
             while (table := await self.on_thread(next, groups, None)) is not None:
-                yield await self.on_thread(self._arrow.add_others, writer, table, unwanted)
+                yield await self.on_thread(engine.arrow.add_others, writer, table, unwanted)
             rows = writer.rows
 
         done = await self.write(file.earliest, fill, partial(self._store.replace_file, file))

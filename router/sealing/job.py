@@ -103,7 +103,7 @@ class Sealing:
         """Begin; what is needed is imported now, because that takes tenths of a second."""
         if self._days:
             require_parquet("storage.seal_after_days")
-            _ = self._files.parquet, self._files.queries
+            await self._files.engine()
         self._task = asyncio.create_task(self._repeat(), name="evalrouter-seal")
 
     async def close(self) -> None:
@@ -239,7 +239,8 @@ class Sealing:
                         await self._files.remove(file.number, file.key)
                         deleted += file.requests
                 else:
-                    count = await self._files.on_thread(self._files.queries.count, file, old)
+                    queries = (await self._files.engine()).queries
+                    count = await self._files.on_thread(queries.count, file, old)
                     if count and await self._files.delete(file, old):
                         deleted += count
         return deleted

@@ -124,7 +124,7 @@ class RecordedTraffic:
 
     async def _delete_from(self, file: SealedFile, matching: TrafficFilter) -> tuple[int, bool]:
         """Return how many visible requests went, and whether the file was changed."""
-        queries = self._files.queries
+        queries = (await self._files.engine()).queries
         if not await self._files.on_thread(queries.count, _all_visible(file), matching):
             return 0, False
         visible = await self._files.on_thread(queries.count, file, matching)
@@ -150,7 +150,7 @@ class RecordedTraffic:
         if len(live) >= limit:
             files = [file for file in files if file.last > live[-1].number]
         rows = await self._newest(files, matching, limit, before)
-        sealed = [traffic_of(row) for row in rows]
+        sealed = await self._files.on_thread(_decoded, rows) if rows else []
         return list(islice(merge(live, sealed, key=lambda row: -row.number), limit))
 
     async def _newest(
@@ -175,8 +175,9 @@ class RecordedTraffic:
             if not some:
                 return selected
             done.update(file.number for file in some)
+            queries = (await self._files.engine()).queries
             rows = await self._files.on_thread(
-                self._files.queries.page, some, matching, limit=limit, before=before, bodies=bodies
+                queries.page, some, matching, limit=limit, before=before, bodies=bodies
             )
             selected = sorted([*selected, *rows], key=lambda row: -row[0])[:limit]
 
@@ -188,8 +189,8 @@ class RecordedTraffic:
         rows = await self._newest(files, matching, 1, bodies=True)
         if not rows or (live is not None and live.number > rows[0][0]):
             return live
-        [row] = rows
-        return with_bodies(traffic_of(row), row[len(TRAFFIC_COLUMNS) :])
+        [request] = await self._files.on_thread(_decoded, rows)
+        return request
 
     async def _totals(
         self, matching: TrafficFilter, by: Sequence[TotalsBy], limit: int
@@ -198,7 +199,8 @@ class RecordedTraffic:
         if not files:
             return live
         files = await self._possible(files, matching, len(files))
-        rows = await self._files.on_thread(self._files.queries.totals, files, matching, by)
+        queries = (await self._files.engine()).queries
+        rows = await self._files.on_thread(queries.totals, files, matching, by)
         return await self._files.on_thread(_merged, live, rows, by, limit)
 
     async def _possible(
@@ -234,6 +236,15 @@ class RecordedTraffic:
             while len(self._filters) > _FILTERS:
                 self._filters.popitem(last=False)
         return known
+
+
+def _decoded(rows: Sequence[Row]) -> list[TrafficRow]:
+    """Return the requests of rows, with their bodies where the rows have them."""
+    columns = len(TRAFFIC_COLUMNS)
+    return [
+        with_bodies(traffic_of(row), row[columns:]) if len(row) > columns else traffic_of(row)
+        for row in rows
+    ]
 
 
 def _all_visible(file: SealedFile) -> SealedFile:

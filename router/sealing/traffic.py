@@ -147,8 +147,6 @@ class RecordedTraffic:
         self, matching: TrafficFilter, limit: int, before: int | None
     ) -> list[TrafficRow]:
         live, files = await self._store.traffic_and_sealed(matching, limit=limit, before=before)
-        if len(live) >= limit:
-            files = [file for file in files if file.last > live[-1].number]
         rows = await self._newest(files, matching, limit, before)
         sealed = await self._files.on_thread(_decoded, rows) if rows else []
         return list(islice(merge(live, sealed, key=lambda row: -row.number), limit))

@@ -131,7 +131,9 @@ def _page(
     db: Connection, index: TrafficIndex, matching: TrafficFilter, limit: int, before: int | None
 ) -> tuple[list[TrafficRow], list[SealedFile]]:
     rows = page_of_traffic(db, index, matching, limit, before)
-    return rows, _files(db, matching, before)
+    # Files whose requests are all older than those have nothing to add.
+    above = rows[-1].number if len(rows) >= limit else None
+    return rows, _files(db, matching, before, above)
 
 
 def _request(
@@ -151,9 +153,21 @@ def _totals(
     return totals_of_traffic(db, index, matching, by, _ALL if files else limit), files
 
 
-def _files(db: Connection, matching: TrafficFilter, before: int | None = None) -> list[SealedFile]:
-    below = "" if before is None else " AND first_number < :before"
-    rows = db.execute(f"{_FILES}{below} ORDER BY last_number DESC, number DESC", {"before": before})
+def _files(
+    db: Connection, matching: TrafficFilter, before: int | None = None, above: int | None = None
+) -> list[SealedFile]:
+    """Return the files that may have requests that match, with numbers between the two."""
+    conditions = {
+        "first_number < :before": before,
+        "last_number > :above": above,
+        "latest >= :since": matching.since,
+        "earliest < :until": matching.until,
+    }
+    where = "".join(f" AND {text}" for text, value in conditions.items() if value is not None)
+    rows = db.execute(
+        f"{_FILES}{where} ORDER BY last_number DESC, number DESC",
+        {"before": before, "above": above, "since": matching.since, "until": matching.until},
+    )
     files = map(sealed_file_of, rows)
     return [file for file in files if file.may_have(matching)]
 

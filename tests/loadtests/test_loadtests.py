@@ -11,7 +11,7 @@ import pytest
 import uvloop
 from servers import reserved_port
 
-from loadtests import closed_loop, gateway, open_loop, report, streams, traffic
+from loadtests import closed_loop, gateway, open_loop, report, sealing, streams, traffic
 from loadtests.client import RequestFailed, body, parse_header
 from loadtests.processes import cpu_seconds, resident_bytes, started, tree
 
@@ -200,3 +200,18 @@ def test_the_file_of_request_records_has_what_its_pages_are_about(tmp_path):
     }
     assert asyncio.run(traffic.totals(path, 0.0))
     assert asyncio.run(traffic.writing(tmp_path / "new.db", 600, keys=3)).cpu_us > 0
+
+
+def test_the_files_of_sealed_requests_have_what_their_pages_are_about(tmp_path):
+    path = tmp_path / "traffic.db"
+    asyncio.run(sealing.fill_with_bodies(path, 300))
+    sealed = asyncio.run(sealing.seal(path))
+    assert sealed["requests"] == 300
+    assert sealed["bytes"] > 0
+    times = {
+        engine: asyncio.run(sealing.times(path, engine, 0.0)) for engine in ("duckdb", "arrow")
+    }
+    rows = {engine: [row[0] for row in of.values()] for engine, of in times.items()}
+    assert rows["duckdb"] == rows["arrow"]
+    assert times["arrow"]["everything"][0] == 50
+    assert asyncio.run(sealing.delete(path))[0] == 0

@@ -10,6 +10,7 @@ import psycopg
 
 from providers.base import Secret
 from providers.errors import InputError
+from router.store.postgres import traffic_index
 from router.store.postgres.connection import PostgresConnection
 from router.store.postgres.migrations import applied_steps, mark_unfinished, migrate, missing_steps
 from router.store.postgres.server import PostgresServer
@@ -102,11 +103,8 @@ class _PostgresEnd(CopyTarget):
             b"SELECT setval('traffic_number_seq', greatest(nextval('traffic_number_seq'),"
             b" (SELECT max(last_number) FROM sealed_traffic)))"
         )
-        execute(b"DELETE FROM traffic_blocks")
-        execute(
-            b"INSERT INTO traffic_blocks (block, writer, earliest, latest)"
-            b" SELECT number / 4096, 0, min(at), max(at) FROM traffic GROUP BY 1"
-        )
+        for statement in traffic_index.FILL:
+            execute(statement.encode())
 
 
 @contextlib.contextmanager

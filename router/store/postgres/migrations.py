@@ -573,7 +573,7 @@ CREATE TABLE leases (
 );
 """)
 
-_M036 = """
+_M036 = _step("""
 DROP INDEX traffic_by_route, traffic_failures, traffic_by_target, traffic_by_key, traffic_by_class,
     traffic_by_failure, traffic_by_user;
 CREATE INDEX traffic_by_kind ON traffic (route, target, klass, status, (-number));
@@ -590,8 +590,21 @@ CREATE TABLE traffic_blocks (
 ) WITH (fillfactor = 50);
 INSERT INTO traffic_blocks (block, writer, earliest, latest)
     SELECT number / 4096, 0, min(at), max(at) FROM traffic GROUP BY 1;
-CREATE FUNCTION note_traffic_blocks() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE TABLE traffic_kinds (
+    route TEXT NOT NULL,
+    target TEXT NOT NULL,
+    klass TEXT NOT NULL,
+    status BIGINT NOT NULL,
+    PRIMARY KEY (route, target, klass, status)
+);
+INSERT INTO traffic_kinds (route, target, klass, status)
+    SELECT DISTINCT route, target, klass, status FROM traffic;
+CREATE FUNCTION note_traffic() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    -- In one order, so that two that add the same do not wait for each other.
+    INSERT INTO traffic_kinds (route, target, klass, status)
+        SELECT DISTINCT route, target, klass, status FROM added ORDER BY 1, 2, 3, 4
+        ON CONFLICT DO NOTHING;
     INSERT INTO traffic_blocks AS b (block, writer, earliest, latest)
         SELECT number / 4096, pg_backend_pid(), min(at), max(at) FROM added GROUP BY 1
         ON CONFLICT (block, writer) DO UPDATE SET
@@ -599,9 +612,9 @@ BEGIN
             latest = greatest(b.latest, excluded.latest);
     RETURN NULL;
 END $$;
-CREATE TRIGGER traffic_blocks_note AFTER INSERT ON traffic REFERENCING NEW TABLE AS added
-    FOR EACH STATEMENT EXECUTE FUNCTION note_traffic_blocks();
-"""
+CREATE TRIGGER traffic_note AFTER INSERT ON traffic REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION note_traffic();
+""")
 
 STEPS = {
     "m029_label_scores": _M029,

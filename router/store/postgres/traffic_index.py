@@ -2,12 +2,14 @@
 
     traffic_by_kind  (route, target, class, status, number), newest first within a kind
     traffic_by_key, traffic_by_user  the same, within a key and within a user
+    traffic_kinds    (route, target, class, status) of all requests, also of those that are gone
     traffic_blocks   (block, writer): the earliest and the latest time of what a server process has
-                     written of 4,096 numbers; a trigger keeps them
+                     written of 4,096 numbers
 
-A filter selects kinds, of which a few hundred exist: an index is read from one kind to the next,
-and each gives its newest numbers in one step. So filters that each match many requests, and
-together none, are as quick as one. Requests of a time are between the numbers of their blocks.
+A filter selects kinds, of which a few hundred exist, and each gives its newest numbers in one step;
+those of a key or a user are found by reading their index from one kind to the next. So filters that
+each match many requests, and together none, are as quick as one. Requests of a time are between the
+numbers of their blocks. A trigger keeps kinds and blocks.
 """
 
 from __future__ import annotations
@@ -21,7 +23,16 @@ from router.store.sql.connection import Connection
 from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
 
-TABLES = ("traffic_blocks",)
+TABLES = ("traffic_blocks", "traffic_kinds")
+# Makes both from the requests.
+FILL = (
+    "DELETE FROM traffic_blocks",
+    "DELETE FROM traffic_kinds",
+    "INSERT INTO traffic_blocks (block, writer, earliest, latest)"
+    " SELECT number / 4096, 0, min(at), max(at) FROM traffic GROUP BY 1",
+    "INSERT INTO traffic_kinds (route, target, klass, status)"
+    " SELECT DISTINCT route, target, klass, status FROM traffic",
+)
 BLOCK = 4096
 _KIND = ("route", "target", "klass", "status")
 _ALL = 2**63 - 1
@@ -143,30 +154,38 @@ def _in_index(
     # Usually a user has fewer requests than a key.
     owner = conditions.user or conditions.key
     of_request = [*owner, *conditions.time, *(conditions.key if conditions.user else [])]
-    kind = ", ".join(_KIND)
-    # Kinds are read from one to the next, within the route where one is given. It is left out of
-    # the comparison then: the server would begin at the route's first entry each time.
-    of_route = [text for text in conditions.kind if text.startswith("route =")]
-    within = [*owner, *of_route]
-    compared = _KIND[1:] if of_route else _KIND
-    behind = f"({', '.join(compared)}) > ({', '.join(f'kinds.{name}' for name in compared)})"
     same = [f"traffic.{name} = kinds.{name}" for name in _KIND]
     in_span = ["-number <= :oldest", "-number > :newest"]
     rows = db.execute(
-        f"WITH RECURSIVE kinds ({kind}) AS ("
-        f"  (SELECT {kind} FROM traffic {_where(within)} ORDER BY {kind} LIMIT 1)"
-        f"  UNION ALL SELECT following.* FROM kinds, LATERAL ("
-        f"    SELECT {kind} FROM traffic"
-        f"    {_where([*within, behind])} ORDER BY {kind} LIMIT 1"
-        "  ) AS following"
-        ")"
-        " SELECT newest.number FROM kinds, LATERAL ("
+        f"{_kinds_of(conditions, owner) if owner else ''}"
+        f" SELECT newest.number FROM {'kinds' if owner else 'traffic_kinds AS kinds'}, LATERAL ("
         f"  SELECT number FROM traffic {_where([*same, *of_request, *in_span])}"
         "   ORDER BY -number LIMIT :limit"
         f") AS newest {_where(conditions.kind)} ORDER BY newest.number DESC LIMIT :limit",
         conditions.values | {"oldest": -first, "newest": -below, "limit": limit},
     )
     return [number for (number,) in rows]
+
+
+def _kinds_of(conditions: _Conditions, owner: Sequence[str]) -> str:
+    """Return what reads the kinds of a key or a user, from one to the next in their index.
+
+    It stays within the route, where one is given, which is left out of the comparison then: the
+    server would begin at the route's first entry each time.
+    """
+    of_route = [text for text in conditions.kind if text.startswith("route =")]
+    within = [*owner, *of_route]
+    kind = ", ".join(_KIND)
+    compared = _KIND[1:] if of_route else _KIND
+    behind = f"({', '.join(compared)}) > ({', '.join(f'kinds.{name}' for name in compared)})"
+    return (
+        f"WITH RECURSIVE kinds ({kind}) AS ("
+        f"  (SELECT {kind} FROM traffic {_where(within)} ORDER BY {kind} LIMIT 1)"
+        f"  UNION ALL SELECT following.* FROM kinds, LATERAL ("
+        f"    SELECT {kind} FROM traffic {_where([*within, behind])} ORDER BY {kind} LIMIT 1"
+        "  ) AS following"
+        ")"
+    )
 
 
 def _where(conditions: Sequence[str]) -> str:

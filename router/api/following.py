@@ -127,6 +127,8 @@ class Followers:
     @asynccontextmanager
     async def follow(self, run_id: str) -> AsyncIterator[AsyncIterator[RunSnapshot]]:
         """Give the run's snapshots; see `_Feed.snapshots`."""
+        # Once more, because many may have been let in before any of them began.
+        self.check_room()
         feed = self._feeds.get(run_id)
         # One that has ended would not see that the run was resumed.
         if feed is None or feed.polling.done():

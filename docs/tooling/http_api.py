@@ -45,7 +45,7 @@ def openapi() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         text = f"{{server: {{port: 0}}, storage: {{database: 'sqlite:///{folder}/e.db'}}}}"
         with background(parse(text, "", {})) as url:
-            document: dict[str, Any] = httpx.get(f"{url}/schema").json()
+            document: dict[str, Any] = httpx.get(f"{url}/schema", timeout=60).json()
             return document
 
 

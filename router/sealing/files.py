@@ -30,7 +30,7 @@ def require_parquet(doing: str) -> None:
         raise MissingExtraError(doing, "parquet")
 
 
-class Engine(NamedTuple):
+class SealedFilesEngine(NamedTuple):
     """What reads and writes files, once what it needs is imported.
 
     Attributes:
@@ -58,11 +58,11 @@ class SealedFiles:
     def __init__(self, artifacts: Callable[[], Artifacts], store: SealedTrafficStore) -> None:
         self._open = artifacts
         self._store = store
-        self._engine: Engine | None = None
+        self._engine: SealedFilesEngine | None = None
         # Two, so that a page need not wait for what adds up months.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="evalrouter-sealed")
 
-    async def engine(self) -> Engine:
+    async def engine(self) -> SealedFilesEngine:
         """Return what reads and writes files; the first call imports it, on a thread.
 
         Raises:
@@ -72,7 +72,7 @@ class SealedFiles:
             self._engine = await self.on_thread(self._load)
         return self._engine
 
-    def _load(self) -> Engine:
+    def _load(self) -> SealedFilesEngine:
         require_parquet("Reading sealed requests")
         parquet = import_module("router.sealing.parquet_files")
         arrow = import_module("router.sealing.arrow_queries")
@@ -83,7 +83,7 @@ class SealedFiles:
             duckdb = import_module("router.sealing.duckdb_queries")
             if duckdb.is_readable(artifacts):
                 queries = duckdb.DuckDbQueries(artifacts)
-        return Engine(artifacts, parquet, arrow, reader, queries)
+        return SealedFilesEngine(artifacts, parquet, arrow, reader, queries)
 
     async def on_thread(
         self,

@@ -119,7 +119,9 @@ class DuckDbQueries(Queries):
                     raise NotFoundError(
                         f"there is no {file.key} in {self._artifacts.root}"
                     ) from error
-            raise ArtifactError(f"sealed requests cannot be read: {error}") from error
+            # The other lines show the query.
+            reason = str(error).partition("\n")[0]
+            raise ArtifactError(f"sealed requests cannot be read: {reason}") from error
         return rows
 
     def _path(self, file: SealedFile) -> Path:

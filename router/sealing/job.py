@@ -16,17 +16,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import msgspec
 
-from providers.errors import EvalrouterError
+from providers.errors import ArtifactError, EvalrouterError, NotFoundError
 from router.sealing.files import SealedFiles, require_parquet
 from router.sealing.traffic import RecordedTraffic
 from router.store.leases import LeaseStore
-from router.store.sealed_traffic import LiveRequest, SealedFile, SealedTrafficStore
+from router.store.sealed_traffic import LiveRequest, SealedFile, SealedTrafficStore, UnusedFile
 from router.store.traffic import TrafficFilter
 
 log = logging.getLogger("evalrouter")
@@ -129,29 +129,50 @@ class Sealing:
         """Seal what is old enough, and delete what is too old; None where another process does.
 
         Raises:
-            StoreError, ArtifactError: what was sealed until then stays so.
+            StoreError: what was sealed until then stays so.
+            ArtifactError: likewise; a file that cannot be read has not kept others from their turn.
         """
         if not await self._store.claim_lease(LEASE, self._owner, LEASE_S):
             return None
         self._renewed()
         files = requests = size = deleted = 0
+        failures: list[str] = []
         try:
             for unused in await self._store.unused_files(ABANDONED_S):
-                await self._files.remove(unused.number, unused.key)
+                async with self._turn_of(unused, failures):
+                    await self._files.remove(unused.number, unused.key)
             for file in await self._store.sealed_files():
                 if not file.is_visible:
-                    await self._empty(file, await self._files.numbers(file, file.visible_to))
+                    async with self._turn_of(file, failures):
+                        await self._empty(file, await self._files.numbers(file, file.visible_to))
             if self._days:
                 async for file in self._seal_days():
                     files += 1
                     requests += file.requests
                     size += file.size
-            deleted = await self._delete_outdated()
+            deleted = await self._delete_outdated(failures)
         except _LeaseLostError:
             log.info("another process goes on sealing requests")
         finally:
             await asyncio.shield(self._store.release_lease(LEASE, self._owner))
+        if failures:
+            more = f" (and {len(failures) - 1} more errors)" if len(failures) > 1 else ""
+            raise ArtifactError(f"{failures[0]}{more}")
         return SealingResult(files=files, requests=requests, size=size, deleted=deleted)
+
+    @asynccontextmanager
+    async def _turn_of(
+        self, file: SealedFile | UnusedFile, failures: list[str]
+    ) -> AsyncGenerator[None]:
+        """Note what is wrong with a file, so that the others get their turn."""
+        try:
+            yield
+        except NotFoundError as error:
+            # Another process may have replaced it.
+            if any(file.number == other.number for other in await self._store.sealed_files()):
+                failures.append(error.message)
+        except ArtifactError as error:
+            failures.append(error.message)
 
     def _renewed(self) -> None:
         self._renew_at = asyncio.get_running_loop().time() + LEASE_S / 4
@@ -225,25 +246,28 @@ class Sealing:
 
     # retention
 
-    async def _delete_outdated(self) -> int:
+    async def _delete_outdated(self, failures: list[str]) -> int:
         deleted = 0
         for old in self._outdated():
             assert old.until is not None
             for file in await self._store.sealed_files():
                 # Once for each file, when the last of its requests is too old.
-                if file.latest >= old.until or not file.is_visible or not file.may_have(old):
-                    continue
-                await self._renew()
-                if file.has_only(old):
-                    if await self._store.drop_file(file):
-                        await self._files.remove(file.number, file.key)
-                        deleted += file.requests
-                else:
-                    queries = (await self._files.engine()).queries
-                    count = await self._files.on_thread(queries.count, file, old)
-                    if count and await self._files.delete(file, old):
-                        deleted += count
+                if file.latest < old.until and file.is_visible and file.may_have(old):
+                    await self._renew()
+                    async with self._turn_of(file, failures):
+                        deleted += await self._delete_from(file, old)
         return deleted
+
+    async def _delete_from(self, file: SealedFile, old: TrafficFilter) -> int:
+        """Delete what is too old from a file; return how many requests that were."""
+        if file.has_only(old):
+            if not await self._store.drop_file(file):
+                return 0
+            await self._files.remove(file.number, file.key)
+            return file.requests
+        queries = (await self._files.engine()).queries
+        count = await self._files.on_thread(queries.count, file, old)
+        return count if count and await self._files.delete(file, old) else 0
 
 
 def _day(moment: float) -> float:

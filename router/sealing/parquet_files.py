@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from providers.errors import ArtifactError
 from router.datasets.artifacts import Artifacts
 from router.sealing.value_filter import ValueFilter
 from router.store.columns.traffic import TRAFFIC_COLUMNS
@@ -182,13 +183,20 @@ class FileReader:
         with self._lock:
             footer = self._footers.get(file.key)
         with self._artifacts.open(file.key, file.size) as source:
-            parquet = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=footer)
-            with self._lock:
-                self._footers[file.key] = parquet.metadata
-                self._footers.move_to_end(file.key)
-                while len(self._footers) > _FOOTERS:
-                    self._footers.popitem(last=False)
-            yield parquet
+            try:
+                parquet = pq.ParquetFile(pa.PythonFile(source, mode="r"), metadata=footer)
+                if footer is None:
+                    _check(parquet, file)
+                with self._lock:
+                    self._footers[file.key] = parquet.metadata
+                    self._footers.move_to_end(file.key)
+                    while len(self._footers) > _FOOTERS:
+                        self._footers.popitem(last=False)
+                yield parquet
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                raise ArtifactError(
+                    f"sealed requests cannot be read: {file.key} is damaged: {error}"
+                ) from error
 
     def groups(self, file: SealedFile) -> Iterator[Any]:
         """Yield the row groups of a file as tables, with all columns."""
@@ -202,3 +210,11 @@ class FileReader:
             numbers = parquet.read(columns=["number"], use_threads=False)["number"]
         numbers_above: list[int] = numbers.filter(pc.greater(numbers, above)).to_pylist()
         return numbers_above
+
+
+def _check(parquet: Any, file: SealedFile) -> None:
+    """Raise ArtifactError where a file is another one than was sealed."""
+    if parquet.schema_arrow != SCHEMA or parquet.metadata.num_rows != file.requests:
+        raise ArtifactError(
+            f"sealed requests cannot be read: {file.key} is not the file that was sealed"
+        )

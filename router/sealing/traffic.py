@@ -99,15 +99,22 @@ class RecordedTraffic:
     async def delete_sealed(
         self, matching: TrafficFilter, *, max_files: int | None = None
     ) -> Deletion:
-        """Delete requests that match from the files, each of which is replaced or dropped."""
+        """Delete requests that match from the files, each of which is replaced or dropped.
+
+        Raises:
+            ArtifactError: a file cannot be read; the others have been gone through.
+        """
         deleted = replaced = 0
         done: set[int] = set()
+        failure: ArtifactError | None = None
         while True:
             # Again after each file, because others may have been added or replaced meanwhile.
             files = [file for file in await self._store.sealed_files() if file.number not in done]
             files = [file for file in files if _all_visible(file).may_have(matching)]
             file = next(iter(await self._possible(files, matching, 1)), None)
             if file is None:
+                if failure is not None:
+                    raise failure
                 return Deletion(deleted=deleted)
             if replaced == max_files:
                 return Deletion(deleted=deleted, complete=False)
@@ -117,7 +124,10 @@ class RecordedTraffic:
             except NotFoundError as error:
                 # What it was replaced by is looked at next.
                 if any(file.number == other.number for other in await self._store.sealed_files()):
-                    raise ArtifactError(f"cannot delete requests: {error.message}") from error
+                    failure = ArtifactError(f"cannot delete requests: {error.message}")
+                continue
+            except ArtifactError as error:
+                failure = error
                 continue
             deleted += visible
             replaced += changed

@@ -10,6 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sealed_requests import COUNT, DAYS, FIRST, NOW, Server, records, seal_partly, selects
 from servers import s3_server
@@ -196,6 +198,50 @@ async def test_a_missing_file_is_an_error_and_not_fewer_requests(server, tmp_pat
     ):
         with pytest.raises(ArtifactError, match=oldest.key):
             await read
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def put_another_in_its_place(path: Path) -> None:
+    pq.write_table(pa.table({"number": [1], "user_id": ["user_0"]}), path)
+
+
+@pytest.mark.parametrize("damage", [cut_off, put_another_in_its_place])
+# DuckDB reads no files of a folder with such a name.
+@pytest.mark.parametrize("folder", ["artifacts", "artifacts[1]"])
+async def test_a_damaged_file_is_an_error_that_keeps_no_other_from_its_turn(
+    tmp_path, folder, damage
+):
+    store = SqliteStore(tmp_path / "store.db")
+    await store.open()
+    server = Server(store, LocalArtifacts(tmp_path / folder))
+    await store.keep_traffic(records())
+    await server.sealing.run_once()
+    files = await store.sealed_files()
+    path = tmp_path / folder / files[1].key
+    whole = path.read_bytes()
+    damage(path)
+    # A process that has not read it before.
+    fresh = Server(store, LocalArtifacts(tmp_path / folder))
+    for read in (
+        fresh.recorded.page(TrafficFilter(), limit=COUNT),
+        fresh.recorded.totals(TrafficFilter(), (), limit=1),
+        fresh.recorded.delete(TrafficFilter(route="x")),
+    ):
+        with pytest.raises(ArtifactError, match="sealed requests cannot be read"):
+            await read
+    fresh.outdated = [TrafficFilter(until=NOW, route="y"), TrafficFilter(until=NOW, route="rare")]
+    with pytest.raises(ArtifactError, match="sealed requests cannot be read"):
+        await fresh.sealing.run_once()
+    path.write_bytes(whole)
+    left = await server.recorded.page(TrafficFilter(until=NOW - 1000.0 - DAY_S), limit=COUNT)
+    assert len(left) == files[1].requests
+    assert (left[0].number, left[-1].number) == (files[1].last, files[1].first)
+    for each in (server, fresh):
+        each.files.close()
+    await store.close()
 
 
 def test_a_filter_of_values_finds_all_of_them_and_few_others():

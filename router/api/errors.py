@@ -9,6 +9,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.exceptions import ValidationException as LitestarValidation
+from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Send
 
 from providers.errors import (
@@ -20,9 +21,12 @@ from providers.errors import (
     UpstreamStatusError,
 )
 from providers.wire import UNREADABLE
+from router.api.query_parameters import named_in_queries
 
 log = logging.getLogger("evalrouter")
 
+# What msgspec's message about a text that is none of a few begins with.
+_NO_VALUE = "Invalid enum value "
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -53,10 +57,6 @@ def from_exception(error: Exception, method: str, path: str) -> EvalrouterError:
         )
     if isinstance(error, NotFoundException):
         return NotFoundError(f"This server has no path {path}. GET /schema lists every path.")
-    if isinstance(error, LitestarValidation):
-        extra = error.extra if isinstance(error.extra, list) else []
-        faults = "; ".join(f"{item.get('key')}: {item.get('message')}" for item in extra)
-        return RequestError(faults or error.detail, param=extra[0].get("key") if extra else None)
     if isinstance(error, HTTPException) and error.status_code == 413:
         return BodyTooLargeError("The request body is larger than server.max_body_bytes.")
     if isinstance(error, HTTPException):
@@ -67,6 +67,20 @@ def from_exception(error: Exception, method: str, path: str) -> EvalrouterError:
     return EvalrouterError(
         "Something went wrong here; the server's log says what.", code="internal"
     )
+
+
+def refused_arguments(error: LitestarValidation, handler: BaseRouteHandler) -> RequestError:
+    """Return what a handler's arguments cannot be, under the names that requests have for them."""
+    extra = error.extra if isinstance(error.extra, list) else []
+    shown = []
+    for item in extra:
+        name, values = named_in_queries(handler, str(item.get("key")))
+        message = str(item.get("message"))
+        if values:
+            message = message.replace(_NO_VALUE, f"one of {', '.join(values)}; not ")
+        shown.append((name, message))
+    text = "; ".join(f"{name}: {message}" for name, message in shown)
+    return RequestError(text or error.detail, param=shown[0][0] if shown else None)
 
 
 async def refuse(error: RequestError, send: Send, **more: str) -> None:
@@ -86,6 +100,8 @@ async def refuse(error: RequestError, send: Send, **more: str) -> None:
 
 def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer a request outside the hot path that failed; Litestar's exception handler."""
+    if isinstance(error, LitestarValidation):
+        error = refused_arguments(error, request.route_handler)
     ours = from_exception(error, request.method, request.url.path)
     headers = dict(ours.headers) if isinstance(ours, RequestError) else {}
     return Response(

@@ -20,7 +20,8 @@ from router.evals.tables import Format
 from router.services import Services
 
 MEDIA_TYPES: dict[str, str] = {
-    "csv": "text/csv; charset=utf-8",
+    # Litestar names the encoding of texts.
+    "csv": "text/csv",
     "json": "application/json",
     "jsonl": "application/octet-stream",
     "parquet": "application/vnd.apache.parquet",

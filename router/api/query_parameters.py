@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
@@ -61,3 +61,19 @@ def _parameters(handler: BaseRouteHandler) -> Mapping[str, bool]:
         for name, field in handler.parsed_fn_signature.parameters.items()
         if isinstance(field.kwarg_definition, QueryParameter)
     }
+
+
+@functools.cache
+def named_in_queries(handler: BaseRouteHandler, argument: str) -> tuple[str, tuple[str, ...]]:
+    """Return the name that queries have for an argument, and its values if they are few."""
+    field = handler.parsed_fn_signature.parameters.get(argument)
+    if field is None or not isinstance(field.kwarg_definition, QueryParameter):
+        return argument, ()
+    literals = [
+        kind
+        for kind in (field.annotation, *get_args(field.annotation))
+        if get_origin(kind) is Literal
+    ]
+    return field.kwarg_definition.name or argument, tuple(
+        value for kind in literals for value in get_args(kind)
+    )

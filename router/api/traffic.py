@@ -15,7 +15,7 @@ from providers.errors import NotFoundError, PermissionDeniedError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
-from router.records import user_id
+from router.records import TrafficClass, user_id
 from router.sealing.deletion import Deletion
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
 
@@ -46,7 +46,7 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     key: FromQuery[str | None] = None,
     user: FromQuery[str | None] = None,
     status: FromQuery[str | None] = None,
-    traffic_class: Annotated[str | None, QueryParameter(name="class")] = None,
+    traffic_class: Annotated[TrafficClass | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
     until: FromQuery[str | None] = None,
     limit: PageSize = 50,
@@ -92,7 +92,7 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     key: FromQuery[str | None] = None,
     user: FromQuery[str | None] = None,
     status: FromQuery[str | None] = None,
-    traffic_class: Annotated[str | None, QueryParameter(name="class")] = None,
+    traffic_class: Annotated[TrafficClass | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
     until: FromQuery[str | None] = None,
     limit: PageSize = 50,
@@ -135,7 +135,7 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     key: FromQuery[str | None] = None,
     user: FromQuery[str | None] = None,
     status: FromQuery[str | None] = None,
-    traffic_class: Annotated[str | None, QueryParameter(name="class")] = None,
+    traffic_class: Annotated[TrafficClass | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
     until: FromQuery[str | None] = None,
 ) -> Deletion:
@@ -193,7 +193,7 @@ def _filter(  # noqa: PLR0917 - the query parameters, in their order
     key: str | None,
     user: str | None,
     status: str | None,
-    traffic_class: str | None,
+    traffic_class: TrafficClass | None,
     since: float | None,
     until: float | None,
 ) -> TrafficFilter:

@@ -65,3 +65,24 @@ def test_the_message_names_what_may_have_been_meant(http):
 
 def test_what_a_path_allows_can_be_requested_with_any(http):
     assert http.options("/traffic?limit=1&x=2").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("operation", "name", "value", "known"),
+    [
+        ("GET /eval", "state", "done", "queued, running, paused, completed, failed, cancelled"),
+        ("GET /traffic", "class", "test", "live, eval"),
+        ("GET /traffic/totals", "class", "", "live, eval"),
+        ("DELETE /traffic", "class", "Live", "live, eval"),
+    ],
+)
+def test_a_value_that_is_none_of_a_few_is_refused_with_those(http, operation, name, value, known):
+    response, error = send(http, operation, **{name: value})
+    assert response.status_code == 400
+    assert error["message"] == f"{name}: one of {known}; not '{value}'"
+    assert error["param"] == name
+
+
+def test_an_error_has_the_name_that_the_query_has(http):
+    _, error = send(http, "DELETE /datasets/{name}", all="perhaps")
+    assert (error["param"], error["message"].partition(":")[0]) == ("all", "all")

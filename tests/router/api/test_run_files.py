@@ -222,6 +222,8 @@ def test_rows_are_those_of_an_export(server, run, tmp_path):
             assert downloaded.headers["content-disposition"].endswith(
                 f'{run}.{file["name"].partition(".")[2]}"'
             )
+            if file["name"] == "rows.csv":
+                assert downloaded.headers["content-type"] == "text/csv; charset=utf-8"
             if file["name"] != "rows.parquet":
                 assert downloaded.content == exported.content
     table = csv.DictReader(io.StringIO(http.get(f"/eval/{run}/rows.csv").text, newline=""))

@@ -382,7 +382,14 @@ def _clustered() -> list[Cell]:
         for k in (10, 20, 40)
     ]
     cells += [
-        Cell("difference of clusters", f"0 or 1, {kind}", k, right(kind, k), _pair(SCORE, 0.0))
+        Cell(
+            "difference of clusters",
+            f"0 or 1, {kind}",
+            k,
+            right(kind, k),
+            _pair(SCORE, 0.0),
+            over="discrete" if k == 10 else "",
+        )
         for kind in KINDS
         for k in (10, 20, 40)
     ]

@@ -28,6 +28,7 @@ from evaluators.stats.intervals import (
     cluster_index,
     cluster_sums,
     clustered_error,
+    clustered_t,
     corpus_score,
     effective_clusters,
     finite,
@@ -298,7 +299,7 @@ def _clustered_test(
 ) -> DifferenceTest:
     if effective_clusters(clusters) < FEWEST_CLUSTERS:
         return NoTest()
-    error, freedom = clustered_error(differences, clusters)
+    error, freedom = clustered_t(differences, clusters)
     sums = cluster_sums(np.stack([differences, np.ones(len(differences))], axis=1), clusters)
     means = sums[:, 0] / sums[:, 1]
     largest = float(np.abs(differences).max())

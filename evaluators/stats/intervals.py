@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evaluators.stats.correlated_clusters import correlated_freedom
 from evaluators.stats.inversion import BoundedTest, constant_interval, crossing, skewed
 from evaluators.stats.resampling import RESAMPLING_LIMIT, Floats, in_blocks, multiplicities
 from evaluators.stats.resampling import resamples as index_resamples
@@ -347,7 +348,7 @@ def t_interval(
 ) -> Interval:
     """Return the mean and its Student t interval; arguments as for `mean_interval`.
 
-    With clusters, standard error and degrees of freedom are those of `clustered_error`, every value
+    With clusters, standard error and degrees of freedom are those of `clustered_t`, every value
     weighs the same, and fewer than `FEWEST_CLUSTERS` effective clusters have no interval.
     """
     array = finite(values)
@@ -358,9 +359,9 @@ def t_interval(
         units, error, freedom = float(n), standard_error(array), float(n - 1)
     else:
         units = effective_clusters(clusters)
-        error, freedom = clustered_error(array, clusters)
         if units < FEWEST_CLUSTERS:
             return _without_interval(array, n)
+        error, freedom = clustered_t(array, clusters)
     estimate = float(array[0] if _constant(array) else array.mean())
     if error <= ROUNDING * float(np.abs(array).max()):
         if low is None or high is None:
@@ -420,6 +421,16 @@ def clustered_error(values: ArrayLike, clusters: Sequence[Hashable]) -> tuple[fl
     coupled = sizes * shares / (1 - shares)
     squares = (sizes**2).sum() + coupled.sum() ** 2 - (coupled**2).sum()
     return error, float(n**2 / squares)
+
+
+def clustered_t(values: ArrayLike, clusters: Sequence[Hashable]) -> tuple[float, float]:
+    """Return the standard error of `clustered_error`, and the degrees of freedom for Student's t.
+
+    They allow for samples that are alike within clusters of different sizes: `correlated_freedom`.
+    """
+    array = finite(values)
+    error, freedom = clustered_error(array, clusters)
+    return error, correlated_freedom(array, cluster_index(clusters, len(array))[0], freedom)
 
 
 def effective_clusters(clusters: Sequence[Hashable]) -> float:

@@ -138,6 +138,9 @@ def test_clustered_errors_agree_with_statsmodels():
     eigenvalues = np.linalg.eigvalsh(np.stack(columns) @ np.stack(columns).T)
     assert freedom == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
     ours = intervals.t_interval(values, clusters=clusters.tolist())
+    # Samples of a cluster are alike here, which leaves fewer.
+    same, freedom = intervals.clustered_t(values, clusters.tolist())
+    assert same == error
     half = scipy_stats.t.ppf(0.975, freedom) * error
     assert (ours.low, ours.high) == pytest.approx((values.mean() - half, values.mean() + half))
     assert (ours.estimate, ours.n, ours.method) == (pytest.approx(values.mean()), 40, "clustered t")

@@ -2,9 +2,9 @@
 
     freedom = correlated_freedom(values, index, plain)     -> plain, or fewer
 
-Bell and McCaffrey's degrees of freedom, `clustered_error`'s, are those of independent samples. Where
-the samples of a cluster are alike, a large cluster's sum varies more than its size says, and it
-moves the mean and the standard error together, so that Student's t is beyond its quantile too often.
+Bell and McCaffrey's degrees of freedom, `clustered_error`'s, are those of independent samples.
+Where the samples of a cluster are alike, a large cluster's sum varies more than its size says, and
+it moves the mean and the standard error together: Student's t is beyond its quantile too often.
 """
 
 from __future__ import annotations

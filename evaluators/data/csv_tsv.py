@@ -5,7 +5,7 @@ found: the first of comma, semicolon, tab and bar with which the header has seve
 first rows as many. Cells stay texts: a decimal comma is not touched. Spreadsheets write more
 delimiters than there are columns: empty cells behind the last name of the header are left out.
 Other programs write no delimiter at all for the last columns where no row has a value there (such
-as the references): where the cells of the first row are in quotes, such columns are left out.
+as the references): where the cells of the first row are in quotes, such columns are empty.
 """
 
 from __future__ import annotations
@@ -44,25 +44,29 @@ def read_delimited(
         delimiter, numbered = _detected(path, numbered, usual, max_line_bytes)
     table = _Table(path, numbered, delimiter, max_line_bytes)
     header: list[str] = []
+    # How many cells a row has, and the columns that no row has a cell for.
+    width, absent = 0, dict[str, str]()
     row = 0
     for number, all_cells in table.rows():
         where = f"{path}:{number}"
         if not header:
             header = _header(_filled([cell.strip() for cell in all_cells]), where)
+            width = len(header)
             continue
         if not any(map(str.strip, all_cells)):
             continue
-        cells = _filled(all_cells, len(header))
-        if not row and len(cells) < len(header) and table.row_is_quoted:
-            header = header[: len(cells)]
-        if len(cells) != len(header):
+        cells = _filled(all_cells, width)
+        if not row and len(cells) < width and table.row_is_quoted:
+            width = len(cells)
+            absent = dict.fromkeys(header[width:], "")
+        if len(cells) != width:
+            other = f"the rows before it {width}" if absent else f"the header {width}"
             raise DatasetError(
-                f"{where}: the row has {len(cells)} cells, the header {len(header)}; put a cell "
-                f"that contains {delimiter!r} or a newline in double quotes, or name another "
-                "delimiter"
+                f"{where}: the row has {len(cells)} cells, {other}; put a cell that "
+                f"contains {delimiter!r} or a newline in double quotes, or name another delimiter"
             )
         row += 1
-        yield FileRecord(row, where, dict(zip(header, cells, strict=True)))
+        yield FileRecord(row, where, dict(zip(header, cells, strict=False)) | absent)
 
 
 def _sep_line(numbered: _Lines) -> tuple[str, _Lines]:

@@ -84,7 +84,7 @@ def _print(copied: Copied) -> None:
 def _progress() -> Iterator[ProgressCallback]:
     """Show progress on stderr: one line that changes on a terminal, else some lines."""
     if not err.is_terminal:
-        yield _tell_plainly
+        yield _plainly()
         return
     columns = (TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
@@ -96,7 +96,16 @@ def _progress() -> Iterator[ProgressCallback]:
         yield show
 
 
-def _tell_plainly(doing: str, table: str, rows: int) -> None:
-    """Print a line for each table, and for each `_LINE_EVERY` rows of it."""
-    if rows % _LINE_EVERY == 0:
-        err.print(f"{doing} {table}" + f": {rows} rows" * bool(rows), highlight=False)
+def _plainly() -> ProgressCallback:
+    """Return what prints a line for each table, and for each `_LINE_EVERY` rows of it."""
+    last = ""
+
+    def show(doing: str, table: str, rows: int) -> None:
+        nonlocal last
+        line = f"{doing} {table}" + f": {rows} rows" * bool(rows)
+        # A table without rows is at its end where it begins.
+        if rows % _LINE_EVERY == 0 and line != last:
+            err.print(line, highlight=False)
+            last = line
+
+    return show

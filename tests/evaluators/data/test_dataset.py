@@ -413,6 +413,8 @@ def test_rows_without_their_last_cell_are_rows_without_references():
     assert len(rows) == dataset.row_count > 0
     assert all(row.references == () for row in rows)
     assert all(row.fields["examples"].startswith("#Person1#") for row in rows)
+    assert dataset.columns == ("examples", "ground_truth", "input", "reference")
+    assert all(row.fields["ground_truth"] == "" for row in rows)
 
 
 def test_a_real_json_array():
@@ -558,7 +560,7 @@ def test_bad_utf8_in_a_json_array_names_its_line(tmp_path):
     ("content", "message"),
     [
         ("input,id\nx\n", "d.csv:2: the row has 1 cells, the header 2"),
-        ('input,id\n"x"\n"y",1\n', "d.csv:3: the row has 2 cells, the header 1"),
+        ('input,id\n"x"\n"y",1\n', "d.csv:3: the row has 2 cells, the rows before it 1"),
         ('input,id\n"x",1\n"y"\n', "d.csv:3: the row has 1 cells, the header 2"),
         ('input,id\n"x\ny",1\nx,2,3\n', "d.csv:4: the row has 3 cells, the header 2"),
         ("input,id,input\n", "d.csv:1: the header names 'input' twice"),

@@ -44,6 +44,8 @@ def test_a_copy_tells_what_it_did(folder):
     assert "15 rows copied from sqlite:///a.db to sqlite:///b.db in " in result.stdout
     assert "copy traffic\n" in result.stderr
     assert "compare traffic\n" in result.stderr
+    told = result.stderr.splitlines()
+    assert len(told) == len(set(told))
     printed = json.loads(run("sqlite:///b.db", "sqlite:///c.db", "--json").stdout)
     assert (printed["rows"], printed["written_meanwhile"]) == (15, False)
     [traffic] = [table for table in printed["tables"] if table["table"] == "traffic"]

@@ -9,6 +9,7 @@ As for pairs (`inversion.py`), the interval holds what the test does not reject.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -32,6 +33,9 @@ _NORMAL = NormalDist()
 _DRAWS = 10_000
 _FURTHEST = 12.0  # standard errors
 _EDGE = 1e-9
+_TABLES = 10_201  # with more, Fisher's mid-p is wrong in hardly more than it says
+_SHARES = np.linspace(0.005, 0.995, 199)
+_SAME = 1 + 1e-9
 
 
 def unpaired_test(
@@ -95,7 +99,9 @@ class SharesTest:
     have under the hypothesis, and by Newcombe's interval (1998, Statistics in Medicine 17:873-890),
     which is made of Wilson's intervals of both shares: rare events of sides of different sizes
     (30 and 120) are more than the score test alone holds. Zero is tested by Fisher's exact test in
-    its mid-p form. Where it does not reject zero the interval reaches it.
+    its mid-p form; up to 100 samples of each, by the chance of such a value where that is larger,
+    which makes the test exact (as Boschloo 1970, Statistica Neerlandica 24:1-35, does with Fisher's
+    p). Where it does not reject zero the interval reaches it.
     """
 
     method: DifferenceMethod = "score"
@@ -153,22 +159,18 @@ class SharesTest:
         return Tails(tail, 1.0) if distance > 0 else Tails(1.0, tail)
 
     def _mid_p(self) -> Tails:
-        """Return the one-sided mid-p values of Fisher's exact test."""
-        from scipy.special import gammaln  # noqa: PLC0415  (slow to import)
-
+        """Return the one-sided mid-p values of Fisher's exact test, or their errors if larger."""
         n, other_n, right = round(self._n), round(self._other_n), round(self._right)
-        total = right + round(self._other_right)
-        possible = np.arange(max(0, total - other_n), min(n, total) + 1, dtype=np.float64)
-        # The hypergeometric distribution, up to a factor.
-        logs = -sum(
-            gammaln(count + 1)
-            for count in (possible, n - possible, total - possible, other_n - total + possible)
-        )
-        chances = np.exp(logs - logs.max())
-        chances /= chances.sum()
-        half = float(chances[possible == right].sum()) / 2
-        above, below = (float(chances[side].sum()) for side in (possible > right, possible < right))
-        return Tails(above + half, below + half)
+        other_right = round(self._other_right)
+        if (n + 1) * (other_n + 1) > _TABLES:
+            total = right + other_right
+            possible, chances = _possible(total, n, other_n)
+            half = float(chances[possible == right].sum()) / 2
+            above, below = (
+                float(chances[side].sum()) for side in (possible > right, possible < right)
+            )
+            return Tails(above + half, below + half)
+        return Tails(_shown(right, n, other_right, other_n), _shown(other_right, other_n, right, n))
 
     def scaled(self, ratio: float, luck: float) -> SharesTest:
         """Return the test of other data that are alike."""
@@ -238,6 +240,63 @@ class _Side(NamedTuple):
             weights = random.standard_gamma(self.counts, (_DRAWS, len(self.counts)))
             seen = weights @ self.values / weights.sum(axis=1)
         return [seen * (1 - unseen) + end * unseen for end in ends]
+
+
+def _possible(total: int, n: int, other_n: int) -> tuple[Floats, Floats]:
+    """Return how many of the first n may be right where `total` are, and the chance of each."""
+    from scipy.special import gammaln  # noqa: PLC0415  (slow to import)
+
+    possible = np.arange(max(0, total - other_n), min(n, total) + 1, dtype=np.float64)
+    # The hypergeometric distribution, up to a factor.
+    logs = -sum(
+        gammaln(count + 1)
+        for count in (possible, n - possible, total - possible, other_n - total + possible)
+    )
+    chances = np.exp(logs - logs.max())
+    return possible, chances / chances.sum()
+
+
+def _shown(right: int, n: int, other_right: int, other_n: int) -> float:
+    """Return the one-sided p-value of a first share above the other.
+
+    It is the mid-p value of Fisher's test, unless tables with that value or a smaller one have a
+    larger chance under some share that both sides have: then it is that chance.
+    """
+    values, errors = _mid_p_tables(n, other_n)
+    value = float(values[right, other_right])
+    return max(value, float(errors[np.searchsorted(errors[:, 0], value * _SAME, "right") - 1, 1]))
+
+
+@lru_cache(maxsize=64)
+def _mid_p_tables(n: int, other_n: int) -> tuple[Floats, Floats]:
+    """Return the mid-p value of every table, and the largest chance of each value or less.
+
+    Returns:
+        One-sided values, shape (n + 1, other_n + 1); and the values in order with those chances,
+        shape (tables, 2).
+    """
+    values = np.empty((n + 1, other_n + 1))
+    for total in range(n + other_n + 1):
+        possible, chances = _possible(total, n, other_n)
+        rows = possible.astype(np.intp)
+        reached = np.cumsum(chances[::-1])[::-1]
+        values[rows, total - rows] = reached - chances / 2
+    order = np.argsort(values, axis=None)
+    largest = np.zeros(len(order))
+    for share in _SHARES:
+        table = np.outer(_binomial(n, share), _binomial(other_n, share))
+        np.maximum(largest, np.cumsum(table.ravel()[order]), out=largest)
+    return values, np.stack([values.ravel()[order], largest], axis=1)
+
+
+def _binomial(n: int, share: float) -> Floats:
+    """Return the chance of each number right, shape (n + 1,)."""
+    from scipy.special import gammaln, xlogy  # noqa: PLC0415  (slow to import)
+
+    right = np.arange(n + 1)
+    logs = gammaln(n + 1) - gammaln(right + 1) - gammaln(n - right + 1)
+    chances: Floats = np.exp(logs + xlogy(right, share) + xlogy(n - right, 1 - share))
+    return chances
 
 
 class SidesTest:

@@ -124,13 +124,52 @@ def test_a_scaled_test_is_that_of_as_many_samples(sides):
     assert lucky[0] > scaled[0]
 
 
-@pytest.mark.parametrize(("right", "n", "other", "m"), [(3, 10, 6, 9), (0, 8, 2, 30), (9, 9, 9, 9)])
-def test_zero_is_tested_by_fishers_exact_test_in_its_mid_p_form(right, n, other, m):
-    tails = SharesTest(right=right, n=n, other_right=other, other_n=m).tails(0.0)
+def fishers_mid_p(right, n, other, m):
+    """Return both one-sided values, by scipy's distribution."""
     given = stats.hypergeom(n + m, right + other, n)
     half = given.pmf(right) / 2
-    assert tails.above == pytest.approx(given.sf(right) + half)
-    assert tails.below == pytest.approx(given.cdf(right) - half)
+    return given.sf(right) + half, given.cdf(right) - half
+
+
+@pytest.mark.parametrize(("right", "n", "other", "m"), [(30, 60, 100, 190), (3, 101, 9, 101)])
+def test_zero_is_tested_by_fishers_exact_test_in_its_mid_p_form(right, n, other, m):
+    tails = SharesTest(right=right, n=n, other_right=other, other_n=m).tails(0.0)
+    assert tails == pytest.approx(fishers_mid_p(right, n, other, m))
+
+
+@pytest.mark.parametrize(("right", "n", "other", "m"), [(3, 10, 6, 9), (0, 8, 2, 30), (9, 9, 9, 9)])
+def test_few_samples_have_the_chance_of_such_a_mid_p_where_that_is_larger(right, n, other, m):
+    tails = SharesTest(right=right, n=n, other_right=other, other_n=m).tails(0.0)
+    for side, tail in enumerate(tails):
+        limit = fishers_mid_p(right, n, other, m)[side]
+        tables = [
+            (x, y)
+            for x in range(n + 1)
+            for y in range(m + 1)
+            if fishers_mid_p(x, n, y, m)[side] <= limit * (1 + 1e-9)
+        ]
+        first, second = np.array(tables).T
+        chances = [
+            (stats.binom.pmf(first, n, share) * stats.binom.pmf(second, m, share)).sum()
+            for share in np.linspace(0.005, 0.995, 199)
+        ]
+        assert tail == pytest.approx(max(limit, *chances))
+
+
+@pytest.mark.parametrize(("n", "m"), [(50, 50), (100, 100), (20, 45)])
+def test_equal_shares_differ_no_more_often_than_they_should(n, m):
+    differs = np.array(
+        [
+            [
+                p_value(SharesTest(right=right, n=n, other_right=other, other_n=m)) <= 0.05
+                for other in range(m + 1)
+            ]
+            for right in range(n + 1)
+        ]
+    )
+    for share in (0.02, 0.1, 0.3, 0.5, 0.511):
+        first, second = (stats.binom.pmf(np.arange(size + 1), size, share) for size in (n, m))
+        assert first @ differs @ second <= 0.05
 
 
 @pytest.mark.parametrize("level", [0.2, 0.5, 0.99])

@@ -322,8 +322,10 @@ class Replay:
         if lane.stopped or self._is_halted():
             await self._store.withdraw(run_id, cell)
             return Unanswered.DROPPED
-        completed = await self._requester.ask(prepared)
-        attempts = self._refused.pop(cell, []) + list(completed.attempts)
+        refused = self._refused.get(cell, [])
+        completed = await self._requester.ask(prepared, tries=TRIES - len(refused))
+        self._refused.pop(cell, None)
+        attempts = refused + list(completed.attempts)
         if completed.try_later and len(attempts) < TRIES:
             # Nothing was done and nothing was paid for, as if it had not been sent.
             place.leave()

@@ -250,16 +250,22 @@ class EvalRequester:
         """Return whether the request costs nothing, so that storing its answer saves nothing."""
         return self.prices.is_free(prepared.plan.targets[0])
 
-    async def ask(self, prepared: PreparedRequest) -> CompletedRequest:
+    async def ask(self, prepared: PreparedRequest, *, tries: int = 1) -> CompletedRequest:
         """Send a request. A target's failure is an Answer with `error`.
 
         Tokens and cost are counted as for live requests, see `recorder.settle`; a failure that may
         have been paid for (an answer without text, a time-out) has them too.
+
+        Args:
+            prepared: the request.
+            tries: attempts that the caller makes while the target has too many requests; what is
+                tried again is no error in the log.
         """
         at = time.time()
         completed, body = await self._ask(prepared)
         if self.log is not None:
-            self.log.add_attempts(completed.attempts, completed.answer.error)
+            again = completed.try_later and len(completed.attempts) < tries
+            self.log.add_attempts(completed.attempts, None if again else completed.answer.error)
         charged = await self._charged(prepared.plan, prepared.upstream, at, completed, body)
         if charged.attempts and not charged.answer.target and charged.answer.text is not None:
             # A filter held it back, so that the target was not to be charged for.

@@ -33,6 +33,10 @@ def score(answer, references, row):
 MODELS = {
     "echo": [{"answer": '=1+1 ü\n"quoted", line'}],
     "flaky": [{"status": 500, "times": 1}, {"answer": "fine"}],
+    "busy": [
+        {"status": 429, "headers": {"retry-after-ms": "1"}, "times": 2},
+        {"answer": "fine"},
+    ],
     "down": [{"status": 500, "body": {"error": {"message": f"broken {SECRET}", "type": "x"}}}],
     "slow": [{"answer": "late", "delay_s": 3600}],
 }
@@ -104,6 +108,16 @@ def test_a_log_has_states_retries_and_errors_by_target(server, failing):
     assert sum(line["times"] for line in errors) == 3
     assert "broken ***" in errors[0]["text"]
     assert [line["number"] for line in lines] == sorted({line["number"] for line in lines})
+
+
+def test_a_rate_limit_that_is_waited_for_is_no_error_in_the_log(server):
+    folder, http = server
+    run = ended(http, begun(http, folder, routes=["up/busy"]))
+    assert len(http.get(f"/eval/{run}/rows.jsonl").text.splitlines()) == 3
+    lines = [line for line in log_of(http, run) if line["kind"] != "state"]
+    assert {line["kind"] for line in lines} == {"retry"}
+    assert {line["text"] for line in lines} == {"upstream_429 (status 429)"}
+    assert sum(line["times"] for line in lines) == 2
 
 
 def test_no_log_has_a_secret(server, failing):

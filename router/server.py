@@ -82,7 +82,10 @@ def listen(host: str, port: int) -> socket.socket:
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose "
+            "another address with --host and --port, or end what listens there"
+        ) from None
     return sock
 
 

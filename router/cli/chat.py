@@ -262,6 +262,8 @@ class Conversation:
         }
         began = time.monotonic()
         async with self.server.answering(msgspec.json.encode(body)) as answer:
+            if answer.status != 200:
+                raise await _refusal(answer, self.server.advice)
             reply = await _read(answer, self._model, show)
         reply.seconds = round(time.monotonic() - began, 3)
         self._messages = [*messages, {"role": "assistant", "content": reply.answer}]
@@ -269,8 +271,6 @@ class Conversation:
 
 
 async def _read(answer: BegunAnswer, model: str, show: Callable[[str], object]) -> ChatReply:
-    if answer.status != 200:
-        raise await _refusal(answer)
     reply = ChatReply(model=model, target=answer.headers.get("x-evalrouter-target", ""))
     parser = sse.Parser()
     async for chunk in answer.chunks:
@@ -283,7 +283,7 @@ async def _read(answer: BegunAnswer, model: str, show: Callable[[str], object]) 
     raise UpstreamProtocolError("the answer was cut off before its end")
 
 
-async def _refusal(answer: BegunAnswer) -> EvalrouterError:
+async def _refusal(answer: BegunAnswer, advice: str) -> EvalrouterError:
     body = b""
     async for chunk in answer.chunks:
         body += chunk
@@ -294,7 +294,9 @@ async def _refusal(answer: BegunAnswer) -> EvalrouterError:
     message = _one_line(str(failure.as_openai()["error"]["message"]))
     if answer.status == 401:
         return RequestError(f"{message} (the server's key is read from {API_KEY})")
-    return RequestError(message) if answer.status < 500 else UpstreamError(message)
+    if answer.status < 500:
+        return RequestError(message)
+    return UpstreamError(f"{message} ({advice})" if advice else message)
 
 
 def _add(data: bytes, reply: ChatReply) -> str:

@@ -30,7 +30,13 @@ class BegunAnswer(NamedTuple):
 
 
 class ChatServer(Protocol):
-    """Something that answers chat requests."""
+    """Something that answers chat requests.
+
+    Attributes:
+        advice: what to do where it cannot answer; "" if that is for others to find out.
+    """
+
+    advice: str
 
     @asynccontextmanager
     def answering(self, body: bytes) -> AsyncIterator[BegunAnswer]:
@@ -53,6 +59,8 @@ class RemoteServer:
         root: its address, without /v1.
         key: a key of it; empty for none.
     """
+
+    advice = ""
 
     def __init__(self, root: str, key: Secret) -> None:
         self._url = root + _PATH
@@ -94,6 +102,8 @@ class InProcessServer:
         config: the config.
         source: its file; None for the embedded default.
     """
+
+    advice = "evalrouter doctor says what is wrong with a provider"
 
     def __init__(self, config: Config, source: Path | None) -> None:
         server = msgspec.structs.replace(config.server, require_keys=False)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import time
@@ -16,8 +17,10 @@ import pytest
 from router_process import router_command
 from servers import gateway, process, scripted
 
+from providers.errors import ConfigError
 from router.app import create_app
 from router.config.loading import parse
+from router.server import listen
 from router.services import Services
 
 MODELS = {
@@ -351,3 +354,14 @@ def test_a_database_that_cannot_be_opened_is_said_in_a_line(tmp_path, workers, d
     assert done.returncode == 1
     assert "cannot start: cannot open" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_refused_with_what_to_do():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError) as caught:
+            listen("127.0.0.1", port)
+    assert caught.value.message == (
+        f"cannot listen on 127.0.0.1:{port}: address already in use; choose another address with "
+        "--host and --port, or end what listens there"
+    )

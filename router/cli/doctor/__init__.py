@@ -79,7 +79,7 @@ def _examined(path: Path | None, limit_s: float) -> Results:
         config = load(path)
     except ConfigError as error:
         findings = [
-            Finding("config", "failure", line, "correct it; evalrouter config check tells more")
+            Finding("config", "failure", line, "correct it, and check with evalrouter config check")
             for line in error.message.splitlines()
         ]
         rest = "not checked, because the config cannot be read: providers, stores, port"

@@ -132,6 +132,15 @@ def test_what_goes_wrong_at_a_host_is_a_line(script, code, told):
     assert told in line
 
 
+def test_a_provider_that_cannot_be_reached_is_for_the_doctor():
+    with reserved_port() as port:
+        config(f"http://127.0.0.1:{port}")
+        done = chat("r", "Hi", code=1)
+    assert done.stderr == (
+        "error: up: connection refused (evalrouter doctor says what is wrong with a provider)\n"
+    )
+
+
 def test_through_a_server_with_keys(tmp_path):
     text = f"storage: {{database: 'sqlite:///{tmp_path}/s.db'}}\nserver: {{require_keys: true}}"
     Path("s.yaml").write_text(text)

@@ -38,6 +38,9 @@ from router.config.loading import load, source_of
 _MAX_STDIN_BYTES = 32 * 1024 * 1024
 _MAX_ERROR_BYTES = 1024 * 1024
 _INTERRUPTED = 130
+_COMMANDS = "/reset forgets the conversation, /exit or Ctrl-D ends it"
+# Also those of Ollama's and llama.cpp's terminals: they are not for a model to answer.
+_ENDS = frozenset({"/exit", "/quit", "/bye"})
 # Fields of a request that an option cannot change.
 _SET_HERE = frozenset({"messages", "model", "n", "stream", "stream_options"})
 
@@ -112,7 +115,7 @@ def chat(  # noqa: PLR0917 - one parameter for each option
     """Talk to MODEL, a route or PROVIDER/MODEL, and see its answer as it comes.
 
     MESSAGE, or what comes on standard input (also with '-' for MESSAGE), is sent and answered once.
-    Without either, a conversation begins: /reset forgets it, Ctrl-D ends it.
+    Without either, a conversation begins: /reset forgets it, /exit or Ctrl-D ends it.
 
     Without --url no server is needed: the config's providers are called from here. With --url, the
     server's key is taken from EVALROUTER_API_KEY.
@@ -161,7 +164,7 @@ def _talk(
 
 def _converse(runner: asyncio.Runner, conversation: Conversation) -> int:
     _edit_lines()
-    err.print("/reset forgets the conversation, Ctrl-D ends it", highlight=False)
+    err.print(_COMMANDS, highlight=False)
     while True:
         try:
             text = input("> ")
@@ -171,9 +174,14 @@ def _converse(runner: asyncio.Runner, conversation: Conversation) -> int:
         if not is_text(text):
             err.print("[bold red]error:[/] that is not text in the terminal's encoding")
             continue
-        if text.strip() == "/reset":
+        command = text.strip()
+        if command in _ENDS:
+            return 0
+        if command == "/reset":
             conversation.reset()
-        if text.strip() in ("", "/reset"):
+        if command == "/help":
+            err.print(_COMMANDS, highlight=False)
+        if command in {"", "/reset", "/help"}:
             continue
         try:
             reply = runner.run(conversation.say(text, _write))

@@ -264,6 +264,7 @@ def test_a_conversation_goes_on_after_ctrl_c_and_errors():
                 ("three", "error: busy"),
                 ("four", "Second."),
                 ("/reset", ""),
+                ("/help", "/exit or Ctrl-D"),
                 ("five", "Afresh."),
             ]:
                 terminal.until("> ")
@@ -285,6 +286,13 @@ def test_a_conversation_goes_on_after_ctrl_c_and_errors():
         ["S.", "one", "First.", "four"],
         ["S.", "five"],
     ]
+
+
+def test_a_conversation_is_ended_by_a_command():
+    with Terminal("baseline/lead-1") as terminal:
+        terminal.until("> ")
+        terminal.type("/exit\n")
+        assert terminal.end() == 0
 
 
 def test_ctrl_c_ends_a_single_answer_cleanly():

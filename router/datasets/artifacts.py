@@ -161,7 +161,11 @@ async def _finished(
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        # A cancelled scope, as that of an answer whose client left, cancels again and again.
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        task.exception()
         raise
 
 

@@ -240,7 +240,9 @@ def test_rows_are_those_of_an_export(server, run, tmp_path):
                 assert downloaded.headers["content-type"] == "text/csv; charset=utf-8"
             if file["name"] != "rows.parquet":
                 assert downloaded.content == exported.content
-    table = csv.DictReader(io.StringIO(http.get(f"/eval/{run}/rows.csv").text, newline=""))
+    download = http.get(f"/eval/{run}/rows.csv")
+    assert download.headers["content-type"] == "text/csv; charset=utf-8"
+    table = csv.DictReader(io.StringIO(download.text, newline=""))
     rows = list(table)
     assert len(rows) == 6
     assert '=1+1 ü\n"quoted", line' in {row["text"] for row in rows}

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,14 @@ from providers.base import Secret
 from providers.errors import ArtifactError, ConfigError, NotFoundError
 from router.config.loading import parse
 from router.config.storage import S3
-from router.datasets.artifacts import PART, Artifact, LocalArtifacts, open_artifacts, parse_s3
+from router.datasets.artifacts import (
+    PART,
+    Artifact,
+    LocalArtifacts,
+    file_chunks,
+    open_artifacts,
+    parse_s3,
+)
 
 ROOT = Path(__file__).parents[3]
 BUCKET = "artifacts-of-tests"
@@ -129,6 +137,24 @@ async def test_a_put_that_is_cancelled_leaves_nothing(artifacts):
     with pytest.raises(asyncio.CancelledError):
         await putting
     assert await listed(artifacts) == []
+
+
+async def test_a_file_is_open_until_its_reading_ends_however_often_that_is_cancelled(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    other_end = os.open(path, os.O_RDWR)
+    # Closing a file waits for its reading, and would hold up everything.
+    rescue = threading.Timer(10, os.close, [other_end])
+    rescue.start()
+    reading = asyncio.create_task(anext(file_chunks(path)))
+    for _ in range(3):
+        done, _ = await asyncio.wait({reading}, timeout=0.02)
+        assert not done
+        reading.cancel()
+    rescue.cancel()
+    os.close(other_end)
+    with pytest.raises(asyncio.CancelledError):
+        await reading
 
 
 @pytest.mark.parametrize("key", ["", "/a", "a/", "../a", "a/../b", ".hidden", "a//b", "ä", "a b"])

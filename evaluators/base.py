@@ -37,6 +37,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         return "" if value is None else str(value).strip()
 
 
+# The route of the answers that a dataset brings along. A provider named `dataset` is hidden by it.
+PRECOMPUTED = "dataset/answer"
+
+
 class Cell(NamedTuple):
     """The place of one answer in a run: the `repeat`-th (from 0) of a route to a sample."""
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from evaluators.base import Output
+from evaluators.base import PRECOMPUTED, Output
 from evaluators.reports.accumulator import UNKNOWN_RUN, RouteScores, ScoreAccumulator
 from evaluators.reports.corrected_shares import (
     share_comparisons,
@@ -659,7 +659,8 @@ def _route_warnings(route: RouteReport) -> Iterable[str]:
             f"{route.route}: all {n:,} samples have the same {', '.join(names)}; without a range, "
             "nothing says how far another sample may be from it, so no interval is given."
         )
-    if route.cost.unknown:
+    # What a dataset brings along costs the run nothing.
+    if route.cost.unknown and route.route != PRECOMPUTED:
         known = f"; the others cost {dollars(route.cost.known_usd)}" if route.cost.known_usd else ""
         yield (
             f"{route.route}: the price of {route.cost.unknown:,} of {route.answered:,} answers is "

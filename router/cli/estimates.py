@@ -31,12 +31,12 @@ def print_estimate(estimate: Estimate) -> None:
         table.add_section()
         table.add_row("all", str(estimate.calls), tokens, cost, _time(estimate.seconds))
     out.print(table)
+    alike: dict[str, list[str]] = {}
     for target in estimate.targets:
-        out.print(
-            f"  {escape(_name(target))}: {_pace(target)}; {target.tokens_from}; "
-            f"times: {target.speed_from}",
-            highlight=False,
-        )
+        sources = f"{_pace(target)}; {target.tokens_from}; times: {target.speed_from}"
+        alike.setdefault(sources, []).append(_name(target))
+    for sources, names in alike.items():
+        out.print(f"  {escape(', '.join(names))}: {escape(sources)}", highlight=False)
     if estimate.detectable:
         out.print(_promise(estimate.detectable), highlight=False)
         table = _table("output", "smallest difference")

@@ -13,7 +13,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from evaluators.base import Answer, AnyMetric, Cell, Embed, JudgeMetric, Sample, Score
+from evaluators.base import (
+    PRECOMPUTED,
+    Answer,
+    AnyMetric,
+    Cell,
+    Embed,
+    JudgeMetric,
+    Sample,
+    Score,
+)
 from evaluators.document import RunDocument
 from evaluators.execution.evaluation import AnsweredItem, CellResult, CellTask, Unanswered, run
 from evaluators.execution.scheduler import Lane, LanePlace
@@ -31,7 +40,6 @@ from router.evals.requests import EvalRequester
 from router.evals.results import stop_reason_of
 from router.evals.run_log import RunLog
 from router.evals.validation import (
-    PRECOMPUTED,
     build_metrics,
     check_signatures,
     lacking_scores,

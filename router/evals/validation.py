@@ -7,7 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from evaluators.base import AnyMetric, Declared, EmbeddingMetric, JudgeMetric, Output, Score
+from evaluators.base import (
+    PRECOMPUTED,
+    AnyMetric,
+    Declared,
+    EmbeddingMetric,
+    JudgeMetric,
+    Output,
+    Score,
+)
 from evaluators.document import RunDocument
 from evaluators.judge.graded import Graded, raw_name
 from evaluators.metrics import registry
@@ -22,9 +30,6 @@ from router.store.runs import Run
 
 # The router sets these itself; a parameter of the same name would be lost in silence.
 _RESERVED = ("messages", "model", "stream")
-
-# The route of the answers that a dataset brings along. A provider named `dataset` is hidden by it.
-PRECOMPUTED = "dataset/answer"
 
 
 def check_names(document: RunDocument) -> None:

@@ -861,6 +861,16 @@ def test_what_could_have_been_found_is_said(typical):
     assert any(f"rougeL {detectable:.3f}" in warning for warning in typical.warnings)
 
 
+def test_no_price_is_missed_where_the_dataset_brings_the_answers():
+    route = "dataset/answer"
+    collected = tally(WORDS, expected=2, routes=(route,), baseline=None)
+    for sample in "ab":
+        collected.add(Cell(route, sample, 0), answer(cost_usd=None), scores(words=12.0))
+    report = summarise(collected)
+    assert "price" not in " ".join(report.warnings)
+    assert report.routes[0].cost.total_usd is None
+
+
 def test_equal_scores_cached_answers_and_prices_are_said():
     collected = tally(WORDS, expected=2, routes=("base",), baseline=None)
     for sample in "ab":

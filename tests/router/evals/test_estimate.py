@@ -297,13 +297,16 @@ def test_an_answer_costs_less_where_the_host_found_the_prompt_in_its_cache(http,
 
 
 def test_from_the_command_line(http, url, upstream, tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps(document(routes=["up/priced", "baseline/echo"])))
+    routes = ["up/priced", "baseline/lead-1", "baseline/textrank"]
+    (tmp_path / "run.json").write_text(json.dumps(document(routes=routes)))
     done = evalrouter("eval", "run", "run.json", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "48 samples, 96 answers" in done.stdout
+    assert "48 samples, 144 answers" in done.stdout
+    # Where the numbers come from is told once for routes that are alike.
+    assert "baseline/lead-1, baseline/textrank: time of an answer" in done.stdout
     assert "unknown" in done.stdout
     assert "80% probability" in done.stdout
     result = json.loads(evalrouter("eval", "run", "run.json", "--dry-run", "--json").stdout)
-    assert result["calls"] == 96
+    assert result["calls"] == 144
     assert list(upstream.log.requests) == []
     assert httpx.get(f"{url}/eval").json()["data"] == []

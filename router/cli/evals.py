@@ -382,7 +382,7 @@ async def _watch(run: Run, live: RunProgress, task: asyncio.Task[Run]) -> None:
 
 async def _watch_plainly(run: Run, live: RunProgress, task: asyncio.Task[Run]) -> None:
     """Print a line at the start, then one for each tenth of the run."""
-    err.print(f"{run.id}: {live.cells} requests", highlight=False)
+    err.print(f"{run.id}: {live.cells} answers", highlight=False)
     printed = 0
     while not task.done():
         await asyncio.wait({task}, timeout=0.1)

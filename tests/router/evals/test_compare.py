@@ -337,7 +337,7 @@ def test_junit_is_written_whether_the_gates_hold_or_not(server):
     rescore = ("eval", "rescore", run_id, "--metrics", "exact_match", "--junit", "again.xml")
     scored = evalrouter(*rescore, check=1)
     # Nothing is requested, so no line may say so.
-    assert f"{run_id}: 3 answers\n" in scored.stderr
+    assert f"{run_id}: 30 answers\n" in scored.stderr
     assert "requests" not in scored.stderr
     assert Xml.parse("again.xml").find("testsuite").attrib["failures"] == "1"
     missing = evalrouter("eval", "show", run_id, "--junit", "no/such/folder.xml", check=2)

@@ -58,7 +58,7 @@ class RecordedTraffic:
         self._store = store
         self._files = files
         self._delete_live = delete_live
-        self._filters: OrderedDict[tuple[int, FilteredColumn], bytes] = OrderedDict()
+        self._filters: OrderedDict[tuple[str, FilteredColumn], bytes] = OrderedDict()
 
     async def page(
         self, matching: TrafficFilter, *, limit: int = 50, before: int | None = None
@@ -225,22 +225,30 @@ class RecordedTraffic:
             for column, value in values.items():
                 if value is None:
                     continue
-                bits = await self._bits([file.number for file in some], column)
+                bits = await self._bits(some, column)
                 # Without a filter, which has gone with its file, reading finds out.
                 some = [
                     file
                     for file in some
-                    if file.number not in bits or value_filter.may_have(bits[file.number], value)
+                    if file.key not in bits or value_filter.may_have(bits[file.key], value)
                 ]
             selected += some
         return selected[:limit]
 
-    async def _bits(self, numbers: Sequence[int], column: FilteredColumn) -> dict[int, bytes]:
-        known = {n: self._filters[n, column] for n in numbers if (n, column) in self._filters}
-        missing = [number for number in numbers if number not in known]
+    async def _bits(
+        self, files: Sequence[SealedFile], column: FilteredColumn
+    ) -> dict[str, bytes]:
+        """Return filters by the keys of files; SQLite may give the number of a file again."""
+        keys = {file.number: file.key for file in files}
+        known = {
+            key: self._filters[key, column]
+            for key in keys.values()
+            if (key, column) in self._filters
+        }
+        missing = [number for number, key in keys.items() if key not in known]
         if missing:
             for number, bits in (await self._store.sealed_filters(missing, column)).items():
-                known[number] = self._filters[number, column] = bits
+                known[keys[number]] = self._filters[keys[number], column] = bits
             while len(self._filters) > _FILTERS:
                 self._filters.popitem(last=False)
         return known

@@ -244,6 +244,22 @@ async def test_a_damaged_file_is_an_error_that_keeps_no_other_from_its_turn(
     await store.close()
 
 
+async def test_a_file_is_not_taken_for_one_that_is_gone(server):
+    """SQLite gives the highest number of a file again once that is gone."""
+    await server.sealing.run_once()
+    assert await server.listed(TrafficFilter(user="user_9"))
+    for route in ("x", "y", "rare"):
+        await server.recorded.delete(TrafficFilter(route=route))
+    assert await server.store.sealed_files() == []
+    await server.store.keep_traffic(
+        [msgspec.structs.replace(record, user="ann") for record in records()]
+    )
+    await server.sealing.run_once()
+    assert await server.store.sealed_files()
+    assert len(await server.listed(TrafficFilter(user="ann"))) == COUNT
+    assert (await server.recorded.delete(TrafficFilter(user="ann"))).deleted == COUNT
+
+
 def test_a_filter_of_values_finds_all_of_them_and_few_others():
     values = value_filter.ValueFilter()
     values.add(f"value {n}" for n in range(3000))

@@ -235,9 +235,7 @@ class RecordedTraffic:
             selected += some
         return selected[:limit]
 
-    async def _bits(
-        self, files: Sequence[SealedFile], column: FilteredColumn
-    ) -> dict[str, bytes]:
+    async def _bits(self, files: Sequence[SealedFile], column: FilteredColumn) -> dict[str, bytes]:
         """Return filters by the keys of files; SQLite may give the number of a file again."""
         keys = {file.number: file.key for file in files}
         known = {

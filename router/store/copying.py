@@ -23,12 +23,13 @@ from router.store.sqlite import copying as sqlite
 # How often progress is told, in rows.
 _ROWS_BETWEEN = 1000
 _NAMES = {int: "an integer", float: "a number", str: "a text", bytes: "bytes"}
-# What grows with whatever a server stores.
+# What changes with whatever a server stores.
 _SIGNS = (
     "SELECT (SELECT max(number) FROM traffic), (SELECT max(id) FROM answers),"
     " (SELECT max(number) FROM judgements), (SELECT max(heartbeat_at) FROM runs),"
     " (SELECT max(version) FROM key_changes), (SELECT max(spend) FROM key_changes),"
-    " (SELECT max(version) FROM route_changes)"
+    " (SELECT max(version) FROM route_changes),"
+    " (SELECT max(changed_at) FROM sealed_traffic), (SELECT count(*) FROM sealed_traffic)"
 )
 
 # What is done: to which table, and to how many of its rows.

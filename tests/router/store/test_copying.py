@@ -252,6 +252,16 @@ async def test_what_is_stored_during_a_copy_is_told_of_and_left_out(filled, tmp_
     assert traffic.rows == 5000
 
 
+async def test_what_is_sealed_during_a_copy_is_told_of(filled, tmp_path):
+    def progress(doing, table, rows):
+        if (doing, table, rows) == ("copy", "traffic", 1000):
+            with closing(sqlite3.connect(filled)) as db, db:
+                db.execute("UPDATE sealed_traffic SET state = 'removed', changed_at = 9e9")
+
+    result = copy(storage(filled), storage(tmp_path / "b.db"), progress, lambda _: 30.0)
+    assert result.written_meanwhile
+
+
 def test_what_cannot_be_a_source_is_named(tmp_path, postgres):
     (tmp_path / "empty.db").touch()
     with closing(Database(tmp_path / "old.db")) as db:

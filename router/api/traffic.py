@@ -22,7 +22,7 @@ from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTot
 DAY_S = 86400.0
 DELETED_AT_ONCE = 10_000
 GROUPS = get_args(TotalsBy)
-_STATUS = re.compile(r"[1-5](?:\d\d|xx)")
+_STATUS = re.compile(r"[1-5](?:[0-9]{2}|xx)")
 
 
 class TrafficList(msgspec.Struct):

@@ -19,11 +19,19 @@ class SqlLeases(SqlPart, LeaseStore):
 
 def _claim(db: Connection, name: str, owner: str, seconds: float) -> bool:
     now = db.now()
+    # A lease that ends later than any that is claimed by now is of a clock that has been put back.
+    too_late = now + 2 * seconds
     claimed = db.execute(
         "INSERT INTO leases (name, owner, ends_at) VALUES (:name, :owner, :ends_at)"
         " ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, ends_at = excluded.ends_at"
-        " WHERE leases.owner = :owner OR leases.ends_at <= :now",
-        {"name": name, "owner": owner, "ends_at": now + seconds, "now": now},
+        " WHERE leases.owner = :owner OR leases.ends_at <= :now OR leases.ends_at > :too_late",
+        {
+            "name": name,
+            "owner": owner,
+            "ends_at": now + seconds,
+            "now": now,
+            "too_late": too_late,
+        },
     )
     return claimed.rowcount > 0
 

@@ -151,6 +151,11 @@ async def test_one_process_seals_until_it_is_dead(server):
     assert await server.store.claim_lease(LEASE, "another", LEASE_S)
 
 
+async def test_a_lease_of_a_clock_that_was_put_back_holds_nobody_up(server):
+    assert await server.store.claim_lease(LEASE, "another", DAY_S)
+    assert (await server.sealing.run_once()).files == DAYS
+
+
 async def test_several_sealers_at_once_lose_and_double_nothing(server):
     """Without the lease, as after a pause that was longer than it."""
     others = [Server(server.store, server.artifacts) for _ in range(3)]

@@ -117,7 +117,7 @@ def test_over_http(folder, http):
             assert "Did you mean 'translation'" in error["message"]
             assert refused(task={"name": "translation", "to": 3})["param"] == "task.to"
             assert "outside" in refused(task="../outside.yaml")["message"]
-            assert "a metric that is a program" in refused(task="program.yaml")["message"]
+            assert "a metric that is a file" in refused(task="program.yaml")["message"]
             listed = http.get(f"{url}/eval/tasks").json()
             assert "translation" in {run["name"] for run in listed["data"]}
     messages = [json.loads(bytes(request.body))["messages"] for request in upstream.log.requests]

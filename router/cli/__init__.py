@@ -32,7 +32,7 @@ from router.cli.traffic import traffic
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="evalrouter")
 def main() -> None:
-    """An OpenAI-compatible LLM router that weighs what it routes."""
+    """An OpenAI-compatible LLM router that evaluates what it routes."""
 
 
 for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):

@@ -156,7 +156,8 @@ class Tracker:
         address = settings.mlflow if address is None else address
         if not address:
             raise InputError(
-                "name MLflow's address as tracking.mlflow in the config, or with --mlflow"
+                "name MLflow's address as tracking.mlflow in the config; "
+                "the command also takes --mlflow"
             )
         if fault := address_fault(address):
             raise InputError(f"the address of MLflow {fault}")

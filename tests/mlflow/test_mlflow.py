@@ -173,6 +173,6 @@ def test_sending_has_a_limit_and_leaves_no_process(folder):
     )
     # Neither a run that has not ended, nor one without an address, nor one that does not exist.
     refused = evalrouter("eval", "track", run, *chosen, check=2)
-    assert "tracking.mlflow in the config, or with --mlflow" in refused.stderr
+    assert "the command also takes --mlflow" in refused.stderr
     missing = evalrouter("eval", "track", "run_x", "--mlflow", address, *chosen, check=2)
     assert "run_x" in missing.stderr

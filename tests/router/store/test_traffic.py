@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 
 import pytest
 
+from providers.errors import StoreError
 from router.gateway.cache import CachedResponse, ResponseCache
 from router.gateway.cache_sync import CacheSync
 from router.records import Record, Target
@@ -191,6 +193,51 @@ async def other(make_store, store):
 
 
 ANSWER = CachedResponse(200, "application/json", b"{}", "p/m", at=0.0)
+
+
+ODD = [
+    "", "N", "null", ",null", "a\0b", "\x10@", "a\nb\r\tc", '"a", \\"b\\\\', "\\.", "é😀\x7f", "\\n]\n[1",
+]  # fmt: skip
+AMOUNTS = [None, 5e-324, -0.0, 0.1 + 0.2, 1e300, math.inf]
+
+
+async def test_requests_come_back_as_they_went_in_whatever_else_is_written_with_them(store):
+    """Many go to PostgreSQL as one text, and some cannot."""
+    records = [
+        Record(
+            id=f"req_{n}",
+            at=n / 3,
+            route=text,
+            user=text,
+            model=text,
+            finish_reason=text,
+            stream=n % 2 == 0,
+            cached=n % 3 == 0,
+            cost_usd=AMOUNTS[n % len(AMOUNTS)],
+            prompt_tokens=2**63 - 1 if n % 5 else None,
+            system_fingerprint=text,
+            status=200,
+        )
+        for n, text in enumerate(ODD * 6)
+    ]
+    for record in records:
+        await store.keep_traffic([record])
+    await store.keep_traffic(records)
+    rows = await store.traffic(TrafficFilter(), limit=len(records) * 2)
+    for row, record in zip(reversed(rows), records * 2, strict=True):
+        for name in (
+            "id", "at", "route", "user", "model", "finish_reason", "stream", "cached", "cost_usd",
+            "prompt_tokens", "system_fingerprint",
+        ):  # fmt: skip
+            assert getattr(row, name) == getattr(record, name), name
+
+
+@pytest.mark.parametrize("wrong", [{"model": "\ud800"}, {"prompt_tokens": 2**63}, {"at": None}])
+async def test_a_request_that_cannot_be_stored_leaves_none_of_its_batch(store, wrong):
+    bad = Record(**({"id": "bad", "at": 2.0} | wrong))
+    with pytest.raises(StoreError, match="cannot keep request records"):
+        await store.keep_traffic([Record(id="good", at=1.0), bad])
+    assert await store.traffic(TrafficFilter()) == []
 
 
 def cache_of_answers() -> ResponseCache:

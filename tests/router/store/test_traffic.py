@@ -196,7 +196,8 @@ ANSWER = CachedResponse(200, "application/json", b"{}", "p/m", at=0.0)
 
 
 ODD = [
-    "", "N", "null", ",null", "a\0b", "\x10@", "a\nb\r\tc", '"a", \\"b\\\\', "\\.", "é😀\x7f", "\\n]\n[1",
+    "", "N", "null", ",null", "a\0b", "\x10@", "a\nb\r\tc", '"a", \\"b\\\\', "\\.", "é😀\x7f",
+    "\\n]\n[1",
 ]  # fmt: skip
 AMOUNTS = [None, 5e-324, -0.0, 0.1 + 0.2, 1e300, math.inf]
 

@@ -255,7 +255,7 @@ def report(measured: Measured, options: str) -> str:
         "",
         f"SQLite had {measured.before_bytes / count:.0f} bytes a request, indexes and bodies "
         f"included; the files have {sealed['bytes'] / sealed['requests']:.1f}, and their filters "
-        f"of ids, keys and users in the database "
+        f"and indexes in the database "
         f"{sealed['filter_bytes'] / sealed['requests']:.1f}.",
         "",
         f"Sealing {sealed['requests']:,} requests into {sealed['files']} files, with its pauses, "

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from providers.errors import MissingExtraError
 from router.datasets.artifacts import Artifacts
 from router.sealing.queries import Queries
-from router.store.sealed_traffic import FileFacts, FilteredColumn, SealedFile, SealedTrafficStore
+from router.store.sealed_traffic import FileFacts, FileField, SealedFile, SealedTrafficStore
 from router.store.traffic import TrafficFilter
 
 _Args = ParamSpec("_Args")
@@ -35,7 +35,7 @@ class SealedFilesEngine(NamedTuple):
 
     Attributes:
         artifacts: has the files.
-        parquet, arrow: the modules that know pyarrow.
+        parquet, arrow, strips: the modules that know pyarrow.
         reader: a `FileReader` of `parquet`.
         queries: reads with DuckDB where it is installed and can, else with pyarrow.
     """
@@ -43,6 +43,7 @@ class SealedFilesEngine(NamedTuple):
     artifacts: Artifacts
     parquet: Any
     arrow: Any
+    strips: Any
     reader: Any
     queries: Queries
 
@@ -76,6 +77,7 @@ class SealedFiles:
         require_parquet("Reading sealed requests")
         parquet = import_module("router.sealing.parquet_files")
         arrow = import_module("router.sealing.arrow_queries")
+        strips = import_module("router.sealing.strips")
         artifacts = self._open()
         reader = parquet.FileReader(artifacts)
         queries: Queries = arrow.ArrowQueries(reader)
@@ -83,7 +85,7 @@ class SealedFiles:
             duckdb = import_module("router.sealing.duckdb_queries")
             if duckdb.is_readable(artifacts):
                 queries = duckdb.DuckDbQueries(artifacts)
-        return SealedFilesEngine(artifacts, parquet, arrow, reader, queries)
+        return SealedFilesEngine(artifacts, parquet, arrow, strips, reader, queries)
 
     async def on_thread(
         self,
@@ -103,7 +105,7 @@ class SealedFiles:
         self,
         day: float,
         fill: Callable[[Any], AsyncIterator[bytes]],
-        keep: Callable[[int, FileFacts, dict[FilteredColumn, bytes]], Awaitable[_Result]],
+        keep: Callable[[int, FileFacts, dict[FileField, bytes]], Awaitable[_Result]],
     ) -> _Result | None:
         """Write a file and have its row stored; return what `keep` does, None for an empty one.
 

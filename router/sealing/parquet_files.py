@@ -2,9 +2,10 @@
 
 A file has the columns of the table `traffic`, and `request` and `response`, with its rows in the
 order of their numbers. A row group has up to 32,768 requests, and up to 32 MiB of bodies, so what
-is unpacked at a time is bounded.
+is unpacked at a time is bounded. Behind each row group are its strips (`strips.py`).
 
-Together with `arrow_queries.py`, this is the only module of the router that knows pyarrow.
+Together with `arrow_queries.py` and `strips.py`, this is the only module of the router that knows
+pyarrow.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import pyarrow.parquet as pq
 
 from providers.errors import ArtifactError
 from router.datasets.artifacts import Artifacts
+from router.sealing.strips import StripWriter
 from router.sealing.value_filter import ValueFilter
 from router.store.columns.traffic import TRAFFIC_COLUMNS
-from router.store.sealed_traffic import FILTERED, FileFacts, FilteredColumn, Kind, SealedFile
+from router.store.sealed_traffic import FILTERED, FileFacts, FileField, Kind, SealedFile
 
 GROUP_ROWS = 32_768
 GROUP_BODY_BYTES = 32 * 2**20
@@ -56,8 +58,10 @@ class FileWriter:
 
     def __init__(self) -> None:
         self._sink = _Sink()
+        # It counts what is written, and strips count, too.
+        self._file = pa.PythonFile(self._sink, mode="w")
         self._writer = pq.ParquetWriter(
-            self._sink,
+            self._file,
             SCHEMA,
             compression="zstd",
             compression_level=3,
@@ -69,9 +73,8 @@ class FileWriter:
         self._group: list[Any] = []
         self._group_rows = self._group_bytes = 0
         self._kinds: set[Kind] = set()
-        self._filters: dict[FilteredColumn, ValueFilter] = {
-            name: ValueFilter() for name in FILTERED
-        }
+        self._filters = {name: ValueFilter() for name in FILTERED}
+        self._strips = StripWriter()
         self._numbers: list[int] = []
         self._moments: list[float] = []
         self.rows = 0
@@ -118,9 +121,12 @@ class FileWriter:
             kinds=tuple(sorted(self._kinds)) if len(self._kinds) <= MAX_KINDS else None,
         )
 
-    def filters(self) -> dict[FilteredColumn, bytes]:
-        """Return the filters of the file's values."""
-        return {name: values.bits() for name, values in self._filters.items()}
+    def filters(self) -> dict[FileField, bytes]:
+        """Return the filters of the values of the file, which is closed, and its index."""
+        return {
+            **{name: values.bits() for name, values in self._filters.items()},
+            **self._strips.index(),
+        }
 
     def _note(self, table: Any) -> None:
         self.rows += table.num_rows
@@ -136,6 +142,7 @@ class FileWriter:
         if self._group:
             table = pa.concat_tables(self._group).combine_chunks()
             self._writer.write_table(table, row_group_size=table.num_rows)
+            self._file.write(self._strips.add(table, self._file.tell()))
         self._group.clear()
         self._group_rows = self._group_bytes = 0
 

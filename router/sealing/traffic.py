@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from heapq import merge, nsmallest
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,7 +24,7 @@ from router.sealing.deletion import Deletion
 from router.sealing.files import SealedFiles
 from router.sealing.queries import Row
 from router.store.columns.traffic import TRAFFIC_COLUMNS, traffic_of, with_bodies
-from router.store.sealed_traffic import FilteredColumn, SealedFile, SealedTrafficStore
+from router.store.sealed_traffic import FilteredColumn, IndexPart, SealedFile, SealedTrafficStore
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
 
 _Result = TypeVar("_Result")
@@ -183,11 +183,45 @@ class RecordedTraffic:
             if not some:
                 return selected
             done.update(file.number for file in some)
-            queries = (await self._files.engine()).queries
-            rows = await self._files.on_thread(
-                queries.page, some, matching, limit=limit, before=before, bodies=bodies
-            )
+            engine = await self._files.engine()
+            rows: list[Row] = []
+            if matching.id is None and not bodies:
+                indexed, some = await self._with_index(some, matching)
+                rows += await self._files.on_thread(
+                    engine.strips.page, engine.artifacts, indexed, matching,
+                    limit=limit, before=before, above=lowest,
+                )  # fmt: skip
+            if some:
+                rows += await self._files.on_thread(
+                    engine.queries.page, some, matching, limit=limit, before=before, bodies=bodies
+                )
             selected = sorted([*selected, *rows], key=lambda row: -row[0])[:limit]
+
+    async def _with_index(
+        self, files: Sequence[SealedFile], matching: TrafficFilter
+    ) -> tuple[list[Any], list[SealedFile]]:
+        """Return the files in which their indexes find something, with those; those without one."""
+        strips = (await self._files.engine()).strips
+        kinds = await self._store.sealed_filters([file.number for file in files], "kinds")
+        known, possible = await self._files.on_thread(strips.indexes, kinds, matching)
+        parts: dict[int, dict[IndexPart, bytes]] = {number: {} for number in possible}
+        for part in {part for _, needed in possible.values() for part in needed}:
+            numbers = [number for number, (_, needed) in possible.items() if part in needed]
+            for number, data in (await self._store.sealed_filters(numbers, part)).items():
+                parts[number][part] = data
+        indexed = []
+        without = []
+        for file in files:
+            if file.number in possible:
+                index, needed = possible[file.number]
+                if parts[file.number].keys() == needed:
+                    indexed.append(strips.IndexedFile(file, index, parts[file.number]))
+                    continue
+            elif file.number in known:
+                continue
+            # An earlier version wrote it, or the index has gone with the file.
+            without.append(file)
+        return indexed, without
 
     async def _request(self, request_id: str, key_id: str | None) -> TrafficRow | None:
         live, files = await self._store.request_and_sealed(request_id, key_id)

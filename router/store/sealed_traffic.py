@@ -22,6 +22,11 @@ from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficSto
 FilteredColumn = Literal["id", "key_id", "user_id"]
 FILTERED: tuple[FilteredColumn, ...] = ("id", "key_id", "user_id")
 
+# Parts of an index of its rows: see `router/sealing/strips.py`.
+IndexPart = Literal["kinds", "rows", "users"]
+
+FileField = FilteredColumn | IndexPart
+
 Kind = tuple[str, str, str, int]
 
 
@@ -71,7 +76,7 @@ class SealedFile(FileFacts, frozen=True, kw_only=True):
             return False
         if matching.until is not None and self.earliest >= matching.until:
             return False
-        return self.kinds is None or any(_matches(kind, matching) for kind in self.kinds)
+        return self.kinds is None or any(kind_matches(kind, matching) for kind in self.kinds)
 
     def has_only(self, matching: TrafficFilter) -> bool:
         """Return whether all its requests are known to match, as far as this row says."""
@@ -81,10 +86,11 @@ class SealedFile(FileFacts, frozen=True, kw_only=True):
             return False
         if matching.until is not None and self.latest >= matching.until:
             return False
-        return self.kinds is not None and all(_matches(kind, matching) for kind in self.kinds)
+        return self.kinds is not None and all(kind_matches(kind, matching) for kind in self.kinds)
 
 
-def _matches(kind: Kind, matching: TrafficFilter) -> bool:
+def kind_matches(kind: Kind, matching: TrafficFilter) -> bool:
+    """Return whether the filter selects requests of a kind."""
     route, target, traffic_class, status = kind
     low, high = matching.status or (status, status)
     return (
@@ -139,10 +145,8 @@ class SealedTrafficStore(TrafficStore, Protocol):
         """List all sealed files, visible or not, the newest requests first."""
         ...
 
-    async def sealed_filters(
-        self, numbers: Sequence[int], column: FilteredColumn
-    ) -> dict[int, bytes]:
-        """Return the files' filters of a column's values, by the numbers of the files' rows."""
+    async def sealed_filters(self, numbers: Sequence[int], field: FileField) -> dict[int, bytes]:
+        """Return the files' filters of a column, or parts of their indexes, by their numbers."""
         ...
 
     async def oldest_traffic(self, since: float, until: float) -> float | None:
@@ -164,7 +168,7 @@ class SealedTrafficStore(TrafficStore, Protocol):
         ...
 
     async def seal_file(
-        self, number: int, facts: FileFacts, filters: dict[FilteredColumn, bytes]
+        self, number: int, facts: FileFacts, filters: dict[FileField, bytes]
     ) -> SealedFile | None:
         """Store that a file is whole, none of it visible; None where its row was given up."""
         ...
@@ -181,7 +185,7 @@ class SealedTrafficStore(TrafficStore, Protocol):
         old: SealedFile,
         number: int,
         facts: FileFacts,
-        filters: dict[FilteredColumn, bytes],
+        filters: dict[FileField, bytes],
     ) -> bool:
         """Put a whole file in the place of another; False, with nothing done, if that is gone."""
         ...

@@ -14,7 +14,7 @@ from router.store.columns.sealed_traffic import (
 from router.store.columns.traffic import TRAFFIC_COLUMNS
 from router.store.sealed_traffic import (
     FileFacts,
-    FilteredColumn,
+    FileField,
     LiveRequest,
     SealedFile,
     SealedTrafficStore,
@@ -60,10 +60,8 @@ class SqlSealedTraffic(SqlTraffic, SealedTrafficStore):
     async def sealed_files(self) -> list[SealedFile]:
         return await self._database.read("list sealed files", _all_files)
 
-    async def sealed_filters(
-        self, numbers: Sequence[int], column: FilteredColumn
-    ) -> dict[int, bytes]:
-        return await self._database.read("read filters of sealed files", _filters, numbers, column)
+    async def sealed_filters(self, numbers: Sequence[int], field: FileField) -> dict[int, bytes]:
+        return await self._database.read("read filters of sealed files", _filters, numbers, field)
 
     async def oldest_traffic(self, since: float, until: float) -> float | None:
         return await self._database.read(
@@ -89,7 +87,7 @@ class SqlSealedTraffic(SqlTraffic, SealedTrafficStore):
         return await self._database.write("begin a sealed file", _begin, key)
 
     async def seal_file(
-        self, number: int, facts: FileFacts, filters: dict[FilteredColumn, bytes]
+        self, number: int, facts: FileFacts, filters: dict[FileField, bytes]
     ) -> SealedFile | None:
         return await self._database.write(
             "seal a file", _seal, number, facts, filters, facts.first - 1
@@ -105,7 +103,7 @@ class SqlSealedTraffic(SqlTraffic, SealedTrafficStore):
         old: SealedFile,
         number: int,
         facts: FileFacts,
-        filters: dict[FilteredColumn, bytes],
+        filters: dict[FileField, bytes],
     ) -> bool:
         return await self._database.write(
             "replace a sealed file", _replace, old, number, facts, filters
@@ -177,10 +175,10 @@ def _all_files(db: Connection) -> list[SealedFile]:
     return [sealed_file_of(row) for row in rows]
 
 
-def _filters(db: Connection, numbers: Sequence[int], column: FilteredColumn) -> dict[int, bytes]:
+def _filters(db: Connection, numbers: Sequence[int], field: FileField) -> dict[int, bytes]:
     rows = db.execute(
         f"SELECT file, bits FROM sealed_traffic_filters WHERE {db.any_of('file')} AND field = ?",
-        (db.array(numbers), column),
+        (db.array(numbers), field),
     )
     return {number: bytes(bits) for number, bits in rows}
 
@@ -228,7 +226,7 @@ def _seal(
     db: Connection,
     number: int,
     facts: FileFacts,
-    filters: dict[FilteredColumn, bytes],
+    filters: dict[FileField, bytes],
     visible_to: int,
 ) -> SealedFile | None:
     columns = ", ".join(f"{name} = ?" for name in FACT_COLUMNS)
@@ -239,7 +237,7 @@ def _seal(
     )
     if not sealed.rowcount:
         return None
-    rows = [(number, column, bits) for column, bits in filters.items()]
+    rows = [(number, field, bits) for field, bits in filters.items()]
     db.insert_rows("sealed_traffic_filters", ("file", "field", "bits"), rows)
     return _current(db, number)
 
@@ -275,7 +273,7 @@ def _replace(
     old: SealedFile,
     number: int,
     facts: FileFacts,
-    filters: dict[FilteredColumn, bytes],
+    filters: dict[FileField, bytes],
 ) -> bool:
     now = _current(db, old.number)
     if now is None or _seal(db, number, facts, filters, now.visible_to) is None:

@@ -34,6 +34,8 @@ from router.store.sealed_traffic import FileField, IndexPart, Kind, SealedFile, 
 from router.store.traffic import TrafficFilter
 
 STRIP_ROWS = 256
+# What is longer is not packed, so a damaged file cannot ask for more memory than this.
+_MOST_BYTES = 64 * 2**20
 _PLACE = {name: place for place, name in enumerate(TRAFFIC_COLUMNS)}
 _KIND = ("route", "target", "klass", "status")
 _FRACTIONS = ("at", "cost_usd", "first_byte_s", "total_s")
@@ -86,10 +88,13 @@ class StripWriter:
         for first in range(0, table.num_rows, STRIP_ROWS):
             # One strip at a time, because this keeps other threads from running.
             columns = [column.to_pylist() for column in table.slice(first, STRIP_ROWS).columns]
-            self._expressible = self._expressible and _is_expressible(columns)
+            data = _encode(columns)
+            self._expressible = (
+                self._expressible and len(data) <= _MOST_BYTES and _is_expressible(columns)
+            )
             if not self._expressible:
                 return b""
-            strip = _packed(_encode(columns))
+            strip = _packed(data)
             numbers, moments = columns[_PLACE["number"]], columns[_PLACE["at"]]
             place = offset + len(strips), len(strip), len(numbers)
             self._strips.append((*place, numbers[0], min(moments), max(moments)))
@@ -122,8 +127,11 @@ class StripWriter:
             earliest=_array(earliest, "<f8"),
             latest=_array(latest, "<f8"),
         )
+        kinds_part = msgspec.msgpack.encode(head)
+        if len(kinds_part) > _MOST_BYTES:
+            return {}
         return {
-            "kinds": _packed(msgspec.msgpack.encode(head)),
+            "kinds": _packed(kinds_part),
             "rows": _packed(_array(self._rows, _ORDINAL)),
             "users": _packed(_array(self._users, _HASH)),
         }
@@ -347,6 +355,8 @@ def _packed(data: bytes) -> bytes:
 
 def _unpacked(data: bytes) -> bytes:
     size = int.from_bytes(data[:4], "little")
+    if size > _MOST_BYTES:
+        raise ValueError("it says that it is too long")
     unpacked: bytes = pa.decompress(
         memoryview(data)[4:], decompressed_size=size, codec="zstd", asbytes=True
     )

@@ -166,6 +166,14 @@ def test_a_page_of_rare_requests_reads_their_strips_alone(written):
     assert not written.artifacts.count
 
 
+@pytest.mark.parametrize("byte", [b"\xff", b"\0", b"\1"])
+def test_another_file_in_its_place_is_an_error(written, tmp_path, byte):
+    (tmp_path / written.file.key).write_bytes(byte * written.file.size)
+    files = [IndexedFile(written.file, written.index, {})]
+    with pytest.raises(ArtifactError, match="damaged"):
+        strips.page(LocalArtifacts(tmp_path), files, TrafficFilter(), limit=1)
+
+
 def test_what_json_cannot_express_has_no_index():
     for column, value in (("cost_usd", math.inf), ("total_s", math.nan), ("route", None)):
         rows = [list(a_row(n, random.Random(n))) for n in range(3)]

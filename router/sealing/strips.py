@@ -35,7 +35,7 @@ from router.store.traffic import TrafficFilter
 
 STRIP_ROWS = 256
 # What is longer is not packed, so a damaged file cannot ask for more memory than this.
-_MOST_BYTES = 64 * 2**20
+_BYTES_AT_ONCE = 64 * 2**20
 _PLACE = {name: place for place, name in enumerate(TRAFFIC_COLUMNS)}
 _KIND = ("route", "target", "klass", "status")
 _FRACTIONS = ("at", "cost_usd", "first_byte_s", "total_s")
@@ -90,7 +90,7 @@ class StripWriter:
             columns = [column.to_pylist() for column in table.slice(first, STRIP_ROWS).columns]
             data = _encode(columns)
             self._expressible = (
-                self._expressible and len(data) <= _MOST_BYTES and _is_expressible(columns)
+                self._expressible and len(data) <= _BYTES_AT_ONCE and _is_expressible(columns)
             )
             if not self._expressible:
                 return b""
@@ -128,7 +128,7 @@ class StripWriter:
             latest=_array(latest, "<f8"),
         )
         kinds_part = msgspec.msgpack.encode(head)
-        if len(kinds_part) > _MOST_BYTES:
+        if len(kinds_part) > _BYTES_AT_ONCE:
             return {}
         return {
             "kinds": _packed(kinds_part),
@@ -355,7 +355,7 @@ def _packed(data: bytes) -> bytes:
 
 def _unpacked(data: bytes) -> bytes:
     size = int.from_bytes(data[:4], "little")
-    if size > _MOST_BYTES:
+    if size > _BYTES_AT_ONCE:
         raise ValueError("it says that it is too long")
     unpacked: bytes = pa.decompress(
         memoryview(data)[4:], decompressed_size=size, codec="zstd", asbytes=True

@@ -7,6 +7,7 @@ ForkedProcess("serve", cwd=folder).send_signal(signal.SIGKILL)
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import shutil
@@ -44,9 +45,10 @@ class ForkedProcess(subprocess.Popen[Any]):
             self.router_pid = int(pipe.read())
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal to the router."""
+        """Send a signal to the router; one that has ended gets none."""
         if self.poll() is None:
-            os.kill(self.router_pid, sig)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.router_pid, sig)
 
 
 @functools.cache

@@ -239,7 +239,7 @@ def test_config_check_names_variables_that_nothing_reads(tmp_path):
         "EVALROUTER_WEB_PORT": "tcp://10.0.0.1:4000",
     }
     done = CliRunner(env=environ).invoke(main, ["config", "check"], catch_exceptions=False)
-    assert "c.yaml: good" in done.stdout.replace("\n", "")
+    assert "c.yaml: good" in " ".join(done.stdout.split())
     warnings = re.findall(r"nothing reads the variable (\w+)\.(.*)", done.stderr)
     assert [name for name, _ in warnings] == ["EVALROUTER_ADMIN_KEYFILE", "EVALROUTER_PORT"]
     assert "'EVALROUTER_ADMIN_KEY_FILE'" in warnings[0][1]

@@ -254,7 +254,7 @@ def test_s3():
   s3: {endpoint_url: "%s", region: us-east-1, access_key_id: a, secret_access_key: b}
 """
         assert one(doctor(text % ("store", s3.endpoint_url), code=0), "artifacts")[0] == "ok"
-        areas = doctor(text % ("other", s3.endpoint_url), code=1)
+        areas = doctor(text % ("not-there", s3.endpoint_url), code=1)
     assert "NoSuchBucket" in one(areas, "artifacts")[1]
 
 

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 import tiny_gguf
 
+from providers import local_servers
 from providers.errors import ConflictError
 from router.cli import main
 from router.config.loading import load
@@ -24,7 +25,7 @@ from router.evals.judges.studies import CalibrationPlan
 from router.services import Services
 from router.store.studies import Study
 
-SERVER = Path(__file__).parents[3] / "llama_server.py"
+SERVER = Path(local_servers.__file__).with_name("xllamacpp_server.py")
 ROWS = [
     {"instruction": f"Question {n}?", "response": f"Answer {n}.", "score": 1 + n % 5}
     for n in range(24)

@@ -11,7 +11,9 @@ import pytest
 import tiny_gguf
 from servers import gateway, reserved_port
 
-SERVER = Path(__file__).parents[3] / "llama_server.py"
+from providers import local_servers
+
+SERVER = Path(local_servers.__file__).with_name("xllamacpp_server.py")
 
 
 @pytest.fixture

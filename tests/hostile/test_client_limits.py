@@ -192,7 +192,7 @@ def test_a_client_that_reads_slowly_gets_everything(upstream, tmp_path):
 def test_total_runs_on_while_a_client_does_not_read(upstream, tmp_path):
     route = (
         "one: {targets: [{model: up/endless, max_concurrency: 1}], "
-        "retries: {attempts: 1}, timeout: {total: 2}}"
+        "retries: {attempts: 1}, timeout: {total: 4}}"
     )
     with (
         gateway(config_of(upstream, tmp_path, "", route)) as url,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from router.sealing.parquet_files import COLUMNS, FileReader, FileWriter
-from router.sealing.queries import SUMS, Queries, Row
+from router.sealing.queries import SUMS, Queries, Row, newest_rows
 from router.store.columns.traffic import GROUP_COLUMNS, TRAFFIC_COLUMNS
 from router.store.sealed_traffic import SealedFile
 from router.store.traffic import TotalsBy, TrafficFilter
@@ -35,15 +34,13 @@ class ArrowQueries(Queries):
         bodies: bool = False,
     ) -> list[Row]:
         """Return the newest requests that match."""
-        newest: list[Row] = []
-        for file in sorted(files, key=lambda file: file.last, reverse=True):
-            lowest = newest[-1][0] if len(newest) == limit else -1
-            if file.last < lowest:
-                break
+
+        def read(file: SealedFile, lowest: int) -> list[Row]:
+            condition = _Condition(matching, file, before)
             with self._reader.open(file) as parquet:
-                rows = _newest(parquet, _Condition(matching, file, before), limit, lowest, bodies)
-            newest = sorted([*newest, *rows], reverse=True, key=lambda row: row[0])[:limit]
-        return newest
+                return _newest(parquet, condition, limit, lowest, bodies)
+
+        return newest_rows(files, limit, read)
 
     def totals(
         self, files: Sequence[SealedFile], matching: TrafficFilter, by: Sequence[TotalsBy]
@@ -76,7 +73,7 @@ class ArrowQueries(Queries):
 
 def matches(matching: TrafficFilter, file: SealedFile) -> Callable[[Any], Any]:
     """Return what tells which rows of a file's table match, visible or not."""
-    return _Condition(matching, msgspec.structs.replace(file, visible_to=file.last)).mask
+    return _Condition(matching, file.when_visible()).mask
 
 
 def beyond(number: int) -> Callable[[Any], Any]:
@@ -118,10 +115,8 @@ class _Condition:
             self._ranges["status"] = low, high + 1
         if matching.since is not None or matching.until is not None:
             self._ranges["at"] = matching.since, matching.until
-        after = file.last + 1 if file.is_visible else file.visible_to + 1
-        if before is not None:
-            after = min(after, before)
-        if after <= file.last:
+        after = file.visible_before(before)
+        if after is not None and after <= file.last:
             self._ranges["number"] = None, after
         self._except = matching.except_routes
         self.columns = {"number", *self._equal, *self._ranges, *(["route"] if self._except else [])}
@@ -221,6 +216,7 @@ def _sums_of(table: Any, groups: Sequence[str]) -> Any:
 
 
 def _added(parts: Sequence[Any], groups: Sequence[str]) -> Any:
+    """Add partial sums up, with the same columns."""
     names = ["requests", "failures", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced"]
     keys = [f"by_{name}" for name in groups]
     added = (

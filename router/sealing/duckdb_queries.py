@@ -44,7 +44,7 @@ class DuckDbQueries(Queries):
         before: int | None = None,
         bodies: bool = False,
     ) -> list[Row]:
-        """Return the left requests that match."""
+        """Return the newest requests that match."""
         names = [*TRAFFIC_COLUMNS, *(["request", "response"] if bodies else [])]
         if not files:
             return []

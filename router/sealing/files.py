@@ -143,11 +143,16 @@ class SealedFiles:
         """Delete a file that is not in use, then its row.
 
         A crash in between leaves the row, to be found. Where the row was stored after all, although
-        whoever stored it was not told, nothing is deleted.
+        storing it seemed to fail, nothing is deleted.
         """
         if await self._store.give_up_file(number):
             await (await self.engine()).artifacts.delete(key)
             await self._store.forget_file(number)
+
+    async def stored(self, number: int) -> SealedFile | None:
+        """Return the sealed file with a number as it is now; None where it was replaced."""
+        files = await self._store.sealed_files()
+        return next((file for file in files if file.number == number), None)
 
     async def numbers(self, file: SealedFile, above: int) -> list[int]:
         """Return the numbers of a file's requests above a number."""

@@ -169,7 +169,7 @@ class Sealing:
             yield
         except NotFoundError as error:
             # Another process may have replaced it.
-            if any(file.number == other.number for other in await self._store.sealed_files()):
+            if await self._files.stored(file.number) is not None:
                 failures.append(error.message)
         except ArtifactError as error:
             failures.append(error.message)
@@ -240,9 +240,9 @@ class Sealing:
 
         What is still live of it gets into another file.
         """
-        for current in await self._store.sealed_files():
-            if current.number == file.number:
-                await self._files.cut(current)
+        current = await self._files.stored(file.number)
+        if current is not None:
+            await self._files.cut(current)
 
     # retention
 

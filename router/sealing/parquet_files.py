@@ -23,16 +23,16 @@ import pyarrow.parquet as pq
 
 from providers.errors import ArtifactError
 from router.datasets.artifacts import Artifacts
+from router.sealing.queries import damaged
 from router.sealing.strips import StripWriter
 from router.sealing.value_filter import ValueFilter
-from router.store.columns.traffic import TRAFFIC_COLUMNS
+from router.store.columns.traffic import KIND_COLUMNS, TRAFFIC_COLUMNS
 from router.store.sealed_traffic import FILTERED, FileFacts, FileField, Kind, SealedFile
 
 GROUP_ROWS = 32_768
 GROUP_BODY_BYTES = 32 * 2**20
 MAX_KINDS = 1000
 _FOOTERS = 64
-_KIND = ("route", "target", "klass", "status")
 
 _INTEGERS = frozenset({"number", "status", "stream", "cached", "prompt_tokens", "completion_tokens",
                        "bodies"})  # fmt: skip
@@ -133,7 +133,7 @@ class FileWriter:
         for ends, column in ((self._numbers, "number"), (self._moments, "at")):
             ends += [end.as_py() for end in pc.min_max(table[column]).values()]
         if len(self._kinds) <= MAX_KINDS:
-            kinds = table.group_by(_KIND).aggregate([]).select(_KIND).to_pydict()
+            kinds = table.group_by(KIND_COLUMNS).aggregate([]).select(KIND_COLUMNS).to_pydict()
             self._kinds.update(zip(*kinds.values(), strict=True))
         for name, values in self._filters.items():
             values.add(pc.unique(table[name]).to_pylist())
@@ -201,9 +201,7 @@ class FileReader:
                         self._footers.popitem(last=False)
                 yield parquet
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                raise ArtifactError(
-                    f"sealed requests cannot be read: {file.key} is damaged: {error}"
-                ) from error
+                raise damaged(file, error) from error
 
     def groups(self, file: SealedFile) -> Iterator[Any]:
         """Yield the row groups of a file as tables, with all columns."""

@@ -1,10 +1,11 @@
-"""What sealed files are asked: two implementations give the same answers."""
+"""Queries of sealed files: two implementations give the same answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from providers.errors import ArtifactError
 from router.store.sealed_traffic import SealedFile
 from router.store.traffic import TotalsBy, TrafficFilter
 
@@ -46,3 +47,32 @@ class Queries(Protocol):
     def count(self, file: SealedFile, matching: TrafficFilter) -> int:
         """Return how many visible requests of a file match."""
         ...
+
+
+def newest_rows(
+    files: Sequence[SealedFile],
+    limit: int,
+    read: Callable[[SealedFile, int], list[Row]],
+    above: int = -1,
+) -> list[Row]:
+    """Return the newest rows of files, newest first, and read no file that can have none of them.
+
+    Args:
+        files: in any order.
+        limit: the largest number of rows.
+        read: returns rows of a file with numbers above the given one; a row begins with its number.
+        above: the number that all rows have to be above.
+    """
+    newest: list[Row] = []
+    for file in sorted(files, key=lambda file: file.last, reverse=True):
+        lowest = newest[-1][0] if len(newest) == limit else above
+        if file.last <= lowest:
+            break
+        rows = [*newest, *read(file, lowest)]
+        newest = sorted(rows, reverse=True, key=lambda row: row[0])[:limit]
+    return newest
+
+
+def damaged(file: SealedFile, error: Exception) -> ArtifactError:
+    """Return the error that a file cannot be read."""
+    return ArtifactError(f"sealed requests cannot be read: {file.key} is damaged: {error}")

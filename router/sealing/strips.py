@@ -26,10 +26,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from providers.errors import ArtifactError
 from router.datasets.artifacts import Artifacts
-from router.sealing.queries import Row
-from router.store.columns.traffic import TRAFFIC_COLUMNS
+from router.sealing.queries import Row, damaged, newest_rows
+from router.store.columns.traffic import KIND_COLUMNS, TRAFFIC_COLUMNS
 from router.store.sealed_traffic import FileField, IndexPart, Kind, SealedFile, kind_matches
 from router.store.traffic import TrafficFilter
 
@@ -37,7 +36,6 @@ STRIP_ROWS = 256
 # What is longer is not packed, so a damaged file cannot ask for more memory than this.
 _BYTES_AT_ONCE = 64 * 2**20
 _PLACE = {name: place for place, name in enumerate(TRAFFIC_COLUMNS)}
-_KIND = ("route", "target", "klass", "status")
 _FRACTIONS = ("at", "cost_usd", "first_byte_s", "total_s")
 _ORDINAL, _HASH = "<u4", "<u2"
 
@@ -99,7 +97,7 @@ class StripWriter:
             place = offset + len(strips), len(strip), len(numbers)
             self._strips.append((*place, numbers[0], min(moments), max(moments)))
             strips += strip
-            kinds = zip(*(columns[_PLACE[name]] for name in _KIND), strict=True)
+            kinds = zip(*(columns[_PLACE[name]] for name in KIND_COLUMNS), strict=True)
             known = self._combinations
             self._rows += [
                 known.setdefault(combination, len(known))
@@ -254,14 +252,12 @@ def page(
         NotFoundError: a file is gone.
         ArtifactError: one cannot be read.
     """
-    newest: list[Row] = []
-    for indexed in sorted(files, key=lambda indexed: indexed.file.last, reverse=True):
-        lowest = newest[-1][0] if len(newest) == limit else above
-        if indexed.file.last <= lowest:
-            break
-        rows = _newest(artifacts, indexed, matching, limit, before, above=lowest)
-        newest = sorted([*newest, *rows], reverse=True, key=lambda row: row[0])[:limit]
-    return newest
+    by_number = {indexed.file.number: indexed for indexed in files}
+
+    def read(file: SealedFile, lowest: int) -> list[Row]:
+        return _newest(artifacts, by_number[file.number], matching, limit, before, above=lowest)
+
+    return newest_rows([indexed.file for indexed in files], limit, read, above)
 
 
 def _newest(
@@ -274,9 +270,7 @@ def _newest(
     above: int,
 ) -> list[Row]:
     file, index = indexed.file, indexed.index
-    if not file.is_visible:
-        after = file.visible_to + 1
-        before = after if before is None else min(before, after)
+    before = file.visible_before(before)
     rows: list[Row] = []
     try:
         places = index.places(matching, indexed.parts, before)
@@ -294,9 +288,7 @@ def _newest(
                         if len(rows) == limit:
                             return rows
     except _UNREADABLE as error:
-        raise ArtifactError(
-            f"sealed requests cannot be read: {file.key} is damaged: {error}"
-        ) from error
+        raise damaged(file, error) from error
     return rows
 
 
@@ -331,7 +323,7 @@ def _matches(row: Row, matching: TrafficFilter, before: int | None) -> bool:
 
 def _is_expressible(columns: Sequence[list[Any]]) -> bool:
     """Return whether JSON has the fractions, and the index what it indexes."""
-    indexed = (*_KIND, "key_id", "user_id", "at")
+    indexed = (*KIND_COLUMNS, "key_id", "user_id", "at")
     return all(
         value is None or math.isfinite(value)
         for name in _FRACTIONS

@@ -16,8 +16,6 @@ from heapq import merge, nsmallest
 from itertools import islice
 from typing import Any, TypeVar
 
-import msgspec
-
 from providers.errors import ArtifactError, NotFoundError
 from router.sealing import value_filter
 from router.sealing.deletion import Deletion
@@ -110,7 +108,7 @@ class RecordedTraffic:
         while True:
             # Again after each file, because others may have been added or replaced meanwhile.
             files = [file for file in await self._store.sealed_files() if file.number not in done]
-            files = [file for file in files if _all_visible(file).may_have(matching)]
+            files = [file for file in files if file.when_visible().may_have(matching)]
             file = next(iter(await self._possible(files, matching, 1)), None)
             if file is None:
                 if failure is not None:
@@ -123,7 +121,7 @@ class RecordedTraffic:
                 visible, changed = await self._delete_from(file, matching)
             except NotFoundError as error:
                 # What it was replaced by is looked at next.
-                if any(file.number == other.number for other in await self._store.sealed_files()):
+                if await self._files.stored(file.number) is not None:
                     failure = ArtifactError(f"cannot delete requests: {error.message}")
                 continue
             except ArtifactError as error:
@@ -135,7 +133,7 @@ class RecordedTraffic:
     async def _delete_from(self, file: SealedFile, matching: TrafficFilter) -> tuple[int, bool]:
         """Return how many visible requests went, and whether the file was changed."""
         queries = (await self._files.engine()).queries
-        if not await self._files.on_thread(queries.count, _all_visible(file), matching):
+        if not await self._files.on_thread(queries.count, file.when_visible(), matching):
             return 0, False
         visible = await self._files.on_thread(queries.count, file, matching)
         if await self._files.delete(file, matching):
@@ -293,10 +291,6 @@ def _decoded(rows: Sequence[Row]) -> list[TrafficRow]:
         with_bodies(traffic_of(row), row[columns:]) if len(row) > columns else traffic_of(row)
         for row in rows
     ]
-
-
-def _all_visible(file: SealedFile) -> SealedFile:
-    return msgspec.structs.replace(file, visible_to=file.last)
 
 
 def _merged(

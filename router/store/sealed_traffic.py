@@ -68,6 +68,19 @@ class SealedFile(FileFacts, frozen=True, kw_only=True):
         """Whether all its requests have left the table of live ones."""
         return self.visible_to >= self.last
 
+    def when_visible(self) -> SealedFile:
+        """Return the file as it is once all its requests have left the table of live ones."""
+        return msgspec.structs.replace(self, visible_to=self.last)
+
+    def visible_before(self, before: int | None) -> int | None:
+        """Return what the numbers of its visible requests before `before` are below.
+
+        None where they are all its requests.
+        """
+        if self.is_visible:
+            return before
+        return self.visible_to + 1 if before is None else min(before, self.visible_to + 1)
+
     def may_have(self, matching: TrafficFilter) -> bool:
         """Return whether a visible request of it may match, as far as this row says."""
         if self.visible_to < self.first:

@@ -59,6 +59,9 @@ TRAFFIC_COLUMNS = (
     "user_id",
 )
 
+# What filters select by, besides who sent a request and when.
+KIND_COLUMNS = ("route", "target", "klass", "status")
+
 # What a total is grouped by.
 GROUP_COLUMNS: dict[TotalsBy, str] = {
     "route": "route",

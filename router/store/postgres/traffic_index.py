@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from router.store.columns.traffic import KIND_COLUMNS
 from router.store.sql.connection import Connection
 from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
@@ -34,7 +35,6 @@ FILL = (
     " SELECT DISTINCT route, target, klass, status FROM traffic",
 )
 BLOCK = 4096
-_KIND = ("route", "target", "klass", "status")
 _ALL = 2**63 - 1
 # Long after the last transaction has ended that may write to a block.
 _SETTLED = 64
@@ -154,7 +154,7 @@ def _in_index(
     # Usually a user has fewer requests than a key.
     owner = conditions.user or conditions.key
     of_request = [*owner, *conditions.time, *(conditions.key if conditions.user else [])]
-    same = [f"traffic.{name} = kinds.{name}" for name in _KIND]
+    same = [f"traffic.{name} = kinds.{name}" for name in KIND_COLUMNS]
     in_span = ["-number <= :oldest", "-number > :newest"]
     rows = db.execute(
         f"{_kinds_of(conditions, owner) if owner else ''}"
@@ -175,8 +175,8 @@ def _kinds_of(conditions: _Conditions, owner: Sequence[str]) -> str:
     """
     of_route = [text for text in conditions.kind if text.startswith("route =")]
     within = [*owner, *of_route]
-    kind = ", ".join(_KIND)
-    compared = _KIND[1:] if of_route else _KIND
+    kind = ", ".join(KIND_COLUMNS)
+    compared = KIND_COLUMNS[1:] if of_route else KIND_COLUMNS
     behind = f"({', '.join(compared)}) > ({', '.join(f'kinds.{name}' for name in compared)})"
     return (
         f"WITH RECURSIVE kinds ({kind}) AS ("

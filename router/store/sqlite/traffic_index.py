@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from router.store.columns.traffic import KIND_COLUMNS
 from router.store.sql.connection import Connection
 from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
@@ -32,8 +33,7 @@ TABLES = (
 )  # fmt: skip
 _BLOCK = 4096
 _END = f"(SELECT coalesce(max(block) + 1, 0) * {_BLOCK} FROM traffic_blocks)"
-_KIND = ("route", "target", "klass", "status")
-_SAME_KIND = " AND ".join(f"traffic_kinds.{name} = traffic.{name}" for name in _KIND)
+_SAME_KIND = " AND ".join(f"traffic_kinds.{name} = traffic.{name}" for name in KIND_COLUMNS)
 _ALL = 2**63 - 1
 _GONE = """
     WITH gone (key, kind, number, user) AS (
@@ -251,7 +251,7 @@ def index_block(db: Connection) -> bool:
     values = {"block": block, "first": block * _BLOCK, "after": (block + 1) * _BLOCK}
     of_block = "FROM traffic WHERE number >= :first AND number < :after"
     with_user = f"{of_block} AND user_id <> ''"
-    names = ", ".join(_KIND)
+    names = ", ".join(KIND_COLUMNS)
     for statement in (
         f"INSERT OR IGNORE INTO traffic_kinds ({names}) SELECT DISTINCT {names} {of_block}",
         f"INSERT OR IGNORE INTO traffic_keys (id) SELECT DISTINCT key_id {of_block}",

@@ -36,7 +36,7 @@ class CapturedOutput:
         self._thread.start()
 
     def started(self) -> None:
-        """Let go of the descriptor, which the process has now, or nobody."""
+        """Close this process's copy of the descriptor, once the other process has been started."""
         os.close(self.descriptor)
 
     def join(self, within: float) -> None:

@@ -102,9 +102,14 @@ def origin_of(url: str) -> tuple[Origin, str]:
     )
 
 
+def host_in_url(host: str) -> str:
+    """Return a name or an address as URLs have it: addresses of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def host_header(origin: Origin) -> str:
     """Return the Host header of requests to an origin."""
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    host = host_in_url(origin.host)
     usual = 443 if origin.secure else 80
     return host if origin.port == usual else f"{host}:{origin.port}"
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from providers.errors import InputError, UpstreamConnectError, UpstreamError, UpstreamTimeoutError
+from providers.http.http1 import host_in_url
 from providers.http.transport import HttpLimits, Transport
 from providers.names import check_name
 from providers.wire import UNREADABLE
@@ -98,11 +99,10 @@ async def discover(
     """
     transport = Transport(HttpLimits(max_answer_bytes=MAX_BYTES))
     await transport.open()
-    shown = f"[{host}]" if ":" in host else host
     try:
         servers = await asyncio.gather(
             *(
-                _probe(transport, usual, f"http://{shown}:{port}", limit_s)
+                _probe(transport, usual, f"http://{host_in_url(host)}:{port}", limit_s)
                 for usual, port in ports.items()
             )
         )

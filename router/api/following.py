@@ -1,8 +1,10 @@
-"""Lets clients follow runs: however many follow one, the database is asked once.
+"""Lets clients follow runs: however many follow one, the database is read once for all.
 
-async with followers.follow(run) as feed:
-async for snapshot in feed:     # whenever something has changed, and first at once
-...
+    async with followers.follow(run) as feed:
+        async for snapshot in feed:
+            ...
+
+A snapshot comes at once, and another one whenever something has changed, until the run stops.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ MAX_FOLLOWERS = 1000
 
 
 class RunSnapshot(NamedTuple):
-    """What followers of a run are told.
+    """What the followers of a run get.
 
     Attributes:
         run: the run.

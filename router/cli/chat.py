@@ -152,8 +152,7 @@ def _talk(
         if as_json:
             print_json(reply)
         else:
-            _write("\n" if not reply.answer.endswith("\n") else "")
-            _summarize(reply)
+            _finish(reply)
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         return _INTERRUPTED
@@ -191,8 +190,7 @@ def _converse(runner: asyncio.Runner, conversation: Conversation) -> int:
         except EvalrouterError as error:
             err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
         else:
-            _write("\n" if not reply.answer.endswith("\n") else "")
-            _summarize(reply)
+            _finish(reply)
 
 
 def _edit_lines() -> None:
@@ -346,8 +344,10 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _summarize(reply: ChatReply) -> None:
-    """Say on a terminal what the answer took; nothing to scripts."""
+def _finish(reply: ChatReply) -> None:
+    """End the answer's last line; say on a terminal what it took, and nothing to scripts."""
+    if not reply.answer.endswith("\n"):
+        _write("\n")
     if not sys.stdout.isatty():
         return
     usage = reply.usage or {}

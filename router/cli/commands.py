@@ -94,12 +94,16 @@ def widen(table: Table) -> None:
     table.width = Measurement.get(out, out.options.update(max_width=sys.maxsize), table).maximum
 
 
-def print_table(table: Table, *, console: Console = out) -> None:
-    """Print a table: fitted to a terminal, but whole for a file or another program.
+def print_table(table: Table, *, empty: str = "", console: Console = out) -> None:
+    """Print a table, or `empty` where it has no rows.
 
+    It is fitted to a terminal, but whole for a file or another program.
     Half an id cannot be copied, and a state that is cut short is not found by grep. So a terminal
     that is too narrow for the table's longest words gets rows of several lines, too.
     """
+    if empty and not table.row_count:
+        console.print(empty)
+        return
     for column in table.columns:
         column.overflow = "fold"
     size = Measurement.get(console, console.options.update(max_width=sys.maxsize), table)

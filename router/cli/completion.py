@@ -1,7 +1,7 @@
 """`evalrouter completion`: what a shell needs to complete commands, options, models and runs.
 
 Completing is quiet: where nothing can be read, nothing is proposed. Nothing is created, and no host
-is asked.
+gets a request.
 """
 
 from __future__ import annotations

@@ -103,10 +103,7 @@ def dataset_list(name: str | None, config_path: Path | None, as_json: bool) -> N
         table.add_row(
             _version(row), str(row.rows), str(row.size), row.format, when, escape(row.source)
         )
-    if rows:
-        print_table(table)
-    else:
-        out.print("No datasets yet.")
+    print_table(table, empty="No datasets yet.")
 
 
 @dataset.command("show")

@@ -71,10 +71,7 @@ def experiment_list(tag: str | None, config_path: Path | None, as_json: bool) ->
             escape(", ".join(row.tags)),
             escape(row.notes),
         )
-    if experiments:
-        print_table(table)
-    else:
-        out.print("No experiments yet.")
+    print_table(table, empty="No experiments yet.")
 
 
 @experiment.command("show")

@@ -72,8 +72,8 @@ def _read_ports(ctx: click.Context, option: click.Parameter, value: str) -> dict
 def init(path: Path, host: str, ports: dict[str, int], *, force: bool, as_json: bool) -> None:
     """Write a first config file, with the keys and model servers that this machine has.
 
-    Keys are taken from the environment, by reference: their values are not written. Each port is
-    asked which models are served there.
+    Keys are taken from the environment, by reference: their values are not written. Each port
+    gets a request for the models that are served there.
     """
     if path.is_dir() and not path.is_symlink():
         raise ConfigError(f"{path} is a folder; name a file in it")

@@ -304,10 +304,7 @@ def judge_list(
             pearson = interval(agreement["pearson"], 2)
             quadratic = interval(agreement["kappa_quadratic"], 2)
         rows.add_row(study.id, study.state, ", ".join(study.judges), study.name, pearson, quadratic)
-    if studies:
-        print_table(rows)
-    else:
-        out.print("No studies of judges yet.")
+    print_table(rows, empty="No studies of judges yet.")
 
 
 @judge.command("show")

@@ -135,10 +135,7 @@ def key_list(config_path: Path | None, as_json: bool) -> None:
     table = Table(Column("key", no_wrap=True), *rest)
     for listed_key in keys:
         table.add_row(*_key_cells(listed_key))
-    if keys:
-        print_table(table)
-    else:
-        out.print("No keys yet.")
+    print_table(table, empty="No keys yet.")
 
 
 def _key_cells(listed_key: ListedKey) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from providers.http.http1 import host_in_url
 from router.cli.commands import (
     config_option,
     err,
@@ -42,7 +43,7 @@ def serve(config_path: Path | None, host: str | None, port: int | None, workers:
         bound_host, bound_port = sock.getsockname()[:2]
         create_first_key(config, bound_host)
         refuse_open_door(config, bound_host)
-        shown = f"[{bound_host}]" if ":" in bound_host else bound_host
-        err.print(f"evalrouter on http://{shown}:{bound_port} (Ctrl-C stops)", highlight=False)
+        address = f"http://{host_in_url(bound_host)}:{bound_port}"
+        err.print(f"evalrouter on {address} (Ctrl-C stops)", highlight=False)
         if not serve(ServerSetup(config, source_of(config_path)), sock, workers):
             sys.exit(1)

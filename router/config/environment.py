@@ -18,6 +18,11 @@ ADMIN_KEY_FILE = "EVALROUTER_ADMIN_KEY_FILE"
 CONFIG = "EVALROUTER_CONFIG"
 DATA = "EVALROUTER_DATA"
 
+# What a config file's text has in place of a variable; `$${` stands for `${`.
+REFERENCE = re.compile(
+    r"\$\$(?=\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}"
+)
+
 _PREFIX = "EVALROUTER_"
 _READ = (API_KEY, ADMIN_KEY, ADMIN_KEY_FILE, CONFIG, DATA)
 # What Kubernetes sets in every container for a service called `evalrouter` or `evalrouter-...`.
@@ -29,6 +34,11 @@ _KEY = re.compile(r"[!-~]{32,256}")
 _MAX_KEY_FILE_BYTES = 4096
 
 
+def referenced_variables(text: str) -> list[str]:
+    """Return the variables that a text of a config file reads, in their order."""
+    return [match["name"] for match in REFERENCE.finditer(text) if match["name"] is not None]
+
+
 def unread_variables(environ: Mapping[str, str], referenced: str = "") -> list[str]:
     """Return a warning for each variable that begins with EVALROUTER_ and that nothing reads.
 
@@ -37,10 +47,9 @@ def unread_variables(environ: Mapping[str, str], referenced: str = "") -> list[s
         referenced: the text of the config file, whose `${NAME}` read variables too.
     """
     warnings = []
+    read = {*_READ, *referenced_variables(referenced)}
     for name in sorted(environ):
-        if not name.startswith(_PREFIX) or name in _READ:
-            continue
-        if f"${{{name}}}" in referenced or f"${{{name}:-" in referenced:
+        if not name.startswith(_PREFIX) or name in read:
             continue
         if not _SERVICE_LINK.fullmatch(f"{name}={environ[name]}"):
             warnings.append(f"nothing reads the variable {name}.{closest(name, _READ)}")
@@ -92,12 +101,13 @@ def answered_variables(environ: Mapping[str, str], referenced: str = "") -> list
         environ: the environment.
         referenced: the text of the config file, whose `${NAME}` read variables too.
     """
+    read = referenced_variables(referenced)
 
     def unread(answers: Mapping[str, str]) -> list[str]:
         return [
             f"nothing reads Lumigator's variable {name}: {answer}"
             for name, answer in answers.items()
-            if environ.get(name) and f"${{{name}" not in referenced
+            if environ.get(name) and name not in read
         ]
 
     certain = unread(_LUMIGATOR)

@@ -33,9 +33,6 @@ from serve import config as hosting
 
 DEFAULT_FILE = "evalrouter.yaml"
 
-_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
-_REFERENCE = re.compile(r"\$\$(?=\{)|\$\{(?P<name>" + _NAME + r")(?::-(?P<default>[^}]*))?\}")
-
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Read the config.
@@ -136,7 +133,7 @@ def _substitute(value: str, environ: Mapping[str, str]) -> str:
             missing[match["name"]] = None
         return text or ""
 
-    text = _REFERENCE.sub(resolve, value)
+    text = environment.REFERENCE.sub(resolve, value)
     if missing:
         raise KeyError(*missing)
     return text

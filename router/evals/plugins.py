@@ -1,7 +1,9 @@
 """What evalrouter and installed packages offer to run documents and configs, for people to see.
 
-for plugin in installed():
-if plugin.error: ...
+    for plugin in installed():
+        print(plugin.name, plugin.error)
+
+Each is imported, which may take as long as its package likes.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class EvalRequester:
         pacing: how many requests each target gets at a time.
         prices: as given.
         in_place: the models that its run loads itself; None where it loads none.
-        log: the log of its run, which is told of requests that fail; None where it has none.
+        log: the log of its run, which has the requests that fail; None where it has none.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class EvalRequester:
     def for_run(self, document: RunDocument, log: RunLog | None = None) -> EvalRequester:
         """Return a requester that knows `models/<name>` too, where the run has workers for them.
 
-        `log` is told of requests that fail.
+        `log` gets the requests that fail.
         """
         requester = copy.copy(self)
         requester.log = log

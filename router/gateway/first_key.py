@@ -90,7 +90,7 @@ async def ensure_written_key(store: KeyStore, folder: Path, now: float) -> None:
     if (await store.keys()).by_hash:
         return
     path = folder / FILE
-    # Written first: a key that is stored and that nobody has would lock everybody out.
+    # Written first: a key that is stored and lost would lock every user out.
     key, is_new = _read_or_write(path)
     try:
         row = await add(store, NAME, key, now=now, role="admin")

@@ -50,7 +50,7 @@ def new_key() -> str:
 
 
 async def add(store: KeyStore, name: str, key: str, *, now: float, **fields: Any) -> KeyRow:
-    """Store the hash of a key that somebody has already, and return its row; see `create`."""
+    """Store the hash of a key that its user has already, and return its row; see `create`."""
     row = KeyRow(id=f"key_{secrets.token_hex(8)}", name=name, created_at=now, **fields)
     _check(row)
     await store.add_key(row, digest_of(key.encode()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from router.cli.doctor import machine, storage
 from router.cli.doctor.findings import Finding, PlannedCheck, Results, run_checks
 from router.cli.doctor.hosts import ProviderChecks
 from router.config.documents import read_yaml
+from router.config.environment import referenced_variables
 from router.config.loading import (
     DEFAULT_FILE,
     answered_variables,
@@ -29,7 +29,6 @@ from router.config.providers import KEY_VARIABLES
 from router.config.schema import Config
 
 _COLORS = {"ok": "green", "note": "cyan", "warning": "yellow", "failure": "bold red"}
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-[^}]*)?\}")
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -147,9 +146,9 @@ def _variables(source: Path | None, config: Config) -> dict[str, str]:
     entries = document.data.get("providers") if isinstance(document.data, dict) else None
     for name, entry in (entries if isinstance(entries, dict) else {}).items():
         written = entry.get("api_key") if isinstance(entry, dict) else None
-        match = _VARIABLE.search(written) if isinstance(written, str) else None
-        if match is not None:
-            variables[name] = match[1]
+        referenced = referenced_variables(written) if isinstance(written, str) else []
+        if referenced:
+            variables[name] = referenced[0]
         else:
             variables.pop(name, None)
     return variables

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from providers.errors import UpstreamError
+from providers.http.http1 import host_in_url
 from providers.http.transport import Transport
 from router.cli.doctor.findings import Finding
 from router.cli.hardware import count_cores, count_gpus
@@ -180,14 +181,13 @@ def port(server: Server) -> Iterator[Finding]:
 
 async def _is_evalrouter(server: Server) -> bool:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
-    shown = f"[{host}]" if ":" in host else host
     transport = Transport()
     await transport.open()
     try:
         async with asyncio.timeout(_PROBE_S):
             reply = await transport.request(
                 "GET",
-                f"http://{shown}:{server.port}/health/live",
+                f"http://{host_in_url(host)}:{server.port}/health/live",
                 provider="port",
                 headers={},
                 body=None,

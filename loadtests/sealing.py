@@ -18,10 +18,8 @@ import resource
 import sqlite3
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Coroutine
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -29,9 +27,7 @@ from typing import Any
 
 import msgspec
 
-from loadtests.client import MODEL
-from loadtests.processes import free_port, started
-from loadtests.traffic import CONFIG, DAY, END, PAGES, RESULTS, ROOT, fill, p99
+from loadtests.traffic import DAY, END, PAGES, ROOT, fill, p99, run_child, serving, write_report
 from router.datasets.artifacts import LocalArtifacts
 from router.sealing.files import SealedFiles
 from router.sealing.job import Sealing
@@ -170,25 +166,9 @@ async def delete(path: Path) -> list[float]:
 
 def live(path: Path, rounds: int, seconds: float) -> tuple[list[float], list[float], float]:
     """Return p99s in ms of live requests while a server seals, and after it; and when it ended."""
-    port, upstream = free_port(), free_port()
-    config = path.with_name("evalrouter.yaml")
-    text = CONFIG.format(model=MODEL, port=port, upstream=upstream, path=path)
-    sealing = f'seal_after_days: 1, artifacts: "{path.with_name("live")}", traffic_days: 0'
-    config.write_text(text.replace("traffic_days: 0", sealing), encoding="utf-8")
-    log = path.with_name("log")
-    url = f"http://127.0.0.1:{port}"
-    python = [sys.executable, "-m"]
-    with (
-        started([*python, "loadtests.upstream", "--port", str(upstream)], log=log, cwd=ROOT),
-        started([*python, "router", "serve", "--config", str(config)], log=log, cwd=ROOT),
-    ):
-        began = time.perf_counter()
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{url}/health/ready", timeout=1).read()
-                break
-            except OSError:
-                time.sleep(0.1)
+    storage = f'seal_after_days: 1, artifacts: "{path.with_name("live")}", traffic_days: 0'
+    began = time.perf_counter()
+    with serving(path, storage) as url:
         during = [p99(url, seconds) for _ in range(rounds)]
         assert _live_requests(path), "all was sealed before the measurement ended: use more records"
         while _live_requests(path):
@@ -302,9 +282,7 @@ CHILDREN: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
 
 
 def main() -> None:
-    if sys.argv[1:2] and sys.argv[1] in CHILDREN:
-        result = asyncio.run(CHILDREN[sys.argv[1]](*sys.argv[2:]))
-        sys.stdout.write(msgspec.json.encode(result).decode())
+    if run_child(CHILDREN):
         return
     parser = argparse.ArgumentParser(description="Measure sealed requests.")
     parser.add_argument("--records", type=int, default=1_000_000)
@@ -316,9 +294,7 @@ def main() -> None:
     args = parser.parse_args()
     with TemporaryDirectory(dir=args.folder) as folder:
         text = report(measure(args, Path(folder)), " ".join(sys.argv[1:]))
-    out = args.out or RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-sealing.md"
-    out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    write_report(text, args.out, "sealing")
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Coroutine
-from contextlib import closing
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -252,17 +252,17 @@ providers:
   up: {{kind: compatible, base_url: "http://127.0.0.1:{upstream}/v1", api_key: "upstream"}}
 routes:
   {model}: {{targets: [{{model: up/m}}]}}
-storage: {{database: "sqlite:///{path}", traffic_days: 0}}
+storage: {{database: "sqlite:///{path}", {storage}}}
 """
 
 
-def live(path: Path, rounds: int, seconds: float) -> list[tuple[float, float]]:
-    """Return the 99th percentiles of live requests in ms, without and with a reader of pages."""
+@contextmanager
+def serving(path: Path, storage: str = "traffic_days: 0") -> Iterator[str]:
+    """Start a server over a database with keys of `storage`; give its address once it is ready."""
     port, upstream = free_port(), free_port()
     config = path.with_name("evalrouter.yaml")
-    config.write_text(
-        CONFIG.format(model=MODEL, port=port, upstream=upstream, path=path), encoding="utf-8"
-    )
+    text = CONFIG.format(model=MODEL, port=port, upstream=upstream, path=path, storage=storage)
+    config.write_text(text, encoding="utf-8")
     python = [sys.executable, "-m"]
     log = path.with_name("log")
     url = f"http://127.0.0.1:{port}"
@@ -276,6 +276,12 @@ def live(path: Path, rounds: int, seconds: float) -> list[tuple[float, float]]:
                 break
             except OSError:
                 time.sleep(0.1)
+        yield url
+
+
+def live(path: Path, rounds: int, seconds: float) -> list[tuple[float, float]]:
+    """Return the 99th percentiles of live requests in ms, without and with a reader of pages."""
+    with serving(path) as url:
         results = []
         for _ in range(rounds):
             quiet = p99(url, seconds)
@@ -427,10 +433,24 @@ CHILDREN: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
 }
 
 
-def main() -> None:
-    if sys.argv[1:2] and sys.argv[1] in CHILDREN:
-        result = asyncio.run(CHILDREN[sys.argv[1]](*sys.argv[2:]))
+def run_child(children: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]]) -> bool:
+    """Run the measurement that the command line names, if any; return whether it names one."""
+    if sys.argv[1:2] and sys.argv[1] in children:
+        result = asyncio.run(children[sys.argv[1]](*sys.argv[2:]))
         sys.stdout.write(msgspec.json.encode(result).decode())
+        return True
+    return False
+
+
+def write_report(text: str, path: Path | None, name: str) -> None:
+    """Write a report to a file and to standard output; None for today's in `results`."""
+    path = path or RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}.md"
+    path.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+def main() -> None:
+    if run_child(CHILDREN):
         return
     parser = argparse.ArgumentParser(description="Measure the store of requests.")
     parser.add_argument("--records", type=int, default=2_000_000)
@@ -443,9 +463,7 @@ def main() -> None:
     args = parser.parse_args()
     with TemporaryDirectory(dir=args.folder) as folder:
         text = report(args, Path(folder))
-    out = args.out or RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-traffic.md"
-    out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    write_report(text, args.out, "traffic")
 
 
 if __name__ == "__main__":

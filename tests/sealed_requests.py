@@ -47,22 +47,6 @@ def records() -> list[Record]:
     return [a_record(n, draw) for n in range(COUNT)]
 
 
-def selects(matching: TrafficFilter, record: Record) -> bool:
-    low, high = matching.status or (0, 999)
-    return (
-        matching.id in (None, record.id)
-        and matching.route in (None, record.route)
-        and record.route not in matching.except_routes
-        and matching.target in (None, record.target_name())
-        and matching.key_id in (None, record.key_id)
-        and matching.user in (None, record.user)
-        and matching.traffic_class in (None, record.traffic_class)
-        and low <= record.status <= high
-        and (matching.since is None or record.at >= matching.since)
-        and (matching.until is None or record.at < matching.until)
-    )
-
-
 class Server:
     """What a process has: the store, the files, and the job."""
 

@@ -8,44 +8,12 @@ import httpx
 import pytest
 from server_process import wait_for
 from servers import evalrouter, gateway
-
-SECRET = "sk-a-secret-of-the-config"
-ROWS = [
-    {"id": "1", "input": f"It rained. {SECRET}", "reference": "It rained today."},
-    {"id": "2", "input": "The shop opens. It closes.", "reference": "The shop opens."},
-    {"id": "3", "input": "One. Two.", "reference": "One."},
-]
-RUN = {
-    "dataset": "d.jsonl",
-    "name": "first",
-    "routes": ["baseline/lead-1", "baseline/echo"],
-    "baseline": "baseline/echo",
-    "metrics": ["exact_match"],
-    "gates": ["exact_match >= 0.1"],
-    "tags": ["nightly"],
-}
-
-
-def config(folder, mlflow, **tracking):
-    tracking = json.dumps({"mlflow": mlflow, "experiment": "Mine", **tracking})
-    return f"""
-storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
-datasets: {{roots: ["{folder}"]}}
-providers: {{host: {{kind: openai, api_key: {SECRET}}}}}
-tracking: {tracking}
-"""
+from tracked_runs import RUN, SECRET, config, write_config, write_run
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    (tmp_path / "run.json").write_text(json.dumps(RUN))
-    return tmp_path
-
-
-def write_config(folder, mlflow, **tracking):
-    (folder / "c.yaml").write_text(config(folder, mlflow, **tracking))
-    return ("--config", folder / "c.yaml")
+    return write_run(tmp_path)
 
 
 def values(place, kind):

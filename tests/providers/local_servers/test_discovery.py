@@ -4,9 +4,9 @@ import json
 
 import pytest
 import tiny_gguf
-import xllamacpp
 from raw_host import HOLD, READ, Repeat, answer, raw_host
 from servers import gateway, reserved_port
+from tiny_llama_server import llama_server
 
 from providers.local_servers import discovery
 from providers.local_servers.discovery import discover
@@ -21,20 +21,6 @@ def port_of(url):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return tiny_gguf.write(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
-
-
-def llama_server(model, *, key=""):
-    params = xllamacpp.CommonParams()
-    params.model.path = str(model)
-    params.model_alias = ["tiny"]
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.n_ctx = 256
-    params.warmup = False
-    params.endpoint_props = True
-    if key:
-        params.api_keys = [key]
-    return xllamacpp.Server(params)
 
 
 def by_path(**bodies):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import tiny_gguf
-import xllamacpp
 from click.testing import CliRunner
 from raw_host import HOLD, READ, answer, raw_host
 from servers import evalrouter, gateway, reserved_port, s3_server
+from tiny_llama_server import llama_server
 
 from router.cli import main
 from router.cli.doctor.findings import Finding, PlannedCheck, run_checks
@@ -73,16 +73,8 @@ def test_a_config_that_is_no_config_is_a_failure(text):
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    params = xllamacpp.CommonParams()
-    params.model.path = str(tiny_gguf.write(tmp_path_factory.mktemp("gguf") / "tiny.gguf"))
-    params.model_alias = ["tiny"]
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.n_ctx = 256
-    params.warmup = False
-    params.endpoint_props = True
-    params.api_keys = ["sk-right"]
-    server = xllamacpp.Server(params)
+    model = tiny_gguf.write(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+    server = llama_server(model, key="sk-right")
     yield f"{server.listening_address}/v1"
     del server
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from sealed_requests import COUNT, DAYS, FIRST, NOW, Server, records, seal_partly, selects
+from request_filters import selects
+from sealed_requests import COUNT, DAYS, FIRST, NOW, Server, records, seal_partly
 
 from router.sealing.deletion import Deletion
 from router.sealing.job import DAY_S

@@ -13,7 +13,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sealed_requests import COUNT, DAYS, FIRST, NOW, Server, records, seal_partly, selects
+from request_filters import selects
+from sealed_requests import COUNT, DAYS, FIRST, NOW, Server, records, seal_partly
 from servers import s3_server
 
 from providers.errors import ArtifactError

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sealed_requests import COUNT, DAY_S, FIRST, NOW, Server, records, selects
+from request_filters import selects
+from sealed_requests import COUNT, DAY_S, FIRST, NOW, Server, records
 
 from providers.errors import ArtifactError
 from router.datasets.artifacts import LocalArtifacts

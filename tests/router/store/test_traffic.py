@@ -8,6 +8,7 @@ import random
 from collections import Counter
 
 import pytest
+from request_filters import selects
 
 from providers.errors import StoreError
 from router.gateway.cache import CachedResponse, ResponseCache
@@ -33,22 +34,6 @@ def a_record(n: int, draw: random.Random) -> Record:
         traffic_class="eval" if 4000 < n < 4100 else "live",
         prompt_tokens=n if n % 7 else None,
         cost_usd=n / 1024 if n % 11 else None,
-    )
-
-
-def selects(matching: TrafficFilter, record: Record) -> bool:
-    low, high = matching.status or (0, 999)
-    return (
-        matching.id in (None, record.id)
-        and matching.route in (None, record.route)
-        and record.route not in matching.except_routes
-        and matching.target in (None, record.target_name())
-        and matching.key_id in (None, record.key_id)
-        and matching.user in (None, record.user)
-        and matching.traffic_class in (None, record.traffic_class)
-        and low <= record.status <= high
-        and (matching.since is None or record.at >= matching.since)
-        and (matching.until is None or record.at < matching.until)
     )
 
 

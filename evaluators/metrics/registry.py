@@ -51,6 +51,7 @@ METRICS: Mapping[str, str] = {
     "novelty": "evaluators.metrics.novelty:Novelty",
     "numeric": "evaluators.metrics.numeric:Numeric",
     "numeric_error": "evaluators.metrics.numeric_error:NumericError",
+    "pairwise": "evaluators.judge.pairwise_metric:PairwiseMetric",
     "perplexity": "evaluators.metrics.perplexity:Perplexity",
     "prometheus": "evaluators.judge.metrics:prometheus",
     "rag": "evaluators.judge.rag:Rag",

@@ -24,6 +24,7 @@ NEEDS = {
     "embedding_similarity": {"route": "up/embedder"},
     "json_schema": {"schema": {"type": "object"}},
     "judge": {"judge": "up/judge", "kind": "g_eval_relevance"},
+    "pairwise": {"judge": "up/judge"},
     "prometheus": {"judge": "up/judge"},
     "rag": {"judge": "up/judge"},
 }
@@ -37,7 +38,7 @@ EXTRAS = {
     "meteor": "nltk",
 }
 # Tested elsewhere: one needs a model, the others a router.
-NOT_PURE = {"bertscore", "embedding_similarity", "judge", "prometheus", "rag"}
+NOT_PURE = {"bertscore", "embedding_similarity", "judge", "pairwise", "prometheus", "rag"}
 
 
 def built(name: str):

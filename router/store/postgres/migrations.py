@@ -616,6 +616,9 @@ CREATE TRIGGER traffic_note AFTER INSERT ON traffic REFERENCING NEW TABLE AS add
     FOR EACH STATEMENT EXECUTE FUNCTION note_traffic();
 """)
 
+# PostgreSQL has sequences for that.
+_M037 = _step("")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -625,4 +628,5 @@ STEPS = {
     "m034_run_logs": _M034,
     "m035_sealed_traffic": _M035,
     "m036_traffic_kinds": _M036,
+    "m037_last_numbers": _M037,
 }

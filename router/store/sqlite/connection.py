@@ -61,8 +61,15 @@ class SqliteConnection(Connection):
         return self._clock()
 
     def new_numbers(self, table: str, count: int) -> Sequence[int]:
-        last: int = self._db.execute(f"SELECT max(number) FROM {table}").fetchone()[0] or 0
-        return range(last + 1, last + 1 + count)
+        # The greatest in the table may have been deleted.
+        [(last,)] = self._db.execute(
+            "INSERT INTO last_numbers (name, number)"
+            f" VALUES (:name, coalesce((SELECT max(number) FROM {table}), 0) + :count)"
+            " ON CONFLICT (name) DO UPDATE SET number = max(excluded.number, number + :count)"
+            " RETURNING number",
+            {"name": table, "count": count},
+        ).fetchall()
+        return range(last + 1 - count, last + 1)
 
     def is_text(self, column: str) -> str:
         return f"{column} = ?"

@@ -46,7 +46,7 @@ def tables() -> dict[str, TableShape]:
 
 def _names(db: Database) -> list[str]:
     rows = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid")
-    internal = {"_sqlite_migrations", *traffic_index.TABLES}
+    internal = {"_sqlite_migrations", "last_numbers", *traffic_index.TABLES}
     return [name for (name,) in rows if name not in internal and not name.startswith("sqlite_")]
 
 

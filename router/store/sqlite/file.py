@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import random
 import sqlite3
 import stat
 import time
@@ -28,6 +29,7 @@ log = logging.getLogger("evalrouter")
 BUSY_S = 10.0  # how long to wait for another process that writes
 TRY_S = 0.25  # how long one attempt waits, before the writing thread decides about the next one
 CHECK_BUSY_S = 1.0
+PAUSE_S = 0.02  # at most, between attempts for which SQLite does not wait
 # A write-ahead log that is longer is begun anew, and cut to this.
 LOG_BYTES = 64 * 2**20
 # How long that waits for reads that need the old one, with writes waiting behind it; and how long
@@ -85,7 +87,7 @@ class DatabaseFile:
         try:
             db = connect(self._place, "rwc" if self._create else "rw", BUSY_S)
             try:
-                db.enable_wal()
+                _enable_wal(db)
                 db.execute("PRAGMA synchronous = NORMAL")
                 migrate(db)
                 # After migrating: a step that rebuilds a table must not set off cascades.
@@ -366,6 +368,24 @@ def connect(path: Path, mode: str, timeout: float) -> Database:
     except BaseException:
         connection.close()
         raise
+
+
+def _enable_wal(db: Database) -> None:
+    """Switch a file to a write-ahead log.
+
+    Where another one writes to it at that moment, SQLite refuses at once, whatever its timeout is.
+    """
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            db.enable_wal()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        else:
+            return
+        # Not in step with others that wait for the same.
+        time.sleep(random.uniform(0, PAUSE_S))  # noqa: S311 - no secret
 
 
 def _beside(path: Path) -> tuple[Path, Path]:

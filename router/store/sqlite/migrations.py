@@ -28,6 +28,7 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     sealed_traffic  one row per file of old requests: see `store/sealed_traffic.py`;
               sealed_traffic_filters (file, field): which values a file may have
     leases    (name): which process does what one process does for all
+    last_numbers  (name): the last `number` that rows of a table got
 
 Times are seconds since the epoch; columns that hold JSON are text.
 """
@@ -827,6 +828,11 @@ def m036_traffic_kinds(_: Database) -> None:
     """Another index of requests in PostgreSQL."""
 
 
+def m037_last_numbers(db: Database) -> None:
+    """The last number that rows of a table got, which stays when the row is deleted."""
+    db.execute("CREATE TABLE last_numbers (name TEXT PRIMARY KEY, number INTEGER NOT NULL)")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -859,4 +865,5 @@ STEPS = (
     m034_run_logs,
     m035_sealed_traffic,
     m036_traffic_kinds,
+    m037_last_numbers,
 )

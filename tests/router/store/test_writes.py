@@ -53,3 +53,16 @@ async def test_closing_completes_the_writes_under_way(make_store):
     await store.open()
     assert await answered_cells(store) == set(cells)
     await store.close()
+
+
+async def test_the_number_of_a_file_that_is_gone_is_not_given_again(make_store):
+    """Processes remember files by their numbers."""
+    numbers = []
+    for n in range(3):
+        store = make_store()
+        await store.open()
+        numbers.append(await store.begin_file(f"traffic/{n}.parquet"))
+        assert await store.give_up_file(numbers[-1])
+        await store.forget_file(numbers[-1])
+        await store.close()
+    assert numbers == sorted(set(numbers))

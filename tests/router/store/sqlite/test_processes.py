@@ -62,6 +62,20 @@ async def test_stores_that_open_a_new_file_at_once(tmp_path):
     await asyncio.gather(*(store.close() for store in stores))
 
 
+async def test_a_new_file_that_another_process_writes_to_at_that_moment(tmp_path):
+    """SQLite does not wait then to switch to a write-ahead log, whatever its timeout."""
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        store = SqliteStore(path)
+        opening = asyncio.create_task(store.open())
+        assert await asyncio.wait({opening}, timeout=0.2) == (set(), {opening})
+        other.execute("ROLLBACK")
+        await opening
+    assert await store.runs() == []
+    await store.close()
+
+
 async def test_what_was_acknowledged_survives_kill_9(tmp_path):
     path = tmp_path / "a.db"
     async with sqlite_store(path) as store:

@@ -1,0 +1,1 @@
+"""The closed loop: traffic becomes evidence, and evidence moves traffic."""

@@ -1,0 +1,552 @@
+"""What a rollout's rules decide, from observations that are written by hand or drawn."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+import numpy as np
+import pytest
+
+from evaluators.stats.recent_quantile import MIN_WEIGHT
+from router.loop.rollout_rules import (
+    DAY,
+    Batch,
+    Observation,
+    RolloutPlan,
+    RolloutRules,
+    RolloutState,
+    RolloutStateError,
+    Signal,
+    UnitSet,
+)
+
+ERRORS = Signal(name="error_rate", min_values=1)
+QUALITY = Signal(name="quality", kind="score", role="goal", margin=0.1, min_values=1)
+
+
+def plan(*signals, **rules):
+    """Rules of one signal with two steps below 1, of requests that stand alone."""
+    defaults = {"steps": (0.1, 0.5, 1.0), "sticky": False}
+    return RolloutPlan(signals=signals or (ERRORS,), **defaults | rules)
+
+
+def observed(rules, items, *, hours=24.0):
+    """Hand in a batch that ends so many hours after the last one."""
+    began = rules.state().total_s
+    rules.observe(Batch(began=began, until=began + 3600 * hours, observations=items))
+
+
+def requests(number, *, candidate, step=0, prefix="", **values):
+    """Requests that are alike, each a unit of its own."""
+    return [
+        Observation(
+            unit=f"{prefix}{candidate}{step}-{place}",
+            candidate=candidate,
+            step=step,
+            position=0.05 if candidate else 0.95,
+            values=values,
+        )
+        for place in range(number)
+    ]
+
+
+def both(candidate, control, *, step=0, **values):
+    """Requests of both arms that are alike."""
+    return [
+        *requests(candidate, candidate=True, step=step, **values),
+        *requests(control, candidate=False, step=step, **values),
+    ]
+
+
+def test_a_step_is_taken_after_a_full_cycle_with_data():
+    rules = RolloutRules(plan(cycle_s=DAY))
+    observed(rules, both(100, 900, error_rate=0), hours=23)
+    waiting = rules.decide()
+    assert (waiting.action, waiting.rule, waiting.status) == ("hold", "min_time", "running")
+    assert (waiting.from_weight, waiting.to_weight) == (0.1, 0.1)
+    assert "3.6e+03 s" in waiting.reason
+    observed(rules, [], hours=1)
+    decision = rules.decide()
+    assert (decision.action, decision.rule, decision.status) == ("step_up", "passed", "running")
+    assert (decision.step, decision.next_step) == (0, 1)
+    assert (decision.from_weight, decision.to_weight) == (0.1, 0.5)
+    rules.apply(decision)
+    assert (rules.weight, rules.state().step, rules.state().elapsed_s) == (0.5, 1, 0)
+
+
+def test_the_last_step_below_one_is_followed_by_the_promotion():
+    rules = RolloutRules(plan())
+    for step, (candidate, control) in enumerate(((100, 900), (500, 500))):
+        observed(rules, both(candidate, control, step=step, error_rate=0))
+        rules.apply(rules.decide())
+    assert (rules.status, rules.weight) == ("promoting", 1.0)
+    rules.finish()
+    assert (rules.status, rules.weight) == ("promoted", 1.0)
+    assert rules.decide().rule == "status"
+
+
+@pytest.mark.parametrize(("candidate", "control"), [(0, 0), (100, 0), (0, 100), (49, 900)])
+def test_no_data_is_never_a_pass(candidate, control):
+    signal = Signal(name="error_rate", min_values=50)
+    rules = RolloutRules(plan(signal, imbalance_alpha=1e-300))
+    observed(rules, both(candidate, control, error_rate=0), hours=100)
+    decision = rules.decide()
+    assert (decision.action, decision.rule, decision.status) == ("hold", "no_data", "holding")
+    missing = 50 - min(candidate, control)
+    assert f"error_rate ({missing} more)" in decision.reason
+    assert decision.readings[0].missing == missing
+
+
+def test_requests_without_the_signal_are_no_data():
+    rules = RolloutRules(plan(ERRORS, Signal(name="refusal_rate", min_values=1)))
+    observed(rules, both(100, 900, error_rate=0, refusal_rate=None))
+    decision = rules.decide()
+    assert (decision.rule, decision.signals) == ("no_data", ("refusal_rate",))
+
+
+def test_more_errors_of_the_candidate_roll_back_at_once():
+    rules = RolloutRules(plan(cycle_s=DAY))
+    items = [
+        *both(90, 880, error_rate=0),
+        *requests(10, candidate=True, prefix="bad", error_rate=1),
+        *requests(20, candidate=False, prefix="bad", error_rate=1),
+    ]
+    observed(rules, items, hours=0.1)
+    decision = rules.decide()
+    assert (decision.action, decision.rule, decision.status) == (
+        "roll_back",
+        "guardrails",
+        "rolling_back",
+    )
+    assert decision.to_weight == 0
+    assert decision.signals == ("error_rate",)
+    assert "is 0.1 in 100 requests of the candidate and 0.02222 in 900" in decision.reason
+    [reading] = decision.readings
+    # The mean over ratios of r^10 / (0.9 + 0.1 r)^30, by hand.
+    ratios = np.array([1.2, 1.5, 2, 3, 5, 10])
+    expected = (ratios**10 / (0.9 + 0.1 * ratios) ** 30).mean()
+    assert reading.harm == pytest.approx(expected) == decision.e_value
+    assert reading.scale == "ratio"
+    assert reading.estimate == pytest.approx(10 / 20 * 9)
+    assert 1 < reading.low < reading.estimate < reading.high
+    rules.apply(decision)
+    assert rules.weight == 0
+    rules.finish()
+    assert rules.status == "rolled_back"
+
+
+def test_fewer_errors_of_the_candidate_do_not():
+    rules = RolloutRules(plan())
+    items = [
+        *both(100, 700, error_rate=0),
+        *requests(200, candidate=False, prefix="bad", error_rate=1),
+    ]
+    observed(rules, items)
+    assert rules.decide().action == "step_up"
+    assert rules.readings()[0].harm < 1
+
+
+def test_a_user_with_many_errors_counts_once():
+    rules = RolloutRules(plan(sticky=True))
+    one = Observation(unit="u", candidate=True, step=0, position=0.01, values={"error_rate": 1})
+    observed(rules, [one] * 500)
+    reading = rules.readings()[0]
+    ratios = np.array([1.2, 1.5, 2, 3, 5, 10])
+    assert reading.harm == pytest.approx((ratios / (0.9 + 0.1 * ratios)).mean())
+    assert reading.candidate.requests == 500  # the reader sees all of them
+    assert rules.state().assigned == (1, 0)
+
+
+def test_users_of_an_earlier_step_are_not_compared_again():
+    rules = RolloutRules(plan(sticky=True, steps=(0.1, 0.5, 1.0)))
+    observed(rules, both(100, 900, error_rate=0))
+    rules.apply(rules.decide())
+    before = rules.readings()[0].harm
+    moved_before = [
+        Observation(
+            unit=f"u{place}",
+            candidate=True,
+            step=1,
+            position=place / 1000,
+            values={"error_rate": 1},
+        )
+        for place in range(100)
+    ]
+    observed(rules, moved_before, hours=0.1)
+    assert rules.readings()[0].harm == before
+    assert rules.state().assigned == (0, 0)
+    assert rules.state().candidate_requests == 200
+    moved_now = Observation(
+        unit="v", candidate=True, step=1, position=0.1, values={"error_rate": 1}
+    )
+    observed(rules, [moved_now], hours=0.1)
+    share = (0.5 - 0.1) / 0.9
+    ratios = np.array([1.2, 1.5, 2, 3, 5, 10])
+    factor = ratios / (1 - share + share * ratios)
+    assert rules.state().assigned == (1, 0)
+    assert rules.readings()[0].harm == pytest.approx(
+        np.mean(np.exp(np.array(_logs_before(rules, factor))) * factor)
+    )
+
+
+def _logs_before(rules, factor):
+    return np.array(rules.state().signals["error_rate"].ratio.logs) - np.log(factor)
+
+
+def test_observations_of_an_earlier_step_come_too_late():
+    rules = RolloutRules(plan())
+    observed(rules, both(100, 900, error_rate=0))
+    rules.apply(rules.decide())
+    observed(rules, both(5, 5, step=0, error_rate=1), hours=0.1)
+    assert rules.state().late == 10
+    assert rules.readings()[0].candidate.requests == 0
+
+
+def score(number, *, candidate, value, prefix="", step=0):
+    """Scores of requests that stand alone."""
+    return requests(number, candidate=candidate, step=step, prefix=prefix, quality=value)
+
+
+def drawn_scores(number, *, prefix):
+    """Scores of requests of which a tenth are the candidate's, which is as good as the control."""
+    random = np.random.default_rng(1)
+    return [
+        item
+        for place, (arm, value) in enumerate(
+            zip(random.random(number) < 0.1, random.choice([0.6, 0.8], number), strict=True)
+        )
+        for item in score(1, candidate=bool(arm), value=value, prefix=f"{prefix}{place}-")
+    ]
+
+
+def test_a_goal_has_to_be_shown_before_a_step():
+    rules = RolloutRules(plan(QUALITY))
+    observed(rules, drawn_scores(60, prefix="few"))
+    waiting = rules.decide()
+    assert (waiting.action, waiting.rule, waiting.status) == ("hold", "goals", "holding")
+    assert waiting.signals == ("quality",)
+    assert waiting.e_value == waiting.readings[0].shown < 20
+    assert "needs 20" in waiting.reason
+    rules.apply(waiting)
+    assert rules.status == "holding"
+    observed(rules, drawn_scores(6000, prefix="many"), hours=1)
+    decision = rules.decide()
+    assert (decision.action, decision.signals) == ("step_up", ("quality",))
+    assert decision.e_value >= 20
+    assert decision.readings[0].low < 0 < decision.readings[0].high
+    assert "the goals are shown: quality" in decision.reason
+    rules.apply(decision)
+    # What was shown has to be shown again, with the users of the next step.
+    observed(rules, score(2, candidate=True, value=1.0, step=1), hours=25)
+    [reading] = rules.readings()
+    assert (reading.passed, reading.shown < 20) == (False, True)
+
+
+def test_a_goal_that_is_missed_rolls_back():
+    rules = RolloutRules(plan(QUALITY))
+    draw = np.random.default_rng(2)
+    arms = draw.random(5000) < 0.1
+    items = [
+        item
+        for place, arm in enumerate(arms)
+        for item in score(1, candidate=bool(arm), value=0.5 if arm else 0.9, prefix=f"{place}-")
+    ]
+    observed(rules, items[:2500], hours=1)
+    observed(rules, items[2500:], hours=1)
+    decision = rules.decide()
+    assert (decision.action, decision.signals) == ("roll_back", ("quality",))
+    assert decision.readings[0].estimate == pytest.approx(-0.4, abs=0.05)
+    assert decision.readings[0].high < 0
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_the_direction_of_a_score(higher_is_better):
+    signal = Signal(
+        name="quality",
+        kind="score",
+        role="goal",
+        margin=0.5,
+        low=1.0,
+        high=5.0,
+        higher_is_better=higher_is_better,
+        min_values=1,
+    )
+    rules = RolloutRules(plan(signal))
+    draw = np.random.default_rng(3)
+    arms = draw.random(4000) < 0.1
+    items = [
+        item
+        for place, arm in enumerate(arms)
+        for item in score(1, candidate=bool(arm), value=4.5 if arm else 2.5, prefix=f"{place}-")
+    ]
+    observed(rules, items[:100], hours=1)
+    observed(rules, items[100:], hours=24)
+    decision = rules.decide()
+    assert decision.action == ("step_up" if higher_is_better else "roll_back")
+    assert decision.readings[0].estimate == pytest.approx(2.0, abs=0.4)
+    assert 1 < decision.readings[0].low < decision.readings[0].high < 3
+
+
+def test_pairs_need_no_arms():
+    signal = Signal(name="win", kind="paired_score", role="goal", margin=0.1, min_values=20)
+    rules = RolloutRules(plan(signal, imbalance_alpha=1e-300))
+    observed(rules, requests(19, candidate=True, win=0.5), hours=24)
+    assert rules.decide().rule == "no_data"
+    observed(rules, requests(30, candidate=True, prefix="more", win=0.5), hours=1)
+    decision = rules.decide()
+    # 49 pairs of 0.5, margin 0.1: the capital of bets of 0.9 / 2^k on 0.6, of at most 0.9.
+    shares = 0.9 * 0.5 ** np.arange(7)
+    expected = ((1 + shares / 0.9 * 0.6) ** 49).mean()
+    assert decision.readings[0].shown == pytest.approx(expected)
+    assert decision.action == "step_up"
+
+
+def test_a_goal_without_a_margin_has_to_be_better():
+    signal = Signal(name="win", kind="paired_score", role="goal", min_values=1)
+    rules = RolloutRules(plan(signal, imbalance_alpha=1e-300))
+    observed(rules, requests(500, candidate=True, win=0.0), hours=24)
+    decision = rules.decide()
+    assert (decision.rule, decision.readings[0].shown) == ("goals", 1.0)
+
+
+def test_latency_is_compared_with_the_controls_earlier_p95():
+    signal = Signal(name="first_byte", kind="above_p95", min_values=1)
+    rules = RolloutRules(plan(signal))
+    observed(rules, requests(int(MIN_WEIGHT) + 9, candidate=False, first_byte=1.0), hours=0.01)
+    reading = rules.readings()[0]
+    assert reading.control.requests == 0  # there was no p95 before them
+    slow = requests(30, candidate=True, prefix="slow", first_byte=2.0)
+    equal = requests(270, candidate=False, prefix="equal", first_byte=1.0)
+    observed(rules, [*slow, *equal], hours=0.01)
+    decision = rules.decide()
+    assert decision.action == "roll_back"
+    assert decision.readings[0].candidate.mean == 1
+    assert decision.readings[0].control.mean == 0
+
+
+def test_units_that_are_not_assigned_as_planned_pause_the_rollout():
+    rules = RolloutRules(plan())
+    observed(rules, both(100, 400, error_rate=0))
+    decision = rules.decide()
+    assert (decision.action, decision.rule, decision.status) == ("pause", "imbalance", "paused")
+    assert "100 of 500 units" in decision.reason
+    assert decision.imbalance == decision.e_value >= 1000
+    rules.apply(decision)
+    observed(rules, both(100, 900, error_rate=1))
+    assert rules.state().candidate_requests == 100  # nothing counts in a pause
+    assert rules.decide().rule == "status"
+
+
+def test_the_exposure_budget_ends_a_rollout():
+    rules = RolloutRules(plan(max_candidate_requests=100))
+    observed(rules, both(99, 900, error_rate=0), hours=1)
+    assert rules.decide().action == "hold"
+    observed(rules, requests(1, candidate=True, prefix="last", error_rate=0), hours=1)
+    decision = rules.decide()
+    assert (decision.action, decision.rule) == ("abort", "exposure_budget")
+    assert (decision.status, decision.to_weight) == ("aborted", 0)
+    rules.apply(decision)
+    assert rules.weight == 0
+
+
+def test_a_rollout_that_shows_nothing_ends_at_its_time_limit():
+    rules = RolloutRules(plan(QUALITY, max_s=3 * DAY))
+    observed(rules, both(100, 900, quality=0.5), hours=71)
+    assert rules.decide().rule in {"goals", "passed"}
+    rules = RolloutRules(plan(QUALITY, max_s=3 * DAY, imbalance_alpha=1e-300))
+    observed(rules, both(3, 3, quality=0.5), hours=72)
+    assert rules.decide().rule == "time_limit"
+
+
+def test_a_person_can_decide_with_a_reason():
+    rules = RolloutRules(plan())
+    with pytest.raises(ValueError, match="needs a reason"):
+        rules.person_decides("pause", " ")
+    with pytest.raises(ValueError, match="cannot decide to step up"):
+        rules.person_decides("step_up", "now")
+    rules.apply(rules.person_decides("pause", "an incident"))
+    assert (rules.status, rules.weight) == ("paused", 0.1)
+    with pytest.raises(RolloutStateError, match="is paused: it cannot pause"):
+        rules.person_decides("pause", "again")
+    rules.apply(rules.person_decides("resume", "over"))
+    decision = rules.person_decides("promote", "in a hurry")
+    assert (decision.next_step, decision.to_weight, decision.rule) == (2, 1.0, "person")
+    assert decision.reason == "in a hurry"
+    rules.apply(decision)
+    with pytest.raises(RolloutStateError, match="is promoting: it cannot roll back"):
+        rules.person_decides("roll_back", "no")
+
+
+def test_two_who_decide_at_once():
+    rules = RolloutRules(plan())
+    observed(rules, both(100, 900, error_rate=0))
+    first, second = rules.decide(), rules.person_decides("roll_back", "no")
+    rules.apply(second)
+    with pytest.raises(RolloutStateError, match="rolling_back: it cannot step up"):
+        rules.apply(first)
+    with pytest.raises(RolloutStateError, match="nothing is to be finished"):
+        RolloutRules(plan()).finish()
+
+
+def test_a_decision_of_another_step_is_refused():
+    rules = RolloutRules(plan(steps=(0.1, 0.2, 0.5, 1.0)))
+    observed(rules, both(100, 900, error_rate=0))
+    decision = rules.decide()
+    rules.apply(decision)
+    with pytest.raises(RolloutStateError, match="another step"):
+        rules.apply(decision)
+
+
+def drawn(random, number):
+    """Requests of users with many requests each, of all signals."""
+    users = random.pareto(1.2, 200)
+    for user in random.choice(200, number, p=users / users.sum()):
+        position = int.from_bytes(hashlib.sha256(bytes([user])).digest()[:4], "big") / 2**32
+        yield Observation(
+            unit=f"user-{user}",
+            candidate=position < 0.1,
+            step=0,
+            position=position,
+            values={
+                "error_rate": float(random.random() < 0.02),
+                "first_byte": random.lognormal(),
+                "quality": random.choice([0.0, 0.5, 1.0]) if random.random() < 0.3 else None,
+            },
+            mixed=bool(random.random() < 0.1),
+        )
+
+
+def test_a_state_read_back_goes_on_as_if_nothing_had_happened():
+    signals = (ERRORS, Signal(name="first_byte", kind="above_p95", min_values=1), QUALITY)
+    rules = RolloutRules(plan(*signals, sticky=True))
+    random = np.random.default_rng(4)
+    others = rules
+    for number in range(6):
+        items = list(drawn(random, 150))
+        observed(rules, items, hours=0.4)
+        if number:
+            observed(others, items, hours=0.4)
+        stored = msgspec.json.encode(rules.state())
+        others = RolloutRules(rules.plan, msgspec.json.decode(stored, type=RolloutState))
+        assert others.decide() == rules.decide()
+    assert msgspec.json.encode(others.state()) == msgspec.json.encode(rules.state())
+    assert rules.state().signals["quality"].open
+    assert len(msgspec.json.encode(rules.state())) < 100_000
+
+
+def test_a_unit_counts_with_its_mean_over_its_window():
+    rules = RolloutRules(plan(QUALITY, sticky=True, unit_window_s=3600))
+    item = requests(1, candidate=True, quality=1.0)[0]
+    other = msgspec.structs.replace(item, values={"quality": 0.0})
+    observed(rules, [item, other], hours=0.5)
+    assert rules.state().signals["quality"].mean.units == 0
+    observed(rules, [other, other], hours=0.5)
+    observed(rules, [], hours=0.5)
+    memory = rules.state().signals["quality"]
+    assert (memory.mean.units, memory.closed_total) == (1, 0.25)
+    observed(rules, [item], hours=2)
+    assert rules.state().signals["quality"].mean.units == 1
+
+
+def test_open_units_are_bounded():
+    rules = RolloutRules(plan(QUALITY, sticky=True))
+    observed(rules, requests(3000, candidate=True, quality=0.5), hours=0.1)
+    memory = rules.state().signals["quality"]
+    assert len(memory.open) == 2048
+    assert 900 < memory.mean.units < 953
+
+
+def test_later_values_count_as_no_second_request():
+    rules = RolloutRules(plan(QUALITY))
+    [item] = requests(1, candidate=True, quality=0.5)
+    observed(rules, [msgspec.structs.replace(item, later=True)], hours=0.1)
+    state = rules.state()
+    assert (state.assigned, state.candidate_requests) == ((0, 0), 0)
+    assert rules.readings()[0].candidate.requests == 1
+
+
+def test_mixed_conversations_are_left_out_of_the_per_protocol_view():
+    rules = RolloutRules(plan())
+    [bad] = requests(1, candidate=True, prefix="bad", error_rate=1)
+    mixed = msgspec.structs.replace(bad, mixed=True)
+    observed(rules, [*both(9, 90, error_rate=0), mixed], hours=0.1)
+    reading = rules.readings()[0]
+    assert reading.candidate.mean == 0.1
+    assert reading.per_protocol == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"error_rate": 2.0}, "error_rate: 2.0 is not a number from 0 to 1"),
+        ({"error_rate": 0.5}, "an event is 0 or 1"),
+        ({"error_rate": float("nan")}, "nan is not a number"),
+        ({"quality": -0.1}, "quality: -0.1"),
+        ({"win": 1.5}, "win: 1.5 is not a number from -1 to 1"),
+        ({"first_byte": -1.0}, "first_byte: -1.0"),
+        ({"first_byte": float("inf")}, "first_byte: inf"),
+    ],
+)
+def test_values_outside_of_their_range_are_refused(values, match):
+    signals = (
+        ERRORS,
+        QUALITY,
+        Signal(name="win", kind="paired_score"),
+        Signal(name="first_byte", kind="above_p95"),
+    )
+    rules = RolloutRules(plan(*signals))
+    with pytest.raises(ValueError, match=match):
+        observed(rules, requests(1, candidate=True, **values))
+    assert rules.state().total_s == 0
+
+
+def test_a_batch_that_ends_before_it_began_is_refused():
+    with pytest.raises(ValueError, match="before it began"):
+        RolloutRules(plan()).observe(Batch(began=2.0, until=1.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"name": ""}, "needs a name"),
+        ({"kind": "score", "low": 1.0, "high": 1.0}, "low must be below high"),
+        ({"kind": "event", "high": 2.0}, "belong to scores"),
+        ({"margin": 1.0}, "smaller than the range of its values, 1"),
+        ({"margin": -0.1}, "margin of a guardrail is 0 or more"),
+        ({"min_values": 0}, "no data passes"),
+    ],
+)
+def test_signals_that_cannot_be_tested_are_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        Signal(**{"name": "signal"} | options)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"signals": ()}, "at least one signal"),
+        ({"signals": (ERRORS, ERRORS)}, "same name"),
+        ({"steps": (1.0,)}, "steps must rise"),
+        ({"steps": (0.5, 0.1, 1.0)}, "steps must rise"),
+        ({"steps": (0.0, 1.0)}, "steps must rise"),
+        ({"steps": (0.1, 0.5)}, "steps must rise"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"imbalance_alpha": 0.6}, "alpha"),
+        ({"cycle_s": -1.0}, "0 or more"),
+        ({"max_s": DAY}, "max_s is below the 172800 s"),
+    ],
+)
+def test_plans_that_decide_nothing_are_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        RolloutPlan(**{"signals": (ERRORS,), "steps": (0.1, 0.5, 1.0)} | options)
+
+
+def test_a_set_of_units_takes_each_once():
+    units = UnitSet()
+    assert units.add("a")
+    assert not units.add("a")
+    assert units.add("b")
+    again = UnitSet(units.packed())
+    assert not again.add("b")
+    assert again.add("c")

@@ -166,7 +166,7 @@ def create_app(services: Services) -> ASGIApp:
             **schema.dependencies,
             "schema": Provide(lambda: schema, sync_to_thread=False),
         },
-        guards=[access.AccessCheck(services.store), query_parameters.check_query],
+        guards=[access.AccessCheck(services.store), query_parameters.QueryCheck()],
         exception_handlers={Exception: errors.handle},
         lifespan=[lifespan],
         request_max_body_size=config.server.max_body_bytes,

@@ -1,9 +1,11 @@
 """Query parameters that no handler reads are refused, by every operation."""
 
+import gc
 import re
 
 import httpx
 import pytest
+from litestar.handlers.base import BaseRouteHandler
 from servers import gateway
 
 from router.api.access import ACCESS
@@ -86,3 +88,16 @@ def test_a_value_that_is_none_of_a_few_is_refused_with_those(http, operation, na
 def test_an_error_has_the_name_that_the_query_has(http):
     _, error = send(http, "DELETE /datasets/{name}", all="perhaps")
     assert (error["param"], error["message"].partition(":")[0]) == ("all", "all")
+
+
+def test_requests_leave_nothing_behind(http):
+    def handlers():
+        gc.collect()
+        return sum(isinstance(thing, BaseRouteHandler) for thing in gc.get_objects())
+
+    http.get("/traffic?limit=5")
+    before = handlers()
+    for _ in range(20):
+        assert http.get("/traffic?limit=5").status_code == 200
+        assert http.get("/traffic?limits=5").status_code == 400
+    assert handlers() < before + 10

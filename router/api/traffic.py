@@ -167,7 +167,7 @@ async def delete_request(services: Injected, request_id: FromPath[str]) -> Delet
     """Delete what is stored of the requests with an `x-request-id`, with their bodies."""
     deletion = await services.deletion.delete(TrafficFilter(id=request_id))
     await services.cache_sync.follow()
-    if not deletion.deleted:
+    if not deletion.deleted and not deletion.related:
         raise NotFoundError(f"Request {request_id!r} has no record.")
     return deletion
 

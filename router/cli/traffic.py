@@ -72,9 +72,11 @@ def traffic_delete(
 
     deletion: Deletion = with_services(load(config_path), delete)
     if as_json:
-        print_json({"deleted": deletion.deleted, "elsewhere": deletion.elsewhere})
+        counts = {"deleted": deletion.deleted, "related": deletion.related}
+        print_json(counts | {"elsewhere": deletion.elsewhere})
         return
-    out.print(f"{deletion.deleted} requests deleted", highlight=False)
+    related = f", and {deletion.related} rows about them" if deletion.related else ""
+    out.print(f"{deletion.deleted} requests deleted{related}", highlight=False)
     for place in deletion.elsewhere:
         err.print(
             f"[yellow]warning:[/] texts of requests may also be in {escape(place)}",

@@ -824,12 +824,15 @@ class AsyncTraffic:
         Returns:
             How many were deleted, and where else their texts may be.
         """
-        deleted = 0
+        deleted = related = 0
         while True:
             answer = await self._connection.request(calls.delete_traffic(request_id, filters))
             deleted += answer["deleted"]
+            related += answer["related"]
             if answer["complete"]:
-                return DeletedRequests(deleted=deleted, elsewhere=answer["elsewhere"])
+                return DeletedRequests(
+                    deleted=deleted, related=related, elsewhere=answer["elsewhere"]
+                )
 
 
 class AsyncJudges:

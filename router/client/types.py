@@ -13,9 +13,13 @@ RunState = Literal["queued", "running", "paused", "completed", "failed", "cancel
 
 
 class DeletedRequests(TypedDict):
-    """How many requests were deleted, and where texts of them may be that are left to people."""
+    """How many requests were deleted, and where texts of them may be that are left to people.
+
+    `related` are rows that were about them or made of them, such as feedback.
+    """
 
     deleted: int
+    related: int
     elsewhere: list[str]
 
 

@@ -24,12 +24,14 @@ class Deletion(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         deleted: how many requests.
+        related: how many rows that were made of requests, or are about them, went with them.
         complete: whether these were all.
         elsewhere: where texts of requests may be that cannot be told apart or recalled: for people
             to look at.
     """
 
     deleted: int = 0
+    related: int = 0
     complete: bool = True
     elsewhere: tuple[str, ...] = ()
 
@@ -59,15 +61,20 @@ class RequestDeletion:
 
     async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> Deletion:
         """Delete the requests that match, with their bodies and what was copied of them."""
-        deleted = 0
+        deleted = related = 0
         elsewhere: list[str] = []
+        complete = True
         for step in self._steps:
             done = await step.delete(matching, at_most=at_most)
             deleted += done.deleted
+            related += done.related
             elsewhere += done.elsewhere
-            if not done.complete:
-                return Deletion(deleted=deleted, complete=False, elsewhere=tuple(elsewhere))
-        return Deletion(deleted=deleted, elsewhere=tuple(elsewhere))
+            complete = done.complete
+            if not complete:
+                break
+        return Deletion(
+            deleted=deleted, related=related, complete=complete, elsewhere=tuple(elsewhere)
+        )
 
 
 class Recordings:

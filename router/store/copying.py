@@ -29,7 +29,8 @@ _SIGNS = (
     " (SELECT max(number) FROM judgements), (SELECT max(heartbeat_at) FROM runs),"
     " (SELECT max(version) FROM key_changes), (SELECT max(spend) FROM key_changes),"
     " (SELECT max(version) FROM route_changes),"
-    " (SELECT max(changed_at) FROM sealed_traffic), (SELECT count(*) FROM sealed_traffic)"
+    " (SELECT max(changed_at) FROM sealed_traffic), (SELECT count(*) FROM sealed_traffic),"
+    " (SELECT max(number) FROM feedback)"
 )
 
 # What is done: to which table, and to how many of its rows.

@@ -12,6 +12,7 @@ from router.store.changes import ChangeStore
 from router.store.claims import ClaimStore
 from router.store.datasets import DatasetStore
 from router.store.experiments import ExperimentStore
+from router.store.feedback import FeedbackStore
 from router.store.history import HistoryStore
 from router.store.judgements import JudgementStore
 from router.store.keys import KeyStore
@@ -44,6 +45,7 @@ class Store(
     RouteStore,
     KeyStore,
     SealedTrafficStore,
+    FeedbackStore,
     LeaseStore,
     CheckedStore,
     ChangeStore,

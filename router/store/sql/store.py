@@ -8,6 +8,7 @@ from router.store.protocol import Store
 from router.store.sql.claims import SqlClaims
 from router.store.sql.datasets import SqlDatasets
 from router.store.sql.experiments import SqlExperiments
+from router.store.sql.feedback import SqlFeedback
 from router.store.sql.history import SqlHistory
 from router.store.sql.judgements import SqlJudgements
 from router.store.sql.keys import SqlKeys
@@ -39,6 +40,7 @@ class SqlStore(
     SqlRoutes,
     SqlKeys,
     SqlSealedTraffic,
+    SqlFeedback,
     SqlLeases,
     Store,
 ):

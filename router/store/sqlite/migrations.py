@@ -29,6 +29,7 @@ The tables are shaped so that a million answers stay small and the pages of a ru
               sealed_traffic_filters (file, field): which values a file may have
     leases    (name): which process does what one process does for all
     last_numbers  (name): the last `number` that rows of a table got
+    feedback  one row each; feedback_bodies (number): conversations that clients sent along
 
 Times are seconds since the epoch; columns that hold JSON are text.
 """
@@ -833,6 +834,64 @@ def m037_last_numbers(db: Database) -> None:
     db.execute("CREATE TABLE last_numbers (name TEXT PRIMARY KEY, number INTEGER NOT NULL)")
 
 
+def m038_feedback(db: Database) -> None:
+    """Feedback about requests, with what a filter of requests selects them by."""
+    db.execute(
+        """
+        CREATE TABLE feedback (
+            number INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            at REAL NOT NULL,
+            key_id TEXT NOT NULL,
+            user_id TEXT NOT NULL,
+            author TEXT NOT NULL,
+            name TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            value TEXT NOT NULL,
+            score REAL,
+            weight REAL NOT NULL,
+            comment TEXT NOT NULL,
+            metadata TEXT NOT NULL,
+            source TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            record_id TEXT NOT NULL,
+            conversation TEXT NOT NULL,
+            x_request_id TEXT NOT NULL,
+            response_id TEXT NOT NULL,
+            request_key TEXT NOT NULL,
+            request_user TEXT NOT NULL,
+            route TEXT NOT NULL,
+            target TEXT NOT NULL,
+            klass TEXT NOT NULL,
+            status INTEGER NOT NULL,
+            rollout TEXT NOT NULL,
+            arm TEXT NOT NULL,
+            request_at REAL NOT NULL,
+            sent_along INTEGER NOT NULL,
+            idempotency_key TEXT,
+            digest TEXT NOT NULL,
+            UNIQUE (key_id, idempotency_key)
+        )
+        """
+    )
+    for name, columns in (
+        ("subject", "subject, name, author, number"),
+        ("name", "name, number"),
+        ("route", "route, number"),
+        ("key", "key_id, number"),
+        ("user", "user_id, number"),
+        ("conversation", "conversation, number"),
+        ("rollout", "rollout, arm, number"),
+        ("request_key", "request_key"),
+        ("request_user", "request_user"),
+        ("request_time", "request_at"),
+    ):
+        db.execute(f"CREATE INDEX feedback_by_{name} ON feedback ({columns})")
+    db.execute(
+        "CREATE TABLE feedback_bodies (number INTEGER PRIMARY KEY, messages TEXT, answer TEXT)"
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -866,4 +925,5 @@ STEPS = (
     m035_sealed_traffic,
     m036_traffic_kinds,
     m037_last_numbers,
+    m038_feedback,
 )

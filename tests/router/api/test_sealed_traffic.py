@@ -44,7 +44,7 @@ def test_a_server_seals_old_requests_and_shows_them(tmp_path, monkeypatch):
         assert sum(total["requests"] for total in totals["data"]) == COUNT
         assert totals["complete"]
         assert http.get("/traffic/req_20").json()["response"] == "answer 20" * 20
-        done = {"complete": True, "elsewhere": []}
+        done = {"related": 0, "complete": True, "elsewhere": []}
         assert http.delete("/traffic/req_20").json() == {"deleted": 1, **done}
         assert http.get("/traffic/req_20").status_code == 404
         assert http.delete("/traffic/req_20").status_code == 404

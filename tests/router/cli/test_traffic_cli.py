@@ -52,9 +52,14 @@ def test_what_is_selected_is_deleted_and_nothing_else(path):
     assert run("req_5") == "0 requests deleted\n"
     assert json.loads(run("--key", "key_1", "--route", "a", "--json")) == {
         "deleted": 2,
+        "related": 0,
         "elsewhere": [],
     }
-    assert json.loads(run("--target", "p/other", "--json")) == {"deleted": 0, "elsewhere": []}
+    assert json.loads(run("--target", "p/other", "--json")) == {
+        "deleted": 0,
+        "related": 0,
+        "elsewhere": [],
+    }
     assert run("--user", "ann", "--route", "b") == "0 requests deleted\n"
     assert run("--user", "ann") == "1 requests deleted\n"
     # A provider's recording has texts without ids.
@@ -95,7 +100,11 @@ def test_old_requests_are_moved_into_files_and_still_deleted(path, tmp_path):
     assert [name for name in asyncio.run(listed(path)) if name.startswith("old")] == []
     assert len(list(tmp_path.glob(f"{folder}/*.parquet"))) == 1
     assert run("delete", "old_3") == "1 requests deleted\n"
-    assert json.loads(run("delete", "--user", "ann", "--json")) == {"deleted": 5, "elsewhere": []}
+    assert json.loads(run("delete", "--user", "ann", "--json")) == {
+        "deleted": 5,
+        "related": 0,
+        "elsewhere": [],
+    }
     assert list(tmp_path.glob(f"{folder}/*.parquet")) == []
 
 

@@ -258,7 +258,7 @@ def test_records_of_requests_are_deleted(client, url):
         assert sent.status_code == 200
     while len(httpx.get(f"{url}/traffic").json()["data"]) < 3:
         time.sleep(0.01)
-    assert client.traffic.delete("mine 1") == {"deleted": 1, "elsewhere": []}
+    assert client.traffic.delete("mine 1") == {"deleted": 1, "related": 0, "elsewhere": []}
     with pytest.raises(errors.NotFoundError):
         client.traffic.delete("mine 1")
     with pytest.raises(errors.InputError, match="not of both"):

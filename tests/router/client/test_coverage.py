@@ -147,6 +147,7 @@ class Recorder:
             "deleted": 0,
             "complete": True,
             "elsewhere": [],
+            "related": 0,
         }
         return httpx.Response(200, json=answer | {"deleted_runs": 0, "elsewhere": []})
 

@@ -273,7 +273,7 @@ def test_records_say_of_which_user_of_the_client_they_are(http, url):
         refused = http.request(method, f"{url}/traffic{path}", params={"user": ""})
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "user")
     deleted = http.delete(f"{url}/traffic", params={"user": "ann"}).json()
-    assert deleted == {"deleted": 2, "complete": True, "elsewhere": []}
+    assert deleted == {"deleted": 2, "related": 0, "complete": True, "elsewhere": []}
     assert [count(user) for user in ("ann", users[2])] == [0, 1]
 
 

@@ -723,7 +723,7 @@ async def test_requests_are_deleted_over_http(url, tmp_path):
     async with httpx.AsyncClient(base_url=url) as http:
         reply = await http.delete("/traffic/with-bodies")
         assert reply.status_code == 200
-        assert reply.json() == {"deleted": 1, "complete": True, "elsewhere": []}
+        assert reply.json() == {"deleted": 1, "related": 0, "complete": True, "elsewhere": []}
         assert (await http.get("/traffic/with-bodies")).status_code == 404
         assert (await http.delete("/traffic/with-bodies")).json()["error"]["code"] == "not_found"
         reply = await http.delete("/traffic")
@@ -733,7 +733,7 @@ async def test_requests_are_deleted_over_http(url, tmp_path):
             reply = await http.delete("/traffic", params={name: ""})
             assert (reply.status_code, reply.json()["error"]["param"]) == (400, name)
         reply = await http.delete("/traffic", params={"key": "key_1", "route": "b"})
-        assert reply.json() == {"deleted": 10, "complete": True, "elsewhere": []}
+        assert reply.json() == {"deleted": 10, "related": 0, "complete": True, "elsewhere": []}
         left = (await http.get("/traffic", params={"limit": 100})).json()["data"]
         assert len(left) == 50
         assert not [row for row in left if row["key_id"] == "key_1" and row["route"] == "b"]

@@ -20,6 +20,7 @@ from router.config.storage import Storage
 from router.records import Record, Target
 from router.store.copying import copy, tables_in_order
 from router.store.datasets import DatasetRow
+from router.store.feedback import FeedbackRow, NewFeedback
 from router.store.judgements import JudgementRow
 from router.store.keys import KeyRow, KeySpend
 from router.store.people_labels import PeopleLabel
@@ -89,6 +90,11 @@ async def fill(store):
         ]
     )  # fmt: skip
     await store.announce_deletion()
+    row = FeedbackRow(id="fb", at=1.0, key_id="key_1", user="", name="thumb", kind="bool",
+                      value=True, score=1.0, subject="request:req_1", record_id="req_1",
+                      request_key="key_1", request_user="", route="r", request_at=1.0,
+                      sent_along=True, messages=[{"role": ODD}], answer=ODD)  # fmt: skip
+    await store.add_feedback([NewFeedback(row, "idempotency", "digest")])
     facts = FileFacts(requests=9, size=1, sha256="ab", first=9000, last=9100, earliest=0.5,
                       latest=1.5, kinds=(("r", "p/m", "live", 200),))  # fmt: skip
     file = await store.begin_file("traffic/2026-11-29/ab.parquet")

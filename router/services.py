@@ -41,6 +41,7 @@ from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
 from router.gateway.telemetry import ProcessMetrics
+from router.loop.copied_rows import CopiedRowsDeletion
 from router.records import TrafficClass
 from router.sealing.deletion import Recordings, RequestDeletion
 from router.sealing.files import SealedFiles, require_parquet
@@ -185,7 +186,8 @@ class Services:
             for name, provider in config.providers.items()
             if provider.record
         )
-        self.deletion = RequestDeletion([self.recorded, recordings])
+        copied = CopiedRowsDeletion(self.store, self.datasets)
+        self.deletion = RequestDeletion([self.recorded, copied, recordings])
         self.sealing = Sealing(
             self.store,
             self._sealed_files,

@@ -12,7 +12,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,7 +46,8 @@ from router.config.schema import Config
 from router.datasets.artifacts import Artifacts, file_chunks, open_artifacts, temporary_folder
 from router.datasets.shipped import SHIPPED
 from router.datasets.sources import Source, collect, fetched, is_address, to_jsonl
-from router.store.datasets import DatasetRow, DatasetStore
+from router.store.datasets import DatasetRow
+from router.store.lineage import LineageStore, RowSource
 
 SHOWN_HASH = 12
 READ_AT_ONCE = 2  # datasets that a program reads at a time; further ones wait
@@ -47,6 +55,28 @@ READ_AT_ONCE = 2  # datasets that a program reads at a time; further ones wait
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSIONED = re.compile(rf"(?P<name>{_NAME.pattern})(@(?P<hash>[0-9a-f]{{4,64}}))?")
 _PREVIEW_CHARACTERS = 500
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """The requests that rows of a version were copied from.
+
+    Attributes:
+        sources: of each row that was copied from one.
+        made_of: hashes of versions that rows were taken from, and with them their sources.
+    """
+
+    sources: Sequence[RowSource] = ()
+    made_of: tuple[str, ...] = ()
+
+
+NO_LINEAGE = Lineage()
+
+
+class _RowId(msgspec.Struct):
+    id: str | int | float | None = None
+
+
+_decode_id = msgspec.json.Decoder(_RowId).decode
 
 
 class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +99,7 @@ class DatasetRegistry:
     """All registered datasets of a store. The artifact store is opened when it is first needed."""
 
     def __init__(
-        self, store: DatasetStore, config: Config, *, now: Callable[[], float] = time.time
+        self, store: LineageStore, config: Config, *, now: Callable[[], float] = time.time
     ) -> None:
         self._store = store
         self._config = config
@@ -165,32 +195,49 @@ class DatasetRegistry:
                 ) from error
 
     async def derive(
-        self, path: Path, *, name: str, source: str, provenance: Mapping[str, Any]
+        self,
+        path: Path,
+        *,
+        name: str,
+        source: str,
+        provenance: Mapping[str, Any],
+        lineage: Lineage = NO_LINEAGE,
     ) -> DatasetRow:
         """Register a file that evalrouter itself made of something it has.
 
         Args:
-            path: the file; its columns have known names.
+            path: the file, JSON lines where it has a lineage; its columns have known names.
             name: the dataset's name.
             source: what it was made of.
             provenance: how it was made; JSON types only.
+            lineage: the requests that its rows were copied from.
 
         Raises:
             As `add` does.
         """
         check_dataset_name(name)
         made = Source(path=path, name=name, address=source, provenance=dict(provenance))
-        return await self._register(made, name, {}, "")
+        return await self._register(made, name, {}, "", lineage)
 
     async def _register(
-        self, source: Source, name: str, columns: dict[str, str], delimiter: str
+        self,
+        source: Source,
+        name: str,
+        columns: dict[str, str],
+        delimiter: str,
+        lineage: Lineage = NO_LINEAGE,
     ) -> DatasetRow:
         name = name or _made_name(source.name)
         async with self._reading:
-            return await self._read_and_keep(source, name, columns, delimiter)
+            return await self._read_and_keep(source, name, columns, delimiter, lineage)
 
     async def _read_and_keep(
-        self, source: Source, name: str, columns: dict[str, str], delimiter: str
+        self,
+        source: Source,
+        name: str,
+        columns: dict[str, str],
+        delimiter: str,
+        lineage: Lineage,
     ) -> DatasetRow:
         with temporary_folder() as folder:
             path = source.path
@@ -198,6 +245,11 @@ class DatasetRegistry:
                 path = folder / f"{name}.jsonl"
                 await in_thread(to_jsonl, [source.path], path, self.max_bytes)
             dataset = await in_thread(_open, path, columns, delimiter)
+            if lineage.sources or lineage.made_of:
+                # First: rows that nobody could find to delete them must not be listed.
+                await self._store.add_sources(
+                    dataset.hash, lineage.sources, made_of=lineage.made_of
+                )
             known = await self._known(name, dataset, columns)
             if known is not None:
                 return known
@@ -385,6 +437,61 @@ class DatasetRegistry:
                 await self.artifacts.delete(row.path)
         return doomed
 
+    async def delete_rows(self, content: str, ids: Collection[str]) -> int:
+        """Delete rows from all versions with a hash, which are replaced by versions without them.
+
+        Args:
+            content: the hash of versions that have a lineage.
+            ids: the ids of the rows.
+
+        Returns:
+            How many rows there were.
+
+        Raises:
+            ArtifactError, StoreError: they cannot be read or written; nothing is replaced.
+        """
+        versions = [row for row in await self._store.datasets() if row.hash == content]
+        if not versions:
+            await self._store.replace_versions(content, (), ids)
+            return 0
+        with temporary_folder() as folder:
+            left = folder / "left.jsonl"
+            try:
+                async with self.file(versions[0]) as path, self._reading:
+                    deleted, rows = await asyncio.to_thread(_copy_without, path, left, ids)
+            except NotFoundError:
+                # Its file is gone, and so are the rows.
+                deleted = rows = 0
+            if not deleted:
+                await self._store.forget_sources(content, ids)
+                return 0
+            new = []
+            if rows:
+                async with self._reading:
+                    new = [await self._without(row, left, deleted) for row in versions]
+                if not await self.artifacts.exists(new[0].path):
+                    await self._put(new[0], left)
+            await self._store.replace_versions(content, new, ids)
+        for path_of_old in {row.path for row in versions}:
+            await self.artifacts.delete(path_of_old)
+        return deleted
+
+    async def _without(self, row: DatasetRow, path: Path, deleted: int) -> DatasetRow:
+        """Return a version as it is once rows have been deleted, which a file is without."""
+        dataset = await in_thread(_open, path, row.mapping, row.delimiter)
+        provenance = dict(row.provenance)
+        provenance["deleted_rows"] = provenance.get("deleted_rows", 0) + deleted
+        return msgspec.structs.replace(
+            row,
+            hash=dataset.hash,
+            path=f"datasets/{dataset.hash}.{dataset.format}",
+            rows=dataset.row_count,
+            columns=dataset.columns,
+            size=(await asyncio.to_thread(path.stat)).st_size,
+            provenance=provenance,
+            statistics=await in_thread(describe, dataset),
+        )
+
     # What a request over HTTP may name
 
     async def confine(self, named: str, *, base: Path | None = None) -> None:
@@ -442,6 +549,19 @@ def parse_columns(options: Sequence[str]) -> dict[str, str]:
 def _open(path: Path, columns: dict[str, str], delimiter: str) -> Dataset:
     # A dataset needs no prompt yet: a run may have a template.
     return open_dataset(path, columns=columns, delimiter=delimiter, needs_prompt=False)
+
+
+def _copy_without(path: Path, left: Path, ids: Collection[str]) -> tuple[int, int]:
+    """Write the rows of JSON lines that have none of the ids; return how many had, and had not."""
+    deleted = rows = 0
+    with path.open("rb") as lines, left.open("wb") as file:
+        for line in lines:
+            if str(_decode_id(line).id) in ids:
+                deleted += 1
+            else:
+                rows += 1
+                file.write(line)
+    return deleted, rows
 
 
 def _preview(path: Path, row: DatasetRow, count: int) -> list[dict[str, Any]]:

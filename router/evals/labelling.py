@@ -35,7 +35,7 @@ from providers.errors import ConflictError
 from providers.names import as_name
 from router.config.documents import Document
 from router.datasets.artifacts import temporary_folder
-from router.datasets.registry import DatasetRegistry
+from router.datasets.registry import DatasetRegistry, Lineage
 from router.datasets.sources import Source, collect
 from router.evals.run_document import complete_run
 from router.evals.runs import Runs
@@ -194,6 +194,7 @@ async def _register(
             name=name,
             source=f"{run.dataset}, labelled by {labels.document.routes[0]}",
             provenance=labels.provenance(),
+            lineage=Lineage(made_of=(run.dataset_hash,)),
         )
 
 

@@ -10,13 +10,13 @@ from typing import Protocol
 
 from router.store.changes import ChangeStore
 from router.store.claims import ClaimStore
-from router.store.datasets import DatasetStore
 from router.store.experiments import ExperimentStore
 from router.store.feedback import FeedbackStore
 from router.store.history import HistoryStore
 from router.store.judgements import JudgementStore
 from router.store.keys import KeyStore
 from router.store.leases import LeaseStore
+from router.store.lineage import LineageStore
 from router.store.people_labels import LabelStore
 from router.store.readiness import CheckedStore
 from router.store.requeue import RequeueStore
@@ -41,7 +41,7 @@ class Store(
     JudgementStore,
     StudyStore,
     LabelStore,
-    DatasetStore,
+    LineageStore,
     RouteStore,
     KeyStore,
     SealedTrafficStore,

@@ -666,6 +666,24 @@ CREATE INDEX feedback_by_request_time ON feedback (request_at);
 CREATE TABLE feedback_bodies (number BIGINT PRIMARY KEY, messages TEXT, answer TEXT);
 """)
 
+_M039 = _step("""
+CREATE TABLE dataset_sources (
+    hash TEXT NOT NULL,
+    row_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    at DOUBLE PRECISION NOT NULL,
+    key_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    route TEXT NOT NULL,
+    target TEXT NOT NULL,
+    klass TEXT NOT NULL,
+    status BIGINT NOT NULL,
+    PRIMARY KEY (hash, row_id)
+);
+CREATE INDEX dataset_sources_by_id ON dataset_sources (id);
+CREATE INDEX dataset_sources_by_user ON dataset_sources (user_id);
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -677,4 +695,5 @@ STEPS = {
     "m036_traffic_kinds": _M036,
     "m037_last_numbers": _M037,
     "m038_feedback": _M038,
+    "m039_lineage": _M039,
 }

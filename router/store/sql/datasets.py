@@ -16,7 +16,7 @@ class SqlDatasets(SqlPart, DatasetStore):
     """Registered dataset versions."""
 
     async def add_dataset(self, row: DatasetRow) -> None:
-        await self._database.write("register a dataset", _insert, row)
+        await self._database.write("register a dataset", insert_version, row)
 
     async def datasets(self, name: str | None = None) -> list[DatasetRow]:
         return await self._database.read("list datasets", _versions, name)
@@ -25,7 +25,8 @@ class SqlDatasets(SqlPart, DatasetStore):
         return await self._database.write("delete a dataset", _delete, name, hash)
 
 
-def _insert(db: Connection, row: DatasetRow) -> None:
+def insert_version(db: Connection, row: DatasetRow) -> None:
+    """Register a version; one that is registered stays as it is."""
     columns = dataset_columns(row)
     db.execute(
         f"{insert('datasets', list(columns))} ON CONFLICT (name, hash) DO NOTHING",
@@ -52,4 +53,7 @@ def _delete(db: Connection, name: str, content: str) -> bool:
     deleted = db.execute("DELETE FROM datasets WHERE name = ? AND hash = ?", (name, content))
     if not deleted.rowcount:
         raise NotFoundError(f"there is no version {content[:12]} of a dataset {name!r}")
-    return db.execute("SELECT 1 FROM datasets WHERE hash = ?", (content,)).fetchone() is not None
+    if db.execute("SELECT 1 FROM datasets WHERE hash = ?", (content,)).fetchone() is not None:
+        return True
+    db.execute("DELETE FROM dataset_sources WHERE hash = ?", (content,))
+    return False

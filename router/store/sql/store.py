@@ -6,13 +6,13 @@ from providers.errors import StoreUnavailableError
 from router.store.changes import Topic
 from router.store.protocol import Store
 from router.store.sql.claims import SqlClaims
-from router.store.sql.datasets import SqlDatasets
 from router.store.sql.experiments import SqlExperiments
 from router.store.sql.feedback import SqlFeedback
 from router.store.sql.history import SqlHistory
 from router.store.sql.judgements import SqlJudgements
 from router.store.sql.keys import SqlKeys
 from router.store.sql.leases import SqlLeases
+from router.store.sql.lineage import SqlLineage
 from router.store.sql.people_labels import SqlLabels
 from router.store.sql.requeue import SqlRequeue
 from router.store.sql.results import SqlResults
@@ -36,7 +36,7 @@ class SqlStore(
     SqlJudgements,
     SqlStudies,
     SqlLabels,
-    SqlDatasets,
+    SqlLineage,
     SqlRoutes,
     SqlKeys,
     SqlSealedTraffic,

@@ -14,7 +14,7 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     scores    (answer, output)
     interruptions  how often a cell's request was in flight at a crash
     run_logs  lines about a run, by `number`; see `run_logs.py`
-    datasets  (name, hash)
+    datasets  (name, hash); dataset_sources (hash, row_id): the requests that rows were copied from
     experiments  tags and notes of those that have any; runs.experiment names a run's experiment
     keys      one row per client's key (the key itself is not stored); key_changes counts changes
     key_spend (key, since): what a key spent in the budget period that began then; `changed` is the
@@ -892,6 +892,29 @@ def m038_feedback(db: Database) -> None:
     )
 
 
+def m039_lineage(db: Database) -> None:
+    """Which rows of datasets were copied from which requests."""
+    db.execute(
+        """
+        CREATE TABLE dataset_sources (
+            hash TEXT NOT NULL,
+            row_id TEXT NOT NULL,
+            id TEXT NOT NULL,
+            at REAL NOT NULL,
+            key_id TEXT NOT NULL,
+            user_id TEXT NOT NULL,
+            route TEXT NOT NULL,
+            target TEXT NOT NULL,
+            klass TEXT NOT NULL,
+            status INTEGER NOT NULL,
+            PRIMARY KEY (hash, row_id)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute("CREATE INDEX dataset_sources_by_id ON dataset_sources (id)")
+    db.execute("CREATE INDEX dataset_sources_by_user ON dataset_sources (user_id)")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -926,4 +949,5 @@ STEPS = (
     m036_traffic_kinds,
     m037_last_numbers,
     m038_feedback,
+    m039_lineage,
 )

@@ -23,6 +23,7 @@ from router.store.datasets import DatasetRow
 from router.store.feedback import FeedbackRow, NewFeedback
 from router.store.judgements import JudgementRow
 from router.store.keys import KeyRow, KeySpend
+from router.store.lineage import RowSource
 from router.store.people_labels import PeopleLabel
 from router.store.postgres import PostgresStore
 from router.store.postgres import traffic_index as postgres_index
@@ -71,6 +72,7 @@ async def fill(store):
             DatasetRow(name=name, hash="h", path="p", format="csv", rows=1, columns=(),
                        created_at=1.0)
         )  # fmt: skip
+    await store.add_sources("h", [RowSource(row="1", id="req_1", at=0.5, user=ODD)])
     await store.set_experiment("e", tags=("t",), notes=ODD)
     await store.add_key(KeyRow(id="key_1", name="k", created_at=1.0), b"\0" * 32)
     await store.add_key_spend([KeySpend(key_id="key_1", since=0.0, usd=0.1, tokens=3, requests=1)])

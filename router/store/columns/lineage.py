@@ -1,0 +1,26 @@
+"""The source of a dataset's row as columns of a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from router.store.lineage import RowSource
+
+SOURCE_COLUMNS = ("hash", "row_id", "id", "at", "key_id", "user_id", "route", "target", "klass",
+                  "status")  # fmt: skip
+
+
+def source_columns(version: str, source: RowSource) -> tuple[Any, ...]:
+    """Return the values of SOURCE_COLUMNS for a row of the versions with a hash."""
+    return (
+        version,
+        source.row,
+        source.id,
+        source.at,
+        source.key_id,
+        source.user,
+        source.route,
+        source.target,
+        source.traffic_class,
+        source.status,
+    )

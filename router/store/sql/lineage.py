@@ -1,0 +1,114 @@
+"""The table of which rows of datasets were copied from which requests."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from router.store.columns.lineage import SOURCE_COLUMNS, source_columns
+from router.store.datasets import DatasetRow
+from router.store.lineage import CopiedRows, LineageStore, RowSource
+from router.store.sql.connection import Connection
+from router.store.sql.datasets import SqlDatasets, insert_version
+from router.store.traffic import TrafficFilter
+
+_COLUMNS = ", ".join(SOURCE_COLUMNS)
+# All but the hash.
+_OTHERS = ", ".join(SOURCE_COLUMNS[1:])
+_INSERT = f"INSERT INTO dataset_sources ({_COLUMNS})"
+_KNOWN_STAYS = "ON CONFLICT (hash, row_id) DO NOTHING"
+
+
+class SqlLineage(SqlDatasets, LineageStore):
+    """Where rows of datasets come from."""
+
+    async def add_sources(
+        self,
+        content: str,
+        sources: Sequence[RowSource],
+        *,
+        made_of: Collection[str] = (),
+    ) -> None:
+        await self._database.write("store a dataset's sources", _add, content, sources, made_of)
+
+    async def copied_rows(self, matching: TrafficFilter) -> CopiedRows | None:
+        return await self._database.read("look for copies of requests", _copied, matching)
+
+    async def forget_sources(self, content: str, rows: Collection[str]) -> None:
+        await self._database.write("forget a dataset's sources", _forget, content, rows)
+
+    async def replace_versions(
+        self, old: str, new: Sequence[DatasetRow], without: Collection[str]
+    ) -> None:
+        await self._database.write("replace dataset versions", _replace, old, new, without)
+
+
+def _add(
+    db: Connection, version: str, sources: Sequence[RowSource], made_of: Collection[str]
+) -> None:
+    places = ", ".join("?" * len(SOURCE_COLUMNS))
+    db.executemany(
+        f"{_INSERT} VALUES ({places}) {_KNOWN_STAYS}",
+        [source_columns(version, source) for source in sources],
+    )
+    for origin in sorted(made_of):
+        _inherit(db, version, origin, ())
+
+
+def _inherit(db: Connection, version: str, origin: str, without: Collection[str]) -> None:
+    """Give the versions with one hash the sources of those with another."""
+    # WHERE, because SQLite would read ON CONFLICT as a part of the SELECT.
+    db.execute(
+        f"{_INSERT} SELECT :version, {_OTHERS} FROM dataset_sources WHERE hash = :origin"
+        f" AND NOT ({db.any_of('row_id', ':without')}) {_KNOWN_STAYS}",
+        {"version": version, "origin": origin, "without": db.array(sorted(without))},
+    )
+
+
+def _copied(db: Connection, matching: TrafficFilter) -> CopiedRows | None:
+    where, values = _conditions(db, matching)
+    first = db.execute(f"SELECT hash FROM dataset_sources WHERE {where} LIMIT 1", values).fetchone()
+    if first is None:
+        return None
+    rows = db.execute(
+        f"SELECT row_id FROM dataset_sources WHERE hash = :version AND {where}",
+        values | {"version": first[0]},
+    )
+    return CopiedRows(first[0], frozenset(row for (row,) in rows))
+
+
+def _conditions(db: Connection, matching: TrafficFilter) -> tuple[str, dict[str, Any]]:
+    low, high = matching.status or (None, None)
+    conditions = {
+        "id = :id": ("id", matching.id),
+        "route = :route": ("route", matching.route),
+        "target = :target": ("target", matching.target),
+        "key_id = :key": ("key", matching.key_id),
+        "user_id = :user": ("user", matching.user),
+        "klass = :class": ("class", matching.traffic_class),
+        "status >= :low": ("low", low),
+        "status <= :high": ("high", high),
+        "at >= :since": ("since", matching.since),
+        "at < :until": ("until", matching.until),
+        f"NOT ({db.any_of('route', ':others')})": (
+            "others",
+            db.array(matching.except_routes) if matching.except_routes else None,
+        ),
+    }
+    given = {text: pair for text, pair in conditions.items() if pair[1] is not None}
+    return " AND ".join(given) or "TRUE", dict(given.values())
+
+
+def _forget(db: Connection, version: str, rows: Collection[str]) -> None:
+    db.execute(
+        f"DELETE FROM dataset_sources WHERE hash = :version AND {db.any_of('row_id', ':rows')}",
+        {"version": version, "rows": db.array(sorted(rows))},
+    )
+
+
+def _replace(db: Connection, old: str, new: Sequence[DatasetRow], without: Collection[str]) -> None:
+    for row in new:
+        insert_version(db, row)
+        _inherit(db, row.hash, old, without)
+    db.execute("DELETE FROM datasets WHERE hash = ?", (old,))
+    db.execute("DELETE FROM dataset_sources WHERE hash = ?", (old,))

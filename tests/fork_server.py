@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import selectors
 import signal
@@ -22,8 +23,14 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# The command line, the server, and what a run's report needs.
-PRELOADED = ("router.cli", "router.server", "evaluators.stats.power", "scipy.stats")
+# The command line with all its commands, the server, and what a run's report needs.
+PRELOADED = (
+    "router.cli",
+    *(f"router.cli.{module.name}" for module in pkgutil.iter_modules([str(ROOT / "router/cli")])),
+    "router.server",
+    "evaluators.stats.power",
+    "scipy.stats",
+)
 MAX_REQUEST_BYTES = 1_000_000
 
 

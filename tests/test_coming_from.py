@@ -28,7 +28,9 @@ CODE = re.findall(r"`([^`]+)`", "\n".join(HERE))
 
 
 def commands(group, path):
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.commands:
+        _, command, _ = group.resolve_command(context, [name])
         yield f"{path} {name}", command
         if isinstance(command, click.Group):
             yield from commands(command, f"{path} {name}")

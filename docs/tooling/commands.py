@@ -30,6 +30,6 @@ def _commands(
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
         for inner in command.list_commands(context):
-            subcommand = command.get_command(context, inner)
+            _, subcommand, _ = command.resolve_command(context, [inner])
             assert subcommand is not None
             yield from _commands(subcommand, inner, context)

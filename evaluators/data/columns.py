@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from evaluators.data.dataset import Dataset
 from evaluators.data.records import kind
+
+if TYPE_CHECKING:  # needs NumPy, and the store reads columns without it
+    from evaluators.data.dataset import Dataset
 
 MAX_DISTINCT = 1000
 _SHOWN = 5

@@ -23,8 +23,6 @@ from functools import partial
 from importlib.metadata import version
 from itertools import islice
 
-import numpy as np
-import numpy.typing as npt
 import sentencex
 
 from providers.base import AS_IT_CAME, BytesReply, Call, ProviderConfig, Reply
@@ -53,8 +51,6 @@ MAX_SENTENCES = 500
 THREAD_BYTES = 8_000
 # A stream gives the event loop a turn after this many events.
 _TURN = 64
-
-_Matrix = npt.NDArray[np.float64]
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 _STOP_WORDS = frozenset(
@@ -97,46 +93,12 @@ def textrank(text: str, *, count: int = 3) -> str:
         Counter(word for word in _WORD.findall(sentence.lower()) if word not in _STOP_WORDS)
         for sentence in listed
     ]
+    # Late: every command imports this module, and NumPy takes its time.
+    from providers.offline.sentence_ranks import rank, similarity  # noqa: PLC0415
+
     scores = rank(similarity(bags))
     best = sorted(range(len(listed)), key=lambda i: (-scores[i], i))[:count]
     return " ".join(listed[i] for i in sorted(best))
-
-
-def similarity(bags: list[Counter[str]]) -> _Matrix:
-    """Return how similar each two bags of words are; shape (bags, bags), 0 on the diagonal."""
-    spread = Counter(word for bag in bags for word in bag)
-    column = {word: i for i, word in enumerate(w for w, count in spread.items() if count > 1)}
-    present = np.zeros((len(bags), len(column)), dtype=np.float32)
-    for row, bag in enumerate(bags):
-        present[row, [column[word] for word in bag if word in column]] = 1
-    shared = (present @ present.T).astype(np.float64)
-    lengths = np.log(np.maximum([bag.total() for bag in bags], 1))
-    below = lengths[:, None] + lengths[None, :]
-    similar = np.zeros_like(shared)
-    np.divide(shared, below, out=similar, where=below > 0)
-    np.fill_diagonal(similar, 0)
-    return similar
-
-
-def rank(weights: _Matrix, *, damping: float = 0.85) -> list[float]:
-    """Return PageRank on an undirected weighted graph, in the paper's form (not divided by n).
-
-    Rounded, so that sentences with the same neighbours tie whatever the order of addition.
-
-    Args:
-        weights: symmetric, shape (n, n), not negative.
-        damping: the share of a score that comes from neighbours.
-    """
-    sums = weights.sum(axis=0)
-    flow = np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
-    scores = np.ones(len(weights))
-    # The distance shrinks by the damping each round: 200 rounds are beyond float precision.
-    for _ in range(200):
-        new: _Matrix = (1 - damping) + damping * (flow @ scores)
-        if np.abs(new - scores).max(initial=0) < 1e-10:
-            break
-        scores = new
-    return [round(float(score), 8) for score in scores]
 
 
 def _echo(text: str) -> str:

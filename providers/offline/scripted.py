@@ -22,10 +22,9 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
-from aiohttp import web
 
 from providers import wire
 from providers.base import BytesReply, Call, ProviderConfig, Reply
@@ -47,6 +46,9 @@ from providers.offline.script import (
 )
 from providers.offline.script_log import MAX_REQUESTS, Log
 from providers.translation.compose import error_reply, model_list
+
+if TYPE_CHECKING:  # takes its time to import, and the provider has no need of it
+    from aiohttp import web
 
 __all__ = ["Rule", "Script", "Scripted", "ScriptedConfig", "ScriptedServer", "load_script"]
 
@@ -163,6 +165,8 @@ class ScriptedServer:
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        from aiohttp import web  # noqa: PLC0415  (see TYPE_CHECKING above)
+
         self.url = ""
         self.log = Log()
         self._script = script
@@ -181,6 +185,8 @@ class ScriptedServer:
         )
 
     async def __aenter__(self) -> Self:
+        from aiohttp import web  # noqa: PLC0415  (see TYPE_CHECKING above)
+
         await self._runner.setup()
         host, port = self._address
         await web.TCPSite(self._runner, host, port).start()
@@ -230,6 +236,8 @@ class ScriptedServer:
         model: str,
     ) -> tuple[web.StreamResponse, bool]:
         """Answer a request; return whether the script broke the answer off too."""
+        from aiohttp import web  # noqa: PLC0415  (see TYPE_CHECKING above)
+
         if envelope is None:
             return _refusal(RequestError("body: not a JSON object", code="invalid_json")), False
         try:
@@ -282,6 +290,8 @@ def _model(envelope: Mapping[str, msgspec.Raw]) -> str:
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:
+    from aiohttp import web  # noqa: PLC0415  (see TYPE_CHECKING above)
+
     return web.Response(body=body, status=status, content_type="application/json")
 
 

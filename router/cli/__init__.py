@@ -4,51 +4,68 @@ from __future__ import annotations
 
 import click
 
-from router.cli.chat import chat
-from router.cli.commands import Commands
-from router.cli.compare import eval_compare
-from router.cli.completion import completion
-from router.cli.datasets import dataset
-from router.cli.doctor import doctor
-from router.cli.evals import evaluate
-from router.cli.experiments import experiment
-from router.cli.export import eval_export
-from router.cli.getting_started import config, data, demo
-from router.cli.init import init
-from router.cli.judges import judge
-from router.cli.keys import key
-from router.cli.labelling import dataset_label
-from router.cli.models import models
-from router.cli.plugins import metrics, plugins
-from router.cli.providers import providers
-from router.cli.serve import serve
-from router.cli.store import store
-from router.cli.submit import eval_submit
-from router.cli.tasks import tasks
-from router.cli.tracking import eval_track
-from router.cli.traffic import traffic
+from router.cli.commands import CommandsOnDemand
+
+# Where each command is, and the line about it in `evalrouter --help`. What a command needs is
+# imported when it is called: all of it together takes a second.
+COMMANDS = {
+    "chat": (
+        "router.cli.chat:chat",
+        "Talk to MODEL, a route or PROVIDER/MODEL, and see its answer as it comes.",
+    ),
+    "completion": (
+        "router.cli.completion:completion",
+        "Print the script that lets a shell complete evalrouter's commands, models and runs.",
+    ),
+    "config": ("router.cli.getting_started:config", "Work with config files."),
+    "data": (
+        "router.cli.getting_started:data",
+        "Data that some metrics need and that is never downloaded by itself.",
+    ),
+    "dataset": ("router.cli.datasets:dataset", "Register datasets under names, and look at them."),
+    "demo": (
+        "router.cli.getting_started:demo",
+        "Route, evaluate and compare, offline, in under a minute.",
+    ),
+    "doctor": (
+        "router.cli.doctor:doctor",
+        "Check the config, the providers and their keys, the stores and this machine.",
+    ),
+    "eval": ("router.cli.evals:evaluate", "Run evaluations and look at them."),
+    "experiment": (
+        "router.cli.experiments:experiment",
+        "Look at several runs under one name; a run joins with `eval run --experiment NAME`.",
+    ),
+    "init": (
+        "router.cli.init:init",
+        "Write a first config file, with the keys and model servers that this machine has.",
+    ),
+    "judge": (
+        "router.cli.judges:judge",
+        "Measure how far judges can be trusted, and let them compare.",
+    ),
+    "key": ("router.cli.keys:key", "Create, list and revoke clients' keys."),
+    "metrics": ("router.cli.plugins:metrics", "The metrics that run documents may name."),
+    "models": ("router.cli.models:models", "Host local models on Ray Serve."),
+    "plugins": (
+        "router.cli.plugins:plugins",
+        "What installed packages add: metrics, kinds of provider, kinds of judge.",
+    ),
+    "providers": ("router.cli.providers:providers", "Work with the providers of the config."),
+    "serve": ("router.cli.serve:serve", "Start the server."),
+    "store": ("router.cli.store:store", "Move everything that is stored to another database."),
+    "traffic": (
+        "router.cli.traffic:traffic",
+        "Delete what is stored of requests, and move old ones into files.",
+    ),
+}
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=CommandsOnDemand,
+    on_demand=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="evalrouter")
 def main() -> None:
     """An OpenAI-compatible LLM router that evaluates what it routes."""
-
-
-for command in (serve, demo, config, data, dataset, evaluate, experiment, key, models, providers):
-    main.add_command(command)
-main.add_command(chat)
-main.add_command(completion)
-main.add_command(doctor)
-main.add_command(init)
-main.add_command(judge)
-main.add_command(metrics)
-main.add_command(plugins)
-main.add_command(store)
-main.add_command(traffic)
-dataset.add_command(dataset_label)
-evaluate.add_command(eval_export)
-evaluate.add_command(eval_compare)
-evaluate.add_command(eval_submit)
-evaluate.add_command(eval_track)
-evaluate.add_command(tasks)

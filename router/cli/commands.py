@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
-import uvloop
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
 from providers.errors import EvalrouterError, InputError
 from router.cli.terminal import harmless
-from router.config.schema import Config
-from router.services import Services
+
+if TYPE_CHECKING:  # take their time to import, and many commands have no need of them
+    from router.config.schema import Config
+    from router.services import Services
+    from router.store.protocol import Store
+
+T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -43,6 +49,44 @@ class Commands(click.Group):
         except EvalrouterError as error:
             err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
             ctx.exit(2 if isinstance(error, InputError) else 1)
+
+
+class CommandsOnDemand(Commands):
+    """A group of commands that are imported when they are called, not when they are listed.
+
+    Args:
+        on_demand: the name of each command to where it is, `module:name`, and the line about it.
+        options: those of a group.
+    """
+
+    def __init__(self, *, on_demand: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(**options)
+        for name, (where, line) in on_demand.items():
+            self.add_command(_CommandOnDemand(name, where, line))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is called, and its name and arguments."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, None if command is None else _imported(command), rest
+
+
+class _CommandOnDemand(click.Command):
+    """Stands for a command in lists."""
+
+    def __init__(self, name: str, where: str, line: str) -> None:
+        super().__init__(name, help=line)
+        self.where = where
+
+
+def _imported(command: click.Command) -> click.Command:
+    if not isinstance(command, _CommandOnDemand):
+        return command
+    module, _, name = command.where.partition(":")
+    imported = getattr(import_module(module), name)
+    assert isinstance(imported, click.Command)
+    return imported
 
 
 def is_text(arg: str) -> bool:
@@ -81,12 +125,30 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 def with_services(config: Config, action: Callable[[Services], Awaitable[Any]]) -> Any:
     """Return the result of an action that needs the store and the routes but no server."""
+    import uvloop  # noqa: PLC0415  (see TYPE_CHECKING above)
+
+    from router.services import Services  # noqa: PLC0415
 
     async def inside() -> Any:
         async with Services(config) as services:
             return await action(services)
 
     return uvloop.run(inside())
+
+
+def with_store(config: Config, action: Callable[[Store], Awaitable[T]]) -> T:
+    """Return the result of an action that needs nothing but the store."""
+    from router.store.selection import store_of  # noqa: PLC0415  (see TYPE_CHECKING above)
+
+    async def inside() -> T:
+        store = store_of(config.storage)
+        await store.open()
+        try:
+            return await action(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(inside())
 
 
 def widen(table: Table) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -23,7 +23,9 @@ from router.cli.commands import (
 from router.cli.completion import complete_runs
 from router.config.loading import load
 from router.evals.compare import ComparisonRequest, compare_runs, parse_margins
-from router.services import Services
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
 
 
 @click.command("compare")

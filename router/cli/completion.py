@@ -17,7 +17,6 @@ from providers.errors import EvalrouterError
 from providers.offline.baseline import MODELS
 from router.config.loading import load
 from router.config.schema import Config
-from router.store.sqlite.examination import latest_runs
 
 _PROGRAM = "evalrouter"
 _VARIABLE = "_EVALROUTER_COMPLETE"
@@ -70,6 +69,9 @@ def complete_runs(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
     config = _config(ctx)
     if config is None or config.storage.is_postgres:
         return []
+    # Late: sqlite-utils imports NumPy.
+    from router.store.sqlite.examination import latest_runs  # noqa: PLC0415
+
     try:
         runs = latest_runs(config.storage.sqlite_path(), incomplete)
     except (sqlite3.Error, OSError, UnicodeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -13,7 +14,7 @@ from rich.table import Column, Table
 from evaluators.data import columns as statistics
 from providers.errors import DatasetError
 from router.cli.commands import (
-    Commands,
+    CommandsOnDemand,
     config_option,
     escape,
     json_option,
@@ -22,14 +23,27 @@ from router.cli.commands import (
     print_json,
     print_table,
     with_services,
+    with_store,
 )
 from router.config.loading import load
 from router.datasets.registry import SHOWN_HASH, DatasetView, parse_columns
-from router.services import Services
 from router.store.datasets import DatasetRow
 
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
+    from router.store.protocol import Store
 
-@click.group("dataset", cls=Commands)
+
+@click.group(
+    "dataset",
+    cls=CommandsOnDemand,
+    on_demand={
+        "label": (
+            "router.cli.labelling:dataset_label",
+            "Send rows of a dataset to a route; its answers are the references of a new version.",
+        )
+    },
+)
 def dataset() -> None:
     """Register datasets under names, and look at them."""
 
@@ -90,10 +104,10 @@ def dataset_add(
 def dataset_list(name: str | None, config_path: Path | None, as_json: bool) -> None:
     """List versions, newest first."""
 
-    async def read(services: Services) -> list[DatasetRow]:
-        return await services.store.datasets(name)
+    async def read(store: Store) -> list[DatasetRow]:
+        return await store.datasets(name)
 
-    rows: list[DatasetRow] = with_services(load(config_path), read)
+    rows = with_store(load(config_path), read)
     if as_json:
         print_json([msgspec.structs.replace(row, statistics=()) for row in rows])
         return

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -19,7 +19,7 @@ from evaluators.reports.junit import in_words
 from evaluators.reports.table import to_table
 from providers.errors import EvalrouterError
 from router.cli.commands import (
-    Commands,
+    CommandsOnDemand,
     config_option,
     err,
     escape,
@@ -41,15 +41,39 @@ from router.evals.estimate import Estimate
 from router.evals.executor import RunProgress
 from router.evals.results import Outcome
 from router.gateway.key_administration import find_key
-from router.services import Services
 from router.store.run_logs import LogLine
 from router.store.runs import STOPPED, Run, RunFilter
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
 
 # Seconds between two looks at a run that is followed.
 POLL_S = 0.5
 
 
-@click.group("eval", cls=Commands)
+@click.group(
+    "eval",
+    cls=CommandsOnDemand,
+    on_demand={
+        "compare": (
+            "router.cli.compare:eval_compare",
+            "Compare two runs, or the routes of one, sample by sample.",
+        ),
+        "export": (
+            "router.cli.export:eval_export",
+            "Write a run's rows and judgements with a manifest into a folder of its name.",
+        ),
+        "submit": (
+            "router.cli.submit:eval_submit",
+            "Execute a run on a Ray cluster, as a job of its Jobs API, and follow its log.",
+        ),
+        "tasks": ("router.cli.tasks:tasks", "List the tasks that fill in a run document."),
+        "track": (
+            "router.cli.tracking:eval_track",
+            "Send a run that has ended to MLflow, with its numbers and files.",
+        ),
+    },
+)
 def evaluate() -> None:
     """Run evaluations and look at them."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Column, Table
@@ -22,6 +23,7 @@ from router.cli.commands import (
     print_json,
     print_table,
     with_services,
+    with_store,
 )
 from router.config.documents import Document, convert
 from router.config.loading import load
@@ -31,8 +33,11 @@ from router.evals.experiments import (
     LeaderboardEntry,
     LeaderboardTable,
 )
-from router.services import Services
 from router.store.experiments import Experiment
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
+    from router.store.protocol import Store
 
 _MARKS: dict[Verdict, str] = {
     "better": "[green]▲[/]",
@@ -54,10 +59,10 @@ def experiment() -> None:
 def experiment_list(tag: str | None, config_path: Path | None, as_json: bool) -> None:
     """List experiments, the one with the newest run first."""
 
-    async def read(services: Services) -> list[Experiment]:
-        return await services.store.experiments(tag=tag)
+    async def read(store: Store) -> list[Experiment]:
+        return await store.experiments(tag=tag)
 
-    experiments: list[Experiment] = with_services(load(config_path), read)
+    experiments = with_store(load(config_path), read)
     if as_json:
         print_json(experiments)
         return

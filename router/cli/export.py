@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +13,9 @@ from router.config.loading import load
 from router.datasets.artifacts import open_artifacts
 from router.evals.export import Manifest, export_run, verify
 from router.evals.tables import FORMATS, Format
-from router.services import Services
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
 
 
 @click.command("export")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TextIO, get_args
+from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
 import click
 import msgspec
@@ -66,10 +66,12 @@ from router.evals.judges.study_export import (
 )
 from router.evals.judges.study_report import compared, html, sheets, title, warnings
 from router.evals.tables import FORMATS, Format, write_table
-from router.services import Services
 from router.store.judgements import JudgeUse
 from router.store.studies import Study
 from router.store.usage import EmbeddingUse
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
 
 html_option = click.option(
     "--html",

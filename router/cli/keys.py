@@ -6,7 +6,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 import msgspec
@@ -22,6 +22,7 @@ from router.cli.commands import (
     print_json,
     print_table,
     with_services,
+    with_store,
 )
 from router.config.loading import load
 from router.gateway.key_administration import (
@@ -33,8 +34,11 @@ from router.gateway.key_administration import (
     listed,
     revoke,
 )
-from router.services import Services
 from router.store.keys import BudgetPeriod, KeyRow, Role
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
+    from router.store.protocol import Store
 
 
 @click.group(cls=Commands)
@@ -120,10 +124,10 @@ def key_list(config_path: Path | None, as_json: bool) -> None:
     """List keys, what they may do and what they spent in the current period."""
     now = time.time()
 
-    async def read(services: Services) -> list[ListedKey]:
-        return await listed(services.store, now)
+    async def read(store: Store) -> list[ListedKey]:
+        return await listed(store, now)
 
-    keys = with_services(load(config_path), read)
+    keys = with_store(load(config_path), read)
     if as_json:
         print_json(keys)
         return
@@ -167,8 +171,8 @@ def _key_cells(listed_key: ListedKey) -> tuple[str, ...]:
 def key_revoke(name: str, config_path: Path | None) -> None:
     """Revoke a key by its id or name; running servers refuse it within two seconds."""
 
-    async def end(services: Services) -> KeyRow:
-        return await revoke(services.store, name, time.time())
+    async def end(store: Store) -> KeyRow:
+        return await revoke(store, name, time.time())
 
-    row = with_services(load(config_path), end)
+    row = with_store(load(config_path), end)
     out.print(f"{row.id} ({row.name}) revoked", highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -17,8 +17,10 @@ from router.cli.run_options import NameValue, read_task
 from router.config.loading import load
 from router.datasets.registry import SHOWN_HASH, check_dataset_name, name_of
 from router.evals.labelling import LabelRequest, begin, finish
-from router.services import Services
 from router.store.datasets import DatasetRow
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
 
 
 @click.command("label")

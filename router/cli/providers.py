@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
@@ -23,7 +24,9 @@ from router.cli.commands import (
 from router.cli.completion import complete_providers
 from router.config.loading import load
 from router.gateway.conformance import examine_provider
-from router.services import Services
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
 
 
 @click.group("providers", cls=Commands)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from router.cli.commands import config_option, json_option, out, print_json, with_services
 from router.config.loading import load
 from router.evals.tracking import TrackedRun
-from router.services import Services
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
 
 
 @click.command("track")

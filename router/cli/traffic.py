@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -22,8 +23,10 @@ from router.config.loading import load
 from router.records import user_id
 from router.sealing.deletion import Deletion
 from router.sealing.job import SealingResult
-from router.services import Services
 from router.store.traffic import TrafficFilter
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
 
 
 @click.group(cls=Commands)

@@ -25,11 +25,10 @@ from providers.offline.baseline import (
     BaselineConfig,
     end_early,
     lead,
-    rank,
     sentences,
-    similarity,
     textrank,
 )
+from providers.offline.sentence_ranks import rank, similarity
 from providers.translation.compose import count_tokens
 
 ARTICLE = """\

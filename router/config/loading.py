@@ -22,6 +22,7 @@ from router.config.documents import UNREAD, Problem, read_yaml, refusal, require
 from router.config.evaluation import Datasets, Evaluation, evaluation_problems, with_hub
 from router.config.prices import Price
 from router.config.providers import read_providers, token_problems
+from router.config.review import Review, review_problems
 from router.config.routes import KeepBodies, Route, route_problems
 from router.config.schema import Cache, Config
 from router.config.section import SectionReader
@@ -163,6 +164,8 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     reader.add(storage_problems(document, storage))
     tracking = reader.section("tracking", Tracking)
     reader.add(tracking_problems(document, tracking))
+    review = reader.section("review", Review)
+    reader.add(review_problems(document, review))
     evaluation = reader.section("evaluation", Evaluation)
     reader.add(evaluation_problems(document, evaluation, server, storage))
     return Config(
@@ -181,6 +184,7 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
         cache=reader.section("cache", Cache),
         telemetry=reader.section("telemetry", Telemetry),
         tracking=with_variables(tracking, environ),
+        review=review,
         models=_read_models(reader, environ),
     )
 

@@ -8,6 +8,7 @@ from providers.base import Positive, ProviderConfig
 from providers.http.transport import HttpLimits
 from router.config.evaluation import Datasets, Evaluation
 from router.config.prices import Price
+from router.config.review import Review
 from router.config.routes import KeepBodies, Route
 from router.config.section import Count, Section
 from router.config.server import Server
@@ -49,6 +50,7 @@ class Config(Section, frozen=True, kw_only=True):
         cache: see Cache.
         telemetry: see Telemetry.
         tracking: see Tracking.
+        review: see Review.
         models: name to the model that `evalrouter models serve` hosts, of the class its engine
             names. Runs that say `execution: ray` may load them themselves, as `models/<name>`.
     """
@@ -66,4 +68,5 @@ class Config(Section, frozen=True, kw_only=True):
     cache: Cache = Cache()
     telemetry: Telemetry = Telemetry()
     tracking: Tracking = Tracking()
+    review: Review = Review()
     models: dict[str, hosting.ModelConfig] = msgspec.field(default_factory=dict)

@@ -11,6 +11,7 @@ stream splits over two events: what must not be written down at all belongs to a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 HIDDEN = b"***"
 
@@ -70,3 +71,14 @@ def redact(body: bytes) -> bytes:
     for pattern in _SHAPES:
         body = pattern.sub(HIDDEN, body)
     return body
+
+
+def secret_spans(text: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where a text that need not be JSON has secrets, as far as no key names them."""
+    for match in _SCHEMES.finditer(text):
+        yield match.end(1), match.end()
+    for match in _IN_URL.finditer(text):
+        yield match.end(1), match.end() - 1
+    for pattern in _SHAPES:
+        for match in pattern.finditer(text):
+            yield match.span()

@@ -105,6 +105,8 @@ def _needed(config: Config) -> dict[str, str]:
         needed["otel"] = "telemetry.otlp_endpoint"
     if config.tracking.mlflow:
         needed["mlflow"] = "tracking.mlflow"
+    if config.review.pranks.languages:
+        needed["metrics"] = "review.pranks.languages"
     for name, model in config.models.items():
         needed.setdefault("ray", f"models.{name}")
         needed.setdefault(ENGINE_EXTRAS[model.engine], f"models.{name}")

@@ -5,7 +5,7 @@
     events.e_value()
 
     means = MeanTest(margin=0.02)              # bounded scores, and how much worse they may be
-    means.add(differences(values, arms, probability=0.05, center=0.8))
+    means.add(differences(values, arms, probability=0.05, center=0.8, variance=0.04))
     means.shown(), means.worse()
 
     rejected([e_1, e_2, e_3], alpha=0.05)      # e-BH
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from evaluators.stats.always_valid import AsymptoticTest
 from evaluators.stats.resampling import Floats
-from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM, BETS
+from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
 
 RATIOS = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)
 """How many times as frequent the candidate's events may be, as alternatives to "no more"."""
@@ -38,8 +38,14 @@ RATIOS = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)
 IMBALANCES = (1 / 4, 1 / 2, 1 / 1.25, 1 / 1.1, 1.1, 1.25, 2.0, 4.0)
 """The alternatives to "assigned as planned", as ratios of the odds."""
 
+MULTIPLES = (1 / 3, 2 / 3, 4 / 3, 8 / 3, 10.0, 50.0)
+"""Bets, as multiples of what is best for a mean that is the margin away from the hypothesis."""
+
+_TYPICAL_GAP = 0.02  # of the range, where the margin is 0
+_LARGEST_BET = 0.9  # of what leaves the capital above 0
 _RATIO_LIMIT = 1000.0  # intervals of a ratio end here
 _HALVINGS = 40
+_TINY = 1e-12
 
 
 class RatioTest(msgspec.Struct, kw_only=True):
@@ -99,19 +105,21 @@ class Differences(NamedTuple):
         values: one per unit, shape (n,).
         low: the smallest possible value.
         high: the largest.
+        variance: that earlier batches let expect.
     """
 
     values: Floats
     low: float
     high: float
+    variance: float
 
 
 class MeanTest(msgspec.Struct, kw_only=True):
     """Whether the candidate's mean is not inferior by a margin, and whether it is worse by more.
 
-    The capital of gamblers who bet fixed shares of what a value allows (Waudby-Smith and Ramdas
-    2024, JRSS B 86:1-27), on each side, averaged over `BETS`. Higher values are better. The bets
-    may depend on earlier batches, not on the values that are added with them.
+    The capital of gamblers who bet on either side (Waudby-Smith and Ramdas 2024, JRSS B 86:1-27),
+    averaged over `MULTIPLES`. Higher values are better. The bets may depend on earlier batches, not
+    on the values that are added with them.
 
     Attributes:
         margin: how far below the control's mean the candidate's may be; below 0, how far above it
@@ -124,8 +132,8 @@ class MeanTest(msgspec.Struct, kw_only=True):
     """
 
     margin: float
-    gains: list[float] = msgspec.field(default_factory=lambda: [0.0] * len(BETS))
-    losses: list[float] = msgspec.field(default_factory=lambda: [0.0] * len(BETS))
+    gains: list[float] = msgspec.field(default_factory=lambda: [0.0] * len(MULTIPLES))
+    losses: list[float] = msgspec.field(default_factory=lambda: [0.0] * len(MULTIPLES))
     units: int = 0
     total: float = 0.0
     squares: float = 0.0
@@ -134,7 +142,7 @@ class MeanTest(msgspec.Struct, kw_only=True):
         """Bet on the differences of units that have not counted before."""
         if not len(drawn.values):
             return
-        up, down = bets(drawn.low, drawn.high, self.margin)
+        up, down = bets(drawn, self.margin)
         beyond = drawn.values + self.margin
         self.gains = (np.array(self.gains) + np.log1p(np.outer(up, beyond)).sum(axis=1)).tolist()
         self.losses = (
@@ -146,7 +154,7 @@ class MeanTest(msgspec.Struct, kw_only=True):
 
     def restart(self) -> None:
         """Forget what speaks for the candidate, and the estimate; what speaks against it stays."""
-        self.gains = [0.0] * len(BETS)
+        self.gains = [0.0] * len(MULTIPLES)
         self.units, self.total, self.squares = 0, 0.0, 0.0
 
     def shown(self) -> float:
@@ -176,15 +184,16 @@ class MeanTest(msgspec.Struct, kw_only=True):
         return AsymptoticTest(mean, error, self.units).interval(level)
 
 
-def ratio_logs(ratios: Sequence[float], probability: float) -> tuple[Floats, Floats]:
+def ratio_logs(ratios: Sequence[float], probability: float | Floats) -> tuple[Floats, Floats]:
     """Return the logs of what an event of the candidate, and of the control, multiplies by.
 
     Args:
         ratios: the alternatives, shape (k,).
-        probability: that an event is the candidate's where it is no worse, above 0 and below 1.
+        probability: that an event is the candidate's where it is no worse, above 0 and below 1; of
+            any shape, to which the results add one axis of size k.
     """
     values = np.array(ratios)
-    shared = np.log1p(probability * (values - 1))
+    shared = np.log1p(np.multiply.outer(probability, values - 1))
     return np.log(values) - shared, -shared
 
 
@@ -224,41 +233,71 @@ def ratio_interval(
 
 
 def differences(
-    values: Floats, arms: NDArray[np.bool_], *, probability: float, center: float
+    values: Floats,
+    arms: NDArray[np.bool_],
+    *,
+    probability: float,
+    center: float,
+    variance: float,
 ) -> Differences:
     """Return (A - p) / (p (1 - p)) (value - center), whose expectation is the means' difference.
 
-    By inverse probability weights. Any center that earlier batches determine is valid, and the mean
-    of all units makes the variance small.
+    By inverse probability weights. Any center and variance that earlier batches determine are
+    valid; those of all units let the capital grow fastest.
 
     Args:
         values: of the units, from 0 to 1, shape (n,).
         arms: whether each unit is the candidate's, shape (n,).
         probability: that a unit is the candidate's.
         center: what is subtracted from each value, from 0 to 1.
+        variance: of the values.
     """
     weights = np.where(arms, 1 / probability, -1 / (1 - probability))
     low, high = bounds(probability, center)
-    return Differences(weights * (values - center), low, high)
+    expected = variance / (probability * (1 - probability))
+    return Differences(weights * (values - center), float(low), float(high), expected)
 
 
-def bounds(probability: float, center: float) -> tuple[float, float]:
-    """Return the smallest and largest that `differences` can be."""
-    above, below = (1 - center), center
+def bounds(probability: float | Floats, center: float | Floats) -> tuple[Floats, Floats]:
+    """Return the smallest and largest that `differences` can be, of numbers or of arrays."""
+    above, below = 1 - np.asarray(center), np.asarray(center)
+    share = np.asarray(probability)
     return (
-        -max(below / probability, above / (1 - probability)),
-        max(above / probability, below / (1 - probability)),
+        -np.maximum(below / share, above / (1 - share)),
+        np.maximum(above / share, below / (1 - share)),
     )
 
 
-def bets(low: float, high: float, margin: float) -> tuple[Floats, Floats]:
+class DifferenceRange(Protocol):
+    """What bets depend on, of numbers or of arrays."""
+
+    @property
+    def low(self) -> float | Floats:
+        """Return the smallest possible difference."""
+        ...
+
+    @property
+    def high(self) -> float | Floats:
+        """Return the largest."""
+        ...
+
+    @property
+    def variance(self) -> float | Floats:
+        """Return the variance that is expected."""
+        ...
+
+
+def bets(drawn: DifferenceRange, margin: float) -> tuple[Floats, Floats]:
     """Return the bets that the mean is above -margin, and those that it is below.
 
-    Each is a share from `BETS` of the largest that leaves the capital above 0 at every value from
-    low to high, shape (k,).
+    Capital grows fastest, nearly, by the distance of the mean over the variance; no bet may lose
+    more than nine tenths on one value. The results add one axis of size k to the ranges.
     """
-    shares = np.array(BETS)
-    return shares / (-low - margin), shares / (high + margin)
+    gap = abs(margin) or _TYPICAL_GAP
+    aims = np.multiply.outer(gap / np.maximum(drawn.variance, _TINY), np.array(MULTIPLES))
+    limits = (-np.asarray(drawn.low) - margin, np.asarray(drawn.high) + margin)
+    up, down = (np.minimum(aims, _LARGEST_BET / limit[..., None]) for limit in limits)
+    return up, down
 
 
 def rejected(e_values: Sequence[float], alpha: float) -> list[int]:

@@ -288,6 +288,7 @@ class SignalState(msgspec.Struct, kw_only=True):
         open: units whose mean is being taken.
         closed: how many units' means have been taken, in all steps.
         closed_total: of these means.
+        closed_squares: of these means.
         recent: the control's recent values, of `above_p95`.
         passed: whether the goal has been shown in this step.
     """
@@ -301,6 +302,7 @@ class SignalState(msgspec.Struct, kw_only=True):
     open: dict[str, OpenUnit] = {}
     closed: int = 0
     closed_total: float = 0.0
+    closed_squares: float = 0.0
     recent: RecentQuantile | None = None
     passed: bool = False
 
@@ -768,13 +770,20 @@ class RolloutRules:
             return
         values = np.array([value for _, value in closed])
         if signal.kind == "paired_score":
-            test.add(Differences(values, -1.0, 1.0))
-            return
-        center = (memory.closed_total + 0.5) / (memory.closed + 1)
-        candidates = np.array([candidate for candidate, _ in closed])
-        test.add(differences(values, candidates, probability=probability, center=center))
+            variance = (memory.closed_squares + 1.0) / (memory.closed + 1)
+            drawn = Differences(values, -1.0, 1.0, variance)
+        else:
+            candidates = np.array([candidate for candidate, _ in closed])
+            center = (memory.closed_total + 0.5) / (memory.closed + 1)
+            around = memory.closed_squares - memory.closed * center**2
+            variance = (max(0.0, around) + 0.25) / (memory.closed + 1)
+            drawn = differences(
+                values, candidates, probability=probability, center=center, variance=variance
+            )
+        test.add(drawn)
         memory.closed += len(closed)
         memory.closed_total += float(values.sum())
+        memory.closed_squares += float(values @ values)
 
     def _gather(
         self, signal: Signal, item: Observation, value: float, until: float

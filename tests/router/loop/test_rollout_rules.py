@@ -295,9 +295,11 @@ def test_pairs_need_no_arms():
     assert rules.decide().rule == "no_data"
     observed(rules, requests(30, candidate=True, prefix="more", win=0.5), hours=1)
     decision = rules.decide()
-    # 49 pairs of 0.5, margin 0.1: the capital of bets of 0.9 / 2^k on 0.6, of at most 0.9.
-    shares = 0.9 * 0.5 ** np.arange(7)
-    expected = ((1 + shares / 0.9 * 0.6) ** 49).mean()
+    # 19 pairs of 0.5 and then 30, margin 0.1: bets on 0.6, of at most 0.9 of 1 / (1 - 0.1).
+    multiples = np.array([1 / 3, 2 / 3, 4 / 3, 8 / 3, 10, 50])
+    first = np.minimum(multiples * 0.1 / 1, 1.0)
+    second = np.minimum(multiples * 0.1 / ((19 * 0.25 + 1) / 20), 1.0)
+    expected = ((1 + first * 0.6) ** 19 * (1 + second * 0.6) ** 30).mean()
     assert decision.readings[0].shown == pytest.approx(expected)
     assert decision.action == "step_up"
 

@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray test-notebook test-client test-mlflow test-outages fuzz mutants evidence test-vllm test-llama-cpp providers lint bench constraints notebook clean
+.PHONY: demo docs client dist site test test-ray test-notebook test-client test-mlflow test-outages fuzz mutants evidence evidence-rollouts test-vllm test-llama-cpp providers lint bench constraints notebook clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -83,6 +83,11 @@ mutants: .venv/mutants
 # One thread for each process: two of them would wait for each other's.
 evidence: .venv/dev
 	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence
+	$(MAKE) evidence-rollouts
+
+# The part of it about rollouts: minutes.
+evidence-rollouts: .venv/dev
+	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence.rollouts
 
 lint: .venv/dev
 	$(BIN)/ruff check .

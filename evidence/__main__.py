@@ -13,18 +13,12 @@ narrowest method that covers, and how often a test, verdict or gate was wrong.
 from __future__ import annotations
 
 import argparse
-import datetime
 import multiprocessing
 import os
-import platform
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-import numpy
 
 from evidence.catalogue import CELLS
 from evidence.journal import Draws, Journal, code
@@ -36,9 +30,7 @@ from evidence.measures import (
     count,
     replications_of,
 )
-from evidence.table import HEAD, row
-
-RESULTS = Path(__file__).parent / "results"
+from evidence.table import HEAD, record, row
 
 
 def main() -> int:
@@ -81,35 +73,13 @@ def main() -> int:
         took += f", without the {resumed:,} cells that the journal had"
     print(f"\n{took}", file=sys.stderr)
     if options.record:
-        _record(lines, took)
+        record("evidence", "python -m evidence", lines, took)
     return int(outside > 0)
 
 
 def _count(number: int, replications: int, seed: int) -> tuple[int, Counts]:
     cell = CELLS[number]
     return number, count(cell, replications_of(cell, replications), seed=seed)
-
-
-def _record(lines: Sequence[str], took: str) -> None:
-    """Write the table with what it takes to make it again."""
-    today = datetime.datetime.now(datetime.UTC).date()
-    place = RESULTS / f"{today}-evidence.md"
-    command = f"python -m evidence {' '.join(sys.argv[1:])}"
-    version = f"Python {platform.python_version()}, NumPy {numpy.__version__}"
-    heading = f"# Evidence, {today}\n\n`{command}` at commit {_commit()}; {version}.\n\n{took}."
-    place.write_text("\n".join([heading, "", *lines, ""]), encoding="utf-8")
-
-
-def _commit() -> str:
-    """Return the commit, with a mark where files differ from it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607
-        capture_output=True,
-        check=True,
-        cwd=RESULTS.parent,
-        text=True,
-    )
-    return described.stdout.strip()
 
 
 def _options() -> argparse.Namespace:

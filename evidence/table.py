@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import datetime
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy
 
 from evidence.cells import Cell
 from evidence.measures import WIDER, Finding
 
+RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
     "computed",
     "data",
@@ -60,3 +68,32 @@ def _remarks(cell: Cell, finding: Finding) -> Iterable[str]:
         yield cell.over
     if cell.sequential:
         yield f"{counts.replications:,} replications"
+
+
+def record(name: str, program: str, lines: Sequence[str], took: str) -> None:
+    """Write a page in `RESULTS` with a table and what it takes to make it again.
+
+    Args:
+        name: of the page, after today's date.
+        program: that printed the table; its options are this process's.
+        lines: of the table.
+        took: in words, how long it took.
+    """
+    today = datetime.datetime.now(datetime.UTC).date()
+    command = " ".join([program, *sys.argv[1:]])
+    version = f"Python {platform.python_version()}, NumPy {numpy.__version__}"
+    heading = f"# {name.capitalize()}, {today}\n\n`{command}` at commit {_commit()}; {version}."
+    page = "\n".join([f"{heading}\n\n{took}.", "", *lines, ""])
+    (RESULTS / f"{today}-{name}.md").write_text(page, encoding="utf-8")
+
+
+def _commit() -> str:
+    """Return the commit, with a mark where files differ from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],  # noqa: S607
+        capture_output=True,
+        check=True,
+        cwd=RESULTS.parent,
+        text=True,
+    )
+    return described.stdout.strip()

@@ -44,7 +44,7 @@ MULTIPLES = (1 / 3, 2 / 3, 4 / 3, 8 / 3, 10.0, 50.0)
 _TYPICAL_GAP = 0.02  # of the range, where the margin is 0
 _LARGEST_BET = 0.9  # of what leaves the capital above 0
 _RATIO_LIMIT = 1000.0  # intervals of a ratio end here
-_HALVINGS = 40
+_HALVINGS = 20
 _TINY = 1e-12
 
 

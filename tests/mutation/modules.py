@@ -45,4 +45,16 @@ MODULES = {
         "evaluators.stats.unpaired",
         ("tests/evaluators/stats/test_unpaired.py", "tests/evaluators/stats/test_differences.py"),
     ),
+    "randomised": Module(
+        "evaluators.stats.randomised", ("tests/evaluators/stats/test_randomised.py",)
+    ),
+    "recent_quantile": Module(
+        "evaluators.stats.recent_quantile", ("tests/evaluators/stats/test_randomised.py",)
+    ),
+    "rollout_rules": Module(
+        "router.loop.rollout_rules", ("tests/router/loop/test_rollout_rules.py",)
+    ),
+    "rollout_forecast": Module(
+        "router.loop.rollout_forecast", ("tests/router/loop/test_rollout_forecast.py",)
+    ),
 }

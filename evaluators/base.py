@@ -22,6 +22,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
             `predictions`, OpenAI's `sample.output_text`; None in a dataset without answers. It
             belongs to no route: a run that is to score it says so, and every other run sends
             requests as if it were absent.
+        parameters: fields that are sent with the messages, in place of those of the run that have
+            their names: a client's request that is sent once more keeps its own.
     """
 
     id: str
@@ -29,6 +31,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     references: tuple[str, ...] = ()
     fields: dict[str, Any] = {}
     answer: str | None = None
+    parameters: dict[str, Any] = {}
 
     @property
     def cluster(self) -> str:

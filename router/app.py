@@ -43,6 +43,7 @@ from router.api import (
     query_parameters,
     routes,
     run_logs,
+    shadows,
     tasks,
     tracking,
     traffic,
@@ -75,8 +76,12 @@ def create_app(services: Services) -> ASGIApp:
             try:
                 services.jobs.serve()
                 await services.sealing.open()
+                await services.shadows.open()
                 yield
             finally:
+                services.shadows.drain()
+                await services.jobs.close()
+                await services.shadows.close()
                 await services.sealing.close()
                 await listings.close()
                 await services.key_sync.close()
@@ -92,6 +97,9 @@ def create_app(services: Services) -> ASGIApp:
             routes.show_route,
             routes.put_route,
             routes.delete_route,
+            shadows.list_shadows,
+            shadows.show_shadow,
+            shadows.change_shadow,
             evals.create_run,
             tasks.list_tasks,
             plugins.list_metrics,

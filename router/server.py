@@ -154,6 +154,7 @@ class UvicornServer(uvicorn.Server):
         for connection in state.all_connections():
             connection.shutdown()
         # Runs get the same time for what they have in flight, and begin nothing new.
+        self.services.shadows.drain()
         runs = asyncio.create_task(self.services.jobs.close(self._limits.drain_seconds))
         while time.monotonic() < self._drained_by:
             if not state.connections and not state.tasks and runs.done():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -42,7 +42,8 @@ from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
 from router.gateway.telemetry import ProcessMetrics
 from router.loop.copied_rows import CopiedRowsDeletion
-from router.records import TrafficClass
+from router.loop.shadow import Shadows
+from router.records import Target, TrafficClass
 from router.sealing.deletion import Recordings, RequestDeletion
 from router.sealing.files import SealedFiles, require_parquet
 from router.sealing.job import Sealing
@@ -112,6 +113,7 @@ class Services:
         recorded: reads those records, live and sealed.
         deletion: deletes requests wherever they are stored.
         sealing: moves old records into files; a server opens and closes it (`app.py`).
+        shadows: compares routes with candidates; a server opens and closes it (`app.py`).
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
         draining: whether the process is about to end and takes no new work.
@@ -157,7 +159,6 @@ class Services:
             self.routes, self.dispatcher, self.prices, self.traffic, config.models
         )
         self.datasets = DatasetRegistry(self.store, config)
-        self._seal(config)
         self.tracker = Tracker(self.store, config.tracking, self.masks)
         self.jobs = Jobs(
             self.store,
@@ -169,6 +170,18 @@ class Services:
         self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
         self.experiments = Experiments(self.store)
         self.studies = Studies(self.store, requester, self.providers)
+        self.shadows = Shadows(
+            self.store,
+            self.runs,
+            self.jobs,
+            requester=requester,
+            routes=self.routes,
+            allowed=config.evaluation,
+            owner=this_owner(),
+            outdated=self.traffic.outdated,
+            is_busy=self._is_busy,
+        )
+        self._seal(config)
         self._watch_queues_and_cache()
         self._watch_targets()
         self._share = share
@@ -187,7 +200,7 @@ class Services:
             if provider.record
         )
         copied = CopiedRowsDeletion(self.store, self.datasets)
-        self.deletion = RequestDeletion([self.recorded, copied, recordings])
+        self.deletion = RequestDeletion([self.recorded, copied, self.shadows, recordings])
         self.sealing = Sealing(
             self.store,
             self._sealed_files,
@@ -213,6 +226,13 @@ class Services:
         )
         watch("cache_bytes", lambda: [((), cache.size)], help="What the response cache takes.")
         watch("cache_entries", lambda: [((), len(cache))], help="Answers in the response cache.")
+        watch(
+            "shadow_requests",
+            self.shadows.counts,
+            labels=("route", "reason"),
+            help="Live requests of routes with a shadow, by what became of them there; of the one "
+            "process that sends them.",
+        )
 
     def _watch_targets(self) -> None:
         classes: tuple[TrafficClass, ...] = ("live", "eval")
@@ -244,6 +264,10 @@ class Services:
             labels=("class", "target", "stage"),
             help="Requests in flight at a target, and in the queue before it.",
         )
+
+    def _is_busy(self, targets: Collection[Target]) -> bool:
+        """Return whether live requests wait for a place at one of some targets."""
+        return any(state.waiting for state in self.dispatcher.states() if state.target in targets)
 
     async def __aenter__(self) -> Services:
         await self.store.open()

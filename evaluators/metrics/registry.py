@@ -108,6 +108,13 @@ def build(spec: MetricSpec, *, param: str = "metrics") -> AnyMetric:
     return metric
 
 
+def routes_of(metric: AnyMetric) -> tuple[str, ...]:
+    """Return the routes that a metric requests: its judges, or whose embeddings it compares."""
+    if isinstance(metric, JudgeMetric):
+        return tuple(metric.judges)
+    return (metric.route,) if isinstance(metric, EmbeddingMetric) else ()
+
+
 def installed_metrics() -> Plugins:
     """Return the metrics that packages install; none of them is imported."""
     return find(ENTRY_POINTS, built_in=METRICS)

@@ -145,6 +145,8 @@ def always_valid_test(
     n = len(values)
     if n < 2:
         return NoTest()
+    if clusters is not None and len(set(clusters)) == len(values):
+        clusters = None  # each stands alone
     if clusters is None and low is not None and high is not None:
         return BettingTest(values, low, high)
     units = float(n) if clusters is None else effective_clusters(clusters)

@@ -21,6 +21,7 @@ from router.config.routes import Route
 from router.evals.experiments import ExperimentChange
 from router.evals.judges.people_labels import LabelledAnswers
 from router.evals.labelling import LabelRequest
+from router.loop.shadow import ShadowChange
 
 Described = dict[str, Any]
 
@@ -54,6 +55,7 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "POST /datasets/label/{run_id}": RequestBodyKind(LabelName, required=False),
     "POST /keys": RequestBodyKind(NewKey),
     "PUT /routes/{name}": RequestBodyKind(Route),
+    "POST /routes/{name}/shadow": RequestBodyKind(ShadowChange),
     "POST /providers/{name}/conformance": _EMPTY,
 }
 # The type is not JSON.

@@ -42,6 +42,7 @@ async def put_route(
 ) -> RouteView:
     """Set a route, new or not, without dropping a request. The body is as in the config file."""
     document = await document_of(request)
+    await services.shadows.check(name, services.routes.read(name, document.data))
     return RouteView(name, "override", await services.routes.put(name, document.data))
 
 

@@ -53,6 +53,10 @@ COMMANDS = {
     ),
     "providers": ("router.cli.providers:providers", "Work with the providers of the config."),
     "serve": ("router.cli.serve:serve", "Start the server."),
+    "shadow": (
+        "router.cli.shadows:shadow",
+        "Compare routes with candidates that answer copies of their requests (`shadow:`).",
+    ),
     "store": ("router.cli.store:store", "Move everything that is stored to another database."),
     "traffic": (
         "router.cli.traffic:traffic",

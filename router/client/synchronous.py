@@ -35,6 +35,7 @@ from router.client.types import (
     Run,
     RunState,
     SampleRow,
+    ShadowView,
     ShownDataset,
     Study,
     StudyKind,
@@ -912,6 +913,28 @@ class Routes:
     def delete(self, name: str) -> None:
         """Drop what was set at run time; the config file's route, if it has one, is back."""
         self._connection.request(ApiCall("DELETE", f"/routes/{calls.quoted(name)}"))
+
+    def shadows(self) -> Rows[ShadowView]:
+        """Return the routes that have a shadow, with what was judged and why the rest was not."""
+        answer = self._connection.request(ApiCall("GET", "/shadows"))
+        return Rows(answer["data"])
+
+    def shadow(self, name: str) -> ShadowView:
+        """Return a route's shadow: its `report` has the candidates beside what clients got."""
+        call = ApiCall("GET", f"/routes/{calls.quoted(name)}/shadow")
+        return cast("ShadowView", self._connection.request(call))
+
+    def pause_shadow(self, name: str, reason: str) -> ShadowView:
+        """Send no request of a route to its candidates until the shadow is resumed."""
+        return self._change_shadow(name, {"action": "pause", "reason": reason})
+
+    def resume_shadow(self, name: str, reason: str = "") -> ShadowView:
+        """Send requests of a route to its candidates again."""
+        return self._change_shadow(name, {"action": "resume", "reason": reason})
+
+    def _change_shadow(self, name: str, change: Mapping[str, Any]) -> ShadowView:
+        call = ApiCall("POST", f"/routes/{calls.quoted(name)}/shadow", {}, dict(change))
+        return cast("ShadowView", self._connection.request(call))
 
 
 class Providers:

@@ -353,6 +353,23 @@ class RouteView(TypedDict):
     override_error: str
 
 
+class ShadowView(TypedDict):
+    """A shadow of a route. `report` and `judges` are there where one shadow was requested."""
+
+    route: str
+    state: Literal["running", "paused", "blocked"]
+    reason: str
+    changed_by: str
+    changed_at: float | None
+    blocked: str
+    run: str
+    shadow: dict[str, Any] | None
+    spent_today_usd: float
+    funnel: dict[str, Any]
+    report: NotRequired[Report | None]
+    judges: NotRequired[list[dict[str, Any]]]
+
+
 class Study(TypedDict):
     """A calibration of a judge, a comparison or a tournament; `detail` is empty in lists."""
 

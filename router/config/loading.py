@@ -158,7 +158,7 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     reader.add(token_problems(document, ("datasets", "hf_token"), datasets.hf_token))
     if providers is not None:
         for name, route in routes.items():
-            reader.add(route_problems(reader, name, route, providers))
+            reader.add(route_problems(reader, name, route, providers, routes))
     section = data.get("storage")
     storage = with_environment(storage, section if isinstance(section, dict) else {}, environ)
     reader.add(storage_problems(document, storage))

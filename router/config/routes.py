@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,6 +14,7 @@ from providers.yaml_documents import kind_of
 from router.config.documents import Document, DocumentPath, Problem, refusal
 from router.config.providers import KEY_VARIABLES, Providers, reasoning_problems
 from router.config.section import IN_PLACE, NAME, Count, Section, SectionReader
+from router.config.shadow import Shadow, shadow_problems
 
 _STICKY = "^(user|conversation|header:[A-Za-z0-9-]{1,64})$"
 
@@ -146,6 +147,9 @@ class Route(Section, frozen=True, kw_only=True):
         traffic_days: how many days its requests stay on record; 0 for ever. None for the storage's
             own `traffic_days`.
         cache: see RouteCache; None for no cache unless a request asks for it.
+        share_bodies_with: names of providers that may see what the route's users write although
+            they do not answer them: those of a shadow's candidates and judges.
+        shadow: see Shadow; None for no shadow.
     """
 
     targets: Annotated[tuple[RouteTarget, ...], msgspec.Meta(min_length=1)]
@@ -161,6 +165,13 @@ class Route(Section, frozen=True, kw_only=True):
     record_sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     traffic_days: NotNegative | None = None
     cache: RouteCache | None = None
+    share_bodies_with: tuple[str, ...] = ()
+    shadow: Shadow | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The `provider/model` that may answer the route's requests."""
+        return (*(target.model for target in self.targets if target.weight), *self.fallback)
 
 
 def parse_route(name: str, data: Any, providers: Providers) -> Route:
@@ -184,9 +195,16 @@ def parse_route(name: str, data: Any, providers: Providers) -> Route:
 
 
 def route_problems(
-    reader: SectionReader, name: str, route: Route, providers: Providers
+    reader: SectionReader,
+    name: str,
+    route: Route,
+    providers: Providers,
+    routes: Mapping[str, Route] | None = None,
 ) -> Iterator[Problem]:
-    """Yield what types cannot say: names that must exist, settings that must agree."""
+    """Yield what types cannot say: names that must exist, settings that must agree.
+
+    `routes` are all of them, where they are known.
+    """
     document = reader.document
     place: DocumentPath = ("routes", name)
     if not NAME.fullmatch(name):
@@ -204,6 +222,24 @@ def route_problems(
         yield from _contradictions(document, place, route)
         if not any(target.weight for target in route.targets):
             yield document.problem((*place, "targets"), "every weight is 0")
+    for n, provider in enumerate(route.share_bodies_with):
+        if provider not in providers:
+            yield document.problem(
+                (*place, "share_bodies_with", n),
+                f"no provider {provider!r}.{closest(provider, providers)}",
+            )
+    if route.shadow is not None:
+        answering = {target.model for target in route.targets if target.weight}
+        for n, model in enumerate(route.shadow.targets):
+            at = (*place, "shadow", "targets", n)
+            yield from _target_problems(document, providers, at, model)
+            if model in answering:
+                yield document.problem(
+                    at,
+                    f"{model} answers this route's requests already, so that it would be compared "
+                    "with itself",
+                )
+        yield from shadow_problems(document, place, route, routes)
 
 
 def _contradictions(document: Document, place: DocumentPath, route: Route) -> Iterator[Problem]:

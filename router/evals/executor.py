@@ -28,6 +28,7 @@ from evaluators.execution.evaluation import AnsweredItem, CellResult, CellTask, 
 from evaluators.execution.scheduler import Lane, LanePlace
 from evaluators.execution.scoring import Scorer
 from evaluators.execution.worker_pool import Scores, WorkerPool
+from evaluators.metrics.registry import routes_of
 from evaluators.stats.sequential import StopRule
 from evaluators.text.answers import SHORTFALLS, read_answer, reads_text
 from router.config.section import IN_PLACE
@@ -45,7 +46,6 @@ from router.evals.validation import (
     lacking_scores,
     outputs_of,
     requested_routes,
-    routes_of,
 )
 from router.gateway.routing import share
 from router.records import Attempt

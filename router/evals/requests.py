@@ -179,20 +179,21 @@ class EvalRequester:
         Args:
             route: a route's name, or `provider/model`.
             sample: whose messages to send.
-            parameters: sent with them.
+            parameters: sent with them, unless the sample has its own.
             fallback: whether another target of the route may answer.
             table: the routes as they were when the run began; None for as they are.
 
         Raises:
             ModelNotFoundError: `route` is neither a route nor `provider/model`.
         """
-        fields = {**parameters, "messages": sample.messages}
+        fields = {**parameters, **sample.parameters, "messages": sample.messages}
         return self._prepared(
             (table or self.table).plan(route, share(sample.id, route)),
             "chat/completions",
             fields,
             fallback=fallback,
-            on_unsupported="error",
+            # A client's own request is sent as the route would send it.
+            on_unsupported="drop" if sample.parameters else "error",
         )
 
     def prepare_judge_request(self, request: JudgeRequest) -> PreparedRequest:

@@ -155,7 +155,7 @@ class Runs:
     def _new_run(self, checked: _CheckedRun, *, base: Path, runner: Runner, key_id: str) -> Run:
         document, samples = checked.document, checked.dataset.count
         return Run(
-            id=_new_id(self._now()),
+            id=new_id(self._now()),
             name=document.name or as_name(checked.dataset_name),
             state="queued",
             document=msgspec.to_builtins(document),
@@ -272,6 +272,12 @@ class Runs:
                 too many.
         """
         run = await self.find(run_id)
+        gone = await self._store.deleted_texts(run.id)
+        if gone:
+            raise ConflictError(
+                f"{run.id}: the texts of {gone:,} of its samples were deleted, so that they cannot "
+                "be scored again"
+            )
         document = stored_document(run)
         # Before they are built, which reads their files; those that stay, once it is known which.
         given = msgspec.structs.replace(document, metrics=tuple(specs) or document.metrics)
@@ -413,6 +419,6 @@ class Runs:
         return msgspec.structs.replace(outcome, hardware=hardware)
 
 
-def _new_id(now: float) -> str:
+def new_id(now: float) -> str:
     """Return a new id. Ids sort by time: milliseconds, then randomness."""
     return f"run_{int(now * 1000):011x}{uuid.uuid4().hex[:8]}"

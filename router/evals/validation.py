@@ -11,14 +11,13 @@ from evaluators.base import (
     PRECOMPUTED,
     AnyMetric,
     Declared,
-    EmbeddingMetric,
-    JudgeMetric,
     Output,
     Score,
 )
 from evaluators.document import RunDocument
 from evaluators.judge.graded import Graded, raw_name
 from evaluators.metrics import registry
+from evaluators.metrics.registry import routes_of
 from evaluators.reports import gates as gate_rules
 from evaluators.reports.gates import Gate
 from evaluators.stats.sequential import check_stop
@@ -228,13 +227,6 @@ def check_stop_when(document: RunDocument, metrics: Sequence[Declared]) -> None:
 def requested_routes(document: RunDocument) -> tuple[str, ...]:
     """Return the routes to which the run sends requests."""
     return tuple(route for route in document.routes if route != PRECOMPUTED)
-
-
-def routes_of(metric: AnyMetric) -> tuple[str, ...]:
-    """Return the routes that a metric requests: its judges, or whose embeddings it compares."""
-    if isinstance(metric, JudgeMetric):
-        return tuple(metric.judges)
-    return (metric.route,) if isinstance(metric, EmbeddingMetric) else ()
 
 
 def check_routes(

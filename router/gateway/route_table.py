@@ -111,13 +111,17 @@ class Routes:
         days = {name: days for name, days in stated.items() if days is not None}
         return days | dict.fromkeys(self._left_out, 0.0)
 
+    def read(self, name: str, data: Any) -> Route:
+        """Return a route as `put` would set it. Raises ConfigError where it cannot be used."""
+        return parse_route(name, data, self._config.providers)
+
     async def put(self, name: str, data: Any) -> Route:
         """Set a route, for this process at once and for the others within a second.
 
         Raises:
             ConfigError: the route cannot be used; nothing has changed.
         """
-        route = parse_route(name, data, self._config.providers)
+        route = self.read(name, data)
         await self._store.set_route(name, data, self._now())
         await self.follow()
         return route

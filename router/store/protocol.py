@@ -25,6 +25,7 @@ from router.store.routes import RouteStore
 from router.store.run_logs import RunLogStore
 from router.store.runs import RunStore
 from router.store.sealed_traffic import SealedTrafficStore
+from router.store.shadows import ShadowStore
 from router.store.studies import StudyStore
 from router.store.usage import UsageStore
 
@@ -46,6 +47,7 @@ class Store(
     KeyStore,
     SealedTrafficStore,
     FeedbackStore,
+    ShadowStore,
     LeaseStore,
     CheckedStore,
     ChangeStore,

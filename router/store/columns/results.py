@@ -25,9 +25,9 @@ _translation = msgspec.json.Decoder(Translation)
 
 # samples
 
-SAMPLE_COLUMNS = ("position", "sample_id", "refs", "messages", "fields", "answer")
+SAMPLE_COLUMNS = ("position", "sample_id", "refs", "messages", "fields", "answer", "parameters")
 # The values of SAMPLE_COLUMNS.
-SampleValues = tuple[int, str, str, str, str, str | None]
+SampleValues = tuple[int, str, str, str, str, str | None, str | None]
 
 
 def sample_chunk(samples: Iterator[Sample], position: int) -> list[SampleValues]:
@@ -35,24 +35,38 @@ def sample_chunk(samples: Iterator[Sample], position: int) -> list[SampleValues]
     chunk: list[SampleValues] = []
     size = 0
     for at, sample in enumerate(samples, position):
-        texts = json_text(sample.references), json_text(sample.messages), json_text(sample.fields)
-        chunk.append((at, sample.id, *texts, sample.answer))
-        size += sum(map(len, texts))
+        values = sample_values(at, sample)
+        chunk.append(values)
+        size += sum(map(len, values[2:5]))
         # Checked last, because what an iterator has given out cannot be put back.
         if len(chunk) == CHUNK or size > CHUNK_BYTES:
             break
     return chunk
 
 
+def sample_values(position: int, sample: Sample) -> SampleValues:
+    """Return the values of SAMPLE_COLUMNS."""
+    return (
+        position,
+        sample.id,
+        json_text(sample.references),
+        json_text(sample.messages),
+        json_text(sample.fields),
+        sample.answer,
+        json_text(sample.parameters) if sample.parameters else None,
+    )
+
+
 def sample_of(row: Sequence[Any]) -> Sample:
     """Read a sample from SAMPLE_COLUMNS."""
-    _, sample_id, references, messages, fields, answer = row
+    _, sample_id, references, messages, fields, answer, parameters = row
     return Sample(
         id=sample_id,
         messages=_messages.decode(messages),
         references=_texts.decode(references),
         fields=_object.decode(fields),
         answer=answer,
+        parameters=_object.decode(parameters) if parameters else {},
     )
 
 

@@ -39,7 +39,7 @@ class SqlRequeue(SqlPart, RequeueStore):
     ) -> None:
         await self._database.write(
             "queue a run",
-            _requeue,
+            requeue,
             run_id,
             stale_after,
             changes=changes,
@@ -85,7 +85,7 @@ class SqlRequeue(SqlPart, RequeueStore):
         await write("extend a run", _extend, run_id, stale_after, changes)
 
 
-def _requeue(
+def requeue(
     db: Connection,
     run_id: str,
     stale_after: float,
@@ -93,6 +93,7 @@ def _requeue(
     changes: dict[str, Any],
     retry_failed: bool = False,
 ) -> None:
+    """Queue a run. Arguments and errors as for `RequeueStore.requeue_run`."""
     number = locked_run(db, run_id)
     free = db.execute(
         f"SELECT 1 FROM runs WHERE number = :number AND {FREE}",
@@ -124,7 +125,7 @@ def _begin_rescore(
     keep_outputs: tuple[str, ...],
 ) -> None:
     """Queue a run with other metrics, and note which scores stay for `_unscore_some`."""
-    _requeue(db, run_id, stale_after, changes=changes | {"only_scores": True})
+    requeue(db, run_id, stale_after, changes=changes | {"only_scores": True})
     number = run_number(db, run_id)
     # A rescore that a crash cut off continues with this one, from the start.
     (before,) = db.execute("SELECT rescoring FROM runs WHERE number = ?", (number,)).fetchone()
@@ -181,7 +182,7 @@ def _add_samples(db: Connection, run_id: str, chunk: Sequence[SampleValues]) -> 
 
 def _extend(db: Connection, run_id: str, stale_after: float, changes: dict[str, Any]) -> None:
     """Queue a run with the `dataset_rows` that `changes` contains."""
-    _requeue(db, run_id, stale_after, changes=changes)
+    requeue(db, run_id, stale_after, changes=changes)
     number, count = _counted(db, run_id)
     (stored,) = db.execute("SELECT count(*) FROM samples WHERE run = ?", (number,)).fetchone()
     if count != stored:

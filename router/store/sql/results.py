@@ -30,7 +30,7 @@ from router.store.sql.samples import clusters, samples_between
 PAGE = 500  # rows read at a time by the async iterators
 
 
-class _NewAnswer(NamedTuple):
+class NewAnswer(NamedTuple):
     """An answer on its way into the database."""
 
     cell: Cell
@@ -105,9 +105,9 @@ class SqlResults(SqlPart, ResultStore):
     async def keep_answer(
         self, run_id: str, cell: Cell, request_hash: str, answer: Answer, attempts: Sequence[Any]
     ) -> None:
-        new = _NewAnswer(cell, request_hash, answer, attempts, self._database.clock())
+        new = NewAnswer(cell, request_hash, answer, attempts, self._database.clock())
         owner = self._owners.get(run_id)
-        await self._database.write_in_steps("keep an answer", _keep_answer, run_id, new, owner)
+        await self._database.write_in_steps("keep an answer", answer_steps, run_id, new, owner)
 
     async def keep_scores(self, run_id: str, scored: Mapping[Cell, Sequence[Score]]) -> None:
         owner = self._owners.get(run_id)
@@ -292,7 +292,7 @@ _FILL = f"""
 """
 
 
-def _keep_answer(db: Connection, run_id: str, new: _NewAnswer, owner: str | None) -> Steps[None]:
+def answer_steps(db: Connection, run_id: str, new: NewAnswer, owner: str | None) -> Steps[None]:
     """Fill the begun cell; begin it first where it was not."""
     cell, request_hash, answer, attempts, now = new
     key = yield from _key(db, run_id, cell, owner)

@@ -20,6 +20,7 @@ from router.store.sql.routes import SqlRoutes
 from router.store.sql.run_logs import SqlRunLogs
 from router.store.sql.runs import SqlRuns
 from router.store.sql.sealed_traffic import SqlSealedTraffic
+from router.store.sql.shadows import SqlShadows
 from router.store.sql.studies import SqlStudies
 from router.store.sql.usage import SqlUsage
 
@@ -41,6 +42,7 @@ class SqlStore(
     SqlKeys,
     SqlSealedTraffic,
     SqlFeedback,
+    SqlShadows,
     SqlLeases,
     Store,
 ):

@@ -28,6 +28,8 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     sealed_traffic  one row per file of old requests: see `store/sealed_traffic.py`;
               sealed_traffic_filters (file, field): which values a file may have
     leases    (name): which process does what one process does for all
+    shadows   (run): shadows of routes; shadow_pairs: their requests; shadow_counts (run, reason):
+              those that never became a pair; see `store/shadows.py`
     last_numbers  (name): the last `number` that rows of a table got
     feedback  one row each; feedback_bodies (number): conversations that clients sent along
 
@@ -915,6 +917,68 @@ def m039_lineage(db: Database) -> None:
     db.execute("CREATE INDEX dataset_sources_by_user ON dataset_sources (user_id)")
 
 
+def m040_shadows(db: Database) -> None:
+    """Shadows of routes: live requests that are sent to candidates, too."""
+    db.execute("ALTER TABLE samples ADD COLUMN parameters TEXT")
+    db.execute(
+        """
+        CREATE TABLE shadows (
+            run TEXT PRIMARY KEY,
+            route TEXT NOT NULL,
+            config TEXT NOT NULL,
+            state TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            changed_by TEXT NOT NULL,
+            changed_at REAL NOT NULL,
+            created_at REAL NOT NULL,
+            ended_at REAL,
+            blocked TEXT NOT NULL,
+            retry_at REAL NOT NULL,
+            failures INTEGER NOT NULL,
+            day REAL NOT NULL,
+            day_embeddings_usd REAL NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE shadow_counts (
+            run TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            requests INTEGER NOT NULL,
+            PRIMARY KEY (run, reason)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE shadow_pairs (
+            number INTEGER PRIMARY KEY,
+            run TEXT NOT NULL,
+            id TEXT NOT NULL,
+            at REAL NOT NULL,
+            key_id TEXT NOT NULL,
+            user_id TEXT NOT NULL,
+            target TEXT NOT NULL,
+            status INTEGER NOT NULL,
+            request_id TEXT NOT NULL,
+            response_id TEXT NOT NULL,
+            conversation TEXT NOT NULL,
+            state TEXT NOT NULL,
+            texts TEXT NOT NULL,
+            position INTEGER,
+            tries INTEGER NOT NULL,
+            taken_at REAL,
+            content TEXT,
+            UNIQUE (run, id)
+        )
+        """
+    )
+    db.execute("CREATE INDEX shadow_pairs_by_state ON shadow_pairs (run, state, number)")
+    db.execute("CREATE INDEX shadow_pairs_by_id ON shadow_pairs (id)")
+    db.execute("CREATE INDEX shadow_pairs_by_time ON shadow_pairs (at)")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -950,4 +1014,5 @@ STEPS = (
     m037_last_numbers,
     m038_feedback,
     m039_lineage,
+    m040_shadows,
 )

@@ -151,6 +151,13 @@ def test_too_few_samples_show_nothing(values, options):
     assert isinstance(always_valid_test(values, **options), NoTest)
 
 
+def test_clusters_of_one_sample_are_none():
+    values, limits = np.full(40, -0.5), {"low": -1.0, "high": 1.0}
+    alone = always_valid_interval(values, **limits)
+    assert always_valid_interval(values, clusters=range(40), **limits) == alone
+    assert alone.high < 0
+
+
 def test_clusters_count_once():
     effects = rng(6).normal(0, 1, 150)
     values = np.repeat(effects, 4)

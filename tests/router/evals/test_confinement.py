@@ -209,6 +209,25 @@ def routing(world, port):
         yield "/routes/r", {"targets": [{"model": model}]}
         yield "/routes/r", {"targets": [{"model": "baseline/echo"}], "fallback": [model]}
         yield "/routes/r", {"targets": [{"model": "baseline/echo", "base_url": model}]}
+        yield "/routes/r", shadowed(targets=[model])
+        yield "/routes/r", shadowed(judge=model)
+    for path in world.names("rubric.yaml"):
+        yield "/routes/r", shadowed(judge={"judge": "baseline/words", "rubric": path})
+        yield "/routes/r", shadowed(metrics=[f"file:{path}"])
+
+
+def shadowed(**shadow):
+    """A route that shares its users' texts with the baselines."""
+    return {
+        "targets": [{"model": "baseline/echo"}],
+        "share_bodies_with": ["baseline"],
+        "shadow": {"targets": ["baseline/lead-1"], **shadow},
+    }
+
+
+def pausing(world, _port):
+    for path in world.names("rows.jsonl"):
+        yield f"/routes/{quote(path, safe='')}/shadow", {"action": "pause", "reason": path}
 
 
 def about_runs(ending):
@@ -279,6 +298,7 @@ REQUESTS = {
     ("POST", "/datasets/label/{run_id}"): about_labels,
     ("PUT", "/datasets/{name}"): uploading,
     ("PUT", "/routes/{name}"): routing,
+    ("POST", "/routes/{name}/shadow"): pausing,
     ("PATCH", "/experiments/{name}"): changing,
     ("POST", "/keys"): creating_keys,
     ("POST", "/v1/chat/completions"): naming_models("/v1/chat/completions", messages=MESSAGES),

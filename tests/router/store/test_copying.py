@@ -14,7 +14,7 @@ from postgres_server import pooler
 from sqlite_utils import Database
 from stores import a_run, answered, some_samples, sqlite_store
 
-from evaluators.base import Answer, Cell, Judgement, Score
+from evaluators.base import Answer, Cell, Judgement, Sample, Score
 from providers.errors import ConflictError, InputError, StoreError
 from router.config.storage import Storage
 from router.records import Record, Target
@@ -28,6 +28,7 @@ from router.store.people_labels import PeopleLabel
 from router.store.postgres import PostgresStore
 from router.store.postgres import traffic_index as postgres_index
 from router.store.sealed_traffic import FileFacts
+from router.store.shadows import ShadowPair, ShadowRow
 from router.store.sqlite import SqliteStore, traffic_index
 from router.store.sqlite.migrations import migrate
 from router.store.studies import Study
@@ -102,6 +103,12 @@ async def fill(store):
     file = await store.begin_file("traffic/2026-11-29/ab.parquet")
     assert await store.seal_file(file, facts, {"id": b"\0\xff"})
     assert await store.claim_lease("work", "gone", 30.0)
+    shadow = ShadowRow(run="run_1", route="r", config={}, changed_at=1.0, created_at=1.0)
+    await store.add_shadow(shadow)
+    sample = Sample(id="req_1", messages=(), answer=ODD, parameters={"stop": ODD})
+    pair = ShadowPair(id="req_1", at=1.0, keep_texts=True, sample=sample, answer=Answer(text=ODD))
+    await store.add_pairs("run_1", [pair], max_waiting=1)
+    await store.count_shadow("run_1", {"not_sampled": 3})
 
 
 @pytest.fixture

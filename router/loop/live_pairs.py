@@ -1,0 +1,155 @@
+"""Makes a pair of a live request and its answer, or says why the two cannot be judged. No IO.
+
+    pair = pair_of(record, keep_texts=True, salt=run_id)
+
+Reading is that of evaluations: the client's messages and parameters as they came, without what only
+names the client's user, and the answer as a run's own would be read. Secrets are taken out of both,
+as out of everything that is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from evaluators.base import Answer, Sample, Usage
+from evaluators.text.answers import REFUSED, TRUNCATED, shortfall_of
+from evaluators.text.words import is_blank
+from providers.completion import Completion, read_completion
+from providers.errors import UpstreamError
+from providers.http import sse
+from providers.names import MAX_NAME_BYTES
+from providers.translation.fold import fold
+from providers.wire import UNREADABLE
+from router.gateway.redact import redact
+from router.records import Record
+from router.store.shadows import ShadowPair
+
+# Fields of a request that are about the client and its way of asking, not about the answer.
+_NOT_SENT = frozenset({
+    "messages", "model", "stream", "stream_options", "n", "user", "metadata", "store",
+    "safety_identifier", "prompt_cache_key", "service_tier",
+})  # fmt: skip
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class IncomparableError(Exception):
+    """A request cannot be compared; the message is the reason, in one word."""
+
+
+def pair_of(
+    record: Record, *, candidates: Collection[str], keep_texts: bool, salt: str
+) -> ShadowPair:
+    """Return the pair of a request that has ended and has been settled.
+
+    Args:
+        record: has the whole bodies of the request and of its answer.
+        candidates: the targets that the request is to be sent to.
+        keep_texts: whether the route keeps bodies of the request.
+        salt: what the names of users are hashed with.
+
+    Raises:
+        IncomparableError: the request or its answer cannot be compared.
+    """
+    if record.path != "chat/completions":
+        raise IncomparableError("path")
+    if record.status != 200 or record.error_code or record.target is None:
+        raise IncomparableError("failed")
+    if str(record.target) in candidates:
+        raise IncomparableError("same_target")
+    if not record.request or not record.response:
+        raise IncomparableError("too_long")
+    request = _request(redact(record.request))
+    answer = _answer(record, _completion(redact(record.response)))
+    cluster = _cluster(record, salt)
+    sample = Sample(
+        id=record.id,
+        messages=tuple(request["messages"]),
+        fields={"cluster": cluster} if cluster else {},
+        answer=answer.text,
+        parameters={name: value for name, value in request.items() if name not in _NOT_SENT},
+    )
+    return ShadowPair(
+        id=record.id,
+        at=record.at,
+        key_id=record.key_id,
+        user=record.user,
+        target=record.target_name(),
+        status=record.status,
+        keep_texts=keep_texts,
+        sample=sample,
+        answer=answer,
+    )
+
+
+def _request(body: bytes) -> dict[str, Any]:
+    try:
+        request = _decode_object(body)
+    except UNREADABLE:
+        raise IncomparableError("unreadable") from None
+    messages = request.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise IncomparableError("unreadable")
+    if request.get("n", 1) not in {None, 1}:
+        raise IncomparableError("several_answers")
+    return request
+
+
+def _completion(body: bytes) -> Completion:
+    try:
+        if not body.lstrip().startswith(b"{"):
+            chunks = [
+                _decode_object(event.data) for event in sse.Parser().feed(body) if _is_chunk(event)
+            ]
+            body = _encode(fold(chunks))
+        return read_completion(body, chat=True)
+    except (*UNREADABLE, AttributeError, TypeError, UpstreamError):
+        raise IncomparableError("unreadable") from None
+
+
+def _is_chunk(event: sse.Event) -> bool:
+    return event.event == "message" and event.data.strip() != b"[DONE]"
+
+
+def _answer(record: Record, completion: Completion) -> Answer:
+    if completion.calls_tools:
+        raise IncomparableError("tool_calls")
+    refused = REFUSED if completion.refusal and not completion.text else ""
+    text = completion.refusal if refused else completion.text or ""
+    answer = Answer(
+        text=text,
+        thinking=completion.thinking,
+        shortfall=refused,
+        target=str(record.target),
+        model=record.model,
+        system_fingerprint=record.system_fingerprint,
+        finish_reason=completion.finish_reason[:MAX_NAME_BYTES],
+        usage=Usage(
+            prompt_tokens=record.prompt_tokens,
+            completion_tokens=record.completion_tokens,
+            total_tokens=record.billed_tokens(),
+        ),
+        cost_usd=record.cost_usd,
+        estimated=record.estimated,
+        first_byte_s=record.first_byte_s,
+        total_s=record.total_s,
+        attempts=len(record.attempts),
+    )
+    if shortfall_of(answer) == TRUNCATED:
+        raise IncomparableError("truncated")
+    if is_blank(text):
+        raise IncomparableError("empty")
+    return answer
+
+
+def _cluster(record: Record, salt: str) -> str:
+    """Return what requests of one user have in common; "" where the user is not known."""
+    if not record.user:
+        return ""
+    return sha256(f"{salt}\0{record.key_id}\0{record.user}".encode(errors="replace")).hexdigest()[
+        :16
+    ]

@@ -67,7 +67,7 @@ from router.store.traffic import TrafficFilter
 log = logging.getLogger("evalrouter")
 
 LEASE = "shadows"
-LEASE_S = 30.0
+LEASE_S = 10.0
 TICK_S = 1.0
 DAY_S = 86400.0
 # Requests that become samples at a time: as many as may be sent in so many seconds.

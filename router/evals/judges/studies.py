@@ -332,6 +332,8 @@ class Studies:
 
     async def _pairs(self, plan: PairwisePlan) -> list[AnswerPair]:
         """Return the pairs to compare by the schedule, without those that lack an answer."""
+        if await self._store.deleted_texts(plan.run):
+            raise ConflictError(f"{plan.run}: the texts of some of its samples were deleted")
         samples: dict[str, Sample] = {}
         async for sample in self._store.samples(plan.run):
             if plan.limit is not None and len(samples) == plan.limit:

@@ -24,13 +24,13 @@ class CapturedOutput:
         output.join(1.0)        # once the process has ended
 
     Args:
-        on_line: called with each line, on a thread of this one.
+        on_line: called with each line, on a thread of this one; returns it as it may be shown.
 
     Attributes:
         descriptor: what the process is to write to.
     """
 
-    def __init__(self, on_line: Callable[[bytes], None]) -> None:
+    def __init__(self, on_line: Callable[[bytes], bytes]) -> None:
         reading, self.descriptor = os.pipe()
         self._thread = threading.Thread(target=_forward, args=(reading, on_line), daemon=True)
         self._thread.start()
@@ -44,10 +44,10 @@ class CapturedOutput:
         self._thread.join(within)
 
 
-def _forward(descriptor: int, on_line: Callable[[bytes], None]) -> None:
+def _forward(descriptor: int, on_line: Callable[[bytes], bytes]) -> None:
     with os.fdopen(descriptor, "rb") as stream:
         while line := stream.readline(_MAX_LINE):
-            on_line(line)
+            shown = on_line(line)
             with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(line.decode("utf-8", "replace"))
+                sys.stderr.write(shown.decode("utf-8", "replace"))
                 sys.stderr.flush()

@@ -72,7 +72,8 @@ class Scorer:
         here_s: seconds of scoring that a whole run may spend in this process.
         pool: makes the pools that score elsewhere, called as `WorkerPool` is; with another one
             than `WorkerPool`, nothing is scored in this process.
-        on_output: called with each line that a worker process writes, on another thread.
+        on_output: called with each line that a worker process writes, on another thread;
+            returns it as it may be shown.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Scorer:
         processes: int | None = None,
         here_s: float = HERE_S,
         pool: Callable[..., Scores] = WorkerPool,
-        on_output: Callable[[bytes], None] | None = None,
+        on_output: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._metrics = [build(spec) for spec in specs] if metrics is None else list(metrics)
         self._order = [output.name for metric in self._metrics for output in metric.outputs]

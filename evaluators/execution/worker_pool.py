@@ -104,7 +104,8 @@ class WorkerPool:
         load_s: seconds a worker may take to load its metrics.
         sample_s: seconds one answer may take.
         chunk: the number of answers sent to a worker at a time.
-        on_output: called with each line that a worker writes, on another thread.
+        on_output: called with each line that a worker writes, on another thread;
+            returns it as it may be shown.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class WorkerPool:
         load_s: float = LOAD_S,
         sample_s: float = SAMPLE_S,
         chunk: int = _CHUNK,
-        on_output: Callable[[bytes], None] | None = None,
+        on_output: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._setup = WorkerSetup(tuple(specs))
         self._load_s = load_s
@@ -267,7 +268,7 @@ class _Worker:
         self._writer = writer
 
     @classmethod
-    async def start(cls, on_output: Callable[[bytes], None] | None) -> _Worker:
+    async def start(cls, on_output: Callable[[bytes], bytes] | None) -> _Worker:
         """Start a process; its metrics are not loaded yet."""
         ours, its = socket.socketpair()
         with its:

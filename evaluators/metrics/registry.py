@@ -139,7 +139,9 @@ def resolve(
     if name.startswith("file:"):
         path = base / name.removeprefix("file:")
         if not is_file(path):
-            raise RunDocumentError(f"{param}: {path}: no such file", param=param)
+            raise RunDocumentError(
+                f"{param}: {path}: no such file{function_hint(path.name)}", param=param
+            )
         name = f"file:{path.resolve()}"
     kind, _ = _kind(name, param)
     if language and "language" in inspect.signature(kind).parameters:
@@ -157,6 +159,14 @@ def resolve(
                 f"{param}: {option}: {value!r}: no such file or folder", param=f"{param}.{option}"
             )
     return {"name": name, **options} if options else name
+
+
+def function_hint(name: str) -> str:
+    """Return how a function of a file is named, for a file's name with one behind a colon."""
+    file, colon, function = name.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        return ""
+    return f"; a function is an option: {{name: file:{file}, function: {function}}}"
 
 
 class Opening(NamedTuple):

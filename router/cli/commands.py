@@ -106,6 +106,11 @@ def escape(text: str) -> str:
     return harmless(text).replace("[", r"\[")
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 row`, `2 rows`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def local_time(seconds: float | None) -> str:
     """Return a time for a table, in the time zone of whoever reads it; "" for none."""
     if seconds is None:

@@ -16,6 +16,7 @@ from providers.errors import DatasetError
 from router.cli.commands import (
     CommandsOnDemand,
     config_option,
+    counted,
     escape,
     json_option,
     local_time,
@@ -91,7 +92,8 @@ def dataset_add(
         print_json(row)
     else:
         out.print(
-            f"{_version(row)}: {row.rows} rows, {len(row.columns)} columns, from {row.source}",
+            f"{_version(row)}: {counted(row.rows, 'row')}, {counted(len(row.columns), 'column')}, "
+            f"from {row.source}",
             highlight=False,
             markup=False,
         )
@@ -136,7 +138,8 @@ def dataset_show(name: str, rows: int, config_path: Path | None, as_json: bool) 
         print_json(shown)
         return
     row = shown.dataset
-    summary = f"{row.rows} rows, {row.size} bytes of {row.format}, from {row.source}"
+    size = f"{counted(row.size, 'byte')} of {row.format}"
+    summary = f"{counted(row.rows, 'row')}, {size}, from {row.source}"
     out.print(f"{_version(row)}: {summary}", highlight=False, markup=False)
     for key, value in row.provenance.items():
         out.print(f"  {key}: {value}", highlight=False, markup=False)

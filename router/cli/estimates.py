@@ -8,7 +8,7 @@ from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from evaluators.reports.report import dollars
-from router.cli.commands import escape, out
+from router.cli.commands import counted, escape, out
 from router.evals.estimate import Detectable, Estimate, TargetEstimate
 
 UNKNOWN = "unknown"
@@ -18,8 +18,9 @@ def print_estimate(estimate: Estimate) -> None:
     """Print what a run will take; what is not known is shown as unknown."""
     examined = "" if estimate.looked_at == estimate.samples else f", {estimate.looked_at} examined"
     out.print(
-        f"{escape(estimate.dataset)}: {estimate.samples} samples{examined}, "
-        f"{estimate.cells} answers, {estimate.cached} of them from the run cache; nothing was sent",
+        f"{escape(estimate.dataset)}: {counted(estimate.samples, 'sample')}{examined}, "
+        f"{counted(estimate.cells, 'answer')}, {estimate.cached} of them from the run cache; "
+        "nothing was sent",
         highlight=False,
     )
     table = _table("route", "calls", "tokens in / out", "cost", "time")

@@ -21,6 +21,7 @@ from providers.errors import EvalrouterError
 from router.cli.commands import (
     CommandsOnDemand,
     config_option,
+    counted,
     err,
     escape,
     json_option,
@@ -135,6 +136,9 @@ def eval_resume(  # noqa: PLR0917 - one parameter for each option
     changed = {name: limit for name, limit in limits.items() if limit is not None}
 
     async def resume(services: Services) -> Run:
+        run = await services.runs.find(run_id)
+        if run.state == "completed" and not retry_failed and not changed:
+            err.print(f"{run.id} is complete: no request is left to send.", highlight=False)
         return await services.runs.resume(
             run_id, runner="command", retry_failed=retry_failed, limits=changed
         )
@@ -406,7 +410,7 @@ async def _watch(run: Run, live: RunProgress, task: asyncio.Task[Run]) -> None:
 
 async def _watch_plainly(run: Run, live: RunProgress, task: asyncio.Task[Run]) -> None:
     """Print a line at the start, then one for each tenth of the run."""
-    err.print(f"{run.id}: {live.cells} answers", highlight=False)
+    err.print(f"{run.id}: {counted(live.cells, 'answer')}", highlight=False)
     printed = 0
     while not task.done():
         await asyncio.wait({task}, timeout=0.1)
@@ -424,7 +428,8 @@ def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:
         return
     run = outcome.run
     out.print(
-        f"{run.name} ({run.id}, {run.state}): {run.dataset}, {run.dataset_rows} samples, "
+        f"{run.name} ({run.id}, {run.state}): {run.dataset}, "
+        f"{counted(run.dataset_rows, 'sample')}, "
         f"sha256 {run.dataset_hash[:12]}",
         highlight=False,
     )

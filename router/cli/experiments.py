@@ -16,6 +16,7 @@ from providers.errors import RequestError
 from router.cli.commands import (
     Commands,
     config_option,
+    counted,
     escape,
     json_option,
     local_time,
@@ -138,7 +139,7 @@ def experiment_delete(name: str, runs: bool, config_path: Path | None) -> None:
 
     deleted: int = with_services(load(config_path), delete)
     out.print(
-        f"{escape(name)} deleted, {f'with {deleted} runs' if runs else 'its runs stay'}",
+        f"{escape(name)} deleted, {'with ' + counted(deleted, 'run') if runs else 'its runs stay'}",
         highlight=False,
     )
 
@@ -156,7 +157,10 @@ def _change(name: str, data: dict[str, object], config_path: Path | None) -> Exp
 def _print(board: Leaderboard) -> None:
     shown = board.experiment
     tags = f" ({', '.join(shown.tags)})" if shown.tags else ""
-    out.print(f"[bold]{escape(shown.name)}[/]{escape(tags)}: {shown.runs} runs", highlight=False)
+    out.print(
+        f"[bold]{escape(shown.name)}[/]{escape(tags)}: {counted(shown.runs, 'run')}",
+        highlight=False,
+    )
     if shown.notes:
         out.print(escape(shown.notes), highlight=False)
     runs = {entry.run_id: entry.run for table in board.boards for entry in table.entries}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.commands import config_option, json_option, out, print_json, with_services
+from router.cli.commands import config_option, counted, json_option, out, print_json, with_services
 from router.cli.completion import complete_runs
 from router.config.loading import load
 from router.datasets.artifacts import open_artifacts
@@ -62,7 +62,9 @@ def eval_export(  # noqa: PLR0917 - one parameter for each option
     if as_json:
         print_json(manifest)
         return
-    out.print(f"{manifest.rows} rows in {manifest.location}", highlight=False, markup=False)
+    out.print(
+        f"{counted(manifest.rows, 'row')} in {manifest.location}", highlight=False, markup=False
+    )
     for file in manifest.files:
         line = f"  {file.name}: {file.size} bytes, sha256 {file.sha256}"
         out.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from router.cli.commands import (
     Commands,
     config_option,
+    counted,
     err,
     escape,
     json_option,
@@ -149,8 +150,8 @@ def _key_cells(listed_key: ListedKey) -> tuple[str, ...]:
     limits += [f"{key.parallel} parallel"] if key.parallel else []
     budget = "" if key.budget_usd is None else f" of ${key.budget_usd:g}"
     per = "" if key.budget_period == "total" else f" per {key.budget_period}"
-    unpriced = f", {spent.unpriced} requests unpriced" if spent.unpriced else ""
-    estimated = f", {spent.estimated} requests estimated" if spent.estimated else ""
+    unpriced = f", {counted(spent.unpriced, 'request')} unpriced" if spent.unpriced else ""
+    estimated = f", {counted(spent.estimated, 'request')} estimated" if spent.estimated else ""
     until = ""
     if listed_key.state == "active" and key.expires_at is not None:
         until = f" until {datetime.fromtimestamp(key.expires_at, UTC):%Y-%m-%d %H:%M} UTC"

@@ -11,7 +11,15 @@ import msgspec
 
 from evaluators.data.sampling import MAX_ROWS
 from providers.errors import ConfigError, RunDocumentError
-from router.cli.commands import config_option, err, json_option, out, print_json, with_services
+from router.cli.commands import (
+    config_option,
+    counted,
+    err,
+    json_option,
+    out,
+    print_json,
+    with_services,
+)
 from router.cli.evals import execute
 from router.cli.run_options import NameValue, read_task
 from router.config.loading import load
@@ -130,7 +138,7 @@ def dataset_label(
     if as_json:
         print_json(row)
         return
-    summary = f"{row.name}@{row.hash[:SHOWN_HASH]}: {row.rows} rows, {row.source}"
+    summary = f"{row.name}@{row.hash[:SHOWN_HASH]}: {counted(row.rows, 'row')}, {row.source}"
     out.print(summary, highlight=False, markup=False)
 
 

@@ -11,7 +11,16 @@ import click
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from router.cli.commands import Commands, config_option, err, escape, json_option, out, print_json
+from router.cli.commands import (
+    Commands,
+    config_option,
+    counted,
+    err,
+    escape,
+    json_option,
+    out,
+    print_json,
+)
 from router.config.loading import load
 from router.config.storage import storage_at
 from router.evals.lease import stale_after
@@ -72,7 +81,7 @@ def _print(copied: Copied) -> None:
     out.print(table, highlight=False)
     out.print(
         escape(
-            f"{copied.rows} rows copied from {copied.source} to {copied.target} in "
+            f"{counted(copied.rows, 'row')} copied from {copied.source} to {copied.target} in "
             f"{copied.copied_s:.1f} s; the same in both (compared in {copied.compared_s:.1f} s)"
         ),
         soft_wrap=True,
@@ -91,7 +100,7 @@ def _progress() -> Iterator[ProgressCallback]:
         line = progress.add_task("", total=None)
 
         def show(doing: str, table: str, rows: int) -> None:
-            progress.update(line, description=f"{doing} {table}: {rows} rows")
+            progress.update(line, description=f"{doing} {table}: {counted(rows, 'row')}")
 
         yield show
 
@@ -102,7 +111,7 @@ def _plainly() -> ProgressCallback:
 
     def show(doing: str, table: str, rows: int) -> None:
         nonlocal last
-        line = f"{doing} {table}" + f": {rows} rows" * bool(rows)
+        line = f"{doing} {table}" + f": {counted(rows, 'row')}" * bool(rows)
         # A table without rows is at its end where it begins.
         if rows % _LINE_EVERY == 0 and line != last:
             err.print(line, highlight=False)

@@ -12,6 +12,7 @@ from providers.errors import ConflictError, InputError
 from router.cli.commands import (
     Commands,
     config_option,
+    counted,
     err,
     escape,
     json_option,
@@ -78,8 +79,8 @@ def traffic_delete(
         counts = {"deleted": deletion.deleted, "related": deletion.related}
         print_json(counts | {"elsewhere": deletion.elsewhere})
         return
-    related = f", and {deletion.related} rows about them" if deletion.related else ""
-    out.print(f"{deletion.deleted} requests deleted{related}", highlight=False)
+    related = f", and {counted(deletion.related, 'row')} about them" if deletion.related else ""
+    out.print(f"{counted(deletion.deleted, 'request')} deleted{related}", highlight=False)
     for place in deletion.elsewhere:
         err.print(
             f"[yellow]warning:[/] texts of requests may also be in {escape(place)}",
@@ -119,7 +120,8 @@ def traffic_seal(after_days: float | None, config_path: Path | None, *, as_json:
         print_json(result)
         return
     out.print(
-        f"{result.requests} requests moved into {result.files} files ({result.size} bytes), "
+        f"{counted(result.requests, 'request')} moved into {counted(result.files, 'file')} "
+        f"({counted(result.size, 'byte')}), "
         f"{result.deleted} deleted from files",
         highlight=False,
     )

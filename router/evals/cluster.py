@@ -59,11 +59,12 @@ class Cluster:
 
     Args:
         execution: which cluster, and how it is used.
-        on_output: called with each line that the process writes, on another thread.
+        on_output: called with each line that the process writes, on another thread;
+            returns it as it may be shown.
     """
 
     def __init__(
-        self, execution: Literal["ray"] | RayExecution, *, on_output: Callable[[bytes], None]
+        self, execution: Literal["ray"] | RayExecution, *, on_output: Callable[[bytes], bytes]
     ) -> None:
         self._on_output = on_output
         self._output: CapturedOutput | None = None

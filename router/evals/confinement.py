@@ -20,7 +20,7 @@ import msgspec
 
 from evaluators.data.paths import is_below
 from evaluators.document import RunDocument
-from evaluators.metrics.registry import MetricSpec, Opening, openings
+from evaluators.metrics.registry import MetricSpec, Opening, function_hint, openings
 from providers.errors import RunDocumentError
 from router.config.evaluation import Evaluation
 from router.datasets.registry import DatasetRegistry
@@ -109,7 +109,7 @@ def _program(opening: Opening, allowed: Evaluation) -> Path:
     raise RunDocumentError(
         f"{opening.param}: {opening.value!r} is not a file of the folder for programs "
         f"({allowed.programs}; evaluation.programs in the server's config): name it by its path "
-        "there, without .. and links",
+        f"there, without .. and links{function_hint(opening.value)}",
         param=opening.param,
         code="not_allowed",
     )

@@ -478,7 +478,7 @@ class _Scorers:
         embed: Embed,
         judges: JudgeClient,
         pool: Callable[..., Scores],
-        on_output: Callable[[bytes], None],
+        on_output: Callable[[bytes], bytes],
     ) -> None:
         self._run = run
         self._specs = document.metrics

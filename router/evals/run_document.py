@@ -53,4 +53,15 @@ def complete_run(
             raise RunDocumentError(
                 place + error.message.removeprefix("task"), param=error.param, code=error.code
             ) from None
-    return convert(document._replace(data=data), RunDocument, error=RunDocumentError)
+    try:
+        return convert(document._replace(data=data), RunDocument, error=RunDocumentError)
+    except RunDocumentError as error:
+        if not isinstance(data, dict) or "metrics" in data:
+            raise
+        # A task that was named would have filled them in.
+        raise RunDocumentError(
+            f"{error.message}\nWhat is missing may come from a task: `task: summarization`, or "
+            "another one that `evalrouter eval tasks` and GET /eval/tasks list.",
+            param=error.param,
+            code=error.code,
+        ) from None

@@ -74,10 +74,14 @@ class RunLog:
         if error is not None:
             self._add("error", attempts[-1].target if attempts else "", error)
 
-    def add_output(self, line: bytes) -> None:
-        """Note a line that a metric's process wrote; may be called from any thread."""
+    def add_output(self, line: bytes) -> bytes:
+        """Note a line that a metric's process wrote, and return it without secrets.
+
+        May be called from any thread.
+        """
         self._output_lines += 1
         self._output.append(line[: 4 * MAX_TEXT])
+        return self._masks.mask(line)
 
     def _add(self, kind: LogKind, source: str, text: str) -> None:
         line = (kind, source, text[:MAX_TEXT])

@@ -29,6 +29,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def with_the_command() -> dict[str, str]:
+    """An environment in which the installed command has the name that the scripts are for."""
+    place = Path(sys.executable).parent
+    return os.environ | {"PATH": f"{place}{os.pathsep}{os.environ['PATH']}"}
+
+
 def proposed(*args, incomplete=""):
     shell = BashComplete(main, {}, "evalrouter", "_EVALROUTER_COMPLETE")
     return [item.value for item in shell.get_completions([*args], incomplete)]
@@ -79,6 +85,47 @@ def test_each_shell_has_its_script(shell):
     assert f"_EVALROUTER_COMPLETE={shell}_complete" in done.stdout
 
 
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+def test_fish_completes_with_the_script():
+    Path("evalrouter.yaml").write_text(CONFIG)
+    script = CliRunner().invoke(main, ["completion", "fish"]).stdout
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f'{script}\ncomplete -C "evalrouter chat he"'],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=with_the_command(),
+    )
+    assert done.stdout.split() == ["helper"]
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
+def test_zsh_completes_with_the_script(folder):
+    Path("evalrouter.yaml").write_text(CONFIG)
+    script = CliRunner().invoke(main, ["completion", "zsh"]).stdout
+    Path("script.zsh").write_text(script)
+    # A key is pressed in a second zsh, at a terminal of its own.
+    Path("type.zsh").write_text(
+        "zmodload zsh/zpty\n"
+        "zpty shell zsh -f -i\n"
+        "zpty -w shell 'autoload -Uz compinit; compinit -u -D; source script.zsh'\n"
+        "zpty -w shell 'print REA\"\"DY'\n"
+        "zpty -r shell seen '*READY*'\n"
+        "zpty -w -n shell $'evalrouter chat he\\t'\n"
+        "zpty -r shell seen '*helper *'\n"
+        "print -r -- $seen\n"
+    )
+    done = subprocess.run(
+        ["zsh", "-f", "type.zsh"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+        env=with_the_command() | {"TERM": "dumb"},
+    )
+    assert "helper " in done.stdout
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 def test_bash_completes_with_the_script():
     Path("evalrouter.yaml").write_text(CONFIG)
@@ -89,7 +136,6 @@ def test_bash_completes_with_the_script():
         capture_output=True,
         text=True,
         check=True,
-        # The installed command has the name that the script is for.
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        env=with_the_command(),
     )
     assert (done.stdout, done.stderr) == ("helper\n", "")

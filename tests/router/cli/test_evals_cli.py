@@ -43,6 +43,9 @@ def test_a_list_of_runs_says_when_they_began_and_ended_in_local_time(tmp_path):
     ]
     assert row.count(times[0]) + row.count(times[1]) >= 2
     assert row.index(times[0]) < row.rindex(times[1])
+    again = evalrouter(tmp_path, "eval", "resume", run["id"])
+    assert f"{run['id']} is complete: no request is left to send." in again.stderr
+    assert "data.jsonl, 1 sample, " in again.stdout
 
 
 def test_a_check_of_a_config_shows_every_mistake_with_its_path(tmp_path):

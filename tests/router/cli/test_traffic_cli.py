@@ -48,7 +48,7 @@ def test_what_is_selected_is_deleted_and_nothing_else(path):
         return result.stdout if code == 0 else result.stderr
 
     assert "which requests to delete" in run(code=2)
-    assert run("req_5") == "1 requests deleted\n"
+    assert run("req_5") == "1 request deleted\n"
     assert run("req_5") == "0 requests deleted\n"
     assert json.loads(run("--key", "key_1", "--route", "a", "--json")) == {
         "deleted": 2,
@@ -61,7 +61,7 @@ def test_what_is_selected_is_deleted_and_nothing_else(path):
         "elsewhere": [],
     }
     assert run("--user", "ann", "--route", "b") == "0 requests deleted\n"
-    assert run("--user", "ann") == "1 requests deleted\n"
+    assert run("--user", "ann") == "1 request deleted\n"
     # A provider's recording has texts without ids.
     Path("bug.jsonl").write_text("{}\n")
     Path("evalrouter.yaml").write_text(
@@ -95,11 +95,11 @@ def test_old_requests_are_moved_into_files_and_still_deleted(path, tmp_path):
 
     asyncio.run(add())
     assert "after how many days" in run("seal", code=2)
-    assert run("seal", "--after-days", "0.5").startswith("5 requests moved into 1 files (")
+    assert run("seal", "--after-days", "0.5").startswith("5 requests moved into 1 file (")
     assert json.loads(run("seal", "--after-days", "1", "--json"))["requests"] == 0
     assert [name for name in asyncio.run(listed(path)) if name.startswith("old")] == []
     assert len(list(tmp_path.glob(f"{folder}/*.parquet"))) == 1
-    assert run("delete", "old_3") == "1 requests deleted\n"
+    assert run("delete", "old_3") == "1 request deleted\n"
     assert json.loads(run("delete", "--user", "ann", "--json")) == {
         "deleted": 5,
         "related": 0,

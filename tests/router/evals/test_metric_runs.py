@@ -8,6 +8,10 @@ import pytest
 from router_process import router_command
 from servers import gateway, scripted
 
+from evaluators.metrics.registry import resolve
+from providers.errors import RunDocumentError
+from router.evals.run_document import complete_run, parse_run
+
 ROWS = [{"id": f"s{n}", "input": f"Say {n}", "reference": f"Say {n}"} for n in range(12)]
 ODD = {"message": {"content": "a"}, "index": 0, "logprobs": {"logprob": 1}}
 LOGPROBS = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.5}]}
@@ -84,6 +88,35 @@ def test_a_users_file_that_cannot_run_stops_the_run_before_any_request(folder, u
     assert done.returncode == 2
     assert "other.py: no such file" in done.stderr
     assert not upstream.log.requests
+
+
+def test_a_function_behind_a_colon_is_said_to_be_an_option(folder):
+    hint = r"no such file; a function is an option: \{name: file:mine.py, function: grade\}"
+    with pytest.raises(RunDocumentError, match=hint):
+        resolve("file:mine.py:grade", folder)
+
+
+def test_a_document_without_metrics_is_told_of_tasks(folder):
+    path = folder / "run.yaml"
+    path.write_text("dataset: data.jsonl\nroutes: [up/echo]\n")
+    with pytest.raises(RunDocumentError, match="`metrics`\nWhat is missing may come from a task"):
+        complete_run(parse_run(path), base=folder)
+    path.write_text("dataset: data.jsonl\nroutes: [up/echo]\nmetrics: 5\n")
+    with pytest.raises(RunDocumentError) as refused:
+        complete_run(parse_run(path), base=folder)
+    assert "task" not in refused.value.message
+
+
+def test_what_a_metric_prints_is_shown_without_secrets(folder):
+    (folder / "mine.py").write_text(
+        "def score(answer, references, row):\n"
+        "    print('the key is sk-secret-key!')\n"
+        "    return 1\n"
+    )
+    done = evaluate(folder, {"routes": ["up/echo"], "metrics": ["file:mine.py"]})
+    assert done.returncode == 0
+    assert "the key is ***!" in done.stderr
+    assert "sk-secret-key" not in done.stderr
 
 
 def test_a_changed_file_does_not_go_on_with_an_old_run(folder):

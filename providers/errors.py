@@ -30,9 +30,10 @@ Catch the branch you can act on:
     │   └── TargetBusyError           429: all targets are full, and so are their queues
     ├── ClientGoneError               499: the client went away before the answer
     ├── UnavailableError              503: the server has no room, or is being stopped
-    ├── StoreError                    500: the database refused
-    │   └── StoreUnavailableError     503: the database does not work at present
-    └── ArtifactError                 500: the place where files are stored refused
+    └── PlacedError                   500: its message names a place that clients are not told
+        ├── StoreError                500: the database refused
+        │   └── StoreUnavailableError 503: the database does not work at present
+        └── ArtifactError             500: the place where files are stored refused
 
 Data sits on the exception (`status`, `type`, `code`, `param`); nothing matches on message text.
 `as_openai()` gives the one error object every HTTP path answers with.
@@ -430,10 +431,35 @@ class UnavailableError(EvalrouterError):
     code = "unavailable"
 
 
-class StoreError(EvalrouterError):
+class PlacedError(EvalrouterError):
+    """Something went wrong at a place of the server's own, which its clients are not told.
+
+    Args:
+        message: what went wrong, with the place.
+        place: the path or address as the message has it; "" where it has none.
+        shown_place: what clients are told in its stead.
+    """
+
+    shown_place: ClassVar[str]
+
+    def __init__(self, message: str, *, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
+
+    def as_openai(self) -> dict[str, dict[str, Any]]:
+        """Return OpenAI's error object, without the place."""
+        document = super().as_openai()
+        if self.place:
+            shown = self.message.replace(self.place, self.shown_place)
+            document["error"]["message"] = _bounded(shown, MAX_MESSAGE)
+        return document
+
+
+class StoreError(PlacedError):
     """The database refused a read or a write."""
 
     code = "store_error"
+    shown_place = "the database"
 
 
 StoreFault = (
@@ -449,6 +475,7 @@ class StoreUnavailableError(StoreError):
         message: what could not be done, where, and the reason.
         fault: what is wrong, for programs.
         reason: the same in words, without the database's path.
+        place: the database's path or address.
 
     Attributes:
         fault, reason: see above.
@@ -457,16 +484,17 @@ class StoreUnavailableError(StoreError):
     status = 503
     code = "store_unavailable"
 
-    def __init__(self, message: str, *, fault: StoreFault, reason: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, fault: StoreFault, reason: str, place: str = "") -> None:
+        super().__init__(message, place=place)
         self.fault = fault
         self.reason = reason
 
 
-class ArtifactError(EvalrouterError):
+class ArtifactError(PlacedError):
     """The folder or bucket where files are stored refused."""
 
     code = "artifact_error"
+    shown_place = "the artifact store"
 
 
 def closest(name: str, known: Iterable[str], *, max_names: int = 3) -> str:

@@ -99,7 +99,7 @@ def _below(kind: type[EvalrouterError]) -> Iterator[type[EvalrouterError]]:
     for inner in kind.__subclasses__():
         if inner.__module__ != errors.__name__:
             continue
-        if inner.__name__ not in ("InputError",):
+        if inner.__name__ not in ("InputError", "PlacedError"):
             yield inner
         yield from _below(inner)
 

@@ -227,7 +227,7 @@ class LocalArtifacts:
                 async for chunk in chunks:
                     yield chunk
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise _no_such(self, key) from None
+            raise _no_such(key) from None
         except OSError as error:
             raise self._refused("read", key, error) from error
 
@@ -236,7 +236,7 @@ class LocalArtifacts:
         try:
             return (self._folder / _checked(key)).open("rb", buffering=0)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise _no_such(self, key) from None
+            raise _no_such(key) from None
         except OSError as error:
             raise self._refused("read", key, error) from error
 
@@ -276,7 +276,8 @@ class LocalArtifacts:
         reason = error.strerror or str(error)
         if error.errno in FULL:
             reason = f"no space left ({reason}); nothing of it was stored; free some space"
-        return ArtifactError(f"cannot {doing} {key} in {self.root}: {reason}")
+        message = f"cannot {doing} {key} in {self.root}: {reason}"
+        return ArtifactError(message, place=str(self.root))
 
 
 # S3
@@ -381,7 +382,7 @@ class S3Artifacts:
                 data: bytes = body.read()
         except (*self._errors, OSError) as error:
             if _code(error) in _MISSING:
-                raise _no_such(self, key) from None
+                raise _no_such(key) from None
             raise self._refused("get_object", key, error) from error
         return data
 
@@ -420,7 +421,7 @@ class S3Artifacts:
             answer: dict[str, Any] = await _finished(call, Bucket=self._bucket, **parameters)
         except self._errors as error:
             if key is not None and _code(error) in _MISSING:
-                raise _no_such(self, key) from None
+                raise _no_such(key) from None
             raise self._refused(name, key or "", error) from error
         return answer
 
@@ -453,7 +454,7 @@ class S3Artifacts:
 
     def _refused(self, doing: str, key: str, error: Exception) -> ArtifactError:
         place = f"{self.root}/{key}" if key else self.root
-        return ArtifactError(f"S3 refused {doing} at {place}: {error}")
+        return ArtifactError(f"S3 refused {doing} at {place}: {error}", place=self.root)
 
 
 class _ObjectReader(io.RawIOBase):
@@ -489,5 +490,5 @@ def _code(error: Any) -> str:
     return str(response.get("Error", {}).get("Code", ""))
 
 
-def _no_such(artifacts: Artifacts, key: str) -> NotFoundError:
-    return NotFoundError(f"there is no {key} in {artifacts.root}")
+def _no_such(key: str) -> NotFoundError:
+    return NotFoundError(f"there is no {key} in the artifact store")

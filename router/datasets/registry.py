@@ -17,10 +17,11 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Collection,
+    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -347,13 +348,18 @@ class DatasetRegistry:
         path = self.artifacts.path(row.path)
         if path is not None:
             if not await asyncio.to_thread(path.is_file):
-                raise NotFoundError(f"{path} is gone; add the dataset {row.name!r} again")
-            yield path
+                raise NotFoundError(
+                    f"the file of the dataset {row.name!r} is gone ({row.path} in the artifact "
+                    "store); add it again"
+                )
+            with _named(row, path):
+                yield path
             return
         with temporary_folder() as folder:
             path = folder / f"{row.name}.{row.format}"
             await collect(self.artifacts.get(row.path), path, row.size, row.name)
-            yield path
+            with _named(row, path):
+                yield path
 
     @asynccontextmanager
     async def open(self, named: str, *, base: Path, over_http: bool) -> AsyncIterator[Source]:
@@ -544,6 +550,15 @@ def parse_columns(options: Sequence[str]) -> dict[str, str]:
             )
         columns[column] = known
     return columns
+
+
+@contextmanager
+def _named(row: DatasetRow, path: Path) -> Iterator[None]:
+    """Have errors name the dataset, not the path that only the server knows."""
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(error.message.replace(str(path), row.name), param=error.param) from error
 
 
 def _open(path: Path, columns: dict[str, str], delimiter: str) -> Dataset:

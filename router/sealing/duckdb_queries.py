@@ -116,12 +116,12 @@ class DuckDbQueries(Queries):
         except duckdb.Error as error:
             for file in files:
                 if not self._path(file).exists():
-                    raise NotFoundError(
-                        f"there is no {file.key} in {self._artifacts.root}"
-                    ) from error
+                    raise NotFoundError(f"there is no {file.key} in the artifact store") from error
             # The other lines show the query.
             reason = str(error).partition("\n")[0]
-            raise ArtifactError(f"sealed requests cannot be read: {reason}") from error
+            raise ArtifactError(
+                f"sealed requests cannot be read: {reason}", place=str(self._artifacts.root)
+            ) from error
         return rows
 
     def _path(self, file: SealedFile) -> Path:

@@ -393,6 +393,10 @@ def test_a_damaged_database_is_noticed_and_a_backup_helps(upstream, tmp_path):
             file.write(b"\x7f" * (size - 4096))
         wait_for(lambda: said_of(found)[0] == 503)
         assert said_of(found)[1]["database"] == "corrupt"
+        refused = found.get("/traffic/req-new", found.admin)
+        assert refused.status_code == 503
+        assert refused.json()["error"]["message"].endswith("damaged; put a backup in its place")
+        assert str(tmp_path) not in refused.text
         assert found.chat(found.app).status_code == 200
         backup.replace(found.database)
         wait_for(lambda: said_of(found)[0] == 200)

@@ -182,12 +182,16 @@ class PostgresServer:
             text = _first_line(error)
             database_fault = _fault(error)
             if database_fault is None:
-                return _caused(StoreError(f"cannot {doing}: {self.name}: {text}"), error)
+                return _caused(
+                    StoreError(f"cannot {doing}: {self.name}: {text}", place=self.name), error
+                )
             fault, reason = database_fault
             self.is_full = self.is_full or fault == "full"
             text = f"{reason} ({text})"
         message = f"cannot {doing}: {self.name}: {text}"
-        return _caused(StoreUnavailableError(message, fault=fault, reason=reason), error)
+        return _caused(
+            StoreUnavailableError(message, fault=fault, reason=reason, place=self.name), error
+        )
 
 
 class _Adapted:

@@ -286,12 +286,16 @@ class DatabaseFile:
         else:
             database_fault = _fault(error, self._place.parent)
             if database_fault is None:
-                return _caused(StoreError(f"cannot {doing}: {self.path}: {error}"), error)
+                return _caused(
+                    StoreError(f"cannot {doing}: {self.path}: {error}", place=str(self.path)), error
+                )
             fault, reason = database_fault
         if fault == "corrupt":
             self.is_corrupt = True
         message = f"cannot {doing}: {self.path}: {reason}"
-        return _caused(StoreUnavailableError(message, fault=fault, reason=reason), error)
+        return _caused(
+            StoreUnavailableError(message, fault=fault, reason=reason, place=str(self.path)), error
+        )
 
     def _unavailable(self, fault: StoreFault, reason: str) -> StoreUnavailableError:
         return StoreUnavailableError(reason, fault=fault, reason=reason)

@@ -316,6 +316,21 @@ def test_over_http(server, http):
     assert refusal(http.get(f"{server}/datasets/news/content"))["status"] == 404
 
 
+def test_clients_are_not_told_where_a_damaged_dataset_lies(server, http, tmp_path):
+    body = jsonl(ROWS)
+    put = http.put(f"{server}/datasets/news", params={"filename": "n.jsonl"}, content=body)
+    assert put.status_code == 200, put.text
+    [file] = tmp_path.rglob(f"{sha(body)}.jsonl")
+    file.write_bytes(b"{" * 20 + body[20:])
+    damaged = refusal(http.get(f"{server}/datasets/news"))
+    assert damaged["message"].startswith("news:")
+    file.unlink()
+    gone = refusal(http.get(f"{server}/datasets/news"))
+    assert gone["status"] == 404
+    lost = refusal(http.get(f"{server}/datasets/news/content"))
+    assert not [error for error in (damaged, gone, lost) if str(tmp_path) in error["message"]]
+
+
 def test_an_upload_without_a_length_is_counted(server, http):
     def chunks(n):
         for _ in range(n):

@@ -77,8 +77,10 @@ def create_app(services: Services) -> ASGIApp:
                 services.jobs.serve()
                 await services.sealing.open()
                 await services.shadows.open()
+                await services.review.open()
                 yield
             finally:
+                await services.review.close()
                 services.shadows.drain()
                 await services.jobs.close()
                 await services.shadows.close()

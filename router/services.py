@@ -42,6 +42,7 @@ from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
 from router.gateway.telemetry import ProcessMetrics
 from router.loop.copied_rows import CopiedRowsDeletion
+from router.loop.review import ReviewDeletion, ReviewQueue
 from router.loop.shadow import Shadows
 from router.records import Target, TrafficClass
 from router.sealing.deletion import Recordings, RequestDeletion
@@ -112,6 +113,8 @@ class Services:
         traffic: takes a record of every request.
         recorded: reads those records, live and sealed.
         deletion: deletes requests wherever they are stored.
+        review: the rows that wait to become part of a dataset; a server opens and closes it
+            (`app.py`).
         sealing: moves old records into files; a server opens and closes it (`app.py`).
         shadows: compares routes with candidates; a server opens and closes it (`app.py`).
         cache: the response cache.
@@ -201,6 +204,9 @@ class Services:
         )
         copied = CopiedRowsDeletion(self.store, self.datasets)
         self.deletion = RequestDeletion([self.recorded, copied, self.shadows, recordings])
+        reviewed = ReviewDeletion(self.store)
+        self.deletion = RequestDeletion([self.recorded, reviewed, copied, recordings])
+        self.review = ReviewQueue(self.store, self.datasets, config.review, owner=this_owner())
         self.sealing = Sealing(
             self.store,
             self._sealed_files,

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from providers.base import Positive
 from router.config.documents import Document, Problem
-from router.config.section import Section
+from router.config.section import Count, Section
 
 DataAction = Literal["placeholder", "mask", "drop", "keep"]
 RowAction = Literal["flag", "drop", "ignore"]
@@ -88,15 +89,21 @@ class Pranks(Section, frozen=True, kw_only=True):
 
 
 class Review(Section, frozen=True, kw_only=True):
-    """What is checked before a row becomes part of a dataset.
+    """What is checked before a row becomes part of a dataset, and how long it waits for a person.
 
     Attributes:
         personal_data: see PersonalData.
         pranks: see Pranks.
+        dataset: the dataset that reviewed rows become a version of, where nobody names another.
+        expire_days: how many days a row waits; then it is deleted, unless it has been accepted.
+        max_rows: how many rows may wait; further ones are refused.
     """
 
     personal_data: PersonalData = PersonalData()
     pranks: Pranks = Pranks()
+    dataset: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = "reviewed"
+    expire_days: Positive = 30.0
+    max_rows: Count = 100_000
 
 
 def review_problems(document: Document, review: Review) -> Iterator[Problem]:

@@ -21,6 +21,7 @@ from router.store.people_labels import LabelStore
 from router.store.readiness import CheckedStore
 from router.store.requeue import RequeueStore
 from router.store.results import ResultStore
+from router.store.review import ReviewStore
 from router.store.routes import RouteStore
 from router.store.run_logs import RunLogStore
 from router.store.runs import RunStore
@@ -46,6 +47,7 @@ class Store(
     RouteStore,
     KeyStore,
     SealedTrafficStore,
+    ReviewStore,
     FeedbackStore,
     ShadowStore,
     LeaseStore,

@@ -64,7 +64,7 @@ def check(
     """
     masking = ConversationMasking(TextMasking(config.personal_data, key))
     masked = masking.messages(messages)
-    masked_texts = {name: masking.text(text, name) for name, text in (texts or {}).items()}
+    masked_texts = {name: str(masking.value(text, name)) for name, text in (texts or {}).items()}
     findings = (*masking.findings, *_pranks(masked, masked_texts, config.pranks))
     return CheckedText(messages=masked, texts=masked_texts, findings=findings)
 

@@ -16,6 +16,7 @@ from router.store.sql.lineage import SqlLineage
 from router.store.sql.people_labels import SqlLabels
 from router.store.sql.requeue import SqlRequeue
 from router.store.sql.results import SqlResults
+from router.store.sql.review import SqlReview
 from router.store.sql.routes import SqlRoutes
 from router.store.sql.run_logs import SqlRunLogs
 from router.store.sql.runs import SqlRuns
@@ -43,6 +44,7 @@ class SqlStore(
     SqlSealedTraffic,
     SqlFeedback,
     SqlShadows,
+    SqlReview,
     SqlLeases,
     Store,
 ):

@@ -31,6 +31,8 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     shadows   (run): shadows of routes; shadow_pairs: their requests; shadow_counts (run, reason):
               those that never became a pair; see `store/shadows.py`
     last_numbers  (name): the last `number` that rows of a table got
+    review_rows  rows that wait for a person's decision; review_bands (band, row_number): what
+              near duplicates have in common; review_keys: the key of placeholders
     feedback  one row each; feedback_bodies (number): conversations that clients sent along
 
 Times are seconds since the epoch; columns that hold JSON are text.
@@ -979,6 +981,57 @@ def m040_shadows(db: Database) -> None:
     db.execute("CREATE INDEX shadow_pairs_by_time ON shadow_pairs (at)")
 
 
+def m041_review(db: Database) -> None:
+    """The review queue, what its rows are compared by, and the key of their placeholders."""
+    db.execute(
+        """
+        CREATE TABLE review_rows (
+            number INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            at REAL NOT NULL,
+            expires_at REAL NOT NULL,
+            dataset TEXT NOT NULL,
+            origin TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            sketch TEXT NOT NULL,
+            state TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            decided_at REAL,
+            decided_by TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            published TEXT NOT NULL,
+            edited INTEGER NOT NULL,
+            request_id TEXT NOT NULL,
+            request_at REAL NOT NULL,
+            key_id TEXT NOT NULL,
+            user_id TEXT NOT NULL,
+            route TEXT NOT NULL,
+            target TEXT NOT NULL,
+            klass TEXT NOT NULL,
+            status INTEGER NOT NULL,
+            feedback TEXT NOT NULL,
+            content TEXT NOT NULL,
+            findings TEXT NOT NULL
+        )
+        """
+    )
+    db.execute("CREATE INDEX review_rows_by_state ON review_rows (state, number)")
+    db.execute("CREATE INDEX review_rows_by_expiry ON review_rows (expires_at)")
+    db.execute("CREATE INDEX review_rows_by_request ON review_rows (request_id)")
+    db.execute("CREATE INDEX review_rows_by_user ON review_rows (user_id)")
+    db.execute(
+        """
+        CREATE TABLE review_bands (
+            row_number INTEGER NOT NULL REFERENCES review_rows (number),
+            band TEXT NOT NULL,
+            PRIMARY KEY (band, row_number)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute("CREATE INDEX review_bands_by_row ON review_bands (row_number)")
+    db.execute("CREATE TABLE review_keys (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1015,4 +1068,5 @@ STEPS = (
     m038_feedback,
     m039_lineage,
     m040_shadows,
+    m041_review,
 )

@@ -27,6 +27,7 @@ from router.store.lineage import RowSource
 from router.store.people_labels import PeopleLabel
 from router.store.postgres import PostgresStore
 from router.store.postgres import traffic_index as postgres_index
+from router.store.review import ReviewContent, ReviewRow, ReviewSource
 from router.store.sealed_traffic import FileFacts
 from router.store.shadows import ShadowPair, ShadowRow
 from router.store.sqlite import SqliteStore, traffic_index
@@ -98,6 +99,11 @@ async def fill(store):
                       request_key="key_1", request_user="", route="r", request_at=1.0,
                       sent_along=True, messages=[{"role": ODD}], answer=ODD)  # fmt: skip
     await store.add_feedback([NewFeedback(row, "idempotency", "digest")])
+    reviewed = ReviewRow(id="rv_1", at=1.0, expires_at=2.0, dataset="d", origin="traffic",
+                         source=ReviewSource(id="req_1", at=1.0), decided_at=1.0,
+                         content=ReviewContent(messages=[{"role": ODD}], answer=ODD))  # fmt: skip
+    await store.add_review_rows([(reviewed, ["band"])], max_waiting=9)
+    await store.review_key(b"key")
     facts = FileFacts(requests=9, size=1, sha256="ab", first=9000, last=9100, earliest=0.5,
                       latest=1.5, kinds=(("r", "p/m", "live", 200),))  # fmt: skip
     file = await store.begin_file("traffic/2026-11-29/ab.parquet")

@@ -22,8 +22,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
             `predictions`, OpenAI's `sample.output_text`; None in a dataset without answers. It
             belongs to no route: a run that is to score it says so, and every other run sends
             requests as if it were absent.
-        parameters: fields that are sent with the messages, in place of those of the run that have
-            their names: a client's request that is sent once more keeps its own.
+        parameters: fields that are sent with the messages, except for those that the run gives: of
+            the row's `request_parameters`, or of a live request.
     """
 
     id: str

@@ -127,6 +127,7 @@ def create_app(services: Services) -> ASGIApp:
             run_logs.list_log,
             datasets.list_datasets,
             datasets.register_dataset,
+            datasets.make_from_traffic,
             datasets.begin_labels,
             datasets.register_labels,
             datasets.upload_dataset,

@@ -44,6 +44,7 @@ from router.gateway.telemetry import ProcessMetrics
 from router.loop.copied_rows import CopiedRowsDeletion
 from router.loop.review import ReviewDeletion, ReviewQueue
 from router.loop.shadow import Shadows
+from router.loop.traffic_dataset import TrafficDatasets
 from router.records import Target, TrafficClass
 from router.sealing.deletion import Recordings, RequestDeletion
 from router.sealing.files import SealedFiles, require_parquet
@@ -112,6 +113,7 @@ class Services:
         telemetry: metrics and traces.
         traffic: takes a record of every request.
         recorded: reads those records, live and sealed.
+        traffic_datasets: makes datasets of them.
         deletion: deletes requests wherever they are stored.
         review: the rows that wait to become part of a dataset; a server opens and closes it
             (`app.py`).
@@ -201,6 +203,9 @@ class Services:
             (name, Path(provider.record))
             for name, provider in config.providers.items()
             if provider.record
+        )
+        self.traffic_datasets = TrafficDatasets(
+            self.store, self.recorded, self.datasets, config.review
         )
         copied = CopiedRowsDeletion(self.store, self.datasets)
         self.deletion = RequestDeletion([self.recorded, copied, self.shadows, recordings])

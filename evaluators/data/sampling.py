@@ -55,10 +55,8 @@ def choose(sampling: Sampling, rows: Iterable[Row]) -> list[int]:
     ranks = array("Q")
     strata = array("I")
     names: dict[str, int] = {}
-    salt = sampling.seed.to_bytes(8, "big")
     for row in rows:
-        drawn = blake2b(row.id.encode("utf-8", "surrogatepass"), digest_size=8, key=salt)
-        ranks.append(int.from_bytes(drawn.digest(), "big"))
+        ranks.append(rank_of(row.id, sampling.seed))
         if sampling.by is not None:
             strata.append(names.setdefault(_stratum(row, sampling.by), len(names)))
             if len(names) > MAX_STRATA:
@@ -74,6 +72,13 @@ def choose(sampling: Sampling, rows: Iterable[Row]) -> list[int]:
         stratum = np.frombuffer(strata, np.uint32) if len(strata) else np.empty(0, np.uint32)
         chosen = _stratified(sampling.n, rank, stratum)
     return [int(place) for place in np.sort(chosen)]
+
+
+def rank_of(row_id: str, seed: int) -> int:
+    """Return a row's pseudo-random number of 64 bits: the rows with the smallest are drawn."""
+    salt = seed.to_bytes(8, "big")
+    drawn = blake2b(row_id.encode("utf-8", "surrogatepass"), digest_size=8, key=salt)
+    return int.from_bytes(drawn.digest(), "big")
 
 
 def allocate(n: int, sizes: list[int]) -> list[int]:

@@ -27,6 +27,9 @@ _OF_THE_TEXT = frozenset(
 )
 _MAX_BITS = 4096
 
+# The run sets these itself; a parameter of the same name would be lost in silence.
+RESERVED_PARAMETERS = ("messages", "model", "stream")
+
 Render = Callable[[Row], tuple[dict[str, Any], ...]]
 At = Callable[[str], None]
 
@@ -165,15 +168,33 @@ def to_sample(row: Row, render: Render) -> Sample:
     """Return the row as a sample, with its messages.
 
     Raises:
-        RunDocumentError: the row cannot be rendered.
+        RunDocumentError: the row cannot be rendered, or its parameters be sent.
     """
+    parameters = row.fields.get("request_parameters")
+    if parameters is not None:
+        _check_parameters(row, parameters)
     return Sample(
         id=row.id,
         messages=render(row),
         references=row.references,
         fields=row.fields,
         answer=row.answer,
+        parameters=parameters or {},
     )
+
+
+def _check_parameters(row: Row, parameters: Any) -> None:
+    """Refuse parameters of a row that no request can have. Raises RunDocumentError."""
+    where = f"request_parameters of row {row.number} (id {row.id!r})"
+    if not isinstance(parameters, dict):
+        raise RunDocumentError(f"{where} must be an object", param="dataset")
+    wrong = [name for name in RESERVED_PARAMETERS if name in parameters]
+    if parameters.get("n", 1) != 1:
+        wrong.append("n")
+    if wrong:
+        raise RunDocumentError(
+            f"{where}: the run itself sets {', '.join(wrong)}; leave it out", param="dataset"
+        )
 
 
 def _row_messages(row: Row) -> tuple[dict[str, Any], ...]:

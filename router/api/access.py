@@ -97,12 +97,13 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /eval/judges/{name}/calibration": REVIEWERS,
     "GET /eval/judges/{provider}/{model}/calibration": REVIEWERS,
     # datasets
-    "GET /datasets": REVIEWERS,
+    "GET /datasets": OWN_RUNS,
     "POST /datasets": ADMINS,
-    "GET /datasets/{name}": REVIEWERS,
+    "GET /datasets/{name}": OWN_RUNS,
     "PUT /datasets/{name}": ADMINS,
     "DELETE /datasets/{name}": ADMINS,
-    "GET /datasets/{name}/content": REVIEWERS,
+    "GET /datasets/{name}/content": OWN_RUNS,
+    "POST /datasets/from-traffic": OWN_RUNS,
     "POST /datasets/label": ADMINS,
     "POST /datasets/label/{run_id}": ADMINS,
     # requests

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +11,11 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Request, delete, get, post, put
 from litestar.params import FromPath, FromQuery, QueryParameter
-from litestar.response import Stream
+from litestar.response import ServerSentEvent, Stream
+from litestar.types import SSEData
 
-from providers.errors import RequestError, RunDocumentError
+from providers.errors import EvalrouterError, NotFoundError, RequestError, RunDocumentError
+from router.api.access import Caller, InjectedCaller
 from router.api.bodies import bounded_document_of, document_of
 from router.api.injection import Injected
 from router.api.multipart import is_form, read_form
@@ -20,9 +24,19 @@ from router.datasets.artifacts import file_chunks, temporary_folder
 from router.datasets.registry import DatasetView, check_dataset_name, name_of, parse_columns
 from router.datasets.sources import too_large
 from router.evals.labelling import LabelRequest, begin, finish
+from router.loop.traffic_dataset import (
+    TrafficDatasetPlan,
+    TrafficDatasetProgress,
+    TrafficSelection,
+    is_of_key,
+    prepare,
+)
 from router.services import Services
 from router.store.datasets import DatasetRow
 from router.store.runs import Run
+
+# How often the progress of a dataset that is being made is sent.
+PROGRESS_EVERY_S = 1.0
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,9 +79,13 @@ class DeletedVersions(msgspec.Struct):
 
 
 @get("/datasets", tags=["datasets"], summary="List datasets")
-async def list_datasets(services: Injected, name: FromQuery[str | None] = None) -> DatasetList:
-    """List every version, newest first."""
+async def list_datasets(
+    services: Injected, caller: InjectedCaller, name: FromQuery[str | None] = None
+) -> DatasetList:
+    """List every version, newest first; a client's key sees those that it made of its requests."""
     rows = await services.store.datasets(name)
+    if caller.only is not None:
+        rows = [row for row in rows if is_of_key(row, caller.only)]
     return DatasetList([msgspec.structs.replace(row, statistics=()) for row in rows])
 
 
@@ -204,20 +222,92 @@ async def register_labels(
     return await finish(services.store, services.datasets, run, name=name)
 
 
+@post(
+    "/datasets/from-traffic",
+    tags=["datasets"],
+    summary="Make a dataset of recorded requests",
+    status_code=200,
+    media_type="text/event-stream",
+)
+async def make_from_traffic(
+    services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
+) -> ServerSentEvent:
+    """Send events: `progress` while records are read, then `end` with the dataset, or `error`.
+
+    A client's key makes datasets of its own requests, and sees them alone. `mask: false` is for
+    keys of the role admin. Closing the connection stops the work.
+    """
+    selection = convert(await document_of(request), TrafficSelection, error=RequestError)
+    plan = prepare(
+        selection,
+        now=time.time(),
+        may_unmask=caller.key is None or caller.key.role == "admin",
+        only=caller.only,
+    )
+    services.traffic_datasets.check_room()
+    return ServerSentEvent(_made(services, plan, caller.only))
+
+
+async def _made(
+    services: Services, plan: TrafficDatasetPlan, only: str | None
+) -> AsyncIterator[SSEData]:
+    progress: list[TrafficDatasetProgress] = []
+    making = asyncio.create_task(
+        services.traffic_datasets.create(plan, only=only, progress=progress.append)
+    )
+    try:
+        while not making.done():
+            await asyncio.wait([making], timeout=PROGRESS_EVERY_S)
+            if progress:
+                yield _event("progress", progress[-1]._asdict())
+                progress.clear()
+            else:
+                # Proxies end connections on which nothing is sent.
+                yield {"comment": "reading"}
+        yield _event("end", making.result())
+    except EvalrouterError as error:
+        yield _event("error", {"status": error.status, **error.as_openai()})
+    finally:
+        making.cancel()
+        await asyncio.wait([making])
+
+
+def _event(kind: str, value: Any) -> SSEData:
+    return {"event": kind, "data": msgspec.json.encode(value).decode()}
+
+
+async def _find(services: Services, caller: Caller, name: str) -> DatasetRow:
+    """Return a version. Raises NotFoundError where there is none, or it is another key's."""
+    try:
+        row = await services.datasets.find(name)
+    except NotFoundError:
+        if caller.only is None:
+            raise
+        row = None
+    if row is None or (caller.only is not None and not is_of_key(row, caller.only)):
+        # The registry's message names datasets of others.
+        raise NotFoundError(f"There is no dataset {name!r}.")
+    return row
+
+
 @get("/datasets/{name:str}", tags=["datasets"], summary="Show a dataset")
 async def show_dataset(
     services: Injected,
+    caller: InjectedCaller,
     name: FromPath[str],
     rows: Annotated[int, QueryParameter(ge=0, le=100)] = 5,
 ) -> DatasetView:
     """Show a version (`name`, or `name@hash`), statistics of its columns, and its first rows."""
+    await _find(services, caller, name)
     return await services.datasets.show(name, rows=rows)
 
 
 @get("/datasets/{name:str}/content", tags=["datasets"], summary="Download a dataset")
-async def download_dataset(services: Injected, name: FromPath[str]) -> Stream:
+async def download_dataset(
+    services: Injected, caller: InjectedCaller, name: FromPath[str]
+) -> Stream:
     """Send the file, byte for byte as it came."""
-    row = await services.datasets.find(name)
+    row = await _find(services, caller, name)
     chunks = services.datasets.artifacts.get(row.path)
     # A missing file must be a 404, which can only be sent before the first byte.
     first = await anext(chunks, b"")

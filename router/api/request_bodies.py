@@ -22,6 +22,7 @@ from router.evals.experiments import ExperimentChange
 from router.evals.judges.people_labels import LabelledAnswers
 from router.evals.labelling import LabelRequest
 from router.loop.shadow import ShadowChange
+from router.loop.traffic_dataset import TrafficSelection
 
 Described = dict[str, Any]
 
@@ -51,6 +52,7 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "PUT /eval/{run_id}/labels": RequestBodyKind(LabelledAnswers),
     "PATCH /experiments/{name}": RequestBodyKind(ExperimentChange),
     "POST /datasets": RequestBodyKind(Registration),
+    "POST /datasets/from-traffic": RequestBodyKind(TrafficSelection),
     "POST /datasets/label": RequestBodyKind(LabelRequest),
     "POST /datasets/label/{run_id}": RequestBodyKind(LabelName, required=False),
     "POST /keys": RequestBodyKind(NewKey),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
 from typing import Annotated, cast, get_args
 
 import msgspec
@@ -15,6 +14,7 @@ from providers.errors import NotFoundError, PermissionDeniedError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
+from router.loop.moments import moment
 from router.records import TrafficClass, user_id
 from router.sealing.deletion import Deletion
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
@@ -55,11 +55,11 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     """List requests, newest first, from about a tenth of a second after they ended.
 
     `status` is a number, `4xx`, or `error` for everything from 400; `since` and `until` are
-    seconds since the epoch or ISO 8601; `key` is a key's id; `user` is what the client sent as
-    `safety_identifier` or `user`; `class` is `live` or `eval`.
+    seconds since the epoch, ISO 8601, or how long ago (`7d`, `12h`); `key` is a key's id; `user` is
+    what the client sent as `safety_identifier` or `user`; `class` is `live` or `eval`.
     """
-    first = None if since is None else _moment("since", since)
-    last = None if until is None else _moment("until", until)
+    first = None if since is None else moment(since, time.time(), param="since")
+    last = None if until is None else moment(until, time.time(), param="until")
     key_id = _own_key(caller, key)
     matching = _filter(route, target, key_id, user, status, traffic_class, first, last)
     rows = await services.recorded.page(matching, limit=limit + 1, before=before)
@@ -103,8 +103,8 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     `status`. The rest
     is as in `GET /traffic`. Every request of the time is read, some hundred thousand in a second.
     """
-    last = time.time() if until is None else _moment("until", until)
-    first = last - DAY_S if since is None else _moment("since", since)
+    last = time.time() if until is None else moment(until, time.time(), param="until")
+    first = last - DAY_S if since is None else moment(since, time.time(), param="since")
     key_id = _own_key(caller, key)
     matching = _filter(route, target, key_id, user, status, traffic_class, first, last)
     groups = _groups(by)
@@ -149,8 +149,8 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
         if value == "":
             # A script's empty variable must not select everything without one.
             raise RequestError(f"{name} must not be empty.", param=name)
-    first = None if since is None else _moment("since", since)
-    last = None if until is None else _moment("until", until)
+    first = None if since is None else moment(since, time.time(), param="since")
+    last = None if until is None else moment(until, time.time(), param="until")
     matching = _filter(route, target, key, user, status, traffic_class, first, last)
     if matching == TrafficFilter():
         raise RequestError(
@@ -235,21 +235,3 @@ def _statuses(text: str) -> tuple[int, int]:
         low = int(text[0]) * 100
         return low, low + 99
     return int(text), int(text)
-
-
-def _moment(name: str, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise RequestError(
-                f"{name} is seconds since the epoch or ISO 8601, as 2026-11-21T09:30:00Z; "
-                f"not {text!r}.",
-                param=name,
-            ) from None
-        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if not abs(seconds) < 1e12:
-        raise RequestError(f"{name} is not a moment: {text!r}.", param=name)
-    return seconds

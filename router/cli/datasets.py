@@ -39,10 +39,14 @@ if TYPE_CHECKING:  # see `commands.with_services`
     "dataset",
     cls=CommandsOnDemand,
     on_demand={
+        "from-traffic": (
+            "router.cli.traffic_dataset:dataset_from_traffic",
+            "Make the dataset NAME of requests that clients sent to a route.",
+        ),
         "label": (
             "router.cli.labelling:dataset_label",
             "Send rows of a dataset to a route; its answers are the references of a new version.",
-        )
+        ),
     },
 )
 def dataset() -> None:

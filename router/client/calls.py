@@ -146,6 +146,12 @@ def upload(
     return call._replace(headers=headers), path
 
 
+def from_traffic(fields: Mapping[str, Any]) -> ApiCall:
+    """Return the request that makes a dataset of recorded requests."""
+    body = {name: value for name, value in fields.items() if value is not None}
+    return ApiCall("POST", "/datasets/from-traffic", {}, body)
+
+
 def label(fields: Mapping[str, Any], name: str) -> tuple[ApiCall, Callable[[str], ApiCall]]:
     """Return the request that begins to label a dataset, and, by run, the one that registers it."""
     body = {key: value for key, value in fields.items() if value is not None}
@@ -222,19 +228,30 @@ def failure(response: httpx.Response) -> EvalrouterError:
             None,
             None,
         )
-    kind = _BY_CODE.get(code) or _BY_STATUS.get(response.status_code)
-    if kind is None:
-        kind = RequestError if response.status_code < 500 else EvalrouterError
-    # The message already has what the constructors would add to it.
-    error = kind.__new__(kind, message)
-    EvalrouterError.__init__(error, message, param=param, code=code)
-    error.status = response.status_code
+    error = _exception(response.status_code, message, code, param)
     if isinstance(error, RateLimitError):
         error.headers = dict(response.headers)
         try:
             error.retry_after = float(response.headers["retry-after"])
         except (KeyError, ValueError):
             error.retry_after = None
+    return error
+
+
+def failure_in_stream(event: Mapping[str, Any]) -> EvalrouterError:
+    """Return the exception that an event named `error` stands for."""
+    error = event["error"]
+    return _exception(event["status"], error["message"], error["code"], error["param"])
+
+
+def _exception(status: int, message: str, code: str | None, param: str | None) -> EvalrouterError:
+    kind = (None if code is None else _BY_CODE.get(code)) or _BY_STATUS.get(status)
+    if kind is None:
+        kind = RequestError if status < 500 else EvalrouterError
+    # The message already has what the constructors would add to it.
+    error = kind.__new__(kind, message)
+    EvalrouterError.__init__(error, message, param=param, code=code)
+    error.status = status
     return error
 
 

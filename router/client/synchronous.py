@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import httpx
 
-from providers.errors import EvalrouterError
+from providers.errors import EvalrouterError, UpstreamProtocolError
 from router.client import calls
 from router.client.calls import ApiCall, RunDocumentSource
 from router.client.rows import Rows, entry_rows, flat_judgement, flat_sample, frame, score_rows
@@ -39,6 +39,7 @@ from router.client.types import (
     ShownDataset,
     Study,
     StudyKind,
+    TrafficDataset,
     TrafficRow,
 )
 
@@ -658,6 +659,62 @@ class Datasets:
             body["delimiter"] = delimiter
         call = ApiCall("POST", "/datasets", {}, body)
         return cast("Dataset", self._connection.request(call, timeout=None))
+
+    def from_traffic(  # one for each field of the request
+        self,
+        name: str,
+        route: str,
+        *,
+        since: str | float | None = None,
+        until: str | float | None = None,
+        where: str | None = None,
+        sample: int | None = None,
+        seed: int | None = None,
+        stratify: Sequence[str] | None = None,
+        dedupe: bool | None = None,
+        mask: bool | None = None,
+        progress: Callable[[Mapping[str, int]], None] | None = None,
+    ) -> TrafficDataset:
+        """Make a dataset of the requests that clients sent to a route.
+
+        Args:
+            name: what to call it; a name that exists gets a new version.
+            route: a route, or `provider/model`.
+            since: seconds since the epoch, ISO 8601, or how long ago (`7d`).
+            until: likewise; now by default.
+            where: a condition, such as `feedback.thumb < 0`.
+            sample: how many rows, drawn at random.
+            seed: another one draws other rows.
+            stratify: fields each of whose values gets its share of the sample.
+            dedupe: whether requests with the same or nearly the same words become one row.
+            mask: False to store personal data as it is, which is for an admin's key.
+            progress: is told how many records were read and rows were written.
+        """
+        fields = {
+            "name": name, "route": route, "since": since, "until": until, "where": where,
+            "sample": sample, "seed": seed, "stratify": stratify, "dedupe": dedupe, "mask": mask,
+        }  # fmt: skip
+        connection = self._connection
+        events = calls.Events()
+        timeouts = httpx.Timeout(connection.timeout, read=calls.QUIET_S)
+        try:
+            with connection.stream(calls.from_traffic(fields), timeout=timeouts) as response:
+                if response.is_error:
+                    response.read()
+                    raise calls.failure(response)
+                for line in response.iter_lines():
+                    event = events.line(line)
+                    if event is None:
+                        continue
+                    if event[0] == "end":
+                        return cast("TrafficDataset", event[1])
+                    if event[0] == "error":
+                        raise calls.failure_in_stream(event[1])
+                    if progress is not None:
+                        progress(event[1])
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise connection.unreachable(error) from error
+        raise UpstreamProtocolError("the server ended its answer before the dataset was made")
 
     def label(  # one for each field of the request
         self,

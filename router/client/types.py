@@ -244,6 +244,29 @@ class Dataset(TypedDict):
     source: str
 
 
+class DroppedRecords(TypedDict):
+    """Records that did not become rows, and why."""
+
+    reason: str
+    count: int
+    description: str
+
+
+class Funnel(TypedDict):
+    """What became of records: `records` is the sum of what was dropped and of the rows."""
+
+    records: int
+    dropped: list[DroppedRecords]
+    rows: int
+
+
+class TrafficDataset(TypedDict):
+    """A dataset that was made of recorded requests."""
+
+    dataset: Dataset
+    funnel: Funnel
+
+
 class ShownDataset(TypedDict):
     """A dataset with what its columns hold and its first rows."""
 

@@ -179,14 +179,15 @@ class EvalRequester:
         Args:
             route: a route's name, or `provider/model`.
             sample: whose messages to send.
-            parameters: sent with them, unless the sample has its own.
+            parameters: sent with them; they stand before those that the sample brings along. What
+                a host cannot express of these is left out, as it is in live requests.
             fallback: whether another target of the route may answer.
             table: the routes as they were when the run began; None for as they are.
 
         Raises:
             ModelNotFoundError: `route` is neither a route nor `provider/model`.
         """
-        fields = {**parameters, **sample.parameters, "messages": sample.messages}
+        fields = {**sample.parameters, **parameters, "messages": sample.messages}
         return self._prepared(
             (table or self.table).plan(route, share(sample.id, route)),
             "chat/completions",

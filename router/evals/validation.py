@@ -14,6 +14,7 @@ from evaluators.base import (
     Output,
     Score,
 )
+from evaluators.data.template import RESERVED_PARAMETERS
 from evaluators.document import RunDocument
 from evaluators.judge.graded import Graded, raw_name
 from evaluators.metrics import registry
@@ -26,9 +27,6 @@ from providers.errors import ConflictError, ModelNotFoundError, RunDocumentError
 from providers.names import MAX_ADDRESS_BYTES, check_name
 from router.evals.requests import EvalRequester
 from router.store.runs import Run
-
-# The router sets these itself; a parameter of the same name would be lost in silence.
-_RESERVED = ("messages", "model", "stream")
 
 
 def check_names(document: RunDocument) -> None:
@@ -302,7 +300,7 @@ def _check_baseline(document: RunDocument) -> None:
 
 def _check_parameters(document: RunDocument) -> None:
     """Refuse parameters that the run sets itself."""
-    for name in _RESERVED:
+    for name in RESERVED_PARAMETERS:
         if name in document.parameters:
             raise RunDocumentError(
                 f"parameters.{name}: set by the run itself, leave it out",

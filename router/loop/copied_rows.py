@@ -36,10 +36,10 @@ class CopiedRowsDeletion(DeletionStep):
         elsewhere: list[str] = []
         while (copied := await self._store.copied_rows(matching)) is not None:
             if at_most is not None and deleted >= at_most:
-                return Deletion(deleted=deleted, complete=False, elsewhere=tuple(elsewhere))
+                return Deletion(related=deleted, complete=False, elsewhere=tuple(elsewhere))
             elsewhere += await self._runs_over(copied.hash)
             deleted += await self._datasets.delete_rows(copied.hash, copied.rows)
-        return Deletion(deleted=deleted, elsewhere=tuple(elsewhere))
+        return Deletion(related=deleted, elsewhere=tuple(elsewhere))
 
     async def _runs_over(self, content: str) -> list[str]:
         """Return where runs and their exports have samples of the versions with a hash."""

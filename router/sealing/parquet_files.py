@@ -209,6 +209,24 @@ class FileReader:
             for group in range(parquet.num_row_groups):
                 yield parquet.read_row_group(group, use_threads=False)
 
+    def rows(self, file: SealedFile, numbers: Sequence[int]) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the visible requests with some numbers as COLUMNS, those of a row group at a time.
+
+        Args:
+            file: the file.
+            numbers: ascending.
+        """
+        selected = pa.array([number for number in numbers if number <= file.visible_to], pa.int64())
+        with self.open(file) as parquet:
+            for group in range(parquet.num_row_groups):
+                table = parquet.read_row_group(group, columns=["number"], use_threads=False)
+                mask = pc.is_in(table["number"], value_set=selected)
+                if not pc.any(mask).as_py():
+                    continue
+                table = parquet.read_row_group(group, columns=list(COLUMNS), use_threads=False)
+                values = table.select(COLUMNS).filter(mask).to_pydict().values()
+                yield list(zip(*values, strict=True))
+
     def numbers(self, file: SealedFile, above: int) -> list[int]:
         """Return the numbers of the file's requests above a number, in their order."""
         with self.open(file) as parquet:

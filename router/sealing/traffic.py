@@ -10,7 +10,7 @@ process replaces in the meantime is gone then, and everything is read again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from heapq import merge, nsmallest
 from itertools import islice
@@ -27,6 +27,8 @@ from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTot
 
 _Result = TypeVar("_Result")
 
+# Live requests that are read with their bodies at a time: 2 MiB each at most.
+_BODIES_AT_ONCE = 32
 # How often everything is read again because a file was replaced.
 _ATTEMPTS = 5
 # Filters of files that are remembered, and read at a time: about 160 KB each for ids.
@@ -63,6 +65,46 @@ class RecordedTraffic:
     ) -> list[TrafficRow]:
         """List requests, newest first; `before` is the number of the previous page's last row."""
         return await self._settled(partial(self._page, matching, limit, before))
+
+    async def with_bodies(self, numbers: Sequence[int]) -> AsyncGenerator[list[TrafficRow]]:
+        """Yield requests by their numbers, with their bodies, some megabytes at a time.
+
+        Those that have been deleted meanwhile are left out. Live ones come first, then sealed ones.
+        """
+        left: set[int] = set()
+        ascending = sorted(numbers)
+        for start in range(0, len(ascending), _BODIES_AT_ONCE):
+            some = ascending[start : start + _BODIES_AT_ONCE]
+            live = await self._store.traffic_columns(some)
+            left.update(some)
+            left.difference_update(row[0] for row in live)
+            if live:
+                yield await self._files.on_thread(_decoded, live)
+        attempts = 0
+        while left and (files := await self._sealed_with(left)):
+            attempts += 1
+            try:
+                for file in files:
+                    reader = (await self._files.engine()).reader
+                    groups = reader.rows(file, sorted(left))
+                    while (rows := await self._files.on_thread(next, groups, None)) is not None:
+                        left.difference_update(row[0] for row in rows)
+                        yield await self._files.on_thread(_decoded, rows)
+            except NotFoundError as error:
+                # Another process has replaced the file.
+                if attempts == _ATTEMPTS:
+                    raise ArtifactError(f"sealed requests cannot be read: {error}") from error
+            else:
+                return
+
+    async def _sealed_with(self, numbers: Collection[int]) -> list[SealedFile]:
+        """Return the files that may have a visible request with one of some numbers."""
+        lowest, highest = min(numbers), max(numbers)
+        return [
+            file
+            for file in await self._store.sealed_files()
+            if file.first <= highest and min(file.last, file.visible_to) >= lowest
+        ]
 
     async def request(self, request_id: str, *, key_id: str | None = None) -> TrafficRow | None:
         """Return the newest request of an id, with its bodies; None when no request has it.

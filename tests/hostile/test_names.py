@@ -196,6 +196,28 @@ OPERATIONS = [
             (KEY,),
         ),
     ),
+    Op(
+        "POST",
+        "/datasets/from-traffic",
+        {
+            "name": "n",
+            "route": "r",
+            "since": "7d",
+            "until": "1h",
+            "where": "user == 'x'",
+            "sample": 1,
+            "stratify": ["route"],
+        },
+        (
+            ("name",),
+            ("route",),
+            ("since",),
+            ("until",),
+            ("where",),
+            ("stratify", 0),
+            (KEY,),
+        ),
+    ),
     Op("POST", "/datasets/label/{run_id}", {"name": "n"}, (("name",), (KEY,))),
     Op(
         "POST",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import pkgutil
 import re
 import time
@@ -17,10 +18,12 @@ from litestar.handlers import HTTPRouteHandler
 from servers import gateway, scripted
 
 import router.api
+from providers.errors import ConflictError, RequestError
 from router.api.access import ACCESS, ADMINS, OWN_REQUESTS, OWN_RUNS, PUBLIC, AccessCheck, reach_of
 from router.api.guard import Guard
 from router.api.origins import Hosts, Origins
 from router.api.request_parsing import PATHS
+from router.client import Client
 from router.config.loading import parse
 from router.gateway.key_administration import create
 from router.gateway.keys import Keys
@@ -102,7 +105,7 @@ storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}
 evaluation: {{roots: ["{folder}"]}}
 datasets: {{roots: ["{folder}"]}}
 providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
-routes: {{r: {{targets: [{{model: up/echo}}]}}}}
+routes: {{r: {{targets: [{{model: up/echo}}], record: full}}}}
 """
         with gateway(config) as url:
             world = World(url, keys, ids, {}, {}, http)
@@ -327,3 +330,82 @@ def test_a_run_for_a_key_that_does_not_exist_is_refused(world):
     answer = world.send("POST", "/eval?key=clien", "admin", json={})
     assert answer.status_code == 404
     assert "'client'" in answer.json()["error"]["message"]
+
+
+def events(answer: httpx.Response) -> list[tuple[str, Any]]:
+    """Return the names and the data of the events that an answer is."""
+    assert answer.status_code == 200, answer.text
+    blocks = [block.split("\r\n") for block in answer.text.split("\r\n\r\n") if "event:" in block]
+    return [
+        (event.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
+        for event, data in blocks
+    ]
+
+
+def from_traffic(world, key, **fields):
+    body = {"name": "live", "route": "r", **fields}
+    return world.send("POST", "/datasets/from-traffic", key, json=body)
+
+
+def test_a_key_makes_datasets_of_its_own_requests_and_sees_no_others(world):
+    [*_, (kind, made)] = events(from_traffic(world, "client"))
+    assert kind == "end"
+    own = len(world.send("GET", "/traffic?route=r&status=200", "client").json()["data"])
+    assert made["funnel"]["rows"] == own
+    content = world.send("GET", "/datasets/live/content", "client").text.splitlines()
+    assert len(content) == own
+    assert json.loads(content[0])["messages"] == [{"role": "user", "content": "hi"}]
+    [listed] = world.send("GET", "/datasets", "client").json()["data"]
+    assert listed["hash"] == made["dataset"]["hash"]
+    assert world.send("GET", "/datasets/live", "client").status_code == 200
+
+    assert world.send("GET", "/datasets", "other").json()["data"] == []
+    for path in ("/datasets/live", "/datasets/live/content", "/datasets/liv", "/datasets/d"):
+        answer = world.send("GET", path, "other")
+        name = path.split("/")[2]
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"] == f"There is no dataset {name!r}."
+    [(kind, refused)] = [e for e in events(from_traffic(world, "other")) if e[0] != "progress"]
+    assert (kind, refused["status"]) == ("error", 409)
+    assert "take another name" in refused["error"]["message"]
+
+    [*_, (_, of_all)] = events(from_traffic(world, "reviewer", name="all"))
+    assert of_all["funnel"]["rows"] > own
+    assert world.send("DELETE", "/datasets/live", "client").status_code == 403
+
+
+def test_only_admins_get_texts_without_masking(world):
+    for key in ("client", "reviewer"):
+        answer = from_traffic(world, key, mask=False)
+        assert answer.status_code == 403
+        assert answer.json()["error"]["param"] == "mask"
+    [*_, (kind, made)] = events(from_traffic(world, "admin", name="raw", mask=False))
+    assert kind == "end"
+    assert made["dataset"]["provenance"]["from_traffic"]["masked"] is False
+
+
+def test_a_selection_is_refused_as_any_other_request(world):
+    for fields, param in (
+        ({"where": "status =="}, "where"),
+        ({"sample": 0}, "sample"),
+        ({"since": "soon"}, "since"),
+        ({"unknown": 1}, "unknown"),
+    ):
+        answer = from_traffic(world, "admin", **fields)
+        assert answer.status_code == 400
+        assert param in (answer.json()["error"]["param"] or answer.json()["error"]["message"])
+    [(kind, error)] = events(from_traffic(world, "admin", route="nobody"))[-1:]
+    assert (kind, error["status"], error["error"]["code"]) == ("error", 409, "no_rows")
+
+
+def test_the_sdk_makes_a_dataset_and_raises_what_the_server_answers(world):
+    seen: list[Any] = []
+    with Client(world.url, api_key=world.keys["admin"]) as client:
+        made = client.datasets.from_traffic("sdk", "r", sample=2, progress=seen.append)
+        assert made["dataset"]["rows"] == 2
+        assert all(set(news) == {"records", "rows"} for news in seen)
+        with pytest.raises(ConflictError, match="No request of 'nobody'"):
+            client.datasets.from_traffic("sdk", "nobody")
+        with pytest.raises(RequestError) as error:
+            client.datasets.from_traffic("sdk", "r", where="no_field < 1")
+    assert error.value.param == "where"

@@ -85,6 +85,7 @@ def uses(folder: Any) -> dict[str, Use]:
         ),
         "GET /datasets": lambda client: client.datasets.list(),
         "POST /datasets": lambda client: client.datasets.register("s3://x/y.csv"),
+        "POST /datasets/from-traffic": lambda client: client.datasets.from_traffic("d", "r"),
         "POST /datasets/label": lambda client: client.datasets.label("d", "r"),
         "POST /datasets/label/{run_id}": lambda client: client.datasets.label("d", "r"),
         "GET /datasets/{name}": lambda client: client.datasets.show("x/y"),
@@ -138,7 +139,7 @@ class Recorder:
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         path = request.url.path
-        if path.endswith("/events"):
+        if path.endswith(("/events", "/from-traffic")):
             text = 'event: end\r\ndata: {"state": "completed"}\r\n\r\n'
             return httpx.Response(200, text=text, headers={"content-type": "text/event-stream"})
         if path == "/providers":
@@ -212,7 +213,12 @@ def test_parameters_of_the_query_can_be_given(operations, tmp_path):
 
 async def test_bodies_have_described_fields_only(operations, tmp_path):
     (tmp_path / "rows.jsonl").write_text("{}\n")
-    for operation in ("POST /keys", "POST /datasets", "PUT /eval/{run_id}/labels"):
+    for operation in (
+        "POST /keys",
+        "POST /datasets",
+        "POST /datasets/from-traffic",
+        "PUT /eval/{run_id}/labels",
+    ):
         recorder = Recorder()
         http = httpx.AsyncClient(transport=httpx.MockTransport(recorder))
         async with http, AsyncClient("http://server", http=http) as client:

@@ -251,6 +251,14 @@ def labelling(world, port):
         yield "/datasets/label", label | {"route": model}
 
 
+def copying_requests(world, port):
+    selection = {"name": "n", "route": "baseline/echo"}
+    for path in (*world.names("rows.jsonl"), f"http://127.0.0.1:{port}/x"):
+        yield "/datasets/from-traffic", selection | {"name": path}
+        yield "/datasets/from-traffic", selection | {"route": path}
+        yield "/datasets/from-traffic", selection | {"where": path}
+
+
 def about_labels(world, _port):
     for path in world.names("rows.jsonl"):
         yield f"/datasets/label/{quote(path, safe='')}", {}
@@ -294,6 +302,7 @@ REQUESTS = {
     ("POST", "/eval/{run_id}/track"): about_runs("track"),
     ("PUT", "/eval/{run_id}/labels"): storing_labels,
     ("POST", "/datasets"): registering,
+    ("POST", "/datasets/from-traffic"): copying_requests,
     ("POST", "/datasets/label"): labelling,
     ("POST", "/datasets/label/{run_id}"): about_labels,
     ("PUT", "/datasets/{name}"): uploading,

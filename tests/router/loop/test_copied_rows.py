@@ -50,7 +50,7 @@ async def test_a_version_is_replaced_by_one_without_the_rows(services, tmp_path)
     first = await copied(services, tmp_path)
     second = await copied(services, tmp_path, answer="no")
     done = await services.deletion.delete(TrafficFilter(user="ann"))
-    assert (done.deleted, done.complete, done.elsewhere) == (6, True, ())
+    assert (done.related, done.complete, done.elsewhere) == (6, True, ())
     for row in await services.store.datasets("live"):
         assert row.rows == 3
         assert row.provenance == {"deleted_rows": 3}
@@ -61,12 +61,12 @@ async def test_a_version_is_replaced_by_one_without_the_rows(services, tmp_path)
     assert len(keys) == 2
     assert not keys & {first.path, second.path}
     again = await services.deletion.delete(TrafficFilter(user="ann"))
-    assert again.deleted == 0
+    assert again.related == 0
 
 
 async def test_a_version_of_which_nothing_is_left_is_gone(services, tmp_path):
     row = await copied(services, tmp_path)
-    assert (await services.deletion.delete(TrafficFilter(since=0.0))).deleted == 6
+    assert (await services.deletion.delete(TrafficFilter(since=0.0))).related == 6
     with pytest.raises(NotFoundError):
         await services.datasets.find("live")
     assert not await services.datasets.artifacts.exists(row.path)
@@ -77,7 +77,7 @@ async def test_other_names_of_the_content_lose_the_rows_as_well(services, tmp_pa
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes((tmp_path / "live.jsonl").read_bytes())
     await services.datasets.add(str(copy), columns={"input": "prompt"}, over_http=False)
-    assert (await services.deletion.delete(TrafficFilter(id="req_2"))).deleted == 1
+    assert (await services.deletion.delete(TrafficFilter(id="req_2"))).related == 1
     for name in ("live", "copy"):
         assert await content(services, name) == [f"req_{n}" for n in (0, 1, 3, 4, 5)]
     assert (await services.datasets.find("copy")).mapping == {"input": "prompt"}
@@ -87,9 +87,9 @@ async def test_deletion_goes_on_where_a_part_was_to_be_done(services, tmp_path):
     await copied(services, tmp_path)
     await copied(services, tmp_path, answer="no")
     part = await services.deletion.delete(TrafficFilter(user="bob"), at_most=2)
-    assert (part.deleted, part.complete) == (3, False)
+    assert (part.related, part.complete) == (3, False)
     rest = await services.deletion.delete(TrafficFilter(user="bob"), at_most=2)
-    assert (rest.deleted, rest.complete) == (3, True)
+    assert (rest.related, rest.complete) == (3, True)
 
 
 async def test_runs_and_exports_with_the_rows_are_named(services, tmp_path):
@@ -109,7 +109,7 @@ async def test_a_file_that_is_gone_does_not_hold_up_deletion(services, tmp_path)
     row = await copied(services, tmp_path)
     await services.datasets.artifacts.delete(row.path)
     done = await services.deletion.delete(TrafficFilter(user="ann"))
-    assert (done.deleted, done.complete) == (0, True)
+    assert (done.related, done.complete) == (0, True)
 
 
 async def test_what_was_labelled_loses_the_rows_too(services, tmp_path):
@@ -120,7 +120,7 @@ async def test_what_was_labelled_loses_the_rows_too(services, tmp_path):
     await services.datasets.derive(
         path, name="gold", source="live", provenance={}, lineage=Lineage(made_of=(row.hash,))
     )
-    assert (await services.deletion.delete(TrafficFilter(user="ann"))).deleted == 5
+    assert (await services.deletion.delete(TrafficFilter(user="ann"))).related == 5
     assert await content(services, "gold") == ["req_1"]
-    assert (await services.deletion.delete(TrafficFilter(id="req_5"))).deleted == 1
+    assert (await services.deletion.delete(TrafficFilter(id="req_5"))).related == 1
     assert await content(services, "gold") == ["req_1"]

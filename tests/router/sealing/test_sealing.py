@@ -297,3 +297,20 @@ async def test_requests_in_s3_are_read_as_those_in_a_folder(tmp_path):
         assert len(await server.stored_files()) == len(await store.sealed_files())
         server.files.close()
         await store.close()
+
+
+@pytest.mark.parametrize("state", ["live", "half a file", "all files"])
+async def test_requests_are_read_with_their_bodies_by_number(server, state):
+    if state != "live":
+        await (seal_partly(server) if state == "half a file" else server.sealing.run_once())
+    listed = await server.recorded.page(TrafficFilter(), limit=COUNT)
+    chosen = [row.number for row in listed if row.bodies or row.number % 97 == 0]
+    gone = chosen.pop(40)
+    await server.recorded.delete(TrafficFilter(id=next(r.id for r in listed if r.number == gone)))
+    rows = [row async for some in server.recorded.with_bodies([*chosen, gone]) for row in some]
+    assert sorted(row.number for row in rows) == sorted(chosen)
+    by_id = {record.id: record for record in records()}
+    for row in rows:
+        record = by_id[row.id]
+        assert row.request == (None if record.request is None else record.request.decode())
+        assert row.response == (None if record.response is None else record.response.decode())

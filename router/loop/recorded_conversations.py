@@ -1,0 +1,123 @@
+"""What a recorded request and its answer say: the conversation, its parameters, the answer.
+
+conversation = read_conversation(row)      # or the reason why it cannot be replayed
+conversation.messages, conversation.parameters, conversation.answer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from providers.completion import Completion, read_completion
+from providers.errors import UpstreamError
+from providers.http import sse
+from providers.translation.fold import fold
+from providers.wire import UNREADABLE
+from router.store.traffic import TrafficRow
+
+# Fields of a request that say where it goes, how it is answered and whose it is, but not what.
+_NO_PARAMETERS = frozenset(
+    {
+        "messages",
+        "metadata",
+        "model",
+        "n",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream",
+        "stream_options",
+        "user",
+    }
+)
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+Unusable = Literal["bodies_missing", "unreadable", "unfinished", "no_text"]
+
+
+class RecordedConversation(NamedTuple):
+    """A recorded request and its answer.
+
+    Attributes:
+        messages: as they were sent.
+        parameters: the other fields of the request that a run can send.
+        answer: the text of the first choice; the words of a refusal.
+    """
+
+    messages: list[dict[str, Any]]
+    parameters: dict[str, Any]
+    answer: str
+
+    def users_texts(self) -> Iterator[str]:
+        """Yield the text of each message of the user."""
+        for message in self.messages:
+            if message["role"] == "user":
+                yield text_of(message)
+
+
+def read_conversation(row: TrafficRow) -> RecordedConversation | Unusable:
+    """Return the conversation of a request, or the reason why a run cannot send it.
+
+    `row` is a chat that was answered, read with its bodies. Bodies that were too long are not
+    stored (`bodies_missing`). An answer that calls tools has no text to compare (`no_text`).
+    """
+    if row.request is None or row.response is None:
+        return "bodies_missing"
+    try:
+        body = _decode(row.request)
+        completion = _completion(row.response)
+    except (*UNREADABLE, UpstreamError, AttributeError, TypeError, ValueError):
+        return "unreadable"
+    if completion is None:
+        return "unfinished"
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
+        return "unreadable"
+    text = completion.text or ""
+    if not text.strip():
+        text = completion.refusal
+    if not text.strip():
+        return "no_text"
+    parameters = {
+        name: value
+        for name, value in body.items()
+        if name not in _NO_PARAMETERS and value is not None
+    }
+    return RecordedConversation(messages, parameters, text)
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """Return the text of a chat message: its content, or the text parts of it joined."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and bool(value["role"])
+
+
+def _completion(response: str) -> Completion | None:
+    """Return the answer in a body, whole or streamed; None for a stream without an end."""
+    body = response.encode("utf-8", "replace")
+    if body.lstrip().startswith(b"{"):
+        return read_completion(body, chat=True)
+    chunks = []
+    done = False
+    for event in sse.Parser(limit=len(body) + 2).feed(body + b"\n\n"):
+        if event.data == b"[DONE]":
+            done = True
+            break
+        chunks.append(_decode(event.data))
+    whole = fold(chunks)
+    completion = read_completion(msgspec.json.encode(whole), chat=True)
+    return completion if done or completion.finish_reason else None

@@ -1,0 +1,853 @@
+"""Makes a dataset of recorded requests: `dataset from-traffic`, `POST /datasets/from-traffic`.
+
+    plan = prepare(TrafficSelection(name="hard", route="chat", where="feedback.thumb < 0"), now=now)
+    made = await traffic_datasets.create(plan, only=None, progress=print)
+
+A row is a conversation as it was sent, with the parameters of its request, the answer that the
+client got (`dataset/answer` in a run), corrections as references, and where it came from. First all
+records of the time are read, a page at a time, and those that can be rows are remembered by their
+numbers alone, 20 bytes each. Then rows are drawn, and their bodies are read once more, checked and
+written to a file as they come. So memory does not grow with what is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+from array import array
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from evaluators.data.sampling import MAX_STRATA, allocate, rank_of
+from providers.errors import (
+    ConflictError,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestError,
+    closest,
+)
+from providers.names import check_name
+from router.config.review import Review
+from router.datasets.artifacts import temporary_folder
+from router.datasets.registry import DatasetRegistry, Lineage, check_dataset_name
+from router.datasets.sources import too_large
+from router.loop.checks import check
+from router.loop.checks.languages import language_of, require_language_detector
+from router.loop.checks.near_duplicates import Duplicates, sketch
+from router.loop.conditions import (
+    FIELDS,
+    Condition,
+    FeedbackValue,
+    RequestText,
+    Subject,
+    parse_condition,
+)
+from router.loop.moments import moment
+from router.loop.recorded_conversations import RecordedConversation, read_conversation, text_of
+from router.sealing.traffic import RecordedTraffic
+from router.store.datasets import DatasetRow
+from router.store.feedback import FeedbackRow, conversation_subject
+from router.store.lineage import RowSource
+from router.store.protocol import Store
+from router.store.traffic import TrafficFilter, TrafficRow
+
+# What one dataset may have, and so what is remembered of rows at a time.
+MAX_ROWS = 20_000
+# Records that can be rows, of which rows are drawn; the newest of them.
+MAX_CANDIDATES = 1_000_000
+# Versions that a key which may see its own requests only may make.
+MAX_OWN_VERSIONS = 100
+PAGE = 500
+_READ_AT_ONCE = 64
+# Datasets that a process makes at a time.
+_AT_ONCE = 2
+
+# The lowest lengths of the strata `length`, in characters: each is four times the one before.
+_LENGTHS = (0, 100, 400, 1600, 6400, 25600)
+# Fields that have a few values, by which rows may be shared out.
+STRATA = (
+    "language",
+    "length",
+    "turns",
+    "route",
+    "target",
+    "model",
+    "finish_reason",
+    "stream",
+    "key",
+)
+
+# Why records are not rows, in the order in which that is found out.
+REASONS: Mapping[str, str] = {
+    "embeddings": "requests for embeddings",
+    "completions": "text completions: runs send chats",
+    "failed": "requests that failed",
+    "cached": "answers of the response cache, which repeat others",
+    "where": "requests that do not meet the condition",
+    "no_bodies": "requests whose bodies are not stored",
+    "bodies_missing": "requests with a body over 1 MiB, of which it is not stored",
+    "unreadable": "bodies that are no chat and its answer",
+    "unfinished": "answers that were cut off",
+    "no_text": "answers without a text, such as calls of tools",
+    "over_limit": f"records older than the newest {MAX_CANDIDATES:,} that can be rows",
+    "deleted": "requests that were deleted meanwhile",
+    "duplicate": "requests with the same words as another row",
+    "near_duplicate": "requests with nearly the same words as another row",
+    "check": "rows that a check of the config's `review` leaves out",
+    "not_drawn": "requests that were not drawn",
+}
+
+
+class TrafficSelection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which recorded requests become rows of a dataset.
+
+    Attributes:
+        name: the dataset's name; a name that exists gets a new version.
+        route: the model that clients named: a route, or `provider/model`.
+        since, until: seconds since the epoch, ISO 8601, or how long ago (`7d`, `12h`); since what
+            is stored, and until now.
+        where: a condition on the records and their feedback, "" for none.
+        sample: how many rows, drawn at random; None for as many as a dataset made of requests may
+            have, 20,000.
+        seed: another one draws other rows.
+        stratify: fields each of whose values gets its share of the sample.
+        dedupe: whether requests with the same or nearly the same words become one row.
+        mask: whether personal data and secrets are replaced, and the checks of `review` applied.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    route: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+    since: str | float | None = None
+    until: str | float | None = None
+    where: str = ""
+    sample: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)] | None = None
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+    stratify: tuple[str, ...] = ()
+    dedupe: bool = False
+    mask: bool = True
+
+
+class DroppedRecords(msgspec.Struct, frozen=True, kw_only=True):
+    """Records that did not become rows, and why; `reason` is one of REASONS."""
+
+    reason: str
+    count: int
+    description: str
+
+
+class Funnel(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the records: `records` is the sum of what was dropped and of the rows.
+
+    Attributes:
+        records: of the route and the time.
+        dropped: in the order in which it was found out.
+        rows: those that are left.
+    """
+
+    records: int
+    dropped: tuple[DroppedRecords, ...]
+    rows: int
+
+
+class TrafficDataset(msgspec.Struct, frozen=True, kw_only=True):
+    """A dataset that was made of recorded requests.
+
+    Attributes:
+        dataset: the version, without the statistics of its columns.
+        funnel: what became of the records.
+    """
+
+    dataset: DatasetRow
+    funnel: Funnel
+
+
+class TrafficDatasetProgress(NamedTuple):
+    """How far it is: records that were read, and rows that were written."""
+
+    records: int
+    rows: int
+
+
+class TrafficDatasetPlan(NamedTuple):
+    """A selection that can be carried out.
+
+    Attributes:
+        selection: as it was requested.
+        matching: selects the records.
+        condition: what `where` says; None without one.
+        needs_text: whether bodies have to be read to know which records can be drawn.
+        needs_language: whether their language has to be known.
+    """
+
+    selection: TrafficSelection
+    matching: TrafficFilter
+    condition: Condition | None
+    needs_text: bool
+    needs_language: bool
+
+
+Report = Callable[[TrafficDatasetProgress], None]
+
+
+def prepare(
+    selection: TrafficSelection, *, now: float, may_unmask: bool = True, only: str | None = None
+) -> TrafficDatasetPlan:
+    """Check a selection.
+
+    Args:
+        selection: what is requested.
+        now: the present, in seconds since the epoch.
+        may_unmask: whether who requests it may have texts as they are.
+        only: the id of the key whose requests alone may be rows; None for all.
+
+    Raises:
+        RequestError, DatasetError: something in it is wrong, with its name.
+        PermissionDeniedError: it needs another role.
+        MissingExtraError: the language of texts is needed, and its detector is not installed.
+    """
+    check_dataset_name(selection.name)
+    check_name(selection.route, "route")
+    if not selection.mask and not may_unmask:
+        raise PermissionDeniedError(
+            "Texts are stored without masking for keys of the role admin only; leave mask out.",
+            param="mask",
+            code="admin_required",
+        )
+    condition = parse_condition(selection.where) if selection.where.strip() else None
+    for name in selection.stratify:
+        if name not in STRATA:
+            raise RequestError(
+                f"stratify: requests cannot be shared out by {name!r}.{closest(name, STRATA)} "
+                f"Possible are {', '.join(STRATA)}.",
+                param="stratify",
+            )
+    if len(set(selection.stratify)) < len(selection.stratify):
+        raise RequestError("stratify names something twice.", param="stratify")
+    if selection.stratify and selection.sample is None:
+        raise RequestError(
+            "stratify shares a sample out: say how many rows there are to be (sample).",
+            param="sample",
+        )
+    fields = {*selection.stratify, *(condition.fields if condition else ())}
+    if "language" in fields:
+        require_language_detector("The language of requests")
+    since, until = (
+        None if value is None else moment(str(value), now, param=param)
+        for param, value in (("since", selection.since), ("until", selection.until))
+    )
+    if since is not None and since >= (now if until is None else until):
+        raise RequestError("since is not before until.", param="since")
+    return TrafficDatasetPlan(
+        selection,
+        TrafficFilter(
+            route=selection.route,
+            key_id=only,
+            traffic_class="live",
+            since=since,
+            until=now if until is None else until,
+        ),
+        condition,
+        any(FIELDS[name].of_text for name in fields),
+        "language" in fields,
+    )
+
+
+class TrafficDatasets:
+    """Makes datasets of recorded requests.
+
+    Args:
+        store: has the feedback.
+        recorded: reads the requests.
+        datasets: registers the datasets.
+        review: how rows are checked.
+    """
+
+    def __init__(
+        self, store: Store, recorded: RecordedTraffic, datasets: DatasetRegistry, review: Review
+    ) -> None:
+        self._store = store
+        self._recorded = recorded
+        self._datasets = datasets
+        self._review = review
+        self._under_way = 0
+
+    def check_room(self) -> None:
+        """Raise RateLimitError where this process makes as many datasets as it may."""
+        if self._under_way >= _AT_ONCE:
+            raise RateLimitError(
+                f"{_AT_ONCE} datasets are being made of requests already.", retry_after=10.0
+            )
+
+    async def create(
+        self, plan: TrafficDatasetPlan, *, only: str | None = None, progress: Report
+    ) -> TrafficDataset:
+        """Make the dataset, and register it.
+
+        Args:
+            plan: of `prepare`.
+            only: the id of the key whose requests and feedback alone are used; None for all.
+            progress: is told how far it is.
+
+        Raises:
+            ConflictError: no record can be a row: says why, and what to set; or the dataset is
+                another key's.
+            BodyTooLargeError: the dataset would be larger than `datasets.max_bytes`.
+            ArtifactError, StoreError: it cannot be read or stored. Nothing is registered.
+            RateLimitError: others are being made.
+        """
+        self.check_room()
+        self._under_way += 1
+        try:
+            return await self._create(plan, only, progress)
+        finally:
+            self._under_way -= 1
+
+    async def _create(
+        self, plan: TrafficDatasetPlan, only: str | None, progress: Report
+    ) -> TrafficDataset:
+        if only is not None:
+            await self._check_own(plan.selection.name, only)
+        counts: Counter[str] = Counter()
+        feedback = _Feedback(self._store, only)
+        job = _Job(plan, self._recorded, feedback, counts, progress)
+        candidates = await _Search(job).run()
+        if not len(candidates.numbers):
+            raise _nothing(plan, counts)
+        with temporary_folder() as folder:
+            path = folder / "requests.jsonl"
+            writing = _Writing(job, self._review, self._datasets.max_bytes)
+            await writing.run(candidates, path)
+            if not writing.sources:
+                raise _nothing(plan, counts)
+            counts["not_drawn"] = candidates.left
+            funnel = _funnel(counts, len(writing.sources))
+            row = await self._datasets.derive(
+                path,
+                name=plan.selection.name,
+                source=f"requests of {plan.selection.route}"
+                + ("" if plan.selection.mask else ", personal data not masked"),
+                provenance=_provenance(plan, funnel, writing.findings, only),
+                lineage=Lineage(sources=writing.sources),
+            )
+        return TrafficDataset(dataset=msgspec.structs.replace(row, statistics=()), funnel=funnel)
+
+    async def _check_own(self, name: str, key_id: str) -> None:
+        """Refuse a name that has a version which is not the key's own, and too many versions."""
+        versions = 0
+        for row in await self._store.datasets():
+            if is_of_key(row, key_id):
+                versions += 1
+            elif row.name == name:
+                raise ConflictError(
+                    f"There is a dataset {name!r} already; take another name.", param="name"
+                )
+        if versions >= MAX_OWN_VERSIONS:
+            raise ConflictError(
+                f"This key has made {versions} versions of datasets; more need another role."
+            )
+
+
+def is_of_key(row: DatasetRow, key_id: str) -> bool:
+    """Return whether a version was made by a key of that key's own requests."""
+    made = row.provenance.get("from_traffic")
+    return isinstance(made, dict) and made.get("key") == key_id
+
+
+class _Candidates:
+    """Records that can be rows, 20 bytes each; `take` draws them.
+
+    Attributes:
+        numbers: of the records.
+    """
+
+    def __init__(self) -> None:
+        self.numbers = array("q")
+        self._ranks = array("Q")
+        self._strata = array("I")
+        self._names: dict[tuple[Any, ...], int] = {}
+        self._queues: list[Any] = []
+        self._taken: list[int] = []
+
+    @property
+    def left(self) -> int:
+        """How many have not been taken."""
+        return len(self.numbers) - sum(self._taken)
+
+    def add(self, number: int, rank: int, stratum: tuple[Any, ...]) -> None:
+        """Add a record. Raises RequestError where there are too many strata."""
+        self.numbers.append(number)
+        self._ranks.append(rank)
+        self._strata.append(self._names.setdefault(stratum, len(self._names)))
+        if len(self._names) > MAX_STRATA:
+            raise RequestError(
+                f"stratify: there are more than {MAX_STRATA} different strata; take fewer fields",
+                param="stratify",
+            )
+
+    def sort(self) -> None:
+        """Put the candidates of each stratum in the order in which they are drawn."""
+        numbers = np.frombuffer(self.numbers, np.int64)
+        strata = np.frombuffer(self._strata, np.uint32)
+        order = np.lexsort((np.frombuffer(self._ranks, np.uint64), strata))
+        ends = np.cumsum(np.bincount(strata, minlength=len(self._names)))
+        self._queues = np.split(numbers[order], ends[:-1])
+        self._taken = [0] * len(self._queues)
+
+    def take(self, count: int) -> list[int]:
+        """Return the next candidates, shared out in proportion to what is left of each stratum."""
+        sizes = [len(queue) - taken for queue, taken in zip(self._queues, self._taken, strict=True)]
+        chosen: list[int] = []
+        for n, share in enumerate(allocate(count, sizes)):
+            start = self._taken[n]
+            chosen += self._queues[n][start : start + share].tolist()
+            self._taken[n] += share
+        return chosen
+
+
+class _Feedback:
+    """Reads feedback about requests: of all keys, or of one."""
+
+    def __init__(self, store: Store, only: str | None) -> None:
+        self._store = store
+        self._only = only
+
+    async def about(self, rows: Sequence[TrafficRow]) -> dict[str, list[FeedbackRow]]:
+        """Return the feedback about each request by its record's id, the newest last.
+
+        What was said about a conversation counts for its requests, before what is about one alone.
+        """
+        subjects = {
+            row.id: conversation_subject(row.key_id, conversation)
+            for row in rows
+            if (conversation := getattr(row, "conversation", ""))
+        }
+        given = await self._store.feedback_about(
+            [row.id for row in rows],
+            conversations=sorted({*subjects.values()}),
+            key_id=self._only,
+        )
+        by_subject: dict[str, list[FeedbackRow]] = {}
+        of_request: dict[str, list[FeedbackRow]] = {}
+        for feedback in sorted(given, key=lambda feedback: feedback.number):
+            if feedback.record_id:
+                of_request.setdefault(feedback.record_id, []).append(feedback)
+            else:
+                by_subject.setdefault(feedback.subject, []).append(feedback)
+        return {
+            row.id: [*by_subject.get(subjects.get(row.id, ""), ()), *of_request.get(row.id, ())]
+            for row in rows
+        }
+
+
+def _latest(given: Sequence[FeedbackRow]) -> dict[str, FeedbackValue]:
+    """Return the last value and comment of each name."""
+    return {
+        feedback.name: FeedbackValue(_value_of(feedback), feedback.comment) for feedback in given
+    }
+
+
+def _value_of(feedback: FeedbackRow) -> str | float | bool | None:
+    value = feedback.value
+    if isinstance(value, dict):
+        # The message that should have been the answer.
+        return text_of(value) or None
+    return value
+
+
+class _Job(NamedTuple):
+    """One dataset that is being made.
+
+    Attributes:
+        plan: what it is made of.
+        recorded: reads the requests.
+        feedback: reads what was said about them.
+        counts: how many records were dropped, by the reason.
+        progress: is told how far it is.
+    """
+
+    plan: TrafficDatasetPlan
+    recorded: RecordedTraffic
+    feedback: _Feedback
+    counts: Counter[str]
+    progress: Report
+
+
+class _Search:
+    """Reads all records of a plan's time, and returns those that can be rows."""
+
+    def __init__(self, job: _Job) -> None:
+        self._recorded = job.recorded
+        self._plan = plan = job.plan
+        self._counts = job.counts
+        self._progress = job.progress
+        self._feedback = job.feedback
+        self._candidates = _Candidates()
+        self._needs_language = plan.needs_language
+
+    async def run(self) -> _Candidates:
+        before = None
+        read = 0
+        while rows := await self._recorded.page(self._plan.matching, limit=PAGE, before=before):
+            before = rows[-1].number
+            read += len(rows)
+            await self._page(rows)
+            self._progress(TrafficDatasetProgress(read, 0))
+        if len(self._candidates.numbers):
+            await asyncio.to_thread(self._candidates.sort)
+        return self._candidates
+
+    async def _page(self, rows: Sequence[TrafficRow]) -> None:
+        answered = [row for row in rows if not self._drop(_unusable(row))]
+        condition = self._plan.condition
+        given: dict[str, list[FeedbackRow]] = {}
+        if condition is not None and condition.feedback:
+            given = await self._feedback.about(answered)
+        subjects = [Subject(row, _latest(given.get(row.id, ()))) for row in answered]
+        if condition is not None and not condition.reads_text:
+            subjects = [
+                subject
+                for subject in subjects
+                if not self._drop("" if condition.holds(subject) else "where")
+            ]
+        subjects = [
+            subject
+            for subject in subjects
+            if not self._drop("" if subject.row.bodies else "no_bodies")
+        ]
+        if self._plan.needs_text:
+            subjects = [subject async for subject in self._with_text(subjects)]
+        for subject in subjects:
+            if len(self._candidates.numbers) >= MAX_CANDIDATES:
+                self._drop("over_limit")
+                continue
+            stratum = tuple(_stratum(name, subject) for name in self._plan.selection.stratify)
+            rank = rank_of(subject.row.id, self._plan.selection.seed)
+            self._candidates.add(subject.row.number, rank, stratum)
+
+    async def _with_text(self, subjects: Sequence[Subject]) -> AsyncIterator[Subject]:
+        """Yield those that can be rows by their bodies, with what these say."""
+        by_number = {subject.row.number: subject for subject in subjects}
+        async for rows in self._recorded.with_bodies(list(by_number)):
+            for n in range(0, len(rows), _READ_AT_ONCE):
+                some = rows[n : n + _READ_AT_ONCE]
+                texts = await asyncio.to_thread(_texts, some, language=self._needs_language)
+                for row, text in zip(some, texts, strict=True):
+                    subject = by_number.pop(row.number)
+                    if isinstance(text, str):
+                        self._drop(text)
+                        continue
+                    subject = subject._replace(text=text)
+                    condition = self._plan.condition
+                    if condition is not None and not condition.holds(subject):
+                        self._drop("where")
+                        continue
+                    yield subject
+        self._counts["deleted"] += len(by_number)
+
+    def _drop(self, reason: str) -> bool:
+        """Count a record that cannot be a row; "" stands for no reason."""
+        if reason:
+            self._counts[reason] += 1
+        return bool(reason)
+
+
+def _unusable(row: TrafficRow) -> str:
+    """Return the reason why a record cannot be a row, as far as it says so; "" for none."""
+    if row.path != "chat/completions":
+        return row.path if row.path in REASONS else "unreadable"
+    if row.status >= 400 or row.error_code:
+        return "failed"
+    return "cached" if row.cached else ""
+
+
+def _texts(rows: Sequence[TrafficRow], *, language: bool) -> list[RequestText | str]:
+    return [_text(row, language=language) for row in rows]
+
+
+def _text(row: TrafficRow, *, language: bool) -> RequestText | str:
+    """Return what the bodies of a request say, or the reason why it cannot be a row."""
+    conversation = read_conversation(row)
+    if isinstance(conversation, str):
+        return conversation
+    return _request_text(conversation, language=language)
+
+
+def _request_text(conversation: RecordedConversation, *, language: bool) -> RequestText:
+    texts = list(conversation.users_texts())
+    prompt = texts[-1] if texts else ""
+    length = sum(len(text_of(message)) for message in conversation.messages)
+    code = (language_of(prompt) or "") if language else ""
+    return RequestText(prompt, conversation.answer, len(texts), length, code)
+
+
+def _stratum(name: str, subject: Subject) -> Any:
+    value = FIELDS[name].read(subject)
+    if name == "length":
+        return sum(value >= lowest for lowest in _LENGTHS if isinstance(value, int | float))
+    return value
+
+
+class _Writing:
+    """Reads drawn records again and writes them as rows, until there are enough.
+
+    Attributes:
+        sources: the request of each row.
+        findings: how often checks noticed something, by its kind.
+    """
+
+    def __init__(self, job: _Job, review: Review, max_bytes: int) -> None:
+        self._recorded = job.recorded
+        self._plan = job.plan
+        self._counts = job.counts
+        self._progress = job.progress
+        self._max_bytes = max_bytes
+        self._feedback = job.feedback
+        self._rows = _Rows(job.plan, review)
+        self._read = job.counts.total()
+        self.sources: list[RowSource] = []
+        self.findings: Counter[str] = Counter()
+
+    async def run(self, candidates: _Candidates, path: Path) -> None:
+        max_rows = self._plan.selection.sample or MAX_ROWS
+        self._read += len(candidates.numbers)
+        size = 0
+        file = await asyncio.to_thread(path.open, "wb")
+        try:
+            while numbers := candidates.take(max_rows - len(self.sources)):
+                missing = len(numbers)
+                async for rows in self._recorded.with_bodies(numbers):
+                    missing -= len(rows)
+                    for n in range(0, len(rows), _READ_AT_ONCE):
+                        size += await self._write(rows[n : n + _READ_AT_ONCE], file)
+                        if size > self._max_bytes:
+                            raise too_large(self._plan.selection.name, self._max_bytes)
+                    self._progress(TrafficDatasetProgress(self._read, len(self.sources)))
+                self._counts["deleted"] += missing
+        finally:
+            await asyncio.to_thread(file.close)
+
+    async def _write(self, rows: Sequence[TrafficRow], file: Any) -> int:
+        """Write those that can be rows; return their bytes."""
+        given = await self._feedback.about(rows)
+        made = await asyncio.to_thread(self._rows.make, rows, given)
+        lines = bytearray()
+        for row, result in zip(rows, made, strict=True):
+            if isinstance(result, str):
+                self._counts[result] += 1
+                continue
+            self.findings.update(result.findings)
+            self.sources.append(_source(row, result.id))
+            lines += result.line
+        await asyncio.to_thread(file.write, lines)
+        return len(lines)
+
+
+class _Line(NamedTuple):
+    """A row: its id, itself as JSON with its newline, and the kinds of what checks noticed."""
+
+    id: str
+    line: bytes
+    findings: list[str]
+
+
+class _Rows:
+    """Makes rows of records; it remembers what rows are compared by."""
+
+    def __init__(self, plan: TrafficDatasetPlan, review: Review) -> None:
+        self._selection = plan.selection
+        self._review = review
+        self._language = plan.needs_language
+        # Placeholders are equal within a dataset, and tell nothing of another one's.
+        self._key = secrets.token_bytes(32)
+        self._duplicates = Duplicates(similarity=review.pranks.similarity)
+        self._ids: set[str] = set()
+        self._clusters: dict[tuple[str, ...], str] = {}
+
+    def make(
+        self, rows: Sequence[TrafficRow], given: Mapping[str, Sequence[FeedbackRow]]
+    ) -> list[_Line | str]:
+        """Return the row of each record, or the reason why it has none."""
+        return [self._row(row, given.get(row.id, ())) for row in rows]
+
+    def _row(self, row: TrafficRow, given: Sequence[FeedbackRow]) -> _Line | str:
+        conversation = read_conversation(row)
+        if isinstance(conversation, str):
+            return conversation
+        if self._selection.dedupe:
+            same = self._duplicates.add(row.id, sketch(conversation.users_texts()))
+            if same is not None:
+                return "duplicate" if same.exact else "near_duplicate"
+        text = _request_text(conversation, language=self._language)
+        texts = {"answer": conversation.answer, **_feedback_texts(given)}
+        messages: Sequence[Mapping[str, Any]] = conversation.messages
+        findings: list[str] = []
+        if self._selection.mask:
+            checked = check(messages, self._review, key=self._key, texts=texts)
+            if checked.is_dropped:
+                return "check"
+            messages, texts = checked.messages, checked.texts
+            findings = [finding.kind for finding in checked.findings]
+        row_id = self._row_id(row)
+        fields: dict[str, Any] = {"id": row_id, "messages": messages, "answer": texts["answer"]}
+        if conversation.parameters:
+            fields["request_parameters"] = conversation.parameters
+        references = [
+            texts[f"reference.{feedback.id}"]
+            for feedback in reversed(given)
+            if f"reference.{feedback.id}" in texts
+        ]
+        if references:
+            fields["reference"] = references[0] if len(references) == 1 else references
+        if given:
+            fields["feedback"] = {
+                feedback.name: _shown(feedback, texts)
+                for feedback in given
+                if feedback.kind != "correction"
+            }
+        fields["cluster"] = self._cluster(row)
+        fields |= _provenance_columns(row, text)
+        if self._language:
+            fields["language"] = text.language
+        line = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        return _Line(row_id, line, findings)
+
+    def _row_id(self, row: TrafficRow) -> str:
+        """Return the record's id; with its number where clients have chosen the same id twice."""
+        row_id = row.id if row.id not in self._ids else f"{row.id}.{row.number}"
+        self._ids.add(row_id)
+        return row_id
+
+    def _cluster(self, row: TrafficRow) -> str:
+        """Return the group of a request: those of one user, else of one conversation.
+
+        It is made of the first request of the group, so that nobody can find a user by guessing.
+        """
+        group: tuple[str, ...]
+        if row.user:
+            group = ("user", row.key_id, row.user)
+        elif conversation := getattr(row, "conversation", ""):
+            group = ("conversation", row.key_id, conversation)
+        else:
+            group = ("request", row.id)
+        if group not in self._clusters:
+            self._clusters[group] = hashlib.blake2b(
+                f"{row.id}.{row.number}".encode(), digest_size=8
+            ).hexdigest()
+        return self._clusters[group]
+
+
+def _feedback_texts(given: Sequence[FeedbackRow]) -> dict[str, str]:
+    """Return the texts of feedback by names, which are checked as those of the request are."""
+    texts: dict[str, str] = {}
+    for feedback in given:
+        value = _value_of(feedback)
+        if isinstance(value, str) and value.strip():
+            kind = "reference" if feedback.kind == "correction" else "value"
+            texts[f"{kind}.{feedback.id}"] = value
+        if feedback.comment:
+            texts[f"comment.{feedback.id}"] = feedback.comment
+    return texts
+
+
+def _shown(feedback: FeedbackRow, texts: Mapping[str, str]) -> dict[str, Any]:
+    shown: dict[str, Any] = {"value": texts.get(f"value.{feedback.id}", feedback.value)}
+    if feedback.comment:
+        shown["comment"] = texts[f"comment.{feedback.id}"]
+    return shown
+
+
+def _provenance_columns(row: TrafficRow, text: RequestText) -> dict[str, Any]:
+    return {
+        "route": row.route,
+        "target": row.target,
+        "at": row.at,
+        "cost_usd": row.cost_usd,
+        "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": row.completion_tokens,
+        "total_s": row.total_s,
+        "finish_reason": row.finish_reason,
+        "turns": text.turns,
+        "length": text.length,
+    }
+
+
+def _source(row: TrafficRow, row_id: str) -> RowSource:
+    return RowSource(
+        row=row_id,
+        id=row.id,
+        at=row.at,
+        key_id=row.key_id,
+        user=row.user,
+        route=row.route,
+        target=row.target,
+        traffic_class=row.traffic_class,
+        status=row.status,
+    )
+
+
+def _funnel(counts: Counter[str], rows: int) -> Funnel:
+    return Funnel(records=counts.total() + rows, dropped=tuple(_dropped(counts)), rows=rows)
+
+
+def _dropped(counts: Counter[str]) -> Iterator[DroppedRecords]:
+    for reason, description in REASONS.items():
+        if counts[reason]:
+            yield DroppedRecords(reason=reason, count=counts[reason], description=description)
+
+
+def _provenance(
+    plan: TrafficDatasetPlan, funnel: Funnel, findings: Counter[str], only: str | None
+) -> dict[str, Any]:
+    selection, matching = plan.selection, plan.matching
+    made: dict[str, Any] = {
+        "route": selection.route,
+        "since": matching.since,
+        "until": matching.until,
+        "where": selection.where,
+        "sample": selection.sample,
+        "seed": selection.seed,
+        "stratify": list(selection.stratify),
+        "dedupe": selection.dedupe,
+        "masked": selection.mask,
+        "key": only or "",
+    }
+    return {
+        "from_traffic": made,
+        "funnel": {
+            "records": funnel.records,
+            **{dropped.reason: dropped.count for dropped in funnel.dropped},
+            "rows": funnel.rows,
+        },
+        "findings": dict(findings),
+    }
+
+
+def _nothing(plan: TrafficDatasetPlan, counts: Counter[str]) -> ConflictError:
+    """Return the error that no record can be a row: why, and what to set."""
+    route = plan.selection.route
+    if not counts.total():
+        return ConflictError(
+            f"No request of {route!r} is on record for that time. Records are stored unless the "
+            f"route's `record` is `none`, for traffic_days; set `record: full` in "
+            f"routes.{route} to have rows in future.",
+            code="no_rows",
+        )
+    reasons = "; ".join(f"{dropped.count} {dropped.description}" for dropped in _dropped(counts))
+    remedy = ""
+    if counts["no_bodies"]:
+        rows = min(counts["no_bodies"], plan.selection.sample or MAX_ROWS)
+        remedy = (
+            f" Set `record: full` in routes.{route} of the config: with their bodies, there would "
+            f"have been up to {rows} rows. A client that sends `store: false` keeps its own out."
+        )
+    return ConflictError(
+        f"None of the {counts.total()} requests of {route!r} can be a row: {reasons}.{remedy}",
+        code="no_rows",
+    )

@@ -7,10 +7,13 @@ import time
 
 import pytest
 
+from evaluators.data.rows import Row
+from evaluators.data.template import to_sample
 from evaluators.document import RunDocument
-from providers.errors import ConflictError, InputError, PermissionDeniedError
+from providers.errors import ConflictError, InputError, PermissionDeniedError, RunDocumentError
 from router.config.loading import parse
 from router.evals.labelling import LabelRequest, begin, finish
+from router.evals.requests import EvalRequester
 from router.loop.traffic_dataset import TrafficSelection, is_of_key, prepare
 from router.records import Record, Target
 from router.services import Services
@@ -393,3 +396,29 @@ async def test_labels_of_a_dataset_of_requests_are_deleted_with_them(services, t
     await services.deletion.delete(TrafficFilter(user="ann"))
     for name in ("live", "gold"):
         assert [row["id"] for row in await rows(services, name)] == ["req_2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, {"temperature": 1, "tools": []}), ({"temperature": 0}, {"temperature": 0, "tools": []})],
+)
+async def test_a_row_s_parameters_are_sent_where_the_run_gives_none(services, given, expected):
+    row = Row(id="1", number=1, fields={"request_parameters": {"temperature": 1, "tools": []}})
+    sample = to_sample(row, lambda _: ({"role": "user", "content": "hi"},))
+    requester = EvalRequester(
+        services.routes, services.dispatcher, services.prices, services.traffic
+    )
+    request = requester.prepare("chat", sample, given, fallback=False).upstream
+    sent = {name: json.loads(bytes(value)) for name, value in request.envelope.items()}
+    assert sent == expected | {"messages": [{"role": "user", "content": "hi"}]}
+    # What a host cannot express is left out, as it is in live requests.
+    assert request.on_unsupported == "drop"
+
+
+@pytest.mark.parametrize(
+    "parameters", [5, [], {"model": "x"}, {"messages": []}, {"stream": True}, {"n": 2}]
+)
+def test_a_row_s_parameters_that_cannot_be_sent_are_refused(parameters):
+    row = Row(id="1", number=1, fields={"request_parameters": parameters})
+    with pytest.raises(RunDocumentError, match="request_parameters of row 1"):
+        to_sample(row, lambda _: ())
